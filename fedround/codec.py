@@ -1,0 +1,105 @@
+"""Named float32 tensors as bytes (safetensors), in one canonical layout.
+
+For a given schema there is exactly one valid header: sorted names, float32, contiguous from offset 0. So a decoder
+compares the header's bytes with the ones it expects, and that refuses at once every malformed file there is:
+overlapping offsets, giant headers, other dtypes, other shapes, pickles. Nothing is allocated from a declared size.
+
+The data section of a canonical file is the flat vector of all coordinates, little-endian: D coordinates, 4 D bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.errors import CodecError
+from fedround.types import TensorSpec
+
+Tensors = Mapping[str, npt.NDArray[np.float32]]
+Schema = tuple[TensorSpec, ...]
+
+
+def schema_of(tensors: Tensors) -> Schema:
+    """Names and shapes, sorted by name."""
+    return tuple(TensorSpec(name=name, shape=tuple(tensors[name].shape)) for name in sorted(tensors))
+
+
+def coordinates(schema: Schema) -> int:
+    """D: how many numbers a tensor set of this schema holds."""
+    return sum(math.prod(spec.shape) for spec in schema)
+
+
+def header(schema: Schema) -> bytes:
+    """The length prefix and header that a canonical file of this schema begins with."""
+    entries, offset = {}, 0
+    for spec in schema:
+        end = offset + 4 * math.prod(spec.shape)
+        entries[spec.name] = {"dtype": "F32", "shape": list(spec.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def size_bytes(schema: Schema) -> int:
+    """The exact length of a canonical file of this schema."""
+    return len(header(schema)) + 4 * coordinates(schema)
+
+
+def encode(tensors: Tensors) -> bytes:
+    """A canonical safetensors file. Deterministic: same numbers, same bytes.
+
+    Raises CodecError for another dtype than float32 or a number that is not finite.
+    """
+    schema = schema_of(tensors)
+    parts = [header(schema)]
+    for spec in schema:
+        array = tensors[spec.name]
+        if array.dtype != np.float32:
+            raise CodecError(f"{spec.name} is {array.dtype}, expected float32")
+        if not np.isfinite(array).all():
+            raise CodecError(f"{spec.name} has numbers that are not finite")
+        parts.append(np.ascontiguousarray(array, dtype="<f4").tobytes())
+    return b"".join(parts)
+
+
+def check_header(start: bytes, total_bytes: int, schema: Schema, source: str) -> int:
+    """Check the first bytes of a file, and its length, against `schema`; returns the offset of the data section.
+
+    start: at least the first `len(header(schema))` bytes of the file.
+    Raises CodecError naming `source`.
+    """
+    expected = header(schema)
+    if total_bytes != len(expected) + 4 * coordinates(schema):
+        raise CodecError(f"{source}: {total_bytes} bytes, expected {len(expected) + 4 * coordinates(schema)}")
+    if start[:len(expected)] != expected:
+        raise CodecError(f"{source}: its tensors are not the ones that the plan names (name, shape, type or order)")
+    return len(expected)
+
+
+def decode(data: bytes, schema: Schema, source: str) -> dict[str, npt.NDArray[np.float32]]:
+    """Read a canonical file of exactly this schema. Raises CodecError for anything else, and for NaN or infinity."""
+    flat = np.frombuffer(data, dtype="<f4", offset=check_header(data, len(data), schema, source))
+    if not np.isfinite(flat).all():
+        raise CodecError(f"{source}: has numbers that are not finite")
+    return unflatten(flat.astype(np.float32), schema)
+
+
+def flatten(tensors: Tensors) -> npt.NDArray[np.float32]:
+    """All coordinates in schema order, (D,)."""
+    return np.concatenate([np.asarray(tensors[name], dtype=np.float32).ravel() for name in sorted(tensors)])
+
+
+def unflatten(flat_D: npt.NDArray[np.float32], schema: Schema) -> dict[str, npt.NDArray[np.float32]]:
+    """The inverse of `flatten`: views into `flat_D`, by name."""
+    tensors, offset = {}, 0
+    for spec in schema:
+        size = math.prod(spec.shape)
+        tensors[spec.name] = flat_D[offset:offset + size].reshape(spec.shape)
+        offset += size
+    return tensors

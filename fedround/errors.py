@@ -1,0 +1,93 @@
+"""Every error that fedround raises on purpose.
+
+::
+
+    FedroundError                 catch this to catch all of ours
+    ├── ContractError             a value, file or message is not what was agreed (unknown key, bad bound, wrong shape)
+    │   ├── CodecError            bytes that are not the tensors that the plan describes
+    │   └── ToleranceError        a theorem's condition does not hold (too few updates for this many liars)
+    ├── TrustError                a signature, key, digest or chain does not hold
+    │   ├── SignatureError        the signature is missing, malformed or by another key
+    │   └── ChainError            a document does not continue the history it claims to continue
+    ├── PrivacyError              the accountant or the ledger cannot vouch for what was asked
+    │   ├── BudgetError           the spending would exceed what the site's policy allows
+    │   └── LedgerError           the ledger file was altered, truncated or is not ours
+    ├── StoreError                the object store cannot do what it must
+    │   ├── NotFoundError         no object under that key
+    │   ├── ConflictError         an object is already there, with other bytes
+    │   ├── StoreDeniedError      the credential may not do that
+    │   └── StoreUnavailableError no answer: wrong address, server down, no space
+    ├── QuorumError               too few sites answered before the deadline
+    └── SetupError                this machine is not ready (missing file, port in use, service down)
+
+A message says what was expected, what came, for whom, and what to do next; it never holds a record or a tensor.
+A site's "no" is not an error: it is a signed `Refusal`.
+"""
+
+
+class FedroundError(Exception):
+    """Base of every error that fedround raises on purpose."""
+
+
+class ContractError(FedroundError):
+    """A value, file or message is not what was agreed."""
+
+
+class CodecError(ContractError):
+    """Bytes that are not the tensors that the plan describes."""
+
+
+class ToleranceError(ContractError):
+    """A theorem's condition does not hold for this many updates."""
+
+
+class TrustError(FedroundError):
+    """A signature, key, digest or chain does not hold."""
+
+
+class SignatureError(TrustError):
+    """The signature is missing, malformed or made by another key."""
+
+
+class ChainError(TrustError):
+    """A document does not continue the history that it claims to continue."""
+
+
+class PrivacyError(FedroundError):
+    """The accountant or the ledger cannot vouch for what was asked."""
+
+
+class BudgetError(PrivacyError):
+    """The spending would exceed what the site's policy allows."""
+
+
+class LedgerError(PrivacyError):
+    """The ledger file was altered, truncated or belongs to another data set."""
+
+
+class StoreError(FedroundError):
+    """The object store cannot do what it must."""
+
+
+class NotFoundError(StoreError):
+    """No object lies under that key."""
+
+
+class ConflictError(StoreError):
+    """An object with other bytes already lies under that key."""
+
+
+class StoreDeniedError(StoreError):
+    """The credential may not do that."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store did not answer, or could not keep what it was given."""
+
+
+class QuorumError(FedroundError):
+    """Too few sites answered before the deadline."""
+
+
+class SetupError(FedroundError):
+    """This machine is not ready: a file is missing, a port is in use, a service is down."""

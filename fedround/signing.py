@@ -1,0 +1,132 @@
+"""Ed25519 identities and signed documents.
+
+A signed document is one line of canonical JSON (RFC 8785): ``{"body": …, "key": …, "kind": …, "signature": …}``. The
+signature covers the kind and the canonical body, so a plan can never pass for a commit. The digest of a document is
+the SHA-256 of these bytes: it names the body and who signed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedround.errors import ContractError, SetupError, SignatureError
+from fedround.types import Value, parse
+
+V = TypeVar("V", bound=Value)
+MAX_DOCUMENT_BYTES = 4 << 20
+_DOMAIN = b"fedround/1/"
+
+
+class Identity:
+    """A private key and the name of its public half. The private half never leaves this object."""
+
+    def __init__(self, private: Ed25519PrivateKey):
+        self._private = private
+        raw = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.key = f"ed25519:{raw.hex()}"
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """A new identity from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> Identity:
+        """Read a key written by `save`. Raises SetupError if it is missing, foreign, or readable by others."""
+        try:
+            mode = path.stat().st_mode & 0o777
+            pem = path.read_bytes()
+        except OSError:
+            raise SetupError(f"no private key at {path}: make one with 'fedround site init' or "
+                             "'fedround federation init', or restore it from your backup") from None
+        if mode & 0o077:
+            raise SetupError(f"{path} can be read by other users (mode {mode:o}): run 'chmod 600 {path}'")
+        try:
+            private = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError):
+            raise SetupError(f"{path} is not an unencrypted PEM private key: restore it from your backup") from None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise SetupError(f"{path} holds another kind of key; expected Ed25519")
+        return cls(private)
+
+    def save(self, path: Path) -> None:
+        """Write the key, mode 0600. Refuses to overwrite: a lost key cannot be made again."""
+        pem = self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise SetupError(f"{path} exists already and is left as it is: a key that is overwritten is lost") from None
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            os.fsync(file.fileno())
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes; the same message always gives the same signature."""
+        return self._private.sign(message)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(body: Value) -> bytes:
+    """The one way to write `body` as bytes (RFC 8785)."""
+    return rfc8785.dumps(body.model_dump(mode="json"))
+
+
+def seal(kind: str, body: Value, identity: Identity) -> bytes:
+    """Sign `body` as a document of `kind`. Deterministic."""
+    signature = identity.sign(_message(kind, canonical(body)))
+    return rfc8785.dumps({
+        "body": body.model_dump(mode="json"), "key": identity.key, "kind": kind, "signature": signature.hex()})
+
+
+def unseal(kind: str, document: bytes, body_type: type[V], key: str, source: str) -> V:
+    """Read a document that must be of `kind` and signed by `key`.
+
+    source: whose document this is, for the message ("plan of round 3 of run 'spring'").
+    Raises SignatureError if the document is not canonical, of another kind, by another key or altered in any byte;
+    ContractError if the body is not a `body_type`.
+    """
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise ContractError(f"{source}: {len(document)} bytes; a signed document has at most {MAX_DOCUMENT_BYTES}")
+    envelope = _envelope(document, source)
+    if envelope["kind"] != kind:
+        raise SignatureError(f"{source}: expected a signed '{kind}', got another kind of document")
+    if envelope["key"] != key:
+        raise SignatureError(f"{source}: signed by another key than the agreed {key[:20]}…; ask who changed it")
+    try:
+        body = rfc8785.dumps(envelope["body"])
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.removeprefix("ed25519:"))).verify(
+            bytes.fromhex(envelope["signature"]), _message(kind, body))
+        exact = rfc8785.dumps(envelope) == document
+    except (InvalidSignature, ValueError, TypeError, rfc8785.CanonicalizationError):
+        raise SignatureError(f"{source}: the signature does not match; the document was altered") from None
+    if not exact:
+        raise SignatureError(f"{source}: not canonical JSON; the document was altered")
+    return parse(body_type, body, source)
+
+
+def _envelope(document: bytes, source: str) -> dict[str, Any]:
+    try:
+        envelope = json.loads(document)
+        if not isinstance(envelope, dict) or set(envelope) != {"body", "key", "kind", "signature"}:
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise SignatureError(f"{source}: not a signed document") from None
+    return envelope
+
+
+def _message(kind: str, body: bytes) -> bytes:
+    return _DOMAIN + kind.encode() + b"\n" + body
