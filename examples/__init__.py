@@ -1,0 +1,1 @@
+"""Federations that run out of the box."""

@@ -18,7 +18,8 @@
     │   ├── StoreDeniedError      the credential may not do that
     │   └── StoreUnavailableError no answer: wrong address, server down, no space
     ├── QuorumError               too few sites answered before the deadline
-    └── SetupError                this machine is not ready (missing file, port in use, service down)
+    ├── SetupError                this machine is not ready (missing file, port in use, service down)
+    └── Cancelled                 the work was told to stop, and stopped before anything left
 
 A message says what was expected, what came, for whom, and what to do next; it never holds a record or a tensor.
 A site's "no" is not an error: it is a signed `Refusal`.
@@ -91,3 +92,7 @@ class QuorumError(FedroundError):
 
 class SetupError(FedroundError):
     """This machine is not ready: a file is missing, a port is in use, a service is down."""
+
+
+class Cancelled(FedroundError):  # noqa: N818 - an instruction that was followed, not a fault
+    """The work was told to stop, and stopped before anything left."""

@@ -2,17 +2,18 @@
 
 ::
 
-    federations/<digest>.json                         the signed federation file
-    models/<sha256>.safetensors                       models and optimizer states, by content
-    runs/<run>/rounds/<round>/plan.json               what the round asks
-    runs/<run>/rounds/<round>/checkpoint.json         what the round's model is
-    runs/<run>/rounds/<round>/commit.json             last: the round exists
-    runs/<run>/evaluations/<round>/plan.json          asks for an evaluation of the round's model
-    sites/<site>/<run>/rounds/<round>/delta.safetensors
-    sites/<site>/<run>/rounds/<round>/answer.json     last: the site has answered (update or refusal)
-    sites/<site>/<run>/evaluations/<round>/answer.json
+    federations/<digest>.json                           the signed federation file
+    models/<sha256>.safetensors                         models and optimizer states, by content
+    runs/<run>/rounds/<round>/plan-<attempt>.json       what the round asks
+    runs/<run>/rounds/<round>/checkpoint.json           what the round's model is
+    runs/<run>/rounds/<round>/commit.json               last: the round exists
+    runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
+    sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
+    sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered (update or refusal)
+    sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json
 
-Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself.
+Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself. A round that
+missed its quorum is tried again under the same plan; a plan that would ask for something else now is a new attempt.
 """
 
 from __future__ import annotations
@@ -32,19 +33,24 @@ def model(sha256: str) -> str:
     return f"models/{sha256}.safetensors"
 
 
-def plan(run: str, number: int, purpose: Purpose = Purpose.TRAIN) -> str:
+def rounds(run: str) -> str:
+    """The prefix of all rounds of a run."""
+    return f"runs/{run}/rounds/"
+
+
+def plan(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """What a round, or an evaluation of a round's model, asks."""
-    return f"runs/{run}/{_FOLDER[purpose]}/{number:05d}/plan.json"
+    return f"runs/{run}/{_FOLDER[purpose]}/{number:05d}/plan-{attempt:02d}.json"
 
 
 def checkpoint(run: str, number: int) -> str:
     """What a round's model is."""
-    return f"runs/{run}/rounds/{number:05d}/checkpoint.json"
+    return f"{rounds(run)}{number:05d}/checkpoint.json"
 
 
 def commit(run: str, number: int) -> str:
     """A round exists once this object exists."""
-    return f"runs/{run}/rounds/{number:05d}/commit.json"
+    return f"{rounds(run)}{number:05d}/commit.json"
 
 
 def site_prefix(site: str) -> str:
@@ -52,11 +58,11 @@ def site_prefix(site: str) -> str:
     return f"sites/{site}/"
 
 
-def answer(site: str, run: str, number: int, purpose: Purpose = Purpose.TRAIN) -> str:
+def answer(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """A site's answer: an update, an evaluation or a refusal; the last object it writes for a plan."""
-    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/answer.json"
+    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/{attempt:02d}/answer.json"
 
 
-def delta(site: str, run: str, number: int) -> str:
+def delta(site: str, run: str, number: int, attempt: int) -> str:
     """The tensors of a site's update."""
-    return f"{site_prefix(site)}{run}/rounds/{number:05d}/delta.safetensors"
+    return f"{site_prefix(site)}{run}/rounds/{number:05d}/{attempt:02d}/delta.safetensors"

@@ -222,6 +222,7 @@ class RoundPlan(Value):
     federation_digest: Digest
     run: Name
     round: Annotated[int, Field(ge=1, le=99_999)]
+    attempt: Annotated[int, Field(ge=1, le=99)] = 1
     purpose: Purpose
     parent: Digest
     base_model: Digest
@@ -360,6 +361,10 @@ class CommittedUpdate(Value):
     payload: Digest
     weight: PositiveFloat
     """The agreed weight. Rules that count every site the same ignore it."""
+    norm: Annotated[float, Field(ge=0)]
+    """L2 norm of the update."""
+    distance: Annotated[float, Field(ge=0)]
+    """L2 distance of the update to the aggregate."""
 
 
 class CommittedRefusal(Value):

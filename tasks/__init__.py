@@ -1,0 +1,1 @@
+"""The coordinator's steps, as plain functions."""

@@ -1,0 +1,1 @@
+"""Judgements that touch nothing: on rows, and on what a site sent."""

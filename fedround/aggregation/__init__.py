@@ -1,0 +1,1 @@
+"""One robust rule over the cohort's updates, streamed from disk."""

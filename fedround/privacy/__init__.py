@@ -1,0 +1,1 @@
+"""What leaves a site costs privacy: the accountant, the ledger, the noise."""

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fedround.errors import ConflictError
+
+_CHUNK_BYTES = 8 << 20
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -26,7 +30,9 @@ class ObjectStore(Protocol):
     """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The whole object. Raises NotFoundError; StoreError if it is larger than `max_bytes` (nothing is read then)."""
+        """The whole object. Raises NotFoundError; StoreError, before any byte is read, if it is larger
+        than `max_bytes`.
+        """
         ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
@@ -49,9 +55,18 @@ class ObjectStore(Protocol):
         ...
 
 
-def publish(store: ObjectStore, key: str, body: bytes) -> None:
+def publish(store: ObjectStore, key: str, body: bytes | Path) -> None:
     """Put `body` once; the same bytes already there are a success, other bytes a ConflictError."""
-    from fedround.errors import ConflictError
-
-    if not store.put_once(key, body) and store.get(key) != body:
+    if not store.put_once(key, body) and not _holds(store, key, body):
         raise ConflictError(f"'{key}' exists with other bytes; objects are written once and never replaced")
+
+
+def _holds(store: ObjectStore, key: str, body: bytes | Path) -> bool:
+    info = store.head(key)
+    if isinstance(body, bytes):
+        return info is not None and info.size_bytes == len(body) and store.get(key) == body
+    if info is None or info.size_bytes != body.stat().st_size:
+        return False
+    with body.open("rb") as file:
+        return all(file.read(_CHUNK_BYTES) == store.get_range(key, start, _CHUNK_BYTES)
+                   for start in range(0, info.size_bytes, _CHUNK_BYTES))

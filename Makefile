@@ -1,0 +1,45 @@
+# Nothing before these but Python 3.11+, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test setup check lock clean help
+
+help:
+	@echo "make demo   set up, and train one model over twelve banks on this machine"
+	@echo "make test   set up, and run every check and test"
+	@echo "make check  only the fast checks: style, types, import direction, hygiene"
+	@echo "make lock   resolve the dependencies anew"
+
+demo: setup
+	@$(BIN)/fedround demo $(ARGS)
+
+test: setup check
+	@$(BIN)/pytest -q
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.hygiene
+
+setup: $(VENV)/ready
+
+# torch first and alone: where a CPU build is configured, pip finds it, and nothing else brings the CUDA packages.
+$(VENV)/ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (seconds with a warm package cache) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fedround needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^uv==' requirements.lock)" "$$(grep '^torch==' requirements.lock)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+lock:
+	@$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --universal --no-annotate --no-header -q \
+		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean:
+	@-test -x $(BIN)/fedround && $(BIN)/fedround down --home .fedround/demo
+	@rm -rf $(VENV) .fedround

@@ -1,0 +1,97 @@
+"""A campaign on the terminal: what the round in progress is doing, and a line for every round that is committed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from tasks.reporting import RoundRecord
+
+from cli.output import out
+from fedround.errors import FedroundError
+from flows.service import cancel, start, states
+from tasks.coordinator import Coordinator
+from tasks.progress import Progress, read_progress
+from tasks.report import records
+
+WATCH_S = 0.3
+_WAITING_AFTER_S = 15.0
+
+
+async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, Any], *, quiet: bool = False) -> None:
+    """Start a flow and show it until it ends. Raises FedroundError, with the coordinator's sentence, if it fails.
+
+    Ctrl-C asks the coordinator to stop and waits for its word.
+    """
+    started = await start(coordinator, flow, request)
+    run = request["run"]
+    shown = {record.round for record in records(coordinator, run)}
+    if not quiet:
+        out.print(f"[dim]{started.url}[/]")
+    waited = 0.0
+    try:
+        with Live(console=out, transient=True, refresh_per_second=8) as live:
+            async for kind, message, final in states(started, WATCH_S):
+                for record in records(coordinator, run):
+                    if record.round not in shown and not quiet:
+                        shown.add(record.round)
+                        live.console.print(line(record))
+                waited = waited + WATCH_S if kind == "SCHEDULED" else 0.0
+                live.update("" if quiet else Spinner("dots", _now(kind, read_progress(coordinator.folder), run, waited)))
+                if final:
+                    break
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        await cancel(started)
+        out.print("asked the coordinator to stop; committed rounds stay, run the same command again to go on")
+        raise
+    if kind != "COMPLETED":
+        progress = read_progress(coordinator.folder)
+        problem = progress.problem if progress is not None and progress.problem is not None else message
+        raise FedroundError(f"the run ended as {kind.lower()}: {problem}")
+
+
+def line(record: RoundRecord) -> str:
+    """One committed round in one line."""
+    outcomes = [site.outcome for site in record.sites]
+    parts = [f"[bold]round {record.round:>3}[/]", f"[green]{outcomes.count('updated'):>3} updates[/]"]
+    for outcome, colour in (("refused", "yellow"), ("rejected", "red"), ("missing", "yellow")):
+        word = "late" if outcome == "missing" else outcome
+        if count := outcomes.count(outcome):
+            parts.append(f"[{colour}]{count} {word}[/]")
+    if "auc" in record.metrics:
+        parts.append(f"AUC {record.metrics['auc']:.4f}  recall@20%FPR {record.metrics['recall_at_20_fpr']:.3f}")
+    spent = [site.epsilon for site in record.sites if site.epsilon is not None]
+    if spent:
+        parts.append(f"ε {max(spent):.2f}")
+    parts.append(f"[dim]{record.seconds:.1f} s  model {record.model[:12]}[/]")
+    return "  ".join(parts)
+
+
+def sites_table(record: RoundRecord) -> Table:
+    """What became of every site in one round."""
+    table = Table("site", "outcome", "weight", "norm", "ε spent", "AUC at the site", "note", title=f"round {record.round}")
+    for site in record.sites:
+        table.add_row(site.site, site.outcome, f"{site.weight:g}", _number(site.norm, ".3f"), _number(site.epsilon, ".2f"),
+                      _number(site.local_auc, ".3f"), site.note)
+    return table
+
+
+def _now(kind: str, progress: Progress | None, run: str, waited: float) -> str:
+    if kind == "SCHEDULED" and waited > _WAITING_AFTER_S:
+        return "nobody has taken the run: does 'fedround coordinator start' run, or is another round in progress?"
+    if kind == "SCHEDULED" or progress is None or progress.run != run:
+        return "waiting for the coordinator …"
+    if progress.stage in ("train", "evaluate") and progress.cohort:
+        answered = progress.updates + progress.refused + progress.rejected
+        verb = "train" if progress.stage == "train" else "evaluate the model"
+        return (f"round {progress.round}: sites {verb}, {answered} of {progress.cohort} have answered "
+                f"{'█' * answered}{'░' * (progress.cohort - answered)}"
+                + (f"  ({progress.refused} refused)" if progress.refused else ""))
+    return f"round {progress.round}: {progress.stage}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

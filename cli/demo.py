@@ -1,0 +1,145 @@
+"""fedround demo: twelve banks train one model on this machine, with every real part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.folders import DEFAULT_HOME, Home
+from cli.output import command, out
+
+if TYPE_CHECKING:
+    from flows.one_machine import OneMachine
+    from tasks.coordinator import Coordinator
+
+RUN = "demo"
+
+
+@command
+def demo(
+    home: Home = DEFAULT_HOME / "demo",
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=200, help="Rounds of the campaign.")] = 10,
+    epsilon: Annotated[float, typer.Option(min=0.1, max=100, help="Each bank's privacy budget for the campaign.")] = 5.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers, the sites and the UI running.")] = False,
+) -> None:
+    """Twelve banks train one credit-default model; no record moves, and every bank keeps its own privacy ledger.
+
+    Starts a PostgreSQL, a Prefect server, an S3 server, a coordinator process and twelve site processes on this
+    machine, trains, compares with pooled training and with each bank alone, and stops what it started. Stopped half
+    way it goes on where it stopped; run after it has finished it begins anew.
+    """
+    from flows.one_machine import OneMachine
+
+    machine = OneMachine(home)
+    began = time.monotonic()
+    try:
+        coordinator = _ready(machine, rounds, epsilon)
+        rivals = _start_rivals(home)
+        _train(coordinator, rounds)
+        _show_result(machine, coordinator, rivals, rounds)
+    finally:
+        if keep:
+            out.print(f"left running; stop it with [bold]fedround down --home {home}[/]")
+        else:
+            with out.status("stopping what was started …"):
+                machine.stop()
+            out.print(f"everything is stopped; {time.monotonic() - began:.0f} s in all")
+
+
+def _ready(machine: OneMachine, rounds: int, epsilon: float) -> Coordinator:
+    """Servers, folders, processes. What an interrupted demonstration left behind is used; a finished one is cleared."""
+    from examples.banks.split import prepare
+    from flows.one_machine import Agreement, Member
+
+    banks = Path(sys.modules["examples.banks.split"].__file__ or "").parent
+    asked = machine.home / "demo.json"
+    wanted = {"rounds": rounds, "epsilon": epsilon}
+    if not machine.exists or (machine.home / "finished").exists() or json.loads(asked.read_text()) != wanted:
+        _clear(machine)
+    elif machine.exists:
+        out.print("going on with the demonstration that was stopped")
+    with out.status("starting PostgreSQL, Prefect and S3 …") as status:
+        info = machine.start_servers(lambda line: status.update(line))
+        out.print(f"[green]✓[/] servers    PostgreSQL, S3 and Prefect: UI at {info.ui_url}")
+        if not machine.exists:
+            status.update("giving every bank its folder, keys, policy and ledger …")
+            data = machine.home / "data"
+            split = prepare(data)
+            settings = tomllib.loads((banks / "settings.toml").read_text())
+            settings["privacy"] |= {"epsilon": epsilon, "rounds": rounds}
+            machine.set_up(
+                Agreement(settings, banks / "recipe.py", banks / "contract.json", data / "public_test.parquet"),
+                [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
+                        float(len(bank.train))) for bank in split.banks],
+                max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])
+            asked.write_text(json.dumps(wanted))
+        out.print(f"[green]✓[/] federation 12 banks, ε ≤ {epsilon:g} at δ = 1e-5 for {rounds} rounds, record level")
+        status.update("starting the coordinator's and twelve sites' processes …")
+        coordinator = machine.start_processes(lambda line: status.update(line))
+        out.print("[green]✓[/] processes  1 coordinator, 12 sites, each in its own work pool")
+    return coordinator
+
+
+def _clear(machine: OneMachine) -> None:
+    if machine.home.exists():
+        machine.stop()
+        shutil.rmtree(machine.home)
+    machine.home.mkdir(parents=True)
+
+
+def _start_rivals(home: Path) -> subprocess.Popen[bytes]:
+    """Pooled training, the federation without noise, and each bank alone: meanwhile, at low priority."""
+    return subprocess.Popen(
+        ["nice", "-n", "15", sys.executable, "-m", "examples.banks.baselines", "--json"],
+        stdout=(home / "baselines.json").open("wb"), stderr=(home / "logs" / "baselines.log").open("wb"))
+
+
+def _train(coordinator: Coordinator, rounds: int) -> None:
+    import asyncio
+
+    from cli.campaign import show_campaign
+
+    asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": rounds}))
+
+
+def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int) -> None:
+    from rich.table import Table
+
+    from tasks.report import page, records
+
+    last = records(coordinator, RUN)[-1]
+    with out.status("comparing with pooled training and with each bank alone …"):
+        failed = rivals.wait() != 0
+    table = Table("trained on", "AUC", "recall at 20 % FPR", title="on the 7,500 clients whom nobody trained on")
+    mine = last.metrics
+    spent = max(site.epsilon or 0 for site in last.sites)
+    table.add_row(f"[bold]the federation, ε = {spent:.2f}, {rounds} rounds[/]", f"[bold]{mine['auc']:.3f}[/]",
+                  f"[bold]{mine['recall_at_20_fpr']:.3f}[/]")
+    if failed:
+        out.print(f"the comparison failed; see {machine.home / 'logs' / 'baselines.log'}")
+    else:
+        _add_rivals(table, json.loads((machine.home / "baselines.json").read_text()), mine["auc"])
+    out.print(table)
+    out.print(f"report       {page(coordinator, RUN, last.round)}\n"
+              f"models       fedround models list -c {machine.coordinator}\n"
+              f"proof        fedround verify {RUN} --as {machine.coordinator}   (needs the S3 server: fedround up --home "
+              f"{machine.home})\n"
+              f"a ledger     fedround site ledger {machine.site('bank-01')}\n"
+              f"try next     fedround demo --rounds 20 --keep, then start a round from the UI's form")
+    (machine.home / "finished").touch()
+
+
+def _add_rivals(table: Any, rivals: dict[str, Any], mine: float) -> None:
+    """Rows of the comparison; see examples/banks/baselines.py for what each is."""
+    for row in rivals["rows"]:
+        table.add_row(row["name"], f"{row['auc']:.3f}", f"{row['recall_at_20_fpr']:.3f}")
+    alone = [row["auc"] for row in rivals["rows"] if row["kind"] == "bank"]
+    out.print(f"better than the own model of {sum(mine > auc for auc in alone)} of {len(alone)} banks")

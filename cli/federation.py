@@ -1,0 +1,156 @@
+"""fedround federation init, invite, add, check, show."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from cli.output import AsJson, command, out, print_json
+from fedround.errors import ContractError, SetupError
+
+app = typer.Typer(no_args_is_help=True, help="The coordinator's folder and the federation file.")
+
+AccessKey = Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's stack.")]
+SecretKey = Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")]
+
+
+@app.command()
+@command
+def init(
+    settings: Annotated[Path, typer.Argument(help="TOML with name, quorum, privacy, training …: see examples/banks/settings.toml.")],
+    recipe: Annotated[Path, typer.Option(help="Python file: features and model, the same for all sites.")],
+    contract: Annotated[Path, typer.Option(help="JSON file: what every site's rows must look like.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    home: Home = DEFAULT_HOME,
+    test_set: Annotated[Path | None, typer.Option(help="Public rows that nobody trains on.")] = None,
+    api_url: Annotated[str | None, typer.Option(help="Prefect API; default: this machine's stack.")] = None,
+    s3_endpoint: Annotated[str | None, typer.Option(help="S3 address; default: this machine's stack.")] = None,
+    bucket: Annotated[str, typer.Option(help="S3 bucket.")] = "fedround",
+    access_key: AccessKey = None,
+    secret_key: SecretKey = None,
+) -> None:
+    """Make a coordinator's folder: a key, the agreed files, and a federation file that has no members yet.
+
+    Addresses and the credential come from the servers that `fedround up` started, unless they are given.
+    """
+    from infra.settings import CoordinatorSettings, S3Settings
+    from tasks.membership import create_coordinator
+
+    try:
+        agreed = tomllib.loads(settings.read_text())
+    except OSError as error:
+        raise SetupError(f"cannot read {settings}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"{settings}: not valid TOML: {error}") from None
+    store, api, credential = _servers(home, api_url, s3_endpoint, bucket, access_key, secret_key)
+    key = create_coordinator(
+        folder, agreed,
+        CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", api_url=api,
+                            store=S3Settings(endpoint=store[0], bucket=store[1]),
+                            test_set=None if test_set is None else f"test_set{test_set.suffix}"),
+        recipe, contract, credential, test_set)
+    out.print(f"made [bold]{folder}[/]; the coordinator's public key, which every site will trust, is\n  {key}\n"
+              f"Next: [bold]fedround federation invite NAME --coordinator {folder}[/] for every site")
+
+
+@app.command()
+@command
+def invite(
+    site: Annotated[str, typer.Argument(help="The site's name: lower-case letters, digits, hyphens.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    home: Home = DEFAULT_HOME,
+    output: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.invitation.toml.")] = None,
+    access_key: AccessKey = None,
+    secret_key: SecretKey = None,
+) -> None:
+    """Write an invitation: addresses, the agreed files, and an S3 credential that writes only below the site's prefix.
+
+    Hand it to the site's operator over a channel you both trust: it holds a secret, and the key the site will trust.
+    """
+    from infra.settings import S3Credential, save_toml
+    from infra.stack import LocalStack
+    from tasks.membership import make_invitation
+
+    if access_key is not None and secret_key is not None:
+        credential = S3Credential(access_key=access_key, secret_key=secret_key)
+    elif LocalStack.find(home) is not None:
+        credential = LocalStack(home).grant_site(site)
+    else:
+        raise SetupError("no servers run on this machine: run 'fedround up', or give --access-key and --secret-key of "
+                         f"a credential that can write only below 'sites/{site}/'")
+    path = output or Path(f"{site}.invitation.toml")
+    save_toml(make_invitation(folder, site, credential), path,
+              f"Invitation of site '{site}'. It holds a secret: hand it over privately.", secret=True)
+    out.print(f"wrote {path}\nNext, at the site: [bold]fedround site init FOLDER --invitation {path}[/], and then here: "
+              f"[bold]fedround federation add {site} --key … --weight …[/]")
+
+
+@app.command()
+@command
+def add(
+    site: Annotated[str, typer.Argument(help="The site's name, as in its invitation.")],
+    key: Annotated[str, typer.Option(help="The public key that `fedround site init` showed to the site's operator.")],
+    weight: Annotated[float, typer.Option(help="How much its updates count, for example its agreed number of rows.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Add a member to the federation file. The next round asks it too, after `fedround deploy`."""
+    from tasks.membership import add_member
+
+    add_member(folder, site, key, weight)
+    out.print(f"'{site}' is a member; next: [bold]fedround deploy[/] when all are in")
+
+
+@app.command()
+@command
+def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
+    """Check the coordinator's folder: federation file, key, recipe, contract, and that the store can be used."""
+    from flows.service import enter
+    from infra.stores import require_conditional_writes
+
+    coordinator = enter(folder)
+    require_conditional_writes(coordinator.store, "probes")
+    out.print(f"[green]✓[/] federation '{coordinator.federation.name}': {len(coordinator.federation.sites)} sites, "
+              f"quorum {coordinator.federation.quorum}; the store keeps what is written once")
+
+
+@app.command()
+@command
+def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show who takes part and what every round asks for."""
+    from rich.table import Table
+
+    from flows.service import enter
+
+    coordinator = enter(folder)
+    federation = coordinator.federation
+    if as_json:
+        print_json(federation.model_dump(mode="json"))
+        return
+    table = Table("site", "weight", "key", title=f"federation '{federation.name}'")
+    for site in federation.sites:
+        table.add_row(site.name, f"{site.weight:g}", site.key)
+    out.print(table)
+    for name in ("privacy", "training", "evaluation", "rule", "optimizer"):
+        values = getattr(federation, name).model_dump()
+        out.print(f"{name:<10} " + "  ".join(f"{key} {value}" for key, value in values.items()))
+    out.print(f"{'round':<10} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
+              f"{'recipe':<10} {federation.recipe}  {federation.recipe_digest}\n"
+              f"{'contract':<10} {federation.contract_digest}\n{'file':<10} {coordinator.federation_digest}")
+
+
+def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, access_key: str | None,
+             secret_key: str | None):
+    from infra.settings import S3Credential
+    from infra.stack import LocalStack
+
+    info = LocalStack.find(home)
+    if access_key is not None and secret_key is not None and endpoint is not None and api_url is not None:
+        return (endpoint, bucket), api_url, S3Credential(access_key=access_key, secret_key=secret_key)
+    if info is None:
+        raise SetupError("no servers run on this machine: run 'fedround up' first, or give --api-url, --s3-endpoint, "
+                         "--access-key and --secret-key")
+    return (info.s3_endpoint, info.bucket), api_url or info.api_url, LocalStack(home).coordinator_credential()

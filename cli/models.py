@@ -1,0 +1,76 @@
+"""fedround models list, show, get: the versioned checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
+from cli.output import AsJson, command, out, print_json
+
+app = typer.Typer(no_args_is_help=True, help="The versioned models: one tag per committed round, in a git + DVC store.")
+
+Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it.")]
+
+
+@app.command("list")
+@command
+def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """List the versions with their metrics on the public test set."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    versions = _registry(folder).versions()
+    if as_json:
+        print_json([asdict(version) for version in versions])
+        return
+    table = Table("version", "model", "AUC", "recall at 20 % FPR")
+    for version in versions:
+        table.add_row(version.tag, version.sha256[:16], *(
+            f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in ("auc", "recall_at_20_fpr")))
+    out.print(table)
+
+
+@app.command("show")
+@command
+def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show one version: its round, its sites, its privacy, its parent."""
+    from cli.campaign import sites_table
+    from flows.service import enter
+    from tasks.history import read_commit
+    from tasks.report import page, records
+
+    coordinator = enter(folder)
+    version = _registry(folder).version(tag)
+    commit = read_commit(coordinator.store, version.run, version.round, coordinator.identity.key).commit
+    if as_json:
+        print_json(commit.model_dump(mode="json"))
+        return
+    out.print(f"[bold]{tag}[/]  model {commit.model}\nparent   {commit.base_model}\ncommit   of run '{commit.run}', "
+              f"round {commit.round}, by fedround {commit.tool_version}")
+    for record in records(coordinator, version.run):
+        if record.round == version.round:
+            out.print(f"privacy  {record.privacy}\nrule     {record.rule}; server {record.optimizer}")
+            out.print(sites_table(record))
+            out.print(f"report   {page(coordinator, record.run, record.round)}")
+
+
+@app.command("get")
+@command
+def get(
+    tag: Tag,
+    destination: Annotated[Path, typer.Argument(help="File to write, for example model.safetensors.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Fetch a model as a safetensors file, checked against its digest."""
+    _registry(folder).fetch(tag, destination)
+    out.print(f"{tag} is in {destination}")
+
+
+def _registry(folder: Path):
+    from infra.model_registry import ModelRegistry
+
+    return ModelRegistry.open(folder / "models")

@@ -1,0 +1,42 @@
+"""Who will default on a credit card next month, from six months of bills, payments and payment status.
+
+Every number is encoded by itself, with bounds that everybody knows: no bank needs another bank's means or maxima.
+Sex, age, education and marriage are in the rows and are not used.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import nn
+
+from fedround.learning.recipe import Examples
+
+NAME = "banks-mlp"
+
+STATUS = ["PAY_0", "PAY_2", "PAY_3", "PAY_4", "PAY_5", "PAY_6"]    # -2 no use, -1 paid, 0 paid in part, n months late
+BILLS = ["BILL_AMT1", "BILL_AMT2", "BILL_AMT3", "BILL_AMT4", "BILL_AMT5", "BILL_AMT6"]
+PAYMENTS = ["PAY_AMT1", "PAY_AMT2", "PAY_AMT3", "PAY_AMT4", "PAY_AMT5", "PAY_AMT6"]
+LEVELS = np.arange(-2, 4)                                          # 3 stands for three months or more
+
+
+def encode(rows: pd.DataFrame) -> Examples:
+    """One-hot payment status, amounts on a log scale, and bills as a share of the credit limit: 55 features."""
+    limit_N1, bills_N6, payments_N6 = (rows[names].to_numpy(float) for names in (["LIMIT_BAL"], BILLS, PAYMENTS))
+    status_N6 = rows[STATUS].to_numpy().clip(LEVELS[0], LEVELS[-1])
+    features_NF = np.concatenate([
+        (status_N6[:, :, None] == LEVELS).reshape(len(rows), -1),
+        log_scale(limit_N1), log_scale(bills_N6), log_scale(payments_N6),
+        (bills_N6 / limit_N1.clip(1)).clip(-1, 2),
+    ], axis=1)
+    return Examples(features_NF.astype(np.float32), rows["DEFAULT"].to_numpy(np.int64))
+
+
+def log_scale(amount: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """-3 for one dollar or less, 0 for 10,000, 1.5 for a million or more."""
+    scaled: npt.NDArray[np.float64] = 0.75 * np.log10(amount.clip(1, 1e6)) - 3
+    return scaled
+
+
+def build_model() -> nn.Module:
+    """One hidden layer of 32."""
+    return nn.Sequential(nn.Linear(55, 32), nn.Tanh(), nn.Linear(32, 1))

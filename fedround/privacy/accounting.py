@@ -1,0 +1,192 @@
+"""What a list of mechanisms costs: upper bounds on epsilon, never rounded down.
+
+The unit is one record of one site, the neighbouring relation "add or remove one record", the accountant the privacy
+loss distributions (PLD) of dp_accounting with pessimistic rounding (Doroshenko et al. 2022, arXiv:2207.04380;
+composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed size would
+need another analysis.
+
+Cheap because a campaign repeats itself: PLDs are cached, and `n` repetitions are the composition of `n//2` and
+`n - n//2` of them, so that round k needs one composition when round k-1 was asked before. A total depends on the
+multiset of mechanisms only, not on their order and not on what was asked earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import lru_cache, reduce
+from typing import Any
+
+from fedround.errors import ContractError, PrivacyError
+from fedround.types import DpSgd, GaussianCounts, LocalEvaluation, Mechanism, NoMechanism, RecordPrivacy
+
+SMALLEST_DELTA_DP = 1e-10
+"""Below this the rounding of the FFT is no longer small against delta_dp."""
+
+LARGEST_EPSILON = 500.0
+"""An epsilon above this promises nothing; it is reported as infinite, which keeps the work bounded."""
+
+LARGEST_NOISE_MULTIPLIER = 1000.0
+_SMALLEST_NOISE = 0.02          # one Gaussian release with less costs more than LARGEST_EPSILON
+_FINEST_GRID, _COARSEST_GRID = 2.0 ** -20, 2.0 ** -8
+_DIGITS = 1e6                   # totals are rounded up to a millionth, which also swallows the last bits of the FFT
+
+Pld = Any                       # dp_accounting.pld.privacy_loss_distribution.PrivacyLossDistribution; it has no types
+
+
+def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float) -> float:
+    """What all of `mechanisms` together cost at `delta_dp`: an upper bound, rounded up to a millionth.
+
+    At most 0.5 % above what a ten times finer grid gives (tested). Infinite with a `NoMechanism` among them, and when
+    the true cost is above LARGEST_EPSILON. Nothing costs 0.
+    Raises PrivacyError if `delta_dp` is outside [SMALLEST_DELTA_DP, 1).
+    """
+    if not SMALLEST_DELTA_DP <= delta_dp < 1:
+        raise PrivacyError(f"delta_dp {delta_dp} is outside [{SMALLEST_DELTA_DP}, 1): no bound can be vouched for")
+    sampled: Counter[tuple[float, float, int]] = Counter()
+    precisions: list[float] = []
+    for mechanism in mechanisms:
+        match mechanism:
+            case NoMechanism():
+                return math.inf
+            case GaussianCounts(noise_std=std):
+                precisions.append(_precision(std))
+            case DpSgd(noise_multiplier=noise, sampling_rate=1.0, steps=steps):
+                precisions.append(steps * _precision(noise))
+            case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps):
+                sampled[noise, rate, steps] += 1
+    return _total(tuple(sorted(sampled.items())), math.fsum(precisions), delta_dp)
+
+
+def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int,
+              evaluation: LocalEvaluation) -> float:
+    """The smallest noise multiplier, in thousandths, that keeps a whole campaign within its budget.
+
+    The campaign is `privacy.rounds` rounds of `steps_per_round` DP-SGD steps and `privacy.rounds + 1` releases of
+    score counts (every round's base model, and the final model). "Within" is judged by `epsilon` itself, so a ledger
+    that charges exactly this campaign ends at or below `privacy.epsilon`. Deterministic.
+    Raises ContractError if no noise can do it; the message says what to change.
+    """
+    if not 0 < sampling_rate <= 1 or steps_per_round < 1:
+        raise ContractError(f"sampling rate {sampling_rate} must be in (0, 1], steps {steps_per_round} at least 1")
+    if evaluation.noise_std == 0:
+        raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
+    counts: list[Mechanism] = [GaussianCounts(noise_std=evaluation.noise_std)] * (privacy.rounds + 1)
+    budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {privacy.rounds} rounds"
+    if epsilon(counts, privacy.delta_dp) >= privacy.epsilon:
+        raise ContractError(f"the evaluations alone spend {budget}: raise evaluation.noise_std or the budget")
+
+    def affordable(thousandths: int) -> bool:
+        training = DpSgd(noise_multiplier=thousandths / 1000, clip_norm=privacy.clip_norm,
+                         sampling_rate=sampling_rate, steps=steps_per_round)
+        return epsilon([*counts, *[training] * privacy.rounds], privacy.delta_dp) <= privacy.epsilon
+
+    steps = privacy.rounds * steps_per_round
+    low, high = _bracket(_guess(privacy, sampling_rate, steps, evaluation), affordable)
+    if high is None:
+        raise ContractError(f"no noise multiplier up to {LARGEST_NOISE_MULTIPLIER:.0f} keeps {budget}: raise "
+                            "evaluation.noise_std, or ask for fewer rounds or steps")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if affordable(middle) else (middle, high)
+    return high / 1000
+
+
+def _bracket(guess: int, affordable: Callable[[int], bool]) -> tuple[int, int | None]:
+    """Thousandths (too little, enough) around `guess`; (…, None) if even the largest is too little."""
+    largest = int(LARGEST_NOISE_MULTIPLIER * 1000)
+    at = min(max(guess, 1), largest)
+    stride = max(1, at // 128)
+    if affordable(at):
+        while at > 0 and affordable(at):
+            high, at, stride = at, max(at - stride, 0), stride * 4
+        return at, high
+    while not affordable(at):
+        if at == largest:
+            return at, None
+        low, at, stride = at, min(at + stride, largest), stride * 4
+    return low, at
+
+
+def _guess(privacy: RecordPrivacy, sampling_rate: float, steps: int, evaluation: LocalEvaluation) -> int:
+    """Where to look first, in thousandths: the central limit of DP-SGD (Bu et al. 2020, arXiv:1911.11607).
+
+    It decides only how long the search takes.
+    """
+    low, high = 0.0, 1000.0
+    for _ in range(60):         # the mean mu of the Gaussian that costs exactly the budget
+        mu = (low + high) / 2
+        low, high = (low, mu) if _gaussian_delta(privacy.epsilon, mu) > privacy.delta_dp else (mu, high)
+    left = max(low ** 2 - (privacy.rounds + 1) / evaluation.noise_std ** 2, 1e-12)
+    return round(1000 / math.sqrt(math.log1p(left / (sampling_rate ** 2 * steps))))
+
+
+def _gaussian_delta(eps: float, mu: float) -> float:
+    """delta_dp of the Gaussian mechanism with noise 1/mu at `eps` (Balle and Wang 2018, arXiv:1805.06530)."""
+    def tail(x: float) -> float:
+        return math.erfc(x / math.sqrt(2)) / 2
+
+    return tail(eps / mu - mu / 2) - math.exp(eps) * tail(eps / mu + mu / 2)
+
+
+@lru_cache(maxsize=256)
+def _total(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision: float, delta_dp: float) -> float:
+    """Epsilon of `times` × (noise, rate, steps) sampled ones, and one Gaussian with noise precision ** -0.5.
+
+    Gaussians without sampling compose in closed form: their precisions add up.
+    """
+    if not sampled and precision == 0:
+        return 0.0
+    grid = _grid(sampled, precision)
+    parts = [(noise, rate, steps, times) for (noise, rate, steps), times in sampled]
+    if precision > 0:
+        parts.append((precision ** -0.5, 1.0, 1, 1))
+    total = reduce(_compose, [_pld(*part, grid) for part in parts])
+    if total is None:
+        return math.inf
+    bound = float(total.get_epsilon_for_delta(delta_dp))
+    return math.ceil(bound * _DIGITS) / _DIGITS if bound <= LARGEST_EPSILON else math.inf
+
+
+def _precision(noise: float) -> float:
+    """1 / noise², finite: half of _SMALLEST_NOISE is as infinite as nothing."""
+    return max(noise, _SMALLEST_NOISE / 2) ** -2
+
+
+def _grid(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision: float) -> float:
+    """The width of a cell of privacy loss: a power of two, at most a fifth of one step's typical loss.
+
+    Rounding to the grid adds at most width²/4 to the variance of every step's loss. At a fifth of the (root mean
+    square) standard deviation this costs at most 0.35 % of epsilon (measured), and a finer grid only CPU time.
+    """
+    variance, steps = precision, int(precision > 0)
+    for (noise, rate, steps_each), times in sampled:
+        # chi-square divergence of one sampled step; the cap only keeps exp finite
+        variance += times * steps_each * rate ** 2 * math.expm1(min(_precision(noise), 50.0))
+        steps += times * steps_each
+    cell = math.sqrt(variance / steps) / 5
+    return 2.0 ** math.floor(math.log2(min(max(cell, _FINEST_GRID), _COARSEST_GRID)))
+
+
+@lru_cache(maxsize=64)
+def _pld(noise: float, rate: float, steps: int, times: int, grid: float) -> Pld:
+    """The PLD of `times` rounds of `steps` sampled Gaussians; None if it costs more than LARGEST_EPSILON."""
+    if noise < _SMALLEST_NOISE:
+        return None
+    if times > 1:
+        return _compose(_pld(noise, rate, steps, times // 2, grid), _pld(noise, rate, steps, times - times // 2, grid))
+    if steps > 1:
+        return _compose(_pld(noise, rate, steps // 2, 1, grid), _pld(noise, rate, steps - steps // 2, 1, grid))
+    from dp_accounting.pld import privacy_loss_distribution
+
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        noise, sampling_prob=rate, value_discretization_interval=grid, pessimistic_estimate=True)
+
+
+def _compose(one: Pld, other: Pld) -> Pld:
+    """Both together, or None when one of them already costs more than LARGEST_EPSILON at any delta_dp below a half."""
+    for pld in (one, other):
+        if pld is None or pld.get_delta_for_epsilon(LARGEST_EPSILON) > 0.5:
+            return None
+    return one.compose(other)

@@ -1,0 +1,18 @@
+"""What the Prefect UI shows of a round: a table, a plot of the run so far, and the way to every site's flow run."""
+
+from __future__ import annotations
+
+from prefect.artifacts import acreate_markdown_artifact
+from tasks.reporting import RoundRecord, render_markdown
+
+from tasks.coordinator import Coordinator
+from tasks.invite import Invited
+from tasks.report import records
+
+
+async def show(coordinator: Coordinator, record: RoundRecord, invited: Invited) -> None:
+    """Publish the round's artifact; its versions are the rounds of the run."""
+    links = "\n".join(f"* [{site}](/runs/flow-run/{run})" for site, run in sorted(invited.runs.items()))
+    await acreate_markdown_artifact(
+        key=f"run-{record.run}", description=f"Round {record.round} of run {record.run}",
+        markdown=f"{render_markdown(records(coordinator, record.run))}\n\n### Flow runs of the sites\n\n{links}\n")

@@ -1,0 +1,107 @@
+"""The coordinator's Prefect worker: runs the federation's flows, one at a time, in its own warm process.
+
+One at a time is a promise: two rounds of one federation never overlap, because every way to start one (schedule, UI,
+command line) is a flow run in this worker's pool, and a second coordinator process on the same folder is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from prefect import Flow
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.flow_engine import run_flow_async
+from prefect.states import Cancelled, Crashed, Scheduled
+
+from flows.federated_round import federated_round
+from flows.federated_training import federated_training
+from infra.warm_worker import WarmWorker
+
+FLOWS: dict[str, Flow[Any, Any]] = {flow.name: flow for flow in (federated_training, federated_round)}
+CANCELLATION_POLL_S = 2.0
+
+
+def pool_of(federation: str) -> str:
+    """The work pool of a federation's coordinator."""
+    return f"{federation}-coordinator"
+
+
+class CoordinatorWorker(WarmWorker):
+    """Serves the coordinator's pool."""
+
+    type = "fedround-coordinator"
+    flow_names = frozenset(FLOWS)
+    _display_name = "fedround coordinator"
+    _description = "Runs the federation's rounds, one at a time, inside its long-lived process."
+
+    async def perform(self, flow_run: FlowRun) -> None:
+        """Run the flow with Prefect's engine, in a thread with a loop of its own: the worker's heartbeat goes on."""
+        flow = FLOWS[await self._flow_name(flow_run.flow_id)]
+        running = _Running(flow, flow_run)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_when_asked, running)
+            await anyio.to_thread.run_sync(running.run, abandon_on_cancel=False)
+            group.cancel_scope.cancel()
+        if running.cancelled:
+            await self.client.set_flow_run_state(flow_run.id, Cancelled(message="stopped by request"), force=True)
+
+    async def _cancel_when_asked(self, running: _Running) -> None:
+        while True:
+            await anyio.sleep(CANCELLATION_POLL_S)
+            run = await self.client.read_flow_run(running.flow_run.id)
+            if run.state is not None and run.state.type in (StateType.CANCELLING, StateType.CANCELLED):
+                running.cancel()
+                return
+
+    async def _close_runs_of_a_dead_predecessor(self) -> None:
+        """Campaigns that a killed process left behind are run again and do what is left; single rounds are closed."""
+        running = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
+        for run in running:
+            campaign = await self._flow_name(run.flow_id) == federated_training.name
+            state = (Scheduled(message="the coordinator's process ended; a new one goes on") if campaign else
+                     Crashed(message="the coordinator's process ended; run the round again: it goes on where it stopped"))
+            await self.client.set_flow_run_state(run.id, state, force=True)
+
+
+class _Running:
+    """One flow run on a loop of its own, which another thread may cancel."""
+
+    def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun):
+        self.flow, self.flow_run, self.cancelled = flow, flow_run, False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """To the end. The flow's own failure is its final state, not an exception here."""
+        try:
+            asyncio.run(self._main())
+        except asyncio.CancelledError:
+            pass
+
+    def cancel(self) -> None:
+        """Ask it to stop at its next await."""
+        with self._lock:
+            self.cancelled = True
+            if self._loop is not None and self._task is not None:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _main(self) -> None:
+        with self._lock:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        parameters = self.flow.validate_parameters(self.flow_run.parameters)
+        await run_flow_async(self.flow, flow_run=self.flow_run, parameters=parameters, return_type="state")

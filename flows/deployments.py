@@ -1,0 +1,67 @@
+"""What the Prefect server knows of a federation: pools and deployments without any code, and the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.utilities.callables import parameter_schema
+from prefect.workers.base import BaseWorker
+
+from fedround.types import Federation
+from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
+from flows.federated_round import federated_round
+from flows.federated_training import federated_training
+from site_workers.round import SiteRequest
+from site_workers.worker import SiteWorker
+from tasks.invite import SITE_FLOW
+
+
+async def deploy(federation: Federation, *, cron: str | None = None, cron_run: str = "scheduled") -> list[str]:
+    """Register the coordinator's and every site's pool and deployment; returns the deployments' names. Idempotent.
+
+    cron: one more round of run `cron_run` at these times (UTC); None removes the schedule.
+    """
+    async with get_client() as client:
+        pool = pool_of(federation.name)
+        await _pool(client, pool, CoordinatorWorker)
+        names = []
+        for flow in (federated_training, federated_round):
+            schedules = [(CronSchedule(cron=cron, timezone="UTC"), True)] if cron and flow is federated_round else []
+            await _deployment(
+                client, flow.name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
+                description=FLOWS[flow.name].description or "",
+                parameters={"request": {"run": cron_run}} if schedules else {})
+            names.append(f"{flow.name}/{federation.name}")
+        for site in federation.sites:
+            await _pool(client, site.name, SiteWorker)
+            await _deployment(client, SITE_FLOW, site.name, site.name, SiteRequest.model_json_schema(), [],
+                              description="One round at this site. Started by the coordinator; carries no code.")
+            names.append(f"{SITE_FLOW}/{site.name}")
+    return names
+
+
+async def _pool(client: PrefectClient, name: str, worker: type[BaseWorker[Any, Any, Any]]) -> None:
+    try:
+        await client.create_work_pool(WorkPoolCreate(
+            name=name, type=worker.type, base_job_template=worker.get_default_base_job_template()))
+    except ObjectAlreadyExists:
+        pass
+
+
+async def _deployment(client: PrefectClient, flow: str, name: str, pool: str, schema: dict[str, Any],
+                      schedules: Sequence[tuple[CronSchedule, bool]], description: str,
+                      parameters: dict[str, Any] | None = None) -> None:
+    """The server never learns where any code is: no path, no entrypoint, no command."""
+    deployment = await client.create_deployment(
+        await client.create_flow_from_name(flow), name=name, work_pool_name=pool, description=description,
+        parameter_openapi_schema=schema, enforce_parameter_schema=True, parameters=parameters, tags=["fedround"])
+    for schedule in await client.read_deployment_schedules(deployment):
+        await client.delete_deployment_schedule(deployment, schedule.id)
+    if schedules:
+        await client.create_deployment_schedules(deployment, list(schedules))

@@ -1,0 +1,138 @@
+"""A whole federation on one machine, with its real parts: servers, a coordinator process, a process per site.
+
+For the demonstration, the tests and the benchmarks. Every site goes through the same door as a real one: an
+invitation, a folder of its own with its own keys, policy, ledger and S3 credential, and a place in the federation file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedround.errors import SetupError
+from flows.service import enter, register
+from infra.settings import CoordinatorSettings, DataSettings, S3Settings
+from infra.stack import LocalStack, StackInfo
+from infra.stack.processes import recorded, start_recorded, stop_recorded
+from site_workers.enrol import create_site
+from tasks.coordinator import Coordinator
+from tasks.membership import add_member, create_coordinator, make_invitation
+
+READY_S = 120.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site to be: where its rows are and how much it counts."""
+
+    name: str
+    train: Path
+    validation: Path
+    weight: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the members of a federation agree on."""
+
+    settings: Mapping[str, Any]
+    recipe: Path
+    contract: Path
+    test_set: Path | None
+
+
+class OneMachine:
+    """A federation below one folder: `home`/coordinator, `home`/sites/NAME, and the servers' data."""
+
+    def __init__(self, home: Path):
+        self.home = home.resolve()
+        self.coordinator = self.home / "coordinator"
+
+    def site(self, name: str) -> Path:
+        """A site's folder."""
+        return self.home / "sites" / name
+
+    @property
+    def exists(self) -> bool:
+        """Whether the federation was set up, to its end."""
+        return (self.home / ".set-up").exists()
+
+    def start_servers(self, progress: Callable[[str], None]) -> StackInfo:
+        """Start, or find, PostgreSQL, Prefect and S3."""
+        return LocalStack(self.home).start(progress)
+
+    def set_up(self, agreement: Agreement, members: list[Member], *, max_epsilon: float, delta_dp: float,
+               allow_no_privacy: bool = False, min_rows: int = 100) -> None:
+        """Create the coordinator's and every site's folder, and deploy. The servers must run."""
+        stack = LocalStack(self.home)
+        info = stack.find(self.home)
+        if info is None:
+            raise SetupError(f"no servers run from {self.home}: start them first")
+        create_coordinator(
+            self.coordinator, dict(agreement.settings),
+            CoordinatorSettings(
+                recipe="approved/recipe.py", contract="approved/contract.json", api_url=info.api_url,
+                test_set=None if agreement.test_set is None else f"test_set{agreement.test_set.suffix}",
+                store=S3Settings(endpoint=info.s3_endpoint, bucket=info.bucket)),
+            agreement.recipe, agreement.contract, stack.coordinator_credential(), agreement.test_set)
+        for member in members:
+            invitation = make_invitation(self.coordinator, member.name, stack.grant_site(member.name))
+            key = create_site(
+                self.site(member.name), invitation,
+                DataSettings(dataset="clients", train=str(member.train), validation=str(member.validation)),
+                max_epsilon=max_epsilon, delta_dp=delta_dp, allow_no_privacy=allow_no_privacy, min_rows=min_rows)
+            add_member(self.coordinator, member.name, key, member.weight)
+        asyncio.run(register(self.coordinator, None, "scheduled"))
+        (self.home / ".set-up").touch()
+
+    def start_processes(self, progress: Callable[[str], None]) -> Coordinator:
+        """Start the coordinator's and the sites' processes and wait until all of them serve their pools."""
+        coordinator = enter(self.coordinator)
+        names = [site.name for site in coordinator.federation.sites]
+        running, logs = recorded(self.home), self.home / "logs"
+        if "coordinator" not in running:
+            start_recorded(self.home, "coordinator", [
+                sys.executable, "-m", "cli.main", "coordinator", "start", "-c", str(self.coordinator)],
+                logs / "coordinator.log", {})
+        if "sites" not in running:
+            start_recorded(self.home, "sites", [
+                sys.executable, "-m", "site_workers.host", *(str(self.site(name)) for name in names)],
+                logs / "sites.log", {})
+        asyncio.run(_wait_until_serving(self, coordinator, names, progress))
+        return coordinator
+
+    def stop(self) -> None:
+        """Stop the processes, then the servers. Committed rounds and all data stay."""
+        stop_recorded(self.home)
+        LocalStack(self.home).stop()
+
+
+async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, names: list[str],
+                              progress: Callable[[str], None]) -> None:
+    from prefect import get_client
+
+    from flows.coordinator_worker import pool_of
+
+    waiting = {*names, pool_of(coordinator.federation.name)}
+    total, end = len(waiting), time.monotonic() + READY_S
+    since = time.time()
+    async with get_client() as client:
+        while waiting:
+            for pool in sorted(waiting):
+                workers = await client.read_workers_for_work_pool(pool)
+                if any(w.last_heartbeat_time is not None and w.last_heartbeat_time.timestamp() >= since - 30
+                       and w.status == "ONLINE" for w in workers):
+                    waiting.discard(pool)
+            progress(f"{total - len(waiting)} of {total} processes are ready")
+            if {"coordinator", "sites"} - recorded(machine.home).keys():
+                raise SetupError(f"a process ended while it started; its last words are in {machine.home / 'logs'} and "
+                                 "in the sites' site.log")
+            if time.monotonic() > end:
+                raise SetupError(f"not ready after {READY_S:.0f} s: {', '.join(sorted(waiting))}; see "
+                                 f"{machine.home / 'logs'}")
+            await asyncio.sleep(0.5)

@@ -1,0 +1,127 @@
+"""The life of the coordinator's process, and how commands ask it for rounds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from fedround.errors import ContractError, SetupError
+from infra.prefect_client import use_api
+from infra.settings import CoordinatorSettings, load_toml
+from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+def enter(folder: Path) -> Coordinator:
+    """Open the coordinator's folder and point this process at its API. Call before Prefect is imported."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise SetupError(f"no coordinator's folder at {folder}: name it with --coordinator, or make one with "
+                         "'fedround federation init'")
+    use_api(load_toml(CoordinatorSettings, folder / "coordinator.toml").api_url, folder)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    return open_coordinator(folder)
+
+
+def serve_coordinator(folder: Path) -> None:
+    """Serve the coordinator's pool until SIGTERM or SIGINT.
+
+    Raises SetupError if another process serves the folder, StoreError if the store ignores conditional writes.
+    """
+    coordinator = enter(folder)
+    lock = FileLock(coordinator.folder / ".serving")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SetupError(f"another coordinator process serves {folder}: stop that one first") from None
+    with lock:
+        from infra.stores import require_conditional_writes
+
+        require_conditional_writes(coordinator.store, "probes")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = ""      # its thread costs a second at the end of every run
+        from flows.coordinator_worker import CoordinatorWorker, pool_of
+        from infra.warm_worker import serve
+
+        serve(CoordinatorWorker(pool_of(coordinator.federation.name)))
+
+
+async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
+    """Deploy the federation; returns the names of its deployments. Raises SetupError if the API does not answer."""
+    coordinator = enter(folder)
+    coordinator.publish_federation()
+    import httpx
+
+    from flows.deployments import deploy
+
+    try:
+        return await deploy(coordinator.federation, cron=cron, cron_run=cron_run)
+    except httpx.HTTPStatusError as error:
+        raise ContractError(f"the Prefect API refused the deployment ({error.response.status_code}); "
+                            "check --cron: five fields, for example '0 3 * * 1'") from None
+    except httpx.TransportError:
+        raise _no_api(coordinator) from None
+
+
+@dataclass(frozen=True)
+class Started:
+    """A flow run that the coordinator's process will carry out."""
+
+    id: UUID
+    name: str
+    url: str
+
+
+async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) -> Started:
+    """Ask for a round or a campaign, as the UI's form does. Raises SetupError if nobody could carry it out."""
+    import httpx
+    from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        async with get_client() as client:
+            deployment = await client.read_deployment_by_name(f"{flow}/{coordinator.federation.name}")
+            run = await client.create_flow_run_from_deployment(deployment.id, parameters={"request": request})
+    except ObjectNotFound:
+        raise SetupError(f"federation '{coordinator.federation.name}' is not deployed: run 'fedround deploy'") from None
+    except httpx.TransportError:
+        raise _no_api(coordinator) from None
+    ui = coordinator.settings.api_url.removesuffix("/api")
+    return Started(run.id, run.name, f"{ui}/runs/flow-run/{run.id}")
+
+
+async def states(started: Started, every_s: float) -> AsyncIterator[tuple[str, str, bool]]:
+    """The run's state (type, message, whether it is final) every `every_s` seconds until it is final."""
+    import asyncio
+
+    from prefect import get_client
+
+    async with get_client() as client:
+        while True:
+            state = (await client.read_flow_run(started.id)).state
+            if state is not None:
+                yield state.type.value, state.message or "", state.is_final()
+                if state.is_final():
+                    return
+            await asyncio.sleep(every_s)
+
+
+async def cancel(started: Started) -> None:
+    """Ask for the run's end. The round in progress commits nothing; committed rounds stay."""
+    from prefect import get_client
+    from prefect.states import Cancelling
+
+    async with get_client() as client:
+        await client.set_flow_run_state(started.id, Cancelling())
+
+
+def _no_api(coordinator: Coordinator) -> SetupError:
+    return SetupError(f"the Prefect API at {coordinator.settings.api_url} does not answer: start it with 'fedround up', "
+                      "or mend api_url in coordinator.toml")

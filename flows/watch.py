@@ -1,0 +1,46 @@
+"""Keeps the progress file true while a round runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedround.errors import FedroundError
+from fedround.types import RoundPlan
+from tasks.collect import Collected
+from tasks.progress import Progress, write_progress
+
+
+class Watch:
+    """What one round is doing, told to whoever looks. An error that ends the round is told too, and goes on."""
+
+    def __init__(self, folder: Path, run: str):
+        self._folder = folder
+        self._now = Progress(run=run, round=0, stage="plan")
+
+    def __enter__(self) -> Self:
+        self._tell()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            self._tell(stage="done")
+        else:
+            self._tell(stage="failed", problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
+
+    def plan(self, plan: RoundPlan) -> None:
+        """The plan is published; sites are being invited."""
+        self._tell(stage=str(plan.purpose), round=plan.round, cohort=len(plan.cohort))
+
+    def answers(self, collected: Collected) -> None:
+        """One more site has answered."""
+        self._tell(updates=len(collected.admitted), refused=len(collected.refused), rejected=len(collected.rejected))
+
+    def stage(self, name: str) -> None:
+        """The next step begins."""
+        self._tell(stage=name)
+
+    def _tell(self, **changes: object) -> None:
+        self._now = self._now.model_copy(update=changes)
+        write_progress(self._folder, self._now)

@@ -1,0 +1,137 @@
+"""Configuration, read once at the edge into frozen values.
+
+A site's folder and the coordinator's folder each hold one TOML file, and beside it the keys (mode 0600) that never
+stand in it. Relative paths are relative to the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomlkit
+from pydantic import Field
+
+from fedround.errors import ContractError, SetupError
+from fedround.types import Digest, Name, PublicKey, Value, parse
+
+V = TypeVar("V", bound=Value)
+
+
+class S3Settings(Value):
+    """A bucket; its credential lies in keys/s3.toml."""
+
+    kind: Literal["s3"] = "s3"
+    endpoint: str
+    bucket: str
+    region: str = "us-east-1"
+
+
+class DirectorySettings(Value):
+    """A folder that all members can reach: for trying things out."""
+
+    kind: Literal["directory"] = "directory"
+    path: str
+
+
+StoreSettings = Annotated[S3Settings | DirectorySettings, Field(discriminator="kind")]
+
+
+class S3Credential(Value):
+    """An access key of the object store."""
+
+    access_key: str
+    secret_key: str
+
+
+class DataSettings(Value):
+    """A site's rows. `dataset` names them in the ledger: all that is spent on these people is spent there."""
+
+    dataset: Name
+    train: str
+    validation: str
+
+
+class SiteSettings(Value):
+    """site.toml"""
+
+    name: Name
+    federation: Name
+    coordinator: PublicKey
+    api_url: str
+    store: StoreSettings
+    data: DataSettings
+    recipe: str = "approved/recipe.py"
+    contract: str = "approved/contract.json"
+
+
+class SitePolicy(Value):
+    """policy.toml: what the site's operator allows. Nothing a coordinator sends can widen it."""
+
+    recipes: tuple[Digest, ...]
+    contracts: tuple[Digest, ...]
+    max_epsilon: Annotated[float, Field(ge=0, le=1000)]
+    """Over everything that ever leaves and depends on this data set."""
+    delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
+    allow_no_privacy: bool = False
+    min_rows: Annotated[int, Field(ge=1)] = 100
+
+
+class Invitation(Value):
+    """What a coordinator hands to a new member, in one file: addresses, the agreed files, and the store credential."""
+
+    federation: Name
+    site: Name
+    coordinator: PublicKey
+    api_url: str
+    store: StoreSettings
+    credential: S3Credential | None = None
+    recipe: str
+    """The recipe file's text: code that will run beside the site's records, for the operator to read and approve."""
+    contract: str
+    """The data contract file's text."""
+
+
+class CoordinatorSettings(Value):
+    """coordinator.toml"""
+
+    federation: str = "federation.toml"
+    recipe: str
+    contract: str
+    test_set: str | None = None
+    api_url: str
+    store: StoreSettings
+    memory_budget_mb: Annotated[int, Field(ge=8, le=65_536)] = 128
+
+
+def load_toml(kind: type[V], path: Path) -> V:
+    """Read a TOML file as `kind`. Raises SetupError if there is none, ContractError if it is not one."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: not valid TOML: {error}") from None
+    return parse(kind, data, str(path))
+
+
+def save_toml(value: Value, path: Path, comment: str, *, secret: bool = False) -> None:
+    """Write `value` as TOML, atomically, with a comment at the head; `secret` files get mode 0600."""
+    document = tomlkit.document()
+    for line in comment.splitlines():
+        document.add(tomlkit.comment(line))
+    for key, item in _without_none(value.model_dump(mode="json")).items():
+        document.add(key, item)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644), "w") as file:
+        file.write(tomlkit.dumps(document))
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _without_none(data: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: an absent key says the same."""
+    return {key: _without_none(item) if isinstance(item, dict) else item
+            for key, item in data.items() if item is not None}

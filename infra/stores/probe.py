@@ -1,0 +1,24 @@
+"""The start-up check of a store: does it really write once?"""
+
+from __future__ import annotations
+
+import secrets
+
+from fedround.errors import StoreError
+from infra.stores.base import ObjectStore
+
+_FIRST, _SECOND = b"fedround: the first write", b"fedround: the second write"
+
+
+def require_conditional_writes(store: ObjectStore, probe_prefix: str) -> None:
+    """Raise StoreError unless `store` refuses to replace an object.
+
+    Puts two bodies under one new key below `probe_prefix`; the second must be refused and the first must be kept. Some
+    S3 servers accept ``If-None-Match: *`` and ignore it: on those, two coordinators would both commit a round.
+    Leaves one object of 25 bytes behind on every call. Proves nothing about races.
+    """
+    key = f"{probe_prefix.rstrip('/')}/{secrets.token_hex(16)}"
+    created, replaced = store.put_once(key, _FIRST), store.put_once(key, _SECOND)
+    if not created or replaced or store.get(key) != _FIRST:
+        raise StoreError(f"{store!r} ignores If-None-Match: a second write to '{key}' was not refused. Rounds are safe "
+                         "only on a store with conditional writes; use another store, or a newer version of this one")

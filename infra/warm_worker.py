@@ -1,0 +1,122 @@
+"""A Prefect worker that runs registered jobs inside its own long-lived process.
+
+A stock worker starts a process (and imports Python, Prefect and torch) for every flow run, and runs whatever command or
+entrypoint the API hands it. This one runs only what the process registered under a flow's name; a pool, a deployment or
+a flow run can say nothing about code, environment or command. It hears of a run by an event and falls back to polling.
+
+It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot` and
+`_submitting_flow_run_ids`: private API of the pinned Prefect, held to its word by tests/infra/test_prefect_contract.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from abc import abstractmethod
+from typing import Any
+
+import anyio
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.states import Failed
+from prefect.types._datetime import now
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+
+from fedround.errors import SetupError
+
+
+class NoVariables(BaseVariables):
+    """Nothing that a work pool says can change what this process runs, so there is nothing to set."""
+
+
+class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]):
+    """Base of the site worker and the coordinator worker: one run at a time, in this process."""
+
+    job_configuration = BaseJobConfiguration
+    job_configuration_variables = NoVariables
+    flow_names: frozenset[str] = frozenset()
+    """The flows that this worker runs; a run of any other flow fails with a message."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool, name=pool, limit=1, prefetch_seconds=0)
+        self._names: dict[uuid.UUID, str] = {}
+
+    async def setup(self) -> None:
+        """Connect, make sure that no second worker serves this pool, and start listening."""
+        await super().setup()
+        await self._close_runs_of_a_dead_predecessor()
+        self._runs_task_group.start_soon(self._submit_when_a_run_is_scheduled)
+
+    @abstractmethod
+    async def perform(self, flow_run: FlowRun) -> None:
+        """Run one flow run to its end, and report its final state."""
+
+    @abstractmethod
+    async def _close_runs_of_a_dead_predecessor(self) -> None: ...
+
+    async def run(self, flow_run: FlowRun, configuration: Any, task_status: Any = None) -> BaseWorkerResult:
+        """Never called: `_submit_run` does the work in this process."""
+        raise NotImplementedError
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            if await self._flow_name(flow_run.flow_id) in self.flow_names:
+                await self.perform(flow_run)
+            else:
+                await self.client.set_flow_run_state(
+                    flow_run.id, Failed(message="this worker has not registered that flow; nothing was run"), force=True)
+        except Exception:
+            self._logger.exception("run %s", flow_run.name)
+        finally:
+            self._release_limit_slot(flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+
+    async def _flow_name(self, flow_id: uuid.UUID) -> str:
+        if flow_id not in self._names:
+            self._names[flow_id] = (await self.client.read_flow(flow_id)).name
+        return self._names[flow_id]
+
+    async def _submit_when_a_run_is_scheduled(self) -> None:
+        """Wake up at once instead of at the next poll. The poll stays on: events may be lost, runs may not."""
+        scheduled = EventFilter(
+            event=EventNameFilter(name=["prefect.flow-run.Scheduled"]),
+            any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]))
+        while True:
+            try:
+                async with get_events_subscriber(filter=scheduled) as events:
+                    async for event in events:
+                        await self._submit_if_due(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+            except Exception as error:
+                self._logger.info("event stream: %s; polling until it is back", type(error).__name__)
+            await anyio.sleep(5)
+
+    async def _submit_if_due(self, run_id: uuid.UUID) -> None:
+        """Read one run: a third of the price of a poll, which also starts two bookkeeping jobs in the server."""
+        run = await self.client.read_flow_run(run_id)
+        due = run.next_scheduled_start_time or run.expected_start_time
+        if run.state is not None and run.state.is_scheduled() and (due is None or due <= now("UTC")):
+            await self._submit_scheduled_flow_runs([WorkerFlowRunResponse(
+                work_pool_id=self.work_pool.id, work_queue_id=run.work_queue_id, flow_run=run)])
+
+
+def serve(worker: WarmWorker) -> None:
+    """Serve the worker's pool until SIGTERM or SIGINT. Raises SetupError if the API cannot be reached."""
+    asyncio.run(_serve(worker))
+
+
+async def _serve(worker: WarmWorker) -> None:
+    import httpx
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
+    try:
+        await worker.start(printer=lambda _: None)
+    except asyncio.CancelledError:
+        pass
+    except httpx.ConnectError:
+        raise SetupError("the Prefect API does not answer: check api_url, and that 'fedround up' or your server runs"
+                         ) from None

@@ -1,0 +1,109 @@
+"""What leaves, on the site's own disk first: a retry repeats the bytes, never the noise.
+
+One folder per plan, written beside its place, flushed, and renamed into it: an entry is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedround import layout
+from fedround.types import Purpose, RoundPlan
+
+_ANSWER, _PAYLOAD, _SENT = "answer.json", "delta.safetensors", "sent"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One answer, sealed, and its payload if it has one."""
+
+    folder: Path
+    answer_key: str
+    payload_key: str | None
+
+    @property
+    def answer(self) -> bytes:
+        """The sealed answer."""
+        return (self.folder / _ANSWER).read_bytes()
+
+    @property
+    def payload(self) -> Path | None:
+        """The file of the tensors."""
+        return None if self.payload_key is None else self.folder / _PAYLOAD
+
+    @property
+    def sent(self) -> bool:
+        """Whether every byte is known to have arrived."""
+        return (self.folder / _SENT).exists()
+
+    def mark_sent(self) -> None:
+        """Write down that every byte has arrived, and drop the tensors: they are in the store."""
+        (self.folder / _SENT).touch()
+        (self.folder / _PAYLOAD).unlink(missing_ok=True)
+
+
+def plan_of(site_folder: Path, plan: RoundPlan) -> str | None:
+    """The digest of the plan that this site answered for the same round and purpose, if it has answered one."""
+    path = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt) / _ANSWER
+    return str(json.loads(path.read_bytes())["body"]["plan"]) if path.exists() else None
+
+
+def find(site_folder: Path, plan: RoundPlan) -> Entry | None:
+    """The entry for this plan, if there is one."""
+    folder = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
+    return _entry(site_folder, folder) if folder.exists() else None
+
+
+def write(site_folder: Path, plan: RoundPlan, sealed: bytes, payload: bytes | None) -> Entry:
+    """Keep an answer durably before any of it leaves. Raises OSError if the plan has one already."""
+    place = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    if payload is not None:
+        _write_durably(temporary / _PAYLOAD, payload)
+    _write_durably(temporary / _ANSWER, sealed)
+    temporary.rename(place)
+    _sync_folder(place.parent)
+    return _entry(site_folder, place)
+
+
+def unsent(site_folder: Path) -> Iterator[Entry]:
+    """Every entry of which some byte may not have arrived, oldest round first."""
+    for path in sorted((site_folder / "outbox").glob(f"*/*/[0-9]*/[0-9]*/{_ANSWER}")):
+        entry = _entry(site_folder, path.parent)
+        if not entry.sent:
+            yield entry
+
+
+def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int) -> Path:
+    return site_folder / "outbox" / run / purpose / f"{number:05d}" / f"{attempt:02d}"
+
+
+def _entry(site_folder: Path, folder: Path) -> Entry:
+    run, purpose, number, attempt = folder.relative_to(site_folder / "outbox").parts
+    body = json.loads((folder / _ANSWER).read_bytes())["body"]
+    return Entry(
+        folder,
+        layout.answer(body["site"], run, int(number), int(attempt), Purpose(purpose)),
+        layout.delta(body["site"], run, int(number), int(attempt)) if body["kind"] == "update" else None)
+
+
+def _write_durably(path: Path, body: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""Is this site ready? Each finding is one line: what was checked, whether it holds, and what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from fedround import layout
+from fedround.errors import FedroundError, StoreDeniedError
+from fedround.privacy import ledger
+from infra.stores import publish, require_conditional_writes
+from site_workers.rows import failed_checks, read_site_rows
+from site_workers.site import Site, open_site
+
+MAX_CLOCK_SKEW_S = 120
+_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check of the preflight."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def preflight(folder: Path) -> list[Finding]:
+    """Check the folder first; if it opens, everything that depends on it. No check stops another."""
+    try:
+        site = open_site(folder.resolve())
+    except FedroundError as error:
+        return [Finding("folder", False, str(error))]
+    return [Finding("folder", True, f"site '{site.name}' of federation '{site.settings.federation}'"),
+            Finding("keys", True, f"public key {site.identity.key}"),
+            *(_finding(name, check, site) for name, check in _CHECKS.items())]
+
+
+def _finding(name: str, check: Callable[[Site], str], site: Site) -> Finding:
+    try:
+        return Finding(name, True, check(site))
+    except FedroundError as error:
+        return Finding(name, False, str(error))
+
+
+def _policy(site: Site) -> str:
+    policy = site.policy
+    privacy = "plans without noise are allowed" if policy.allow_no_privacy else "noise is required"
+    return f"epsilon up to {policy.max_epsilon:g} at delta {policy.delta_dp:g}; {privacy}; at least {policy.min_rows} rows"
+
+
+def _rows(site: Site) -> str:
+    rows = read_site_rows(site)
+    if (count := len(rows.train.labels_N)) < site.policy.min_rows:
+        raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
+                            "min_rows in policy.toml")
+    return f"{count} training rows, {len(rows.validation.labels_N)} held out"
+
+
+def _contract(site: Site) -> str:
+    if (failed := failed_checks(site)) != ():
+        raise FedroundError(f"the rows fail {', '.join(failed)}: mend the rows, or talk to the coordinator about "
+                            f"contract '{site.contract.name}'")
+    return f"the rows meet all {len(site.contract.checks)} checks of '{site.contract.name}'"
+
+
+def _ledger(site: Site) -> str:
+    book = ledger.read(site.ledger)
+    spent = ledger.spent(book, site.policy.delta_dp)
+    if spent >= site.policy.max_epsilon and not site.policy.allow_no_privacy:
+        raise FedroundError(f"the budget is spent: {spent:.2f} of {site.policy.max_epsilon:g}; this site will refuse")
+    return f"intact, {len(book.charges)} charges, epsilon {spent:.2f} of {site.policy.max_epsilon:g} spent"
+
+
+def _api(site: Site) -> str:
+    import httpx
+
+    url = site.settings.api_url
+    try:
+        answer = httpx.get(f"{url}/health", timeout=_TIMEOUT_S)
+    except httpx.HTTPError:
+        raise FedroundError(f"{url} does not answer: check api_url in site.toml, the network, and that the "
+                            "coordinator's server runs") from None
+    if answer.status_code != 200:
+        raise FedroundError(f"{url} answers {answer.status_code}: check api_url in site.toml; it ends in /api")
+    _check_clock(answer.headers.get("date"))
+    return f"{url} answers, and the clocks agree"
+
+
+def _check_clock(date: str | None) -> None:
+    if date is None:
+        return
+    skew = abs((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
+    if skew > MAX_CLOCK_SKEW_S:
+        raise FedroundError(f"this machine's clock is {skew:.0f} s away from the server's: S3 will refuse; "
+                            "synchronise the clock (NTP)")
+
+
+def _store(site: Site) -> str:
+    """Write below our own prefix, and fail to write below anybody else's."""
+    own = layout.site_prefix(site.name)
+    require_conditional_writes(site.store, f"{own}preflight")
+    next(iter(site.store.list("runs/")), None)
+    for foreign in (layout.site_prefix(f"{site.name}-not-me"), "runs/preflight/"):
+        try:
+            publish(site.store, f"{foreign}preflight", b"a site must not be able to write this\n")
+        except StoreDeniedError:
+            continue
+        if site.settings.store.kind == "s3":
+            raise FedroundError(f"this site's credential can write below '{foreign}': ask the coordinator for one that "
+                                f"can write only below '{own}'")
+    return f"reads what is agreed, writes only below '{own}'"
+
+
+_CHECKS: dict[str, Callable[[Site], str]] = {
+    "policy": _policy, "rows": _rows, "contract": _contract, "ledger": _ledger, "api": _api, "store": _store}

@@ -1,0 +1,40 @@
+"""The one door out of a site: nothing else in this package writes to the store (a test says so).
+
+What may leave is what `SiteAnswer` can hold, signed, and the tensors that an update describes. Everything is in the
+outbox before its first byte leaves.
+"""
+
+from __future__ import annotations
+
+from fedround.signing import seal
+from fedround.types import RoundPlan, SiteAnswer
+from infra.stores import publish
+from site_workers import outbox
+from site_workers.outbox import Entry
+from site_workers.site import Site
+
+
+def release(site: Site, plan: RoundPlan, answer: SiteAnswer, payload: bytes | None) -> None:
+    """Sign, keep, then upload: payload first, answer last. Raises StoreError if the store does not take it; the
+    answer then stays in the outbox and `resend` sends the same bytes.
+    """
+    sealed = seal(answer.kind, answer, site.identity)
+    send(site, outbox.write(site.folder, plan, sealed, payload))
+
+
+def send(site: Site, entry: Entry) -> None:
+    """Upload an entry of the outbox; what is there already is left as it is. Raises ConflictError for other bytes."""
+    if entry.sent:
+        return
+    if entry.payload is not None and entry.payload_key is not None:
+        publish(site.store, entry.payload_key, entry.payload)
+    publish(site.store, entry.answer_key, entry.answer)
+    entry.mark_sent()
+
+
+def resend(site: Site) -> int:
+    """Send what an earlier process could not; returns how many answers."""
+    entries = list(outbox.unsent(site.folder))
+    for entry in entries:
+        send(site, entry)
+    return len(entries)

@@ -1,0 +1,57 @@
+"""The site's rows in memory, read again only when a file has changed, and whether they meet the contract."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedround.learning.recipe import Examples, Recipe
+from fedround.types import CheckId
+from site_workers.site import Site
+from validation import rows as gate
+from validation.contract import load_contract
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded training and validation rows, and a digest of the files that never leaves the site."""
+
+    train: Examples
+    validation: Examples
+    digest: bytes
+
+
+def read_site_rows(site: Site) -> Rows:
+    """Encode the rows by the recipe. Raises SetupError or ContractError that quotes no value."""
+    return _encoded(site.rows, site.recipe, _digest(site.rows))
+
+
+def failed_checks(site: Site) -> tuple[CheckId, ...]:
+    """The ids of the contract's checks that the site's rows, both files together, fail; in the contract's order."""
+    return _failed(site.rows, site.folder / site.settings.contract, site.contract.digest, _digest(site.rows))
+
+
+def _digest(paths: tuple[Path, ...]) -> bytes:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
+    return digest.digest()
+
+
+@functools.lru_cache(maxsize=1)
+def _encoded(paths: tuple[Path, ...], recipe: Recipe, digest: bytes) -> Rows:
+    train, validation = (recipe.encode(gate.read_rows(path)) for path in paths)
+    return Rows(train, validation, digest)
+
+
+@functools.lru_cache(maxsize=1)
+def _failed(paths: tuple[Path, ...], contract: Path, contract_digest: str, digest: bytes) -> tuple[CheckId, ...]:
+    """Great Expectations costs seconds to import and 150 MB: it judges in a process of its own, once per change of
+    the files, unless this process has it already (see `host`).
+    """
+    if "great_expectations" in sys.modules:
+        return gate.failed_checks(gate.read_all(paths), load_contract(contract))
+    return gate.failed_checks_in_subprocess(paths, contract)

@@ -1,0 +1,122 @@
+"""The site's Prefect worker: a real flow run in the site's own pool, in two API calls.
+
+The flow engine makes about 18 calls per run; this worker claims the run (Scheduled → Running) and reports its outcome.
+Tracebacks, log lines and results stay at the site: a state's message is one of the fixed sentences below.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running, State, to_state_create
+
+from fedround.errors import FedroundError
+from infra.warm_worker import WarmWorker
+
+Job = Callable[[dict[str, Any], Callable[[], bool]], str]
+"""Gets the run's parameters and a `cancelled()` to look at between steps; returns one word for the state's message."""
+
+CANCELLATION_POLL_S = 2.0
+
+
+class SiteWorker(WarmWorker):
+    """Serves the pool named after the site."""
+
+    type = "fedround-site"
+    flow_names = frozenset({"site-round"})
+    _display_name = "fedround site"
+    _description = "Runs the site's own registered rounds inside its long-lived process; takes no code from the API."
+
+    def __init__(self, site: str, job: Job):
+        super().__init__(site)
+        self._job = job
+        self._running: tuple[uuid.UUID, threading.Event] | None = None
+        self._claimant = f"site process {os.getpid()}"
+
+    async def setup(self) -> None:
+        """Connect and listen, also for cancellation."""
+        await super().setup()
+        self._runs_task_group.start_soon(self._watch_for_cancellation)
+
+    async def perform(self, flow_run: FlowRun) -> None:
+        """Claim the run, do the job in a thread, report."""
+        if not await self._claim(flow_run):
+            return
+        stop = threading.Event()
+        self._running = flow_run.id, stop
+        try:
+            outcome = await self._outcome(flow_run, stop)
+        finally:
+            self._running = None
+        await self.client.set_flow_run_state(flow_run.id, outcome)
+
+    async def _claim(self, flow_run: FlowRun) -> bool:
+        """Take the run, or learn that somebody else has it.
+
+        The server refuses a transition whose id equals the current state's. An id derived from the run makes one call
+        both the lease and the start: of two claimants, one is rejected. (Random ids would let both into Running.)
+        """
+        state = to_state_create(Running(message=f"claimed by {self._claimant}"))
+        state.state_details.flow_run_id = flow_run.id
+        state.state_details.transition_id = uuid.uuid5(flow_run.id, f"claim after {flow_run.run_count} attempts")
+        answer = (await self.client.request(
+            "POST", "/flow_runs/{id}/set_state", path_params={"id": flow_run.id},
+            json={"state": state.model_dump(mode="json"), "force": False},
+        )).json()
+        if answer["status"] == "ACCEPT":
+            return True
+        # A rejected claim in our own name is our own first request, whose answer was lost.
+        current = answer.get("state") or {}
+        return bool(current.get("type") == "RUNNING" and current.get("message") == state.message)
+
+    async def _outcome(self, flow_run: FlowRun, stop: threading.Event) -> State:
+        try:
+            word = await anyio.to_thread.run_sync(self._job, flow_run.parameters, stop.is_set)
+        except FedroundError as error:
+            self._logger.error("%s: %s", flow_run.name, error)      # the sentence stays at the site
+            return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
+        except Exception as error:
+            self._logger.exception("%s", flow_run.name)             # the traceback stays at the site
+            return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
+        return Cancelled(message="stopped by request") if word == "cancelled" else Completed(message=word)
+
+    async def _watch_for_cancellation(self) -> None:
+        """While a job runs, ask every few seconds whether somebody wants it stopped; otherwise ask nothing."""
+        stopping = FlowRunFilterState(type=FlowRunFilterStateType(
+            any_=[StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED]))
+        while True:
+            await anyio.sleep(CANCELLATION_POLL_S)
+            if self._running is None:
+                continue
+            run_id, stop = self._running
+            try:
+                if await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(
+                        id=FlowRunFilterId(any_=[run_id]), state=stopping)):
+                    stop.set()
+            except Exception as error:
+                self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
+
+    async def _close_runs_of_a_dead_predecessor(self) -> None:
+        """A killed worker leaves its run Running for ever. Its successor is the one who knows better."""
+        running = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
+        for run in running:
+            await self.client.set_flow_run_state(
+                run.id, Crashed(message="the site's process ended; a new one has started"), force=True)

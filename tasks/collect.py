@@ -1,0 +1,130 @@
+"""What the sites answered, read from the store, judged, and spooled to local disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fedround import layout
+from fedround.aggregation.engine import Row
+from fedround.errors import ContractError, NotFoundError, StoreError, TrustError
+from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from fedround.types import CommittedRefusal, EvaluationAnswer, Refusal, Rejection, Update
+from tasks.coordinator import Coordinator
+from tasks.plan import Planned
+from validation.updates import check_payload, read_answer
+
+POLL_S = 0.25
+_CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """An answer that may be used: its signed document, the digest of it, and for an update the spooled row."""
+
+    answer: Update | EvaluationAnswer
+    digest: str
+    row: Row | None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Every site of the cohort is in exactly one of the four."""
+
+    admitted: dict[str, Admitted] = field(default_factory=dict)
+    refused: dict[str, tuple[Refusal, CommittedRefusal]] = field(default_factory=dict)
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def answered(self) -> set[str]:
+        """The sites that have said something."""
+        return self.admitted.keys() | self.refused.keys() | self.rejected.keys()
+
+
+async def collect(
+    coordinator: Coordinator,
+    planned: Planned,
+    finished: Callable[[], Awaitable[set[str]]],
+    progress: Callable[[Collected], None],
+) -> Collected:
+    """Wait until every site has ended its flow run or the deadline is over; read each answer when its site has ended.
+
+    `finished` tells which sites have ended; the answer itself is only what lies in the store. At the deadline the
+    store is asked once more about everybody, so an answer whose signal was lost still counts.
+    """
+    collected = Collected()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + planned.plan.deadline_s
+    cohort, looked = set(planned.plan.cohort), set[str]()
+    while looked < cohort:
+        late = loop.time() >= deadline
+        ended = cohort if late else await finished()
+        for site in sorted(ended - looked):
+            _read(coordinator, planned, site, collected)
+            progress(collected)
+        looked |= ended
+        if looked < cohort:
+            await asyncio.sleep(POLL_S)
+    return replace(collected, missing=tuple(sorted(cohort - collected.answered)))
+
+
+def clear_spool(coordinator: Coordinator, planned: Planned) -> None:
+    """Drop the spooled rows of a round that is committed."""
+    shutil.rmtree(_spool(coordinator, planned), ignore_errors=True)
+
+
+def _read(coordinator: Coordinator, planned: Planned, site: str, into: Collected) -> None:
+    plan = planned.plan
+    try:
+        document = coordinator.store.get(
+            layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), max_bytes=MAX_DOCUMENT_BYTES)
+    except NotFoundError:
+        return
+    try:
+        answer = read_answer(document, plan, planned.digest, coordinator.federation.site(site))
+        if isinstance(answer, Refusal):
+            into.refused[site] = answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason)
+        else:
+            row = _spool_row(coordinator, planned, answer) if isinstance(answer, Update) else None
+            into.admitted[site] = Admitted(answer, digest(document), row)
+    except (TrustError, ContractError, NotFoundError) as error:
+        into.rejected[site] = Rejection(site=site, reason=str(error)[:300])
+
+
+def _spool_row(coordinator: Coordinator, planned: Planned, update: Update) -> Row:
+    """Bring a payload to local disk in chunks, check it there, and describe it as a row of the aggregation."""
+    plan = planned.plan
+    path = _spool(coordinator, planned) / f"{update.site}.safetensors"
+    if not (path.exists() and _sha256(path) == update.payload.sha256):
+        _download(coordinator, layout.delta(update.site, plan.run, plan.round, plan.attempt),
+                  update.payload.size_bytes, path)
+    offset = check_payload(path, update, plan)
+    return Row(update.site, coordinator.federation.site(update.site).weight, path, offset)
+
+
+def _download(coordinator: Coordinator, key: str, size_bytes: int, path: Path) -> None:
+    info = coordinator.store.head(key)
+    if info is None or info.size_bytes != size_bytes:
+        raise ContractError(f"'{key}' has {0 if info is None else info.size_bytes} bytes, its manifest says {size_bytes}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("wb") as file:
+            for start in range(0, size_bytes, _CHUNK_BYTES):
+                file.write(coordinator.store.get_range(key, start, min(_CHUNK_BYTES, size_bytes - start)))
+    except OSError as error:
+        raise StoreError(f"cannot spool updates to {path.parent}: {error.strerror}; make room and run the round again; "
+                         "nothing is lost") from None
+
+
+def _spool(coordinator: Coordinator, planned: Planned) -> Path:
+    return coordinator.folder / "spool" / planned.digest[:32]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

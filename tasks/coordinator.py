@@ -1,0 +1,92 @@
+"""The coordinator as its own process sees it: one folder, opened once.
+
+::
+
+    coordinator.toml   where the API and the store are, which recipe, contract and test set
+    federation.toml    who takes part and what every round asks for
+    keys/              identity.pem, s3.toml: mode 0600
+    spool/             updates of the round in progress, read in blocks
+    reports/           one page and one record per round
+    models/            the model store: git + DVC, one tag per round
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedround import layout
+from fedround.errors import ContractError, SetupError
+from fedround.learning.recipe import Recipe, load_recipe
+from fedround.signing import Identity, digest, seal
+from fedround.types import Federation
+from infra.settings import CoordinatorSettings, load_toml
+from infra.stores import ObjectStore, open_store, publish
+from validation.contract import load_contract
+
+FOLDER_VARIABLE = "FEDROUND_COORDINATOR"
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """Everything that the coordinator's steps need."""
+
+    folder: Path
+    settings: CoordinatorSettings
+    federation: Federation
+    federation_document: bytes
+    identity: Identity
+    recipe: Recipe
+    store: ObjectStore
+
+    @property
+    def federation_digest(self) -> str:
+        """Names the signed federation file in every plan."""
+        return digest(self.federation_document)
+
+    @property
+    def reports(self) -> Path:
+        """Where the pages and records of the rounds lie."""
+        return self.folder / "reports"
+
+    def publish_federation(self) -> None:
+        """Put the signed federation file where sites look for it."""
+        publish(self.store, layout.federation(self.federation_digest), self.federation_document)
+
+
+def open_coordinator(folder: Path) -> Coordinator:
+    """Read and check the coordinator's folder. Raises SetupError or ContractError that says which file to mend."""
+    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+    federation = load_toml(Federation, folder / settings.federation)
+    identity = Identity.load(folder / "keys" / "identity.pem")
+    if federation.coordinator != identity.key:
+        raise ContractError(f"{settings.federation}: 'coordinator' is not the key in keys/identity.pem; "
+                            f"expected {identity.key}")
+    if load_contract(folder / settings.contract).digest != federation.contract_digest:
+        raise ContractError(f"{settings.federation}: 'contract_digest' is not that of {settings.contract}")
+    return Coordinator(
+        folder=folder, settings=settings, federation=federation, identity=identity,
+        federation_document=seal("federation", federation, identity),
+        recipe=load_recipe(folder / settings.recipe, federation.recipe_digest),
+        store=open_store(settings.store, folder))
+
+
+def current_coordinator() -> Coordinator:
+    """The coordinator that this process serves, named by the environment variable FEDROUND_COORDINATOR.
+
+    The federation file is read again for every round, so that a member can be added between two rounds.
+    """
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        raise SetupError(f"no coordinator here: set {FOLDER_VARIABLE} to the coordinator's folder, or use "
+                         "'fedround coordinator start'")
+    path = Path(folder)
+    stamps = tuple(p.stat().st_mtime_ns for p in sorted(path.glob("*.toml")))
+    return _opened(path, stamps)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: Path, _stamps: tuple[int, ...]) -> Coordinator:
+    return open_coordinator(folder)

@@ -1,0 +1,136 @@
+"""What the next round asks, signed and published once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedround import __version__, codec, layout
+from fedround.errors import ContractError
+from fedround.learning.recipe import initial_tensors
+from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
+from fedround.types import (
+    Checkpoint,
+    Commit,
+    Name,
+    Payload,
+    Purpose,
+    RoundPlan,
+)
+from infra.stores import publish
+from tasks.coordinator import Coordinator
+from tasks.history import Committed, last_round, read_checkpoint, read_commit
+
+MAX_ATTEMPTS = 99
+
+
+class RoundRequest(BaseModel):
+    """Ask the federation for one more round."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Annotated[Name, Field(
+        title="Run", description="The training campaign to continue; a new name begins a new one from a new model.",
+        examples=["spring"])]
+    quorum: Annotated[int | None, Field(
+        default=None, ge=1, le=1000, title="Quorum",
+        description="Updates that must be admitted, or the round fails. Empty: as the federation file says.")] = None
+    deadline_s: Annotated[int | None, Field(
+        default=None, ge=1, le=604_800, title="Deadline (seconds)",
+        description="How long sites have to answer. Empty: as the federation file says.")] = None
+
+
+class TrainingRequest(RoundRequest):
+    """Ask the federation for a training campaign."""
+
+    rounds: Annotated[int, Field(
+        default=10, ge=1, le=10_000, title="Rounds",
+        description="Train until this many rounds of the run are committed; rounds that exist already count.")] = 10
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A published plan, its digest, and the round that it continues."""
+
+    plan: RoundPlan
+    digest: str
+    parent: Committed
+
+
+def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
+    """The plan of the next round of the run; begins the run if it is new.
+
+    A round that was planned before and not committed keeps its plan, so a coordinator that was killed goes on where it
+    stopped. If it would be asked differently now (the federation file or the request has changed) it is a new attempt.
+    """
+    return _publish(coordinator, _head(coordinator, request.run), request, Purpose.TRAIN)
+
+
+def plan_evaluation(coordinator: Coordinator, request: RoundRequest) -> Planned:
+    """The plan that asks every site to evaluate the run's last model. Raises ContractError if there is none."""
+    number = last_round(coordinator.store, request.run)
+    if number is None or number == 0:
+        raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
+    head = read_commit(coordinator.store, request.run, number, coordinator.identity.key)
+    return _publish(coordinator, head, request, Purpose.EVALUATE)
+
+
+def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, purpose: Purpose) -> Planned:
+    coordinator.publish_federation()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        plan = _compose(coordinator, head, request, purpose, attempt)
+        key = layout.plan(plan.run, plan.round, attempt, purpose)
+        document = seal("plan", plan, coordinator.identity)
+        if coordinator.store.put_once(key, document):
+            return Planned(plan, digest(document), head)
+        standing = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+        if canonical(unseal("plan", standing, RoundPlan, coordinator.identity.key, key)) == canonical(plan):
+            return Planned(plan, digest(standing), head)
+    raise ContractError(f"round {head.commit.round + 1} of run '{request.run}' was planned {MAX_ATTEMPTS} times "
+                        "and never committed; begin a new run")
+
+
+def _compose(coordinator: Coordinator, head: Committed, request: RoundRequest, purpose: Purpose,
+             attempt: int) -> RoundPlan:
+    federation = coordinator.federation
+    checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
+    return RoundPlan(
+        federation=federation.name, federation_digest=coordinator.federation_digest,
+        run=request.run, round=head.commit.round + (1 if purpose is Purpose.TRAIN else 0), attempt=attempt,
+        purpose=purpose, parent=head.digest, base_model=head.commit.model, tensors=checkpoint.tensors,
+        recipe=federation.recipe, recipe_digest=federation.recipe_digest,
+        contract_digest=federation.contract_digest, cohort=tuple(site.name for site in federation.sites),
+        quorum=federation.quorum if request.quorum is None else request.quorum,
+        deadline_s=federation.deadline_s if request.deadline_s is None else request.deadline_s,
+        training=federation.training, privacy=federation.privacy, evaluation=federation.evaluation,
+        rule=federation.rule, optimizer=federation.optimizer)
+
+
+def _head(coordinator: Coordinator, run: str) -> Committed:
+    number = last_round(coordinator.store, run)
+    if number is None:
+        _begin(coordinator, run)
+        number = 0
+    return read_commit(coordinator.store, run, number, coordinator.identity.key)
+
+
+def _begin(coordinator: Coordinator, run: str) -> None:
+    """Commit round 0: the recipe's initial model, the same for everybody who builds it from the run's name."""
+    federation = coordinator.federation
+    seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
+    tensors = initial_tensors(coordinator.recipe, seed)
+    body = codec.encode(tensors)
+    checkpoint = seal("checkpoint", Checkpoint(
+        federation=federation.name, run=run, round=0, model=Payload(sha256=digest(body), size_bytes=len(body)),
+        tensors=codec.schema_of(tensors), recipe=federation.recipe, recipe_digest=federation.recipe_digest,
+        privacy=federation.privacy, tool_version=__version__), coordinator.identity)
+    commit = Commit(
+        federation=federation.name, federation_digest=coordinator.federation_digest, run=run, round=0, parent=None,
+        plan=None, base_model=None, model=digest(body), optimizer_state=None, checkpoint=digest(checkpoint),
+        rule=None, optimizer=None, tool_version=__version__)
+    coordinator.publish_federation()
+    publish(coordinator.store, layout.model(digest(body)), body)
+    publish(coordinator.store, layout.checkpoint(run, 0), checkpoint)
+    publish(coordinator.store, layout.commit(run, 0), seal("commit", commit, coordinator.identity))

@@ -1,0 +1,38 @@
+"""What the coordinator is doing right now, in one small file that the command line watches."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fedround.types import Value
+
+_FILE = "progress.json"
+
+
+class Progress(Value):
+    """Where a run stands."""
+
+    run: str
+    round: int
+    stage: str
+    cohort: int = 0
+    updates: int = 0
+    refused: int = 0
+    rejected: int = 0
+    problem: str | None = None
+
+
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Replace the file atomically. Losing it loses nothing: it is for people."""
+    temporary = folder / f".{_FILE}.{os.getpid()}"
+    temporary.write_text(progress.model_dump_json())
+    temporary.replace(folder / _FILE)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """The last words, or None."""
+    try:
+        return Progress.model_validate_json((folder / _FILE).read_bytes())
+    except (OSError, ValueError):
+        return None

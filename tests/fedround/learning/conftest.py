@@ -1,0 +1,63 @@
+"""A small recipe and rows that it can learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedround.learning.recipe import Examples, Recipe, load_recipe
+
+RECIPE = '''
+import numpy as np
+from torch import nn
+from fedround.learning.recipe import Examples
+
+NAME = "small"
+
+def encode(rows):
+    return Examples(rows[["a", "b", "c"]].to_numpy(np.float32), rows["y"].to_numpy(np.int64))
+
+def build_model():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+'''
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[[str], Path]:
+    def write(source: str = RECIPE) -> Path:
+        path = tmp_path / "recipe.py"
+        path.write_text(source)
+        return path
+    return write
+
+
+@pytest.fixture
+def recipe_with(write_recipe: Callable[[str], Path]) -> Callable[[str], Recipe]:
+    """The small recipe with another model, given as an expression."""
+    def build(model: str) -> Recipe:
+        head, _, _ = RECIPE.partition("    return nn.")
+        return load_recipe(write_recipe(f"{head}    return {model}\n"))
+    return build
+
+
+@pytest.fixture
+def recipe(write_recipe: Callable[[], Path]) -> Recipe:
+    return load_recipe(write_recipe())
+
+
+@pytest.fixture
+def examples() -> Examples:
+    """Forty rows whose label follows from the features, with some noise."""
+    generator = np.random.default_rng(1)
+    features = generator.normal(size=(40, 3)).astype(np.float32)
+    labels = features[:, 0] - features[:, 1] + generator.normal(0, 0.3, 40) > 0
+    return Examples(features, labels.astype(np.int64))

@@ -1,0 +1,87 @@
+"""A recipe is its bytes: what is approved is what runs, and what it builds is one function of the seed."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from fedround.errors import ContractError
+from fedround.learning.recipe import Examples, initial_tensors, load_recipe
+
+
+def test_the_digest_is_of_the_files_bytes(write_recipe):
+    path = write_recipe()
+    assert load_recipe(path).digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_one_changed_byte_is_refused_before_anything_runs(write_recipe, tmp_path):
+    path = write_recipe()
+    approved = load_recipe(path).digest
+    path.write_text(path.read_text() + f"\nopen({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ContractError, match="the approved one is"):
+        load_recipe(path, approved)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_two_recipes_with_the_same_file_name_do_not_mix(write_recipe):
+    path = write_recipe()
+    first = load_recipe(path)
+    path.write_text(path.read_text().replace("nn.Linear(3, 4)", "nn.Linear(3, 5)").replace("(4, 1)", "(5, 1)"))
+    second = load_recipe(path)
+    assert initial_tensors(first, 0)["0.weight"].shape == (4, 3)
+    assert initial_tensors(second, 0)["0.weight"].shape == (5, 3)
+
+
+@pytest.mark.parametrize(("source", "says"), [
+    ("NAME = 'a'\ndef encode(rows): ...", "must define a function 'build_model'"),
+    ("NAME = 'a'\ndef build_model(): ...", "must define a function 'encode'"),
+    ("def encode(rows): ...\ndef build_model(): ...", "must define NAME"),
+    ("NAME = 'No Name'\ndef encode(rows): ...\ndef build_model(): ...", "must define NAME"),
+    ("import nowhere_to_be_found", "does not run .*ModuleNotFoundError"),
+    ("def (", "does not run .*SyntaxError"),
+])
+def test_an_incomplete_recipe_says_what_it_lacks(write_recipe, source, says):
+    with pytest.raises(ContractError, match=says):
+        load_recipe(write_recipe(source))
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(ContractError, match="cannot be read"):
+        load_recipe(tmp_path / "nothing.py")
+
+
+def test_the_initial_model_is_a_function_of_the_seed_and_leaves_global_randomness_alone(recipe):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, same, other = initial_tensors(recipe, 1), initial_tensors(recipe, 1), initial_tensors(recipe, 2)
+    assert torch.rand(1) == expected
+    assert all(array.dtype == np.float32 for array in one.values())
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["0.weight"], other["0.weight"])
+
+
+@pytest.mark.parametrize(("model", "says"), [
+    ("nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))", "'1' is BatchNorm1d"),
+    ("nn.Linear(3, 1).double()", "must be float32"),
+    ("nn.Linear(3, 1).requires_grad_(False)", "trainable"),
+])
+def test_a_model_that_cannot_be_trained_privately_or_would_not_travel_is_refused(recipe_with, model, says):
+    with pytest.raises(ContractError, match=says):
+        initial_tensors(recipe_with(model), 0)
+
+
+@pytest.mark.parametrize(("features", "labels", "says"), [
+    (np.zeros((2, 3)), np.zeros(2, np.int64), "expected float32"),
+    (np.zeros(2, np.float32), np.zeros(2, np.int64), "of 1 dimensions"),
+    (np.zeros((2, 3), np.float32), np.zeros(3, np.int64), "expected int64 of \\(2,\\)"),
+    (np.zeros((2, 3), np.float32), np.zeros(2), "labels are float64"),
+    (np.full((2, 3), np.nan, np.float32), np.zeros(2, np.int64), "finite"),
+    (np.zeros((2, 3), np.float32), np.array([0, 2]), "0 or 1"),
+])
+def test_examples_of_another_form_cannot_be_built(features, labels, says):
+    with pytest.raises(ContractError, match=says):
+        Examples(features, labels)

@@ -1,0 +1,153 @@
+"""DP-SGD: who is in a batch, what is clipped, where the noise goes, and that all of it repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedround.codec import flatten
+from fedround.errors import Cancelled, ContractError
+from fedround.learning import train as module
+from fedround.learning.evaluate import metrics, scores
+from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.train import sampling_rate, train
+from fedround.privacy.noise import stream
+from fedround.types import DpSgd, LocalTraining, NoMechanism
+
+SECRET = bytes(range(32))
+D = 3 * 4 + 4 + 4 + 1
+
+
+class Script:
+    """Draws that a test writes down: who is in each batch, and noise of exactly one standard deviation."""
+
+    def __init__(self, *batches: list[int]) -> None:
+        self.batches, self.scales = list(batches), []
+
+    def random(self, size):
+        if size == 1:                               # the seed of the model's own randomness
+            return np.zeros(1)
+        draws = np.full(size, 0.999)
+        draws[self.batches.pop(0)] = 0.0
+        return draws
+
+    def normal(self, scale, size):
+        self.scales.append(scale)
+        return np.full(size, scale)
+
+
+def never() -> bool:
+    return False
+
+
+def mechanism(**changes) -> DpSgd:
+    return DpSgd(**{"noise_multiplier": 1.5, "clip_norm": 0.5, "sampling_rate": 0.25, "steps": 3, **changes})
+
+
+def test_same_inputs_same_bytes_and_another_secret_other_bytes(recipe, examples):
+    base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=3, momentum=0.5)
+    one, same, other = (flatten(train(recipe, base, examples, training, mechanism(), stream(secret, b"plan"), never))
+                        for secret in (SECRET, SECRET, SECRET[::-1]))
+    assert one.tobytes() == same.tobytes()
+    assert one.tobytes() != other.tobytes()
+
+
+def test_the_base_model_is_left_as_it_was(recipe, examples):
+    base = initial_tensors(recipe, 0)
+    before = flatten(base)
+    delta = train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never)
+    assert np.array_equal(flatten(base), before)
+    assert {name: array.shape for name, array in delta.items()} == {name: array.shape for name, array in base.items()}
+    assert all(array.dtype == np.float32 for array in delta.values())
+
+
+def test_plain_training_learns(recipe, examples):
+    base = initial_tensors(recipe, 0)
+    training = LocalTraining(local_steps=100, batch_size=20, learning_rate=0.5)
+    delta = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), never)
+    trained = {name: base[name] + delta[name] for name in base}
+    assert metrics(scores(recipe, trained, examples), examples.labels_N).auc > 0.95
+
+
+def test_an_empty_batch_still_adds_noise_divided_by_the_expected_batch(recipe, examples):
+    training, script = LocalTraining(local_steps=1, learning_rate=2.0), Script([])
+    delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=1), script, never)
+    assert script.scales == [1.5 * 0.5]
+    assert flatten(delta) == pytest.approx(np.full(D, -2.0 * 0.75 / (0.25 * 40)), rel=1e-4)
+
+
+def test_a_batch_of_any_size_is_divided_by_the_expected_size(recipe, examples):
+    """Adding one row to the drawn batch moves the result by at most learning_rate · clip_norm / expected batch."""
+    training, base = LocalTraining(local_steps=1, learning_rate=1.0), initial_tensors(recipe, 0)
+    drawn = [flatten(train(recipe, base, examples, training, mechanism(steps=1), Script(batch), never))
+             for batch in ([3, 4], [3, 4, 5])]
+    assert 0 < np.linalg.norm(drawn[1] - drawn[0]) <= 0.5 / 10 * (1 + 1e-4)
+
+
+def test_no_record_can_do_more_than_the_clip_norm(recipe, examples):
+    """An attack: a record with huge, but finite, features whose gradient overflows counts as nothing."""
+    hostile = Examples(examples.features_NF.copy(), examples.labels_N)
+    hostile.features_NF[7] = 3e38
+    training, base = LocalTraining(local_steps=1, learning_rate=1.0), initial_tensors(recipe, 0)
+    with_it, without = (flatten(train(recipe, base, hostile, training, mechanism(steps=1), Script(batch), never))
+                        for batch in ([1, 2, 7], [1, 2]))
+    assert np.isfinite(with_it).all()
+    assert np.linalg.norm(with_it - without) <= 0.5 / 10 * (1 + 1e-4)
+
+
+def test_momentum_and_learning_rate_are_the_textbooks(recipe, examples):
+    """Noise of one standard deviation g at each empty step: velocities g, (1 + m) g."""
+    training = LocalTraining(local_steps=2, learning_rate=0.1, momentum=0.5)
+    delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=2), Script([], []), never)
+    assert flatten(delta) == pytest.approx(np.full(D, -0.1 * (1 + 1.5) * 0.75 / 10), rel=1e-4)
+
+
+def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, monkeypatch):
+    """Poisson sampling: the batch's size varies, around rate · N."""
+    sizes = []
+
+    def spy(model, parameters, features_BF, labels_B, clip_norm):
+        sizes.append(len(labels_B))
+        return np.zeros(D)
+
+    monkeypatch.setattr(module, "gradient_sum", spy)
+    training = LocalTraining(local_steps=400)
+    train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=400), stream(SECRET, b"plan"), never)
+    assert np.mean(sizes) == pytest.approx(10, abs=0.6)
+    assert np.var(sizes) == pytest.approx(40 * 0.25 * 0.75, rel=0.3)
+
+
+def test_more_steps_than_were_charged_are_refused(recipe, examples):
+    with pytest.raises(ContractError, match="covers 3 steps, the plan asks for 4"):
+        train(recipe, initial_tensors(recipe, 0), examples, LocalTraining(local_steps=4), mechanism(),
+              stream(SECRET, b"plan"), never)
+
+
+def test_a_cancelled_run_stops_before_its_next_step(recipe, examples):
+    script, answers = Script([], [], []), iter([False, False, True])
+    with pytest.raises(Cancelled):
+        train(recipe, initial_tensors(recipe, 0), examples, LocalTraining(local_steps=3), mechanism(), script,
+              lambda: next(answers))
+    assert len(script.scales) == 2
+
+
+def test_another_models_tensors_are_refused_by_name(recipe, examples):
+    base = dict(initial_tensors(recipe, 0))
+    base["2.weight"] = np.zeros((1, 5), np.float32)
+    with pytest.raises(ContractError, match=r"differ in 2\.weight"):
+        train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never)
+
+
+def test_dropout_draws_from_the_sites_noise(recipe_with, examples):
+    recipe = recipe_with("nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))")
+    base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=3)
+    one, same = (flatten(train(recipe, base, examples, training, mechanism(), stream(SECRET, b"plan"), never))
+                 for _ in range(2))
+    assert one.tobytes() == same.tobytes()
+
+
+def test_the_sampling_rate_is_at_most_everybody(recipe):
+    training = LocalTraining(batch_size=128)
+    assert (sampling_rate(training, 512), sampling_rate(training, 100)) == (0.25, 1.0)
+    with pytest.raises(ContractError, match="no rows"):
+        sampling_rate(training, 0)

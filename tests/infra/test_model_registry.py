@@ -1,0 +1,310 @@
+"""A round, once registered, is a git tag whose bytes anyone can fetch with dvc; no kill can make it otherwise."""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedround.errors import (
+    ConflictError,
+    ContractError,
+    NotFoundError,
+    SetupError,
+    StoreUnavailableError,
+    TrustError,
+)
+from fedround.types import Checkpoint, NoPrivacy, Payload, TensorSpec
+from infra import git_history
+from infra.model_registry import ModelRegistry
+
+METRICS = {"auc": 0.75, "recall_at_20_fpr": 0.5}
+BIN = Path(sys.executable).parent
+
+
+def model(folder: Path, content: bytes = b"weights") -> Path:
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def checkpoint(path: Path, number: int, run: str = "spring") -> Checkpoint:
+    data = path.read_bytes()
+    return Checkpoint(
+        federation="banks", run=run, round=number, tensors=(TensorSpec(name="w", shape=(3,)),), recipe="mlp",
+        model=Payload(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)), recipe_digest="0" * 64,
+        privacy=NoPrivacy(), tool_version="0.1.0")
+
+
+@contextlib.contextmanager
+def opened(root: Path) -> Iterator[ModelRegistry]:
+    with contextlib.closing(ModelRegistry.open(root)) as registry:
+        yield registry
+
+
+@pytest.fixture
+def registry(tmp_path):
+    with opened(tmp_path / "models") as registry:
+        yield registry
+
+
+def git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def state(root: Path) -> tuple[str, str, str]:
+    """What must not depend on kills and repeats: the trees in order, the tags' trees, the worktree's differences."""
+    tags = git(root, "for-each-ref", "refs/tags", "--format=%(refname)").split()
+    return (git(root, "log", "--format=%T %s"), "\n".join(f"{tag} {git(root, 'rev-parse', tag + '^{tree}')}" for tag in tags),
+            git(root, "status", "--porcelain"))
+
+
+def test_a_registered_model_comes_back_with_its_checkpoint_and_metrics(registry, tmp_path):
+    for number in (2, 1):
+        path = model(tmp_path, f"round {number}".encode())
+        assert registry.register(checkpoint(path, number), path, METRICS | {"auc": number / 10}) == f"spring/round-0000{number}"
+    registry.register(checkpoint(path, 1, run="autumn"), path, METRICS)
+    assert [(v.tag, v.checkpoint.round, v.metrics["auc"]) for v in registry.versions()] == [
+        ("autumn/round-00001", 1, 0.75), ("spring/round-00001", 1, 0.1), ("spring/round-00002", 2, 0.2)]
+    registry.fetch("spring/round-00002", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == b"round 2"
+
+
+def test_registering_again_changes_nothing(registry, tmp_path):
+    path = model(tmp_path)
+    registry.register(checkpoint(path, 1), path, METRICS)
+    before = git(registry.root, "show-ref", "--head"), state(registry.root)
+    with opened(registry.root) as another:
+        another.register(checkpoint(path, 1), path, {"auc": 0.1})
+    assert (git(registry.root, "show-ref", "--head"), state(registry.root)) == before
+
+
+def test_a_tag_is_never_moved_to_another_model(registry, tmp_path):
+    path, other = model(tmp_path), model(tmp_path, b"other weights")
+    registry.register(checkpoint(path, 1), path, METRICS)
+    before = state(registry.root)
+    with pytest.raises(ConflictError, match="spring/round-00001"):
+        registry.register(checkpoint(other, 1), other, METRICS)
+    assert state(registry.root) == before
+
+
+def test_a_file_that_is_not_the_checkpoints_model_leaves_no_trace(registry, tmp_path):
+    path, other = model(tmp_path), model(tmp_path, b"other weights")
+    before = state(registry.root)
+    with pytest.raises(TrustError, match="SHA-256"):
+        registry.register(checkpoint(path, 1), other, METRICS)
+    with pytest.raises(ContractError, match="finite"):
+        registry.register(checkpoint(path, 1), path, {"auc": float("nan")})
+    assert state(registry.root) == before
+
+
+def test_what_was_altered_or_lost_is_not_handed_out(registry, tmp_path):
+    path = model(tmp_path)
+    tag = registry.register(checkpoint(path, 1), path, METRICS)
+    (stored,) = [file for file in (tmp_path / "models-data").rglob("*") if file.is_file()]
+    stored.chmod(0o600)
+    stored.write_bytes(b"evil")
+    with pytest.raises(TrustError, match=tag):
+        registry.fetch(tag, tmp_path / "fetched")
+    stored.unlink()
+    with pytest.raises(NotFoundError, match=tag):
+        registry.fetch(tag, tmp_path / "fetched")
+    for name in ("spring/round-00009", "main", "../../etc"):
+        with pytest.raises(NotFoundError, match="no version"):
+            registry.fetch(name, tmp_path / "fetched")
+    assert [file.name for file in tmp_path.iterdir() if "fetch" in file.name] == []
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(SetupError, match="not a model registry"):
+        ModelRegistry.open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_registry_can_be_moved_with_its_data(registry, tmp_path):
+    path = model(tmp_path)
+    tag = registry.register(checkpoint(path, 1), path, METRICS)
+    registry.close()
+    (tmp_path / "new").mkdir()
+    shutil.move(tmp_path / "models", tmp_path / "new" / "models")
+    shutil.move(tmp_path / "models-data", tmp_path / "new" / "models-data")
+    with opened(tmp_path / "new" / "models") as moved:
+        moved.fetch(tag, tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == path.read_bytes()
+
+
+def test_what_a_person_pulled_into_the_registry_is_no_obstacle(registry, tmp_path):
+    for number in (1, 2):
+        path = model(tmp_path, f"round {number}".encode())
+        registry.register(checkpoint(path, number), path, METRICS)
+        shutil.copy(path, registry.root / "model.safetensors")
+        assert git(registry.root, "status", "--porcelain") == ""
+        git(registry.root, "gc", "-q")             # packs the refs under our feet
+    assert [version.checkpoint.round for version in registry.versions()] == [1, 2]
+
+
+def test_it_needs_no_git_identity_and_heeds_no_git_environment(tmp_path):
+    """As in CI, in a git hook, and inside a checkout that is itself a repository and signs its commits."""
+    outer = tmp_path / "checkout"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    config = tmp_path / "gitconfig"
+    config.write_text("[commit]\n\tgpgsign = true\n[init]\n\tdefaultBranch = trunk\n[core]\n\thooksPath = /nonexistent\n")
+    program = textwrap.dedent(f"""
+        import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
+        from pathlib import Path
+        from test_model_registry import METRICS, checkpoint, model, opened
+        path = model(Path({str(tmp_path)!r}))
+        with opened(Path("state/models")) as registry:
+            registry.register(checkpoint(path, 1), path, METRICS)
+        """)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "GIT_CONFIG_GLOBAL": str(config), "CI": "true",
+                   "GIT_DIR": str(outer / ".git"), "GIT_INDEX_FILE": str(outer / ".git" / "index")}
+    done = subprocess.run([sys.executable, "-c", program], cwd=outer, env=environment, capture_output=True, text=True,
+                          check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert git(outer / "state" / "models", "log", "-1", "--format=%an %D") == "fedround HEAD -> main, tag: spring/round-00001\n"
+    assert git(outer, "status", "--porcelain").split() == ["??", "state/"]
+    assert not (tmp_path / "home").exists()
+
+
+def test_dvc_and_gto_work_on_it(registry, tmp_path):
+    for number in (1, 2):
+        path = model(tmp_path, f"round {number}".encode())
+        registry.register(checkpoint(path, number), path, {"auc": number / 10})
+
+    def run(*words: str) -> str:
+        return subprocess.run([str(BIN / words[0]), *words[1:]], cwd=registry.root, check=True, capture_output=True, text=True,
+                              env=os.environ | {"DVC_NO_ANALYTICS": "1"}).stdout
+
+    old, new = "spring/round-00001", "spring/round-00002"
+    run("dvc", "get", ".", "model.safetensors", "--rev", old, "-o", str(tmp_path / "got"))
+    assert (tmp_path / "got").read_bytes() == b"round 1"
+    assert json.loads(run("dvc", "diff", old, new, "--json"))["modified"][0]["path"] == "model.safetensors"
+    changes = json.loads(run("dvc", "metrics", "diff", old, new, "--json"))["metrics.json"]["auc"]
+    assert (changes["old"], changes["new"]) == (0.1, 0.2)
+
+
+# -- kills -------------------------------------------------------------------------------------------------------------
+
+
+def test_locks_of_the_dead_are_removed_and_of_the_living_waited_for(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(git_history, "STALE_AFTER_S", 0.3)
+    path = model(tmp_path)
+    control = registry.root / ".git"
+    (control / "refs" / "tags" / "spring").mkdir()
+    locks = [control / "index.lock", control / "HEAD.lock", control / "refs" / "heads" / "main.lock",
+             control / "refs" / "tags" / "spring" / "round-00001.lock"]
+    for lock in locks:
+        lock.touch()
+    begun = time.monotonic()
+    registry.register(checkpoint(path, 1), path, METRICS)
+    assert time.monotonic() - begun >= 0.25
+    assert not any(lock.exists() for lock in locks)
+    assert git(registry.root, "fsck", "--strict", "--no-dangling") == ""
+
+
+def test_a_torn_pointer_and_a_lost_commit_are_made_good(registry, tmp_path):
+    path = model(tmp_path)
+    registry.register(checkpoint(path, 1), path, METRICS)
+    whole = state(registry.root)
+    git(registry.root, "tag", "-d", "spring/round-00001")               # killed before the tag
+    (registry.root / "model.safetensors.dvc").write_text("outs:\n- md5: 0")    # and while the next one was written
+    registry.register(checkpoint(path, 1), path, METRICS)
+    assert state(registry.root) == whole
+
+
+def test_another_program_in_the_registry_is_a_clear_error(registry, tmp_path):
+    import zc.lockfile
+
+    path = model(tmp_path)
+    busy = zc.lockfile.LockFile(str(registry.root / ".dvc" / "tmp" / "lock"))
+    try:
+        with pytest.raises(StoreUnavailableError, match="register it again"):
+            registry.register(checkpoint(path, 1), path, METRICS)
+    finally:
+        busy.close()
+    registry.register(checkpoint(path, 1), path, METRICS)
+
+
+def forked(work, kill_after_s: float | None = None) -> int:
+    """Run `work` in a child, with SIGKILL after a while; how it ended (0, or minus the signal). Its peak RSS is counted."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()       # what pytest would have shown
+        finally:
+            os._exit(code)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
+    """Twenty kills spread over the time that creating and registering take; then the state of an undisturbed registry."""
+    monkeypatch.setattr(git_history, "STALE_AFTER_S", 0.1)
+    paths = {number: model(tmp_path, f"round {number}".encode() * 100_000) for number in range(1, 21)}
+
+    def register(root: Path, number: int) -> None:
+        with opened(root) as registry:
+            registry.register(checkpoint(paths[number], number), paths[number], METRICS)
+
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    begun = time.monotonic()
+    assert forked(lambda: register(calm, 1)) == 0
+    first_s = time.monotonic() - begun
+    begun = time.monotonic()
+    for number in range(2, 21):
+        assert forked(lambda number=number: register(calm, number)) == 0
+    each_s = (time.monotonic() - begun) / 19
+    moments = random.Random(7)
+    killed = 0
+    for number in range(1, 21):
+        limit = first_s if number == 1 else each_s
+        killed += forked(lambda number=number: register(stormy, number), moments.uniform(0, limit)) == -signal.SIGKILL
+        assert forked(lambda number=number: register(stormy, number)) == 0
+        assert git(stormy, "fsck", "--strict", "--no-dangling") == ""
+    assert killed >= 10
+    assert state(stormy) == state(calm)
+    assert len([path for path in (tmp_path / "stormy-data").rglob("*") if path.is_file()]) == 20
+    with opened(stormy) as registry:
+        for number, path in paths.items():
+            registry.fetch(f"spring/round-{number:05d}", tmp_path / "fetched")
+            assert (tmp_path / "fetched").read_bytes() == path.read_bytes()
+
+
+def test_a_model_of_40_mb_is_never_held_in_memory(tmp_path):
+    small, large = model(tmp_path, b"warm up"), model(tmp_path, os.urandom(1 << 20) * 40)
+    def peak_mb() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    described = checkpoint(large, 2)
+
+    def work() -> None:
+        with opened(tmp_path / "models") as registry:
+            registry.register(checkpoint(small, 1), small, METRICS)
+            Path("/proc/self/clear_refs").write_text("5")        # forget the peak so far (Linux)
+            before = peak_mb()
+            registry.register(described, large, METRICS)
+            registry.fetch("spring/round-00002", tmp_path / "fetched")
+            if peak_mb() > before + 45:
+                raise MemoryError
+    assert forked(work) == 0

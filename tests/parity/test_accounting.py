@@ -1,0 +1,34 @@
+"""The cached accountant against dp_accounting's own, one event at a time."""
+
+import pytest
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
+
+from fedround.privacy.accounting import epsilon
+from fedround.types import DpSgd, GaussianCounts
+
+DELTA = 1e-5
+
+
+def naive(accountant, mechanisms) -> float:
+    for mechanism in mechanisms:
+        if isinstance(mechanism, GaussianCounts):
+            accountant.compose(GaussianDpEvent(mechanism.noise_std))
+        else:
+            step = PoissonSampledDpEvent(mechanism.sampling_rate, GaussianDpEvent(mechanism.noise_multiplier))
+            accountant.compose(step, mechanism.steps)
+    return accountant.get_epsilon(DELTA)
+
+
+@pytest.mark.parametrize("mechanisms", [
+    [DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.33, steps=10), GaussianCounts(noise_std=20.0)] * 5,
+    [DpSgd(noise_multiplier=0.8, clip_norm=1.0, sampling_rate=0.03, steps=10), GaussianCounts(noise_std=20.0)] * 5,
+    [DpSgd(noise_multiplier=2.0, clip_norm=1.0, sampling_rate=1.0, steps=3), GaussianCounts(noise_std=3.0),
+     DpSgd(noise_multiplier=1.2, clip_norm=9.0, sampling_rate=0.1, steps=7)],
+], ids=["large rate", "small rate", "mixture"])
+def test_a_campaign_costs_what_dp_accounting_says(mechanisms):
+    exact = naive(PLDAccountant(), mechanisms)
+    total = epsilon(mechanisms, DELTA)
+    assert exact - 1e-4 <= total <= exact * 1.005
+    assert total < naive(RdpAccountant(), mechanisms)
