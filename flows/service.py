@@ -46,7 +46,6 @@ def serve_coordinator(folder: Path) -> None:
 
         require_conditional_writes(coordinator.store, "probes")
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = ""      # its thread costs a second at the end of every run
         from flows.coordinator_worker import CoordinatorWorker, pool_of
         from infra.warm_worker import serve
 

@@ -81,7 +81,7 @@ class ModelRegistry:
     def __init__(self, root: Path, repo: Repo):
         self.root = root
         self._repo = repo
-        self._lock = FileLock(root / ".git" / "fedround-registers", timeout=60)
+        self._lock = _lock(root)
 
     @classmethod
     def open(cls, root: Path) -> ModelRegistry:
@@ -94,8 +94,9 @@ class ModelRegistry:
 
         logging.getLogger("dvc").setLevel(logging.ERROR)    # it prints hints and progress for people at a terminal
         root = root.absolute()
-        if not root.exists() or not any(root.iterdir()):
-            _create(root)
+        with _lock(root):
+            if not root.exists() or not any(root.iterdir()):
+                _create(root)
         if not (root / ".git").is_dir() or not (root / ".dvc" / "config").is_file():
             raise SetupError(f"{root} exists and is not a model registry: choose another folder, or move that one away")
         # By default, caches of all users meet in one shared folder.
@@ -139,7 +140,7 @@ class ModelRegistry:
         (stage,) = self._repo.add(str(model.resolve()), out=str(self.root / MODEL), to_remote=True, force=True)
         objects = self._repo.cloud.get_remote_odb()
         _sync(Path(objects.oid_to_path(stage.outs[0].hash_info.value)))
-        for partial in Path(objects.path).glob(".*.tmp"):  # dvc 3.67 leaves its upload behind, also when nobody kills it
+        for partial in Path(objects.path).glob(".*.tmp"):  # dvc 3.67 leaves its upload behind, killed or not
             partial.unlink()
         git_history.commit(self.root, also=[_POINTER], message=f"{tag}\n\nmodel {checkpoint.model.sha256}\n", files={
             _CHECKPOINT: _readable(checkpoint.model_dump(mode="json")), _METRICS: _readable(dict(metrics))})
@@ -185,19 +186,21 @@ def _create(root: Path) -> None:
     """Make the registry beside its place and move it there whole."""
     from dvc.repo import Repo
 
+    draft = root.with_name(f".{root.name}-draft")
+    shutil.rmtree(draft, ignore_errors=True)               # what a kill left
+    draft.mkdir()
+    git_history.create(draft)
+    Repo.init(str(draft)).close()
+    git_history.commit(draft, message="An empty model registry", also=[".dvcignore", ".dvc/.gitignore"], files={
+        ".dvc/config": _DVC_CONFIG.format(name=root.name).encode(),
+        ".gitignore": f"/{MODEL}\n".encode(), "dvc.yaml": _DVC_YAML.encode()})
+    draft.rename(root)
+
+
+def _lock(root: Path) -> FileLock:
+    """Held while the registry is made or written; it ends with its process."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    draft = root.with_name(f".{root.name}-{os.getpid()}")
-    try:
-        draft.mkdir()
-        git_history.create(draft)
-        Repo.init(str(draft)).close()
-        git_history.commit(draft, message="An empty model registry", also=[".dvcignore", ".dvc/.gitignore"], files={
-            ".dvc/config": _DVC_CONFIG.format(name=root.name).encode(),
-            ".gitignore": f"/{MODEL}\n".encode(), "dvc.yaml": _DVC_YAML.encode()})
-        with contextlib.suppress(OSError):                 # another process was first: its registry is as good
-            draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    return FileLock(root.with_name(f".{root.name}.lock"), timeout=60)
 
 
 def _readable(value: Mapping[str, object]) -> bytes:

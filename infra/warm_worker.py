@@ -35,6 +35,8 @@ class NoVariables(BaseVariables):
 class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]):
     """Base of the site worker and the coordinator worker: one run at a time, in this process."""
 
+    type = "fedround-warm"
+
     job_configuration = BaseJobConfiguration
     job_configuration_variables = NoVariables
     flow_names: frozenset[str] = frozenset()

@@ -50,7 +50,8 @@ def host(folders: list[Path]) -> int:
 
 def _preload() -> None:
     """Import what every site needs, and freeze it: a garbage collection in a child would copy every page."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false",
+                   "JE_ARROW_MALLOC_CONF": "background_thread:false"}     # Arrow's allocator starts a thread otherwise
     import great_expectations
     import pandas
     import pyarrow.parquet
@@ -99,5 +100,6 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("fedround").setLevel(logging.INFO)
     sys.exit(1 if host([Path(argument) for argument in sys.argv[1:]]) else 0)

@@ -7,6 +7,7 @@ again, it ends with the same bytes: noise and sampling are drawn from the site's
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,9 @@ from site_workers import learn, outbox, release
 from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse
 from site_workers.rows import Rows, failed_checks, read_site_rows
 from site_workers.site import Site
+
+
+log = logging.getLogger("fedround.site")
 
 
 class SiteRequest(Value):
@@ -76,11 +80,12 @@ def _work(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[Site
     if (refusal := refusal_by_policy(site, order)) is not None:
         return refusal, None
     try:
+        if (failed := failed_checks(site)) != ():
+            return refuse(site, order, Reason.CONTRACT, f"{len(failed)} checks of the contract failed", failed), None
         rows = read_site_rows(site)
-    except (SetupError, ContractError):
+    except (SetupError, ContractError) as error:
+        log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)  # noqa: TRY400
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why"), None
-    if (failed := failed_checks(site)) != ():
-        return refuse(site, order, Reason.CONTRACT, f"{len(failed)} checks of the contract failed", failed), None
     if len(rows.train.labels_N) < site.policy.min_rows:
         return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for"), None
     mechanism = mechanism_for(order.plan, len(rows.train.labels_N))

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
 from fedround.types import CheckId
 from site_workers.site import Site
@@ -43,8 +44,20 @@ def _digest(paths: tuple[Path, ...]) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def _encoded(paths: tuple[Path, ...], recipe: Recipe, digest: bytes) -> Rows:
-    train, validation = (recipe.encode(gate.read_rows(path)) for path in paths)
+    train, validation = (_encode(path, recipe) for path in paths)
     return Rows(train, validation, digest)
+
+
+def _encode(path: Path, recipe: Recipe) -> Examples:
+    frame = gate.read_rows(path)
+    try:
+        return recipe.encode(frame)
+    except ContractError:
+        raise
+    except Exception as error:      # of the recipe's code; its words may quote the rows
+        kind = type(error).__name__
+    raise ContractError(f"recipe '{recipe.name}' cannot encode the rows at {path} ({kind}): does a column that it needs "
+                        "miss, or hold another type?")
 
 
 @functools.lru_cache(maxsize=1)

@@ -75,7 +75,7 @@ def metrics_from_counts(counts: Sequence[ScoreCounts]) -> Metrics | None:
 
     The counts are added first: noise of many sites cancels, and no single site is read. Each is then used as it is,
     negative or not, so that the noise does not bias the AUC; the result is cut to [0, 1]. Expect a standard error of
-    about 0.4 · (noise of a label's total) / (positives), plus what the width of a bin hides.
+    about 0.3 · (noise of a label's total) / (positives), plus what the width of a bin hides.
     """
     if not counts:
         return None

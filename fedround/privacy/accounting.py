@@ -29,6 +29,7 @@ LARGEST_EPSILON = 500.0
 
 LARGEST_NOISE_MULTIPLIER = 1000.0
 _SMALLEST_NOISE = 0.02          # one Gaussian release with less costs more than LARGEST_EPSILON
+_LARGEST_NOISE = 1e6            # more is counted as this much
 _FINEST_GRID, _COARSEST_GRID = 2.0 ** -20, 2.0 ** -8
 _DIGITS = 1e6                   # totals are rounded up to a millionth, which also swallows the last bits of the FFT
 
@@ -38,8 +39,8 @@ Pld = Any                       # dp_accounting.pld.privacy_loss_distribution.Pr
 def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float) -> float:
     """What all of `mechanisms` together cost at `delta_dp`: an upper bound, rounded up to a millionth.
 
-    At most 0.5 % above what a ten times finer grid gives (tested). Infinite with a `NoMechanism` among them, and when
-    the true cost is above LARGEST_EPSILON. Nothing costs 0.
+    At most 0.5 % above the exact value for up to 10^5 steps and delta_dp >= 1e-8 (tested). Infinite with a
+    `NoMechanism` among them, and when the true cost is above LARGEST_EPSILON. Nothing costs 0.
     Raises PrivacyError if `delta_dp` is outside [SMALLEST_DELTA_DP, 1).
     """
     if not SMALLEST_DELTA_DP <= delta_dp < 1:
@@ -55,7 +56,7 @@ def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float) -> float:
             case DpSgd(noise_multiplier=noise, sampling_rate=1.0, steps=steps):
                 precisions.append(steps * _precision(noise))
             case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps):
-                sampled[noise, rate, steps] += 1
+                sampled[min(noise, _LARGEST_NOISE), rate, steps] += 1
     return _total(tuple(sorted(sampled.items())), math.fsum(precisions), delta_dp)
 
 
@@ -150,19 +151,19 @@ def _total(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision:
 
 
 def _precision(noise: float) -> float:
-    """1 / noise², finite: half of _SMALLEST_NOISE is as infinite as nothing."""
-    return max(noise, _SMALLEST_NOISE / 2) ** -2
+    """1 / noise², in a range where nothing overflows: half of _SMALLEST_NOISE already costs everything."""
+    return min(max(noise, _SMALLEST_NOISE / 2), _LARGEST_NOISE) ** -2
 
 
 def _grid(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision: float) -> float:
     """The width of a cell of privacy loss: a power of two, at most a fifth of one step's typical loss.
 
     Rounding to the grid adds at most width²/4 to the variance of every step's loss. At a fifth of the (root mean
-    square) standard deviation this costs at most 0.35 % of epsilon (measured), and a finer grid only CPU time.
+    square) standard deviation this costs at most 0.4 % of epsilon (measured), and a finer grid only CPU time.
     """
     variance, steps = precision, int(precision > 0)
     for (noise, rate, steps_each), times in sampled:
-        # chi-square divergence of one sampled step; the cap only keeps exp finite
+        # chi-square divergence of one sampled step; the cap only keeps exp finite.
         variance += times * steps_each * rate ** 2 * math.expm1(min(_precision(noise), 50.0))
         steps += times * steps_each
     cell = math.sqrt(variance / steps) / 5

@@ -117,7 +117,7 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float) -> Ledger:
         current, whole = _parse(file.read(), ledger.path)
         if current.charges[:len(ledger.charges)] != ledger.charges or current.dataset != ledger.dataset:
             raise LedgerError(f"{ledger.path} does not continue what was read from it before: restore the newest copy")
-        if any(_same_release(charge, earlier) for earlier in current.charges):
+        if any(charge.model_copy(update={"utc": earlier.utc}) == earlier for earlier in current.charges):
             _write(file, whole, b"", ledger.path)   # its writer may have been killed before its fsync
             return current
         _check_budget(current, charge, max_epsilon)
@@ -139,10 +139,6 @@ def _check_budget(ledger: Ledger, charge: Charge, max_epsilon: float) -> None:
             f"data set '{ledger.dataset}': round {charge.round} of run '{charge.run}' would bring epsilon from "
             f"{spent(ledger, charge.delta_dp):.6f} to {after:.6f} at delta_dp {charge.delta_dp}, and the site's policy "
             f"allows {max_epsilon:g}; nothing was charged")
-
-
-def _same_release(one: Charge, other: Charge) -> bool:
-    return one.plan == other.plan and one.model_copy(update={"utc": other.utc}) == other
 
 
 def _extended(ledger: Ledger, charge: Charge, head: str) -> Ledger:

@@ -44,7 +44,7 @@ class LocalStack:
     def __init__(self, home: Path, *, api_port: int | None = None, s3_port: int | None = None):
         self._home = home.resolve()
         self._wanted = {"prefect": api_port, "s3": s3_port}
-        self._postgres, self._prefect, self._s3 = (kind(self._home) for kind in (Postgres, PrefectServer, SeaweedFS))
+        self._postgres, self._prefect, self._s3 = Postgres(self._home), PrefectServer(self._home), SeaweedFS(self._home)
 
     def start(self, progress: Callable[[str], None]) -> StackInfo:
         """Start what does not run and wait until all of it answers. Servers that run and answer are left as they are.
@@ -119,7 +119,7 @@ class LocalStack:
         self._s3.ask_to_stop()
         self._prefect.wait_stopped()
         self._postgres.stop()                        # after its only client
-        self._s3.wait_stopped()
+        self._s3.wait_stopped(_read_ports(self._home))
 
     def _is_healthy(self, info: StackInfo) -> bool:
         return prefect_server.is_healthy(info.ports["prefect"]) and self._s3.is_healthy(info.ports["s3"])

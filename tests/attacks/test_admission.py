@@ -237,14 +237,16 @@ def test_a_signed_number_that_is_not_finite(tmp_path, poison, where):
         check(tmp_path, HEADER + flat.tobytes())
 
 
-def test_a_nan_after_the_first_block(tmp_path):
+@pytest.mark.parametrize("where", [1_000_000, -4])
+def test_a_nan_in_the_first_block_or_the_last(tmp_path, where):
     big = {"w": np.ones(700_000, dtype=np.float32)}
     plan = PLAN.model_copy(update={"tensors": codec.schema_of(big)})
     body = bytearray(codec.encode(big))
     path = tmp_path / "delta.safetensors"
     path.write_bytes(body)
     assert check_payload(path, signed_for(bytes(body)), plan) == len(codec.header(plan.tensors))
-    body[-4:] = struct.pack("<f", float("nan"))
+    data = memoryview(body)[len(codec.header(plan.tensors)):].cast("f")
+    data[where // 4] = float("nan")
     path.write_bytes(body)
     with pytest.raises(CodecError, match="not finite"):
         check_payload(path, signed_for(bytes(body)), plan)

@@ -67,14 +67,15 @@ def git(root: Path, *words: str) -> str:
 def state(root: Path) -> tuple[str, str, str]:
     """What must not depend on kills and repeats: the trees in order, the tags' trees, the worktree's differences."""
     tags = git(root, "for-each-ref", "refs/tags", "--format=%(refname)").split()
-    return (git(root, "log", "--format=%T %s"), "\n".join(f"{tag} {git(root, 'rev-parse', tag + '^{tree}')}" for tag in tags),
-            git(root, "status", "--porcelain"))
+    trees = [f"{tag} {git(root, 'rev-parse', tag + '^{tree}')}" for tag in tags]
+    return git(root, "log", "--format=%T %s"), "".join(trees), git(root, "status", "--porcelain")
 
 
 def test_a_registered_model_comes_back_with_its_checkpoint_and_metrics(registry, tmp_path):
     for number in (2, 1):
         path = model(tmp_path, f"round {number}".encode())
-        assert registry.register(checkpoint(path, number), path, METRICS | {"auc": number / 10}) == f"spring/round-0000{number}"
+        tag = registry.register(checkpoint(path, number), path, METRICS | {"auc": number / 10})
+        assert tag == f"spring/round-0000{number}"
     registry.register(checkpoint(path, 1, run="autumn"), path, METRICS)
     assert [(v.tag, v.checkpoint.round, v.metrics["auc"]) for v in registry.versions()] == [
         ("autumn/round-00001", 1, 0.75), ("spring/round-00001", 1, 0.1), ("spring/round-00002", 2, 0.2)]
@@ -162,7 +163,7 @@ def test_it_needs_no_git_identity_and_heeds_no_git_environment(tmp_path):
     outer.mkdir()
     git(outer, "init", "-q")
     config = tmp_path / "gitconfig"
-    config.write_text("[commit]\n\tgpgsign = true\n[init]\n\tdefaultBranch = trunk\n[core]\n\thooksPath = /nonexistent\n")
+    config.write_text("[commit]\n\tgpgsign = true\n[init]\n\tdefaultBranch = trunk\n")
     program = textwrap.dedent(f"""
         import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
         from pathlib import Path
@@ -171,12 +172,14 @@ def test_it_needs_no_git_identity_and_heeds_no_git_environment(tmp_path):
         with opened(Path("state/models")) as registry:
             registry.register(checkpoint(path, 1), path, METRICS)
         """)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "GIT_CONFIG_GLOBAL": str(config), "CI": "true",
-                   "GIT_DIR": str(outer / ".git"), "GIT_INDEX_FILE": str(outer / ".git" / "index")}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "CI": "true",
+                   "GIT_CONFIG_GLOBAL": str(config), "GIT_DIR": str(outer / ".git"),
+                   "GIT_INDEX_FILE": str(outer / ".git" / "index")}
     done = subprocess.run([sys.executable, "-c", program], cwd=outer, env=environment, capture_output=True, text=True,
                           check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert git(outer / "state" / "models", "log", "-1", "--format=%an %D") == "fedround HEAD -> main, tag: spring/round-00001\n"
+    last = git(outer / "state" / "models", "log", "-1", "--format=%an %D")
+    assert last == "fedround HEAD -> main, tag: spring/round-00001\n"
     assert git(outer, "status", "--porcelain").split() == ["??", "state/"]
     assert not (tmp_path / "home").exists()
 
@@ -187,8 +190,8 @@ def test_dvc_and_gto_work_on_it(registry, tmp_path):
         registry.register(checkpoint(path, number), path, {"auc": number / 10})
 
     def run(*words: str) -> str:
-        return subprocess.run([str(BIN / words[0]), *words[1:]], cwd=registry.root, check=True, capture_output=True, text=True,
-                              env=os.environ | {"DVC_NO_ANALYTICS": "1"}).stdout
+        return subprocess.run([str(BIN / words[0]), *words[1:]], cwd=registry.root, check=True, capture_output=True,
+                              text=True, env=os.environ | {"DVC_NO_ANALYTICS": "1"}).stdout
 
     old, new = "spring/round-00001", "spring/round-00002"
     run("dvc", "get", ".", "model.safetensors", "--rev", old, "-o", str(tmp_path / "got"))
@@ -241,7 +244,7 @@ def test_another_program_in_the_registry_is_a_clear_error(registry, tmp_path):
 
 
 def forked(work, kill_after_s: float | None = None) -> int:
-    """Run `work` in a child, with SIGKILL after a while; how it ended (0, or minus the signal). Its peak RSS is counted."""
+    """Run `work` in a child, with SIGKILL after a while; how it ended: 0, 1 or minus the signal."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -259,7 +262,7 @@ def forked(work, kill_after_s: float | None = None) -> int:
 
 
 def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
-    """Twenty kills spread over the time that creating and registering take; then the state of an undisturbed registry."""
+    """Twenty kills spread over the time that creating and registering take; then as if nothing had happened."""
     monkeypatch.setattr(git_history, "STALE_AFTER_S", 0.1)
     paths = {number: model(tmp_path, f"round {number}".encode() * 100_000) for number in range(1, 21)}
 
@@ -267,7 +270,7 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
         with opened(root) as registry:
             registry.register(checkpoint(paths[number], number), paths[number], METRICS)
 
-    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    calm, stormy = tmp_path / "calm" / "models", tmp_path / "stormy" / "models"
     begun = time.monotonic()
     assert forked(lambda: register(calm, 1)) == 0
     first_s = time.monotonic() - begun
@@ -284,7 +287,8 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
         assert git(stormy, "fsck", "--strict", "--no-dangling") == ""
     assert killed >= 10
     assert state(stormy) == state(calm)
-    assert len([path for path in (tmp_path / "stormy-data").rglob("*") if path.is_file()]) == 20
+    assert len([path for path in (tmp_path / "stormy" / "models-data").rglob("*") if path.is_file()]) == 20
+    assert sorted(path.name for path in (tmp_path / "stormy").iterdir()) == [".models.lock", "models", "models-data"]
     with opened(stormy) as registry:
         for number, path in paths.items():
             registry.fetch(f"spring/round-{number:05d}", tmp_path / "fetched")
@@ -293,6 +297,7 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
 
 def test_a_model_of_40_mb_is_never_held_in_memory(tmp_path):
     small, large = model(tmp_path, b"warm up"), model(tmp_path, os.urandom(1 << 20) * 40)
+
     def peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -307,4 +312,5 @@ def test_a_model_of_40_mb_is_never_held_in_memory(tmp_path):
             registry.fetch("spring/round-00002", tmp_path / "fetched")
             if peak_mb() > before + 45:
                 raise MemoryError
+
     assert forked(work) == 0

@@ -22,13 +22,13 @@ def naive(accountant, mechanisms) -> float:
 
 
 @pytest.mark.parametrize("mechanisms", [
-    [DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.33, steps=10), GaussianCounts(noise_std=20.0)] * 5,
-    [DpSgd(noise_multiplier=0.8, clip_norm=1.0, sampling_rate=0.03, steps=10), GaussianCounts(noise_std=20.0)] * 5,
+    [DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.33, steps=10), GaussianCounts(noise_std=20.0)] * 3,
+    [DpSgd(noise_multiplier=0.8, clip_norm=1.0, sampling_rate=0.03, steps=10), GaussianCounts(noise_std=20.0)] * 2,
     [DpSgd(noise_multiplier=2.0, clip_norm=1.0, sampling_rate=1.0, steps=3), GaussianCounts(noise_std=3.0),
      DpSgd(noise_multiplier=1.2, clip_norm=9.0, sampling_rate=0.1, steps=7)],
 ], ids=["large rate", "small rate", "mixture"])
 def test_a_campaign_costs_what_dp_accounting_says(mechanisms):
-    exact = naive(PLDAccountant(), mechanisms)
+    exact = naive(PLDAccountant(value_discretization_interval=5e-4), mechanisms)
     total = epsilon(mechanisms, DELTA)
-    assert exact - 1e-4 <= total <= exact * 1.005
+    assert exact - 1e-3 <= total <= exact * 1.005
     assert total < naive(RdpAccountant(), mechanisms)

@@ -228,10 +228,11 @@ def test_a_foreign_file_is_refused(path, content):
         read(path)
 
 
-def test_the_ledger_of_another_data_set_does_not_continue_this_one(ledger, path, tmp_path):
+def test_the_ledger_of_another_data_set_does_not_continue_this_one(path, tmp_path):
+    loans = create(path, "loans")
     create(tmp_path / "other.jsonl", "cards").path.replace(path)
     with pytest.raises(LedgerError, match="does not continue"):
-        charge(ledger, a_charge(4), 5.0)
+        charge(loans, a_charge(1), 5.0)
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------------

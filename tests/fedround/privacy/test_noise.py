@@ -86,6 +86,12 @@ def test_sizes_and_scales(size, scale):
     assert np.array_equal(normal, stream(SECRET, PLAN).normal(1.0, size) * scale)
 
 
+def test_the_rarest_uniform_number_makes_finite_noise(monkeypatch):
+    """Zero comes once in 2**53; a logarithm of it would be infinite."""
+    monkeypatch.setattr(Stream, "_uniform", lambda self, size: np.zeros(size))
+    assert stream(SECRET, PLAN).normal(1.0, 4).tolist() == [0.0] * 4
+
+
 @pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
 def test_a_standard_deviation_that_is_none_is_refused(scale):
     with pytest.raises(ContractError, match="standard deviation"):

@@ -1,0 +1,70 @@
+"""The campaign so far as markdown for a Prefect artifact: a plot, the rounds, the sites of the last round.
+
+Prefect 3.9's page for artifacts (the default one) knows GitHub's tables, and images only from http(s) and ``data:``
+addresses; the older page shows an image's text instead, so the plot's text holds its numbers. What a site worded is shown as code:
+there, no markdown, link or HTML is read.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from tasks.reporting import charts
+from tasks.reporting.page import OUTCOMES, metric_names, template
+from tasks.reporting.record import RoundRecord, SiteRow, check_campaign
+from tasks.reporting.words import amount, decimals, label, plain, significant, spent
+
+_SIGNS = {"updated": "✅", "refused": "🟠", "rejected": "❌", "missing": "⚪"}
+
+
+def render_markdown(records: Sequence[RoundRecord]) -> str:
+    """The rounds of one run, in order. Same records, same bytes. Raises ContractError for anything else."""
+    last = check_campaign(records)
+    names = metric_names(records)
+    return "\n\n".join([
+        f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
+        *(_plot(records, name) for name in names),
+        "### Rounds", _rounds(records, names),
+        f"### Sites in round {last.round}", _sites(last),
+        f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.rule}, {last.optimizer}.",
+    ]) + "\n"
+
+
+def _plot(records: Sequence[RoundRecord], metric: str) -> str:
+    chart = charts.metric_chart(records, metric)
+    if chart is None:
+        return ""
+    svg = template("plot.svg.j2").render(chart=chart)
+    return f"![{chart.summary}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+def _rounds(records: Sequence[RoundRecord], names: Sequence[str]) -> str:
+    rows = [
+        [str(record.round), f"{record.updates} / {len(record.sites)}",
+         *(decimals(record.metrics.get(name)) for name in names), spent(record.largest_epsilon),
+         decimals(record.seconds, 1)]
+        for record in reversed(records)]
+    return _table(["Round", "Sites", *(label(name) for name in names), "Largest epsilon", "Seconds"], rows)
+
+
+def _sites(record: RoundRecord) -> str:
+    rows = [
+        [_code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", _why(row), amount(row.weight),
+         significant(row.norm), spent(row.epsilon)]
+        for row in record.sites]
+    return _table(["Site", "Outcome", "Why", "Weight", "Norm", "Epsilon"], rows)
+
+
+def _why(row: SiteRow) -> str:
+    return ", ".join(_code(word) for word in ([row.note] if row.note else []) + list(row.checks))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    """Foreign words as one span of code. A backquote would end the span and a bar the cell, so they become look-alikes."""
+    return f"`{plain(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"

@@ -1,0 +1,59 @@
+"""The real servers, started once per test run and only for tests that ask for them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.settings import S3Credential
+from infra.stack import LocalStack
+from infra.stack.ports import choose
+from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
+from infra.stores import S3Store
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running S3 server and the credential that may use all of its bucket."""
+
+    endpoint: str
+    credential: S3Credential
+
+    def store(self, prefix: str = "", credential: S3Credential | None = None) -> S3Store:
+        used = credential or self.credential
+        return S3Store(self.endpoint, BUCKET, used.access_key, used.secret_key, prefix=prefix)
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """Outside pytest's own folder, which is closed to the user that runs PostgreSQL for root."""
+    folder = Path(tempfile.mkdtemp(prefix="fedround-tests-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server(short_folder: Path) -> Iterator[S3Server]:
+    """Only the S3 server: ready in two seconds."""
+    server, ports = SeaweedFS(short_folder / "s3-only"), choose(PORTS, {}, {})
+    server.spawn(ports)
+    try:
+        server.wait_ready(ports["s3"])
+        yield S3Server(endpoint(ports["s3"]), server.coordinator_credential())
+    finally:
+        server.ask_to_stop()
+        server.wait_stopped(ports)
+
+
+@pytest.fixture(scope="session")
+def stack(short_folder: Path) -> Iterator[LocalStack]:
+    """PostgreSQL, Prefect and S3. Leave it running; what you put there, put under names of your own."""
+    local = LocalStack(short_folder / "stack")
+    local.start(lambda _: None)
+    yield local
+    local.stop()

@@ -1,0 +1,151 @@
+"""The banks example: who is where, what a bank needs to know to encode, and that its files fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from examples.banks import split as module
+from examples.banks.baselines import Alone, Baselines, auc, fit_logistic_regression, fit_mlp, predictor
+from examples.banks.simulate import HERE, load_settings, simulate
+from examples.banks.split import CLIENTS, SOURCE, prepare, split
+from fedround.codec import flatten
+from fedround.errors import SetupError
+from fedround.learning.evaluate import Metrics, metrics, scores
+from fedround.learning.recipe import initial_tensors, load_recipe
+from fedround.types import RecordPrivacy
+from validation.contract import load_contract
+from validation.rows import failed_checks
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return split()
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    torch.set_num_threads(1)
+    return load_recipe(HERE / "recipe.py")
+
+
+def all_parts(parts) -> list[pd.DataFrame]:
+    return [parts.public_test, *(rows for bank in parts.banks for rows in (bank.train, bank.validation))]
+
+
+def test_every_client_is_in_exactly_one_place(parts):
+    columns = list(parts.public_test.columns)
+    everybody = pd.concat(all_parts(parts)).sort_values(columns).to_numpy()
+    assert np.array_equal(everybody, pd.read_parquet(SOURCE).sort_values(columns).to_numpy())
+
+
+def test_banks_are_unequal_in_size_and_default_rate_and_the_test_set_is_as_the_whole(parts):
+    sizes = {bank.name: len(bank.train) + len(bank.validation) for bank in parts.banks}
+    rates = [pd.concat([bank.train, bank.validation])["DEFAULT"].mean() for bank in parts.banks]
+    assert sizes == {name: clients for name, (clients, _) in CLIENTS.items()}
+    assert (len(sizes), min(sizes.values()), max(sizes.values())) == (12, 400, 4550)
+    assert (round(min(rates), 2), round(max(rates), 2)) == (0.05, 0.32)
+    assert len(parts.public_test) == 7500
+    assert parts.public_test["DEFAULT"].mean() == pytest.approx(0.2212, abs=1e-4)
+
+
+def test_each_bank_holds_out_a_fifth_with_the_same_default_rate(parts):
+    for bank in parts.banks:
+        assert len(bank.validation) == len(bank.train) / 4
+        assert bank.validation["DEFAULT"].sum() == pytest.approx(bank.train["DEFAULT"].sum() / 4, abs=0.7)
+
+
+def test_prepared_files_are_what_split_says_and_repeat(parts, tmp_path):
+    prepare(tmp_path / "one")
+    prepare(tmp_path / "two")
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.parquet"))
+    assert len(files) == 1 + 2 * 12
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "one" / "bank-07" / "train.parquet"), parts.banks[6].train)
+
+
+def test_other_data_are_refused(tmp_path):
+    (tmp_path / "credit_default.parquet").write_bytes(SOURCE.read_bytes() + b" ")
+    with pytest.raises(SetupError, match="altered"):
+        module.split(tmp_path / "credit_default.parquet")
+    with pytest.raises(SetupError, match="No such file"):
+        module.split(tmp_path / "nothing.parquet")
+
+
+def test_a_row_is_encoded_without_looking_at_other_rows(parts, recipe):
+    rows = parts.public_test.head(20)
+    together = recipe.encode(rows).features_NF
+    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).features_NF for row in range(len(rows))])
+    assert np.array_equal(together, one_by_one)
+
+
+def test_sensitive_attributes_do_not_enter(parts, recipe):
+    rows = parts.public_test.head(20)
+    other = rows.assign(SEX=1 - rows["SEX"], AGE=rows["AGE"] + 9, EDUCATION=6, MARRIAGE=0)
+    assert np.array_equal(recipe.encode(rows).features_NF, recipe.encode(other).features_NF)
+
+
+def test_features_are_bounded_whatever_the_rows(parts, recipe):
+    rows = parts.public_test.head(6).copy()
+    for column in set(rows.columns) - {"DEFAULT"}:
+        rows[column] = [0, -1, 1, 10**9, -10**9, 10**15]
+    features = recipe.encode(rows).features_NF
+    assert np.isfinite(features).all()
+    assert np.abs(features).max() <= 3
+
+
+def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
+    contract = load_contract(HERE / "contract.json")
+    smallest = parts.banks[-1]
+    for rows in (parts.banks[0].train, smallest.train, smallest.validation, parts.public_test):
+        assert failed_checks(rows, contract) == ()
+    broken = smallest.train.assign(AGE=7, DEFAULT=0, PAY_0=0.5).drop(columns="BILL_AMT3")
+    assert failed_checks(broken, contract) == (
+        "columns_as_agreed", "pay_0_is_whole_number", "bill_amt3_is_whole_number", "age_in_range", "bill_amt3_in_range",
+        "both_outcomes_present")
+    assert failed_checks(smallest.train.head(49), contract) == ("enough_rows",)
+
+
+def test_the_settings_promise_what_the_readme_says():
+    settings = load_settings()
+    assert settings.privacy == RecordPrivacy(epsilon=5.0, delta_dp=1e-5, clip_norm=1.0, rounds=20)
+    assert settings.quorum == 9
+
+
+def test_a_short_campaign_learns_repeats_and_privacy_changes_it(parts, recipe):
+    settings = load_settings()
+    settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"rounds": 2})})
+    banks = {bank.name: recipe.encode(bank.train) for bank in parts.banks[4::4]}
+    test = recipe.encode(parts.public_test)
+    private, again = (simulate(recipe, banks, settings, seed=0) for _ in range(2))
+    plain = simulate(recipe, banks, settings, seed=0, private=False)
+    assert flatten(private).tobytes() == flatten(again).tobytes()
+    assert flatten(private).tobytes() != flatten(plain).tobytes()
+    assert metrics(scores(recipe, private, test), test.labels_N).auc > 0.65
+
+
+def test_rivals_are_chosen_on_the_banks_own_rows_and_learn(parts, recipe):
+    bank = parts.banks[8]
+    rows, held_out = recipe.encode(bank.train), recipe.encode(bank.validation)
+    untrained = auc(predictor(recipe, initial_tensors(recipe, 0)), held_out)
+    assert auc(fit_mlp(recipe, rows, held_out, seed=0), held_out) > max(untrained, 0.65)
+    assert auc(fit_logistic_regression(rows, held_out), held_out) > 0.65
+
+
+def test_the_table_ranks_the_banks():
+    def reached(value: float) -> Metrics:
+        return Metrics(auc=value, recall_at_20_fpr=0.5, rows=10)
+
+    alone = tuple(Alone(bank=f"bank-{n}", method="mlp", test=reached(n / 10)) for n in (5, 7, 6))
+    lines = Baselines(pooled=reached(0.8), without_privacy=reached(0.79), alone=alone).lines()
+    assert [label for label, _ in lines] == ["pooled training", "federation without privacy", "bank-7 alone (mlp)",
+                                             "bank-6 alone (mlp)", "bank-5 alone (mlp)"]
+
+
+def test_the_recipe_stays_small():
+    """It is what a data scientist copies."""
+    assert len(Path(HERE / "recipe.py").read_text().splitlines()) < 50

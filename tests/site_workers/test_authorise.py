@@ -1,0 +1,149 @@
+"""Attacks on a site by whoever holds the store, the API key, or the coordinator's key. Each stops before a row is read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedround import layout
+from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
+from fedround.privacy import ledger
+from fedround.signing import Identity, digest, seal
+from fedround.types import NoPrivacy, Purpose, Reason, RecordPrivacy
+from infra.settings import SitePolicy, load_toml, save_toml
+from site_workers import outbox
+from site_workers.authorise import authorise, refusal_by_policy
+from tasks.plan import Planned
+from tests.small_federation import SmallFederation
+
+
+def forge(where: SmallFederation, planned: Planned, identity: Identity | None = None, **changes: object) -> None:
+    """Replace the published plan by a changed one, as whoever owns the bucket can."""
+    coordinator = where.coordinator
+    plan = planned.plan.model_copy(update=changes)
+    path = where.root / "store" / layout.plan(planned.plan.run, planned.plan.round, planned.plan.attempt,
+                                                   planned.plan.purpose)
+    path.unlink()
+    path.write_bytes(seal("plan", plan, identity or coordinator.identity))
+
+
+def order(federation: SmallFederation, number: int = 1, attempt: int = 1):
+    return authorise(federation.site("north"), "spring", number, attempt, Purpose.TRAIN)
+
+
+def test_a_true_plan_is_accepted(federation: SmallFederation):
+    planned = federation.plan()
+    assert order(federation).digest == planned.digest
+
+
+def test_a_plan_by_another_key_is_not_carried_out(federation: SmallFederation):
+    forge(federation, federation.plan(), Identity.generate())
+    with pytest.raises(TrustError, match="signed by another key"):
+        order(federation)
+
+
+def test_a_plan_of_one_round_under_the_name_of_another_is_not_carried_out(federation: SmallFederation):
+    planned = federation.plan()
+    first = federation.root / "store" / layout.plan("spring", 1, 1, Purpose.TRAIN)
+    second = federation.root / "store" / layout.plan("spring", 2, 1, Purpose.TRAIN)
+    second.parent.mkdir(parents=True)
+    shutil.copyfile(first, second)
+    assert planned.plan.round == 1
+    with pytest.raises(TrustError, match="is for round 1"):
+        order(federation, number=2)
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"parent": "0" * 64}, "does not continue the committed round 0"),
+    ({"base_model": "0" * 64}, "starts from another model"),
+    ({"cohort": ("east", "south")}, "does not invite 'north'"),
+    ({"federation": "another"}, "this site belongs to 'small'"),
+])
+def test_a_plan_that_does_not_fit_is_not_carried_out(federation: SmallFederation, change: dict, match: str):
+    forge(federation, federation.plan(), **change)
+    with pytest.raises(TrustError, match=match):
+        order(federation)
+
+
+def test_a_plan_for_a_round_whose_predecessor_is_not_committed(federation: SmallFederation):
+    planned = federation.plan()
+    (federation.root / "store" / layout.commit("spring", 0)).unlink()
+    with pytest.raises(ChainError, match="is not committed"):
+        order(federation)
+    assert planned.plan.round == 1
+
+
+def test_a_member_whose_key_the_coordinator_replaced_answers_nothing(federation: SmallFederation):
+    path = federation.root / "coordinator" / "federation.toml"
+    own = federation.site("north").identity.key
+    path.write_text(path.read_text().replace(own, Identity.generate().key))
+    federation.plan()
+    with pytest.raises(TrustError, match="has another key for 'north'"):
+        order(federation)
+
+
+def test_two_plans_for_one_attempt_are_noticed(federation: SmallFederation):
+    planned = federation.plan()
+    federation.answer("north", planned)
+    forge(federation, planned, deadline_s=61)
+    with pytest.raises(ChainError, match="the coordinator has issued two"):
+        order(federation)
+
+
+def test_there_is_no_plan(federation: SmallFederation):
+    with pytest.raises(NotFoundError):
+        order(federation, number=7)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"recipe_digest": "1" * 64}, "recipe 1111111111111111 is not approved"),
+    ({"contract_digest": "2" * 64}, "contract 2222222222222222 is not approved"),
+    ({"privacy": NoPrivacy()}, "without differential privacy is not allowed"),
+    ({"privacy": RecordPrivacy(epsilon=1.0, delta_dp=1e-3, rounds=3)}, "delta_dp 0.001 is above"),
+])
+def test_what_the_policy_forbids_is_refused_and_costs_nothing(federation: SmallFederation, change: dict, says: str):
+    planned = federation.plan()
+    forge(federation, planned, **change)
+    refusal = refusal_by_policy(federation.site("north"), order(federation))
+    assert refusal is not None
+    assert (refusal.reason, says in refusal.detail) == (Reason.POLICY, True)
+    federation.answer("north", planned)
+    assert ledger.read(federation.site("north").ledger).charges == ()
+
+
+def test_a_site_does_not_open_with_a_recipe_that_nobody_approved(federation: SmallFederation):
+    """And not one line of it runs."""
+    proof = federation.root / "it-ran"
+    (federation.root / "north" / "approved" / "recipe.py").write_text(f"open({str(proof)!r}, 'w')")
+    with pytest.raises(ContractError, match="not approved by policy.toml"):
+        federation.site("north")
+    assert not proof.exists()
+
+
+def test_a_plan_without_privacy_runs_where_the_operator_allows_it(federation: SmallFederation):
+    path = federation.root / "north" / "policy.toml"
+    save_toml(load_toml(SitePolicy, path).model_copy(update={"allow_no_privacy": True}), path, "changed")
+    planned = federation.plan()
+    forge(federation, planned, privacy=NoPrivacy())
+    assert federation.answer("north", planned) == "update"
+
+
+def test_the_outbox_names_what_was_sent(federation: SmallFederation):
+    planned = federation.plan()
+    federation.answer("north", planned)
+    entry = outbox.find(federation.root / "north", planned.plan)
+    assert entry is not None
+    sent = (federation.root / "store" / layout.answer("north", "spring", 1, 1, Purpose.TRAIN)).read_bytes()
+    assert entry.answer == sent
+    assert json.loads(sent)["body"]["plan"] == planned.digest == digest(
+        (federation.root / "store" / layout.plan("spring", 1, 1, Purpose.TRAIN)).read_bytes())
+
+
+def test_only_the_one_door_writes_to_the_store():
+    """`release` sends answers; `preflight` writes fixed bytes that depend on nothing."""
+    folder = Path(__file__).parents[2] / "site_workers"
+    writers = {path.name for path in folder.glob("*.py") if "put_once" in path.read_text() or "publish(" in path.read_text()}
+    assert writers == {"release.py", "preflight.py"}

@@ -1,0 +1,174 @@
+"""What a site answers: refusals that say why and no more, charges before work, and the same bytes after any interruption."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedround import codec, layout
+from fedround.errors import Cancelled, StoreUnavailableError
+from fedround.privacy import ledger
+from fedround.types import DpSgd, Purpose
+from infra.settings import SitePolicy, load_toml, save_toml
+from infra.stores import DirectoryStore
+from site_workers import learn, release
+from site_workers import round as site_round
+from tests.small_federation import SmallFederation, rows
+
+
+def answer_of(federation: SmallFederation, site: str, number: int = 1) -> dict:
+    path = federation.root / "store" / layout.answer(site, "spring", number, 1, Purpose.TRAIN)
+    return json.loads(path.read_bytes())["body"]
+
+
+def delta_of(federation: SmallFederation, site: str) -> bytes:
+    return (federation.root / "store" / layout.delta(site, "spring", 1, 1)).read_bytes()
+
+
+def test_an_update_says_what_was_done_and_what_it_cost(federation: SmallFederation):
+    planned = federation.plan()
+    assert federation.answer("north", planned) == "update"
+    body = answer_of(federation, "north")
+    book = ledger.read(federation.site("north").ledger)
+    assert body["mechanism"] == book.charges[0].mechanisms[0].model_dump(mode="json")
+    assert isinstance(book.charges[0].mechanisms[0], DpSgd)
+    assert body["ledger_head"] == book.head
+    assert 0 < body["epsilon"] < 8
+    assert body["epsilon"] == ledger.spent(book, 1e-5)
+
+
+def test_a_whole_campaign_keeps_its_promise_and_one_round_more_is_refused(federation: SmallFederation):
+    """Calibrated for three rounds: the fourth would exceed the budget, so the ledger stops it, not the coordinator."""
+    commits = [federation.round() for _ in range(3)]
+    assert all(len(commit.updates) == 3 for commit in commits)
+    planned = federation.plan()
+    assert {federation.answer(name, planned) for name in ("north", "east", "south")} == {"refusal"}
+    assert answer_of(federation, "north", 4)["reason"] == "budget"
+    site = federation.site("north")
+    assert 7 < ledger.spent(ledger.read(site.ledger), 1e-5) <= site.policy.max_epsilon
+
+
+def test_rows_that_break_the_contract_are_a_refusal_that_names_checks_and_no_values(federation: SmallFederation):
+    secret = 77.125
+    frame = rows(300, 1)
+    frame.loc[3, "x1"] = secret
+    frame.to_parquet(federation.root / "data" / "north" / "train.parquet")
+    planned = federation.plan()
+    assert federation.answer("north", planned) == "refusal"
+    body = answer_of(federation, "north")
+    assert (body["reason"], body["checks"]) == ("contract", ["x1_in_range"])
+    assert "77" not in json.dumps(body["detail"])
+    assert ledger.read(federation.site("north").ledger).charges == ()
+
+
+def test_a_missing_column_is_a_refusal(federation: SmallFederation):
+    rows(300, 1).drop(columns="x2").to_parquet(federation.root / "data" / "north" / "train.parquet")
+    assert federation.answer("north", federation.plan()) == "refusal"
+    assert answer_of(federation, "north")["reason"] in ("data", "contract")
+
+
+@pytest.mark.parametrize("frame", [rows(0, 1), rows(20, 1)], ids=["empty", "too few"])
+def test_an_empty_or_tiny_site_refuses(federation: SmallFederation, frame: pd.DataFrame):
+    frame.to_parquet(federation.root / "data" / "north" / "train.parquet")
+    assert federation.answer("north", federation.plan()) == "refusal"
+    assert answer_of(federation, "north")["reason"] == "data"
+
+
+def test_a_file_that_is_gone_is_a_refusal(federation: SmallFederation):
+    (federation.root / "data" / "north" / "train.parquet").unlink()
+    assert federation.answer("north", federation.plan()) == "refusal"
+
+
+def test_answering_twice_sends_the_same_bytes_and_charges_once(federation: SmallFederation):
+    planned = federation.plan()
+    federation.answer("north", planned)
+    first = delta_of(federation, "north")
+    assert "same bytes" in federation.answer("north", planned)
+    assert delta_of(federation, "north") == first
+    assert len(ledger.read(federation.site("north").ledger).charges) == 1
+
+
+def test_killed_before_the_outbox_it_draws_the_same_noise_again(federation: SmallFederation, monkeypatch):
+    """Charged, trained, and dead before anything was kept: the next process ends with the bytes the first would have."""
+    planned = federation.plan()
+    trained = []
+    real = learn.train
+
+    def die_after_training(*arguments):
+        trained.append(codec.encode(real(*arguments)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learn, "train", die_after_training)
+    with pytest.raises(KeyboardInterrupt):
+        federation.answer("north", planned)
+    monkeypatch.setattr(learn, "train", real)
+    federation.answer("north", planned)
+    assert delta_of(federation, "north") == trained[0]
+    assert len(ledger.read(federation.site("north").ledger).charges) == 1
+
+
+def test_a_store_that_is_down_loses_nothing(federation: SmallFederation, monkeypatch):
+    """The answer waits in the outbox and leaves when the store is back."""
+    planned = federation.plan()
+
+    def down(self, key, body):
+        raise StoreUnavailableError("the store does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "put_once", down)
+        with pytest.raises(StoreUnavailableError):
+            federation.answer("north", planned)
+    assert release.resend(federation.site("north")) == 1
+    assert answer_of(federation, "north")["kind"] == "update"
+    assert release.resend(federation.site("north")) == 0
+
+
+def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFederation):
+    """Otherwise the difference of two releases would be free of noise."""
+    planned = federation.plan()
+    site = federation.site("north")
+    order = site_round.authorise(site, "spring", 1, 1, Purpose.TRAIN)
+    before = site_round.read_site_rows(site)
+    frame = pd.read_parquet(site.rows[0])
+    frame.loc[0, "x2"] += 1e-9
+    frame.to_parquet(site.rows[0])
+    after = site_round.read_site_rows(federation.site("north"))
+    assert np.array_equal(before.train.labels_N, after.train.labels_N)
+    base = codec.decode(site_round.base_model(site, order), planned.plan.tensors, "base")
+    first = learn.evaluate(site, order, base, before)
+    second = learn.evaluate(site, order, base, after)
+    assert len(set(first.positives) & set(second.positives)) == 0
+
+
+def test_a_cancelled_round_releases_nothing(federation: SmallFederation):
+    planned = federation.plan()
+    with pytest.raises(Cancelled):
+        site_round.answer(federation.site("north"), site_round.SiteRequest(
+            run="spring", round=1, attempt=1, purpose=Purpose.TRAIN), lambda: True)
+    assert not (federation.root / "store" / layout.answer("north", "spring", 1, 1, Purpose.TRAIN)).exists()
+    assert federation.answer("north", planned) == "update"
+
+
+def test_without_noise_the_ledger_says_infinite(tmp_path):
+    from tests import small_federation
+
+    federation = small_federation.make(tmp_path, allow_no_privacy=True, privacy={"unit": "none"})
+    federation.round()
+    book = ledger.read(federation.site("north").ledger)
+    assert math.isinf(ledger.spent(book, 1e-5))
+    path = federation.root / "north" / "policy.toml"
+    save_toml(load_toml(SitePolicy, path).model_copy(update={"allow_no_privacy": False}), path, "changed")
+    planned = federation.plan()
+    assert federation.answer("north", planned) == "refusal"
+
+
+def test_parameters_of_a_flow_run_are_checked(federation: SmallFederation):
+    job = site_round.job(federation.site("north"))
+    with pytest.raises(Exception, match="unknown key 'command'"):
+        job({"run": "spring", "round": 1, "attempt": 1, "purpose": "train", "command": "rm"}, lambda: False)
+    with pytest.raises(Exception, match="'purpose'"):
+        job({"run": "spring", "round": 1, "attempt": 1, "purpose": "shell"}, lambda: False)
