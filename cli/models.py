@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from cli.output import AsJson, command, out, print_json
+from fedround.errors import ContractError, SetupError
+
+if TYPE_CHECKING:
+    from infra.model_registry import ModelRegistry
 
 app = typer.Typer(no_args_is_help=True, help="The versioned models: one tag per committed round, in a git + DVC store.")
 
@@ -19,17 +23,16 @@ Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it."
 @command
 def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
     """List the versions with their metrics on the public test set."""
-    from dataclasses import asdict
-
     from rich.table import Table
 
     versions = _registry(folder).versions()
     if as_json:
-        print_json([asdict(version) for version in versions])
+        print_json([{"version": version.tag, "checkpoint": version.checkpoint.model_dump(mode="json"),
+                     "metrics": dict(version.metrics)} for version in versions])
         return
     table = Table("version", "model", "AUC", "recall at 20 % FPR")
     for version in versions:
-        table.add_row(version.tag, version.sha256[:16], *(
+        table.add_row(version.tag, version.checkpoint.model.sha256[:16], *(
             f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in ("auc", "recall_at_20_fpr")))
     out.print(table)
 
@@ -44,7 +47,10 @@ def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJ
     from tasks.report import page, records
 
     coordinator = enter(folder)
-    version = _registry(folder).version(tag)
+    found = [version.checkpoint for version in _registry(folder).versions() if version.tag == tag]
+    if not found:
+        raise ContractError(f"there is no version '{tag}': 'fedround models list' shows them")
+    version = found[0]
     commit = read_commit(coordinator.store, version.run, version.round, coordinator.identity.key).commit
     if as_json:
         print_json(commit.model_dump(mode="json"))
@@ -70,7 +76,9 @@ def get(
     out.print(f"{tag} is in {destination}")
 
 
-def _registry(folder: Path):
+def _registry(folder: Path) -> ModelRegistry:
     from infra.model_registry import ModelRegistry
 
+    if not (folder / "coordinator.toml").exists():
+        raise SetupError(f"{folder} is not a coordinator's folder: name it with --coordinator")
     return ModelRegistry.open(folder / "models")

@@ -14,8 +14,8 @@ from rich.logging import RichHandler
 
 from fedround.errors import FedroundError
 
-out = Console()
-err = Console(stderr=True)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +36,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except FedroundError as error:
-            err.print(f"[bold red]fedround:[/] {_escaped(str(error))}", soft_wrap=True)
+            err.print(f"[bold red]fedround:[/] {_escaped(str(error))}")
             raise typer.Exit(1) from None
 
     return wrapped

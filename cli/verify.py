@@ -40,3 +40,6 @@ def verify(
     out.print(table)
     out.print(f"[green]✓[/] {len(proofs)} rounds, {sum(p.signatures for p in proofs)} signatures and "
               f"{sum(p.hashes for p in proofs)} hashes hold; signed by {key}")
+    if hidden := {site for proof in proofs for site in proof.unseen}:
+        out.print(f"[yellow]![/] this credential may not read the answers of {', '.join(sorted(hidden))}: for those the "
+                  "coordinator's signature vouches; an auditor's credential proves them too")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -97,8 +98,14 @@ def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> 
     model.parent.mkdir(parents=True, exist_ok=True)
     model.write_bytes(coordinator.store.get(layout.model(commit.model)))
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
-    ModelRegistry.open(coordinator.folder / "models").register(checkpoint, model, record.metrics)
+    _registry(coordinator.folder / "models").register(checkpoint, model, record.metrics)
     model.unlink()
+
+
+@functools.lru_cache(maxsize=1)
+def _registry(folder: Path) -> ModelRegistry:
+    """One per process: opening costs more than registering."""
+    return ModelRegistry.open(folder)
 
 
 def _write(coordinator: Coordinator, record: RoundRecord) -> None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedround import codec, layout
-from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
+from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.types import (
     Checkpoint,
     Commit,
+    CommittedRefusal,
+    CommittedUpdate,
     Federation,
     Purpose,
     Refusal,
@@ -40,6 +42,8 @@ class RoundProof:
     refusals: tuple[str, ...]
     signatures: int
     hashes: int
+    unseen: tuple[str, ...] = ()
+    """Sites whose answers this credential may not read: a site sees its own, the coordinator and an auditor see all."""
 
 
 def verify_run(store: ObjectStore, run: str, coordinator: str) -> Iterator[RoundProof]:
@@ -68,20 +72,21 @@ def _prove(store: ObjectStore, run: str, number: int, key: str, parent: str | No
         raise ChainError(f"commit of {source}: does not continue round {number - 1}")
     federation = _federation(store, commit, key, source)
     _model(store, commit, key, source)
-    signatures, hashes = 3, 3
+    signatures, hashes, unseen = 3, 3, list[str]()
     if commit.optimizer_state is not None:
         _blob(store, commit.optimizer_state, f"optimizer state of {source}")
         hashes += 1
     if number > 0:
         plan = _plan(store, commit, key, source)
-        for update in commit.updates:
-            _update(store, federation, plan, commit.plan or "", update.site, update.answer, update.payload)
-        for refusal in commit.refusals:
-            _refusal(store, federation, plan, commit.plan or "", refusal.site, refusal.answer)
-        signatures += 1 + len(commit.updates) + len(commit.refusals)
-        hashes += 1 + 2 * len(commit.updates) + len(commit.refusals)
+        signatures, hashes = signatures + 1, hashes + 1
+        for answer in (*commit.updates, *commit.refusals):
+            try:
+                hashes += _answer(store, federation, plan, commit.plan or "", answer)
+                signatures += 1
+            except StoreDeniedError:
+                unseen.append(answer.site)
     return RoundProof(number, digest(document), commit.model, tuple(u.site for u in commit.updates),
-                      tuple(r.site for r in commit.refusals), signatures, hashes), commit.model
+                      tuple(r.site for r in commit.refusals), signatures, hashes, tuple(unseen)), commit.model
 
 
 def _federation(store: ObjectStore, commit: Commit, key: str, source: str) -> Federation:
@@ -117,28 +122,22 @@ def _plan(store: ObjectStore, commit: Commit, key: str, source: str) -> RoundPla
     raise ChainError(f"plan of {source}: the plan that the commit names is not in the store")
 
 
-def _update(store: ObjectStore, federation: Federation, plan: RoundPlan, plan_digest: str, site: str, answer: str,
-            payload: str) -> None:
-    document = _answer(store, plan, site, answer)
-    update = read_answer(document, plan, plan_digest, federation.site(site))
-    if not isinstance(update, Update) or update.payload.sha256 != payload:
-        raise TrustError(f"update of '{site}' in round {plan.round}: is not the one that was committed")
+def _answer(store: ObjectStore, federation: Federation, plan: RoundPlan, plan_digest: str,
+            committed: CommittedUpdate | CommittedRefusal) -> int:
+    """Prove one site's answer, and an update's tensors; returns how many hashes that took."""
+    site, source = committed.site, f"answer of '{committed.site}' in round {plan.round}"
+    document = _read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), source)
+    _same(digest(document), committed.answer, source)
+    answer = read_answer(document, plan, plan_digest, federation.site(site))
+    if isinstance(committed, CommittedRefusal):
+        if not isinstance(answer, Refusal):
+            raise TrustError(f"{source}: the history says that it refused, and it did not")
+        return 1
+    if not isinstance(answer, Update) or answer.payload.sha256 != committed.payload:
+        raise TrustError(f"{source}: is not the update that was committed")
     found, _ = _hash(store, layout.delta(site, plan.run, plan.round, plan.attempt))
-    _same(found, payload, f"tensors of '{site}' in round {plan.round}")
-
-
-def _refusal(store: ObjectStore, federation: Federation, plan: RoundPlan, plan_digest: str, site: str,
-             answer: str) -> None:
-    document = _answer(store, plan, site, answer)
-    if not isinstance(read_answer(document, plan, plan_digest, federation.site(site)), Refusal):
-        raise TrustError(f"refusal of '{site}' in round {plan.round}: the site said something else")
-
-
-def _answer(store: ObjectStore, plan: RoundPlan, site: str, answer: str) -> bytes:
-    document = _read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose),
-                     f"answer of '{site}' in round {plan.round}")
-    _same(digest(document), answer, f"answer of '{site}' in round {plan.round}")
-    return document
+    _same(found, committed.payload, f"tensors of '{site}' in round {plan.round}")
+    return 2
 
 
 def _blob(store: ObjectStore, sha256: str, source: str) -> int:

@@ -46,7 +46,7 @@ class Charge(Value):
 
     federation: Name
     run: Name
-    round: Annotated[int, Field(ge=0)]
+    round: Annotated[int, Field(ge=0, le=99_999)]
     purpose: Purpose
     plan: Digest
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1)]
@@ -211,10 +211,11 @@ def _torn(tail: bytes) -> bool:
 def _read_line(kind: type[E], line: bytes, previous: str, where: str) -> E:
     try:
         entry = parse(kind, line, where)
-    except ContractError:
+        expected, _ = _line(entry.model_dump(mode="json", exclude={"sha256"}))
+    except (ContractError, rfc8785.CanonicalizationError):
         raise LedgerError(f"{where} is not a line of a fedround ledger, or was altered; restore the file from your "
                           "backup") from None
-    if _line(entry.model_dump(mode="json", exclude={"sha256"}))[0] != line:
+    if expected != line:
         raise LedgerError(f"{where} was altered: its digest does not match; restore the file from your backup")
     if entry.previous != previous:
         raise LedgerError(f"{where} does not follow the line before it: lines are missing or were moved; restore the "

@@ -42,9 +42,9 @@ class LocalStack:
     """
 
     def __init__(self, home: Path, *, api_port: int | None = None, s3_port: int | None = None):
-        self._home = home.resolve()
+        self.home = home.resolve()
         self._wanted = {"prefect": api_port, "s3": s3_port}
-        self._postgres, self._prefect, self._s3 = Postgres(self._home), PrefectServer(self._home), SeaweedFS(self._home)
+        self._postgres, self._prefect, self._s3 = Postgres(self.home), PrefectServer(self.home), SeaweedFS(self.home)
 
     def start(self, progress: Callable[[str], None]) -> StackInfo:
         """Start what does not run and wait until all of it answers. Servers that run and answer are left as they are.
@@ -54,12 +54,12 @@ class LocalStack:
         running then, nor after Ctrl-C.
         """
         with self._lock():
-            running = self.find(self._home)
+            running = self.find(self.home)
             if running is not None and self._is_healthy(running):
                 progress("the servers run already")
                 return running
             self._stop()
-            chosen = ports.choose(("prefect", *seaweedfs.PORTS), self._wanted, _read_ports(self._home))
+            chosen = ports.choose(("prefect", *seaweedfs.PORTS), self._wanted, _read_ports(self.home))
             try:
                 return self._start(chosen, progress)
             except PermissionError as error:
@@ -72,7 +72,7 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop the servers, in order, whoever started them. Does nothing if none runs. Data are kept."""
-        if self._home.exists():
+        if self.home.exists():
             with self._lock():
                 self._stop()
 
@@ -96,7 +96,7 @@ class LocalStack:
         Makes it on the first call, also while the servers run. Raises SetupError.
         """
         with self._lock():
-            running = self.find(self._home)
+            running = self.find(self.home)
             return self._s3.grant_site(site, None if running is None else running.ports["s3"])
 
     def _start(self, chosen: dict[str, int], progress: Callable[[str], None]) -> StackInfo:
@@ -111,7 +111,7 @@ class LocalStack:
         api_url = prefect_server.api_url(chosen["prefect"])
         info = StackInfo(api_url=api_url, ui_url=api_url.removesuffix("/api"), bucket=seaweedfs.BUCKET,
                          s3_endpoint=seaweedfs.endpoint(chosen["s3"]), pids=self._pids(), ports=chosen)
-        write_private(self._home / "stack.json", json.dumps(asdict(info), indent=1))
+        write_private(self.home / "stack.json", json.dumps(asdict(info), indent=1))
         return info
 
     def _stop(self) -> None:
@@ -119,7 +119,7 @@ class LocalStack:
         self._s3.ask_to_stop()
         self._prefect.wait_stopped()
         self._postgres.stop()                        # after its only client
-        self._s3.wait_stopped(_read_ports(self._home))
+        self._s3.wait_stopped(_read_ports(self.home))
 
     def _is_healthy(self, info: StackInfo) -> bool:
         return prefect_server.is_healthy(info.ports["prefect"]) and self._s3.is_healthy(info.ports["s3"])
@@ -132,15 +132,15 @@ class LocalStack:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One operation on a stack at a time."""
-        lock = FileLock(self._home / ".stack.lock", timeout=_LOCK_PATIENCE_S)
+        lock = FileLock(self.home / ".stack.lock", timeout=_LOCK_PATIENCE_S)
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise SetupError(f"another process has been starting or stopping the servers of {self._home} for "
+            raise SetupError(f"another process has been starting or stopping the servers of {self.home} for "
                              f"{_LOCK_PATIENCE_S:.0f} s: wait for it, or end it") from None
         except OSError as error:
-            raise SetupError(f"cannot use the folder {self._home}: {error.strerror}") from None
+            raise SetupError(f"cannot use the folder {self.home}: {error.strerror}") from None
         try:
             yield
         finally:

@@ -64,11 +64,9 @@ class Bars:
     width: int = BARS_WIDTH
 
 
-def metric_chart(records: Sequence[RoundRecord], metric: str) -> Line | None:
-    """`metric` over the rounds, or None if no round has it."""
+def metric_chart(records: Sequence[RoundRecord], metric: str) -> Line:
+    """`metric` over the rounds; at least one of `records` must have it."""
     values = [(record.round, record.metrics[metric]) for record in records if metric in record.metrics]
-    if not values:
-        return None
     rounds, numbers = [number for number, _ in values], [value for _, value in values]
     ticks = nice_ticks(min(numbers), max(numbers))
     first, last = rounds[0], rounds[-1]

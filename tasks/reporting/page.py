@@ -23,11 +23,12 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     Raises ContractError unless the records are rounds of one run, in order.
     """
     last = check_campaign(records)
+    names = metric_names(records)
+    bars = [charts.epsilon_chart(last), charts.norm_chart(last), charts.distance_chart(last)]
     return template("report.html.j2").render(
-        records=records, last=last, before=records[-2] if len(records) > 1 else None, names=metric_names(records),
-        lines=[chart for name in metric_names(records) if (chart := charts.metric_chart(records, name)) is not None],
-        bars=[chart for draw in (charts.epsilon_chart, charts.norm_chart, charts.distance_chart)
-              if (chart := draw(last)) is not None])
+        records=records, last=last, before=records[-2] if len(records) > 1 else None, names=names,
+        lines=[charts.metric_chart(records, name) for name in names],
+        bars=[chart for chart in bars if chart is not None])
 
 
 def metric_names(records: Sequence[RoundRecord]) -> list[str]:
@@ -44,9 +45,9 @@ def template(name: str) -> Template:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(decimals=words.decimals, significant=words.significant, amount=words.amount, spent=words.spent,
-                               label=words.label, plain=words.plain, change=words.change)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for word in (words.decimals, words.significant, words.amount, words.spent, words.label, words.plain, words.change):
+        environment.filters[word.__name__] = word
     environment.globals.update(OUTCOMES=OUTCOMES)
     return environment

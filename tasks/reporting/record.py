@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -86,7 +87,7 @@ def check_campaign(records: Sequence[RoundRecord]) -> RoundRecord:
     if len({(record.federation, record.run) for record in records}) > 1:
         raise ContractError("a report is about one run of one federation; these records are of several")
     numbers = [record.round for record in records]
-    if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
         raise ContractError(f"the rounds of a report must ascend, got {numbers}")
     return records[-1]
 

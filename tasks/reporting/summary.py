@@ -1,8 +1,8 @@
-"""The campaign so far as markdown for a Prefect artifact: a plot, the rounds, the sites of the last round.
+"""The campaign so far as markdown for a Prefect artifact: plots, the sites of the last round, all rounds.
 
-Prefect 3.9's page for artifacts (the default one) knows GitHub's tables, and images only from http(s) and ``data:``
-addresses; the older page shows an image's text instead, so the plot's text holds its numbers. What a site worded is shown as code:
-there, no markdown, link or HTML is read.
+Both user interfaces of Prefect 3.9.1 draw GitHub's tables and images from ``data:`` addresses (seen in a browser; their
+sanitisers allow it for images alone), so the plots travel inside. What a site worded is shown as code: there, no
+markdown, link or HTML is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasks.reporting.page import OUTCOMES, metric_names, template
 from tasks.reporting.record import RoundRecord, SiteRow, check_campaign
 from tasks.reporting.words import amount, decimals, label, plain, significant, spent
 
-_SIGNS = {"updated": "✅", "refused": "🟠", "rejected": "❌", "missing": "⚪"}
+_SIGNS = {"updated": "✓", "refused": "–", "rejected": "✕", "missing": "…"}
 
 
 def render_markdown(records: Sequence[RoundRecord]) -> str:
@@ -24,17 +24,15 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
     names = metric_names(records)
     return "\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
-        *(_plot(records, name) for name in names),
-        "### Rounds", _rounds(records, names),
+        " ".join(_plot(records, name) for name in names) or "No metric has been measured yet.",
         f"### Sites in round {last.round}", _sites(last),
+        "### Rounds", _rounds(records, names),
         f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.rule}, {last.optimizer}.",
     ]) + "\n"
 
 
 def _plot(records: Sequence[RoundRecord], metric: str) -> str:
     chart = charts.metric_chart(records, metric)
-    if chart is None:
-        return ""
     svg = template("plot.svg.j2").render(chart=chart)
     return f"![{chart.summary}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
@@ -50,10 +48,10 @@ def _rounds(records: Sequence[RoundRecord], names: Sequence[str]) -> str:
 
 def _sites(record: RoundRecord) -> str:
     rows = [
-        [_code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", _why(row), amount(row.weight),
-         significant(row.norm), spent(row.epsilon)]
+        [_code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", amount(row.weight), significant(row.norm),
+         spent(row.epsilon), _why(row)]
         for row in record.sites]
-    return _table(["Site", "Outcome", "Why", "Weight", "Norm", "Epsilon"], rows)
+    return _table(["Site", "Outcome", "Weight", "Norm", "Epsilon", "Why"], rows)
 
 
 def _why(row: SiteRow) -> str:
@@ -66,5 +64,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _code(text: str) -> str:
-    """Foreign words as one span of code. A backquote would end the span and a bar the cell, so they become look-alikes."""
+    """Foreign words as a span of code. A backquote would end the span, a bar the cell: they become look-alikes."""
     return f"`{plain(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"

@@ -220,6 +220,12 @@ def test_missing_moved_and_repeated_lines_are_noticed(ledger, path, change):
         read(path)
 
 
+def test_a_number_that_no_json_reader_agrees_on_is_noticed(ledger, path):
+    path.write_bytes(path.read_bytes().replace(b'"steps":10', b'"steps":9223372036854775807'))
+    with pytest.raises(LedgerError, match="line 2"):
+        read(path)
+
+
 @pytest.mark.parametrize("content", [
     b"", b"\n", b"hello", b"{}", b"{}\n", b"\x80\x04\x95\n", b'{"charge":{', b"\0" * 64], ids=repr)
 def test_a_foreign_file_is_refused(path, content):
