@@ -5,7 +5,7 @@
     federations/<digest>.json                           the signed federation file
     models/<sha256>.safetensors                         models and optimizer states, by content
     runs/<run>/rounds/<round>/plan-<attempt>.json       what the round asks
-    runs/<run>/rounds/<round>/checkpoint.json           what the round's model is
+    runs/<run>/rounds/<round>/checkpoint-<digest>.json  what the round's model is; the commit says which one it is
     runs/<run>/rounds/<round>/commit.json               last: the round exists
     runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
     sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
@@ -43,9 +43,9 @@ def plan(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     return f"runs/{run}/{_FOLDER[purpose]}/{number:05d}/plan-{attempt:02d}.json"
 
 
-def checkpoint(run: str, number: int) -> str:
-    """What a round's model is."""
-    return f"{rounds(run)}{number:05d}/checkpoint.json"
+def checkpoint(run: str, number: int, digest: str) -> str:
+    """What a round's model is. By content: a try that died before its commit is in nobody's way."""
+    return f"{rounds(run)}{number:05d}/checkpoint-{digest}.json"
 
 
 def commit(run: str, number: int) -> str:

@@ -111,8 +111,8 @@ def _download(coordinator: Coordinator, key: str, size_bytes: int, path: Path) -
     info = coordinator.store.head(key)
     if info is None or info.size_bytes != size_bytes:
         raise ContractError(f"'{key}' has {0 if info is None else info.size_bytes} bytes, its manifest says {size_bytes}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             for start in range(0, size_bytes, _CHUNK_BYTES):
                 file.write(coordinator.store.get_range(key, start, min(_CHUNK_BYTES, size_bytes - start)))

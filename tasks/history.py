@@ -37,7 +37,7 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
 
 def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Checkpoint:
     """What the round's model is. Raises TrustError if it is not the one that the commit names."""
-    document = store.get(layout.checkpoint(commit.run, commit.round), max_bytes=MAX_DOCUMENT_BYTES)
+    document = store.get(layout.checkpoint(commit.run, commit.round, commit.checkpoint), max_bytes=MAX_DOCUMENT_BYTES)
     source = f"checkpoint of round {commit.round} of run '{commit.run}'"
     if digest(document) != commit.checkpoint:
         raise TrustError(f"{source}: is not the one that the commit names")

@@ -14,10 +14,12 @@ from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
 from fedround.types import (
     Checkpoint,
     Commit,
+    Federation,
     Name,
     Payload,
     Purpose,
     RoundPlan,
+    parse,
 )
 from infra.stores import publish
 from tasks.coordinator import Coordinator
@@ -94,7 +96,7 @@ def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, p
 
 def _compose(coordinator: Coordinator, head: Committed, request: RoundRequest, purpose: Purpose,
              attempt: int) -> RoundPlan:
-    federation = coordinator.federation
+    federation = _asked_with(coordinator.federation, request)
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
     return RoundPlan(
         federation=federation.name, federation_digest=coordinator.federation_digest,
@@ -102,10 +104,15 @@ def _compose(coordinator: Coordinator, head: Committed, request: RoundRequest, p
         purpose=purpose, parent=head.digest, base_model=head.commit.model, tensors=checkpoint.tensors,
         recipe=federation.recipe, recipe_digest=federation.recipe_digest,
         contract_digest=federation.contract_digest, cohort=tuple(site.name for site in federation.sites),
-        quorum=federation.quorum if request.quorum is None else request.quorum,
-        deadline_s=federation.deadline_s if request.deadline_s is None else request.deadline_s,
+        quorum=federation.quorum, deadline_s=federation.deadline_s,
         training=federation.training, privacy=federation.privacy, evaluation=federation.evaluation,
         rule=federation.rule, optimizer=federation.optimizer)
+
+
+def _asked_with(federation: Federation, request: RoundRequest) -> Federation:
+    """The federation file with what the request says instead: a form cannot talk a round out of the file's own rules."""
+    said = request.model_dump(include={"quorum", "deadline_s"}, exclude_none=True)
+    return parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")
 
 
 def _head(coordinator: Coordinator, run: str) -> Committed:
@@ -132,5 +139,5 @@ def _begin(coordinator: Coordinator, run: str) -> None:
         rule=None, optimizer=None, tool_version=__version__)
     coordinator.publish_federation()
     publish(coordinator.store, layout.model(digest(body)), body)
-    publish(coordinator.store, layout.checkpoint(run, 0), checkpoint)
-    publish(coordinator.store, layout.commit(run, 0), seal("commit", commit, coordinator.identity))
+    publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
+    coordinator.store.put_once(layout.commit(run, 0), seal("commit", commit, coordinator.identity))

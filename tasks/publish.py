@@ -40,7 +40,7 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     for blob in (model, state):
         if blob is not None:
             put(coordinator.store, layout.model(digest(blob)), blob)
-    put(coordinator.store, layout.checkpoint(plan.run, plan.round), checkpoint)
+    put(coordinator.store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
     coordinator.store.put_once(layout.commit(plan.run, plan.round), seal("commit", commit, coordinator.identity))
     clear_spool(coordinator, planned)
     return read_commit(coordinator.store, plan.run, plan.round, coordinator.identity.key)

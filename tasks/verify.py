@@ -51,6 +51,7 @@ def verify_run(store: ObjectStore, run: str, coordinator: str) -> Iterator[Round
 
     coordinator: the public key that must have signed the history.
     Raises TrustError or ChainError at the first thing that does not hold, ContractError if there is no such run.
+    Not promised: that no rounds were taken away at the end. Compare the last commit with one that you saw before.
     """
     last = last_round(store, run)
     if last is None:
@@ -85,6 +86,7 @@ def _prove(store: ObjectStore, run: str, number: int, key: str, parent: str | No
                 signatures += 1
             except StoreDeniedError:
                 unseen.append(answer.site)
+        _check_everybody(commit, plan, federation, source)
     return RoundProof(number, digest(document), commit.model, tuple(u.site for u in commit.updates),
                       tuple(r.site for r in commit.refusals), signatures, hashes, tuple(unseen)), commit.model
 
@@ -96,7 +98,7 @@ def _federation(store: ObjectStore, commit: Commit, key: str, source: str) -> Fe
 
 
 def _model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
-    document = _read(store, layout.checkpoint(commit.run, commit.round), f"checkpoint of {source}")
+    document = _read(store, layout.checkpoint(commit.run, commit.round, commit.checkpoint), f"checkpoint of {source}")
     _same(digest(document), commit.checkpoint, f"checkpoint of {source}")
     checkpoint = unseal("checkpoint", document, Checkpoint, key, f"checkpoint of {source}")
     _same(checkpoint.model.sha256, commit.model, f"model in the checkpoint of {source}")
@@ -115,8 +117,8 @@ def _plan(store: ObjectStore, commit: Commit, key: str, source: str) -> RoundPla
             break
         if digest(document) == commit.plan:
             plan = unseal("plan", document, RoundPlan, key, f"plan of {source}")
-            if (plan.parent, plan.base_model, plan.rule, plan.optimizer) != (
-                    commit.parent, commit.base_model, commit.rule, commit.optimizer):
+            if (plan.federation_digest, plan.parent, plan.base_model, plan.rule, plan.optimizer) != (
+                    commit.federation_digest, commit.parent, commit.base_model, commit.rule, commit.optimizer):
                 raise ChainError(f"plan of {source}: asks for something else than what was committed")
             return plan
     raise ChainError(f"plan of {source}: the plan that the commit names is not in the store")
@@ -138,6 +140,18 @@ def _answer(store: ObjectStore, federation: Federation, plan: RoundPlan, plan_di
     found, _ = _hash(store, layout.delta(site, plan.run, plan.round, plan.attempt))
     _same(found, committed.payload, f"tensors of '{site}' in round {plan.round}")
     return 2
+
+
+def _check_everybody(commit: Commit, plan: RoundPlan, federation: Federation, source: str) -> None:
+    """Nobody is left out, counted twice or given another weight than was agreed, and the quorum was met."""
+    named = [entry.site for entry in (*commit.updates, *commit.refusals, *commit.rejected)] + list(commit.missing)
+    if sorted(named) != sorted(plan.cohort):
+        raise ChainError(f"commit of {source}: does not name every site of the cohort once")
+    if len(commit.updates) < plan.quorum:
+        raise ChainError(f"commit of {source}: {len(commit.updates)} updates, its plan asks for a quorum of {plan.quorum}")
+    for update in commit.updates:
+        if update.weight != federation.site(update.site).weight:
+            raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
 
 
 def _blob(store: ObjectStore, sha256: str, source: str) -> int:

@@ -1,4 +1,4 @@
-"""The real servers, started once per test run and only for tests that ask for them."""
+"""What many tests share: a small federation without Prefect, and the real servers, started once and only if asked for."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from infra.stack import LocalStack
 from infra.stack.ports import choose
 from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
 from infra.stores import S3Store
+from tests import small_federation
+from tests.small_federation import SmallFederation
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,18 @@ class S3Server:
     def store(self, prefix: str = "", credential: S3Credential | None = None) -> S3Store:
         used = credential or self.credential
         return S3Store(self.endpoint, BUCKET, used.access_key, used.secret_key, prefix=prefix)
+
+
+@pytest.fixture(scope="session")
+def rows_are_judged_here() -> None:
+    """Great Expectations is imported once, so that sites judge their rows in this process and not in one each."""
+    import great_expectations  # noqa: F401
+
+
+@pytest.fixture
+def federation(tmp_path: Path, rows_are_judged_here: None) -> SmallFederation:
+    """Three sites and a coordinator in folders, with a store in a folder."""
+    return small_federation.make(tmp_path)
 
 
 @pytest.fixture(scope="session")

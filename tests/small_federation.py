@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,17 +92,30 @@ class SmallFederation:
         return site_round.answer(self.site(name), site_round.SiteRequest(
             run=plan.run, round=plan.round, attempt=plan.attempt, purpose=Purpose(plan.purpose)), lambda: False)
 
-    def collect(self, planned: Planned) -> Collected:
-        """What is in the store for this plan; nobody is waited for."""
-        async def everybody() -> set[str]:
-            return set(planned.plan.cohort)
+    def collect(self, planned: Planned, coordinator: Coordinator | None = None,
+                order: tuple[str, ...] | None = None) -> Collected:
+        """What is in the store for this plan; nobody is waited for. order: the one in which the sites say "done"."""
+        waiting = [set(planned.plan.cohort)] if order is None else [set(order[:n + 1]) for n in range(len(order))]
 
-        return asyncio.run(collect(self.coordinator, planned, everybody, lambda _: None))
+        async def finished() -> set[str]:
+            return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
-    def commit(self, planned: Planned) -> Committed:
+        return asyncio.run(collect(coordinator or self.coordinator, planned, finished, lambda _: None))
+
+    def commit(self, planned: Planned, coordinator: Coordinator | None = None,
+               order: tuple[str, ...] | None = None) -> Committed:
         """Aggregate and publish what is there."""
-        coordinator, collected = self.coordinator, self.collect(planned)
+        coordinator = coordinator or self.coordinator
+        collected = self.collect(planned, coordinator, order)
         return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
+
+    def copy(self, root: Path) -> SmallFederation:
+        """The same members with the same keys, secrets and history below another folder; the rows are shared."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        for name in NAMES:
+            path = root / name / "site.toml"
+            path.write_text(path.read_text().replace(f"{self.root}/store", f"{root}/store"))
+        return SmallFederation(root)
 
     def round(self, run: str = "spring", sites: tuple[str, ...] = NAMES) -> Commit:
         """One whole round."""

@@ -95,7 +95,7 @@ def failed_checks_in_subprocess(rows: Sequence[Path], contract: Path, *, timeout
                        "OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"}
         try:
             child = subprocess.run(
-                [sys.executable, "-P", "-m", "validation.rows", str(contract.resolve()), *(str(p.resolve()) for p in rows)],
+                [sys.executable, "-P", "-m", "validation.rows", *(str(path.resolve()) for path in (contract, *rows))],
                 cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:
@@ -166,7 +166,8 @@ def _main(contract: str, *rows: str) -> None:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         try:
-            result: dict[str, Any] = {"failed": failed_checks(read_all([Path(path) for path in rows]), load_contract(Path(contract)))}
+            frame = read_all([Path(path) for path in rows])
+            result: dict[str, Any] = {"failed": failed_checks(frame, load_contract(Path(contract)))}
         except (SetupError, ContractError) as error:
             result = {"error": type(error).__name__, "message": str(error)}
         json.dump(result, answer)

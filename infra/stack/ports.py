@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import socket
+import time
+from itertools import chain
 
 from fedround.errors import SetupError
 
 HOST = "127.0.0.1"
 GRPC_OFFSET = 10_000         # SeaweedFS: a part's second port, which some of its parts insist on
+_PATIENCE_S = 1.0
+_HIGHEST = 65_535 - GRPC_OFFSET
 
 # Below the range from which Linux takes ports for outgoing connections (32768 and up), second ports included: a port
 # from there may be taken when the stack starts again.
@@ -33,24 +37,35 @@ def choose(names: tuple[str, ...], wanted: dict[str, int | None], before: dict[s
     before: ports of the last start, kept where they are free, so that addresses written down elsewhere stay right.
     Raises SetupError naming the port that is in use, or if there are no free ports at all.
     """
-    chosen: dict[str, int] = {}
+    chosen = {name: _wanted(name, port) for name, port in wanted.items() if port is not None}
+    taken = {number for port in chosen.values() for number in (port, port + GRPC_OFFSET)}
     candidates = iter(random.SystemRandom().sample(_RANGE, 2000))
     for name in names:
-        port = wanted.get(name)
-        if port is not None:
-            if not 1 <= port <= 65_535:
-                raise SetupError(f"port {port} for {name}: a port is a number from 1 to 65535")
-            if not is_free(port):
-                raise SetupError(f"port {port} for {name} is in use on this machine: stop what listens there, or "
-                                 "choose another port")
+        if name in chosen:
+            continue
+        for port in chain([_last(name, before)], candidates):
+            pair = {port, port + GRPC_OFFSET}
+            if port and not pair & taken and all(map(is_free, pair)):
+                chosen[name] = port
+                taken |= pair
+                break
         else:
-            last = before.get(name)
-            port = last if last is not None and _pair_is_free(last) else next(filter(_pair_is_free, candidates), None)
-        if port is None:
             raise SetupError(f"no free port for {name} between {_RANGE.start} and {_RANGE.stop} on this machine")
-        chosen[name] = port
     return chosen
 
 
-def _pair_is_free(port: int) -> bool:
-    return is_free(port) and port + GRPC_OFFSET <= 65_535 and is_free(port + GRPC_OFFSET)
+def _last(name: str, before: dict[str, int]) -> int:
+    """The port of the last start, or 0. A server that was killed a moment ago holds it a moment longer."""
+    port, deadline = before.get(name, 0), time.monotonic() + _PATIENCE_S
+    while port and not is_free(port) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return port
+
+
+def _wanted(name: str, port: int) -> int:
+    if not 1 <= port <= _HIGHEST:
+        raise SetupError(f"port {port} for {name}: a port is a number from 1 to {_HIGHEST}")
+    if not is_free(port):
+        raise SetupError(f"port {port} for {name} is in use on this machine: stop what listens there, or choose "
+                         "another port")
+    return port

@@ -22,7 +22,6 @@ BUCKET = "fedround"
 PORTS = ("s3", "s3-master", "s3-volume", "s3-filer", "s3-admin")
 
 _SOCKETS = Path("/tmp")       # noqa: S108 - not ours to choose; they are left behind, and in another user's way
-_COORDINATOR = "coordinator"
 _SITES_READ = ("federations/", "models/", "runs/")
 _START_PATIENCE_S = 60.0
 _STOP_PATIENCE_S = 15.0
@@ -44,7 +43,7 @@ class SeaweedFS:
 
     def spawn(self, ports: dict[str, int]) -> None:
         """Start it on the five ports of `PORTS`. `wait_ready` waits. Raises SetupError."""
-        self._grant(_COORDINATOR)
+        self.coordinator_credential()
         data = self._folder / "data"
         data.mkdir(mode=0o700, exist_ok=True)
         (data / "mini.options").unlink(missing_ok=True)      # the last start's flags: this start has its own
@@ -83,7 +82,7 @@ class SeaweedFS:
 
     def coordinator_credential(self) -> S3Credential:
         """May do everything in the bucket, and nothing outside."""
-        return self._grant(_COORDINATOR)
+        return self._identity("coordinator", [f"{action}:{BUCKET}" for action in ("Read", "List", "Write")])
 
     def grant_site(self, site: str, port: int | None) -> S3Credential:
         """A credential that reads what all sites may read and writes below the site's own prefix only.
@@ -91,7 +90,7 @@ class SeaweedFS:
         The same one whenever the same site is named. port: of the running server, which then knows it on return; None
         if it does not run. Raises SetupError if the server does not take it.
         """
-        credential = self._grant(site)
+        credential = self._identity(f"site-{site}", _site_actions(site))
         if port is not None:
             self.server.signal(signal.SIGHUP)                # it reads the identities again
             store, deadline = self._store(port, credential), time.monotonic() + _GRANT_PATIENCE_S
@@ -102,21 +101,17 @@ class SeaweedFS:
                 time.sleep(0.02)
         return credential
 
-    def _grant(self, member: str) -> S3Credential:
-        """The member's credential, made and written down if there is none yet."""
-        actions = _coordinator_actions() if member == _COORDINATOR else _site_actions(member)
-        name = member if member == _COORDINATOR else f"site-{member}"
+    def _identity(self, name: str, actions: list[str]) -> S3Credential:
+        """The credential of the identity `name`, made and written down if there is none yet."""
         known: list[dict[str, Any]] = []
         if self._identities.exists():
             known = json.loads(self._identities.read_bytes())["identities"]
-        for identity in known:
-            if identity["name"] == name:
-                keys = identity["credentials"][0]
-                return S3Credential(access_key=keys["accessKey"], secret_key=keys["secretKey"])
-        keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
-        known.append({"name": name, "credentials": [keys], "actions": actions})
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self._identities, json.dumps({"identities": known}, indent=1))
+        keys = next((identity["credentials"][0] for identity in known if identity["name"] == name), None)
+        if keys is None:
+            keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
+            known.append({"name": name, "credentials": [keys], "actions": actions})
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(self._identities, json.dumps({"identities": known}, indent=1))
         return S3Credential(access_key=keys["accessKey"], secret_key=keys["secretKey"])
 
     def _store(self, port: int, credential: S3Credential) -> S3Store:
@@ -134,10 +129,6 @@ def _can_list(store: S3Store, prefix: str) -> bool:
     except StoreError:
         return False
     return True
-
-
-def _coordinator_actions() -> list[str]:
-    return [f"{action}:{BUCKET}" for action in ("Read", "List", "Write")]
 
 
 def _site_actions(site: str) -> list[str]:

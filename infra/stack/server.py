@@ -47,14 +47,14 @@ class Server:
         write_private(self._record, json.dumps({"pid": self._child.pid, "command": command}))
 
     def process(self) -> psutil.Process | None:
-        """The living process, or None."""
+        """The living process, or None. A record that cannot be read is none."""
         if self._child is not None:
             self._child.poll()                       # a dead child stays in the process table until it is asked for
         try:
             record = json.loads(self._record.read_bytes())
             process = psutil.Process(record["pid"])
             return process if process.cmdline() == record["command"] else None
-        except (OSError, ValueError, KeyError, psutil.Error):
+        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
 
     def wait_ready(self, is_ready: Callable[[], bool], patience_s: float) -> None:

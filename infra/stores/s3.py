@@ -180,7 +180,7 @@ class S3Store:
 
 def _session() -> Session:
     """A session that shares the description of S3 with all others: reading it takes a fifth of a second and 15 MB."""
-    from botocore.session import Session             # only for those who connect: a fifth of a second
+    from botocore.session import Session
 
     session = Session()
     session.register_component("data_loader", _loader())

@@ -32,7 +32,7 @@ class SiteRow:
     epsilon: float | None = None
     """Spent on this run so far."""
     local_auc: float | None = None
-    """AUC of the base model on the site's own validation rows, from noised counts."""
+    """AUC of this round's model on the site's own validation rows, from noised counts; known a round later."""
     local_rows: float | None = None
     """How many validation rows that is, by the same noised counts."""
 

@@ -262,9 +262,9 @@ def forked(work, kill_after_s: float | None = None) -> int:
 
 
 def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
-    """Twenty kills spread over the time that creating and registering take; then as if nothing had happened."""
+    """Kills spread over the time that creating and registering take; then as if nothing had happened."""
     monkeypatch.setattr(git_history, "STALE_AFTER_S", 0.1)
-    paths = {number: model(tmp_path, f"round {number}".encode() * 100_000) for number in range(1, 21)}
+    paths = {number: model(tmp_path, f"round {number}".encode() * 100_000) for number in range(1, 13)}
 
     def register(root: Path, number: int) -> None:
         with opened(root) as registry:
@@ -275,19 +275,19 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
     assert forked(lambda: register(calm, 1)) == 0
     first_s = time.monotonic() - begun
     begun = time.monotonic()
-    for number in range(2, 21):
+    for number in range(2, 13):
         assert forked(lambda number=number: register(calm, number)) == 0
-    each_s = (time.monotonic() - begun) / 19
+    each_s = (time.monotonic() - begun) / 11
     moments = random.Random(7)
     killed = 0
-    for number in range(1, 21):
+    for number in range(1, 13):
         limit = first_s if number == 1 else each_s
         killed += forked(lambda number=number: register(stormy, number), moments.uniform(0, limit)) == -signal.SIGKILL
         assert forked(lambda number=number: register(stormy, number)) == 0
         assert git(stormy, "fsck", "--strict", "--no-dangling") == ""
-    assert killed >= 10
+    assert killed >= 6
     assert state(stormy) == state(calm)
-    assert len([path for path in (tmp_path / "stormy" / "models-data").rglob("*") if path.is_file()]) == 20
+    assert len([path for path in (tmp_path / "stormy" / "models-data").rglob("*") if path.is_file()]) == 12
     assert sorted(path.name for path in (tmp_path / "stormy").iterdir()) == [".models.lock", "models", "models-data"]
     with opened(stormy) as registry:
         for number, path in paths.items():
@@ -310,7 +310,8 @@ def test_a_model_of_40_mb_is_never_held_in_memory(tmp_path):
             before = peak_mb()
             registry.register(described, large, METRICS)
             registry.fetch("spring/round-00002", tmp_path / "fetched")
-            if peak_mb() > before + 45:
-                raise MemoryError
+            grown = peak_mb() - before
+            if grown > 20:
+                raise MemoryError(f"grew by {grown:.0f} MB")
 
     assert forked(work) == 0

@@ -18,7 +18,15 @@ from infra.stack.server import Server, clean_environment, write_private
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN = [sys.executable, "-c",
-            "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"]
+            "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"]
+STOP = """
+import signal, sys
+from pathlib import Path
+from infra.stack.server import Server
+other = Server(Path(sys.argv[1]), "one")
+other.signal(signal.SIGINT)
+other.wait_gone(10)
+"""
 
 
 @pytest.fixture
@@ -32,9 +40,7 @@ def test_another_process_finds_and_stops_it(server: Server, tmp_path: Path) -> N
     server.spawn(SLEEP, clean_environment(), tmp_path)
     process = server.process()
     assert process is not None
-    subprocess.run([sys.executable, "-c", "import signal, sys; from pathlib import Path; from infra.stack.server import Server\n"
-                    "other = Server(Path(sys.argv[1]), 'one'); other.signal(signal.SIGINT); other.wait_gone(10)",
-                    str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", STOP, str(tmp_path)], check=True)
     assert server.process() is None
     assert not psutil.pid_exists(process.pid)
 
@@ -52,7 +58,8 @@ def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(server: Server, tmp_p
     bystander.wait()
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "command": []}', '{"pid": -5, "command": []}'])
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "command": []}',
+                                    '{"pid": -5, "command": []}'])
 def test_a_broken_record_is_no_server(server: Server, tmp_path: Path, record: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "one.json").write_text(record)

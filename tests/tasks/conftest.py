@@ -1,0 +1,64 @@
+"""A federation whose second round is answered and not yet committed, made once; every test gets copies of its store."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import tasks.collect
+from infra.settings import SitePolicy, load_toml, save_toml
+from infra.stores import MemoryStore, ObjectStore
+from tasks.coordinator import Coordinator
+from tasks.history import Committed
+from tasks.plan import Planned
+from tests import small_federation
+from tests.small_federation import SmallFederation
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Round 1 is committed with three updates; round 2 has two updates and one refusal, and no commit."""
+
+    federation: SmallFederation
+    planned: Planned
+
+    def store(self, without: str = "no key") -> MemoryStore:
+        """A copy of everything in the store but the keys that start with `without`."""
+        real, copy = self.federation.coordinator.store, MemoryStore()
+        for key in real.list(""):
+            if not key.startswith(without):
+                copy.put_once(key, real.get(key))
+        return copy
+
+    def coordinator(self, store: ObjectStore, folder: Path | None = None) -> Coordinator:
+        """A coordinator that has just started on this store."""
+        fresh = self.federation.coordinator
+        return dataclasses.replace(fresh, store=store, folder=folder or fresh.folder)
+
+    def commit(self, store: ObjectStore, order: tuple[str, ...] | None = None) -> Committed:
+        """Commit round 2."""
+        return self.federation.commit(self.planned, self.coordinator(store), order)
+
+
+@pytest.fixture(scope="session")
+def answered(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> Answered:
+    federation = small_federation.make(tmp_path_factory.mktemp("answered"))
+    federation.round()
+    policy = federation.root / "south" / "policy.toml"
+    save_toml(load_toml(SitePolicy, policy).model_copy(update={"min_rows": 10_000}), policy, "asks for more than it has")
+    planned = federation.plan()
+    assert [federation.answer(name, planned) for name in small_federation.NAMES] == ["update", "update", "refusal"]
+    return Answered(federation, planned)
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.collect, "POLL_S", 0.0)
+
+
+def objects(store: ObjectStore) -> dict[str, bytes]:
+    """Everything that lies in a store."""
+    return {key: store.get(key) for key in store.list("")}

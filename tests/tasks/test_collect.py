@@ -1,0 +1,146 @@
+"""Answers, judged: one liar changes his own line in the record and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+
+import pytest
+import rfc8785
+
+import tasks.collect
+from fedround import layout
+from fedround.errors import StoreUnavailableError
+from fedround.signing import Identity, seal, unseal
+from fedround.types import DpSgd, Purpose, Update
+from infra.stores import MemoryStore
+from tests.small_federation import NAMES
+from tests.tasks.conftest import Answered
+
+EAST = layout.answer("east", "spring", 2, 1, Purpose.TRAIN)
+EAST_DELTA = layout.delta("east", "spring", 2, 1)
+
+
+def east_says(answered: Answered, **changes: object) -> Update:
+    """What east signed, with changes."""
+    member = answered.federation.coordinator.federation.site("east")
+    body = unseal("update", answered.store().get(EAST), Update, member.key, "east")
+    return body.model_copy(update=changes)
+
+
+def replaced(answered: Answered, key: str, body: bytes) -> MemoryStore:
+    """The store, with other bytes under one key."""
+    store = answered.store(without=key)
+    store.put_once(key, body)
+    return store
+
+
+def flipped(body: bytes, where: int) -> bytes:
+    altered = bytearray(body)
+    altered[where] ^= 1
+    return bytes(altered)
+
+
+@pytest.fixture(scope="module")
+def without_east(answered: Answered) -> str:
+    """The model of the round in which east said nothing."""
+    store = answered.store(without=EAST)
+    commit = answered.federation.commit(one_is_enough(answered), answered.coordinator(store)).commit
+    assert commit.missing == ("east",)
+    return commit.model
+
+
+def one_is_enough(answered: Answered):
+    """The same plan as the coordinator sees it, were the quorum 1. Its digest, which the sites signed, stays."""
+    return dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": 1}))
+
+
+def test_everybody_is_in_exactly_one_place(answered: Answered):
+    collected = answered.federation.collect(answered.planned, answered.coordinator(answered.store(without=EAST)))
+    assert (set(collected.admitted), set(collected.refused), set(collected.rejected), collected.missing) == (
+        {"north"}, {"south"}, set(), ("east",))
+
+
+@pytest.mark.parametrize("forgery", ["flipped answer", "flipped tensors", "another key", "another site", "no document",
+                                     "no tensors"])
+def test_a_forged_answer_is_a_rejection_and_nothing_else_changes(answered: Answered, without_east: str, forgery: str):
+    store = answered.store()
+    document, delta = store.get(EAST), store.get(EAST_DELTA)
+    match forgery:
+        case "flipped answer":
+            store = replaced(answered, EAST, flipped(document, len(document) // 2))
+        case "flipped tensors":
+            store = replaced(answered, EAST_DELTA, flipped(delta, len(delta) - 3))
+        case "another key":
+            store = replaced(answered, EAST, seal("update", east_says(answered), Identity.generate()))
+        case "another site":
+            north = layout.answer("north", "spring", 2, 1, Purpose.TRAIN)
+            store = replaced(answered, EAST, store.get(north))
+        case "no document":
+            store = replaced(answered, EAST, b"{}")
+        case "no tensors":
+            store = answered.store(without=EAST_DELTA)
+    commit = answered.federation.commit(one_is_enough(answered), answered.coordinator(store)).commit
+    assert [rejection.site for rejection in commit.rejected] == ["east"]
+    assert [update.site for update in commit.updates] == ["north"]
+    assert [refusal.site for refusal in commit.refusals] == ["south"]
+    assert commit.model == without_east
+
+
+def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
+    """Law 3. East claims another noise, another spending, another ledger and a perfect model: the same model comes out."""
+    honest = answered.commit(answered.store()).commit
+    update = east_says(answered)
+    assert isinstance(update.mechanism, DpSgd)
+    assert update.evaluation is not None
+    boast = update.model_copy(update={
+        "epsilon": 0.0, "ledger_head": "0" * 64,
+        "mechanism": update.mechanism.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": 99.0}),
+        "evaluation": update.evaluation.model_copy(update={"positives": (1e6,) * 10, "negatives": (0.0,) * 10})})
+    signed = seal("update", boast, answered.federation.site("east").identity)
+    commit = answered.commit(replaced(answered, EAST, signed)).commit
+    assert commit.model == honest.model
+    assert [(u.site, u.weight, u.norm) for u in commit.updates] == [(u.site, u.weight, u.norm) for u in honest.updates]
+
+
+@pytest.mark.parametrize("claim", ["weight", "rows", "trusted"])
+def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: str):
+    """A signed answer with one key more is not an answer."""
+    identity = answered.federation.site("east").identity
+    document = json.loads(seal("update", east_says(answered), identity))
+    document["body"][claim] = 10_000
+    document["signature"] = identity.sign(b"fedround/1/update\n" + rfc8785.dumps(document["body"])).hex()
+    collected = answered.federation.collect(
+        answered.planned, answered.coordinator(replaced(answered, EAST, rfc8785.dumps(document))))
+    assert f"unknown key '{claim}'" in collected.rejected["east"].reason
+
+
+def test_a_message_about_a_liar_does_not_repeat_what_he_sent(answered: Answered):
+    store = replaced(answered, EAST, b'{"kind":"update","body":{"attack":"<script>"},"key":"","signature":""}')
+    collected = answered.federation.collect(answered.planned, answered.coordinator(store))
+    assert "script" not in collected.rejected["east"].reason
+
+
+class Down(MemoryStore):
+    """A store that stops answering."""
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        raise StoreUnavailableError("the object store does not answer")
+
+
+def test_a_store_that_is_down_is_an_error_and_not_a_rejection_of_everybody(answered: Answered):
+    with pytest.raises(StoreUnavailableError):
+        answered.federation.collect(answered.planned, answered.coordinator(Down()))
+
+
+def test_at_the_deadline_an_answer_counts_whose_signal_was_lost(answered: Answered):
+    """Nobody ever says "done": the store is asked once more, and everything that is there is read."""
+    async def nobody() -> set[str]:
+        return set()
+
+    planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"deadline_s": 0}))
+    collected = asyncio.run(tasks.collect.collect(
+        answered.coordinator(answered.store()), planned, nobody, lambda _: None))
+    assert collected.answered == set(NAMES)
+    assert collected.missing == ()

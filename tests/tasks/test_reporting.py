@@ -1,0 +1,227 @@
+"""A report says what happened, opens offline, and shows a site's words without obeying them."""
+
+import base64
+import dataclasses
+import re
+import time
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from fedround.errors import ContractError
+from tasks.reporting import RoundRecord, SiteRow, render_html, render_markdown
+from tasks.reporting.charts import epsilon_chart, nice_ticks, round_ticks
+from tasks.reporting.words import amount, significant, spent
+
+ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![i](http://evil.example/i.png) "
+          "[l](javascript:alert(1)) <img src=x onerror=alert(1)> \u202eabc\n\n# heading\n| a | b |\n``` &amp; \\| \\`")
+
+
+def updated(site: str, **more: float) -> SiteRow:
+    return SiteRow(site=site, outcome="updated", note="", weight=400.0,
+                   **{"norm": 1.25, "distance": 0.5, "epsilon": 2.0, "local_auc": 0.71, "local_rows": 88.4, **more})
+
+
+def refused(note: str, *checks: str) -> SiteRow:
+    return SiteRow(site="bank-x", outcome="refused", note=note, weight=100.0, checks=checks)
+
+
+def record(number: int, *rows: SiteRow, auc: float = 0.7) -> RoundRecord:
+    return RoundRecord(
+        federation="banks", run="spring", round=number, model="a" * 64, parent="b" * 64, rule="weighted mean",
+        optimizer="fedavg", privacy="record level, epsilon <= 5 at delta 1e-05", quorum=2, seconds=1.5,
+        metrics={"auc": auc, "recall_at_20_fpr": 0.5}, sites=rows or (updated("bank-01"), updated("bank-02")),
+        epsilon_limit=5.0)
+
+
+class Page(HTMLParser):
+    """The tags of a page, in order, and its text."""
+
+    void = ("meta", "br", "img", "link")
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def svgs(html: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+
+
+# -- foreign words are shown, never obeyed -----------------------------------------------------------------------------
+
+
+def shape(markdown: str) -> list[object]:
+    """How a markdown reader sees it, without the words."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
+    return [(token.type, [child.type for child in token.children or ()]) for token in tokens]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1, max_size=80).filter(str.strip))
+def test_no_words_of_a_site_change_the_structure_of_a_report(words):
+    harmless, foreign = record(1, refused("x", "x")), record(1, refused(words, words))
+    assert Page(render_html([foreign])).tags == Page(render_html([harmless])).tags
+    assert shape(render_markdown([foreign])) == shape(render_markdown([harmless]))
+
+
+def test_attack_markup_in_a_refusal_is_text():
+    row = dataclasses.replace(refused(ATTACK, ATTACK), site=ATTACK)
+    html, markdown = render_html([record(1, row)]), render_markdown([record(1, row)])
+    page = Page(html)
+    assert "script" not in dict(page.tags)
+    assert "img" not in dict(page.tags)
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "\u202e" not in html + markdown
+    plain = record(1, dataclasses.replace(refused("x", "x"), site="x"))
+    assert page.tags == Page(render_html([plain])).tags
+    assert shape(markdown) == shape(render_markdown([plain]))
+
+
+def test_the_page_needs_no_network_and_forbids_it():
+    html = render_html([record(1)])
+    assert "default-src 'none'" in html
+    assert set(re.findall(r"https?://[^\"' <]+", html)) == {"http://www.w3.org/2000/svg"}     # a name, not an address
+    assert not {"script", "link", "iframe", "img"} & {tag for tag, _ in Page(html).tags}
+
+
+# -- it says what happened ---------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_outcomes_reasons_checks_and_provenance():
+    missing = SiteRow(site="bank-y", outcome="missing", note="no answer before the deadline", weight=1.0)
+    rejected = SiteRow(site="bank-z", outcome="rejected", note="the norm is above the cap", weight=1.0)
+    last = record(3, updated("bank-01"), refused("rows do not meet the contract", "age.range"), missing, rejected)
+    text = " ".join(Page(render_html([record(1, auc=0.65), last])).text.split())
+    for words in ("Round 3 reached AUC 0.700 with 1 of 4 sites", "quorum of 2 was not met", "+0.050 since round 1",
+                  "rows do not meet the contract", "failed checks: age.range", "no answer before the deadline",
+                  "the norm is above the cap", "a" * 64, "b" * 64, "record level, epsilon <= 5 at delta 1e-05"):
+        assert words in text
+
+
+def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
+    rows = [updated(f"bank-{index}", epsilon=5.0 + index, norm=10.0**index) for index in range(12)]
+    rounds = [record(number, *rows, auc=0.5 + number / 300) for number in range(1, 61)]
+    charts = svgs(render_html(rounds))
+    assert len(charts) == 5
+    for chart in charts:
+        _, _, width, height = map(float, chart.get("viewBox").split())
+        title, description = chart[0], chart[1]
+        assert title.text
+        assert description.text
+        assert chart.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+        for part in chart.iter():
+            for name in ("x", "cx", "x1", "x2", "y", "cy", "y1", "y2"):
+                assert 0 <= float(part.get(name, 0)) <= (width if "x" in name else height)
+            assert float(part.get("x", 0)) + float(part.get("width", 0)) <= width or part is chart
+    assert len({chart[0].get("id") for chart in charts}) == 5
+
+
+def test_what_is_not_known_is_a_dash_and_no_chart():
+    bare = SiteRow(site="bank-01", outcome="updated", note="", weight=1.0)
+    html = render_html([dataclasses.replace(record(1, bare), metrics={}, epsilon_limit=None)])
+    assert svgs(html) == []
+    assert "None" not in html
+    assert "Round 1 with 1 of 1 sites" in " ".join(Page(html).text.split())
+    assert "No metric has been measured yet." in render_markdown([dataclasses.replace(record(1, bare), metrics={})])
+
+
+def test_markdown_holds_the_tables_and_plots_that_open():
+    markdown = render_markdown([record(1, auc=0.65), record(2, refused("no budget left", "age.range"))])
+    assert "| 2 | 0 / 1 | 0.700 | 0.500 | – | 1.5 |" in markdown
+    assert "| `bank-x` | – refused | 100 | – | – | `no budget left`, `age.range` |" in markdown
+    plots = re.findall(r"!\[(.*?)\]\(data:image/svg\+xml;base64,(.*?)\)", markdown)
+    assert [text.split(":")[0] for text, _ in plots] == ["AUC by round", "Recall at 20 % false positives by round"]
+    for text, data in plots:
+        assert "in round 1" in text
+        assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
+
+
+def test_same_records_same_bytes():
+    rounds = [record(1), record(2)]
+    assert render_html(rounds) == render_html(rounds)
+    assert render_markdown(rounds) == render_markdown(rounds)
+
+
+def test_records_of_no_run_two_runs_or_out_of_order_are_refused():
+    for rounds, words in [([], "at least one"), ([record(2), record(1)], "ascend"), ([record(1), record(1)], "ascend"),
+                          ([record(1), dataclasses.replace(record(2), run="autumn")], "one run")]:
+        for render in (render_html, render_markdown):
+            with pytest.raises(ContractError, match=words):
+                render(rounds)
+
+
+def test_numbers_that_are_not_finite_are_refused_by_name():
+    with pytest.raises(ContractError, match=r"bank-01.*norm"):
+        updated("bank-01", norm=float("nan"))
+    with pytest.raises(ContractError, match="auc"):
+        record(1, auc=float("inf"))
+
+
+def test_a_render_costs_little():
+    """A guard against a heavy library, not a benchmark: 3 ms were measured for 40 rounds and 12 sites."""
+    rounds = [record(number, *(updated(f"bank-{i}") for i in range(12))) for number in range(1, 11)]
+    render_html(rounds)                             # compiles the template
+    begun = time.process_time()
+    render_html(rounds)
+    assert time.process_time() - begun < 0.03
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 100))
+def test_privacy_spent_is_rounded_up(epsilon):
+    assert epsilon - 1e-9 <= float(spent(epsilon)) < epsilon + 0.0101
+
+
+def test_numbers_read_well():
+    assert [significant(value) for value in (1.1, 0.84, 480.0, 12345.0, 0.0, None)] == [
+        "1.10", "0.840", "480", "1.23e+04", "0", "–"]
+    assert [amount(value) for value in (4625.0, 0.5, 5.0)] == ["4\u202f625", "0.5", "5"]
+
+
+@given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
+def test_ticks_enclose_the_values(low, width):
+    ticks = nice_ticks(low, low + width)
+    assert 2 <= len(ticks) <= 8
+    assert ticks[0] <= low + 1e-6
+    assert ticks[-1] >= low + width - 1e-6
+    assert ticks == sorted(set(ticks))
+
+
+@given(st.integers(1, 500), st.integers(0, 5000))
+def test_round_ticks_are_few_and_end_with_the_last_round(first, span):
+    ticks = round_ticks([first, first + span])
+    assert 1 <= len(ticks) <= 12
+    assert ticks[-1] == first + span
+    assert ticks == sorted(set(ticks))
+
+
+def test_the_limit_lies_where_its_epsilon_would_end():
+    chart = epsilon_chart(record(1, updated("a", epsilon=5.0), updated("b", epsilon=2.5)))
+    assert chart.limit.x == pytest.approx(chart.left + chart.bars[0].length)
+    assert chart.bars[1].length == pytest.approx(chart.bars[0].length / 2, abs=0.1)

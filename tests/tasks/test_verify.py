@@ -1,0 +1,189 @@
+"""Proof: whatever is changed in the history of a run, by whoever owns the bucket, `verify_run` stops there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from fedround import layout
+from fedround.errors import ChainError, ContractError, FedroundError, StoreDeniedError, TrustError
+from fedround.signing import Identity, digest, seal, unseal
+from fedround.types import Commit, CommittedUpdate, Purpose
+from infra.stores import MemoryStore, ObjectStore
+from tasks.verify import verify_run
+from tests.tasks.conftest import Answered, objects
+
+KINDS = {
+    "federation file": r"federations/",
+    "plan": r"runs/spring/rounds/0000[12]/plan-01",
+    "checkpoint": r"runs/spring/rounds/0000[012]/checkpoint",
+    "commit": r"runs/spring/rounds/0000[012]/commit",
+    "model or optimizer state": r"models/",
+    "update": r"sites/(north|east)/spring/rounds/0000[12]/01/answer",
+    "refusal": r"sites/south/spring/rounds/00002/01/answer",
+    "update of the later refuser": r"sites/south/spring/rounds/00001/01/answer",
+    "tensors": r"sites/[a-z]+/spring/rounds/0000[12]/01/delta",
+}
+
+
+@pytest.fixture(scope="module")
+def run(answered: Answered) -> dict[str, bytes]:
+    """Two committed rounds after round 0: every object of the store."""
+    store = answered.store()
+    answered.commit(store)
+    return objects(store)
+
+
+@pytest.fixture(scope="module")
+def key(answered: Answered) -> str:
+    return answered.federation.coordinator.identity.key
+
+
+def store_of(contents: dict[str, bytes]) -> MemoryStore:
+    store = MemoryStore()
+    for name, body in contents.items():
+        store.put_once(name, body)
+    return store
+
+
+def prove(contents: dict[str, bytes], key: str, run: str = "spring") -> list[int]:
+    return [proof.round for proof in verify_run(store_of(contents), run, key)]
+
+
+def test_the_honest_history_holds(run: dict[str, bytes], key: str):
+    proofs = list(verify_run(store_of(run), "spring", key))
+    assert [proof.round for proof in proofs] == [0, 1, 2]
+    assert [proof.signatures for proof in proofs] == [3, 7, 7]
+    assert not any(proof.unseen for proof in proofs)
+
+
+def test_these_are_all_the_kinds_of_objects_there_are(run: dict[str, bytes]):
+    """Otherwise the next test would leave one out."""
+    assert [name for name in run if not any(re.match(kind, name) for kind in KINDS.values())] == []
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.5, 0.8, 1.0], ids=lambda part: f"at {part:.0%}")
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_flipped_bit_anywhere_is_found(run: dict[str, bytes], key: str, kind: str, where: float):
+    names = [name for name in run if re.match(KINDS[kind], name)]
+    assert names
+    for name in names:
+        body = bytearray(run[name])
+        body[int(where * (len(body) - 1))] ^= 1
+        with pytest.raises(FedroundError):
+            prove({**run, name: bytes(body)}, key)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_object_that_is_gone_is_found(run: dict[str, bytes], key: str, kind: str):
+    for name in [name for name in run if re.match(KINDS[kind], name)]:
+        left = {other: body for other, body in run.items() if other != name}
+        if name == layout.commit("spring", 2):
+            assert prove(left, key) == [0, 1]      # a history that ends earlier is a history: see the docstring
+        else:
+            with pytest.raises(FedroundError):
+                prove(left, key)
+
+
+def test_a_round_that_was_taken_out_is_found(run: dict[str, bytes], key: str):
+    left = {name: body for name, body in run.items() if not name.startswith("runs/spring/rounds/00001/")}
+    with pytest.raises(ChainError, match="commit of round 1 .* is not in the store"):
+        prove(left, key)
+
+
+def test_two_commits_that_changed_places_are_found(run: dict[str, bytes], key: str):
+    first, second = layout.commit("spring", 1), layout.commit("spring", 2)
+    with pytest.raises(ChainError, match="does not continue"):
+        prove({**run, first: run[second], second: run[first]}, key)
+
+
+def test_another_coordinators_key_proves_nothing(run: dict[str, bytes]):
+    with pytest.raises(TrustError, match="signed by another key"):
+        prove(run, Identity.generate().key)
+
+
+def test_a_run_that_there_is_not(run: dict[str, bytes], key: str):
+    with pytest.raises(ContractError, match="no run 'autumn'"):
+        prove(run, key, "autumn")
+
+
+# -- a coordinator that lies, with his own good key --------------------------------------------------------------------
+
+
+def last_commit(run: dict[str, bytes], key: str) -> Commit:
+    return unseal("commit", run[layout.commit("spring", 2)], Commit, key, "commit")
+
+
+def lies(answered: Answered, run: dict[str, bytes], **changes: object) -> dict[str, bytes]:
+    """The last commit with changes, signed by the true coordinator."""
+    identity = answered.federation.coordinator.identity
+    commit = last_commit(run, identity.key).model_copy(update=changes)
+    return {**run, layout.commit("spring", 2): seal("commit", commit, identity)}
+
+
+Lie = Callable[[Commit], dict[str, object]]
+HEAVIER: Lie = lambda c: {"updates": (c.updates[0].model_copy(update={"weight": 9999.0}), *c.updates[1:])}  # noqa: E731
+TWICE: Lie = lambda c: {"updates": (*c.updates, c.updates[0])}  # noqa: E731
+LEFT_OUT: Lie = lambda c: {"refusals": ()}  # noqa: E731
+SILENCED: Lie = lambda c: {"updates": c.updates[1:], "missing": (c.updates[0].site,)}  # noqa: E731
+STRANGER: Lie = lambda c: {"missing": ("nobody",)}  # noqa: E731
+
+
+@pytest.mark.parametrize(("lie", "says"), [
+    (HEAVIER, "weight"), (TWICE, "every site of the cohort once"), (LEFT_OUT, "every site of the cohort once"),
+    (STRANGER, "every site of the cohort once"), (SILENCED, "quorum")],
+    ids=["heavier", "counted twice", "refusal left out", "stranger", "below the quorum"])
+def test_a_commit_that_is_not_what_the_plan_and_the_federation_file_say(
+        answered: Answered, run: dict[str, bytes], key: str, lie: Lie, says: str):
+    with pytest.raises(TrustError, match=says):
+        prove(lies(answered, run, **lie(last_commit(run, key))), key)
+
+
+def test_an_update_that_the_history_calls_a_refusal(answered: Answered, run: dict[str, bytes], key: str):
+    from fedround.types import CommittedRefusal, Reason
+
+    commit = last_commit(run, key)
+    update, refusal = commit.updates[0], commit.refusals[0]
+    with pytest.raises(TrustError, match="says that it refused"):
+        prove(lies(answered, run, updates=commit.updates[1:], refusals=(refusal, CommittedRefusal(
+            site=update.site, answer=update.answer, reason=Reason.BUDGET))), key)
+    with pytest.raises(TrustError, match="is not the update"):
+        prove(lies(answered, run, refusals=(), updates=(*commit.updates, CommittedUpdate(
+            site=refusal.site, answer=refusal.answer, payload=update.payload, weight=150.0, norm=1.0, distance=1.0))), key)
+
+
+def test_a_model_of_another_length_than_its_checkpoint_says(answered: Answered, run: dict[str, bytes], key: str):
+    longer = run[f"models/{last_commit(run, key).model}.safetensors"] + b"\0"
+    with pytest.raises(TrustError):
+        prove({**lies(answered, run, model=digest(longer)), f"models/{digest(longer)}.safetensors": longer}, key)
+
+
+class SitesView(MemoryStore):
+    """What a site's own credential shows: the answers of others are denied."""
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        if key.startswith("sites/") and not key.startswith("sites/north/"):
+            raise StoreDeniedError("this credential may not")
+        return super().get(key, max_bytes=max_bytes)
+
+
+def test_a_member_proves_what_it_may_read_and_says_what_it_may_not(run: dict[str, bytes], key: str):
+    store: ObjectStore = SitesView()
+    for name, body in run.items():
+        store.put_once(name, body)
+    last = list(verify_run(store, "spring", key))[-1]
+    assert last.unseen == ("east", "south")
+
+
+def test_a_later_attempt_proves_as_well(federation):
+    """The plan that the commit names is found among the attempts."""
+    federation.plan()
+    planned = federation.plan(deadline_s=61)
+    for name in ("north", "east"):
+        federation.answer(name, planned)
+    assert federation.commit(planned).commit.missing == ("south",)
+    assert planned.plan.purpose is Purpose.TRAIN
+    proofs = list(verify_run(federation.coordinator.store, "spring", federation.coordinator.identity.key))
+    assert proofs[-1].updates == ("east", "north")
