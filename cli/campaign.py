@@ -18,6 +18,7 @@ from tasks.progress import Progress, read_progress
 from tasks.report import records
 
 WATCH_S = 0.3
+ASK_S = 2.0
 _WAITING_AFTER_S = 15.0
 
 
@@ -34,7 +35,7 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
     waited = 0.0
     try:
         with Live(console=out, transient=True, refresh_per_second=8) as live:
-            async for kind, message, final in states(started, WATCH_S):
+            async for kind, message, final in states(started, WATCH_S, ASK_S):
                 for record in records(coordinator, run):
                     if record.round not in shown and not quiet:
                         shown.add(record.round)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from prefect.artifacts import acreate_markdown_artifact
-from tasks.reporting import RoundRecord, render_markdown
 
 from tasks.coordinator import Coordinator
 from tasks.invite import Invited
 from tasks.report import records
+from tasks.reporting import RoundRecord, render_markdown
 
 
 async def show(coordinator: Coordinator, record: RoundRecord, invited: Invited) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 from prefect import Flow
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,13 +23,17 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelled, Crashed, Scheduled
+from prefect.states import Cancelled, Crashed, Failed, Scheduled
+from pydantic import ValidationError
 
+from fedround.errors import ContractError
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
 from infra.warm_worker import WarmWorker
+from tasks.plan import RoundRequest, TrainingRequest
 
 FLOWS: dict[str, Flow[Any, Any]] = {flow.name: flow for flow in (federated_training, federated_round)}
+REQUESTS = {federated_training.name: TrainingRequest, federated_round.name: RoundRequest}
 CANCELLATION_POLL_S = 2.0
 
 
@@ -47,8 +52,16 @@ class CoordinatorWorker(WarmWorker):
 
     async def perform(self, flow_run: FlowRun) -> None:
         """Run the flow with Prefect's engine, in a thread with a loop of its own: the worker's heartbeat goes on."""
+        flow_run = await self.client.read_flow_run(flow_run.id)      # a poll's answer may be older than our last run
+        if flow_run.state is None or not flow_run.state.is_scheduled():
+            return
         flow = FLOWS[await self._flow_name(flow_run.flow_id)]
-        running = _Running(flow, flow_run)
+        try:
+            request = _request(flow, flow_run.parameters)
+        except ContractError as error:
+            await self.client.set_flow_run_state(flow_run.id, Failed(message=str(error)), force=True)
+            return
+        running = _Running(flow, flow_run, request)
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_asked, running)
             await anyio.to_thread.run_sync(running.run, abandon_on_cancel=False)
@@ -59,7 +72,11 @@ class CoordinatorWorker(WarmWorker):
     async def _cancel_when_asked(self, running: _Running) -> None:
         while True:
             await anyio.sleep(CANCELLATION_POLL_S)
-            run = await self.client.read_flow_run(running.flow_run.id)
+            try:
+                run = await self.client.read_flow_run(running.flow_run.id)
+            except httpx.HTTPError as error:
+                self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
+                continue
             if run.state is not None and run.state.type in (StateType.CANCELLING, StateType.CANCELLED):
                 running.cancel()
                 return
@@ -77,11 +94,24 @@ class CoordinatorWorker(WarmWorker):
             await self.client.set_flow_run_state(run.id, state, force=True)
 
 
+def _request(flow: Flow[Any, Any], parameters: dict[str, Any]) -> RoundRequest:
+    """What was asked for. Checked here: the server lets unknown parameters through, and Prefect's own check would load
+    whatever block a parameter names. Raises ContractError.
+    """
+    if set(parameters) != {"request"}:
+        raise ContractError("nothing was run: expected one parameter, 'request', as the form has it")
+    try:
+        return REQUESTS[flow.name].model_validate(parameters["request"])
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors())
+        raise ContractError(f"nothing was run: {problems}") from None
+
+
 class _Running:
     """One flow run on a loop of its own, which another thread may cancel."""
 
-    def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun):
-        self.flow, self.flow_run, self.cancelled = flow, flow_run, False
+    def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun, request: RoundRequest):
+        self.flow, self.flow_run, self.request, self.cancelled = flow, flow_run, request, False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
@@ -103,5 +133,5 @@ class _Running:
     async def _main(self) -> None:
         with self._lock:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        parameters = self.flow.validate_parameters(self.flow_run.parameters)
-        await run_flow_async(self.flow, flow_run=self.flow_run, parameters=parameters, return_type="state")
+        await run_flow_async(
+            self.flow, flow_run=self.flow_run, parameters={"request": self.request}, return_type="state")

@@ -22,6 +22,6 @@ async def federated_evaluation(request: RoundRequest) -> Metrics | None:
         watch.plan(planned.plan)
         async with get_client() as client:
             invited = await steps.invite(planned)
-            answers = await steps.collect(coordinator, planned, lambda: finished(client, invited), watch.answers)
+            answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
             await close(client, invited, set(answers.missing))
         return record_evaluation(coordinator, planned, answers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from prefect import flow, get_client
-from tasks.reporting import RoundRecord
 
 from flows import steps
 from flows.artifacts import show
@@ -13,6 +12,7 @@ from flows.watch import Watch
 from tasks.coordinator import current_coordinator
 from tasks.invite import close, finished
 from tasks.plan import RoundRequest
+from tasks.reporting import RoundRecord
 
 
 @flow(name="federated-round", flow_run_name="{request.run}: one more round", persist_result=False, log_prints=False)
@@ -29,7 +29,7 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
 
         async with get_client() as client:
             invited = await steps.invite(planned)
-            answers = await steps.collect(coordinator, planned, lambda: finished(client, invited), watch.answers)
+            answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
             await close(client, invited, set(answers.missing))
 
         watch.stage("aggregate")

@@ -14,9 +14,11 @@ import asyncio
 import signal
 import uuid
 from abc import abstractmethod
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
@@ -45,6 +47,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
     def __init__(self, pool: str) -> None:
         super().__init__(pool, name=pool, limit=1, prefetch_seconds=0)
         self._names: dict[uuid.UUID, str] = {}
+        self._heard_while_busy = False
 
     async def setup(self) -> None:
         """Connect, make sure that no second worker serves this pool, and start listening."""
@@ -63,6 +66,29 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         """Never called: `_submit_run` does the work in this process."""
         raise NotImplementedError
 
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Poll. An API that is away is asked again for as long as it takes: Prefect's own loop ends the worker after
+        some minutes, and then every site needs a person.
+        """
+        try:
+            return await super().get_and_submit_flow_runs()
+        except httpx.HTTPError as error:
+            self._wait_for_the_api(error)
+            return []
+
+    async def sync_with_backend(self) -> None:
+        """Send a heartbeat, or try again next time."""
+        try:
+            await super().sync_with_backend()
+        except httpx.HTTPError as error:
+            self._wait_for_the_api(error)
+
+    def _wait_for_the_api(self, error: httpx.HTTPError) -> None:
+        """Say that the API is away. Raises the error if it is an answer: waiting would not change it."""
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+            raise error
+        self._logger.warning("the Prefect API does not answer (%s); asking again", type(error).__name__)
+
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
             if await self._flow_name(flow_run.flow_id) in self.flow_names:
@@ -70,11 +96,20 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             else:
                 await self.client.set_flow_run_state(
                     flow_run.id, Failed(message="this worker has not registered that flow; nothing was run"), force=True)
-        except Exception:
+        except httpx.TransportError as error:
+            self._logger.warning("run %s: the API went away (%s); the next poll finds it",
+                                 flow_run.name, type(error).__name__)
+        except Exception as error:
             self._logger.exception("run %s", flow_run.name)
+            with suppress(httpx.HTTPError):      # left Scheduled, it would come back with every poll
+                await self.client.set_flow_run_state(
+                    flow_run.id, Failed(message=f"not carried out ({type(error).__name__})"), force=True)
         finally:
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
+        if self._heard_while_busy:
+            self._heard_while_busy = False
+            await self.get_and_submit_flow_runs()
 
     async def _flow_name(self, flow_id: uuid.UUID) -> str:
         if flow_id not in self._names:
@@ -97,6 +132,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
 
     async def _submit_if_due(self, run_id: uuid.UUID) -> None:
         """Read one run: a third of the price of a poll, which also starts two bookkeeping jobs in the server."""
+        if self.limiter.borrowed_tokens > 0:
+            self._heard_while_busy = True
+            return
         run = await self.client.read_flow_run(run_id)
         due = run.next_scheduled_start_time or run.expected_start_time
         if run.state is not None and run.state.is_scheduled() and (due is None or due <= now("UTC")):

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -23,7 +24,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelled, Completed, Crashed, Failed, Running, State, to_state_create
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State, to_state_create
 
 from fedround.errors import FedroundError
 from infra.warm_worker import WarmWorker
@@ -32,6 +33,7 @@ Job = Callable[[dict[str, Any], Callable[[], bool]], str]
 """Gets the run's parameters and a `cancelled()` to look at between steps; returns one word for the state's message."""
 
 CANCELLATION_POLL_S = 2.0
+REPORT_AGAIN_S = 2.0
 
 
 class SiteWorker(WarmWorker):
@@ -63,7 +65,7 @@ class SiteWorker(WarmWorker):
             outcome = await self._outcome(flow_run, stop)
         finally:
             self._running = None
-        await self.client.set_flow_run_state(flow_run.id, outcome)
+        await self._report(flow_run, outcome)
 
     async def _claim(self, flow_run: FlowRun) -> bool:
         """Take the run, or learn that somebody else has it.
@@ -95,6 +97,19 @@ class SiteWorker(WarmWorker):
             return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
         return Cancelled(message="stopped by request") if word == "cancelled" else Completed(message=word)
 
+    async def _report(self, flow_run: FlowRun, outcome: State) -> None:
+        """Tell the outcome, also if the API is away for a while: the answer is in the store, but the coordinator asks
+        the API who is done.
+        """
+        while True:
+            try:
+                await self.client.set_flow_run_state(flow_run.id, outcome)
+            except httpx.TransportError as error:
+                self._wait_for_the_api(error)
+                await anyio.sleep(REPORT_AGAIN_S)
+            else:
+                return
+
     async def _watch_for_cancellation(self) -> None:
         """While a job runs, ask every few seconds whether somebody wants it stopped; otherwise ask nothing."""
         stopping = FlowRunFilterState(type=FlowRunFilterStateType(
@@ -112,11 +127,13 @@ class SiteWorker(WarmWorker):
                 self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
-        """A killed worker leaves its run Running for ever. Its successor is the one who knows better."""
+        """A killed process leaves its run Running for ever. Its successor takes it up again: what was charged is not
+        charged twice, and what was drawn is drawn again. The coordinator's deadline ends what never ends.
+        """
         running = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
         for run in running:
             await self.client.set_flow_run_state(
-                run.id, Crashed(message="the site's process ended; a new one has started"), force=True)
+                run.id, Scheduled(message="the site's process ended; a new one goes on"), force=True)

@@ -49,12 +49,12 @@ class Collected:
 async def collect(
     coordinator: Coordinator,
     planned: Planned,
-    finished: Callable[[], Awaitable[set[str]]],
+    finished: Callable[[set[str]], Awaitable[set[str]]],
     progress: Callable[[Collected], None],
 ) -> Collected:
     """Wait until every site has ended its flow run or the deadline is over; read each answer when its site has ended.
 
-    `finished` tells which sites have ended; the answer itself is only what lies in the store. At the deadline the
+    `finished` tells which of some sites have ended; the answer itself is only what lies in the store. At the deadline the
     store is asked once more about everybody, so an answer whose signal was lost still counts.
     """
     collected = Collected()
@@ -63,8 +63,8 @@ async def collect(
     cohort, looked = set(planned.plan.cohort), set[str]()
     while looked < cohort:
         late = loop.time() >= deadline
-        ended = cohort if late else await finished()
-        for site in sorted(ended - looked):
+        ended = cohort - looked if late else await finished(cohort - looked)
+        for site in sorted(ended):
             _read(coordinator, planned, site, collected)
             progress(collected)
         looked |= ended

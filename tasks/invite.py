@@ -12,8 +12,14 @@ from uuid import UUID
 
 from prefect import get_client, runtime
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
@@ -58,23 +64,27 @@ async def invite(planned: Planned) -> Invited:
     return Invited(runs)
 
 
-async def finished(client: PrefectClient, invited: Invited) -> set[str]:
-    """The sites whose flow run has ended, however it ended. One request for all."""
-    runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(invited.runs.values()))))
-    ended = {run.id for run in runs if run.state is not None and run.state.is_final()}
-    return {site for site, run in invited.runs.items() if run in ended}
+async def finished(client: PrefectClient, invited: Invited, among: set[str]) -> set[str]:
+    """The sites of `among` whose flow run has ended, however it ended. One request; only the ended runs travel."""
+    runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+        id=FlowRunFilterId(any_=[invited.runs[site] for site in sorted(among)]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
+    ended = {run.id for run in runs}
+    return {site for site in among if invited.runs[site] in ended}
 
 
-async def close(client: PrefectClient, invited: Invited, sites: set[str]) -> None:
+async def close(client: PrefectClient, invited: Invited, late: set[str]) -> None:
     """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
-    runs = [await client.read_flow_run(invited.runs[site]) for site in sorted(sites)]
-    for run in runs:
+    waiting = late - await finished(client, invited, late) if late else late
+    for site in sorted(waiting):
+        run = await client.read_flow_run(invited.runs[site])
         running = run.state is not None and run.state.is_running()
         await client.set_flow_run_state(run.id, Cancelling() if running else Cancelled(message="the round is closed"))
     end = asyncio.get_running_loop().time() + GRACE_S
-    while sites - await finished(client, invited) and asyncio.get_running_loop().time() < end:
+    while waiting and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.5)
-    for site in sorted(sites - await finished(client, invited)):
+        waiting -= await finished(client, invited, waiting)
+    for site in sorted(waiting):
         await client.set_flow_run_state(
             invited.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
 

@@ -97,8 +97,8 @@ class SmallFederation:
         """What is in the store for this plan; nobody is waited for. order: the one in which the sites say "done"."""
         waiting = [set(planned.plan.cohort)] if order is None else [set(order[:n + 1]) for n in range(len(order))]
 
-        async def finished() -> set[str]:
-            return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        async def finished(among: set[str]) -> set[str]:
+            return among & (waiting.pop(0) if len(waiting) > 1 else waiting[0])
 
         return asyncio.run(collect(coordinator or self.coordinator, planned, finished, lambda _: None))
 

@@ -1,6 +1,6 @@
 """Who will default on a credit card next month, from six months of bills, payments and payment status.
 
-Every number is encoded by itself, with bounds that everybody knows: no bank needs another bank's means or maxima.
+Every row is encoded by itself, with bounds that everybody knows: no bank needs another bank's means or maxima.
 Sex, age, education and marriage are in the rows and are not used.
 """
 
@@ -20,11 +20,12 @@ LEVELS = np.arange(-2, 4)                                          # 3 stands fo
 
 
 def encode(rows: pd.DataFrame) -> Examples:
-    """One-hot payment status, amounts on a log scale, and bills as a share of the credit limit: 55 features."""
+    """57 features between -4 and 2: one-hot payment status, how often and how long late, amounts, use of the limit."""
     limit_N1, bills_N6, payments_N6 = (rows[names].to_numpy(float) for names in (["LIMIT_BAL"], BILLS, PAYMENTS))
     status_N6 = rows[STATUS].to_numpy().clip(LEVELS[0], LEVELS[-1])
     features_NF = np.concatenate([
         (status_N6[:, :, None] == LEVELS).reshape(len(rows), -1),
+        (status_N6 > 0).sum(axis=1, keepdims=True) / 3, status_N6.max(axis=1, keepdims=True).clip(0) / 2,
         log_scale(limit_N1), log_scale(bills_N6), log_scale(payments_N6),
         (bills_N6 / limit_N1.clip(1)).clip(-1, 2),
     ], axis=1)
@@ -32,11 +33,11 @@ def encode(rows: pd.DataFrame) -> Examples:
 
 
 def log_scale(amount: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """-3 for one dollar or less, 0 for 10,000, 1.5 for a million or more."""
-    scaled: npt.NDArray[np.float64] = 0.75 * np.log10(amount.clip(1, 1e6)) - 3
-    return scaled
+    """-4 for one dollar or less, 0 for 10,000, 2 for a million or more."""
+    logarithm: npt.NDArray[np.float64] = np.log10(amount.clip(1, 1e6))
+    return logarithm - 4
 
 
 def build_model() -> nn.Module:
     """One hidden layer of 32."""
-    return nn.Sequential(nn.Linear(55, 32), nn.Tanh(), nn.Linear(32, 1))
+    return nn.Sequential(nn.Linear(57, 32), nn.Tanh(), nn.Linear(32, 1))

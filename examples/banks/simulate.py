@@ -1,6 +1,6 @@
 """The campaign in one process: the same training, aggregation and server step, without processes, keys or a store.
 
-    python -m examples.banks.simulate [--rounds 20] [--epsilon 5] [--seeds 3]
+    python -m examples.banks.simulate [--settings demo.toml] [--rounds 20] [--epsilon 5] [--seeds 3]
 
 For choosing settings, and for the baselines. Nothing here protects anybody: all rows are in one place.
 N banks, D coordinates.
@@ -81,21 +81,23 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    agreed = load_settings()
     parser = argparse.ArgumentParser(description="Simulate the banks' campaign in one process.")
-    parser.add_argument("--rounds", type=int, default=agreed.privacy.rounds)
-    parser.add_argument("--epsilon", type=float, default=agreed.privacy.epsilon)
+    parser.add_argument("--settings", type=Path, default=HERE / "settings.toml")
+    parser.add_argument("--rounds", type=int, help="instead of privacy.rounds")
+    parser.add_argument("--epsilon", type=float, help="instead of privacy.epsilon")
     parser.add_argument("--seeds", type=int, default=1)
     asked = parser.parse_args()
-    privacy = RecordPrivacy(**{**agreed.privacy.model_dump(), "rounds": asked.rounds, "epsilon": asked.epsilon})
-    settings = agreed.model_copy(update={"privacy": privacy})
+    settings = load_settings(asked.settings)
+    other = {key: getattr(asked, key) for key in ("rounds", "epsilon") if getattr(asked, key) is not None}
+    privacy = RecordPrivacy(**{**settings.privacy.model_dump(), **other})
+    settings = settings.model_copy(update={"privacy": privacy})
 
     recipe, parts = load_recipe(HERE / "recipe.py"), split()
     banks = {bank.name: recipe.encode(bank.train) for bank in parts.banks}
     test = recipe.encode(parts.public_test)
     for seed in range(asked.seeds):
         reached = metrics(scores(recipe, simulate(recipe, banks, settings, seed), test), test.labels_N)
-        print(f"seed {seed}: {asked.rounds} rounds at record-level epsilon {asked.epsilon:g}, "
+        print(f"seed {seed}: {privacy.rounds} rounds at record-level epsilon {privacy.epsilon:g}, "
               f"delta_dp {privacy.delta_dp:g}: AUC {reached.auc:.4f}, "
               f"recall at 20 % false positives {reached.recall_at_20_fpr:.3f}")
 

@@ -103,7 +103,7 @@ def gradient_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], featu
     A row whose gradient is not finite counts as zero when clipping: infinity times zero would tell that it is there.
     """
     import torch
-    from torch.func import functional_call, grad, vmap
+    from torch.func import functional_call, vmap
     from torch.nn.functional import binary_cross_entropy_with_logits as logistic_loss
 
     def loss(weights: dict[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
@@ -113,17 +113,21 @@ def gradient_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], featu
     def loss_of_row(weights: dict[str, torch.Tensor], x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return loss(weights, x_F[None], y[None])
 
-    gradients_by_row = vmap(grad(loss_of_row), in_dims=(None, 0, 0), randomness="different")
     names = sorted(parameters)
     total_D = np.zeros(sum(parameters[name].numel() for name in names))
     for start in range(0, len(labels_B), CHUNK):
         x_BF, y_B = features_BF[start:start + CHUNK], labels_B[start:start + CHUNK]
         if clip_norm is None:
-            gradients = grad(loss)(dict(parameters), x_BF, y_B)
-            parts = [gradients[name].reshape(-1) for name in names]
+            weights = {name: parameters[name].detach().requires_grad_() for name in names}
+            gradients = torch.autograd.grad(loss(weights, x_BF, y_B), list(weights.values()))
+            parts = [gradient.reshape(-1) for gradient in gradients]
         else:
-            by_row = gradients_by_row(dict(parameters), x_BF, y_B)
-            rows = [by_row[name].reshape(len(y_B), -1) for name in names]
+            # Each row gets weights of its own (views of the same numbers), so one backward pass gives every row's
+            # gradient. (torch.func.grad would do, and import torch's compiler: 80 MB in every site's process.)
+            weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
+                       for name in names}
+            losses_B = vmap(loss_of_row, randomness="different")(weights, x_BF, y_B)
+            rows = [part.reshape(len(y_B), -1) for part in torch.autograd.grad(losses_B.sum(), list(weights.values()))]
             norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
             finite_B = norm_B.isfinite()
             share_B = torch.where(finite_B, (clip_norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1), 0).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,8 @@ class LocalStack:
         self._postgres, self._prefect, self._s3 = Postgres(self.home), PrefectServer(self.home), SeaweedFS(self.home)
 
     def start(self, progress: Callable[[str], None]) -> StackInfo:
-        """Start what does not run and wait until all of it answers. Servers that run and answer are left as they are.
+        """Start the servers and wait until all of them answer. A stack that runs and answers is left as it is; one of
+        which a part is missing is stopped and started as a whole.
 
         progress: told, in one line each time, what is being waited for.
         Raises SetupError if a wanted port is in use, something is missing or a server does not come up; nothing is left
@@ -72,7 +74,7 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop the servers, in order, whoever started them. Does nothing if none runs. Data are kept."""
-        if self.home.exists():
+        if os.path.exists(self.home):                # not Path.exists, which raises for a folder of another user
             with self._lock():
                 self._stop()
 
@@ -93,7 +95,8 @@ class LocalStack:
     def grant_site(self, site: str) -> S3Credential:
         """The site's S3 credential: reads federations/, models/ and runs/, writes below sites/<site>/ only.
 
-        Makes it on the first call, also while the servers run. Raises SetupError.
+        Makes it on the first call, also while the servers run. Raises ContractError for what is no site's name,
+        SetupError if the server does not take it.
         """
         with self._lock():
             running = self.find(self.home)

@@ -64,7 +64,8 @@ def _last(name: str, before: dict[str, int]) -> int:
 
 def _wanted(name: str, port: int) -> int:
     if not 1 <= port <= _HIGHEST:
-        raise SetupError(f"port {port} for {name}: a port is a number from 1 to {_HIGHEST}")
+        raise SetupError(f"port {port} for {name}: choose one from 1 to {_HIGHEST} (the one {GRPC_OFFSET} above may be "
+                         "needed too)")
     if not is_free(port):
         raise SetupError(f"port {port} for {name} is in use on this machine: stop what listens there, or choose "
                          "another port")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from mypy_boto3_s3.client import S3Client
 
-CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 20         # also the longest pause while a body is sent: a busy server may need it
 READ_TIMEOUT_S = 60
 _ATTEMPTS = 3                                        # of one request, by botocore: lost connections and 5xx answers
 _CONFLICT_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)       # 409: two conditional writes met; AWS says try again

@@ -95,7 +95,7 @@ def test_features_are_bounded_whatever_the_rows(parts, recipe):
         rows[column] = [0, -1, 1, 10**9, -10**9, 10**15]
     features = recipe.encode(rows).features_NF
     assert np.isfinite(features).all()
-    assert np.abs(features).max() <= 3
+    assert (features.min(), features.max()) == (-4, 2)
 
 
 def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
@@ -111,9 +111,12 @@ def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
 
 
 def test_the_settings_promise_what_the_readme_says():
-    settings = load_settings()
+    settings, demo = load_settings(), load_settings(HERE / "demo.toml")
     assert settings.privacy == RecordPrivacy(epsilon=5.0, delta_dp=1e-5, clip_norm=1.0, rounds=20)
     assert settings.quorum == 9
+    assert demo == settings.model_copy(update={
+        "privacy": settings.privacy.model_copy(update={"rounds": 10}),
+        "training": settings.training.model_copy(update={"learning_rate": 3.0})})
 
 
 def test_a_short_campaign_learns_repeats_and_privacy_changes_it(parts, recipe):

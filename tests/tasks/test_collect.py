@@ -136,7 +136,7 @@ def test_a_store_that_is_down_is_an_error_and_not_a_rejection_of_everybody(answe
 
 def test_at_the_deadline_an_answer_counts_whose_signal_was_lost(answered: Answered):
     """Nobody ever says "done": the store is asked once more, and everything that is there is read."""
-    async def nobody() -> set[str]:
+    async def nobody(_among: set[str]) -> set[str]:
         return set()
 
     planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"deadline_s": 0}))

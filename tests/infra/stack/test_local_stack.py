@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import stat
 import subprocess
@@ -16,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedround.errors import SetupError, StoreDeniedError
+from fedround.errors import ContractError, SetupError, StoreDeniedError
 from infra.settings import S3Credential
 from infra.stack import LocalStack, StackInfo
+from infra.stack.ports import GRPC_OFFSET, choose
 from infra.stores import S3Store, require_conditional_writes
 
 pytestmark = pytest.mark.stack
@@ -190,10 +189,10 @@ def test_the_ports_behind_s3_serve_nobody_without_a_token(stack: LocalStack) -> 
 
 @pytest.mark.parametrize("name", ["prefect", "s3"])
 def test_a_port_in_use_gets_one_clear_sentence_and_leaves_nothing(short_folder: Path, name: str) -> None:
+    [port] = choose(("somebody",), {}, {}).values()
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         listener.listen()
-        port = listener.getsockname()[1]
         local = LocalStack(short_folder / "port", **{"api_port" if name == "prefect" else "s3_port": port})
         with pytest.raises(SetupError, match=f"port {port} for {name} is in use on this machine"):
             local.start(quiet)
@@ -214,6 +213,34 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("name", ["*", "a/*", "", "A", "../b", "a*", "a\n", "x" * 41])
+def test_what_is_no_site_gets_no_credential(short_folder: Path, name: str) -> None:
+    local = LocalStack(short_folder / "names")
+    with pytest.raises(ContractError, match="no site's name"):
+        local.grant_site(name)
+    assert not (local.home / "s3" / "identities.json").exists()
+
+
+def test_an_interrupted_start_leaves_nothing_running(short_folder: Path) -> None:
+    local, told = LocalStack(short_folder / "interrupted"), []
+
+    def interrupt(line: str) -> None:
+        told.append(line)
+        if len(told) == 2:
+            assert len(processes_of(local.home)) >= 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.start(interrupt)
+    assert LocalStack.find(local.home) is None
+    assert not processes_of(local.home)
+
+
+def left_sockets(info: StackInfo) -> list[str]:
+    return [path.name for port in info.ports.values() for number in (port, port + GRPC_OFFSET)
+            for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock")]
+
+
 def test_killed_or_stopped_it_starts_again_with_all_it_had(short_folder: Path) -> None:
     """One long story, because every start takes ten seconds; in a deep folder with an odd name."""
     local = LocalStack(short_folder / "with a space" / "é" / ("x" * 90) / "stack")
@@ -223,6 +250,14 @@ def test_killed_or_stopped_it_starts_again_with_all_it_had(short_folder: Path) -
         local.stop()
 
 
+def kill(*pids: int) -> None:
+    """SIGKILL to all at once, and the moment that it takes."""
+    processes = [psutil.Process(pid) for pid in pids]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=20)
+
+
 def tell_the_story(local: LocalStack) -> None:
     first = local.start(quiet)
     assert processes_of(local.home)
@@ -230,32 +265,28 @@ def tell_the_story(local: LocalStack) -> None:
     store.put_once("models/kept", b"model" * 100_000)
     post(f"{first.api_url}/flows/", {"name": "kept"})
 
-    for pid in first.pids.values():                  # a power cut, as far as processes can feel one
-        os.kill(pid, signal.SIGKILL)
-    assert LocalStack.find(local.home) is None
+    kill(first.pids["s3"])
+    assert LocalStack.find(local.home) is None, "two of three servers are no stack"
+    kill(first.pids["postgres"], first.pids["prefect"])      # a power cut, as far as processes can feel one
     second = LocalStack(local.home).start(quiet)
     assert second.ports == first.ports, "addresses that others wrote down must stay right"
     assert set(second.pids.values()).isdisjoint(first.pids.values())
     assert store.get("models/kept") == b"model" * 100_000
     assert post(f"{second.api_url}/flows/filter", {})[0]["name"] == "kept"
 
-    os.kill(second.pids["s3"], signal.SIGKILL)       # only one of them
-    assert LocalStack.find(local.home) is None
-    third = local.start(quiet)
-    assert store.put_once("models/after", b"1") is True
-
     # Stopped by another process, which knows no more than the folder; the second time nothing happens.
     subprocess.run([sys.executable, "-c", STOP_FROM_OUTSIDE, str(local.home)], check=True)
     assert LocalStack.find(local.home) is None
     assert not processes_of(local.home)
     local.stop()
+    assert not left_sockets(second)
 
     with socket.socket() as thief:                   # another program has a port of ours by now
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        thief.bind(("127.0.0.1", third.ports["s3-master"]))
+        thief.bind(("127.0.0.1", second.ports["s3-master"]))
         thief.listen()
-        fourth = local.start(quiet)
-    assert fourth.ports["s3-master"] != third.ports["s3-master"]
+        third = local.start(quiet)
+    assert third.ports["s3-master"] != second.ports["s3-master"]
     assert local.grant_site("a") == site
     assert open_as(local, site).get("models/kept") == b"model" * 100_000
     assert open_as(local, site).put_once("sites/a/new", b"1") is True

@@ -15,10 +15,11 @@ NAMES = ("prefect", "s3", "s3-master")
 
 @pytest.fixture
 def taken() -> Iterator[int]:
+    [port] = choose(("somebody",), {}, {}).values()
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         listener.listen()
-        yield listener.getsockname()[1]
+        yield port
 
 
 def test_chosen_ports_are_free_and_all_different() -> None:
@@ -38,6 +39,10 @@ def test_a_wanted_port_in_use_gets_one_clear_sentence(taken: int) -> None:
         choose(NAMES, {"s3": taken}, {})
     assert str(refusal.value) == (f"port {taken} for s3 is in use on this machine: stop what listens there, or choose "
                                   "another port")
+
+
+def test_a_port_in_use_is_not_free(taken: int) -> None:
+    assert not is_free(taken)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65_536, 60_000])

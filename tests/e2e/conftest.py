@@ -1,0 +1,209 @@
+"""One federation for all end-to-end tests: the real servers, a coordinator process and three site processes.
+
+Every test uses a run of its own (`run`), and leaves all processes serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.one_machine import Agreement, Member, OneMachine
+from infra.stack import LocalStack
+from infra.stack.processes import recorded
+from tests.small_federation import CONTRACT, NAMES, RECIPE, rows, settings
+
+T = TypeVar("T")
+DEADLINE_S = 40
+PATIENCE_S = 60.0
+
+# While there is a file 'hold' in a member's folder, its process waits where training (or scoring) begins.
+HOLDING = RECIPE.replace("import numpy as np", "import time\nfrom pathlib import Path\n\nimport numpy as np").replace(
+    "    return nn.Sequential", """    while (Path(__file__).parents[1] / "hold").exists():
+        time.sleep(0.02)
+    return nn.Sequential""")
+
+
+@dataclass
+class Federation:
+    """What a test may do with it."""
+
+    machine: OneMachine
+    api_url: str
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def command(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run `fedround …` as a person would, in a process of its own."""
+        return subprocess.run(self._line(*arguments), capture_output=True, text=True, timeout=timeout_s,
+                              cwd=self.machine.home, check=False)
+
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `fedround …` and let it run; it is stopped when the session ends."""
+        log = (self.machine.home / "logs" / "spawned.log").open("ab")
+        process = subprocess.Popen(self._line(*arguments), stdout=log, stderr=log, cwd=self.machine.home)
+        self.started.append(process)
+        return process
+
+    def ask(self, question: Callable[[PrefectClient], Awaitable[T]]) -> T:
+        """Ask the Prefect API."""
+        async def asked() -> T:
+            async with PrefectClient(self.api_url) as client:
+                return await question(client)
+
+        return asyncio.run(asked())
+
+    def start(self, flow: str, **request: Any) -> UUID:
+        """Ask for a round or a campaign, as the UI's form does."""
+        return self.start_raw(flow, {"request": request})
+
+    def start_raw(self, flow: str, parameters: dict[str, Any], **more: Any) -> UUID:
+        """Create a flow run of the deployment called `flow` with exactly these parameters."""
+        async def create(client: PrefectClient) -> UUID:
+            deployment = await client.read_deployment_by_name(flow if "/" in flow else f"{flow}/small")
+            return (await client.create_flow_run_from_deployment(deployment.id, parameters=parameters, **more)).id
+
+        return self.ask(create)
+
+    def flow_run(self, run: UUID) -> FlowRun:
+        """As the API knows it now."""
+        return self.ask(lambda client: client.read_flow_run(run))
+
+    def ended(self, run: UUID, patience_s: float = PATIENCE_S) -> FlowRun:
+        """The flow run once it is final."""
+        return wait(lambda: found if (found := self.flow_run(run)).state.is_final() else None, "flow run", patience_s)
+
+    def site_run(self, run: str, site: str, number: int = 1, purpose: str = "train") -> FlowRun | None:
+        """The last flow run of a site for a round."""
+        tag = f"{run}/{purpose}-{number:05d}"
+        found = self.ask(lambda client: client.read_flow_runs(flow_run_filter=FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[tag]))))
+        mine = [flow_run for flow_run in found if flow_run.name == f"{tag}/{site}"]
+        return max(mine, key=lambda flow_run: flow_run.created, default=None)
+
+    def record(self, run: str, number: int = 1) -> dict[str, Any]:
+        """What is known of a round, and what became of each site."""
+        found = json.loads((self.machine.coordinator / "reports" / run / f"{number:05d}.json").read_bytes())
+        return {**found, "outcomes": {site["site"]: site["outcome"] for site in found["sites"]}}
+
+    def charges(self, site: str, run: str) -> list[dict[str, Any]]:
+        """The lines of a site's ledger that belong to a run."""
+        lines = (self.machine.site(site) / "ledger.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, lines) if f'"run":"{run}"' in json.dumps(line, separators=(",", ":"))]
+
+    def pid(self, site: str) -> int:
+        """The process that serves a site: the one that has the site's lock."""
+        lock = str(self.machine.site(site) / ".serving")
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if any(file.path == lock for file in process.open_files()):
+                    return process.pid
+        raise AssertionError(f"nobody serves {site}")
+
+    @contextmanager
+    def held(self, member: Path) -> Iterator[None]:
+        """While this lasts, the member's process stops where it begins to compute."""
+        (member / "hold").touch()
+        try:
+            yield
+        finally:
+            (member / "hold").unlink(missing_ok=True)
+
+    def restart_coordinator(self) -> None:
+        """Kill the coordinator without warning and start it again."""
+        os.kill(recorded(self.machine.home)["coordinator"], signal.SIGKILL)
+        wait(lambda: "coordinator" not in recorded(self.machine.home), "the coordinator's end")
+        self.start_processes()
+
+    def restart_site(self, site: str) -> None:
+        """Kill a site without warning and start it again, as its operator would."""
+        os.kill(self.pid(site), signal.SIGKILL)
+        self.spawn("site", "start", str(self.machine.site(site)))
+
+    def start_processes(self) -> None:
+        """Start what does not run, and wait until all serve."""
+        with own_settings(self.api_url):
+            self.machine.start_processes(lambda _: None)
+
+    def _line(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "cli.main", *arguments]
+
+
+def wait(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+    """Wait until the condition is true; returns what it returned."""
+    end = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {patience_s:.0f} s in vain for {what}"
+        time.sleep(0.1)
+    return found
+
+
+@contextmanager
+def own_settings(api_url: str) -> Iterator[None]:
+    """Commands that run in this process leave its environment as it was."""
+    before = dict(os.environ)
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def real(stack: LocalStack) -> Iterator[Federation]:
+    """North, east and south, their coordinator, and the servers between them."""
+    machine = OneMachine(stack.home)
+    agreed = machine.home / "agreed"
+    agreed.mkdir()
+    (agreed / "recipe.py").write_text(HOLDING)
+    (agreed / "contract.json").write_text(json.dumps(CONTRACT))
+    rows(400, 99).to_parquet(agreed / "test.parquet")
+    members = []
+    for seed, (name, count) in enumerate(zip(NAMES, (300, 200, 150), strict=True)):
+        data = machine.home / "data" / name
+        data.mkdir(parents=True)
+        rows(count, seed).to_parquet(data / "train.parquet")
+        rows(80, 50 + seed).to_parquet(data / "validation.parquet")
+        members.append(Member(name, data / "train.parquet", data / "validation.parquet", float(count)))
+    federation = Federation(machine, stack.start(lambda _: None).api_url)
+    try:
+        with own_settings(federation.api_url):
+            machine.set_up(
+                Agreement(settings(deadline_s=DEADLINE_S, privacy={
+                    "unit": "record", "epsilon": 90.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}),
+                    agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
+                members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
+        federation.start_processes()
+        yield federation
+    finally:
+        from infra.stack.processes import stop_recorded
+
+        for process in federation.started:
+            process.terminate()
+        for process in federation.started:
+            process.wait(20)
+        stop_recorded(machine.home)
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> str:
+    """A run of the test's own, named after it."""
+    return request.node.name.removeprefix("test_").replace("_", "-").partition("[")[0][:30].strip("-")

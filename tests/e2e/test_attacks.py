@@ -1,0 +1,149 @@
+"""Whoever holds the API key can write anything into the Prefect server. Nothing of it is ever executed (law 7).
+
+Each attack is tried on a live site, which then still serves its next honest round.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Scheduled
+
+from tests.e2e.conftest import Federation
+
+pytestmark = pytest.mark.stack
+
+HONEST_LOOKING = {"run": "attack", "round": 1, "attempt": 1, "purpose": "train"}
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Path:
+    """A file that is there only if something of the attacker's was run."""
+    return tmp_path / "it-ran"
+
+
+def put_into_pool(real: Federation, pool: str, flow: str, parameters: dict, **more: object) -> UUID:
+    """A flow run in a pool, without any deployment."""
+    async def create(client: PrefectClient) -> UUID:
+        answer = await client.request("POST", "/flow_runs/", json={
+            "flow_id": str(await client.create_flow_from_name(flow)), "parameters": parameters, "work_pool_name": pool,
+            "state": Scheduled().model_dump(mode="json", include={"type", "name", "state_details"}), **more})
+        return UUID(answer.json()["id"])
+
+    return real.ask(create)
+
+
+def still_serves(real: Federation, run: str) -> None:
+    """An honest round, with all three sites."""
+    ended = real.ended(real.start("federated-round", run=run))
+    assert ended.state.is_completed(), ended.state.message
+    assert set(real.record(run)["outcomes"].values()) == {"updated"}
+
+
+def refused(ended: FlowRun, says: str) -> None:
+    assert ended.state.is_failed(), ended.state
+    assert says in ended.state.message
+
+
+def test_another_flow_in_a_sites_pool_is_not_run(real: Federation, run: str):
+    for flow in ("site_round", "federated-round", "os.system", "site-round "):
+        refused(real.ended(put_into_pool(real, "north", flow, {})), "has not registered that flow")
+    still_serves(real, run)
+
+
+def test_a_site_flow_in_the_coordinators_pool_is_not_run(real: Federation):
+    refused(real.ended(put_into_pool(real, "small-coordinator", "site-round", HONEST_LOOKING)), "has not registered")
+
+
+def test_job_variables_with_a_command_are_ignored(real: Federation, run: str, proof: Path):
+    """A stock process worker would run the command. Ours fails the run for its plan, which does not exist."""
+    ended = real.ended(put_into_pool(real, "north", "site-round", HONEST_LOOKING, job_variables={
+        "command": f"touch {proof}", "env": {"PYTHONSTARTUP": str(proof)}, "entrypoint": f"touch {proof}"}))
+    refused(ended, "the site could not answer (NotFoundError)")
+    assert not proof.exists()
+    still_serves(real, run)
+
+
+@pytest.mark.parametrize("parameters", [
+    {**HONEST_LOOKING, "command": "touch"}, {**HONEST_LOOKING, "purpose": "shell"}, {**HONEST_LOOKING, "run": "../../north"},
+    {**HONEST_LOOKING, "round": "1; touch"}, {}, {"$ref": {"block_document_id": "0" * 32}},
+    {**HONEST_LOOKING, "round": 10**30}, {**HONEST_LOOKING, "run": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}}],
+    ids=["unknown key", "bad purpose", "path", "text", "nothing", "block", "giant", "template"])
+def test_parameters_that_are_not_a_request_are_refused(real: Federation, parameters: dict):
+    refused(real.ended(put_into_pool(real, "east", "site-round", parameters)), "the site could not answer")
+
+
+def test_what_a_site_tells_the_server_holds_no_detail(real: Federation):
+    """The sentence, with paths and names, stays in the site's log."""
+    ended = real.ended(put_into_pool(real, "east", "site-round", {**HONEST_LOOKING, "secret-key": 1}))
+    assert ended.state.message == "the site could not answer (ContractError); its operator sees why"
+    assert "secret-key" in (real.machine.site("east") / "site.log").read_text()
+
+
+def test_unknown_keys_through_the_sites_deployment_are_refused(real: Federation):
+    with pytest.raises(PrefectHTTPStatusError):
+        real.start_raw("site-round/north", {**HONEST_LOOKING, "purpose": "shell"})
+    try:
+        started = real.start_raw("site-round/north", {**HONEST_LOOKING, "command": "touch"})
+    except PrefectHTTPStatusError:
+        return
+    refused(real.ended(started), "the site could not answer")
+
+
+def test_an_entrypoint_on_a_deployment_is_ignored(real: Federation, run: str, proof: Path):
+    """The attacker makes every deployment point to code of his own, in a place that he controls."""
+    evil = proof.with_name("evil.py")
+    evil.write_text(f"open({str(proof)!r}, 'w')\nfrom prefect import flow\n@flow\ndef run(**_): open({str(proof)!r}, 'w')\n")
+
+    async def poison(client: PrefectClient, name: str, entrypoint: str | None, path: str | None) -> None:
+        deployment = await client.read_deployment_by_name(name)
+        await client.update_deployment(deployment.id, DeploymentUpdate(
+            entrypoint=entrypoint, path=path, job_variables={} if entrypoint is None else {"command": f"touch {proof}"},
+            pull_steps=None if entrypoint is None else [{"prefect.deployments.steps.run_shell_script": {
+                "script": f"touch {proof}"}}]))
+
+    names = ("site-round/north", "federated-round/small")
+    for name in names:
+        real.ask(lambda client, name=name: poison(client, name, f"{evil}:run", str(evil.parent)))
+    try:
+        still_serves(real, run)
+    finally:
+        for name in names:
+            real.ask(lambda client, name=name: poison(client, name, None, None))
+    assert not proof.exists()
+
+
+def test_a_pool_that_is_changed_to_run_commands_runs_none(real: Federation, run: str, proof: Path):
+    """The base job template is the attacker's, too."""
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    async def template(client: PrefectClient) -> dict:
+        return (await client.read_work_pool("south")).base_job_template
+
+    before = real.ask(template)
+    evil = {"job_configuration": {"command": f"touch {proof}", "env": {"LD_PRELOAD": str(proof)}}, "variables": {}}
+    real.ask(lambda client: client.update_work_pool("south", WorkPoolUpdate(base_job_template=evil)))
+    try:
+        still_serves(real, run)
+    finally:
+        real.ask(lambda client: client.update_work_pool("south", WorkPoolUpdate(base_job_template=before)))
+    assert not proof.exists()
+
+
+def test_a_second_process_on_a_sites_folder_is_refused(real: Federation):
+    done = real.command("site", "start", str(real.machine.site("north")))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "another process serves" in done.stderr
+    assert "stop that one first" in done.stderr
+
+
+def test_a_second_coordinator_process_is_refused(real: Federation):
+    done = real.command("coordinator", "start", "-c", str(real.machine.coordinator))
+    assert done.returncode == 1
+    assert "another coordinator process serves" in done.stderr

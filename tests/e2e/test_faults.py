@@ -1,0 +1,149 @@
+"""Processes and servers that are killed, stopped and started again: the campaign goes on, and the books are right."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from infra.stack.processes import recorded
+from tests.e2e.conftest import DEADLINE_S, Federation, wait
+
+pytestmark = pytest.mark.stack
+
+
+def is_running(real: Federation, run: str, site: str, number: int = 1) -> bool:
+    """Whether the site has claimed its part of the round."""
+    mine = real.site_run(run, site, number)
+    return mine is not None and mine.state.is_running()
+
+
+def completed(real: Federation, started) -> None:
+    ended = real.ended(started)
+    assert ended.state.is_completed(), ended.state.message
+
+
+def proven(real: Federation, run: str) -> int:
+    """How many rounds of the run hold, round 0 not counted."""
+    import json
+
+    done = real.command("verify", run, "--as", str(real.machine.coordinator), "--json")
+    assert done.returncode == 0, done.stderr
+    return len(json.loads(done.stdout)["rounds"]) - 1
+
+
+def test_a_site_that_is_killed_in_its_round_and_started_again_answers_and_is_charged_once(real: Federation, run: str):
+    with real.held(real.machine.site("east")):
+        started = real.start("federated-round", run=run)
+        wait(lambda: real.charges("east", run), "the charge, which comes before the work")
+        assert is_running(real, run, "east")
+        real.restart_site("east")
+    completed(real, started)
+    assert real.record(run)["outcomes"]["east"] == "updated"
+    assert len(real.charges("east", run)) == 1
+
+
+def test_a_coordinator_that_is_killed_in_its_campaign_goes_on_by_itself(real: Federation, run: str):
+    """Killed while sites train; what they answered meanwhile counts, and every round has its report and its version."""
+    with real.held(real.machine.site("north")):
+        started = real.start("federated-training", run=run, rounds=2)
+        wait(lambda: is_running(real, run, "north"), "north to take its part")
+        real.restart_coordinator()
+    completed(real, started)
+    assert proven(real, run) == 2
+    for number in (1, 2):
+        assert set(real.record(run, number)["outcomes"].values()) == {"updated"}
+        assert [len(real.charges(site, run)) for site in ("north", "east", "south")] == [3, 3, 3]
+
+
+def test_a_coordinator_that_is_killed_after_its_commit_reports_the_round_when_it_is_back(real: Federation, run: str):
+    """The round exists once its commit does. Its page and its version in the model store must come too."""
+    import json
+
+    with real.held(real.machine.coordinator):
+        real.start("federated-round", run=run)
+        wait(lambda: proven_by_store(real, run), "the commit")
+        real.restart_coordinator()
+    completed(real, real.start("federated-round", run=run))
+    assert set(real.record(run, 1)["outcomes"].values()) == {"updated"}
+    listed = json.loads(real.command("models", "list", "-c", str(real.machine.coordinator), "--json").stdout)
+    assert sorted(v["checkpoint"]["round"] for v in listed if v["checkpoint"]["run"] == run) == [1, 2]
+
+
+def proven_by_store(real: Federation, run: str) -> bool:
+    from fedround import layout
+    from infra.settings import CoordinatorSettings, load_toml
+    from infra.stores import open_store
+
+    folder = real.machine.coordinator
+    store = open_store(load_toml(CoordinatorSettings, folder / "coordinator.toml").store, folder)
+    return store.head(layout.commit(run, 1)) is not None
+
+
+def test_nothing_is_left_running_in_the_records_after_all_this(real: Federation):
+    """A killed coordinator's rounds are closed: the UI shows no run that nobody runs."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+
+    left = real.ask(lambda client: client.read_flow_runs(flow_run_filter=FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])))))
+    assert [(flow_run.name, flow_run.state.name) for flow_run in left] == []
+
+
+def test_a_site_that_does_not_wake_up_is_late_and_the_round_closes_without_it(real: Federation, run: str):
+    asleep = psutil.Process(real.pid("south"))
+    asleep.suspend()
+    try:
+        completed(real, real.start("federated-round", run=run, deadline_s=4))
+        assert real.record(run)["outcomes"] == {"north": "updated", "east": "updated", "south": "missing"}
+        assert real.site_run(run, "south").state.is_cancelled()
+    finally:
+        asleep.resume()
+    assert real.charges("south", run) == [], "it must not spend anything on a round that is over"
+    completed(real, real.start("federated-round", run=run, quorum=3))
+
+
+def test_a_site_that_works_too_long_is_asked_to_stop_and_serves_again(real: Federation, run: str):
+    with real.held(real.machine.site("north")):
+        completed(real, real.start("federated-round", run=run, deadline_s=4))
+        assert real.record(run)["outcomes"]["north"] == "missing"
+        assert real.site_run(run, "north").state.is_cancelled()
+    completed(real, real.start("federated-round", run=run, quorum=3))
+    assert real.record(run, 2)["outcomes"]["north"] == "updated"
+
+
+def test_below_the_quorum_the_round_fails_with_a_sentence_and_the_next_try_counts_who_answered(real: Federation, run: str):
+    with real.held(real.machine.site("east")):
+        ended = real.ended(real.start("federated-round", run=run, quorum=3, deadline_s=3))
+        assert ended.state.is_failed()
+        assert "2 of 3 sites gave an update, the quorum is 3" in ended.state.message
+    completed(real, real.start("federated-round", run=run, quorum=3, deadline_s=3))
+    assert [len(real.charges(site, run)) for site in ("north", "east", "south")] == [1, 1, 1]
+
+
+def test_the_servers_are_killed_and_started_again_between_two_rounds(real: Federation, run: str):
+    """S3 dies; `fedround up` brings it back (and restarts the others). No process of the federation is started again."""
+    before = recorded(real.machine.home)
+    completed(real, real.start("federated-round", run=run))
+    info = real.machine.start_servers(lambda _: None)
+    os.kill(info.pids["s3"], signal.SIGKILL)
+    wait(lambda: not psutil.pid_exists(info.pids["s3"]) or psutil.Process(info.pids["s3"]).status() == "zombie", "its end")
+    done = real.command("up", "--home", str(real.machine.home))
+    assert done.returncode == 0, done.stderr
+    completed(real, real.start("federated-round", run=run, quorum=3))
+    assert recorded(real.machine.home) == before
+    assert proven(real, run) == 2
+
+
+def test_a_store_that_is_down_fails_the_round_with_one_sentence_and_nothing_is_lost(real: Federation, run: str):
+    """S3 stops answering; the round fails, says so, and is done when S3 is back."""
+    assert DEADLINE_S > 0
+    info = real.machine.start_servers(lambda _: None)
+    os.kill(info.pids["s3"], signal.SIGKILL)
+    ended = real.ended(real.start("federated-round", run=run))
+    assert ended.state.is_failed()
+    assert "the object store at" in ended.state.message
+    assert real.command("up", "--home", str(real.machine.home)).returncode == 0
+    completed(real, real.start("federated-round", run=run))
