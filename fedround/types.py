@@ -136,8 +136,8 @@ Privacy = Annotated[RecordPrivacy | NoPrivacy, Field(discriminator="unit")]
 class LocalEvaluation(Value):
     """Sites score the base model on their own validation rows; a histogram of scores leaves, noised (Gaussian)."""
 
-    bins: Annotated[int, Field(ge=2, le=1000)] = 40
-    noise_std: Annotated[float, Field(ge=0, le=10_000)] = 20.0
+    bins: Annotated[int, Field(ge=2, le=1000)] = 10
+    noise_std: Annotated[float, Field(ge=0, le=10_000)] = 10.0
 
 
 class SiteEntry(Value):

@@ -52,10 +52,11 @@ def _preload() -> None:
     """Import what every site needs, and freeze it: a garbage collection in a child would copy every page."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false",
                    "JE_ARROW_MALLOC_CONF": "background_thread:false"}     # Arrow's allocator starts a thread otherwise
-    import great_expectations
+    import boto3
+    import dp_accounting.pld.privacy_loss_distribution
+    import great_expectations                    # so that no site needs a process of its own for it
     import pandas
     import pyarrow.parquet
-    import sklearn.metrics
     import torch
 
     import infra.warm_worker

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedround import layout
 from fedround.learning.evaluate import Metrics
-from fedround.types import Commit, NoPrivacy, Privacy, Rule, Update
+from fedround.types import Commit, NoPrivacy, Privacy, RecordPrivacy, Rule, Update
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
@@ -57,7 +57,8 @@ def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:
 def read_record(path: Path) -> RoundRecord:
     """One record as `report` wrote it."""
     data = json.loads(path.read_bytes())
-    return RoundRecord(**{**data, "sites": tuple(SiteRow(**row) for row in data["sites"])})
+    sites = tuple(SiteRow(**{**row, "checks": tuple(row["checks"])}) for row in data["sites"])
+    return RoundRecord(**{**data, "sites": sites})
 
 
 def page(coordinator: Coordinator, run: str, number: int) -> Path:
@@ -72,22 +73,22 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
         rule=_in_words(plan.rule), optimizer=_in_words(plan.optimizer), privacy=_privacy_in_words(plan.privacy),
         quorum=plan.quorum, seconds=seconds,
+        epsilon_limit=plan.privacy.epsilon if isinstance(plan.privacy, RecordPrivacy) else None,
         metrics={} if metrics is None else {"auc": metrics.auc, "recall_at_20_fpr": metrics.recall_at_20_fpr},
         sites=tuple(_row(coordinator, site, collected, commit) for site in plan.cohort))
 
 
 def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Commit) -> SiteRow:
     row = SiteRow(site=site, outcome="missing", note="no answer before the deadline",
-                  weight=coordinator.federation.site(site).weight, norm=None, distance=None, epsilon=None,
-                  local_auc=None, local_rows=None)
+                  weight=coordinator.federation.site(site).weight)
     if site in collected.admitted and isinstance(answer := collected.admitted[site].answer, Update):
         numbers = next(update for update in commit.updates if update.site == site)
         return dataclasses.replace(row, outcome="updated", note="", norm=numbers.norm, distance=numbers.distance,
                                    epsilon=answer.epsilon)
     if site in collected.refused:
         refusal, _ = collected.refused[site]
-        checks = f" ({', '.join(refusal.checks)})" if refusal.checks else ""
-        return dataclasses.replace(row, outcome="refused", note=f"{refusal.reason}: {refusal.detail}{checks}")
+        return dataclasses.replace(row, outcome="refused", note=f"{refusal.reason}: {refusal.detail}",
+                                   checks=refusal.checks)
     if site in collected.rejected:
         return dataclasses.replace(row, outcome="rejected", note=collected.rejected[site].reason)
     return row
