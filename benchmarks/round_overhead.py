@@ -147,15 +147,16 @@ def memory(machine: OneMachine) -> dict[str, dict[str, float]]:
 
 def table(result: dict) -> str:
     """For people and for the README."""
-    lines = [f"{result['sites']} sites, {result['parameters']:,} parameters, {result['rounds']} rounds after "
-             f"{WARM_UP_ROUNDS} of warm-up", "", "| part | CPU s a round | PSS MB | RSS MB |", "|---|---|---|---|"]
+    title = (f"{result['sites']} sites, {result['parameters']:,} parameters, {result['rounds']} rounds after "
+             f"{WARM_UP_ROUNDS} of warm-up")
+    lines = [title, "", "| part | CPU s a round | PSS MB | RSS MB |", "|---|---|---|---|"]
     for part, seconds in result["cpu_s"].items():
         m = result["memory_mb"][part]
         lines.append(f"| {part} | {seconds:.2f} | {m['pss']:.0f} | {m['rss']:.0f} |")
     m, site = result["memory_mb"]["all"], result["memory_mb"]["largest site"]
     lines.append(f"| **all** | **{result['cpu_s_total']:.2f}** | **{m['pss']:.0f}** | {m['rss']:.0f} |")
-    lines += ["", f"wall: {result['round_wall_s_median']:.2f} s a round (median), {result['wall_s']:.2f} s with what lies "
-              f"between rounds; largest site process {site['pss']:.0f} MB PSS, {site['rss']:.0f} MB RSS"]
+    lines.append(f"\nwall: {result['round_wall_s_median']:.2f} s a round (median), {result['wall_s']:.2f} s with what lies "
+                 f"between rounds; largest site process {site['pss']:.0f} MB PSS, {site['rss']:.0f} MB RSS")
     return "\n".join(lines)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
-from tasks.reporting import RoundRecord
 
 from cli.output import out
 from fedround.errors import FedroundError
@@ -16,6 +15,7 @@ from flows.service import cancel, start, states
 from tasks.coordinator import Coordinator
 from tasks.progress import Progress, read_progress
 from tasks.report import records
+from tasks.reporting import RoundRecord
 
 WATCH_S = 0.3
 ASK_S = 2.0
@@ -32,10 +32,10 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
     shown = {record.round for record in records(coordinator, run)}
     if not quiet:
         out.print(f"[dim]{started.url}[/]")
-    waited = 0.0
+    waited, kind, message = 0.0, "", ""
     try:
         with Live(console=out, transient=True, refresh_per_second=8) as live:
-            async for kind, message, final in states(started, WATCH_S, ASK_S):
+            async for kind, message, final in states(started, WATCH_S, ASK_S):  # noqa: B007
                 for record in records(coordinator, run):
                     if record.round not in shown and not quiet:
                         shown.add(record.round)

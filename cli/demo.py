@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 RUN = "demo"
 TITLE = "on 7,500 clients whom nobody trained on"
 FULL_ROUNDS = 20
-SHORT_ROUNDS = 12       # up to here larger steps do better
 
 
 @command
@@ -61,10 +59,8 @@ def demo(
 
 def _ready(machine: OneMachine, rounds: int, epsilon: float) -> Coordinator:
     """Servers, folders, processes. What an interrupted demonstration left behind is used; a finished one is cleared."""
-    from examples.banks.split import CLIENTS, prepare
-    from flows.one_machine import Agreement, Member
+    from examples.banks.federation import set_up
 
-    banks = Path(sys.modules["examples.banks.split"].__file__ or "").parent
     asked = machine.home / "demo.json"
     wanted = {"rounds": rounds, "epsilon": epsilon}
     if not machine.exists or (machine.home / "finished").exists() or json.loads(asked.read_text()) != wanted:
@@ -72,24 +68,15 @@ def _ready(machine: OneMachine, rounds: int, epsilon: float) -> Coordinator:
     elif machine.exists:
         out.print("going on with the demonstration that was stopped")
     with out.status("starting PostgreSQL, Prefect and S3 …") as status:
-        info = machine.start_servers(lambda line: status.update(line))
+        info = machine.start_servers(status.update)
         out.print(f"[green]✓[/] servers    PostgreSQL, S3 and Prefect: UI at {info.ui_url}")
         if not machine.exists:
             status.update("giving every bank its folder, keys, policy and ledger …")
-            data = machine.home / "data"
-            split = prepare(data)
-            name = "demo.toml" if rounds <= SHORT_ROUNDS else "settings.toml"
-            settings = tomllib.loads((banks / name).read_text())
-            settings["privacy"] |= {"epsilon": epsilon, "rounds": rounds}
-            machine.set_up(
-                Agreement(settings, banks / "recipe.py", banks / "contract.json", data / "public_test.parquet"),
-                [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
-                        float(CLIENTS[bank.name][0])) for bank in split.banks],
-                max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])
+            set_up(machine, machine.home / "data", rounds, epsilon)
             asked.write_text(json.dumps(wanted))
         out.print(f"[green]✓[/] federation 12 banks, ε ≤ {epsilon:g} at δ = 1e-5 for {rounds} rounds, record level")
         status.update("starting the coordinator's and twelve sites' processes …")
-        coordinator = machine.start_processes(lambda line: status.update(line))
+        coordinator = machine.start_processes(status.update)
         out.print("[green]✓[/] processes  1 coordinator, 12 sites, each in its own work pool")
     return coordinator
 

@@ -21,7 +21,8 @@ SecretKey = Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", hel
 @app.command()
 @command
 def init(
-    settings: Annotated[Path, typer.Argument(help="TOML with name, quorum, privacy, training …: see examples/banks/settings.toml.")],
+    settings: Annotated[Path, typer.Argument(
+        help="TOML with name, quorum, privacy, training …: see examples/banks/settings.toml.")],
     recipe: Annotated[Path, typer.Option(help="Python file: features and model, the same for all sites.")],
     contract: Annotated[Path, typer.Option(help="JSON file: what every site's rows must look like.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,

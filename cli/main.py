@@ -15,7 +15,7 @@ app = typer.Typer(
 
 A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
 
-* **coordinator**: `up` → `federation init` → `federation invite` → `federation add` → `deploy` → `coordinator start` → `train run`
+* **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `deploy`, `coordinator start`, `train run`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **auditor**: `verify`, `models show`, `site ledger`
 """)

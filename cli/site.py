@@ -20,7 +20,7 @@ def init(
     invitation: Annotated[Path, typer.Option(help="The file that the coordinator gave you.")],
     train: Annotated[Path, typer.Option(help="Rows to train on (parquet or CSV).")],
     validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on.")],
-    dataset: Annotated[str, typer.Option(help="A name for these people's data; all spending on them is kept under it.")] = "main",
+    dataset: Annotated[str, typer.Option(help="A name for these people's data: what is spent is spent on it.")] = "main",
     max_epsilon: Annotated[float, typer.Option(help="The most that may ever be spent on this data set.")] = 5.0,
     delta_dp: Annotated[float, typer.Option(help="The probability that goes with it.")] = 1e-5,
     allow_no_privacy: Annotated[bool, typer.Option("--allow-no-privacy", help="Let plans without noise run here.")] = False,

@@ -23,7 +23,7 @@ def up(
     from infra.stack import LocalStack
 
     with out.status("starting the servers …") as status:
-        info = LocalStack(home, api_port=api_port, s3_port=s3_port).start(lambda line: status.update(line))
+        info = LocalStack(home, api_port=api_port, s3_port=s3_port).start(status.update)
     out.print(f"Prefect UI  {info.ui_url}\nPrefect API {info.api_url}\nS3          {info.s3_endpoint}  "
               f"bucket {info.bucket}\n\nNext: [bold]fedround federation init[/], or stop them with "
               f"[bold]fedround down --home {home}[/]")

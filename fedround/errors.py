@@ -91,7 +91,7 @@ class QuorumError(FedroundError):
 
 
 class SetupError(FedroundError):
-    """This machine is not ready: a file is missing, a port is in use, a service is down."""
+    """Something on this machine is not ready: a file is missing, a port is in use, a service is down."""
 
 
 class Cancelled(FedroundError):  # noqa: N818 - an instruction that was followed, not a fault

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -118,10 +119,8 @@ class _Running:
 
     def run(self) -> None:
         """To the end. The flow's own failure is its final state, not an exception here."""
-        try:
+        with suppress(asyncio.CancelledError):
             asyncio.run(self._main())
-        except asyncio.CancelledError:
-            pass
 
     def cancel(self) -> None:
         """Ask it to stop at its next await."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from prefect import get_client
@@ -12,7 +13,9 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.base import BaseWorker
+from pydantic import ValidationError
 
+from fedround.errors import ContractError
 from fedround.types import Federation
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
 from flows.federated_round import federated_round
@@ -20,23 +23,27 @@ from flows.federated_training import federated_training
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
 from tasks.invite import SITE_FLOW
+from tasks.plan import RoundRequest
 
 
 async def deploy(federation: Federation, *, cron: str | None = None, cron_run: str = "scheduled") -> list[str]:
     """Register the coordinator's and every site's pool and deployment; returns the deployments' names. Idempotent.
 
     cron: one more round of run `cron_run` at these times (UTC); None removes the schedule.
+    Raises ContractError, and changes nothing, for a schedule or a run that cannot be.
     """
+    scheduled = [] if cron is None else [(_schedule(cron), True)]
+    request = _request(cron_run)
     async with get_client() as client:
         pool = pool_of(federation.name)
         await _pool(client, pool, CoordinatorWorker)
         names = []
         for flow in (federated_training, federated_round):
-            schedules = [(CronSchedule(cron=cron, timezone="UTC"), True)] if cron and flow is federated_round else []
+            schedules = scheduled if flow is federated_round else []
             await _deployment(
                 client, flow.name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
                 description=FLOWS[flow.name].description or "",
-                parameters={"request": {"run": cron_run}} if schedules else {})
+                parameters={"request": request} if schedules else {})
             names.append(f"{flow.name}/{federation.name}")
         for site in federation.sites:
             await _pool(client, site.name, SiteWorker)
@@ -46,12 +53,24 @@ async def deploy(federation: Federation, *, cron: str | None = None, cron_run: s
     return names
 
 
-async def _pool(client: PrefectClient, name: str, worker: type[BaseWorker[Any, Any, Any]]) -> None:
+def _schedule(cron: str) -> CronSchedule:
     try:
+        return CronSchedule(cron=cron, timezone="UTC")
+    except ValidationError:
+        raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
+
+
+def _request(run: str) -> dict[str, Any]:
+    try:
+        return RoundRequest(run=run).model_dump(exclude_none=True)
+    except ValidationError:
+        raise ContractError("--run is not the name of a run: lower-case letters, digits and inner hyphens") from None
+
+
+async def _pool(client: PrefectClient, name: str, worker: type[BaseWorker[Any, Any, Any]]) -> None:
+    with suppress(ObjectAlreadyExists):
         await client.create_work_pool(WorkPoolCreate(
             name=name, type=worker.type, base_job_template=worker.get_default_base_job_template()))
-    except ObjectAlreadyExists:
-        pass
 
 
 async def _deployment(client: PrefectClient, flow: str, name: str, pool: str, schema: dict[str, Any],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -23,6 +24,10 @@ from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 
 _PR_SET_PDEATHSIG = 1
+_PRELOADED = (
+    "boto3", "dp_accounting.pld.privacy_loss_distribution", "pandas", "pyarrow.parquet", "torch.func", "torch.nn",
+    "great_expectations",           # so that no site needs a process of its own to judge its rows
+    "infra.warm_worker", "site_workers.round", "site_workers.worker")
 
 
 def host(folders: list[Path]) -> int:
@@ -52,16 +57,9 @@ def _preload() -> None:
     """Import what every site needs, and freeze it: a garbage collection in a child would copy every page."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false",
                    "JE_ARROW_MALLOC_CONF": "background_thread:false"}     # Arrow's allocator starts a thread otherwise
-    import boto3
-    import dp_accounting.pld.privacy_loss_distribution
-    import great_expectations                    # so that no site needs a process of its own for it
-    import pandas
-    import pyarrow.parquet
+    for module in _PRELOADED:
+        importlib.import_module(module)
     import torch
-
-    import infra.warm_worker
-    import site_workers.round
-    import site_workers.worker
 
     torch.set_num_threads(1)
     gc.collect()

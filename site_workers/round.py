@@ -39,7 +39,6 @@ from site_workers.authorise import Order, authorise, base_model, refusal_by_poli
 from site_workers.rows import Rows, failed_checks, read_site_rows
 from site_workers.site import Site
 
-
 log = logging.getLogger("fedround.site")
 
 
@@ -84,7 +83,7 @@ def _work(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[Site
             return refuse(site, order, Reason.CONTRACT, f"{len(failed)} checks of the contract failed", failed), None
         rows = read_site_rows(site)
     except (SetupError, ContractError) as error:
-        log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)  # noqa: TRY400
+        log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why"), None
     if len(rows.train.labels_N) < site.policy.min_rows:
         return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for"), None

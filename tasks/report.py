@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fedround import layout
 from fedround.learning.evaluate import Metrics
@@ -56,7 +57,11 @@ def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:
 
 def read_record(path: Path) -> RoundRecord:
     """One record as `report` wrote it."""
-    data = json.loads(path.read_bytes())
+    return record_of(json.loads(path.read_bytes()))
+
+
+def record_of(data: dict[str, Any]) -> RoundRecord:
+    """The record that these JSON fields are."""
     sites = tuple(SiteRow(**{**row, "checks": tuple(row["checks"])}) for row in data["sites"])
     return RoundRecord(**{**data, "sites": sites})
 

@@ -127,7 +127,8 @@ def test_a_pool_that_is_changed_to_run_commands_runs_none(real: Federation, run:
         return (await client.read_work_pool("south")).base_job_template
 
     before = real.ask(template)
-    evil = {"job_configuration": {"command": f"touch {proof}", "env": {"LD_PRELOAD": str(proof)}}, "variables": {}}
+    evil = {"job_configuration": {"command": f"touch {proof}", "env": {"LD_PRELOAD": str(proof)}},
+            "variables": {"type": "object", "properties": {}}}
     real.ask(lambda client: client.update_work_pool("south", WorkPoolUpdate(base_job_template=evil)))
     try:
         still_serves(real, run)
