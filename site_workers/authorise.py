@@ -6,12 +6,14 @@ What the site's operator does not allow is returned: a signed refusal is an answ
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from fedround import codec, layout
 from fedround.errors import ChainError, NotFoundError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.types import Commit, Federation, NoPrivacy, Purpose, Reason, RecordPrivacy, Refusal, RoundPlan
+from infra.stores import ObjectStore
 from site_workers import outbox
 from site_workers.site import Site
 
@@ -78,10 +80,7 @@ def base_model(site: Site, order: Order) -> bytes:
 
 
 def _check_membership(site: Site, plan: RoundPlan, source: str) -> None:
-    document = site.store.get(layout.federation(plan.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
-    if digest(document) != plan.federation_digest:
-        raise TrustError(f"{source}: the stored federation file is not the one that the plan names")
-    federation = unseal("federation", document, Federation, site.settings.coordinator, f"federation file of {source}")
+    federation = _federation(site.store, plan.federation_digest, site.settings.coordinator)
     if federation.name != plan.federation or federation.name != site.settings.federation:
         raise TrustError(f"{source}: is for federation '{plan.federation}'; this site belongs to "
                          f"'{site.settings.federation}'")
@@ -90,6 +89,16 @@ def _check_membership(site: Site, plan: RoundPlan, source: str) -> None:
                          "send the coordinator the key that 'fedround site check' shows")
     if site.name not in plan.cohort:
         raise TrustError(f"{source}: does not invite '{site.name}'")
+
+
+@functools.lru_cache(maxsize=8)
+def _federation(store: ObjectStore, sha256: str, coordinator: str) -> Federation:
+    """A federation file, by its digest: read and verified once."""
+    source = f"federation file {sha256[:16]}"
+    document = store.get(layout.federation(sha256), max_bytes=MAX_DOCUMENT_BYTES)
+    if digest(document) != sha256:
+        raise TrustError(f"{source}: the stored bytes are not the ones that the plan names")
+    return unseal("federation", document, Federation, coordinator, source)
 
 
 def _check_chain(site: Site, plan: RoundPlan, source: str) -> None:

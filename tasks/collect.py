@@ -18,7 +18,7 @@ from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from validation.updates import check_payload, read_answer
 
-POLL_S = 0.25
+POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
 _CHUNK_BYTES = 8 << 20
 
 
@@ -60,7 +60,7 @@ async def collect(
     collected = Collected()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
-    cohort, looked = set(planned.plan.cohort), set[str]()
+    cohort, looked, pause = set(planned.plan.cohort), set[str](), POLL_S
     while looked < cohort:
         late = loop.time() >= deadline
         ended = cohort - looked if late else await finished(cohort - looked)
@@ -69,7 +69,8 @@ async def collect(
             progress(collected)
         looked |= ended
         if looked < cohort:
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause)
+            pause = POLL_S if ended else min(pause * 1.2, MAX_POLL_S)
     return replace(collected, missing=tuple(sorted(cohort - collected.answered)))
 
 

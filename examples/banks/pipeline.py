@@ -3,7 +3,7 @@
     python -m examples.banks.pipeline train|evaluate|report
 
 Training starts the servers and the thirteen processes, runs the campaign, copies out its records and its last model,
-and stops them. The model store of the federation stays where it is; what lies in build/ belongs to the experiment.
+and stops them. What lies in experiment/ belongs to the experiment; the federation's model store is another one.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def evaluate() -> None:
     spent = max((site["epsilon"] or 0 for site in campaign[-1]["sites"]), default=0)
     METRICS.write_text(json.dumps({"auc": reached.auc, "recall_at_20_fpr": reached.recall_at_20_fpr, "epsilon": spent,
                                    "rounds": len(campaign)}, indent=1))
-    pd.DataFrame([{"round": record["round"], "auc": record["metrics"]["auc"],
-                   "recall_at_20_fpr": record["metrics"]["recall_at_20_fpr"]} for record in campaign]).to_csv(CURVE, index=False)
+    curve = [{"round": record["round"], **record["metrics"]} for record in campaign]
+    pd.DataFrame(curve)[["round", "auc", "recall_at_20_fpr"]].to_csv(CURVE, index=False)
 
 
 def report() -> None:
