@@ -7,6 +7,7 @@ alone is a model change.
 
 from __future__ import annotations
 
+import itertools
 import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -236,8 +237,19 @@ class RoundPlan(Value):
     training: LocalTraining
     privacy: Privacy
     evaluation: LocalEvaluation
+    score_edges: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Where a bin of scores ends and the next begins: quantiles of the base model's scores on the coordinator's public
+    test set, so that every bin tells something. Empty: bins of equal width."""
     rule: Rule
     optimizer: FedAvg
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        if self.score_edges and len(self.score_edges) != self.evaluation.bins - 1:
+            raise ValueError(f"{self.evaluation.bins} bins have {self.evaluation.bins - 1} edges between them")
+        if any(later < earlier for earlier, later in itertools.pairwise(self.score_edges)):
+            raise ValueError("score_edges must ascend")
+        return self
 
 
 class DpSgd(Value):
@@ -269,7 +281,8 @@ Mechanism = Annotated[DpSgd | GaussianCounts | NoMechanism, Field(discriminator=
 class ScoreCounts(Value):
     """Noised counts of the base model's scores on a site's validation rows, per true label.
 
-    Bin b of B holds the scores in [b/B, (b+1)/B); the last bin includes 1. Counts may be negative: noise is not undone.
+    Bin b holds the scores from its lower edge up to, and without, its upper one; the edges stand in the plan. Counts may
+    be negative: noise is not undone.
     """
 
     positives: tuple[float, ...]

@@ -7,6 +7,7 @@ from prefect import flow, get_client
 from fedround.learning.evaluate import Metrics
 from flows import steps
 from flows.watch import Watch
+from tasks.catch_up import catch_up
 from tasks.coordinator import current_coordinator
 from tasks.invite import close, finished
 from tasks.plan import RoundRequest
@@ -18,6 +19,7 @@ async def federated_evaluation(request: RoundRequest) -> Metrics | None:
     """Noised counts only; they are charged to the sites' ledgers like everything that leaves."""
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
+        catch_up(coordinator, request.run)
         planned = steps.plan_evaluation(coordinator, request)
         watch.plan(planned.plan)
         async with get_client() as client:

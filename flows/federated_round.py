@@ -9,6 +9,7 @@ from prefect import flow, get_client
 from flows import steps
 from flows.artifacts import show
 from flows.watch import Watch
+from tasks.catch_up import catch_up
 from tasks.coordinator import current_coordinator
 from tasks.invite import close, finished
 from tasks.plan import RoundRequest
@@ -24,6 +25,7 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
     began = time.monotonic()
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
+        catch_up(coordinator, request.run)
         planned = steps.plan_round(coordinator, request)
         watch.plan(planned.plan)
 

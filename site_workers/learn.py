@@ -29,4 +29,5 @@ def evaluate(site: Site, order: Order, base: Tensors, rows: Rows) -> ScoreCounts
     """Noised counts of the base model's scores on the validation rows."""
     noise = stream(site.noise_secret, order.digest.encode(), rows.digest, b"evaluation")
     scores = evaluation.scores(site.recipe, base, rows.validation)
-    return evaluation.score_counts(scores, rows.validation.labels_N, order.plan.evaluation, noise)
+    return evaluation.score_counts(scores, rows.validation.labels_N, order.plan.evaluation, noise,
+                                   order.plan.score_edges)

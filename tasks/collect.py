@@ -74,6 +74,14 @@ async def collect(
     return replace(collected, missing=tuple(sorted(cohort - collected.answered)))
 
 
+def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, ...]) -> Collected:
+    """What the sites of a committed round said, those excepted that were late then."""
+    collected = Collected(missing=missing)
+    for site in sorted(set(planned.plan.cohort) - set(missing)):
+        _read(coordinator, planned, site, collected)
+    return collected
+
+
 def clear_spool(coordinator: Coordinator, planned: Planned) -> None:
     """Drop the spooled rows of a round that is committed."""
     shutil.rmtree(_spool(coordinator, planned), ignore_errors=True)

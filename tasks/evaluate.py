@@ -1,15 +1,17 @@
-"""How good a committed model is: on the coordinator's public test set, and on the rows that sites hold out."""
+"""How good a committed model is on the coordinator's public test set."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from fedround import codec
-from fedround.learning.evaluate import Metrics, metrics, metrics_from_counts, scores
+from fedround.learning.evaluate import Metrics, metrics, public_edges, scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.types import Commit
-from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.history import read_checkpoint, read_tensors
 from validation.rows import read_rows
@@ -19,18 +21,27 @@ def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
     """The committed model on the public test set; None if the coordinator has none."""
     if coordinator.settings.test_set is None:
         return None
+    return metrics(_public_scores(coordinator, commit), _public_rows(coordinator).labels_N)
+
+
+def score_edges(coordinator: Coordinator, commit: Commit) -> tuple[float, ...]:
+    """Where the bins of the sites' score counts shall end, from the public test set; empty without one."""
+    if coordinator.settings.test_set is None:
+        return ()
+    return public_edges(_public_scores(coordinator, commit), coordinator.federation.evaluation.bins)
+
+
+def _public_rows(coordinator: Coordinator) -> Examples:
+    return _test_set(coordinator.folder / (coordinator.settings.test_set or ""), coordinator.recipe)
+
+
+@functools.lru_cache(maxsize=2)
+def _public_scores(coordinator: Coordinator, commit: Commit) -> npt.NDArray[np.float64]:
+    """Of a committed model: its report needs them, and then the next plan."""
     schema = read_checkpoint(coordinator.store, commit, coordinator.identity.key).tensors
     source = f"model of round {commit.round}"
     tensors = codec.decode(read_tensors(coordinator.store, commit.model, schema, source), schema, source)
-    examples = _test_set(coordinator.folder / coordinator.settings.test_set, coordinator.recipe)
-    return metrics(scores(coordinator.recipe, tensors, examples), examples.labels_N)
-
-
-def at_the_sites(collected: Collected) -> tuple[Metrics | None, dict[str, Metrics | None]]:
-    """The plan's base model on the rows that sites hold out, from noised counts: over all sites, and per site."""
-    counts = {site: admitted.answer.evaluation for site, admitted in sorted(collected.admitted.items())
-              if admitted.answer.evaluation is not None}
-    return metrics_from_counts(list(counts.values())), {site: metrics_from_counts([c]) for site, c in counts.items()}
+    return scores(coordinator.recipe, tensors, _public_rows(coordinator))
 
 
 @functools.lru_cache(maxsize=1)

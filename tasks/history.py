@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from fedround import codec, layout
 from fedround.codec import Schema
 from fedround.errors import TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Checkpoint, Commit
+from fedround.types import Checkpoint, Commit, Purpose, RoundPlan
 from infra.stores import ObjectStore
 
 
@@ -33,6 +34,16 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
     document = store.get(layout.commit(run, number), max_bytes=MAX_DOCUMENT_BYTES)
     commit = unseal("commit", document, Commit, coordinator, f"commit of round {number} of run '{run}'")
     return Committed(commit, digest(document))
+
+
+def read_plan(store: ObjectStore, commit: Commit, coordinator: str) -> tuple[RoundPlan, str]:
+    """The plan that a commit names, and its digest. Raises NotFoundError if none of the round's attempts is that one."""
+    source = f"plan of round {commit.round} of run '{commit.run}'"
+    for attempt in itertools.count(1):
+        document = store.get(layout.plan(commit.run, commit.round, attempt, Purpose.TRAIN), max_bytes=MAX_DOCUMENT_BYTES)
+        if digest(document) == commit.plan:
+            return unseal("plan", document, RoundPlan, coordinator, source), digest(document)
+    raise AssertionError("unreachable")
 
 
 def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Checkpoint:

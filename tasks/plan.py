@@ -23,6 +23,7 @@ from fedround.types import (
 )
 from infra.stores import publish
 from tasks.coordinator import Coordinator
+from tasks.evaluate import score_edges
 from tasks.history import Committed, last_round, read_checkpoint, read_commit
 
 MAX_ATTEMPTS = 99
@@ -106,6 +107,7 @@ def _compose(coordinator: Coordinator, head: Committed, request: RoundRequest, p
         contract_digest=federation.contract_digest, cohort=tuple(site.name for site in federation.sites),
         quorum=federation.quorum, deadline_s=federation.deadline_s,
         training=federation.training, privacy=federation.privacy, evaluation=federation.evaluation,
+        score_edges=score_edges(coordinator, head.commit),
         rule=federation.rule, optimizer=federation.optimizer)
 
 

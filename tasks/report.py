@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fedround import layout
-from fedround.learning.evaluate import Metrics
+from fedround.learning.evaluate import Metrics, metrics_from_counts
 from fedround.types import Commit, NoPrivacy, Privacy, RecordPrivacy, Rule, Update
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.evaluate import at_the_sites
 from tasks.history import Committed, read_checkpoint
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
@@ -37,7 +36,7 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
 
 def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected) -> Metrics | None:
     """Add what the sites found about the plan's base model to the record of the round that made it."""
-    over_all, per_site = at_the_sites(collected)
+    over_all, per_site = _at_the_sites(collected)
     base = planned.parent.commit.round
     path = _path(coordinator, planned.plan.run, base)
     if base == 0 or not path.exists():
@@ -71,6 +70,13 @@ def page(coordinator: Coordinator, run: str, number: int) -> Path:
     return _path(coordinator, run, number).with_suffix(".html")
 
 
+def _at_the_sites(collected: Collected) -> tuple[Metrics | None, dict[str, Metrics | None]]:
+    """The plan's base model on the rows that sites hold out, from noised counts: over all sites, and per site."""
+    counts = {site: admitted.answer.evaluation for site, admitted in sorted(collected.admitted.items())
+              if admitted.answer.evaluation is not None}
+    return metrics_from_counts(list(counts.values())), {site: metrics_from_counts([c]) for site, c in counts.items()}
+
+
 def _record(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
             metrics: Metrics | None, seconds: float) -> RoundRecord:
     plan, commit = planned.plan, committed.commit
@@ -87,7 +93,9 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
     row = SiteRow(site=site, outcome="missing", note="no answer before the deadline",
                   weight=coordinator.federation.site(site).weight)
     if site in collected.admitted and isinstance(answer := collected.admitted[site].answer, Update):
-        numbers = next(update for update in commit.updates if update.site == site)
+        numbers = next((update for update in commit.updates if update.site == site), None)
+        if numbers is None:      # it came after another process had committed the round
+            return row
         return dataclasses.replace(row, outcome="updated", note="", norm=numbers.norm, distance=numbers.distance,
                                    epsilon=answer.epsilon)
     if site in collected.refused:

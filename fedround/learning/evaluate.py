@@ -58,16 +58,26 @@ def metrics(scores: Float64, labels: npt.NDArray[np.int64]) -> Metrics:
 
 
 def score_counts(scores: Float64, labels: npt.NDArray[np.int64], evaluation: LocalEvaluation,
-                 noise: NoiseSource) -> ScoreCounts:
+                 noise: NoiseSource, edges: Sequence[float] = ()) -> ScoreCounts:
     """A histogram of scores per label, each count with Gaussian noise; see `ScoreCounts` for the bins.
 
+    edges: the inner edges of the bins, ascending and public; none: bins of equal width.
     One record is in one count, so the L2 sensitivity is 1. The number of rows does not leave.
     """
-    bin_N = np.minimum((scores * evaluation.bins).astype(np.int64), evaluation.bins - 1)
+    inner = edges if len(edges) > 0 else np.arange(1, evaluation.bins) / evaluation.bins
+    bin_N = np.searchsorted(np.asarray(inner, dtype=np.float64), scores, side="right")
     counts_LB = np.stack([np.bincount(bin_N[labels == label], minlength=evaluation.bins) for label in (0, 1)])
     noised_LB = counts_LB + noise.normal(evaluation.noise_std, counts_LB.size).reshape(counts_LB.shape)
     return ScoreCounts(negatives=tuple(noised_LB[0].tolist()), positives=tuple(noised_LB[1].tolist()),
                        noise_std=evaluation.noise_std)
+
+
+def public_edges(scores: Float64, bins: int) -> tuple[float, ...]:
+    """Inner edges that put equally many of these public scores into every bin.
+
+    Bins of equal width lose most of the AUC of a model that is sure of itself (0.68 instead of 0.77 on the banks).
+    """
+    return tuple(float(edge) for edge in np.quantile(scores, np.arange(1, bins) / bins))
 
 
 def metrics_from_counts(counts: Sequence[ScoreCounts]) -> Metrics | None:

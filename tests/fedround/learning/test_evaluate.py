@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
-from fedround.learning.evaluate import Metrics, metrics, metrics_from_counts, score_counts, scores
+from fedround.learning.evaluate import Metrics, metrics, metrics_from_counts, public_edges, score_counts, scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.privacy.noise import stream
 from fedround.types import LocalEvaluation, ScoreCounts
@@ -133,3 +133,18 @@ def test_a_model_with_two_outputs_is_refused(recipe_with, examples):
     recipe = recipe_with("nn.Linear(3, 2)")
     with pytest.raises(ContractError, match="one logit for each row"):
         scores(recipe, initial_tensors(recipe, 0), examples)
+
+
+def test_public_edges_tell_what_bins_of_equal_width_lose():
+    """A model that is sure of itself: nearly all scores lie in the first of ten equal bins."""
+    generator = np.random.default_rng(5)
+    labels = (generator.random(4000) < 0.3).astype(np.int64)
+    marks = 1 / (1 + np.exp(-(generator.normal(size=4000) + 1.2 * labels - 5)))
+    exact = metrics(marks, labels).auc
+    evaluation = LocalEvaluation(bins=10, noise_std=0.0)
+    public = 1 / (1 + np.exp(-(generator.normal(size=2000) - 4.6)))
+    equal, by_quantile = (metrics_from_counts([score_counts(marks, labels, evaluation, noise(), edges)])
+                          for edges in ((), public_edges(public, 10)))
+    assert equal is not None
+    assert by_quantile is not None
+    assert abs(by_quantile.auc - exact) < 0.02 < 0.1 < abs(equal.auc - exact)

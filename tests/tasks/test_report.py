@@ -1,0 +1,110 @@
+"""What people read about a round: also of one whose process died before it could write it, and of a lost race."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from fedround import layout
+from fedround.types import Purpose
+from infra.model_registry import ModelRegistry
+from tasks import report as reporting
+from tasks.catch_up import catch_up
+from tasks.coordinator import Coordinator
+from tasks.evaluate import evaluate
+from tasks.report import page, records, report
+from tests.tasks.conftest import Answered
+
+
+@pytest.fixture
+def coordinator(answered: Answered, tmp_path: Path) -> Coordinator:
+    """With a folder of its own for reports and models."""
+    for name in ("approved", "test.parquet"):
+        (tmp_path / name).symlink_to(answered.federation.root / "coordinator" / name)
+    return answered.coordinator(answered.store(), tmp_path)
+
+
+def written(coordinator: Coordinator, answered: Answered) -> None:
+    """A whole round: commit and report."""
+    collected = answered.federation.collect(answered.planned, coordinator)
+    committed = answered.federation.commit(answered.planned, coordinator)
+    report(coordinator, answered.planned, collected, committed, evaluate(coordinator, committed.commit), 1.5)
+
+
+def outcomes(coordinator: Coordinator) -> dict[str, str]:
+    return {site.site: site.outcome for site in records(coordinator, "spring")[-1].sites}
+
+
+def test_a_report_says_what_became_of_everybody(coordinator: Coordinator, answered: Answered):
+    written(coordinator, answered)
+    assert outcomes(coordinator) == {"north": "updated", "east": "updated", "south": "refused"}
+    assert page(coordinator, "spring", 2).exists()
+    assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == ["spring/round-00002"]
+
+
+def test_a_round_that_was_committed_and_not_reported_is_reported_by_the_next_process(
+        coordinator: Coordinator, answered: Answered, tmp_path: Path):
+    """Word for word, the time it took excepted."""
+    twin = dataclasses.replace(coordinator, folder=tmp_path / "twin")
+    twin.folder.mkdir()
+    for name in ("approved", "test.parquet"):
+        (twin.folder / name).symlink_to(coordinator.folder / name)
+    answered.federation.commit(answered.planned, coordinator)                # and dies
+    catch_up(coordinator, "spring")
+    reporting._registry.cache_clear()
+    written(twin, answered)
+    mine, others = records(coordinator, "spring")[-1], records(twin, "spring")[-1]
+    assert (mine.seconds, others.seconds) == (0.0, 1.5)
+    assert dataclasses.replace(mine, seconds=1.5) == others
+    assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == ["spring/round-00002"]
+    assert not list((coordinator.folder / "spool").rglob("*.safetensors"))
+
+
+def test_a_late_answer_does_not_creep_into_the_report_that_is_caught_up(answered: Answered, tmp_path: Path):
+    late = layout.answer("east", "spring", 2, 1, Purpose.TRAIN)
+    store = answered.store(without=late)
+    coordinator = answered.coordinator(store, tmp_path)
+    for name in ("approved", "test.parquet"):
+        (tmp_path / name).symlink_to(answered.federation.root / "coordinator" / name)
+    planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": 1}))
+    answered.federation.commit(planned, coordinator)
+    store.put_once(late, answered.store().get(late))
+    catch_up(coordinator, "spring")
+    assert outcomes(coordinator) == {"north": "updated", "east": "missing", "south": "refused"}
+
+
+def test_there_is_nothing_to_catch_up_with_when_all_is_written(coordinator: Coordinator, answered: Answered):
+    written(coordinator, answered)
+    before = page(coordinator, "spring", 2).stat().st_mtime_ns
+    catch_up(coordinator, "spring")
+    catch_up(coordinator, "a-run-that-never-was")
+    assert page(coordinator, "spring", 2).stat().st_mtime_ns == before
+
+
+def test_the_loser_of_a_race_reports_what_the_winner_committed(answered: Answered, tmp_path: Path):
+    """He had admitted east; the commit that won had not."""
+    store = answered.store()
+    loser = answered.coordinator(store, tmp_path)
+    for name in ("approved", "test.parquet"):
+        (tmp_path / name).symlink_to(answered.federation.root / "coordinator" / name)
+    collected = answered.federation.collect(answered.planned, loser)
+    planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": 1}))
+    winner = answered.coordinator(answered.store(without=layout.answer("east", "spring", 2, 1, Purpose.TRAIN)))
+    committed = answered.federation.commit(planned, winner)
+    for key in winner.store.list("models/"):
+        store.put_once(key, winner.store.get(key))
+    for key in winner.store.list("runs/spring/rounds/00002/"):
+        store.put_once(key, winner.store.get(key))
+    report(loser, planned, collected, committed, None, 1.0)
+    assert outcomes(loser) == {"north": "updated", "east": "missing", "south": "refused"}
+
+
+def test_a_record_is_json_for_anybody(coordinator: Coordinator, answered: Answered):
+    written(coordinator, answered)
+    text = (coordinator.reports / "spring" / "00002.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert json.loads(text)["run"] == "spring"
