@@ -103,6 +103,7 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
     small = parameters < 1_000_000
     machine.set_up(Agreement({
         "name": "bench", "quorum": sites, "deadline_s": 300,
+        "evaluation": {"noise_std": 50.0},
         "training": {"local_steps": 1, "batch_size": 8, "learning_rate": 0.1},
         "privacy": {"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "rounds": rounds} if small else {"unit": "none"},
     }, agreed / "recipe.py", agreed / "contract.json", write(machine.home / "data/test.parquet", 200)),

@@ -74,8 +74,9 @@ def invite(
     """
     from infra.settings import S3Credential, save_toml
     from infra.stack import LocalStack
-    from tasks.membership import make_invitation
+    from tasks.membership import check_name, make_invitation
 
+    check_name(site)
     if access_key is not None and secret_key is not None:
         credential = S3Credential(access_key=access_key, secret_key=secret_key)
     elif LocalStack.find(home) is not None:

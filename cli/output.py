@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -29,7 +30,7 @@ def print_json(data: Any) -> None:
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A problem of the user's is one sentence on standard error and exit code 1, never a traceback."""
+    """A problem of the user's or of his machine is one sentence on standard error and exit code 1, never a traceback."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -37,6 +38,11 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except FedroundError as error:
             err.print(f"[bold red]fedround:[/] {_escaped(str(error))}")
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:      # `| head` has seen enough
+                raise
+            err.print(f"[bold red]fedround:[/] {_escaped(_in_words(error))}")
             raise typer.Exit(1) from None
 
     return wrapped
@@ -47,6 +53,14 @@ def log_to_terminal(level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]",
                         handlers=[RichHandler(console=err, show_path=False)])
     logging.getLogger("fedround").setLevel(level)
+
+
+def _in_words(error: OSError) -> str:
+    """What the operating system refused, where, and what helps."""
+    where = error.filename if error.filename is not None else "this machine"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{where}: {error.strerror or type(error).__name__}; " + (
+        "make room" if full else "check the path and its permissions") + ", then run the command again: nothing is lost"
 
 
 def _escaped(text: str) -> str:

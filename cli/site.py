@@ -34,6 +34,7 @@ def init(
     """
     import hashlib
 
+    from fedround.types import parse
     from infra.settings import DataSettings, Invitation, load_toml
     from site_workers.enrol import create_site
 
@@ -43,8 +44,10 @@ def init(
               f"contract    {hashlib.sha256(offer.contract.encode()).hexdigest()}")
     if not yes:
         typer.confirm("The recipe is code that will run beside your rows. Have you read it, and approve both?", abort=True)
+    data = parse(DataSettings, {"dataset": dataset, "train": str(train.resolve()),
+                                "validation": str(validation.resolve())}, "the site's data")
     key = create_site(
-        folder, offer, DataSettings(dataset=dataset, train=str(train.resolve()), validation=str(validation.resolve())),
+        folder, offer, data,
         max_epsilon=max_epsilon, delta_dp=delta_dp, allow_no_privacy=allow_no_privacy, min_rows=min_rows)
     out.print(f"made [bold]{folder}[/]; send this public key to the coordinator:\n  [bold]{key}[/]\n"
               f"Next: [bold]fedround site check {folder}[/], and [bold]fedround site start {folder}[/] once you are a member")

@@ -46,6 +46,7 @@ def serve_coordinator(folder: Path) -> None:
 
         require_conditional_writes(coordinator.store, "probes")
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ |= {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}   # no site's lines
         from flows.coordinator_worker import CoordinatorWorker, pool_of
         from infra.warm_worker import serve
 
@@ -63,8 +64,8 @@ async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
     try:
         return await deploy(coordinator.federation, cron=cron, cron_run=cron_run)
     except httpx.HTTPStatusError as error:
-        raise ContractError(f"the Prefect API refused the deployment ({error.response.status_code}); "
-                            "check --cron: five fields, for example '0 3 * * 1'") from None
+        hint = "check --cron: five fields, for example '0 3 * * 1'" if cron is not None else "is it Prefect 3.9?"
+        raise ContractError(f"the Prefect API refused the deployment ({error.response.status_code}): {hint}") from None
     except httpx.TransportError:
         raise _no_api(coordinator) from None
 

@@ -1,10 +1,12 @@
-"""Keeps the progress file true while a round runs."""
+"""Says what a round is doing: in the flow run's log, and in the progress file that the command line watches."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from prefect.logging import get_run_logger
 
 from fedround.errors import FedroundError
 from fedround.types import RoundPlan
@@ -18,6 +20,7 @@ class Watch:
     def __init__(self, folder: Path, run: str):
         self._folder = folder
         self._now = Progress(run=run, round=0, stage="plan")
+        self._log = get_run_logger()
 
     def __enter__(self) -> Self:
         self._tell()
@@ -26,12 +29,15 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None:
             self._tell(stage="done")
-        else:
-            self._tell(stage="failed", problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
+            return
+        self._tell(stage="failed", problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
+        self._log.error("%s", self._now.problem)
 
     def plan(self, plan: RoundPlan) -> None:
         """The plan is published; sites are being invited."""
         self._tell(stage=str(plan.purpose), round=plan.round, cohort=len(plan.cohort))
+        self._log.info("round %d: asking %d sites to %s, quorum %d, deadline %d s", plan.round, len(plan.cohort),
+                       plan.purpose, plan.quorum, plan.deadline_s)
 
     def answers(self, collected: Collected) -> None:
         """One more site has answered."""
@@ -40,6 +46,9 @@ class Watch:
     def stage(self, name: str) -> None:
         """The next step begins."""
         self._tell(stage=name)
+        self._log.info("round %d: %s (%d updates, %d refused, %d not admitted, %d no answer)", self._now.round, name,
+                       self._now.updates, self._now.refused, self._now.rejected,
+                       self._now.cohort - self._now.updates - self._now.refused - self._now.rejected)
 
     def _tell(self, **changes: object) -> None:
         self._now = self._now.model_copy(update=changes)

@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import httpx
+from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
@@ -48,6 +49,11 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         super().__init__(pool, name=pool, limit=1, prefetch_seconds=0)
         self._names: dict[uuid.UUID, str] = {}
         self._heard_while_busy = False
+
+    @classmethod
+    def get_default_base_job_template(cls) -> dict[str, Any]:
+        """An empty form: there is nothing to set, and the server has nothing to check for every run."""
+        return {}
 
     async def setup(self) -> None:
         """Connect, make sure that no second worker serves this pool, and start listening."""
@@ -148,15 +154,12 @@ def serve(worker: WarmWorker) -> None:
 
 
 async def _serve(worker: WarmWorker) -> None:
-    import httpx
-
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
-    try:
+    with suppress(asyncio.CancelledError):
+        async with get_client() as client:
+            if await client.api_healthcheck() is not None:
+                raise SetupError("the Prefect API does not answer: check api_url, and that 'fedround up' or your "
+                                 "server runs")
         await worker.start(printer=lambda _: None)
-    except asyncio.CancelledError:
-        pass
-    except httpx.ConnectError:
-        raise SetupError("the Prefect API does not answer: check api_url, and that 'fedround up' or your server runs"
-                         ) from None

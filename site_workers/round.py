@@ -87,8 +87,8 @@ def _work(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[Site
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why"), None
     if len(rows.train.labels_N) < site.policy.min_rows:
         return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for"), None
-    mechanism = mechanism_for(order.plan, len(rows.train.labels_N))
     try:
+        mechanism = mechanism_for(order.plan, len(rows.train.labels_N))
         book = _charge(site, order, mechanism)
     except BudgetError:
         return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded"), None
@@ -110,11 +110,14 @@ def _learn(site: Site, order: Order, rows: Rows, mechanism: Mechanism, book: led
 
 
 def mechanism_for(plan: RoundPlan, rows: int) -> Mechanism:
-    """What the plan's privacy means for a site with this many training rows."""
+    """What the plan's privacy means for a site with this many training rows. Raises BudgetError if no noise keeps it."""
     if not isinstance(plan.privacy, RecordPrivacy):
         return NoMechanism()
     rate = sampling_rate(plan.training, rows)
-    noise = _calibrated(plan.privacy, rate, plan.training.local_steps, plan.evaluation)
+    try:
+        noise = _calibrated(plan.privacy, rate, plan.training.local_steps, plan.evaluation)
+    except ContractError as error:
+        raise BudgetError(f"round {plan.round} of run '{plan.run}': {error}") from None
     return DpSgd(noise_multiplier=noise, clip_norm=plan.privacy.clip_norm, sampling_rate=rate,
                  steps=plan.training.local_steps)
 

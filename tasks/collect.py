@@ -117,17 +117,22 @@ def _spool_row(coordinator: Coordinator, planned: Planned, update: Update) -> Ro
 
 
 def _download(coordinator: Coordinator, key: str, size_bytes: int, path: Path) -> None:
-    info = coordinator.store.head(key)
-    if info is None or info.size_bytes != size_bytes:
-        raise ContractError(f"'{key}' has {0 if info is None else info.size_bytes} bytes, its manifest says {size_bytes}")
+    """In chunks, and never much more than what was announced."""
+    written = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            for start in range(0, size_bytes, _CHUNK_BYTES):
-                file.write(coordinator.store.get_range(key, start, min(_CHUNK_BYTES, size_bytes - start)))
+            while written <= size_bytes:
+                chunk = coordinator.store.get_range(key, written, _CHUNK_BYTES)
+                written += file.write(chunk)
+                if len(chunk) < _CHUNK_BYTES:
+                    break
     except OSError as error:
         raise StoreError(f"cannot spool updates to {path.parent}: {error.strerror}; make room and run the round again; "
                          "nothing is lost") from None
+    if written != size_bytes:
+        raise ContractError(f"'{key}' has {'more than ' if written > size_bytes else ''}{min(written, size_bytes)} bytes, "
+                            f"its manifest says {size_bytes}")
 
 
 def _spool(coordinator: Coordinator, planned: Planned) -> Path:

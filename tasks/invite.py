@@ -45,11 +45,12 @@ def round_tag(planned: Planned) -> str:
 async def invite(planned: Planned) -> Invited:
     """Create, or find again, one flow run per site of the cohort. Raises SetupError for a site without a deployment.
 
-    In sequence: the server answers in one thread anyway. Tag and label tie the runs to the round; a subflow link would
-    cost a dummy task run and an event per site.
+    In sequence: the server answers in one thread anyway. A tag ties the round's own run and the sites' runs together,
+    both ways; a subflow link would cost a dummy task run and an event per site.
     """
-    plan, parent = planned.plan, str(runtime.flow_run.id)
+    plan, parent = planned.plan, runtime.flow_run.id
     async with get_client() as client:
+        await client.update_flow_run(parent, name=round_tag(planned), tags=[round_tag(planned)])
         earlier = await _earlier_runs(client, planned)
         runs = {}
         for site in plan.cohort:
@@ -58,7 +59,7 @@ async def invite(planned: Planned) -> Invited:
             runs[site] = open_ones[0].id if open_ones else (await client.create_flow_run_from_deployment(
                 await _deployment(site), name=f"{round_tag(planned)}/{site}",
                 idempotency_key=f"{planned.digest}/{site}/{len(mine)}",
-                tags=[round_tag(planned)], labels={"fedround.round-run": parent},
+                tags=[round_tag(planned)], labels={"fedround.round-run": str(parent)},
                 parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.purpose},
             )).id
     return Invited(runs)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from pydantic import TypeAdapter, ValidationError
 
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import load_recipe
 from fedround.signing import Identity
-from fedround.types import Federation, SiteEntry, parse
+from fedround.types import Federation, Name, SiteEntry, parse
 from infra.settings import (
     CoordinatorSettings,
     Invitation,
@@ -37,27 +39,30 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     """
     if folder.exists() and any(folder.iterdir()):
         raise SetupError(f"{folder} exists and is not empty: choose another folder, or move it away")
+    if test_set is not None and not test_set.is_file():
+        raise SetupError(f"no test set at {test_set}: give the path of a parquet or CSV file")
     identity = Identity.generate()
     loaded = load_recipe(recipe)
     agreed = {**federation, "coordinator": identity.key, "recipe": loaded.name, "recipe_digest": loaded.digest,
               "contract_digest": load_contract(contract).digest}
     _check_settings(agreed)
-    (folder / "keys").mkdir(parents=True, mode=0o700)
-    (folder / "approved").mkdir()
-    shutil.copyfile(recipe, folder / settings.recipe)
-    shutil.copyfile(contract, folder / settings.contract)
-    if test_set is not None and settings.test_set is not None:
-        shutil.copyfile(test_set, folder / settings.test_set)
-    identity.save(folder / "keys" / "identity.pem")
-    if credential is not None:
-        save_toml(credential, folder / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
-    save_toml(settings, folder / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
-    document = tomlkit.document()
-    for line in _HEAD.splitlines():
-        document.add(tomlkit.comment(line))
-    for key, value in agreed.items():
-        document.add(key, value)
-    (folder / settings.federation).write_text(tomlkit.dumps(document))
+    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        (new / "keys").mkdir(parents=True, mode=0o700)
+        (new / "approved").mkdir()
+        shutil.copyfile(recipe, new / settings.recipe)
+        shutil.copyfile(contract, new / settings.contract)
+        if test_set is not None and settings.test_set is not None:
+            shutil.copyfile(test_set, new / settings.test_set)
+        identity.save(new / "keys" / "identity.pem")
+        if credential is not None:
+            save_toml(credential, new / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
+        save_toml(settings, new / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
+        (new / settings.federation).write_text(_federation_file(agreed))
+        new.replace(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     return identity.key
 
 
@@ -76,7 +81,10 @@ def add_member(folder: Path, name: str, key: str, weight: float) -> None:
 
 
 def make_invitation(folder: Path, site: str, credential: S3Credential | None) -> Invitation:
-    """What a new member needs. Raises ContractError for an S3 store without a credential of the site's own."""
+    """What a new member needs. Raises ContractError for a name that no site may have, and for an S3 store without a
+    credential of the site's own.
+    """
+    check_name(site)
     settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
     federation = tomllib.loads((folder / settings.federation).read_text())
     if isinstance(settings.store, S3Settings) and credential is None:
@@ -91,9 +99,27 @@ def make_invitation(folder: Path, site: str, credential: S3Credential | None) ->
         contract=(folder / settings.contract).read_text())
 
 
+def check_name(site: str) -> None:
+    """Raises ContractError unless a site may be called this. Before anything is made for it: a credential, a file."""
+    try:
+        TypeAdapter(Name).validate_python(site)
+    except ValidationError:
+        raise ContractError(f"'site': '{site}' is not a site's name: lower-case letters, digits and inner hyphens, at "
+                            "most 40") from None
+
+
 def digest_of(path: Path) -> str:
     """The digest by which a site approves a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _federation_file(agreed: dict[str, Any]) -> str:
+    document = tomlkit.document()
+    for line in _HEAD.splitlines():
+        document.add(tomlkit.comment(line))
+    for key, value in agreed.items():
+        document.add(key, value)
+    return tomlkit.dumps(document)
 
 
 def _check_settings(agreed: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md",
 BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
-FOLDERS = ("fedround", "cli", "flows", "tasks", "site_workers", "validation", "infra", "examples", "benchmarks", "docs", "tests")
+FOLDERS = (
+    "fedround", "cli", "flows", "tasks", "site_workers", "validation", "infra", "examples", "benchmarks", "docs", "tests")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -82,7 +83,7 @@ def test_every_file_that_is_named_is_there(page: Path):
     """Python files by the end of their path (a page may write them itself); others if their first folder is ours."""
     text = page.read_text()
     ours = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
-    written = {name for step in steps(text) for name in step.files}
+    written = {name for step in steps(text) for name in step.files} if page.name == "tutorial.md" else set()
     for span in SPAN.findall(BLOCK.sub("", text)):
         if re.fullmatch(r"[\w/-]+\.py", span) and span not in written:
             assert any(f"/{path}".endswith(f"/{span}") for path in ours), span

@@ -172,3 +172,14 @@ def test_parameters_of_a_flow_run_are_checked(federation: SmallFederation):
         job({"run": "spring", "round": 1, "attempt": 1, "purpose": "train", "command": "rm"}, lambda: False)
     with pytest.raises(Exception, match="'purpose'"):
         job({"run": "spring", "round": 1, "attempt": 1, "purpose": "shell"}, lambda: False)
+
+
+def test_a_promise_that_no_noise_can_keep_is_refused(tmp_path):
+    """A thousand evaluations with little noise cost more than the whole epsilon; nothing is charged."""
+    from tests import small_federation
+
+    federation = small_federation.make(
+        tmp_path, privacy={"unit": "record", "epsilon": 1.0, "delta_dp": 1e-5, "rounds": 1000}, evaluation={"noise_std": 1.0})
+    assert federation.answer("north", federation.plan()) == "refusal"
+    assert answer_of(federation, "north")["reason"] == "budget"
+    assert ledger.read(federation.site("north").ledger).charges == ()

@@ -1,0 +1,43 @@
+"""Commands run in this process, as `fedround …` would run them, without touching its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
+
+from cli.main import app
+
+API_THAT_IS_DOWN = "http://127.0.0.1:9/api"        # nobody listens on port 9; the small federation's files name it
+Fedround = Callable[..., Result]
+
+
+@pytest.fixture
+def fedround(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fedround]:
+    """Run a command in an empty folder; returns what it printed and its exit code."""
+    before = dict(os.environ)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "400")
+    with temporary_settings({PREFECT_API_URL: API_THAT_IS_DOWN}):     # a process of its own would read the environment
+        yield lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def one_sentence(result: Result, *says: str) -> str:
+    """The command failed with one line on standard error that holds all of `says`, and no traceback."""
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert isinstance(result.exception, SystemExit | type(None)), result.exception
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("fedround: ")
+    for part in says:
+        assert part in lines[0], lines[0]
+    return lines[0]

@@ -1,0 +1,81 @@
+"""`--help` teaches, everywhere, and at once."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import click
+import pytest
+import typer
+
+from cli.main import app
+from tests.cli.conftest import Fedround
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command and every group, as typed."""
+    children = getattr(command, "commands", {})
+    return [path, *(found for name, child in sorted(children.items()) for found in commands(child, (*path, name)))]
+
+
+def find(path: tuple[str, ...]) -> click.Command:
+    command = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]        # type: ignore[attr-defined]
+    return command
+
+
+ALL = commands(typer.main.get_command(app))
+
+
+def test_all_the_commands_are_there():
+    names = {" ".join(path) for path in ALL}
+    assert names >= {
+        "demo", "up", "down", "status", "federation init", "federation invite", "federation add", "federation check",
+        "federation show", "site init", "site check", "site start", "site ledger", "coordinator start", "deploy",
+        "train run", "round run", "models list", "models show", "models get", "verify"}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "fedround")
+def test_every_command_explains_itself_and_all_its_options(fedround: Fedround, path: tuple[str, ...]):
+    result = fedround(*path, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout) > 150
+    for parameter in find(path).params:
+        if parameter.name not in ("help", "install_completion", "show_completion"):
+            assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} has no help"
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    """In CPU time, which a busy machine does not change."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", """
+import json, sys
+sys.argv = ["fedround", "--help"]
+from cli.main import app
+try:
+    app()
+except SystemExit as stop:
+    print(json.dumps([stop.code, sorted(name for name in sys.modules if "." not in name)]), file=sys.stderr)
+"""], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, modules = json.loads(done.stderr)
+    assert code == 0
+    assert not {"torch", "prefect", "great_expectations", "dvc", "boto3", "botocore", "pandas", "sklearn"} & set(modules)
+    assert "fedround demo" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_an_unknown_command_is_named(fedround: Fedround):
+    result = fedround("trian")
+    assert result.exit_code == 2
+    assert "trian" in result.stderr
+
+
+def test_json_is_offered_wherever_a_script_would_read():
+    for path in (("status",), ("federation", "show"), ("site", "check"), ("site", "ledger"), ("train", "run"),
+                 ("round", "run"), ("models", "list"), ("models", "show"), ("verify",)):
+        assert any("--json" in parameter.opts for parameter in find(path).params), path
