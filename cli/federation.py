@@ -31,6 +31,7 @@ def init(
     api_url: Annotated[str | None, typer.Option(help="Prefect API; default: this machine's stack.")] = None,
     s3_endpoint: Annotated[str | None, typer.Option(help="S3 address; default: this machine's stack.")] = None,
     bucket: Annotated[str, typer.Option(help="S3 bucket.")] = "fedround",
+    region: Annotated[str, typer.Option(help="S3 region.")] = "us-east-1",
     access_key: AccessKey = None,
     secret_key: SecretKey = None,
 ) -> None:
@@ -51,7 +52,7 @@ def init(
     key = create_coordinator(
         folder, agreed,
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", api_url=api,
-                            store=S3Settings(endpoint=store[0], bucket=store[1]),
+                            store=S3Settings(endpoint=store[0], bucket=store[1], region=region),
                             test_set=None if test_set is None else f"test_set{test_set.suffix}"),
         recipe, contract, credential, test_set)
     out.print(f"made [bold]{folder}[/]; the coordinator's public key, which every site will trust, is\n  {key}\n"

@@ -1,4 +1,4 @@
-"""fedround site init, check, start, ledger."""
+"""fedround site init, key, check, start, ledger."""
 
 from __future__ import annotations
 
@@ -71,6 +71,15 @@ def check(folder: SiteFolder, as_json: AsJson = False) -> None:
                       highlight=False)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+@command
+def key(folder: SiteFolder) -> None:
+    """Print the site's public key, and nothing else: what the coordinator needs for `federation add`."""
+    from fedround.signing import Identity
+
+    typer.echo(Identity.load(folder / "keys" / "identity.pem").key)
 
 
 @app.command()

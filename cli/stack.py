@@ -31,7 +31,10 @@ def up(
 
 @command
 def down(home: Home = DEFAULT_HOME) -> None:
-    """Stop everything that runs below --home: site and coordinator processes, then the servers. Data are kept."""
+    """Stop the servers of --home, and the processes that `fedround demo` started there. Data are kept.
+
+    What you started yourself with `site start` or `coordinator start` you stop yourself, with Ctrl-C.
+    """
     from infra.stack import LocalStack
     from infra.stack.processes import stop_recorded
 

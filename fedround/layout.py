@@ -9,7 +9,8 @@
     runs/<run>/rounds/<round>/commit.json               last: the round exists
     runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
     sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
-    sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered (update or refusal)
+    sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered
+    sites/<site>/<run>/rounds/<round>/<attempt>/refusal-<n>.json   the site has said no; asked again, it may say yes
     sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json
 
 Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself. A round that
@@ -59,10 +60,24 @@ def site_prefix(site: str) -> str:
 
 
 def answer(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
-    """A site's answer: an update, an evaluation or a refusal; the last object it writes for a plan."""
-    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/{attempt:02d}/answer.json"
+    """A site's update or evaluation; the last object it writes for a plan."""
+    return f"{_answers(site, run, number, attempt, purpose)}answer.json"
+
+
+def refusals(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
+    """The prefix of a site's refusals of a plan."""
+    return f"{_answers(site, run, number, attempt, purpose)}refusal-"
+
+
+def refusal(site: str, run: str, number: int, attempt: int, purpose: Purpose, count: int) -> str:
+    """A site's `count`-th refusal of a plan. Once the site answers, its answer counts."""
+    return f"{refusals(site, run, number, attempt, purpose)}{count:04d}.json"
 
 
 def delta(site: str, run: str, number: int, attempt: int) -> str:
     """The tensors of a site's update."""
     return f"{site_prefix(site)}{run}/rounds/{number:05d}/{attempt:02d}/delta.safetensors"
+
+
+def _answers(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
+    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/{attempt:02d}/"

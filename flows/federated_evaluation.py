@@ -8,6 +8,7 @@ from fedround.learning.evaluate import Metrics
 from flows import steps
 from flows.watch import Watch
 from tasks.catch_up import catch_up
+from tasks.collect import take_late
 from tasks.coordinator import current_coordinator
 from tasks.invite import close, finished
 from tasks.plan import RoundRequest
@@ -26,4 +27,5 @@ async def federated_evaluation(request: RoundRequest) -> Metrics | None:
             invited = await steps.invite(planned)
             answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
             await close(client, invited, set(answers.missing))
+            answers = take_late(coordinator, planned, answers)
         return record_evaluation(coordinator, planned, answers)

@@ -10,6 +10,7 @@ from flows import steps
 from flows.artifacts import show
 from flows.watch import Watch
 from tasks.catch_up import catch_up
+from tasks.collect import take_late
 from tasks.coordinator import current_coordinator
 from tasks.invite import close, finished
 from tasks.plan import RoundRequest
@@ -33,6 +34,7 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
             invited = await steps.invite(planned)
             answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
             await close(client, invited, set(answers.missing))
+            answers = take_late(coordinator, planned, answers)
 
         watch.stage("aggregate")
         aggregate = steps.aggregate(coordinator, planned, answers)

@@ -15,7 +15,7 @@ from pathlib import Path
 from fedround import layout
 from fedround.types import Purpose, RoundPlan
 
-_ANSWER, _PAYLOAD, _SENT = "answer.json", "delta.safetensors", "sent"
+_ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,24 @@ def plan_of(site_folder: Path, plan: RoundPlan) -> str | None:
 
 
 def find(site_folder: Path, plan: RoundPlan) -> Entry | None:
-    """The entry for this plan, if there is one."""
+    """The answer to this plan, if there is one. A refusal is none: asked again, the site looks again."""
     folder = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
     return _entry(site_folder, folder) if folder.exists() else None
 
 
 def write(site_folder: Path, plan: RoundPlan, sealed: bytes, payload: bytes | None) -> Entry:
     """Keep an answer durably before any of it leaves. Raises OSError if the plan has one already."""
+    return _keep(site_folder, _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt), sealed, payload)
+
+
+def write_refusal(site_folder: Path, plan: RoundPlan, sealed: bytes) -> Entry:
+    """Keep a refusal, beside earlier ones: asked again, the site may refuse again, or answer."""
     place = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
+    earlier = len(list(place.parent.glob(f"{place.name}{_REFUSAL}*")))
+    return _keep(site_folder, place.with_name(f"{place.name}{_REFUSAL}{earlier + 1:04d}"), sealed, None)
+
+
+def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None) -> Entry:
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -86,12 +96,13 @@ def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int)
 
 
 def _entry(site_folder: Path, folder: Path) -> Entry:
-    run, purpose, number, attempt = folder.relative_to(site_folder / "outbox").parts
+    run, purpose, number, name = folder.relative_to(site_folder / "outbox").parts
+    attempt, _, refusal = name.partition(_REFUSAL)
     body = json.loads((folder / _ANSWER).read_bytes())["body"]
-    return Entry(
-        folder,
-        layout.answer(body["site"], run, int(number), int(attempt), Purpose(purpose)),
-        layout.delta(body["site"], run, int(number), int(attempt)) if body["kind"] == "update" else None)
+    plan = body["site"], run, int(number), int(attempt), Purpose(purpose)
+    if refusal:
+        return Entry(folder, layout.refusal(*plan, int(refusal)), None)
+    return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body["kind"] == "update" else None)
 
 
 def _write_durably(path: Path, body: bytes) -> None:

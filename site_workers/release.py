@@ -7,7 +7,7 @@ outbox before its first byte leaves.
 from __future__ import annotations
 
 from fedround.signing import seal
-from fedround.types import RoundPlan, SiteAnswer
+from fedround.types import Refusal, RoundPlan, SiteAnswer
 from infra.stores import publish
 from site_workers import outbox
 from site_workers.outbox import Entry
@@ -19,7 +19,8 @@ def release(site: Site, plan: RoundPlan, answer: SiteAnswer, payload: bytes | No
     answer then stays in the outbox and `resend` sends the same bytes.
     """
     sealed = seal(answer.kind, answer, site.identity)
-    send(site, outbox.write(site.folder, plan, sealed, payload))
+    send(site, outbox.write_refusal(site.folder, plan, sealed) if isinstance(answer, Refusal)
+         else outbox.write(site.folder, plan, sealed, payload))
 
 
 def send(site: Site, entry: Entry) -> None:

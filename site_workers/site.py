@@ -64,8 +64,16 @@ def open_site(folder: Path) -> Site:
         folder=folder, settings=settings, policy=policy,
         recipe=load_recipe(folder / settings.recipe, recipe_digest), contract=load_contract(folder / settings.contract),
         identity=Identity.load(folder / "keys" / "identity.pem"),
-        noise_secret=noise.load_or_create_secret(folder / "keys" / "noise.key"),
+        noise_secret=_noise_secret(folder / "keys" / "noise.key"),
         store=open_store(settings.store, folder))
+
+
+def _noise_secret(path: Path) -> bytes:
+    """Never made anew here: with another secret a retry would draw a second noise for one charge."""
+    if not path.is_file():
+        raise SetupError(f"no noise secret at {path}: restore it from your backup; without it, make a new site folder, "
+                         "and count what this data set has spent as spent")
+    return noise.load_or_create_secret(path)
 
 
 def _approved(path: Path, digests: tuple[str, ...], key: str) -> str:

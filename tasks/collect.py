@@ -74,6 +74,13 @@ async def collect(
     return replace(collected, missing=tuple(sorted(cohort - collected.answered)))
 
 
+def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) -> Collected:
+    """Look once more for those who had not answered at the deadline: some were just sending."""
+    for site in collected.missing:
+        _read(coordinator, planned, site, collected)
+    return replace(collected, missing=tuple(site for site in collected.missing if site not in collected.answered))
+
+
 def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, ...]) -> Collected:
     """What the sites of a committed round said, those excepted that were late then."""
     collected = Collected(missing=missing)
@@ -89,10 +96,7 @@ def clear_spool(coordinator: Coordinator, planned: Planned) -> None:
 
 def _read(coordinator: Coordinator, planned: Planned, site: str, into: Collected) -> None:
     plan = planned.plan
-    try:
-        document = coordinator.store.get(
-            layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
+    if (document := _document(coordinator, planned, site)) is None:
         return
     try:
         answer = read_answer(document, plan, planned.digest, coordinator.federation.site(site))
@@ -103,6 +107,17 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, into: Collected
             into.admitted[site] = Admitted(answer, digest(document), row)
     except (TrustError, ContractError, NotFoundError) as error:
         into.rejected[site] = Rejection(site=site, reason=str(error)[:300])
+
+
+def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | None:
+    """What the site said: its answer, or without one its last refusal."""
+    plan = planned.plan
+    where = site, plan.run, plan.round, plan.attempt, plan.purpose
+    try:
+        return coordinator.store.get(layout.answer(*where), max_bytes=MAX_DOCUMENT_BYTES)
+    except NotFoundError:
+        keys = list(coordinator.store.list(layout.refusals(*where)))
+        return coordinator.store.get(keys[-1], max_bytes=MAX_DOCUMENT_BYTES) if keys else None
 
 
 def _spool_row(coordinator: Coordinator, planned: Planned, update: Update) -> Row:

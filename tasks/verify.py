@@ -128,8 +128,15 @@ def _answer(store: ObjectStore, federation: Federation, plan: RoundPlan, plan_di
             committed: CommittedUpdate | CommittedRefusal) -> int:
     """Prove one site's answer, and an update's tensors; returns how many hashes that took."""
     site, source = committed.site, f"answer of '{committed.site}' in round {plan.round}"
-    document = _read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), source)
-    _same(digest(document), committed.answer, source)
+    where = site, plan.run, plan.round, plan.attempt, plan.purpose
+    if isinstance(committed, CommittedRefusal):
+        documents = (_read(store, key, source) for key in store.list(layout.refusals(*where)))
+        document = next((d for d in documents if digest(d) == committed.answer), None)
+        if document is None:
+            raise TrustError(f"{source}: the refusal that the history names is not in the store")
+    else:
+        document = _read(store, layout.answer(*where), source)
+        _same(digest(document), committed.answer, source)
     answer = read_answer(document, plan, plan_digest, federation.site(site))
     if isinstance(committed, CommittedRefusal):
         if not isinstance(answer, Refusal):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import prefect.main  # noqa: F401 - sets up logging, once, and closes streams of earlier handlers: not inside a test
 import pytest
 from click.testing import Result
 from prefect.settings import PREFECT_API_URL, temporary_settings

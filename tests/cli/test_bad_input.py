@@ -17,6 +17,7 @@ import tomlkit
 
 from fedround.signing import Identity
 from infra.settings import save_toml
+from infra.stack.ports import is_free
 from tasks.membership import make_invitation
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import CONTRACT, RECIPE, SmallFederation, rows, settings
@@ -366,7 +367,7 @@ def test_an_object_store_that_is_down_is_one_line_of_the_preflight(fedround: Fed
 @pytest.fixture
 def taken() -> Iterator[int]:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", next(filter(is_free, range(12_000, 20_000)))))
         listener.listen()
         yield listener.getsockname()[1]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fedround import codec, layout
-from fedround.errors import Cancelled, StoreUnavailableError
+from fedround.errors import Cancelled, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
 from fedround.types import DpSgd, Purpose
 from infra.settings import SitePolicy, load_toml, save_toml
@@ -21,7 +21,12 @@ from tests.small_federation import SmallFederation, rows
 
 
 def answer_of(federation: SmallFederation, site: str, number: int = 1) -> dict:
-    path = federation.root / "store" / layout.answer(site, "spring", number, 1, Purpose.TRAIN)
+    """The site's answer, or its last refusal."""
+    where = site, "spring", number, 1, Purpose.TRAIN
+    path = federation.root / "store" / layout.answer(*where)
+    if not path.exists():
+        refusals = federation.root / "store" / layout.refusals(*where)
+        path = sorted(refusals.parent.glob("refusal-*"))[-1]
     return json.loads(path.read_bytes())["body"]
 
 
@@ -183,3 +188,29 @@ def test_a_promise_that_no_noise_can_keep_is_refused(tmp_path):
     assert federation.answer("north", federation.plan()) == "refusal"
     assert answer_of(federation, "north")["reason"] == "budget"
     assert ledger.read(federation.site("north").ledger).charges == ()
+
+
+def test_a_site_that_refused_may_answer_when_its_rows_are_mended(federation: SmallFederation):
+    """Asked again under the same plan: nobody else is asked for a second noise, and nobody is charged twice."""
+    path = federation.root / "data" / "north" / "train.parquet"
+    good = pd.read_parquet(path)
+    bad = good.copy()
+    bad.loc[0, "x1"] = 99.0
+    planned = federation.plan(quorum=3)
+    bad.to_parquet(path)
+    assert [federation.answer(name, planned) for name in ("north", "north", "east", "south")] == [
+        "refusal", "refusal", "update", "update"]
+    assert set(federation.collect(planned).refused) == {"north"}
+    good.to_parquet(path)
+    again = federation.plan(quorum=3)
+    assert again.digest == planned.digest
+    assert federation.answer("north", again) == "update"
+    commit = federation.commit(again).commit
+    assert ([update.site for update in commit.updates], commit.refusals) == (["east", "north", "south"], ())
+    assert len(ledger.read(federation.site("east").ledger).charges) == 1
+
+
+def test_a_lost_noise_secret_is_not_replaced(federation: SmallFederation):
+    (federation.root / "north" / "keys" / "noise.key").unlink()
+    with pytest.raises(SetupError, match="restore it from your backup"):
+        federation.site("north")

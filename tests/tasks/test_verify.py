@@ -22,7 +22,7 @@ KINDS = {
     "commit": r"runs/spring/rounds/0000[012]/commit",
     "model or optimizer state": r"models/",
     "update": r"sites/(north|east)/spring/rounds/0000[12]/01/answer",
-    "refusal": r"sites/south/spring/rounds/00002/01/answer",
+    "refusal": r"sites/south/spring/rounds/00002/01/refusal-",
     "update of the later refuser": r"sites/south/spring/rounds/00001/01/answer",
     "tensors": r"sites/[a-z]+/spring/rounds/0000[12]/01/delta",
 }
