@@ -146,10 +146,10 @@ def test_an_update_that_the_history_calls_a_refusal(answered: Answered, run: dic
 
     commit = last_commit(run, key)
     update, refusal = commit.updates[0], commit.refusals[0]
-    with pytest.raises(TrustError, match="says that it refused"):
+    with pytest.raises(TrustError, match="the refusal that the history names is not in the store"):
         prove(lies(answered, run, updates=commit.updates[1:], refusals=(refusal, CommittedRefusal(
             site=update.site, answer=update.answer, reason=Reason.BUDGET))), key)
-    with pytest.raises(TrustError, match="is not the update"):
+    with pytest.raises(TrustError, match="is not in the store"):
         prove(lies(answered, run, refusals=(), updates=(*commit.updates, CommittedUpdate(
             site=refusal.site, answer=refusal.answer, payload=update.payload, weight=150.0, norm=1.0, distance=1.0))), key)
 
