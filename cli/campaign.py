@@ -76,7 +76,7 @@ def sites_table(record: RoundRecord) -> Table:
     table = Table("site", "outcome", "weight", "norm", "ε spent", "AUC at the site", "note", title=f"round {record.round}")
     for site in record.sites:
         table.add_row(site.site, site.outcome, f"{site.weight:g}", _number(site.norm, ".3f"), _number(site.epsilon, ".2f"),
-                      _number(site.local_auc, ".3f"), site.note)
+                      _number(site.local_auc, ".3f"), f"{site.note} {', '.join(site.checks)}".strip())
     return table
 
 

@@ -425,6 +425,15 @@ def test_a_request_out_of_bounds_names_the_key(fedround: Fedround, coordinator: 
     one_sentence(fedround(*command, "-c", coordinator, *arguments), says)
 
 
+@pytest.mark.parametrize("cron", ["every day", "* * * *", "99 * * * *", ""])
+def test_a_schedule_that_is_none(fedround: Fedround, coordinator: Path, cron: str):
+    one_sentence(fedround("deploy", "-c", coordinator, "--cron", cron), "--cron", "five fields")
+
+
+def test_a_schedule_for_a_run_that_cannot_be(fedround: Fedround, coordinator: Path):
+    one_sentence(fedround("deploy", "-c", coordinator, "--cron", "0 3 * * 1", "--run", "Every Day"), "--run")
+
+
 def test_a_run_that_there_is_not(fedround: Fedround, coordinator: Path):
     one_sentence(fedround("verify", "autumn", "--as", coordinator), "no run 'autumn'")
 

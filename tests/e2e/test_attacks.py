@@ -138,13 +138,13 @@ def test_a_pool_that_is_changed_to_run_commands_runs_none(real: Federation, run:
 
 
 def test_a_second_process_on_a_sites_folder_is_refused(real: Federation):
-    done = real.command("site", "start", str(real.machine.site("north")))
+    done = real.command("site", "start", real.machine.site("north"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "another process serves" in done.stderr
     assert "stop that one first" in done.stderr
 
 
 def test_a_second_coordinator_process_is_refused(real: Federation):
-    done = real.command("coordinator", "start", "-c", str(real.machine.coordinator))
+    done = real.command("coordinator", "start", "-c", real.machine.coordinator)
     assert done.returncode == 1
     assert "another coordinator process serves" in done.stderr

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture(scope="module")
 def campaign(real: Federation) -> str:
     """Three rounds by the command line."""
-    done = real.command("train", "run", "-c", str(real.machine.coordinator), "--run", "campaign", "--rounds", "3")
+    done = real.command("train", "run", "-c", real.machine.coordinator, "--run", "campaign", "--rounds", 3)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("3 updates") == 3
     return "campaign"
@@ -23,15 +23,15 @@ def campaign(real: Federation) -> str:
 
 def test_the_history_proves_itself(real: Federation, campaign: str):
     for member in (real.machine.coordinator, real.machine.site("north")):
-        done = real.command("verify", campaign, "--as", str(member), "--json")
-        assert done.returncode == 0, done.stderr
+        done = real.here("verify", campaign, "--as", member, "--json")
+        assert done.exit_code == 0, done.stderr
         rounds = json.loads(done.stdout)["rounds"]
         assert [proof["round"] for proof in rounds] == [0, 1, 2, 3]
         assert all(len(proof["updates"]) == 3 for proof in rounds[1:])
 
 
 def test_every_round_is_a_version_and_a_page(real: Federation, campaign: str):
-    listed = json.loads(real.command("models", "list", "-c", str(real.machine.coordinator), "--json").stdout)
+    listed = json.loads(real.here("models", "list", "-c", real.machine.coordinator, "--json").stdout)
     mine = [version for version in listed if version["checkpoint"]["run"] == campaign]
     assert sorted(version["checkpoint"]["round"] for version in mine) == [1, 2, 3]
     assert all(0.5 < version["metrics"]["auc"] <= 1 for version in mine)
@@ -43,32 +43,32 @@ def test_every_round_is_a_version_and_a_page(real: Federation, campaign: str):
 
 
 def test_a_site_knows_what_it_spent(real: Federation, campaign: str):
-    done = real.command("site", "ledger", str(real.machine.site("north")), "--json")
-    assert done.returncode == 0, done.stderr
+    done = real.here("site", "ledger", real.machine.site("north"), "--json")
+    assert done.exit_code == 0, done.stderr
     mine = [charge for charge in json.loads(done.stdout)["charges"] if charge["run"] == campaign]
     assert [(charge["round"], charge["purpose"]) for charge in mine] == [
         (1, "train"), (2, "train"), (3, "train"), (3, "evaluate")]
 
 
 def test_a_site_is_ready(real: Federation, campaign: str):
-    done = real.command("site", "check", str(real.machine.site("east")), "--json")
+    done = real.here("site", "check", real.machine.site("east"), "--json")
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)}
-    assert done.returncode == 0, findings
+    assert done.exit_code == 0, findings
     assert set(findings) >= {"folder", "keys", "policy", "rows", "contract", "ledger", "api", "store"}
 
 
 def test_a_campaign_that_is_done_is_done_again_at_once(real: Federation, campaign: str):
-    done = real.command("train", "run", "-c", str(real.machine.coordinator), "--run", campaign, "--rounds", "3", "--json")
-    assert done.returncode == 0, done.stderr
+    done = real.here("train", "run", "-c", real.machine.coordinator, "--run", campaign, "--rounds", 3, "--json")
+    assert done.exit_code == 0, done.stderr
     assert [record["round"] for record in json.loads(done.stdout)] == [1, 2, 3]
 
 
 def test_a_member_that_is_not_asked_first_can_get_the_model(real: Federation, campaign: str):
     target = real.machine.home / "fetched.safetensors"
-    listed = json.loads(real.command("models", "list", "-c", str(real.machine.coordinator), "--json").stdout)
+    listed = json.loads(real.here("models", "list", "-c", real.machine.coordinator, "--json").stdout)
     version = next(v for v in listed if v["checkpoint"]["run"] == campaign and v["checkpoint"]["round"] == 3)
-    done = real.command("models", "get", version["version"], str(target), "-c", str(real.machine.coordinator))
-    assert done.returncode == 0, done.stderr
+    done = real.here("models", "get", version["version"], target, "-c", real.machine.coordinator)
+    assert done.exit_code == 0, done.stderr
     assert target.stat().st_size == version["checkpoint"]["model"]["size_bytes"]
 
 
