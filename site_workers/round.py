@@ -80,7 +80,7 @@ def _work(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[Site
         return refusal, None
     try:
         if (failed := failed_checks(site)) != ():
-            return refuse(site, order, Reason.CONTRACT, f"failed checks of the contract: {len(failed)}", failed), None
+            return refuse(site, order, Reason.CONTRACT, f"failed checks: {len(failed)}", failed), None
         rows = read_site_rows(site)
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
