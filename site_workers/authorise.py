@@ -113,3 +113,6 @@ def _check_chain(site: Site, plan: RoundPlan, source: str) -> None:
     commit = unseal("commit", document, Commit, site.settings.coordinator, f"commit of round {before}")
     if (commit.run, commit.round, commit.model) != (plan.run, before, plan.base_model):
         raise ChainError(f"{source}: starts from another model than the one that round {before} committed")
+    # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
+    if plan.purpose is Purpose.TRAIN and site.store.head(layout.commit(plan.run, plan.round)) is not None:
+        raise ChainError(f"{source}: the round is committed already")

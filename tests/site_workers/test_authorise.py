@@ -93,6 +93,17 @@ def test_two_plans_for_one_attempt_are_noticed(federation: SmallFederation):
         order(federation)
 
 
+def test_an_invitation_to_a_round_that_is_over_costs_nothing(federation: SmallFederation):
+    """Replayed by whoever holds the API key, to a site that was late then."""
+    planned = federation.plan()
+    for name in ("east", "south"):
+        federation.answer(name, planned)
+    federation.commit(planned)
+    with pytest.raises(ChainError, match="is committed already"):
+        federation.answer("north", planned)
+    assert ledger.read(federation.site("north").ledger).charges == ()
+
+
 def test_there_is_no_plan(federation: SmallFederation):
     with pytest.raises(NotFoundError):
         order(federation, number=7)

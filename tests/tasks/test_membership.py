@@ -1,0 +1,161 @@
+"""Who takes part: the federation file stays whole whatever is added to it, and says it in one sentence when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedround.errors import ContractError, SetupError
+from fedround.signing import Identity
+from fedround.types import NoPrivacy
+from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, S3Settings, load_toml, save_toml
+from site_workers.enrol import create_site
+from tasks.coordinator import open_coordinator
+from tasks.membership import add_member, create_coordinator, make_invitation
+from tests.small_federation import CONTRACT, NAMES, RECIPE, SmallFederation, rows, settings
+
+
+def enrol(federation: SmallFederation, name: str, weight: float) -> str:
+    """A new member, from the invitation to the federation file; returns its key."""
+    data = federation.root / "data" / name
+    data.mkdir()
+    rows(120, 7).to_parquet(data / "train.parquet")
+    rows(60, 8).to_parquet(data / "validation.parquet")
+    folder = federation.root / "coordinator"
+    key = create_site(
+        federation.root / name, make_invitation(folder, name, None),
+        DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
+        max_epsilon=8.0, delta_dp=1e-5, min_rows=50)
+    add_member(folder, name, key, weight)
+    return key
+
+
+def test_a_member_that_was_added_between_two_rounds_takes_part_in_the_next(federation: SmallFederation):
+    first = federation.round()
+    enrol(federation, "west", 120.0)
+    planned = federation.plan()
+    assert planned.plan.cohort == (*NAMES, "west")
+    for name in (*NAMES, "west"):
+        assert federation.answer(name, planned) == "update"
+    second = federation.commit(planned).commit
+    assert [update.site for update in first.updates] == ["east", "north", "south"]
+    assert [(update.site, update.weight) for update in second.updates] == [
+        ("east", 200.0), ("north", 300.0), ("south", 150.0), ("west", 120.0)]
+
+
+def test_a_member_that_was_added_while_a_round_waits_makes_it_a_new_attempt(federation: SmallFederation):
+    waiting = federation.plan()
+    federation.answer("north", waiting)
+    enrol(federation, "west", 120.0)
+    again = federation.plan()
+    assert (again.plan.round, again.plan.attempt) == (1, 2)
+    assert "west" in again.plan.cohort
+
+
+def test_a_member_that_left_is_not_asked_and_its_history_still_proves(federation: SmallFederation):
+    from tasks.verify import verify_run
+
+    federation.round()
+    path = federation.root / "coordinator" / "federation.toml"
+    head, *members = path.read_text().split("[[sites]]")
+    path.write_text(head + "".join(f"[[sites]]{member}" for member in members if '"south"' not in member))
+    commit = federation.round(sites=("north", "east"))
+    assert commit.missing == ()
+    coordinator = federation.coordinator
+    assert [proof.round for proof in verify_run(coordinator.store, "spring", coordinator.identity.key)] == [0, 1, 2]
+
+
+def test_comments_in_the_federation_file_survive_a_new_member(federation: SmallFederation):
+    path = federation.root / "coordinator" / "federation.toml"
+    path.write_text(path.read_text().replace("deadline_s = 60", "deadline_s = 60   # agreed on the telephone"))
+    enrol(federation, "west", 1.0)
+    assert "# agreed on the telephone" in path.read_text()
+
+
+@pytest.mark.parametrize(("name", "weight", "says"), [
+    ("north", 1.0, "two sites have the same name"), ("a b", 1.0, "'name'"), ("west", 0.0, "'weight'"),
+    ("west", -1.0, "'weight'"), ("west", float("nan"), "'weight'"), ("west", float("inf"), "'weight'")])
+def test_a_member_that_cannot_be_leaves_the_file_as_it_was(federation: SmallFederation, name: str, weight: float,
+                                                           says: str):
+    path = federation.root / "coordinator" / "federation.toml"
+    before = path.read_bytes()
+    with pytest.raises(ContractError, match=says):
+        add_member(path.parent, name, Identity.generate().key, weight)
+    assert path.read_bytes() == before
+
+
+def test_the_coordinators_own_key_cannot_be_a_member(federation: SmallFederation):
+    """It could answer its own plans."""
+    with pytest.raises(ContractError, match="two members have the same key"):
+        add_member(federation.root / "coordinator", "west", federation.coordinator.identity.key, 1.0)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"quorum": 0}, "'quorum'"), ({"rule": {"name": "trimmed_mean", "f": 1}}, "trimmed_mean with f=1 needs quorum >= 3"),
+    ({"rule": {"name": "trimmed_mean"}}, "'rule.trimmed_mean.f' is missing"), ({"sights": []}, "unknown key 'sights'"),
+    ({"privacy": {"unit": "none", "epsilon": 1.0}}, "unknown key 'privacy.none.epsilon'"),
+    ({"optimizer": {"momentum": 1.0}}, "'optimizer.momentum'"), ({"name": "Small"}, "'name'")])
+def test_settings_that_cannot_be_make_no_folder(tmp_path: Path, changes: dict, says: str):
+    with pytest.raises(ContractError, match=says):
+        create(tmp_path, **changes)
+    assert not (tmp_path / "coordinator").exists()
+
+
+def test_a_federation_may_be_made_before_it_has_enough_members(tmp_path: Path):
+    """And cannot be opened before."""
+    create(tmp_path, quorum=2)
+    add_member(tmp_path / "coordinator", "north", Identity.generate().key, 1.0)
+    with pytest.raises(ContractError, match="quorum 2 can never be met by 1 sites"):
+        open_coordinator(tmp_path / "coordinator")
+    add_member(tmp_path / "coordinator", "east", Identity.generate().key, 1.0)
+    assert len(open_coordinator(tmp_path / "coordinator").federation.sites) == 2
+
+
+def test_a_bucket_needs_a_credential_for_every_site(tmp_path: Path):
+    create(tmp_path)
+    path = tmp_path / "coordinator" / "coordinator.toml"
+    changed = load_toml(CoordinatorSettings, path).model_copy(update={
+        "store": S3Settings(endpoint="http://127.0.0.1:9", bucket="b")})
+    save_toml(changed, path, "test")
+    with pytest.raises(ContractError, match="can write only below 'sites/west/'"):
+        make_invitation(tmp_path / "coordinator", "west", None)
+
+
+@pytest.mark.parametrize("file", ["recipe.py", "contract.json"])
+def test_an_agreed_file_that_was_changed_afterwards_is_noticed(tmp_path: Path, file: str):
+    create(tmp_path, quorum=1)
+    add_member(tmp_path / "coordinator", "north", Identity.generate().key, 1.0)
+    path = tmp_path / "coordinator" / "approved" / file
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(ContractError, match=f"{file}|contract"):
+        open_coordinator(tmp_path / "coordinator")
+
+
+def test_an_invitation_holds_no_secret_of_the_coordinator(federation: SmallFederation):
+    invitation = make_invitation(federation.root / "coordinator", "west", None).model_dump_json()
+    assert "PRIVATE" not in invitation
+    assert federation.coordinator.identity.key in invitation
+
+
+def test_a_folder_that_is_in_use_is_left_alone(federation: SmallFederation):
+    with pytest.raises(SetupError, match="exists and is not empty"):
+        create(federation.root)
+
+
+def test_without_noise_is_a_word_of_its_own(tmp_path: Path):
+    create(tmp_path, quorum=1, privacy={"unit": "none"})
+    add_member(tmp_path / "coordinator", "north", Identity.generate().key, 1.0)
+    assert open_coordinator(tmp_path / "coordinator").federation.privacy == NoPrivacy()
+
+
+def create(root: Path, **changes: object) -> None:
+    """A coordinator's folder from the small federation's settings, with changes."""
+    (root / "recipe.py").write_text(RECIPE)
+    (root / "contract.json").write_text(json.dumps(CONTRACT))
+    create_coordinator(
+        root / "coordinator", settings(**changes),
+        CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json",
+                            api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store")),
+        root / "recipe.py", root / "contract.json", None)
