@@ -15,7 +15,8 @@ demo: setup
 	@$(BIN)/fedround demo $(ARGS)
 
 test: setup check
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 -m "not stack"
+	@$(BIN)/pytest -q -n 2 -m stack
 
 check: setup
 	@$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import SyncClientContext
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Crashed, Failed, Scheduled
 from pydantic import ValidationError
@@ -132,5 +133,6 @@ class _Running:
     async def _main(self) -> None:
         with self._lock:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        await run_flow_async(
-            self.flow, flow_run=self.flow_run, parameters={"request": self.request}, return_type="state")
+        with SyncClientContext.get_or_create():      # one for the whole campaign: every task would make its own
+            await run_flow_async(
+                self.flow, flow_run=self.flow_run, parameters={"request": self.request}, return_type="state")

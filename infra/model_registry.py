@@ -140,7 +140,7 @@ class ModelRegistry:
         (stage,) = self._repo.add(str(model.resolve()), out=str(self.root / MODEL), to_remote=True, force=True)
         objects = self._repo.cloud.get_remote_odb()
         _sync(Path(objects.oid_to_path(stage.outs[0].hash_info.value)))
-        for partial in Path(objects.path).glob(".*.tmp"):  # dvc 3.67 leaves its upload behind, killed or not
+        for partial in Path(objects.path).rglob(".*.tmp"):  # dvc 3.67 leaves its upload behind, killed or not
             partial.unlink()
         git_history.commit(self.root, also=[_POINTER], message=f"{tag}\n\nmodel {checkpoint.model.sha256}\n", files={
             _CHECKPOINT: _readable(checkpoint.model_dump(mode="json")), _METRICS: _readable(dict(metrics))})

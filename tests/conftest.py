@@ -19,6 +19,14 @@ from tests import small_federation
 from tests.small_federation import SmallFederation
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share servers run in one process (pytest-xdist); the tutorial, which brings its own, in another."""
+    for item in items:
+        if item.get_closest_marker("stack") is not None:
+            alone = "tutorial" in item.nodeid
+            item.add_marker(pytest.mark.xdist_group("tutorial" if alone else "stack"))
+
+
 @dataclass(frozen=True)
 class S3Server:
     """A running S3 server and the credential that may use all of its bucket."""

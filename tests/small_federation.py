@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,14 +107,6 @@ class SmallFederation:
         coordinator = coordinator or self.coordinator
         collected = self.collect(planned, coordinator, order)
         return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
-
-    def copy(self, root: Path) -> SmallFederation:
-        """The same members with the same keys, secrets and history below another folder; the rows are shared."""
-        shutil.copytree(self.root, root, dirs_exist_ok=True)
-        for name in NAMES:
-            path = root / name / "site.toml"
-            path.write_text(path.read_text().replace(f"{self.root}/store", f"{root}/store"))
-        return SmallFederation(root)
 
     def round(self, run: str = "spring", sites: tuple[str, ...] = NAMES) -> Commit:
         """One whole round."""

@@ -50,7 +50,7 @@ class PrefectServer:
             PREFECT_SERVER_CORS_ALLOWED_ORIGINS=f"http://{HOST}:{port},http://localhost:{port}", **_SETTINGS)
         # -P and --app-dir: modules come from the environment, never from the folder somebody happens to stand in.
         self.server.spawn(
-            [sys.executable, "-P", "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+            [sys.executable, "-P", "-m", "uvicorn", "--factory", "infra.stack.prefect_app:create_app",
              "--host", HOST, "--port", str(port), "--app-dir", str(self._home), "--no-access-log",
              "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "2"], environment, self._home)
 

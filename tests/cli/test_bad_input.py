@@ -15,14 +15,13 @@ import pandas as pd
 import pytest
 import tomlkit
 
-from fedround.signing import Identity
 from infra.settings import save_toml
 from infra.stack.ports import is_free
 from tasks.membership import make_invitation
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import CONTRACT, RECIPE, SmallFederation, rows, settings
 
-ANOTHER_KEY = Identity.generate().key
+ANOTHER_KEY = "ed25519:" + "07" * 32
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 
 import psutil
 import pytest
+from prefect.states import Cancelling
 
 from fedround import layout
 from infra.settings import CoordinatorSettings, load_toml
@@ -76,6 +77,18 @@ def is_committed(real: Federation, run: str, number: int) -> bool:
     folder = real.machine.coordinator
     store = open_store(load_toml(CoordinatorSettings, folder / "coordinator.toml").store, folder)
     return store.head(layout.commit(run, number)) is not None
+
+
+def test_a_campaign_that_is_cancelled_ends_and_goes_on_when_it_is_asked_for_again(real: Federation, run: str):
+    """As Ctrl-C does it. What the sites had begun is not begun twice."""
+    with real.held(real.machine.site("north")):
+        started = real.start("federated-training", run=run, rounds=1)
+        wait(lambda: is_running(real, run, "north"), "north to take its part")
+        real.ask(lambda client: client.set_flow_run_state(started, Cancelling()))
+        assert real.ended(started).state.is_cancelled()
+    completed(real, real.start("federated-training", run=run, rounds=1))
+    assert proven(real, run) == 1
+    assert [len(real.charges(site, run)) for site in ("north", "east", "south")] == [2, 2, 2]
 
 
 def test_nothing_is_left_running_in_the_records_after_all_this(real: Federation):

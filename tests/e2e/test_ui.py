@@ -5,6 +5,7 @@ Screenshots of every page lie in pytest's folder of the session, below `screensh
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,17 +14,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-
-from tests.e2e.conftest import Federation, wait
-from tests.small_federation import NAMES
-
-pytest.importorskip("selenium", reason="the browser tests need selenium (uv pip install selenium)")
-
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+
+from tests.e2e.conftest import Federation, wait
+from tests.small_federation import NAMES
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -31,7 +29,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 
 pytestmark = [
     pytest.mark.stack, pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None,
+    pytest.mark.skipif((CHROMIUM is None or DRIVER is None) and "FEDROUND_REQUIRE_BROWSER" not in os.environ,
                        reason="no chromium and chromedriver on this machine (Debian: chromium, chromium-driver)")]
 
 
