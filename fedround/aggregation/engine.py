@@ -1,109 +1,172 @@
-"""One pass over the updates of a cohort, with bounded memory.
+"""A cohort's updates become one delta: two passes over them, in bounded memory.
 
-Legend: N sites, D coordinates of the model, B of one block that is read, C of one chunk that is worked on.
+Legend: N admitted updates, P points (the N, the origin, the coordinator's own), M of them that are read, S sampled
+coordinates, D coordinates.
 
-Same rows, same bytes: sites in id order, float64 arithmetic, every coordinate by itself, and every sum over
-coordinates made of chunks of a fixed size that are added up exactly. So the result depends neither on the order of
-arrival nor on the memory budget.
+Same rows, same bytes: whatever the order of arrival, the memory budget and the number of threads. Rows that are left out
+before any arithmetic (`survey.screen`) change nothing: all that remains of them is their standing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from fedround.aggregation.rules import Floats, kernel
+from fedround.aggregation.decide import Decision, decide, is_blind
+from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Numbers, Row, cohort, sampled
+from fedround.aggregation.spec import Aggregation
+from fedround.aggregation.survey import Survey, Surveyed, guess_reference, reference, screen, why
+from fedround.aggregation.sweep import Both, Sweeper, Swept, Work, sweep, total
+from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
-from fedround.types import Rule
 
-CHUNK = 4096
-"""Coordinates worked on at once: 12 sites in float64 are 400 kB, which stay in the processor's cache."""
-
-Coordinates = npt.NDArray[np.float32]
+__all__ = ["Aggregate", "ArrayNumbers", "FileNumbers", "Numbers", "Row", "Standing", "Verdict", "aggregate"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One admitted update: its tensors lie in a canonical file (`fedround.codec`) on local disk."""
+class Standing:
+    """How one update stands to the others and to the result."""
 
-    site: str
-    weight: float
-    """The agreed weight of the federation file; never the site's own claim."""
-    path: Path
-    offset: int
-    """Where the D little-endian float32 begin, in bytes."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ContractError(f"site '{self.site}' has weight {self.weight}; a weight is finite and above 0")
+    norm: float
+    """Not a number, or infinite, for a row that is not finite."""
+    distance: float
+    """To the result; not a number for a row that was left out before arithmetic."""
+    influence: float
+    """The share of the result that comes from this update. Rules that clip leave a rest that comes from nobody; for rules
+    of coordinates it is the mean over a fixed sample of them."""
+    verdict: Verdict
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """What a cohort agreed on, and how far each site is from it."""
+    """What a cohort agreed on, and how everybody stands to it."""
 
     delta_D: Coordinates
-    norms: dict[str, float]
-    """Euclidean norm of each site's update."""
-    distances: dict[str, float]
-    """Euclidean distance of each site's update to `delta_D`."""
+    standings: dict[str, Standing]
+    """Of every row given, in site order."""
+    names: tuple[str, ...]
+    """The sites of the rows that arithmetic was done on, in order."""
+    distances_NN: Floats
+    """Euclidean distances between these."""
+    note: str = ""
+    """Why the gate did less than it was asked to; empty if it did all."""
 
 
-def aggregate(rows: Sequence[Row], rule: Rule, coordinates: int, *, memory_budget_bytes: int = 64 << 20) -> Aggregate:
-    """Apply `rule` to the updates in `rows`, D = `coordinates` numbers each.
+def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory_budget_bytes: int = 64 << 20,
+              threads: int = 1, seed: bytes = b"", centre: Numbers | None = None, root: Numbers | None = None,
+              sweeper: Sweeper | None = None) -> Aggregate:
+    """Do what `how` says with the updates in `rows`, D = `coordinates` numbers each.
 
-    Memory: about `memory_budget_bytes` for rows (one chunk of each at least) and 4 D bytes for the result.
-    Raises ContractError for an empty cohort and, naming the site, for two rows of one site, a file that is too short
-    and numbers that are not finite; ToleranceError if the rule cannot bear its liars with so few rows.
+    seed: what bucketing draws its order from. centre: where centered clipping begins, the origin if None. root: the
+    coordinator's own update, which `fltrust` needs.
+    sweeper: who goes over the updates; None: this process, with this budget and these threads. The bytes are the same.
+    Memory: the budget covers what is read and worked on (one chunk of every row at least, see `sweep.chunk_of`); the
+    result's 4 D bytes come on top. Every update is read twice; once where weighted mean, median, trimmed mean or Meamed
+    stand alone; once more if some rows must be left out first, or if the guessed reference was a bad one.
+
+    Raises ContractError for an empty cohort, two rows of one site and, naming the site, an update that ends early;
+    ToleranceError, naming the theorem, if too few rows are left for a part of `how`.
     """
-    rows = sorted(rows, key=lambda row: row.site)
-    _check_cohort(rows, coordinates)
-    apply = kernel(rule, np.array([row.weight for row in rows]))
-    delta_D = np.empty(coordinates, dtype=np.float32)
-    norms, distances = [], []           # squared, one (N,) per chunk
-    for start, x_NC in _chunks(rows, coordinates, memory_budget_bytes):
-        delta_C = delta_D[start:start + CHUNK]
-        delta_C[:] = apply(x_NC.copy())
-        norms.append(np.square(x_NC).sum(axis=1))
-        distances.append(np.square(x_NC - delta_C).sum(axis=1))
-    return Aggregate(delta_D, _per_site(rows, norms), _per_site(rows, distances))
+    rows = cohort(rows, coordinates)
+    how.check(len(rows))
+    extra = {name: numbers for name, numbers in (("centre", centre), ("root", root)) if numbers is not None}
+    if sweeper is None:
+        def sweeper(points: Sequence[Numbers], work: Work, coordinates: int) -> Swept:
+            return sweep(points, work, 0, coordinates, memory_budget_bytes=memory_budget_bytes, threads=threads)
+    sample_NS = sampled(rows, coordinates)
+
+    seen = _look(rows, how, extra, guess_reference(_norms(sample_NS)), sweeper, coordinates)
+    norm_N = np.sqrt(seen.surveyed.square_P[:len(rows)])
+    verdicts = screen(norm_N)
+    chosen = [n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED]
+    how.check(len(chosen))
+    admitted, sample_NS = [rows[n] for n in chosen], sample_NS[chosen]
+    centred_at = reference(norm_N[chosen], _norms(sample_NS))
+    if len(admitted) < len(rows) or centred_at != seen.surveyed.reference:
+        seen = _look(admitted, how, extra, centred_at, sweeper, coordinates)
+
+    geometry = Geometry.of(seen.surveyed.gram_PP, _weights(admitted), _places(extra, len(admitted)))
+    decision = seen.decision or decide(how, geometry, [row.law for row in admitted], coordinates, seed)
+    delta_D, square_N = seen.done or _carry_out(decision, [*admitted, *extra.values()], sweeper, coordinates)
+    distance_N = geometry.distances_to(decision.weights_KP[0]) if decision.form is None else np.sqrt(square_N)
+    return Aggregate(delta_D, _standings(rows, norm_N, verdicts, decision, distance_N, decision.influence(sample_NS)),
+                     tuple(row.site for row in admitted), np.sqrt(geometry.squared_distances_KK()), decision.note)
 
 
-def _check_cohort(rows: Sequence[Row], coordinates: int) -> None:
-    if not rows or coordinates < 1:
-        raise ContractError(f"there is nothing to aggregate: {len(rows)} updates of {coordinates} coordinates")
-    for one, other in pairwise(rows):
-        if one.site == other.site:
-            raise ContractError(f"site '{one.site}' has two updates in one round; it may have one")
+_Done = tuple[Coordinates, Floats]
+"""The result, and where a form yields it each update's squared distance to it."""
 
 
-def _chunks(rows: Sequence[Row], coordinates: int, memory_budget_bytes: int) -> Iterator[tuple[int, Floats]]:
-    """Every chunk of coordinates with its start, all rows, finite."""
-    block = max(1, memory_budget_bytes // (4 * len(rows)) // CHUNK) * CHUNK
-    for start in range(0, coordinates, block):
-        block_N = [_read(row, start, min(block, coordinates - start)) for row in rows]
-        for low in range(0, len(block_N[0]), CHUNK):
-            x_NC = np.array([row_B[low:low + CHUNK] for row_B in block_N], dtype=np.float64)
-            finite_N = np.isfinite(x_NC).all(axis=1)
-            if not finite_N.all():
-                raise ContractError(f"site '{rows[int(finite_N.argmin())].site}' sent numbers that are not finite")
-            yield start + low, x_NC
-        del block_N     # before the next block is read, or two would be held
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What pass 1 found; and what it computed at once, where nothing had to be found first."""
+
+    surveyed: Surveyed
+    decision: Decision | None = None
+    done: _Done | None = None
 
 
-def _read(row: Row, start: int, count: int) -> Coordinates:
-    row_B = np.fromfile(row.path, dtype="<f4", count=count, offset=row.offset + 4 * start)
-    if len(row_B) < count:
-        raise ContractError(f"site '{row.site}': its file ends after {start + len(row_B)} coordinates")
-    return row_B
+def _look(rows: Sequence[Row], how: Aggregation, extra: Mapping[str, Numbers], centred_at: int, sweeper: Sweeper,
+          coordinates: int) -> _Seen:
+    """Pass 1. If what is to be done does not depend on it, pass 2 goes with it: its result holds if all rows are admitted."""
+    numbers = [*rows, *extra.values()]
+    work = Survey(len(numbers), len(rows), centred_at)
+    if not is_blind(how):
+        return _Seen(_checked(work.found(sweeper(numbers, work, coordinates).slabs), extra))
+    anything = Geometry.of(np.eye(len(numbers) + 1), _weights(rows), _places(extra, len(rows)))
+    decision = decide(how, anything, [None] * len(rows), coordinates, b"")
+    both = Both(work, decision.work(range(len(numbers))), work.shape)
+    swept = sweeper(numbers, both, coordinates)
+    measured, distances = both.split(swept.slabs)
+    return _Seen(_checked(work.found(measured), extra), decision, (swept.out_D, total(distances)))
 
 
-def _per_site(rows: Sequence[Row], squares: list[Floats]) -> dict[str, float]:
-    # fsum is exact, so the sum does not depend on how many chunks there are in a block.
-    return {row.site: math.sqrt(math.fsum(sums)) for row, sums in zip(rows, zip(*squares, strict=True), strict=True)}
+def _carry_out(decision: Decision, numbers: Sequence[Numbers], sweeper: Sweeper, coordinates: int) -> _Done:
+    """Pass 2."""
+    needed = decision.needs()
+    if not needed:
+        return np.zeros(coordinates, np.float32), np.empty(0)
+    swept = sweeper([numbers[m] for m in needed], decision.work(needed), coordinates)
+    return swept.out_D, total(swept.slabs)
+
+
+def _norms(x_PS: Coordinates) -> Floats:
+    """Not a number, or infinite, where a row is."""
+    x_PS = x_PS.astype(np.float64)
+    norm_P: Floats = np.sqrt(np.vecdot(x_PS, x_PS))
+    return norm_P
+
+
+def _weights(rows: Sequence[Row]) -> Floats:
+    return np.array([row.weight for row in rows])
+
+
+def _places(extra: Mapping[str, Numbers], rows: int) -> dict[str, int]:
+    """After the rows comes the origin, then these."""
+    return {name: rows + 1 + turn for turn, name in enumerate(extra)}
+
+
+def _checked(surveyed: Surveyed, extra: Mapping[str, Numbers]) -> Surveyed:
+    own_P = surveyed.square_P[len(surveyed.square_P) - len(extra):]
+    for name, square in zip(extra, own_P, strict=True):
+        if not math.isfinite(square):
+            raise ContractError(f"the coordinator's own {name} is not finite; it may come from a damaged checkpoint")
+    return surveyed
+
+
+def _standings(rows: Sequence[Row], norm_N: Floats, verdicts: Sequence[Verdict], decision: Decision, distance_N: Floats,
+               influence_N: Floats) -> dict[str, Standing]:
+    judged = iter(zip(distance_N, influence_N, decision.verdicts, decision.reasons, strict=True))
+    standings = {}
+    for row, norm, verdict in zip(rows, norm_N, verdicts, strict=True):
+        if verdict is Verdict.USED:
+            distance, influence, of_gate, reason = next(judged)
+            standings[row.site] = Standing(float(norm), float(distance), float(influence), of_gate, reason)
+        else:
+            standings[row.site] = Standing(float(norm), math.nan, 0.0, verdict, why(verdict))
+    return standings

@@ -9,8 +9,9 @@ from opacus.grad_sample import GradSampleModule
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as logistic_loss
 
-from fedround.learning import train
-from fedround.learning.train import gradient_sum
+from fedround.learning import gradients
+from fedround.learning.gradients import Clip, clipped_sum, gradient_sum
+from fedround.privacy.noise import GRID
 
 CLIP_NORM = 1.4      # between the rows' norms: some are clipped, some are not
 
@@ -29,7 +30,11 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ours(model, batch, clip_norm) -> np.ndarray:
-    return gradient_sum(model, {name: p.detach() for name, p in model.named_parameters()}, *batch, clip_norm)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    if clip_norm is None:
+        return gradient_sum(model, parameters, *batch)
+    clip = Clip(clip_norm, cell=clip_norm / GRID)
+    return clipped_sum(model, parameters, *batch, clip)[0] * clip.cell
 
 
 def by_loop(model, batch, clip_norm) -> tuple[np.ndarray, list[float]]:
@@ -71,7 +76,7 @@ def test_without_clipping_it_is_the_ordinary_gradient(model, batch):
 @pytest.mark.parametrize("clip_norm", [None, CLIP_NORM])
 def test_chunks_do_not_change_the_sum(model, batch, clip_norm, monkeypatch):
     whole = ours(model, batch, clip_norm)
-    monkeypatch.setattr(train, "CHUNK", 4)
+    monkeypatch.setattr(gradients, "CHUNK", 4)
     assert ours(model, batch, clip_norm) == pytest.approx(whole, abs=1e-5)
 
 
@@ -79,3 +84,41 @@ def test_one_row_never_exceeds_the_clip_norm_not_even_by_rounding(model, batch):
     features_BF, labels_B = batch
     for x_F, y in zip(features_BF * 100, labels_B, strict=True):
         assert np.linalg.norm(ours(model, (x_F[None], y[None]), 1e-3)) <= 1e-3
+
+
+def cells(model, batch, clip: Clip) -> np.ndarray:
+    return clipped_sum(model, {name: p.detach() for name, p in model.named_parameters()}, *batch, clip)[0]
+
+
+@pytest.mark.parametrize("cell", [CLIP_NORM / GRID, CLIP_NORM / GRID * 3.7, 1e-4])
+def test_the_sum_is_in_whole_cells_and_every_rows_part_is_the_same_in_any_company_to_the_last_bit(model, batch, cell):
+    """What makes a record's influence exactly bounded: the sum without it differs by its own vector and by nothing else."""
+    features_BF, labels_B = batch
+    clip = Clip(CLIP_NORM, cell)
+    whole = cells(model, batch, clip)
+    assert np.array_equal(whole, np.trunc(whole))
+    assert np.count_nonzero(whole) > 20
+    alone = [cells(model, (features_BF[i:i + 1], labels_B[i:i + 1]), clip) for i in range(len(labels_B))]
+    assert np.array_equal(sum(alone), whole)
+    order = np.random.default_rng(1).permutation(len(labels_B))
+    assert np.array_equal(cells(model, (features_BF[order], labels_B[order]), clip), whole)
+    for i in (0, 16, 32):
+        others = [j for j in range(len(labels_B)) if j != i]
+        left_out = whole - cells(model, (features_BF[others], labels_B[others]), clip)
+        assert np.array_equal(left_out, alone[i])
+        assert np.linalg.norm(left_out) <= CLIP_NORM / cell
+
+
+def test_attack_a_plain_float32_sum_moves_by_another_vector_than_the_record_that_left():
+    """What whole cells answer (Casacuberta et al. 2022): a float sum is rounded anew everywhere when one row leaves."""
+    rows = torch.randn(2000, 300, generator=torch.Generator().manual_seed(1))
+    moved = (rows.sum(0) - rows[1:].sum(0)).double()
+    assert (moved - rows[0].double()).norm() > 1e-5
+
+
+def test_rows_within_the_clip_norm_are_counted(model, batch):
+    _, norms = by_loop(model, batch, CLIP_NORM)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    _, within = clipped_sum(model, parameters, *batch, Clip(CLIP_NORM, CLIP_NORM / GRID))
+    assert within == sum(norm <= CLIP_NORM for norm in norms)
+    assert 0 < within < len(norms)

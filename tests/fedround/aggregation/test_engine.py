@@ -1,175 +1,193 @@
-"""Laws of aggregation: order, budget, translation, honest range, memory."""
+"""Cases of the engine; its laws, which every rule keeps, are in tests/conformance/test_aggregation_rules.py."""
 
-import tracemalloc
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import math
+import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from fedround.aggregation.engine import CHUNK, Aggregate, Row, aggregate
+from fedround.aggregation.engine import ArrayNumbers, FileNumbers, Row, Verdict, aggregate
+from fedround.aggregation.noise_law import NoiseLaw
+from fedround.aggregation.spec import (
+    Aggregation,
+    CenteredClipping,
+    CoordinateMedian,
+    FLTrust,
+    Gate,
+    NearestNeighbourMixing,
+    SpectralFilter,
+    TrimmedMean,
+    WeightedMean,
+)
+from fedround.aggregation.sweep import SLAB, joined, sweep
 from fedround.errors import ContractError, ToleranceError
-from fedround.types import CoordinateMedian, TrimmedMean, WeightedMean
+from tests.cohorts import cohort, result, rows_of
 
-RULES = [WeightedMean(), CoordinateMedian(), TrimmedMean(f=1)]
-OFFSET = 24
-every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-
-# Finite float32, small enough that adding a shift of the same size loses nothing that matters.
-NUMBERS = st.floats(-1e6, 1e6, width=32)
-ANYTHING_FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
-COHORTS = st.integers(3, 8).flatmap(lambda n: arrays(np.float32, st.tuples(st.just(n), st.integers(1, 6)),
-                                                     elements=NUMBERS))
-
-
-def write(folder: Path, x_ND: np.ndarray, weights=None) -> list[Row]:
-    """Each row in its own file, behind a header of OFFSET bytes that would be NaN if it were read."""
-    rows = []
-    for i, x_D in enumerate(x_ND):
-        path = folder / f"site-{i:02d}.bin"
-        path.write_bytes(b"\xff" * OFFSET + x_D.astype("<f4").tobytes())
-        rows.append(Row(path.stem, 1.0 if weights is None else weights[i], path, OFFSET))
-    return rows
-
-
-def of(x_ND: np.ndarray, rule, weights=None, **options) -> Aggregate:
-    with TemporaryDirectory() as folder:
-        return aggregate(write(Path(folder), x_ND, weights), rule, x_ND.shape[1], **options)
-
-
-def same(one: Aggregate, other: Aggregate) -> bool:
-    """Bit for bit."""
-    return (one.delta_D.tobytes() == other.delta_D.tobytes() and one.norms == other.norms
-            and one.distances == other.distances)
+COLUMN = np.array([[0], [1], [5], [6], [100]], dtype=np.float32)
+MEAN, MEDIAN = Aggregation(rule=WeightedMean()), Aggregation(rule=CoordinateMedian())
+TRIMMED = Aggregation(rule=TrimmedMean(f=1))
 
 
 def test_three_rules_give_three_answers():
-    column = np.array([[0], [1], [5], [6], [100]], dtype=np.float32)
-    assert [float(of(column, rule).delta_D[0]) for rule in RULES] == [np.float32(22.4), 5.0, 4.0]
+    assert [float(result(how, COLUMN).delta_D[0]) for how in (MEAN, MEDIAN, TRIMMED)] == [np.float32(22.4), 5.0, 4.0]
 
 
 def test_the_median_of_an_even_cohort_is_between_the_two_middle_values():
-    assert of(np.array([[1], [2], [10], [50]], dtype=np.float32), CoordinateMedian()).delta_D.tolist() == [6.0]
+    assert result(MEDIAN, np.array([[1], [2], [10], [50]])).delta_D.tolist() == [6.0]
 
 
-def test_only_the_weighted_mean_counts_weights():
-    column = np.array([[0], [1], [5], [6], [100]], dtype=np.float32)
+def test_a_rule_with_f_counts_every_site_the_same_and_the_mean_does_not():
     weights = [1.0, 1.0, 1.0, 1.0, 6.0]
-    assert [float(of(column, rule, weights).delta_D[0]) for rule in RULES] == [np.float32(61.2), 5.0, 4.0]
+    found = [float(result(how, COLUMN, weights).delta_D[0]) for how in (MEAN, MEDIAN, TRIMMED)]
+    assert found == [np.float32(61.2), 5.0, 4.0]
 
 
 def test_norms_and_distances_are_euclidean_and_by_site():
-    result = of(np.array([[3, 4], [0, 0], [3, 0]], dtype=np.float32), CoordinateMedian())
-    assert result.delta_D.tolist() == [3.0, 0.0]
-    assert result.norms == {"site-00": 5.0, "site-01": 0.0, "site-02": 3.0}
-    assert result.distances == {"site-00": 4.0, "site-01": 3.0, "site-02": 0.0}
+    found = result(MEDIAN, np.array([[3, 4], [0, 0], [3, 0]]))
+    assert found.delta_D.tolist() == [3.0, 0.0]
+    assert {site: (one.norm, one.distance) for site, one in found.standings.items()} == {
+        "site-00": (5.0, 4.0), "site-01": (0.0, 3.0), "site-02": (3.0, 0.0)}
+    assert np.allclose(found.distances_NN, [[0, 5, 4], [5, 0, 3], [4, 3, 0]])
 
 
-@every_rule
-def test_arrival_order_and_memory_budget_are_irrelevant_to_the_last_bit(rule, tmp_path):
-    generator = np.random.default_rng(7)
-    size = 5 * CHUNK + 123
-    x_ND = generator.standard_normal((7, size)) * 10.0 ** generator.integers(-6, 6, (7, 1))
-    rows = write(tmp_path, x_ND.astype(np.float32), weights=list(generator.uniform(0.1, 9, 7)))
-    reference = aggregate(rows, rule, size)
-    for budget in (1, 7 * 4 * CHUNK, 7 * 4 * CHUNK * 2 + 1, 1 << 30):
-        shuffled = [rows[i] for i in generator.permutation(7)]
-        assert same(aggregate(shuffled, rule, size, memory_budget_bytes=budget), reference)
+def test_very_large_weights_are_only_weights():
+    assert result(MEAN, np.array([[0.0], [3.0]]), [1e308, 1.7e308]).delta_D[0] == np.float32(1.7 / 2.7 * 3)
 
 
-@every_rule
-@settings(max_examples=30, deadline=None)
-@given(x_ND=COHORTS, shift=NUMBERS)
-def test_shifting_every_row_shifts_the_aggregate(rule, x_ND, shift):
-    shifted = (x_ND + np.float32(shift)).astype(np.float32)
-    tolerance = 4 * float(np.spacing(np.float32(max(np.abs(shifted).max(), np.abs(x_ND).max()) + abs(shift))))
-    assert np.allclose(of(shifted, rule).delta_D, of(x_ND, rule).delta_D + shift, rtol=0, atol=tolerance)
+def test_zero_is_an_honest_answer():
+    """A site that learned nothing is counted."""
+    found = result(MEAN, np.array([[0, 0], [2, 2]]))
+    assert found.delta_D.tolist() == [1.0, 1.0]
+    assert all(one.verdict is Verdict.USED for one in found.standings.values())
 
 
-@every_rule
-@settings(max_examples=30, deadline=None)
-@given(x_ND=COHORTS)
-def test_the_aggregate_lies_between_the_rows(rule, x_ND):
-    delta_D = of(x_ND, rule).delta_D
-    assert (x_ND.min(axis=0) <= delta_D).all()
-    assert (delta_D <= x_ND.max(axis=0)).all()
+def test_one_row_is_its_own_mean_and_two_of_unlike_length_cannot_judge_each_other():
+    assert result(MEAN, np.array([[7.0, 1.0]])).delta_D.tolist() == [7.0, 1.0]
+    found = result(MEAN, np.array([[1.0], [1e6]]))
+    assert all(one.verdict is Verdict.USED for one in found.standings.values())
 
 
-@settings(max_examples=50, deadline=None)
-@given(data=st.data(), liars=st.integers(0, 3), rule_name=st.sampled_from(["median", "trimmed"]))
-def test_f_liars_cannot_leave_the_honest_range(data, liars, rule_name):
-    honest = data.draw(st.integers(liars + 1, liars + 5))
-    honest_ND = data.draw(arrays(np.float32, (honest, 3), elements=NUMBERS))
-    lies_ND = data.draw(arrays(np.float32, (liars, 3), elements=ANYTHING_FINITE))
-    rule = CoordinateMedian() if rule_name == "median" else TrimmedMean(f=liars)
-    delta_D = of(np.concatenate([lies_ND, honest_ND]), rule).delta_D
-    assert (honest_ND.min(axis=0) <= delta_D).all()
-    assert (delta_D <= honest_ND.max(axis=0)).all()
+def test_when_all_rows_are_bad_the_round_is_refused_and_not_guessed():
+    with pytest.raises(ToleranceError):
+        result(TRIMMED, np.full((5, 3), np.nan))
 
 
-def test_one_liar_moves_the_mean_as_far_as_he_likes():
-    """Why the other rules exist; and a wrong rule that is a mean in disguise fails the law above."""
-    x_ND = np.array([[1e30], [0], [0], [0]], dtype=np.float32)
-    assert of(x_ND, WeightedMean()).delta_D[0] == np.float32(2.5e29)
+def test_what_the_gate_left_out_counts_against_the_f_behind_it():
+    """Two liars of eleven with a wrong norm: both are found, and the trimmed mean behind trims nobody more."""
+    law = NoiseLaw(signal_bound=0.1, variance=1.0)
+    generator = np.random.default_rng(0)
+    x_ND = generator.normal(size=(11, 2000)).astype(np.float32)
+    x_ND[3] *= 3
+    x_ND[8] *= 0.01
+    how = Gate(f=2) >> TrimmedMean(f=2)
+    found = aggregate(rows_of(x_ND, law=law), how, 2000)
+    left = {site for site, one in found.standings.items() if one.verdict is not Verdict.USED}
+    assert left == {"site-03", "site-08"}
+    assert {found.standings[site].influence for site in left} == {0.0}
+    honest = aggregate([row for row in rows_of(x_ND, law=law) if row.site not in left], MEAN, 2000)
+    assert np.allclose(found.delta_D, honest.delta_D, atol=1e-6)
 
 
-@pytest.mark.parametrize("f", [0, 1, 2])
-def test_trimmed_mean_needs_2f_plus_1(f):
-    with pytest.raises(ToleranceError, match=f"needs at least {2 * f + 3}"):
-        of(np.zeros((2 * f + 2, 1), dtype=np.float32), TrimmedMean(f=f + 1))
-    of(np.zeros((2 * f + 1, 1), dtype=np.float32), TrimmedMean(f=f))
+def test_without_a_law_the_gate_says_that_it_judged_nobody_and_neighbours_are_by_distance():
+    """One long row would otherwise be everybody's best neighbour by inner product."""
+    x_ND = cohort(0, 9)
+    x_ND[0] *= 100
+    how = Gate(f=2) >> NearestNeighbourMixing(f=2, near="inner_product") >> TrimmedMean(f=2)
+    found = result(how, x_ND)
+    assert "nobody" in found.note
+    assert "by distance" in found.note
+    assert found.standings["site-00"].influence == 0
 
 
-@every_rule
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("where", [0, CHUNK, 2 * CHUNK + 4])
-def test_a_number_that_is_not_finite_names_its_site(rule, poison, where):
-    x_ND = np.ones((4, 2 * CHUNK + 5), dtype=np.float32)
-    x_ND[2, where] = poison
-    with pytest.raises(ContractError, match="'site-02' sent numbers that are not finite"):
-        of(x_ND, rule)
+def test_centered_clipping_goes_on_from_its_centre():
+    """From far away it takes small steps; from the last result it stays there."""
+    x_ND = cohort(3)
+    how = Aggregation(rule=CenteredClipping(radius=0.5))
+    far = aggregate(rows_of(x_ND), how, 40)
+    centre = ArrayNumbers(x_ND.mean(axis=0))
+    near = aggregate(rows_of(x_ND), how, 40, centre=centre)
+    mean_D = x_ND.mean(axis=0)
+    assert np.linalg.norm(near.delta_D - mean_D) < np.linalg.norm(far.delta_D - mean_D)
+    assert np.linalg.norm(far.delta_D) <= 3 * 0.5 + 1e-6
+
+
+def test_fltrust_follows_the_root_and_ignores_who_points_away():
+    x_ND = np.array([[2.0, 0.0], [0.0, 9.0], [-50.0, 0.0]], dtype=np.float32)
+    found = aggregate(rows_of(x_ND), Aggregation(rule=FLTrust()), 2, root=ArrayNumbers(np.array([1, 0], np.float32)))
+    assert np.allclose(found.delta_D, [1.0, 0.0], atol=1e-6)
+
+
+def test_fltrust_without_a_root_is_refused():
+    with pytest.raises(ContractError, match="root"):
+        aggregate(rows_of(cohort(1)), Aggregation(rule=FLTrust()), 40)
+
+
+def test_a_damaged_centre_is_refused_by_name():
+    with pytest.raises(ContractError, match="centre is not finite"):
+        aggregate(rows_of(cohort(1)), Aggregation(rule=CenteredClipping(radius=1.0)), 40,
+                  centre=ArrayNumbers(np.full(40, np.nan, np.float32)))
+
+
+def test_a_bad_guess_of_the_reference_costs_a_pass_and_no_accuracy():
+    """A row that is of median norm where the reference is guessed, and enormous elsewhere."""
+    size = SLAB // 4
+    x_ND = cohort(2, 9, size) * np.float32(1e-3)
+    x_ND[4, 3000:3100] = 30.0
+    how = Aggregation(rule=SpectralFilter(f=2))
+    with_liar, without = result(how, x_ND), result(how, np.delete(x_ND, 4, axis=0))
+    assert with_liar.standings["site-04"].influence < 0.01
+    assert np.linalg.norm(with_liar.delta_D - without.delta_D) < np.linalg.norm(without.delta_D)
+
+
+@pytest.mark.parametrize("how", [MEAN, TRIMMED, Aggregation(rule=SpectralFilter(f=2)),
+                                 NearestNeighbourMixing(f=2) >> TrimmedMean(f=2)], ids=str)
+def test_slabs_that_were_swept_elsewhere_are_the_same_bytes(how):
+    """Points and work are sent to other processes and what they found is sent back, as Dask does it."""
+    rows, size = rows_of(cohort(1, 7, 2 * SLAB + 99)), 2 * SLAB + 99
+
+    def elsewhere(points, work, coordinates):
+        sent = pickle.dumps((points, work))
+        return joined([pickle.loads(pickle.dumps(
+            sweep(*pickle.loads(sent), start, min(start + SLAB, coordinates), memory_budget_bytes=1)))
+            for start in range(0, coordinates, SLAB)])
+
+    here, there = aggregate(rows, how, size), aggregate(rows, how, size, sweeper=elsewhere)
+    assert there.delta_D.tobytes() == here.delta_D.tobytes()
+    assert there.standings == here.standings
+    assert there.distances_NN.tobytes() == here.distances_NN.tobytes()
 
 
 def test_an_empty_cohort_is_refused():
     with pytest.raises(ContractError, match="nothing to aggregate"):
-        aggregate([], WeightedMean(), 3)
+        aggregate([], MEAN, 3)
 
 
-def test_a_site_has_one_vote(tmp_path):
-    rows = write(tmp_path, np.zeros((3, 2), dtype=np.float32))
+def test_a_site_has_one_vote():
+    rows = rows_of(np.zeros((3, 2)))
     with pytest.raises(ContractError, match="'site-01' has two updates"):
-        aggregate([rows[1], *rows], CoordinateMedian(), 2)
+        aggregate([rows[1], *rows], MEDIAN, 2)
 
 
 def test_a_file_that_ends_early_names_its_site(tmp_path):
-    rows = write(tmp_path, np.zeros((3, 5), dtype=np.float32))
-    with pytest.raises(ContractError, match="'site-00': its file ends after 5"):
-        aggregate(rows, WeightedMean(), 6)
+    np.zeros(5, np.float32).tofile(tmp_path / "short")
+    with pytest.raises(ContractError, match="'north': its update ends after 5 coordinates"):
+        aggregate([Row("north", 1.0, FileNumbers(tmp_path / "short", 0))], MEAN, 6)
+
+
+def test_a_file_is_read_behind_its_header(tmp_path):
+    (tmp_path / "row").write_bytes(b"\xff" * 24 + np.array([1, 2, 3], "<f4").tobytes())
+    assert aggregate([Row("north", 1.0, FileNumbers(tmp_path / "row", 24))], MEAN, 3).delta_D.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_weight_that_is_none_cannot_be_built(weight, tmp_path):
+def test_a_weight_that_is_none_cannot_be_built(weight):
     with pytest.raises(ContractError, match="weight"):
-        Row("site", weight, tmp_path, 0)
+        Row("site", weight, ArrayNumbers(np.zeros(1, np.float32)))
 
 
-def test_very_large_weights_are_only_weights():
-    x_ND = np.array([[0.0], [3.0]], dtype=np.float32)
-    assert of(x_ND, WeightedMean(), [1e308, 1.7e308]).delta_D[0] == np.float32(1.7 / 2.7 * 3)
-
-
-@every_rule
-def test_memory_is_the_budget_and_not_the_cohort(rule, tmp_path):
-    sites, size, budget = 12, 1_000_000, 8 << 20
-    rows = write(tmp_path, np.ones((sites, size), dtype=np.float32))
-    tracemalloc.start()
-    try:
-        aggregate(rows, rule, size, memory_budget_bytes=budget)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    chunks = 4 * sites * CHUNK * 8
-    assert peak < budget + 4 * size + chunks + (1 << 20) < 4 * sites * size / 2
+def test_a_row_that_was_left_out_has_no_distance():
+    x_ND = cohort(1, 5)
+    x_ND[2] = np.nan
+    standing = result(MEAN, x_ND).standings["site-02"]
+    assert standing.verdict is Verdict.NOT_FINITE
+    assert math.isnan(standing.distance)

@@ -1,0 +1,128 @@
+"""Rules that look at one coordinate of all rows at a time: their values, and how much each row has in them.
+
+Legend: K rows that a rule sees, C coordinates of a chunk, S of a sample.
+
+Values are compared as float32, which is exact, and averaged in float64: a mean of values is then never outside of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import assert_never
+
+import numpy as np
+
+from fedround.aggregation import networks
+from fedround.aggregation.rows import Coordinates
+from fedround.aggregation.spec import Bulyan, CoordinateMedian, Meamed, TrimmedMean
+from fedround.aggregation.sweep import Floats
+
+_MOST_ROWS_IN_A_NETWORK = 64
+"""Above, the number of comparators (n log² n) has outgrown the processor's own sort of short rows."""
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The mean of every coordinate without its `drop` smallest and `drop` largest values; at most one is left for the
+    largest `drop`: the median.
+    """
+
+    drop: int
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The mean of the `keep` values of every coordinate that are nearest to its median; of two equally near the smaller."""
+
+    keep: int
+
+
+Form = Middle | Nearest
+CoordinateRule = CoordinateMedian | TrimmedMean | Meamed | Bulyan
+
+
+def form_of(rule: CoordinateRule, rows: int) -> Form:
+    """What the rule does on every coordinate of so many rows.
+
+    For Bulyan: its second half, on the rows that its first half selected.
+    """
+    match rule:
+        case CoordinateMedian():
+            return Middle((rows - 1) // 2)
+        case TrimmedMean(f=f):
+            return Middle(f)
+        case Meamed(f=f):
+            return Nearest(rows - f)
+        case Bulyan(f=f):
+            return Nearest(rows - 2 * f)
+        case _:
+            assert_never(rule)
+
+
+class Kernel:
+    """The values of a form on chunks of at most `width` coordinates, with scratch space of its own."""
+
+    def __init__(self, form: Form, rows: int, width: int) -> None:
+        self._form, self._rows = form, rows
+        kept = (form.drop, rows - form.drop) if isinstance(form, Middle) else (0, rows)
+        self._network = None
+        if rows <= _MOST_ROWS_IN_A_NETWORK:
+            self._network = networks.selection_network(rows, *kept, ordered=isinstance(form, Nearest))
+        self._spare_C = np.empty(width, np.float32)
+        self._mean_C = np.empty(width)
+
+    def __call__(self, y_KC: Coordinates) -> Floats:
+        """(C,), to be used before the next call. Overwrites y_KC."""
+        rows = self._sorted(y_KC)
+        mean_C = self._mean_C[:y_KC.shape[1]]
+        if isinstance(self._form, Middle):
+            kept: list[Coordinates] | list[Floats] = rows[self._form.drop:self._rows - self._form.drop]
+        else:
+            kept = _nearest(rows, self._form.keep)
+        mean_C[:] = kept[0]
+        for y_C in kept[1:]:
+            mean_C += y_C
+        mean_C /= len(kept)
+        return mean_C
+
+    def _sorted(self, y_KC: Coordinates) -> list[Coordinates]:
+        if self._network is None:
+            y_CK = np.ascontiguousarray(y_KC.T)     # many short sorts of neighbours beat one sort across far rows
+            y_CK.sort(axis=1)
+            y_KC[:] = y_CK.T
+            return list(y_KC)
+        rows = list(y_KC)
+        networks.run(self._network, rows, self._spare_C[:y_KC.shape[1]])
+        return rows
+
+
+def _nearest(sorted_rows: list[Coordinates], keep: int) -> list[Floats]:
+    """Of sorted values, those that are nearest to their median, `keep` in number.
+
+    They are neighbours in the order, and so many neighbours have one place of every residue modulo `keep`; along the places
+    of one residue the distance to the median falls, then rises.
+    """
+    rows = len(sorted_rows)
+    y_KC = [y_C.astype(np.float64) for y_C in sorted_rows]
+    median_C = (y_KC[(rows - 1) // 2] + y_KC[rows // 2]) / 2
+
+    def nearer(one_C: Floats, other_C: Floats) -> Floats:
+        return np.where(other_C - median_C < median_C - one_C, other_C, one_C)
+
+    return [reduce(nearer, y_KC[residue::keep]) for residue in range(keep)]
+
+
+def shares(form: Form, y_KS: Coordinates) -> Floats:
+    """The mean weight of each row in the values of a sample of coordinates: (K,), adding up to one."""
+    rows, size = y_KS.shape
+    order_KS = np.argsort(y_KS, axis=0, kind="stable")
+    if isinstance(form, Middle):
+        kept = order_KS[form.drop:rows - form.drop]
+    else:
+        y_KS = np.take_along_axis(y_KS, order_KS, axis=0).astype(np.float64)
+        far_KS = np.abs(y_KS - (y_KS[(rows - 1) // 2] + y_KS[rows // 2]) / 2)
+        nearest_KS = np.argsort(far_KS, axis=0, kind="stable")[:form.keep]
+        kept = np.take_along_axis(order_KS, nearest_KS, axis=0)
+    share_K: Floats = np.bincount(kept.ravel(), minlength=rows) / (len(kept) * size)
+    return share_K

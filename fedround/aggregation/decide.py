@@ -1,0 +1,129 @@
+"""What an aggregation does with its points, decided on their inner products alone.
+
+Legend: N admitted updates, P points, M of them whose numbers are read, K rows that the rule sees, S sampled coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from fedround.aggregation import coordinate
+from fedround.aggregation.combine import PerCoordinate, WeightedSum
+from fedround.aggregation.coordinate import Form
+from fedround.aggregation.gate import admit
+from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.linear import bulyan_selection, solve
+from fedround.aggregation.mixing import mix
+from fedround.aggregation.noise_law import NoiseLaw
+from fedround.aggregation.rows import Coordinates
+from fedround.aggregation.spec import (
+    Aggregation,
+    Bulyan,
+    CoordinateMedian,
+    Meamed,
+    Mixing,
+    NearestNeighbourMixing,
+    Part,
+    TrimmedMean,
+    WeightedMean,
+)
+from fedround.aggregation.sweep import Work
+from fedround.aggregation.verdict import Verdict
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """One weighted sum of the points; or, if there is a form, the form of K combinations of them."""
+
+    weights_KP: Floats
+    """K = 1 without a form."""
+    form: Form | None
+    verdicts: tuple[Verdict, ...]
+    """Of the gate, one per update."""
+    reasons: tuple[str, ...]
+    note: str = ""
+
+    @property
+    def sites(self) -> int:
+        """N."""
+        return len(self.verdicts)
+
+    @property
+    def weights_KM(self) -> Floats:
+        """Over the M numbers that are read: all points but the origin, which adds nothing."""
+        return np.delete(self.weights_KP, self.sites, axis=1)
+
+    def needs(self) -> list[int]:
+        """Which of the numbers must be read: for a sum those with a weight, for a form every update, which is then asked
+        how far from the result it is.
+        """
+        if self.form is not None:
+            return list(range(self.sites))
+        return [int(m) for m in np.flatnonzero(self.weights_KM[0])]
+
+    def work(self, numbers: Sequence[int]) -> Work:
+        """What computes the result from these of the numbers."""
+        weights_KM = self.weights_KM[:, numbers]
+        if self.form is None:
+            return WeightedSum(weights_KM[0])
+        return PerCoordinate(self.form, weights_KM, self.sites)
+
+    def influence(self, sample_NS: Coordinates) -> Floats:
+        """Each update's share of the result, (N,): its weight; under a form the mean over the sample."""
+        weights_KN = self.weights_KP[:, :self.sites]
+        if self.form is None:
+            own_N: Floats = weights_KN[0]
+            return own_N
+        share_N: Floats = coordinate.shares(self.form, (weights_KN @ sample_NS).astype(np.float32)) @ weights_KN
+        return share_N
+
+
+def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int, seed: bytes) -> Decision:
+    """Gate, mixing and rule. What the gate left out counts against the f of what follows.
+
+    Raises ToleranceError, naming the theorem, if too few rows are left for a part.
+    """
+    verdicts, reasons, gone, note = (Verdict.USED,) * geometry.sites, ("",) * geometry.sites, 0, ""
+    if how.gate is not None:
+        admission = admit(how.gate, geometry, laws, coordinates)
+        verdicts, reasons, gone, note = admission.verdicts, admission.reasons, admission.liars, admission.note
+        geometry = geometry.only([n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED])
+        if not admission.judged and any(map(_needs_a_gate, how.mixing)):
+            how = how.model_copy(update={"mixing": tuple(map(_by_distance, how.mixing))})
+            note += "; so nearest neighbours are those by distance"
+    for mixing in how.mixing:
+        geometry = mix(_bearing(mixing, gone), geometry, seed)
+    rule = _bearing(how.rule, gone)
+    rule.check(len(geometry))
+    if isinstance(rule, Bulyan):
+        geometry = geometry.only(bulyan_selection(geometry, rule.f))
+    if isinstance(rule, coordinate.CoordinateRule):
+        return Decision(geometry.combos_KP, coordinate.form_of(rule, len(geometry)), verdicts, reasons, note)
+    return Decision(solve(rule, geometry)[None], None, verdicts, reasons, note)
+
+
+def is_blind(how: Aggregation) -> bool:
+    """Whether what is decided depends on the number of rows and their weights only: then one pass can do all."""
+    alone = how.gate is None and not how.mixing
+    return alone and isinstance(how.rule, WeightedMean | CoordinateMedian | TrimmedMean | Meamed)
+
+
+def _needs_a_gate(mixing: Mixing) -> bool:
+    """Inner products find neighbours only among norms that were judged."""
+    return isinstance(mixing, NearestNeighbourMixing) and mixing.near == "inner_product"
+
+
+def _by_distance(mixing: Mixing) -> Mixing:
+    return mixing.model_copy(update={"near": "distance"}) if _needs_a_gate(mixing) else mixing
+
+
+def _bearing(part: P, fewer: int) -> P:
+    """The part as it must be when so many liars are gone."""
+    f = getattr(part, "f", None)
+    return part if f is None else part.model_copy(update={"f": max(0, f - fewer)})

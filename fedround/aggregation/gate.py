@@ -1,0 +1,169 @@
+"""The gate: who cannot be honest, given the noise that every site declared.
+
+Legend: K rows (one per site), D coordinates. u = s + n is a site's upload, its signal and its noise.
+
+Differential privacy hides liars: honest updates lie sigma sqrt(2 D) apart, far more than their signals differ, and a rule of
+distances lets colluders shift a model by as much. But the noise has a known law, and honest noises have nothing in
+common. With |s_i| <= S_i and n_i ~ N(0, sigma_i^2 I_D), independent between sites, at k `sigmas`:
+
+* the norm: |n|^2 / sigma^2 is chi-squared with D degrees of freedom (Laurent and Massart 2000, lemma 1), so that
+  sigma sqrt(D - k sqrt(2D)) - S <= |u| <= sigma sqrt(D + k sqrt(2D) + k^2) + S. The lower side is an audit: a site that
+  forgot its noise is too short. It can hear only noise that is louder than the signal may be (`audible`).
+* every pair: <u_i, u_j> - <s_i, s_j> = <s_i, n_j> + <n_i, s_j> + <n_i, n_j> is sub-gamma with variance at most
+  v = sigma_i^2 S_j^2 + sigma_j^2 S_i^2 + sigma_i^2 sigma_j^2 D and scale c = sigma_i sigma_j, so that
+  |<u_i, u_j>| <= S_i S_j + k sqrt(v) + c k^2 / 2 (Boucheron, Lugosi and Massart 2013, section 2.4).
+
+Each side of each bound fails for honest sites with probability exp(-k^2/2) at most, and in truth about as often as a normal
+law leaves k sigmas. The pair bound takes a site's signal as independent of both noises. That is so for one step; over
+several steps a site's later gradients see its own earlier noise, and with a moving average everybody's. This moves
+<s_i, n_j> by a second-order term, which in practice the slack in S_i S_j exceeds by far (measured in the tests).
+
+What colluders have left is about (k sqrt(D))^(1/2) sigma in common instead of sigma sqrt(2D); the rule behind the gate must
+bear that, and a lone liar of honest length. A site that declares more noise than others widens its own bounds, and must then
+be as long as it declared: far from everybody, where the rule behind ignores it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from fedround.aggregation.cover import disjoint_conflicts, in_every_cover, is_coverable, without
+from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.noise_law import NoiseLaw
+from fedround.aggregation.spec import Gate
+from fedround.aggregation.verdict import Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whom the gate lets through, and why not the others; one entry per row."""
+
+    verdicts: tuple[Verdict, ...]
+    reasons: tuple[str, ...]
+    """What the gate has against a row, also where it lets the row through; empty where nothing."""
+    liars: int
+    """How many liars are surely among the rows left out: so many fewer must the rest of the aggregation bear."""
+    judged: bool = False
+    """Whether every row that is let through has the length that its law allows. If not, what follows must not rely on it:
+    nearest neighbours by inner product become nearest neighbours by distance."""
+    note: str = ""
+    """Why the gate did less than it was asked to; empty if it did all."""
+
+
+def admit(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int) -> Admission:
+    """Judge every row by the laws that the sites declared.
+
+    Left out, as surely lying, are rows that are too short (NOISE) or too long (GATE) for their law, rows without a law where
+    others have one (NOISE), and rows that must lie whoever else does if no more than f lie in all: without them more than
+    f would be needed to explain which pairs break their bound (GATE). Pairs that still do have a liar each, and nothing
+    tells which: of every such pair both are left out (GATE), pairs without a row in common, the worst first.
+
+    So where u rows surely lie and m pairs go, N-u-2m rows remain, of which at most f-u-m lie: never a larger share than
+    before. Who frames an honest site pays with a liar. Of an odd group of colluders one remains, among those f-u-m.
+
+    At most f sites lie, and honest ones keep their law. So if more than f fit no law, or no f rows explain the pairs, it
+    is the laws that are wrong (another training code, say) and not the sites: that test then leaves nobody out, and
+    `note` says so. Liars alone cannot bring this about.
+
+    laws: one per row, None where a site declared none. coordinates: D.
+    Raises ToleranceError, naming the theorem, if the cohort is too small.
+    """
+    gate.check(len(geometry))
+    if all(law is None for law in laws):
+        return _nobody(geometry, {}, "no site declared the law of its noise: nobody was judged")
+    unfit = _unfit(gate, geometry, laws, coordinates)
+    left_out = {row: verdict for row, (verdict, _) in unfit.items()}
+    reasons = {row: reason for row, (_, reason) in unfit.items()}
+    if len(unfit) > gate.f:
+        return _nobody(geometry, reasons, f"{len(unfit)} of {len(geometry)} updates do not fit their declared noise, and "
+                                          f"at most {gate.f} may lie: the declared laws are wrong, and nobody was left out")
+
+    fit = {row: law for row, law in enumerate(laws) if law is not None and row not in unfit}
+    notes, may_lie = [], gate.f - len(unfit)
+    excess_KK = _excess(gate, geometry, fit, coordinates)
+    if not is_coverable(excess_KK > 0, may_lie):
+        notes.append(f"to explain which updates go together, more than {may_lie} would have to lie: the declared laws are "
+                     "wrong, and nobody was left out for that")
+        excess_KK = np.zeros_like(excess_KK)
+    surely = in_every_cover(excess_KK > 0, may_lie)
+    pairs = disjoint_conflicts(np.where(without(excess_KK > 0, surely), excess_KK, 0))
+    for row in surely:
+        left_out[row] = Verdict.GATE
+        reasons[row] = (f"goes with or against {np.count_nonzero(excess_KK[row])} others more than independent noise can, "
+                        "and without it too few may lie to explain that")
+    for row in itertools.chain(*pairs):
+        left_out[row] = Verdict.GATE
+        reasons[row] = "goes with or against another more than independent noise can: one of the two lies, both are left out"
+
+    inaudible = sum(not audible(law, coordinates, gate.sigmas) for law in fit.values())
+    if inaudible:
+        notes.append(f"the noise of {inaudible} of {len(geometry)} updates is soft beside what their signal may be: whether "
+                     "it is there was not audited")
+    return Admission(_in_order(geometry, left_out, Verdict.USED), _in_order(geometry, reasons, ""),
+                     liars=len(unfit) + len(surely) + len(pairs), judged=True, note="; ".join(notes))
+
+
+def norm_bounds(law: NoiseLaw, coordinates: int, sigmas: float) -> tuple[float, float]:
+    """How short and how long an honest upload may be."""
+    spread = sigmas * math.sqrt(2 * coordinates)
+    shortest = law.std * math.sqrt(max(0.0, coordinates - spread))
+    longest = law.std * math.sqrt(coordinates + spread + sigmas ** 2)
+    return max(0.0, shortest - law.signal_bound), longest + law.signal_bound
+
+
+def pair_bounds(laws: Sequence[NoiseLaw], coordinates: int, sigmas: float) -> Floats:
+    """How large the inner product of two honest uploads may be, up to its sign, (K, K)."""
+    signal_K = np.array([law.signal_bound for law in laws])
+    std_K = np.array([law.std for law in laws])
+    cross_KK = np.outer(std_K, signal_K)
+    scale_KK = np.outer(std_K, std_K)
+    variance_KK = cross_KK ** 2 + cross_KK.T ** 2 + scale_KK ** 2 * coordinates
+    bounds_KK: Floats = np.outer(signal_K, signal_K) + sigmas * np.sqrt(variance_KK) + scale_KK * sigmas ** 2 / 2
+    return bounds_KK
+
+
+def audible(law: NoiseLaw, coordinates: int, sigmas: float) -> bool:
+    """Whether an upload without its noise would always be too short: |u| <= S alone fails the lower bound."""
+    return norm_bounds(law, coordinates, sigmas)[0] > law.signal_bound
+
+
+def _unfit(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None],
+           coordinates: int) -> dict[int, tuple[Verdict, str]]:
+    """Rows without a law, too short or too long for theirs: what they are to be called, and why."""
+    unfit = {}
+    for row, (law, norm) in enumerate(zip(laws, geometry.norms_K(), strict=True)):
+        if law is None:
+            unfit[row] = Verdict.NOISE, "declares no law of its noise"
+            continue
+        shortest, longest = norm_bounds(law, coordinates, gate.sigmas)
+        if norm < shortest:
+            unfit[row] = Verdict.NOISE, f"too short for its declared noise: {norm:.3g}, at least {shortest:.3g} expected"
+        elif norm > longest:
+            unfit[row] = Verdict.GATE, f"too long for its declared noise: {norm:.3g}, at most {longest:.3g} expected"
+    return unfit
+
+
+def _excess(gate: Gate, geometry: Geometry, fit: dict[int, NoiseLaw], coordinates: int) -> Floats:
+    """How many times its bound a pair's inner product is, (K, K); 0 for pairs within it, and for rows not in `fit`."""
+    excess_KK = np.zeros((len(geometry), len(geometry)))
+    rows = np.array(list(fit), dtype=int)
+    products_KK = geometry.inner_products(geometry.origin_P)[np.ix_(rows, rows)]
+    excess_KK[np.ix_(rows, rows)] = np.abs(products_KK) / pair_bounds(list(fit.values()), coordinates, gate.sigmas)
+    np.fill_diagonal(excess_KK, 0)
+    return np.where(excess_KK > 1, excess_KK, 0)
+
+
+def _nobody(geometry: Geometry, reasons: Mapping[int, str], note: str) -> Admission:
+    return Admission(_in_order(geometry, {}, Verdict.USED), _in_order(geometry, reasons, ""), liars=0, note=note)
+
+
+def _in_order(geometry: Geometry, found: Mapping[int, T], otherwise: T) -> tuple[T, ...]:
+    return tuple(found.get(row, otherwise) for row in range(len(geometry)))

@@ -1,0 +1,75 @@
+"""What happens to the rows before a rule sees them, on inner products alone.
+
+Legend: K rows that a rule sees, B buckets. Exact ties go to the first in site order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import assert_never
+
+import numpy as np
+
+from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.linear import shrinking
+from fedround.aggregation.spec import AdaptiveClipping, Bucketing, Mixing, NearestNeighbourMixing, StaticClipping
+
+_DOMAIN = b"fedround/1/bucketing"
+
+
+def mix(mixing: Mixing, geometry: Geometry, seed: bytes) -> Geometry:
+    """The geometry in which the next part sees mixed rows.
+
+    seed: what the order of buckets is drawn from (the plan's digest); used by bucketing only.
+    Raises ToleranceError, naming the theorem, if the cohort is too small.
+    """
+    mixing.check(len(geometry))
+    match mixing:
+        case NearestNeighbourMixing(f=f, near=near):
+            by_distance = near == "distance"
+            farness_KK = geometry.squared_distances_KK() if by_distance else -geometry.inner_products(geometry.origin_P)
+            return nearest_neighbour_mixing(geometry, farness_KK, f)
+        case Bucketing(size=size):
+            return bucketing(geometry, size, seed)
+        case StaticClipping(norm=norm):
+            return geometry.scaled(shrinking(geometry.norms_K(), norm))
+        case AdaptiveClipping(f=f):
+            return adaptive_clipping(geometry, f)
+        case _:
+            assert_never(mixing)
+
+
+def nearest_neighbour_mixing(geometry: Geometry, farness_KK: Floats, f: int) -> Geometry:
+    """Every row becomes the mean of itself and the K-f-1 others that are least far. Weights stay with their rows."""
+    others_KK = np.where(np.eye(len(geometry), dtype=bool), -np.inf, farness_KK)      # itself first, whatever its twins
+    nearest = np.argsort(others_KK, axis=1, kind="stable")[:, :len(geometry) - f]
+    mixing_KK = np.zeros_like(farness_KK)
+    np.put_along_axis(mixing_KK, nearest, 1 / nearest.shape[1], axis=1)
+    return geometry.mixed(mixing_KK, geometry.weight_K)
+
+
+def bucketing(geometry: Geometry, size: int, seed: bytes) -> Geometry:
+    """Buckets of `size` rows (the last one may be smaller) become their means; a bucket weighs what its rows weigh.
+
+    Who shares a bucket follows from the seed and the rows' places in site order. Whoever knows the seed knows the buckets.
+    """
+    order = shuffled(len(geometry), seed)
+    mixing_BK = np.zeros((math.ceil(len(order) / size), len(order)))
+    for place, row in enumerate(order):
+        mixing_BK[place // size, row] = 1
+    weight_B = mixing_BK @ (geometry.weight_K / geometry.weight_K.max())
+    return geometry.mixed(mixing_BK / mixing_BK.sum(axis=1, keepdims=True), weight_B)
+
+
+def shuffled(count: int, seed: bytes) -> list[int]:
+    """0 … count-1 in an order that nobody can choose without finding a seed that gives it (SHA-256)."""
+    key = hashlib.sha256(_DOMAIN + seed).digest()
+    return sorted(range(count), key=lambda place: hashlib.sha256(key + place.to_bytes(4, "big")).digest())
+
+
+def adaptive_clipping(geometry: Geometry, f: int) -> Geometry:
+    """The k = floor(2 f (K-f) / K) longest rows are scaled down to the norm of the next longest."""
+    norm_K = geometry.norms_K()
+    clipped = 2 * f * (len(norm_K) - f) // len(norm_K)
+    return geometry.scaled(shrinking(norm_K, float(np.sort(norm_K)[len(norm_K) - 1 - clipped])))

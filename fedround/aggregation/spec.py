@@ -1,0 +1,350 @@
+"""How updates become one delta, as a value that a plan can name: gate, then mixing, then one rule.
+
+::
+
+    NearestNeighbourMixing(f=2) >> TrimmedMean(f=2)
+    Gate(f=2) >> NearestNeighbourMixing(f=2) >> TrimmedMean(f=2)
+    Bucketing(size=2) >> GeometricMedian()
+
+In TOML: `rule = {name = "trimmed_mean", f = 2}`, `mixing = [{name = "nearest_neighbour_mixing", f = 2}]`,
+`gate = {f = 2}`. `f` is how many sites may lie. What the parts compute stands beside their code; here stand their
+names, their bounds, and the condition of each theorem, which is checked before any round begins.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias, overload
+
+from pydantic import Field, model_validator
+
+from fedround.errors import ToleranceError
+from fedround.values import PositiveFloat, Value
+
+Liars: TypeAlias = Annotated[int, Field(ge=0, le=499, description="how many sites may lie")]
+
+MAX_SUBSETS = 200_000
+"""Rules that try every subset of honest sites refuse cohorts that have more of them."""
+
+
+class Part(Value):
+    """One part of an aggregation. `gate >> mixing >> … >> rule` makes an `Aggregation`."""
+
+    def fewest_rows(self) -> int:
+        """The smallest cohort for which the part's theorem holds."""
+        return 1
+
+    def check(self, rows: int) -> None:
+        """Raises ToleranceError, naming the theorem, if it does not hold for a cohort of this size."""
+        if rows < self.fewest_rows():
+            raise ToleranceError(
+                f"{getattr(self, 'name', 'gate')} with f={getattr(self, 'f', 0)} needs at least {self.fewest_rows()} "
+                f"updates ({self._theorem}), and may get {rows}: agree on a smaller f, or wait for more sites")
+
+    _theorem: ClassVar[str] = "one update"
+
+
+class _Before(Part):
+    """Whatever stands before the rule."""
+
+    @overload
+    def __rshift__(self, then: Mixing) -> Chain: ...
+
+    @overload
+    def __rshift__(self, then: Rule) -> Aggregation: ...
+
+    def __rshift__(self, then: Mixing | Rule) -> Chain | Aggregation:
+        return (Chain(gate=self) if isinstance(self, Gate) else Chain(mixing=(self,))) >> then    # type: ignore[arg-type]
+
+
+class _Majority(Part):
+    """Whatever bears f liars among at least 2f+1."""
+
+    f: Liars
+    _theorem: ClassVar[str] = "N >= 2f+1: nobody can tell a majority of liars from the honest"
+
+    def fewest_rows(self) -> int:
+        """As `Part`."""
+        return 2 * self.f + 1
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+class WeightedMean(Part):
+    """The mean with the weights of the federation file. One liar moves it as far as he likes."""
+
+    name: Literal["weighted_mean"] = "weighted_mean"
+
+
+class CoordinateMedian(Part):
+    """The median of every coordinate (Yin et al. 2018, arXiv:1803.01498)."""
+
+    name: Literal["coordinate_median"] = "coordinate_median"
+
+
+class TrimmedMean(_Majority):
+    """The mean of every coordinate without its f smallest and f largest values (Yin et al. 2018, arXiv:1803.01498)."""
+
+    name: Literal["trimmed_mean"] = "trimmed_mean"
+    _theorem: ClassVar[str] = "Yin et al. 2018: N >= 2f+1"
+
+
+class Meamed(_Majority):
+    """The mean of the N-f values of every coordinate that are nearest to its median (Xie et al. 2018, arXiv:1802.10116)."""
+
+    name: Literal["meamed"] = "meamed"
+    _theorem: ClassVar[str] = "Xie et al. 2018: N >= 2f+1"
+
+
+class Krum(Part):
+    """The one update with the nearest N-f-2 neighbours (Blanchard et al. 2017, arXiv:1703.02757)."""
+
+    name: Literal["krum"] = "krum"
+    f: Liars
+    _theorem: ClassVar[str] = "Blanchard et al. 2017: N >= 2f+3"
+
+    def fewest_rows(self) -> int:
+        """As `Part`."""
+        return 2 * self.f + 3
+
+
+class MultiKrum(Krum):
+    """The mean of the N-f updates with the best Krum scores (Blanchard et al. 2017, arXiv:1703.02757)."""
+
+    name: Literal["multi_krum"] = "multi_krum"          # type: ignore[assignment]
+
+
+class Bulyan(Part):
+    """N-2f updates chosen by Krum one after the other, then per coordinate the mean of those nearest to their median
+    (El Mhamdi et al. 2018, arXiv:1802.07927).
+    """
+
+    name: Literal["bulyan"] = "bulyan"
+    f: Liars
+    _theorem: ClassVar[str] = "El Mhamdi et al. 2018: N >= 4f+3"
+
+    def fewest_rows(self) -> int:
+        """As `Part`."""
+        return 4 * self.f + 3
+
+
+class GeometricMedian(Part):
+    """The point with the smallest weighted sum of distances to all updates, converged (RFA: Pillutla et al. 2022,
+    arXiv:1912.13445). Bears every minority of the weight.
+    """
+
+    name: Literal["geometric_median"] = "geometric_median"
+
+
+class CenteredClipping(Part):
+    """Steps from the last round's result towards every update, each at most `radius` long (Karimireddy et al. 2021,
+    arXiv:2012.10333).
+    """
+
+    name: Literal["centered_clipping"] = "centered_clipping"
+    radius: PositiveFloat
+    steps: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class NormClipping(Part):
+    """The weighted mean of updates scaled down to at most the median norm. A liar moves it by one such norm at most."""
+
+    name: Literal["norm_clipping"] = "norm_clipping"
+
+
+class MinimumDiameter(_Majority):
+    """MDA: the mean of the N-f updates with the smallest largest distance (El Mhamdi et al. 2021, arXiv:2008.00742)."""
+
+    name: Literal["minimum_diameter"] = "minimum_diameter"
+    _theorem: ClassVar[str] = "El Mhamdi et al. 2021: N >= 2f+1"
+
+
+class MinimumSpectrum(_Majority):
+    """SMEA: the mean of the N-f updates whose covariance has the smallest largest eigenvalue (Allouah et al. 2023,
+    arXiv:2302.04787). Tries every subset: small cohorts only.
+    """
+
+    name: Literal["minimum_spectrum"] = "minimum_spectrum"
+    _theorem: ClassVar[str] = "Allouah et al. 2023: N >= 2f+1"
+
+    def check(self, rows: int) -> None:
+        """As `Part`; and that the subsets can be tried."""
+        super().check(rows)
+        if (subsets := math.comb(rows, self.f)) > MAX_SUBSETS:
+            raise ToleranceError(f"minimum_spectrum with f={self.f} would try {subsets} subsets of {rows} updates, and "
+                                 f"{MAX_SUBSETS} are the most: take 'spectral_filter', which needs no subsets")
+
+
+class NearestToPivot(_Majority):
+    """MoNNA: the mean of the N-f updates nearest to a pivot, here the update with the smallest median distance to the
+    others (Farhadkhani et al. 2023, arXiv:2210.00528; there the pivot is a peer's own update, which a coordinator lacks).
+    """
+
+    name: Literal["nearest_to_pivot"] = "nearest_to_pivot"
+    _theorem: ClassVar[str] = "Farhadkhani et al. 2023: N >= 2f+1"
+
+
+class SpectralFilter(_Majority):
+    """CAF: weights are taken from the updates that stick out along the covariance's first eigenvector until 2f of N are
+    gone; the mean with the smallest spectrum on the way (Allouah et al. 2025, arXiv:2505.01874). Exact eigenvectors.
+    """
+
+    name: Literal["spectral_filter"] = "spectral_filter"
+    _theorem: ClassVar[str] = "Allouah et al. 2025: N >= 2f+1"
+
+
+class DivideAndConquer(_Majority):
+    """DnC: the mean without the f updates that stick out most along the first singular vector (Shejwalkar and
+    Houmansadr 2021), on all coordinates instead of a sample of them.
+    """
+
+    name: Literal["divide_and_conquer"] = "divide_and_conquer"
+    _theorem: ClassVar[str] = "Shejwalkar and Houmansadr 2021: N >= 2f+1"
+
+
+class FLTrust(Part):
+    """Updates scaled to the norm of the coordinator's own and weighted by the cosine to it, never below 0 (Cao et al. 2021,
+    arXiv:2012.13995). Needs a root set: rows that the coordinator itself may train on.
+    """
+
+    name: Literal["fltrust"] = "fltrust"
+
+
+Rule = Annotated[
+    WeightedMean | CoordinateMedian | TrimmedMean | Meamed | Krum | MultiKrum | Bulyan | GeometricMedian | CenteredClipping
+    | NormClipping | MinimumDiameter | MinimumSpectrum | NearestToPivot | SpectralFilter | DivideAndConquer | FLTrust,
+    Field(discriminator="name")]
+
+
+# -- before a rule -----------------------------------------------------------------------------------------------------
+
+
+class NearestNeighbourMixing(_Before, _Majority):
+    """NNM: every update is replaced by the mean of its N-f nearest, itself among them (Allouah et al. 2023,
+    arXiv:2302.01772).
+
+    near: by distance, as published, or by inner product: as if all updates were equally long. Where updates are mostly
+    noise a liar who makes his shorter is nearer to everybody than the honest are to each other; inner products do not see
+    that. They need a gate before them: it bounds the norms, and without it a long liar could be everybody's neighbour.
+    """
+
+    name: Literal["nearest_neighbour_mixing"] = "nearest_neighbour_mixing"
+    near: Literal["distance", "inner_product"] = "distance"
+    _theorem: ClassVar[str] = "Allouah et al. 2023: N >= 2f+1"
+
+
+class Bucketing(_Before):
+    """The means of buckets of `size` updates, dealt in an order drawn from the plan's digest (Karimireddy et al. 2022,
+    arXiv:2006.09365). One liar spoils a bucket: the rule behind it must bear f liars among N/size.
+    """
+
+    name: Literal["bucketing"] = "bucketing"
+    size: Annotated[int, Field(ge=1, le=100)]
+
+
+class StaticClipping(_Before):
+    """Updates scaled down to at most `norm`."""
+
+    name: Literal["static_clipping"] = "static_clipping"
+    norm: PositiveFloat
+
+
+class AdaptiveClipping(_Before, _Majority):
+    """ARC: the k = floor(2 f (N-f) / N) longest updates are scaled down to the norm of the next longest (Allouah et al.
+    2025, arXiv:2405.14432).
+    """
+
+    name: Literal["adaptive_clipping"] = "adaptive_clipping"
+    _theorem: ClassVar[str] = "Allouah et al. 2025: N >= 2f+1"
+
+
+Mixing = Annotated[NearestNeighbourMixing | Bucketing | StaticClipping | AdaptiveClipping, Field(discriminator="name")]
+
+
+class Gate(_Before, _Majority):
+    """Leaves out up to f updates whose norms and inner products cannot come from the noise that the sites declared.
+
+    Used where updates declare the law of their noise; where none does it lets everybody through and says so. The liars
+    that it surely left out count against the f of what follows.
+    """
+
+    _theorem: ClassVar[str] = "the gate trusts a majority: N >= 2f+1"
+    sigmas: Annotated[float, Field(ge=3, le=10, description="how far from its law an honest site may fall")] = 4.0
+
+
+class Aggregation(Value):
+    """A whole aggregation: what the federation file agrees on, and what every plan names.
+
+    history: beta of the coordinator's moving average of each site's uploads, on which gate, mixing and rule work
+    (Karimireddy et al. 2021): 0 is none. It is post-processing and costs no privacy.
+    """
+
+    gate: Gate | None = None
+    mixing: tuple[Mixing, ...] = ()
+    rule: Rule
+    history: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _check_gate(self) -> Self:
+        if self.gate is None and any(getattr(mixing, "near", "") == "inner_product" for mixing in self.mixing):
+            raise ValueError("nearest_neighbour_mixing with near = 'inner_product' needs a gate before it, which bounds the "
+                             "norms: without one a long liar could be everybody's neighbour")
+        return self
+
+    def check(self, rows: int) -> None:
+        """Raises ToleranceError if a part's theorem does not hold when `rows` updates are admitted."""
+        if self.gate is not None:
+            self.gate.check(rows)
+        for mixing in self.mixing:
+            mixing.check(rows)
+            if isinstance(mixing, Bucketing):
+                rows = math.ceil(rows / mixing.size)
+        self.rule.check(rows)
+
+    def __str__(self) -> str:
+        parts = [part for part in (self.gate, *self.mixing, self.rule) if part is not None]
+        history = f", on a moving average with beta {self.history:g}" if self.history else ""
+        return " >> ".join(map(in_words, parts)) + history
+
+
+def in_words(part: Part) -> str:
+    """`trimmed_mean(f=2)`."""
+    settings = ", ".join(f"{key}={value}" for key, value in part.model_dump(exclude={"name"}).items())
+    return f"{getattr(part, 'name', 'gate')}({settings})" if settings else str(getattr(part, "name", "gate"))
+
+
+def default_aggregation(cohort: int, *, noise_is_declared: bool, rounds: int) -> Aggregation:
+    """What a federation gets that names nothing: gate, nearest-neighbour mixing and trimmed mean where the noise is
+    declared, the spectral filter where it is not; against f = floor((cohort-1)/4) liars.
+
+    cohort: the fewest updates that a round may have, its quorum. rounds: how long a run is to be; long runs get a longer
+    memory. With fewer than five sites f is 0, and the weighted mean remains.
+    """
+    f = (cohort - 1) // 4
+    if f == 0:
+        return Aggregation(rule=WeightedMean())
+    if not noise_is_declared:
+        return Aggregation(rule=SpectralFilter(f=f))
+    robust = Gate(f=f) >> NearestNeighbourMixing(f=f, near="inner_product") >> TrimmedMean(f=f)
+    return robust.model_copy(update={"history": 0.9 if rounds >= 50 else 0.5})
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Gate and mixing that wait for their rule; what `>>` makes on the way."""
+
+    gate: Gate | None = None
+    mixing: tuple[Mixing, ...] = ()
+
+    @overload
+    def __rshift__(self, then: Mixing) -> Chain: ...
+
+    @overload
+    def __rshift__(self, then: Rule) -> Aggregation: ...
+
+    def __rshift__(self, then: Mixing | Rule) -> Chain | Aggregation:
+        if isinstance(then, _Before):
+            return Chain(self.gate, (*self.mixing, then))
+        return Aggregation(gate=self.gate, mixing=self.mixing, rule=then)

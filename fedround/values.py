@@ -1,0 +1,68 @@
+"""What every value that crosses a boundary has in common: frozen, strict, unknown keys refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from fedround.errors import ContractError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""A federation, run, site or recipe: lower-case letters, digits and inner hyphens, at most 40. Safe in a key or a path."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 in lower-case hexadecimal."""
+
+PublicKey = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$")]
+"""An Ed25519 public key."""
+
+Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+"""An Ed25519 signature."""
+
+ToolVersion = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+-]{1,40}$")]
+"""The version of fedround that made a document."""
+
+CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
+"""The id of one check of a data contract; agreed beforehand, so that naming it tells nothing about a record."""
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Value(BaseModel):
+    """A frozen, strict value: unknown keys, NaN and silent conversions are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+V = TypeVar("V", bound=Value)
+
+
+def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
+    """Read `data` (JSON text, or a mapping as TOML gives it) as `kind`.
+
+    source: what the data is, in words a person knows ("federation file banks.toml").
+    Raises ContractError with one line per problem, naming the key; the offending value is not repeated.
+    """
+    try:
+        text = json.dumps(data) if isinstance(data, dict) else data
+        return kind.model_validate_json(text)
+    except (ValidationError, TypeError) as error:
+        raise ContractError(f"{source}: {_in_words(error)}") from None
+
+
+def _in_words(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return str(error)
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in problem["loc"]) or "the whole document"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{where}': remove it, or check its spelling")
+        elif problem["type"] == "missing":
+            lines.append(f"'{where}' is missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"'{where}': {message[0].lower()}{message[1:]}")
+    return "; ".join(lines)

@@ -1,0 +1,54 @@
+"""Small cohorts for the tests of aggregation: rows in memory, and every aggregation that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedround.aggregation import spec
+from fedround.aggregation.engine import Aggregate, ArrayNumbers, Row, aggregate
+from fedround.aggregation.noise_law import NoiseLaw
+from fedround.aggregation.spec import Aggregation
+
+F = 2
+N = 13                          # enough for the hungriest theorem: Bulyan's 4f+3
+
+_nearest = spec.NearestNeighbourMixing(f=F)
+ROBUST: dict[str, Aggregation] = {str(how): how for how in (
+    *(Aggregation(rule=rule) for rule in (
+        spec.CoordinateMedian(), spec.TrimmedMean(f=F), spec.Meamed(f=F), spec.Krum(f=F), spec.MultiKrum(f=F),
+        spec.Bulyan(f=F), spec.GeometricMedian(), spec.MinimumDiameter(f=F), spec.MinimumSpectrum(f=F),
+        spec.NearestToPivot(f=F), spec.SpectralFilter(f=F), spec.DivideAndConquer(f=F), spec.NormClipping())),
+    _nearest >> spec.TrimmedMean(f=F), _nearest >> spec.CoordinateMedian(), _nearest >> spec.Krum(f=F),
+    _nearest >> spec.GeometricMedian(), _nearest >> spec.SpectralFilter(f=F),
+    spec.AdaptiveClipping(f=F) >> _nearest >> spec.TrimmedMean(f=F))}
+"""Those that promise something about F liars among N."""
+
+EVERY: dict[str, Aggregation] = {str(how): how for how in (
+    Aggregation(rule=spec.WeightedMean()), *ROBUST.values(), Aggregation(rule=spec.CenteredClipping(radius=1.0)),
+    Aggregation(rule=spec.FLTrust()), spec.Bucketing(size=2) >> spec.GeometricMedian(),
+    spec.StaticClipping(norm=2.0) >> spec.WeightedMean(),
+    spec.Gate(f=F) >> spec.NearestNeighbourMixing(f=F, near="inner_product") >> spec.TrimmedMean(f=F),
+    spec.Gate(f=F) >> spec.SpectralFilter(f=F))}
+
+COORDINATEWISE = [str(Aggregation(rule=rule)) for rule in (spec.CoordinateMedian(), spec.TrimmedMean(f=F))]
+
+
+def rows_of(x_ND: np.ndarray, weights: Sequence[float] | None = None, law: NoiseLaw | None = None) -> list[Row]:
+    """Sites 'site-00', 'site-01', …"""
+    return [Row(f"site-{n:02d}", 1.0 if weights is None else float(weights[n]), ArrayNumbers(x_D), law)
+            for n, x_D in enumerate(np.ascontiguousarray(x_ND, dtype=np.float32))]
+
+
+def result(how: Aggregation, x_ND: np.ndarray, weights: Sequence[float] | None = None, **options: object) -> Aggregate:
+    """With a coordinator's own update along the ones, for the rule that needs it."""
+    size = x_ND.shape[1]
+    root = ArrayNumbers(np.ones(size, np.float32)) if isinstance(how.rule, spec.FLTrust) else None
+    return aggregate(rows_of(x_ND, weights), how, size, seed=b"a plan", root=root, **options)      # type: ignore[arg-type]
+
+
+def cohort(seed: int, rows: int = N, size: int = 40) -> np.ndarray:
+    """Honest rows around a common direction."""
+    generator = np.random.default_rng(seed)
+    return (generator.normal(size=(rows, size)) + 0.5).astype(np.float32)
