@@ -5,8 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from examples.banks.simulate import HERE
-from examples.banks.split import CLIENTS, prepare
+from examples.banks.split import CLIENTS, HERE, split
+from examples.story import write
 from flows.one_machine import Agreement, Member, OneMachine
 
 SHORT_ROUNDS = 12       # up to here larger steps do better
@@ -19,7 +19,9 @@ def set_up(machine: OneMachine, data: Path, rounds: int, epsilon: float) -> None
     """
     settings = tomllib.loads((HERE / ("demo.toml" if rounds <= SHORT_ROUNDS else "settings.toml")).read_text())
     settings["privacy"] |= {"epsilon": epsilon, "rounds": rounds}
+    parts = split()
+    write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
-                      float(CLIENTS[bank.name][0])) for bank in prepare(data).banks]
+                      float(CLIENTS[bank.name][0])) for bank in parts.banks]
     machine.set_up(Agreement(settings, HERE / "recipe.py", HERE / "contract.json", data / "public_test.parquet"), members,
                    max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])

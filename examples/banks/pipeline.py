@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from examples.banks.federation import set_up
-from examples.banks.simulate import HERE
+from examples.banks.split import HERE
 
 RUN = "experiment"
 BUILD = Path("experiment")

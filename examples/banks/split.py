@@ -8,17 +8,16 @@ in two places. Same seed, same files.
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fedround.errors import SetupError
+from examples.story import Bank, Split, Story, read_source, write
 
-SOURCE = Path(__file__).with_name("credit_default.parquet")
+HERE = Path(__file__).parent
+SOURCE = HERE / "credit_default.parquet"
 SOURCE_SHA256 = "3f0ea550d9962574f5800aed0c381fefae5368164e0faf0881be446a03e21717"
 LABEL = "DEFAULT"
 SEED = 20_240
@@ -41,32 +40,9 @@ CLIENTS = {      # bank: clients, and how many of them default
 }
 
 
-@dataclass(frozen=True)
-class Bank:
-    """One bank's own rows."""
-
-    name: str
-    train: pd.DataFrame
-    validation: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Split:
-    """Everything: nobody but this example sees it in one place."""
-
-    public_test: pd.DataFrame
-    banks: tuple[Bank, ...]
-
-
 def split(source: Path = SOURCE, seed: int = SEED) -> Split:
     """The public test set and the twelve banks. Raises SetupError if `source` is not the data set we know."""
-    try:
-        data = source.read_bytes()
-    except OSError as error:
-        raise SetupError(f"the banks' data {source.name}: {error.strerror}; restore the file from git") from None
-    if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
-        raise SetupError(f"the banks' data {source.name}: altered (SHA-256 differs); restore the file from git")
-    rows = pd.read_parquet(source).astype("int64")        # what a CSV file of the same rows would give
+    rows = read_source(source, SOURCE_SHA256).astype("int64")        # what a CSV file of the same rows would give
     generator = np.random.default_rng(seed)
     by_label = {label: generator.permutation(np.flatnonzero(rows[LABEL] == label)) for label in (0, 1)}
 
@@ -82,17 +58,7 @@ def split(source: Path = SOURCE, seed: int = SEED) -> Split:
     return Split(take(TEST_ROWS, TEST_DEFAULTS), tuple(bank(name, *counts) for name, counts in CLIENTS.items()))
 
 
-def prepare(out: Path) -> Split:
-    """Write `public_test.parquet`, and for each bank `<bank>/train.parquet` and `<bank>/validation.parquet`."""
-    parts = split()
-    out.mkdir(parents=True, exist_ok=True)
-    parts.public_test.to_parquet(out / "public_test.parquet")
-    for bank in parts.banks:
-        (out / bank.name).mkdir(exist_ok=True)
-        bank.train.to_parquet(out / bank.name / "train.parquet")
-        bank.validation.to_parquet(out / bank.name / "validation.parquet")
-    return parts
-
+STORY = Story(HERE, split)
 
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]))
+    write(split(), Path(sys.argv[1]))

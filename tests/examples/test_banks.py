@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from examples.banks import split as module
-from examples.banks.baselines import Alone, Baselines, auc, fit_logistic_regression, fit_mlp, predictor
-from examples.banks.simulate import HERE, load_settings, simulate
-from examples.banks.split import CLIENTS, SOURCE, prepare, split
+from examples.banks.split import CLIENTS, HERE, SOURCE, split
+from examples.campaign import load_settings, simulate
+from examples.judging import Reached, auc, predictor
+from examples.rivals import Alone, Baselines, fit_logistic_regression, fit_mlp
+from examples.story import write
 from fedround.codec import flatten
 from fedround.errors import SetupError
-from fedround.learning.evaluate import Metrics, metrics, scores
+from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.types import RecordPrivacy
 from validation.contract import load_contract
@@ -60,8 +62,8 @@ def test_each_bank_holds_out_a_fifth_with_the_same_default_rate(parts):
 
 
 def test_prepared_files_are_what_split_says_and_repeat(parts, tmp_path):
-    prepare(tmp_path / "one")
-    prepare(tmp_path / "two")
+    write(parts, tmp_path / "one")
+    write(split(), tmp_path / "two")
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.parquet"))
     assert len(files) == 1 + 2 * 12
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
@@ -111,7 +113,7 @@ def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
 
 
 def test_the_settings_promise_what_the_readme_says():
-    settings, demo = load_settings(), load_settings(HERE / "demo.toml")
+    settings, demo = load_settings(HERE / "settings.toml"), load_settings(HERE / "demo.toml")
     assert settings.privacy == RecordPrivacy(epsilon=5.0, delta_dp=1e-5, clip_norm=1.0, rounds=20)
     assert settings.quorum == 9
     assert demo == settings.model_copy(update={
@@ -120,7 +122,7 @@ def test_the_settings_promise_what_the_readme_says():
 
 
 def test_a_short_campaign_learns_repeats_and_privacy_changes_it(parts, recipe):
-    settings = load_settings()
+    settings = load_settings(HERE / "settings.toml")
     settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"rounds": 2})})
     banks = {bank.name: recipe.encode(bank.train) for bank in parts.banks[4::4]}
     test = recipe.encode(parts.public_test)
@@ -136,12 +138,12 @@ def test_rivals_are_chosen_on_the_banks_own_rows_and_learn(parts, recipe):
     rows, held_out = recipe.encode(bank.train), recipe.encode(bank.validation)
     untrained = auc(predictor(recipe, initial_tensors(recipe, 0)), held_out)
     assert auc(fit_mlp(recipe, rows, held_out, seed=0), held_out) > max(untrained, 0.65)
-    assert auc(fit_logistic_regression(rows, held_out), held_out) > 0.65
+    assert auc(fit_logistic_regression(recipe, rows, held_out, seed=0), held_out) > 0.65
 
 
 def test_the_table_ranks_the_banks():
-    def reached(value: float) -> Metrics:
-        return Metrics(auc=value, recall_at_20_fpr=0.5, rows=10)
+    def reached(value: float) -> Reached:
+        return Reached(auc=value, recall_at_20_fpr=0.5, accuracy=0.5, rows=10)
 
     alone = tuple(Alone(bank=f"bank-{n}", method="mlp", test=reached(n / 10)) for n in (5, 7, 6))
     lines = Baselines(pooled=reached(0.8), without_privacy=reached(0.79), alone=alone).lines()

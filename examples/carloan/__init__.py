@@ -1,0 +1,1 @@
+"""Twelve banks, each with one segment of a car-loan market (synthetic data). Start with README.md."""

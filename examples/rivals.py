@@ -1,0 +1,140 @@
+"""What a federation is compared with, on the public test set: pooled rows, and each bank with its own rows only.
+
+None of it is private, unless it says so. A bank alone is a fair rival: it tunes several models and takes whichever is best
+on its own validation rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from examples.campaign import Settings, load_settings, simulate
+from examples.judging import Predict, Reached, auc, judge, predictor
+from examples.story import Encoded, Story
+from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.train import train
+from fedround.privacy.noise import stream
+from fedround.types import LocalTraining, NoMechanism
+from fedround.values import Name, Value
+
+Method = Literal["logistic regression", "mlp", "recipe's model", "gradient boosting"]
+Fit = Callable[[Recipe, Examples, Examples, int], Predict]
+"""(recipe, rows, rows held out, seed) -> the fitted model."""
+
+EPOCH = LocalTraining(local_steps=20, batch_size=64, learning_rate=0.5)
+EPOCHS, PATIENCE = 50, 10
+PENALTIES = np.logspace(-3, 1, 9)
+
+
+class Alone(Value):
+    """One bank with its own rows only."""
+
+    bank: Name
+    method: Method
+    """What was better on the bank's own validation rows."""
+    test: Reached
+    private: Reached | None = None
+    """The federation's own training with this bank alone in it, at the federation's epsilon."""
+
+
+class Baselines(Value):
+    """Everything on the same public test set."""
+
+    pooled: Reached
+    without_privacy: Reached
+    """The federation with the same rounds and settings, without clipping or noise."""
+    alone: tuple[Alone, ...] = Field(min_length=1)
+
+    def lines(self) -> list[tuple[str, Reached]]:
+        """What a person reads, best first among the banks."""
+        ranked = sorted(self.alone, key=lambda bank: bank.test.auc, reverse=True)
+        return [("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
+                *((f"{bank.bank} alone ({bank.method})", bank.test) for bank in ranked),
+                *((f"{bank.bank} alone, private", bank.private) for bank in ranked if bank.private is not None)]
+
+
+def baselines(story: Story, fits: dict[Method, Fit], seed: int, *, private: bool = False) -> Baselines:
+    """Compute all of them; with `private`, also every bank alone at the federation's epsilon. Deterministic in `seed`."""
+    recipe, settings, rows = story.recipe(), load_settings(story.folder / "settings.toml"), story.encoded()
+    _, pooled = best(recipe, together(rows.train), together(rows.validation), fits, seed)
+    federated = predictor(recipe, simulate(recipe, rows.train, settings, seed, private=False))
+    return Baselines(pooled=judge(pooled, rows.test), without_privacy=judge(federated, rows.test),
+                     alone=tuple(_alone(recipe, settings, rows, name, fits, seed, private=private) for name in rows.train))
+
+
+def _alone(recipe: Recipe, settings: Settings, rows: Encoded, name: str, fits: dict[Method, Fit], seed: int, *,
+           private: bool) -> Alone:
+    method, fitted = best(recipe, rows.train[name], rows.validation[name], fits, seed)
+    own = judge(predictor(recipe, simulate(recipe, {name: rows.train[name]}, settings, seed)), rows.test) if private else None
+    return Alone(bank=name, method=method, test=judge(fitted, rows.test), private=own)
+
+
+def best(recipe: Recipe, rows: Examples, held_out: Examples, fits: dict[Method, Fit], seed: int) -> tuple[Method, Predict]:
+    """The method that does best on the rows held out, and its model."""
+    fitted = {method: fit(recipe, rows, held_out, seed) for method, fit in fits.items()}
+    method = max(fitted, key=lambda name: auc(fitted[name], held_out))
+    return method, fitted[method]
+
+
+def fit_mlp(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
+    """The recipe's model by plain SGD, as it was when it did best on the rows held out."""
+    model = best = initial_tensors(recipe, seed)
+    best_auc, best_epoch = auc(predictor(recipe, model), held_out), 0
+    for epoch in range(1, EPOCHS + 1):
+        noise = stream(bytes(32), f"{seed} {epoch}".encode())
+        delta = train(recipe, model, rows, EPOCH, NoMechanism(), noise, cancelled=lambda: False)
+        model = {name: model[name] + delta[name] for name in model}
+        reached = auc(predictor(recipe, model), held_out)
+        if reached > best_auc:
+            best, best_auc, best_epoch = model, reached, epoch
+        if epoch - best_epoch >= PATIENCE:
+            break
+    return predictor(recipe, best)
+
+
+def fit_logistic_regression(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
+    """Logistic regression on the recipe's features, with the penalty that did best on the rows held out."""
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(penalty: float) -> Predict:
+        fitted = LogisticRegression(C=penalty, max_iter=2000).fit(rows.features_NF, rows.labels_N)
+        return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
+
+    return max((fit(penalty) for penalty in PENALTIES), key=lambda predict: auc(predict, held_out))
+
+
+def fit_boosting(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
+    """Gradient boosted trees on the recipe's features, with the number of trees that did best on the rows held out."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    fitted = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.05, early_stopping=True, random_state=seed)
+    fitted.fit(rows.features_NF, rows.labels_N, X_val=held_out.features_NF, y_val=held_out.labels_N)
+    return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
+
+
+def together(parts: dict[str, Examples]) -> Examples:
+    """All rows in one place: what a federation is there to avoid."""
+    return Examples(np.concatenate([part.features_NF for part in parts.values()]),
+                    np.concatenate([part.labels_N for part in parts.values()]))
+
+
+def main(compute: Callable[[int], Baselines]) -> None:
+    """Print the table."""
+    import torch
+
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description="Baselines on the public test set.")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    table = compute(asked.seed)
+    if asked.json:
+        print(table.model_dump_json(indent=2))
+        return
+    for label, reached in table.lines():
+        print(f"{label:50} {reached}")

@@ -1,0 +1,81 @@
+"""The one-run audit: its formula, on which side it errs, and that it tells an honest site from a broken one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from benchmarks.canaries import PIXELS, audit_run, canary_recipe, rows_with
+from benchmarks.one_run_audit import audit, lower_bound, p_value
+from fedround.learning.gradients import gradient_sum
+
+
+def paper(m: int, r: int, v: int, eps: float, delta: float) -> float:
+    """Appendix D of the paper, line by line."""
+    q = 1 / (1 + np.exp(-eps))
+    beta, alpha, total = binom.sf(v - 1, r, q), 0.0, 0.0
+    for i in range(1, v + 1):
+        total += binom.pmf(v - i, r, q)
+        if total > i * alpha:
+            alpha = total / i
+    return min(beta + alpha * delta * 2 * m, 1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 40), st.floats(0, 8), st.sampled_from([0.0, 1e-5, 1e-3]))
+def test_the_p_value_is_the_papers(guesses, right, others, epsilon, delta_dp):
+    right = min(right, guesses)
+    ours = p_value(epsilon, delta_dp, guesses + others, guesses, right)
+    assert ours == pytest.approx(paper(guesses + others, guesses, right, epsilon, delta_dp), rel=1e-9, abs=1e-12)
+
+
+def test_all_right_without_delta_is_the_binomials_own_bound():
+    """100 of 100: (e^eps / (1 + e^eps))^100 = 0.05."""
+    chance = 0.05 ** 0.01
+    assert lower_bound(0.0, 1000, 100, 100, 0.05) == pytest.approx(np.log(chance / (1 - chance)), abs=1e-3)
+
+
+def test_half_right_tells_nothing():
+    assert lower_bound(1e-5, 1000, 1000, 500, 0.05) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 200), st.data())
+def test_more_right_guesses_never_lower_the_bound_and_delta_never_raises_it(guesses, data):
+    right = data.draw(st.integers(1, guesses))
+    bound = lower_bound(0.0, guesses, guesses, right, 0.05)
+    assert lower_bound(0.0, guesses, guesses, right - 1, 0.05) <= bound + 1e-4
+    assert lower_bound(1e-3, guesses, guesses, right, 0.05) <= bound + 1e-4
+
+
+def test_randomised_response_is_rarely_accused_and_its_epsilon_nearly_found():
+    """Every bit is told rightly with e^1 / (1 + e^1): epsilon is exactly 1."""
+    bounds = []
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        present = generator.random(2000) < 0.5
+        told = np.where(generator.random(2000) < 1 / (1 + np.exp(-1)), present, ~present)
+        bounds.append(audit(told + 1e-6 * generator.random(2000), present, 0.0, 0.95).epsilon_at_least)
+    assert np.mean(np.array(bounds) > 1) <= 0.05
+    assert np.median(bounds) > 0.6
+
+
+def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_own_coordinate():
+    present = np.array([True, False, True])
+    rows, recipe = rows_with(present), canary_recipe(3)
+    model = recipe.build_model()
+    features = torch.from_numpy(rows.features_NF[-3:])
+    total = gradient_sum(model, dict(model.named_parameters()), features, torch.ones(3))
+    assert np.array_equal(total[PIXELS:] != 0, present)
+    assert not total[:PIXELS].any()
+
+
+def test_the_audit_accuses_a_site_that_adds_a_quarter_of_its_noise_and_not_an_honest_one():
+    torch.set_num_threads(1)
+    honest = audit_run(1.0, canaries=800, share=1.0, seed=0)
+    broken = audit_run(1.0, canaries=800, share=1.0, seed=0, too_little=4.0)
+    assert honest.epsilon_at_least <= 1.0 < broken.epsilon_at_least
