@@ -37,7 +37,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@touch $@
 
 lock:
-	@$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --universal --no-annotate --no-header -q \
+	@$(BIN)/uv pip compile pyproject.toml --group dev --group benchmarks --python-version 3.11 --universal --no-annotate --no-header -q \
 		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

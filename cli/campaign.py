@@ -20,6 +20,7 @@ from tasks.reporting import RoundRecord
 WATCH_S = 0.3
 ASK_S = 2.0
 _WAITING_AFTER_S = 15.0
+_WORDS = {"missing": "late", "left_out": "left out", "excluded": "not asked"}
 
 
 async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, Any], *, quiet: bool = False) -> None:
@@ -58,8 +59,9 @@ def line(record: RoundRecord) -> str:
     """One committed round in one line."""
     outcomes = [site.outcome for site in record.sites]
     parts = [f"[bold]round {record.round:>3}[/]", f"[green]{outcomes.count('updated'):>3} updates[/]"]
-    for outcome, colour in (("refused", "yellow"), ("rejected", "red"), ("missing", "yellow")):
-        word = "late" if outcome == "missing" else outcome
+    for outcome, colour in (("left_out", "red"), ("refused", "yellow"), ("rejected", "red"), ("missing", "yellow"),
+                            ("excluded", "red")):
+        word = _WORDS.get(outcome, outcome)
         if count := outcomes.count(outcome):
             parts.append(f"[{colour}]{count} {word}[/]")
     if "auc" in record.metrics:
@@ -73,9 +75,11 @@ def line(record: RoundRecord) -> str:
 
 def sites_table(record: RoundRecord) -> Table:
     """What became of every site in one round."""
-    table = Table("site", "outcome", "weight", "norm", "ε spent", "AUC at the site", "note", title=f"round {record.round}")
+    table = Table("site", "outcome", "weight", "norm", "share", "ε spent", "AUC at the site", "note",
+                  title=f"round {record.round}")
     for site in record.sites:
-        table.add_row(site.site, site.outcome, f"{site.weight:g}", _number(site.norm, ".3f"), _number(site.epsilon, ".2f"),
+        table.add_row(site.site, _WORDS.get(site.outcome, site.outcome), f"{site.weight:g}", _number(site.norm, ".3g"),
+                      _number(site.influence, ".3f"), _number(site.epsilon, ".2f"),
                       _number(site.local_auc, ".3f"), f"{site.note} {', '.join(site.checks)}".strip())
     return table
 

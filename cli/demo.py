@@ -134,7 +134,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
 
 def _add_rivals(table: Table, path: Path, mine: float) -> int:
     """Add everything that the federation is compared with; returns how many banks' own models it beats."""
-    from examples.banks.baselines import Baselines
+    from examples.rivals import Baselines
 
     rivals = Baselines.model_validate_json(path.read_bytes())
     for name, reached in rivals.lines():

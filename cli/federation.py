@@ -1,4 +1,4 @@
-"""fedround federation init, invite, add, check, show."""
+"""fedround federation init, invite, add, rotate, revoke, log, check, show."""
 
 from __future__ import annotations
 
@@ -100,32 +100,113 @@ def add(
     weight: Annotated[float, typer.Option(help="How much its updates count, for example its agreed number of rows.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
 ) -> None:
-    """Add a member to the federation file. The next round asks it too, after `fedround deploy`."""
+    """Add a member to the federation file. The next round asks it too: a campaign that runs goes on, nobody restarts.
+
+    The Prefect server hears of it first, so that no round asks for a member that the server does not know.
+    """
+    import asyncio
+
+    from fedround.types import SiteEntry
+    from fedround.values import parse
+    from flows.service import register_site
     from tasks.membership import add_member
 
+    parse(SiteEntry, {"name": site, "key": key, "weight": weight}, f"member '{site}'")
+    deployed = asyncio.run(register_site(folder, site))
     add_member(folder, site, key, weight)
-    out.print(f"'{site}' is a member; next: [bold]fedround deploy[/] when all are in")
+    out.print(f"'{site}' is a member" + (", and the next round asks it" if deployed else
+                                         "; the Prefect server does not answer: [bold]fedround deploy[/] when it does"))
+
+
+@app.command()
+@command
+def rotate(
+    site: Annotated[str, typer.Argument(help="The member whose operator has run `fedround site rotate`.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    key: Annotated[str | None, typer.Option(help="The new public key, where the old one has named several.")] = None,
+) -> None:
+    """Take a member's new key, which its old key signed for. The next plan is the first that asks for it."""
+    from tasks.coordinator import open_coordinator
+    from tasks.membership import rotate_key
+
+    key = rotate_key(folder, site, key)
+    head = open_coordinator(folder).publish_federation()
+    out.print(f"'{site}' signs with {key} from entry {head.number} of the federation log on; nobody needs to restart")
+
+
+@app.command()
+@command
+def revoke(
+    site: Annotated[str, typer.Argument(help="The member whose key is lost or stolen.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    quorum: Annotated[int | None, typer.Option(help="The quorum from now on, with one member less.")] = None,
+) -> None:
+    """Strike a member's key. Rounds before stay proven; nothing that is signed with it counts any more, ever.
+
+    The site can come back with a new key: `fedround federation add`.
+    """
+    from tasks.coordinator import open_coordinator
+    from tasks.membership import revoke_key
+
+    key = revoke_key(folder, site, quorum)
+    head = open_coordinator(folder).publish_federation()
+    out.print(f"{key} of '{site}' is revoked from entry {head.number} of the federation log on. Rounds that it signed before "
+              "are marked by [bold]fedround verify[/]")
+
+
+@app.command("log")
+@command
+def show_log(
+    folder: Annotated[Path, typer.Option(
+        "--as", help="A coordinator's or a site's folder: which store to read, which key must have signed.",
+        envvar="FEDROUND_COORDINATOR")] = DEFAULT_COORDINATOR,
+    as_json: AsJson = False,
+) -> None:
+    """Show the federation log: who was a member, with which key, from when on; every entry is verified."""
+    from rich.table import Table
+
+    from cli.membership import store_and_key
+    from fedround.federation_log import in_words
+    from tasks.verify import read_log
+
+    log = read_log(*store_and_key(folder))
+    if as_json:
+        print_json([{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log])
+        return
+    table = Table("entry", "digest", "federation file", "what changed", title="federation log")
+    for logged in log:
+        table.add_row(str(logged.entry.number), logged.digest[:16], logged.entry.federation_digest[:16],
+                      "\n".join(in_words(change) for change in logged.entry.changes))
+    out.print(table)
 
 
 @app.command()
 @command
 def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     """Check the coordinator's folder: federation file, key, recipe, contract, and that the store can be used."""
+    from fedround import sightings
     from flows.service import enter
     from infra.stores import require_conditional_writes
 
     coordinator = enter(folder)
     require_conditional_writes(coordinator.store, "probes")
-    out.print(f"[green]✓[/] federation '{coordinator.federation.name}': {len(coordinator.federation.sites)} sites, "
-              f"quorum {coordinator.federation.quorum}; the store keeps what is written once")
+    federation, members = coordinator.federation, len(coordinator.federation.sites)
+    out.print(f"[green]✓[/] federation '{federation.name}': {members} sites, quorum {federation.quorum}; the store keeps "
+              "what is written once")
+    if (liars := sightings.liars_needed(federation)) == 0:
+        out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
+                  f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")
+    else:
+        out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie")
 
 
 @app.command()
 @command
 def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
-    """Show who takes part and what every round asks for."""
+    """Show who takes part and what every round asks for. The recipe's and the contract's numbers are for the telephone."""
     from rich.table import Table
 
+    from fedround.spoken import in_numbers
     from flows.service import enter
 
     coordinator = enter(folder)
@@ -137,12 +218,15 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     for site in federation.sites:
         table.add_row(site.name, f"{site.weight:g}", site.key)
     out.print(table)
-    for name in ("privacy", "training", "evaluation", "rule", "optimizer"):
+    for name in ("privacy", "training", "evaluation", "optimizer"):
         values = getattr(federation, name).model_dump()
-        out.print(f"{name:<10} " + "  ".join(f"{key} {value}" for key, value in values.items()))
-    out.print(f"{'round':<10} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
-              f"{'recipe':<10} {federation.recipe}  {federation.recipe_digest}\n"
-              f"{'contract':<10} {federation.contract_digest}\n{'file':<10} {coordinator.federation_digest}")
+        out.print(f"{name:<11} " + "  ".join(f"{key} {value}" for key, value in values.items()))
+    out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
+              f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
+              f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
+              f"{'':<11} {in_numbers(federation.recipe_digest)}\n"
+              f"{'contract':<11} {federation.contract_digest}\n{'':<11} {in_numbers(federation.contract_digest)}\n"
+              f"{'file':<11} {coordinator.federation_digest}")
 
 
 def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, access_key: str | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import coordinator, demo, federation, models, site, stack, train, verify
+from cli import coordinator, demo, federation, models, privacy, site, stack, train, verify
 
 app = typer.Typer(
     name="fedround",
@@ -15,7 +15,8 @@ app = typer.Typer(
 
 A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
 
-* **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `deploy`, `coordinator start`, `train run`
+* **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
+  `coordinator start`, `train run`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **auditor**: `verify`, `models show`, `site ledger`
 """)
@@ -31,6 +32,7 @@ app.command("deploy")(coordinator.deploy)
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
 app.add_typer(models.app, name="models")
+app.add_typer(privacy.app, name="privacy")
 app.command("verify")(verify.verify)
 
 if __name__ == "__main__":

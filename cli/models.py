@@ -59,7 +59,7 @@ def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJ
               f"round {commit.round}, by fedround {commit.tool_version}")
     for record in records(coordinator, version.run):
         if record.round == version.round:
-            out.print(f"privacy  {record.privacy}\nrule     {record.rule}; server {record.optimizer}")
+            out.print(f"privacy  {record.privacy}\nrule     {record.aggregation}; server {record.optimizer}")
             out.print(sites_table(record))
             out.print(f"report   {page(coordinator, record.run, record.round)}")
 

@@ -1,16 +1,20 @@
-"""fedround site init, key, check, start, ledger."""
+"""fedround site init, key, rotate, check, start, ledger; approve and audit have modules of their own."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli import approval, audit
 from cli.folders import SiteFolder
 from cli.output import AsJson, command, log_to_terminal, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="A site: its own data, keys, policy and ledger. It opens no port.")
+app.command("approve")(approval.approve)
+app.command("audit")(audit.audit)
 
 
 @app.command()
@@ -23,32 +27,34 @@ def init(
     dataset: Annotated[str, typer.Option(help="A name for these people's data: what is spent is spent on it.")] = "main",
     max_epsilon: Annotated[float, typer.Option(help="The most that may ever be spent on this data set.")] = 5.0,
     delta_dp: Annotated[float, typer.Option(help="The probability that goes with it.")] = 1e-5,
-    allow_no_privacy: Annotated[bool, typer.Option("--allow-no-privacy", help="Let plans without noise run here.")] = False,
+    unit: Annotated[list[str], typer.Option(help="Whom the noise must protect: record or site. And none: plans without "
+                                                 "noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
+    max_epsilon_site: Annotated[float | None, typer.Option(help="With --unit site: the most for the whole site.")] = None,
     min_rows: Annotated[int, typer.Option(help="Refuse to train on fewer rows.")] = 100,
-    yes: Annotated[bool, typer.Option("--yes", help="Approve the recipe and the contract without being asked.")] = False,
+    yes: approval.Yes = False,
+    digest: approval.Digests = [],  # noqa: B006
+    passphrase: Annotated[bool, typer.Option(
+        "--passphrase", help="Encrypt the private key; a start asks, or reads the file FEDROUND_PASSPHRASE_FILE.")] = False,
 ) -> None:
-    """Make a site's folder: a key pair, a noise secret, a policy, an empty privacy ledger.
+    """Make a site's folder: a key pair, a noise secret, a policy, an empty privacy ledger, an audit log.
 
-    Shows the recipe's and the contract's digest before it approves them: compare them with the coordinator over the
-    telephone. The private key never leaves the folder; send the coordinator the public key that is printed.
+    Asks you to approve the invitation's recipe and contract, as `fedround site approve` does. The private key never leaves
+    the folder; send the coordinator the public key that is printed.
     """
-    import hashlib
-
-    from fedround.types import parse
+    from fedround.values import parse
     from infra.settings import DataSettings, Invitation, load_toml
-    from site_workers.enrol import create_site
+    from site_workers.enrol import create_site, offered
 
     offer = load_toml(Invitation, invitation)
-    out.print(f"federation  {offer.federation}, as site '{offer.site}'\ncoordinator {offer.coordinator}\n"
-              f"recipe      {hashlib.sha256(offer.recipe.encode()).hexdigest()}\n"
-              f"contract    {hashlib.sha256(offer.contract.encode()).hexdigest()}")
-    if not yes:
-        typer.confirm("The recipe is code that will run beside your rows. Have you read it, and approve both?", abort=True)
+    out.print(f"federation  {offer.federation}, as site '{offer.site}'\ncoordinator {offer.coordinator}")
+    for candidate in offered(offer):
+        approval.ask(candidate, f"in {invitation}", yes, digest)
     data = parse(DataSettings, {"dataset": dataset, "train": str(train.resolve()),
                                 "validation": str(validation.resolve())}, "the site's data")
     key = create_site(
         folder, offer, data,
-        max_epsilon=max_epsilon, delta_dp=delta_dp, allow_no_privacy=allow_no_privacy, min_rows=min_rows)
+        max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
+        passphrase=_new_passphrase() if passphrase else None)
     out.print(f"made [bold]{folder}[/]; send this public key to the coordinator:\n  [bold]{key}[/]\n"
               f"Next: [bold]fedround site check {folder}[/], and [bold]fedround site start {folder}[/] once you are a member")
 
@@ -77,9 +83,28 @@ def check(folder: SiteFolder, as_json: AsJson = False) -> None:
 @command
 def key(folder: SiteFolder) -> None:
     """Print the site's public key, and nothing else: what the coordinator needs for `federation add`."""
-    from fedround.signing import Identity
+    from site_workers.site import load_identity
 
-    typer.echo(Identity.load(folder / "keys" / "identity.pem").key)
+    typer.echo(load_identity(folder).key)
+
+
+@app.command()
+@command
+def rotate(
+    folder: SiteFolder,
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Encrypt the new private key.")] = False,
+) -> None:
+    """Make a new key and let the present one hand over to it. Nothing changes until the coordinator has taken it.
+
+    Then the site's process takes it by itself; one whose key has a passphrase that was typed must be started again.
+    """
+    from site_workers.keys import begin_rotation
+    from site_workers.site import open_site
+
+    site = open_site(folder)
+    new = begin_rotation(site, _new_passphrase() if passphrase else None)
+    out.print(f"the new public key is\n  [bold]{new}[/]\nIt waits in {folder}/keys/next.pem until the coordinator runs "
+              f"[bold]fedround federation rotate {site.name}[/]; compare the keys over the telephone")
 
 
 @app.command()
@@ -102,13 +127,15 @@ def ledger(folder: SiteFolder, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from fedround.privacy import ledger as book
-    from infra.settings import SitePolicy, load_toml
+    from infra.settings import load_toml
+    from site_workers.policy import SitePolicy
 
     policy = load_toml(SitePolicy, folder / "policy.toml")
     read = book.read(folder / "ledger.jsonl")
-    spent = book.spent(read, policy.delta_dp)
+    spent, of_site = (book.spent(read, policy.delta_dp, unit=unit) for unit in ("record", "site"))
     if as_json:
         print_json({"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
+                    "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
                     "max_epsilon": policy.max_epsilon, "charges": [c.model_dump(mode="json") for c in read.charges]})
         return
     table = Table("when (UTC)", "run", "round", "purpose", "mechanisms", title=f"data set '{read.dataset}'")
@@ -116,8 +143,18 @@ def ledger(folder: SiteFolder, as_json: AsJson = False) -> None:
         table.add_row(charge.utc, charge.run, str(charge.round), charge.purpose,
                       ", ".join(_in_words(mechanism) for mechanism in charge.mechanisms))
     out.print(table)
-    out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} (record level; PLD accountant); "
+    out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "
               f"ledger head {read.head[:16]}…")
+    if policy.max_epsilon_site is not None:
+        out.print(f"spent ε {of_site:.4f} of {policy.max_epsilon_site:g} at δ {policy.delta_dp:g} for the site as a whole")
+
+
+def _new_passphrase() -> bytes:
+    from infra.passphrase import passphrase_from_file
+
+    given = passphrase_from_file()
+    return given if given is not None else str(typer.prompt(
+        "passphrase of the new key", hide_input=True, confirmation_prompt=True)).encode()
 
 
 def _in_words(mechanism) -> str:

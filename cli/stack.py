@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.folders import DEFAULT_HOME, Home
+from cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
 from cli.output import AsJson, command, out, print_json
 
 
@@ -44,20 +44,23 @@ def down(home: Home = DEFAULT_HOME) -> None:
 
 
 @command
-def status(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
-    """Show what runs on this machine: servers, site and coordinator processes, and where they are."""
+def status(home: Home = DEFAULT_HOME, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show what runs on this machine: servers, site and coordinator processes, and who is not asked at present."""
     from dataclasses import asdict
 
     from rich.table import Table
 
     from infra.stack import LocalStack
     from infra.stack.processes import recorded
+    from tasks.progress import read_progress
 
-    info = LocalStack.find(home)
-    processes = recorded(home)
+    info, progress = LocalStack.find(home), read_progress(folder)
+    processes, excluded = recorded(home), () if progress is None else progress.excluded
     if as_json:
-        print_json({"stack": None if info is None else asdict(info), "processes": processes})
+        print_json({"stack": None if info is None else asdict(info), "processes": processes, "excluded": excluded})
         return
+    for site in excluded:
+        out.print(f"[yellow]not asked[/] by the reputation policy: {site}")
     if info is None:
         out.print(f"no servers run from {home}; start them with [bold]fedround up[/] or [bold]fedround demo --keep[/]")
         return

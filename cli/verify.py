@@ -2,44 +2,109 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.output import AsJson, command, out, print_json
+from fedround.errors import ContractError, SetupError
+
+if TYPE_CHECKING:
+    from fedround.federation_log import Logged
+    from tasks.verify import RoundProof
 
 
 @command
 def verify(
-    run: Annotated[str, typer.Argument(help="The run whose history to prove.")],
+    run: Annotated[str | None, typer.Argument(help="The run whose history to prove.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(
+        help="A model file: find the round that made it, and prove its lineage back to round 0.")] = None,
     folder: Annotated[Path, typer.Option(
         "--as", help="A coordinator's or a site's folder: says which store to read and which key must have signed.",
         envvar="FEDROUND_COORDINATOR")] = Path("coordinator"),
     as_json: AsJson = False,
 ) -> None:
-    """Walk a run's chain of commits and check every signature and every hash, from the object store alone.
+    """Prove a run's history from the object store alone: every signature and hash, the federation log, who was shown what.
 
-    Exit code 0: every model of the run is proven back to round 0. Exit code 1: the first thing that does not hold.
+    Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
+    not hold.
     """
-    from rich.table import Table
-
     from cli.membership import store_and_key
-    from tasks.verify import verify_run
+    from tasks.verify import find_model, read_log, verify_run
 
     store, key = store_and_key(folder)
-    proofs = list(verify_run(store, run, key))
+    sha256, until = None, None
+    if checkpoint is not None:
+        sha256 = _digest_of(checkpoint)
+        found, until = find_model(store, sha256)
+        if run not in (None, found):
+            raise ContractError(f"{checkpoint} was made in round {until} of run '{found}', not in run '{run}'")
+        run = found
+    if run is None:
+        raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
+    proofs, log = list(verify_run(store, run, key, until)), read_log(store, key)
     if as_json:
-        print_json({"run": run, "coordinator": key, "rounds": [asdict(proof) for proof in proofs]})
+        print_json({"run": run, "coordinator": key, "model": proofs[-1].model, "rounds": [
+            {**asdict(proof), "privacy": None if proof.privacy is None else proof.privacy.model_dump()} for proof in proofs],
+            "log": [{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log]})
         return
-    table = Table("round", "commit", "model", "updates", "refusals", "signatures", "hashes", title=f"run '{run}'")
+    _certificate(run, key, proofs, log)
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence[Logged]) -> None:
+    """What was proven, for people: first the sentence, then round by round, then what the reader must know."""
+    from rich.panel import Panel
+    from rich.table import Table
+
+    last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
+    sites = sorted({site for proof in asked for site in proof.updates})
+    out.print(Panel(
+        f"Model [bold]{last.model}[/]\nis the model of round [bold]{last.round}[/] of run [bold]'{run}'[/] of federation "
+        f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven: {sum(p.signatures for p in proofs)} "
+        f"signatures, {sum(p.hashes for p in proofs)} hashes; the federation log to entry {len(log)}.\n"
+        f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
+        f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
+        f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
+        f"Coordinator {key}", title="certificate of lineage", border_style="green"), highlight=False, soft_wrap=False)
+    table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
     for proof in proofs:
-        table.add_row(str(proof.round), proof.commit[:16], proof.model[:16], str(len(proof.updates)),
-                      ", ".join(proof.refusals), str(proof.signatures), str(proof.hashes))
+        spent = [value for value in proof.epsilons.values() if value is not None]
+        others = {"left out": proof.left_out, "not asked": proof.excluded, "refused": proof.refusals}
+        table.add_row(str(proof.round), proof.commit[:16], proof.model[:16], str(proof.log), str(len(proof.updates)),
+                      "; ".join(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
+                      f"≤ {max(spent):.4f}" if spent else "")
     out.print(table)
-    out.print(f"[green]✓[/] {len(proofs)} rounds, {sum(p.signatures for p in proofs)} signatures and "
-              f"{sum(p.hashes for p in proofs)} hashes hold; signed by {key}")
+    for proof in proofs:
+        if proof.revoked_since:
+            out.print(f"[yellow]![/] round {proof.round}: the key of {', '.join(proof.revoked_since)} was revoked later; ask "
+                      "since when it was not its owner's alone")
+    if any(proof.memory_unseen for proof in proofs):
+        out.print("[yellow]![/] this credential may not read what the coordinator remembers of the sites: for that the "
+                  "coordinator's signature vouches; an auditor's credential proves it too")
     if hidden := {site for proof in proofs for site in proof.unseen}:
         out.print(f"[yellow]![/] this credential may not read the answers of {', '.join(sorted(hidden))}: for those the "
-                  "coordinator's signature vouches; an auditor's credential proves them too")
+                  "coordinator's signature vouches, and the sites' own for the plan; an auditor's credential proves them too")
+
+
+def _privacy(proof: RoundProof) -> str:
+    privacy = proof.privacy
+    if privacy is None or privacy.unit == "none":
+        return "none"
+    return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {privacy.rounds} rounds"
+
+
+def _in_turn(words: object) -> list[str]:
+    """Each once, in the order in which they came."""
+    return list(dict.fromkeys(str(word) for word in words))

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.errors import CodecError
-from fedround.types import TensorSpec
+from fedround.signing import digest
+from fedround.types import Payload, TensorSpec
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 Schema = tuple[TensorSpec, ...]
+CHUNK_BYTES = 8 << 20
+"""A payload's digests are of pieces of this size, so that a part of it can be read and believed."""
 
 
 def schema_of(tensors: Tensors) -> Schema:
@@ -49,6 +52,17 @@ def header(schema: Schema) -> bytes:
 def size_bytes(schema: Schema) -> int:
     """The exact length of a canonical file of this schema."""
     return len(header(schema)) + 4 * coordinates(schema)
+
+
+def schema_digest(schema: Schema) -> str:
+    """Names the schema: SHA-256 of the header that every canonical file of it begins with."""
+    return digest(header(schema))
+
+
+def payload_of(body: bytes) -> Payload:
+    """What a signed document says of these bytes: their digest, their length, and the digest of every chunk."""
+    chunks = tuple(digest(body[start:start + CHUNK_BYTES]) for start in range(0, len(body), CHUNK_BYTES))
+    return Payload(sha256=digest(body) if len(chunks) != 1 else chunks[0], size_bytes=len(body), chunks=chunks)
 
 
 def encode(tensors: Tensors) -> bytes:

@@ -11,7 +11,8 @@
     │   └── ChainError            a document does not continue the history it claims to continue
     ├── PrivacyError              the accountant or the ledger cannot vouch for what was asked
     │   ├── BudgetError           the spending would exceed what the site's policy allows
-    │   └── LedgerError           the ledger file was altered, truncated or is not ours
+    │   ├── LedgerError           the ledger file was altered, truncated or is not ours
+    │   └── AuditError            the audit log was altered, truncated, or does not agree with ledger and outbox
     ├── StoreError                the object store cannot do what it must
     │   ├── NotFoundError         no object under that key
     │   ├── ConflictError         an object is already there, with other bytes
@@ -64,6 +65,10 @@ class BudgetError(PrivacyError):
 
 class LedgerError(PrivacyError):
     """The ledger file was altered, truncated or belongs to another data set."""
+
+
+class AuditError(PrivacyError):
+    """The site's audit log was altered or truncated, or does not agree with its ledger and its outbox."""
 
 
 class StoreError(FedroundError):

@@ -3,7 +3,10 @@
 ::
 
     federations/<digest>.json                           the signed federation file
+    log/<number>.json                                   the federation log: who was a member, with which key, from when on
     models/<sha256>.safetensors                         models and optimizer states, by content
+    memory/<sha256>.safetensors                         what the coordinator alone remembers, by content: averages of the
+                                                        sites' uploads, distances between them. No site may read it
     runs/<run>/rounds/<round>/plan-<attempt>.json       what the round asks
     runs/<run>/rounds/<round>/checkpoint-<digest>.json  what the round's model is; the commit says which one it is
     runs/<run>/rounds/<round>/commit.json               last: the round exists
@@ -12,6 +15,7 @@
     sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered
     sites/<site>/<run>/rounds/<round>/<attempt>/refusal-<n>.json   the site has said no; asked again, it may say yes
     sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json
+    sites/<site>/rotations/<key>.json                   the site's old key hands over to this new one
 
 Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself. A round that
 missed its quorum is tried again under the same plan; a plan that would ask for something else now is a new attempt.
@@ -29,9 +33,32 @@ def federation(digest: str) -> str:
     return f"federations/{digest}.json"
 
 
+LOG = "log/"
+
+
+def log_entry(number: int) -> str:
+    """One entry of the federation log."""
+    return f"{LOG}{number:05d}.json"
+
+
+def rotations(site: str) -> str:
+    """The prefix of what a site's old keys say of their successors."""
+    return f"{site_prefix(site)}rotations/"
+
+
+def rotation(site: str, key: str) -> str:
+    """Where a site's old key says that `key` is its successor."""
+    return f"{rotations(site)}{key.removeprefix('ed25519:')}.json"
+
+
 def model(sha256: str) -> str:
     """A model or optimizer state."""
     return f"models/{sha256}.safetensors"
+
+
+def memory(sha256: str) -> str:
+    """What the coordinator remembers of the sites' uploads."""
+    return f"memory/{sha256}.safetensors"
 
 
 def rounds(run: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedround.errors import ContractError, SetupError, SignatureError
-from fedround.types import Value, parse
+from fedround.values import Signature, Value, parse
 
 V = TypeVar("V", bound=Value)
 MAX_DOCUMENT_BYTES = 4 << 20
+MIN_PASSPHRASE_BYTES = 12
+_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _DOMAIN = b"fedround/1/"
 
 
@@ -40,8 +43,12 @@ class Identity:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> Identity:
-        """Read a key written by `save`. Raises SetupError if it is missing, foreign, or readable by others."""
+    def load(cls, path: Path, passphrase: Callable[[], bytes] | None = None) -> Identity:
+        """Read a key written by `save`.
+
+        passphrase: asked for only if the key is encrypted.
+        Raises SetupError if it is missing, foreign, or readable by others, or if the passphrase is not the right one.
+        """
         try:
             mode = path.stat().st_mode & 0o777
             pem = path.read_bytes()
@@ -50,18 +57,31 @@ class Identity:
                              "'fedround federation init', or restore it from your backup") from None
         if mode & 0o077:
             raise SetupError(f"{path} can be read by other users (mode {mode:o}): run 'chmod 600 {path}'")
+        encrypted = pem.startswith(_ENCRYPTED)
+        if encrypted and passphrase is None:
+            raise SetupError(f"{path} is encrypted, and nobody can be asked for its passphrase here")
         try:
-            private = serialization.load_pem_private_key(pem, password=None)
+            private = serialization.load_pem_private_key(
+                pem, password=passphrase() if encrypted and passphrase is not None else None)
         except (ValueError, TypeError):
-            raise SetupError(f"{path} is not an unencrypted PEM private key: restore it from your backup") from None
+            raise SetupError(f"{path}: the passphrase does not open this key, or the file is damaged; try again, then "
+                             "restore it from your backup" if encrypted else
+                             f"{path} is not a PEM private key: restore it from your backup") from None
         if not isinstance(private, Ed25519PrivateKey):
             raise SetupError(f"{path} holds another kind of key; expected Ed25519")
         return cls(private)
 
-    def save(self, path: Path) -> None:
-        """Write the key, mode 0600. Refuses to overwrite: a lost key cannot be made again."""
+    def save(self, path: Path, passphrase: bytes | None = None) -> None:
+        """Write the key (PKCS8), mode 0600. Refuses to overwrite: a lost key cannot be made again.
+
+        passphrase: encrypts it (PBES2: AES-256-CBC, PBKDF2). Against who has the file it is as good as it is long:
+        at least `MIN_PASSPHRASE_BYTES`, or ContractError.
+        """
+        if passphrase is not None and len(passphrase) < MIN_PASSPHRASE_BYTES:
+            raise ContractError(f"a passphrase has at least {MIN_PASSPHRASE_BYTES} characters: four or five words are good")
         pem = self._private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase))
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -85,11 +105,20 @@ def canonical(body: Value) -> bytes:
     return rfc8785.dumps(body.model_dump(mode="json"))
 
 
+def sign(kind: str, body: Value, identity: Identity) -> Signature:
+    """The signature of a document of `kind`, for who knows its body already. Deterministic."""
+    return identity.sign(_message(kind, canonical(body))).hex()
+
+
+def is_signed(kind: str, body: Value, key: str, signature: Signature) -> bool:
+    """Whether `key` signed this body as a document of `kind`."""
+    return _holds(key, signature, _message(kind, canonical(body)))
+
+
 def seal(kind: str, body: Value, identity: Identity) -> bytes:
     """Sign `body` as a document of `kind`. Deterministic."""
-    signature = identity.sign(_message(kind, canonical(body)))
     return rfc8785.dumps({
-        "body": body.model_dump(mode="json"), "key": identity.key, "kind": kind, "signature": signature.hex()})
+        "body": body.model_dump(mode="json"), "key": identity.key, "kind": kind, "signature": sign(kind, body, identity)})
 
 
 def unseal(kind: str, document: bytes, body_type: type[V], key: str, source: str) -> V:
@@ -108,11 +137,12 @@ def unseal(kind: str, document: bytes, body_type: type[V], key: str, source: str
         raise SignatureError(f"{source}: signed by another key than the agreed {key[:20]}…; ask who changed it")
     try:
         body = rfc8785.dumps(envelope["body"])
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.removeprefix("ed25519:"))).verify(
-            bytes.fromhex(envelope["signature"]), _message(kind, body))
+        holds = _holds(key, envelope["signature"], _message(kind, body))
         exact = rfc8785.dumps(envelope) == document
-    except (InvalidSignature, ValueError, TypeError, rfc8785.CanonicalizationError):
-        raise SignatureError(f"{source}: the signature does not match; the document was altered") from None
+    except (ValueError, TypeError, rfc8785.CanonicalizationError):
+        holds = exact = False
+    if not holds:
+        raise SignatureError(f"{source}: the signature does not match; the document was altered")
     if not exact:
         raise SignatureError(f"{source}: not canonical JSON; the document was altered")
     return parse(body_type, body, source)
@@ -126,6 +156,15 @@ def _envelope(document: bytes, source: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise SignatureError(f"{source}: not a signed document") from None
     return envelope
+
+
+def _holds(key: str, signature: str, message: bytes) -> bool:
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.removeprefix("ed25519:")))
+    try:
+        public.verify(bytes.fromhex(signature), message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _message(kind: str, body: bytes) -> bytes:

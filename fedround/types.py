@@ -8,90 +8,20 @@ alone is a model change.
 from __future__ import annotations
 
 import itertools
-import json
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from fedround.errors import ContractError
+from fedround.aggregation.spec import Aggregation, default_aggregation
+from fedround.aggregation.verdict import Verdict
+from fedround.errors import ContractError, ToleranceError
+from fedround.values import CheckId, Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
-"""A federation, run, site or recipe: lower-case letters, digits and inner hyphens, at most 40. Safe in a key or a path."""
-
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""SHA-256 in lower-case hexadecimal."""
-
-PublicKey = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$")]
-"""An Ed25519 public key."""
-
-CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
-"""The id of one check of a data contract; agreed beforehand, so that naming it tells nothing about a record."""
-
-PositiveFloat = Annotated[float, Field(gt=0)]
-
-
-class Value(BaseModel):
-    """A frozen, strict value: unknown keys, NaN and silent conversions are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-V = TypeVar("V", bound=Value)
-
-
-def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
-    """Read `data` (JSON text, or a mapping as TOML gives it) as `kind`.
-
-    source: what the data is, in words a person knows ("federation file banks.toml").
-    Raises ContractError with one line per problem, naming the key; the offending value is not repeated.
-    """
-    try:
-        text = json.dumps(data) if isinstance(data, dict) else data
-        return kind.model_validate_json(text)
-    except (ValidationError, TypeError) as error:
-        raise ContractError(f"{source}: {_in_words(error)}") from None
-
-
-def _in_words(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return str(error)
-    lines = []
-    for problem in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in problem["loc"]) or "the whole document"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{where}': remove it, or check its spelling")
-        elif problem["type"] == "missing":
-            lines.append(f"'{where}' is missing")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"'{where}': {message[0].lower()}{message[1:]}")
-    return "; ".join(lines)
-
+MAX_WINDOW = 100
+"""Rounds that a reputation policy can look back."""
 
 # -- what a federation agrees on ---------------------------------------------------------------------------------------
-
-
-class WeightedMean(Value):
-    """The mean with the weights of the federation file. One liar moves it as far as he likes."""
-
-    name: Literal["weighted_mean"] = "weighted_mean"
-
-
-class CoordinateMedian(Value):
-    """The median of every coordinate; every site counts the same."""
-
-    name: Literal["coordinate_median"] = "coordinate_median"
-
-
-class TrimmedMean(Value):
-    """The mean of every coordinate without its `f` smallest and `f` largest values; every site counts the same."""
-
-    name: Literal["trimmed_mean"] = "trimmed_mean"
-    f: Annotated[int, Field(ge=0, le=49, description="how many sites may lie")]
-
-
-Rule = Annotated[WeightedMean | CoordinateMedian | TrimmedMean, Field(discriminator="name")]
 
 
 class FedAvg(Value):
@@ -111,18 +41,60 @@ class LocalTraining(Value):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class RecordPrivacy(Value):
-    """DP-SGD: each record's gradient is clipped to `clip_norm`; noise is calibrated by each site to its own rows.
+class _Budget(Value):
+    """What a promise of privacy says in every unit."""
 
-    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for
-    adding or removing one record of that site (Poisson sampling; PLD accountant of dp_accounting).
-    """
-
-    unit: Literal["record"] = "record"
     epsilon: Annotated[float, Field(gt=0, le=100)]
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     clip_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     rounds: Annotated[int, Field(ge=1, le=100_000, description="rounds that the budget must last for")]
+
+
+class AdaptiveClipping(Value):
+    """The clip norm follows a quantile of the gradients' norms (Andrew et al. 2021, arXiv:1905.03871).
+
+    In every step a site also counts, with noise, how many gradients were within the clip norm. The next plan's clip norm is
+    this one's times exp(-learning_rate (share - quantile)), where `share` is the median of the sites' shares.
+    `RecordPrivacy.clip_norm` is the first round's. The counts are paid from the same budget: the gradients' noise is
+    raised a little (`fedround.privacy.accounting.joint_noise`).
+    """
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0, le=5)] = 0.5
+    noise_std: Annotated[float, Field(gt=0, le=10_000, description="noise of each step's count")] = 10.0
+
+
+class RecordPrivacy(_Budget):
+    """Each record's gradient is clipped to `clip_norm`; noise is calibrated by each site to its own rows.
+
+    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for one
+    record of that site whose contribution is replaced by nothing; the number of rows counts as public (PLD accountant of
+    dp_accounting).
+
+    mechanism: "dp_sgd" draws its batches (Poisson sampling); "dp_ftrl" is for sites that cannot sample: rows in a fixed
+    order, at most once in a round, and noise from a tree (Kairouz et al. 2021, arXiv:2103.00039).
+    """
+
+    unit: Literal["record"] = "record"
+    mechanism: Literal["dp_sgd", "dp_ftrl"] = "dp_sgd"
+    adaptive: AdaptiveClipping | None = None
+
+    @model_validator(mode="after")
+    def _check_adaptive(self) -> Self:
+        if self.adaptive is not None and self.mechanism != "dp_sgd":
+            raise ValueError("adaptive clipping goes with the mechanism 'dp_sgd' only")
+        return self
+
+
+class SitePrivacy(_Budget):
+    """Training is not noised; a site's whole update is clipped to `clip_norm`, and Gaussian noise is added once.
+
+    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for that
+    site's whole contribution replaced by nothing. Nothing else leaves: no counts of scores and no number of rows, since
+    noise that hides a whole histogram leaves nothing to read in it.
+    """
+
+    unit: Literal["site"] = "site"
 
 
 class NoPrivacy(Value):
@@ -131,7 +103,10 @@ class NoPrivacy(Value):
     unit: Literal["none"] = "none"
 
 
-Privacy = Annotated[RecordPrivacy | NoPrivacy, Field(discriminator="unit")]
+Privacy = Annotated[RecordPrivacy | SitePrivacy | NoPrivacy, Field(discriminator="unit")]
+
+Unit = Literal["record", "site"]
+"""Whom a number of epsilon protects: one record of a site, or all that the site contributes. Never compared or added."""
 
 
 class LocalEvaluation(Value):
@@ -139,6 +114,31 @@ class LocalEvaluation(Value):
 
     bins: Annotated[int, Field(ge=2, le=1000)] = 10
     noise_std: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+
+
+class Reputation(Value):
+    """When a member is not asked for a while: after `exclude_after` of its last `window` rounds were left out of the
+    aggregate (a `Verdict` other than "used"), it sits out `exclude_for` rounds of the run, and begins anew.
+
+    Only what a site signed counts against it. The plan names who sits out, why, and until when.
+    """
+
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
+    exclude_after: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
+    exclude_for: Annotated[int, Field(ge=1, le=1000)]
+
+    @model_validator(mode="after")
+    def _check_reachable(self) -> Self:
+        if self.exclude_after > self.window:
+            raise ValueError(f"exclude_after {self.exclude_after} can never be reached within {self.window} rounds")
+        return self
+
+
+class LogHead(Value):
+    """Names the federation log up to one of its entries (`fedround.federation_log`)."""
+
+    number: Annotated[int, Field(ge=1)]
+    digest: Digest
 
 
 class SiteEntry(Value):
@@ -162,8 +162,13 @@ class Federation(Value):
     training: LocalTraining = LocalTraining()
     privacy: Privacy
     evaluation: LocalEvaluation = LocalEvaluation()
-    rule: Rule = WeightedMean()
+    aggregation: Aggregation | None = None
+    """How updates become one delta; None: `default_aggregation` for the quorum. A plan always says it in full."""
     optimizer: FedAvg = FedAvg()
+    reputation: Reputation | None = None
+    """None: everybody is asked in every round, whatever became of its updates."""
+    revoked: tuple[PublicKey, ...] = ()
+    """Keys that nobody may use again ('fedround federation revoke')."""
     sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="after")
@@ -174,11 +179,23 @@ class Federation(Value):
             raise ValueError("two sites have the same name")
         if len(set(keys)) < len(keys):
             raise ValueError("two members have the same key; every member makes its own with 'fedround site init'")
+        if revoked := sorted({site.name for site in self.sites if site.key in self.revoked}):
+            raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
         if self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
-        if isinstance(self.rule, TrimmedMean) and self.quorum < 2 * self.rule.f + 1:
-            raise ValueError(f"trimmed_mean with f={self.rule.f} needs quorum >= {2 * self.rule.f + 1}")
+        try:
+            self.how_to_aggregate().check(self.quorum)
+        except ToleranceError as error:
+            raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
         return self
+
+    def how_to_aggregate(self) -> Aggregation:
+        """What was agreed, or what a federation gets that names nothing."""
+        if self.aggregation is not None:
+            return self.aggregation
+        if isinstance(self.privacy, NoPrivacy):
+            return default_aggregation(self.quorum, noise_is_declared=False, rounds=1)
+        return default_aggregation(self.quorum, noise_is_declared=True, rounds=self.privacy.rounds)
 
     def site(self, name: str) -> SiteEntry:
         """The member called `name`. Raises ContractError if there is none."""
@@ -200,10 +217,12 @@ class TensorSpec(Value):
 
 
 class Payload(Value):
-    """The bytes of a tensor file, by content."""
+    """The bytes of a tensor file, by content (`codec.payload_of`)."""
 
     sha256: Digest
     size_bytes: Annotated[int, Field(ge=1)]
+    chunks: tuple[Digest, ...]
+    """SHA-256 of every `codec.CHUNK_BYTES`: a part that was read can be believed before the rest is there."""
 
 
 # -- one round ---------------------------------------------------------------------------------------------------------
@@ -216,11 +235,22 @@ class Purpose(StrEnum):
     EVALUATE = "evaluate"
 
 
+class Exclusion(Value):
+    """A member that a round does not ask, by the federation's reputation policy."""
+
+    site: Name
+    until: Annotated[int, Field(ge=1)]
+    """The round in which it is asked again."""
+    reason: Annotated[str, StringConstraints(max_length=300)]
+
+
 class RoundPlan(Value):
     """What one round asks of its cohort. Signed by the coordinator; a site does nothing that no plan asks for."""
 
     federation: Name
     federation_digest: Digest
+    log: LogHead
+    """The federation log up to the entry that names this federation file."""
     run: Name
     round: Annotated[int, Field(ge=1, le=99_999)]
     attempt: Annotated[int, Field(ge=1, le=99)] = 1
@@ -232,15 +262,18 @@ class RoundPlan(Value):
     recipe_digest: Digest
     contract_digest: Digest
     cohort: tuple[Name, ...]
+    excluded: tuple[Exclusion, ...] = ()
+    """The members that are not in the cohort, each with the reason."""
     quorum: int
     deadline_s: int
+    tool_version: ToolVersion
     training: LocalTraining
     privacy: Privacy
     evaluation: LocalEvaluation
     score_edges: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
     """Where a bin of scores ends and the next begins: quantiles of the base model's scores on the coordinator's public
     test set, so that every bin tells something. Empty: bins of equal width."""
-    rule: Rule
+    aggregation: Aggregation
     optimizer: FedAvg
 
     @model_validator(mode="after")
@@ -262,6 +295,37 @@ class DpSgd(Value):
     steps: Annotated[int, Field(ge=1)]
 
 
+class AdaptiveDpSgd(Value):
+    """`DpSgd` that also counts, in every step and with noise, how many drawn gradients were within the clip norm."""
+
+    kind: Literal["adaptive_dp_sgd"] = "adaptive_dp_sgd"
+    noise_multiplier: PositiveFloat
+    """Of the gradients alone; what counting adds to the cost stands in `count_noise_std`."""
+    count_noise_std: PositiveFloat
+    clip_norm: PositiveFloat
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=1)]
+
+
+class DpFtrl(Value):
+    """`steps` batches of `batch_size` rows in a fixed order, no row in two of them; prefix sums noised by a binary tree."""
+
+    kind: Literal["dp_ftrl"] = "dp_ftrl"
+    noise_multiplier: PositiveFloat
+    """Standard deviation of a node's noise, in clip norms."""
+    clip_norm: PositiveFloat
+    batch_size: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+
+
+class GaussianUpdate(Value):
+    """The mechanism on a whole update: clipped to `clip_norm`, then Gaussian noise on every coordinate, once."""
+
+    kind: Literal["gaussian_update"] = "gaussian_update"
+    noise_multiplier: PositiveFloat
+    clip_norm: PositiveFloat
+
+
 class GaussianCounts(Value):
     """The mechanism on a histogram: every count got Gaussian noise; one record changes one count by one."""
 
@@ -275,7 +339,8 @@ class NoMechanism(Value):
     kind: Literal["none"] = "none"
 
 
-Mechanism = Annotated[DpSgd | GaussianCounts | NoMechanism, Field(discriminator="kind")]
+Mechanism = Annotated[DpSgd | AdaptiveDpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism,
+                      Field(discriminator="kind")]
 
 
 class ScoreCounts(Value):
@@ -303,6 +368,9 @@ class Reason(StrEnum):
     CONTRACT = "contract"        # the site's rows do not meet the data contract
     BUDGET = "budget"            # the privacy ledger would be overspent
     DATA = "data"                # the data file is missing, unreadable or has too few rows
+    ROLLBACK = "rollback"        # the site's folder is older than what the site has sent: restored from a backup
+    HOURS = "hours"              # not at this time of day; asked again, the site may say yes
+    LIMITS = "limits"            # more time or memory than the site's policy lets one plan take
 
 
 class Answer(Value):
@@ -311,8 +379,12 @@ class Answer(Value):
     federation: Name
     run: Name
     round: int
+    attempt: int
     site: Name
     plan: Digest
+    log: LogHead
+    """The newest head of the federation log that the site has seen: the plan's."""
+    tool_version: ToolVersion
 
 
 class Update(Answer):
@@ -320,11 +392,22 @@ class Update(Answer):
 
     kind: Literal["update"] = "update"
     base_model: Digest
+    schema_digest: Digest
+    """Of the plan's tensors (`codec.schema_digest`)."""
+    sighting: Signature
+    """The site's word for everybody that it was shown this plan (`fedround.sightings`)."""
     payload: Payload
     mechanism: Mechanism
+    rows: Annotated[int, Field(ge=1)] | None = None
+    """How many training rows, where they are fewer than the plan's batch: the noise is then divided by them. Otherwise the
+    mechanism's sampling rate tells."""
+    within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    """With adaptive clipping: the noised share of gradients that were within the clip norm."""
     evaluation: ScoreCounts | None = None
     epsilon: Annotated[float, Field(ge=0)] | None = None
-    """Spent on this run so far at the plan's delta_dp, rounded up; None without privacy."""
+    """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None without privacy."""
+    charges: Annotated[int, Field(ge=1)]
+    """How many charges the site's ledger has, this answer's included."""
     ledger_head: Digest
 
 
@@ -334,6 +417,8 @@ class EvaluationAnswer(Answer):
     kind: Literal["evaluation"] = "evaluation"
     evaluation: ScoreCounts
     epsilon: Annotated[float, Field(ge=0)] | None = None
+    charges: Annotated[int, Field(ge=1)]
+    """How many charges the site's ledger has, this answer's included."""
     ledger_head: Digest
 
 
@@ -358,26 +443,57 @@ class Checkpoint(Value):
     federation: Name
     run: Name
     round: Annotated[int, Field(ge=0)]
+    log: LogHead
     model: Payload
     tensors: tuple[TensorSpec, ...]
     recipe: Name
     recipe_digest: Digest
     privacy: Privacy
-    tool_version: str
+    tool_version: ToolVersion
 
 
 class CommittedUpdate(Value):
-    """An update that entered the aggregate."""
+    """An update that was admitted, and what the aggregation made of it."""
 
     site: Name
     answer: Digest
     payload: Digest
+    sighting: Signature
+    """The site's word that it was shown the plan that the commit names (`fedround.sightings`)."""
     weight: PositiveFloat
     """The agreed weight. Rules that count every site the same ignore it."""
-    norm: Annotated[float, Field(ge=0)]
-    """L2 norm of the update."""
-    distance: Annotated[float, Field(ge=0)]
-    """L2 distance of the update to the aggregate."""
+    verdict: Verdict
+    """Whether it entered the aggregate."""
+    reason: Annotated[str, StringConstraints(max_length=300)] = ""
+    """Why it did not."""
+    norm: Annotated[float, Field(ge=0)] | None
+    """L2 norm of what the aggregation saw of the site: its update, or with a history its moving average. None: not finite."""
+    distance: Annotated[float, Field(ge=0)] | None
+    """L2 distance of that to the aggregate."""
+    influence: float
+    """The site's share of the aggregate; 0 for an update that was left out."""
+
+
+class SiteMemory(Value):
+    """The coordinator's moving average of what one site uploaded, and the law of the noise in it."""
+
+    site: Name
+    average: Digest
+    """Of the tensors, which only the coordinator and an auditor may read (`layout.memory`)."""
+    weight: PositiveFloat
+    """The sum of beta^age over the uploads in it."""
+    signal_bound: Annotated[float, Field(ge=0)] | None
+    variance: Annotated[float, Field(ge=0)] | None
+
+
+class SiteLedger(Value):
+    """How far a site's ledger went when it last answered. It only grows: a shorter one was restored from a backup."""
+
+    site: Name
+    key: PublicKey
+    """Whose ledger: a site that is enrolled anew, with a new key, begins anew."""
+    charges: Annotated[int, Field(ge=1)]
+    head: Digest
 
 
 class CommittedRefusal(Value):
@@ -400,6 +516,7 @@ class Commit(Value):
 
     federation: Name
     federation_digest: Digest
+    log: LogHead
     run: Name
     round: Annotated[int, Field(ge=0)]
     parent: Digest | None
@@ -408,10 +525,20 @@ class Commit(Value):
     model: Digest
     optimizer_state: Digest | None
     checkpoint: Digest
-    rule: Rule | None
+    aggregation: Aggregation | None
     optimizer: FedAvg | None
     updates: tuple[CommittedUpdate, ...] = ()
     refusals: tuple[CommittedRefusal, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     missing: tuple[Name, ...] = ()
-    tool_version: str
+    note: Annotated[str, StringConstraints(max_length=1000)] = ""
+    """Why the aggregation's gate did less than it was asked to; empty if it did all."""
+    distances: Digest | None = None
+    """Pairwise distances of the updates that passed the screening, in the order of `updates`."""
+    ledgers: tuple[SiteLedger, ...] = ()
+    """Of every site whose update entered this round or one before it."""
+    memory: tuple[SiteMemory, ...] = ()
+    """With a history: what the next round's averages continue."""
+    centre: Digest | None = None
+    """With centered clipping: this round's aggregate, where the next one begins."""
+    tool_version: ToolVersion

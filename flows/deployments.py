@@ -45,12 +45,16 @@ async def deploy(federation: Federation, *, cron: str | None = None, cron_run: s
                 description=FLOWS[flow.name].description or "",
                 parameters={"request": request} if schedules else {})
             names.append(f"{flow.name}/{federation.name}")
-        for site in federation.sites:
-            await _pool(client, site.name, SiteWorker)
-            await _deployment(client, SITE_FLOW, site.name, site.name, SiteRequest.model_json_schema(), [],
-                              description="One round at this site. Started by the coordinator; carries no code.")
-            names.append(f"{SITE_FLOW}/{site.name}")
+        names += [await deploy_site(client, site.name) for site in federation.sites]
     return names
+
+
+async def deploy_site(client: PrefectClient, site: str) -> str:
+    """Register one site's pool and deployment, and touch nothing else; returns the deployment's name. Idempotent."""
+    await _pool(client, site, SiteWorker)
+    await _deployment(client, SITE_FLOW, site, site, SiteRequest.model_json_schema(), [],
+                      description="One round at this site. Started by the coordinator; carries no code.")
+    return f"{SITE_FLOW}/{site}"
 
 
 def _schedule(cron: str) -> CronSchedule:

@@ -8,6 +8,7 @@ from prefect import flow, get_client
 
 from flows import steps
 from flows.artifacts import show
+from flows.dask_sweeper import sweeper_of
 from flows.watch import Watch
 from tasks.catch_up import catch_up
 from tasks.collect import take_late
@@ -37,7 +38,8 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
             answers = take_late(coordinator, planned, answers)
 
         watch.stage("aggregate")
-        aggregate = steps.aggregate(coordinator, planned, answers)
+        with sweeper_of(coordinator) as sweeper:
+            aggregate = steps.aggregate(coordinator, planned, answers, sweeper)
         committed = steps.publish(coordinator, planned, answers, aggregate)
 
         watch.stage("evaluate")

@@ -1,9 +1,10 @@
-"""A training campaign: rounds until enough are committed, then one evaluation at the sites."""
+"""A training campaign: rounds until enough are committed, then one evaluation at the sites, where counts may leave."""
 
 from __future__ import annotations
 
 from prefect import flow
 
+from fedround.privacy.campaign import counts_leave
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from tasks.coordinator import current_coordinator
@@ -20,5 +21,6 @@ async def federated_training(request: TrainingRequest) -> int:
     one_more = RoundRequest(run=request.run, quorum=request.quorum, deadline_s=request.deadline_s)
     while (done := last_round(current_coordinator().store, request.run) or 0) < request.rounds:
         await federated_round(one_more)
-    await federated_evaluation(one_more)
+    if counts_leave(current_coordinator().federation.privacy):
+        await federated_evaluation(one_more)
     return done

@@ -20,6 +20,7 @@ from infra.settings import CoordinatorSettings, DataSettings, S3Settings
 from infra.stack import LocalStack, StackInfo
 from infra.stack.processes import recorded, start_recorded, stop_recorded
 from site_workers.enrol import create_site
+from site_workers.policy import Protected
 from tasks.coordinator import Coordinator
 from tasks.membership import add_member, create_coordinator, make_invitation
 
@@ -67,7 +68,7 @@ class OneMachine:
         return LocalStack(self.home).start(progress)
 
     def set_up(self, agreement: Agreement, members: list[Member], *, max_epsilon: float, delta_dp: float,
-               allow_no_privacy: bool = False, min_rows: int = 100) -> None:
+               units: tuple[Protected, ...] = ("record",), min_rows: int = 100) -> None:
         """Create the coordinator's and every site's folder, and deploy. The servers must run."""
         stack = LocalStack(self.home)
         info = stack.find(self.home)
@@ -85,7 +86,7 @@ class OneMachine:
             key = create_site(
                 self.site(member.name), invitation,
                 DataSettings(dataset="clients", train=str(member.train), validation=str(member.validation)),
-                max_epsilon=max_epsilon, delta_dp=delta_dp, allow_no_privacy=allow_no_privacy, min_rows=min_rows)
+                max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows)
             add_member(self.coordinator, member.name, key, member.weight)
         asyncio.run(register(self.coordinator, None, "scheduled"))
         (self.home / ".set-up").touch()

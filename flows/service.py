@@ -70,6 +70,22 @@ async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
         raise _no_api(coordinator) from None
 
 
+async def register_site(folder: Path, site: str) -> bool:
+    """Deploy one site, so that a campaign that is running finds it; False if the API does not answer."""
+    use_api(load_toml(CoordinatorSettings, folder / "coordinator.toml").api_url, folder.resolve())
+    import httpx
+    from prefect import get_client
+
+    from flows.deployments import deploy_site
+
+    try:
+        async with get_client() as client:
+            await deploy_site(client, site)
+    except (httpx.HTTPError, RuntimeError):
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Started:
     """A flow run that the coordinator's process will carry out."""

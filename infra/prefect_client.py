@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import Worker
+    from pydantic import SecretStr
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -28,3 +34,34 @@ def use_api(api_url: str, home: Path) -> None:
     os.environ["PREFECT_API_URL"] = api_url
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "prefect" / "profiles.toml")
+
+
+def other_workers(api_url: str, pool: str) -> str:
+    """Who serves a pool besides the worker that is named after it: names, quoted; empty if nobody does.
+
+    Prefect lets any number of workers of any type poll one pool, for whoever reaches the API.
+    """
+    import asyncio
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import get_current_settings
+
+    async def ask() -> str:
+        api = get_current_settings().api
+        async with PrefectClient(api_url, auth_string=_text(api.auth_string), api_key=_text(api.key)) as client:
+            try:
+                return named(await client.read_workers_for_work_pool(pool), pool)
+            except ObjectNotFound:      # not deployed yet
+                return ""
+
+    return asyncio.run(ask())
+
+
+def named(workers: Iterable[Worker], pool: str) -> str:
+    """The same, of workers that were read already."""
+    return ", ".join(sorted(ascii(worker.name) for worker in workers if worker.name != pool and worker.status == "ONLINE"))
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

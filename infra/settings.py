@@ -15,7 +15,7 @@ import tomlkit
 from pydantic import Field
 
 from fedround.errors import ContractError, SetupError
-from fedround.types import Digest, Name, PublicKey, Value, parse
+from fedround.values import Name, PublicKey, Value, parse
 
 V = TypeVar("V", bound=Value)
 
@@ -67,18 +67,6 @@ class SiteSettings(Value):
     contract: str = "approved/contract.json"
 
 
-class SitePolicy(Value):
-    """policy.toml: what the site's operator allows. Nothing a coordinator sends can widen it."""
-
-    recipes: tuple[Digest, ...]
-    contracts: tuple[Digest, ...]
-    max_epsilon: Annotated[float, Field(ge=0, le=1000)]
-    """Over everything that ever leaves and depends on this data set."""
-    delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
-    allow_no_privacy: bool = False
-    min_rows: Annotated[int, Field(ge=1)] = 100
-
-
 class Invitation(Value):
     """What a coordinator hands to a new member, in one file: addresses, the agreed files, and the store credential."""
 
@@ -101,9 +89,13 @@ class CoordinatorSettings(Value):
     recipe: str
     contract: str
     test_set: str | None = None
+    root_set: str | None = None
+    """Rows that the coordinator itself may train on, for the rule 'fltrust'."""
     api_url: str
     store: StoreSettings
     memory_budget_mb: Annotated[int, Field(ge=8, le=65_536)] = 128
+    dask: str | None = None
+    """Where a Dask scheduler listens whose workers make the aggregation's passes, for very large models."""
 
 
 def load_toml(kind: type[V], path: Path) -> V:

@@ -6,15 +6,16 @@ What the site's operator does not allow is returned: a signed refusal is an answ
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
+from typing import Any
 
-from fedround import codec, layout
-from fedround.errors import ChainError, NotFoundError, TrustError
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Commit, Federation, NoPrivacy, Purpose, Reason, RecordPrivacy, Refusal, RoundPlan
-from infra.stores import ObjectStore
-from site_workers import outbox
+from fedround import __version__, codec, layout
+from fedround.errors import ChainError, TrustError
+from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, unseal
+from fedround.types import Commit, Federation, Purpose, Reason, Refusal, RoundPlan
+from site_workers import history, outbox, seen
+from site_workers.keys import agreed_identity
+from site_workers.policy import objection
 from site_workers.site import Site
 
 
@@ -24,6 +25,16 @@ class Order:
 
     plan: RoundPlan
     digest: str
+    parent: Commit
+    """What the plan continues."""
+    identity: Identity
+    """The key that the federation has agreed for this site: it may have been rotated since the process began."""
+
+    def addressed(self, site: Site) -> dict[str, Any]:
+        """What every answer of the site to this plan says."""
+        plan = self.plan
+        return {"federation": plan.federation, "run": plan.run, "round": plan.round, "attempt": plan.attempt,
+                "site": site.name, "plan": self.digest, "log": plan.log, "tool_version": __version__}
 
 
 def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose) -> Order:
@@ -36,38 +47,32 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     plan = unseal("plan", document, RoundPlan, site.settings.coordinator, source)
     if (plan.run, plan.round, plan.attempt, plan.purpose) != (run, number, attempt, purpose):
         raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
-    _check_membership(site, plan, source)
-    _check_chain(site, plan, source)
+    remembered = seen.read(site.folder)
+    federation, log = history.agreement(site, plan, remembered, source)
+    identity = _check_membership(site, federation, plan, source)
+    parent = history.parent(site, plan, log, remembered, source)
+    # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
+    if purpose is Purpose.TRAIN and site.store.head(layout.commit(run, number)) is not None:
+        raise ChainError(f"{source}: the round is committed already")
     answered = outbox.plan_of(site.folder, plan)
     if answered is not None and answered != digest(document):
         raise ChainError(f"{source}: this site has answered another plan for the same round; the coordinator has "
                          "issued two. Ask the coordinator, and compare 'fedround verify'")
-    return Order(plan, digest(document))
+    now = remembered.after(plan.log, run, seen.SeenCommit(round=parent.round, digest=plan.parent))
+    if now != remembered:
+        seen.write(site.folder, now)
+    return Order(plan, digest(document), parent, identity)
 
 
 def refusal_by_policy(site: Site, order: Order) -> Refusal | None:
-    """What the operator's policy says to the plan: nothing, or a refusal that names the line to talk about."""
-    plan, policy = order.plan, site.policy
-    if plan.recipe_digest not in policy.recipes or plan.recipe_digest != site.recipe.digest:
-        problem = f"recipe {plan.recipe_digest[:16]} is not approved here"
-    elif plan.contract_digest not in policy.contracts or plan.contract_digest != site.contract.digest:
-        problem = f"contract {plan.contract_digest[:16]} is not approved here"
-    elif isinstance(plan.privacy, NoPrivacy) and not policy.allow_no_privacy:
-        problem = "training without differential privacy is not allowed here"
-    elif isinstance(plan.privacy, RecordPrivacy) and plan.privacy.delta_dp > policy.delta_dp:
-        problem = f"delta_dp {plan.privacy.delta_dp:g} is above the {policy.delta_dp:g} allowed here"
-    elif plan.evaluation.noise_std == 0 and not policy.allow_no_privacy:
-        problem = "evaluation counts without noise are not allowed here"
-    else:
-        return None
-    return refuse(site, order, Reason.POLICY, problem)
+    """What the operator's policy says to the plan now: nothing, or a refusal that names the line to talk about."""
+    found = objection(site.policy, order.plan, site.recipe.digest, site.contract.digest, site.clock())
+    return None if found is None else refuse(site, order, *found)
 
 
 def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[str, ...] = ()) -> Refusal:
     """The site's "no" to this plan."""
-    plan = order.plan
-    return Refusal(federation=plan.federation, run=plan.run, round=plan.round, site=site.name, plan=order.digest,
-                   reason=reason, detail=detail, checks=checks)
+    return Refusal(**order.addressed(site), reason=reason, detail=detail, checks=checks)
 
 
 def base_model(site: Site, order: Order) -> bytes:
@@ -79,40 +84,20 @@ def base_model(site: Site, order: Order) -> bytes:
     return body
 
 
-def _check_membership(site: Site, plan: RoundPlan, source: str) -> None:
-    federation = _federation(site.store, plan.federation_digest, site.settings.coordinator)
+def _check_membership(site: Site, federation: Federation, plan: RoundPlan, source: str) -> Identity:
+    """Whether the plan is for us; returns the key that we sign with, as the federation has agreed."""
     if federation.name != plan.federation or federation.name != site.settings.federation:
         raise TrustError(f"{source}: is for federation '{plan.federation}'; this site belongs to "
                          f"'{site.settings.federation}'")
-    if federation.site(site.name).key != site.identity.key:
+    if site.identity.key in federation.revoked:
+        raise TrustError(f"{source}: the key of '{site.name}' was revoked; make a new one and have the coordinator enrol it")
+    entry = next((member for member in federation.sites if member.name == site.name), None)
+    if entry is None:
+        raise TrustError(f"{source}: '{site.name}' is no member any more, says the federation log")
+    identity = agreed_identity(site, entry.key)
+    if identity is None:
         raise TrustError(f"{source}: the federation file has another key for '{site.name}' than keys/identity.pem; "
                          "send the coordinator the key that 'fedround site check' shows")
     if site.name not in plan.cohort:
         raise TrustError(f"{source}: does not invite '{site.name}'")
-
-
-@functools.lru_cache(maxsize=8)
-def _federation(store: ObjectStore, sha256: str, coordinator: str) -> Federation:
-    """A federation file, by its digest: read and verified once."""
-    source = f"federation file {sha256[:16]}"
-    document = store.get(layout.federation(sha256), max_bytes=MAX_DOCUMENT_BYTES)
-    if digest(document) != sha256:
-        raise TrustError(f"{source}: the stored bytes are not the ones that the plan names")
-    return unseal("federation", document, Federation, coordinator, source)
-
-
-def _check_chain(site: Site, plan: RoundPlan, source: str) -> None:
-    """The plan's parent must be the signed commit whose model the plan starts from."""
-    before = plan.round - 1 if plan.purpose is Purpose.TRAIN else plan.round
-    try:
-        document = site.store.get(layout.commit(plan.run, before), max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        raise ChainError(f"{source}: round {before}, which it continues, is not committed") from None
-    if digest(document) != plan.parent:
-        raise ChainError(f"{source}: does not continue the committed round {before}")
-    commit = unseal("commit", document, Commit, site.settings.coordinator, f"commit of round {before}")
-    if (commit.run, commit.round, commit.model) != (plan.run, before, plan.base_model):
-        raise ChainError(f"{source}: starts from another model than the one that round {before} committed")
-    # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
-    if plan.purpose is Purpose.TRAIN and site.store.head(layout.commit(plan.run, plan.round)) is not None:
-        raise ChainError(f"{source}: the round is committed already")
+    return identity

@@ -10,19 +10,21 @@ from collections.abc import Callable
 
 from fedround.codec import Tensors
 from fedround.learning import evaluate as evaluation
-from fedround.learning.train import train as train_locally
+from fedround.learning.train import Trained, TrainingMechanism, train_and_count
+from fedround.privacy.campaign import first_row
 from fedround.privacy.noise import stream
-from fedround.types import Mechanism, ScoreCounts
+from fedround.types import DpFtrl, ScoreCounts
 from site_workers.authorise import Order
 from site_workers.rows import Rows
 from site_workers.site import Site
 
 
-def train(site: Site, order: Order, base: Tensors, rows: Rows, mechanism: Mechanism,
-          cancelled: Callable[[], bool]) -> Tensors:
+def train(site: Site, order: Order, base: Tensors, rows: Rows, mechanism: TrainingMechanism,
+          cancelled: Callable[[], bool]) -> Trained:
     """The noised delta. Raises Cancelled if asked to stop."""
     noise = stream(site.noise_secret, order.digest.encode(), rows.digest, b"training")
-    return train_locally(site.recipe, base, rows.train, order.plan.training, mechanism, noise, cancelled)
+    start = first_row(mechanism, order.plan.round, len(rows.train)) if isinstance(mechanism, DpFtrl) else 0
+    return train_and_count(site.recipe, base, rows.train, order.plan.training, mechanism, noise, cancelled, start)
 
 
 def evaluate(site: Site, order: Order, base: Tensors, rows: Rows) -> ScoreCounts:

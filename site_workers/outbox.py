@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedround import layout
 from fedround.types import Purpose, RoundPlan
@@ -30,6 +31,11 @@ class Entry:
     def answer(self) -> bytes:
         """The sealed answer."""
         return (self.folder / _ANSWER).read_bytes()
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What the answer says."""
+        return dict(json.loads(self.answer)["body"])
 
     @property
     def payload(self) -> Path | None:
@@ -83,12 +89,29 @@ def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None) 
     return _entry(site_folder, place)
 
 
-def unsent(site_folder: Path) -> Iterator[Entry]:
-    """Every entry of which some byte may not have arrived, oldest round first."""
+def entries(site_folder: Path) -> Iterator[Entry]:
+    """Everything that was ever to leave, oldest round of each run first."""
     for path in sorted((site_folder / "outbox").glob(f"*/*/[0-9]*/[0-9]*/{_ANSWER}")):
-        entry = _entry(site_folder, path.parent)
-        if not entry.sent:
-            yield entry
+        yield _entry(site_folder, path.parent)
+
+
+def answers(site_folder: Path, run: str, purpose: str, number: int) -> Iterator[Entry]:
+    """What the site answered to the attempts at one round; refusals are none."""
+    for path in sorted((site_folder / "outbox" / run / purpose / f"{number:05d}").glob(f"[0-9][0-9]/{_ANSWER}")):
+        yield _entry(site_folder, path.parent)
+
+
+def has(site_folder: Path, answer_key: str) -> bool:
+    """Whether the answer that lies in the store under this key is kept here, too."""
+    _, _, run, folder, number, attempt, _ = answer_key.rsplit("/", 6) if answer_key.count("/") == 6 else [""] * 7
+    purpose = Purpose.EVALUATE if folder == "evaluations" else Purpose.TRAIN
+    return number.isdigit() and attempt.isdigit() and (
+        _place(site_folder, run, purpose, int(number), int(attempt)) / _ANSWER).exists()
+
+
+def unsent(site_folder: Path) -> Iterator[Entry]:
+    """Every entry of which some byte may not have arrived."""
+    return (entry for entry in entries(site_folder) if not entry.sent)
 
 
 def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int) -> Path:

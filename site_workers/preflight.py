@@ -11,7 +11,9 @@ from pathlib import Path
 from fedround import layout
 from fedround.errors import FedroundError, StoreDeniedError
 from fedround.privacy import ledger
+from infra.prefect_client import other_workers
 from infra.stores import publish, require_conditional_writes
+from site_workers import audit
 from site_workers.rows import failed_checks, read_site_rows
 from site_workers.site import Site, open_site
 
@@ -48,8 +50,10 @@ def _finding(name: str, check: Callable[[Site], str], site: Site) -> Finding:
 
 def _policy(site: Site) -> str:
     policy = site.policy
-    privacy = "plans without noise are allowed" if policy.allow_no_privacy else "noise is required"
-    return f"epsilon up to {policy.max_epsilon:g} at delta {policy.delta_dp:g}; {privacy}; at least {policy.min_rows} rows"
+    privacy = "plans without noise are allowed" if policy.allows_no_privacy else f"noise for each {policy.units[0]}"
+    hours = "at any hour" if policy.hours is None else policy.hours
+    return (f"epsilon up to {policy.max_epsilon:g} at delta {policy.delta_dp:g}; {privacy}; at least {policy.min_rows} rows; "
+            f"{hours}")
 
 
 def _rows(site: Site) -> str:
@@ -70,9 +74,13 @@ def _contract(site: Site) -> str:
 def _ledger(site: Site) -> str:
     book = ledger.read(site.ledger)
     spent = ledger.spent(book, site.policy.delta_dp)
-    if spent >= site.policy.max_epsilon and not site.policy.allow_no_privacy:
+    if spent >= site.policy.max_epsilon and not site.policy.allows_no_privacy:
         raise FedroundError(f"the budget is spent: {spent:.2f} of {site.policy.max_epsilon:g}; this site will refuse")
     return f"intact, {len(book.charges)} charges, epsilon {spent:.2f} of {site.policy.max_epsilon:g} spent"
+
+
+def _audit(site: Site) -> str:
+    return f"intact, {len(audit.verify(site.folder))} events; agrees with ledger and outbox"
 
 
 def _api(site: Site) -> str:
@@ -87,7 +95,10 @@ def _api(site: Site) -> str:
     if answer.status_code != 200:
         raise FedroundError(f"{url} answers {answer.status_code}: check api_url in site.toml; it ends in /api")
     _check_clock(answer.headers.get("date"))
-    return f"{url} answers, and the clocks agree"
+    if others := other_workers(url, site.name):
+        raise FedroundError(f"{others} serves this site's pool, too: it can take rounds away, so that they end without an "
+                            "answer, and nothing more, since it has no key of this site. Ask the coordinator who runs it")
+    return f"{url} answers, the clocks agree, and nobody else serves the pool"
 
 
 def _check_clock(date: str | None) -> None:
@@ -116,4 +127,5 @@ def _store(site: Site) -> str:
 
 
 _CHECKS: dict[str, Callable[[Site], str]] = {
-    "policy": _policy, "rows": _rows, "contract": _contract, "ledger": _ledger, "api": _api, "store": _store}
+    "policy": _policy, "rows": _rows, "contract": _contract, "ledger": _ledger, "audit log": _audit, "api": _api,
+    "store": _store}

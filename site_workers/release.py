@@ -1,15 +1,17 @@
 """The one door out of a site: nothing else in this package writes to the store (a test says so).
 
 What may leave is what `SiteAnswer` can hold, signed, and the tensors that an update describes. Everything is in the
-outbox before its first byte leaves.
+outbox, and named in the audit log, before its first byte leaves.
 """
 
 from __future__ import annotations
 
-from fedround.signing import seal
+from fedround import layout
+from fedround.federation_log import Rotation
+from fedround.signing import digest, seal
 from fedround.types import Refusal, RoundPlan, SiteAnswer
 from infra.stores import publish
-from site_workers import outbox
+from site_workers import audit, outbox
 from site_workers.outbox import Entry
 from site_workers.site import Site
 
@@ -23,10 +25,19 @@ def release(site: Site, plan: RoundPlan, answer: SiteAnswer, payload: bytes | No
          else outbox.write(site.folder, plan, sealed, payload))
 
 
+def hand_over(site: Site, rotation: Rotation) -> None:
+    """Say, in the store and signed by the old key, which key comes after it: two public keys and no more."""
+    sealed, key = seal("rotation", rotation, site.identity), layout.rotation(site.name, rotation.new)
+    audit.record(site.folder, audit.Left(utc=audit.utc(site.clock()), plan=None, kind="rotation", key=key,
+                                         sha256=digest(sealed), size_bytes=len(sealed)))
+    publish(site.store, key, sealed)
+
+
 def send(site: Site, entry: Entry) -> None:
     """Upload an entry of the outbox; what is there already is left as it is. Raises ConflictError for other bytes."""
     if entry.sent:
         return
+    audit.record(site.folder, *audit.leaving(entry, site.clock()))
     if entry.payload is not None and entry.payload_key is not None:
         publish(site.store, entry.payload_key, entry.payload)
     publish(site.store, entry.answer_key, entry.answer)

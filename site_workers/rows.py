@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
-from fedround.types import CheckId
+from fedround.values import CheckId
 from site_workers.site import Site
 from validation import rows as gate
 from validation.contract import load_contract
@@ -52,7 +52,7 @@ def _encode(path: Path, recipe: Recipe) -> Examples:
     frame = gate.read_rows(path)
     try:
         return recipe.encode(frame)
-    except ContractError:
+    except (ContractError, MemoryError):
         raise
     except Exception as error:      # of the recipe's code; its words may quote the rows
         kind = type(error).__name__

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fedround import __version__
 from fedround.errors import SetupError, StoreError
+from fedround.signing import digest
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
-from site_workers import release
+from site_workers import audit, release, rollback
+from site_workers.limits import settle_in
 from site_workers.site import Site, open_site
 
 log = logging.getLogger("fedround.site")
@@ -20,8 +22,8 @@ log = logging.getLogger("fedround.site")
 def serve_site(folder: Path) -> None:
     """Serve the site in `folder` until SIGTERM or SIGINT.
 
-    Raises SetupError, ContractError or StoreError with one sentence if the site is not ready, and SetupError if another
-    process serves this folder: two workers on one pool would compete silently.
+    Raises SetupError, ContractError, AuditError or StoreError with one sentence if the site is not ready, and SetupError if
+    another process serves this folder: two workers on one pool would compete silently.
     """
     folder = folder.resolve()
     use_api(load_toml(SiteSettings, folder / "site.toml").api_url, folder)
@@ -32,7 +34,9 @@ def serve_site(folder: Path) -> None:
         raise SetupError(f"another process serves {folder}: stop that one first") from None
     with lock:
         site = open_site(folder)
-        _one_thread()
+        settle_in(site.policy.limits)
+        _begin(site)
+        _require_newest(site)
         _send_what_is_unsent(site)
         from infra.warm_worker import serve
         from site_workers.round import job
@@ -42,17 +46,23 @@ def serve_site(folder: Path) -> None:
         serve(SiteWorker(site.name, job(site)))
 
 
+def _begin(site: Site) -> None:
+    """Only a folder whose audit log, ledger and outbox tell one story is served: an older copy of one of them does not."""
+    audit.verify(site.folder)
+    audit.record(site.folder, audit.Started(
+        utc=audit.utc(site.clock()), policy=digest((site.folder / "policy.toml").read_bytes()), version=__version__))
+
+
+def _require_newest(site: Site) -> None:
+    try:
+        rollback.require_newest(site)
+    except StoreError as error:
+        log.warning("%s; whether this folder is the newest copy is asked again before every round", error)
+
+
 def _send_what_is_unsent(site: Site) -> None:
     try:
         if (sent := release.resend(site)) > 0:
             log.info("sent %d answers that an earlier process had kept", sent)
     except StoreError as error:
         log.warning("%s; kept answers stay in the outbox", error)
-
-
-def _one_thread() -> None:
-    """Site processes share machines: one thread each is fastest, and makes sums repeatable."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import torch
-
-    torch.set_num_threads(1)

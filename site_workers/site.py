@@ -7,21 +7,26 @@
     keys/            identity.pem, noise.key, s3.toml: mode 0600, never leave
     approved/        the recipe and the contract, as we approved them
     ledger.jsonl     what has been spent on our rows
+    audit.jsonl      what was asked, decided, spent and sent
     outbox/          what leaves, written here first
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.privacy import noise
 from fedround.signing import Identity
-from infra.settings import SitePolicy, SiteSettings, load_toml
+from infra.passphrase import passphrase_for
+from infra.settings import SiteSettings, load_toml
 from infra.stores import ObjectStore, open_store
+from site_workers.policy import SitePolicy
 from validation.contract import Contract, load_contract
 
 
@@ -37,6 +42,9 @@ class Site:
     recipe: Recipe
     contract: Contract
     store: ObjectStore
+    clock: Callable[[], datetime]
+    stamps: tuple[tuple[int, ...], ...]
+    """Of the files that the operator changes by approving: which versions of them this is."""
 
     @property
     def name(self) -> str:
@@ -54,18 +62,47 @@ class Site:
         return self.folder / self.settings.data.train, self.folder / self.settings.data.validation
 
 
-def open_site(folder: Path) -> Site:
+def open_site(folder: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Site:
     """Read and check a site's folder. Raises SetupError or ContractError that says which file to mend, and how."""
     settings = load_toml(SiteSettings, folder / "site.toml")
-    policy = load_toml(SitePolicy, folder / "policy.toml")
-    recipe_digest = _approved(folder / settings.recipe, policy.recipes, "recipes")
-    _approved(folder / settings.contract, policy.contracts, "contracts")
+    stamps = _stamps(folder, settings)
+    policy, recipe, contract = _agreed(folder, settings)
     return Site(
-        folder=folder, settings=settings, policy=policy,
-        recipe=load_recipe(folder / settings.recipe, recipe_digest), contract=load_contract(folder / settings.contract),
-        identity=Identity.load(folder / "keys" / "identity.pem"),
+        folder=folder, settings=settings, policy=policy, recipe=recipe, contract=contract, clock=clock, stamps=stamps,
+        identity=load_identity(folder),
         noise_secret=_noise_secret(folder / "keys" / "noise.key"),
         store=open_store(settings.store, folder))
+
+
+def refreshed(site: Site) -> Site:
+    """The site as its operator wants it now: policy, recipe and contract are read again if one of the files has changed.
+
+    So an approval, a withdrawal or another number in policy.toml holds from the next plan on. Raises as `open_site` does.
+    """
+    stamps = _stamps(site.folder, site.settings)
+    if stamps == site.stamps:
+        return site
+    policy, recipe, contract = _agreed(site.folder, site.settings)
+    return replace(site, policy=policy, recipe=recipe, contract=contract, stamps=stamps)
+
+
+def _agreed(folder: Path, settings: SiteSettings) -> tuple[SitePolicy, Recipe, Contract]:
+    policy = load_toml(SitePolicy, folder / "policy.toml")
+    recipe_digest = _approved(folder / settings.recipe, policy.recipes)
+    _approved(folder / settings.contract, policy.contracts)
+    return policy, load_recipe(folder / settings.recipe, recipe_digest), load_contract(folder / settings.contract)
+
+
+def _stamps(folder: Path, settings: SiteSettings) -> tuple[tuple[int, ...], ...]:
+    paths = (folder / name for name in ("policy.toml", settings.recipe, settings.contract))
+    return tuple((found.st_ino, found.st_size, found.st_mtime_ns) if path.exists() and (found := path.stat()) else ()
+                 for path in paths)
+
+
+def load_identity(folder: Path) -> Identity:
+    """The key that signs for the site in `folder`. Asks for its passphrase if it has one; raises SetupError."""
+    path = folder / "keys" / "identity.pem"
+    return Identity.load(path, passphrase_for(path))
 
 
 def _noise_secret(path: Path) -> bytes:
@@ -76,13 +113,13 @@ def _noise_secret(path: Path) -> bytes:
     return noise.load_or_create_secret(path)
 
 
-def _approved(path: Path, digests: tuple[str, ...], key: str) -> str:
+def _approved(path: Path, digests: tuple[str, ...]) -> str:
     """The file's digest, if policy.toml approves it. Nothing of the file is run or parsed before that."""
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}; put back the file that you approved") from None
     if found not in digests:
-        raise ContractError(f"{path} is not approved by policy.toml: its SHA-256 is {found}; read the file, then add "
-                            f"this digest to '{key}'")
+        raise ContractError(f"{path} is not approved by policy.toml: its SHA-256 is {found}; read the file, and if you "
+                            "agree to it, run 'fedround site approve'")
     return found

@@ -27,6 +27,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State, to_state_create
 
 from fedround.errors import FedroundError
+from infra.prefect_client import named
 from infra.warm_worker import WarmWorker
 
 Job = Callable[[dict[str, Any], Callable[[], bool]], str]
@@ -34,6 +35,7 @@ Job = Callable[[dict[str, Any], Callable[[], bool]], str]
 
 CANCELLATION_POLL_S = 2.0
 REPORT_AGAIN_S = 2.0
+OTHERS_POLL_S = 60.0
 
 
 class SiteWorker(WarmWorker):
@@ -54,6 +56,7 @@ class SiteWorker(WarmWorker):
         """Connect and listen, also for cancellation."""
         await super().setup()
         self._runs_task_group.start_soon(self._watch_for_cancellation)
+        self._runs_task_group.start_soon(self._watch_for_other_workers)
 
     async def perform(self, flow_run: FlowRun) -> None:
         """Claim the run, do the job in a thread, report."""
@@ -125,6 +128,22 @@ class SiteWorker(WarmWorker):
                     stop.set()
             except Exception as error:
                 self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
+
+    async def _watch_for_other_workers(self) -> None:
+        """Say in the site's log who else serves this pool. Such a worker runs where, and as whom, somebody started it: it can
+        take a round away, which then ends without an answer. It has no key of the site's, and gets nothing from it.
+        """
+        known = ""
+        while True:
+            try:
+                others = named(await self.client.read_workers_for_work_pool(self._work_pool_name), self._work_pool_name)
+                if others not in ("", known):
+                    self._logger.warning("%s serves this site's pool, too, and can take rounds away: ask the coordinator who "
+                                         "runs it", others)
+                known = others
+            except Exception as error:
+                self._logger.info("cannot ask who serves the pool: %s", type(error).__name__)
+            await anyio.sleep(OTHERS_POLL_S)
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
         """A killed process leaves its run Running for ever. Its successor takes it up again: what was charged is not

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from fedround import codec
 from fedround.aggregation import engine
 from fedround.aggregation.engine import Aggregate
+from fedround.aggregation.sweep import Sweeper
+from fedround.aggregation.verdict import Verdict
 from fedround.errors import QuorumError
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
+from tasks.memory import Remembered, flat_schema, numbers, recall, remember
 from tasks.plan import Planned
+from tasks.root import root_update
 
 
-def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected) -> Aggregate:
-    """Apply the plan's rule to the admitted updates. Raises QuorumError, and nothing is committed, if they are too few."""
+@dataclass(frozen=True, eq=False)
+class Aggregated:
+    """One delta, what became of every update on the way, and what the coordinator may remember of them."""
+
+    result: Aggregate
+    remembered: Mapping[str, Remembered]
+    """By site, where a history is agreed; a site that was left out has one too, which is not kept."""
+
+
+def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
+              sweeper: Sweeper | None = None) -> Aggregated:
+    """Apply the plan's gate, mixing and rule to the admitted updates, or to the sites' moving averages.
+
+    sweeper: who goes over the updates; this process if it is None.
+
+    Raises QuorumError, and nothing is committed, if too few are admitted, or too few of these are used.
+    """
     check_quorum(planned, collected)
+    plan = planned.plan
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
-    return engine.aggregate(rows, planned.plan.rule, codec.coordinates(planned.plan.tensors),
-                            memory_budget_bytes=coordinator.settings.memory_budget_mb << 20)
+    remembered: dict[str, Remembered] = {}
+    if plan.aggregation.history > 0:
+        past = recall(planned)
+        remembered = {row.site: remember(coordinator, planned, row, past.get(row.site)) for row in rows}
+        rows = [new.row for new in remembered.values()]
+    coordinates, centre = codec.coordinates(plan.tensors), planned.parent.commit.centre
+    result = engine.aggregate(
+        rows, plan.aggregation, coordinates, seed=bytes.fromhex(planned.digest),
+        memory_budget_bytes=coordinator.settings.memory_budget_mb << 20,
+        centre=None if centre is None else numbers(coordinator, planned, centre, flat_schema("centre", coordinates)),
+        root=root_update(coordinator, plan, planned.digest), sweeper=sweeper)
+    _check_used(planned, result)
+    return Aggregated(result, remembered)
 
 
 def check_quorum(planned: Planned, collected: Collected) -> None:
@@ -27,3 +61,16 @@ def check_quorum(planned: Planned, collected: Collected) -> None:
             f"round {plan.round} of run '{plan.run}': {admitted} of {len(plan.cohort)} sites gave an update, the quorum "
             f"is {plan.quorum} (refused {len(collected.refused)}, not admitted {len(collected.rejected)}, "
             f"no answer {len(collected.missing)}). Nothing is committed; run the round again: answers that are there count")
+
+
+def _check_used(planned: Planned, result: Aggregate) -> None:
+    """Raises QuorumError that names who was left out and why."""
+    plan = planned.plan
+    left_out = {site: standing for site, standing in result.standings.items() if standing.verdict is not Verdict.USED}
+    used = len(result.standings) - len(left_out)
+    if used < plan.quorum:
+        reasons = "; ".join(f"'{site}': {standing.verdict}" for site, standing in left_out.items())
+        raise QuorumError(
+            f"round {plan.round} of run '{plan.run}': {used} updates remain of {len(result.standings)}, the quorum is "
+            f"{plan.quorum} (left out: {reasons}). Nothing is committed; run the round again when more sites answer, or ask "
+            "with a smaller quorum")

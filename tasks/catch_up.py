@@ -7,7 +7,8 @@ import dataclasses
 from fedround import layout
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
 from fedround.types import Federation
-from tasks.collect import clear_spool, read_again
+from tasks import spool
+from tasks.collect import read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.history import last_round, read_commit, read_plan
@@ -31,4 +32,4 @@ def catch_up(coordinator: Coordinator, run: str) -> None:
     then = dataclasses.replace(coordinator, federation=members)      # who was a member then may have left since
     collected = read_again(then, planned, committed.commit.missing)
     report(then, planned, collected, committed, evaluate(then, committed.commit), 0.0)
-    clear_spool(then, planned)
+    spool.clear(then, planned)

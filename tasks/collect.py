@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from fedround import layout
-from fedround.aggregation.engine import Row
-from fedround.errors import ContractError, NotFoundError, StoreError, TrustError
+from fedround.aggregation.noise_law import law_of
+from fedround.aggregation.rows import FileNumbers, Row
+from fedround.errors import ContractError, NotFoundError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.types import CommittedRefusal, EvaluationAnswer, Refusal, Rejection, Update
+from tasks import ledgers, spool
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
-from validation.updates import check_payload, read_answer
+from validation.payloads import intake_of
+from validation.updates import read_answer
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
-_CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -89,20 +88,17 @@ def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, .
     return collected
 
 
-def clear_spool(coordinator: Coordinator, planned: Planned) -> None:
-    """Drop the spooled rows of a round that is committed."""
-    shutil.rmtree(_spool(coordinator, planned), ignore_errors=True)
-
-
 def _read(coordinator: Coordinator, planned: Planned, site: str, into: Collected) -> None:
     plan = planned.plan
     if (document := _document(coordinator, planned, site)) is None:
         return
     try:
-        answer = read_answer(document, plan, planned.digest, coordinator.federation.site(site))
+        answer = read_answer(document, plan, planned.digest, coordinator.federation.site(site),
+                             coordinator.federation.revoked)
         if isinstance(answer, Refusal):
             into.refused[site] = answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason)
         else:
+            ledgers.check(planned, answer, coordinator.federation.site(site))
             row = _spool_row(coordinator, planned, answer) if isinstance(answer, Update) else None
             into.admitted[site] = Admitted(answer, digest(document), row)
     except (TrustError, ContractError, NotFoundError) as error:
@@ -121,39 +117,10 @@ def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | 
 
 
 def _spool_row(coordinator: Coordinator, planned: Planned, update: Update) -> Row:
-    """Bring a payload to local disk in chunks, check it there, and describe it as a row of the aggregation."""
+    """Bring a payload to local disk, judging it chunk by chunk, and describe it as a row of the aggregation."""
     plan = planned.plan
-    path = _spool(coordinator, planned) / f"{update.site}.safetensors"
-    if not (path.exists() and _sha256(path) == update.payload.sha256):
-        _download(coordinator, layout.delta(update.site, plan.run, plan.round, plan.attempt),
-                  update.payload.size_bytes, path)
-    offset = check_payload(path, update, plan)
-    return Row(update.site, coordinator.federation.site(update.site).weight, path, offset)
-
-
-def _download(coordinator: Coordinator, key: str, size_bytes: int, path: Path) -> None:
-    """In chunks, and never much more than what was announced."""
-    written = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            while written <= size_bytes:
-                chunk = coordinator.store.get_range(key, written, _CHUNK_BYTES)
-                written += file.write(chunk)
-                if len(chunk) < _CHUNK_BYTES:
-                    break
-    except OSError as error:
-        raise StoreError(f"cannot spool updates to {path.parent}: {error.strerror}; make room and run the round again; "
-                         "nothing is lost") from None
-    if written != size_bytes:
-        raise ContractError(f"'{key}' has {'more than ' if written > size_bytes else ''}{min(written, size_bytes)} bytes, "
-                            f"its manifest says {size_bytes}")
-
-
-def _spool(coordinator: Coordinator, planned: Planned) -> Path:
-    return coordinator.folder / "spool" / planned.digest[:32]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    path = spool.folder(coordinator, planned) / f"{update.site}.safetensors"
+    intake = intake_of(update, plan)
+    spool.fetch(coordinator.store, layout.delta(update.site, plan.run, plan.round, plan.attempt), intake, path)
+    return Row(update.site, coordinator.federation.site(update.site).weight, FileNumbers(path, intake.offset),
+               law_of(update.mechanism, plan.training, update.rows))

@@ -17,13 +17,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedround import layout
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, digest, seal
-from fedround.types import Federation
+from fedround.types import Federation, LogHead
+from infra.federation_log import extend
+from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml
-from infra.stores import ObjectStore, open_store, publish
+from infra.stores import ObjectStore, open_store
 from validation.contract import load_contract
 
 FOLDER_VARIABLE = "FEDROUND_COORDINATOR"
@@ -51,16 +52,20 @@ class Coordinator:
         """Where the pages and records of the rounds lie."""
         return self.folder / "reports"
 
-    def publish_federation(self) -> None:
-        """Put the signed federation file where sites look for it."""
-        publish(self.store, layout.federation(self.federation_digest), self.federation_document)
+    def publish_federation(self) -> LogHead:
+        """Make the federation file what holds from now on; returns the head of the federation log.
+
+        Raises ChainError or TrustError if it says what no file may: see `fedround.federation_log.changes`.
+        """
+        return extend(self.store, self.identity, self.federation, self.federation_document)
 
 
 def open_coordinator(folder: Path) -> Coordinator:
     """Read and check the coordinator's folder. Raises SetupError or ContractError that says which file to mend."""
     settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
     federation = load_toml(Federation, folder / settings.federation)
-    identity = Identity.load(folder / "keys" / "identity.pem")
+    key = folder / "keys" / "identity.pem"
+    identity = Identity.load(key, passphrase_for(key))
     if federation.coordinator != identity.key:
         raise ContractError(f"{settings.federation}: 'coordinator' is not the key in keys/identity.pem; "
                             f"expected {identity.key}")

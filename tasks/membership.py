@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 import tomlkit
 from pydantic import TypeAdapter, ValidationError
 
-from fedround.errors import ContractError, SetupError
+from fedround import layout
+from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning.recipe import load_recipe
 from fedround.signing import Identity
-from fedround.types import Federation, Name, SiteEntry, parse
+from fedround.types import Federation, SiteEntry
+from fedround.values import Name, parse
+from infra.federation_log import read_rotation
 from infra.settings import (
     CoordinatorSettings,
     Invitation,
@@ -24,6 +28,7 @@ from infra.settings import (
     load_toml,
     save_toml,
 )
+from infra.stores import ObjectStore, open_store
 from validation.contract import load_contract
 
 _HEAD = """The federation file: who takes part, and what every round asks for.
@@ -68,13 +73,91 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
 
 def add_member(folder: Path, name: str, key: str, weight: float) -> None:
     """Add a site to the federation file. Raises ContractError, and changes nothing, if the file would not hold."""
-    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-    path = folder / settings.federation
-    document = tomlkit.parse(path.read_text())
+    path, document = _federation_document(folder)
     member = parse(SiteEntry, {"name": name, "key": key, "weight": weight}, f"member '{name}'")
     members = [dict(site) for site in document.get("sites", [])] + [member.model_dump()]
-    parse(Federation, {**document.unwrap(), "sites": members, "quorum": 1, "rule": {"name": "weighted_mean"}}, str(path))
+    stand_in = {"quorum": 1, "aggregation": {"rule": {"name": "weighted_mean"}}}      # the members are not all there yet
+    parse(Federation, {**document.unwrap(), "sites": members, **stand_in}, str(path))
     document.setdefault("sites", tomlkit.aot()).append(tomlkit.item(member.model_dump()))
+    _replace(path, document)
+
+
+def rotate_key(folder: Path, site: str, key: str | None = None) -> str:
+    """Take the key that the site's old key names in the store as the site's, from the next plan on; returns it.
+
+    key: which one, where the old key has named several.
+    Raises ContractError if the site has left no word there that its present key signed, or several and `key` is None.
+    """
+    path, document = _federation_document(folder)
+    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+    federation = parse(Federation, document.unwrap(), str(path))
+    named = _named(open_store(settings.store, folder), federation, site)
+    if key is not None:
+        named = [new for new in named if new == key]
+    if len(named) > 1:
+        raise ContractError(f"'{site}' has named {len(named)} new keys: {', '.join(named)}. Ask its operator which one it is "
+                            "and give --key; if the operator made only one, somebody else has the present key: "
+                            "'fedround federation revoke'")
+    if not named:
+        raise ContractError(f"'{site}' has named no {'such' if key else 'new'} key that its present key signed for: its "
+                            "operator runs 'fedround site rotate' first. If the key is lost or stolen: 'fedround federation "
+                            "revoke'")
+    _entry(document, site)["key"] = named[0]
+    parse(Federation, document.unwrap(), str(path))
+    _replace(path, document)
+    return named[0]
+
+
+def _named(store: ObjectStore, federation: Federation, site: str) -> list[str]:
+    """The keys that nobody has or had, and that the site's present key names."""
+    old, used = federation.site(site).key, {member.key for member in federation.sites} | set(federation.revoked)
+    named = []
+    for name in store.list(layout.rotations(site)):
+        if (found := re.search(r"/([0-9a-f]{64})\.json$", name)) is None or (new := f"ed25519:{found[1]}") in used:
+            continue
+        try:
+            read_rotation(store, site, old, new)
+        except (TrustError, ContractError):
+            continue
+        named.append(new)
+    return named
+
+
+def revoke_key(folder: Path, site: str, quorum: int | None = None) -> str:
+    """Strike the site's key: no plan from the next one on asks for it, and it never comes back; returns it.
+
+    The site can be enrolled again with a new key. quorum: what every round asks for with one member less.
+    Raises ContractError if the federation cannot be without the site; nothing is changed then.
+    """
+    path, document = _federation_document(folder)
+    entry = _entry(document, site)
+    key = str(entry["key"])
+    document["revoked"] = [*document.get("revoked", []), key]
+    if quorum is not None:
+        document["quorum"] = quorum
+    members = tomlkit.aot()
+    for member in document["sites"]:
+        if member is not entry:
+            members.append(member)
+    document["sites"] = members
+    parse(Federation, document.unwrap(), f"{path} without '{site}'")
+    _replace(path, document)
+    return key
+
+
+def _federation_document(folder: Path) -> tuple[Path, tomlkit.TOMLDocument]:
+    path = folder / load_toml(CoordinatorSettings, folder / "coordinator.toml").federation
+    return path, tomlkit.parse(path.read_text())
+
+
+def _entry(document: tomlkit.TOMLDocument, site: str) -> Any:
+    for entry in document.get("sites", []):
+        if entry["name"] == site:
+            return entry
+    raise ContractError(f"the federation has no site '{site}': 'fedround federation show' names its members")
+
+
+def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(tomlkit.dumps(document))
     temporary.replace(path)

@@ -10,21 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedround import __version__, codec, layout
 from fedround.errors import ContractError
 from fedround.learning.recipe import initial_tensors
+from fedround.privacy.campaign import counts_leave
+from fedround.sightings import needed
 from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
-from fedround.types import (
-    Checkpoint,
-    Commit,
-    Federation,
-    Name,
-    Payload,
-    Purpose,
-    RoundPlan,
-    parse,
-)
+from fedround.types import Checkpoint, Commit, Federation, LogHead, Purpose, RoundPlan
+from fedround.values import Name, parse
 from infra.stores import publish
+from tasks.clipping import next_privacy
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_edges
 from tasks.history import Committed, last_round, read_checkpoint, read_commit
+from tasks.reputation import exclusions, past_rounds
+from tasks.root import require_root_set
 
 MAX_ATTEMPTS = 99
 
@@ -72,7 +69,13 @@ def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
 
 
 def plan_evaluation(coordinator: Coordinator, request: RoundRequest) -> Planned:
-    """The plan that asks every site to evaluate the run's last model. Raises ContractError if there is none."""
+    """The plan that asks every site to evaluate the run's last model.
+
+    Raises ContractError if there is none, or if no counts leave sites under the federation's unit of privacy.
+    """
+    if not counts_leave(coordinator.federation.privacy):
+        raise ContractError("under the unit 'site' no score counts leave the sites: evaluate on the coordinator's public "
+                            "test set")
     number = last_round(coordinator.store, request.run)
     if number is None or number == 0:
         raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
@@ -81,40 +84,49 @@ def plan_evaluation(coordinator: Coordinator, request: RoundRequest) -> Planned:
 
 
 def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, purpose: Purpose) -> Planned:
-    coordinator.publish_federation()
+    log = coordinator.publish_federation()
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        plan = _compose(coordinator, head, request, purpose, attempt)
+        plan = _compose(coordinator, log, head, request, purpose, attempt)
         key = layout.plan(plan.run, plan.round, attempt, purpose)
         document = seal("plan", plan, coordinator.identity)
         if coordinator.store.put_once(key, document):
             return Planned(plan, digest(document), head)
-        standing = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        if canonical(unseal("plan", standing, RoundPlan, coordinator.identity.key, key)) == canonical(plan):
-            return Planned(plan, digest(standing), head)
+        document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+        standing = unseal("plan", document, RoundPlan, coordinator.identity.key, key)
+        if canonical(standing) == canonical(plan.model_copy(update={"tool_version": standing.tool_version})):
+            return Planned(standing, digest(document), head)       # an upgrade meanwhile is no reason to ask anew
     raise ContractError(f"round {head.commit.round + 1} of run '{request.run}' was planned {MAX_ATTEMPTS} times "
                         "and never committed; begin a new run")
 
 
-def _compose(coordinator: Coordinator, head: Committed, request: RoundRequest, purpose: Purpose,
+def _compose(coordinator: Coordinator, log: LogHead, head: Committed, request: RoundRequest, purpose: Purpose,
              attempt: int) -> RoundPlan:
     federation = _asked_with(coordinator.federation, request)
+    require_root_set(coordinator, federation.how_to_aggregate())
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
+    excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
     return RoundPlan(
-        federation=federation.name, federation_digest=coordinator.federation_digest,
+        federation=federation.name, federation_digest=coordinator.federation_digest, log=log,
         run=request.run, round=head.commit.round + (1 if purpose is Purpose.TRAIN else 0), attempt=attempt,
         purpose=purpose, parent=head.digest, base_model=head.commit.model, tensors=checkpoint.tensors,
         recipe=federation.recipe, recipe_digest=federation.recipe_digest,
-        contract_digest=federation.contract_digest, cohort=tuple(site.name for site in federation.sites),
-        quorum=federation.quorum, deadline_s=federation.deadline_s,
-        training=federation.training, privacy=federation.privacy, evaluation=federation.evaluation,
+        contract_digest=federation.contract_digest, excluded=excluded,
+        cohort=tuple(site.name for site in federation.sites if site.name not in {out.site for out in excluded}),
+        quorum=federation.quorum, deadline_s=federation.deadline_s, tool_version=__version__,
+        training=federation.training, privacy=next_privacy(coordinator, head), evaluation=federation.evaluation,
         score_edges=score_edges(coordinator, head.commit),
-        rule=federation.rule, optimizer=federation.optimizer)
+        aggregation=federation.how_to_aggregate(), optimizer=federation.optimizer)
 
 
 def _asked_with(federation: Federation, request: RoundRequest) -> Federation:
     """The federation file with what the request says instead: a form cannot talk a round out of the file's own rules."""
     said = request.model_dump(include={"quorum", "deadline_s"}, exclude_none=True)
-    return parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")
+    asked = parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")
+    if asked.quorum < needed(federation):
+        raise ContractError(f"a round of federation '{federation.name}': quorum {asked.quorum} is no majority of its "
+                            f"{len(federation.sites)} members, and sites accept no history that a majority has not seen; ask "
+                            f"for at least {needed(federation)}")
+    return asked
 
 
 def _head(coordinator: Coordinator, run: str) -> Committed:
@@ -131,15 +143,15 @@ def _begin(coordinator: Coordinator, run: str) -> None:
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
     tensors = initial_tensors(coordinator.recipe, seed)
     body = codec.encode(tensors)
+    log = coordinator.publish_federation()
     checkpoint = seal("checkpoint", Checkpoint(
-        federation=federation.name, run=run, round=0, model=Payload(sha256=digest(body), size_bytes=len(body)),
+        federation=federation.name, run=run, round=0, log=log, model=codec.payload_of(body),
         tensors=codec.schema_of(tensors), recipe=federation.recipe, recipe_digest=federation.recipe_digest,
         privacy=federation.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
-        federation=federation.name, federation_digest=coordinator.federation_digest, run=run, round=0, parent=None,
-        plan=None, base_model=None, model=digest(body), optimizer_state=None, checkpoint=digest(checkpoint),
-        rule=None, optimizer=None, tool_version=__version__)
-    coordinator.publish_federation()
+        federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,
+        parent=None, plan=None, base_model=None, model=digest(body), optimizer_state=None, checkpoint=digest(checkpoint),
+        aggregation=None, optimizer=None, tool_version=__version__)
     publish(coordinator.store, layout.model(digest(body)), body)
     publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
     coordinator.store.put_once(layout.commit(run, 0), seal("commit", commit, coordinator.identity))

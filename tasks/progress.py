@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fedround.types import Value
+from fedround.values import Value
 
 _FILE = "progress.json"
 
@@ -21,6 +21,8 @@ class Progress(Value):
     refused: int = 0
     rejected: int = 0
     problem: str | None = None
+    excluded: tuple[str, ...] = ()
+    """Who is not asked, why, and until when."""
 
 
 def write_progress(folder: Path, progress: Progress) -> None:

@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from fedround import __version__, codec, layout, optimizers
-from fedround.aggregation.engine import Aggregate
+from fedround.aggregation.engine import Aggregate, Standing
+from fedround.aggregation.spec import CenteredClipping
 from fedround.signing import digest, seal
-from fedround.types import Checkpoint, Commit, CommittedUpdate, Payload, TensorSpec
+from fedround.types import Checkpoint, Commit, CommittedUpdate, TensorSpec, Update
 from infra.stores import publish as put
-from tasks.collect import Collected, clear_spool
+from tasks import ledgers, memory, spool
+from tasks.aggregate import Aggregated
+from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.history import Committed, read_commit, read_tensors
 from tasks.plan import Planned
 
 
-def publish(coordinator: Coordinator, planned: Planned, collected: Collected, aggregate: Aggregate) -> Committed:
+def publish(coordinator: Coordinator, planned: Planned, collected: Collected, aggregated: Aggregated) -> Committed:
     """Take the server's step and commit the round. Of two coordinators that try, one commits; both then read the same.
 
     Deterministic: the same plan and the same answers give the same bytes.
     """
-    plan = planned.plan
-    model, state = _step(coordinator, planned, aggregate)
+    plan, result = planned.plan, aggregated.result
+    model, state = _step(coordinator, planned, result)
+    distances = codec.encode({"distances": result.distances_NN.astype(np.float32)})
+    centre = codec.encode({"centre": result.delta_D}) if isinstance(plan.aggregation.rule, CenteredClipping) else None
+    remembered = memory.remain(planned, aggregated.remembered, result.standings)
     checkpoint = seal("checkpoint", Checkpoint(
-        federation=plan.federation, run=plan.run, round=plan.round,
-        model=Payload(sha256=digest(model), size_bytes=len(model)), tensors=plan.tensors, recipe=plan.recipe,
+        federation=plan.federation, run=plan.run, round=plan.round, log=plan.log,
+        model=codec.payload_of(model), tensors=plan.tensors, recipe=plan.recipe,
         recipe_digest=plan.recipe_digest, privacy=plan.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
-        federation=plan.federation, federation_digest=plan.federation_digest, run=plan.run, round=plan.round,
-        parent=plan.parent, plan=planned.digest, base_model=plan.base_model, model=digest(model),
-        optimizer_state=None if state is None else digest(state), checkpoint=digest(checkpoint), rule=plan.rule,
-        optimizer=plan.optimizer, updates=_updates(coordinator, collected, aggregate),
+        federation=plan.federation, federation_digest=plan.federation_digest, log=plan.log, run=plan.run,
+        round=plan.round, parent=plan.parent, plan=planned.digest, base_model=plan.base_model, model=digest(model),
+        optimizer_state=None if state is None else digest(state), checkpoint=digest(checkpoint),
+        aggregation=plan.aggregation, optimizer=plan.optimizer, updates=_updates(coordinator, collected, result),
         refusals=tuple(committed for _, (_, committed) in sorted(collected.refused.items())),
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
-        missing=collected.missing, tool_version=__version__)
+        missing=collected.missing, note=result.note[:1000], distances=digest(distances), memory=remembered,
+        ledgers=ledgers.after(planned, coordinator.federation, collected),
+        centre=None if centre is None else digest(centre), tool_version=__version__)
     for blob in (model, state):
         if blob is not None:
             put(coordinator.store, layout.model(digest(blob)), blob)
+    for blob in (distances, centre):
+        if blob is not None:
+            put(coordinator.store, layout.memory(digest(blob)), blob)
+    memory.publish(coordinator.store, aggregated.remembered, remembered)
     put(coordinator.store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
     coordinator.store.put_once(layout.commit(plan.run, plan.round), seal("commit", commit, coordinator.identity))
-    clear_spool(coordinator, planned)
+    spool.clear(coordinator, planned)
     return read_commit(coordinator.store, plan.run, plan.round, coordinator.identity.key)
 
 
@@ -66,9 +79,20 @@ def _velocity(coordinator: Coordinator, planned: Planned) -> npt.NDArray[np.floa
     return state["velocity"]
 
 
-def _updates(coordinator: Coordinator, collected: Collected, aggregate: Aggregate) -> tuple[CommittedUpdate, ...]:
+def _updates(coordinator: Coordinator, collected: Collected, result: Aggregate) -> tuple[CommittedUpdate, ...]:
     return tuple(
-        CommittedUpdate(site=site, answer=admitted.digest, payload=admitted.answer.payload.sha256,
-                        weight=coordinator.federation.site(site).weight,
-                        norm=aggregate.norms[site], distance=aggregate.distances[site])
+        _update(admitted.answer, admitted.digest, coordinator.federation.site(site).weight, result.standings[site])
         for site, admitted in sorted(collected.admitted.items()) if admitted.answer.kind == "update")
+
+
+def _update(answer: Update, document: str, weight: float, standing: Standing) -> CommittedUpdate:
+    return CommittedUpdate(
+        site=answer.site, answer=document, payload=answer.payload.sha256, sighting=answer.sighting,
+        weight=weight, verdict=standing.verdict,
+        reason=standing.reason[:300], norm=_finite(standing.norm), distance=_finite(standing.distance),
+        influence=standing.influence)
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return number if math.isfinite(number) else None

@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedround import layout
+from fedround import codec, layout
+from fedround.aggregation.verdict import Verdict
+from fedround.errors import TrustError
 from fedround.learning.evaluate import Metrics, metrics_from_counts
-from fedround.types import Commit, NoPrivacy, Privacy, RecordPrivacy, Rule, Update
+from fedround.signing import digest
+from fedround.types import Commit, FedAvg, NoPrivacy, Privacy, Reputation, SitePrivacy, TensorSpec, Update
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.history import Committed, read_checkpoint
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
+from tasks.reporting.heatmap import MOST_SITES
 
 
 def report(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
@@ -62,7 +66,8 @@ def read_record(path: Path) -> RoundRecord:
 def record_of(data: dict[str, Any]) -> RoundRecord:
     """The record that these JSON fields are."""
     sites = tuple(SiteRow(**{**row, "checks": tuple(row["checks"])}) for row in data["sites"])
-    return RoundRecord(**{**data, "sites": sites})
+    distances = tuple(tuple(row) for row in data["distances"])
+    return RoundRecord(**{**data, "sites": sites, "near": tuple(data["near"]), "distances": distances})
 
 
 def page(coordinator: Coordinator, run: str, number: int) -> Path:
@@ -82,11 +87,29 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
     plan, commit = planned.plan, committed.commit
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
-        rule=_in_words(plan.rule), optimizer=_in_words(plan.optimizer), privacy=_privacy_in_words(plan.privacy),
+        aggregation=str(plan.aggregation), optimizer=_in_words(plan.optimizer), privacy=_privacy_in_words(plan.privacy),
         quorum=plan.quorum, seconds=seconds,
-        epsilon_limit=plan.privacy.epsilon if isinstance(plan.privacy, RecordPrivacy) else None,
+        epsilon_limit=None if isinstance(plan.privacy, NoPrivacy) else plan.privacy.epsilon,
         metrics={} if metrics is None else {"auc": metrics.auc, "recall_at_20_fpr": metrics.recall_at_20_fpr},
-        sites=tuple(_row(coordinator, site, collected, commit) for site in plan.cohort))
+        reputation=_reputation_in_words(coordinator.federation.reputation), note=commit.note,
+        **_distances(coordinator, commit),
+        sites=tuple(_row(coordinator, site, collected, commit) for site in plan.cohort) + tuple(
+            SiteRow(site=out.site, outcome="excluded", note=f"{out.reason}; asked again in round {out.until}",
+                    weight=coordinator.federation.site(out.site).weight) for out in plan.excluded))
+
+
+def _distances(coordinator: Coordinator, commit: Commit) -> dict[str, Any]:
+    """Pairwise distances from what the commit names; nothing for cohorts that no reader could look through."""
+    near = tuple(update.site for update in commit.updates if update.verdict not in (Verdict.NOT_FINITE, Verdict.NORM))
+    if commit.distances is None or len(near) > MOST_SITES:
+        return {}
+    schema = (TensorSpec(name="distances", shape=(len(near), len(near))),)
+    source = f"distances of round {commit.round}"
+    body = coordinator.store.get(layout.memory(commit.distances), max_bytes=codec.size_bytes(schema))
+    if digest(body) != commit.distances:
+        raise TrustError(f"{source}: the stored bytes do not have the digest that names them")
+    distances_NN = codec.decode(body, schema, source)["distances"]
+    return {"near": near, "distances": tuple(tuple(float(f"{distance:.4g}") for distance in row_N) for row_N in distances_NN)}
 
 
 def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Commit) -> SiteRow:
@@ -96,8 +119,10 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
         numbers = next((update for update in commit.updates if update.site == site), None)
         if numbers is None:      # it came after another process had committed the round
             return row
-        return dataclasses.replace(row, outcome="updated", note="", norm=numbers.norm, distance=numbers.distance,
-                                   epsilon=answer.epsilon)
+        used = numbers.verdict is Verdict.USED
+        return dataclasses.replace(row, outcome="updated" if used else "left_out", note=numbers.reason,
+                                   verdict=numbers.verdict, norm=numbers.norm, distance=numbers.distance,
+                                   influence=numbers.influence, epsilon=answer.epsilon)
     if site in collected.refused:
         refusal, _ = collected.refused[site]
         return dataclasses.replace(row, outcome="refused", note=f"{refusal.reason}: {refusal.detail}",
@@ -143,13 +168,24 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _in_words(value: Rule) -> str:
+def _in_words(value: FedAvg) -> str:
     parameters = ", ".join(f"{key}={item:g}" for key, item in value.model_dump().items() if key != "name")
     return f"{value.name.replace('_', ' ')}" + (f" ({parameters})" if parameters else "")
+
+
+def _reputation_in_words(policy: Reputation | None) -> str:
+    if policy is None:
+        return "off: every member is asked in every round"
+    return (f"who is left out of {policy.exclude_after} of {policy.window} rounds sits out {policy.exclude_for}, and is then "
+            "asked again")
 
 
 def _privacy_in_words(privacy: Privacy) -> str:
     if isinstance(privacy, NoPrivacy):
         return "none: updates leave without noise"
-    return (f"record level (add or remove one record of a site), epsilon <= {privacy.epsilon:g} at "
-            f"delta {privacy.delta_dp:g} over {privacy.rounds} rounds; DP-SGD, Poisson sampling, PLD accountant")
+    budget = f"epsilon <= {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} rounds"
+    if isinstance(privacy, SitePrivacy):
+        return f"site level (all that a site contributes, or nothing), {budget}; update clipped and noised, PLD accountant"
+    how = "DP-FTRL, fixed order" if privacy.mechanism == "dp_ftrl" else "DP-SGD, Poisson sampling"
+    adaptive = "" if privacy.adaptive is None else f", clip norm at quantile {privacy.adaptive.quantile:g}"
+    return f"record level (one record of a site, or nothing), {budget}; {how}{adaptive}, PLD accountant"

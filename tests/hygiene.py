@@ -13,7 +13,7 @@ FORBIDDEN = {
     "an access key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
     "a token": re.compile(r"\b(ghp|glpat|pypi|hf|xox[bp])[-_][A-Za-z0-9_-]{20,}"),
     "a machine path": re.compile(r"(?<![\w.])/(work|farm|root|home/[a-z]+|Users/[a-z]+|opt/(wheels|pypi))/"),
-    "a private address": re.compile(r"\b(10|192\.168|172\.(1[6-9]|2\d|3[01]))(\.\d{1,3}){2,3}\b"),
+    "a private address": re.compile(r"\b(10\.\d{1,3}|192\.168|172\.(1[6-9]|2\d|3[01]))(\.\d{1,3}){2}\b"),
     "a registry host": re.compile(r"\b(pypi\.org|pythonhosted\.org|registry\.npmjs\.org|deb\.debian\.org)\b"),
     "an assert that -O removes": re.compile(r"^\s*assert "),
 }

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from fedround.types import Commit, Purpose
+from fedround import codec, layout
+from fedround.signing import seal, unseal
+from fedround.types import Commit, Purpose, Update
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from site_workers import round as site_round
 from site_workers.enrol import create_site
+from site_workers.policy import Protected
 from site_workers.site import Site, open_site
 from tasks.aggregate import aggregate
 from tasks.collect import Collected, collect
@@ -39,6 +46,7 @@ def encode(rows):
 def build_model():
     return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
 '''
+WIDE = RECIPE.replace("2, 4", "2, 6000").replace("4, 1", "6000, 1")     # noise that can be heard
 CONTRACT = {"name": "tiny", "checks": [
     {"id": "x1_in_range", "type": "expect_column_values_to_be_between",
      "kwargs": {"column": "x1", "min_value": -10, "max_value": 10}},
@@ -46,16 +54,21 @@ CONTRACT = {"name": "tiny", "checks": [
 ]}
 NAMES = ("north", "east", "south")
 
+Lie = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""From what a site computed honestly to what it sends."""
+
 
 def settings(**changes: object) -> dict:
-    """The agreed settings, with changes."""
-    return {
+    """The agreed settings, with changes; None leaves a setting out."""
+    agreed = {
         "name": "small", "quorum": 2, "deadline_s": 60,
         "training": {"local_steps": 3, "batch_size": 32, "learning_rate": 0.5},
         "privacy": {"unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3},
         "evaluation": {"bins": 10, "noise_std": 5.0},
-        "rule": {"name": "weighted_mean"}, "optimizer": {"name": "fedavg", "learning_rate": 1.0, "momentum": 0.5},
+        "aggregation": {"rule": {"name": "weighted_mean"}},
+        "optimizer": {"name": "fedavg", "learning_rate": 1.0, "momentum": 0.5},
         **changes}
+    return {key: value for key, value in agreed.items() if value is not None}
 
 
 def rows(count: int, seed: int) -> pd.DataFrame:
@@ -71,6 +84,7 @@ class SmallFederation:
     """The folders of everybody, below one."""
 
     root: Path
+    names: tuple[str, ...] = NAMES
 
     @property
     def coordinator(self) -> Coordinator:
@@ -85,10 +99,10 @@ class SmallFederation:
         """The next round's plan, published."""
         return plan_round(self.coordinator, RoundRequest(run=run, **changes))
 
-    def answer(self, name: str, planned: Planned) -> str:
-        """One site answers a plan, in a fresh process as far as memory goes."""
+    def answer(self, name: str, planned: Planned, running: Site | None = None) -> str:
+        """One site answers a plan, in a fresh process as far as memory goes, or in the one that is `running`."""
         plan = planned.plan
-        return site_round.answer(self.site(name), site_round.SiteRequest(
+        return site_round.answer(running or self.site(name), site_round.SiteRequest(
             run=plan.run, round=plan.round, attempt=plan.attempt, purpose=Purpose(plan.purpose)), lambda: False)
 
     def collect(self, planned: Planned, coordinator: Coordinator | None = None,
@@ -108,27 +122,57 @@ class SmallFederation:
         collected = self.collect(planned, coordinator, order)
         return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
 
-    def round(self, run: str = "spring", sites: tuple[str, ...] = NAMES) -> Commit:
-        """One whole round."""
+    def copy(self, root: Path) -> SmallFederation:
+        """The same members with the same keys, secrets and history below another folder; the rows are shared."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        for name in self.names:
+            path = root / name / "site.toml"
+            path.write_text(path.read_text().replace(f"{self.root}/store", f"{root}/store"))
+        return SmallFederation(root, self.names)
+
+    def round(self, run: str = "spring", sites: tuple[str, ...] | None = None,
+              lies: Mapping[str, Lie] | None = None) -> Commit:
+        """One whole round. sites: who answers; everybody who is asked, if it is not said. lies: who lies, and how."""
         planned = self.plan(run)
-        for name in sites:
+        for name in planned.plan.cohort if sites is None else sites:
             self.answer(name, planned)
+        for name, lie in (lies or {}).items():
+            if name in planned.plan.cohort:
+                self.lie(name, planned, lie)
         return self.commit(planned).commit
 
+    def lie(self, name: str, planned: Planned, lie: Lie, **claims: object) -> None:
+        """A member who has answered says something else instead, under its own good signature."""
+        plan, site = planned.plan, self.site(name)
+        store = self.root / "store"
+        tensors = store / layout.delta(name, plan.run, plan.round, plan.attempt)
+        answer = store / layout.answer(name, plan.run, plan.round, plan.attempt, plan.purpose)
+        head = codec.header(plan.tensors)
+        honest_D = np.frombuffer(tensors.read_bytes(), dtype="<f4", offset=len(head))
+        body = head + lie(honest_D.copy()).astype("<f4").tobytes()
+        said = unseal("update", answer.read_bytes(), Update, site.identity.key, name)
+        sealed = seal("update", said.model_copy(update={"payload": codec.payload_of(body), **claims}), site.identity)
+        kept = site.folder / "outbox" / plan.run / plan.purpose / f"{plan.round:05d}" / f"{plan.attempt:02d}" / "answer.json"
+        for path, new in ((tensors, body), (answer, sealed), (kept, sealed)):
+            path.chmod(0o600)
+            path.write_bytes(new)
 
-def make(root: Path, *, max_epsilon: float = 8.0, allow_no_privacy: bool = False, **changes: object) -> SmallFederation:
-    """A federation of three sites with 300, 200 and 150 rows."""
+
+def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, max_epsilon: float = 8.0,
+         units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, root_set: str | None = None,
+         passphrase: bytes | None = None, **changes: object) -> SmallFederation:
+    """A federation of three sites with 300, 200 and 150 rows, or of more."""
     (root / "agreed").mkdir(parents=True)
-    (root / "agreed" / "recipe.py").write_text(RECIPE)
+    (root / "agreed" / "recipe.py").write_text(recipe)
     (root / "agreed" / "contract.json").write_text(json.dumps(CONTRACT))
     rows(400, 99).to_parquet(root / "agreed" / "test.parquet")
     folder = root / "coordinator"
     create_coordinator(
         folder, settings(**changes),
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", test_set="test.parquet",
-                            api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store")),
+                            root_set=root_set, api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store")),
         root / "agreed" / "recipe.py", root / "agreed" / "contract.json", None, root / "agreed" / "test.parquet")
-    for seed, (name, count) in enumerate(zip(NAMES, (300, 200, 150), strict=True)):
+    for seed, (name, count) in enumerate(zip(names, itertools.cycle((300, 200, 150)), strict=False)):
         data = root / "data" / name
         data.mkdir(parents=True)
         rows(count, seed).to_parquet(data / "train.parquet")
@@ -136,6 +180,7 @@ def make(root: Path, *, max_epsilon: float = 8.0, allow_no_privacy: bool = False
         key = create_site(
             root / name, make_invitation(folder, name, None),
             DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
-            max_epsilon=max_epsilon, delta_dp=1e-5, allow_no_privacy=allow_no_privacy, min_rows=50)
+            max_epsilon=max_epsilon, delta_dp=1e-5, units=units, max_epsilon_site=max_epsilon_site, min_rows=50,
+            passphrase=passphrase)
         add_member(folder, name, key, float(count))
-    return SmallFederation(root)
+    return SmallFederation(root, names)

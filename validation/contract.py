@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from fedround.errors import ContractError, SetupError
 from fedround.signing import digest
-from fedround.types import CheckId, Digest, Name, Value, parse
+from fedround.values import CheckId, Digest, Name, Value, parse
 
 _NOT_FOR_CONTRACTS = frozenset({
     # Runs as a pandas query, which can call Python functions.
@@ -73,7 +73,11 @@ def load_contract(path: Path) -> Contract:
     except OSError as error:
         raise SetupError(f"data contract {path} cannot be read ({error.strerror}): check the path in the settings; "
                          "the coordinator hands the file out") from None
-    source = f"data contract {path.name}"
+    return read_contract(data, f"data contract {path.name}")
+
+
+def read_contract(data: bytes, source: str) -> Contract:
+    """The same, of a file's bytes. source: whose they are, for the message."""
     document = parse(ContractFile, data, source)
     for check in document.checks:
         for problem in _problems(check):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedround.errors import ContractError, FedroundError, SetupError
-from fedround.types import CheckId
+from fedround.values import CheckId
 from validation.contract import Check, Contract, load_contract
 
 if TYPE_CHECKING:

@@ -1,25 +1,24 @@
 """Admission: judgements on what a site sent. They touch no store and no network, and believe nothing.
 
-`read_answer` judges the signed document, `check_payload` the tensors beside it. What passes both is an update that the
+`read_answer` judges the signed document, `payloads.Intake` the tensors beside it. What passes both is an update that the
 member made for this plan; whether it is an honest one is the aggregation rule's question.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
-
-import numpy as np
 
 from fedround import codec
-from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
+from fedround.errors import ChainError, ContractError, SignatureError, TrustError
+from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
 from fedround.types import (
-    Digest,
+    AdaptiveDpSgd,
+    DpFtrl,
     DpSgd,
     EvaluationAnswer,
-    NoMechanism,
+    NoPrivacy,
+    Privacy,
     Purpose,
     RecordPrivacy,
     Refusal,
@@ -27,24 +26,28 @@ from fedround.types import (
     ScoreCounts,
     SiteAnswer,
     SiteEntry,
+    SitePrivacy,
     Update,
 )
-
-_BLOCK_BYTES = 1 << 20      # a multiple of 4: no number is split
+from fedround.values import Digest, PublicKey
 
 _ANSWERS: dict[str, type[Update] | type[EvaluationAnswer] | type[Refusal]] = {
     "update": Update, "evaluation": EvaluationAnswer, "refusal": Refusal}
 _EXPECTED = {Purpose.TRAIN: "update", Purpose.EVALUATE: "evaluation"}
 
 
-def read_answer(document: bytes, plan: RoundPlan, plan_digest: Digest, member: SiteEntry) -> SiteAnswer:
+def read_answer(document: bytes, plan: RoundPlan, plan_digest: Digest, member: SiteEntry,
+                revoked: tuple[PublicKey, ...] = ()) -> SiteAnswer:
     """The answer of `member` to `plan`, if `document` is one.
 
+    revoked: keys that the federation has struck; only the reason is another than for any other wrong key.
     Raises SignatureError if the member's key did not sign it, TrustError or ChainError if it speaks for another site or
     answers another plan, ContractError if it is not what the plan asks for. Every message names the site.
     """
     source = f"site '{member.name}' round {plan.round}"
-    kind = _kind(document, source)
+    kind, key = _kind_and_key(document, source)
+    if key in revoked:
+        raise SignatureError(f"{source}: signed by a key that was revoked; somebody else may have it")
     answer = unseal(kind, document, _ANSWERS[kind], member.key, source)
     _check_addressee(answer, plan, plan_digest, member, source)
     if isinstance(answer, Refusal):
@@ -58,33 +61,8 @@ def read_answer(document: bytes, plan: RoundPlan, plan_digest: Digest, member: S
     return answer
 
 
-def check_payload(path: Path, update: Update, plan: RoundPlan) -> int:
-    """Whether the file holds the tensors that `update` signed for; returns the offset of its data section.
-
-    Reads in blocks: memory does not depend on any size that the site declared.
-    Raises TrustError if the bytes are not the signed ones, CodecError if they are not the plan's tensors or not finite.
-    """
-    source = f"site '{update.site}' round {update.round}"
-    size = path.stat().st_size
-    if size != update.payload.size_bytes:
-        raise TrustError(f"{source}: the payload has {size} bytes, the signed answer says {update.payload.size_bytes}")
-    hasher, finite = hashlib.sha256(), True
-    with path.open("rb") as file:
-        start = file.read(len(codec.header(plan.tensors)))
-        hasher.update(start)
-        while block := file.read(_BLOCK_BYTES):
-            hasher.update(block)
-            finite = finite and _finite(block)
-    if hasher.hexdigest() != update.payload.sha256:
-        raise TrustError(f"{source}: the payload's SHA-256 is not the one in the signed answer; the bytes were altered")
-    offset = codec.check_header(start, size, plan.tensors, source)
-    if not finite:
-        raise CodecError(f"{source}: has numbers that are not finite")
-    return offset
-
-
-def _kind(document: bytes, source: str) -> str:
-    """What the envelope says it is; nothing is believed before `unseal` has checked the signature."""
+def _kind_and_key(document: bytes, source: str) -> tuple[str, object]:
+    """What the envelope says it is, and whose; nothing is believed before `unseal` has checked the signature."""
     if len(document) > MAX_DOCUMENT_BYTES:
         raise ContractError(f"{source}: {len(document)} bytes; a signed answer has at most {MAX_DOCUMENT_BYTES}")
     try:
@@ -94,7 +72,7 @@ def _kind(document: bytes, source: str) -> str:
     kind = envelope.get("kind") if isinstance(envelope, dict) else None
     if not isinstance(kind, str) or kind not in _ANSWERS:
         raise SignatureError(f"{source}: expected a signed {', '.join(_ANSWERS)}; got another kind of document")
-    return kind
+    return kind, envelope.get("key")
 
 
 def _check_addressee(answer: SiteAnswer, plan: RoundPlan, plan_digest: Digest, member: SiteEntry, source: str) -> None:
@@ -102,33 +80,68 @@ def _check_addressee(answer: SiteAnswer, plan: RoundPlan, plan_digest: Digest, m
         raise TrustError(f"{source}: its answer is made out in the name of '{answer.site}'")
     if member.name not in plan.cohort:
         raise TrustError(f"{source}: the plan did not invite it")
-    for name in ("federation", "run", "round"):
+    for name in ("federation", "run", "round", "attempt"):
         if getattr(answer, name) != getattr(plan, name):
             raise ChainError(f"{source}: its answer is for {name} '{getattr(answer, name)}', expected "
                              f"'{getattr(plan, name)}'")
     if answer.plan != plan_digest:
         raise ChainError(f"{source}: its answer is to another plan than the one of this round")
+    if answer.log != plan.log:
+        raise ChainError(f"{source}: its answer names another head of the federation log than the plan")
+    if isinstance(answer, Update) and not is_sighting(plan, plan_digest, member.name, member.key, answer.sighting):
+        raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
 
 
 def _check_update(update: Update, plan: RoundPlan, source: str) -> None:
     if update.base_model != plan.base_model:
         raise ChainError(f"{source}: trained from another base model than the plan's")
+    if update.schema_digest != codec.schema_digest(plan.tensors):
+        raise ContractError(f"{source}: its schema is another than the plan's (names, shapes or order of the tensors)")
     expected = codec.size_bytes(plan.tensors)
     if update.payload.size_bytes != expected:
         raise ContractError(f"{source}: a payload of {update.payload.size_bytes} bytes, expected {expected}")
-    match plan.privacy, update.mechanism:
-        case RecordPrivacy() as privacy, DpSgd() as mechanism:
-            if mechanism.clip_norm != privacy.clip_norm:
-                raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for "
-                                    f"{privacy.clip_norm}")
-            if mechanism.steps != plan.training.local_steps:
-                raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for "
-                                    f"{plan.training.local_steps}")
-        case RecordPrivacy(), other:
-            raise ContractError(f"{source}: the plan asks for the mechanism dp_sgd, got {other.kind}")
-        case _, other:
-            if not isinstance(other, NoMechanism):
-                raise ContractError(f"{source}: the plan asks for no noise, got {other.kind}")
+    if len(update.payload.chunks) != (count := -(-expected // codec.CHUNK_BYTES)):
+        raise ContractError(f"{source}: digests of {len(update.payload.chunks)} chunks, expected {count}")
+    _check_mechanism(update, plan, source)
+
+
+def _check_mechanism(update: Update, plan: RoundPlan, source: str) -> None:
+    privacy, mechanism = plan.privacy, update.mechanism
+    if mechanism.kind != (asked := _kind(privacy)):
+        raise ContractError(f"{source}: the plan asks for {'no noise' if asked == 'none' else f'the mechanism {asked}'}, got "
+                            f"{mechanism.kind}")
+    if not isinstance(privacy, NoPrivacy) and mechanism.clip_norm != privacy.clip_norm:
+        raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
+    if isinstance(privacy, RecordPrivacy) and mechanism.steps != plan.training.local_steps:
+        raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {plan.training.local_steps}")
+    if isinstance(mechanism, DpFtrl) and mechanism.batch_size > plan.training.batch_size:
+        raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {plan.training.batch_size}")
+    all_of_few = isinstance(mechanism, DpSgd | AdaptiveDpSgd) and mechanism.sampling_rate == 1
+    if update.rows is not None and not (all_of_few and update.rows <= plan.training.batch_size):
+        raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
+    if (update.within_clip is not None) != isinstance(mechanism, AdaptiveDpSgd):
+        raise ContractError(f"{source}: the share of gradients within the clip norm is told with adaptive clipping, and only "
+                            "then")
+    if isinstance(mechanism, AdaptiveDpSgd) and mechanism.count_noise_std != privacy.adaptive.noise_std:
+        raise ContractError(f"{source}: counted with noise {mechanism.count_noise_std}, the plan asks for "
+                            f"{privacy.adaptive.noise_std}")
+    if isinstance(privacy, SitePrivacy) and update.evaluation is not None:
+        raise ContractError(f"{source}: under the unit 'site' no score counts may leave")
+
+
+def _kind(privacy: Privacy) -> str:
+    """The kind of mechanism that a plan asks for."""
+    match privacy:
+        case NoPrivacy():
+            return "none"
+        case SitePrivacy():
+            return "gaussian_update"
+        case RecordPrivacy(mechanism="dp_ftrl"):
+            return "dp_ftrl"
+        case RecordPrivacy(adaptive=None):
+            return "dp_sgd"
+        case RecordPrivacy():
+            return "adaptive_dp_sgd"
 
 
 def _check_evaluation(counts: ScoreCounts, plan: RoundPlan, source: str) -> None:
@@ -138,8 +151,3 @@ def _check_evaluation(counts: ScoreCounts, plan: RoundPlan, source: str) -> None
     if counts.noise_std < plan.evaluation.noise_std:
         raise ContractError(f"{source}: score counts with noise {counts.noise_std}, the plan asks for at least "
                             f"{plan.evaluation.noise_std}")
-
-
-def _finite(block: bytes) -> bool:
-    whole = len(block) - len(block) % 4
-    return bool(np.isfinite(np.frombuffer(block[:whole], dtype="<f4")).all())

@@ -12,8 +12,10 @@ from pydantic import Field
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.train import NoiseSource, check_fits
-from fedround.types import LocalEvaluation, ScoreCounts, Value
+from fedround.learning.train import check_fits
+from fedround.privacy.noise import NoiseSource, noised_counts
+from fedround.types import LocalEvaluation, ScoreCounts
+from fedround.values import Value
 
 Float64 = npt.NDArray[np.float64]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -67,9 +69,9 @@ def score_counts(scores: Float64, labels: npt.NDArray[np.int64], evaluation: Loc
     inner = edges if len(edges) > 0 else np.arange(1, evaluation.bins) / evaluation.bins
     bin_N = np.searchsorted(np.asarray(inner, dtype=np.float64), scores, side="right")
     counts_LB = np.stack([np.bincount(bin_N[labels == label], minlength=evaluation.bins) for label in (0, 1)])
-    noised_LB = counts_LB + noise.normal(evaluation.noise_std, counts_LB.size).reshape(counts_LB.shape)
-    return ScoreCounts(negatives=tuple(noised_LB[0].tolist()), positives=tuple(noised_LB[1].tolist()),
-                       noise_std=evaluation.noise_std)
+    noised_LB = counts_LB if evaluation.noise_std == 0 else noised_counts(counts_LB, evaluation.noise_std, noise)
+    negatives, positives = (tuple(float(count) for count in counts_B) for counts_B in noised_LB)
+    return ScoreCounts(negatives=negatives, positives=positives, noise_std=evaluation.noise_std)
 
 
 def public_edges(scores: Float64, bins: int) -> tuple[float, ...]:

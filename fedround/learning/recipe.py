@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.types import Name
+from fedround.values import Name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,20 +1,25 @@
-"""Local training: a few steps of SGD on a site's own rows, plain or differentially private (DP-SGD).
+"""Local training: a few steps of SGD on a site's own rows, plain or differentially private.
 
-N examples, B of a batch, F features, D coordinates (in the order of `codec.flatten`).
+N examples, D coordinates (in the order of `codec.flatten`), T steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fedround.codec import Tensors, coordinates, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
+from fedround.learning.gradients import Clip, clipped_sum, clipped_vector, gradient_sum
 from fedround.learning.recipe import Examples, Recipe, check_model
-from fedround.types import DpSgd, LocalTraining, NoMechanism
+from fedround.privacy.noise import GRID, NoiseSource, noised_counts
+from fedround.privacy.tree import TreeNoise
+from fedround.types import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, LocalTraining, NoMechanism
 
 if TYPE_CHECKING:
     import torch
@@ -22,23 +27,18 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
-CHUNK = 256
-"""Rows whose gradients are held at once: peak memory is about 4 · CHUNK · D bytes, whatever the batch."""
-
-CLIP_MARGIN = 1e-6
-"""Gradients are clipped this much (relative) below the clip norm, so that float32 rounding never exceeds it."""
+PerRecord = DpSgd | AdaptiveDpSgd | DpFtrl
+TrainingMechanism = PerRecord | GaussianUpdate | NoMechanism
 
 
-class NoiseSource(Protocol):
-    """Where all randomness of a site comes from. With privacy: the site's secret, and never the same draw twice."""
+@dataclass(frozen=True)
+class Trained:
+    """What local training gives: everything in it may leave, if the mechanism is one."""
 
-    def random(self, size: int) -> Float64:
-        """Uniform in [0, 1)."""
-        ...
-
-    def normal(self, scale: float, size: int) -> Float64:
-        """Gaussian, mean 0, standard deviation `scale`."""
-        ...
+    delta: Tensors
+    """The model's change: names and shapes of the base model, float32."""
+    within_clip: float | None
+    """`AdaptiveDpSgd`: the noised share of gradients within the clip norm. It may be below 0 or above 1."""
 
 
 def sampling_rate(training: LocalTraining, rows: int) -> float:
@@ -48,30 +48,37 @@ def sampling_rate(training: LocalTraining, rows: int) -> float:
     return min(1.0, training.batch_size / rows)
 
 
-def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining, mechanism: DpSgd | NoMechanism,
+def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining, mechanism: TrainingMechanism,
           noise: NoiseSource, cancelled: Callable[[], bool]) -> Tensors:
-    """The model's change after `training.local_steps` steps from `base`: names and shapes of `base`, float32.
+    """The delta of `train_and_count`."""
+    return train_and_count(recipe, base, examples, training, mechanism, noise, cancelled).delta
+
+
+def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining,
+                    mechanism: TrainingMechanism, noise: NoiseSource, cancelled: Callable[[], bool],
+                    start: int = 0) -> Trained:
+    """The model's change after `training.local_steps` steps from `base`.
 
     Every step draws each row independently (Poisson sampling) and divides by the expected batch, which does not depend
-    on the draw. With `DpSgd` (Abadi et al. 2016, arXiv:1607.00133) each row's gradient is clipped to `clip_norm` and
-    N(0, (noise_multiplier · clip_norm)²) is added to every coordinate of the sum, also when the batch is empty.
+    on the draw. `DpFtrl` instead takes the next `batch_size` rows in their order, from row `start` on. With
+
+    * `DpSgd` (Abadi et al. 2016, arXiv:1607.00133) each row's gradient is clipped to `clip_norm` and
+      N(0, (noise_multiplier · clip_norm)²) is added to every coordinate of the sum, also when the batch is empty;
+    * `AdaptiveDpSgd` the same, and the rows within the clip norm are counted (Andrew et al. 2021, arXiv:1905.03871);
+    * `DpFtrl` (Kairouz et al. 2021, arXiv:2103.00039) the noise is a tree's over the steps, begun anew with every call;
+    * `GaussianUpdate` the steps are plain, and the whole change is clipped and noised once.
 
     Promises: what is returned satisfies what an accountant says of `mechanism`, provided `noise` is secret and fresh
-    (the number of rows counts as public); same inputs, same bytes on one machine with one thread. Promises nothing
-    about how long it takes, or about numbers that the caller derives from `examples` by other ways.
+    (the number of rows counts as public, except with `GaussianUpdate`), to the last bit (`fedround.privacy.noise`); same
+    inputs, same bytes on one machine with one thread. Promises nothing about how long it takes, or about numbers that the
+    caller derives from `examples` by other ways.
 
     Raises Cancelled if `cancelled()` is true before a step; ContractError if the model cannot be trained so, or `base`
-    is not of this model, or the mechanism was charged for another number of steps.
+    is not of this model, or the mechanism was charged for another number of steps or other batches.
     """
     import torch
 
-    rate, clip_norm = sampling_rate(training, len(examples)), None
-    if isinstance(mechanism, DpSgd):
-        if mechanism.steps != training.local_steps:
-            raise ContractError(f"the mechanism covers {mechanism.steps} steps, "
-                                f"the plan asks for {training.local_steps}")
-        rate, clip_norm = mechanism.sampling_rate, mechanism.clip_norm
-
+    _check(mechanism, training, len(examples))
     schema = schema_of(base)
     model = recipe.build_model()
     check_model(model, recipe.name)
@@ -81,59 +88,80 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     parameters = {name: torch.from_numpy(view) for name, view in unflatten(weights_D, schema).items()}
     features_NF, labels_N = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N).float()
 
+    expected = _expected_batch(mechanism, training, len(examples))
+    noised = _NoisedSum(mechanism, noise, coordinates(schema)) if isinstance(mechanism, PerRecord) else None
     velocity_D = np.zeros(coordinates(schema))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
-        for _ in range(training.local_steps):
+        for rows in _batches(mechanism, training, len(examples), noise, start):
             if cancelled():
                 raise Cancelled("training was stopped between two steps; nothing was released")
-            batch = torch.from_numpy(np.flatnonzero(noise.random(len(examples)) < rate))
-            gradient_D = gradient_sum(model, parameters, features_NF[batch], labels_N[batch], clip_norm)
-            if isinstance(mechanism, DpSgd):
-                gradient_D += noise.normal(mechanism.noise_multiplier * mechanism.clip_norm, gradient_D.size)
-            velocity_D = training.momentum * velocity_D + gradient_D / (rate * len(examples))
+            batch = features_NF[torch.from_numpy(rows)], labels_N[torch.from_numpy(rows)]
+            gradient_D = (gradient_sum if noised is None else noised)(model, parameters, *batch)
+            velocity_D = training.momentum * velocity_D + gradient_D / expected
             weights_D -= (training.learning_rate * velocity_D).astype(np.float32)
-    return unflatten(weights_D - flatten(base), schema)
+    delta_D = weights_D - flatten(base)
+    if isinstance(mechanism, GaussianUpdate):
+        clip = _clip(mechanism)
+        delta_D = ((clipped_vector(delta_D, clip) + noise.normal(GRID, len(delta_D))) * clip.cell).astype(np.float32)
+    return Trained(unflatten(delta_D, schema), None if noised is None or not isinstance(mechanism, AdaptiveDpSgd) else
+                   0.5 + noised.surplus / (2 * training.local_steps * expected))
 
 
-def gradient_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
-                 labels_B: torch.Tensor, clip_norm: float | None) -> Float64:
-    """The sum over rows of the loss gradient, each clipped to `clip_norm` (None: not clipped), (D,).
+class _NoisedSum:
+    """The clipped and noised sum of gradients of one batch after the other."""
 
-    A row whose gradient is not finite counts as zero when clipping: infinity times zero would tell that it is there.
-    """
-    import torch
-    from torch.func import functional_call, vmap
-    from torch.nn.functional import binary_cross_entropy_with_logits as logistic_loss
+    def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int):
+        self._mechanism, self._noise, self._clip = mechanism, noise, _clip(mechanism)
+        draw = functools.partial(noise.normal, GRID, size)
+        self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
+        self.surplus = 0.0
+        """`AdaptiveDpSgd`: rows within the clip norm minus rows that were not, noised, over all batches so far. A row moves
+        it by one, which is half of what it would cost to count only those within."""
 
-    def loss(weights: dict[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
-        logits_B = functional_call(model, weights, (x_BF,)).reshape(y_B.shape)
-        return logistic_loss(logits_B, y_B, reduction="sum")
+    def __call__(self, model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
+                 labels_B: torch.Tensor) -> Float64:
+        cells_D, within = clipped_sum(model, parameters, features_BF, labels_B, self._clip)
+        cells_D += self._next()
+        if isinstance(self._mechanism, AdaptiveDpSgd):
+            surplus = np.array([2 * within - len(labels_B)])
+            self.surplus += float(noised_counts(surplus, 2 * self._mechanism.count_noise_std, self._noise)[0])
+        return cells_D * self._clip.cell
 
-    def loss_of_row(weights: dict[str, torch.Tensor], x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return loss(weights, x_F[None], y[None])
 
-    names = sorted(parameters)
-    total_D = np.zeros(sum(parameters[name].numel() for name in names))
-    for start in range(0, len(labels_B), CHUNK):
-        x_BF, y_B = features_BF[start:start + CHUNK], labels_B[start:start + CHUNK]
-        if clip_norm is None:
-            weights = {name: parameters[name].detach().requires_grad_() for name in names}
-            gradients = torch.autograd.grad(loss(weights, x_BF, y_B), list(weights.values()))
-            parts = [gradient.reshape(-1) for gradient in gradients]
+def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, noise: NoiseSource,
+             start: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Which rows each step takes: the next ones in their order, or each by its own draw."""
+    rate = mechanism.sampling_rate if isinstance(mechanism, DpSgd | AdaptiveDpSgd) else sampling_rate(training, rows)
+    for step in range(training.local_steps):
+        if isinstance(mechanism, DpFtrl):
+            yield (start + step * mechanism.batch_size + np.arange(mechanism.batch_size)) % rows
         else:
-            # Each row gets weights of its own (views of the same numbers), so one backward pass gives every row's
-            # gradient. (torch.func.grad would do, and import torch's compiler: 80 MB in every site's process.)
-            weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
-                       for name in names}
-            losses_B = vmap(loss_of_row, randomness="different")(weights, x_BF, y_B)
-            rows = [part.reshape(len(y_B), -1) for part in torch.autograd.grad(losses_B.sum(), list(weights.values()))]
-            norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
-            finite_B = norm_B.isfinite()
-            share_B = torch.where(finite_B, (clip_norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1), 0).float()
-            parts = [share_B @ torch.where(finite_B[:, None], part, 0) for part in rows]
-        total_D += torch.cat(parts).double().numpy()
-    return total_D
+            yield np.flatnonzero(noise.random(rows) < rate)
+
+
+def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> float:
+    if isinstance(mechanism, DpFtrl):
+        return mechanism.batch_size
+    return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd | AdaptiveDpSgd) else sampling_rate(training, rows))
+
+
+def _clip(mechanism: PerRecord | GaussianUpdate) -> Clip:
+    return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / GRID)
+
+
+def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> None:
+    """Raise ContractError unless the mechanism covers exactly this training."""
+    if isinstance(mechanism, PerRecord):
+        if mechanism.steps != training.local_steps:
+            raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.local_steps}")
+        # Whole numbers are exact below 2**53, halves below 2**52: all rows together must stay well inside.
+        if rows > mechanism.noise_multiplier * 2 ** 50 / GRID:
+            raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "
+                                f"{mechanism.noise_multiplier:g}: ask for more noise, that is, for a smaller epsilon")
+    if isinstance(mechanism, DpFtrl) and mechanism.steps * mechanism.batch_size > rows:
+        raise ContractError(f"{mechanism.steps} batches of {mechanism.batch_size} rows would use some of {rows} rows twice, "
+                            "and the mechanism covers once")
 
 
 def check_fits(recipe: Recipe, model: nn.Module, tensors: Tensors) -> None:

@@ -1,9 +1,17 @@
-"""What a list of mechanisms costs: upper bounds on epsilon, never rounded down.
+"""What a list of mechanisms costs: upper bounds on epsilon, never rounded down, for one unit at a time.
 
-The unit is one record of one site, the neighbouring relation "add or remove one record", the accountant the privacy
-loss distributions (PLD) of dp_accounting with pessimistic rounding (Doroshenko et al. 2022, arXiv:2207.04380;
-composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed size would
-need another analysis.
+Two units, which are never added or compared:
+
+* `record`: one record of one site, its contribution replaced by nothing; the number of rows is public.
+* `site`: all that one site contributes, replaced by nothing.
+
+What leaves under one unit has a cost under the other, too. A noised update protects each record as well, but at twice the
+clip norm: exchanging one record can turn the clipped update into any other. Whatever was noised for records only has no
+bound for the site: its cost is infinite.
+
+The accountant is the privacy loss distributions (PLD) of dp_accounting with pessimistic rounding (Doroshenko et al. 2022,
+arXiv:2207.04380; composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed
+size would need another analysis, and `DpFtrl`, which samples nothing, gains nothing from it.
 
 Cheap because a campaign repeats itself: PLDs are cached, and `n` repetitions are the composition of `n//2` and
 `n - n//2` of them, so that round k needs one composition when round k-1 was asked before. A total depends on the
@@ -15,11 +23,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
 
 from fedround.errors import ContractError, PrivacyError
-from fedround.types import DpSgd, GaussianCounts, LocalEvaluation, Mechanism, NoMechanism, RecordPrivacy
+from fedround.privacy.tree import depth
+from fedround.types import (
+    AdaptiveDpSgd,
+    DpFtrl,
+    DpSgd,
+    GaussianCounts,
+    GaussianUpdate,
+    LocalEvaluation,
+    Mechanism,
+    NoMechanism,
+    RecordPrivacy,
+    SitePrivacy,
+    Unit,
+)
 
 SMALLEST_DELTA_DP = 1e-10
 """Below this the rounding of the FFT is no longer small against delta_dp."""
@@ -36,11 +58,21 @@ _DIGITS = 1e6                   # totals are rounded up to a millionth, which al
 Pld = Any                       # dp_accounting.pld.privacy_loss_distribution.PrivacyLossDistribution; it has no types
 
 
-def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float) -> float:
+@dataclass(frozen=True)
+class _Gaussians:
+    """`steps` Gaussian releases in a row, each of a Poisson sample: what every mechanism is to the accountant."""
+
+    noise_multiplier: float
+    sampling_rate: float = 1.0
+    steps: int = 1
+
+
+def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "record") -> float:
     """What all of `mechanisms` together cost at `delta_dp`: an upper bound, rounded up to a millionth.
 
     At most 0.5 % above the exact value for up to 10^5 steps and delta_dp >= 1e-8 (tested). Infinite with a
-    `NoMechanism` among them, and when the true cost is above LARGEST_EPSILON. Nothing costs 0.
+    `NoMechanism` among them, with a mechanism that bounds nothing for this unit, and when the true cost is above
+    LARGEST_EPSILON. Nothing costs 0.
     Raises PrivacyError if `delta_dp` is outside [SMALLEST_DELTA_DP, 1).
     """
     if not SMALLEST_DELTA_DP <= delta_dp < 1:
@@ -48,43 +80,93 @@ def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float) -> float:
     sampled: Counter[tuple[float, float, int]] = Counter()
     precisions: list[float] = []
     for mechanism in mechanisms:
-        match mechanism:
-            case NoMechanism():
-                return math.inf
-            case GaussianCounts(noise_std=std):
-                precisions.append(_precision(std))
-            case DpSgd(noise_multiplier=noise, sampling_rate=1.0, steps=steps):
-                precisions.append(steps * _precision(noise))
-            case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps):
-                sampled[min(noise, _LARGEST_NOISE), rate, steps] += 1
+        releases = _for_record(mechanism) if unit == "record" else _for_site(mechanism)
+        if releases is None:
+            return math.inf
+        if releases.sampling_rate == 1:
+            precisions.append(releases.steps * _precision(releases.noise_multiplier))
+        else:
+            sampled[min(releases.noise_multiplier, _LARGEST_NOISE), releases.sampling_rate, releases.steps] += 1
     return _total(tuple(sorted(sampled.items())), math.fsum(precisions), delta_dp)
+
+
+def _for_record(mechanism: Mechanism) -> _Gaussians | None:
+    """What one record is protected by; None: by nothing."""
+    match mechanism:
+        case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps):
+            return _Gaussians(noise, rate, steps)
+        case AdaptiveDpSgd(sampling_rate=rate, steps=steps):
+            return _Gaussians(joint_noise(mechanism.noise_multiplier, mechanism.count_noise_std), rate, steps)
+        case DpFtrl(noise_multiplier=noise, steps=steps):
+            return _Gaussians(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
+        case GaussianCounts(noise_std=std):
+            return _Gaussians(std)
+        case GaussianUpdate(noise_multiplier=noise):
+            return _Gaussians(noise / 2)                            # from one point of a ball to any other
+        case NoMechanism():
+            return None
+
+
+def _for_site(mechanism: Mechanism) -> _Gaussians | None:
+    """What a site as a whole is protected by; None: by nothing that could be bounded."""
+    return _Gaussians(mechanism.noise_multiplier) if isinstance(mechanism, GaussianUpdate) else None
+
+
+def joint_noise(gradients: float, count_std: float) -> float:
+    """The noise multiplier of one Gaussian release that costs what two of the same sample do (Andrew et al. 2021, theorem 1).
+
+    gradients: noise multiplier of the sum of gradients. count_std: standard deviation of the noise on the count of gradients
+    within the clip norm, counted as +1/2 or -1/2 each, so that one record moves it by a half.
+    """
+    return 1 / math.sqrt(_precision(gradients) + _precision(2 * count_std))
 
 
 def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int,
               evaluation: LocalEvaluation) -> float:
-    """The smallest noise multiplier, in thousandths, that keeps a whole campaign within its budget.
+    """The smallest noise multiplier, in thousandths, that keeps a whole campaign of DP-SGD within its budget.
 
-    The campaign is `privacy.rounds` rounds of `steps_per_round` DP-SGD steps and `privacy.rounds + 1` releases of
-    score counts (every round's base model, and the final model). "Within" is judged by `epsilon` itself, so a ledger
-    that charges exactly this campaign ends at or below `privacy.epsilon`. Deterministic.
+    The campaign is `privacy.rounds` rounds of `steps_per_round` steps and `privacy.rounds + 1` releases of score counts
+    (every round's base model, and the final model); with adaptive clipping the counts of every step, too. "Within" is judged
+    by `epsilon` itself, so a ledger that charges exactly this campaign ends at or below `privacy.epsilon`. Deterministic.
     Raises ContractError if no noise can do it; the message says what to change.
     """
     if not 0 < sampling_rate <= 1 or steps_per_round < 1:
         raise ContractError(f"sampling rate {sampling_rate} must be in (0, 1], steps {steps_per_round} at least 1")
-    if evaluation.noise_std == 0:
-        raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
-    counts: list[Mechanism] = [GaussianCounts(noise_std=evaluation.noise_std)] * (privacy.rounds + 1)
+    spread = sampling_rate ** 2 * privacy.rounds * steps_per_round
+
+    def training(noise: float) -> Mechanism:
+        if privacy.adaptive is not None:
+            return AdaptiveDpSgd(noise_multiplier=noise, count_noise_std=privacy.adaptive.noise_std,
+                                 clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round)
+        return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round)
+
+    return smallest_noise(privacy, training, evaluation, lambda mu2: 1 / math.sqrt(math.log1p(mu2 / spread)))
+
+
+def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[float], Mechanism],
+                   evaluation: LocalEvaluation, guess: Callable[[float], float]) -> float:
+    """The smallest noise multiplier, in thousandths, with which `rounds` times `training(noise)` and, under the unit
+    `record`, `rounds + 1` evaluations stay within the budget of `privacy`.
+
+    guess: where to look first, from what the training may spend, as the squared mean of a Gaussian's privacy loss (mu²). It
+    decides only how long the search takes.
+    Raises ContractError if no noise can do it.
+    """
+    counts: list[Mechanism] = []
+    if privacy.unit == "record":
+        if evaluation.noise_std == 0:
+            raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
+        counts = [GaussianCounts(noise_std=evaluation.noise_std)] * (privacy.rounds + 1)
     budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {privacy.rounds} rounds"
     if epsilon(counts, privacy.delta_dp) >= privacy.epsilon:
         raise ContractError(f"the evaluations alone spend {budget}: raise evaluation.noise_std or the budget")
 
     def affordable(thousandths: int) -> bool:
-        training = DpSgd(noise_multiplier=thousandths / 1000, clip_norm=privacy.clip_norm,
-                         sampling_rate=sampling_rate, steps=steps_per_round)
-        return epsilon([*counts, *[training] * privacy.rounds], privacy.delta_dp) <= privacy.epsilon
+        return epsilon([*counts, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp,
+                       privacy.unit) <= privacy.epsilon
 
-    steps = privacy.rounds * steps_per_round
-    low, high = _bracket(_guess(privacy, sampling_rate, steps, evaluation), affordable)
+    left = _mu_squared(privacy.epsilon, privacy.delta_dp) - len(counts) * _precision(evaluation.noise_std)
+    low, high = _bracket(round(1000 * guess(max(left, 1e-12))), affordable)
     if high is None:
         raise ContractError(f"no noise multiplier up to {LARGEST_NOISE_MULTIPLIER:.0f} keeps {budget}: raise "
                             "evaluation.noise_std, or ask for fewer rounds or steps")
@@ -110,17 +192,15 @@ def _bracket(guess: int, affordable: Callable[[int], bool]) -> tuple[int, int | 
     return low, at
 
 
-def _guess(privacy: RecordPrivacy, sampling_rate: float, steps: int, evaluation: LocalEvaluation) -> int:
-    """Where to look first, in thousandths: the central limit of DP-SGD (Bu et al. 2020, arXiv:1911.11607).
-
-    It decides only how long the search takes.
+def _mu_squared(eps: float, delta_dp: float) -> float:
+    """The squared mean of the Gaussian that costs exactly (eps, delta_dp): what many small releases add up to
+    (Bu et al. 2020, arXiv:1911.11607).
     """
     low, high = 0.0, 1000.0
-    for _ in range(60):         # the mean mu of the Gaussian that costs exactly the budget
+    for _ in range(60):
         mu = (low + high) / 2
-        low, high = (low, mu) if _gaussian_delta(privacy.epsilon, mu) > privacy.delta_dp else (mu, high)
-    left = max(low ** 2 - (privacy.rounds + 1) / evaluation.noise_std ** 2, 1e-12)
-    return round(1000 / math.sqrt(math.log1p(left / (sampling_rate ** 2 * steps))))
+        low, high = (low, mu) if _gaussian_delta(eps, mu) > delta_dp else (mu, high)
+    return low ** 2
 
 
 def _gaussian_delta(eps: float, mu: float) -> float:

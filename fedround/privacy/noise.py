@@ -1,14 +1,30 @@
-"""Noise that only the site can predict, and that a retry repeats.
+"""Noise that only the site can predict, that a retry repeats, and whose low bits tell nothing.
 
 A site keeps one secret of 32 bytes. The noise of one release is a function of that secret and of everything the release
 depends on (plan, rows, …), so after a crash the same release gets the same bytes, and nobody can average two draws; any
 other release gets noise that cannot be told from independent noise without the secret.
 
-Promised: the uniform bits are AES-256 in counter mode under a key from HKDF-SHA256 (RFC 5869), so the generator is
-cryptographic. Not promised: that the result has the exact law of real-valued Gaussian noise. The doubles come from
-Box-Muller on 53-bit uniforms (nothing beyond 8.6 standard deviations), and the low bits of floating-point noise can
-betray what it was added to (Mironov 2012, doi 10.1145/2382196.2382264; for Gaussians Jin et al. 2022,
-arXiv:2112.05307). Nor that two machines of different kind, or two versions of numpy, give the same last bit.
+The uniform bits are AES-256 in counter mode under a key from HKDF-SHA256 (RFC 5869), so the generator is cryptographic.
+
+Floating point. Gaussian numbers made and added in floating point betray what they were added to, because different sums
+reach different sets of doubles (Mironov 2012, doi 10.1145/2382196.2382264; Jin et al. 2022, arXiv:2112.05307), and float
+sums move by more than one clipped record when a record leaves (Casacuberta et al. 2022, arXiv:2207.10635). So whatever is
+noised is counted in *cells*, `1/GRID` of the noise's standard deviation:
+
+* every record's contribution is cut to whole cells, towards zero, which never makes it longer, and added up in integers
+  (`fedround.learning.gradients`): a record's share of the sum is what it is, in any order, to the last bit;
+* the noise is a Gaussian rounded to the middle of its cell, so every output is a whole number and a half, whatever the rows:
+  neighbouring data sets reach the same set of outputs, with the ratio of probabilities of the Gaussian mechanism. Rounding
+  commutes with adding whole cells, so this *is* the Gaussian mechanism followed by rounding, and costs no more;
+* what comes later (momentum, float32 weights, the upload) is computed from such outputs and public numbers only.
+
+Promised: if the key stream were uniform bits, the joint law of n numbers would be within n · 2**-100 of the exact one (total
+variation): no lost tails, no coarse ones. It is sampled by rejection (Karney 2016, arXiv:1303.6257), whose comparisons are
+decided in double precision only where that is certain.
+
+Not promised: that the time a draw takes tells nothing; that two machines of different kind give the same bytes (an
+exponential next to a threshold may be decided on another path); anything about a model whose gradient of one row depends on
+the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -16,7 +32,9 @@ from __future__ import annotations
 import math
 import os
 import struct
+from decimal import Context, Decimal
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +46,41 @@ from fedround.errors import ContractError, SetupError
 from fedround.privacy.files import create_once
 
 SECRET_BYTES = 32
-_DOMAIN = b"fedround/1/noise"
-_BLOCK = 1 << 15                # pairs of normals made at once: they stay in the processor's cache
-_ZEROS = bytes(16 * _BLOCK)
 
+GRID = 2.0 ** 28
+"""Cells in one standard deviation of noise. In them a million clipped records are summed exactly (below 2**52)."""
+
+Float64 = npt.NDArray[np.float64]
+Words = npt.NDArray[np.uint64]
 Size = int | tuple[int, ...]
+
+_DOMAIN = b"fedround/2/noise"
+_BLOCK = 1 << 15                # numbers made at once: they stay in the processor's cache
+_ZEROS = bytes(24 * _BLOCK)
+
+
+class NoiseSource(Protocol):
+    """Where all randomness of a site comes from. With privacy: the site's secret, and never the same draw twice."""
+
+    def random(self, size: int) -> Float64:
+        """Uniform in [0, 1)."""
+        ...
+
+    def normal(self, scale: float, size: int) -> Float64:
+        """Gaussian, mean 0, standard deviation `scale`."""
+        ...
+
+
+def noised_counts(counts: npt.NDArray[np.int64], std: float, noise: NoiseSource) -> Float64:
+    """Counts with Gaussian noise of standard deviation `std` (more by at most one part in GRID / std), all on one grid.
+
+    One record in one count is worth a whole number of cells, at most GRID / std. Raises ContractError if `std` is not in
+    (0, GRID].
+    """
+    if not 0 < std <= GRID:
+        raise ContractError(f"noise on counts must be above 0 and at most {GRID:.0f}, got {std}")
+    cells_of_one = math.floor(GRID / std)
+    return (counts * float(cells_of_one) + noise.normal(GRID, counts.size).reshape(counts.shape)) / cells_of_one
 
 
 class Stream:
@@ -42,32 +90,83 @@ class Stream:
         # Every key serves one stream only, so the counter may start at zero.
         self._cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
 
-    def random(self, size: Size) -> npt.NDArray[np.float64]:
+    def random(self, size: Size) -> Float64:
         """Uniform numbers in [0, 1), multiples of 2**-53."""
         flat = np.empty(math.prod(size) if isinstance(size, tuple) else size)
         for start in range(0, flat.size, 2 * _BLOCK):
             part = flat[start:start + 2 * _BLOCK]
-            part[:] = self._uniform(part.size)
+            part[:] = _uniform(self._words(part.size))
         return flat.reshape(size)
 
-    def normal(self, scale: float, size: Size) -> npt.NDArray[np.float64]:
-        """Gaussian numbers with mean 0 and standard deviation `scale`."""
+    def normal(self, scale: float, size: Size) -> Float64:
+        """Gaussian numbers with mean 0 and standard deviation `scale`, rounded to (whole number + 1/2) · scale / GRID.
+
+        With scale GRID the numbers count cells, and nothing is rounded when they are added to whole numbers below 2**51.
+        """
         if not (math.isfinite(scale) and scale >= 0):
             raise ContractError(f"the standard deviation of noise must be finite and not negative, got {scale}")
         flat = np.empty(math.prod(size) if isinstance(size, tuple) else size)
-        for start in range(0, flat.size, 2 * _BLOCK):
-            part = flat[start:start + 2 * _BLOCK]
-            half = (part.size + 1) // 2
-            radius = np.sqrt(-2 * np.log1p(-self._uniform(half)))      # 1 - u is in (0, 1]: the logarithm is finite
-            angle = 2 * np.pi * self._uniform(half)
-            np.multiply(radius, np.cos(angle), out=part[:half])
-            part[half:] = (radius * np.sin(angle))[:part.size - half]
+        filled = 0
+        while filled < flat.size:
+            accepted = self._try(min(_BLOCK, (flat.size - filled) * 3 // 2 + 8))[:flat.size - filled]
+            flat[filled:filled + accepted.size] = accepted
+            filled += accepted.size
+        flat *= 1 / GRID
         flat *= scale
         return flat.reshape(size)
 
-    def _uniform(self, size: int) -> npt.NDArray[np.float64]:
-        words = np.frombuffer(self._cipher.update(_ZEROS[:8 * size]), dtype="<u8")
-        return (words >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+    def _try(self, tries: int) -> Float64:
+        """The accepted ones (5 of 7) of so many tries: whole and a half cells.
+
+        ± (m + f): m is drawn with weights exp(-m²/2), f is uniform in [0, 1), and the sum is accepted with probability
+        exp(-f (2 m + f) / 2), which makes its density exp(-(m + f)²/2).
+        """
+        pick, place, coin = self._words(3 * tries).reshape(3, tries)
+        step = np.searchsorted(_STEPS, _uniform(pick), side="right")
+        whole, fraction = step >> 1, _uniform(place)
+        chance, drawn = np.exp(fraction * (whole + fraction / 2) * -1), _uniform(coin)
+        accepted = drawn < chance
+        for i in np.flatnonzero((step & 1 == 1) | (np.abs(drawn - chance) < _DOUBT)):
+            whole[i], accepted[i] = _decide(*(int(word) for word in (pick[i], place[i], coin[i], *self._words(3))))
+        cells = (whole * GRID + (place >> np.uint64(64 - 28))) + 0.5
+        return np.where(pick & np.uint64(1), -cells, cells)[accepted]
+
+    def _words(self, count: int) -> Words:
+        return np.frombuffer(self._cipher.update(_ZEROS[:8 * count]), dtype="<u8")
+
+
+def _uniform(words: Words) -> Float64:
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+
+
+_EXACT = Context(prec=60)
+_DOUBT = 2.0 ** -46             # what rounding can do to a comparison in doubles, and more
+_WHOLE = 24                     # standard deviations: beyond lie 2**-418 of all numbers
+
+
+def _thresholds() -> list[Decimal]:
+    """Below the m-th: the share of whole parts up to m."""
+    weights = [_EXACT.exp(Decimal(-m * m) / 2) for m in range(_WHOLE)]
+    total = sum(weights, Decimal(0))
+    return [_EXACT.divide(sum(weights[:m + 1], Decimal(0)), total) for m in range(_WHOLE - 1)]
+
+
+def _steps(doubt: float) -> Float64:
+    """An odd place in this list is too near to a threshold, or to one, to tell the whole part in double precision."""
+    apart = [float(threshold) for threshold in _THRESHOLDS if 1 - threshold > 4 * Decimal(doubt)]
+    return np.array([threshold + side for threshold in apart for side in (-doubt, doubt)] + [1 - 2 * doubt])
+
+
+_THRESHOLDS = _thresholds()
+_STEPS = _steps(_DOUBT)
+
+
+def _decide(pick: int, place: int, coin: int, *more: int) -> tuple[int, bool]:
+    """The whole part, and whether it is accepted with the fraction: as in `_try`, each number with 64 bits more."""
+    drawn, fraction, chance = (_EXACT.divide(Decimal((word >> 11 << 64) + extra), Decimal(1 << 117))
+                               for word, extra in zip((pick, place, coin), more, strict=True))
+    whole = sum(threshold <= drawn for threshold in _THRESHOLDS)
+    return whole, chance < _EXACT.exp(-_EXACT.multiply(fraction, whole + fraction / 2))
 
 
 def stream(secret: bytes, *context: bytes) -> Stream:

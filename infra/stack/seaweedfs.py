@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.errors import ContractError, SetupError, StoreError
 from fedround.layout import site_prefix
-from fedround.types import Name
+from fedround.values import Name
 from infra.settings import S3Credential
 from infra.stack.ports import GRPC_OFFSET, HOST, is_free
 from infra.stack.server import Server, clean_environment, write_private
@@ -25,7 +25,7 @@ BUCKET = "fedround"
 PORTS = ("s3", "s3-master", "s3-volume", "s3-filer", "s3-admin")
 
 _SOCKETS = Path("/tmp")       # noqa: S108 - not ours to choose; they are left behind, and in another user's way
-_SITES_READ = ("federations/", "models/", "runs/")
+_SITES_READ = ("federations/", "log/", "models/", "runs/")
 _START_PATIENCE_S = 60.0
 _STOP_PATIENCE_S = 15.0
 _GRANT_PATIENCE_S = 10.0

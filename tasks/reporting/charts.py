@@ -108,6 +108,11 @@ def distance_chart(record: RoundRecord) -> Bars | None:
                  significant)
 
 
+def influence_chart(record: RoundRecord) -> Bars | None:
+    """How much of the aggregate is each site's."""
+    return _bars("Share of the aggregate", record.sites, [row.influence for row in record.sites], significant)
+
+
 def _bars(title: str, sites: Sequence[SiteRow], values: Sequence[float | None],
           words: Callable[[float | None], str], limit: float | None = None) -> Bars | None:
     known = [value for value in values if value is not None]

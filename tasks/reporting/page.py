@@ -7,13 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.reporting import charts, words
+from tasks.reporting import charts, heatmap, words
 from tasks.reporting.record import RoundRecord, check_campaign
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
-OUTCOMES = {"updated": "in the aggregate", "refused": "refused", "rejected": "not admitted", "missing": "no answer"}
+OUTCOMES = {"updated": "in the aggregate", "left_out": "left out", "refused": "refused", "rejected": "not admitted",
+            "missing": "no answer", "excluded": "not asked"}
 
 
 def render_html(records: Sequence[RoundRecord]) -> str:
@@ -24,11 +25,12 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     """
     last = check_campaign(records)
     names = metric_names(records)
-    bars = [charts.epsilon_chart(last), charts.norm_chart(last), charts.distance_chart(last)]
+    bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
+    maps = [heatmap.distance_map(last), heatmap.history_map(records)]
     return template("report.html.j2").render(
         records=records, last=last, before=records[-2] if len(records) > 1 else None, names=names,
         lines=[charts.metric_chart(records, name) for name in names],
-        bars=[chart for chart in bars if chart is not None])
+        bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
 
 
 def metric_names(records: Sequence[RoundRecord]) -> list[str]:

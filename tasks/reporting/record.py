@@ -10,7 +10,7 @@ from typing import Literal
 
 from fedround.errors import ContractError
 
-Outcome = Literal["updated", "refused", "rejected", "missing"]
+Outcome = Literal["updated", "left_out", "refused", "rejected", "missing", "excluded"]
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,21 @@ class SiteRow:
 
     site: str
     outcome: Outcome
-    """updated: it is in the aggregate; refused: the site said no; rejected: the coordinator did; missing: no answer."""
+    """updated: it is in the aggregate; left_out: the aggregation found fault with its numbers; refused: the site said no;
+    rejected: the coordinator did; missing: no answer; excluded: it was not asked, by the reputation policy."""
     note: str
-    """The reason of a refusal or rejection, as the site or the coordinator worded it. Shown, never trusted."""
+    """The reason, as the site or the coordinator worded it. Shown, never trusted."""
     weight: float
     checks: tuple[str, ...] = ()
     """The ids of the data contract's checks that failed."""
+    verdict: str | None = None
+    """What the aggregation made of its update: "used", or why it left it out."""
     norm: float | None = None
-    """L2 norm of the update."""
+    """L2 norm of the update, or with a history of the site's moving average."""
     distance: float | None = None
-    """L2 distance of the update from the aggregate."""
+    """L2 distance of that from the aggregate."""
+    influence: float | None = None
+    """The site's share of the aggregate."""
     epsilon: float | None = None
     """Spent on this run so far."""
     local_auc: float | None = None
@@ -51,7 +56,7 @@ class RoundRecord:
     """SHA-256 of the model that the round made."""
     parent: str | None
     """SHA-256 of the model that it started from."""
-    rule: str
+    aggregation: str
     optimizer: str
     privacy: str
     """The whole promise in a sentence: unit, neighbouring relation, epsilon, delta and accountant."""
@@ -62,9 +67,21 @@ class RoundRecord:
     sites: tuple[SiteRow, ...]
     epsilon_limit: float | None = None
     """What each site may spend on this run; None without differential privacy."""
+    reputation: str = "off"
+    """When a member is not asked for a while."""
+    note: str = ""
+    """Why the gate did less than it was asked to."""
+    near: tuple[str, ...] = ()
+    """The sites whose updates were compared, in the order of `distances`."""
+    distances: tuple[tuple[float, ...], ...] = ()
+    """L2 distance between every two of these updates."""
 
     def __post_init__(self) -> None:
         _check_finite(self, f"round {self.round}")
+        if not all(math.isfinite(distance) for row in self.distances for distance in row):
+            raise ContractError(f"report of round {self.round}: a distance is not a finite number")
+        if [len(row) for row in self.distances] != [len(self.near)] * len(self.near):
+            raise ContractError(f"report of round {self.round}: expected the distances of {len(self.near)} sites")
         for name, value in self.metrics.items():
             if not math.isfinite(value):
                 raise ContractError(f"report of round {self.round}: metric '{name}' is not a finite number")

@@ -15,7 +15,7 @@ from tasks.reporting.page import OUTCOMES, metric_names, template
 from tasks.reporting.record import RoundRecord, SiteRow, check_campaign
 from tasks.reporting.words import amount, decimals, label, plain, significant, spent
 
-_SIGNS = {"updated": "✓", "refused": "–", "rejected": "✕", "missing": "…"}
+_SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}
 
 
 def render_markdown(records: Sequence[RoundRecord]) -> str:
@@ -27,7 +27,8 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
         " ".join(_plot(records, name) for name in names) or "No metric has been measured yet.",
         f"### Sites in round {last.round}", _sites(last),
         "### Rounds", _rounds(records, names),
-        f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.rule}, {last.optimizer}.",
+        *([f"About the gate: {_code(last.note)}"] if last.note else []),
+        f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.aggregation}, {last.optimizer}.",
     ]) + "\n"
 
 
@@ -49,9 +50,9 @@ def _rounds(records: Sequence[RoundRecord], names: Sequence[str]) -> str:
 def _sites(record: RoundRecord) -> str:
     rows = [
         [_code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", amount(row.weight), significant(row.norm),
-         spent(row.epsilon), _why(row)]
+         significant(row.influence), spent(row.epsilon), _why(row)]
         for row in record.sites]
-    return _table(["Site", "Outcome", "Weight", "Norm", "Epsilon", "Why"], rows)
+    return _table(["Site", "Outcome", "Weight", "Norm", "Influence", "Epsilon", "Why"], rows)
 
 
 def _why(row: SiteRow) -> str:

@@ -7,6 +7,10 @@ import math
 _LABELS = {
     "auc": "AUC",
     "recall_at_20_fpr": "Recall at 20 % false positives",
+    "not_finite": "numbers that are not finite",
+    "norm": "its norm",
+    "gate": "the gate",
+    "noise": "its noise",
     "sites_auc": "AUC at the sites, noised",
     "sites_recall_at_20_fpr": "Recall at 20 % false positives at the sites, noised",
 }

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import tomlkit
 
+from fedround.signing import digest
 from infra.settings import save_toml
 from infra.stack.ports import is_free
 from tasks.membership import make_invitation
@@ -22,6 +23,7 @@ from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import CONTRACT, RECIPE, SmallFederation, rows, settings
 
 ANOTHER_KEY = "ed25519:" + "07" * 32
+APPROVED = ("--yes", "--digest", digest(RECIPE.encode())[:16], "--digest", digest(json.dumps(CONTRACT).encode())[:16])
 
 
 @pytest.fixture
@@ -65,8 +67,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     (r"^batch_size = 32", "batchsize = 32", ["unknown key 'training.batchsize'"]),
     (r"^learning_rate = 0.5", "learning_rate = 0.0", ["'training.learning_rate'"]),
     (r"^epsilon = 8.0", "epsilon = 800.0", ["'privacy.record.epsilon'", "less than or equal to 100"]),
-    (r'^name = "weighted_mean"', 'name = "krum"', ["'rule'", "weighted_mean"]),
-    (r'^name = "weighted_mean"', 'name = "trimmed_mean"\nf = 1', ["trimmed_mean with f=1 needs quorum >= 3"]),
+    (r'^name = "weighted_mean"', 'name = "crumb"', ["'aggregation.rule'", "weighted_mean"]),
+    (r'^name = "weighted_mean"', 'name = "trimmed_mean"\nf = 1',
+     ["trimmed_mean with f=1 needs at least 3 updates", "Yin et al. 2018"]),
     (r'^name = "north"', 'name = "east"', ["two sites have the same name"]),
     (r'^name = "north"', 'name = "North"', ["'sites.0.name'"]),
     (r"^weight = 300.0", "weight = -300.0", ["'sites.0.weight'", "greater than 0"]),
@@ -190,7 +193,7 @@ def invitation(federation: SmallFederation, tmp_path: Path) -> Path:
 
 def site_init(fedround: Fedround, invitation: Path, folder: Path, train: Path, validation: Path):
     return fedround("site", "init", folder, "--invitation", invitation, "--train", train, "--validation", validation,
-                    "--yes")
+                    *APPROVED)
 
 
 @pytest.fixture
@@ -240,7 +243,7 @@ def test_an_invitation_that_was_damaged(fedround: Fedround, invitation: Path, da
 def test_a_site_with_an_option_out_of_bounds(fedround: Fedround, invitation: Path, data: Path, tmp_path: Path,
                                              option: str, value: str, says: str):
     one_sentence(fedround("site", "init", tmp_path / "west", "--invitation", invitation, "--train", data / "train.parquet",
-                          "--validation", data / "validation.parquet", "--yes", option, value), says)
+                          "--validation", data / "validation.parquet", *APPROVED, option, value), says)
     assert not (tmp_path / "west").exists()
 
 
@@ -254,7 +257,12 @@ def test_an_invitation_that_is_not_there(fedround: Fedround, data: Path, tmp_pat
     ("site.toml", r"^dataset = .*$", "dataset = 7", "'data.dataset'"),
     ("policy.toml", r"^max_epsilon = .*$", "max_epsilon = -1.0", "'max_epsilon'"),
     ("policy.toml", r"^min_rows = .*$", "min_row = 5", "unknown key 'min_row'"),
-    ("policy.toml", r'^recipes = \["..', 'recipes = ["00', "not approved by policy.toml"),
+    ("policy.toml", r'^    "....', '    "0000', "not approved by policy.toml"),
+    ("policy.toml", r"^threads = 1 ", "threads = 0 ", "'limits.threads'"),
+    ("policy.toml", r"^units = .*$", 'units = ["nobody"]', "'units.0'"),
+    ("policy.toml", r"^# max_epsilon_per_run = .*$", "max_epsilon_per_run = 9.0", "a campaign is part of the whole"),
+    ("policy.toml", r"^# max_epsilon_site = .*$", "max_epsilon_site = 9.0", "give both or neither"),
+    ("policy.toml", r"^# \[hours\]$", '[hours]\ntime_zone = "Mars/Olympus"\nstart = "20:00"\nend = "06:00"', "'hours'"),
 ])
 @pytest.mark.parametrize("command", ["check", "start"])
 def test_a_sites_files_with_a_mistake(fedround: Fedround, federation: SmallFederation, command: str, file: str,
@@ -382,7 +390,8 @@ def test_a_port_that_is_none(fedround: Fedround):
 
 def test_down_and_status_without_anything_running(fedround: Fedround):
     assert fedround("down", "--home", "stack").exit_code == 0
-    assert json.loads(fedround("status", "--home", "stack", "--json").stdout) == {"stack": None, "processes": {}}
+    assert json.loads(fedround("status", "--home", "stack", "--json").stdout) == {
+        "stack": None, "processes": {}, "excluded": []}
 
 
 def limited(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -395,7 +404,7 @@ def limited(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_no_space_for_a_new_site_is_one_sentence_and_leaves_no_half_of_one(
         fedround: Fedround, invitation: Path, data: Path, tmp_path: Path):
     done = limited(tmp_path, "site", "init", "west", "--invitation", str(invitation), "--train", str(data / "train.parquet"),
-                   "--validation", str(data / "validation.parquet"), "--yes")
+                   "--validation", str(data / "validation.parquet"), *APPROVED)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "make room" in done.stderr

@@ -5,17 +5,23 @@ Each attack is tried on a live site, which then still serves its next honest rou
 
 from __future__ import annotations
 
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import anyio.to_thread
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
+from prefect.workers.process import ProcessWorker
 
-from tests.e2e.conftest import Federation
+from site_workers import audit
+from tests.e2e.conftest import Federation, own_settings
 
 pytestmark = pytest.mark.stack
 
@@ -33,7 +39,7 @@ def put_into_pool(real: Federation, pool: str, flow: str, parameters: dict, **mo
     async def create(client: PrefectClient) -> UUID:
         answer = await client.request("POST", "/flow_runs/", json={
             "flow_id": str(await client.create_flow_from_name(flow)), "parameters": parameters, "work_pool_name": pool,
-            "state": Scheduled().model_dump(mode="json", include={"type", "name", "state_details"}), **more})
+            "state": Scheduled().model_dump(mode="json", include={"type", "name", "state_details"})} | more)
         return UUID(answer.json()["id"])
 
     return real.ask(create)
@@ -73,17 +79,22 @@ def test_job_variables_with_a_command_are_ignored(real: Federation, run: str, pr
 @pytest.mark.parametrize("parameters", [
     {**HONEST_LOOKING, "command": "touch"}, {**HONEST_LOOKING, "purpose": "shell"}, {**HONEST_LOOKING, "run": "../../north"},
     {**HONEST_LOOKING, "round": "1; touch"}, {}, {"$ref": {"block_document_id": "0" * 32}},
-    {**HONEST_LOOKING, "round": 10**30}, {**HONEST_LOOKING, "run": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}}],
-    ids=["unknown key", "bad purpose", "path", "text", "nothing", "block", "giant", "template"])
+    {**HONEST_LOOKING, "round": 10**30}, {**HONEST_LOOKING, "run": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}},
+    {**HONEST_LOOKING, "run": "a" * 400_000}, {**HONEST_LOOKING, "attempt": -1}, {**HONEST_LOOKING, "attempt": "../1"},
+    {**HONEST_LOOKING, "run": "spring/../../sites/north"}, {**HONEST_LOOKING, "env": {"LD_PRELOAD": "evil.so"}}],
+    ids=["unknown key", "bad purpose", "path", "text", "nothing", "block", "giant", "template", "long", "negative",
+         "path as a number", "path within", "environment"])
 def test_parameters_that_are_not_a_request_are_refused(real: Federation, parameters: dict):
     refused(real.ended(put_into_pool(real, "east", "site-round", parameters)), "the site could not answer")
 
 
 def test_what_a_site_tells_the_server_holds_no_detail(real: Federation):
-    """The sentence, with paths and names, stays in the site's log."""
+    """The sentence, with paths and names, stays in the site's log; that somebody tried is in its audit log."""
     ended = real.ended(put_into_pool(real, "east", "site-round", {**HONEST_LOOKING, "secret-key": 1}))
     assert ended.state.message == "the site could not answer (ContractError); its operator sees why"
     assert "secret-key" in (real.machine.site("east") / "site.log").read_text()
+    last = audit.read(real.machine.site("east"))[-1]
+    assert (last.what, getattr(last, "problem", None)) == ("turned away", "ContractError")
 
 
 def test_unknown_keys_through_the_sites_deployment_are_refused(real: Federation):
@@ -94,6 +105,49 @@ def test_unknown_keys_through_the_sites_deployment_are_refused(real: Federation)
     except PrefectHTTPStatusError:
         return
     refused(real.ended(started), "the site could not answer")
+
+
+def test_overrides_of_the_infrastructure_through_the_sites_deployment_are_ignored(real: Federation, run: str, proof: Path):
+    """What a stock worker obeys: variables of the job, and an infrastructure of the attacker's."""
+    async def create(client: PrefectClient) -> UUID:
+        deployment = await client.read_deployment_by_name("site-round/north")
+        answer = await client.request("POST", f"/deployments/{deployment.id}/create_flow_run", json={
+            "parameters": HONEST_LOOKING, "infrastructure_document_id": None, "work_queue_name": "default",
+            "job_variables": {"command": f"touch {proof}", "working_dir": str(proof.parent), "image": "evil",
+                              "env": {"BASH_ENV": str(proof), "PREFECT_API_URL": "http://127.0.0.1:9/api"}},
+            "state": Scheduled().model_dump(mode="json", include={"type", "name", "state_details"})})
+        return UUID(answer.json()["id"])
+
+    refused(real.ended(real.ask(create)), "the site could not answer (NotFoundError)")
+    assert not proof.exists()
+    still_serves(real, run)
+
+
+def test_a_second_worker_of_type_process_runs_what_it_likes_as_whoever_started_it_and_gets_nothing_of_the_site(
+        real: Federation, run: str, proof: Path):
+    """It can take a run away from the site: that run ends without an answer. `site check` names it."""
+    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=6))
+    taken = put_into_pool(real, "north", "site-round", HONEST_LOOKING, job_variables={"command": f"touch {proof}"},
+                          state=later.model_dump(mode="json", include={"type", "name", "state_details"}))
+
+    async def intrude() -> None:
+        async with ProcessWorker("north", name="intruder", prefetch_seconds=60) as intruder:
+            await intruder.sync_with_backend()
+            await intruder.get_and_submit_flow_runs()
+            checked = await anyio.to_thread.run_sync(lambda: real.here("site", "check", real.machine.site("north"), "--json"))
+            found.update({one["check"]: one for one in json.loads(checked.stdout)})
+
+    found: dict[str, dict] = {}
+    with own_settings(real.api_url):
+        asyncio.run(intrude())
+    real.ask(lambda client: client.request("DELETE", "/work_pools/north/workers/intruder"))
+    assert proof.exists(), "in the intruder's process, by the rights of whoever started it"
+    assert not found["api"]["ok"]
+    assert "'intruder' serves this site's pool, too" in found["api"]["detail"]
+    assert real.flow_run(taken).state.name != "Completed" or real.flow_run(taken).state.message is None
+    assert not any("attack" in getattr(event, "key", "") for event in audit.read(real.machine.site("north")))
+    real.ask(lambda client: client.delete_flow_run(taken))      # nobody will ever end it
+    still_serves(real, run)
 
 
 def test_an_entrypoint_on_a_deployment_is_ignored(real: Federation, run: str, proof: Path):

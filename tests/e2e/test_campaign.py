@@ -28,6 +28,8 @@ def test_the_history_proves_itself(real: Federation, campaign: str):
         rounds = json.loads(done.stdout)["rounds"]
         assert [proof["round"] for proof in rounds] == [0, 1, 2, 3]
         assert all(len(proof["updates"]) == 3 for proof in rounds[1:])
+        unseen = [proof["memory_unseen"] for proof in rounds[1:]]
+        assert unseen == [member != real.machine.coordinator] * 3, "what is remembered of a site is not for the others"
 
 
 def test_every_round_is_a_version_and_a_page(real: Federation, campaign: str):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from fedround import codec
 from fedround.errors import (
     ConflictError,
     ContractError,
@@ -26,7 +27,7 @@ from fedround.errors import (
     StoreUnavailableError,
     TrustError,
 )
-from fedround.types import Checkpoint, NoPrivacy, Payload, TensorSpec
+from fedround.types import Checkpoint, LogHead, NoPrivacy, TensorSpec
 from infra import git_history
 from infra.model_registry import ModelRegistry
 
@@ -43,8 +44,9 @@ def model(folder: Path, content: bytes = b"weights") -> Path:
 def checkpoint(path: Path, number: int, run: str = "spring") -> Checkpoint:
     data = path.read_bytes()
     return Checkpoint(
-        federation="banks", run=run, round=number, tensors=(TensorSpec(name="w", shape=(3,)),), recipe="mlp",
-        model=Payload(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)), recipe_digest="0" * 64,
+        federation="banks", run=run, round=number, log=LogHead(number=1, digest="8" * 64),
+        tensors=(TensorSpec(name="w", shape=(3,)),), recipe="mlp",
+        model=codec.payload_of(data), recipe_digest="0" * 64,
         privacy=NoPrivacy(), tool_version="0.1.0")
 
 

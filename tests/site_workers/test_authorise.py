@@ -13,9 +13,10 @@ from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.privacy import ledger
 from fedround.signing import Identity, digest, seal
 from fedround.types import NoPrivacy, Purpose, Reason, RecordPrivacy
-from infra.settings import SitePolicy, load_toml, save_toml
+from infra.settings import load_toml, save_toml
 from site_workers import outbox
 from site_workers.authorise import authorise, refusal_by_policy
+from site_workers.policy import SitePolicy
 from tasks.plan import Planned
 from tests.small_federation import SmallFederation
 
@@ -136,7 +137,7 @@ def test_a_site_does_not_open_with_a_recipe_that_nobody_approved(federation: Sma
 
 def test_a_plan_without_privacy_runs_where_the_operator_allows_it(federation: SmallFederation):
     path = federation.root / "north" / "policy.toml"
-    save_toml(load_toml(SitePolicy, path).model_copy(update={"allow_no_privacy": True}), path, "changed")
+    save_toml(load_toml(SitePolicy, path).model_copy(update={"units": ("record", "none")}), path, "changed")
     planned = federation.plan()
     forge(federation, planned, privacy=NoPrivacy())
     assert federation.answer("north", planned) == "update"

@@ -13,10 +13,11 @@ from fedround import codec, layout
 from fedround.errors import Cancelled, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
 from fedround.types import DpSgd, Purpose
-from infra.settings import SitePolicy, load_toml, save_toml
+from infra.settings import load_toml, save_toml
 from infra.stores import DirectoryStore
 from site_workers import learn, release
 from site_workers import round as site_round
+from site_workers.policy import SitePolicy
 from tests.small_federation import SmallFederation, rows
 
 
@@ -104,7 +105,7 @@ def test_killed_before_the_outbox_it_draws_the_same_noise_again(federation: Smal
     real = learn.train
 
     def die_after_training(*arguments):
-        trained.append(codec.encode(real(*arguments)))
+        trained.append(codec.encode(real(*arguments).delta))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(learn, "train", die_after_training)
@@ -161,12 +162,12 @@ def test_a_cancelled_round_releases_nothing(federation: SmallFederation):
 def test_without_noise_the_ledger_says_infinite(tmp_path):
     from tests import small_federation
 
-    federation = small_federation.make(tmp_path, allow_no_privacy=True, privacy={"unit": "none"})
+    federation = small_federation.make(tmp_path, units=("record", "none"), privacy={"unit": "none"})
     federation.round()
     book = ledger.read(federation.site("north").ledger)
     assert math.isinf(ledger.spent(book, 1e-5))
     path = federation.root / "north" / "policy.toml"
-    save_toml(load_toml(SitePolicy, path).model_copy(update={"allow_no_privacy": False}), path, "changed")
+    save_toml(load_toml(SitePolicy, path).model_copy(update={"units": ("record",)}), path, "changed")
     planned = federation.plan()
     assert federation.answer("north", planned) == "refusal"
 

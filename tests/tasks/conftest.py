@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import tasks.collect
-from infra.settings import SitePolicy, load_toml, save_toml
+from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
+from site_workers.policy import SitePolicy
 from tasks.coordinator import Coordinator
 from tasks.history import Committed
 from tasks.plan import Planned
@@ -52,6 +53,22 @@ def answered(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: Non
     planned = federation.plan()
     assert [federation.answer(name, planned) for name in small_federation.NAMES] == ["update", "update", "refusal"]
     return Answered(federation, planned)
+
+
+WIDTH = 24_001
+"""Coordinates of the crowd's model: enough for its noise to be heard beside its signal."""
+
+CROWD = ("ash", "birch", "cedar", "elm", "fir", "oak", "pine")
+"""The members of `crowd`; in its tests, fir lies."""
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
+    """Seven sites with audible noise and the default aggregation, against one liar. Every test takes a run of its own."""
+    return small_federation.make(
+        tmp_path_factory.mktemp("crowd"), names=CROWD, recipe=small_federation.WIDE, max_epsilon=900.0, aggregation=None,
+        quorum=5, evaluation={"bins": 10, "noise_std": 40.0},
+        privacy={"unit": "record", "epsilon": 1.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 6})
 
 
 @pytest.fixture(autouse=True)

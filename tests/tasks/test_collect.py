@@ -104,7 +104,7 @@ def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
     assert [(u.site, u.weight, u.norm) for u in commit.updates] == [(u.site, u.weight, u.norm) for u in honest.updates]
 
 
-@pytest.mark.parametrize("claim", ["weight", "rows", "trusted"])
+@pytest.mark.parametrize("claim", ["weight", "count", "trusted"])
 def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: str):
     """A signed answer with one key more is not an answer."""
     identity = answered.federation.site("east").identity
@@ -114,6 +114,15 @@ def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: 
     collected = answered.federation.collect(
         answered.planned, answered.coordinator(replaced(answered, EAST, rfc8785.dumps(document))))
     assert f"unknown key '{claim}'" in collected.rejected["east"].reason
+
+
+@pytest.mark.parametrize(("rate", "rows"), [(0.1, 3), (1.0, 33)])
+def test_rows_are_told_only_by_who_has_fewer_than_a_batch(answered: Answered, rate: float, rows: int):
+    """Noise is divided by them: whoever could name any number could name any law of his noise."""
+    mechanism = east_says(answered).mechanism.model_copy(update={"sampling_rate": rate})
+    signed = seal("update", east_says(answered, mechanism=mechanism, rows=rows), answered.federation.site("east").identity)
+    collected = answered.federation.collect(answered.planned, answered.coordinator(replaced(answered, EAST, signed)))
+    assert f"{rows} rows" in collected.rejected["east"].reason
 
 
 def test_a_message_about_a_liar_does_not_repeat_what_he_sent(answered: Answered):

@@ -54,7 +54,7 @@ def test_a_request_below_what_the_rule_tolerates_is_refused_before_any_site_is_a
     """Trimmed mean with f = 1 needs three updates: a form that says "quorum 1" must not talk a round out of that."""
     from tests import small_federation
 
-    federation = small_federation.make(tmp_path, quorum=3, rule={"name": "trimmed_mean", "f": 1})
+    federation = small_federation.make(tmp_path, quorum=3, aggregation={"rule": {"name": "trimmed_mean", "f": 1}})
     with pytest.raises(ContractError, match="trimmed_mean"):
         federation.plan(quorum=1)
     assert not list(federation.coordinator.store.list("runs/spring/rounds/00001/"))
@@ -95,7 +95,7 @@ def test_an_evaluation_asks_about_the_last_model_and_commits_nothing(federation:
 
 @pytest.mark.parametrize("request_data", [
     {}, {"run": "Spring"}, {"run": "spring", "quorum": 0}, {"run": "spring", "deadline_s": 0},
-    {"run": "spring", "rule": "median"}, {"run": "../spring"}, {"run": "spring", "quorum": 1001}])
+    {"run": "spring", "aggregation": "median"}, {"run": "../spring"}, {"run": "spring", "quorum": 1001}])
 def test_a_request_is_bounded(request_data: dict):
     with pytest.raises(ValidationError):
         RoundRequest.model_validate(request_data)

@@ -20,7 +20,7 @@ from tasks.verify import verify_run
 from tests.small_federation import NAMES, SmallFederation
 from tests.tasks.conftest import Answered, objects
 
-PUTS_OF_A_ROUND = 4      # model, optimizer state, checkpoint, commit
+PUTS_OF_A_ROUND = 5      # model, optimizer state, distances, checkpoint, commit
 PUTS_OF_A_BEGINNING = 6  # federation file, initial model, checkpoint, commit of round 0, federation file, plan
 
 

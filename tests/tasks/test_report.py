@@ -94,7 +94,7 @@ def test_the_loser_of_a_race_reports_what_the_winner_committed(answered: Answere
     planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": 1}))
     winner = answered.coordinator(answered.store(without=layout.answer("east", "spring", 2, 1, Purpose.TRAIN)))
     committed = answered.federation.commit(planned, winner)
-    for key in winner.store.list("models/"):
+    for key in (*winner.store.list("models/"), *winner.store.list("memory/")):
         store.put_once(key, winner.store.get(key))
     for key in winner.store.list("runs/spring/rounds/00002/"):
         store.put_once(key, winner.store.get(key))

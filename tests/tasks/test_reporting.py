@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import itertools
 import re
 import time
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from markdown_it import MarkdownIt
 from fedround.errors import ContractError
 from tasks.reporting import RoundRecord, SiteRow, render_html, render_markdown
 from tasks.reporting.charts import epsilon_chart, nice_ticks, round_ticks
+from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
 from tasks.reporting.words import amount, significant, spent
 
 ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![i](http://evil.example/i.png) "
@@ -32,10 +34,23 @@ def refused(note: str, *checks: str) -> SiteRow:
 
 def record(number: int, *rows: SiteRow, auc: float = 0.7) -> RoundRecord:
     return RoundRecord(
-        federation="banks", run="spring", round=number, model="a" * 64, parent="b" * 64, rule="weighted mean",
+        federation="banks", run="spring", round=number, model="a" * 64, parent="b" * 64, aggregation="weighted_mean",
         optimizer="fedavg", privacy="record level, epsilon <= 5 at delta 1e-05", quorum=2, seconds=1.5,
         metrics={"auc": auc, "recall_at_20_fpr": 0.5}, sites=rows or (updated("bank-01"), updated("bank-02")),
         epsilon_limit=5.0)
+
+
+def compared(number: int, *rows: SiteRow, odd: int | None = None) -> RoundRecord:
+    """A record with distances: everybody one apart from everybody, and `odd` ten."""
+    names = tuple(row.site for row in rows if row.norm is not None)
+    apart = tuple(tuple(0.0 if a == b else 10.0 if odd in (a, b) else 1.0 + (a + b) / 100 for b in range(len(names)))
+                  for a in range(len(names)))
+    return dataclasses.replace(record(number, *rows), near=names, distances=apart)
+
+
+def left_out(site: str) -> SiteRow:
+    return SiteRow(site=site, outcome="left_out", note="goes with 3 others more than noise can", weight=1.0, verdict="gate",
+                   norm=8.0, distance=9.0, influence=0.0)
 
 
 class Page(HTMLParser):
@@ -123,10 +138,10 @@ def test_the_page_tells_outcomes_reasons_checks_and_provenance():
 
 
 def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
-    rows = [updated(f"bank-{index}", epsilon=5.0 + index, norm=10.0**index) for index in range(12)]
+    rows = [updated(f"bank-{index}", epsilon=5.0 + index, norm=10.0**index, influence=index / 66) for index in range(12)]
     rounds = [record(number, *rows, auc=0.5 + number / 300) for number in range(1, 61)]
-    charts = svgs(render_html(rounds))
-    assert len(charts) == 5
+    charts = svgs(render_html([*rounds, compared(61, *rows)]))
+    assert len(charts) == 8
     for chart in charts:
         _, _, width, height = map(float, chart.get("viewBox").split())
         title, description = chart[0], chart[1]
@@ -137,7 +152,7 @@ def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
             for name in ("x", "cx", "x1", "x2", "y", "cy", "y1", "y2"):
                 assert 0 <= float(part.get(name, 0)) <= (width if "x" in name else height)
             assert float(part.get("x", 0)) + float(part.get("width", 0)) <= width or part is chart
-    assert len({chart[0].get("id") for chart in charts}) == 5
+    assert len({chart[0].get("id") for chart in charts}) == 8
 
 
 def test_what_is_not_known_is_a_dash_and_no_chart():
@@ -152,7 +167,7 @@ def test_what_is_not_known_is_a_dash_and_no_chart():
 def test_markdown_holds_the_tables_and_plots_that_open():
     markdown = render_markdown([record(1, auc=0.65), record(2, refused("no budget left", "age.range"))])
     assert "| 2 | 0 / 1 | 0.700 | 0.500 | – | 1.5 |" in markdown
-    assert "| `bank-x` | – refused | 100 | – | – | `no budget left`, `age.range` |" in markdown
+    assert "| `bank-x` | – refused | 100 | – | – | – | `no budget left`, `age.range` |" in markdown
     plots = re.findall(r"!\[(.*?)\]\(data:image/svg\+xml;base64,(.*?)\)", markdown)
     assert [text.split(":")[0] for text, _ in plots] == ["AUC by round", "Recall at 20 % false positives by round"]
     for text, data in plots:
@@ -225,3 +240,71 @@ def test_the_limit_lies_where_its_epsilon_would_end():
     chart = epsilon_chart(record(1, updated("a", epsilon=5.0), updated("b", epsilon=2.5)))
     assert chart.limit.x == pytest.approx(chart.left + chart.bars[0].length)
     assert chart.bars[1].length == pytest.approx(chart.bars[0].length / 2, abs=0.1)
+
+
+# -- who stands apart --------------------------------------------------------------------------------------------------
+
+
+def planted(odd: int = 4) -> RoundRecord:
+    rows = [left_out(f"bank-{index}") if index == odd else updated(f"bank-{index}", influence=1 / 11) for index in range(12)]
+    return compared(2, *rows, odd=odd)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 11))
+def test_a_planted_attacker_is_at_the_edge_of_the_map_in_the_brightest_colour_and_marked(odd: int):
+    chart = distance_map(planted(odd))
+    assert chart is not None
+    assert (chart.rows[-1].text, chart.rows[-1].mark) == (f"bank-{odd}", "✕")
+    edge = [cell for at, cell in enumerate(chart.cells) if (at // 12 == 11) != (at % 12 == 11)]
+    inside = [cell for at, cell in enumerate(chart.cells) if at // 12 < 11 and at % 12 < 11 and at // 12 != at % 12]
+    assert {cell.fill for cell in edge} == {_SCALE[-1]}
+    assert {cell.fill for cell in inside} == {_SCALE[0]}
+    assert f"Farthest from the others: bank-{odd}" in chart.summary
+
+
+def test_alike_sites_lie_side_by_side():
+    """Two groups, dealt alternately."""
+    apart = [[0.0 if a == b else 1.0 if a % 2 == b % 2 else 9.0 for b in range(8)] for a in range(8)]
+    order = by_similarity(apart)
+    assert sorted(order) == list(range(8))
+    assert len({at % 2 for at in order[:4]}) == 1
+
+
+def test_the_scale_grows_brighter_all_the_way_so_that_no_colour_is_needed_to_read_it():
+    light = [sum(share * int(colour[at:at + 2], 16) for share, at in ((0.2126, 1), (0.7152, 3), (0.0722, 5)))
+             for colour in _SCALE]
+    assert all(later > earlier + 5 for earlier, later in itertools.pairwise(light))
+
+
+def test_the_map_of_rounds_shows_who_was_left_out_and_how_often():
+    chart = history_map([planted(), dataclasses.replace(planted(), round=3)])
+    assert chart is not None
+    assert [name.mark for name in chart.rows] == ["2×" if at == 4 else "" for at in range(12)]
+    assert [cell.sign for cell in chart.cells if cell.kind == "left_out"] == ["✕", "✕"]
+    assert "bank-4, 2 times" in chart.summary
+
+
+def test_the_page_names_who_is_not_asked_and_why():
+    out = SiteRow(site="bank-9", outcome="excluded", weight=1.0,
+                  note="left out of 2 of the last 4 rounds: 2 × gate; asked again in round 7")
+    rounds = [record(1, updated("bank-01"), out)]
+    text = " ".join(Page(render_html(rounds)).text.split())
+    assert "Not asked: bank-9" in text
+    assert "asked again in round 7" in text
+    assert "asked again in round 7" in render_markdown(rounds)
+
+
+def test_no_map_for_two_sites_and_none_for_a_crowd_that_nobody_could_read():
+    assert distance_map(compared(1, updated("a"), updated("b"))) is None
+    assert distance_map(compared(1, *(updated(f"site-{at}") for at in range(101)))) is None
+    hundred = distance_map(compared(1, *(updated(f"site-{at}") for at in range(100))))
+    assert hundred is not None
+    assert not any(cell.text for cell in hundred.cells)
+
+
+def test_distances_that_do_not_fit_the_sites_are_refused():
+    with pytest.raises(ContractError, match="expected the distances of 1 sites"):
+        dataclasses.replace(record(1), near=("bank-01",))
+    with pytest.raises(ContractError, match="a distance is not a finite number"):
+        dataclasses.replace(record(1), near=("bank-01",), distances=((float("nan"),),))

@@ -8,19 +8,22 @@ from collections.abc import Callable
 import pytest
 
 from fedround import layout
+from fedround.aggregation.verdict import Verdict
 from fedround.errors import ChainError, ContractError, FedroundError, StoreDeniedError, TrustError
 from fedround.signing import Identity, digest, seal, unseal
 from fedround.types import Commit, CommittedUpdate, Purpose
 from infra.stores import MemoryStore, ObjectStore
-from tasks.verify import verify_run
+from tasks.verify import find_model, verify_run
 from tests.tasks.conftest import Answered, objects
 
 KINDS = {
     "federation file": r"federations/",
+    "federation log": r"log/",
     "plan": r"runs/spring/rounds/0000[12]/plan-01",
     "checkpoint": r"runs/spring/rounds/0000[012]/checkpoint",
     "commit": r"runs/spring/rounds/0000[012]/commit",
     "model or optimizer state": r"models/",
+    "memory": r"memory/",
     "update": r"sites/(north|east)/spring/rounds/0000[12]/01/answer",
     "refusal": r"sites/south/spring/rounds/00002/01/refusal-",
     "update of the later refuser": r"sites/south/spring/rounds/00001/01/answer",
@@ -55,7 +58,7 @@ def prove(contents: dict[str, bytes], key: str, run: str = "spring") -> list[int
 def test_the_honest_history_holds(run: dict[str, bytes], key: str):
     proofs = list(verify_run(store_of(run), "spring", key))
     assert [proof.round for proof in proofs] == [0, 1, 2]
-    assert [proof.signatures for proof in proofs] == [3, 7, 7]
+    assert [proof.signatures for proof in proofs] == [2, 9, 8]
     assert not any(proof.unseen for proof in proofs)
 
 
@@ -128,13 +131,15 @@ HEAVIER: Lie = lambda c: {"updates": (c.updates[0].model_copy(update={"weight": 
 TWICE: Lie = lambda c: {"updates": (*c.updates, c.updates[0])}  # noqa: E731
 LEFT_OUT: Lie = lambda c: {"refusals": ()}  # noqa: E731
 SILENCED: Lie = lambda c: {"updates": c.updates[1:], "missing": (c.updates[0].site,)}  # noqa: E731
+DISCARDED: Lie = lambda c: {"updates": tuple(u.model_copy(update={"verdict": Verdict.GATE}) for u in c.updates)}  # noqa: E731
 STRANGER: Lie = lambda c: {"missing": ("nobody",)}  # noqa: E731
 
 
 @pytest.mark.parametrize(("lie", "says"), [
     (HEAVIER, "weight"), (TWICE, "every site of the cohort once"), (LEFT_OUT, "every site of the cohort once"),
-    (STRANGER, "every site of the cohort once"), (SILENCED, "quorum")],
-    ids=["heavier", "counted twice", "refusal left out", "stranger", "below the quorum"])
+    (STRANGER, "every site of the cohort once"), (SILENCED, "1 of 3 members sighted"), (DISCARDED, "quorum")],
+    ids=["heavier", "counted twice", "refusal left out", "stranger", "below the quorum",
+         "left out below the quorum"])
 def test_a_commit_that_is_not_what_the_plan_and_the_federation_file_say(
         answered: Answered, run: dict[str, bytes], key: str, lie: Lie, says: str):
     with pytest.raises(TrustError, match=says):
@@ -146,18 +151,58 @@ def test_an_update_that_the_history_calls_a_refusal(answered: Answered, run: dic
 
     commit = last_commit(run, key)
     update, refusal = commit.updates[0], commit.refusals[0]
-    with pytest.raises(TrustError, match="the refusal that the history names is not in the store"):
+    with pytest.raises(TrustError, match="1 of 3 members sighted its plan, 2 must"):
         prove(lies(answered, run, updates=commit.updates[1:], refusals=(refusal, CommittedRefusal(
             site=update.site, answer=update.answer, reason=Reason.BUDGET))), key)
-    with pytest.raises(TrustError, match="is not in the store"):
+    with pytest.raises(TrustError, match="'south' did not sign that it was shown the plan"):
         prove(lies(answered, run, refusals=(), updates=(*commit.updates, CommittedUpdate(
-            site=refusal.site, answer=refusal.answer, payload=update.payload, weight=150.0, norm=1.0, distance=1.0))), key)
+            site=refusal.site, answer=refusal.answer, payload=update.payload, sighting=update.sighting, weight=150.0,
+            verdict=Verdict.USED, norm=1.0, distance=1.0, influence=0.5))), key)
 
 
 def test_a_model_of_another_length_than_its_checkpoint_says(answered: Answered, run: dict[str, bytes], key: str):
     longer = run[f"models/{last_commit(run, key).model}.safetensors"] + b"\0"
     with pytest.raises(TrustError):
         prove({**lies(answered, run, model=digest(longer)), f"models/{digest(longer)}.safetensors": longer}, key)
+
+
+def test_a_model_is_found_by_its_bytes_and_proven_to_where_it_was_made(run: dict[str, bytes], key: str):
+    store = store_of(run)
+    for number in (0, 1, 2):
+        commit = unseal("commit", run[layout.commit("spring", number)], Commit, key, "commit")
+        assert find_model(store, commit.model) == ("spring", number)
+        proofs = list(verify_run(store, "spring", key, number))
+        assert ([proof.round for proof in proofs], proofs[-1].model) == (list(range(number + 1)), commit.model)
+    with pytest.raises(ContractError, match="no round of any run in the store made the model"):
+        find_model(store, "0" * 64)
+
+
+def test_a_proof_says_who_which_rules_and_what_privacy(run: dict[str, bytes], key: str):
+    *_, last = verify_run(store_of(run), "spring", key)
+    assert last.privacy is not None
+    assert (last.updates, last.refusals, last.aggregation, last.privacy.unit, last.log) == (
+        ("east", "north"), ("south",), "weighted_mean", "record", 1)
+    assert sorted(last.epsilons) == ["east", "north"]
+    assert all(0 < epsilon < 8 for epsilon in last.epsilons.values())
+
+
+ROLLED_BACK: Lie = lambda c: {"ledgers": tuple(k.model_copy(update={"charges": 1}) for k in c.ledgers)}  # noqa: E731
+FORGOTTEN: Lie = lambda c: {"ledgers": c.ledgers[1:]}  # noqa: E731
+OTHER_LOG: Lie = lambda c: {"log": c.log.model_copy(update={"digest": "0" * 64})}  # noqa: E731
+FUTURE_LOG: Lie = lambda c: {"log": c.log.model_copy(update={"number": 2})}  # noqa: E731
+UNSIGHTED: Lie = lambda c: {"updates": (c.updates[0].model_copy(  # noqa: E731
+    update={"sighting": c.updates[1].sighting}), *c.updates[1:])}
+
+
+@pytest.mark.parametrize(("lie", "says"), [
+    (ROLLED_BACK, "what the site did not say|has not grown"), (FORGOTTEN, "leaves out the ledger"),
+    (OTHER_LOG, "not in the federation log"), (FUTURE_LOG, "not in the federation log"),
+    (UNSIGHTED, "did not sign that it was shown the plan")],
+    ids=["ledger", "a ledger less", "another log", "a log that is not there", "another's sighting"])
+def test_a_commit_that_lies_about_ledgers_log_or_sightings(
+        answered: Answered, run: dict[str, bytes], key: str, lie: Lie, says: str):
+    with pytest.raises(TrustError, match=says):
+        prove(lies(answered, run, **lie(last_commit(run, key))), key)
 
 
 class SitesView(MemoryStore):

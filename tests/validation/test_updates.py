@@ -1,12 +1,12 @@
 """Admission lets honest answers through and says precisely what is wrong with the others."""
 
-import hashlib
-
 import numpy as np
 import pytest
 
 from fedround import codec
+from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
 from fedround.types import (
     DpSgd,
@@ -14,6 +14,7 @@ from fedround.types import (
     FedAvg,
     LocalEvaluation,
     LocalTraining,
+    LogHead,
     NoMechanism,
     NoPrivacy,
     Payload,
@@ -25,9 +26,9 @@ from fedround.types import (
     ScoreCounts,
     SiteEntry,
     Update,
-    WeightedMean,
 )
-from validation.updates import check_payload, read_answer
+from validation.payloads import intake_of
+from validation.updates import read_answer
 
 IDENTITY = Identity.generate()
 LUND = SiteEntry(name="lund", key=IDENTITY.key, weight=1.0)
@@ -36,12 +37,13 @@ BODY = codec.encode(TENSORS)
 COUNTS = ScoreCounts(positives=(1.5, -2.0, 0.0), negatives=(3.0, 4.0, 5.0), noise_std=20.0)
 DP = DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.3, steps=10)
 
+LOG = LogHead(number=1, digest="8" * 64)
 PLAN = RoundPlan(
-    federation="banks", federation_digest="1" * 64, run="spring", round=3, purpose=Purpose.TRAIN, parent="2" * 64,
+    federation="banks", federation_digest="1" * 64, log=LOG, run="spring", round=3, purpose=Purpose.TRAIN, parent="2" * 64,
     base_model="3" * 64, tensors=codec.schema_of(TENSORS), recipe="credit", recipe_digest="4" * 64,
-    contract_digest="5" * 64, cohort=("lund", "oslo"), quorum=1, deadline_s=60,
+    contract_digest="5" * 64, cohort=("lund", "oslo"), quorum=1, deadline_s=60, tool_version="0.1.0",
     training=LocalTraining(local_steps=10), privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20),
-    evaluation=LocalEvaluation(bins=3, noise_std=20.0), rule=WeightedMean(), optimizer=FedAvg())
+    evaluation=LocalEvaluation(bins=3, noise_std=20.0), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg())
 EVALUATION_PLAN = PLAN.model_copy(update={"purpose": Purpose.EVALUATE})
 BARE_PLAN = PLAN.model_copy(update={"privacy": NoPrivacy()})
 
@@ -51,17 +53,19 @@ def plan_digest(plan: RoundPlan) -> str:
 
 
 def addressed(plan: RoundPlan, **changes) -> dict:
-    return {"federation": "banks", "run": "spring", "round": 3, "site": "lund", "plan": plan_digest(plan)} | changes
+    return {"federation": "banks", "run": "spring", "round": 3, "attempt": 1, "site": "lund",
+            "plan": plan_digest(plan), "log": LOG, "tool_version": "0.1.0"} | changes
 
 
 def update(plan: RoundPlan = PLAN, **changes) -> Update:
     return Update(**addressed(plan), **({
-        "base_model": "3" * 64, "payload": Payload(sha256=hashlib.sha256(BODY).hexdigest(), size_bytes=len(BODY)),
-        "mechanism": DP, "evaluation": COUNTS, "epsilon": 1.2, "ledger_head": "6" * 64} | changes))
+        "base_model": "3" * 64, "schema_digest": codec.schema_digest(PLAN.tensors), "payload": codec.payload_of(BODY),
+        "mechanism": DP, "evaluation": COUNTS, "epsilon": 1.2, "charges": 1, "ledger_head": "6" * 64,
+        "sighting": sign_sighting(plan, plan_digest(plan), "lund", IDENTITY)} | changes))
 
 
 def evaluation(plan: RoundPlan = EVALUATION_PLAN, **changes) -> EvaluationAnswer:
-    return EvaluationAnswer(**addressed(plan), **({"evaluation": COUNTS, "ledger_head": "6" * 64} | changes))
+    return EvaluationAnswer(**addressed(plan), **({"evaluation": COUNTS, "charges": 1, "ledger_head": "6" * 64} | changes))
 
 
 def refusal(plan: RoundPlan = PLAN) -> Refusal:
@@ -99,10 +103,12 @@ FEWER_BINS = COUNTS.model_copy(update={"positives": (1.0,), "negatives": (1.0,)}
     (update(evaluation=FEWER_BINS), PLAN, "in 1 bins, the plan asks for 3"),
     (evaluation(evaluation=FEWER_BINS), EVALUATION_PLAN, "in 1 bins, the plan asks for 3"),
     (evaluation(evaluation=COUNTS.model_copy(update={"noise_std": 19.9})), EVALUATION_PLAN, r"noise 19\.9"),
-    (update(payload=Payload(sha256="0" * 64, size_bytes=len(BODY) + 4)), PLAN, "expected"),
-    (update(payload=Payload(sha256="0" * 64, size_bytes=2 ** 52)), PLAN, "expected"),
+    (update(payload=Payload(sha256="0" * 64, size_bytes=len(BODY) + 4, chunks=("0" * 64,))), PLAN, f"{len(BODY) + 4} bytes"),
+    (update(payload=Payload(sha256="0" * 64, size_bytes=2 ** 52, chunks=())), PLAN, f"{2 ** 52} bytes"),
+    (update(payload=codec.payload_of(BODY).model_copy(update={"chunks": ()})), PLAN, "digests of 0 chunks, expected 1"),
+    (update(schema_digest="0" * 64), PLAN, "its schema is another"),
 ], ids=["evaluation for update", "update for evaluation", "no mechanism", "clip norm", "steps", "noise unasked",
-        "bins of an update", "bins", "too little noise", "payload size", "huge payload"])
+        "bins of an update", "bins", "too little noise", "payload size", "huge payload", "chunks", "schema"])
 def test_what_the_plan_did_not_ask_for_is_refused(answer, plan, message):
     with pytest.raises(ContractError, match=message) as error:
         admit(answer, plan)
@@ -115,8 +121,10 @@ def test_what_the_plan_did_not_ask_for_is_refused(answer, plan, message):
     ({"federation": "insurers"}, ChainError, "for federation 'insurers', expected 'banks'"),
     ({"run": "autumn"}, ChainError, "for run 'autumn', expected 'spring'"),
     ({"round": 2}, ChainError, "for round '2', expected '3'"),
+    ({"attempt": 2}, ChainError, "for attempt '2', expected '1'"),
     ({"plan": "9" * 64}, ChainError, "another plan"),
-], ids=["site", "federation", "run", "round", "plan"])
+    ({"log": LogHead(number=2, digest="8" * 64)}, ChainError, "another head of the federation log"),
+], ids=["site", "federation", "run", "round", "attempt", "plan", "log"])
 def test_every_kind_of_answer_must_be_to_this_plan(make, change, error, message):
     plan = EVALUATION_PLAN if make is evaluation else PLAN
     with pytest.raises(error, match=message):
@@ -129,8 +137,8 @@ def test_a_site_that_was_not_invited_is_not_heard():
         admit(update(plan), plan)
 
 
-def test_an_honest_payload_is_found_where_its_data_begin(tmp_path):
-    path = tmp_path / "delta.safetensors"
-    path.write_bytes(BODY)
-    offset = check_payload(path, update(), PLAN)
-    assert np.array_equal(np.fromfile(path, dtype="<f4", offset=offset), codec.flatten(TENSORS))
+def test_an_honest_payload_is_found_where_its_data_begin():
+    intake = intake_of(update(), PLAN)
+    intake.take(BODY)
+    intake.done()
+    assert np.array_equal(np.frombuffer(BODY, dtype="<f4", offset=intake.offset), codec.flatten(TENSORS))

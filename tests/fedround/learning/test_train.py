@@ -11,7 +11,7 @@ from fedround.learning import train as module
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.train import sampling_rate, train
-from fedround.privacy.noise import stream
+from fedround.privacy.noise import GRID, stream
 from fedround.types import DpSgd, LocalTraining, NoMechanism
 
 SECRET = bytes(range(32))
@@ -19,7 +19,7 @@ D = 3 * 4 + 4 + 4 + 1
 
 
 class Script:
-    """Draws that a test writes down: who is in each batch, and noise of exactly one standard deviation."""
+    """Draws that a test writes down: who is in each batch, and noise of exactly one standard deviation, in cells."""
 
     def __init__(self, *batches: list[int]) -> None:
         self.batches, self.scales = list(batches), []
@@ -72,7 +72,7 @@ def test_plain_training_learns(recipe, examples):
 def test_an_empty_batch_still_adds_noise_divided_by_the_expected_batch(recipe, examples):
     training, script = LocalTraining(local_steps=1, learning_rate=2.0), Script([])
     delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=1), script, never)
-    assert script.scales == [1.5 * 0.5]
+    assert script.scales == [GRID]
     assert flatten(delta) == pytest.approx(np.full(D, -2.0 * 0.75 / (0.25 * 40)), rel=1e-4)
 
 
@@ -106,11 +106,11 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
     """Poisson sampling: the batch's size varies, around rate · N."""
     sizes = []
 
-    def spy(model, parameters, features_BF, labels_B, clip_norm):
+    def spy(model, parameters, features_BF, labels_B, clip):
         sizes.append(len(labels_B))
-        return np.zeros(D)
+        return np.zeros(D), 0
 
-    monkeypatch.setattr(module, "gradient_sum", spy)
+    monkeypatch.setattr(module, "clipped_sum", spy)
     training = LocalTraining(local_steps=400)
     train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=400), stream(SECRET, b"plan"), never)
     assert np.mean(sizes) == pytest.approx(10, abs=0.6)

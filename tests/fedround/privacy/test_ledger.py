@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import BudgetError, ContractError, LedgerError, PrivacyError, SetupError
-from fedround.privacy import ledger as ledgers
+from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.ledger import Charge, Ledger, charge, create, read, spent
 from fedround.types import DpSgd, GaussianCounts, NoMechanism, Purpose
@@ -114,6 +114,17 @@ def test_a_charge_that_would_overspend_says_so_and_leaves_no_trace(ledger, path)
         assert f"{number:.6f}" in str(refusal.value)
     assert path.read_bytes() == before
     assert len(charge(ledger, a_charge(4), limit).charges) == 4       # exactly the budget fits
+
+
+def test_a_campaign_has_a_budget_of_its_own_within_the_whole(ledger, path):
+    """The same charge fits in a fresh run, and not in the run that has spent its share."""
+    before, share = path.read_bytes(), spent(ledger, DELTA)
+    with pytest.raises(BudgetError, match="in this run from"):
+        charge(ledger, a_charge(4), 50.0, max_epsilon_per_run=share)
+    assert path.read_bytes() == before
+    assert len(charge(ledger, a_charge(4, run="summer"), 50.0, max_epsilon_per_run=share).charges) == 4
+    with pytest.raises(ContractError):
+        charge(ledger, a_charge(5, run="summer"), 50.0, max_epsilon_per_run=float("nan"))
 
 
 def test_a_release_without_noise_fits_no_budget(ledger):
@@ -275,6 +286,6 @@ def test_a_disk_that_does_not_keep_the_line_stops_the_work(ledger, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledgers.os, "fsync", full)
+    monkeypatch.setattr(chain.os, "fsync", full)
     with pytest.raises(PrivacyError, match="No space left"):
         charge(ledger, a_charge(4), 5.0)

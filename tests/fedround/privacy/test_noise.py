@@ -3,6 +3,7 @@
 import hashlib
 import math
 import stat
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError, SetupError
-from fedround.privacy.noise import SECRET_BYTES, Stream, load_or_create_secret, stream
+from fedround.privacy import noise
+from fedround.privacy.noise import GRID, SECRET_BYTES, Stream, load_or_create_secret, noised_counts, stream
 
 SECRET = bytes(range(32))
 PLAN, ROWS = b"plan", b"rows"
@@ -40,7 +42,7 @@ def test_the_keystream_is_aes_256_in_counter_mode_under_hkdf_sha256():
 
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-    info = b"fedround/1/noise" + (4).to_bytes(8, "little") + PLAN + (4).to_bytes(8, "little") + ROWS
+    info = b"fedround/2/noise" + (4).to_bytes(8, "little") + PLAN + (4).to_bytes(8, "little") + ROWS
     extracted = hmac.digest(bytes(32), SECRET, hashlib.sha256)
     key = hmac.digest(extracted, info + b"\x01", hashlib.sha256)
     words = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(24))
@@ -61,9 +63,9 @@ def test_normal_is_gaussian_and_random_is_uniform():
     normal = generator.normal(3.0, 100_001)
     assert distance_to(lambda x: math.erfc(-x / 3 / math.sqrt(2)) / 2, normal) < 2.2
     assert distance_to(lambda x: x, generator.random(100_000)) < 2.2
-    halves = normal[:50_000], normal[50_000:100_000]    # the two numbers of a Box-Muller pair
-    assert abs(float(np.corrcoef(*halves)[0, 1])) < 5 / math.sqrt(50_000)
-    assert abs(float(np.corrcoef(halves[0] ** 2, halves[1] ** 2)[0, 1])) < 5 / math.sqrt(50_000)
+    neighbours = normal[:-1], normal[1:]
+    assert abs(float(np.corrcoef(*neighbours)[0, 1])) < 5 / math.sqrt(100_000)
+    assert abs(float(np.corrcoef(neighbours[0] ** 2, neighbours[1] ** 2)[0, 1])) < 5 / math.sqrt(100_000)
 
 
 def test_noise_is_never_reused_inside_a_stream():
@@ -73,7 +75,7 @@ def test_noise_is_never_reused_inside_a_stream():
     assert len(np.unique(numbers)) == len(numbers)
     assert ((numbers >= 0) & (numbers < 1)).all()
     normal = generator.normal(1.0, 200_000)
-    assert len(np.unique(np.abs(normal))) == len(normal)
+    assert len(np.unique(np.abs(normal))) > len(normal) - 150       # of about 2**29 cells: some 40 pairs meet by chance
 
 
 @settings(max_examples=40, deadline=None)
@@ -86,10 +88,92 @@ def test_sizes_and_scales(size, scale):
     assert np.array_equal(normal, stream(SECRET, PLAN).normal(1.0, size) * scale)
 
 
-def test_the_rarest_uniform_number_makes_finite_noise(monkeypatch):
-    """Zero comes once in 2**53; a logarithm of it would be infinite."""
-    monkeypatch.setattr(Stream, "_uniform", lambda self, size: np.zeros(size))
-    assert stream(SECRET, PLAN).normal(1.0, 4).tolist() == [0.0] * 4
+# -- the law, and its low bits -------------------------------------------------------------------------------------------
+
+
+def test_the_shares_of_whole_standard_deviations_are_those_of_the_normal_law():
+    """Chi-square over the m of the rejection; above 30 with probability 1e-4 (5 degrees of freedom: 25.7)."""
+    sample = stream(SECRET, PLAN).normal(1.0, 1_000_000)
+    expected = np.array([math.erf((m + 1) / math.sqrt(2)) - math.erf(m / math.sqrt(2)) for m in range(6)]) * len(sample)
+    seen = np.bincount(np.abs(sample).astype(int), minlength=6)[:6]
+    assert ((seen - expected) ** 2 / expected).sum() < 30
+    assert abs(int((sample > 0).sum()) - 500_000) < 2_500
+
+
+def test_where_doubles_are_in_doubt_exact_arithmetic_decides_the_same(monkeypatch):
+    """The exact way, taken for one in twenty instead of one in 10^13, must agree wherever doubles are certain."""
+    with monkeypatch.context() as patch:
+        patch.setattr(noise, "_DOUBT", 0.01)
+        patch.setattr(noise, "_STEPS", noise._steps(0.01))
+        calls, real = [], noise._decide
+
+        def decide(pick, place, coin, *more):
+            calls.append(real(pick, place, coin, *more))
+            drawn, fraction = (pick >> 11) * 2.0 ** -53, (place >> 11) * 2.0 ** -53
+            whole = sum(float(threshold) <= drawn for threshold in noise._THRESHOLDS)
+            chance = math.exp(-fraction * (whole + fraction / 2))
+            assert calls[-1] == (whole, (coin >> 11) * 2.0 ** -53 < chance)
+            return calls[-1]
+
+        patch.setattr(noise, "_decide", decide)
+        sample = stream(SECRET, PLAN).normal(1.0, 20_000)
+    assert len(calls) > 500
+    assert distance_to(lambda x: math.erfc(-x / math.sqrt(2)) / 2, sample) < 2.2
+
+
+def test_a_tie_in_all_known_bits_is_decided_by_the_bits_that_follow():
+    """A coin that equals the chance to 53 bits: what comes after it tells."""
+    fraction = 1 << 62                                                         # 1/4 of 2**64
+    chance = noise._EXACT.exp(Decimal(-1) / 32)                                # whole part 0: exp(-1/4 · 1/8)
+    tie = int(chance * 2 ** 53) << 11
+    decided = [noise._decide(0, fraction, tie, 0, 0, more)[1] for more in (0, 2 ** 64 - 1)]
+    assert decided == [True, False]
+
+
+def test_thresholds_ascend_and_leave_nothing_out():
+    assert (np.diff(noise._STEPS) > 0).all()
+    assert 1 - noise._THRESHOLDS[-1] < 1e-100
+    assert float(noise._THRESHOLDS[0]) == pytest.approx(1 / sum(math.exp(-m * m / 2) for m in range(24)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(total=st.integers(-2 ** 45, 2 ** 45), change=st.integers(-2 ** 28, 2 ** 28))
+def test_attack_mironov_neighbouring_totals_reach_the_same_outputs(total, change):
+    """Every output is a whole number and a half, and any of them can come from either total: the low bits tell nothing."""
+    drawn = stream(SECRET, PLAN).normal(GRID, 200)
+    one = total + drawn
+    assert np.array_equal(np.mod(one, 1), np.full(200, 0.5))
+    needed = one - (total + change)                     # the noise that makes the same output from the neighbour
+    assert np.array_equal((total + change) + needed, one)
+    assert np.array_equal(np.mod(needed, 1), np.full(200, 0.5))
+
+
+def test_attack_mironov_succeeds_against_floating_point_noise():
+    """What the grid is for: of noise added in doubles, most outputs of one total cannot come from its neighbour at all."""
+    output = 0.0 + np.random.default_rng(1).normal(0, 1, 4096)
+    nearest = output - 0.3                              # the noise that a total of 0.3 would need
+    assert (0.3 + nearest != output).mean() > 0.1
+
+
+@pytest.mark.parametrize("std", [0.3, 1.0, 10.0, 9999.5])
+def test_noised_counts_lie_on_one_grid_with_the_noise_that_was_declared(std):
+    counts = np.arange(0, 50_000, dtype=np.int64)
+    cells_of_one = math.floor(GRID / std)
+    first = noised_counts(counts, std, stream(SECRET, PLAN))
+    cells = first * cells_of_one
+    assert np.abs(cells - np.floor(cells) - 0.5).max() < 0.02          # a division, and back
+    added = first - counts
+    assert std * (1 - 5 / math.sqrt(100_000)) < added.std() < std * (1 + 5 / math.sqrt(100_000))
+    assert std <= GRID / cells_of_one < std * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, 1e9, math.nan])
+def test_counts_without_a_usable_noise_are_refused(std):
+    with pytest.raises(ContractError, match="noise on counts"):
+        noised_counts(np.zeros(3, dtype=np.int64), std, stream(SECRET, PLAN))
+
+
+# -- the interface -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])

@@ -1,0 +1,205 @@
+"""The federation log: who was a member, under which key and which agreement, from when on; hash-chained and signed.
+
+Entry n names the digest of entry n - 1 and of the federation file that holds from there on, and says what that file
+changes. What a file may change follows from the file before it (`changes`), so that whoever reads both can check it. Plans
+name the log's head: it is the federation's clock. A key is good for an answer to a plan if the file at the plan's head
+gives it to the site; what is enrolled, rotated or revoked later makes no difference to that.
+
+A member's key changes in two ways: the old key signs for the new one (`Rotated`), or the old key is revoked and the site
+is enrolled anew. A key that was revoked stays revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fedround.errors import ChainError, TrustError
+from fedround.signing import Identity, is_signed, sign
+from fedround.types import Federation, LogHead
+from fedround.values import Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
+
+
+class Begun(Value):
+    """The federation begins; every member is enrolled by the same entry."""
+
+    kind: Literal["begin"] = "begin"
+    coordinator: PublicKey
+
+
+class SettingsChanged(Value):
+    """Something that every round asks for has changed; the two files say how."""
+
+    kind: Literal["settings"] = "settings"
+    keys: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")], ...]
+
+
+class Enrolled(Value):
+    """A site is a member from here on."""
+
+    kind: Literal["enrol"] = "enrol"
+    site: Name
+    key: PublicKey
+    weight: PositiveFloat
+
+
+class Reweighed(Value):
+    """A member counts for more or less than before."""
+
+    kind: Literal["weight"] = "weight"
+    site: Name
+    weight: PositiveFloat
+
+
+class Left(Value):
+    """A site is no member any more. It may come back, with the same key."""
+
+    kind: Literal["leave"] = "leave"
+    site: Name
+    key: PublicKey
+
+
+class Rotation(Value):
+    """What a site's old key signs to hand over to a new one."""
+
+    federation: Name
+    site: Name
+    old: PublicKey
+    new: PublicKey
+
+
+class Rotated(Value):
+    """A member signs with another key from here on, and its old key says so."""
+
+    kind: Literal["rotate"] = "rotate"
+    site: Name
+    old: PublicKey
+    new: PublicKey
+    signature: Signature
+    """By the old key, of the `Rotation`."""
+
+
+class Revoked(Value):
+    """A key is good for nothing from here on, and never will be again. Rounds before this entry still verify."""
+
+    kind: Literal["revoke"] = "revoke"
+    site: Name
+    key: PublicKey
+
+
+Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Left | Rotated | Revoked, Field(discriminator="kind")]
+
+
+class LogEntry(Value):
+    """One line of the log, signed by the coordinator."""
+
+    federation: Name
+    number: Annotated[int, Field(ge=1, le=99_999)]
+    previous: Digest | None
+    federation_digest: Digest
+    """The federation file that holds from here on."""
+    changes: Annotated[tuple[Change, ...], Field(min_length=1)]
+    tool_version: ToolVersion
+
+
+@dataclass(frozen=True)
+class Logged:
+    """An entry that was verified, its digest, and the federation file that it names."""
+
+    entry: LogEntry
+    digest: str
+    federation: Federation
+
+    @property
+    def head(self) -> LogHead:
+        """Names the log up to here."""
+        return LogHead(number=self.entry.number, digest=self.digest)
+
+
+def sign_rotation(federation: str, site: str, new: str, old: Identity) -> Signature:
+    """What the old key says to its successor."""
+    return sign("rotation", Rotation(federation=federation, site=site, old=old.key, new=new), old)
+
+
+def changes(before: Federation | None, after: Federation, rotations: Mapping[str, Signature]) -> tuple[Change, ...]:
+    """What the file `after` changes in `before` (None: the log begins), in one order; nothing if nothing.
+
+    rotations: by new key, what the old key signed.
+    Raises ChainError for what no file may change: the federation's name or coordinator, and what was revoked; TrustError
+    for a member's key that changed without a word of the old one.
+    """
+    if before is None:
+        return (Begun(coordinator=after.coordinator), *(
+            Enrolled(site=site.name, key=site.key, weight=site.weight) for site in after.sites))
+    if (before.name, before.coordinator) != (after.name, after.coordinator):
+        raise ChainError(f"federation '{before.name}': its name and its coordinator's key never change; begin a new "
+                         "federation, with a store of its own")
+    if not set(before.revoked) <= set(after.revoked):
+        raise ChainError(f"federation '{before.name}': a key that was revoked stays in 'revoked'; put it back")
+    keys = tuple(sorted(name for name in Federation.model_fields if name not in ("sites", "revoked")
+                        and getattr(before, name) != getattr(after, name)))
+    old = {site.name: site for site in before.sites}
+    new = {site.name: site for site in after.sites}
+    owner = {site.key: site.name for site in before.sites}
+    found: list[Change] = [SettingsChanged(keys=keys)] if keys else []
+    found += [Revoked(site=owner.get(key, "nobody"), key=key) for key in after.revoked if key not in before.revoked]
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            if old[name].key not in after.revoked:
+                found.append(Left(site=name, key=old[name].key))
+        elif name not in old or old[name].key in after.revoked:
+            found.append(Enrolled(site=name, key=new[name].key, weight=new[name].weight))
+        else:
+            if old[name].key != new[name].key:
+                found.append(_rotated(before.name, name, old[name].key, new[name].key, rotations))
+            if old[name].weight != new[name].weight:
+                found.append(Reweighed(site=name, weight=new[name].weight))
+    return tuple(found)
+
+
+def _rotated(federation: str, site: str, old: str, new: str, rotations: Mapping[str, Signature]) -> Rotated:
+    signature = rotations.get(new)
+    said = Rotation(federation=federation, site=site, old=old, new=new)
+    if signature is None or not is_signed("rotation", said, old, signature):
+        raise TrustError(f"federation '{federation}': the key of '{site}' changed and its old key did not sign for that. The "
+                         "site runs 'fedround site rotate'; if its old key is lost or stolen: 'fedround federation revoke', "
+                         "then 'fedround federation add'")
+    return Rotated(site=site, old=old, new=new, signature=signature)
+
+
+def check_continues(log: Logged | None, entry: LogEntry, federation: Federation, source: str) -> None:
+    """Whether `entry`, with the file that it names, may follow `log`. Raises ChainError or TrustError that says why not."""
+    number, previous = (1, None) if log is None else (log.entry.number + 1, log.digest)
+    if (entry.number, entry.previous, entry.federation) != (number, previous, federation.name):
+        raise ChainError(f"{source}: does not continue entry {number - 1}")
+    rotations = {change.new: change.signature for change in entry.changes if isinstance(change, Rotated)}
+    before = None if log is None else log.federation
+    if entry.changes != changes(before, federation, rotations):
+        raise ChainError(f"{source}: the federation file that it names changes something else than the entry says")
+
+
+def in_words(change: Change) -> str:
+    """A change as one line for people."""
+    match change:
+        case Begun():
+            words = "the federation begins"
+        case SettingsChanged():
+            words = f"settings changed: {', '.join(change.keys)}"
+        case Enrolled():
+            words = f"'{change.site}' is enrolled with key {_short(change.key)} and weight {change.weight:g}"
+        case Reweighed():
+            words = f"'{change.site}' has weight {change.weight:g}"
+        case Left():
+            words = f"'{change.site}' leaves (key {_short(change.key)})"
+        case Rotated():
+            words = f"'{change.site}' rotates its key to {_short(change.new)}, as its old one {_short(change.old)} says"
+        case Revoked():
+            words = f"key {_short(change.key)} of '{change.site}' is revoked"
+    return words
+
+
+def _short(key: str) -> str:
+    return key[:24] + "…"

@@ -1,0 +1,110 @@
+"""Sums of gradients over rows: plain, or of which each row's part is bounded to the last bit.
+
+B rows, F features, D coordinates (in the order of `codec.flatten`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Float64 = npt.NDArray[np.float64]
+
+CHUNK = 256
+"""Rows whose gradients are held at once: peak memory is about 4 · CHUNK · D bytes, whatever the batch."""
+
+CLIP_MARGIN = 1e-6
+"""Vectors are clipped this much (relative) below the clip norm, so that float32 rounding never exceeds it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Bound every row's gradient to `norm`, and count it in whole cells of width `cell` (see `fedround.privacy.noise`)."""
+
+    norm: float
+    cell: float
+
+
+def gradient_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
+                 labels_B: torch.Tensor) -> Float64:
+    """The sum over rows of the loss gradient, (D,)."""
+    import torch
+
+    names = sorted(parameters)
+    total_D = np.zeros(sum(parameters[name].numel() for name in names))
+    for start in range(0, len(labels_B), CHUNK):
+        weights = {name: parameters[name].detach().requires_grad_() for name in names}
+        loss = _loss(model, weights, features_BF[start:start + CHUNK], labels_B[start:start + CHUNK])
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        total_D += torch.cat([gradient.reshape(-1) for gradient in gradients]).double().numpy()
+    return total_D
+
+
+def clipped_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
+                labels_B: torch.Tensor, clip: Clip) -> tuple[Float64, int]:
+    """The sum over rows of the loss gradient, each clipped to `clip.norm`, in whole cells, (D,); and how many rows were
+    within the clip norm.
+
+    Every row adds its own vector of whole numbers, shorter than norm / cell, whatever the other rows are (for models whose
+    loss of one row does not depend on the others). A row whose gradient is not finite counts as zero, and as not within:
+    infinity times zero would tell that it is there.
+    """
+    import torch
+
+    names = sorted(parameters)
+    total_D, within = np.zeros(sum(parameters[name].numel() for name in names)), 0
+    for start in range(0, len(labels_B), CHUNK):
+        rows = _gradient_of_each_row(model, parameters, features_BF[start:start + CHUNK], labels_B[start:start + CHUNK])
+        norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
+        finite_B = norm_B.isfinite()
+        share_B = torch.where(finite_B, (clip.norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1) / clip.cell, 0).float()
+        finite = [part if bool(finite_B.all()) else torch.where(finite_B[:, None], part, 0) for part in rows]
+        total_D += torch.cat([(part * share_B[:, None]).trunc_().sum(0, dtype=torch.float64) for part in finite]).numpy()
+        within += int((norm_B <= clip.norm).sum())
+    return total_D, within
+
+
+def clipped_vector(vector_D: npt.NDArray[np.float32], clip: Clip) -> Float64:
+    """One vector clipped to `clip.norm`, in whole cells, (D,); zeros if it is not finite."""
+    long_D = vector_D.astype(np.float64)
+    norm = float(np.linalg.norm(long_D))
+    if not np.isfinite(norm):
+        return np.zeros(len(vector_D))
+    longest = clip.norm * (1 - CLIP_MARGIN)
+    return np.trunc(long_D * ((longest / norm if norm > longest else 1.0) / clip.cell))
+
+
+def _loss(model: nn.Module, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
+    from torch.func import functional_call
+    from torch.nn.functional import binary_cross_entropy_with_logits as logistic_loss
+
+    logits_B = functional_call(model, dict(weights), (x_BF,)).reshape(y_B.shape)
+    return logistic_loss(logits_B, y_B, reduction="sum")
+
+
+def _gradient_of_each_row(model: nn.Module, parameters: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
+                          y_B: torch.Tensor) -> list[torch.Tensor]:
+    """Per parameter, by name, the gradients of all rows: (B, its size).
+
+    Each row gets weights of its own (views of the same numbers), so one backward pass gives every row's gradient.
+    (torch.func.grad would do, and import torch's compiler: 80 MB in every site's process.)
+    """
+    import torch
+    from torch.func import vmap
+
+    def loss_of_row(weights: dict[str, torch.Tensor], x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return _loss(model, weights, x_F[None], y[None])
+
+    weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
+               for name in sorted(parameters)}
+    losses_B = vmap(loss_of_row, randomness="different")(weights, x_BF, y_B)
+    parts = torch.autograd.grad(losses_B.sum(), list(weights.values()))
+    return [part.reshape(len(y_B), -1) for part in parts]

@@ -1,0 +1,139 @@
+"""What a campaign means for one site, before it runs: the mechanism that the site will apply, and what it will have spent
+after each round.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedround.errors import ContractError
+from fedround.learning.train import sampling_rate
+from fedround.privacy.accounting import calibrate, epsilon, smallest_noise
+from fedround.privacy.tree import depth
+from fedround.types import (
+    AdaptiveDpSgd,
+    DpFtrl,
+    DpSgd,
+    GaussianCounts,
+    GaussianUpdate,
+    LocalEvaluation,
+    LocalTraining,
+    Mechanism,
+    NoMechanism,
+    NoPrivacy,
+    Privacy,
+    RecordPrivacy,
+    SitePrivacy,
+    Unit,
+)
+
+
+def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation, rows: int) -> Mechanism:
+    """What a site with so many training rows applies in every round, with the smallest noise that keeps the promise.
+
+    The same in all rounds of a campaign: the clip norm aside it depends on nothing that changes between them.
+    Raises ContractError if no noise can keep it, or the rows are too few for it.
+    """
+    if isinstance(privacy, NoPrivacy):
+        return NoMechanism()
+    # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
+    noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.local_steps, evaluation, rows)
+    if isinstance(privacy, SitePrivacy):
+        return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
+    if privacy.mechanism == "dp_ftrl":
+        return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, batch_size=_fixed_batch(training, rows),
+                      steps=training.local_steps)
+    if privacy.adaptive is not None:
+        return AdaptiveDpSgd(noise_multiplier=noise, count_noise_std=privacy.adaptive.noise_std, clip_norm=privacy.clip_norm,
+                             sampling_rate=sampling_rate(training, rows), steps=training.local_steps)
+    return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate(training, rows),
+                 steps=training.local_steps)
+
+
+@functools.lru_cache(maxsize=256)
+def _noise(privacy: RecordPrivacy | SitePrivacy, batch_size: int, steps: int, evaluation: LocalEvaluation,
+           rows: int) -> float:
+    training = LocalTraining(batch_size=batch_size, local_steps=steps)
+    if isinstance(privacy, SitePrivacy):
+        return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), evaluation,
+                              lambda mu2: math.sqrt(privacy.rounds / mu2))
+    if privacy.mechanism == "dp_ftrl":
+        batch = _fixed_batch(training, rows)
+        return smallest_noise(
+            privacy, lambda noise: DpFtrl(noise_multiplier=noise, clip_norm=1.0, batch_size=batch, steps=steps), evaluation,
+            lambda mu2: math.sqrt(privacy.rounds * depth(steps) / mu2))
+    return calibrate(privacy, sampling_rate(training, rows), steps, evaluation)
+
+
+def _fixed_batch(training: LocalTraining, rows: int) -> int:
+    """As many rows as the plan asks for, or as few as make all batches of a round differ."""
+    if rows < training.local_steps:
+        raise ContractError(f"{rows} rows cannot fill {training.local_steps} batches without using one twice: ask for fewer "
+                            "steps")
+    return min(training.batch_size, rows // training.local_steps)
+
+
+def first_row(mechanism: DpFtrl, round_number: int, rows: int) -> int:
+    """Where in its rows a site's round begins, so that in time all rows are used equally often."""
+    return (round_number - 1) * mechanism.steps * mechanism.batch_size % rows
+
+
+def counts_leave(privacy: Privacy) -> bool:
+    """Whether sites count their scores. Not under the unit `site`: a whole histogram would have to be hidden, by noise as
+    large as the counts, and nothing could be read in them.
+    """
+    return not isinstance(privacy, SitePrivacy)
+
+
+def counts_of(privacy: Privacy, evaluation: LocalEvaluation) -> tuple[Mechanism, ...]:
+    """What an evaluation releases."""
+    if not counts_leave(privacy):
+        return ()
+    return (NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std),)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a site will have spent after a round."""
+
+    round: int
+    total: float
+    """Epsilon in the campaign's unit."""
+    evaluation: float
+    """What the score counts alone cost; the rest is the training's (epsilons do not add up)."""
+
+
+def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
+           rounds: Iterable[int] | None = None) -> Iterator[Spent]:
+    """Epsilon after each of `rounds` (None: after every one), the last evaluation included in the last."""
+    counts = counts_of(privacy, evaluation)
+    for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
+        evaluations = [*counts] * (number + (number == privacy.rounds))
+        yield Spent(number, epsilon([*[mechanism] * number, *evaluations], privacy.delta_dp, privacy.unit),
+                    epsilon(evaluations, privacy.delta_dp, privacy.unit))
+
+
+def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism,
+                 evaluation: LocalEvaluation) -> dict[Unit, float]:
+    """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it)."""
+    everything = [*[mechanism] * privacy.rounds, *[*counts_of(privacy, evaluation)] * (privacy.rounds + 1)]
+    units: tuple[Unit, ...] = ("record", "site")
+    return {unit: epsilon(everything, privacy.delta_dp, unit) for unit in units}
+
+
+def first_refused(mechanism: Mechanism, counts: Sequence[Mechanism], before: Sequence[Mechanism], rounds: int,
+                  bounds: Mapping[Unit, float], delta_dp: float) -> int | None:
+    """The first of `rounds` rounds that a ledger which holds `before` would refuse to charge; None: it takes them all.
+
+    bounds: what the site's policy allows for each unit, at its delta_dp.
+    """
+    def refused(number: int) -> bool:
+        everything = [*before, *[mechanism, *counts] * number]
+        return any(epsilon(everything, delta_dp, unit) > bound for unit, bound in bounds.items())
+
+    first = bisect.bisect_left(range(1, rounds + 1), True, key=refused) + 1
+    return None if first > rounds else first

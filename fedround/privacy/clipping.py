@@ -1,0 +1,31 @@
+"""Where the clip norm goes next, when it follows a quantile (Andrew et al. 2021, arXiv:1905.03871).
+
+The shares are noised at the sites, so what arrives is paid for, and following it costs nothing more. The clip norm is the
+same for all sites and stands in the plan: updates stay comparable, the coordinator's gate knows how long an honest one can
+be, and a site keeps no state. The median of the sites' shares is taken, so that fewer than half of the sites, lying, cannot
+move it beyond what honest ones say. Not for the unit `site`: a site has one vote a round there, and its own noise would drown
+it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from fedround.types import AdaptiveClipping
+
+SMALLEST, LARGEST = 1e-6, 1000.0
+
+
+def next_clip_norm(clip_norm: float, shares: Sequence[float], adaptive: AdaptiveClipping) -> float:
+    """The next round's clip norm, to six digits; the same as before if nobody told a share.
+
+    shares: of each site, the noised share of gradients that were within `clip_norm`.
+    It moves by a factor of exp(adaptive.learning_rate) at most, and stays within [SMALLEST, LARGEST].
+    """
+    if not shares:
+        return clip_norm
+    share = min(max(statistics.median(shares), 0.0), 1.0)
+    moved = clip_norm * math.exp(-adaptive.learning_rate * (share - adaptive.quantile))
+    return float(f"{min(max(moved, SMALLEST), LARGEST):.6g}")

@@ -1,0 +1,108 @@
+"""The federation log in the object store: read and verified from its first entry, and extended by whoever is first."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+
+from fedround import __version__, layout
+from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TrustError
+from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
+from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
+from fedround.types import Federation, LogHead
+from fedround.values import Signature
+from infra.stores import ObjectStore, publish
+
+
+def length(store: ObjectStore) -> int:
+    """How many entries the store has; 0 before the federation's first round."""
+    numbers = [int(found[1]) for key in store.list(layout.LOG) if (found := re.fullmatch(r"log/(\d{5})\.json", key))]
+    return max(numbers, default=0)
+
+
+@functools.lru_cache(maxsize=8)
+def read_log(store: ObjectStore, coordinator: str, number: int) -> tuple[Logged, ...]:
+    """Entries 1 to `number`, verified: signatures, chain, the files they name, and that each file may follow the last.
+
+    Read once per process: the store keeps what is written.
+    Raises ChainError or TrustError for the first entry that does not hold.
+    """
+    log: list[Logged] = []
+    for n in range(1, number + 1):
+        log.append(_verified(store, coordinator, log[-1] if log else None, n))
+    return tuple(log)
+
+
+def read_up_to(store: ObjectStore, coordinator: str, head: LogHead, source: str) -> tuple[Logged, ...]:
+    """The log that ends with `head`. Raises ChainError if the store's log does not contain it."""
+    log = read_log(store, coordinator, head.number)
+    if log[-1].digest != head.digest:
+        raise ChainError(f"{source}: names another entry {head.number} of the federation log than the store has; there are "
+                         "two logs. Stop, and compare 'fedround federation log' with other members")
+    return log
+
+
+def extend(store: ObjectStore, identity: Identity, federation: Federation, document: bytes) -> LogHead:
+    """Make `federation` what holds from now on, if it is not already; returns the log's head.
+
+    document: the signed file, which this publishes first.
+    Raises what `federation_log.changes` raises if the file may not follow the last one; nothing is written then.
+    """
+    while True:
+        number = length(store)
+        log = read_log(store, identity.key, number)
+        if log and log[-1].entry.federation_digest == digest(document):
+            return log[-1].head
+        before = log[-1].federation if log else None
+        entry = LogEntry(
+            federation=federation.name, number=number + 1, previous=log[-1].digest if log else None,
+            federation_digest=digest(document), changes=changes(before, federation, _handovers(store, before, federation)),
+            tool_version=__version__)
+        publish(store, layout.federation(digest(document)), document)
+        sealed = seal("log-entry", entry, identity)
+        if store.put_once(layout.log_entry(number + 1), sealed):
+            return LogHead(number=number + 1, digest=digest(sealed))
+
+
+def read_rotation(store: ObjectStore, site: str, old: str, new: str) -> Signature:
+    """What the site's old key left in the store for its new one.
+
+    Raises NotFoundError if there is nothing, SignatureError or ContractError if it is not by the old key.
+    """
+    document = store.get(layout.rotation(site, new), max_bytes=MAX_DOCUMENT_BYTES)
+    said = unseal("rotation", document, Rotation, old, f"the old key of '{site}'")
+    if (said.site, said.new) != (site, new):
+        raise SignatureError(f"the old key of '{site}' names another key there")
+    return str(json.loads(document)["signature"])
+
+
+def _verified(store: ObjectStore, coordinator: str, before: Logged | None, number: int) -> Logged:
+    source = f"entry {number} of the federation log"
+    try:
+        document = store.get(layout.log_entry(number), max_bytes=MAX_DOCUMENT_BYTES)
+    except NotFoundError:
+        raise ChainError(f"{source}: is not in the store") from None
+    entry = unseal("log-entry", document, LogEntry, coordinator, source)
+    try:
+        body = store.get(layout.federation(entry.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
+    except NotFoundError:
+        raise ChainError(f"{source}: the federation file that it names is not in the store") from None
+    if digest(body) != entry.federation_digest:
+        raise TrustError(f"{source}: the stored federation file is not the one that it names")
+    federation = unseal("federation", body, Federation, coordinator, f"federation file of {source}")
+    check_continues(before, entry, federation, source)
+    return Logged(entry, digest(document), federation)
+
+
+def _handovers(store: ObjectStore, before: Federation | None, after: Federation) -> dict[str, Signature]:
+    """What old keys said to new ones, for the members whose key differs; whether it holds is not judged here."""
+    old = {site.name: site.key for site in before.sites} if before is not None else {}
+    found = {}
+    for site in after.sites:
+        if old.get(site.name, site.key) != site.key:
+            try:
+                found[site.key] = read_rotation(store, site.name, old[site.name], site.key)
+            except (NotFoundError, SignatureError, ContractError):
+                continue
+    return found

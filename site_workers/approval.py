@@ -1,0 +1,202 @@
+"""Approving a recipe or a contract: what the operator looks at, and what his "yes" writes down.
+
+A file is read, never run, until its digest stands in policy.toml. That line is the approval; the copy in approved/ is what
+runs or judges, and its bytes are compared with the line again whenever the site opens it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from re import fullmatch
+from typing import Any, Literal
+
+import tomlkit
+from tomlkit.items import Array
+
+from fedround.errors import ContractError, SetupError
+from fedround.signing import digest
+from infra.settings import SiteSettings, load_toml
+from site_workers import audit
+from site_workers.policy import SitePolicy
+from validation.contract import read_contract
+
+MIN_PREFIX = 16
+"""Hexadecimal digits that name a file: nobody makes a second file that begins like a given one (2^64 tries)."""
+
+_RUNS_MORE = frozenset({"__import__", "eval", "exec", "compile", "importlib", "runpy", "ctypes", "subprocess", "socket"})
+_KINDS: dict[str, Literal["recipe", "contract"]] = {".py": "recipe", ".json": "contract"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that an operator may approve, and what there is to know before."""
+
+    kind: Literal["recipe", "contract"]
+    name: str
+    body: bytes
+    digest: str
+    imports: tuple[str, ...] = ()
+    """Modules that a recipe names; nothing was imported to find out."""
+    beware: tuple[str, ...] = ()
+    """Names in it by which code can do more than its imports tell."""
+
+
+@dataclass(frozen=True)
+class Approved:
+    """One line of policy.toml."""
+
+    kind: Literal["recipe", "contract"]
+    digest: str
+    current: bool
+    """Whether it is the digest of the file that the site uses."""
+
+
+def read_candidate(path: Path) -> Candidate:
+    """Examine a file that somebody proposes. Raises SetupError if it cannot be read, ContractError as `examine` does."""
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}; give the path of a recipe (.py) or a contract (.json)"
+                         ) from None
+    if path.suffix not in _KINDS:
+        raise ContractError(f"{path}: expected a recipe (.py) or a data contract (.json)")
+    return examine(_KINDS[path.suffix], body, str(path))
+
+
+def examine(kind: Literal["recipe", "contract"], body: bytes, source: str) -> Candidate:
+    """What there is to know before approving these bytes; nothing of them runs. source: whose they are, for the message.
+
+    Raises ContractError for what no operator should approve: text that a screen shows otherwise than it runs, a recipe that
+    is no Python, a contract that is none.
+    """
+    text = _readable(body, source)
+    if kind == "contract":
+        return Candidate(kind, read_contract(body, source).name, body, digest(body))
+    return _recipe(text, body, source)
+
+
+def matches(sha256: str, prefix: str) -> bool:
+    """Whether `prefix` names the digest; spaces do not count. Raises ContractError if it is too short to name one."""
+    wanted = "".join(prefix.split()).lower()
+    if len(wanted) < MIN_PREFIX:
+        raise ContractError(f"a digest is named by at least {MIN_PREFIX} hexadecimal digits, got {len(wanted)}")
+    return sha256.startswith(wanted)
+
+
+def approve(folder: Path, settings: SiteSettings, candidate: Candidate, now: datetime) -> None:
+    """Make the file the site's current one of its kind, and write its digest into policy.toml, whose comments stay.
+
+    What it displaces is kept in approved/earlier/. Killed at any point and repeated, it ends the same.
+    """
+    audit.record(folder, audit.Approved(utc=audit.utc(now), kind=candidate.kind, file=candidate.digest))
+    document, listed = _listed(folder, candidate.kind)
+    if candidate.digest not in listed:
+        listed.multiline(True)
+        listed.add_line(candidate.digest, comment=f"'{candidate.name}', approved {now:%Y-%m-%d}")
+        if not str(listed.as_string()).rstrip("]").endswith("\n"):
+            listed.add_line(indent="")
+        _save(folder, document)
+    place = folder / _place(settings, candidate.kind)
+    place.parent.mkdir(exist_ok=True)
+    if place.exists() and (earlier := place.read_bytes()) != candidate.body:
+        _write(place.parent / "earlier" / f"{digest(earlier)[:MIN_PREFIX]}{place.suffix}", earlier)
+    _write(place, candidate.body)
+
+
+def withdraw(folder: Path, prefix: str, now: datetime) -> Approved:
+    """Take the one approval out that `prefix` names. Raises ContractError if it names none, or more than one."""
+    found = [one for one in approvals(folder) if matches(one.digest, prefix)]
+    if len(found) != 1:
+        raise ContractError(f"'{prefix}' names {len(found) or 'no'} approved files: see 'fedround site approve --list'")
+    audit.record(folder, audit.Withdrawn(utc=audit.utc(now), kind=found[0].kind, file=found[0].digest))
+    document, listed = _listed(folder, found[0].kind)
+    listed.remove(found[0].digest)
+    _save(folder, document)
+    return found[0]
+
+
+def approvals(folder: Path) -> list[Approved]:
+    """Every approval in policy.toml."""
+    settings, policy = load_toml(SiteSettings, folder / "site.toml"), load_toml(SitePolicy, folder / "policy.toml")
+    result = []
+    for kind, digests in (("recipe", policy.recipes), ("contract", policy.contracts)):
+        place = folder / _place(settings, kind)
+        current = digest(place.read_bytes()) if place.exists() else None
+        result += [Approved(kind, one, one == current) for one in digests]
+    return result
+
+
+def _place(settings: SiteSettings, kind: str) -> str:
+    return settings.recipe if kind == "recipe" else settings.contract
+
+
+def _readable(body: bytes, source: str) -> str:
+    """The text, if what a screen shows is what is there ("Trojan Source", CVE-2021-42574; terminal escapes)."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise ContractError(f"{source}: not UTF-8 text") from None
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        for character in line:
+            if character != "\t" and unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cn"):
+                raise ContractError(f"{source} line {number}: holds the character U+{ord(character):04X}, which a screen "
+                                    "shows elsewhere or not at all: what you read is not what runs. Ask its author why")
+    return text
+
+
+def _recipe(text: str, body: bytes, source: str) -> Candidate:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise ContractError(f"{source} line {getattr(error, 'lineno', 0)}: not Python") from None
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    imports = tuple(sorted(set(_imports(tree))))
+    roots = {module.partition(".")[0] for module in imports}
+    return Candidate("recipe", _name(tree), body, digest(body), imports, tuple(sorted(_RUNS_MORE & (names | roots))))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def _name(tree: ast.Module) -> str:
+    """What the recipe calls itself, as far as that can be told without running it."""
+    for node in tree.body:
+        if (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+                and any(isinstance(target, ast.Name) and target.id == "NAME" for target in node.targets)):
+            return node.value.value if fullmatch(r"[a-z0-9-]{1,40}", node.value.value) else "unnamed"
+    return "unnamed"
+
+
+def _listed(folder: Path, kind: str) -> tuple[tomlkit.TOMLDocument, Array]:
+    path = folder / "policy.toml"
+    load_toml(SitePolicy, path)         # says what is wrong with it
+    document = tomlkit.parse(path.read_text())
+    listed: Any = document[f"{kind}s"]
+    return document, listed
+
+
+def _save(folder: Path, document: tomlkit.TOMLDocument) -> None:
+    _write(folder / "policy.toml", tomlkit.dumps(document).encode())
+
+
+def _write(path: Path, body: bytes) -> None:
+    """Whole or not at all, and durable."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,222 @@
+"""The site's audit log: what was asked, what was decided, what was spent, what left. For the operator and his auditor.
+
+audit.jsonl in the site's folder, append-only and hash-chained (`fedround.privacy.chain`), mode 0600; it never leaves. Every
+line is on the disk before what it tells of happens: "asked" before the ledger is charged, "left" before the first byte goes.
+So a crash can leave a line about something that did not happen, and never the reverse. `verify` compares the log with the
+ledger and the outbox, which notices lines that were cut off its end; it cannot notice somebody who rewrites all three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fedround.errors import AuditError
+from fedround.privacy import chain, ledger
+from fedround.types import Mechanism, Purpose
+from fedround.values import Digest, Name, PublicKey, Value
+from site_workers import outbox
+
+_UTC = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class _Event(Value):
+    utc: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+
+
+class _AboutPlan(_Event):
+    plan: Digest
+
+
+class Started(_Event):
+    """A process of the site began to serve, under this policy file."""
+
+    what: Literal["started"] = "started"
+    policy: Digest
+    version: str
+
+
+class Approved(_Event):
+    """The operator approved a file."""
+
+    what: Literal["approved"] = "approved"
+    kind: Literal["recipe", "contract"]
+    file: Digest
+
+
+class Withdrawn(_Event):
+    """The operator took an approval back."""
+
+    what: Literal["withdrawn"] = "withdrawn"
+    kind: Literal["recipe", "contract"]
+    file: Digest
+
+
+class Asked(_AboutPlan):
+    """Somebody who reaches the API named a plan, and it is one that the coordinator `by` signed for us."""
+
+    what: Literal["asked"] = "asked"
+    federation: Name
+    run: Name
+    round: int
+    attempt: int
+    purpose: Purpose
+    by: PublicKey
+
+
+class TurnedAway(_Event):
+    """Somebody who reaches the API asked for something that does not hold; nothing was done, and nothing said."""
+
+    what: Literal["turned away"] = "turned away"
+    problem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,60}$")]
+    """The kind of error; the sentence is in the site's log."""
+    run: Name | None = None
+    round: int | None = None
+
+
+class Decided(_AboutPlan):
+    """What the site will do about a plan: "carry out", "send again", or the reason code of a refusal."""
+
+    what: Literal["decided"] = "decided"
+    decision: Annotated[str, StringConstraints(max_length=40)]
+
+
+class Spent(_AboutPlan):
+    """What was charged to the ledger for a plan, and where the ledger ended then."""
+
+    what: Literal["spent"] = "spent"
+    mechanisms: tuple[Mechanism, ...]
+    ledger_head: Digest
+
+
+class Left(_Event):
+    """An object is about to be uploaded. Sent again, it is written again."""
+
+    what: Literal["left"] = "left"
+    plan: Digest | None
+    """None: the new key of a rotation, which no plan asked for."""
+    kind: Annotated[str, StringConstraints(max_length=40)]
+    key: str
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class Found(_Event):
+    """An answer that had left before this log began, from the outbox. Only in a log that replaces a lost one."""
+
+    what: Literal["found"] = "found"
+    key: str
+    sha256: Digest
+
+
+Event = Started | Approved | Withdrawn | Asked | TurnedAway | Decided | Spent | Left | Found
+
+
+class _Opening(chain.Line):
+    format: Literal["fedround-audit/1"] = "fedround-audit/1"
+    site: Name
+    utc: str
+    charges: Annotated[int, Field(ge=0)]
+    """How many charges the ledger had when the log began."""
+
+
+class _Entry(chain.Line):
+    event: Annotated[Event, Field(discriminator="what")]
+
+
+_KIND = chain.Kind(
+    name="audit log", opening=_Opening, entry=_Entry, content="event", error=AuditError,
+    if_lost="restore it from your backup; if there is none, begin a new one with 'fedround site audit --begin'")
+
+
+def utc(now: datetime) -> str:
+    """A time as the log writes it."""
+    return now.strftime(_UTC)
+
+
+def begin(folder: Path, site: str, now: datetime) -> None:
+    """Begin a site's log; what its ledger and its outbox hold already is counted and named as what was there before.
+
+    Raises AuditError if there is a log.
+    """
+    book = folder / "ledger.jsonl"
+    charges = len(ledger.read(book).charges) if book.exists() else 0
+    chain.create(_KIND, _path(folder), {"format": "fedround-audit/1", "site": site, "utc": utc(now), "charges": charges})
+    record(folder, *(Found(utc=utc(now), key=key, sha256=sha256)
+                     for entry in outbox.entries(folder) for _, key, sha256, _ in _objects(entry)))
+
+
+def record(folder: Path, *events: Event) -> None:
+    """Write events down, durably when this returns. Raises SetupError without a log, AuditError if its last line is not
+    ours, PrivacyError if it cannot be written: then nothing may go on.
+    """
+    if events:
+        chain.append(_KIND, _path(folder), *(event.model_dump(mode="json") for event in events))
+
+
+def read(folder: Path) -> tuple[Event, ...]:
+    """All events. Raises AuditError if any byte or line was altered, removed from the middle, or moved."""
+    return tuple(entry.event for entry in chain.read(_KIND, _path(folder)).entries)
+
+
+def leaving(entry: outbox.Entry, now: datetime) -> list[Left]:
+    """What uploading this entry of the outbox lets out: the tensors, and then the answer that commits them."""
+    return [Left(utc=utc(now), plan=entry.body["plan"], kind=kind, key=key, sha256=sha256, size_bytes=size)
+            for kind, key, sha256, size in _objects(entry)]
+
+
+def _objects(entry: outbox.Entry) -> Iterator[tuple[str, str, str, int]]:
+    answer, body = entry.answer, entry.body
+    if entry.payload_key is not None:
+        yield "tensors", entry.payload_key, body["payload"]["sha256"], body["payload"]["size_bytes"]
+    yield body["kind"], entry.answer_key, hashlib.sha256(answer).hexdigest(), len(answer)
+
+
+def verify(folder: Path) -> tuple[Event, ...]:
+    """All events of a log that agrees with the ledger and the outbox beside it.
+
+    Raises AuditError, or LedgerError, with the first thing that does not agree and what to do.
+    """
+    log = chain.read(_KIND, _path(folder))
+    events = tuple(entry.event for entry in log.entries)
+    for problem in (*_against_the_ledger(folder, log.opening.charges, events), *_against_the_outbox(folder, events)):
+        raise AuditError(f"{_path(folder)}: {problem}; restore this folder's newest backup, audit log, ledger and outbox "
+                         "together, or find out who changed them. Until then, do not serve")
+    return events
+
+
+def _against_the_ledger(folder: Path, before: int, events: tuple[Event, ...]) -> Iterator[str]:
+    path = folder / "ledger.jsonl"
+    heads, charges = set(ledger.heads(path)), ledger.read(path).charges
+    asked = {event.plan for event in events if isinstance(event, Asked)}
+    for charge in charges[before:]:
+        if charge.plan not in asked:
+            yield (f"the ledger was charged for round {charge.round} of run '{charge.run}', and the log does not know that "
+                   "anybody asked: its last lines are missing")
+    for event in events:
+        if isinstance(event, Spent) and event.ledger_head not in heads:
+            yield f"the ledger no longer holds what was spent on {event.utc}: it was cut, or is an older copy"
+    if len(charges) < before:
+        yield "the ledger has fewer charges than when the log began: it was cut, or is an older copy"
+
+
+def _against_the_outbox(folder: Path, events: tuple[Event, ...]) -> Iterator[str]:
+    logged = {(event.key, event.sha256) for event in events
+              if isinstance(event, Found) or (isinstance(event, Left) and event.plan is not None)}
+    kept = set()
+    for entry in outbox.entries(folder):
+        for _, key, sha256, _ in _objects(entry):
+            kept.add((key, sha256))
+            if entry.sent and (key, sha256) not in logged:
+                yield f"the outbox says that '{key}' has left, and the log does not: its last lines are missing"
+    for key, _ in sorted(logged - kept):
+        yield f"the log says that '{key}' has left, and the outbox no longer holds that answer"
+
+
+def _path(folder: Path) -> Path:
+    return folder / "audit.jsonl"

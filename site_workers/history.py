@@ -1,0 +1,90 @@
+"""Does what the coordinator shows us continue what we have seen? The federation log, the run's commits, and our own answers.
+
+Everything here is raised (ChainError, TrustError): a history that does not hold gets no answer at all.
+"""
+
+from __future__ import annotations
+
+from fedround import layout, sightings
+from fedround.errors import ChainError, NotFoundError, TrustError
+from fedround.federation_log import Logged
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.types import Commit, Federation, Purpose, RoundPlan
+from infra.federation_log import read_up_to
+from site_workers import outbox
+from site_workers.seen import Seen, SeenCommit
+from site_workers.site import Site
+
+_COMPARE = "compare 'fedround verify' with other members"
+_COMPARE_LOGS = "compare 'fedround federation log' with other members"
+
+
+def agreement(site: Site, plan: RoundPlan, seen: Seen, source: str) -> tuple[Federation, tuple[Logged, ...]]:
+    """The federation file that holds for the plan, and the log up to it, which must contain what this site has seen."""
+    if seen.log is not None and plan.log.number < seen.log.number:
+        raise ChainError(f"{source}: names entry {plan.log.number} as the end of the federation log, and this site has seen "
+                         f"entry {seen.log.number}: the log was rolled back. Stop, and {_COMPARE_LOGS}")
+    log = read_up_to(site.store, site.settings.coordinator, plan.log, source)
+    if seen.log is not None and log[seen.log.number - 1].digest != seen.log.digest:
+        raise ChainError(f"{source}: its federation log has another entry {seen.log.number} than this site has seen: there "
+                         f"are two logs. Stop, and {_COMPARE_LOGS}")
+    if log[-1].entry.federation_digest != plan.federation_digest:
+        raise TrustError(f"{source}: names another federation file than the end of its federation log does")
+    return log[-1].federation, log
+
+
+def parent(site: Site, plan: RoundPlan, log: tuple[Logged, ...], seen: Seen, source: str) -> Commit:
+    """The signed commit that the plan continues, whose model it starts from, which continues what this site has seen of the
+    run, and whose plan a majority of the members was shown.
+    """
+    number = plan.round - 1 if plan.purpose is Purpose.TRAIN else plan.round
+    commit, found = _commit(site, plan.run, number, source)
+    if found != plan.parent:
+        raise ChainError(f"{source}: does not continue the committed round {number}")
+    if (commit.run, commit.round, commit.model) != (plan.run, number, plan.base_model):
+        raise ChainError(f"{source}: starts from another model than the one that round {number} committed")
+    _check_continues(site, plan, commit, seen.runs.get(plan.run), source)
+    if number > 0:
+        _check_sighted(site, commit, log, f"commit of round {number} of run '{plan.run}'")
+    return commit
+
+
+def _commit(site: Site, run: str, number: int, source: str) -> tuple[Commit, str]:
+    try:
+        document = site.store.get(layout.commit(run, number), max_bytes=MAX_DOCUMENT_BYTES)
+    except NotFoundError:
+        raise ChainError(f"{source}: round {number}, which it continues, is not committed") from None
+    return unseal("commit", document, Commit, site.settings.coordinator, f"commit of round {number}"), digest(document)
+
+
+def _check_continues(site: Site, plan: RoundPlan, commit: Commit, seen: SeenCommit | None, source: str) -> None:
+    """The chain of commits must lead back to the newest one that this site has accepted."""
+    if seen is None:
+        return
+    if commit.round < seen.round:
+        raise ChainError(f"{source}: continues round {commit.round}, and this site has seen round {seen.round}: the history "
+                         f"was rolled back. Stop, and {_COMPARE}")
+    named: str | None = plan.parent
+    for number in range(commit.round, seen.round, -1):
+        named = commit.parent
+        commit, found = _commit(site, plan.run, number - 1, source)
+        if found != named:
+            raise ChainError(f"{source}: round {number} does not continue the committed round {number - 1}")
+    if named != seen.digest:
+        raise ChainError(f"{source}: this site has seen another commit of round {seen.round}: there are two histories. Stop, "
+                         f"and {_COMPARE}")
+
+
+def _check_sighted(site: Site, commit: Commit, log: tuple[Logged, ...], source: str) -> None:
+    """Everybody whose update the commit holds was shown the commit's plan; and what it says of us is what we said."""
+    if commit.log.number > len(log) or log[commit.log.number - 1].digest != commit.log.digest:
+        raise ChainError(f"{source}: names another federation log than its successor's plan")
+    logged = log[commit.log.number - 1]
+    if logged.entry.federation_digest != commit.federation_digest:
+        raise ChainError(f"{source}: names another federation file than the log")
+    sightings.check(commit, logged.federation, source)
+    mine = [update.answer for update in commit.updates if update.site == site.name]
+    kept = [digest(entry.answer) for entry in outbox.answers(site.folder, commit.run, Purpose.TRAIN, commit.round)]
+    if mine and kept and mine[0] not in kept:
+        raise ChainError(f"{source}: holds another update of this site than the one it sent; ask the coordinator where it "
+                         "comes from, and whether somebody else has this site's key")

@@ -1,0 +1,52 @@
+"""The site's own keys: the one it signs with, and the next one while a rotation is under way.
+
+`keys/next.pem` waits until the federation log has taken it for this site; then it takes the place of `keys/identity.pem`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedround.errors import SetupError
+from fedround.federation_log import Rotation
+from fedround.signing import Identity
+from infra.passphrase import passphrase_for
+from site_workers import release
+from site_workers.site import Site
+
+
+def begin_rotation(site: Site, passphrase: bytes | None) -> str:
+    """Make the next key, and have the present one say so in the store; returns the new public key.
+
+    Nothing changes until the coordinator has put the new key into the federation log: until then the old one signs. Done
+    twice, it names the same new key. Raises StoreError if the store does not take it.
+    """
+    path = _next(site.folder)
+    if not path.exists():
+        Identity.generate().save(path, passphrase)
+    new = Identity.load(path, passphrase_for(path)).key
+    release.hand_over(site, Rotation(federation=site.settings.federation, site=site.name, old=site.identity.key, new=new))
+    return new
+
+
+def agreed_identity(site: Site, key: str) -> Identity | None:
+    """The site's identity with this public key, if it has one; a next key that the federation has taken becomes the key."""
+    if site.identity.key == key:
+        return site.identity
+    present = site.folder / "keys" / "identity.pem"
+    for path in (present, _next(site.folder)):
+        if path.exists() and (found := _load(path)).key == key:
+            path.replace(present)
+            return found
+    return None
+
+
+def _next(folder: Path) -> Path:
+    return folder / "keys" / "next.pem"
+
+
+def _load(path: Path) -> Identity:
+    try:
+        return Identity.load(path, passphrase_for(path))
+    except SetupError as error:
+        raise SetupError(f"{error}; or start the site's process again") from None

@@ -1,0 +1,84 @@
+"""Holding the process that trains to what the operator allows: threads and priority at its start, memory and time at work.
+
+Memory: Linux counts what the process has asked for and may write to (RLIMIT_DATA), and refuses more; so a recipe, a model or
+a batch that is too big fails before it can hurt the machine. Time, and the hours in which plans may be carried out: looked at
+between two steps. Promised: no plan gets more. Not promised: that code which never returns is stopped (a recipe is code that
+the operator has read), or that a library which cannot bear a refused allocation does not end the process; a service manager
+starts it again.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from fedround.errors import SetupError
+from fedround.types import Reason
+from site_workers.policy import Limits, SitePolicy
+
+_MIB = 1 << 20
+_ROOM_MIB = 128
+"""What even a small round needs beyond what the process has at its start."""
+
+
+def settle_in(limits: Limits) -> None:
+    """Threads and priority of this process, once, at its start. Raises SetupError if its memory is too little to begin with.
+
+    Another number of threads may change the last bit of a sum, so change it between two rounds.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(limits.threads)          # also for the process that judges rows
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(limits.threads)
+    threadpool_limits(limits.threads)
+    os.nice(max(0, limits.nice - os.nice(0)))           # never back up: that would need another right
+    if limits.memory_mb is not None and sys.platform == "linux" and (used := _data_mib()) + _ROOM_MIB > limits.memory_mb:
+        raise SetupError(f"policy.toml: memory_mb = {limits.memory_mb}, and this process has taken {used} before any "
+                         f"training: allow at least {used + _ROOM_MIB}")
+
+
+@contextmanager
+def memory(limits: Limits) -> Iterator[None]:
+    """While this lasts, the system gives the process no more than `memory_mb`. Raises MemoryError when it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if limits.memory_mb is not None:
+        wanted = limits.memory_mb * _MIB
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):       # torch's allocator
+            raise MemoryError from None
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+class Guard:
+    """What training looks at between two steps: whether to stop, and afterwards why."""
+
+    def __init__(self, policy: SitePolicy, cancelled: Callable[[], bool], clock: Callable[[], datetime]):
+        self._policy, self._cancelled, self._clock, self._began = policy, cancelled, clock, clock()
+        self.over: tuple[Reason, str] | None = None
+        """The limit that was reached, in words for the coordinator."""
+
+    def __call__(self) -> bool:
+        """Whether to stop now."""
+        now, hours = self._clock(), self._policy.hours
+        if (now - self._began).total_seconds() > self._policy.limits.seconds:
+            self.over = Reason.LIMITS, f"not done within the {self._policy.limits.seconds} s that one plan may take here"
+        elif hours is not None and not hours.open(now):
+            self.over = Reason.HOURS, f"not done in time: plans are carried out here {hours}"
+        return self.over is not None or self._cancelled()
+
+
+def _data_mib() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().data) // _MIB

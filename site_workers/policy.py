@@ -1,0 +1,213 @@
+"""What a site's operator allows: the file policy.toml, and what it says to a plan. Nothing a coordinator sends widens it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+import tomlkit
+from pydantic import Field, StringConstraints, model_validator
+
+from fedround.privacy.campaign import counts_leave
+from fedround.types import NoPrivacy, Purpose, Reason, RoundPlan
+from fedround.values import Digest, Value
+
+Protected = Literal["record", "site", "none"]
+Statistic = Literal["scores", "checks"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class Hours(Value):
+    """When plans may be carried out, by the clock on the wall in `time_zone`.
+
+    From `start` to `end`, and if `end` is not later than `start`, until `end` of the next day, on each of `days`, which are
+    the days of the start.
+    """
+
+    time_zone: str
+    start: TimeOfDay
+    end: TimeOfDay
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] = WEEK
+
+    @model_validator(mode="after")
+    def _check_zone(self) -> Self:
+        try:
+            ZoneInfo(self.time_zone)
+        except (KeyError, ValueError, OSError):     # not known; a path; a folder
+            raise ValueError(f"time_zone '{self.time_zone}' is not known: expected a name like 'Europe/Berlin'") from None
+        return self
+
+    def open(self, now: datetime) -> bool:
+        """Whether plans may be carried out now. now: with its time zone, whichever that is."""
+        local = now.astimezone(ZoneInfo(self.time_zone))
+        time, today = f"{local:%H:%M}", WEEK[local.weekday()] in self.days
+        if self.start < self.end:
+            return today and self.start <= time < self.end
+        yesterday = WEEK[(local - timedelta(days=1)).weekday()] in self.days
+        return (today and time >= self.start) or (yesterday and time < self.end)
+
+    def __str__(self) -> str:
+        days = "" if set(self.days) == set(WEEK) else f" on {', '.join(self.days)}"
+        return f"from {self.start} to {self.end} {self.time_zone}{days}"
+
+
+class Limits(Value):
+    """What the process that trains may take from its machine; `site_workers.limits` holds it to that."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    memory_mb: Annotated[int, Field(ge=256, le=1 << 24)] | None = None
+    seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
+
+
+class SitePolicy(Value):
+    """policy.toml. Its generated text explains every key to the operator; docs/operating.md is the reference."""
+
+    recipes: tuple[Digest, ...]
+    contracts: tuple[Digest, ...]
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)] = (Purpose.TRAIN, Purpose.EVALUATE)
+    units: Annotated[tuple[Protected, ...], Field(min_length=1)] = ("record",)
+    max_epsilon: Annotated[float, Field(ge=0, le=1000)]
+    """For one record: over everything that ever leaves and depends on this data set."""
+    max_epsilon_site: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """The same for the site's whole contribution; with the unit "site" only."""
+    max_epsilon_per_run: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """For one record, within one campaign."""
+    delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
+    min_rows: Annotated[int, Field(ge=1)] = 100
+    statistics: tuple[Statistic, ...] = ("scores", "checks")
+    limits: Limits = Limits()
+    hours: Hours | None = None
+
+    @model_validator(mode="after")
+    def _check_budgets(self) -> Self:
+        if {"record", "site"} <= set(self.units):
+            raise ValueError("units is \"record\" or \"site\": what was noised for records promises nothing for the site")
+        if ("site" in self.units) != (self.max_epsilon_site is not None):
+            raise ValueError("max_epsilon_site goes with the unit \"site\": give both or neither")
+        if self.max_epsilon_per_run is not None and self.max_epsilon_per_run > self.max_epsilon:
+            raise ValueError(f"max_epsilon_per_run {self.max_epsilon_per_run:g} is above max_epsilon {self.max_epsilon:g}: "
+                             "a campaign is part of the whole")
+        return self
+
+    @property
+    def allows_no_privacy(self) -> bool:
+        """Whether plans without noise may run, which ends every guarantee for the data set."""
+        return "none" in self.units
+
+    def scores_leave(self, plan: RoundPlan) -> bool:
+        """Whether the answer to this plan carries counts of scores."""
+        return "scores" in self.statistics and counts_leave(plan.privacy)
+
+
+def objection(policy: SitePolicy, plan: RoundPlan, recipe: Digest, contract: Digest,
+              now: datetime) -> tuple[Reason, str] | None:
+    """Why the policy does not allow the plan now, in words for the coordinator; None if it does.
+
+    recipe, contract: the digests of the site's current files. What the ledger and the rows say is asked later.
+    """
+    return next(_objections(policy, plan, recipe, contract, now), None)
+
+
+def _objections(policy: SitePolicy, plan: RoundPlan, recipe: Digest, contract: Digest,
+                now: datetime) -> Iterator[tuple[Reason, str]]:
+    if plan.purpose not in policy.purposes:
+        yield Reason.POLICY, f"plans to {plan.purpose} are not allowed here"
+    if plan.recipe_digest not in policy.recipes or plan.recipe_digest != recipe:
+        yield Reason.POLICY, f"recipe {plan.recipe_digest[:16]} is not approved here"
+    if plan.contract_digest not in policy.contracts or plan.contract_digest != contract:
+        yield Reason.POLICY, f"contract {plan.contract_digest[:16]} is not approved here"
+    for problem in _about_privacy(policy, plan):
+        yield Reason.POLICY, problem
+    if policy.scores_leave(plan):
+        if plan.evaluation.noise_std == 0 and not policy.allows_no_privacy:
+            yield Reason.POLICY, "evaluation counts without noise are not allowed here"
+    elif plan.purpose is Purpose.EVALUATE:
+        yield Reason.POLICY, "counts of scores do not leave here"
+    if policy.hours is not None and not policy.hours.open(now):
+        yield Reason.HOURS, f"not now: plans are carried out here {policy.hours}"
+
+
+def _about_privacy(policy: SitePolicy, plan: RoundPlan) -> Iterator[str]:
+    privacy, per_run = plan.privacy, policy.max_epsilon_per_run
+    if isinstance(privacy, NoPrivacy):
+        if not policy.allows_no_privacy:
+            yield "training without differential privacy is not allowed here"
+        return
+    if privacy.unit not in policy.units:
+        yield f"privacy of the unit '{privacy.unit}' is not what the policy asks for here"
+    if privacy.delta_dp > policy.delta_dp:
+        yield f"delta_dp {privacy.delta_dp:g} is above the {policy.delta_dp:g} allowed here"
+    if privacy.unit == "record" and per_run is not None and privacy.epsilon > per_run:
+        yield f"epsilon {privacy.epsilon:g} for one run is above the {per_run:g} allowed here"
+
+
+# -- the file that site init writes ------------------------------------------------------------------------------------
+
+_TEXT = """\
+# What this site allows. Nothing that a coordinator sends can widen it; only you change it. After a change: restart the
+# site. 'fedround site check' says what is wrong in here; unknown keys are errors.
+
+# The recipe (code that runs beside your rows) and the data contract that you have read, by SHA-256. 'fedround site
+# approve' shows a file and adds its line; '--withdraw' takes it out. Nothing else runs.
+recipes = []
+contracts = []
+
+# What a plan may ask for: "train" (and score the model on held-out rows), "evaluate" (only score it).
+purposes = {purposes}
+
+# Whom the noise must protect: "record" (each row) or "site" (your whole contribution; with max_epsilon_site, which counts
+# it, while max_epsilon goes on to count each row, at up to twice the price: allow about 11 for 5). And "none": plans
+# without noise run here, and with the first of them all guarantees for the data set end.
+units = {units}
+
+# The most that may ever be spent on the data set, over all campaigns and federations, at delta_dp. The ledger counts.
+max_epsilon = {max_epsilon}
+delta_dp = {delta_dp}
+{max_epsilon_per_run}
+{max_epsilon_site}
+
+# Fewer rows than this, and the site refuses to train.
+min_rows = {min_rows}
+
+# What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
+# (the ids of the contract's checks that your rows fail). Left out: it stays.
+statistics = {statistics}
+
+# What training may take from this machine.
+[limits]
+threads = {threads}          # of arithmetic
+nice = {nice}             # 0 to 19: 19 lets every other process go first
+seconds = {seconds}       # of work on one plan; then it is refused, and nothing leaves
+{memory_mb}
+
+# When plans may be carried out, by the clock on the wall. Without this section: always. Outside: a signed "not now".
+# An end that is not later than the start is on the next day; days are the days of the start.
+{hours}
+"""
+
+
+def policy_text(policy: SitePolicy) -> str:
+    """policy.toml for this policy, with a comment on every key; its recipes and contracts are added by `approval`."""
+    limits = policy.limits
+    shown = {key: tomlkit.item(value).as_string() for key, value in (
+        policy.model_dump(mode="json", include={"purposes", "units", "max_epsilon", "delta_dp", "min_rows", "statistics"})
+        | limits.model_dump(include={"threads", "nice", "seconds"})).items()}
+    hours = policy.hours or Hours(time_zone="Europe/Berlin", start="20:00", end="06:00", days=WEEK[:5])
+    section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"
+                                      for key, value in hours.model_dump(mode="json").items())])
+    return _TEXT.format(
+        **shown,
+        max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
+        max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
+        memory_mb=_optional("memory_mb", limits.memory_mb, 4096, "of memory that the process may ask the system for"),
+        hours=section if policy.hours is not None else "\n".join(f"# {line}" for line in section.splitlines()))
+
+
+def _optional(key: str, value: float | None, example: float, what: str) -> str:
+    """A line for a key, commented out if the key is not set."""
+    return f"# {key} = {example}    # {what}" if value is None else f"{key} = {value}    # {what}"

@@ -1,0 +1,34 @@
+"""How far the sites' ledgers go, as they said themselves. A ledger only grows: a shorter one was restored from a backup."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedround.errors import TrustError
+from fedround.types import EvaluationAnswer, Federation, SiteEntry, SiteLedger, Update
+from tasks.plan import Planned
+
+if TYPE_CHECKING:
+    from tasks.collect import Collected
+
+
+def check(planned: Planned, answer: Update | EvaluationAnswer, member: SiteEntry) -> None:
+    """Raises TrustError if the site's ledger does not go beyond what the run's history has of it.
+
+    Every answer is charged, so the ledger of a later answer is longer. The history holds no more of it than its length and
+    its digest: that the lines before are the same is the site's own care (`site_workers.rollback`).
+    """
+    known = {ledger.site: ledger for ledger in planned.parent.commit.ledgers}.get(member.name)
+    if known is not None and known.key == member.key and answer.charges <= known.charges:
+        raise TrustError(f"site '{member.name}' round {planned.plan.round}: its ledger has {answer.charges} charges, and had "
+                         f"{known.charges} in an earlier round: restored from a backup, it has forgotten what was spent")
+
+
+def after(planned: Planned, federation: Federation, collected: Collected) -> tuple[SiteLedger, ...]:
+    """What the commit says of the ledgers: the parent's word, and what this round's updates say."""
+    known = {ledger.site: ledger for ledger in planned.parent.commit.ledgers}
+    for site, admitted in collected.admitted.items():
+        if isinstance(admitted.answer, Update):
+            known[site] = SiteLedger(site=site, key=federation.site(site).key, charges=admitted.answer.charges,
+                                     head=admitted.answer.ledger_head)
+    return tuple(ledger for _, ledger in sorted(known.items()))

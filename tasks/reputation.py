@@ -1,0 +1,80 @@
+"""Who sits out: members whose updates were left out of the aggregate too often, by the policy that the federation agreed.
+
+Everything follows from signed plans and commits, so that whoever can read these can compute it again; `verify` does. Only
+updates that bear the site's own signature count: nobody else can write a site into disrepute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedround.aggregation.verdict import Verdict
+from fedround.errors import ContractError
+from fedround.types import Commit, Exclusion, Federation, RoundPlan
+from tasks.coordinator import Coordinator
+from tasks.history import Committed, read_commit, read_plan
+
+
+@dataclass(frozen=True)
+class Past:
+    """One committed round of training."""
+
+    plan: RoundPlan
+    commit: Commit
+
+
+def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
+    """The rounds, up to `head`, that can still count under the federation's policy."""
+    policy, key = coordinator.federation.reputation, coordinator.identity.key
+    if policy is None:
+        return []
+    rounds = []
+    for number in range(first_that_counts(coordinator.federation, head.commit.round + 1), head.commit.round + 1):
+        commit = head.commit if number == head.commit.round else read_commit(
+            coordinator.store, head.commit.run, number, key).commit
+        rounds.append(Past(read_plan(coordinator.store, commit, key)[0], commit))
+    return rounds
+
+
+def first_that_counts(federation: Federation, number: int) -> int:
+    """The oldest round that the plan of round `number` looks at."""
+    policy = federation.reputation
+    return number if policy is None else max(1, number - policy.window)
+
+
+def exclusions(federation: Federation, number: int, past: Sequence[Past]) -> tuple[Exclusion, ...]:
+    """Who sits out round `number`, in the order of the federation file.
+
+    past: the rounds from `first_that_counts` to `number` - 1, in order.
+    Raises ContractError if those who are left could not meet the quorum.
+    """
+    found = [exclusion for site in federation.sites
+             if (exclusion := _exclusion(federation, site.name, number, past)) is not None]
+    left = len(federation.sites) - len(found)
+    if found and left < federation.quorum:
+        names = ", ".join(f"'{exclusion.site}' ({exclusion.reason})" for exclusion in found)
+        raise ContractError(f"round {number}: with {names} excluded, {left} sites are left and the quorum is "
+                            f"{federation.quorum}: lower the quorum, or take [reputation] out of the federation file")
+    return tuple(found)
+
+
+def _exclusion(federation: Federation, site: str, number: int, past: Sequence[Past]) -> Exclusion | None:
+    policy = federation.reputation
+    if policy is None:
+        return None
+    earlier = [exclusion for round_ in past for exclusion in round_.plan.excluded if exclusion.site == site]
+    if earlier and earlier[-1].until > number:
+        return earlier[-1]
+    anew = max((exclusion.until for exclusion in earlier), default=1)        # what was before is served
+    counted = [verdict for round_ in past if round_.commit.round >= anew
+               if (verdict := _verdict(round_.commit, site)) not in (None, Verdict.USED)]
+    if len(counted) < policy.exclude_after:
+        return None
+    kinds = ", ".join(f"{counted.count(kind)} × {kind}" for kind in Verdict if kind in counted)
+    return Exclusion(site=site, until=number + policy.exclude_for,
+                     reason=f"left out of {len(counted)} of the last {policy.window} rounds: {kinds}")
+
+
+def _verdict(commit: Commit, site: str) -> Verdict | None:
+    return next((update.verdict for update in commit.updates if update.site == site), None)

@@ -1,0 +1,46 @@
+"""The coordinator's own update, for rules that compare every site with it (FLTrust)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from fedround import codec
+from fedround.aggregation.rows import ArrayNumbers
+from fedround.aggregation.spec import Aggregation, FLTrust
+from fedround.errors import ContractError
+from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.train import train
+from fedround.privacy.noise import stream
+from fedround.types import NoMechanism, RoundPlan
+from tasks.coordinator import Coordinator
+from tasks.history import read_tensors
+from validation.rows import read_rows
+
+
+def require_root_set(coordinator: Coordinator, how: Aggregation) -> None:
+    """Raises ContractError if the rule needs rows of the coordinator's own and there are none."""
+    if isinstance(how.rule, FLTrust) and coordinator.settings.root_set is None:
+        raise ContractError("the rule 'fltrust' compares every update with the coordinator's own: name a file of rows that "
+                            "it may train on, 'root_set = \"root.parquet\"', in coordinator.toml, or agree on another rule")
+
+
+def root_update(coordinator: Coordinator, plan: RoundPlan, plan_digest: str) -> ArrayNumbers | None:
+    """The recipe trained on the root set as a site would, without noise; None unless the rule asks for it.
+
+    Which rows a batch holds is drawn from the plan's digest: the same plan, the same bytes.
+    """
+    if not isinstance(plan.aggregation.rule, FLTrust):
+        return None
+    require_root_set(coordinator, plan.aggregation)
+    rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe)
+    source = f"base model of round {plan.round}"
+    base = codec.decode(read_tensors(coordinator.store, plan.base_model, plan.tensors, source), plan.tensors, source)
+    batches = stream(bytes(32), plan_digest.encode(), b"root set")
+    return ArrayNumbers(codec.flatten(train(
+        coordinator.recipe, base, rows, plan.training, NoMechanism(), batches, cancelled=lambda: False)))
+
+
+@functools.lru_cache(maxsize=1)
+def _root_set(path: Path, recipe: Recipe) -> Examples:
+    return recipe.encode(read_rows(path))

@@ -1,0 +1,61 @@
+"""The round's folder on local disk: what is read in blocks is brought here first, once."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedround.errors import StoreError
+from infra.stores import ObjectStore
+from tasks.coordinator import Coordinator
+from tasks.plan import Planned
+from validation.payloads import Intake
+
+
+def folder(coordinator: Coordinator, planned: Planned) -> Path:
+    """The folder of one plan."""
+    return coordinator.folder / "spool" / planned.digest[:32]
+
+
+def clear(coordinator: Coordinator, planned: Planned) -> None:
+    """Drop what was spooled for a round that is committed."""
+    shutil.rmtree(folder(coordinator, planned), ignore_errors=True)
+
+
+def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:
+    """Bring a tensor file to `path`, judging every chunk before it is written, unless it is there already.
+
+    Raises what `intake` raises. A copy that was altered on this disk is fetched again; one that was altered in the store is
+    not fetched to its end.
+    """
+    if path.exists() and sha256_of(path) == intake.sha256:
+        return
+    temporary, start = path.with_name(f".{path.name}"), 0
+    with writing(path), temporary.open("wb") as file:
+        while (wanted := intake.wanted) > 0:
+            last = start + wanted == intake.size_bytes
+            chunk = store.get_range(key, start, wanted + last)      # one byte more: a file that goes on is another file
+            intake.take(chunk)
+            start += file.write(chunk)
+    intake.done()
+    temporary.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write below the spool. Raises StoreError, in a sentence for the operator, if the disk cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot spool updates to {path.parent}: {error.strerror}; make room and run the round again; "
+                         "nothing is lost") from None
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""Judging a tensor file while it arrives, chunk by chunk: what is refused is not fetched to its end, nothing is read twice.
+
+Memory is one chunk, and what is asked for is what the plan's tensors need: no size that anybody declared is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from fedround import codec
+from fedround.codec import CHUNK_BYTES, Schema
+from fedround.errors import TrustError
+from fedround.types import RoundPlan, Update
+from fedround.values import Digest
+
+
+class Intake:
+    """The tensors of `schema` whose digest is `sha256`, as they arrive; `chunks`, if they are known, are checked one by one.
+
+    source: what the bytes are and who vouches for them, for the message.
+    Whether the numbers are finite is not asked: the aggregation reads them all, and leaves such an update out.
+    """
+
+    def __init__(self, schema: Schema, sha256: Digest, source: str, chunks: tuple[Digest, ...] = ()):
+        self.sha256, self.size_bytes, self.offset = sha256, codec.size_bytes(schema), len(codec.header(schema))
+        self._schema, self._chunks, self._source = schema, chunks, source
+        self._hasher, self._taken = hashlib.sha256(), 0
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes the next chunk has: 0 when all are there."""
+        return min(CHUNK_BYTES, self.size_bytes - self._taken)
+
+    def take(self, chunk: bytes) -> None:
+        """Judge the next `wanted` bytes; fewer or more say that the file is another.
+
+        Raises TrustError if they are not the signed ones, CodecError if the tensors are not the schema's.
+        """
+        if len(chunk) != self.wanted:
+            told = f"more than {self.size_bytes}" if len(chunk) > self.wanted else f"{self._taken + len(chunk)}"
+            raise TrustError(f"{self._source} has {told} bytes, expected {self.size_bytes}")
+        number = self._taken // CHUNK_BYTES
+        if self._chunks and hashlib.sha256(chunk).hexdigest() != self._chunks[number]:
+            raise TrustError(f"{self._source}: in chunk {number + 1} of {len(self._chunks)} the SHA-256 is not the one in "
+                             "the signed answer; the bytes were altered")
+        if number == 0:
+            codec.check_header(chunk, self.size_bytes, self._schema, self._source)
+        self._hasher.update(chunk)
+        self._taken += len(chunk)
+
+    def done(self) -> None:
+        """Raises TrustError unless all bytes were taken and are the ones that `sha256` names."""
+        if self.wanted > 0:
+            raise TrustError(f"{self._source} has {self._taken} bytes, expected {self.size_bytes}")
+        if self._hasher.hexdigest() != self.sha256:
+            raise TrustError(f"{self._source}: its SHA-256 is not the one that names it; the bytes were altered")
+
+
+def intake_of(update: Update, plan: RoundPlan) -> Intake:
+    """Judges the payload that `update`, which answers `plan`, signed for."""
+    return Intake(plan.tensors, update.payload.sha256, f"site '{update.site}' round {update.round}: the payload",
+                  update.payload.chunks)
