@@ -20,11 +20,11 @@ from tests.small_federation import SmallFederation
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share servers run in one process (pytest-xdist); the tutorial, which brings its own, in another."""
+    """Tests on one running federation share a process (pytest-xdist); those that start servers of their own, another."""
     for item in items:
         if item.get_closest_marker("stack") is not None:
-            alone = "tutorial" in item.nodeid
-            item.add_marker(pytest.mark.xdist_group("tutorial" if alone else "stack"))
+            shared = "tests/e2e/" in item.nodeid and "tutorial" not in item.nodeid
+            item.add_marker(pytest.mark.xdist_group("federation" if shared else "servers"))
 
 
 @dataclass(frozen=True)
