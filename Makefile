@@ -16,7 +16,7 @@ demo: setup
 
 test: setup check
 	@$(BIN)/pytest -q -n 2 -m "not stack"
-	@$(BIN)/pytest -q -n 3 -m stack
+	@$(BIN)/pytest -q -n 2 -m stack
 
 check: setup
 	@$(BIN)/ruff check .

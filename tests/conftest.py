@@ -20,12 +20,11 @@ from tests.small_federation import SmallFederation
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real servers run in three processes (pytest-xdist), each with servers of its own: they mostly wait."""
+    """Tests on one running federation share a process (pytest-xdist); those that start servers of their own, another."""
     for item in items:
         if item.get_closest_marker("stack") is not None:
-            on_federation = "tests/e2e/" in item.nodeid and "tutorial" not in item.nodeid
-            long = "test_faults" in item.nodeid or "test_ui" in item.nodeid
-            item.add_marker(pytest.mark.xdist_group(f"federation {1 + long}" if on_federation else "servers"))
+            shared = "tests/e2e/" in item.nodeid and "tutorial" not in item.nodeid
+            item.add_marker(pytest.mark.xdist_group("federation" if shared else "servers"))
 
 
 @dataclass(frozen=True)
