@@ -18,7 +18,8 @@ from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.train import sampling_rate, train
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
-from fedround.types import DpSgd, LocalEvaluation, LocalTraining, NoMechanism, RecordPrivacy
+from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
+from fedround.types import LocalEvaluation, LocalTraining
 
 if TYPE_CHECKING:
     from torch import nn

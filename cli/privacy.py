@@ -14,7 +14,8 @@ from cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
     from fedround.privacy.campaign import Spent
-    from fedround.types import LocalEvaluation, LocalTraining, Mechanism, RecordPrivacy, SitePrivacy, Unit
+    from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
+    from fedround.types import LocalEvaluation, LocalTraining
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
@@ -107,7 +108,8 @@ class Terms:
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     """The file's tables, with the options that were given in their place."""
     from fedround.errors import ContractError, SetupError
-    from fedround.types import LocalEvaluation, LocalTraining, RecordPrivacy, SitePrivacy
+    from fedround.privacy.spec import RecordPrivacy, SitePrivacy
+    from fedround.types import LocalEvaluation, LocalTraining
     from fedround.values import parse
 
     try:

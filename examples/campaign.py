@@ -28,7 +28,8 @@ from fedround.learning.train import sampling_rate, train
 from fedround.optimizers import step
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
-from fedround.types import DpSgd, FedAvg, LocalEvaluation, LocalTraining, NoMechanism, RecordPrivacy
+from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
+from fedround.types import FedAvg, LocalEvaluation, LocalTraining
 from fedround.values import Name, Value
 from infra.settings import load_toml
 

@@ -19,7 +19,8 @@ from examples.story import Encoded, Story
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
-from fedround.types import LocalTraining, NoMechanism
+from fedround.privacy.spec import NoMechanism
+from fedround.types import LocalTraining
 from fedround.values import Name, Value
 
 Method = Literal["logistic regression", "mlp", "recipe's model", "gradient boosting"]

@@ -13,7 +13,8 @@ from fedround.learning import evaluate as evaluation
 from fedround.learning.train import Trained, TrainingMechanism, train_and_count
 from fedround.privacy.campaign import first_row
 from fedround.privacy.noise import stream
-from fedround.types import DpFtrl, ScoreCounts
+from fedround.privacy.spec import DpFtrl
+from fedround.types import ScoreCounts
 from site_workers.authorise import Order
 from site_workers.rows import Rows
 from site_workers.site import Site

@@ -11,7 +11,8 @@ import tomlkit
 from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy.campaign import counts_leave
-from fedround.types import NoPrivacy, Purpose, Reason, RoundPlan
+from fedround.privacy.spec import NoPrivacy
+from fedround.types import Purpose, Reason, RoundPlan
 from fedround.values import Digest, Value
 
 Protected = Literal["record", "site", "none"]

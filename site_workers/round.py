@@ -17,21 +17,9 @@ from pydantic import Field
 from fedround import codec
 from fedround.errors import BudgetError, Cancelled, ContractError, FedroundError, SetupError
 from fedround.privacy import campaign, ledger
+from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, Mechanism, NoMechanism, NoPrivacy
 from fedround.sightings import sign_sighting
-from fedround.types import (
-    AdaptiveDpSgd,
-    DpSgd,
-    EvaluationAnswer,
-    Mechanism,
-    NoMechanism,
-    NoPrivacy,
-    Purpose,
-    Reason,
-    Refusal,
-    RoundPlan,
-    SiteAnswer,
-    Update,
-)
+from fedround.types import EvaluationAnswer, Purpose, Reason, Refusal, RoundPlan, SiteAnswer, Update
 from fedround.values import CheckId, Name, Value, parse
 from site_workers import audit, learn, limits, outbox, release, rollback
 from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse

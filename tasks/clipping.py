@@ -8,8 +8,9 @@ from fedround import layout
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import TrustError
 from fedround.privacy.clipping import next_clip_norm
+from fedround.privacy.spec import Privacy, RecordPrivacy
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.types import Privacy, Purpose, RecordPrivacy, RoundPlan, Update
+from fedround.types import Purpose, RoundPlan, Update
 from fedround.values import parse
 from tasks.coordinator import Coordinator
 from tasks.history import Committed, read_plan

@@ -14,8 +14,9 @@ from fedround import codec, layout
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import TrustError
 from fedround.learning.evaluate import Metrics, metrics_from_counts
+from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.signing import digest
-from fedround.types import Commit, FedAvg, NoPrivacy, Privacy, Reputation, SitePrivacy, TensorSpec, Update
+from fedround.types import Commit, FedAvg, Reputation, TensorSpec, Update
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator

@@ -12,7 +12,8 @@ from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
-from fedround.types import NoMechanism, RoundPlan
+from fedround.privacy.spec import NoMechanism
+from fedround.types import RoundPlan
 from tasks.coordinator import Coordinator
 from tasks.history import read_tensors
 from validation.rows import read_rows

@@ -10,25 +10,10 @@ import json
 
 from fedround import codec
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
+from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.types import (
-    AdaptiveDpSgd,
-    DpFtrl,
-    DpSgd,
-    EvaluationAnswer,
-    NoPrivacy,
-    Privacy,
-    Purpose,
-    RecordPrivacy,
-    Refusal,
-    RoundPlan,
-    ScoreCounts,
-    SiteAnswer,
-    SiteEntry,
-    SitePrivacy,
-    Update,
-)
+from fedround.types import EvaluationAnswer, Purpose, Refusal, RoundPlan, ScoreCounts, SiteAnswer, SiteEntry, Update
 from fedround.values import Digest, PublicKey
 
 _ANSWERS: dict[str, type[Update] | type[EvaluationAnswer] | type[Refusal]] = {

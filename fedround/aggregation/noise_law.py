@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass
 
 from fedround.errors import ContractError
-from fedround.types import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, LocalTraining, Mechanism
+from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, Mechanism
+from fedround.types import LocalTraining
 
 BATCH_DOUBT = 20.0
 """A Poisson batch may be larger than expected. The signal bound fails with probability exp(-20), about 2e-9 a round."""

@@ -18,8 +18,9 @@ from fedround.errors import Cancelled, ContractError
 from fedround.learning.gradients import Clip, clipped_sum, clipped_vector, gradient_sum
 from fedround.learning.recipe import Examples, Recipe, check_model
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
+from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 from fedround.privacy.tree import TreeNoise
-from fedround.types import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, LocalTraining, NoMechanism
+from fedround.types import LocalTraining
 
 if TYPE_CHECKING:
     import torch

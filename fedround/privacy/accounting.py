@@ -28,20 +28,20 @@ from functools import lru_cache, reduce
 from typing import Any
 
 from fedround.errors import ContractError, PrivacyError
-from fedround.privacy.tree import depth
-from fedround.types import (
+from fedround.privacy.spec import (
     AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianCounts,
     GaussianUpdate,
-    LocalEvaluation,
     Mechanism,
     NoMechanism,
     RecordPrivacy,
     SitePrivacy,
     Unit,
 )
+from fedround.privacy.tree import depth
+from fedround.types import LocalEvaluation
 
 SMALLEST_DELTA_DP = 1e-10
 """Below this the rounding of the FFT is no longer small against delta_dp."""

@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from fedround.errors import ContractError
 from fedround.learning.train import sampling_rate
 from fedround.privacy.accounting import calibrate, epsilon, smallest_noise
-from fedround.privacy.tree import depth
-from fedround.types import (
+from fedround.privacy.spec import (
     AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianCounts,
     GaussianUpdate,
-    LocalEvaluation,
-    LocalTraining,
     Mechanism,
     NoMechanism,
     NoPrivacy,
@@ -30,6 +27,8 @@ from fedround.types import (
     SitePrivacy,
     Unit,
 )
+from fedround.privacy.tree import depth
+from fedround.types import LocalEvaluation, LocalTraining
 
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation, rows: int) -> Mechanism:

@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from fedround.types import AdaptiveClipping
+from fedround.privacy.spec import AdaptiveClipping
 
 SMALLEST, LARGEST = 1e-6, 1000.0
 

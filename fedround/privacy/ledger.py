@@ -19,7 +19,8 @@ from pydantic import Field, StringConstraints
 from fedround.errors import BudgetError, ContractError, LedgerError
 from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
-from fedround.types import Mechanism, Purpose, Unit
+from fedround.privacy.spec import Mechanism, Unit
+from fedround.types import Purpose
 from fedround.values import Digest, Name, Value
 
 

@@ -14,21 +14,10 @@ import rfc8785
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
+from fedround.privacy.spec import DpSgd, RecordPrivacy
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, canonical, digest, seal
-from fedround.types import (
-    DpSgd,
-    FedAvg,
-    LocalEvaluation,
-    LocalTraining,
-    LogHead,
-    Payload,
-    Purpose,
-    RecordPrivacy,
-    RoundPlan,
-    SiteEntry,
-    Update,
-)
+from fedround.types import FedAvg, LocalEvaluation, LocalTraining, LogHead, Payload, Purpose, RoundPlan, SiteEntry, Update
 from infra.stores import MemoryStore
 from tasks import spool
 from validation.payloads import intake_of

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from fedround.privacy.accounting import epsilon
-from fedround.types import DpSgd, GaussianCounts
+from fedround.privacy.spec import DpSgd, GaussianCounts
 from tests.cli.conftest import Fedround, one_sentence
 
 SETTINGS = """

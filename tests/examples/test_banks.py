@@ -19,7 +19,7 @@ from fedround.codec import flatten
 from fedround.errors import SetupError
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import initial_tensors, load_recipe
-from fedround.types import RecordPrivacy
+from fedround.privacy.spec import RecordPrivacy
 from validation.contract import load_contract
 from validation.rows import failed_checks
 

@@ -11,7 +11,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from fedround.privacy.ledger import Charge, charge, read
-from fedround.types import GaussianCounts, Purpose
+from fedround.privacy.spec import GaussianCounts
+from fedround.types import Purpose
 
 ledger = read(Path(sys.argv[1]))
 for number in range(len(ledger.charges), 100_000):

@@ -27,7 +27,8 @@ from fedround.errors import (
     StoreUnavailableError,
     TrustError,
 )
-from fedround.types import Checkpoint, LogHead, NoPrivacy, TensorSpec
+from fedround.privacy.spec import NoPrivacy
+from fedround.types import Checkpoint, LogHead, TensorSpec
 from infra import git_history
 from infra.model_registry import ModelRegistry
 

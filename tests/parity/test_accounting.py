@@ -6,7 +6,7 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from fedround.privacy.accounting import epsilon
-from fedround.types import DpSgd, GaussianCounts
+from fedround.privacy.spec import DpSgd, GaussianCounts
 
 DELTA = 1e-5
 

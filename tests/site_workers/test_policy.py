@@ -12,15 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
-from fedround.types import (
-    LocalEvaluation,
-    NoPrivacy,
-    Purpose,
-    Reason,
-    RecordPrivacy,
-    RoundPlan,
-    SitePrivacy,
-)
+from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
+from fedround.types import LocalEvaluation, Purpose, Reason, RoundPlan
 from fedround.values import parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise

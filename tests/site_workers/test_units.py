@@ -10,7 +10,8 @@ import pytest
 from fedround import layout
 from fedround.errors import ContractError
 from fedround.privacy import ledger
-from fedround.types import AdaptiveDpSgd, DpFtrl, GaussianUpdate, Purpose, RecordPrivacy
+from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, GaussianUpdate, RecordPrivacy
+from fedround.types import Purpose
 from tasks.plan import RoundRequest, plan_evaluation
 from tests import small_federation
 from tests.small_federation import SmallFederation

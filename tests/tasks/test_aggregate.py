@@ -10,7 +10,8 @@ import pytest
 from fedround.aggregation.spec import Gate, NearestNeighbourMixing, TrimmedMean
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import QuorumError
-from fedround.types import Commit, CommittedUpdate, DpSgd
+from fedround.privacy.spec import DpSgd
+from fedround.types import Commit, CommittedUpdate
 from tasks.aggregate import aggregate
 from tasks.verify import verify_run
 from tests.small_federation import Lie, SmallFederation

@@ -12,8 +12,9 @@ import rfc8785
 import tasks.collect
 from fedround import layout
 from fedround.errors import StoreUnavailableError
+from fedround.privacy.spec import DpSgd
 from fedround.signing import Identity, seal, unseal
-from fedround.types import DpSgd, Purpose, Update
+from fedround.types import Purpose, Update
 from infra.stores import MemoryStore
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedround.errors import ContractError, SetupError
+from fedround.privacy.spec import NoPrivacy
 from fedround.signing import Identity
-from fedround.types import NoPrivacy
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, S3Settings, load_toml, save_toml
 from site_workers.enrol import create_site
 from tasks.coordinator import open_coordinator

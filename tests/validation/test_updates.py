@@ -6,21 +6,18 @@ import pytest
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
 from fedround.types import (
-    DpSgd,
     EvaluationAnswer,
     FedAvg,
     LocalEvaluation,
     LocalTraining,
     LogHead,
-    NoMechanism,
-    NoPrivacy,
     Payload,
     Purpose,
     Reason,
-    RecordPrivacy,
     Refusal,
     RoundPlan,
     ScoreCounts,

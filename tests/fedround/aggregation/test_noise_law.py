@@ -17,7 +17,8 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.train import sampling_rate, train
-from fedround.types import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, LocalTraining, NoMechanism
+from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
+from fedround.types import LocalTraining
 from tests.geometries import geometry_of
 
 TRAINING = LocalTraining(local_steps=5, batch_size=8, learning_rate=0.2, momentum=0.7)

@@ -13,7 +13,8 @@ from fedround.learning import train as module
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.train import train, train_and_count
 from fedround.privacy.noise import GRID, stream
-from fedround.types import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, LocalTraining, NoMechanism
+from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
+from fedround.types import LocalTraining
 
 SECRET = bytes(range(32))
 D = 3 * 4 + 4 + 4 + 1

@@ -12,7 +12,8 @@ from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.train import sampling_rate, train
 from fedround.privacy.noise import GRID, stream
-from fedround.types import DpSgd, LocalTraining, NoMechanism
+from fedround.privacy.spec import DpSgd, NoMechanism
+from fedround.types import LocalTraining
 
 SECRET = bytes(range(32))
 D = 3 * 4 + 4 + 4 + 1

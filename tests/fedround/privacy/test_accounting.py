@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError, PrivacyError
 from fedround.privacy import accounting
 from fedround.privacy.accounting import calibrate, epsilon
-from fedround.types import DpSgd, GaussianCounts, LocalEvaluation, NoMechanism, RecordPrivacy
+from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, RecordPrivacy
+from fedround.types import LocalEvaluation
 
 DELTA = 1e-5
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.privacy.clipping import LARGEST, SMALLEST, next_clip_norm
-from fedround.types import AdaptiveClipping
+from fedround.privacy.spec import AdaptiveClipping
 
 
 @pytest.mark.parametrize("quantile", [0.2, 0.5, 0.9])

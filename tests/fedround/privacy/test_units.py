@@ -15,21 +15,19 @@ from fedround.errors import BudgetError, ContractError
 from fedround.privacy.accounting import epsilon, joint_noise
 from fedround.privacy.campaign import across_units, counts_of, course, first_row, mechanism_for
 from fedround.privacy.ledger import Charge, charge, create, read, spent
-from fedround.types import (
+from fedround.privacy.spec import (
     AdaptiveClipping,
     AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianCounts,
     GaussianUpdate,
-    LocalEvaluation,
-    LocalTraining,
     NoMechanism,
     NoPrivacy,
-    Purpose,
     RecordPrivacy,
     SitePrivacy,
 )
+from fedround.types import LocalEvaluation, LocalTraining, Purpose
 
 DELTA = 1e-5
 SGD = DpSgd(noise_multiplier=4.0, clip_norm=1.0, sampling_rate=0.2, steps=5)

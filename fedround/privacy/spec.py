@@ -1,0 +1,144 @@
+"""What privacy a federation agrees on, and the mechanisms that a site applies to keep it.
+
+Values only: `fedround.privacy.accounting` says what they cost, `fedround.privacy.campaign` which mechanism follows from a
+promise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedround.values import PositiveFloat, Value
+
+# -- what is promised --------------------------------------------------------------------------------------------------
+
+
+class _Budget(Value):
+    """What a promise of privacy says in every unit."""
+
+    epsilon: Annotated[float, Field(gt=0, le=100)]
+    delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
+    clip_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    rounds: Annotated[int, Field(ge=1, le=100_000, description="rounds that the budget must last for")]
+
+
+class AdaptiveClipping(Value):
+    """The clip norm follows a quantile of the gradients' norms (Andrew et al. 2021, arXiv:1905.03871).
+
+    In every step a site also counts, with noise, how many gradients were within the clip norm. The next plan's clip norm is
+    this one's times exp(-learning_rate (share - quantile)), where `share` is the median of the sites' shares.
+    `RecordPrivacy.clip_norm` is the first round's. The counts are paid from the same budget: the gradients' noise is
+    raised a little (`fedround.privacy.accounting.joint_noise`).
+    """
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0, le=5)] = 0.5
+    noise_std: Annotated[float, Field(gt=0, le=10_000, description="noise of each step's count")] = 10.0
+
+
+class RecordPrivacy(_Budget):
+    """Each record's gradient is clipped to `clip_norm`; noise is calibrated by each site to its own rows.
+
+    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for one
+    record of that site whose contribution is replaced by nothing; the number of rows counts as public (PLD accountant of
+    dp_accounting).
+
+    mechanism: "dp_sgd" draws its batches (Poisson sampling); "dp_ftrl" is for sites that cannot sample: rows in a fixed
+    order, at most once in a round, and noise from a tree (Kairouz et al. 2021, arXiv:2103.00039).
+    """
+
+    unit: Literal["record"] = "record"
+    mechanism: Literal["dp_sgd", "dp_ftrl"] = "dp_sgd"
+    adaptive: AdaptiveClipping | None = None
+
+    @model_validator(mode="after")
+    def _check_adaptive(self) -> Self:
+        if self.adaptive is not None and self.mechanism != "dp_sgd":
+            raise ValueError("adaptive clipping goes with the mechanism 'dp_sgd' only")
+        return self
+
+
+class SitePrivacy(_Budget):
+    """Training is not noised; a site's whole update is clipped to `clip_norm`, and Gaussian noise is added once.
+
+    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for that
+    site's whole contribution replaced by nothing. Nothing else leaves: no counts of scores and no number of rows, since
+    noise that hides a whole histogram leaves nothing to read in it.
+    """
+
+    unit: Literal["site"] = "site"
+
+
+class NoPrivacy(Value):
+    """No noise. A site's policy must allow this by name; for comparisons and for data that are public anyway."""
+
+    unit: Literal["none"] = "none"
+
+
+Privacy = Annotated[RecordPrivacy | SitePrivacy | NoPrivacy, Field(discriminator="unit")]
+
+Unit = Literal["record", "site"]
+"""Whom a number of epsilon protects: one record of a site, or all that the site contributes. Never compared or added."""
+
+
+# -- what is done for it -----------------------------------------------------------------------------------------------
+
+
+class DpSgd(Value):
+    """The mechanism a site applied: `steps` Poisson-sampled Gaussian steps."""
+
+    kind: Literal["dp_sgd"] = "dp_sgd"
+    noise_multiplier: PositiveFloat
+    clip_norm: PositiveFloat
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=1)]
+
+
+class AdaptiveDpSgd(Value):
+    """`DpSgd` that also counts, in every step and with noise, how many drawn gradients were within the clip norm."""
+
+    kind: Literal["adaptive_dp_sgd"] = "adaptive_dp_sgd"
+    noise_multiplier: PositiveFloat
+    """Of the gradients alone; what counting adds to the cost stands in `count_noise_std`."""
+    count_noise_std: PositiveFloat
+    clip_norm: PositiveFloat
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=1)]
+
+
+class DpFtrl(Value):
+    """`steps` batches of `batch_size` rows in a fixed order, no row in two of them; prefix sums noised by a binary tree."""
+
+    kind: Literal["dp_ftrl"] = "dp_ftrl"
+    noise_multiplier: PositiveFloat
+    """Standard deviation of a node's noise, in clip norms."""
+    clip_norm: PositiveFloat
+    batch_size: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+
+
+class GaussianUpdate(Value):
+    """The mechanism on a whole update: clipped to `clip_norm`, then Gaussian noise on every coordinate, once."""
+
+    kind: Literal["gaussian_update"] = "gaussian_update"
+    noise_multiplier: PositiveFloat
+    clip_norm: PositiveFloat
+
+
+class GaussianCounts(Value):
+    """The mechanism on a histogram: every count got Gaussian noise; one record changes one count by one."""
+
+    kind: Literal["gaussian_counts"] = "gaussian_counts"
+    noise_std: PositiveFloat
+
+
+class NoMechanism(Value):
+    """Nothing was noised."""
+
+    kind: Literal["none"] = "none"
+
+
+Mechanism = Annotated[DpSgd | AdaptiveDpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism,
+                      Field(discriminator="kind")]
