@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -48,8 +49,11 @@ def serve_coordinator(folder: Path) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ |= {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}   # no site's lines
         from flows.coordinator_worker import CoordinatorWorker, pool_of
+        from flows.watch import a_sentence_is_enough
         from infra.warm_worker import serve
 
+        for runs in ("flow_runs", "task_runs"):
+            logging.getLogger(f"prefect.{runs}").addFilter(a_sentence_is_enough)
         serve(CoordinatorWorker(pool_of(coordinator.federation.name)))
 
 

@@ -6,8 +6,13 @@ store what is there already.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.utilities.annotations import opaque
 
 import tasks.aggregate
 import tasks.collect
@@ -17,13 +22,28 @@ import tasks.plan
 import tasks.publish
 import tasks.report
 
-_ONCE = {"cache_policy": NO_CACHE, "persist_result": False, "retries": 0}
+Asked = ParamSpec("Asked")
+Given = TypeVar("Given")
 
-plan_round = task(tasks.plan.plan_round, name="plan", **_ONCE)
-plan_evaluation = task(tasks.plan.plan_evaluation, name="plan", **_ONCE)
-invite = task(tasks.invite.invite, name="invite", **_ONCE)
-collect = task(tasks.collect.collect, name="collect", **_ONCE)
-aggregate = task(tasks.aggregate.aggregate, name="aggregate", **_ONCE)
-publish = task(tasks.publish.publish, name="publish", **_ONCE)
-evaluate = task(tasks.evaluate.evaluate, name="evaluate", **_ONCE)
-report = task(tasks.report.report, name="report", **_ONCE)
+
+def _step(function: Callable[Asked, Given], name: str) -> Callable[Asked, Given]:
+    """`function` as a task run. Prefect sees which step's result goes into which, and does not look inside the values:
+    it would walk through every one of them for futures that are not there.
+    """
+    run = task(function, name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+
+    @wraps(function)
+    def step(*arguments: Asked.args, **named: Asked.kwargs) -> Given:
+        return run(*map(opaque, arguments), **{key: opaque(value) for key, value in named.items()})
+
+    return step
+
+
+plan_round = _step(tasks.plan.plan_round, "plan")
+plan_evaluation = _step(tasks.plan.plan_evaluation, "plan")
+invite = _step(tasks.invite.invite, "invite")
+collect = _step(tasks.collect.collect, "collect")
+aggregate = _step(tasks.aggregate.aggregate, "aggregate")
+publish = _step(tasks.publish.publish, "publish")
+evaluate = _step(tasks.evaluate.evaluate, "evaluate")
+report = _step(tasks.report.report, "report")

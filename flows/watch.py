@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,3 +57,10 @@ class Watch:
     def _tell(self, **changes: object) -> None:
         self._now = self._now.model_copy(update=changes)
         write_progress(self._folder, self._now)
+
+
+def a_sentence_is_enough(record: logging.LogRecord) -> bool:
+    """A log filter: what we raise says what to do, so no traceback follows it; a surprise keeps its own."""
+    if record.exc_info and isinstance(record.exc_info[1], FedroundError):
+        record.exc_info = None
+    return True

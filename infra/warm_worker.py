@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import httpx
+import uvloop
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
@@ -150,7 +151,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
 
 def serve(worker: WarmWorker) -> None:
     """Serve the worker's pool until SIGTERM or SIGINT. Raises SetupError if the API cannot be reached."""
-    asyncio.run(_serve(worker))
+    uvloop.run(_serve(worker))
 
 
 async def _serve(worker: WarmWorker) -> None:

@@ -20,6 +20,7 @@ _SETTINGS = {
     # Loops that a federation does not use. Schedules, late runs and the foreman (pool status in the UI) stay on.
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_ENABLED": "false",
     # One process with a handful of threads: no heap per thread, no threads for maths.
@@ -31,7 +32,7 @@ _SETTINGS = {
 class PrefectServer:
     """Prefect's API and UI on the loopback interface; its own files lie in home/prefect, and the user's stay untouched.
 
-    Automations do not fire: their service is off.
+    Automations do not fire, and the UI's feed of events stays empty: their services are off.
     """
 
     def __init__(self, home: Path):
