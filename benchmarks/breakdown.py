@@ -25,10 +25,10 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.adaptive import ADAPTIVE
+from benchmarks.attacked import CLIP_NORM, SITES, Setting, simulate
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.contenders import CONTENDERS, DEFAULT
 from benchmarks.digits import COORDINATES
-from benchmarks.simulation import CLIP_NORM, SITES, Setting, simulate
 from benchmarks.tables import Table, heat_map, markdown
 
 SEEDS = (0, 1, 2)

@@ -80,7 +80,7 @@ def attack(site: Audited, rows: Examples, runs: int, seed: int) -> dict[str, Lea
 
 def _confidence(recipe: Recipe, seen: Seen, rows: Examples) -> Float64:
     """The logit of each row's true label under the last model: LiRA's statistic, and the loss by another name, (E,)."""
-    chance_E = scores(recipe, seen.models[-1], rows).clip(1e-12, 1 - 1e-12)
+    chance_E = scores(recipe, seen.models[-1], rows).chance_N.clip(1e-12, 1 - 1e-12)
     logit_E: Float64 = np.log(chance_E / (1 - chance_E))
     return np.where(rows.labels_N == 1, logit_E, -logit_E)
 

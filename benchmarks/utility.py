@@ -18,11 +18,12 @@ import numpy as np
 
 from benchmarks.pages import Memory, fill, table
 from examples.banks.baselines import baselines
-from examples.banks.split import HERE, STORY
-from examples.campaign import Settings, load_settings, simulate
-from examples.rivals import Baselines, together
+from examples.banks.split import STORY
+from examples.rivals import Baselines, federated
 from fedround.learning.evaluate import Metrics, metrics, scores
 from fedround.learning.recipe import Examples, Recipe
+from fedround.simulation.sites import together
+from fedround.types import Agreement
 
 EPSILONS = (1.0, 2.0, 5.0, 10.0, None)      # None: neither clipped nor noised
 TUNING_SEED = 1000
@@ -67,12 +68,12 @@ def main() -> None:
 
 def load_banks() -> Banks:
     rows = STORY.encoded()
-    return Banks(STORY.recipe(), rows.train, together(rows.validation), rows.test)
+    return Banks(STORY.recipe(), rows.train, together([*rows.validation.values()]), rows.test)
 
 
-def candidates(epsilon: float | None) -> dict[str, Settings]:
-    """Settings to choose from, by what a reader calls them."""
-    agreed, short = load_settings(HERE / "settings.toml"), load_settings(HERE / "demo.toml")
+def candidates(epsilon: float | None) -> dict[str, Agreement]:
+    """Agreement to choose from, by what a reader calls them."""
+    agreed, short = STORY.settings(), STORY.settings("demo.toml")
     slow = agreed.model_copy(update={"training": agreed.training.model_copy(update={"learning_rate": 1.0})})
     named = {"20 rounds, rate 2": agreed, "20 rounds, rate 1": slow, "10 rounds, rate 3": short}
     if epsilon is None:
@@ -87,11 +88,11 @@ def candidates(epsilon: float | None) -> dict[str, Settings]:
 
 def line(memory: Memory, banks: Banks, epsilon: float | None, seeds: Sequence[int]) -> Line:
     """Choose on the validation rows, then judge on the test set."""
-    def reached(settings: Settings, rows: Examples, seed: int) -> Metrics:
-        model = simulate(banks.recipe, banks.train, settings, seed, private=epsilon is not None)
-        return metrics(scores(banks.recipe, model, rows), rows.labels_N)
+    def reached(settings: Agreement, rows: Examples, seed: int) -> Metrics:
+        model = federated(banks.recipe, banks.train, settings, seed, private=epsilon is not None)
+        return metrics(scores(banks.recipe, model, rows))
 
-    def recalled(where: str, settings: Settings, rows: Examples, seed: int) -> Metrics:
+    def recalled(where: str, settings: Agreement, rows: Examples, seed: int) -> Metrics:
         depends_on = [settings.model_dump(mode="json"), banks.recipe.digest, epsilon, seed]
         return Metrics.model_validate(memory.recall(
             f"{where} epsilon {epsilon} seed {seed}", depends_on, lambda: reached(settings, rows, seed).model_dump()))

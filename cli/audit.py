@@ -51,12 +51,13 @@ _WORDS = {
     "decided": "plan {plan:.16}…: {decision}",
     "spent": "plan {plan:.16}…: {mechanisms}",
     "left": "{kind}, {size_bytes} bytes, {key}, SHA-256 {sha256:.16}…",
+    "recovered": "plan {plan}: {mechanisms}; the ledger then has {charges} charges",
     "found": "{key}, SHA-256 {sha256:.16}…",
 }
 
 
 def _in_words(event: Event) -> str:
     said = event.model_dump(mode="json")
-    if event.what == "spent":
+    if event.what in ("spent", "recovered"):
         said["mechanisms"] = ", ".join(mechanism.kind for mechanism in event.mechanisms)
     return _WORDS[event.what].format(**said)

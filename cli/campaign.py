@@ -66,6 +66,8 @@ def line(record: RoundRecord) -> str:
             parts.append(f"[{colour}]{count} {word}[/]")
     if "auc" in record.metrics:
         parts.append(f"AUC {record.metrics['auc']:.4f}  recall@20%FPR {record.metrics['recall_at_20_fpr']:.3f}")
+    elif "accuracy" in record.metrics:
+        parts.append(f"accuracy {record.metrics['accuracy']:.4f}")
     spent = [site.epsilon for site in record.sites if site.epsilon is not None]
     if spent:
         parts.append(f"ε {max(spent):.2f}")
@@ -75,12 +77,13 @@ def line(record: RoundRecord) -> str:
 
 def sites_table(record: RoundRecord) -> Table:
     """What became of every site in one round."""
-    table = Table("site", "outcome", "weight", "norm", "share", "ε spent", "AUC at the site", "note",
+    table = Table("site", "outcome", "weight", "norm", "share", "ε spent", "AUC or accuracy at the site", "note",
                   title=f"round {record.round}")
     for site in record.sites:
         table.add_row(site.site, _WORDS.get(site.outcome, site.outcome), f"{site.weight:g}", _number(site.norm, ".3g"),
                       _number(site.influence, ".3f"), _number(site.epsilon, ".2f"),
-                      _number(site.local_auc, ".3f"), f"{site.note} {', '.join(site.checks)}".strip())
+                      _number(site.local_accuracy if site.local_auc is None else site.local_auc, ".3f"),
+                      f"{site.note} {', '.join(site.checks)}".strip())
     return table
 
 

@@ -28,6 +28,8 @@ def init(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     home: Home = DEFAULT_HOME,
     test_set: Annotated[Path | None, typer.Option(help="Public rows that nobody trains on.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Begin every run with this checkpoint (safetensors): of the whole "
+                                                         "model, or of a part of it.")] = None,
     api_url: Annotated[str | None, typer.Option(help="Prefect API; default: this machine's stack.")] = None,
     s3_endpoint: Annotated[str | None, typer.Option(help="S3 address; default: this machine's stack.")] = None,
     bucket: Annotated[str, typer.Option(help="S3 bucket.")] = "fedround",
@@ -53,8 +55,9 @@ def init(
         folder, agreed,
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", api_url=api,
                             store=S3Settings(endpoint=store[0], bucket=store[1], region=region),
+                            start=None if start_from is None else "approved/start.safetensors",
                             test_set=None if test_set is None else f"test_set{test_set.suffix}"),
-        recipe, contract, credential, test_set)
+        recipe, contract, credential, test_set, start_from)
     out.print(f"made [bold]{folder}[/]; the coordinator's public key, which every site will trust, is\n  {key}\n"
               f"Next: [bold]fedround federation invite NAME --coordinator {folder}[/] for every site")
 
@@ -219,14 +222,24 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         table.add_row(site.name, f"{site.weight:g}", site.key)
     out.print(table)
     for name in ("privacy", "training", "evaluation", "optimizer"):
-        values = getattr(federation, name).model_dump()
-        out.print(f"{name:<11} " + "  ".join(f"{key} {value}" for key, value in values.items()))
+        out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump())}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
               f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
               f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
               f"{'':<11} {in_numbers(federation.recipe_digest)}\n"
               f"{'contract':<11} {federation.contract_digest}\n{'':<11} {in_numbers(federation.contract_digest)}\n"
               f"{'file':<11} {coordinator.federation_digest}")
+
+
+def _in_words(values: dict[str, object]) -> str:
+    """`local_steps 10  algorithm fedprox (mu 0.1)`; what is not agreed is not shown."""
+    def one(value: object) -> str:
+        if not isinstance(value, dict):
+            return str(value)
+        name, rest = value.get("name", ""), _in_words({key: item for key, item in value.items() if key != "name"})
+        return f"{name} ({rest})" if name and rest else str(name or f"({rest})")
+
+    return "  ".join(f"{key} {one(value)}" for key, value in values.items() if value is not None)
 
 
 def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, access_key: str | None,

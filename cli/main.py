@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import coordinator, demo, federation, models, privacy, site, stack, train, verify
+from cli import coordinator, demo, federation, models, privacy, simulate, site, stack, train, verify
 
 app = typer.Typer(
     name="fedround",
@@ -17,6 +17,7 @@ A few organisations train one model and never move a record. Start with **fedrou
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
   `coordinator start`, `train run`
+* **data scientist**: `simulate`, before anybody is asked for a record
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **auditor**: `verify`, `models show`, `site ledger`
 """)
@@ -33,6 +34,7 @@ app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
 app.add_typer(models.app, name="models")
 app.add_typer(privacy.app, name="privacy")
+app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
 
 if __name__ == "__main__":

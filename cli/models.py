@@ -30,10 +30,11 @@ def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson
         print_json([{"version": version.tag, "checkpoint": version.checkpoint.model_dump(mode="json"),
                      "metrics": dict(version.metrics)} for version in versions])
         return
-    table = Table("version", "model", "AUC", "recall at 20 % FPR")
+    shown = {"auc": "AUC", "recall_at_20_fpr": "recall at 20 % FPR", "accuracy": "accuracy"}
+    table = Table("version", "model", *shown.values())
     for version in versions:
-        table.add_row(version.tag, version.checkpoint.model.sha256[:16], *(
-            f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in ("auc", "recall_at_20_fpr")))
+        reached = (f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in shown)
+        table.add_row(version.tag, version.checkpoint.model.sha256[:16], *reached)
     out.print(table)
 
 
@@ -70,10 +71,54 @@ def get(
     tag: Tag,
     destination: Annotated[Path, typer.Argument(help="File to write, for example model.safetensors.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    whole: Annotated[bool, typer.Option(
+        "--whole", help="With the frozen part, which no round changes: all that the recipe's model needs.")] = False,
 ) -> None:
-    """Fetch a model as a safetensors file, checked against its digest."""
+    """Fetch a model as a safetensors file, checked against its digest.
+
+    What travels is in it. A private part is at the sites alone: there, 'fedround site model' writes all of it.
+    """
     _registry(folder).fetch(tag, destination)
-    out.print(f"{tag} is in {destination}")
+    out.print(f"{tag} is in {destination}" + (_completed(tag, destination, folder) if whole else ""))
+
+
+def _completed(tag: str, destination: Path, folder: Path) -> str:
+    """Put the frozen part into the file; what to say of it."""
+    from fedround import codec
+    from fedround.learning.start import read
+    from flows.service import enter
+    from tasks.history import read_rest
+
+    checkpoint = next(version.checkpoint for version in _registry(folder).versions() if version.tag == tag)
+    coordinator = enter(folder)
+    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint).frozen
+    destination.write_bytes(codec.encode({**read(destination.read_bytes()), **frozen}))
+    private = "; its private part is at the sites" if checkpoint.parts.private else ""
+    return f", with {len(frozen)} frozen tensors{private}"
+
+
+@app.command("rebuild")
+@command
+def rebuild(
+    run: Annotated[str, typer.Argument(help="The run whose versions and reports to write again.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Write a run's versions, records and pages again from the bucket: for a coordinator's folder that was lost.
+
+    What is there stays. How long rounds took, and the sites' evaluation of the last one, are not in the bucket.
+    """
+    from rich.progress import track
+
+    from flows.service import enter
+    from tasks.catch_up import rebuild as rounds
+    from tasks.history import last_round
+
+    coordinator = enter(folder)
+    if not (last := last_round(coordinator.store, run)):
+        raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
+    for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
+        pass
+    out.print(f"{last} rounds of '{run}' are in {folder / 'models'} and {coordinator.reports / run}")
 
 
 def _registry(folder: Path) -> ModelRegistry:

@@ -171,13 +171,10 @@ def _own_cost(terms: Terms, folder: Path) -> Cost:
     site = open_site(folder)
     count = len(read_site_rows(site).train)
     book, policy = ledger.read(site.ledger), site.policy
-    bounds: dict[Unit, float] = {"record": policy.max_epsilon}
-    if policy.max_epsilon_site is not None:
-        bounds["site"] = policy.max_epsilon_site
     cost = _cost(terms, site.name, count, ledger.spent(book, policy.delta_dp, unit=terms.privacy.unit))
     before = [mechanism for charge in book.charges for mechanism in charge.mechanisms]
     refused = campaign.first_refused(cost.mechanism, campaign.counts_of(terms.privacy, terms.evaluation), before,
-                                     terms.privacy.rounds, bounds, policy.delta_dp)
+                                     terms.privacy.rounds, policy.budgets, policy.delta_dp)
     return Cost(cost.site, cost.rows, cost.mechanism, cost.course, cost.across, cost.already, refused)
 
 

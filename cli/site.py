@@ -1,4 +1,4 @@
-"""fedround site init, key, rotate, check, start, ledger; approve and audit have modules of their own."""
+"""fedround site init, key, rotate, check, start, ledger; approve, audit, recover and model have modules of their own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cli import approval, audit
+from cli import approval, audit, recover, site_model
 from cli.folders import SiteFolder
 from cli.output import AsJson, command, log_to_terminal, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="A site: its own data, keys, policy and ledger. It opens no port.")
 app.command("approve")(approval.approve)
 app.command("audit")(audit.audit)
+app.command("recover")(recover.recover)
+app.command("model")(site_model.model)
 
 
 @app.command()
@@ -140,7 +142,7 @@ def ledger(folder: SiteFolder, as_json: AsJson = False) -> None:
         return
     table = Table("when (UTC)", "run", "round", "purpose", "mechanisms", title=f"data set '{read.dataset}'")
     for charge in read.charges:
-        table.add_row(charge.utc, charge.run, str(charge.round), charge.purpose,
+        table.add_row(charge.utc, charge.run or "unknown", str(charge.round), charge.purpose,
                       ", ".join(_in_words(mechanism) for mechanism in charge.mechanisms))
     out.print(table)
     out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,14 +27,20 @@ def verify(
     folder: Annotated[Path, typer.Option(
         "--as", help="A coordinator's or a site's folder: says which store to read and which key must have signed.",
         envvar="FEDROUND_COORDINATOR")] = Path("coordinator"),
+    recompute: Annotated[bool, typer.Option(
+        "--recompute", help="Compute every model again from the sites' stored updates, and compare every byte. Needs an "
+        "auditor's or the coordinator's credential, and disk for one round's updates.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prove a run's history from the object store alone: every signature and hash, the federation log, who was shown what.
 
+    With --recompute also that nobody tampered between the updates and the model: the aggregate and the server's step of
+    every round are computed again. Without it, for what the coordinator computed his signature vouches.
     Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
     not hold.
     """
     from cli.membership import store_and_key
+    from tasks.recompute import Bench
     from tasks.verify import find_model, read_log, verify_run
 
     store, key = store_and_key(folder)
@@ -46,13 +53,15 @@ def verify(
         run = found
     if run is None:
         raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
-    proofs, log = list(verify_run(store, run, key, until)), read_log(store, key)
+    with TemporaryDirectory(prefix="fedround-verify-") as bench:
+        proofs = list(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None))
+    log = read_log(store, key)
     if as_json:
         print_json({"run": run, "coordinator": key, "model": proofs[-1].model, "rounds": [
             {**asdict(proof), "privacy": None if proof.privacy is None else proof.privacy.model_dump()} for proof in proofs],
             "log": [{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log]})
         return
-    _certificate(run, key, proofs, log)
+    _certificate(run, key, proofs, log, recompute)
 
 
 def _digest_of(path: Path) -> str:
@@ -63,7 +72,7 @@ def _digest_of(path: Path) -> str:
         raise SetupError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence[Logged]) -> None:
+def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence[Logged], recompute: bool) -> None:
     """What was proven, for people: first the sentence, then round by round, then what the reader must know."""
     from rich.panel import Panel
     from rich.table import Table
@@ -77,6 +86,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
         f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
+        f"Recomputed  {_recomputed(asked, recompute)}\n"
         f"Coordinator {key}", title="certificate of lineage", border_style="green"), highlight=False, soft_wrap=False)
     table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
     for proof in proofs:
@@ -96,6 +106,15 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
     if hidden := {site for proof in proofs for site in proof.unseen}:
         out.print(f"[yellow]![/] this credential may not read the answers of {', '.join(sorted(hidden))}: for those the "
                   "coordinator's signature vouches, and the sites' own for the plan; an auditor's credential proves them too")
+
+
+def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:
+    if not wanted:
+        return "no: that the models follow from the updates, the coordinator's signature vouches (--recompute)"
+    why = _in_turn(proof.not_recomputed for proof in asked if proof.not_recomputed)
+    done = sum(proof.recomputed for proof in asked)
+    return (f"{done} of {len(asked)} rounds from the sites' updates, byte for byte: aggregate, server's step, every verdict"
+            + (f"; not the others: {'; '.join(why)}" if why else ""))
 
 
 def _privacy(proof: RoundProof) -> str:

@@ -7,20 +7,26 @@ on its own validation rows.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from examples.campaign import Settings, load_settings, simulate
-from examples.judging import Predict, Reached, auc, judge, predictor
+from examples.judging import Predict, auc, judge, predictor
 from examples.story import Encoded, Story
+from fedround.codec import Tensors
+from fedround.errors import ContractError
+from fedround.learning.evaluate import Metrics
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
-from fedround.privacy.spec import NoMechanism
-from fedround.types import LocalTraining
+from fedround.privacy.spec import NoMechanism, NoPrivacy
+from fedround.simulation.campaign import simulate
+from fedround.simulation.chance import Seeded
+from fedround.simulation.sites import Site, together
+from fedround.types import Agreement
 from fedround.values import Name, Value
 
 Method = Literal["logistic regression", "mlp", "recipe's model", "gradient boosting"]
@@ -38,20 +44,20 @@ class Alone(Value):
     bank: Name
     method: Method
     """What was better on the bank's own validation rows."""
-    test: Reached
-    private: Reached | None = None
+    test: Metrics
+    private: Metrics | None = None
     """The federation's own training with this bank alone in it, at the federation's epsilon."""
 
 
 class Baselines(Value):
     """Everything on the same public test set."""
 
-    pooled: Reached
-    without_privacy: Reached
+    pooled: Metrics
+    without_privacy: Metrics
     """The federation with the same rounds and settings, without clipping or noise."""
     alone: tuple[Alone, ...] = Field(min_length=1)
 
-    def lines(self) -> list[tuple[str, Reached]]:
+    def lines(self) -> list[tuple[str, Metrics]]:
         """What a person reads, best first among the banks."""
         ranked = sorted(self.alone, key=lambda bank: bank.test.auc, reverse=True)
         return [("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
@@ -61,17 +67,38 @@ class Baselines(Value):
 
 def baselines(story: Story, fits: dict[Method, Fit], seed: int, *, private: bool = False) -> Baselines:
     """Compute all of them; with `private`, also every bank alone at the federation's epsilon. Deterministic in `seed`."""
-    recipe, settings, rows = story.recipe(), load_settings(story.folder / "settings.toml"), story.encoded()
-    _, pooled = best(recipe, together(rows.train), together(rows.validation), fits, seed)
-    federated = predictor(recipe, simulate(recipe, rows.train, settings, seed, private=False))
-    return Baselines(pooled=judge(pooled, rows.test), without_privacy=judge(federated, rows.test),
+    recipe, settings, rows = story.recipe(), story.settings(), story.encoded()
+    _, pooled = best(recipe, together([*rows.train.values()]), together([*rows.validation.values()]), fits, seed)
+    without = predictor(recipe, federated(recipe, rows.train, settings, seed, private=False))
+    return Baselines(pooled=judge(pooled, rows.test), without_privacy=judge(without, rows.test),
                      alone=tuple(_alone(recipe, settings, rows, name, fits, seed, private=private) for name in rows.train))
 
 
-def _alone(recipe: Recipe, settings: Settings, rows: Encoded, name: str, fits: dict[Method, Fit], seed: int, *,
+def federated(recipe: Recipe, banks: Mapping[str, Examples], settings: Agreement, seed: int, *,
+              private: bool = True) -> Tensors:
+    """The model after all `settings.privacy.rounds` rounds, simulated, every bank weighted by its rows.
+
+    private: every bank calibrates its noise to its own rows; without, nothing is clipped or noised.
+    """
+    agreed = settings if private else settings.model_copy(update={"privacy": NoPrivacy()})
+    sites = {name: Site(rows) for name, rows in banks.items()}
+    return simulate(agreed, recipe, sites, rounds=rounds_of(settings), chance=Seeded(seed)).model
+
+
+def rounds_of(settings: Agreement) -> int:
+    """How many rounds the privacy pays for."""
+    if isinstance(settings.privacy, NoPrivacy):
+        raise ContractError("settings without privacy do not say how many rounds there are")
+    return settings.privacy.rounds
+
+
+def _alone(recipe: Recipe, settings: Agreement, rows: Encoded, name: str, fits: dict[Method, Fit], seed: int, *,
            private: bool) -> Alone:
     method, fitted = best(recipe, rows.train[name], rows.validation[name], fits, seed)
-    own = judge(predictor(recipe, simulate(recipe, {name: rows.train[name]}, settings, seed)), rows.test) if private else None
+    own = None
+    if private:
+        by_itself = settings.model_copy(update={"quorum": 1})
+        own = judge(predictor(recipe, federated(recipe, {name: rows.train[name]}, by_itself, seed)), rows.test)
     return Alone(bank=name, method=method, test=judge(fitted, rows.test), private=own)
 
 
@@ -116,12 +143,6 @@ def fit_boosting(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) 
     fitted = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.05, early_stopping=True, random_state=seed)
     fitted.fit(rows.features_NF, rows.labels_N, X_val=held_out.features_NF, y_val=held_out.labels_N)
     return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
-
-
-def together(parts: dict[str, Examples]) -> Examples:
-    """All rows in one place: what a federation is there to avoid."""
-    return Examples(np.concatenate([part.features_NF for part in parts.values()]),
-                    np.concatenate([part.labels_N for part in parts.values()]))
 
 
 def main(compute: Callable[[int], Baselines]) -> None:

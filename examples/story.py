@@ -11,6 +11,8 @@ import pandas as pd
 
 from fedround.errors import SetupError
 from fedround.learning.recipe import Examples, Recipe, load_recipe
+from fedround.types import Agreement
+from infra.settings import load_toml
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Story:
     def recipe(self) -> Recipe:
         """What is learnt."""
         return load_recipe(self.folder / "recipe.py")
+
+    def settings(self, file: str = "settings.toml") -> Agreement:
+        """What the banks agreed on, apart from members and keys."""
+        return load_toml(Agreement, self.folder / file)
 
     def encoded(self) -> Encoded:
         """All rows as the recipe sees them."""

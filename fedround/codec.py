@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from fedround.types import Payload, TensorSpec
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 Schema = tuple[TensorSpec, ...]
+ITEM_BYTES = {"F32": 4, "U32": 4, "I8": 1, "U8": 1}
 CHUNK_BYTES = 8 << 20
 """A payload's digests are of pieces of this size, so that a part of it can be read and believed."""
 
@@ -37,21 +39,46 @@ def coordinates(schema: Schema) -> int:
     return sum(math.prod(spec.shape) for spec in schema)
 
 
-def header(schema: Schema) -> bytes:
-    """The length prefix and header that a canonical file of this schema begins with."""
+@dataclass(frozen=True)
+class Form:
+    """All that a canonical file must be before its numbers are looked at."""
+
+    header: bytes
+    """The length prefix and header that it begins with."""
+    data_bytes: int
+    """How many bytes follow, exactly."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The whole file's length."""
+        return len(self.header) + self.data_bytes
+
+
+def form_of(parts: Iterable[tuple[str, str, tuple[int, ...]]]) -> Form:
+    """The form of a file with these tensors: name, type as safetensors names it (`ITEM_BYTES`) and shape, in order."""
     entries, offset = {}, 0
-    for spec in schema:
-        end = offset + 4 * math.prod(spec.shape)
-        entries[spec.name] = {"dtype": "F32", "shape": list(spec.shape), "data_offsets": [offset, end]}
+    for name, dtype, shape in parts:
+        end = offset + ITEM_BYTES[dtype] * math.prod(shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    return Form(struct.pack("<Q", len(text)) + text, offset)
+
+
+def form(schema: Schema) -> Form:
+    """The form of a file of this schema: float32 throughout."""
+    return form_of((spec.name, "F32", spec.shape) for spec in schema)
+
+
+def header(schema: Schema) -> bytes:
+    """The length prefix and header that a canonical file of this schema begins with."""
+    return form(schema).header
 
 
 def size_bytes(schema: Schema) -> int:
     """The exact length of a canonical file of this schema."""
-    return len(header(schema)) + 4 * coordinates(schema)
+    return form(schema).size_bytes
 
 
 def schema_digest(schema: Schema) -> str:
@@ -82,23 +109,22 @@ def encode(tensors: Tensors) -> bytes:
     return b"".join(parts)
 
 
-def check_header(start: bytes, total_bytes: int, schema: Schema, source: str) -> int:
-    """Check the first bytes of a file, and its length, against `schema`; returns the offset of the data section.
+def check_header(start: bytes, total_bytes: int, form: Form, source: str) -> int:
+    """Check the first bytes of a file, and its length, against `form`; returns the offset of the data section.
 
-    start: at least the first `len(header(schema))` bytes of the file.
+    start: at least the first `len(form.header)` bytes of the file.
     Raises CodecError naming `source`.
     """
-    expected = header(schema)
-    if total_bytes != len(expected) + 4 * coordinates(schema):
-        raise CodecError(f"{source}: {total_bytes} bytes, expected {len(expected) + 4 * coordinates(schema)}")
-    if start[:len(expected)] != expected:
+    if total_bytes != form.size_bytes:
+        raise CodecError(f"{source}: {total_bytes} bytes, expected {form.size_bytes}")
+    if start[:len(form.header)] != form.header:
         raise CodecError(f"{source}: its tensors are not the ones that the plan names (name, shape, type or order)")
-    return len(expected)
+    return len(form.header)
 
 
 def decode(data: bytes, schema: Schema, source: str) -> dict[str, npt.NDArray[np.float32]]:
     """Read a canonical file of exactly this schema. Raises CodecError for anything else, and for NaN or infinity."""
-    flat = np.frombuffer(data, dtype="<f4", offset=check_header(data, len(data), schema, source))
+    flat = np.frombuffer(data, dtype="<f4", offset=check_header(data, len(data), form(schema), source))
     if not np.isfinite(flat).all():
         raise CodecError(f"{source}: has numbers that are not finite")
     return unflatten(flat.astype(np.float32), schema)

@@ -11,7 +11,7 @@ is enrolled anew. A key that was revoked stays revoked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -179,6 +179,17 @@ def check_continues(log: Logged | None, entry: LogEntry, federation: Federation,
     before = None if log is None else log.federation
     if entry.changes != changes(before, federation, rotations):
         raise ChainError(f"{source}: the federation file that it names changes something else than the entry says")
+
+
+def handed_over(log: Sequence[Logged], key: str) -> tuple[str, ...]:
+    """The keys before `key` that handed over to each other, and at last to it, by rotations: the newest first."""
+    before: dict[str, str] = {change.new: change.old for logged in log for change in logged.entry.changes
+                              if isinstance(change, Rotated)}
+    found: list[str] = []
+    while key in before:
+        key = before.pop(key)
+        found.append(key)
+    return tuple(found)
 
 
 def in_words(change: Change) -> str:

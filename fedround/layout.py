@@ -86,6 +86,11 @@ def site_prefix(site: str) -> str:
     return f"sites/{site}/"
 
 
+def answers(site: str, run: str, number: int, purpose: Purpose) -> str:
+    """The prefix of all that a site answers to the attempts at one round."""
+    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/"
+
+
 def answer(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """A site's update or evaluation; the last object it writes for a plan."""
     return f"{_answers(site, run, number, attempt, purpose)}answer.json"
@@ -107,4 +112,4 @@ def delta(site: str, run: str, number: int, attempt: int) -> str:
 
 
 def _answers(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
-    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/{attempt:02d}/"
+    return f"{answers(site, run, number, purpose)}{attempt:02d}/"

@@ -19,13 +19,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedround import locked
 from fedround.errors import ContractError, SetupError, SignatureError
 from fedround.values import Signature, Value, parse
 
 V = TypeVar("V", bound=Value)
 MAX_DOCUMENT_BYTES = 4 << 20
 MIN_PASSPHRASE_BYTES = 12
-_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _DOMAIN = b"fedround/1/"
 
 
@@ -57,16 +57,12 @@ class Identity:
                              "'fedround federation init', or restore it from your backup") from None
         if mode & 0o077:
             raise SetupError(f"{path} can be read by other users (mode {mode:o}): run 'chmod 600 {path}'")
-        encrypted = pem.startswith(_ENCRYPTED)
-        if encrypted and passphrase is None:
-            raise SetupError(f"{path} is encrypted, and nobody can be asked for its passphrase here")
+        if pem.startswith(locked.BEGIN):
+            return cls(_unlocked(path, pem, passphrase))
         try:
-            private = serialization.load_pem_private_key(
-                pem, password=passphrase() if encrypted and passphrase is not None else None)
+            private = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError):
-            raise SetupError(f"{path}: the passphrase does not open this key, or the file is damaged; try again, then "
-                             "restore it from your backup" if encrypted else
-                             f"{path} is not a PEM private key: restore it from your backup") from None
+            raise SetupError(f"{path} is not a private key that fedround made: restore it from your backup") from None
         if not isinstance(private, Ed25519PrivateKey):
             raise SetupError(f"{path} holds another kind of key; expected Ed25519")
         return cls(private)
@@ -74,14 +70,14 @@ class Identity:
     def save(self, path: Path, passphrase: bytes | None = None) -> None:
         """Write the key (PKCS8), mode 0600. Refuses to overwrite: a lost key cannot be made again.
 
-        passphrase: encrypts it (PBES2: AES-256-CBC, PBKDF2). Against who has the file it is as good as it is long:
-        at least `MIN_PASSPHRASE_BYTES`, or ContractError.
+        passphrase: locks it instead (`fedround.locked`: scrypt, AES-256-GCM). It has at least `MIN_PASSPHRASE_BYTES`, or
+        ContractError.
         """
         if passphrase is not None and len(passphrase) < MIN_PASSPHRASE_BYTES:
             raise ContractError(f"a passphrase has at least {MIN_PASSPHRASE_BYTES} characters: four or five words are good")
         pem = self._private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase))
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption(),
+        ) if passphrase is None else locked.lock(self._private.private_bytes_raw(), passphrase)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -93,6 +89,16 @@ class Identity:
     def sign(self, message: bytes) -> bytes:
         """64 bytes; the same message always gives the same signature."""
         return self._private.sign(message)
+
+
+def _unlocked(path: Path, file: bytes, passphrase: Callable[[], bytes] | None) -> Ed25519PrivateKey:
+    if passphrase is None:
+        raise SetupError(f"{path} is encrypted, and nobody can be asked for its passphrase here")
+    try:
+        return Ed25519PrivateKey.from_private_bytes(locked.unlock(file, passphrase()))
+    except ValueError:
+        raise SetupError(f"{path}: the passphrase does not open this key, or the file is damaged; try again, then restore it "
+                         "from your backup") from None
 
 
 def digest(data: bytes) -> str:

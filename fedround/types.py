@@ -13,33 +13,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from fedround.aggregation.spec import Aggregation, default_aggregation
+from fedround.aggregation.spec import Aggregation, FLTrust, default_aggregation
 from fedround.aggregation.verdict import Verdict
+from fedround.compression.spec import Compression, is_unbiased
 from fedround.errors import ContractError, ToleranceError
-from fedround.privacy.spec import Mechanism, NoPrivacy, Privacy
+from fedround.learning.spec import Ditto, FedAvg, LocalTraining, Parts, Scaffold, ServerOptimizer
+from fedround.privacy.spec import Mechanism, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.values import CheckId, Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
 
 MAX_WINDOW = 100
 """Rounds that a reputation policy can look back."""
 
 # -- what a federation agrees on ---------------------------------------------------------------------------------------
-
-
-class FedAvg(Value):
-    """Server step: model += learning_rate * velocity, velocity = momentum * velocity + aggregate."""
-
-    name: Literal["fedavg"] = "fedavg"
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class LocalTraining(Value):
-    """What one site does in one round: `local_steps` steps of SGD on batches of (expected) `batch_size` rows."""
-
-    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 10
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class LocalEvaluation(Value):
@@ -82,14 +67,10 @@ class SiteEntry(Value):
     weight: PositiveFloat
 
 
-class Federation(Value):
-    """The federation file: who takes part and what every round asks for. Signed by the coordinator."""
+class Agreement(Value):
+    """What every round of a federation asks for. A settings file holds one; members and keys make it a `Federation`."""
 
     name: Name
-    coordinator: PublicKey
-    recipe: Name
-    recipe_digest: Digest
-    contract_digest: Digest
     quorum: Annotated[int, Field(ge=1, le=1000)]
     deadline_s: Annotated[int, Field(ge=1, le=604_800)] = 600
     training: LocalTraining = LocalTraining()
@@ -97,9 +78,69 @@ class Federation(Value):
     evaluation: LocalEvaluation = LocalEvaluation()
     aggregation: Aggregation | None = None
     """How updates become one delta; None: `default_aggregation` for the quorum. A plan always says it in full."""
-    optimizer: FedAvg = FedAvg()
+    optimizer: ServerOptimizer = FedAvg()
+    compression: Compression | None = None
+    """How updates are made smaller before they leave; None: they are as long as the model."""
+    parts: Parts = Parts()
+    """Which parts of the model stay at the sites, or are trained by nobody. It cannot change within a run."""
+    personal: Ditto | None = None
+    """A second model for each site, which stays there; None: there is none."""
     reputation: Reputation | None = None
     """None: everybody is asked in every round, whatever became of its updates."""
+
+    @model_validator(mode="after")
+    def _check_aggregation(self) -> Self:
+        try:
+            self.how_to_aggregate().check(self.quorum)
+        except ToleranceError as error:
+            raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
+        gate = None if self.aggregation is None else self.aggregation.gate
+        if gate is not None and not isinstance(self.privacy, NoPrivacy) and not self.noise_is_declared:
+            raise ValueError("a gate judges uploads by the law of their noise, which scaffold, adam, top_k and count_sketch "
+                             "leave unknown: agree on an aggregation without a gate, or on others of these")
+        if isinstance(self.training.algorithm, Scaffold) and not is_unbiased(self.compression):
+            raise ValueError("scaffold tells a site's gradients from what it sends, which top_k and count_sketch keep back "
+                             "in part: agree on quantised, or on no compression")
+        if self.personal is not None and self.parts.private:
+            raise ValueError("a personal model has every part for itself: agree on private parts or on a personal model")
+        if self.personal is not None and self.training.learning_rate * self.personal.pull > 1:
+            raise ValueError(f"learning_rate x personal.pull is {self.training.learning_rate * self.personal.pull:g}: above "
+                             "1 every step overshoots the shared model; lower one of them")
+        if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
+            raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
+                             "private part: agree on another rule, or on no private parts")
+        if self.how_to_aggregate().fairness is not None and isinstance(self.privacy, SitePrivacy):
+            raise ValueError("fairness needs the sites' losses, and under the unit 'site' no counts of scores leave: agree "
+                             "on another unit, or on no fairness")
+        if isinstance(self.training.algorithm, Scaffold) and self.how_to_aggregate().history > 0:
+            raise ValueError("scaffold tells the sites' gradients from this round's aggregate, which a history mixes with "
+                             "older ones: agree on an aggregation with history = 0")
+        return self
+
+    @property
+    def noise_is_declared(self) -> bool:
+        """Whether the law of the noise in an upload follows from what its site declares."""
+        if not is_unbiased(self.compression):
+            return False
+        return isinstance(self.privacy, SitePrivacy) or (isinstance(self.privacy, RecordPrivacy) and self.training.is_linear)
+
+    def how_to_aggregate(self) -> Aggregation:
+        """What was agreed, or what a federation gets that names nothing."""
+        if self.aggregation is not None:
+            return self.aggregation
+        rounds = 1 if isinstance(self.privacy, NoPrivacy) else self.privacy.rounds
+        return default_aggregation(self.quorum, noise_is_declared=self.noise_is_declared, rounds=rounds)
+
+
+class Federation(Agreement):
+    """The federation file: who takes part and what every round asks for. Signed by the coordinator."""
+
+    coordinator: PublicKey
+    recipe: Name
+    recipe_digest: Digest
+    contract_digest: Digest
+    start: Digest | None = None
+    """The checkpoint with which every run begins (`fedround.learning.start`); None: with the recipe's initial model."""
     revoked: tuple[PublicKey, ...] = ()
     """Keys that nobody may use again ('fedround federation revoke')."""
     sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=1000)]
@@ -116,19 +157,7 @@ class Federation(Value):
             raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
         if self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
-        try:
-            self.how_to_aggregate().check(self.quorum)
-        except ToleranceError as error:
-            raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
         return self
-
-    def how_to_aggregate(self) -> Aggregation:
-        """What was agreed, or what a federation gets that names nothing."""
-        if self.aggregation is not None:
-            return self.aggregation
-        if isinstance(self.privacy, NoPrivacy):
-            return default_aggregation(self.quorum, noise_is_declared=False, rounds=1)
-        return default_aggregation(self.quorum, noise_is_declared=True, rounds=self.privacy.rounds)
 
     def site(self, name: str) -> SiteEntry:
         """The member called `name`. Raises ContractError if there is none."""
@@ -206,8 +235,18 @@ class RoundPlan(Value):
     score_edges: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
     """Where a bin of scores ends and the next begins: quantiles of the base model's scores on the coordinator's public
     test set, so that every bin tells something. Empty: bins of equal width."""
+    classes: Annotated[int, Field(ge=2)] = 2
+    """How many labels the recipe tells apart: what a score is follows from it (`ScoreCounts`)."""
     aggregation: Aggregation
-    optimizer: FedAvg
+    optimizer: ServerOptimizer
+    compression: Compression | None = None
+    parts: Parts = Parts()
+    personal: Ditto | None = None
+    rest: Digest | None = None
+    """The tensors that do not travel, the same in every round of the run: the frozen ones, and where private ones begin.
+    None: there are none. `tensors` are the others."""
+    control: Digest | None = None
+    """With SCAFFOLD: the server's control variate, tensors like the model's; None: zeros."""
 
     @model_validator(mode="after")
     def _check_edges(self) -> Self:
@@ -276,6 +315,8 @@ class Update(Answer):
     rows: Annotated[int, Field(ge=1)] | None = None
     """How many training rows, where they are fewer than the plan's batch: the noise is then divided by them. Otherwise the
     mechanism's sampling rate tells."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """How many steps the site did, if its time was up before the last one and the plan keeps partial work."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
     """With adaptive clipping: the noised share of gradients that were within the clip norm."""
     evaluation: ScoreCounts | None = None
@@ -321,6 +362,9 @@ class Checkpoint(Value):
     log: LogHead
     model: Payload
     tensors: tuple[TensorSpec, ...]
+    parts: Parts = Parts()
+    rest: Digest | None = None
+    """The frozen tensors, and where private ones begin; None: `model` is all there is."""
     recipe: Name
     recipe_digest: Digest
     privacy: Privacy
@@ -333,6 +377,8 @@ class CommittedUpdate(Value):
     site: Name
     answer: Digest
     payload: Digest
+    size_bytes: Annotated[int, Field(ge=1)]
+    """Of the payload: what the site uploaded."""
     sighting: Signature
     """The site's word that it was shown the plan that the commit names (`fedround.sightings`)."""
     weight: PositiveFloat
@@ -386,6 +432,13 @@ class Rejection(Value):
     reason: Annotated[str, StringConstraints(max_length=300)]
 
 
+class SiteWeight(Value):
+    """What a member counted in a round whose aggregation is fair (`fedround.aggregation.fairness`)."""
+
+    site: Name
+    weight: PositiveFloat
+
+
 class Commit(Value):
     """How a model came to be. A round exists once this object exists; round 0 is the initial model."""
 
@@ -401,7 +454,7 @@ class Commit(Value):
     optimizer_state: Digest | None
     checkpoint: Digest
     aggregation: Aggregation | None
-    optimizer: FedAvg | None
+    optimizer: ServerOptimizer | None
     updates: tuple[CommittedUpdate, ...] = ()
     refusals: tuple[CommittedRefusal, ...] = ()
     rejected: tuple[Rejection, ...] = ()
@@ -416,4 +469,10 @@ class Commit(Value):
     """With a history: what the next round's averages continue."""
     centre: Digest | None = None
     """With centered clipping: this round's aggregate, where the next one begins."""
+    weights: tuple[SiteWeight, ...] = ()
+    """With fairness: what every member counted, whether it answered or not."""
+    control: Digest | None = None
+    """With SCAFFOLD: the server's control variate, which the next plan names."""
+    rest: Digest | None = None
+    """What the model has besides what travels; every round of the run says the same."""
     tool_version: ToolVersion

@@ -88,6 +88,8 @@ class CoordinatorSettings(Value):
     federation: str = "federation.toml"
     recipe: str
     contract: str
+    start: str | None = None
+    """The checkpoint with which every run begins, where the federation file names one."""
     test_set: str | None = None
     root_set: str | None = None
     """Rows that the coordinator itself may train on, for the rule 'fltrust'."""

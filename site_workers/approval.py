@@ -7,7 +7,9 @@ runs or judges, and its bytes are compared with the line again whenever the site
 from __future__ import annotations
 
 import ast
+import io
 import os
+import tokenize
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,15 +153,37 @@ def _readable(body: bytes, source: str) -> str:
 
 
 def _recipe(text: str, body: bytes, source: str) -> Candidate:
+    _check_encoding(body, source)
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise ContractError(f"{source} line {getattr(error, 'lineno', 0)}: not Python") from None
+    _check_names(text, source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
         node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     imports = tuple(sorted(set(_imports(tree))))
     roots = {module.partition(".")[0] for module in imports}
     return Candidate("recipe", _name(tree), body, digest(body), imports, tuple(sorted(_RUNS_MORE & (names | roots))))
+
+
+def _check_encoding(body: bytes, source: str) -> None:
+    """A "coding:" comment asks Python to read other characters than a screen shows: in UTF-7 a comment can hold code."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(body).readline)
+    except SyntaxError:
+        encoding = "unknown"
+    if encoding != "utf-8":
+        raise ContractError(f"{source}: says of itself that it is encoded as {encoding}, and what you read is UTF-8. Ask its "
+                            "author why")
+
+
+def _check_names(text: str, source: str) -> None:
+    """Letters of other alphabets look like Latin ones, so that a name may not be the one that one reads (CVE-2021-42694)."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NAME and not token.string.isascii():
+            odd = next(one for one in token.string if not one.isascii())
+            raise ContractError(f"{source} line {token.start[0]}: holds a name with the character U+{ord(odd):04X}, which "
+                                "can look like another one: names have ASCII letters. Ask its author why")
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

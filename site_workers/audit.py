@@ -9,7 +9,7 @@ ledger and the outbox, which notices lines that were cut off its end; it cannot 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -107,15 +107,26 @@ class Left(_Event):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
+class Recovered(_Event):
+    """A charge that the ledger had forgotten is about to be written into it again (`site_workers.recover`)."""
+
+    what: Literal["recovered"] = "recovered"
+    plan: Digest | None
+    """None: nobody knows any more which."""
+    mechanisms: tuple[Mechanism, ...]
+    charges: Annotated[int, Field(ge=1)]
+    """How many the ledger then has."""
+
+
 class Found(_Event):
-    """An answer that had left before this log began, from the outbox. Only in a log that replaces a lost one."""
+    """An answer of which this log does not know that it has left: it replaces a lost one, or an older copy was restored."""
 
     what: Literal["found"] = "found"
     key: str
     sha256: Digest
 
 
-Event = Started | Approved | Withdrawn | Asked | TurnedAway | Decided | Spent | Left | Found
+Event = Started | Approved | Withdrawn | Asked | TurnedAway | Decided | Spent | Left | Recovered | Found
 
 
 class _Opening(chain.Line):
@@ -148,8 +159,19 @@ def begin(folder: Path, site: str, now: datetime) -> None:
     book = folder / "ledger.jsonl"
     charges = len(ledger.read(book).charges) if book.exists() else 0
     chain.create(_KIND, _path(folder), {"format": "fedround-audit/1", "site": site, "utc": utc(now), "charges": charges})
-    record(folder, *(Found(utc=utc(now), key=key, sha256=sha256)
-                     for entry in outbox.entries(folder) for _, key, sha256, _ in _objects(entry)))
+    record(folder, *_found(outbox.entries(folder), now))
+
+
+def recovered(folder: Path) -> int:
+    """Up to how many charges the ledger was last written again; 0: it never was."""
+    return max((event.charges for event in read(folder) if isinstance(event, Recovered)), default=0)
+
+
+def find_again(folder: Path, now: datetime) -> None:
+    """Name what the outbox says that has left, and the log does not."""
+    logged = _logged(read(folder))
+    record(folder, *(found for found in _found((entry for entry in outbox.entries(folder) if entry.sent), now)
+                     if (found.key, found.sha256) not in logged))
 
 
 def record(folder: Path, *events: Event) -> None:
@@ -169,6 +191,16 @@ def leaving(entry: outbox.Entry, now: datetime) -> list[Left]:
     """What uploading this entry of the outbox lets out: the tensors, and then the answer that commits them."""
     return [Left(utc=utc(now), plan=entry.body["plan"], kind=kind, key=key, sha256=sha256, size_bytes=size)
             for kind, key, sha256, size in _objects(entry)]
+
+
+def _found(entries: Iterable[outbox.Entry], now: datetime) -> Iterator[Found]:
+    return (Found(utc=utc(now), key=key, sha256=sha256) for entry in entries for _, key, sha256, _ in _objects(entry))
+
+
+def _logged(events: Iterable[Event]) -> set[tuple[str, str]]:
+    """Keys and digests of the answers and tensors that the log says have left."""
+    return {(event.key, event.sha256) for event in events
+            if isinstance(event, Found) or (isinstance(event, Left) and event.plan is not None)}
 
 
 def _objects(entry: outbox.Entry) -> Iterator[tuple[str, str, str, int]]:
@@ -192,23 +224,27 @@ def verify(folder: Path) -> tuple[Event, ...]:
 
 
 def _against_the_ledger(folder: Path, before: int, events: tuple[Event, ...]) -> Iterator[str]:
-    path = folder / "ledger.jsonl"
-    heads, charges = set(ledger.heads(path)), ledger.read(path).charges
-    asked = {event.plan for event in events if isinstance(event, Asked)}
+    book = ledger.read(folder / "ledger.jsonl")
+    heads, charges = set(book.heads), book.charges
+    asked = {event.plan for event in events if isinstance(event, Asked | Recovered)}
+    again = {(charge.plan, charge.mechanisms) for charge in charges}
+    recovered = max((number for number, event in enumerate(events) if isinstance(event, Recovered)), default=0)
     for charge in charges[before:]:
         if charge.plan not in asked:
             yield (f"the ledger was charged for round {charge.round} of run '{charge.run}', and the log does not know that "
                    "anybody asked: its last lines are missing")
-    for event in events:
-        if isinstance(event, Spent) and event.ledger_head not in heads:
+    for number, event in enumerate(events):
+        if isinstance(event, Spent) and event.ledger_head not in heads and not (
+                number < recovered and (event.plan, event.mechanisms) in again):
             yield f"the ledger no longer holds what was spent on {event.utc}: it was cut, or is an older copy"
+        if isinstance(event, Recovered) and len(charges) < event.charges:
+            yield f"the ledger no longer holds what was recovered on {event.utc}: it was cut, or is an older copy"
     if len(charges) < before:
         yield "the ledger has fewer charges than when the log began: it was cut, or is an older copy"
 
 
 def _against_the_outbox(folder: Path, events: tuple[Event, ...]) -> Iterator[str]:
-    logged = {(event.key, event.sha256) for event in events
-              if isinstance(event, Found) or (isinstance(event, Left) and event.plan is not None)}
+    logged = _logged(events)
     kept = set()
     for entry in outbox.entries(folder):
         for _, key, sha256, _ in _objects(entry):

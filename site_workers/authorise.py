@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedround import __version__, codec, layout
+from fedround.codec import Tensors
 from fedround.errors import ChainError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, unseal
 from fedround.types import Commit, Federation, Purpose, Reason, Refusal, RoundPlan
@@ -75,13 +76,23 @@ def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[
     return Refusal(**order.addressed(site), reason=reason, detail=detail, checks=checks)
 
 
-def base_model(site: Site, order: Order) -> bytes:
-    """The model to start from, checked against the plan's digest. Raises TrustError if it is another."""
-    plan = order.plan
-    body = site.store.get(layout.model(plan.base_model), max_bytes=codec.size_bytes(plan.tensors))
-    if digest(body) != plan.base_model:
-        raise TrustError(f"base model of round {plan.round}: the stored bytes are not those that the plan names")
-    return body
+def base_model(site: Site, order: Order) -> Tensors:
+    """The model to start from. Raises TrustError if what is stored is another."""
+    return _named(site, order.plan, order.plan.base_model, "base model")
+
+
+def server_control(site: Site, order: Order) -> Tensors | None:
+    """The server's control variate that the plan names, if it names one. Raises as `base_model` does."""
+    return None if order.plan.control is None else _named(site, order.plan, order.plan.control, "control variate")
+
+
+def _named(site: Site, plan: RoundPlan, sha256: str, what: str) -> Tensors:
+    """Tensors like the model's, checked against the digest that the plan names them by."""
+    source = f"{what} of round {plan.round}"
+    body = site.store.get(layout.model(sha256), max_bytes=codec.size_bytes(plan.tensors))
+    if digest(body) != sha256:
+        raise TrustError(f"{source}: the stored bytes are not those that the plan names")
+    return codec.decode(body, plan.tensors, source)
 
 
 def _check_membership(site: Site, federation: Federation, plan: RoundPlan, source: str) -> Identity:

@@ -5,8 +5,10 @@ Everything here is raised (ChainError, TrustError): a history that does not hold
 
 from __future__ import annotations
 
+import re
+
 from fedround import layout, sightings
-from fedround.errors import ChainError, NotFoundError, TrustError
+from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.federation_log import Logged
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.types import Commit, Federation, Purpose, RoundPlan
@@ -41,11 +43,28 @@ def parent(site: Site, plan: RoundPlan, log: tuple[Logged, ...], seen: Seen, sou
     commit, found = _commit(site, plan.run, number, source)
     if found != plan.parent:
         raise ChainError(f"{source}: does not continue the committed round {number}")
-    if (commit.run, commit.round, commit.model) != (plan.run, number, plan.base_model):
+    if (commit.run, commit.round, commit.model, commit.rest) != (plan.run, number, plan.base_model, plan.rest):
         raise ChainError(f"{source}: starts from another model than the one that round {number} committed")
-    _check_continues(site, plan, commit, seen.runs.get(plan.run), source)
+    _check_continues(site, commit, plan.parent, seen.runs.get(plan.run), source)
     if number > 0:
         _check_sighted(site, commit, log, f"commit of round {number} of run '{plan.run}'")
+    return commit
+
+
+def newest(site: Site, run: str, seen: Seen) -> Commit:
+    """The run's last commit, signed by our coordinator, which continues what this site has seen of the run.
+
+    Raises ContractError if there is none.
+    """
+    numbers = [int(found[1]) for key in site.store.list(layout.rounds(run))
+               if (found := re.search(r"/(\d{5})/commit\.json$", key))]
+    if not numbers:
+        raise ContractError(f"the store has no run '{run}' with a committed round")
+    source = f"last commit of run '{run}'"
+    commit, found = _commit(site, run, max(numbers), source)
+    if (commit.run, commit.round) != (run, max(numbers)):
+        raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
+    _check_continues(site, commit, found, seen.runs.get(run), source)
     return commit
 
 
@@ -57,17 +76,16 @@ def _commit(site: Site, run: str, number: int, source: str) -> tuple[Commit, str
     return unseal("commit", document, Commit, site.settings.coordinator, f"commit of round {number}"), digest(document)
 
 
-def _check_continues(site: Site, plan: RoundPlan, commit: Commit, seen: SeenCommit | None, source: str) -> None:
-    """The chain of commits must lead back to the newest one that this site has accepted."""
+def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCommit | None, source: str) -> None:
+    """The chain from `commit`, whose digest is `named`, must lead back to the newest commit that this site has accepted."""
     if seen is None:
         return
     if commit.round < seen.round:
         raise ChainError(f"{source}: continues round {commit.round}, and this site has seen round {seen.round}: the history "
                          f"was rolled back. Stop, and {_COMPARE}")
-    named: str | None = plan.parent
     for number in range(commit.round, seen.round, -1):
         named = commit.parent
-        commit, found = _commit(site, plan.run, number - 1, source)
+        commit, found = _commit(site, commit.run, number - 1, source)
         if found != named:
             raise ChainError(f"{source}: round {number} does not continue the committed round {number - 1}")
     if named != seen.digest:

@@ -24,6 +24,9 @@ _MIB = 1 << 20
 _ROOM_MIB = 128
 """What even a small round needs beyond what the process has at its start."""
 
+_RESERVE = 0.1
+"""Of its time a site keeps this share back for what follows training: encoding, signing, sending."""
+
 
 def settle_in(limits: Limits) -> None:
     """Threads and priority of this process, once, at its start. Raises SetupError if its memory is too little to begin with.
@@ -67,15 +70,26 @@ class Guard:
         self._policy, self._cancelled, self._clock, self._began = policy, cancelled, clock, clock()
         self.over: tuple[Reason, str] | None = None
         """The limit that was reached, in words for the coordinator."""
+        self._looked, self._longest_step_s = self._began, 0.0
 
     def __call__(self) -> bool:
         """Whether to stop now."""
         now, hours = self._clock(), self._policy.hours
+        self._looked = now
         if (now - self._began).total_seconds() > self._policy.limits.seconds:
             self.over = Reason.LIMITS, f"not done within the {self._policy.limits.seconds} s that one plan may take here"
         elif hours is not None and not hours.open(now):
             self.over = Reason.HOURS, f"not done in time: plans are carried out here {hours}"
         return self.over is not None or self._cancelled()
+
+    def nearly_over(self, deadline_s: int) -> bool:
+        """After a step: whether another one, and what follows, might not fit into the policy's time, or into the plan's
+        `deadline_s` as counted from when this site began.
+        """
+        now, limit_s = self._clock(), min(self._policy.limits.seconds, deadline_s)
+        self._longest_step_s = max(self._longest_step_s, (now - self._looked).total_seconds())
+        left_s = limit_s - (now - self._began).total_seconds()
+        return left_s < max(2 * self._longest_step_s, _RESERVE * limit_s)
 
 
 def _data_mib() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from fedround import layout
+from fedround.errors import ContractError
 from fedround.types import Purpose, RoundPlan
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
+_KEY = re.compile(r"sites/[a-z0-9-]+/([a-z0-9-]+)/(rounds|evaluations)/(\d{5})/(\d\d)/(?:answer|refusal-(\d{4}))\.json")
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,23 @@ def write_refusal(site_folder: Path, plan: RoundPlan, sealed: bytes) -> Entry:
     return _keep(site_folder, place.with_name(f"{place.name}{_REFUSAL}{earlier + 1:04d}"), sealed, None)
 
 
-def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None) -> Entry:
+def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
+    """Keep what lies in the store under `key` already and this folder has forgotten. Raises ContractError: no such key."""
+    place = _place_of(site_folder, key)
+    if place is None:
+        raise ContractError(f"'{key}' is no place for an answer or a refusal")
+    return _keep(site_folder, place, sealed, None, sent=True)
+
+
+def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None, sent: bool = False) -> Entry:
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     if payload is not None:
         _write_durably(temporary / _PAYLOAD, payload)
     _write_durably(temporary / _ANSWER, sealed)
+    if sent:
+        (temporary / _SENT).touch()
     temporary.rename(place)
     _sync_folder(place.parent)
     return _entry(site_folder, place)
@@ -101,17 +114,32 @@ def answers(site_folder: Path, run: str, purpose: str, number: int) -> Iterator[
         yield _entry(site_folder, path.parent)
 
 
-def has(site_folder: Path, answer_key: str) -> bool:
-    """Whether the answer that lies in the store under this key is kept here, too."""
-    _, _, run, folder, number, attempt, _ = answer_key.rsplit("/", 6) if answer_key.count("/") == 6 else [""] * 7
-    purpose = Purpose.EVALUATE if folder == "evaluations" else Purpose.TRAIN
-    return number.isdigit() and attempt.isdigit() and (
-        _place(site_folder, run, purpose, int(number), int(attempt)) / _ANSWER).exists()
+def updates(site_folder: Path, run: str, before: int) -> list[tuple[int, int]]:
+    """Round and attempt of every update that the site gave in a run, among rounds earlier than `before`; newest first."""
+    paths = (site_folder / "outbox" / run / Purpose.TRAIN).glob(f"[0-9]*/[0-9][0-9]/{_ANSWER}")
+    found = [(int(path.parent.parent.name), int(path.parent.name)) for path in paths]
+    return sorted((place for place in found if place[0] < before), reverse=True)
+
+
+def has(site_folder: Path, key: str) -> bool:
+    """Whether the answer, or the refusal, that lies in the store under this key is kept here, too; never, if none can."""
+    place = _place_of(site_folder, key)
+    return place is not None and (place / _ANSWER).exists()
 
 
 def unsent(site_folder: Path) -> Iterator[Entry]:
     """Every entry of which some byte may not have arrived."""
     return (entry for entry in entries(site_folder) if not entry.sent)
+
+
+def _place_of(site_folder: Path, key: str) -> Path | None:
+    """Where the answer, or the refusal, that lies in the store under `key` is kept; None: no answer has such a key."""
+    if (found := _KEY.fullmatch(key)) is None:
+        return None
+    run, folder, number, attempt, refusal = found.groups()
+    purpose = Purpose.EVALUATE if folder == "evaluations" else Purpose.TRAIN
+    place = _place(site_folder, run, purpose, int(number), int(attempt))
+    return place if refusal is None else place.with_name(f"{place.name}{_REFUSAL}{refusal}")
 
 
 def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int) -> Path:

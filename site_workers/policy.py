@@ -11,7 +11,7 @@ import tomlkit
 from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy.campaign import counts_leave
-from fedround.privacy.spec import NoPrivacy
+from fedround.privacy.spec import NoPrivacy, Unit
 from fedround.types import Purpose, Reason, RoundPlan
 from fedround.values import Digest, Value
 
@@ -100,6 +100,11 @@ class SitePolicy(Value):
         """Whether plans without noise may run, which ends every guarantee for the data set."""
         return "none" in self.units
 
+    @property
+    def budgets(self) -> dict[Unit, float]:
+        """The most that may ever be spent, for each unit that is promised anything."""
+        return {"record": self.max_epsilon, **({} if self.max_epsilon_site is None else {"site": self.max_epsilon_site})}
+
     def scores_leave(self, plan: RoundPlan) -> bool:
         """Whether the answer to this plan carries counts of scores."""
         return "scores" in self.statistics and counts_leave(plan.privacy)
@@ -150,8 +155,8 @@ def _about_privacy(policy: SitePolicy, plan: RoundPlan) -> Iterator[str]:
 # -- the file that site init writes ------------------------------------------------------------------------------------
 
 _TEXT = """\
-# What this site allows. Nothing that a coordinator sends can widen it; only you change it. After a change: restart the
-# site. 'fedround site check' says what is wrong in here; unknown keys are errors.
+# What this site allows. Nothing that a coordinator sends can widen it; only you change it. A change holds from the next plan
+# on; threads and nice from the next start. 'fedround site check' says what is wrong in here; unknown keys are errors.
 
 # The recipe (code that runs beside your rows) and the data contract that you have read, by SHA-256. 'fedround site
 # approve' shows a file and adds its line; '--withdraw' takes it out. Nothing else runs.

@@ -11,6 +11,7 @@ from pathlib import Path
 from fedround import layout
 from fedround.errors import FedroundError, StoreDeniedError
 from fedround.privacy import ledger
+from fedround.privacy.spec import Unit
 from infra.prefect_client import other_workers
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit
@@ -18,6 +19,7 @@ from site_workers.rows import failed_checks, read_site_rows
 from site_workers.site import Site, open_site
 
 MAX_CLOCK_SKEW_S = 120
+_WHOM: dict[Unit, str] = {"record": "", "site": " for the whole site"}
 _TIMEOUT_S = 10
 
 
@@ -52,8 +54,8 @@ def _policy(site: Site) -> str:
     policy = site.policy
     privacy = "plans without noise are allowed" if policy.allows_no_privacy else f"noise for each {policy.units[0]}"
     hours = "at any hour" if policy.hours is None else policy.hours
-    return (f"epsilon up to {policy.max_epsilon:g} at delta {policy.delta_dp:g}; {privacy}; at least {policy.min_rows} rows; "
-            f"{hours}")
+    most = ", ".join(f"{bound:g}{_WHOM[unit]}" for unit, bound in policy.budgets.items())
+    return f"epsilon up to {most} at delta {policy.delta_dp:g}; {privacy}; at least {policy.min_rows} rows; {hours}"
 
 
 def _rows(site: Site) -> str:
@@ -73,10 +75,13 @@ def _contract(site: Site) -> str:
 
 def _ledger(site: Site) -> str:
     book = ledger.read(site.ledger)
-    spent = ledger.spent(book, site.policy.delta_dp)
-    if spent >= site.policy.max_epsilon and not site.policy.allows_no_privacy:
-        raise FedroundError(f"the budget is spent: {spent:.2f} of {site.policy.max_epsilon:g}; this site will refuse")
-    return f"intact, {len(book.charges)} charges, epsilon {spent:.2f} of {site.policy.max_epsilon:g} spent"
+    told = []
+    for unit, bound in site.policy.budgets.items():
+        spent = ledger.spent(book, site.policy.delta_dp, unit=unit)
+        told.append(f"epsilon {spent:.2f} of {bound:g} spent{_WHOM[unit]}")
+        if spent >= bound and not site.policy.allows_no_privacy:
+            raise FedroundError(f"the budget is spent: {told[-1]}; this site will refuse")
+    return f"intact, {len(book.charges)} charges, {', '.join(told)}"
 
 
 def _audit(site: Site) -> str:

@@ -1,60 +1,112 @@
 """Is this folder older than what the site has sent? Then it was restored from a backup, and its ledger has forgotten.
 
-The witness is the site itself: its own signed answers in the store, and in the commits. One that the outbox does not have was
-sent by a later copy of this folder, whose charges are not in this copy's ledger.
+The witnesses are the site itself and the commits: its own signed answers in the store that the outbox does not have, and what
+the coordinator signed of its ledger and its updates. `site_workers.recover` makes such a folder good again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError, TrustError
+from fedround.federation_log import handed_over
+from fedround.privacy import ledger
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.types import EvaluationAnswer, Reason, Refusal, Update
-from site_workers import outbox
+from fedround.types import Commit, EvaluationAnswer, Purpose, Reason, Refusal, SiteAnswer, Update
+from infra.federation_log import length, read_log
+from site_workers import audit, outbox
 from site_workers.authorise import Order, refuse
 from site_workers.site import Site
 
 
+@dataclass(frozen=True)
+class Sent:
+    """Something that this site's key signed, as it lies in the store."""
+
+    key: str
+    document: bytes
+    answer: SiteAnswer
+
+
 def refusal(site: Site, order: Order) -> Refusal | None:
-    """A refusal, if this folder does not know of an answer that the site has given in the plan's run."""
-    if next(forgotten(site, order.plan.run), None) is None and not _forgotten_by_commit(site, order):
+    """A refusal, if this folder is behind what the plan's parent says of its ledger, or has forgotten an answer to the round.
+
+    Not noticed before the next start, which looks at everything (`require_newest`): that the folder was restored while its
+    process was running, and what it has forgotten is in no commit of this run.
+    """
+    plan, keys = order.plan, own_keys(site, order.plan.log.number)
+    this_round = layout.answers(site.name, plan.run, plan.round, plan.purpose)
+    if not _is_behind(site, order.parent, keys) and next(forgotten(site, keys, this_round), None) is None:
         return None
     return refuse(site, order, Reason.ROLLBACK, "the site's folder is older than what it has sent: restored from a backup")
 
 
 def require_newest(site: Site) -> None:
     """Raises SetupError, with what to do, if this folder does not know of every answer that the site has given."""
-    if (found := list(forgotten(site))) != []:
+    if (found := list(forgotten(site, own_keys(site, length(site.store))))) != []:
         raise SetupError(
             f"{site.folder} is older than what the site has sent: {len(found)} of its signed answers in the store are not in "
-            f"its outbox, first '{found[0]}'. It was restored from a backup, and its ledger has forgotten what they cost. "
-            "Restore a newer copy; if there is none, see 'Back up' in docs/operating.md")
+            f"its outbox, first '{found[0].key}'. It was restored from a backup; its ledger has forgotten what they cost. "
+            f"Restore a newer copy; if there is none: 'fedround site recover {site.folder}'")
 
 
-def forgotten(site: Site, run: str | None = None) -> Iterator[str]:
-    """The keys of answers in the store, signed by this site's key, that its outbox does not have."""
-    prefix = layout.site_prefix(site.name) + ("" if run is None else f"{run}/")
-    for key in site.store.list(prefix):
-        if key.endswith("/answer.json") and not outbox.has(site.folder, key) and _is_ours(site, key):
-            yield key
+def own_keys(site: Site, log: int) -> frozenset[str]:
+    """The site's key, and those that handed over to it, says the federation log up to entry `log`: they share a ledger."""
+    key = site.identity.key
+    return frozenset({key, *handed_over(read_log(site.store, site.settings.coordinator, log), key)})
 
 
-def _is_ours(site: Site, key: str) -> bool:
-    """Whoever owns the bucket can put there what he likes; and a key that was replaced signed for another folder."""
+def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:
+    """The answers in the store that one of `keys` signed for what lies there, and that the outbox does not have.
+
+    prefix: only those whose key begins so.
+    """
+    return (sent for sent in not_kept(site, keys, prefix) if not isinstance(sent.answer, Refusal))
+
+
+def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:
+    """The same, with refusals, which cost nothing."""
+    for key in site.store.list(prefix or layout.site_prefix(site.name)):
+        if key.endswith(".json") and not outbox.has(site.folder, key) and (sent := _ours(site, keys, key)) is not None:
+            yield sent
+
+
+def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
+    """Whoever owns the bucket can put there what he likes, and move what is there; a stranger's key signs for nobody here."""
     document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    for kind, body in (("update", Update), ("evaluation", EvaluationAnswer)):
-        try:
-            return unseal(kind, document, body, site.identity.key, key).site == site.name
-        except (TrustError, ContractError):
+    kinds: dict[str, type[SiteAnswer]] = {"update": Update, "evaluation": EvaluationAnswer, "refusal": Refusal}
+    try:
+        envelope = json.loads(document)
+        if envelope["key"] not in keys:
+            return None
+        answer = unseal(envelope["kind"], document, kinds[envelope["kind"]], envelope["key"], key)
+    except (ValueError, KeyError, TypeError, RecursionError, TrustError, ContractError):
+        return None
+    return Sent(key, document, answer) if answer.site == site.name and _belongs(answer, key) else None
+
+
+def _belongs(answer: SiteAnswer, key: str) -> bool:
+    """Whether an answer lies where its site put it."""
+    where = answer.site, answer.run, answer.round, answer.attempt
+    if isinstance(answer, Refusal):
+        return any(key.startswith(layout.refusals(*where, purpose)) for purpose in Purpose)
+    return key == layout.answer(*where, Purpose.TRAIN if isinstance(answer, Update) else Purpose.EVALUATE)
+
+
+def _is_behind(site: Site, commit: Commit, keys: frozenset[str]) -> bool:
+    """The commit names how long our ledger was, and its head: what we have is shorter, or went on otherwise.
+
+    What `site_workers.recover` has written again has other heads, and the audit log knows up to which length.
+    """
+    heads = ledger.read(site.ledger).heads
+    for known in commit.ledgers:
+        if known.site != site.name or known.key not in keys:
             continue
+        if known.charges >= len(heads):
+            return True
+        if heads[known.charges] != known.head and known.charges > audit.recovered(site.folder):
+            return True
     return False
-
-
-def _forgotten_by_commit(site: Site, order: Order) -> bool:
-    """The plan's parent holds an update that this site's key signed for, and there is none for that round here."""
-    commit = order.parent
-    ours = any(ledger.site == site.name and ledger.key == site.identity.key for ledger in commit.ledgers)
-    return (ours and any(update.site == site.name for update in commit.updates)
-            and next(outbox.answers(site.folder, commit.run, "train", commit.round), None) is None)

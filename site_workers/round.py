@@ -21,8 +21,9 @@ from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, Mechanism, NoMechanism, 
 from fedround.sightings import sign_sighting
 from fedround.types import EvaluationAnswer, Purpose, Reason, Refusal, RoundPlan, SiteAnswer, Update
 from fedround.values import CheckId, Name, Value, parse
-from site_workers import audit, learn, limits, outbox, release, rollback
+from site_workers import audit, control, learn, limits, outbox, parts, personal, release, rollback
 from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse
+from site_workers.pack import pack
 from site_workers.rows import Rows, failed_checks, read_site_rows
 from site_workers.site import Site, refreshed
 
@@ -104,7 +105,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> t
         return refuse(site, order, *guard.over), None
 
 
-def _work(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[SiteAnswer, bytes | None]:
+def _work(site: Site, order: Order, guard: limits.Guard) -> tuple[SiteAnswer, bytes | None]:
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal, None
     try:
@@ -121,7 +122,7 @@ def _work(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[Site
         book = _charge(site, order, mechanism)
     except BudgetError:
         return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded"), None
-    return _learn(site, order, rows, mechanism, book, cancelled)
+    return _learn(site, order, rows, mechanism, book, guard)
 
 
 def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:
@@ -133,19 +134,24 @@ def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refus
 
 
 def _learn(site: Site, order: Order, rows: Rows, mechanism: Mechanism, book: ledger.Ledger,
-           cancelled: Callable[[], bool]) -> tuple[SiteAnswer, bytes | None]:
+           guard: limits.Guard) -> tuple[SiteAnswer, bytes | None]:
     plan = order.plan
-    base = codec.decode(base_model(site, order), plan.tensors, f"base model of round {plan.round}")
+    base, rest = base_model(site, order), parts.rest(site, order)
     common = {**order.addressed(site), "charges": len(book.charges), "ledger_head": book.head, "epsilon": _spent(book, plan),
-              "evaluation": learn.evaluate(site, order, base, rows) if site.policy.scores_leave(plan) else None}
+              "evaluation": learn.evaluate(site, order, base, rows, rest) if site.policy.scores_leave(plan) else None}
     if plan.purpose is Purpose.EVALUATE:
         return EvaluationAnswer(**common), None
-    trained = learn.train(site, order, base, rows, mechanism, cancelled)
-    payload = codec.encode(trained.delta)
+    shift_D = control.shift(site, order)
+    trained = learn.train(site, order, base, rows, mechanism, guard, shift_D, rest)
+    payload, arrives = pack(site, order, trained.delta, rows)
+    control.keep(site, order, shift_D, codec.flatten(arrives))
+    parts.keep(site, order, trained.private)
+    personal.keep(site, order, base, rows, rest, guard)
     few = len(rows.train) if isinstance(mechanism, DpSgd | AdaptiveDpSgd) and mechanism.sampling_rate == 1 else None
     return Update(**common, base_model=plan.base_model, schema_digest=codec.schema_digest(plan.tensors),
                   sighting=sign_sighting(plan, order.digest, site.name, site.identity), mechanism=mechanism, rows=few,
-                  within_clip=trained.within_clip, payload=codec.payload_of(payload)), payload
+                  within_clip=trained.within_clip, steps=trained.steps if trained.steps < plan.training.local_steps else None,
+                  payload=codec.payload_of(payload)), payload
 
 
 def mechanism_for(plan: RoundPlan, rows: int) -> Mechanism:

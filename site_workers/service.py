@@ -27,9 +27,8 @@ def serve_site(folder: Path) -> None:
     """
     folder = folder.resolve()
     use_api(load_toml(SiteSettings, folder / "site.toml").api_url, folder)
-    lock = FileLock(folder / ".serving")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(folder / ".serving").acquire(timeout=0)
     except Timeout:
         raise SetupError(f"another process serves {folder}: stop that one first") from None
     with lock:

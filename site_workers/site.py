@@ -9,6 +9,7 @@
     ledger.jsonl     what has been spent on our rows
     audit.jsonl      what was asked, decided, spent and sent
     outbox/          what leaves, written here first
+    kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts
 """
 
 from __future__ import annotations

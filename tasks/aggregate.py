@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedround import codec
 from fedround.aggregation import engine
 from fedround.aggregation.engine import Aggregate
+from fedround.aggregation.rows import Numbers, Row
 from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import QuorumError
@@ -16,6 +17,8 @@ from tasks.coordinator import Coordinator
 from tasks.memory import Remembered, flat_schema, numbers, recall, remember
 from tasks.plan import Planned
 from tasks.root import root_update
+from tasks.spool import Bench
+from tasks.weights import reweigh, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +39,27 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
     Raises QuorumError, and nothing is committed, if too few are admitted, or too few of these are used.
     """
     check_quorum(planned, collected)
-    plan = planned.plan
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
-    remembered: dict[str, Remembered] = {}
+    weights = weights_of(planned.plan, planned.parent.commit, coordinator.federation, collected.updates)
+    done = combine(coordinator, planned, reweigh(rows, weights), root_update(coordinator, planned.plan, planned.digest),
+                   coordinator.settings.memory_budget_mb << 20, sweeper)
+    _check_used(planned, done.result)
+    return done
+
+
+def combine(bench: Bench, planned: Planned, rows: Sequence[Row], root: Numbers | None, memory_budget_bytes: int,
+            sweeper: Sweeper | None = None) -> Aggregated:
+    """What the plan makes of these rows: the same bytes for the coordinator that commits and for the auditor who checks."""
+    plan, remembered = planned.plan, dict[str, Remembered]()
     if plan.aggregation.history > 0:
         past = recall(planned)
-        remembered = {row.site: remember(coordinator, planned, row, past.get(row.site)) for row in rows}
+        remembered = {row.site: remember(bench, planned, row, past.get(row.site)) for row in rows}
         rows = [new.row for new in remembered.values()]
     coordinates, centre = codec.coordinates(plan.tensors), planned.parent.commit.centre
     result = engine.aggregate(
-        rows, plan.aggregation, coordinates, seed=bytes.fromhex(planned.digest),
-        memory_budget_bytes=coordinator.settings.memory_budget_mb << 20,
-        centre=None if centre is None else numbers(coordinator, planned, centre, flat_schema("centre", coordinates)),
-        root=root_update(coordinator, plan, planned.digest), sweeper=sweeper)
-    _check_used(planned, result)
+        rows, plan.aggregation, coordinates, seed=bytes.fromhex(planned.digest), memory_budget_bytes=memory_budget_bytes,
+        centre=None if centre is None else numbers(bench, centre, flat_schema("centre", coordinates)),
+        root=root, sweeper=sweeper)
     return Aggregated(result, remembered)
 
 

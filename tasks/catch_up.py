@@ -1,8 +1,9 @@
-"""A round that was committed by a process which died before it reported: report it now, from the store alone."""
+"""Reports of rounds that were committed and not reported, or whose reports are lost: from the store alone."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from fedround import layout
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
@@ -13,7 +14,7 @@ from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.history import last_round, read_commit, read_plan
 from tasks.plan import Planned
-from tasks.report import page, report
+from tasks.report import page, records, report
 
 
 def catch_up(coordinator: Coordinator, run: str) -> None:
@@ -21,9 +22,24 @@ def catch_up(coordinator: Coordinator, run: str) -> None:
 
     Called before a run goes on, so that only the last round can lack them. How long the round took is lost: 0 seconds.
     """
-    number, key = last_round(coordinator.store, run), coordinator.identity.key
-    if number is None or number == 0 or page(coordinator, run, number).exists():
-        return
+    number = last_round(coordinator.store, run)
+    if number is not None and number > 0 and not page(coordinator, run, number).exists():
+        _report(coordinator, run, number, 0.0)
+
+
+def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
+    """Write them for every round of the run, in order, whatever became of the coordinator's folder; yields each round.
+
+    Versions that are there stay as they are. What a record says of the sites' own evaluation returns with the round after it.
+    """
+    known = {record.round: record.seconds for record in records(coordinator, run)}
+    for number in range(1, (last_round(coordinator.store, run) or 0) + 1):
+        _report(coordinator, run, number, known.get(number, 0.0))
+        yield number
+
+
+def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> None:
+    key = coordinator.identity.key
     committed = read_commit(coordinator.store, run, number, key)
     plan, digest = read_plan(coordinator.store, committed.commit, key)
     planned = Planned(plan, digest, read_commit(coordinator.store, run, number - 1, key))
@@ -31,5 +47,5 @@ def catch_up(coordinator: Coordinator, run: str) -> None:
     members = unseal("federation", document, Federation, key, f"federation file of round {number} of run '{run}'")
     then = dataclasses.replace(coordinator, federation=members)      # who was a member then may have left since
     collected = read_again(then, planned, committed.commit.missing)
-    report(then, planned, collected, committed, evaluate(then, committed.commit), 0.0)
+    report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)
     spool.clear(then, planned)

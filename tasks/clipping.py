@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
@@ -17,24 +18,34 @@ from tasks.history import Committed, read_plan
 
 
 def next_privacy(coordinator: Coordinator, head: Committed) -> Privacy:
-    """What the round after `head` asks for. Follows from signed documents only: composed again, it is the same.
-
-    A federation file with other privacy than the last plan's begins anew, with its own clip norm.
-    """
+    """What the round after `head` asks for. Composed again, it is the same."""
     agreed = coordinator.federation.privacy
-    if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or head.commit.round == 0:
+    if head.commit.round == 0 or not _is_adaptive(agreed):
         return agreed
     plan, _ = read_plan(coordinator.store, head.commit, coordinator.identity.key)
-    last = plan.privacy
-    if not isinstance(last, RecordPrivacy) or last.model_copy(update={"clip_norm": agreed.clip_norm}) != agreed:
+    return following(agreed, plan.privacy, _answers(coordinator, plan, head))
+
+
+def following(agreed: Privacy, last: Privacy, used: Iterable[Update]) -> Privacy:
+    """What `agreed` asks for after a round that asked for `last` and used these updates: with its next clip norm.
+
+    A function of signed documents, which an auditor computes again. A federation file with other privacy than the last
+    plan's begins anew, with its own clip norm.
+    """
+    if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or not isinstance(last, RecordPrivacy):
         return agreed
-    shares = _shares(coordinator, plan, head)
+    if last.model_copy(update={"clip_norm": agreed.clip_norm}) != agreed:
+        return agreed
+    shares = [update.within_clip for update in used if update.within_clip is not None]
     return agreed.model_copy(update={"clip_norm": next_clip_norm(last.clip_norm, shares, agreed.adaptive)})
 
 
-def _shares(coordinator: Coordinator, plan: RoundPlan, head: Committed) -> list[float]:
-    """What the sites whose updates were used said, from the answers that our own commit names by digest."""
-    shares = []
+def _is_adaptive(privacy: Privacy) -> bool:
+    return isinstance(privacy, RecordPrivacy) and privacy.adaptive is not None
+
+
+def _answers(coordinator: Coordinator, plan: RoundPlan, head: Committed) -> Iterator[Update]:
+    """What the sites whose updates were used said: the answers that our own commit names by digest."""
     for update in head.commit.updates:
         if update.verdict is not Verdict.USED:
             continue
@@ -43,7 +54,4 @@ def _shares(coordinator: Coordinator, plan: RoundPlan, head: Committed) -> list[
         document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
         if digest(document) != update.answer:
             raise TrustError(f"{source}: is not the one that the commit names")
-        said = parse(Update, json.loads(document)["body"], source).within_clip
-        if said is not None:
-            shares.append(said)
-    return shares
+        yield parse(Update, json.loads(document)["body"], source)

@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from fedround import layout
-from fedround.aggregation.noise_law import law_of
-from fedround.aggregation.rows import FileNumbers, Row
+from fedround.aggregation.rows import Row
 from fedround.errors import ContractError, NotFoundError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.types import CommittedRefusal, EvaluationAnswer, Refusal, Rejection, Update
-from tasks import ledgers, spool
+from infra.federation_log import read_log
+from tasks import ledgers
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
-from validation.payloads import intake_of
+from tasks.rows import row_of
 from validation.updates import read_answer
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
@@ -38,6 +38,11 @@ class Collected:
     refused: dict[str, tuple[Refusal, CommittedRefusal]] = field(default_factory=dict)
     rejected: dict[str, Rejection] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+
+    @property
+    def updates(self) -> dict[str, Update]:
+        """The admitted updates, by site."""
+        return {site: admitted.answer for site, admitted in self.admitted.items() if isinstance(admitted.answer, Update)}
 
     @property
     def answered(self) -> set[str]:
@@ -98,8 +103,10 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, into: Collected
         if isinstance(answer, Refusal):
             into.refused[site] = answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason)
         else:
-            ledgers.check(planned, answer, coordinator.federation.site(site))
-            row = _spool_row(coordinator, planned, answer) if isinstance(answer, Update) else None
+            log = read_log(coordinator.store, coordinator.identity.key, plan.log.number)
+            ledgers.check(planned, answer, coordinator.federation.site(site), log)
+            row = row_of(coordinator, planned, answer, coordinator.federation.site(site).weight) if isinstance(
+                answer, Update) else None
             into.admitted[site] = Admitted(answer, digest(document), row)
     except (TrustError, ContractError, NotFoundError) as error:
         into.rejected[site] = Rejection(site=site, reason=str(error)[:300])
@@ -114,13 +121,3 @@ def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | 
     except NotFoundError:
         keys = list(coordinator.store.list(layout.refusals(*where)))
         return coordinator.store.get(keys[-1], max_bytes=MAX_DOCUMENT_BYTES) if keys else None
-
-
-def _spool_row(coordinator: Coordinator, planned: Planned, update: Update) -> Row:
-    """Bring a payload to local disk, judging it chunk by chunk, and describe it as a row of the aggregation."""
-    plan = planned.plan
-    path = spool.folder(coordinator, planned) / f"{update.site}.safetensors"
-    intake = intake_of(update, plan)
-    spool.fetch(coordinator.store, layout.delta(update.site, plan.run, plan.round, plan.attempt), intake, path)
-    return Row(update.site, coordinator.federation.site(update.site).weight, FileNumbers(path, intake.offset),
-               law_of(update.mechanism, plan.training, update.rows))

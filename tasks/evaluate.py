@@ -5,30 +5,33 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from fedround import codec
-from fedround.learning.evaluate import Metrics, metrics, public_edges, scores
+from fedround.learning.evaluate import Metrics, Scores, metrics, public_edges, scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.types import Commit
 from tasks.coordinator import Coordinator
-from tasks.history import read_checkpoint, read_tensors
+from tasks.history import read_checkpoint, read_rest, read_tensors
 from validation.rows import read_rows
 
 
 def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
-    """The committed model on the public test set; None if the coordinator has none."""
-    if coordinator.settings.test_set is None:
-        return None
-    return metrics(_public_scores(coordinator, commit), _public_rows(coordinator).labels_N)
+    """The committed model on the public test set; None if the coordinator has none, or not the whole model: its private part
+    is at the sites.
+    """
+    return metrics(_public_scores(coordinator, commit)) if _can_score(coordinator, commit) else None
 
 
 def score_edges(coordinator: Coordinator, commit: Commit) -> tuple[float, ...]:
-    """Where the bins of the sites' score counts shall end, from the public test set; empty without one."""
-    if coordinator.settings.test_set is None:
+    """Where the bins of the sites' score counts shall end, from the public test set; empty where `evaluate` says nothing."""
+    if not _can_score(coordinator, commit):
         return ()
     return public_edges(_public_scores(coordinator, commit), coordinator.federation.evaluation.bins)
+
+
+def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
+    if coordinator.settings.test_set is None or commit.rest is None:
+        return coordinator.settings.test_set is not None
+    return not read_checkpoint(coordinator.store, commit, coordinator.identity.key).parts.private
 
 
 def _public_rows(coordinator: Coordinator) -> Examples:
@@ -36,12 +39,13 @@ def _public_rows(coordinator: Coordinator) -> Examples:
 
 
 @functools.lru_cache(maxsize=2)
-def _public_scores(coordinator: Coordinator, commit: Commit) -> npt.NDArray[np.float64]:
+def _public_scores(coordinator: Coordinator, commit: Commit) -> Scores:
     """Of a committed model: its report needs them, and then the next plan."""
-    schema = read_checkpoint(coordinator.store, commit, coordinator.identity.key).tensors
-    source = f"model of round {commit.round}"
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    schema, source = checkpoint.tensors, f"model of round {commit.round}"
     tensors = codec.decode(read_tensors(coordinator.store, commit.model, schema, source), schema, source)
-    return scores(coordinator.recipe, tensors, _public_rows(coordinator))
+    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint).frozen
+    return scores(coordinator.recipe, {**tensors, **frozen}, _public_rows(coordinator))
 
 
 @functools.lru_cache(maxsize=1)

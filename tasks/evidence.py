@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from fedround import codec, layout
+from fedround.codec import Tensors
 from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustError
+from fedround.learning.start import read as read_start
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.types import (
     Checkpoint,
@@ -29,6 +31,8 @@ def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
     same(digest(document), commit.checkpoint, f"checkpoint of {source}")
     checkpoint = unseal("checkpoint", document, Checkpoint, key, f"checkpoint of {source}")
     same(checkpoint.model.sha256, commit.model, f"model in the checkpoint of {source}")
+    if checkpoint.rest != commit.rest:
+        raise TrustError(f"checkpoint of {source}: has other parts that do not travel than its commit")
     size = blob(store, commit.model, f"model of {source}")
     if size != checkpoint.model.size_bytes or size != codec.size_bytes(checkpoint.tensors):
         raise TrustError(f"model of {source}: {size} bytes, its checkpoint says {checkpoint.model.size_bytes}")
@@ -95,6 +99,18 @@ def memory(store: ObjectStore, commit: Commit) -> int | None:
     return len(digests)
 
 
+def start(store: ObjectStore, commit: Commit, sha256: str, source: str) -> None:
+    """The checkpoint that the federation file names; and the run's first model, with its rest, holds every number of it."""
+    checkpoint = _tensors(store, sha256, f"checkpoint with which {source} begins")
+    held = dict(_tensors(store, commit.model, f"model of {source}"))
+    if commit.rest is not None:
+        held |= _tensors(store, commit.rest, f"rest of the model of {source}")
+    for name, array in sorted(checkpoint.items()):
+        if name not in held or held[name].tobytes() != array.tobytes():
+            raise ChainError(f"model of {source}: does not begin with '{name}' of the checkpoint that the federation file "
+                             "names")
+
+
 def blob(store: ObjectStore, sha256: str, source: str) -> int:
     """A model or an optimizer state; returns its size in bytes."""
     found, size = _hash(store, layout.model(sha256))
@@ -114,6 +130,12 @@ def same(found: str, expected: str, source: str) -> None:
     """Raises TrustError if two digests differ."""
     if found != expected:
         raise TrustError(f"{source}: the stored bytes have digest {found[:16]}…, the history names {expected[:16]}…")
+
+
+def _tensors(store: ObjectStore, sha256: str, source: str) -> Tensors:
+    body = store.get(layout.model(sha256))
+    same(digest(body), sha256, source)
+    return read_start(body)
 
 
 def _hash(store: ObjectStore, key: str) -> tuple[str, int]:

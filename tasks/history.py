@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fedround import codec, layout
 from fedround.codec import Schema
 from fedround.errors import TrustError
+from fedround.learning.parts import NO_REST, Rest, schemas
+from fedround.learning.recipe import Recipe
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.types import Checkpoint, Commit, Purpose, RoundPlan
 from infra.stores import ObjectStore
@@ -61,3 +63,11 @@ def read_tensors(store: ObjectStore, sha256: str, schema: Schema, source: str) -
     if digest(body) != sha256:
         raise TrustError(f"{source}: the stored bytes do not have the digest that names them")
     return body
+
+
+def read_rest(store: ObjectStore, recipe: Recipe, model: Checkpoint | RoundPlan) -> Rest:
+    """What a model has besides what travels: the frozen tensors, and where private ones begin. Raises as `read_tensors`."""
+    if model.rest is None:
+        return NO_REST
+    found, source = schemas(recipe, model.parts), f"rest of the model of run '{model.run}'"
+    return found.rest_of(codec.decode(read_tensors(store, model.rest, found.rest, source), found.rest, source))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedround.errors import TrustError
+from fedround.federation_log import Logged, handed_over
 from fedround.types import EvaluationAnswer, Federation, SiteEntry, SiteLedger, Update
 from tasks.plan import Planned
 
@@ -12,14 +14,19 @@ if TYPE_CHECKING:
     from tasks.collect import Collected
 
 
-def check(planned: Planned, answer: Update | EvaluationAnswer, member: SiteEntry) -> None:
+def keys_of(member: SiteEntry, log: Sequence[Logged]) -> frozenset[str]:
+    """The member's key, and those that handed over to it: they share a ledger."""
+    return frozenset({member.key, *handed_over(log, member.key)})
+
+
+def check(planned: Planned, answer: Update | EvaluationAnswer, member: SiteEntry, log: Sequence[Logged]) -> None:
     """Raises TrustError if the site's ledger does not go beyond what the run's history has of it.
 
     Every answer is charged, so the ledger of a later answer is longer. The history holds no more of it than its length and
     its digest: that the lines before are the same is the site's own care (`site_workers.rollback`).
     """
     known = {ledger.site: ledger for ledger in planned.parent.commit.ledgers}.get(member.name)
-    if known is not None and known.key == member.key and answer.charges <= known.charges:
+    if known is not None and known.key in keys_of(member, log) and answer.charges <= known.charges:
         raise TrustError(f"site '{member.name}' round {planned.plan.round}: its ledger has {answer.charges} charges, and had "
                          f"{known.charges} in an earlier round: restored from a backup, it has forgotten what was spent")
 

@@ -15,8 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError, TrustError
-from fedround.learning.recipe import load_recipe
-from fedround.signing import Identity
+from fedround.learning.parts import WHOLE
+from fedround.learning.recipe import initial, load_recipe
+from fedround.learning.start import canonical, read
+from fedround.privacy.spec import RecordPrivacy
+from fedround.signing import Identity, digest
 from fedround.types import Federation, SiteEntry
 from fedround.values import Name, parse
 from infra.federation_log import read_rotation
@@ -36,10 +39,12 @@ Edit it, then run 'fedround federation check' and 'fedround deploy'. Every plan 
 
 
 def create_coordinator(folder: Path, federation: dict[str, Any], settings: CoordinatorSettings, recipe: Path,
-                       contract: Path, credential: S3Credential | None, test_set: Path | None = None) -> str:
+                       contract: Path, credential: S3Credential | None, test_set: Path | None = None,
+                       start: Path | None = None) -> str:
     """Make a coordinator's folder with a new key and a federation file without members; returns the public key.
 
-    federation: the agreed settings, as in a federation file without members, keys and digests.
+    federation: the agreed settings, as in a federation file without members, keys and digests. start: a checkpoint with which
+    every run begins, as a safetensors file; settings.start says where it goes.
     Raises SetupError if the folder is in use, ContractError if a file is not what it should be; nothing is left then.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -50,7 +55,13 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     loaded = load_recipe(recipe)
     agreed = {**federation, "coordinator": identity.key, "recipe": loaded.name, "recipe_digest": loaded.digest,
               "contract_digest": load_contract(contract).digest}
-    _check_settings(agreed)
+    begin = None if start is None else canonical(start)
+    if begin is not None:
+        agreed["start"] = digest(begin)
+    checked = _check_settings(agreed)
+    if begin is not None or checked.parts != WHOLE:
+        initial(loaded, 0, checked.parts, per_record=isinstance(checked.privacy, RecordPrivacy),
+                start=None if begin is None else read(begin))
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         (new / "keys").mkdir(parents=True, mode=0o700)
@@ -59,6 +70,8 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
         shutil.copyfile(contract, new / settings.contract)
         if test_set is not None and settings.test_set is not None:
             shutil.copyfile(test_set, new / settings.test_set)
+        if begin is not None and settings.start is not None:
+            (new / settings.start).write_bytes(begin)
         identity.save(new / "keys" / "identity.pem")
         if credential is not None:
             save_toml(credential, new / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
@@ -205,9 +218,9 @@ def _federation_file(agreed: dict[str, Any]) -> str:
     return tomlkit.dumps(document)
 
 
-def _check_settings(agreed: dict[str, Any]) -> None:
+def _check_settings(agreed: dict[str, Any]) -> Federation:
     """Check everything that does not depend on the members, with a stand-in for them."""
     quorum = agreed.get("quorum")
     stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n:064x}", "weight": 1.0}
                  for n in range(max(1, quorum if isinstance(quorum, int) else 1))]
-    parse(Federation, {**agreed, "sites": stand_ins}, "federation settings")
+    return parse(Federation, {**agreed, "sites": stand_ins}, "federation settings")

@@ -24,18 +24,17 @@ import numpy.typing as npt
 
 from fedround import codec, layout
 from fedround.aggregation.engine import Standing
-from fedround.aggregation.gate import norm_bounds
+from fedround.aggregation.gate import fits_its_law
 from fedround.aggregation.history import History, blend, with_upload
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import FileNumbers, Numbers, Row
 from fedround.aggregation.verdict import Verdict
 from fedround.codec import Schema
 from fedround.types import SiteMemory, TensorSpec
-from infra.stores import ObjectStore
 from infra.stores import publish as put
 from tasks import spool
-from tasks.coordinator import Coordinator
 from tasks.plan import Planned
+from tasks.spool import Bench
 from validation.payloads import Intake
 
 _BLOCK = 1 << 18
@@ -59,21 +58,19 @@ def recall(planned: Planned) -> dict[str, SiteMemory]:
     return {memory.site: memory for memory in planned.parent.commit.memory}
 
 
-def remember(coordinator: Coordinator, planned: Planned, row: Row, old: SiteMemory | None) -> Remembered:
+def remember(bench: Bench, planned: Planned, row: Row, old: SiteMemory | None) -> Remembered:
     """Blend a site's upload into its average, on local disk. Same bytes for the same upload and the same past."""
     how, coordinates = planned.plan.aggregation, codec.coordinates(planned.plan.tensors)
     schema = flat_schema("average", coordinates)
     history = with_upload(None if old is None else _history(old), row.law, how.history)
-    path = spool.folder(coordinator, planned) / f"{row.site}.average.safetensors"
-    past = None if old is None else numbers(coordinator, planned, old.average, schema)
+    path = spool.folder(bench, planned) / f"{row.site}.average.safetensors"
+    past = None if old is None else numbers(bench, old.average, schema)
     (sha256, norm), law = _write(path, schema, past, row.numbers, history), history.law
     memory = SiteMemory(site=row.site, average=sha256, weight=history.weight,
                         signal_bound=None if law is None else law.signal_bound,
                         variance=None if law is None else law.variance)
-    if how.gate is not None and row.law is not None:
-        shortest, longest = norm_bounds(row.law, coordinates, how.gate.sigmas)
-        if not shortest <= norm <= longest:
-            return Remembered(memory, row, path)
+    if not fits_its_law(norm, row.law, how.gate, coordinates):
+        return Remembered(memory, row, path)
     return Remembered(memory, Row(row.site, row.weight, FileNumbers(path, len(codec.header(schema))), law), path)
 
 
@@ -86,11 +83,21 @@ def remain(planned: Planned, remembered: Mapping[str, Remembered],
     return tuple(memory for _, memory in sorted({**past, **used}.items()))
 
 
-def publish(store: ObjectStore, remembered: Mapping[str, Remembered], memory: tuple[SiteMemory, ...]) -> None:
-    """Put the new averages where the commit will name them."""
+def publish(bench: Bench, remembered: Mapping[str, Remembered], memory: tuple[SiteMemory, ...]) -> None:
+    """Put the new averages where the commit will name them. They stay on local disk, too: the next round finds them there."""
     for site in memory:
         if (new := remembered.get(site.site)) is not None and new.memory == site:
-            put(store, layout.memory(site.average), new.path)
+            put(bench.store, layout.memory(site.average), new.path)
+            kept = _kept(bench, site.average)
+            with spool.writing(kept):
+                new.path.replace(kept)
+
+
+def forget(bench: Bench, memory: tuple[SiteMemory, ...]) -> None:
+    """Drop local copies that the last commit does not name; in the store they stay."""
+    named = {_kept(bench, site.average) for site in memory}
+    for path in set(_kept(bench, "").parent.glob("*")) - named:
+        path.unlink()
 
 
 def flat_schema(name: str, *shape: int) -> Schema:
@@ -98,12 +105,16 @@ def flat_schema(name: str, *shape: int) -> Schema:
     return (TensorSpec(name=name, shape=shape),)
 
 
-def numbers(coordinator: Coordinator, planned: Planned, sha256: str, schema: Schema) -> Numbers:
+def numbers(bench: Bench, sha256: str, schema: Schema) -> Numbers:
     """Something remembered, spooled and checked. Raises TrustError if the stored bytes are others."""
-    path = spool.folder(coordinator, planned) / f"{sha256}.safetensors"
-    intake = Intake(schema, sha256, f"'{layout.memory(sha256)}'")
-    spool.fetch(coordinator.store, layout.memory(sha256), intake, path)
+    path = _kept(bench, sha256)
+    intake = Intake(codec.form(schema), sha256, f"'{layout.memory(sha256)}'")
+    spool.fetch(bench.store, layout.memory(sha256), intake, path)
     return FileNumbers(path, intake.offset)
+
+
+def _kept(bench: Bench, sha256: str) -> Path:
+    return bench.folder / "spool" / "memory" / f"{sha256}.safetensors"
 
 
 def _write(path: Path, schema: Schema, past: Numbers | None, upload: Numbers, history: History) -> tuple[str, float]:

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
 from fedround.errors import ContractError
-from fedround.learning.recipe import initial_tensors
+from fedround.learning.recipe import initial
+from fedround.learning.spec import Scaffold
+from fedround.learning.start import read as read_start
 from fedround.privacy.campaign import counts_leave
+from fedround.privacy.spec import RecordPrivacy
 from fedround.sightings import needed
 from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
 from fedround.types import Checkpoint, Commit, Federation, LogHead, Purpose, RoundPlan
@@ -104,6 +107,9 @@ def _compose(coordinator: Coordinator, log: LogHead, head: Committed, request: R
     federation = _asked_with(coordinator.federation, request)
     require_root_set(coordinator, federation.how_to_aggregate())
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
+    if checkpoint.parts != federation.parts:
+        raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
+                            "cannot change within a run; begin a new one")
     excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
     return RoundPlan(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=log,
@@ -115,7 +121,9 @@ def _compose(coordinator: Coordinator, log: LogHead, head: Committed, request: R
         quorum=federation.quorum, deadline_s=federation.deadline_s, tool_version=__version__,
         training=federation.training, privacy=next_privacy(coordinator, head), evaluation=federation.evaluation,
         score_edges=score_edges(coordinator, head.commit),
-        aggregation=federation.how_to_aggregate(), optimizer=federation.optimizer)
+        classes=coordinator.recipe.classes, aggregation=federation.how_to_aggregate(), optimizer=federation.optimizer,
+        compression=federation.compression, parts=federation.parts, personal=federation.personal, rest=head.commit.rest,
+        control=head.commit.control if isinstance(federation.training.algorithm, Scaffold) else None)
 
 
 def _asked_with(federation: Federation, request: RoundRequest) -> Federation:
@@ -138,20 +146,44 @@ def _head(coordinator: Coordinator, run: str) -> Committed:
 
 
 def _begin(coordinator: Coordinator, run: str) -> None:
-    """Commit round 0: the recipe's initial model, the same for everybody who builds it from the run's name."""
+    """Commit round 0: the checkpoint that the federation file names, and where it says nothing or there is none the recipe's
+    initial model, the same for everybody who builds it from the run's name.
+
+    What travels is the model; what does not is a file of its own.
+    """
     federation = coordinator.federation
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
-    tensors = initial_tensors(coordinator.recipe, seed)
-    body = codec.encode(tensors)
+    start = _start(coordinator)
+    tensors, rest = initial(coordinator.recipe, seed, federation.parts,
+                            per_record=isinstance(federation.privacy, RecordPrivacy),
+                            start=None if start is None else read_start(start))
+    body, beside = codec.encode(tensors), codec.encode(rest.whole) if rest.whole else None
     log = coordinator.publish_federation()
     checkpoint = seal("checkpoint", Checkpoint(
         federation=federation.name, run=run, round=0, log=log, model=codec.payload_of(body),
-        tensors=codec.schema_of(tensors), recipe=federation.recipe, recipe_digest=federation.recipe_digest,
+        tensors=codec.schema_of(tensors), parts=federation.parts, rest=None if beside is None else digest(beside),
+        recipe=federation.recipe, recipe_digest=federation.recipe_digest,
         privacy=federation.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,
         parent=None, plan=None, base_model=None, model=digest(body), optimizer_state=None, checkpoint=digest(checkpoint),
-        aggregation=None, optimizer=None, tool_version=__version__)
-    publish(coordinator.store, layout.model(digest(body)), body)
+        aggregation=None, optimizer=None, rest=None if beside is None else digest(beside), tool_version=__version__)
+    for blob in (start, body, beside):
+        if blob is not None:
+            publish(coordinator.store, layout.model(digest(blob)), blob)
     publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
     coordinator.store.put_once(layout.commit(run, 0), seal("commit", commit, coordinator.identity))
+
+
+def _start(coordinator: Coordinator) -> bytes | None:
+    """The checkpoint that the federation file names."""
+    named, path = coordinator.federation.start, coordinator.settings.start
+    if named is None:
+        return None
+    if path is None or not (coordinator.folder / path).is_file():
+        raise ContractError(f"the federation file begins every run with checkpoint {named[:16]}…, and coordinator.toml names "
+                            "no such file: put it back, and 'start = \"approved/start.safetensors\"'")
+    body = (coordinator.folder / path).read_bytes()
+    if digest(body) != named:
+        raise ContractError(f"{path}: its digest is {digest(body)[:16]}…, the federation file names {named[:16]}…")
+    return body

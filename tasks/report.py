@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fedround import codec, layout
+from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import TrustError
 from fedround.learning.evaluate import Metrics, metrics_from_counts
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.signing import digest
-from fedround.types import Commit, FedAvg, Reputation, TensorSpec, Update
+from fedround.types import Commit, Reputation, TensorSpec, Update
+from fedround.values import Value
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
@@ -41,15 +43,15 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
 
 def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected) -> Metrics | None:
     """Add what the sites found about the plan's base model to the record of the round that made it."""
-    over_all, per_site = _at_the_sites(collected)
+    over_all, per_site = _at_the_sites(collected, coordinator.recipe.classes)
     base = planned.parent.commit.round
     path = _path(coordinator, planned.plan.run, base)
     if base == 0 or not path.exists():
         return over_all
     record = read_record(path)
-    rows = tuple(dataclasses.replace(row, local_auc=m.auc, local_rows=m.rows)
+    rows = tuple(dataclasses.replace(row, local_auc=m.auc, local_accuracy=m.accuracy, local_rows=m.rows)
                  if (m := per_site.get(row.site)) is not None else row for row in record.sites)
-    local = {} if over_all is None else {"sites_auc": over_all.auc, "sites_recall_at_20_fpr": over_all.recall_at_20_fpr}
+    local = {} if over_all is None else {f"sites_{name}": value for name, value in over_all.known().items()}
     _write(coordinator, dataclasses.replace(record, sites=rows, metrics={**record.metrics, **local}))
     return over_all
 
@@ -76,11 +78,12 @@ def page(coordinator: Coordinator, run: str, number: int) -> Path:
     return _path(coordinator, run, number).with_suffix(".html")
 
 
-def _at_the_sites(collected: Collected) -> tuple[Metrics | None, dict[str, Metrics | None]]:
+def _at_the_sites(collected: Collected, classes: int) -> tuple[Metrics | None, dict[str, Metrics | None]]:
     """The plan's base model on the rows that sites hold out, from noised counts: over all sites, and per site."""
     counts = {site: admitted.answer.evaluation for site, admitted in sorted(collected.admitted.items())
               if admitted.answer.evaluation is not None}
-    return metrics_from_counts(list(counts.values())), {site: metrics_from_counts([c]) for site, c in counts.items()}
+    return (metrics_from_counts(list(counts.values()), classes),
+            {site: metrics_from_counts([own], classes) for site, own in counts.items()})
 
 
 def _record(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
@@ -88,12 +91,14 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
     plan, commit = planned.plan, committed.commit
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
-        aggregation=str(plan.aggregation), optimizer=_in_words(plan.optimizer), privacy=_privacy_in_words(plan.privacy),
+        aggregation=str(plan.aggregation), optimizer=_in_words(plan.optimizer),
+        training=_in_words(plan.training), compression="none" if plan.compression is None else _in_words(plan.compression),
+        uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(plan.privacy),
         quorum=plan.quorum, seconds=seconds,
         epsilon_limit=None if isinstance(plan.privacy, NoPrivacy) else plan.privacy.epsilon,
-        metrics={} if metrics is None else {"auc": metrics.auc, "recall_at_20_fpr": metrics.recall_at_20_fpr},
+        metrics={} if metrics is None else metrics.known(),
         reputation=_reputation_in_words(coordinator.federation.reputation), note=commit.note,
-        **_distances(coordinator, commit),
+        **_distances(coordinator, commit), estimated=estimates_distances(plan.aggregation, codec.coordinates(plan.tensors)),
         sites=tuple(_row(coordinator, site, collected, commit) for site in plan.cohort) + tuple(
             SiteRow(site=out.site, outcome="excluded", note=f"{out.reason}; asked again in round {out.until}",
                     weight=coordinator.federation.site(out.site).weight) for out in plan.excluded))
@@ -169,9 +174,16 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _in_words(value: FedAvg) -> str:
-    parameters = ", ".join(f"{key}={item:g}" for key, item in value.model_dump().items() if key != "name")
-    return f"{value.name.replace('_', ' ')}" + (f" ({parameters})" if parameters else "")
+def _in_words(value: Value) -> str:
+    """`fedprox (mu=0.1)`: a value with a name by its name, what is not agreed left out."""
+    said = ", ".join(f"{key}={_item(getattr(value, key))}" for key in type(value).model_fields
+                     if key != "name" and getattr(value, key) is not None)
+    name = getattr(value, "name", "").replace("_", " ")
+    return f"{name} ({said})" if name and said else name or said
+
+
+def _item(item: object) -> str:
+    return _in_words(item) if isinstance(item, Value) else f"{item:g}" if isinstance(item, float) else str(item)
 
 
 def _reputation_in_words(policy: Reputation | None) -> str:

@@ -10,12 +10,12 @@ from fedround.aggregation.rows import ArrayNumbers
 from fedround.aggregation.spec import Aggregation, FLTrust
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.train import train
+from fedround.learning.train import train_and_count
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 from fedround.types import RoundPlan
 from tasks.coordinator import Coordinator
-from tasks.history import read_tensors
+from tasks.history import read_rest, read_tensors
 from validation.rows import read_rows
 
 
@@ -38,8 +38,9 @@ def root_update(coordinator: Coordinator, plan: RoundPlan, plan_digest: str) -> 
     source = f"base model of round {plan.round}"
     base = codec.decode(read_tensors(coordinator.store, plan.base_model, plan.tensors, source), plan.tensors, source)
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
-    return ArrayNumbers(codec.flatten(train(
-        coordinator.recipe, base, rows, plan.training, NoMechanism(), batches, cancelled=lambda: False)))
+    rest = read_rest(coordinator.store, coordinator.recipe, plan)
+    return ArrayNumbers(codec.flatten(train_and_count(
+        coordinator.recipe, base, rows, plan.training, NoMechanism(), batches, cancelled=lambda: False, rest=rest).delta))
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,22 +7,36 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from fedround.errors import StoreError
 from infra.stores import ObjectStore
-from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from validation.payloads import Intake
 
 
-def folder(coordinator: Coordinator, planned: Planned) -> Path:
+class Bench(Protocol):
+    """Where a round is worked on: the coordinator's folder, or an auditor's; and the store."""
+
+    @property
+    def folder(self) -> Path:
+        """What is read in blocks lies below it."""
+        ...
+
+    @property
+    def store(self) -> ObjectStore:
+        """Where updates and models come from."""
+        ...
+
+
+def folder(bench: Bench, planned: Planned) -> Path:
     """The folder of one plan."""
-    return coordinator.folder / "spool" / planned.digest[:32]
+    return bench.folder / "spool" / planned.digest[:32]
 
 
-def clear(coordinator: Coordinator, planned: Planned) -> None:
+def clear(bench: Bench, planned: Planned) -> None:
     """Drop what was spooled for a round that is committed."""
-    shutil.rmtree(folder(coordinator, planned), ignore_errors=True)
+    shutil.rmtree(folder(bench, planned), ignore_errors=True)
 
 
 def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:

@@ -160,7 +160,7 @@ class SmallFederation:
 
 def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, max_epsilon: float = 8.0,
          units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, root_set: str | None = None,
-         passphrase: bytes | None = None, **changes: object) -> SmallFederation:
+         passphrase: bytes | None = None, start: Path | None = None, **changes: object) -> SmallFederation:
     """A federation of three sites with 300, 200 and 150 rows, or of more."""
     (root / "agreed").mkdir(parents=True)
     (root / "agreed" / "recipe.py").write_text(recipe)
@@ -170,8 +170,9 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
     create_coordinator(
         folder, settings(**changes),
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", test_set="test.parquet",
-                            root_set=root_set, api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store")),
-        root / "agreed" / "recipe.py", root / "agreed" / "contract.json", None, root / "agreed" / "test.parquet")
+                            start=None if start is None else "approved/start.safetensors", root_set=root_set,
+                            api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store")),
+        root / "agreed" / "recipe.py", root / "agreed" / "contract.json", None, root / "agreed" / "test.parquet", start)
     for seed, (name, count) in enumerate(zip(names, itertools.cycle((300, 200, 150)), strict=False)):
         data = root / "data" / name
         data.mkdir(parents=True)

@@ -8,22 +8,23 @@ from __future__ import annotations
 import hashlib
 
 from fedround import codec
-from fedround.codec import CHUNK_BYTES, Schema
+from fedround.codec import CHUNK_BYTES, Form
+from fedround.compression import wire
 from fedround.errors import TrustError
 from fedround.types import RoundPlan, Update
 from fedround.values import Digest
 
 
 class Intake:
-    """The tensors of `schema` whose digest is `sha256`, as they arrive; `chunks`, if they are known, are checked one by one.
+    """The file of this form whose digest is `sha256`, as it arrives; `chunks`, if they are known, are checked one by one.
 
     source: what the bytes are and who vouches for them, for the message.
     Whether the numbers are finite is not asked: the aggregation reads them all, and leaves such an update out.
     """
 
-    def __init__(self, schema: Schema, sha256: Digest, source: str, chunks: tuple[Digest, ...] = ()):
-        self.sha256, self.size_bytes, self.offset = sha256, codec.size_bytes(schema), len(codec.header(schema))
-        self._schema, self._chunks, self._source = schema, chunks, source
+    def __init__(self, form: Form, sha256: Digest, source: str, chunks: tuple[Digest, ...] = ()):
+        self.sha256, self.size_bytes, self.offset = sha256, form.size_bytes, len(form.header)
+        self._form, self._chunks, self._source = form, chunks, source
         self._hasher, self._taken = hashlib.sha256(), 0
 
     @property
@@ -34,7 +35,7 @@ class Intake:
     def take(self, chunk: bytes) -> None:
         """Judge the next `wanted` bytes; fewer or more say that the file is another.
 
-        Raises TrustError if they are not the signed ones, CodecError if the tensors are not the schema's.
+        Raises TrustError if they are not the signed ones, CodecError if the tensors are not the form's.
         """
         if len(chunk) != self.wanted:
             told = f"more than {self.size_bytes}" if len(chunk) > self.wanted else f"{self._taken + len(chunk)}"
@@ -44,7 +45,7 @@ class Intake:
             raise TrustError(f"{self._source}: in chunk {number + 1} of {len(self._chunks)} the SHA-256 is not the one in "
                              "the signed answer; the bytes were altered")
         if number == 0:
-            codec.check_header(chunk, self.size_bytes, self._schema, self._source)
+            codec.check_header(chunk, self.size_bytes, self._form, self._source)
         self._hasher.update(chunk)
         self._taken += len(chunk)
 
@@ -56,7 +57,14 @@ class Intake:
             raise TrustError(f"{self._source}: its SHA-256 is not the one that names it; the bytes were altered")
 
 
+def form_of(plan: RoundPlan) -> Form:
+    """What every payload of this plan is: as long as the model, or as its compression says."""
+    if plan.compression is None:
+        return codec.form(plan.tensors)
+    return wire.form(plan.compression, codec.coordinates(plan.tensors))
+
+
 def intake_of(update: Update, plan: RoundPlan) -> Intake:
     """Judges the payload that `update`, which answers `plan`, signed for."""
-    return Intake(plan.tensors, update.payload.sha256, f"site '{update.site}' round {update.round}: the payload",
+    return Intake(form_of(plan), update.payload.sha256, f"site '{update.site}' round {update.round}: the payload",
                   update.payload.chunks)

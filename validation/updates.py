@@ -15,6 +15,7 @@ from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
 from fedround.types import EvaluationAnswer, Purpose, Refusal, RoundPlan, ScoreCounts, SiteAnswer, SiteEntry, Update
 from fedround.values import Digest, PublicKey
+from validation.payloads import form_of
 
 _ANSWERS: dict[str, type[Update] | type[EvaluationAnswer] | type[Refusal]] = {
     "update": Update, "evaluation": EvaluationAnswer, "refusal": Refusal}
@@ -82,7 +83,7 @@ def _check_update(update: Update, plan: RoundPlan, source: str) -> None:
         raise ChainError(f"{source}: trained from another base model than the plan's")
     if update.schema_digest != codec.schema_digest(plan.tensors):
         raise ContractError(f"{source}: its schema is another than the plan's (names, shapes or order of the tensors)")
-    expected = codec.size_bytes(plan.tensors)
+    expected = form_of(plan).size_bytes
     if update.payload.size_bytes != expected:
         raise ContractError(f"{source}: a payload of {update.payload.size_bytes} bytes, expected {expected}")
     if len(update.payload.chunks) != (count := -(-expected // codec.CHUNK_BYTES)):
@@ -104,6 +105,9 @@ def _check_mechanism(update: Update, plan: RoundPlan, source: str) -> None:
     all_of_few = isinstance(mechanism, DpSgd | AdaptiveDpSgd) and mechanism.sampling_rate == 1
     if update.rows is not None and not (all_of_few and update.rows <= plan.training.batch_size):
         raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
+    if update.steps is not None and not (plan.training.partial != "refuse" and update.steps < plan.training.local_steps):
+        raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {plan.training.local_steps} and "
+                            f"{'no fewer' if plan.training.partial == 'refuse' else 'for fewer only if time is up'}")
     if (update.within_clip is not None) != isinstance(mechanism, AdaptiveDpSgd):
         raise ContractError(f"{source}: the share of gradients within the clip norm is told with adaptive clipping, and only "
                             "then")

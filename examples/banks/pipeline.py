@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from examples.banks.federation import set_up
-from examples.banks.split import HERE
+from examples.banks.split import HERE, STORY
+from examples.live import set_up
 
 RUN = "experiment"
 BUILD = Path("experiment")
@@ -38,7 +38,7 @@ def train() -> None:
         machine = OneMachine(Path(folder) / "home")
         try:
             machine.start_servers(print)
-            set_up(machine, machine.home / "data", asked["rounds"], asked["epsilon"])
+            set_up(STORY, machine, machine.home / "data", asked["rounds"], asked["epsilon"])
             coordinator = machine.start_processes(lambda _: None)
             asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": asked["rounds"]}))
             campaign = records(coordinator, RUN)
@@ -61,7 +61,7 @@ def evaluate() -> None:
     recipe = load_recipe(HERE / "recipe.py")
     test = recipe.encode(pd.read_parquet(BUILD / "banks" / "public_test.parquet"))
     schema = codec.schema_of(initial_tensors(recipe, 0))
-    reached = metrics(scores(recipe, codec.decode(MODEL.read_bytes(), schema, str(MODEL)), test), test.labels_N)
+    reached = metrics(scores(recipe, codec.decode(MODEL.read_bytes(), schema, str(MODEL)), test))
     campaign = json.loads(CAMPAIGN.read_text())
     spent = max((site["epsilon"] or 0 for site in campaign[-1]["sites"]), default=0)
     METRICS.write_text(json.dumps({"auc": reached.auc, "recall_at_20_fpr": reached.recall_at_20_fpr, "epsilon": spent,

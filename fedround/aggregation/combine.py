@@ -1,101 +1,100 @@
-"""Pass 2: the result, coordinate by coordinate, of what pass 1 decided.
+"""What is computed on every coordinate once it is decided: a weighted sum of the points, or a rule of coordinates.
 
-Legend: P numbers that are read, N updates (the first of them), K rows that a rule sees, C coordinates of a chunk.
+Legend: P numbers that are read, K rows that a rule sees, C coordinates of a chunk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedround.aggregation import coordinate
 from fedround.aggregation.coordinate import Form
-from fedround.aggregation.rows import Coordinates
-from fedround.aggregation.sweep import Floats, Kernel
+from fedround.aggregation.rows import Coordinates, Floats
+from fedround.aggregation.sweep import Kernel
+
+_Writer = Callable[[Coordinates, Floats, Coordinates], None]
+"""Fills out_C from a chunk as it was read and as float64."""
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedSum:
-    """Work: writes sum_p w_p x_p, computed in float64. Yields nothing that is to be added up.
+class Combine:
+    """Work: writes sum_p w_p x_p if there is no form (K = 1), else what the form makes of K weighted sums.
 
-    Every w_p x_p is rounded by itself and added in the order of points: the same bytes on every processor.
+    Yields, if it `measures`, every point's squared norm, and its squared distance to what is written: (2, P), in float64.
+    Only the first is right while rows that are not finite are among the points.
     """
 
-    weight_P: Floats
+    weights_KP: Floats
+    form: Form | None
+    measures: bool
     writes = True
 
     def scratch_bytes(self, chunk: int) -> int:
         """As `Work`."""
-        return 2 * 8 * chunk
+        rows, points = map(int, self.weights_KP.shape)
+        own = 8 * (points + 1) if self.form is None else 8 * rows + 4 * (3 * rows + 3)
+        return chunk * (8 * (points + 1) + own)
 
     def kernel(self, chunk: int) -> Kernel:
         """As `Work`."""
-        sum_C, term_C = np.empty((2, chunk))
+        points = self.weights_KP.shape[1]
+        wide_PC, result_C, measured = np.empty((points, chunk)), np.empty(chunk), np.empty((2, points))
+        if self.form is None:
+            write = _weighted_sum(self.weights_KP[0], chunk)
+        else:
+            write = _of_coordinates(self.form, self.weights_KP, chunk)
 
         def combine(x_PC: Coordinates, out_C: Coordinates) -> Floats:
-            width = x_PC.shape[1]
-            total, term = sum_C[:width], term_C[:width]
-            total.fill(0)
-            for weight, x_C in zip(self.weight_P, x_PC, strict=True):
-                if weight != 0:                         # 0 x infinity is NaN
-                    np.multiply(x_C, weight, out=term)
-                    np.add(total, term, out=total)
-            out_C[:] = total
-            return np.empty(0)
+            wide, result = wide_PC[:, :x_PC.shape[1]], result_C[:x_PC.shape[1]]
+            wide[:] = x_PC
+            write(x_PC, wide, out_C)
+            if not self.measures:
+                return measured[:0]
+            np.vecdot(wide, wide, out=measured[0])
+            result[:] = out_C
+            wide -= result
+            np.vecdot(wide, wide, out=measured[1])
+            return measured
 
         return combine
 
 
-@dataclass(frozen=True, eq=False)
-class PerCoordinate:
-    """Work: writes what a rule of coordinates makes of K rows. Yields the squared distance of each update to that.
+def _weighted_sum(weight_P: Floats, chunk: int) -> _Writer:
+    """Products are rounded by themselves and added in a fixed order: the same bytes on every processor, unlike BLAS."""
+    weight_P1, product_PC, sum_C = weight_P[:, None], np.empty((len(weight_P), chunk)), np.empty(chunk)
 
-    combos_KP: the rows that the rule sees, as combinations of what is read.
-    Rows that are updates as they came are compared as they came; mixed rows are float64 products, rounded to float32.
-    """
+    def write(_: Coordinates, wide_PC: Floats, out_C: Coordinates) -> None:
+        product, total = product_PC[:, :len(out_C)], sum_C[:len(out_C)]
+        np.multiply(wide_PC, weight_P1, out=product)
+        np.add.reduce(product, axis=0, out=total)
+        out_C[:] = total
 
-    form: Form
-    combos_KP: Floats
-    sites: int
-    writes = True
-
-    def scratch_bytes(self, chunk: int) -> int:
-        """As `Work`."""
-        rows, points = map(int, self.combos_KP.shape)
-        return chunk * (4 * (3 * rows + 2) + 8 * (rows + points + 2))
-
-    def kernel(self, chunk: int) -> Kernel:
-        """As `Work`."""
-        rows, points = self.combos_KP.shape
-        y_KC, gap_C, wide_gap_C = np.empty((rows, chunk), np.float32), np.empty(chunk, np.float32), np.empty(chunk)
-        x_scratch_PC, mixed_KC = np.empty((points, chunk)), np.empty((rows, chunk))
-        values = coordinate.Kernel(self.form, rows, chunk)
-        picks = as_picks(self.combos_KP)
-
-        def combine(x_PC: Coordinates, out_C: Coordinates) -> Floats:
-            width = x_PC.shape[1]
-            y, gap, wide_gap = y_KC[:, :width], gap_C[:width], wide_gap_C[:width]
-            if picks is None:
-                x = x_scratch_PC[:, :width]
-                x[:] = x_PC
-                y[:] = np.matmul(self.combos_KP, x, out=mixed_KC[:, :width])
-            else:
-                for row, point in enumerate(picks):
-                    y[row] = x_PC[point]
-            out_C[:] = values(y)
-            square_N = np.empty(self.sites)
-            for n, x_C in enumerate(x_PC[:self.sites]):     # row by row: all rows at once would leave the cache
-                np.subtract(x_C, out_C, out=gap)            # float32 differences, float64 sums
-                wide_gap[:] = gap
-                square_N[n] = wide_gap @ wide_gap
-            return square_N
-
-        return combine
+    return write
 
 
-def as_picks(combos_KP: Floats) -> list[int] | None:
+def _of_coordinates(form: Form, weights_KP: Floats, chunk: int) -> _Writer:
+    """Rows that are points as they came are compared as they came; mixed rows are float64 products, rounded to float32."""
+    rows = len(weights_KP)
+    y_KC, mixed_KC = np.empty((rows, chunk), np.float32), np.empty((rows, chunk))
+    picks, values = as_picks(weights_KP), coordinate.Kernel(form, rows, chunk)
+
+    def write(x_PC: Coordinates, wide_PC: Floats, out_C: Coordinates) -> None:
+        y = y_KC[:, :len(out_C)]
+        if picks is None:
+            y[:] = np.matmul(weights_KP, wide_PC, out=mixed_KC[:, :len(out_C)])
+        else:
+            for row, point in enumerate(picks):
+                y[row] = x_PC[point]
+        out_C[:] = values(y)
+
+    return write
+
+
+def as_picks(weights_KP: Floats) -> list[int] | None:
     """Which points the rows are, if every row is a point as it came; None if any is a mixture."""
-    is_one = (combos_KP == 1).sum(axis=1) == 1
-    is_pure = np.count_nonzero(combos_KP, axis=1) == 1
-    return [int(point) for point in combos_KP.argmax(axis=1)] if (is_one & is_pure).all() else None
+    is_one = (weights_KP == 1).sum(axis=1) == 1
+    is_pure = np.count_nonzero(weights_KP, axis=1) == 1
+    return [int(point) for point in weights_KP.argmax(axis=1)] if (is_one & is_pure).all() else None

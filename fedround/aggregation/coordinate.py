@@ -14,9 +14,8 @@ from typing import assert_never
 import numpy as np
 
 from fedround.aggregation import networks
-from fedround.aggregation.rows import Coordinates
+from fedround.aggregation.rows import Coordinates, Floats
 from fedround.aggregation.spec import Bulyan, CoordinateMedian, Meamed, TrimmedMean
-from fedround.aggregation.sweep import Floats
 
 _MOST_ROWS_IN_A_NETWORK = 64
 """Above, the number of comparators (n log² n) has outgrown the processor's own sort of short rows."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fedround.aggregation.geometry import Floats
+from fedround.aggregation.rows import Floats
 
 Conflicts = npt.NDArray[np.bool_]
 

@@ -12,14 +12,14 @@ from typing import TypeVar
 import numpy as np
 
 from fedround.aggregation import coordinate
-from fedround.aggregation.combine import PerCoordinate, WeightedSum
+from fedround.aggregation.combine import Combine
 from fedround.aggregation.coordinate import Form
 from fedround.aggregation.gate import admit
-from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.linear import bulyan_selection, solve
 from fedround.aggregation.mixing import mix
 from fedround.aggregation.noise_law import NoiseLaw
-from fedround.aggregation.rows import Coordinates
+from fedround.aggregation.rows import Coordinates, Floats
 from fedround.aggregation.spec import (
     Aggregation,
     Bulyan,
@@ -31,7 +31,6 @@ from fedround.aggregation.spec import (
     TrimmedMean,
     WeightedMean,
 )
-from fedround.aggregation.sweep import Work
 from fedround.aggregation.verdict import Verdict
 
 P = TypeVar("P", bound=Part)
@@ -67,12 +66,9 @@ class Decision:
             return list(range(self.sites))
         return [int(m) for m in np.flatnonzero(self.weights_KM[0])]
 
-    def work(self, numbers: Sequence[int]) -> Work:
+    def work(self, numbers: Sequence[int], *, measures: bool) -> Combine:
         """What computes the result from these of the numbers."""
-        weights_KM = self.weights_KM[:, numbers]
-        if self.form is None:
-            return WeightedSum(weights_KM[0])
-        return PerCoordinate(self.form, weights_KM, self.sites)
+        return Combine(self.weights_KM[:, numbers], self.form, measures)
 
     def influence(self, sample_NS: Coordinates) -> Floats:
         """Each update's share of the result, (N,): its weight; under a form the mean over the sample."""
@@ -109,7 +105,7 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
 
 
 def is_blind(how: Aggregation) -> bool:
-    """Whether what is decided depends on the number of rows and their weights only: then one pass can do all."""
+    """Whether what is decided depends on the number of rows and their weights only, and on no inner product."""
     alone = how.gate is None and not how.mixing
     return alone and isinstance(how.rule, WeightedMean | CoordinateMedian | TrimmedMean | Meamed)
 

@@ -1,4 +1,4 @@
-"""A cohort's updates become one delta: two passes over them, in bounded memory.
+"""A cohort's updates become one delta: one or two passes over them, in bounded memory.
 
 Legend: N admitted updates, P points (the N, the origin, the coordinator's own), M of them that are read, S sampled
 coordinates, D coordinates.
@@ -15,16 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedround.aggregation import estimate
 from fedround.aggregation.decide import Decision, decide, is_blind
-from fedround.aggregation.geometry import Floats, Geometry
-from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Numbers, Row, cohort, sampled
+from fedround.aggregation.geometry import Geometry
+from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Floats, Numbers, Row, cohort, sampled
 from fedround.aggregation.spec import Aggregation
 from fedround.aggregation.survey import Survey, Surveyed, guess_reference, reference, screen, why
-from fedround.aggregation.sweep import Both, Sweeper, Swept, Work, sweep, total
+from fedround.aggregation.sweep import Sweeper, Swept, Work, sweep, total
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
 
-__all__ = ["Aggregate", "ArrayNumbers", "FileNumbers", "Numbers", "Row", "Standing", "Verdict", "aggregate"]
+__all__ = ["Aggregate", "ArrayNumbers", "FileNumbers", "Numbers", "Row", "Standing", "Verdict", "aggregate",
+           "estimates_distances"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Aggregate:
     names: tuple[str, ...]
     """The sites of the rows that arithmetic was done on, in order."""
     distances_NN: Floats
-    """Euclidean distances between these."""
+    """Euclidean distances between these; estimates if `estimates_distances`."""
     note: str = ""
     """Why the gate did less than it was asked to; empty if it did all."""
 
@@ -62,77 +64,99 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
               sweeper: Sweeper | None = None) -> Aggregate:
     """Do what `how` says with the updates in `rows`, D = `coordinates` numbers each.
 
-    seed: what bucketing draws its order from. centre: where centered clipping begins, the origin if None. root: the
-    coordinator's own update, which `fltrust` needs.
+    seed: what bucketing draws its order from, and the sample of estimated distances (with the updates). centre: where
+    centered clipping begins, the origin if None. root: the coordinator's own update, which `fltrust` needs.
     sweeper: who goes over the updates; None: this process, with this budget and these threads. The bytes are the same.
     Memory: the budget covers what is read and worked on (one chunk of every row at least, see `sweep.chunk_of`); the
-    result's 4 D bytes come on top. Every update is read twice; once where weighted mean, median, trimmed mean or Meamed
-    stand alone; once more if some rows must be left out first, or if the guessed reference was a bad one.
+    result's 4 D bytes come on top. Every update is read twice; only once, and a sample of it again, where weighted mean,
+    median, trimmed mean or Meamed stand alone; once more if some rows must be left out first, or if the guessed reference
+    was a bad one.
 
     Raises ContractError for an empty cohort, two rows of one site and, naming the site, an update that ends early;
     ToleranceError, naming the theorem, if too few rows are left for a part of `how`.
     """
     rows = cohort(rows, coordinates)
     how.check(len(rows))
-    extra = {name: numbers for name, numbers in (("centre", centre), ("root", root)) if numbers is not None}
     if sweeper is None:
         def sweeper(points: Sequence[Numbers], work: Work, coordinates: int) -> Swept:
             return sweep(points, work, 0, coordinates, memory_budget_bytes=memory_budget_bytes, threads=threads)
-    sample_NS = sampled(rows, coordinates)
+    extra = {name: numbers for name, numbers in (("centre", centre), ("root", root)) if numbers is not None}
+    blind = is_blind(how)
 
-    seen = _look(rows, how, extra, guess_reference(_norms(sample_NS)), sweeper, coordinates)
-    norm_N = np.sqrt(seen.surveyed.square_P[:len(rows)])
+    def look(some: Sequence[Row], about: int) -> tuple[Floats, _Done | Surveyed]:
+        return _compute(some, how, sweeper, coordinates) if blind else _survey(some, extra, about, sweeper, coordinates)
+
+    sample_NS = sampled(rows, coordinates)
+    guess = guess_reference(_norms(sample_NS))
+    norm_N, seen = look(rows, guess)
     verdicts = screen(norm_N)
     chosen = [n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED]
     how.check(len(chosen))
     admitted, sample_NS = [rows[n] for n in chosen], sample_NS[chosen]
-    centred_at = reference(norm_N[chosen], _norms(sample_NS))
-    if len(admitted) < len(rows) or centred_at != seen.surveyed.reference:
-        seen = _look(admitted, how, extra, centred_at, sweeper, coordinates)
+    about = reference(norm_N[chosen], _norms(sample_NS))
+    if len(admitted) < len(rows) or (about != guess and not blind):
+        _, seen = look(admitted, about)
 
-    geometry = Geometry.of(seen.surveyed.gram_PP, _weights(admitted), _places(extra, len(admitted)))
-    decision = seen.decision or decide(how, geometry, [row.law for row in admitted], coordinates, seed)
-    delta_D, square_N = seen.done or _carry_out(decision, [*admitted, *extra.values()], sweeper, coordinates)
-    distance_N = geometry.distances_to(decision.weights_KP[0]) if decision.form is None else np.sqrt(square_N)
-    return Aggregate(delta_D, _standings(rows, norm_N, verdicts, decision, distance_N, decision.influence(sample_NS)),
-                     tuple(row.site for row in admitted), np.sqrt(geometry.squared_distances_KK()), decision.note)
+    if isinstance(seen, Surveyed):
+        geometry = Geometry.of(seen.gram_PP, _weights(admitted), _places(extra, len(admitted)))
+        distances_NN = np.sqrt(geometry.squared_distances_KK())
+        decision = decide(how, geometry, [row.law for row in admitted], coordinates, seed)
+        done = _carry_out(decision, geometry, [*admitted, *extra.values()], sweeper, coordinates)
+    else:
+        done = seen
+        distances_NN = estimate.distances(admitted, done.delta_D, done.distance_N, about, seed + sample_NS.tobytes(), sweeper)
+    influence_N = done.decision.influence(sample_NS)
+    return Aggregate(done.delta_D, _standings(rows, norm_N, verdicts, done, influence_N),
+                     tuple(row.site for row in admitted), distances_NN, done.decision.note)
 
 
-_Done = tuple[Coordinates, Floats]
-"""The result, and where a form yields it each update's squared distance to it."""
+def estimates_distances(how: Aggregation, coordinates: int) -> bool:
+    """Whether the distances between updates are estimates: nothing in `how` needs them, and the model is large."""
+    return is_blind(how) and coordinates > estimate.SAMPLE
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """What pass 1 found; and what it computed at once, where nothing had to be found first."""
+class _Done:
+    """A decision that was carried out."""
 
-    surveyed: Surveyed
-    decision: Decision | None = None
-    done: _Done | None = None
+    decision: Decision
+    delta_D: Coordinates
+    distance_N: Floats
+    """From every update to the result."""
 
 
-def _look(rows: Sequence[Row], how: Aggregation, extra: Mapping[str, Numbers], centred_at: int, sweeper: Sweeper,
-          coordinates: int) -> _Seen:
-    """Pass 1. If what is to be done does not depend on it, pass 2 goes with it: its result holds if all rows are admitted."""
+def _survey(rows: Sequence[Row], extra: Mapping[str, Numbers], about: int, sweeper: Sweeper,
+            coordinates: int) -> tuple[Floats, Surveyed]:
+    """Pass 1: the norms of the rows, and how they lie to each other."""
     numbers = [*rows, *extra.values()]
-    work = Survey(len(numbers), len(rows), centred_at)
-    if not is_blind(how):
-        return _Seen(_checked(work.found(sweeper(numbers, work, coordinates).slabs), extra))
-    anything = Geometry.of(np.eye(len(numbers) + 1), _weights(rows), _places(extra, len(rows)))
-    decision = decide(how, anything, [None] * len(rows), coordinates, b"")
-    both = Both(work, decision.work(range(len(numbers))), work.shape)
-    swept = sweeper(numbers, both, coordinates)
-    measured, distances = both.split(swept.slabs)
-    return _Seen(_checked(work.found(measured), extra), decision, (swept.out_D, total(distances)))
+    work = Survey(len(numbers), len(rows), about)
+    surveyed = work.found(sweeper(numbers, work, coordinates).slabs)
+    norm_P = np.sqrt(surveyed.square_P)
+    for name, norm in zip(extra, norm_P[len(rows):], strict=True):
+        if not math.isfinite(norm):
+            raise ContractError(f"the coordinator's own {name} is not finite; it may come from a damaged checkpoint")
+    return norm_P[:len(rows)], surveyed
 
 
-def _carry_out(decision: Decision, numbers: Sequence[Numbers], sweeper: Sweeper, coordinates: int) -> _Done:
-    """Pass 2."""
+def _carry_out(decision: Decision, geometry: Geometry, numbers: Sequence[Numbers], sweeper: Sweeper,
+               coordinates: int) -> _Done:
+    """Pass 2. Distances to a weighted sum are known from the geometry."""
     needed = decision.needs()
     if not needed:
-        return np.zeros(coordinates, np.float32), np.empty(0)
-    swept = sweeper([numbers[m] for m in needed], decision.work(needed), coordinates)
-    return swept.out_D, total(swept.slabs)
+        return _Done(decision, np.zeros(coordinates, np.float32), geometry.distances_to(decision.weights_KP[0]))
+    by_form = decision.form is not None
+    swept = sweeper([numbers[m] for m in needed], decision.work(needed, measures=by_form), coordinates)
+    distance_N = np.sqrt(total(swept.slabs)[1]) if by_form else geometry.distances_to(decision.weights_KP[0])
+    return _Done(decision, swept.out_D, distance_N)
+
+
+def _compute(rows: Sequence[Row], how: Aggregation, sweeper: Sweeper, coordinates: int) -> tuple[Floats, _Done]:
+    """The only pass where nothing must be found first: the norms of the rows, and what holds if all of them are admitted."""
+    anything = Geometry.of(np.eye(len(rows) + 1), _weights(rows))
+    decision = decide(how, anything, [None] * len(rows), coordinates, b"")
+    swept = sweeper(rows, decision.work(range(len(rows)), measures=True), coordinates)
+    norm_N, distance_N = np.sqrt(total(swept.slabs))
+    return norm_N, _Done(decision, swept.out_D, distance_N)
 
 
 def _norms(x_PS: Coordinates) -> Floats:
@@ -151,17 +175,9 @@ def _places(extra: Mapping[str, Numbers], rows: int) -> dict[str, int]:
     return {name: rows + 1 + turn for turn, name in enumerate(extra)}
 
 
-def _checked(surveyed: Surveyed, extra: Mapping[str, Numbers]) -> Surveyed:
-    own_P = surveyed.square_P[len(surveyed.square_P) - len(extra):]
-    for name, square in zip(extra, own_P, strict=True):
-        if not math.isfinite(square):
-            raise ContractError(f"the coordinator's own {name} is not finite; it may come from a damaged checkpoint")
-    return surveyed
-
-
-def _standings(rows: Sequence[Row], norm_N: Floats, verdicts: Sequence[Verdict], decision: Decision, distance_N: Floats,
+def _standings(rows: Sequence[Row], norm_N: Floats, verdicts: Sequence[Verdict], done: _Done,
                influence_N: Floats) -> dict[str, Standing]:
-    judged = iter(zip(distance_N, influence_N, decision.verdicts, decision.reasons, strict=True))
+    judged = iter(zip(done.distance_N, influence_N, done.decision.verdicts, done.decision.reasons, strict=True))
     standings = {}
     for row, norm, verdict in zip(rows, norm_N, verdicts, strict=True):
         if verdict is Verdict.USED:

@@ -34,8 +34,9 @@ from typing import TypeVar
 import numpy as np
 
 from fedround.aggregation.cover import disjoint_conflicts, in_every_cover, is_coverable, without
-from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.noise_law import NoiseLaw
+from fedround.aggregation.rows import Floats
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
 
@@ -117,6 +118,14 @@ def norm_bounds(law: NoiseLaw, coordinates: int, sigmas: float) -> tuple[float, 
     shortest = law.std * math.sqrt(max(0.0, coordinates - spread))
     longest = law.std * math.sqrt(coordinates + spread + sigmas ** 2)
     return max(0.0, shortest - law.signal_bound), longest + law.signal_bound
+
+
+def fits_its_law(norm: float, law: NoiseLaw | None, gate: Gate | None, coordinates: int) -> bool:
+    """Whether an upload of this norm may be shown to the gate as part of an average, which hides what is wrong with one."""
+    if gate is None or law is None:
+        return True
+    shortest, longest = norm_bounds(law, coordinates, gate.sigmas)
+    return shortest <= norm <= longest
 
 
 def pair_bounds(laws: Sequence[NoiseLaw], coordinates: int, sigmas: float) -> Floats:

@@ -12,11 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from fedround.aggregation.noise_law import NoiseLaw, averaged
-
-Coordinates = npt.NDArray[np.float32]
+from fedround.aggregation.rows import Coordinates
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import TypeAlias, assert_never
 
 import numpy as np
 
-from fedround.aggregation.geometry import Floats, Geometry
-from fedround.aggregation.nearness import krum_scores, minimum_diameter, nearest_to_pivot, remoteness, smallest
+from fedround.aggregation.geometry import Geometry
+from fedround.aggregation.nearness import krum_scores, mean_of, minimum_diameter, nearest_to_pivot, remoteness, smallest
+from fedround.aggregation.rows import Floats
 from fedround.aggregation.spec import (
     CenteredClipping,
     DivideAndConquer,
@@ -167,6 +168,4 @@ def _typical_distance(d2_KK: Floats) -> float:
 
 
 def _mean_of(rows: list[int], geometry: Geometry) -> Floats:
-    weight_K = np.zeros(len(geometry))
-    weight_K[rows] = 1 / len(rows)
-    return geometry.coefficients(weight_K)
+    return geometry.coefficients(mean_of(rows, len(geometry)))

@@ -11,8 +11,9 @@ from typing import assert_never
 
 import numpy as np
 
-from fedround.aggregation.geometry import Floats, Geometry
+from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.linear import shrinking
+from fedround.aggregation.rows import Floats
 from fedround.aggregation.spec import AdaptiveClipping, Bucketing, Mixing, NearestNeighbourMixing, StaticClipping
 
 _DOMAIN = b"fedround/1/bucketing"

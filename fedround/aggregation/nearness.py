@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedround.aggregation.cover import cover, is_coverable
-from fedround.aggregation.geometry import Floats
+from fedround.aggregation.rows import Floats
 
 
 def smallest(value_K: Floats, count: int) -> list[int]:
@@ -56,3 +56,10 @@ def minimum_diameter(d2_KK: Floats, f: int) -> list[int]:
     most_remote_first = np.argsort(remoteness(d2_KK), kind="stable")[::-1]
     left_out = cover(d2_KK > diameters[low], f, most_remote_first.tolist()) or []
     return [row for row in range(len(d2_KK)) if row not in left_out]
+
+
+def mean_of(rows: list[int], count: int) -> Floats:
+    """The weights of the mean of some of `count` rows, (K,)."""
+    weight_K = np.zeros(count)
+    weight_K[rows] = 1 / len(rows)
+    return weight_K

@@ -10,8 +10,10 @@ import sys
 from dataclasses import dataclass
 
 from fedround.errors import ContractError
+from fedround.learning.descent import counts as counts_of
+from fedround.learning.descent import scale
+from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, Mechanism
-from fedround.types import LocalTraining
 
 BATCH_DOUBT = 20.0
 """A Poisson batch may be larger than expected. The signal bound fails with probability exp(-20), about 2e-9 a round."""
@@ -41,11 +43,15 @@ class NoiseLaw:
         return math.sqrt(self.variance)
 
 
-def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = None) -> NoiseLaw | None:
-    """The law of an upload that was trained as `fedround.learning.train` does; None if the mechanism declares none.
+def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = None,
+           steps: int | None = None) -> NoiseLaw | None:
+    """The law of an upload that was trained as `fedround.learning.train` does; None if the mechanism declares none, or noises
+    gradients that the upload is not linear in (`LocalTraining.is_linear`).
 
     There upload = -lr sum_t m_t g_t / b, where g_t is a sum of gradients of norm C at most plus N(0, (z C)^2) on every
-    coordinate, and momentum mu makes m_t = 1 + mu + … + mu^(T-t). Hence
+    coordinate, and m_t is what step t counts (`fedround.learning.descent.counts`): 1 + mu + … + mu^(T-t) with momentum mu,
+    (1 - lr mu)^(T-t) with a proximal term, times FedNova's ratio where fewer steps are normalised. Hence, for m_t >= 0 (their
+    absolute values stand in the bound, where both together make some negative),
 
     * variance = (lr z C / b)^2 sum_t m_t^2, exactly (float32 rounding of the weights aside);
     * |signal| <= lr C (sum_t m_t + sqrt(2 x (1-q) sum_t m_t^2 / b) + (1-q) x max m_t / (3 b)) but with probability
@@ -58,13 +64,16 @@ def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = Non
     Clip norm and steps are taken as declared: admission has compared them with the plan.
     rows: how many rows a site trained on, if they are no more than the plan's batch. Then q = 1, and b is their number; at
     q = 1 without it the law is not known: None.
+    steps: how many steps a site did whose time was up before the last; None: all that the mechanism covers.
     Raises ContractError if the numbers are no law (noise that overflows, say): a reason to reject the update.
     """
     if isinstance(mechanism, GaussianUpdate):
         return NoiseLaw(signal_bound=mechanism.clip_norm, variance=(mechanism.noise_multiplier * mechanism.clip_norm) ** 2)
-    if not isinstance(mechanism, DpSgd | AdaptiveDpSgd | DpFtrl):
+    if not isinstance(mechanism, DpSgd | AdaptiveDpSgd | DpFtrl) or not training.is_linear:
         return None
-    counts = [sum(training.momentum ** k for k in range(left)) for left in range(mechanism.steps, 0, -1)]
+    done = mechanism.steps if steps is None else steps
+    counts = [scale(training, done) * count for count in counts_of(training, done)]
+    lengths = [abs(count) for count in counts]
     if isinstance(mechanism, DpFtrl):
         batch, excess = mechanism.batch_size, 0.0
         squares = math.fsum(net * net for net in _of_nodes(counts))
@@ -78,9 +87,9 @@ def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = Non
         batch, thinning = expected, 1 - mechanism.sampling_rate
         squares = math.fsum(count * count for count in counts)
         excess = (math.sqrt(2 * BATCH_DOUBT * thinning * squares / batch)
-                  + thinning * BATCH_DOUBT * max(counts) / (3 * batch))
+                  + thinning * BATCH_DOUBT * max(lengths) / (3 * batch))
     std = training.learning_rate * mechanism.noise_multiplier * mechanism.clip_norm / batch
-    return NoiseLaw(signal_bound=training.learning_rate * mechanism.clip_norm * (math.fsum(counts) + excess),
+    return NoiseLaw(signal_bound=training.learning_rate * mechanism.clip_norm * (math.fsum(lengths) + excess),
                     variance=std * std * squares)
 
 
@@ -97,3 +106,14 @@ def averaged(old: NoiseLaw, new: NoiseLaw, share: float) -> NoiseLaw:
     """
     return NoiseLaw(signal_bound=(1 - share) * old.signal_bound + share * new.signal_bound,
                     variance=(1 - share) ** 2 * old.variance + share ** 2 * new.variance)
+
+
+def with_rounding(law: NoiseLaw, variance: float, longest: float) -> NoiseLaw | None:
+    """The law of numbers that were rounded at random on their way, which added so much `variance`, on average over the
+    coordinates (`fedround.compression.quantised.rounding`); None if the longest step is too long for the noise to blur.
+
+    Up to 1.5 standard deviations that variance is what is said to one part in ten thousand, whatever the signal is.
+    """
+    if longest > 1.5 * law.std:
+        return None
+    return NoiseLaw(signal_bound=law.signal_bound, variance=law.variance + variance)

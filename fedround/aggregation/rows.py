@@ -21,6 +21,7 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.errors import ContractError
 
 Coordinates = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 
 
 class Numbers(Protocol):
@@ -108,12 +109,29 @@ def cohort(rows: Sequence[Row], coordinates: int) -> tuple[Row, ...]:
     return ordered
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """Windows of a longer vector, one after the other, as a vector of their own."""
+
+    numbers: Numbers
+    starts: tuple[int, ...]
+    width: int
+
+    def read(self, start: int, out_B: Coordinates) -> None:
+        """As `Numbers`."""
+        have = 0
+        while have < len(out_B):
+            window, skipped = divmod(start + have, self.width)
+            piece_B = out_B[have:have + self.width - skipped]
+            self.numbers.read(self.starts[window] + skipped, piece_B)
+            have += len(piece_B)
+
+
 def sampled(points: Sequence[Numbers], coordinates: int) -> Coordinates:
     """The same few thousand coordinates of every point, from all over the model: (P, S), S <= 4096."""
     width = min(coordinates, 256)
-    starts = sorted({turn * (coordinates - width) // 15 for turn in range(16)})
+    starts = tuple(sorted({turn * (coordinates - width) // 15 for turn in range(16)}))
     sample_PS = np.empty((len(points), len(starts) * width), np.float32)
     for point, sample_S in zip(points, sample_PS, strict=True):
-        for turn, start in enumerate(starts):
-            point.read(start, sample_S[turn * width:(turn + 1) * width])
+        Excerpt(point, starts, width).read(0, sample_S)
     return sample_PS

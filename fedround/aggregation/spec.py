@@ -45,8 +45,11 @@ class Part(Value):
     _theorem: ClassVar[str] = "one update"
 
 
-class _Before(Part):
-    """Whatever stands before the rule."""
+class _Chained:
+    """What `>>` goes on from."""
+
+    def _chain(self) -> Chain:
+        raise NotImplementedError
 
     @overload
     def __rshift__(self, then: Mixing) -> Chain: ...
@@ -55,7 +58,17 @@ class _Before(Part):
     def __rshift__(self, then: Rule) -> Aggregation: ...
 
     def __rshift__(self, then: Mixing | Rule) -> Chain | Aggregation:
-        return (Chain(gate=self) if isinstance(self, Gate) else Chain(mixing=(self,))) >> then    # type: ignore[arg-type]
+        chain = self._chain()
+        if isinstance(then, _Mixing):
+            return Chain(chain.gate, (*chain.mixing, then))
+        return Aggregation(gate=chain.gate, mixing=chain.mixing, rule=then)
+
+
+class _Mixing(Part, _Chained):
+    """Whatever changes the rows that a rule sees."""
+
+    def _chain(self) -> Chain:
+        return Chain(mixing=(self,))     # type: ignore[arg-type]
 
 
 class _Majority(Part):
@@ -221,7 +234,7 @@ Rule = Annotated[
 # -- before a rule -----------------------------------------------------------------------------------------------------
 
 
-class NearestNeighbourMixing(_Before, _Majority):
+class NearestNeighbourMixing(_Mixing, _Majority):
     """NNM: every update is replaced by the mean of its N-f nearest, itself among them (Allouah et al. 2023,
     arXiv:2302.01772).
 
@@ -235,7 +248,7 @@ class NearestNeighbourMixing(_Before, _Majority):
     _theorem: ClassVar[str] = "Allouah et al. 2023: N >= 2f+1"
 
 
-class Bucketing(_Before):
+class Bucketing(_Mixing):
     """The means of buckets of `size` updates, dealt in an order drawn from the plan's digest (Karimireddy et al. 2022,
     arXiv:2006.09365). One liar spoils a bucket: the rule behind it must bear f liars among N/size.
     """
@@ -244,14 +257,14 @@ class Bucketing(_Before):
     size: Annotated[int, Field(ge=1, le=100)]
 
 
-class StaticClipping(_Before):
+class StaticClipping(_Mixing):
     """Updates scaled down to at most `norm`."""
 
     name: Literal["static_clipping"] = "static_clipping"
     norm: PositiveFloat
 
 
-class AdaptiveClipping(_Before, _Majority):
+class AdaptiveClipping(_Mixing, _Majority):
     """ARC: the k = floor(2 f (N-f) / N) longest updates are scaled down to the norm of the next longest (Allouah et al.
     2025, arXiv:2405.14432).
     """
@@ -263,7 +276,7 @@ class AdaptiveClipping(_Before, _Majority):
 Mixing = Annotated[NearestNeighbourMixing | Bucketing | StaticClipping | AdaptiveClipping, Field(discriminator="name")]
 
 
-class Gate(_Before, _Majority):
+class Gate(_Majority, _Chained):
     """Leaves out up to f updates whose norms and inner products cannot come from the noise that the sites declared.
 
     Used where updates declare the law of their noise; where none does it lets everybody through and says so. The liars
@@ -273,24 +286,68 @@ class Gate(_Before, _Majority):
     _theorem: ClassVar[str] = "the gate trusts a majority: N >= 2f+1"
     sigmas: Annotated[float, Field(ge=3, le=10, description="how far from its law an honest site may fall")] = 4.0
 
+    def _chain(self) -> Chain:
+        return Chain(gate=self)
+
+
+# -- how much a site counts --------------------------------------------------------------------------------------------
+
+Cap = Annotated[float, Field(gt=1, le=100, description="how far a weight may leave the agreed one, as a ratio")]
+
+
+class QFair(Value):
+    """q-FFL: a site counts its agreed weight times (its loss / the median loss)^q (Li et al. 2020, arXiv:1905.10497).
+
+    The model is fitted more to whom it fits badly. Here the losses change the weights only; how long the step is, the rule
+    and the server's optimizer say. Losses are read in the noised counts of scores that sites send anyway, so they cost no
+    privacy. A site can lie about its loss: it then counts at most `cap` times what was agreed, and the median is no liar's.
+    """
+
+    name: Literal["q_ffl"] = "q_ffl"
+    q: Annotated[float, Field(gt=0, le=10)]
+    cap: Cap
+
+
+class Agnostic(Value):
+    """Agnostic federated learning: weights climb along the sites' losses, round after round, to the mixture of sites that the
+    model fits worst (Mohri et al. 2019, arXiv:1902.00146), among the mixtures in which no site counts more than `cap` times,
+    or less than 1/cap of, what was agreed.
+
+    rate: how far a share of the whole moves for a loss of 1. What holds for `QFair`'s losses and liars holds here.
+    """
+
+    name: Literal["afl"] = "afl"
+    rate: Annotated[float, Field(gt=0, le=10)]
+    cap: Cap
+
+
+Fairness = Annotated[QFair | Agnostic, Field(discriminator="name")]
+
 
 class Aggregation(Value):
     """A whole aggregation: what the federation file agrees on, and what every plan names.
 
     history: beta of the coordinator's moving average of each site's uploads, on which gate, mixing and rule work
     (Karimireddy et al. 2021): 0 is none. It is post-processing and costs no privacy.
+    fairness: what the sites' weights follow instead of staying as agreed; with rules that use weights only.
     """
 
     gate: Gate | None = None
     mixing: tuple[Mixing, ...] = ()
     rule: Rule
     history: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    fairness: Fairness | None = None
 
     @model_validator(mode="after")
-    def _check_gate(self) -> Self:
+    def _check_parts_fit(self) -> Self:
         if self.gate is None and any(getattr(mixing, "near", "") == "inner_product" for mixing in self.mixing):
             raise ValueError("nearest_neighbour_mixing with near = 'inner_product' needs a gate before it, which bounds the "
                              "norms: without one a long liar could be everybody's neighbour")
+        if self.fairness is not None and not uses_weights(self):
+            parts = " >> ".join(map(in_words, (*self.mixing, self.rule)))
+            raise ValueError(f"fairness weighs the sites, and {parts} counts every site the same: agree on weighted_mean, "
+                             "norm_clipping, geometric_median or centered_clipping, without nearest_neighbour_mixing and "
+                             "bucketing before it")
         return self
 
     def check(self, rows: int) -> None:
@@ -306,10 +363,17 @@ class Aggregation(Value):
     def __str__(self) -> str:
         parts = [part for part in (self.gate, *self.mixing, self.rule) if part is not None]
         history = f", on a moving average with beta {self.history:g}" if self.history else ""
-        return " >> ".join(map(in_words, parts)) + history
+        fairness = "" if self.fairness is None else f", weighted by {in_words(self.fairness)}"
+        return " >> ".join(map(in_words, parts)) + history + fairness
 
 
-def in_words(part: Part) -> str:
+def uses_weights(how: Aggregation) -> bool:
+    """Whether the weights of the sites count: most robust rules, and what mixes updates, count every site the same."""
+    counting = isinstance(how.rule, WeightedMean | NormClipping | GeometricMedian | CenteredClipping)
+    return counting and not any(isinstance(mixing, NearestNeighbourMixing | Bucketing) for mixing in how.mixing)
+
+
+def in_words(part: Part | QFair | Agnostic) -> str:
     """`trimmed_mean(f=2)`."""
     settings = ", ".join(f"{key}={value}" for key, value in part.model_dump(exclude={"name"}).items())
     return f"{getattr(part, 'name', 'gate')}({settings})" if settings else str(getattr(part, "name", "gate"))
@@ -332,19 +396,11 @@ def default_aggregation(cohort: int, *, noise_is_declared: bool, rounds: int) ->
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(_Chained):
     """Gate and mixing that wait for their rule; what `>>` makes on the way."""
 
     gate: Gate | None = None
     mixing: tuple[Mixing, ...] = ()
 
-    @overload
-    def __rshift__(self, then: Mixing) -> Chain: ...
-
-    @overload
-    def __rshift__(self, then: Rule) -> Aggregation: ...
-
-    def __rshift__(self, then: Mixing | Rule) -> Chain | Aggregation:
-        if isinstance(then, _Before):
-            return Chain(self.gate, (*self.mixing, then))
-        return Aggregation(gate=self.gate, mixing=self.mixing, rule=then)
+    def _chain(self) -> Chain:
+        return self

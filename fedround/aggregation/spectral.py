@@ -11,7 +11,8 @@ import itertools
 
 import numpy as np
 
-from fedround.aggregation.geometry import Floats
+from fedround.aggregation.nearness import mean_of
+from fedround.aggregation.rows import Floats
 
 SAME_EIGENVALUE = 1e-9
 """Eigenvalues nearer to the first than this, relative to it, count as the first."""
@@ -51,7 +52,7 @@ def divide_and_conquer(gram_KK: Floats, f: int) -> Floats:
     rows = len(gram_KK)
     _, vectors_KE = _first_eigenspace(_centred(gram_KK, np.full(rows, 1 / rows)))
     order = np.argsort(np.square(vectors_KE).sum(axis=1), kind="stable")
-    return _mean_of(order[:rows - f].tolist(), rows)
+    return mean_of(order[:rows - f].tolist(), rows)
 
 
 def minimum_spectrum(gram_KK: Floats, f: int) -> Floats:
@@ -68,7 +69,7 @@ def minimum_spectrum(gram_KK: Floats, f: int) -> Floats:
         first_S = np.linalg.eigvalsh(centred_SHH)[:, -1]
         if first_S.min() < lowest:
             best, lowest = list(some[int(first_S.argmin())]), float(first_S.min())
-    return _mean_of(best, rows)
+    return mean_of(best, rows)
 
 
 def _centred(gram_KK: Floats, share_K: Floats) -> Floats:
@@ -83,9 +84,3 @@ def _first_eigenspace(symmetric_KK: Floats) -> tuple[float, Floats]:
     values, vectors_KK = np.linalg.eigh(symmetric_KK)
     first = float(values[-1])
     return first, vectors_KK[:, values >= first - SAME_EIGENVALUE * abs(first)]
-
-
-def _mean_of(rows: list[int], count: int) -> Floats:
-    weight_K = np.zeros(count)
-    weight_K[rows] = 1 / len(rows)
-    return weight_K

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedround.aggregation.rows import Coordinates
-from fedround.aggregation.sweep import Floats, Kernel, total
+from fedround.aggregation.rows import Coordinates, Floats
+from fedround.aggregation.sweep import Kernel, total
 from fedround.aggregation.verdict import Verdict
 
 SHORTEST, LONGEST = 1e-30, 1e18

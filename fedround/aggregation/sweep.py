@@ -9,7 +9,6 @@ that were swept elsewhere, joined in order, are the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -19,18 +18,16 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from fedround.aggregation.rows import Coordinates, Numbers
+from fedround.aggregation.rows import Coordinates, Floats, Numbers
 
 SLAB = 1 << 20
 """Coordinates whose sums are kept apart; a sweep may begin and end at multiples of it."""
 
-_LONGEST_READ = 1 << 16
-"""Coordinates: a quarter of a megabyte per update. Longer reads gain nothing, and leave the processor's cache."""
+_LONGEST_READ = 1 << 15
+"""Coordinates: an eighth of a megabyte per update. Longer reads gain nothing, and leave the processor's cache."""
 
-Floats = npt.NDArray[np.float64]
 Kernel = Callable[[Coordinates, Coordinates], Floats]
 """Takes a chunk x_PC (finite or not; not to be written to), fills out_C if the work writes, yields what is to be added up."""
 
@@ -47,30 +44,6 @@ class Work(Protocol):
 
     def scratch_bytes(self, chunk: int) -> int:
         """How much space that is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Both:
-    """Two works in one sweep; the first yields arrays of `shape`, the second vectors, and only the second writes."""
-
-    first: Work
-    second: Work
-    shape: tuple[int, ...]
-    writes = True
-
-    def scratch_bytes(self, chunk: int) -> int:
-        """As `Work`."""
-        return self.first.scratch_bytes(chunk) + self.second.scratch_bytes(chunk)
-
-    def kernel(self, chunk: int) -> Kernel:
-        """As `Work`."""
-        first, second = self.first.kernel(chunk), self.second.kernel(chunk)
-        return lambda x_PC, out_C: np.concatenate([first(x_PC, out_C).ravel(), second(x_PC, out_C)])
-
-    def split(self, slabs: Floats) -> tuple[Floats, Floats]:
-        """What a sweep of both returned, as what a sweep of each would have."""
-        size = math.prod(self.shape)
-        return slabs[:, :size].reshape(-1, *self.shape), slabs[:, size:]
 
 
 def chunk_of(points: int) -> int:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fedround.learning.objective import Objective
+from fedround.learning.parts import mixes_rows
+
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 Float64 = npt.NDArray[np.float64]
 
@@ -33,22 +35,29 @@ class Clip:
     cell: float
 
 
-def gradient_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
+def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
                  labels_B: torch.Tensor) -> Float64:
-    """The sum over rows of the loss gradient, (D,)."""
+    """The sum over rows of the loss gradient, (D,).
+
+    A model that normalises by the statistics of a batch sees all rows at once; of a single one, which has none, it learns
+    nothing.
+    """
     import torch
 
     names = sorted(parameters)
     total_D = np.zeros(sum(parameters[name].numel() for name in names))
-    for start in range(0, len(labels_B), CHUNK):
+    chunk = CHUNK
+    if mixes_rows(objective.model):
+        chunk, labels_B = max(len(labels_B), 1), labels_B if len(labels_B) > 1 else labels_B[:0]
+    for start in range(0, len(labels_B), chunk):
         weights = {name: parameters[name].detach().requires_grad_() for name in names}
-        loss = _loss(model, weights, features_BF[start:start + CHUNK], labels_B[start:start + CHUNK])
+        loss = objective.loss(weights, features_BF[start:start + chunk], labels_B[start:start + chunk])
         gradients = torch.autograd.grad(loss, list(weights.values()))
         total_D += torch.cat([gradient.reshape(-1) for gradient in gradients]).double().numpy()
     return total_D
 
 
-def clipped_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
+def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
                 labels_B: torch.Tensor, clip: Clip) -> tuple[Float64, int]:
     """The sum over rows of the loss gradient, each clipped to `clip.norm`, in whole cells, (D,); and how many rows were
     within the clip norm.
@@ -62,7 +71,7 @@ def clipped_sum(model: nn.Module, parameters: Mapping[str, torch.Tensor], featur
     names = sorted(parameters)
     total_D, within = np.zeros(sum(parameters[name].numel() for name in names)), 0
     for start in range(0, len(labels_B), CHUNK):
-        rows = _gradient_of_each_row(model, parameters, features_BF[start:start + CHUNK], labels_B[start:start + CHUNK])
+        rows = _gradient_of_each_row(objective, parameters, features_BF[start:start + CHUNK], labels_B[start:start + CHUNK])
         norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
         finite_B = norm_B.isfinite()
         share_B = torch.where(finite_B, (clip.norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1) / clip.cell, 0).float()
@@ -82,15 +91,7 @@ def clipped_vector(vector_D: npt.NDArray[np.float32], clip: Clip) -> Float64:
     return np.trunc(long_D * ((longest / norm if norm > longest else 1.0) / clip.cell))
 
 
-def _loss(model: nn.Module, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
-    from torch.func import functional_call
-    from torch.nn.functional import binary_cross_entropy_with_logits as logistic_loss
-
-    logits_B = functional_call(model, dict(weights), (x_BF,)).reshape(y_B.shape)
-    return logistic_loss(logits_B, y_B, reduction="sum")
-
-
-def _gradient_of_each_row(model: nn.Module, parameters: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
+def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
                           y_B: torch.Tensor) -> list[torch.Tensor]:
     """Per parameter, by name, the gradients of all rows: (B, its size).
 
@@ -101,7 +102,7 @@ def _gradient_of_each_row(model: nn.Module, parameters: Mapping[str, torch.Tenso
     from torch.func import vmap
 
     def loss_of_row(weights: dict[str, torch.Tensor], x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return _loss(model, weights, x_F[None], y[None])
+        return objective.loss(weights, x_F[None], y[None])
 
     weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
                for name in sorted(parameters)}

@@ -1,10 +1,11 @@
 """A recipe is one Python file that says what is learnt: the features and the model. It is named by its SHA-256.
 
-The file defines three things and may import what the site has installed::
+The file defines three things, or four, and may import what the site has installed::
 
     NAME = "banks-mlp"
+    CLASSES = 2                                        # how many labels there are; 2 if it is not said
     def encode(rows: pd.DataFrame) -> Examples: ...    # needs no statistics of any data set: nothing is pooled
-    def build_model() -> nn.Module: ...                # one logit for each row of features
+    def build_model() -> nn.Module: ...                # one logit for each row; with more than two classes CLASSES of them
 
 A recipe is code that runs beside the records. A site approves a recipe by its digest, and only those bytes ever run.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
+from fedround.learning.parts import WHOLE, Rest, divide, mixes_rows
+from fedround.learning.spec import Parts
+from fedround.learning.start import begun_from
 from fedround.values import Name
 
 if TYPE_CHECKING:
@@ -32,9 +36,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+MAX_CLASSES = 100_000
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows: finite `features_NF` (float32) and binary `labels_N` (int64)."""
+    """Encoded rows: finite `features_NF` (float32) and `labels_N` (int64) from 0 up; a recipe says how far."""
 
     features_NF: npt.NDArray[np.float32]
     labels_N: npt.NDArray[np.int64]
@@ -48,8 +55,8 @@ class Examples:
                                 f"expected int64 of ({len(features)},)")
         if not np.isfinite(features).all():
             raise ContractError("features must be finite: encode missing values as numbers")
-        if not np.isin(labels, (0, 1)).all():
-            raise ContractError("labels must be 0 or 1")
+        if labels.min(initial=0) < 0:
+            raise ContractError("labels must be whole numbers from 0 up")
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -63,6 +70,8 @@ class Recipe:
     digest: str
     build_model: Callable[[], nn.Module]
     encode: Callable[[pd.DataFrame], Examples]
+    classes: int = 2
+    """Labels go from 0 to classes - 1."""
 
 
 def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
@@ -87,37 +96,69 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         name = TypeAdapter(Name).validate_python(getattr(module, "NAME", None))
     except ValidationError:
         raise ContractError(f"recipe {path.name}: must define NAME, lower-case letters, digits and hyphens") from None
-    return Recipe(name, digest, module.build_model, module.encode)
+    classes = getattr(module, "CLASSES", 2)
+    if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
+        raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}")
+
+    def encode(rows: pd.DataFrame) -> Examples:
+        examples: Examples = module.encode(rows)
+        check_labels(recipe, examples)
+        return examples
+
+    recipe = Recipe(name, digest, module.build_model, encode, classes)
+    return recipe
+
+
+def check_labels(recipe: Recipe, examples: Examples) -> None:
+    """Raise ContractError unless every label is one of the recipe's classes."""
+    if examples.labels_N.max(initial=0) >= recipe.classes:
+        raise ContractError(f"recipe '{recipe.name}': labels must be whole numbers from 0 to {recipe.classes - 1}; if there "
+                            "are more classes, the recipe says so: CLASSES = …")
 
 
 def initial_tensors(recipe: Recipe, seed: int) -> Tensors:
-    """The model of round 0: every parameter by name, float32. Same recipe, seed and torch version: same numbers."""
+    """The model of round 0, where all that is trained travels: see `initial`."""
+    return initial(recipe, seed)[0]
+
+
+def initial(recipe: Recipe, seed: int, parts: Parts = WHOLE, *, per_record: bool = True,
+            start: Tensors | None = None) -> tuple[Tensors, Rest]:
+    """The model of round 0: what travels, by name, float32, and the rest. Same recipe, seed and torch version: same numbers.
+
+    per_record: whether the privacy is that of single records. start: a checkpoint's numbers, for what it has of the model.
+    Raises ContractError as `check_model`, `parts.divide` and `start.begun_from` do.
+    """
     import torch
 
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = recipe.build_model()
-    check_model(model, recipe.name)
-    return {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}
+    found = divide(model, parts, recipe.name)
+    check_model(model, recipe.name, {spec.name for spec in found.private}, per_record=per_record)
+    whole: Tensors = {name: value.detach().numpy().copy()
+             for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_floating_point()}
+    whole = whole if start is None else begun_from(whole, start, recipe.name)
+    return {spec.name: whole[spec.name] for spec in found.shared}, found.rest_of(whole)
 
 
-def check_model(model: nn.Module, name: str) -> None:
-    """Raise ContractError for a model that cannot be trained one record at a time, or would not travel whole.
+def check_model(model: nn.Module, name: str, private: Collection[str] = (), *, per_record: bool = True) -> None:
+    """Raise ContractError for a model that cannot be trained as the federation agreed, or would not travel whole.
 
-    Batch statistics mix the records of a batch, so that no clipping can bound what one of them does; and they are not
-    parameters, so the noise would never reach them.
+    Batch statistics mix the records of a batch, so that no clipping can bound what one of them does, and the noise would
+    never reach them: with `per_record` privacy no layer may keep them, and otherwise only one that is all `private`.
     """
     from torch import float32
-    from torch.nn.modules.batchnorm import _NormBase
 
-    for part, module in model.named_modules():
-        if isinstance(module, _NormBase):
-            raise ContractError(f"recipe '{name}': '{part}' is {type(module).__name__}, which keeps statistics of "
-                                "batches; use GroupNorm or LayerNorm")
+    for part in mixes_rows(model):
+        layer = model.get_submodule(part)
+        own = {f"{part}.{tensor}".lstrip(".") for tensor, value in (*layer.named_parameters(), *layer.named_buffers())
+               if value.is_floating_point()}
+        if per_record or not own <= set(private):
+            raise ContractError(f"recipe '{name}': '{part}' is {type(layer).__name__}, which keeps statistics of batches; "
+                                "use GroupNorm or LayerNorm" + ("" if per_record else ", or name it in parts.private"))
     for part, parameter in model.named_parameters():
-        if parameter.dtype != float32 or not parameter.requires_grad:
-            raise ContractError(f"recipe '{name}': parameter '{part}' must be float32 and trainable; "
-                                "make a constant a buffer")
+        if parameter.dtype != float32:
+            raise ContractError(f"recipe '{name}': parameter '{part}' is {parameter.dtype}, and must be float32")
 
 
 def _execute(source: bytes, path: Path, digest: str) -> ModuleType:
@@ -125,7 +166,8 @@ def _execute(source: bytes, path: Path, digest: str) -> ModuleType:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module       # dataclasses and typing look a class's module up by its name
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes are the approved ones
+        # As text: from bytes Python would take a "coding:" comment at its word, and UTF-7, say, hides a line in a comment.
+        exec(compile(source.decode(), str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes are the approved ones
     except Exception as error:
         del sys.modules[module.__name__]
         raise ContractError(f"recipe {path.name}: does not run ({type(error).__name__}: {error})") from error

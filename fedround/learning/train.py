@@ -1,4 +1,4 @@
-"""Local training: a few steps of SGD on a site's own rows, plain or differentially private.
+"""Local training: a few steps on a site's own rows, plain or differentially private.
 
 N examples, D coordinates (in the order of `codec.flatten`), T steps.
 """
@@ -6,27 +6,32 @@ N examples, D coordinates (in the order of `codec.flatten`), T steps.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fedround.codec import Tensors, coordinates, flatten, schema_of, unflatten
+from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
+from fedround.learning.descent import Descent, scale
 from fedround.learning.gradients import Clip, clipped_sum, clipped_vector, gradient_sum
-from fedround.learning.recipe import Examples, Recipe, check_model
+from fedround.learning.objective import Objective
+from fedround.learning.parts import NO_REST, Rest, furnish
+from fedround.learning.recipe import Examples, Recipe, check_labels, check_model
+from fedround.learning.spec import LocalTraining
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 from fedround.privacy.tree import TreeNoise
-from fedround.types import LocalTraining
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 PerRecord = DpSgd | AdaptiveDpSgd | DpFtrl
 TrainingMechanism = PerRecord | GaussianUpdate | NoMechanism
@@ -34,12 +39,16 @@ TrainingMechanism = PerRecord | GaussianUpdate | NoMechanism
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training gives: everything in it may leave, if the mechanism is one."""
+    """What local training gives: all of it but `private` may leave, if the mechanism is one."""
 
     delta: Tensors
     """The model's change: names and shapes of the base model, float32."""
     within_clip: float | None
     """`AdaptiveDpSgd`: the noised share of gradients within the clip norm. It may be below 0 or above 1."""
+    steps: int
+    """How many steps were done: fewer than asked if the time was up and the plan keeps partial work."""
+    private: Tensors = field(default_factory=dict)
+    """The private part after these steps, for the next round at this site; never to be sent."""
 
 
 def sampling_rate(training: LocalTraining, rows: int) -> float:
@@ -57,7 +66,9 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
 
 def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining,
                     mechanism: TrainingMechanism, noise: NoiseSource, cancelled: Callable[[], bool],
-                    start: int = 0) -> Trained:
+                    start: int = 0, *, shift_D: Float32 | None = None,
+                    time_is_up: Callable[[], bool] = lambda: False, rest: Rest = NO_REST,
+                    towards: Tensors | None = None) -> Trained:
     """The model's change after `training.local_steps` steps from `base`.
 
     Every step draws each row independently (Poisson sampling) and divides by the expected batch, which does not depend
@@ -69,10 +80,18 @@ def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training:
     * `DpFtrl` (Kairouz et al. 2021, arXiv:2103.00039) the noise is a tree's over the steps, begun anew with every call;
     * `GaussianUpdate` the steps are plain, and the whole change is clipped and noised once.
 
+    What follows from a step's gradient (`Descent`: the proximal term, the correction, momentum, Adam) is computed from it
+    when it is noised already. shift_D: SCAFFOLD's c - c_i.
+    time_is_up: looked at after every step but the last, unless the plan says partial = "refuse". When it is true the steps so
+    far are what is returned, scaled if the plan normalises: a prefix of what the mechanism covers, which was charged whole.
+    rest: what the model has besides `base`. Its private part is trained by the same steps: gradients are clipped over both
+    together, and noised on every coordinate (`GaussianUpdate`: the private part is not noised; `Parts` says why).
+    towards: what the proximal term pulls to, if it is not `base`.
+
     Promises: what is returned satisfies what an accountant says of `mechanism`, provided `noise` is secret and fresh
     (the number of rows counts as public, except with `GaussianUpdate`), to the last bit (`fedround.privacy.noise`); same
-    inputs, same bytes on one machine with one thread. Promises nothing about how long it takes, or about numbers that the
-    caller derives from `examples` by other ways.
+    inputs, same bytes on one machine with one thread. Promises nothing about how long it takes, hence about how many steps
+    are done in some time; or about numbers that the caller derives from `examples` by other ways.
 
     Raises Cancelled if `cancelled()` is true before a step; ContractError if the model cannot be trained so, or `base`
     is not of this model, or the mechanism was charged for another number of steps or other batches.
@@ -80,33 +99,72 @@ def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training:
     import torch
 
     _check(mechanism, training, len(examples))
-    schema = schema_of(base)
-    model = recipe.build_model()
-    check_model(model, recipe.name)
-    check_fits(recipe, model, base)
+    model = _model(recipe, base, rest, mechanism)
+    check_labels(recipe, examples)
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
+    trained = {**base, **{name: array for name, array in rest.private.items() if name not in buffers}}
+    schema = schema_of(trained)
     # torch looks at the weights through these views, so that a step on the flat vector is a step of the model.
-    weights_D = flatten(base)
-    parameters = {name: torch.from_numpy(view) for name, view in unflatten(weights_D, schema).items()}
-    features_NF, labels_N = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N).float()
+    base_D, weights_D = flatten(trained), flatten(trained)
+    weights = unflatten(weights_D, schema)
+    parameters = {name: torch.from_numpy(view) for name, view in weights.items()}
+    features_NF, labels_N = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N)
 
+    shared_D = _places(schema, base)
+    anchor_D = base_D if towards is None else flatten({**trained, **towards})
+    objective, descent = Objective(model, recipe.classes), Descent(training, anchor_D, _spread(shift_D, shared_D))
     expected = _expected_batch(mechanism, training, len(examples))
     noised = _NoisedSum(mechanism, noise, coordinates(schema)) if isinstance(mechanism, PerRecord) else None
-    velocity_D = np.zeros(coordinates(schema))
+    steps = 0
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
         for rows in _batches(mechanism, training, len(examples), noise, start):
             if cancelled():
                 raise Cancelled("training was stopped between two steps; nothing was released")
             batch = features_NF[torch.from_numpy(rows)], labels_N[torch.from_numpy(rows)]
-            gradient_D = (gradient_sum if noised is None else noised)(model, parameters, *batch)
-            velocity_D = training.momentum * velocity_D + gradient_D / expected
-            weights_D -= (training.learning_rate * velocity_D).astype(np.float32)
-    delta_D = weights_D - flatten(base)
+            gradient_D = (gradient_sum if noised is None else noised)(objective, parameters, *batch)
+            weights_D += descent.change(weights_D, gradient_D / expected)
+            steps += 1
+            if training.partial != "refuse" and steps < training.local_steps and time_is_up():
+                break
+    delta_D = (weights_D - base_D)[shared_D] * np.float32(scale(training, steps))
     if isinstance(mechanism, GaussianUpdate):
         clip = _clip(mechanism)
         delta_D = ((clipped_vector(delta_D, clip) + noise.normal(GRID, len(delta_D))) * clip.cell).astype(np.float32)
-    return Trained(unflatten(delta_D, schema), None if noised is None or not isinstance(mechanism, AdaptiveDpSgd) else
-                   0.5 + noised.surplus / (2 * training.local_steps * expected))
+    within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
+    # Numbers that layers keep by themselves were never noised: where single records are protected they end with the round.
+    kept = {} if noised is not None else {name: buffer.numpy().copy() for name, buffer in buffers.items()}
+    return Trained(unflatten(delta_D, schema_of(base)), within, steps,
+                   {**rest.private, **kept, **{name: view.copy() for name, view in weights.items() if name not in base}})
+
+
+def _model(recipe: Recipe, base: Tensors, rest: Rest, mechanism: TrainingMechanism) -> nn.Module:
+    """The recipe's model with its rest in it. Raises ContractError if it cannot be trained so, or the tensors are others'."""
+    model = recipe.build_model()
+    check_model(model, recipe.name, rest.private, per_record=isinstance(mechanism, PerRecord))
+    check_fits(recipe, model, {**base, **rest.whole})
+    still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if wrong := sorted(still - rest.frozen.keys()):
+        raise ContractError(f"recipe '{recipe.name}': its model does not train '{wrong[0]}', which is not among the frozen "
+                            "tensors")
+    furnish(model, rest.whole)
+    return model.requires_grad_(False)
+
+
+def _places(schema: Schema, base: Tensors) -> npt.NDArray[np.bool_] | slice:
+    """Where the coordinates of `base` are among those of `schema`."""
+    if len(schema) == len(base):
+        return slice(None)
+    return np.concatenate([np.full(math.prod(spec.shape), spec.name in base) for spec in schema])
+
+
+def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) -> Float32 | None:
+    """SCAFFOLD corrects what travels; the private part's own gradients are what it is to follow."""
+    if shift_D is None or isinstance(shared_D, slice):
+        return shift_D
+    spread_D = np.zeros(len(shared_D), np.float32)
+    spread_D[shared_D] = shift_D
+    return spread_D
 
 
 class _NoisedSum:
@@ -120,9 +178,14 @@ class _NoisedSum:
         """`AdaptiveDpSgd`: rows within the clip norm minus rows that were not, noised, over all batches so far. A row moves
         it by one, which is half of what it would cost to count only those within."""
 
-    def __call__(self, model: nn.Module, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
+    @property
+    def counts(self) -> bool:
+        """Whether rows within the clip norm are counted."""
+        return isinstance(self._mechanism, AdaptiveDpSgd)
+
+    def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
                  labels_B: torch.Tensor) -> Float64:
-        cells_D, within = clipped_sum(model, parameters, features_BF, labels_B, self._clip)
+        cells_D, within = clipped_sum(objective, parameters, features_BF, labels_B, self._clip)
         cells_D += self._next()
         if isinstance(self._mechanism, AdaptiveDpSgd):
             surplus = np.array([2 * within - len(labels_B)])
@@ -166,8 +229,9 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> 
 
 
 def check_fits(recipe: Recipe, model: nn.Module, tensors: Tensors) -> None:
-    """Raise ContractError unless `tensors` are exactly this model's parameters."""
+    """Raise ContractError unless `tensors` are exactly this model's parameters, and buffers of its if any."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    expected |= {name: tuple(buffer.shape) for name, buffer in model.named_buffers() if name in tensors}
     if {name: array.shape for name, array in tensors.items()} != expected:
         wrong = sorted(name for name in {*expected, *tensors}
                        if name not in tensors or tensors[name].shape != expected.get(name))

@@ -112,6 +112,29 @@ def _for_site(mechanism: Mechanism) -> _Gaussians | None:
     return _Gaussians(mechanism.noise_multiplier) if isinstance(mechanism, GaussianUpdate) else None
 
 
+def dearest(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
+    """A release that costs at least as much as any one that is made of one of the training mechanisms and one of the counts
+    among `mechanisms`, whatever else it is composed with; their very price, if all are alike.
+
+    Less noise, more steps and drawing rows more often never cost less (to draw less often is post-processing of the data).
+    """
+    known = tuple(mechanisms)
+    if NoMechanism() in known:
+        return (NoMechanism(),)
+    counts = [one.noise_std for one in known if isinstance(one, GaussianCounts)]
+    updates = [one.noise_multiplier for one in known if isinstance(one, GaussianUpdate)]
+    steps = [_for_record(one) for one in known if not isinstance(one, GaussianCounts)]
+    releases = [one for one in steps if one is not None]
+    found: list[Mechanism] = []
+    if updates and len(updates) == len(releases):
+        found.append(GaussianUpdate(noise_multiplier=min(updates), clip_norm=1.0))
+    elif releases:
+        found.append(DpSgd(
+            noise_multiplier=min(one.noise_multiplier for one in releases), clip_norm=1.0,
+            sampling_rate=max(one.sampling_rate for one in releases), steps=max(one.steps for one in releases)))
+    return (*found, *([GaussianCounts(noise_std=min(counts))] if counts else []))
+
+
 def joint_noise(gradients: float, count_std: float) -> float:
     """The noise multiplier of one Gaussian release that costs what two of the same sample do (Andrew et al. 2021, theorem 1).
 

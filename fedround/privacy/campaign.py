@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedround.errors import ContractError
-from fedround.learning.train import sampling_rate
+from fedround.learning.spec import LocalTraining
+from fedround.learning.train import TrainingMechanism, sampling_rate
 from fedround.privacy.accounting import calibrate, epsilon, smallest_noise
 from fedround.privacy.spec import (
     AdaptiveDpSgd,
@@ -28,10 +29,11 @@ from fedround.privacy.spec import (
     Unit,
 )
 from fedround.privacy.tree import depth
-from fedround.types import LocalEvaluation, LocalTraining
+from fedround.types import LocalEvaluation
 
 
-def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation, rows: int) -> Mechanism:
+def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
+                  rows: int) -> TrainingMechanism:
     """What a site with so many training rows applies in every round, with the smallest noise that keeps the promise.
 
     The same in all rounds of a campaign: the clip norm aside it depends on nothing that changes between them.

@@ -28,10 +28,12 @@ class Charge(Value):
     """What one release costs: the mechanisms, and the plan that asked for it."""
 
     federation: Name
-    run: Name
+    run: Name | None
+    """None: of a run that nobody knows any more (`site_workers.recover`); it counts in every one."""
     round: Annotated[int, Field(ge=0, le=99_999)]
     purpose: Purpose
-    plan: Digest
+    plan: Digest | None
+    """None: nobody knows any more."""
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1)]
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     """What the plan promises its epsilon at; the total over the data set is compared with the budget at this value."""
@@ -60,8 +62,13 @@ class Ledger:
     path: Path
     dataset: str
     charges: tuple[Charge, ...]
-    head: str
-    """The digest of the last line; it stands for the whole history."""
+    heads: tuple[str, ...]
+    """The digests of its lines: the first, before any charge, and then one for each charge."""
+
+    @property
+    def head(self) -> str:
+        """The digest of the last line; it stands for the whole history."""
+        return self.heads[-1]
 
 
 def create(path: Path, dataset: str) -> Ledger:
@@ -73,12 +80,6 @@ def create(path: Path, dataset: str) -> Ledger:
 def read(path: Path) -> Ledger:
     """Read and verify a ledger. Raises SetupError if there is none, LedgerError if it is not as we wrote it."""
     return _ledger(path, chain.read(_KIND, path))
-
-
-def heads(path: Path) -> tuple[str, ...]:
-    """Every head that the ledger ever had, its first line's first. Raises as `read` does."""
-    read_chain = chain.read(_KIND, path)
-    return (read_chain.opening.sha256, *(entry.sha256 for entry in read_chain.entries))
 
 
 def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site: float | None = None,
@@ -103,7 +104,8 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site:
         current = _ledger(ledger.path, file.chain)
         if current.charges[:len(ledger.charges)] != ledger.charges or current.dataset != ledger.dataset:
             raise LedgerError(f"{ledger.path} does not continue what was read from it before: restore the newest copy")
-        if any(charge.model_copy(update={"utc": earlier.utc}) == earlier for earlier in current.charges):
+        if charge.plan is not None and any(
+                charge.model_copy(update={"utc": earlier.utc}) == earlier for earlier in current.charges):
             file.settle()
             return current
         for bound, unit, run in bounds:
@@ -117,7 +119,7 @@ def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = 
     """Epsilon of one unit at `delta_dp`, of all charges or of those of one run; rounded up, infinite if anything left
     without noise for that unit.
     """
-    return epsilon([mechanism for charge in ledger.charges if run is None or charge.run == run
+    return epsilon([mechanism for charge in ledger.charges if run is None or charge.run in (None, run)
                     for mechanism in charge.mechanisms], delta_dp, unit)
 
 
@@ -131,8 +133,9 @@ def _check_budget(ledger: Ledger, charge: Charge, bound: float, unit: Unit, run:
 
 
 def _extended(ledger: Ledger, charge: Charge, head: str) -> Ledger:
-    return Ledger(ledger.path, ledger.dataset, (*ledger.charges, charge), head)
+    return Ledger(ledger.path, ledger.dataset, (*ledger.charges, charge), (*ledger.heads, head))
 
 
 def _ledger(path: Path, found: chain.Chain[_Opening, _Entry]) -> Ledger:
-    return Ledger(path, found.opening.dataset, tuple(entry.charge for entry in found.entries), found.head)
+    return Ledger(path, found.opening.dataset, tuple(entry.charge for entry in found.entries),
+                  (found.opening.sha256, *(entry.sha256 for entry in found.entries)))

@@ -93,10 +93,11 @@ def distance_map(record: RoundRecord) -> Map | None:
         for row, values in enumerate(apart) for column, value in enumerate(values))
     bottom = top + size * len(names)
     outcome = {row.site: row.outcome for row in record.sites}
+    estimated = " (estimated from a sample of the model)" if record.estimated else ""
     return Map(
-        title="Distance between updates, similar sites side by side",
-        summary=f"Distances between the updates of {len(names)} sites: from {significant(low)} to {significant(high)}. "
-                f"Farthest from the others: {plain(names[-1])}.",
+        title=f"Distance between updates, similar sites side by side{estimated}",
+        summary=f"Distances between the updates of {len(names)} sites: from {significant(low)} to {significant(high)}"
+                f"{estimated}. Farthest from the others: {plain(names[-1])}.",
         width=_width(left + size * len(names)), height=bottom + 58, size=size, cells=cells, left=left,
         rows=tuple(Name(left - 8, top + (at + 0.5) * size + 4, short(plain(name), 18), _SIGNS[outcome.get(name, "updated")])
                    for at, name in enumerate(names)),

@@ -38,6 +38,8 @@ class SiteRow:
     """Spent on this run so far."""
     local_auc: float | None = None
     """AUC of this round's model on the site's own validation rows, from noised counts; known a round later."""
+    local_accuracy: float | None = None
+    """Its accuracy there, where the recipe has more than two classes."""
     local_rows: float | None = None
     """How many validation rows that is, by the same noised counts."""
 
@@ -63,7 +65,7 @@ class RoundRecord:
     quorum: int
     seconds: float
     metrics: Mapping[str, float]
-    """On the public test set: 'auc', 'recall_at_20_fpr'; others are shown under their own names."""
+    """On the public test set: 'auc', 'recall_at_20_fpr', 'accuracy'; others are shown under their own names."""
     sites: tuple[SiteRow, ...]
     epsilon_limit: float | None = None
     """What each site may spend on this run; None without differential privacy."""
@@ -75,6 +77,14 @@ class RoundRecord:
     """The sites whose updates were compared, in the order of `distances`."""
     distances: tuple[tuple[float, ...], ...] = ()
     """L2 distance between every two of these updates."""
+    training: str = ""
+    """What every site did."""
+    compression: str = "none"
+    """How updates were made smaller before they left."""
+    uploaded_bytes: int = 0
+    """All updates of the round together."""
+    estimated: bool = False
+    """Whether these distances are estimates, from a sample of the model."""
 
     def __post_init__(self) -> None:
         _check_finite(self, f"round {self.round}")

@@ -13,6 +13,8 @@ _LABELS = {
     "noise": "its noise",
     "sites_auc": "AUC at the sites, noised",
     "sites_recall_at_20_fpr": "Recall at 20 % false positives at the sites, noised",
+    "accuracy": "Accuracy",
+    "sites_accuracy": "Accuracy at the sites, noised",
 }
 
 

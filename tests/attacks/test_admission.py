@@ -14,10 +14,20 @@ import rfc8785
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
-from fedround.privacy.spec import DpSgd, RecordPrivacy
+from fedround.learning.spec import FedAvg, LocalTraining
+from fedround.privacy.spec import (
+    AdaptiveClipping,
+    AdaptiveDpSgd,
+    DpFtrl,
+    DpSgd,
+    GaussianUpdate,
+    NoMechanism,
+    RecordPrivacy,
+    SitePrivacy,
+)
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, canonical, digest, seal
-from fedround.types import FedAvg, LocalEvaluation, LocalTraining, LogHead, Payload, Purpose, RoundPlan, SiteEntry, Update
+from fedround.types import LocalEvaluation, LogHead, Payload, Purpose, RoundPlan, ScoreCounts, SiteEntry, Update
 from infra.stores import MemoryStore
 from tasks import spool
 from validation.payloads import intake_of
@@ -192,6 +202,46 @@ def test_a_manifest_that_leaves_something_out(field):
 def test_a_number_that_no_json_reader_agrees_on():
     with pytest.raises(SignatureError, match="signature does not match"):
         read(HONEST.replace(b'"round":3', b'"round":9223372036854775808'))
+
+
+# -- what a site says of its noise -------------------------------------------------------------------------------------
+
+DP = {"noise_multiplier": 4.4, "clip_norm": 1.0}
+ADAPTIVE = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, adaptive=AdaptiveClipping(noise_std=10.0))
+FTRL = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, mechanism="dp_ftrl")
+SITE = SitePrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20)
+COUNTED = AdaptiveDpSgd(**DP, count_noise_std=10.0, sampling_rate=0.3, steps=10)
+COUNTS = ScoreCounts(positives=(1.0, 2.0, 3.0), negatives=(1.0, 2.0, 3.0), noise_std=10.0)
+
+
+@pytest.mark.parametrize(("privacy", "claims", "says"), [
+    (PLAN.privacy, {"mechanism": NoMechanism()}, "asks for the mechanism dp_sgd, got none"),
+    (PLAN.privacy, {"mechanism": COUNTED, "within_clip": 0.5}, "asks for the mechanism dp_sgd, got adaptive_dp_sgd"),
+    (PLAN.privacy, {"mechanism": DpSgd(noise_multiplier=4.4, clip_norm=2.0, sampling_rate=0.3, steps=10)}, "clipped to 2"),
+    (PLAN.privacy, {"mechanism": DpSgd(**DP, sampling_rate=0.3, steps=9)}, "took 9 steps"),
+    (PLAN.privacy, {"rows": 5}, "declares 5 rows"),
+    (PLAN.privacy, {"rows": 129, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)}, "declares 129 rows"),
+    (PLAN.privacy, {"within_clip": 0.5}, "with adaptive clipping, and only then"),
+    (ADAPTIVE, {"mechanism": COUNTED}, "with adaptive clipping, and only then"),
+    (ADAPTIVE, {"mechanism": COUNTED.model_copy(update={"count_noise_std": 9.0}), "within_clip": 0.5}, "with noise 9"),
+    (FTRL, {"mechanism": DpFtrl(**DP, batch_size=129, steps=10)}, "batches of 129 rows, the plan asks for 128"),
+    (SITE, {"mechanism": GaussianUpdate(**DP), "evaluation": COUNTS}, "under the unit 'site' no score counts may leave"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mechanism_that_is_not_the_plans(privacy, claims: dict, says: str):
+    """What the gate and the accountants of others rest on is at least of the form that was asked for."""
+    plan = PLAN.model_copy(update={"privacy": privacy})
+    with pytest.raises(ContractError, match=says):
+        read(seal("update", signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan)
+
+
+@pytest.mark.parametrize(("privacy", "claims"), [
+    (ADAPTIVE, {"mechanism": COUNTED, "within_clip": 0.5}), (FTRL, {"mechanism": DpFtrl(**DP, batch_size=128, steps=10)}),
+    (SITE, {"mechanism": GaussianUpdate(**DP)}),
+    (PLAN.privacy, {"rows": 100, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)})],
+    ids=["adaptive", "ftrl", "site", "fewer rows than a batch"])
+def test_the_honest_one_of_each_kind_passes(privacy, claims: dict):
+    plan = PLAN.model_copy(update={"privacy": privacy})
+    assert read(seal("update", signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan).mechanism == claims["mechanism"]
 
 
 # -- the payload -------------------------------------------------------------------------------------------------------

@@ -9,16 +9,21 @@ from pathlib import Path
 
 import pytest
 
+import tasks.ledgers
 from fedround import layout
 from fedround.errors import ConflictError, SetupError, TrustError
 from fedround.privacy import ledger
+from fedround.privacy.ledger import Charge
+from fedround.privacy.spec import GaussianCounts
 from fedround.signing import Identity, seal, unseal
 from fedround.types import Purpose, Reason, Refusal, Update
 from infra.stores import publish
 from site_workers import rollback
+from site_workers.keys import begin_rotation
 from site_workers.site import open_site
 from tasks.ledgers import check
-from tasks.verify import verify_run
+from tasks.membership import rotate_key
+from tasks.verify import read_log, verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -65,7 +70,7 @@ def test_its_process_does_not_start_and_says_what_to_do(federation: SmallFederat
     rollback.require_newest(federation.site("north"))
     federation.round("autumn")
     restore(federation, backup)
-    with pytest.raises(SetupError, match=r"1 of its signed answers .*sites/north/autumn/.*newer copy.*operating\.md"):
+    with pytest.raises(SetupError, match=r"1 of its signed answers .*sites/north/autumn/.*newer copy.*fedround site recover"):
         rollback.require_newest(federation.site("north"))
 
 
@@ -97,11 +102,34 @@ def test_foreign_bytes_below_its_prefix_are_no_answer_of_the_site(federation: Sm
     assert federation.answer("north", federation.plan()) == "update"
 
 
-def test_a_ledger_that_was_restored_alone_is_seen_by_the_coordinator(federation: SmallFederation):
+def test_a_ledger_that_was_restored_alone_refuses(federation: SmallFederation):
+    """Its outbox knows of every answer; the commit that the plan continues knows how long the ledger was."""
+    backup = back_up(federation)
+    federation.round()
+    restore(federation, backup, only="ledger.jsonl")
+    assert federation.answer("north", federation.plan()) == "refusal"
+    assert refusal_of(federation, 2).reason is Reason.ROLLBACK
+
+
+def test_a_ledger_that_was_restored_alone_and_grew_as_long_again_refuses_too(federation: SmallFederation):
+    backup = back_up(federation)
+    federation.round()
+    restore(federation, backup, only="ledger.jsonl")
+    site = federation.site("north")
+    for number in (1, 2):
+        ledger.charge(ledger.read(site.ledger), Charge(
+            federation="small", run="autumn", round=number, purpose=Purpose.TRAIN, plan=f"{number}" * 64, delta_dp=1e-5,
+            mechanisms=(GaussianCounts(noise_std=9.0),), utc="2026-03-01T00:00:00Z"), 80.0)
+    assert federation.answer("north", federation.plan()) == "refusal"
+    assert refusal_of(federation, 2).reason is Reason.ROLLBACK
+
+
+def test_a_ledger_that_was_restored_alone_is_seen_by_the_coordinator(federation: SmallFederation, monkeypatch):
     """The site's software does not look, or lies: an answer names how long its ledger is, and that only grows."""
     backup = back_up(federation)
     federation.round()
     restore(federation, backup, only="ledger.jsonl")
+    monkeypatch.setattr(rollback, "refusal", lambda site, order: None)
     planned = federation.plan()
     for name in planned.plan.cohort:
         federation.answer(name, planned)
@@ -130,9 +158,31 @@ def test_a_site_that_was_enrolled_anew_begins_a_new_ledger(federation: SmallFede
     answer = federation.collect(planned).admitted["north"].answer
     member = federation.coordinator.federation.site("north")
     shorter = answer.model_copy(update={"charges": 1})
+    log = read_log(federation.coordinator.store, federation.coordinator.identity.key)
     with pytest.raises(TrustError, match="restored from a backup"):
-        check(planned, shorter, member)
-    check(planned, shorter, member.model_copy(update={"key": Identity.generate().key}))
+        check(planned, shorter, member, log)
+    check(planned, shorter, member.model_copy(update={"key": Identity.generate().key}), log)
+
+
+def test_a_ledger_that_shrinks_while_its_key_rotates_is_seen_by_the_coordinator_and_by_the_auditor(
+        federation: SmallFederation, monkeypatch):
+    """One ledger goes with all keys that handed over to each other."""
+    backup = back_up(federation)
+    federation.round()
+    begin_rotation(federation.site("north"), None)
+    rotate_key(federation.root / "coordinator", "north")
+    restore(federation, backup, only="ledger.jsonl")
+    monkeypatch.setattr(rollback, "refusal", lambda site, order: None)
+    planned = federation.plan()
+    for name in planned.plan.cohort:
+        federation.answer(name, planned)
+    assert "restored from a backup" in federation.collect(planned).rejected["north"].reason
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.ledgers, "check", lambda *_: None)
+        federation.commit(planned)
+    coordinator = federation.coordinator
+    with pytest.raises(TrustError, match="the ledger of 'north' has not grown"):
+        list(verify_run(coordinator.store, "spring", coordinator.identity.key))
 
 
 def test_an_accepted_object_is_not_overwritten(federation: SmallFederation):

@@ -14,7 +14,7 @@ import pytest
 from fedround import layout, sightings
 from fedround.errors import ChainError, ContractError, QuorumError, SignatureError, TrustError
 from fedround.signing import digest, seal, unseal
-from fedround.types import Commit
+from fedround.types import Commit, LogHead
 from site_workers import seen
 from tests import small_federation
 from tests.small_federation import SmallFederation
@@ -162,6 +162,33 @@ def test_a_commit_that_says_something_else_of_us_than_we_said(two: tuple[SmallFe
     with pytest.raises(ChainError, match="holds another update of this site than the one it sent"):
         one.answer("north", planned)
     assert one.answer("east", planned) == "update"
+
+
+def test_a_round_in_between_that_was_exchanged_is_noticed_on_the_way_back(two: tuple[SmallFederation, SmallFederation]):
+    """The site saw round 1 and is asked for round 4: each commit in between must be the one that the next one names."""
+    one, _ = two
+    for _ in range(2):
+        one.round(sites=("east", "south", "west"))
+    planned = one.plan()
+    resign(one, 2, note="another round 2, which round 3 does not name")
+    with pytest.raises(ChainError, match="round 3 does not continue the committed round 2"):
+        one.answer("north", planned)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"log": LogHead(number=1, digest="0" * 64)}, "another federation log than its successor's plan"),
+    ({"log": LogHead(number=7, digest="0" * 64)}, "another federation log than its successor's plan"),
+    ({"federation_digest": "0" * 64}, "another federation file than the log")],
+    ids=["another entry", "an entry that is not there", "another file"])
+def test_a_commit_under_another_agreement_than_the_log_has_is_not_continued(
+        two: tuple[SmallFederation, SmallFederation], changes: dict, says: str):
+    """Its sightings would be counted against members that nobody agreed on."""
+    one, _ = two
+    one.round(sites=FOUR)
+    resign(one, 2, **changes)
+    planned = one.plan()
+    with pytest.raises(ChainError, match=says):
+        one.answer("north", planned)
 
 
 # -- the federation log ------------------------------------------------------------------------------------------------

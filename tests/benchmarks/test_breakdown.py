@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import digits
 from benchmarks.adaptive import ADAPTIVE, near_the_floor, quiet_push
+from benchmarks.attacked import SITES, Coordinator, Setting, simulate
 from benchmarks.attacks import ATTACKS, View, a_little_is_enough, inner_product, mimic, min_max, sign_flip, squared_distances
 from benchmarks.contenders import CONTENDERS, DEFAULT
-from benchmarks.simulation import SITES, Coordinator, Setting, simulate
 from benchmarks.tables import Table, markdown
 from fedround.aggregation.engine import Standing, aggregate
 from fedround.aggregation.noise_law import NoiseLaw

@@ -10,6 +10,7 @@ from scipy.stats import norm
 from benchmarks.audited_site import Audited, recipe_of
 from benchmarks.membership import _gradient_of_each_row, attack, leak, lira
 from fedround.learning.gradients import gradient_sum
+from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.types import LocalTraining
 
@@ -67,7 +68,7 @@ def test_the_auditors_gradients_add_up_to_the_products():
     recipe, rows = site().recipe, noise_rows(9)
     model = recipe.build_model()
     tensors = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
-    total = gradient_sum(model, dict(model.named_parameters()), torch.from_numpy(rows.features_NF),
+    total = gradient_sum(Objective(model), dict(model.named_parameters()), torch.from_numpy(rows.features_NF),
                          torch.from_numpy(rows.labels_N).float())
     assert np.allclose(_gradient_of_each_row(recipe, tensors, rows).sum(axis=0), total, atol=1e-5)
 

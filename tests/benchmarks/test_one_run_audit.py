@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from benchmarks.canaries import PIXELS, audit_run, canary_recipe, rows_with
-from benchmarks.one_run_audit import audit, lower_bound, p_value
+from benchmarks.one_run_audit import (
+    Audit,
+    audit,
+    epsilon_of_gaussian,
+    gaussian_bound,
+    is_possible,
+    lower_bound,
+    p_value,
+)
 from fedround.learning.gradients import gradient_sum
+from fedround.learning.objective import Objective
+from fedround.privacy.accounting import epsilon
+from fedround.privacy.spec import GaussianCounts
 
 
 def paper(m: int, r: int, v: int, eps: float, delta: float) -> float:
@@ -55,13 +66,48 @@ def test_more_right_guesses_never_lower_the_bound_and_delta_never_raises_it(gues
 def test_randomised_response_is_rarely_accused_and_its_epsilon_nearly_found():
     """Every bit is told rightly with e^1 / (1 + e^1): epsilon is exactly 1."""
     bounds = []
-    for seed in range(200):
+    for seed in range(60):
         generator = np.random.default_rng(seed)
         present = generator.random(2000) < 0.5
         told = np.where(generator.random(2000) < 1 / (1 + np.exp(-1)), present, ~present)
-        bounds.append(audit(told + 1e-6 * generator.random(2000), present, 0.0, 0.95).epsilon_at_least)
+        bounds.append(audit(told + 1e-6 * generator.random(2000), present, 0.0, 0.95, (0.2, 0.4)).epsilon_at_least)
     assert np.mean(np.array(bounds) > 1) <= 0.05
     assert np.median(bounds) > 0.6
+
+
+def gaussian_audits(mu: float, canaries: int, times: int) -> list[Audit]:
+    """Honest noise: every canary's score is N(mu, 1) if it is there, N(0, 1) if not."""
+    found = []
+    for seed in range(times):
+        generator = np.random.default_rng(seed)
+        present = generator.random(canaries) < 0.5
+        found.append(audit(generator.normal(size=canaries) + mu * present, present, 1e-5, 0.95))
+    return found
+
+
+@pytest.mark.parametrize("mu", [0.3, 1.1, 2.0])
+def test_gaussian_noise_is_rarely_accused_and_its_epsilon_is_found_better_than_any_mechanisms(mu: float):
+    truth, found = epsilon_of_gaussian(mu, 1e-5), gaussian_audits(mu, 1000, 20)
+    assert np.mean([one.gaussian_at_least > truth for one in found]) <= 0.05
+    assert np.median([one.gaussian_at_least for one in found]) >= np.median([one.epsilon_at_least for one in found])
+    assert np.median([one.gaussian_at_least for one in found]) > 0.4 * truth * (mu > 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 300), st.integers(0, 300), st.data())
+def test_more_right_guesses_refute_more_gaussians_and_a_louder_one_explains_more(guesses, others, data):
+    right = data.draw(st.integers(1, guesses))
+    bound = gaussian_bound(1e-5, guesses + others, guesses, right, 0.05)
+    assert gaussian_bound(1e-5, guesses + others, guesses, right - 1, 0.05) <= bound + 1e-2
+    possible = [is_possible(mu, guesses + others, guesses, right, 0.05) for mu in (0.0, 0.5, 1.0, 2.0, 20.0)]
+    assert possible == sorted(possible)
+
+
+def test_epsilon_of_a_gaussian_is_the_accountants():
+    assert epsilon_of_gaussian(0.0, 1e-5) == 0
+    for noise in (0.5, 1.0, 4.0):
+        assert epsilon_of_gaussian(1 / noise, 1e-5) == pytest.approx(
+            epsilon([GaussianCounts(noise_std=noise)], 1e-5), rel=6e-3)
 
 
 def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_own_coordinate():
@@ -69,7 +115,7 @@ def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_ow
     rows, recipe = rows_with(present), canary_recipe(3)
     model = recipe.build_model()
     features = torch.from_numpy(rows.features_NF[-3:])
-    total = gradient_sum(model, dict(model.named_parameters()), features, torch.ones(3))
+    total = gradient_sum(Objective(model), dict(model.named_parameters()), features, torch.ones(3))
     assert np.array_equal(total[PIXELS:] != 0, present)
     assert not total[:PIXELS].any()
 

@@ -36,7 +36,8 @@ def test_all_the_commands_are_there():
     assert names >= {
         "demo", "up", "down", "status", "federation init", "federation invite", "federation add", "federation check",
         "federation show", "site init", "site check", "site start", "site ledger", "site approve", "site audit",
-        "coordinator start", "deploy",        "train run", "round run", "models list", "models show", "models get", "verify"}
+        "site recover", "coordinator start", "deploy", "train run", "round run", "models list", "models show", "models get",
+        "models rebuild", "verify"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "fedround")

@@ -9,9 +9,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from fedround.privacy import ledger
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import DpSgd, GaussianCounts
+from tests import small_federation
 from tests.cli.conftest import Fedround, one_sentence
+from tests.small_federation import SmallFederation
 
 SETTINGS = """
 name = "banks"
@@ -124,3 +127,56 @@ def test_a_settings_file_with_an_unknown_key_or_without_noise_says_so(fedround: 
     one_sentence(fedround("privacy", "plan", settings, "--rows", "9"), "without noise there is nothing to cost")
     settings.write_text("[privacy")
     one_sentence(fedround("privacy", "plan", settings, "--rows", "9"), "not valid TOML")
+
+
+# -- at a site ---------------------------------------------------------------------------------------------------------
+
+
+def test_at_a_site_its_rows_its_ledger_and_its_policy_count(fedround: Fedround, federation: SmallFederation):
+    """What the plan says of the ledger is what the ledger does: the campaign's rounds are taken up to the one it names."""
+    agreed = federation.root / "coordinator" / "federation.toml"
+    before = as_json(fedround, agreed, "--site", federation.root / "north")["sites"][0]
+    assert (before["site"], before["rows"], before["spent_before"], before["refused_in_round"]) == ("north", 300, 0.0, None)
+    commit = federation.round()
+    book = ledger.read(federation.site("north").ledger)
+    assert before["mechanism"] == book.charges[0].mechanisms[0].model_dump(mode="json")
+    after = as_json(fedround, agreed, "--site", federation.root / "north", "--site", federation.root / "east")["sites"]
+    assert [site["rows"] for site in after] == [300, 200]
+    assert after[0]["spent_before"] == ledger.spent(book, 1e-5) == before["course"][0]["total"]
+    assert (len(commit.updates), after[0]["refused_in_round"]) == (3, 3)
+    shown = fedround("privacy", "plan", agreed, "--site", federation.root / "north").stdout
+    assert "refuses" in shown
+    assert "spent" in shown
+
+
+def test_at_a_site_of_the_other_unit_both_budgets_can_be_what_is_short(fedround: Fedround, tmp_path: Path,
+                                                                     rows_are_judged_here: None):
+    privacy = {"unit": "site", "epsilon": 4.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 5}
+    told = []
+    for name, budgets in (("ample", (20.0, 4.0)), ("site", (20.0, 2.0)), ("record", (5.0, 4.0))):
+        federation = small_federation.make(tmp_path / name, names=("north",), quorum=1, privacy=privacy, units=("site",),
+                                           max_epsilon=budgets[0], max_epsilon_site=budgets[1])
+        site = as_json(fedround, federation.root / "coordinator" / "federation.toml", "--site", federation.root / "north")
+        told.append(site["sites"][0]["refused_in_round"])
+    assert told[0] is None
+    assert all(1 < number <= 5 for number in told[1:])
+
+
+def test_a_preflight_shows_the_budget_of_every_unit_that_is_promised_something(fedround: Fedround, tmp_path: Path,
+                                                                             rows_are_judged_here: None):
+    federation = small_federation.make(
+        tmp_path, names=("north",), quorum=1, units=("site",), max_epsilon=20.0, max_epsilon_site=4.0, privacy={
+            "unit": "site", "epsilon": 4.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 2})
+
+    def found(check: str) -> dict:
+        return next(one for one in json.loads(fedround("site", "check", federation.root / "north", "--json").stdout)
+                    if one["check"] == check)
+
+    assert "epsilon up to 20, 4 for the whole site at delta 1e-05" in found("policy")["detail"]
+    assert found("ledger")["detail"].endswith("epsilon 0.00 of 20 spent, epsilon 0.00 of 4 spent for the whole site")
+    federation.round()
+    federation.round()
+    path = federation.root / "north" / "policy.toml"
+    path.write_text(path.read_text().replace("max_epsilon_site = 4.0", "max_epsilon_site = 3.0"))
+    assert not found("ledger")["ok"]
+    assert "of 3 spent for the whole site; this site will refuse" in found("ledger")["detail"]

@@ -10,6 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from fedround import layout
+from fedround.signing import seal, unseal
+from fedround.types import Commit
 from tests.small_federation import SmallFederation
 
 
@@ -39,6 +42,21 @@ def test_the_certificate_names_sites_rules_privacy_and_signatures(federation: Sm
     for words in ("certificate of lineage", "east, north, south", "weighted_mean", "record level, ε ≤ 8 at δ 1e-05",
                   federation.coordinator.identity.key[:40], "signatures"):
         assert words in text
+
+
+def test_with_recompute_the_certificate_says_so_and_a_model_that_does_not_follow_has_none(federation: SmallFederation):
+    coordinator = federation.root / "coordinator"
+    text = " ".join(fedround("verify", "spring", "--as", coordinator, "--recompute").split())
+    assert "1 of 1 rounds from the sites' updates, byte for byte" in text
+    assert "(--recompute)" in fedround("verify", "spring", "--as", coordinator), "what is only vouched for is said"
+    rounds = json.loads(fedround("verify", "spring", "--as", coordinator, "--recompute", "--json"))["rounds"]
+    assert [proof["recomputed"] for proof in rounds] == [False, True]
+    identity, path = federation.coordinator.identity, federation.root / "store" / layout.commit("spring", 1)
+    commit = unseal("commit", path.read_bytes(), Commit, identity.key, "commit")
+    path.unlink()
+    path.write_bytes(seal("commit", commit.model_copy(update={"note": "all is well"}), identity))
+    assert fedround("verify", "spring", "--as", coordinator).startswith("╭")
+    assert fedround("verify", "spring", "--as", coordinator, "--recompute").startswith("exit code 1")
 
 
 def test_a_model_that_nobody_made_has_no_certificate(federation: SmallFederation, tmp_path: Path):

@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from examples.banks import split as module
-from examples.banks.split import CLIENTS, HERE, SOURCE, split
-from examples.campaign import load_settings, simulate
-from examples.judging import Reached, auc, predictor
-from examples.rivals import Alone, Baselines, fit_logistic_regression, fit_mlp
+from examples.banks.split import CLIENTS, HERE, SOURCE, STORY, split
+from examples.judging import auc, predictor
+from examples.rivals import Alone, Baselines, federated, fit_logistic_regression, fit_mlp
 from examples.story import write
 from fedround.codec import flatten
 from fedround.errors import SetupError
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import Metrics, metrics, scores
 from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.privacy.spec import RecordPrivacy
 from validation.contract import load_contract
@@ -113,7 +112,7 @@ def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
 
 
 def test_the_settings_promise_what_the_readme_says():
-    settings, demo = load_settings(HERE / "settings.toml"), load_settings(HERE / "demo.toml")
+    settings, demo = STORY.settings(), STORY.settings("demo.toml")
     assert settings.privacy == RecordPrivacy(epsilon=5.0, delta_dp=1e-5, clip_norm=1.0, rounds=20)
     assert settings.quorum == 9
     assert demo == settings.model_copy(update={
@@ -122,15 +121,15 @@ def test_the_settings_promise_what_the_readme_says():
 
 
 def test_a_short_campaign_learns_repeats_and_privacy_changes_it(parts, recipe):
-    settings = load_settings(HERE / "settings.toml")
-    settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"rounds": 2})})
+    settings = STORY.settings()
+    settings = settings.model_copy(update={"quorum": 1, "privacy": settings.privacy.model_copy(update={"rounds": 2})})
     banks = {bank.name: recipe.encode(bank.train) for bank in parts.banks[4::4]}
     test = recipe.encode(parts.public_test)
-    private, again = (simulate(recipe, banks, settings, seed=0) for _ in range(2))
-    plain = simulate(recipe, banks, settings, seed=0, private=False)
+    private, again = (federated(recipe, banks, settings, seed=0) for _ in range(2))
+    plain = federated(recipe, banks, settings, seed=0, private=False)
     assert flatten(private).tobytes() == flatten(again).tobytes()
     assert flatten(private).tobytes() != flatten(plain).tobytes()
-    assert metrics(scores(recipe, private, test), test.labels_N).auc > 0.65
+    assert metrics(scores(recipe, private, test)).auc > 0.65
 
 
 def test_rivals_are_chosen_on_the_banks_own_rows_and_learn(parts, recipe):
@@ -142,8 +141,8 @@ def test_rivals_are_chosen_on_the_banks_own_rows_and_learn(parts, recipe):
 
 
 def test_the_table_ranks_the_banks():
-    def reached(value: float) -> Reached:
-        return Reached(auc=value, recall_at_20_fpr=0.5, accuracy=0.5, rows=10)
+    def reached(value: float) -> Metrics:
+        return Metrics(auc=value, recall_at_20_fpr=0.5, accuracy=0.5, rows=10)
 
     alone = tuple(Alone(bank=f"bank-{n}", method="mlp", test=reached(n / 10)) for n in (5, 7, 6))
     lines = Baselines(pooled=reached(0.8), without_privacy=reached(0.79), alone=alone).lines()

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from examples.campaign import load_settings, simulate
 from examples.carloan.split import HERE, NAMES, PUBLIC_ROWS, STORY, public_rows, split
 from examples.judging import auc, predictor
-from examples.rivals import best, fit_logistic_regression, fit_mlp
+from examples.rivals import best, federated, fit_logistic_regression, fit_mlp
 from fedround.learning.train import sampling_rate
 from validation.contract import load_contract
 from validation.rows import failed_checks
@@ -74,17 +73,17 @@ def test_the_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
 
 
 def test_every_step_uses_every_row_of_every_bank(parts):
-    settings = load_settings(HERE / "settings.toml")
+    settings = STORY.settings()
     assert {sampling_rate(settings.training, len(bank.train)) for bank in parts.banks} == {1.0}
     assert (settings.privacy.epsilon, settings.privacy.delta_dp) == (5.0, 1e-5)
 
 
 def test_a_short_private_campaign_of_small_banks_learns(parts, recipe):
-    settings = load_settings(HERE / "settings.toml")
-    settings = settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"rounds": 2})})
+    settings = STORY.settings()
+    settings = settings.model_copy(update={"quorum": 1, "privacy": settings.privacy.model_copy(update={"rounds": 2})})
     banks = {bank.name: recipe.encode(bank.train.head(300)) for bank in parts.banks[::3]}
     test = recipe.encode(parts.public_test.head(2000))
-    assert auc(predictor(recipe, simulate(recipe, banks, settings, seed=0)), test) > 0.8
+    assert auc(predictor(recipe, federated(recipe, banks, settings, seed=0)), test) > 0.8
 
 
 def test_each_rival_learns_and_the_best_on_rows_held_out_is_taken(parts, recipe):

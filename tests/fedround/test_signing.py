@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fedround.errors import ContractError, SetupError
-from fedround.signing import MIN_PASSPHRASE_BYTES, Identity
+from fedround import locked
+from fedround.errors import ContractError, SetupError, SignatureError
+from fedround.signing import MAX_DOCUMENT_BYTES, MIN_PASSPHRASE_BYTES, Identity, seal, unseal
+from fedround.types import LogHead
 from infra.passphrase import FILE_VARIABLE, passphrase_for
 
 WORDS = b"four quite long words"
@@ -25,7 +33,7 @@ def test_a_key_comes_back_as_it_was_saved(tmp_path: Path, passphrase: bytes | No
     back = Identity.load(path, lambda: passphrase or b"")
     assert (back.key, back.sign(b"x")) == (identity.key, identity.sign(b"x"))
     assert path.stat().st_mode & 0o777 == 0o600
-    assert path.read_bytes().startswith(b"-----BEGIN " + (b"PRIVATE" if passphrase is None else b"ENCRYPTED PRIVATE"))
+    assert path.read_bytes().startswith(b"-----BEGIN PRIVATE KEY" if passphrase is None else locked.BEGIN)
 
 
 def test_a_key_without_a_passphrase_asks_for_none(tmp_path: Path):
@@ -40,6 +48,84 @@ def test_another_passphrase_opens_nothing(tmp_path: Path):
     _, path = saved(tmp_path, WORDS)
     with pytest.raises(SetupError, match="the passphrase does not open this key"):
         Identity.load(path, lambda: WORDS + b" ")
+
+
+def test_a_locked_key_is_text_that_no_byte_can_leave_and_never_the_same_twice():
+    secret = bytes(range(32))
+    file = locked.lock(secret, WORDS)
+    assert locked.lock(secret, WORDS) != file
+    assert locked.unlock(file, WORDS) == secret
+    lines = file.split(b"\n")
+    altered = [file[:-1] + b"x", file + b"x", b"\n".join((lines[0], b"scrypt-10-8-1 aes-256-gcm", *lines[2:])),
+               b"\n".join((*lines[:2], lines[2][:-4], *lines[3:])), file.replace(lines[2][40:41], b"!", 1)]
+    flipped = bytearray(base64.b64decode(lines[2]))
+    for where in (0, 20, 40, len(flipped) - 1):         # salt, nonce, key, tag
+        flipped[where] ^= 1
+        altered.append(b"\n".join((*lines[:2], base64.b64encode(flipped), *lines[3:])))
+        flipped[where] ^= 1
+    for other in altered:
+        with pytest.raises(ValueError, match="not a locked key|another passphrase|base64|padding|characters"):
+            locked.unlock(other, WORDS)
+
+
+def test_a_passphrase_costs_whoever_guesses_it_time_and_memory():
+    """The file names no parameters of its own, so nobody can be talked into weaker ones; and these are scrypt's."""
+    file = locked.lock(bytes(32), WORDS)
+    data = base64.b64decode(file.split(b"\n")[2])
+    key = hashlib.scrypt(WORDS, salt=data[:16], n=2 ** 17, r=8, p=1, maxmem=1 << 28, dklen=32)
+    assert AESGCM(key).decrypt(data[16:28], data[28:], b"scrypt-17-8-1 aes-256-gcm") == bytes(32)
+
+
+def test_a_key_of_another_kind_is_not_used(tmp_path: Path):
+    path = tmp_path / "identity.pem"
+    path.write_bytes(X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    with pytest.raises(SetupError, match="another kind of key"):
+        Identity.load(path)
+
+
+# -- signed documents --------------------------------------------------------------------------------------------------
+
+SIGNER = Identity.generate()
+SAID = LogHead(number=7, digest="a" * 64)
+
+
+def test_a_document_comes_back_and_is_one_line_of_canonical_json():
+    document = seal("log-head", SAID, SIGNER)
+    assert unseal("log-head", document, LogHead, SIGNER.key, "it") == SAID
+    assert document == seal("log-head", SAID, SIGNER)
+    assert b"\n" not in document
+
+
+@pytest.mark.parametrize("write", [
+    lambda document: document + b"\n", lambda document: b" " + document, lambda document: document.replace(b":", b": ", 1),
+    lambda document: json.dumps(dict(reversed(json.loads(document).items()))).encode(),
+    lambda document: document.replace(b'"number":7', b'"number":7.0'),
+    lambda document: document.replace(b"aaaa", b"\\u0061aaa")],
+    ids=["newline", "space", "blank", "order", "float", "escape"])
+def test_the_same_words_in_other_bytes_are_not_the_document(write):
+    """One document has one digest; otherwise a commit could be shown in two ways."""
+    document = seal("log-head", SAID, SIGNER)
+    other = write(document)
+    assert other != document
+    assert json.loads(other) == json.loads(document)
+    with pytest.raises(SignatureError, match="not canonical JSON"):
+        unseal("log-head", other, LogHead, SIGNER.key, "it")
+
+
+def test_a_document_of_one_kind_is_not_one_of_another():
+    with pytest.raises(SignatureError, match="expected a signed 'commit', got another kind"):
+        unseal("commit", seal("plan", SAID, SIGNER), LogHead, SIGNER.key, "it")
+    with pytest.raises(SignatureError, match="the signature does not match"):
+        unseal("commit", seal("plan", SAID, SIGNER).replace(b'"kind":"plan"', b'"kind":"commit"'), LogHead, SIGNER.key, "it")
+
+
+def test_more_bytes_than_a_document_has_are_not_read():
+    with pytest.raises(ContractError, match="at most"):
+        unseal("plan", b"[" * (MAX_DOCUMENT_BYTES + 1), LogHead, SIGNER.key, "it")
+
+
+# -- passphrases -------------------------------------------------------------------------------------------------------
 
 
 def test_where_nobody_can_be_asked_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -85,7 +171,7 @@ def test_a_key_is_never_overwritten(tmp_path: Path):
     assert Identity.load(path).key == identity.key
 
 
-@pytest.mark.parametrize("body", [b"", b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n", b"garbage"])
+@pytest.mark.parametrize("body", [b"", locked.BEGIN, locked.BEGIN + b"\nAAAA\n", b"garbage"])
 def test_a_damaged_key_says_what_to_do(tmp_path: Path, body: bytes):
     path = tmp_path / "identity.pem"
     path.write_bytes(body)

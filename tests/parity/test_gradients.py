@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as logistic_los
 
 from fedround.learning import gradients
 from fedround.learning.gradients import Clip, clipped_sum, gradient_sum
+from fedround.learning.objective import Objective
 from fedround.privacy.noise import GRID
 
 CLIP_NORM = 1.4      # between the rows' norms: some are clipped, some are not
@@ -32,9 +33,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def ours(model, batch, clip_norm) -> np.ndarray:
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     if clip_norm is None:
-        return gradient_sum(model, parameters, *batch)
+        return gradient_sum(Objective(model), parameters, *batch)
     clip = Clip(clip_norm, cell=clip_norm / GRID)
-    return clipped_sum(model, parameters, *batch, clip)[0] * clip.cell
+    return clipped_sum(Objective(model), parameters, *batch, clip)[0] * clip.cell
 
 
 def by_loop(model, batch, clip_norm) -> tuple[np.ndarray, list[float]]:
@@ -63,6 +64,27 @@ def test_clipped_sum_equals_the_loop(model, batch):
     assert ours(model, batch, CLIP_NORM) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 1.8])
+def test_of_four_classes_each_rows_gradient_is_that_of_its_cross_entropy(clip_norm):
+    torch.manual_seed(5)
+    model, clip = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4)), Clip(clip_norm or 1.0, 1e-9)
+    features_BF, labels_B = torch.randn(33, 5), torch.arange(33) % 4
+    expected, lengths = 0.0, []
+    for x_F, y in zip(features_BF, labels_B, strict=True):
+        model.zero_grad()
+        (-torch.log_softmax(model(x_F), dim=0)[y]).backward()
+        parts = dict(model.named_parameters())
+        row_D = np.concatenate([parts[name].grad.numpy().ravel() for name in sorted(parts)]).astype(float)
+        lengths.append(np.linalg.norm(row_D))
+        expected = expected + row_D * (1.0 if clip_norm is None else min(1.0, clip_norm / lengths[-1]))
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    objective = Objective(model, classes=4)
+    summed = (gradient_sum(objective, parameters, features_BF, labels_B) if clip_norm is None else
+              clipped_sum(objective, parameters, features_BF, labels_B, clip)[0] * clip.cell)
+    assert summed == pytest.approx(expected, abs=1e-5)
+    assert min(lengths) < 1.8 < max(lengths)
+
+
 @pytest.mark.filterwarnings("ignore:Full backward hook")       # Opacus hooks modules; our inputs need no gradient
 def test_clipped_sum_equals_opacus(model, batch):
     assert ours(model, batch, CLIP_NORM) == pytest.approx(by_opacus(model, batch, CLIP_NORM), abs=1e-5)
@@ -87,7 +109,7 @@ def test_one_row_never_exceeds_the_clip_norm_not_even_by_rounding(model, batch):
 
 
 def cells(model, batch, clip: Clip) -> np.ndarray:
-    return clipped_sum(model, {name: p.detach() for name, p in model.named_parameters()}, *batch, clip)[0]
+    return clipped_sum(Objective(model), {name: p.detach() for name, p in model.named_parameters()}, *batch, clip)[0]
 
 
 @pytest.mark.parametrize("cell", [CLIP_NORM / GRID, CLIP_NORM / GRID * 3.7, 1e-4])
@@ -119,6 +141,6 @@ def test_attack_a_plain_float32_sum_moves_by_another_vector_than_the_record_that
 def test_rows_within_the_clip_norm_are_counted(model, batch):
     _, norms = by_loop(model, batch, CLIP_NORM)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    _, within = clipped_sum(model, parameters, *batch, Clip(CLIP_NORM, CLIP_NORM / GRID))
+    _, within = clipped_sum(Objective(model), parameters, *batch, Clip(CLIP_NORM, CLIP_NORM / GRID))
     assert within == sum(norm <= CLIP_NORM for norm in norms)
     assert 0 < within < len(norms)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError, SetupError
+from fedround.learning.recipe import load_recipe
 from fedround.signing import digest
 from fedround.spoken import in_groups, in_numbers
 from infra.settings import SiteSettings, load_toml
@@ -62,6 +63,28 @@ def test_attack_text_that_a_screen_shows_otherwise_than_it_runs_is_not_offered(t
     path = tmp_path / "recipe.py"
     path.write_bytes(RECIPE.replace("import numpy", f"x = 1  # {hidden} y\nimport numpy").encode())
     with pytest.raises(ContractError, match=f"U\\+{ord(hidden[0]):04X}"):
+        approval.read_candidate(path)
+
+
+@pytest.mark.parametrize(("cookie", "line"), [
+    ("utf-7", "# nothing here +AAo-open(PROOF, 'w')"), ("unicode_escape", "# nothing here \\nopen(PROOF, 'w')"),
+    ("raw_unicode_escape", "# nothing here \\u000aopen(PROOF, 'w')"), ("latin-1", "x = 'ä'"), ("no-such", "pass")])
+def test_attack_a_file_that_is_read_in_one_encoding_and_runs_in_another(federation: SmallFederation, north: Path,
+                                                                        tmp_path: Path, cookie: str, line: str):
+    """Python believes a "coding:" comment, and a comment may then hold code. Not offered; and it would not run, either."""
+    proof = tmp_path / "it-ran"
+    text = f"# -*- coding: {cookie} -*-\n{line.replace('PROOF', repr(str(proof)))}\n{RECIPE}"
+    path = a_file(tmp_path, "recipe.py", text)
+    with pytest.raises(ContractError, match="what you read is UTF-8"):
+        approval.read_candidate(path)
+    load_recipe(path)
+    assert not proof.exists()
+
+
+def test_attack_a_name_that_looks_like_another(tmp_path: Path):
+    """A Cyrillic letter in a function's name: which of the two is called cannot be seen (CVE-2021-42694)."""
+    path = a_file(tmp_path, "recipe.py", RECIPE + "\ndef \u0435ncode(rows):\n    return rows\n")
+    with pytest.raises(ContractError, match=r"line \d+: holds a name with the character U\+0435"):
         approval.read_candidate(path)
 
 

@@ -18,6 +18,7 @@ from fedround.types import Purpose
 from infra.stores import DirectoryStore
 from site_workers import audit, release
 from site_workers import round as site_round
+from site_workers.keys import begin_rotation
 from tests.small_federation import SmallFederation
 
 
@@ -78,6 +79,19 @@ def test_it_is_written_before_the_thing_leaves(federation: SmallFederation, monk
     planned = federation.plan()
     monkeypatch.setattr(DirectoryStore, "put_once", put_once)
     assert federation.answer("north", planned) == "update"
+
+
+def test_an_answer_that_is_sent_again_and_a_key_that_is_handed_over_are_told_too(federation: SmallFederation):
+    planned = federation.plan()
+    federation.answer("north", planned)
+    federation.answer("north", planned)
+    decisions = [event.decision for event in audit.read(federation.root / "north") if isinstance(event, audit.Decided)]
+    assert decisions == ["carry out", "send again"]
+    begin_rotation(federation.site("north"), None)
+    left = audit.read(federation.root / "north")[-1]
+    assert isinstance(left, audit.Left)
+    assert (left.kind, left.plan) == ("rotation", None)
+    assert digest((federation.root / "store" / left.key).read_bytes()) == left.sha256
 
 
 def test_nothing_leaves_that_cannot_be_written_down(federation: SmallFederation):
@@ -149,6 +163,16 @@ def test_a_ledger_that_was_rolled_back_is_noticed(federation: SmallFederation):
     (federation.root / "north" / "ledger.jsonl").write_bytes(older)
     with pytest.raises(AuditError, match="no longer holds what was spent"):
         audit.verify(federation.root / "north")
+
+
+def test_a_ledger_that_is_older_than_the_log_is_noticed(federation: SmallFederation, north: Path):
+    """The log was begun anew after charges that the ledger then lost: no line of the log tells of them."""
+    begun = (north / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (north / "audit.jsonl").unlink()
+    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC))
+    (north / "ledger.jsonl").write_bytes(begun)
+    with pytest.raises(AuditError, match="fewer charges than when the log began"):
+        audit.verify(north)
 
 
 def test_a_charge_that_nobody_asked_for_is_noticed(federation: SmallFederation, north: Path):

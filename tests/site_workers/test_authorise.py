@@ -87,6 +87,47 @@ def test_a_member_whose_key_the_coordinator_replaced_answers_nothing(federation:
         order(federation)
 
 
+def test_a_member_that_was_left_out_of_the_federation_answers_nothing(federation: SmallFederation):
+    """A plan that asks it all the same is against the log that the plan names."""
+    path = federation.root / "coordinator" / "federation.toml"
+    head, *members = path.read_text().split("[[sites]]")
+    path.write_text(head + "".join(f"[[sites]]{member}" for member in members if '"north"' not in member))
+    planned = federation.plan()
+    forge(federation, planned, cohort=("north", "east", "south"))
+    with pytest.raises(TrustError, match="'north' is no member any more"):
+        order(federation)
+
+
+@pytest.mark.parametrize("where", [0, 9, -1], ids=["length", "header", "data"])
+def test_a_base_model_with_a_flipped_byte_is_not_trained_on(federation: SmallFederation, where: int):
+    planned = federation.plan()
+    path = federation.root / "store" / layout.model(planned.plan.base_model)
+    body = bytearray(path.read_bytes())
+    body[where] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(body)
+    with pytest.raises(TrustError, match="the stored bytes are not those that the plan names"):
+        federation.answer("north", planned)
+    assert not (federation.root / "store" / "sites" / "north").exists()
+
+
+@pytest.mark.parametrize("kind", ["plan", "commit", "log", "federations"])
+def test_a_flipped_byte_anywhere_in_what_a_site_is_shown_is_not_believed(federation: SmallFederation, kind: str):
+    """Plan, parent commit, log entry, federation file: every seventh byte, and a site answers nothing."""
+    planned = federation.plan()
+    store = federation.root / "store"
+    path = store / {"plan": layout.plan("spring", 1, 1, Purpose.TRAIN), "commit": layout.commit("spring", 0),
+                    "log": layout.log_entry(1), "federations": layout.federation(planned.plan.federation_digest)}[kind]
+    body = path.read_bytes()
+    path.chmod(0o600)
+    for where in range(0, len(body), 7):
+        path.write_bytes(body[:where] + bytes([body[where] ^ 1]) + body[where + 1:])
+        with pytest.raises((TrustError, ContractError)):
+            order(federation)
+    path.write_bytes(body)
+    assert order(federation).digest == planned.digest
+
+
 def test_two_plans_for_one_attempt_are_noticed(federation: SmallFederation):
     planned = federation.plan()
     federation.answer("north", planned)

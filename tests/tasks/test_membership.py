@@ -98,7 +98,7 @@ def test_the_coordinators_own_key_cannot_be_a_member(federation: SmallFederation
     ({"aggregation": {"rule": {"name": "trimmed_mean"}}}, "'aggregation.rule.trimmed_mean.f' is missing"),
     ({"sights": []}, "unknown key 'sights'"),
     ({"privacy": {"unit": "none", "epsilon": 1.0}}, "unknown key 'privacy.none.epsilon'"),
-    ({"optimizer": {"momentum": 1.0}}, "'optimizer.momentum'"), ({"name": "Small"}, "'name'")])
+    ({"optimizer": {"name": "fedavg", "momentum": 1.0}}, "'optimizer.fedavg.momentum'"), ({"name": "Small"}, "'name'")])
 def test_settings_that_cannot_be_make_no_folder(tmp_path: Path, changes: dict, says: str):
     with pytest.raises(ContractError, match=says):
         create(tmp_path, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -109,8 +110,24 @@ def test_killed_at_any_write_and_started_again_it_remembers_the_same_bytes(crowd
         assert objects(left) == objects(whole)
 
 
-def test_a_memory_that_was_altered_stops_the_next_round_and_the_proof(crowd: SmallFederation):
+def kept(federation: SmallFederation) -> set[str]:
+    return {path.stem for path in (federation.coordinator.folder / "spool" / "memory").iterdir()}
+
+
+def test_the_next_round_finds_the_averages_on_its_own_disk_and_believes_them_only_by_their_digest(crowd: SmallFederation):
+    first = crowd.round("local")
+    assert kept(crowd) == {site.average for site in first.memory}
+    altered = crowd.coordinator.folder / "spool" / "memory" / f"{memory(first)['oak'].average}.safetensors"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"?")
+    second = crowd.round("local")
+    assert kept(crowd) == {site.average for site in second.memory}
+    expected = (upload(crowd, first, "oak") / 2 + upload(crowd, second, "oak")) / 1.5
+    assert np.allclose(average(crowd, second, "oak"), expected, atol=1e-6)
+
+
+def test_a_memory_that_was_altered_stops_the_next_round_of_a_new_machine_and_the_proof(crowd: SmallFederation):
     commit = crowd.round("altered")
+    shutil.rmtree(crowd.coordinator.folder / "spool")
     path = crowd.root / "store" / layout.memory(memory(commit)["oak"].average)
     body = bytearray(path.read_bytes())
     body[-3] ^= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fedround import layout
 from fedround.types import Purpose
 from infra.model_registry import ModelRegistry
 from tasks import report as reporting
-from tasks.catch_up import catch_up
+from tasks.catch_up import catch_up, rebuild
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.report import page, records, report
@@ -82,6 +83,21 @@ def test_there_is_nothing_to_catch_up_with_when_all_is_written(coordinator: Coor
     catch_up(coordinator, "spring")
     catch_up(coordinator, "a-run-that-never-was")
     assert page(coordinator, "spring", 2).stat().st_mtime_ns == before
+
+
+def test_versions_and_reports_of_a_lost_folder_are_written_again_from_the_store(coordinator: Coordinator, answered: Answered):
+    written(coordinator, answered)
+    before = records(coordinator, "spring")[-1]
+    for lost in ("models", "models-data", "reports"):
+        shutil.rmtree(coordinator.folder / lost)
+    reporting._registry.cache_clear()
+    assert list(rebuild(coordinator, "spring")) == [1, 2]
+    assert dataclasses.replace(records(coordinator, "spring")[-1], seconds=before.seconds) == before
+    assert [record.round for record in records(coordinator, "spring")] == [1, 2]
+    registry = ModelRegistry.open(coordinator.folder / "models")
+    assert [version.tag for version in registry.versions()] == ["spring/round-00001", "spring/round-00002"]
+    assert list(rebuild(coordinator, "spring")) == [1, 2]                    # nothing is in its own way
+    assert len(registry.versions()) == 2
 
 
 def test_the_loser_of_a_race_reports_what_the_winner_committed(answered: Answered, tmp_path: Path):

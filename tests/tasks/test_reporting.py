@@ -263,6 +263,13 @@ def test_a_planted_attacker_is_at_the_edge_of_the_map_in_the_brightest_colour_an
     assert f"Farthest from the others: bank-{odd}" in chart.summary
 
 
+def test_the_map_says_that_its_distances_are_estimates_where_they_are():
+    exact, estimated = (distance_map(dataclasses.replace(planted(), estimated=flag)) for flag in (False, True))
+    assert "estimated" not in exact.title + exact.summary
+    assert "estimated from a sample" in estimated.title
+    assert "estimated from a sample" in estimated.summary
+
+
 def test_alike_sites_lie_side_by_side():
     """Two groups, dealt alternately."""
     apart = [[0.0 if a == b else 1.0 if a % 2 == b % 2 else 9.0 for b in range(8)] for a in range(8)]

@@ -156,8 +156,8 @@ def test_an_update_that_the_history_calls_a_refusal(answered: Answered, run: dic
             site=update.site, answer=update.answer, reason=Reason.BUDGET))), key)
     with pytest.raises(TrustError, match="'south' did not sign that it was shown the plan"):
         prove(lies(answered, run, refusals=(), updates=(*commit.updates, CommittedUpdate(
-            site=refusal.site, answer=refusal.answer, payload=update.payload, sighting=update.sighting, weight=150.0,
-            verdict=Verdict.USED, norm=1.0, distance=1.0, influence=0.5))), key)
+            site=refusal.site, answer=refusal.answer, payload=update.payload, size_bytes=1, sighting=update.sighting,
+            weight=150.0, verdict=Verdict.USED, norm=1.0, distance=1.0, influence=0.5))), key)
 
 
 def test_a_model_of_another_length_than_its_checkpoint_says(answered: Answered, run: dict[str, bytes], key: str):
@@ -187,7 +187,12 @@ def test_a_proof_says_who_which_rules_and_what_privacy(run: dict[str, bytes], ke
 
 
 ROLLED_BACK: Lie = lambda c: {"ledgers": tuple(k.model_copy(update={"charges": 1}) for k in c.ledgers)}  # noqa: E731
+OTHER_HEAD: Lie = lambda c: {"ledgers": (c.ledgers[0].model_copy(update={"head": "0" * 64}), *c.ledgers[1:])}  # noqa: E731
+OTHER_OWNER: Lie = lambda c: {"ledgers": (c.ledgers[0].model_copy(update={"key": c.ledgers[1].key}), *c.ledgers[1:])}  # noqa: E731
+MADE_UP: Lie = lambda c: {"ledgers": tuple(  # noqa: E731
+    k.model_copy(update={"charges": 9}) if k.site == "south" else k for k in c.ledgers)}
 FORGOTTEN: Lie = lambda c: {"ledgers": c.ledgers[1:]}  # noqa: E731
+OTHER_FILE: Lie = lambda c: {"federation_digest": "0" * 64}  # noqa: E731
 OTHER_LOG: Lie = lambda c: {"log": c.log.model_copy(update={"digest": "0" * 64})}  # noqa: E731
 FUTURE_LOG: Lie = lambda c: {"log": c.log.model_copy(update={"number": 2})}  # noqa: E731
 UNSIGHTED: Lie = lambda c: {"updates": (c.updates[0].model_copy(  # noqa: E731
@@ -195,14 +200,37 @@ UNSIGHTED: Lie = lambda c: {"updates": (c.updates[0].model_copy(  # noqa: E731
 
 
 @pytest.mark.parametrize(("lie", "says"), [
-    (ROLLED_BACK, "what the site did not say|has not grown"), (FORGOTTEN, "leaves out the ledger"),
-    (OTHER_LOG, "not in the federation log"), (FUTURE_LOG, "not in the federation log"),
-    (UNSIGHTED, "did not sign that it was shown the plan")],
-    ids=["ledger", "a ledger less", "another log", "a log that is not there", "another's sighting"])
+    pytest.param(ROLLED_BACK, "what the site did not say", id="a shorter ledger"),
+    pytest.param(OTHER_HEAD, "what the site did not say", id="another head"),
+    pytest.param(OTHER_OWNER, "what the site did not say", id="another's ledger"),
+    pytest.param(MADE_UP, "of 'south', which sent no update", id="the ledger of who was silent"),
+    pytest.param(FORGOTTEN, "leaves out the ledger", id="a ledger less"),
+    pytest.param(OTHER_FILE, "names another federation file than the log does", id="another file"),
+    pytest.param(OTHER_LOG, "not in the federation log", id="another log"),
+    pytest.param(FUTURE_LOG, "not in the federation log", id="a log that is not there"),
+    pytest.param(UNSIGHTED, "did not sign that it was shown the plan", id="another's sighting")])
 def test_a_commit_that_lies_about_ledgers_log_or_sightings(
         answered: Answered, run: dict[str, bytes], key: str, lie: Lie, says: str):
     with pytest.raises(TrustError, match=says):
         prove(lies(answered, run, **lie(last_commit(run, key))), key)
+
+
+def test_a_round_under_an_agreement_that_was_over_is_found(federation):
+    """The log has gone on; a commit of after it names what held before, for example a member that has left."""
+    federation.round()
+    path = federation.root / "coordinator" / "federation.toml"
+    path.write_text(path.read_text().replace("deadline_s = 60", "deadline_s = 61"))
+    federation.round()
+    federation.round()
+    coordinator, store = federation.coordinator, federation.root / "store"
+    first, third = (unseal("commit", (store / layout.commit("spring", number)).read_bytes(), Commit, coordinator.identity.key,
+                           "commit") for number in (1, 3))
+    assert (first.log.number, third.log.number) == (1, 2)
+    (store / layout.commit("spring", 3)).unlink()
+    (store / layout.commit("spring", 3)).write_bytes(seal("commit", third.model_copy(
+        update={"log": first.log, "federation_digest": first.federation_digest}), coordinator.identity))
+    with pytest.raises(ChainError, match="names an older entry of the federation log than the round before it"):
+        list(verify_run(coordinator.store, "spring", coordinator.identity.key))
 
 
 class SitesView(MemoryStore):

@@ -37,7 +37,7 @@ class Counting(MemoryStore):
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "CHUNK_BYTES", 64)
     monkeypatch.setattr(payloads, "CHUNK_BYTES", 64)
-    monkeypatch.setattr(codec, "check_header", lambda chunk, total, schema, source: 0)    # longer than these chunks
+    monkeypatch.setattr(codec, "check_header", lambda chunk, total, form, source: 0)    # longer than these chunks
 
 
 def fetched(folder: Path, sent: bytes) -> Counting:
@@ -45,7 +45,7 @@ def fetched(folder: Path, sent: bytes) -> Counting:
     store, payload = Counting(), codec.payload_of(BODY)
     store.put_once("delta", sent)
     try:
-        spool.fetch(store, "delta", Intake(SCHEMA, payload.sha256, "delta", payload.chunks), folder / "delta")
+        spool.fetch(store, "delta", Intake(codec.form(SCHEMA), payload.sha256, "delta", payload.chunks), folder / "delta")
     except TrustError as error:
         store.said = str(error)
     return store
@@ -88,11 +88,11 @@ def test_chunks_that_are_not_those_of_the_whole_are_noticed(tmp_path: Path):
     store, payload = MemoryStore(), codec.payload_of(BODY)
     store.put_once("delta", BODY)
     with pytest.raises(TrustError, match="not the one that names it"):
-        spool.fetch(store, "delta", Intake(SCHEMA, digest(b"other"), "delta", payload.chunks), tmp_path / "delta")
+        spool.fetch(store, "delta", Intake(codec.form(SCHEMA), digest(b"other"), "delta", payload.chunks), tmp_path / "delta")
 
 
 def test_half_of_it_is_not_all_of_it():
-    intake = Intake(SCHEMA, digest(BODY), "delta")
+    intake = Intake(codec.form(SCHEMA), digest(BODY), "delta")
     intake.take(BODY[:CHUNK])
     with pytest.raises(TrustError, match=f"has {CHUNK} bytes, expected {len(BODY)}"):
         intake.done()

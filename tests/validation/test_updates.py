@@ -6,14 +6,13 @@ import pytest
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
 from fedround.types import (
     EvaluationAnswer,
-    FedAvg,
     LocalEvaluation,
-    LocalTraining,
     LogHead,
     Payload,
     Purpose,

@@ -72,6 +72,17 @@ def test_when_all_rows_are_bad_the_round_is_refused_and_not_guessed():
         result(TRIMMED, np.full((5, 3), np.nan))
 
 
+@pytest.mark.parametrize("how", [Aggregation(rule=TrimmedMean(f=2)), Aggregation(rule=SpectralFilter(f=2)),
+                                 NearestNeighbourMixing(f=2) >> CoordinateMedian()], ids=str)
+def test_when_screening_leaves_too_few_rows_the_round_is_refused_by_the_theorem(how):
+    """A quorum of five allows f = 2; one bad row of five does not."""
+    x_ND = cohort(1, 5)
+    assert np.isfinite(result(how, x_ND).delta_D).all()
+    x_ND[2] = np.nan
+    with pytest.raises(ToleranceError, match=r"needs at least 5 updates \(.*N >= 2f\+1.*may get 4"):
+        result(how, x_ND)
+
+
 def test_what_the_gate_left_out_counts_against_the_f_behind_it():
     """Two liars of eleven with a wrong norm: both are found, and the trimmed mean behind trims nobody more."""
     law = NoiseLaw(signal_bound=0.1, variance=1.0)

@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.aggregation.gate import admit, pair_bounds
-from fedround.aggregation.noise_law import NoiseLaw, averaged, law_of
+from fedround.aggregation.noise_law import NoiseLaw, averaged, law_of, with_rounding
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
 from fedround.codec import flatten
+from fedround.compression import quantised, wire
+from fedround.compression.spec import Quantised
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
-from fedround.learning.train import sampling_rate, train
+from fedround.learning.spec import FedProx, LocalTraining, Scaffold
+from fedround.learning.train import sampling_rate, train, train_and_count
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
-from fedround.types import LocalTraining
 from tests.geometries import geometry_of
 
 TRAINING = LocalTraining(local_steps=5, batch_size=8, learning_rate=0.2, momentum=0.7)
@@ -73,6 +75,30 @@ def test_the_variance_is_that_of_real_uploads(recipe, rows):
     assert noise_D.var() == pytest.approx(law.variance, rel=4 * math.sqrt(2 / len(noise_D)))
 
 
+@pytest.mark.parametrize("how", [mechanism(100), DpFtrl(noise_multiplier=2.0, clip_norm=0.5, batch_size=7, steps=5)],
+                         ids=lambda how: how.kind)
+@pytest.mark.parametrize("changes", [
+    {"algorithm": FedProx(mu=1.5)}, {"algorithm": FedProx(mu=4.0), "momentum": 0.0}, {"partial": "keep"},
+    {"partial": "normalise"}, {"partial": "normalise", "algorithm": FedProx(mu=1.5)}], ids=str)
+def test_a_proximal_term_and_partial_work_leave_a_law_that_is_known(recipe, how, changes):
+    """Noise alone, again: three of five steps are done where partial work is kept."""
+    training = LocalTraining(**{**TRAINING.model_dump(exclude={"algorithm"}), **changes})
+    done = 5 if training.partial == "refuse" else 3
+    nothing = Examples(np.zeros((100, FEATURES), np.float32), np.zeros(100, dtype=np.int64))
+    noise_D = np.concatenate([flatten(train_and_count(
+        recipe, initial_tensors(recipe, 0), nothing, training, how, Source(seed), lambda: False,
+        time_is_up=iter([False, False, True]).__next__).delta).astype(np.float64) for seed in range(10)])
+    law = law_of(how, training, steps=done)
+    assert noise_D.var() == pytest.approx(law.variance, rel=4 * math.sqrt(2 / len(noise_D)))
+
+
+@pytest.mark.parametrize("changes", [{"algorithm": Scaffold()}, {"optimizer": "adam"}], ids=str)
+def test_where_an_upload_is_not_linear_in_its_gradients_there_is_no_law(changes):
+    training = LocalTraining(**changes)
+    assert law_of(mechanism(100, training=training), training) is None
+    assert law_of(GaussianUpdate(noise_multiplier=3.0, clip_norm=0.01), training) is not None
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
 @pytest.mark.parametrize("rows", [5, 100])
 def test_the_signal_is_within_its_bound_and_the_bound_is_not_idle(recipe, rows, momentum):
@@ -84,6 +110,22 @@ def test_the_signal_is_within_its_bound_and_the_bound_is_not_idle(recipe, rows, 
     labels_N = np.ones(rows, dtype=np.int64)
     longest = max(np.linalg.norm(upload(recipe, features_NF, labels_N, how, seed, training)) for seed in range(5))
     assert 0.3 * bound < longest <= bound
+
+
+@pytest.mark.parametrize(("bits", "heard"), [(8, False), (4, True)])
+def test_rounding_adds_to_the_variance_what_the_law_says_and_at_4_bits_a_gate_would_hear_it(bits, heard):
+    """Noise of standard deviation 2 and a signal, quantised: the law of what arrives is the law with rounding."""
+    size, how, generator = 400_000, Quantised(bits=bits), np.random.default_rng(5)
+    noise_D = generator.normal(0, 2, size)
+    sent_D = (noise_D + np.sin(np.arange(size))).astype(np.float32)
+    body = wire.compress(sent_D, how, generator.random, b"")
+    head = len(wire.form(how, size).header)
+    scale_K = quantised.scales(lambda start, count: body[head + start:head + start + count], size)
+    law = with_rounding(NoiseLaw(signal_bound=1.0, variance=4.0), *quantised.rounding(scale_K, how, size))
+    noise = wire.expanded(body, how, size, b"") - np.sin(np.arange(size))
+    assert np.square(noise).mean() == pytest.approx(law.variance, rel=4 * math.sqrt(2 / size))
+    assert (law.variance > 4 * (1 + 4 * math.sqrt(2 / size))) == heard
+    assert with_rounding(NoiseLaw(signal_bound=1.0, variance=1e-4), 0.1, 0.1) is None      # too long for so little noise
 
 
 def test_the_law_by_hand():

@@ -148,7 +148,7 @@ def test_a_rule_that_tries_all_subsets_refuses_too_many():
 def test_an_aggregation_survives_json_and_toml(rule, mixing):
     aggregation = Aggregation(gate=Gate(f=1, sigmas=5.0), mixing=mixing, rule=rule, history=0.5)
     assert Aggregation.model_validate_json(aggregation.model_dump_json()) == aggregation
-    document = tomllib.loads(tomlkit.dumps(aggregation.model_dump(mode="json")))
+    document = tomllib.loads(tomlkit.dumps(aggregation.model_dump(mode="json", exclude_none=True)))
     assert parse(Aggregation, document, "a test") == aggregation
 
 

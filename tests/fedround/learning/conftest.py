@@ -50,8 +50,21 @@ def recipe_with(write_recipe: Callable[[str], Path]) -> Callable[[str], Recipe]:
 
 
 @pytest.fixture
+def three_classes(write_recipe: Callable[[str], Path]) -> Recipe:
+    """The small recipe with one label more."""
+    return load_recipe(write_recipe(RECIPE.replace("Linear(4, 1)", "Linear(4, 3)") + "\nCLASSES = 3\n"))
+
+
+@pytest.fixture
 def recipe(write_recipe: Callable[[], Path]) -> Recipe:
     return load_recipe(write_recipe())
+
+
+@pytest.fixture
+def three_labels() -> Examples:
+    """Sixty rows that belong to the class of their largest feature."""
+    features = np.random.default_rng(2).normal(size=(60, 3)).astype(np.float32)
+    return Examples(features, features.argmax(axis=1).astype(np.int64))
 
 
 @pytest.fixture

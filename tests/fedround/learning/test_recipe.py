@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -40,6 +41,8 @@ def test_two_recipes_with_the_same_file_name_do_not_mix(write_recipe):
     ("NAME = 'a'\ndef build_model(): ...", "must define a function 'encode'"),
     ("def encode(rows): ...\ndef build_model(): ...", "must define NAME"),
     ("NAME = 'No Name'\ndef encode(rows): ...\ndef build_model(): ...", "must define NAME"),
+    ("NAME = 'a'\nCLASSES = 1\ndef encode(rows): ...\ndef build_model(): ...", "CLASSES must be a whole number from 2"),
+    ("NAME = 'a'\nCLASSES = True\ndef encode(rows): ...\ndef build_model(): ...", "CLASSES must be a whole number from 2"),
     ("import nowhere_to_be_found", "does not run .*ModuleNotFoundError"),
     ("def (", "does not run .*SyntaxError"),
 ])
@@ -67,7 +70,7 @@ def test_the_initial_model_is_a_function_of_the_seed_and_leaves_global_randomnes
 @pytest.mark.parametrize(("model", "says"), [
     ("nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))", "'1' is BatchNorm1d"),
     ("nn.Linear(3, 1).double()", "must be float32"),
-    ("nn.Linear(3, 1).requires_grad_(False)", "trainable"),
+    ("nn.Linear(3, 1).requires_grad_(False)", "nothing would travel"),
 ])
 def test_a_model_that_cannot_be_trained_privately_or_would_not_travel_is_refused(recipe_with, model, says):
     with pytest.raises(ContractError, match=says):
@@ -80,8 +83,18 @@ def test_a_model_that_cannot_be_trained_privately_or_would_not_travel_is_refused
     (np.zeros((2, 3), np.float32), np.zeros(3, np.int64), "expected int64 of \\(2,\\)"),
     (np.zeros((2, 3), np.float32), np.zeros(2), "labels are float64"),
     (np.full((2, 3), np.nan, np.float32), np.zeros(2, np.int64), "finite"),
-    (np.zeros((2, 3), np.float32), np.array([0, 2]), "0 or 1"),
+    (np.zeros((2, 3), np.float32), np.array([0, -1]), "from 0 up"),
 ])
 def test_examples_of_another_form_cannot_be_built(features, labels, says):
     with pytest.raises(ContractError, match=says):
         Examples(features, labels)
+
+
+@pytest.mark.parametrize(("classes", "label"), [(2, 2), (3, 3)])
+def test_a_label_beyond_the_recipes_classes_is_refused_when_rows_are_encoded(write_recipe, classes, label):
+    source = write_recipe().read_text()
+    recipe = load_recipe(write_recipe(source if classes == 2 else f"{source}\nCLASSES = {classes}\n"))
+    rows = pd.DataFrame({"a": [1.0, 2.0], "b": 0.0, "c": 0.0, "y": [0, label - 1]})
+    assert recipe.encode(rows).labels_N.tolist() == [0, label - 1]
+    with pytest.raises(ContractError, match=f"from 0 to {classes - 1}"):
+        recipe.encode(rows.assign(y=[0, label]))

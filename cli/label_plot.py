@@ -1,0 +1,66 @@
+"""Which labels each site has: as text for a terminal, as SVG for a page. A bar for each site, as long as it has rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+Labels = Mapping[str, Sequence[int]]
+"""How many rows of each label a site has."""
+
+MOST = 20
+"""Sites that a terminal shows; a picture shows all."""
+_COLOURS = ("#1f5fbf", "#c2571a", "#2f855a", "#8a3ffc", "#b7791f", "#0f766e", "#b42318", "#5b708b", "#7a5195", "#8d6e63")
+_MARKS = "█▓▒░▚▞▪▫◆◇"
+
+
+def as_text(labels: Labels, width: int = 48) -> str:
+    """The first sites, each with its rows and the labels among them."""
+    largest = max(sum(counts) for counts in labels.values())
+    classes = len(next(iter(labels.values())))
+    legend = "  ".join(f"{_MARKS[label % len(_MARKS)]} {label}" for label in range(classes))
+    lines = [f"rows of each site, by label: {legend}"]
+    for name, counts in list(labels.items())[:MOST]:
+        cells = "".join(_MARKS[label % len(_MARKS)] * cells for label, cells in enumerate(_cells(counts, largest, width)))
+        lines.append(f"{name:>16.16} {sum(counts):>7,} {cells}")
+    if len(labels) > MOST:
+        lines.append(f"{'':>16} … and {len(labels) - MOST} more sites")
+    return "\n".join(lines)
+
+
+def as_svg(labels: Labels, title: str, width: int = 720) -> str:
+    """A picture that opens by itself."""
+    largest = max(sum(counts) for counts in labels.values())
+    classes = len(next(iter(labels.values())))
+    step = 18 if len(labels) <= 60 else max(2, 1080 // len(labels))
+    left, top, right = (150 if step == 18 else 20), 58, 60
+    height, room = top + step * len(labels) + 14, width - left - right
+    parts = [f'<text class="title" x="14" y="22">{escape(title)}</text>']
+    for label in range(classes):
+        x = 14 + (width - 28) * label // classes
+        parts.append(f'<rect x="{x}" y="34" width="10" height="10" fill="{_COLOURS[label % len(_COLOURS)]}"/>'
+                     f'<text x="{x + 14}" y="43">{label}</text>')
+    for place, (name, counts) in enumerate(labels.items()):
+        y, x = top + step * place, float(left)
+        if step == 18:
+            parts.append(f'<text text-anchor="end" x="{left - 8}" y="{y + 12}">{escape(name)}</text>')
+        for label, count in enumerate(counts):
+            length = room * count / largest
+            parts.append(f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="{step * 0.8:.1f}" '
+                         f'fill="{_COLOURS[label % len(_COLOURS)]}"/>')
+            x += length
+        if step == 18:
+            parts.append(f'<text x="{x + 6:.1f}" y="{y + 12}">{sum(counts):,}</text>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+            'role="img"><style>text{font:12px system-ui,sans-serif;fill:#556372}.title{font-weight:600;fill:#16202c}</style>'
+            f'<rect x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="8" fill="#fff" stroke="#dfe4ea"/>'
+            + "".join(parts) + "</svg>\n")
+
+
+def _cells(counts: Sequence[int], largest: int, width: int) -> list[int]:
+    """How many cells each label takes: rounded so that the bar is as long as it should be."""
+    ends, total = [], 0
+    for count in counts:
+        total += count
+        ends.append(round(width * total / largest))
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]

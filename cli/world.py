@@ -1,0 +1,112 @@
+"""What `fedround simulate` runs: settings, recipe, and who has which rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedround.learning.recipe import Examples, Recipe
+    from fedround.simulation.sites import Site
+    from fedround.types import Agreement
+
+HELD_OUT = 5
+"""One row of so many is held out: of the data for the public test set, and of each site's rows for its own validation."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is simulated."""
+
+    agreement: Agreement
+    recipe: Recipe
+    rounds: int
+    path: Path
+    """Of the recipe."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Who has which rows."""
+
+    sites: Mapping[str, Site]
+    test: Examples
+
+
+def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int | None) -> Asked:
+    """The settings with the options in their place. Raises SetupError or ContractError for what cannot be read."""
+    from fedround.errors import ContractError, SetupError
+    from fedround.learning.recipe import load_recipe
+    from fedround.privacy.spec import NoPrivacy
+    from fedround.types import Agreement
+    from fedround.values import parse
+
+    file = what / "settings.toml" if what.is_dir() else what
+    path = what / "recipe.py" if recipe is None and what.is_dir() else recipe
+    if path is None:
+        raise ContractError("which recipe? Give --recipe FILE, or an example's folder instead of a settings file")
+    try:
+        table = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise SetupError(f"cannot read {file}: {error.strerror}; give an example's folder or a settings file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"{file}: not valid TOML: {error}") from None
+    known = {key: value for key, value in table.items() if key in Agreement.model_fields}
+    if epsilon is not None:
+        known["privacy"] = {"unit": "none"} if epsilon == 0 else {**known.get("privacy", {}), "epsilon": epsilon}
+    if rounds is not None and known.get("privacy", {}).get("unit") != "none":
+        known["privacy"] = {**known.get("privacy", {}), "rounds": rounds}
+    agreement = parse(Agreement, known, str(file))
+    agreed = (10 if rounds is None else rounds) if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
+    return Asked(agreement, load_recipe(path), agreed, path)
+
+
+def example(folder: Path, recipe: Recipe) -> World:
+    """The rows of an example: what the STORY of its split.py says."""
+    from fedround.errors import ContractError, SetupError
+    from fedround.simulation.sites import Site
+
+    path = folder / "split.py"
+    if not path.exists():
+        raise ContractError("which rows? Give --data FILE, and --partition to deal them; or an example's folder with a "
+                            "split.py")
+    spec = importlib.util.spec_from_file_location(f"fedround_example_{folder.resolve().name}", path)
+    if spec is None or spec.loader is None:
+        raise SetupError(f"{path} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parts = module.STORY.split()
+    return World({bank.name: Site(recipe.encode(bank.train), recipe.encode(bank.validation)) for bank in parts.banks},
+                 recipe.encode(parts.public_test))
+
+
+def dealt(recipe: Recipe, data: Path, partition: str, sites: int, test: Path | None, seed: int) -> World:
+    """Rows of one file, dealt to sites. A fifth is held out at each site, and without a test file a fifth before for all."""
+    import numpy as np
+
+    from fedround.errors import ContractError
+    from fedround.simulation.partition import Column, deal, parse_partition, take
+    from fedround.simulation.sites import Site
+    from validation.rows import read_rows
+
+    how, frame = parse_partition(partition), read_rows(data)
+    order = np.random.default_rng(seed).permutation(len(frame))
+    public = len(frame) // HELD_OUT if test is None else 0
+    rows = frame.iloc[np.sort(order[public:])].reset_index(drop=True)
+    column = None
+    if isinstance(how, Column):
+        if how.column not in rows:
+            raise ContractError(f"the data have no column '{how.column}': {', '.join(map(str, rows.columns))}")
+        column = rows[how.column].to_numpy(dtype=object)
+    examples = recipe.encode(rows)
+    tested = recipe.encode(frame.iloc[np.sort(order[:public])]) if test is None else recipe.encode(read_rows(test))
+    parts = deal(how, examples, sites, seed, column)
+    found = {}
+    for place, (name, own) in enumerate(parts.items()):
+        shuffled, held = np.random.default_rng([seed, place]).permutation(own), len(own) // HELD_OUT
+        found[name] = Site(take(examples, shuffled[held:]), take(examples, shuffled[:held]) if held else None)
+    return World(found, tested)

@@ -1,0 +1,79 @@
+"""Four real hospitals: each with its own patients, and a test set of patients of all four.
+
+    python -m examples.hospitals.split FOLDER
+
+The data do not come with the example: see README.md for where to get them. No patient is in two places. Same file, same
+parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from examples.story import Bank, Split, Story, write
+from fedround.errors import SetupError
+
+HERE = Path(__file__).parent
+VARIABLE = "FEDROUND_HEART_DISEASE"
+USUAL_PLACE = HERE.parents[2] / "shared" / "data" / "heart_disease.csv"
+SOURCE_SHA256 = "6e1d7613e7dcb169c8bcededa49f5283683dc1285376adf94409392ac66b79ab"
+LABEL = "disease"
+SEED = 1988
+HOSPITALS = {"cleveland": "cleveland", "hungarian": "budapest", "switzerland": "zurich-basel", "va": "long-beach"}
+TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2
+
+
+def source() -> Path:
+    """Where the data lie: what the environment says, or the usual place."""
+    return Path(os.environ.get(VARIABLE, USUAL_PLACE))
+
+
+def split(path: Path | None = None, seed: int = SEED) -> Split:
+    """The hospitals, and the test set. Raises SetupError if the file is not there or is not the one we know.
+
+    A quarter of each hospital's patients, drawn by label, are tested on; of the others a fifth is the hospital's validation.
+    """
+    rows = read(source() if path is None else path)
+    generator = np.random.default_rng(seed)
+    tests, hospitals = [], []
+    for value, name in HOSPITALS.items():
+        patients = rows[rows["hospital"] == value].drop(columns="hospital")
+        patients, tested = _held_out(patients, TEST_SHARE, generator)
+        train, validation = _held_out(patients, VALIDATION_SHARE, generator)
+        tests.append(tested)
+        hospitals.append(Bank(name, train.reset_index(drop=True), validation.reset_index(drop=True)))
+    return Split(pd.concat(tests, ignore_index=True), tuple(hospitals))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """All 920 patients; the label is 1 for a heart disease of any degree, missing values are NaN."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SetupError(f"the hospitals' data {path.name}: {error.strerror}; they do not come with the example. See "
+                         f"examples/hospitals/README.md for where to get them, then set {VARIABLE} to the file") from None
+    if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
+        raise SetupError(f"the hospitals' data {path.name}: not the file that is known (SHA-256 differs); make it as "
+                         "examples/hospitals/README.md says")
+    rows = pd.read_csv(path)
+    return rows.assign(**{LABEL: (rows["num"] > 0).astype("int64")}).drop(columns="num")
+
+
+def _held_out(rows: pd.DataFrame, share: float, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that stay, and a share that is held out: of each label alike, one row of each at least."""
+    shuffled = rows.iloc[generator.permutation(len(rows))]
+    place = shuffled.groupby(LABEL).cumcount()
+    most = shuffled[LABEL].map(lambda label: max(1, round(share * int((rows[LABEL] == label).sum()))))
+    return shuffled[place >= most], shuffled[place < most]
+
+
+STORY = Story(HERE, split)
+
+if __name__ == "__main__":
+    write(split(), Path(sys.argv[1]))

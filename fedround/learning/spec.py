@@ -1,0 +1,196 @@
+"""What a federation agrees on about learning: what a site does in a round, and how the server takes the step.
+
+In TOML::
+
+    [training]
+    local_steps = 10
+    algorithm = {name = "fedprox", mu = 0.1}
+    partial = "normalise"
+
+    [optimizer]
+    name = "fedyogi"
+    learning_rate = 0.03
+
+What the values compute stands beside their code: `fedround.learning.descent` and `fedround.learning.control` for sites,
+`fedround.optimizers` for the server. docs/algorithms.md lists them all.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from fedround.values import Value
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+# -- at a site ---------------------------------------------------------------------------------------------------------
+
+
+class Plain(Value):
+    """A site follows its own gradients, and nothing else."""
+
+    name: Literal["plain"] = "plain"
+
+
+class FedProx(Value):
+    """Every step is also pulled back to the round's base model, by mu times the distance (Li et al. 2020, arXiv:1812.06127).
+
+    Sites whose rows differ drift apart less. The pull is known without the rows: it costs no privacy, and the law of the
+    noise stays known, so a gate goes on judging it.
+    """
+
+    name: Literal["fedprox"] = "fedprox"
+    mu: Annotated[float, Field(gt=0, le=1000)]
+
+
+class Scaffold(Value):
+    """Every step is corrected by c - c_i: what all sites' gradients were, less what this site's were (SCAFFOLD, option II:
+    Karimireddy et al. 2020, arXiv:1910.06378).
+
+    c_i is computed from what the site released and stays there; c is computed from the aggregate, so whatever rule protects
+    the model protects it. Nothing more leaves a site, and it costs no privacy. The upload then carries old noise, too: its
+    law is not known, and no gate can judge it (under the unit `site` it is known, and a gate can).
+    """
+
+    name: Literal["scaffold"] = "scaffold"
+
+
+Algorithm = Annotated[Plain | FedProx | Scaffold, Field(discriminator="name")]
+
+
+class LocalTraining(Value):
+    """What one site does in one round: `local_steps` steps on batches of (expected) `batch_size` rows.
+
+    optimizer: "sgd", with momentum if there is any, or "adam" (Kingma and Ba 2015, arXiv:1412.6980, with its constants 0.9,
+    0.999, 1e-8), begun anew in every round.
+    partial: what a site sends whose time is up before its last step. "refuse": nothing. "keep": the steps that it did.
+    "normalise": these, scaled to as many as were asked, so that slow sites count as fast ones do (FedNova: Wang et al. 2020,
+    arXiv:2007.07481). The privacy of all steps is paid in any case.
+    """
+
+    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.1
+    momentum: Decay = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    algorithm: Algorithm = Plain()
+    partial: Literal["refuse", "keep", "normalise"] = "refuse"
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        adam, algorithm = self.optimizer == "adam", self.algorithm
+        if adam and self.momentum > 0:
+            raise ValueError("adam keeps moments of its own: momentum goes with the optimizer 'sgd' only")
+        if adam and self.partial == "normalise":
+            raise ValueError("partial = 'normalise' scales by what each gradient counts, which adam does not fix beforehand: "
+                             "take 'sgd', or partial = 'keep'")
+        if isinstance(algorithm, FedProx) and self.learning_rate * algorithm.mu > 1:
+            raise ValueError(f"learning_rate x mu is {self.learning_rate * algorithm.mu:g}: above 1 every step overshoots "
+                             "the base model; lower one of them")
+        if isinstance(algorithm, Scaffold) and (adam or self.momentum > 0):
+            raise ValueError("scaffold tells a site's gradients from its change, which plain steps alone allow: take the "
+                             "optimizer 'sgd' without momentum")
+        if isinstance(algorithm, Scaffold) and self.partial == "keep":
+            raise ValueError("scaffold tells a site's gradients from its change, whose scale must be the same everywhere: "
+                             "take partial = 'normalise' or 'refuse'")
+        return self
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a site's change is linear in this round's gradients and in nothing else that is noised: then the law of its
+        noise follows from the law of theirs.
+        """
+        return self.optimizer == "sgd" and not isinstance(self.algorithm, Scaffold)
+
+
+# -- of which parts a model is made --------------------------------------------------------------------------------------
+
+Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?-]{1,200}$")]
+"""Of parameter names: * stands for any characters, ? for one."""
+
+
+class Parts(Value):
+    """Which parts of a model do not travel; all others do.
+
+    private: trained at every site beside the others, and kept there: the last layers (FedPer: Arivazhagan et al. 2019,
+    arXiv:1912.00818) or the normalisation layers, with their statistics (FedBN: Li et al. 2021, arXiv:2102.07623).
+    frozen: trained by nobody. Parameters that the recipe's model does not train (requires_grad False: adapters of
+    `fedround.learning.lora` have such a base) are frozen without being named.
+
+    Privacy. Under the unit `record` a row's gradient is clipped over all that is trained, the private part too, and all of
+    it is noised: later updates are computed with the private part, so a part that knew the rows would tell of them, however
+    much noise the updates get. What stays is then as private as what leaves. Under the unit `site` the private part is
+    trained without noise: what one round releases is a vector of bounded length, whatever the site computed it from, and
+    the noise hides any such vector; the promise is about all that the site contributes.
+    """
+
+    private: tuple[Pattern, ...] = ()
+    frozen: tuple[Pattern, ...] = ()
+
+
+class Ditto(Value):
+    """Every site also trains a model of its own, beside the shared one and from round to round (Ditto: Li et al. 2021,
+    arXiv:2012.04221): as many steps as in the shared training, each pulled to the round's base model by `pull` times the
+    distance. It serves at the site. pull = 0: what a site alone would learn; much: the shared model.
+
+    It never leaves, and nothing that leaves depends on it: it takes no noise and costs no privacy. So it knows its site's
+    rows as any model does that was trained without noise; what its site shows of it is covered by no promise.
+    """
+
+    name: Literal["ditto"] = "ditto"
+    pull: Annotated[float, Field(ge=0, le=1000)]
+
+
+# -- at the server -----------------------------------------------------------------------------------------------------
+
+
+class FedAvg(Value):
+    """velocity = momentum velocity + aggregate; model += learning_rate velocity (McMahan et al. 2017, arXiv:1602.05629;
+    with momentum: FedAvgM, Hsu et al. 2019, arXiv:1909.06335).
+    """
+
+    name: Literal["fedavg"] = "fedavg"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
+    momentum: Decay = 0.0
+
+
+class _Adaptive(Value):
+    """Algorithm 2 of Reddi et al. 2021 (arXiv:2003.00295): m = beta1 m + (1 - beta1) aggregate;
+    model += learning_rate m / (sqrt(v) + tau). They differ in v, which begins at tau².
+
+    The aggregate's own noise enters v, squared: where noise drowns a coordinate's signal, its steps become short. Nothing is
+    promised about convergence under noise.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    """About how far one coordinate moves in a round: far below 1."""
+    beta1: Decay = 0.9
+    tau: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
+
+
+class FedAdagrad(_Adaptive):
+    """v += aggregate². Steps only ever become shorter; for gradients that are rare."""
+
+    name: Literal["fedadagrad"] = "fedadagrad"
+    beta1: Decay = 0.0
+
+
+class FedAdam(_Adaptive):
+    """v = beta2 v + (1 - beta2) aggregate²."""
+
+    name: Literal["fedadam"] = "fedadam"
+    beta2: Decay = 0.99
+
+
+class FedYogi(_Adaptive):
+    """v -= (1 - beta2) aggregate² sign(v - aggregate²): v moves by what one round brings, never by its own size. After a loud
+    round it falls more slowly than FedAdam's.
+    """
+
+    name: Literal["fedyogi"] = "fedyogi"
+    beta2: Decay = 0.99
+
+
+ServerOptimizer = Annotated[FedAvg | FedAdagrad | FedAdam | FedYogi, Field(discriminator="name")]

@@ -1,0 +1,86 @@
+"""Where the randomness of a whole simulated campaign comes from: one seed, or what a live federation drew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.privacy.noise import NoiseSource, stream
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Chance(Protocol):
+    """All that is drawn in a campaign. The same calls give the same draws."""
+
+    def initial(self) -> int:
+        """The seed of the model of round 0."""
+
+    def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
+        """Who is asked in a round, in order of names."""
+
+    def training(self, number: int, site: str, shift_D: Float32 | None) -> NoiseSource:
+        """Batches and noise of one site's training, which depends on SCAFFOLD's correction, too."""
+
+    def compression(self, number: int, site: str) -> NoiseSource:
+        """How one site's update is rounded."""
+
+    def evaluation(self, number: int, site: str) -> NoiseSource:
+        """Noise on one site's counts."""
+
+    def together(self, number: int, chunk: int) -> int:
+        """The seed of a chunk of sites that are trained at once."""
+
+    def plan(self, number: int) -> bytes:
+        """What everybody knows of a round: bucketing draws its order from it, a sketch its places. Live the plan's digest."""
+
+    def root(self, number: int) -> NoiseSource:
+        """Batches of the coordinator's own training, which FLTrust compares with."""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Everything follows from one number. It is no secret, so what comes out is no private model."""
+
+    number: int
+
+    def initial(self) -> int:
+        """As `Chance`."""
+        return self.number
+
+    def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
+        """As `Chance`: every cohort of this size is equally likely."""
+        if count >= len(names):
+            return tuple(sorted(names))
+        drawn = np.random.default_rng([self.number, number]).choice(len(names), count, replace=False)
+        ordered = sorted(names)
+        return tuple(ordered[place] for place in sorted(drawn))
+
+    def training(self, number: int, site: str, shift_D: Float32 | None) -> NoiseSource:
+        """As `Chance`."""
+        return stream(bytes(32), f"{self.number} {number} {site}".encode())
+
+    def compression(self, number: int, site: str) -> NoiseSource:
+        """As `Chance`."""
+        return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"compression")
+
+    def evaluation(self, number: int, site: str) -> NoiseSource:
+        """As `Chance`."""
+        return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"evaluation")
+
+    def together(self, number: int, chunk: int) -> int:
+        """As `Chance`."""
+        return int.from_bytes(hashlib.sha256(f"{self.number} {number} {chunk} together".encode()).digest()[:4], "big")
+
+    def plan(self, number: int) -> bytes:
+        """As `Chance`."""
+        return f"{self.number} {number}".encode()
+
+    def root(self, number: int) -> NoiseSource:
+        """As `Chance`."""
+        return stream(bytes(32), f"{self.number} {number}".encode(), b"root set")

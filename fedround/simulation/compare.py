@@ -1,0 +1,69 @@
+"""What a simulated federation is compared with: all rows in one place, and each site with its own rows only. None is private.
+
+A rival is fair: where it holds out rows, it may take a smaller learning rate, if it does better on them. (What suits clipped
+and noised gradients is often too much for others.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.codec import Tensors
+from fedround.errors import ContractError
+from fedround.learning.evaluate import metrics, scores
+from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.spec import FedAvg, LocalTraining
+from fedround.privacy.spec import NoPrivacy
+from fedround.simulation.campaign import simulate
+from fedround.simulation.chance import Chance
+from fedround.simulation.sites import Site, together
+from fedround.types import Agreement
+
+SLOWER = (1.0, 0.25, 0.0625)
+"""Shares of the agreed learning rate that a rival tries."""
+
+LARGEST_BATCH = 65_536
+
+
+def centralised(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], rounds: int, chance: Chance,
+                asked: int) -> Tensors:
+    """What the same model learns on all rows, in as many steps, each on as many rows as `asked` sites take together."""
+    held_out = [site.validation for site in sites.values() if site.validation is not None]
+    everything = Site(together([site.train for site in sites.values()]), together(held_out) if held_out else None)
+    batch = min(LARGEST_BATCH, agreement.training.batch_size * asked)
+    return _best(agreement, recipe, everything, rounds, chance, batch)
+
+
+def alone(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance) -> Tensors:
+    """What the same model learns from one site's rows, in as many steps as in the federation."""
+    return _best(agreement, recipe, site, rounds, chance, agreement.training.batch_size)
+
+
+def _best(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batch: int) -> Tensors:
+    tried = [_trained(agreement, recipe, site, rounds, chance, batch, rate)
+             for rate in (SLOWER if site.validation is not None else SLOWER[:1])]
+    return max(tried, key=lambda model: _quality(recipe, model, site.validation))
+
+
+def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batch: int,
+             slower: float) -> Tensors:
+    """Gradient descent with the agreement's rate and steps, and nothing else of it."""
+    training = agreement.training
+    plain = Agreement(
+        name=agreement.name, quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg(),
+        training=LocalTraining(local_steps=training.local_steps, batch_size=batch, optimizer=training.optimizer,
+                               learning_rate=training.learning_rate * slower, momentum=training.momentum))
+    return simulate(plain, recipe, {"alone": Site(site.train)}, rounds=rounds, chance=chance, judge_every=rounds,
+                    stacked=True).model
+
+
+def _quality(recipe: Recipe, model: Tensors, rows: Examples | None) -> float:
+    """On rows held out: AUC of two classes, accuracy of more; 0 where they tell nothing."""
+    if rows is None:
+        return 0.0
+    try:
+        found = metrics(scores(recipe, model, rows))
+    except ContractError:       # rows of one label only
+        return 0.0
+    return (found.accuracy if found.auc is None else found.auc) or 0.0

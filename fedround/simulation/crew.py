@@ -1,0 +1,99 @@
+"""Who trains: this process, or several on one machine or many. What comes out is the same, bit for bit.
+
+The unit of work is a chunk of sites. How a cohort is cut into chunks follows from the plan alone, and so do each one's draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fedround.codec import Tensors, flatten
+from fedround.learning.recipe import Examples, Recipe, check_labels
+from fedround.learning.spec import LocalTraining
+from fedround.learning.train import train_and_count
+from fedround.simulation.chance import Chance
+from fedround.simulation.jobs import Job, Learnt, OneGenerator, Pool
+from fedround.simulation.stacked import Stacked
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some sites' round."""
+
+    number: int
+    place: int
+    """Which chunk of the round it is."""
+    base: Tensors
+    jobs: Sequence[Job]
+    together: bool
+    """Whether they are trained at once, or one after the other as a live site does."""
+
+
+class Crew(Protocol):
+    """Whoever trains chunks."""
+
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Learnt]:
+        """What each gave, in their order."""
+
+
+class Trainer:
+    """Trains chunks in this process. A `Crew` of one."""
+
+    def __init__(self, recipe: Recipe, rows: Mapping[str, Examples], training: LocalTraining, chance: Chance):
+        self._recipe, self._rows, self._training, self._chance = recipe, rows, training, chance
+        self._stacked: Stacked | None = None
+        self._pool: Pool | None = None
+        for examples in rows.values():
+            check_labels(recipe, examples)
+
+    @property
+    def stacked(self) -> Stacked:
+        """The model for many sites."""
+        if self._stacked is None:
+            self._stacked = Stacked(self._recipe, self._training, next(iter(self._rows.values())))
+        return self._stacked
+
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Learnt]:
+        """As `Crew`."""
+        return map(self.train, chunks)
+
+    def train(self, chunk: Chunk) -> Learnt:
+        """One chunk. With one thread: more give other bytes, and sites are what is parallel here."""
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._train(chunk)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _train(self, chunk: Chunk) -> Learnt:
+        if chunk.together:
+            if self._pool is None:
+                self._pool = Pool(self._rows)
+            draws = OneGenerator(self._chance.together(chunk.number, chunk.place))
+            return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws)
+        trained = [train_and_count(
+            self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism,
+            self._chance.training(chunk.number, job.site, job.shift_D), lambda: False, job.start, shift_D=job.shift_D,
+            time_is_up=_Countdown(job.steps)) for job in chunk.jobs]
+        return Learnt(np.stack([flatten(one.delta) for one in trained]), tuple(one.within_clip for one in trained),
+                      tuple(one.steps for one in trained))
+
+
+class _Countdown:
+    """Looked at after every step: the time is up after so many."""
+
+    def __init__(self, steps: int | None):
+        self._left = steps
+
+    def __call__(self) -> bool:
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left <= 0

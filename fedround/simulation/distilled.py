@@ -1,0 +1,184 @@
+"""Learning from each other's answers instead of each other's weights: what a model says of public rows is what travels.
+
+Sites may then have different models, and what travels grows with the public rows, not with the model. Simulated only: no
+live plan asks for it.
+
+Privacy. Answers are computed from a model that saw the records, so they tell of records as the model does; nothing is added
+to them before they leave. With an agreement that has privacy under the unit `record`, models are trained by that mechanism,
+and answers are post-processing of what it released: a site's epsilon is the agreement's, however many public rows are asked.
+That costs what DP-SGD costs, and small sites most: no other site's noise cancels theirs before the model is used. Without
+privacy the answers leave as they are, and a membership test on them works as on the model. Under the unit `site` nothing is
+offered: a site's own model never leaves, so there is no update to clip.
+
+Legend: N public rows, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedround.codec import Tensors
+from fedround.errors import ContractError
+from fedround.learning.objective import Objective
+from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.train import TrainingMechanism, check_fits, train
+from fedround.privacy.campaign import mechanism_for
+from fedround.privacy.noise import stream
+from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy
+from fedround.types import Agreement
+from fedround.values import PositiveFloat, Value
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Party:
+    """A site with a model of its own."""
+
+    recipe: Recipe
+    train: Examples
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """Somebody whose answers are learnt."""
+
+    recipe: Recipe
+    model: Tensors
+    weight: float = 1.0
+
+
+class Study(Value):
+    """How a model learns from answers: full passes over the public rows with Adam, in batches."""
+
+    passes: Annotated[int, Field(ge=1)] = 5
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: PositiveFloat = 0.003
+
+
+USUAL = Study()
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What a campaign of answers gives."""
+
+    models: Mapping[str, Tensors]
+    """Every site's own."""
+    answers_NC: Float32
+    """The last round's consensus: the mean chance of each class for each public row."""
+    sent_bytes: int
+    """The answers up and the consensus down, over all rounds and sites, float32; public rows are with everybody before."""
+
+
+def answer(recipe: Recipe, model: Tensors, features_NF: Float32) -> Float32:
+    """The chance of each class for every row, (N, C)."""
+    import torch
+
+    module = recipe.build_model().eval()
+    check_fits(recipe, module, model)
+    weights = {name: torch.from_numpy(tensor) for name, tensor in model.items()}
+    with torch.no_grad():
+        logits = Objective(module, recipe.classes).logits(weights, torch.from_numpy(features_NF))
+        if recipe.classes == 2:
+            chance_N = torch.sigmoid(logits)
+            return torch.stack([1 - chance_N, chance_N], dim=1).numpy()
+        chance_NC: Float32 = torch.softmax(logits, dim=1).numpy()
+    return chance_NC
+
+
+def consensus(answers: Iterable[tuple[float, Float32]]) -> Float32:
+    """The weighted mean of answers, (N, C).
+
+    Of chances, not of logits (FedMD and FedDF mean logits): a chance is at most 1, so one site moves the mean by its share of
+    the weight at most, however sure it says it is.
+    """
+    weights, answers_SNC = zip(*answers, strict=True)
+    mean_NC: Float32 = np.average(np.stack(answers_SNC), axis=0, weights=weights).astype(np.float32)
+    return mean_NC
+
+
+def study(recipe: Recipe, model: Tensors, features_NF: Float32, answers_NC: Float32, how: Study, seed: int) -> Tensors:
+    """The model after it has learnt to give these answers (cross-entropy with soft labels: Hinton et al. 2015,
+    arXiv:1503.02531, at temperature 1). Deterministic in `seed`. Raises ContractError unless answers fit rows and recipe.
+    """
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+    if answers_NC.shape != (len(features_NF), recipe.classes):
+        raise ContractError(f"recipe '{recipe.name}': answers are of shape {answers_NC.shape}, expected "
+                            f"({len(features_NF)}, {recipe.classes})")
+    module = recipe.build_model()
+    check_fits(recipe, module, model)
+    objective, generator = Objective(module, recipe.classes), np.random.default_rng(seed)
+    weights = {name: torch.from_numpy(tensor.copy()).requires_grad_() for name, tensor in model.items()}
+    descent = torch.optim.Adam(weights.values(), lr=how.learning_rate)
+    features, answers = torch.from_numpy(features_NF), torch.from_numpy(answers_NC)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)         # for dropout and the like inside the model
+        for _ in range(how.passes):
+            order = torch.from_numpy(generator.permutation(len(features_NF)))
+            for rows in torch.split(order, how.batch_size):
+                logits = objective.logits(weights, features[rows])
+                loss = (binary_cross_entropy_with_logits(logits, answers[rows, 1]) if recipe.classes == 2
+                        else cross_entropy(logits, answers[rows]))
+                descent.zero_grad()
+                torch.autograd.backward(loss)
+                descent.step()
+    return {name: part.detach().numpy() for name, part in weights.items()}
+
+
+def fedmd(agreement: Agreement, parties: Mapping[str, Party], public_NF: Float32, *, rounds: int, seed: int,
+          how: Study = USUAL) -> Answered:
+    """FedMD (Li and Wang 2019, arXiv:1910.03581): in every round each site trains its own model on its own rows by
+    `agreement.training` and answers the public rows; then it learns the consensus of all answers, weighted by rows.
+
+    Aggregation rule, server optimizer, compression and quorum of the agreement mean nothing here.
+    Deterministic in `seed`. Raises ContractError for privacy that no `DpSgd` keeps, or that lasts for fewer rounds, and
+    unless all recipes tell the same classes apart.
+    """
+    mechanisms = _mechanisms(agreement, parties, rounds)
+    models = {name: initial_tensors(party.recipe, seed) for name, party in parties.items()}
+    for number in range(1, rounds + 1):
+        for name, party in parties.items():
+            delta = train(party.recipe, models[name], party.train, agreement.training, mechanisms[name],
+                          stream(bytes(32), f"{seed} {number} {name}".encode()), lambda: False)
+            models[name] = {part: models[name][part] + delta[part] for part in delta}
+        agreed_NC = consensus((len(party.train), answer(party.recipe, models[name], public_NF))
+                              for name, party in parties.items())
+        for name, party in parties.items():
+            models[name] = study(party.recipe, models[name], public_NF, agreed_NC, how, number)
+    return Answered(models, agreed_NC, 2 * rounds * len(parties) * agreed_NC.nbytes)
+
+
+def distil(student: Recipe, teachers: Iterable[Teacher], public_NF: Float32, *, seed: int, start: Tensors | None = None,
+           how: Study = USUAL) -> Tensors:
+    """A model that answers as the teachers do together.
+
+    With one teacher and a smaller recipe: a student for small machines. With the models of all sites after a round, and their
+    mean as `start`: the server's step of FedDF (Lin et al. 2020, arXiv:2006.07242). Nothing but the teachers' answers is
+    looked at, so a student of private models is as private as they are.
+    """
+    agreed_NC = consensus((teacher.weight, answer(teacher.recipe, teacher.model, public_NF)) for teacher in teachers)
+    return study(student, initial_tensors(student, seed) if start is None else start, public_NF, agreed_NC, how, seed)
+
+
+def _mechanisms(agreement: Agreement, parties: Mapping[str, Party], rounds: int) -> dict[str, TrainingMechanism]:
+    privacy = agreement.privacy
+    if len({party.recipe.classes for party in parties.values()}) != 1 or rounds < 1:
+        raise ContractError("answers can be compared if there are sites, a round at least, and the same classes in every "
+                            "recipe")
+    if not isinstance(privacy, NoPrivacy) and privacy.rounds < rounds:
+        raise ContractError(f"the privacy that was agreed pays for {privacy.rounds} rounds, {rounds} are asked")
+    found = {name: mechanism_for(privacy, agreement.training, agreement.evaluation, len(party.train))
+             for name, party in parties.items()}
+    if not all(isinstance(mechanism, NoMechanism | DpSgd) for mechanism in found.values()):
+        raise ContractError("answers leave without noise of their own, so the model must be private when it is trained: agree "
+                            "on unit 'record' with the mechanism 'dp_sgd' and a fixed clip norm, or on unit 'none'")
+    return found

@@ -1,0 +1,147 @@
+"""What simulated sites are asked in a round, what they give, and where their randomness comes from.
+
+Legend: S sites, R the most rows that one of them has, B rows of a batch, padded to the largest, F features, D coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.learning.recipe import Examples
+from fedround.learning.spec import LocalTraining
+from fedround.learning.train import TrainingMechanism, sampling_rate
+from fedround.privacy.spec import AdaptiveDpSgd, DpSgd
+
+if TYPE_CHECKING:
+    import torch
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What one site does in one round."""
+
+    site: str
+    mechanism: TrainingMechanism
+    start: int = 0
+    """The first row of the round, for DP-FTRL."""
+    steps: int | None = None
+    """After so many steps its time is up; None: it does all."""
+    shift_D: Float32 | None = None
+    """SCAFFOLD's c - c_i."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What some sites' training gave, in the order of their jobs."""
+
+    delta_SD: Float32
+    within: tuple[float | None, ...]
+    """`AdaptiveDpSgd`: each site's noised share of gradients within the clip norm."""
+    steps: tuple[int, ...]
+
+
+class Draws(Protocol):
+    """Where the randomness of sites that are trained together comes from."""
+
+    def seed(self) -> int:
+        """For dropout and the like inside the model."""
+
+    def chosen(self, rate_S: Float64, rows_S: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Whether each row is in a step's batch, each by its own draw, (S, R), bool; False beyond a site's rows."""
+
+    def normal(self, sites: int, size: int) -> torch.Tensor:
+        """Standard normal numbers, (S, size), float32."""
+
+
+class OneGenerator:
+    """Fast draws, for all sites together."""
+
+    def __init__(self, seed: int):
+        import torch
+
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def seed(self) -> int:
+        """As `Draws`."""
+        import torch
+
+        return int(torch.randint(2**31, (1,), generator=self._generator))
+
+    def chosen(self, rate_S: Float64, rows_S: npt.NDArray[np.int64]) -> torch.Tensor:
+        """As `Draws`."""
+        import torch
+
+        most = int(rows_S.max())
+        drawn_SR = torch.rand(len(rows_S), most, generator=self._generator)
+        there_SR = torch.arange(most) < torch.from_numpy(rows_S)[:, None]
+        return (drawn_SR < torch.from_numpy(rate_S)[:, None]) & there_SR
+
+    def normal(self, sites: int, size: int) -> torch.Tensor:
+        """As `Draws`."""
+        import torch
+
+        return torch.randn(sites, size, generator=self._generator)
+
+
+class Pool:
+    """The rows of all sites, one after the other, so that a chunk's batches are picked at once."""
+
+    def __init__(self, rows: Mapping[str, Examples]):
+        import torch
+
+        self.features_NF = torch.from_numpy(np.concatenate([examples.features_NF for examples in rows.values()]))
+        self.labels_N = torch.from_numpy(np.concatenate([examples.labels_N for examples in rows.values()]))
+        self.count = {site: len(examples) for site, examples in rows.items()}
+        """How many rows a site has."""
+        self.first = dict(zip(self.count, np.cumsum([0, *self.count.values()]).tolist(), strict=False))
+        """Where a site's rows begin."""
+
+
+class Batches:
+    """The padded batches of some sites, step by step."""
+
+    def __init__(self, jobs: Sequence[Job], pool: Pool, training: LocalTraining, draws: Draws):
+        import torch
+
+        self._pool, self._draws = pool, draws
+        self._rows_S = np.array([pool.count[job.site] for job in jobs])
+        self._rate_S = np.array([_rate(job, training, pool.count[job.site]) for job in jobs])
+        self.expected_S = self._rate_S * self._rows_S
+        """What each site divides its sums by: the expected batch."""
+        self._first_S1 = torch.tensor([pool.first[job.site] for job in jobs])[:, None]
+        self._always: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Features (S, B, F), labels (S, B), and 1 for every row that is there, (S, B)."""
+        if self._always is not None:
+            return self._always
+        batch = self._gather(self._draws.chosen(self._rate_S, self._rows_S))
+        if (self._rate_S >= 1).all():           # every row in every step
+            self._always = batch
+        return batch
+
+    def _gather(self, chosen_SR: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        import torch
+
+        count_S = chosen_SR.sum(dim=1)
+        site_M, row_M = chosen_SR.nonzero(as_tuple=True)
+        place_M = torch.arange(len(site_M)) - (count_S.cumsum(0) - count_S)[site_M]
+        most = max(1, int(count_S.max()))
+        row_SB = torch.zeros(len(count_S), most, dtype=torch.int64)     # what is padded repeats the first row, and counts 0
+        row_SB[site_M, place_M] = row_M
+        row_SB += self._first_S1
+        valid_SB = (torch.arange(most) < count_S[:, None]).float()
+        return self._pool.features_NF[row_SB], self._pool.labels_N[row_SB], valid_SB
+
+
+def _rate(job: Job, training: LocalTraining, rows: int) -> float:
+    mechanism = job.mechanism
+    return mechanism.sampling_rate if isinstance(mechanism, DpSgd | AdaptiveDpSgd) else sampling_rate(training, rows)

@@ -1,0 +1,77 @@
+"""What a simulated campaign gives."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedround.codec import Tensors
+from fedround.learning.evaluate import Metrics
+from fedround.privacy import campaign
+from fedround.privacy.accounting import epsilon
+from fedround.privacy.spec import Mechanism, NoPrivacy
+from fedround.types import Agreement
+
+_FEW = 4
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round."""
+
+    number: int
+    asked: int
+    """Sites in the cohort."""
+    left_out: tuple[str, ...]
+    """Sites whose update did not enter the aggregate."""
+    sent_bytes: int
+    """Tensor files from the coordinator to the sites, as they would be encoded; signed documents of a few kB come on top."""
+    received_bytes: int
+    """The same from the sites to the coordinator."""
+    test: Metrics | None = None
+    """The new model on the public test set."""
+    validation: Metrics | None = None
+    """The new model on all rows that sites hold out, together and without noise. A live coordinator sees noised counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A whole campaign."""
+
+    agreement: Agreement
+    model: Tensors
+    rounds: tuple[Round, ...]
+    at_sites: Mapping[str, Metrics]
+    """The last model on each site's own rows that it holds out; without sites whose rows tell nothing."""
+    mechanisms: Mapping[str, Mechanism]
+    """What each site applied in a round."""
+    took_part: Mapping[str, int]
+    """In how many rounds."""
+    notes: tuple[str, ...]
+    """What was done otherwise than asked, and why."""
+
+    @property
+    def last(self) -> Round:
+        """The last round."""
+        return self.rounds[-1]
+
+    @property
+    def sent_bytes(self) -> int:
+        """Over all rounds, both ways."""
+        return sum(one.sent_bytes + one.received_bytes for one in self.rounds)
+
+    @functools.cached_property
+    def epsilon(self) -> float | None:
+        """What a live site would have spent, in the agreement's unit, the counts of every evaluation included; None without
+        privacy. Of the sites that took part most often, the largest of a few.
+        """
+        privacy = self.agreement.privacy
+        if isinstance(privacy, NoPrivacy):
+            return None
+        most = max(self.took_part.values())
+        kinds = Counter(mechanism for site, mechanism in self.mechanisms.items() if self.took_part.get(site) == most)
+        counts = campaign.counts_of(privacy, self.agreement.evaluation)
+        return max(epsilon([*[mechanism] * most, *counts * (most + 1)], privacy.delta_dp, privacy.unit)
+                   for mechanism, _ in kinds.most_common(_FEW))

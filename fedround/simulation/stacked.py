@@ -1,0 +1,207 @@
+"""Many sites trained at once: their models are stacked, and one call computes a step of all of them (`torch.vmap`).
+
+The same training as `fedround.learning.train`, in float32 throughout. Noise is added to float sums, not counted in whole
+cells, and drawn for all sites together: the same law of batches and noise, other draws. Nothing that is simulated protects
+anybody.
+
+Legend: S sites, B rows of a batch, F features, D coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of
+from fedround.learning.descent import Descent, scale
+from fedround.learning.objective import Objective
+from fedround.learning.recipe import Examples, Recipe, check_model
+from fedround.learning.spec import LocalTraining, Plain
+from fedround.learning.train import TrainingMechanism, check_fits
+from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, GaussianUpdate, NoMechanism
+from fedround.simulation.ghost import Tape, is_known
+from fedround.simulation.jobs import Batches, Draws, Float32, Job, Learnt, OneGenerator, Pool
+from fedround.simulation.sums import clipped_sum, plain_sum
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedround.simulation.sums import Batch, Parts
+
+MOST = 512
+"""Sites that are stacked at once; more gain nothing."""
+
+STACK_BYTES = 256 << 20
+"""What a stack may take, roughly."""
+
+ALONE = 1 << 16
+"""Models with more coordinates keep a processor busy by themselves: three sites' convolutions took a third longer stacked."""
+
+
+class Stacked:
+    """A recipe's model, ready to be trained at many sites at once."""
+
+    def __init__(self, recipe: Recipe, training: LocalTraining, sample: Examples):
+        """sample: a row at least, to look at what the model does with it."""
+        import torch
+
+        self._recipe, self._training, self._model = recipe, training, recipe.build_model()
+        self._sample = Examples(sample.features_NF[:1], sample.labels_N[:1])
+        check_model(self._model, recipe.name)
+        self._objective = Objective(self._model, recipe.classes)
+        known = is_known(self._model, torch.from_numpy(self._sample.features_NF))
+        self._tape = Tape(self._model) if known else None
+        self._schema = schema_of({name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()})
+        self._size = coordinates(self._schema)
+
+    def why_not(self, mechanism: TrainingMechanism) -> str | None:
+        """Why sites must be trained one by one; None if they need not be."""
+        if not isinstance(mechanism, NoMechanism | GaussianUpdate | DpSgd | AdaptiveDpSgd):
+            return f"the mechanism '{mechanism.kind}' takes rows in their order"
+        base = {name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()}
+        pool = Pool({"one": self._sample, "other": self._sample})
+        try:
+            self._run(base, [Job("one", mechanism), Job("other", mechanism)], pool, OneGenerator(0), steps=1)
+        except RuntimeError as error:
+            return f"its model cannot be stacked: {str(error).splitlines()[0][:200]}"
+        return None
+
+    def sites_at_once(self, rows: int, *, private: bool) -> int:
+        """How many sites with so many rows each are trained at once: within `STACK_BYTES`, roughly."""
+        if self._size > ALONE:
+            return 1
+        numbers = self._sample.features_NF.shape[1] + 3 * self._outputs_of_one()
+        if private and self._tape is None:
+            numbers += 2 * self._size           # a gradient for each row
+        batch = min(2 * self._training.batch_size, rows)
+        fit: int = STACK_BYTES // (4 * (5 * self._size + batch * numbers))
+        return max(1, min(MOST, fit))
+
+    def train(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: Draws) -> Learnt:
+        """One round of every job, from the same base model; mechanisms of one kind.
+
+        Raises ContractError if base and model do not fit each other.
+        """
+        check_fits(self._recipe, self._model, base)
+        return self._run(base, jobs, pool, draws, self._training.local_steps)
+
+    def _run(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: Draws, steps: int) -> Learnt:
+        import torch
+
+        training, schema = self._training, schema_of(base)
+        base_D = torch.from_numpy(flatten(base))
+        weights_SD = base_D.repeat(len(jobs), 1)
+        weights, batches = _by_name(weights_SD, schema), Batches(jobs, pool, training, draws)
+        share_S = torch.from_numpy(1 / batches.expected_S).float()
+        descent = None if _is_plain(training) else Descent(training, base_D.numpy(), _shifts(jobs, len(base_D)))
+        done_S = torch.tensor([_steps(job, training, steps) for job in jobs])
+        surplus_S = torch.zeros(len(jobs))
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(draws.seed())      # torch.manual_seed also looks for devices: 2 ms
+            for step in range(steps):
+                active_S = (step < done_S).float()
+                parts, surplus = self._gradients(weights, jobs, batches.next(), draws)
+                surplus_S += surplus * active_S
+                if descent is None:
+                    for name, part in parts.items():
+                        weights[name].addcmul_(part, _wide(share_S * active_S, part), value=-training.learning_rate)
+                else:
+                    mean_SD = _joined(parts, schema) * share_S[:, None]
+                    change_SD = torch.from_numpy(descent.change(weights_SD.numpy(), mean_SD.numpy()))
+                    weights_SD += change_SD * active_S[:, None]
+        scale_S = torch.tensor([scale(training, int(done)) for done in done_S])
+        delta_SD = _released(weights_SD.sub_(base_D).mul_(scale_S[:, None]), jobs, draws)
+        within_S = 0.5 + surplus_S.double() / (2 * done_S * torch.from_numpy(batches.expected_S))
+        return Learnt(delta_SD.numpy(), tuple(float(within) if isinstance(job.mechanism, AdaptiveDpSgd) else None
+                                              for job, within in zip(jobs, within_S, strict=True)), tuple(done_S.tolist()))
+
+    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Batch, draws: Draws) -> tuple[Parts, torch.Tensor]:
+        """Every site's sum, noised; and with adaptive clipping rows within the clip norm minus the others, noised, (S,)."""
+        import torch
+
+        if not isinstance(jobs[0].mechanism, DpSgd | AdaptiveDpSgd):
+            return plain_sum(self._objective, weights, batch), torch.zeros(len(jobs))
+        clip_norm = jobs[0].mechanism.clip_norm
+        parts, within_S = clipped_sum(self._objective, self._tape, weights, batch, clip_norm)
+        noise = _by_name(draws.normal(len(jobs), self._size), self._schema)
+        std_S = _numbers(jobs, "noise_multiplier") * clip_norm
+        for name, part in parts.items():
+            part.addcmul_(noise[name], _wide(std_S, part))
+        if not isinstance(jobs[0].mechanism, AdaptiveDpSgd):
+            return parts, torch.zeros(len(jobs))
+        surplus_S = 2 * within_S - batch[2].sum(1)
+        return parts, surplus_S + draws.normal(len(jobs), 1)[:, 0] * 2 * _numbers(jobs, "count_noise_std")
+
+    def _outputs_of_one(self) -> int:
+        """How many numbers a row's forward pass makes."""
+        import torch
+
+        made: list[int] = []
+
+        def count(_: object, __: object, out: object) -> None:
+            made.append(out.numel() if isinstance(out, torch.Tensor) else 0)
+
+        hooks = [module.register_forward_hook(count) for module in self._model.modules() if not list(module.children())]
+        with torch.no_grad():
+            self._model(torch.from_numpy(self._sample.features_NF))
+        for hook in hooks:
+            hook.remove()
+        return sum(made)
+
+
+def _steps(job: Job, training: LocalTraining, steps: int) -> int:
+    return steps if job.steps is None or training.partial == "refuse" else min(steps, max(job.steps, 1))
+
+
+def _is_plain(training: LocalTraining) -> bool:
+    """Whether a step is the learning rate times the gradient, and nothing else."""
+    return training.optimizer == "sgd" and training.momentum == 0 and isinstance(training.algorithm, Plain)
+
+
+def _shifts(jobs: Sequence[Job], size: int) -> Float32 | None:
+    if all(job.shift_D is None for job in jobs):
+        return None
+    return np.stack([np.zeros(size, np.float32) if job.shift_D is None else job.shift_D for job in jobs])
+
+
+def _released(delta_SD: torch.Tensor, jobs: Sequence[Job], draws: Draws) -> torch.Tensor:
+    """Whole updates clipped and noised, where that is the mechanism."""
+    mechanism = jobs[0].mechanism
+    if not isinstance(mechanism, GaussianUpdate):
+        return delta_SD
+    norm_S = delta_SD.double().norm(dim=1)
+    share_S = (mechanism.clip_norm / norm_S).clamp(max=1).where(norm_S.isfinite(), norm_S.new_zeros(()))
+    noise_SD = draws.normal(*delta_SD.shape) * (_numbers(jobs, "noise_multiplier") * mechanism.clip_norm)[:, None]
+    clipped_SD: torch.Tensor = delta_SD.nan_to_num_() * share_S[:, None].float()
+    return clipped_SD + noise_SD
+
+
+def _numbers(jobs: Sequence[Job], name: str) -> torch.Tensor:
+    """One setting of every job's mechanism, (S,)."""
+    import torch
+
+    return torch.tensor([getattr(job.mechanism, name) for job in jobs], dtype=torch.float32)
+
+
+def _by_name(flat_SD: torch.Tensor, schema: Schema) -> Parts:
+    """Views, (S, a parameter's shape) each."""
+    parts, offset = {}, 0
+    for spec in schema:
+        size = math.prod(spec.shape)
+        parts[spec.name] = flat_SD[:, offset:offset + size].view(len(flat_SD), *spec.shape)
+        offset += size
+    return parts
+
+
+def _joined(parts: Parts, schema: Schema) -> torch.Tensor:
+    import torch
+
+    return torch.cat([parts[spec.name].flatten(1) for spec in schema], dim=1)
+
+
+def _wide(number_S: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """One number for each site, to be multiplied with a part."""
+    return number_S.reshape(-1, *[1] * (part.ndim - 1))

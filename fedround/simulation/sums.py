@@ -1,0 +1,125 @@
+"""Sums of gradients of many sites in one call: plain, or of which each row's part is clipped.
+
+The twins of `fedround.learning.gradients` for stacked models, in float32. What `vmap` maps over is the sites; a stack of one
+is computed as it is, which is faster.
+
+Legend: S sites, B rows of a batch, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fedround.learning.objective import Objective
+from fedround.simulation.ghost import Tape, uses
+
+if TYPE_CHECKING:
+    import torch
+
+    Parts = dict[str, torch.Tensor]
+    """By parameter, (S, its shape)."""
+    Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    """Features (S, B, F), labels (S, B), and 1.0 for every row that is there, (S, B)."""
+
+
+def plain_sum(objective: Objective, weights: Parts, batch: Batch) -> Parts:
+    """Of every site's rows."""
+    import torch
+
+    def loss(weights: Parts, x_BF: torch.Tensor, y_B: torch.Tensor, valid_B: torch.Tensor) -> torch.Tensor:
+        return (objective.losses(weights, x_BF, y_B) * valid_B).sum()
+
+    leaves = {name: part.detach().requires_grad_() for name, part in weights.items()}
+    total = over_sites(loss)(leaves, *batch).sum()
+    return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+
+
+def clipped_sum(objective: Objective, tape: Tape | None, weights: Parts, batch: Batch,
+                clip_norm: float) -> tuple[Parts, torch.Tensor]:
+    """Of every site's rows, each clipped to `clip_norm`; and how many were within it, (S,).
+
+    tape: on the objective's model, if its layers are known; else every row's gradient is computed, which takes memory for
+    S · B models. A row whose gradient is not finite counts as zero.
+    """
+    import torch
+
+    x_SBF, y_SB, valid_SB = batch
+    if tape is None:
+        rows = _gradient_of_each_row(objective, weights, x_SBF, y_SB)
+        square_SB = torch.stack([torch.linalg.vector_norm(part.flatten(2), dim=2, dtype=torch.float64).square()
+                                 for part in rows.values()]).sum(0)
+        share_SB, within_S = _shares(square_SB, valid_SB, clip_norm)
+        return {name: torch.einsum("sb,sb...->s...", share_SB, _finite(part, share_SB))
+                for name, part in rows.items()}, within_S
+    inputs, returned = _tapes(objective, tape, weights, x_SBF, y_SB)
+    square_SB = over_sites(tape.squared_norms)(inputs, returned)
+    share_SB, within_S = _shares(square_SB, valid_SB, clip_norm)
+    finite = [{name: _finite(part, share_SB) for name, part in parts.items()} for parts in (inputs, returned)]
+    parts: Parts = over_sites(tape.weighted_sum)(*finite, share_SB)
+    return parts, within_S
+
+
+def over_sites(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of one site, as one of stacks."""
+    from torch import vmap
+
+    def call(*stacks: Any) -> Any:
+        sites = len(next(iter(stacks[0].values())) if isinstance(stacks[0], dict) else stacks[0])
+        if sites > 1:
+            return vmap(function, randomness="different")(*stacks)
+        return _each(function(*(_each(stack, lambda part: part[0]) for stack in stacks)), lambda part: part[None])
+
+    return call
+
+
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Tensors, or dictionaries and tuples of them, changed one by one."""
+    if isinstance(value, dict):
+        return {name: _each(part, change) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_each(part, change) for part in value)
+    return change(value)
+
+
+def _tapes(objective: Objective, tape: Tape, weights: Parts, x_SBF: torch.Tensor, y_SB: torch.Tensor) -> tuple[Parts, Parts]:
+    """What went into each layer, and what came back to it."""
+    import torch
+
+    def run(weights: Parts, x_BF: torch.Tensor, y_B: torch.Tensor, probes: Parts) -> tuple[torch.Tensor, Parts]:
+        tape.begin(probes)
+        return objective.loss(weights, x_BF, y_B), tape.end()
+
+    shapes = uses(objective.model, tape.layers, x_SBF[0])
+    probes = {name: torch.zeros(len(x_SBF), *shape, requires_grad=True) for name, shape in shapes.items()}
+    loss_S, inputs = over_sites(run)(weights, x_SBF, y_SB, probes)
+    returned = torch.autograd.grad(loss_S.sum(), list(probes.values()))
+    return {name: part.detach() for name, part in inputs.items()}, dict(zip(probes, returned, strict=True))
+
+
+def _gradient_of_each_row(objective: Objective, weights: Parts, x_SBF: torch.Tensor, y_SB: torch.Tensor) -> Parts:
+    """(S, B, a parameter's shape): every row gets weights of its own, views of the same numbers."""
+    import torch
+    from torch import vmap
+
+    def loss_of_row(weights: Parts, x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return objective.loss(weights, x_F[None], y[None])
+
+    sites, batch = y_SB.shape
+    leaves = {name: part.detach()[:, None].expand(sites, batch, *part.shape[1:]).requires_grad_()
+              for name, part in weights.items()}
+    loss_SB = over_sites(vmap(loss_of_row, randomness="different"))(leaves, x_SBF, y_SB)
+    return dict(zip(leaves, torch.autograd.grad(loss_SB.sum(), list(leaves.values())), strict=True))
+
+
+def _shares(square_SB: torch.Tensor, valid_SB: torch.Tensor, clip_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
+    norm_SB = square_SB.sqrt()
+    share_SB = (clip_norm / norm_SB).clamp(max=1).where(norm_SB.isfinite(), norm_SB.new_zeros(())) * valid_SB
+    return share_SB.float(), ((norm_SB <= clip_norm) * valid_SB).sum(1)
+
+
+def _finite(part: torch.Tensor, share_SB: torch.Tensor) -> torch.Tensor:
+    """Zero where a row has no share: zero times infinity would not be."""
+    if bool(part.isfinite().all()):
+        return part
+    return part.where((share_SB > 0).reshape(*share_SB.shape, *[1] * (part.ndim - 2)), part.new_zeros(()))

@@ -1,0 +1,119 @@
+"""A model for use at the site: the shared one with the site's own parts, or its personal one, fine-tuned if it likes.
+
+Nothing of this is sent, charged or told to anybody; it reads the store as any member may.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround import codec, layout
+from fedround.codec import Tensors
+from fedround.errors import ContractError, TrustError
+from fedround.learning.evaluate import Metrics, metrics, scores
+from fedround.learning.parts import Rest
+from fedround.learning.personal import personalise
+from fedround.learning.spec import LocalTraining
+from fedround.privacy.noise import stream
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.types import Checkpoint, Commit
+from site_workers import history, kept, parts, seen
+from site_workers.rows import Rows, read_site_rows
+from site_workers.site import Site
+
+
+@dataclass(frozen=True, eq=False)
+class OwnModel:
+    """A whole model, as good as it is on the rows that this site holds out."""
+
+    run: str
+    round: int
+    shared: str
+    """The digest of the shared model that it is made of."""
+    tensors: Mapping[str, npt.NDArray[np.float32]]
+    metrics: Metrics | None
+    """Exact, of rows that were not trained on; for this site's eyes. None: too few rows, or of one label only."""
+    before: Metrics | None
+    """The same before fine-tuning; None without."""
+
+
+def own_model(site: Site, run: str | None = None, *, personal: bool = False, tuning: LocalTraining | None = None) -> OwnModel:
+    """The run's last committed model with the frozen and the private parts that belong to it; or the site's personal one.
+
+    run: which; None, if the site has taken part in one only. tuning: train it further on the site's rows, without noise, all
+    parts that are trained together; the same rows and model give the same bytes.
+    Raises ContractError if there is no such model, TrustError or ChainError if the store's does not hold: that it is a proven
+    one says 'fedround verify'.
+    """
+    commit = history.newest(site, _only(site) if run is None else run, seen.read(site.folder))
+    checkpoint, rows = _checkpoint(site, commit), read_site_rows(site)
+    model = _personal(site, commit, checkpoint) if personal else _shared(site, commit, checkpoint)
+    rest = parts.rest_of(site, commit.run, checkpoint.rest, checkpoint.parts, before=commit.round + 1)
+    before = None
+    if tuning is not None:
+        before = _metrics(site, {**model, **rest.whole}, rows)
+        batches = stream(site.noise_secret, b"fine-tuning", commit.model.encode(), rows.digest)
+        model, private = personalise(site.recipe, model, rows.train, tuning, batches, lambda: False, rest=rest)
+        rest = Rest(private, rest.frozen)
+    whole = {**model, **rest.whole}
+    return OwnModel(commit.run, commit.round, commit.model, whole, _metrics(site, whole, rows), before)
+
+
+def write(model: OwnModel, path: Path) -> str:
+    """Write a safetensors file that only its owner may read: no noise hides the rows that it was trained on. Returns its
+    SHA-256.
+    """
+    body = codec.encode(model.tensors)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(body)
+    temporary.replace(path)
+    return digest(body)
+
+
+def _only(site: Site) -> str:
+    runs = sorted(seen.read(site.folder).runs)
+    if len(runs) != 1:
+        raise ContractError(f"this site has taken part in {', '.join(runs) or 'no run'}: name one with --run")
+    return runs[0]
+
+
+def _checkpoint(site: Site, commit: Commit) -> Checkpoint:
+    source = f"checkpoint of round {commit.round} of run '{commit.run}'"
+    document = site.store.get(layout.checkpoint(commit.run, commit.round, commit.checkpoint), max_bytes=MAX_DOCUMENT_BYTES)
+    if digest(document) != commit.checkpoint:
+        raise TrustError(f"{source}: is not the one that the commit names")
+    found = unseal("checkpoint", document, Checkpoint, site.settings.coordinator, source)
+    if found.recipe_digest != site.recipe.digest:
+        raise ContractError(f"{source}: was trained with recipe {found.recipe_digest[:16]}, approved here is "
+                            f"{site.recipe.digest[:16]}: put back the recipe of that run")
+    return found
+
+
+def _shared(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
+    source = f"model of round {commit.round} of run '{commit.run}'"
+    body = site.store.get(layout.model(commit.model), max_bytes=codec.size_bytes(checkpoint.tensors))
+    if digest(body) != commit.model:
+        raise TrustError(f"{source}: the stored bytes are not those that the commit names")
+    return codec.decode(body, checkpoint.tensors, source)
+
+
+def _personal(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
+    found = kept.newest(site.folder, commit.run, commit.round + 1, "personal", checkpoint.tensors)
+    if found is None:
+        raise ContractError(f"this site keeps no personal model of run '{commit.run}': the federation agrees on one with "
+                            "'personal = {name = \"ditto\", pull = …}', and the site's next answer leaves one")
+    return found
+
+
+def _metrics(site: Site, whole: Tensors, rows: Rows) -> Metrics | None:
+    try:
+        return metrics(scores(site.recipe, whole, rows.validation))
+    except ContractError:       # rows of one label only
+        return None

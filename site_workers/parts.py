@@ -1,0 +1,71 @@
+"""What the model has at this site besides what travels: frozen tensors, fetched once, and the private part, which stays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from fedround import codec, layout
+from fedround.codec import Tensors
+from fedround.errors import TrustError
+from fedround.learning.parts import NO_REST, Rest, Schemas, schemas
+from fedround.learning.spec import Parts
+from fedround.types import Purpose
+from site_workers import kept
+from site_workers.authorise import Order
+from site_workers.site import Site
+
+
+def rest(site: Site, order: Order) -> Rest:
+    """What the plan's base model has besides what travels: see `rest_of`."""
+    plan = order.plan
+    return rest_of(site, plan.run, plan.rest, plan.parts, before=plan.round + (plan.purpose is Purpose.EVALUATE))
+
+
+def rest_of(site: Site, run: str, sha256: str | None, agreed: Parts, before: int) -> Rest:
+    """The rest of the run's model that `sha256` names, with the private part as of the site's last answer to a round earlier
+    than `before`, or as it begins.
+
+    Raises TrustError if the store holds another rest, SetupError if the kept file is damaged.
+    """
+    if sha256 is None:
+        return NO_REST
+    found = schemas(site.recipe, agreed)
+    began = found.rest_of(_fetched(site, sha256, found, f"rest of the model of run '{run}'"))
+    private = kept.newest(site.folder, run, before, "private", found.private) if found.private else None
+    return began if private is None else Rest(private, began.frozen)
+
+
+def keep(site: Site, order: Order, private: Tensors) -> None:
+    """Write the private part after this round, before the answer; does nothing where there is none."""
+    if private:
+        kept.write_tensors(site.folder, order.plan, "private", private)
+
+
+def depends_on(rest: Rest) -> tuple[bytes, ...]:
+    """What noise must depend on, because a release does: the private part. Frozen tensors are named by the plan."""
+    return (hashlib.sha256(codec.encode(rest.private)).digest(),) if rest.private else ()
+
+
+def _fetched(site: Site, sha256: str, found: Schemas, source: str) -> Tensors:
+    """From the store, or from the copy here: the file may be far larger than all that travels."""
+    path = site.folder / "kept" / f"{sha256}.safetensors"
+    if path.exists():
+        body = path.read_bytes()
+        if hashlib.sha256(body).hexdigest() == sha256:
+            return codec.decode(body, found.rest, source)
+    body = site.store.get(layout.model(sha256), max_bytes=codec.size_bytes(found.rest))
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise TrustError(f"{source}: the stored bytes are not those that the plan names")
+    tensors = codec.decode(body, found.rest, source)
+    _copy(body, path)
+    return tensors
+
+
+def _copy(body: bytes, path: Path) -> None:
+    """A half-written copy has another digest, and is fetched again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(body)
+    temporary.replace(path)

@@ -1,0 +1,197 @@
+"""Rebuilding what a folder that was restored from a backup has forgotten, so that it can answer again.
+
+The witnesses: what this site's key signed and lies in the store; what its audit log and outbox still hold; and what the
+coordinator signed of it, in commits (how long the ledger was, whose updates they hold) and plans.
+
+What is proven is charged as it was. A charge that is known to have been made, and of which nobody shows what for, is charged
+as the dearest release that anything above could have asked for (`accounting.dearest`). Promised: nothing that any witness
+shows costs less afterwards than it did. Not promised: what no witness shows at all. A store that hides every later answer,
+with a coordinator that hides every later commit, hides what they cost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from fedround.errors import ContractError, SetupError, TrustError
+from fedround.privacy import campaign, ledger
+from fedround.privacy.accounting import dearest
+from fedround.privacy.ledger import Charge
+from fedround.privacy.spec import GaussianCounts, Mechanism, NoMechanism
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.types import Commit, EvaluationAnswer, Purpose, RoundPlan, SiteAnswer, Update
+from fedround.values import V, parse
+from infra.federation_log import length
+from site_workers import audit, outbox, rollback
+from site_workers.rollback import Sent
+from site_workers.rows import read_site_rows
+from site_workers.site import Site
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a folder has forgotten."""
+
+    answers: tuple[Sent, ...]
+    """Answers and refusals that the outbox lacks."""
+    proven: tuple[Charge, ...]
+    """Charges that the ledger lacks, as they were."""
+    unknown: tuple[Charge, ...]
+    """Charges that were made and of which nothing shows what they cost, each at the dearest."""
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """All that the ledger lacks."""
+        return (*self.proven, *self.unknown)
+
+
+@dataclass(frozen=True)
+class _History:
+    """What the coordinator signed."""
+
+    plans: dict[str, RoundPlan]
+    """By digest: those that ask this site."""
+    updated: dict[str, Commit]
+    """By plan: the commits that hold an update of this site, which its own key sighted."""
+    longest: int
+    """How many charges the ledger had, says the commit that says most."""
+
+
+def forgotten(site: Site) -> Recovery:
+    """What this folder has forgotten, as far as anybody shows it. Changes nothing.
+
+    Raises SetupError, with what to do, if a cost can be bounded by nothing.
+    """
+    keys = rollback.own_keys(site, length(site.store))
+    lost = tuple(rollback.not_kept(site, keys))
+    charges, history = ledger.read(site.ledger).charges, _history(site, keys)
+    said = [*(sent.answer for sent in lost), *_kept(site)]
+    known = {(charge.plan, charge.mechanisms) for charge in charges}
+    proven = tuple(charge for release, charge in _proven(site, said).items() if release not in known)
+    lengths = [history.longest, *(answer.charges for answer in said if isinstance(answer, Update | EvaluationAnswer))]
+    return Recovery(lost, proven, tuple(_unknown(site, (*charges, *proven), history, max(lengths))))
+
+
+def restore(site: Site, recovery: Recovery) -> None:
+    """Put back what was forgotten. Killed at any point, it is begun again with `forgotten`; nothing is charged twice."""
+    before = len(ledger.read(site.ledger).charges)
+    audit.record(site.folder, *(audit.Recovered(
+        utc=charge.utc, plan=charge.plan, mechanisms=charge.mechanisms, charges=before + number)
+        for number, charge in enumerate(recovery.charges, start=1)))
+    for charge in recovery.charges:
+        ledger.charge(ledger.read(site.ledger), charge, float("inf"))       # it is spent already, whatever the policy says
+    for sent in recovery.answers:
+        outbox.put_back(site.folder, sent.key, sent.document)
+    audit.find_again(site.folder, site.clock())
+
+
+def _proven(site: Site, said: Iterable[SiteAnswer]) -> dict[tuple[str | None, tuple[Mechanism, ...]], Charge]:
+    """What the site's own answers and its own audit log say that it charged, each release once, in the ledger's order.
+
+    A plan may have been charged twice, for other rows: such charges differ in their mechanisms.
+    """
+    answers = [answer for answer in said if isinstance(answer, Update | EvaluationAnswer)]
+    charges = [*_from_audit(site), *(_from_answer(site, answer) for answer in sorted(answers, key=lambda one: one.charges))]
+    return {(charge.plan, charge.mechanisms): charge for charge in charges}
+
+
+def _from_answer(site: Site, answer: Update | EvaluationAnswer) -> Charge:
+    trained = isinstance(answer, Update)
+    mechanisms: list[Mechanism] = [answer.mechanism] if isinstance(answer, Update) else []
+    if answer.evaluation is not None:
+        noise = answer.evaluation.noise_std
+        mechanisms.append(NoMechanism() if noise == 0 else GaussianCounts(noise_std=noise))
+    return _charge(site, answer.federation, answer.run, answer.round, Purpose.TRAIN if trained else Purpose.EVALUATE,
+                   answer.plan, mechanisms)
+
+
+def _from_audit(site: Site) -> Iterator[Charge]:
+    events = audit.read(site.folder)
+    asked = {event.plan: event for event in events if isinstance(event, audit.Asked)}
+    for event in events:
+        if isinstance(event, audit.Spent) and (plan := asked.get(event.plan)) is not None:
+            yield _charge(site, plan.federation, plan.run, plan.round, plan.purpose, event.plan, event.mechanisms)
+
+
+def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: int) -> Iterator[Charge]:
+    """Charges that commits name, or that are missing from the number that was reached."""
+    charged = {charge.plan for charge in known}
+    named = {plan: commit for plan, commit in history.updated.items() if plan not in charged}
+    nameless = max(0, longest - len(known) - len(named))
+    if not named and nameless == 0:
+        return
+    for plan, commit in named.items():
+        if plan not in history.plans:
+            raise SetupError(
+                f"round {commit.round} of run '{commit.run}' holds an update of this site, and neither the answer nor the "
+                "plan is in the store: what it cost cannot be had. Ask the coordinator for both, or stay out with "
+                "max_epsilon = 0 in policy.toml")
+    price = dearest((*(one for charge in known for one in charge.mechanisms),
+                     *(one for plan, asked in history.plans.items() if plan not in charged for one in _asked(site, asked))))
+    if price == ():
+        raise SetupError(f"{nameless} charges are missing, and neither the ledger nor the store shows a plan: what they cost "
+                         "cannot be had. Stay out with max_epsilon = 0 in policy.toml")
+    for plan, commit in named.items():
+        yield _charge(site, commit.federation, commit.run, commit.round, Purpose.TRAIN, plan, price)
+    for _ in range(nameless):
+        yield _charge(site, site.settings.federation, None, 0, Purpose.TRAIN, None, price)
+
+
+def _asked(site: Site, plan: RoundPlan) -> tuple[Mechanism, ...]:
+    """What a plan would have cost this site, with the rows and the policy that it has now; nothing, if it would refuse."""
+    if plan.privacy.unit not in site.policy.units:
+        return ()
+    counts = campaign.counts_of(plan.privacy, plan.evaluation)
+    if plan.purpose is Purpose.EVALUATE:
+        return counts
+    rows = len(read_site_rows(site).train)
+    try:
+        return (campaign.mechanism_for(plan.privacy, plan.training, plan.evaluation, rows), *counts)
+    except ContractError:
+        return ()                       # no noise keeps its promise
+
+
+def _charge(site: Site, federation: str, run: str | None, number: int, purpose: Purpose, plan: str | None,
+            mechanisms: Iterable[Mechanism]) -> Charge:
+    return Charge(federation=federation, run=run, round=number, purpose=purpose, plan=plan, mechanisms=tuple(mechanisms),
+                  delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()))
+
+
+def _kept(site: Site) -> Iterator[SiteAnswer]:
+    """What is in the outbox: a ledger that was restored alone has forgotten it too."""
+    kinds: dict[str, type[Update] | type[EvaluationAnswer]] = {"update": Update, "evaluation": EvaluationAnswer}
+    for entry in outbox.entries(site.folder):
+        if (kind := kinds.get(entry.body["kind"])) is not None:
+            yield parse(kind, entry.body, f"{entry.folder}")
+
+
+def _history(site: Site, keys: frozenset[str]) -> _History:
+    """Every plan and commit in the store that the coordinator signed, as far as they are about this site."""
+    found = _History({}, {}, 0)
+    commits: list[Commit] = []
+    for key in site.store.list("runs/"):
+        if re.search(r"/plan-\d\d\.json$", key):
+            document, plan = _signed(site, "plan", key, RoundPlan)
+            if plan is not None and site.name in plan.cohort:
+                found.plans[digest(document)] = plan
+        elif key.endswith("/commit.json"):
+            _, commit = _signed(site, "commit", key, Commit)
+            commits += [] if commit is None else [commit]
+    longest = 0
+    for commit in commits:
+        ours = [known for known in commit.ledgers if known.site == site.name and known.key in keys]
+        longest = max([longest, *(known.charges for known in ours)])
+        if ours and commit.plan is not None and any(update.site == site.name for update in commit.updates):
+            found.updated[commit.plan] = commit
+    return replace(found, longest=longest)
+
+
+def _signed(site: Site, kind: str, key: str, body: type[V]) -> tuple[bytes, V | None]:
+    """A document of our coordinator; None for anything else that lies there."""
+    document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+    try:
+        return document, unseal(kind, document, body, site.settings.coordinator, key)
+    except (TrustError, ContractError):
+        return document, None

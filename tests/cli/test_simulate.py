@@ -1,0 +1,124 @@
+"""fedround simulate, as a person and as a script would use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.label_plot import as_svg, as_text
+from cli.main import app
+from tests.small_federation import RECIPE, rows
+
+SETTINGS = '''
+name = "clinics"
+quorum = 2
+[training]
+local_steps = 3
+batch_size = 32
+learning_rate = 0.5
+[privacy]
+unit = "record"
+epsilon = 8.0
+delta_dp = 1e-5
+rounds = 2
+[aggregation]
+rule = {name = "weighted_mean"}
+'''
+SPLIT = '''
+from tests.small_federation import rows
+from examples.story import Bank, Split, Story
+from pathlib import Path
+STORY = Story(Path(__file__).parent, lambda: Split(rows(200, 9), tuple(
+    Bank(f"clinic-{n}", rows(90, n), rows(40, 50 + n)) for n in range(3))))
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    frame = rows(500, 1)
+    clinics = ["lower clinic" if n % 3 == 0 else "Upper Clinic" for n in range(500)]
+    frame.assign(clinic=clinics).to_parquet(tmp_path / "rows.parquet")
+    return tmp_path
+
+
+def run(*words: object) -> str:
+    done = CliRunner().invoke(app, ["simulate", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refused(*words: object) -> str:
+    done = CliRunner().invoke(app, ["simulate", *map(str, words)])
+    assert done.exit_code == 1
+    return " ".join(done.output.split())
+
+
+def dealt(folder: Path, *words: object) -> tuple[object, ...]:
+    return folder / "settings.toml", "--recipe", folder / "recipe.py", "--data", folder / "rows.parquet", *words
+
+
+def test_an_examples_folder_is_enough(folder: Path):
+    (folder / "split.py").write_text(SPLIT)
+    said = run(folder)
+    assert "clinic-0" in said
+    assert "clinics: 2 rounds of 3 steps, weighted_mean" in said
+    assert "AUC at the sites, on the rows that each holds out" in said
+
+
+def test_json_for_scripts_repeats_and_says_everything(folder: Path):
+    words = dealt(folder, "--sites", 4, "--partition", "dirichlet:0.5", "--seeds", 2, "--json")
+    told, again = json.loads(run(*words)), json.loads(run(*words))
+    assert told == again
+    assert sum(told["sites"].values()) == 400 - sum(count // 4 for count in told["sites"].values())
+    first, second = told["campaigns"]
+    assert (first["seed"], second["seed"], len(first["rounds"])) == (0, 1, 2)
+    assert 0.5 < first["rounds"][-1]["test"]["auc"] <= 1
+    assert 7 < first["epsilon"] <= 8
+    assert first["rounds"] != second["rounds"]
+
+
+def test_options_take_the_place_of_settings(folder: Path):
+    told = json.loads(run(*dealt(folder, "--epsilon", 2, "--rounds", 3, "--sites", 5, "--share", 0.4, "--exact", "--json")))
+    assert (told["settings"]["privacy"]["epsilon"], told["settings"]["privacy"]["rounds"]) == (2, 3)
+    assert [one["asked"] for one in told["campaigns"][0]["rounds"]] == [2, 2, 2]
+    free = json.loads(run(*dealt(folder, "--epsilon", 0, "--rounds", 3, "--sites", 2, "--json")))
+    assert free["settings"]["privacy"] == {"unit": "none"}
+    assert len(free["campaigns"][0]["rounds"]) == 3
+
+
+def test_a_column_says_who_has_which_rows_and_a_picture_shows_it(folder: Path):
+    said = run(*dealt(folder, "--partition", "column:clinic", "--picture", folder / "labels.svg", "--rounds", 1))
+    assert "upper-clinic" in said
+    assert "lower-clinic" in said
+    assert "lower-clinic" in (folder / "labels.svg").read_text()
+
+
+def test_comparison_with_all_rows_and_with_each_site_alone(folder: Path):
+    told = json.loads(run(*dealt(folder, "--sites", 2, "--compare", "--json")))
+    assert set(told["compared"]) == {"all rows in one place", "site-1 alone", "site-2 alone"}
+    assert told["compared"]["all rows in one place"]["auc"] > 0.7
+
+
+def test_what_is_missing_is_said(folder: Path):
+    assert "give --recipe FILE" in refused(folder / "settings.toml").replace("Give", "give")
+    assert "Give --data FILE" in refused(folder)
+    assert "cannot read" in refused(folder / "nothing.toml", "--recipe", folder / "recipe.py")
+    assert "expected iid, dirichlet" in refused(*dealt(folder, "--partition", "evenly"))
+    assert "no column 'town'" in refused(*dealt(folder, "--partition", "column:town"))
+    assert "pays for" not in run(*dealt(folder, "--rounds", 1))
+
+
+def test_bars_are_as_long_as_sites_have_rows():
+    text = as_text({"north": [30, 10], "south": [0, 20]}, width=8)
+    assert text.splitlines()[1].endswith("      40 ██████▓▓")
+    assert text.splitlines()[2].endswith("      20 ▓▓▓▓")
+    assert "… and 2 more sites" in as_text({f"site-{n:02d}": [1, 2] for n in range(22)})
+    picture = as_svg({"a<b": [1, 2]}, "x & y")
+    assert "a&lt;b" in picture
+    assert "x &amp; y" in picture
+    assert as_svg({f"site-{n:04d}": [1] for n in range(2000)}, "many").count("<rect") == 2000 + 2

@@ -1,0 +1,161 @@
+"""Weights that follow losses: what they promise, and how little a liar gets."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fedround.aggregation.fairness import SMALLEST_LOSS, fair_weights, loss, nearest_mixture
+from fedround.aggregation.spec import (
+    Aggregation,
+    Agnostic,
+    Bucketing,
+    CoordinateMedian,
+    GeometricMedian,
+    NearestNeighbourMixing,
+    QFair,
+    TrimmedMean,
+    WeightedMean,
+)
+from fedround.errors import ContractError
+from fedround.types import ScoreCounts
+from fedround.values import parse
+
+NAMES = ("a", "b", "c", "d")
+AGREED = st.fixed_dictionaries(dict.fromkeys(NAMES, st.floats(0.1, 10)))
+LOSSES = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.floats(SMALLEST_LOSS, 1)))
+KINDS = st.builds(QFair, q=st.floats(0.1, 10), cap=st.floats(1.1, 10)) | st.builds(
+    Agnostic, rate=st.floats(0.01, 10), cap=st.floats(1.1, 10))
+EQUAL = dict.fromkeys(NAMES, 2.0)
+
+
+def counts(positives, negatives, noise_std=0.0) -> ScoreCounts:
+    return ScoreCounts(positives=tuple(map(float, positives)), negatives=tuple(map(float, negatives)), noise_std=noise_std)
+
+
+@given(KINDS, AGREED, LOSSES)
+def test_weights_sum_to_one_and_stay_near_what_was_agreed_whatever_is_said(fairness, agreed, losses):
+    weights, whole, cap = fair_weights(fairness, agreed, losses, {}), sum(agreed.values()), fairness.cap
+    assert sum(weights.values()) == pytest.approx(1)
+    ratios = [weights[name] * whole / agreed[name] for name in NAMES]
+    if isinstance(fairness, Agnostic):
+        assert 1 / cap <= min(ratios) * 1.000001
+        assert max(ratios) <= cap * 1.000001
+    else:
+        assert max(ratios) <= cap ** 2 * min(ratios) * 1.000001
+
+
+@given(KINDS, AGREED, st.floats(SMALLEST_LOSS, 1))
+def test_where_all_lose_the_same_the_weights_are_the_agreed_ones(fairness, agreed, same):
+    weights = fair_weights(fairness, agreed, dict.fromkeys(NAMES, same), {})
+    assert weights == pytest.approx({name: agreed[name] / sum(agreed.values()) for name in NAMES}, rel=1e-6)
+
+
+@given(KINDS, LOSSES)
+def test_who_loses_more_counts_no_less(fairness, losses):
+    known = {name: found for name, found in losses.items() if found is not None}
+    weights = fair_weights(fairness, EQUAL, losses, {})
+    ordered = sorted(known, key=known.__getitem__)
+    assert all(weights[less] <= weights[more] * 1.000001 for less, more in itertools.pairwise(ordered))
+
+
+@given(KINDS, LOSSES, st.floats(SMALLEST_LOSS, 1), st.floats(SMALLEST_LOSS, 1))
+def test_a_liar_gains_no_more_than_the_cap(fairness, losses, honest, lie):
+    assume(any(losses[name] is not None for name in "bcd"))
+    said = [fair_weights(fairness, EQUAL, {**losses, "a": what}, {})["a"] for what in (honest, lie)]
+    bound = fairness.cap if isinstance(fairness, Agnostic) else fairness.cap ** 2
+    assert max(said) <= 0.25 * bound * 1.000001
+
+
+def test_q_ffl_is_the_qth_power_and_the_cap_cuts_it():
+    losses = {"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.4}
+    for q, cap, raw in ((1.0, 10.0, [0.5, 1, 1, 2]), (2.0, 10.0, [0.25, 1, 1, 4]), (2.0, 2.0, [0.5, 1, 1, 2])):
+        weights = fair_weights(QFair(q=q, cap=cap), EQUAL, losses, {})
+        assert list(weights.values()) == pytest.approx([part / sum(raw) for part in raw])
+
+
+def test_agnostic_weights_climb_to_the_worst_site_and_remember():
+    fairness, losses, weights = Agnostic(rate=0.1, cap=3.0), {"a": 0.2, "b": 0.2, "c": 0.2, "d": 0.8}, {}
+    seen = []
+    for _ in range(20):
+        weights = fair_weights(fairness, EQUAL, losses, weights)
+        seen.append(weights["d"])
+    assert seen[0] == pytest.approx(0.25 + 0.1 * 0.6 * 3 / 4)
+    assert seen == sorted(seen)
+    assert weights == pytest.approx({"a": 1 / 12, "b": 1 / 12, "c": 1 / 12, "d": 0.75})      # cap 3 allows no more
+    assert fair_weights(fairness, EQUAL, {}, weights) == pytest.approx(weights)      # nobody said anything: as before
+
+
+def test_agnostic_learning_makes_the_worst_site_as_good_as_it_can_be():
+    """Mohri et al. 2019: losses (y - b)² at 0, 0 and 1; the mean is best at 1/3, the worst of all mixtures at 1/2."""
+    optima = {"a": 0.0, "b": 0.0, "c": 1.0}
+    model, weights = 1 / 3, {}
+    for _ in range(2000):
+        weights = fair_weights(Agnostic(rate=0.02, cap=10.0), dict.fromkeys(optima, 1.0),
+                               {name: max((model - best) ** 2, 1e-9) for name, best in optima.items()}, weights)
+        model += 0.1 * sum(weight * (optima[name] - model) for name, weight in weights.items())
+    assert model == pytest.approx(0.5, abs=0.03)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=6))
+def test_the_nearest_mixture_is_nearer_than_any_other(point):
+    """Against a thousand drawn ones, and the conditions of the optimum."""
+    n = len(point)
+    point_N, low_N, high_N = np.array(point), np.full(n, 0.3 / n), np.full(n, min(1.0, 2.0 / n))
+    found_N = nearest_mixture(point_N, low_N, high_N)
+    assert found_N.sum() == pytest.approx(1, abs=1e-9)
+    assert (found_N >= low_N).all()
+    assert (found_N <= high_N).all()
+    draws = np.random.default_rng(0).dirichlet(np.ones(n), 1000)
+    allowed = draws[((draws >= low_N) & (draws <= high_N)).all(axis=1)]
+    assert (np.square(allowed - point_N).sum(axis=1) >= np.square(found_N - point_N).sum() - 1e-9).all()
+
+
+def test_a_loss_is_one_less_the_mean_chance_of_the_true_label():
+    """Bins of [0, 0.5) and [0.5, 1]: middles 0.25 and 0.75."""
+    assert loss(counts([10, 30], [40, 20]), 2) == pytest.approx((10 * 0.75 + 30 * 0.25 + 40 * 0.25 + 20 * 0.75) / 100)
+    assert loss(counts([10, 30], [40, 20]), 2, edges=[0.1]) == pytest.approx(
+        (10 * 0.95 + 30 * 0.45 + 40 * 0.05 + 20 * 0.55) / 100)
+    assert loss(counts([0, 30], [10, 0]), 3) == pytest.approx(0.25)       # more labels: the share that is wrong
+    assert loss(counts([0, 100], [100, 0]), 2, edges=[0.5]) == pytest.approx(0.25)
+    assert loss(counts([0, 100], [0, 0]), 3) == SMALLEST_LOSS
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4), st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4),
+       st.sampled_from([2, 5]), st.floats(0, 100))
+def test_a_loss_is_bounded_whatever_counts_a_site_sends(positives, negatives, classes, noise_std):
+    found = loss(counts(positives, negatives, noise_std), classes)
+    assert found is None or SMALLEST_LOSS <= found <= 1
+
+
+def test_noise_that_drowns_the_rows_tells_nothing():
+    assert loss(counts([10, 30], [40, 20], noise_std=20.0), 2) is None
+    assert loss(counts([10, 30], [40, 20], noise_std=10.0), 2) is not None
+
+
+def test_the_noise_of_a_loss_is_what_is_promised():
+    generator, clean = np.random.default_rng(1), np.array([[300.0] * 10, [100.0] * 10])
+    found = [loss(counts(*(clean + generator.normal(0, 20, (2, 10))), noise_std=20.0), 2) for _ in range(2000)]
+    assert np.std(found) < 20 * np.sqrt(20) / 4000
+    assert np.mean(found) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("parts", [
+    {"rule": TrimmedMean(f=1)}, {"rule": CoordinateMedian()}, {"rule": WeightedMean(), "mixing": (Bucketing(size=2),)},
+    {"rule": GeometricMedian(), "mixing": (NearestNeighbourMixing(f=1),)}], ids=str)
+def test_a_rule_that_counts_every_site_the_same_is_refused(parts):
+    with pytest.raises(ValueError, match="counts every site the same"):
+        Aggregation(**parts, fairness=QFair(q=1.0, cap=2.0))
+
+
+def test_in_a_file():
+    rule = {"rule": {"name": "weighted_mean"}}
+    assert str(parse(Aggregation, {**rule, "fairness": {"name": "afl", "rate": 0.1, "cap": 3.0}}, "file")) == (
+        "weighted_mean, weighted by afl(rate=0.1, cap=3.0)")
+    for cap in (1.0, 0.5):
+        with pytest.raises(ContractError, match="cap"):
+            parse(Aggregation, {**rule, "fairness": {"name": "q_ffl", "q": 1.0, "cap": cap}}, "file")

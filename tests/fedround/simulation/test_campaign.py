@@ -1,0 +1,191 @@
+"""The simulator's laws: what does not change a result, what is refused, and what a result says."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedround.aggregation import engine
+from fedround.aggregation.rows import ArrayNumbers, Row
+from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.verdict import Verdict
+from fedround.codec import encode, flatten
+from fedround.errors import ContractError, QuorumError
+from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.spec import FedProx, LocalTraining
+from fedround.privacy.spec import NoPrivacy, RecordPrivacy
+from fedround.simulation import sites as sites_module
+from fedround.simulation.campaign import simulate
+from fedround.simulation.chance import Seeded
+from fedround.simulation.crowd import FEW, mean_of_crowd
+from fedround.simulation.partition import Dirichlet, deal, take
+from fedround.simulation.sites import Site
+from fedround.simulation.spool import Updates
+from fedround.types import Agreement
+
+RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows, 3)
+AGREED = Agreement(name="blobs", quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()),
+                   training=LocalTraining(local_steps=4, batch_size=16, learning_rate=0.3))
+PRIVATE = AGREED.model_copy(update={"privacy": RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=3)})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def blobs(rows: int, seed: int = 0) -> Examples:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, rows)
+    centres = 1.5 * np.eye(4)[:3]
+    return Examples((centres[labels] + generator.normal(size=(rows, 4))).astype(np.float32), labels)
+
+
+def some_sites(count: int, rows: int = 600) -> dict[str, Site]:
+    examples, held_out = blobs(rows), blobs(rows, seed=1)
+    parts = deal(Dirichlet(concentration=1.0), examples, count, seed=0)
+    return {name: Site(take(examples, places), take(held_out, places)) for name, places in parts.items()}
+
+
+def model_of(**asked) -> bytes:
+    given = {"agreement": AGREED, "recipe": RECIPE, "sites": some_sites(10), "rounds": 3, "chance": Seeded(0), **asked}
+    return encode(simulate(**given).model)
+
+
+def test_it_learns_and_says_how_well():
+    result = simulate(AGREED, RECIPE, some_sites(10), rounds=15, chance=Seeded(0), test=blobs(400, seed=2), judge_every=5)
+    reached = [one.test.accuracy for one in result.rounds if one.test is not None]
+    assert len(reached) == 3
+    assert reached[-1] > 0.65
+    assert result.last.validation.accuracy == pytest.approx(reached[-1], abs=0.08)
+    assert 5 < len(result.at_sites) <= 10
+    assert result.epsilon is None
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("agreement", [AGREED, PRIVATE], ids=["plain", "private"])
+def test_same_seed_same_bytes_another_seed_others(agreement, stacked):
+    one, same, other = (model_of(agreement=agreement, stacked=stacked, chance=Seeded(seed)) for seed in (0, 0, 1))
+    assert one == same != other
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_order_in_which_sites_are_given_does_not_matter(stacked):
+    given = some_sites(10)
+    backwards = dict(reversed(given.items()))
+    assert model_of(sites=given, stacked=stacked) == model_of(sites=backwards, stacked=stacked)
+
+
+@pytest.mark.parametrize("sites", [10, FEW + 6])
+def test_updates_in_a_file_give_the_bytes_of_updates_in_memory(sites):
+    given = some_sites(sites)
+    assert model_of(sites=given, memory_bytes=0, stacked=True) == model_of(sites=given, stacked=True)
+
+
+def test_stacked_training_ends_where_training_one_by_one_does():
+    """With every row in every step nothing is drawn, so only rounding differs."""
+    whole = AGREED.model_copy(update={"training": AGREED.training.model_copy(update={"batch_size": 1000})})
+    one_by_one, together = (simulate(whole, RECIPE, some_sites(10), rounds=3, chance=Seeded(0), stacked=stacked)
+                            for stacked in (False, True))
+    assert flatten(together.model) == pytest.approx(flatten(one_by_one.model), abs=1e-5)
+    assert together.notes == one_by_one.notes == ()
+
+
+def test_the_mean_of_a_crowd_has_the_engines_bytes_and_leaves_out_whom_it_leaves_out():
+    generator = np.random.default_rng(0)
+    rows_ND = generator.normal(size=(FEW + 9, 301)).astype(np.float32)
+    rows_ND[3, 7], rows_ND[5] = np.nan, rows_ND[5] * 1e9
+    weights = {f"site-{n:02d}": float(weight) for n, weight in enumerate(generator.integers(1, 500, len(rows_ND)))}
+    rows = [Row(site, weight, ArrayNumbers(row_D)) for (site, weight), row_D in zip(weights.items(), rows_ND, strict=True)]
+    by_engine = engine.aggregate(rows, Aggregation(rule=WeightedMean()), 301)
+    with Updates(len(rows_ND), 301) as updates:
+        updates.put(range(len(rows_ND)), rows_ND)
+        by_us = mean_of_crowd(updates, weights, 301)
+    assert by_us.delta_D.tobytes() == by_engine.delta_D.tobytes()
+    assert by_us.verdicts == {site: standing.verdict for site, standing in by_engine.standings.items()}
+    assert by_us.verdicts["site-03"] is Verdict.NOT_FINITE
+    assert by_us.verdicts["site-05"] is Verdict.NORM
+
+
+def test_a_crowd_in_a_file_is_averaged_in_little_memory(tmp_path):
+    sites, size = 400, 50_000                   # 80 MB
+    with Updates(sites, size, memory_bytes=0) as updates:
+        for place in range(sites):
+            updates.put([place], np.full((1, size), float(place), np.float32))
+        tracemalloc.start()
+        agreed = mean_of_crowd(updates, {f"{place:04d}": 1.0 for place in range(sites)}, size)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert agreed.delta_D == pytest.approx(np.full(size, (sites - 1) / 2))
+    assert peak < 20 << 20
+
+
+def test_a_share_of_the_sites_is_asked_another_in_every_round():
+    result = simulate(AGREED, RECIPE, some_sites(20), rounds=8, chance=Seeded(3), share=0.25)
+    assert {one.asked for one in result.rounds} == {5}
+    assert sum(result.took_part.values()) == 40
+    assert len(result.took_part) > 10, "sites that were drawn at least once"
+    assert result.last.received_bytes == 5 * len(encode(result.model))
+    assert result.sent_bytes == 8 * 2 * 5 * len(encode(result.model))
+
+
+def test_epsilon_is_what_was_agreed_when_all_rounds_are_run_and_less_before():
+    whole, part = (simulate(PRIVATE, RECIPE, some_sites(3), rounds=rounds, chance=Seeded(0), stacked=True).epsilon
+                   for rounds in (3, 1))
+    assert part < 7.5 < whole <= 8.0
+    with pytest.raises(ContractError, match="pays for 3 rounds, 4 are asked"):
+        simulate(PRIVATE, RECIPE, some_sites(3), rounds=4, chance=Seeded(0))
+
+
+def test_noise_is_calibrated_for_a_few_sizes_and_never_too_small(monkeypatch):
+    exact = simulate(PRIVATE, RECIPE, some_sites(8), rounds=1, chance=Seeded(0), stacked=True)
+    monkeypatch.setattr(sites_module, "MOST_SIZES", 3)
+    rounded = simulate(PRIVATE, RECIPE, some_sites(8), rounds=1, chance=Seeded(0), stacked=True)
+    assert "calibrated for 3 of them" in rounded.notes[0]
+    for site, mechanism in exact.mechanisms.items():
+        assert rounded.mechanisms[site].noise_multiplier >= mechanism.noise_multiplier
+        assert rounded.mechanisms[site].sampling_rate == mechanism.sampling_rate
+    assert len({mechanism.noise_multiplier for mechanism in rounded.mechanisms.values()}) == 3
+
+
+def test_stragglers_do_less_where_partial_work_is_kept():
+    keeping = AGREED.model_copy(update={"training": LocalTraining(
+        local_steps=4, batch_size=16, learning_rate=0.3, partial="keep", algorithm=FedProx(mu=0.1))})
+    slow = model_of(agreement=keeping, steps=lambda number, site: 1, stacked=True)
+    one_step = keeping.model_copy(update={"training": keeping.training.model_copy(update={"local_steps": 1})})
+    assert slow != model_of(agreement=keeping, stacked=True)
+    assert model_of(agreement=keeping, steps=lambda number, site: 1, rounds=1) == model_of(agreement=one_step, rounds=1)
+
+
+def test_a_model_that_cannot_be_stacked_is_trained_one_by_one_and_that_is_said():
+    class Branches(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2.0 if x.sum() > 0 else 1.0)
+
+    recipe = dataclasses.replace(RECIPE, build_model=lambda: Branches(4, 3))
+    asked, plain = (simulate(AGREED, recipe, some_sites(4), rounds=2, chance=Seeded(0), stacked=stacked)
+                    for stacked in (True, False))
+    assert "trained one by one: its model cannot be stacked" in asked.notes[0]
+    assert encode(asked.model) == encode(plain.model)
+
+
+def test_a_warm_start_is_where_round_one_begins():
+    begun = {name: array + 1 for name, array in initial_tensors(RECIPE, 0).items()}
+    assert model_of(model=begun, rounds=1) != model_of(rounds=1)
+    assert model_of(model=initial_tensors(RECIPE, 0), rounds=1) == model_of(rounds=1)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ContractError, match="a site at least"):
+        simulate(AGREED, RECIPE, {}, rounds=1, chance=Seeded(0))
+    with pytest.raises(ContractError, match="a share of sites above 0"):
+        model_of(share=0.0)
+    with pytest.raises(QuorumError, match="the quorum is 11"):
+        model_of(agreement=AGREED.model_copy(update={"quorum": 11}))
+    with pytest.raises(ContractError, match="from 0 to 2"):
+        model_of(sites={"one": Site(Examples(np.zeros((2, 4), np.float32), np.array([0, 3])))})

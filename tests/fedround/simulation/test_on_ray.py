@@ -1,0 +1,39 @@
+"""Two real local Ray workers give the bytes that one process gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedround.codec import encode
+from fedround.learning.recipe import load_recipe
+from fedround.simulation import stacked
+from fedround.simulation.campaign import simulate
+from fedround.simulation.chance import Seeded
+from tests.fedround.simulation.test_campaign import AGREED, some_sites
+
+ray = pytest.importorskip("ray")
+
+RECIPE = '''
+from torch import nn
+NAME, CLASSES = "blobs", 3
+def encode(rows): ...
+def build_model():
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+'''
+
+
+def test_two_workers_give_the_same_bytes(tmp_path: Path, monkeypatch):
+    from fedround.simulation.on_ray import RayCrew
+
+    monkeypatch.setattr(stacked, "MOST", 7)         # several chunks
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    recipe, sites = load_recipe(tmp_path / "recipe.py"), some_sites(30)
+    asked = {"agreement": AGREED, "recipe": recipe, "sites": sites, "rounds": 2, "chance": Seeded(1)}
+    rows = {name: site.train for name, site in sites.items()}
+    with RayCrew(tmp_path / "recipe.py", rows, AGREED.training, Seeded(1), workers=2) as crew:
+        on_ray = {at_once: encode(simulate(**asked, stacked=at_once, crew=crew).model) for at_once in (True, False)}
+    assert not ray.is_initialized()
+    assert on_ray == {at_once: encode(simulate(**asked, stacked=at_once).model) for at_once in (True, False)}
+    assert on_ray[True] != on_ray[False]

@@ -1,0 +1,156 @@
+"""Simulation equals production: the same campaign, simulated and run live, gives the same model bytes in every round.
+
+Live: three to seven sites in folders of their own, with keys, ledgers, policies and a store (`tests.small_federation`). The
+simulator gets the sites' noise secrets, so it draws what they drew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fedround import codec
+from fedround.learning.recipe import load_recipe
+from fedround.privacy.noise import stream
+from fedround.signing import digest
+from fedround.simulation.campaign import simulate
+from fedround.simulation.sites import Site
+from fedround.types import Agreement
+from site_workers.rows import read_site_rows
+from tasks.history import read_commit
+from tests import small_federation
+from tests.small_federation import SmallFederation
+
+pytestmark = pytest.mark.usefixtures("rows_are_judged_here")
+
+RECORD = {"unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 4}
+NONE = {"unit": "none"}
+MEAN = {"rule": {"name": "weighted_mean"}}
+SEVEN = ("north", "east", "south", "west", "hill", "vale", "isle")
+RUN = "spring"
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a live federation drew."""
+
+    federation: SmallFederation
+
+    def initial(self) -> int:
+        return int(digest(f"{self.federation.coordinator.federation.name}/{RUN}".encode())[:8], 16)
+
+    def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
+        return tuple(names)
+
+    def _plan(self, number: int) -> str:
+        coordinator = self.federation.coordinator
+        return read_commit(coordinator.store, RUN, number, coordinator.identity.key).commit.plan
+
+    def _site(self, number: int, name: str, *purpose: bytes):
+        site = self.federation.site(name)
+        return stream(site.noise_secret, self._plan(number).encode(), read_site_rows(site).digest, *purpose)
+
+    def training(self, number: int, site: str, shift_D):
+        return self._site(number, site, b"training", *(() if shift_D is None else (shift_D.tobytes(),)))
+
+    def compression(self, number: int, site: str):
+        return self._site(number, site, b"compression")
+
+    def evaluation(self, number: int, site: str):
+        return self._site(number, site, b"evaluation")
+
+    def together(self, number: int, chunk: int) -> int:
+        return chunk
+
+    def plan(self, number: int) -> bytes:
+        return bytes.fromhex(self._plan(number))
+
+    def root(self, number: int):
+        return stream(bytes(32), self._plan(number).encode(), b"root set")
+
+
+def simulated(federation: SmallFederation, rounds: int):
+    """Every round's model, as a checkpoint would name it."""
+    coordinator = federation.coordinator
+    agreed, recipe = coordinator.federation, load_recipe(federation.root / "agreed" / "recipe.py")
+    rows = {name: read_site_rows(federation.site(name)) for name in federation.names}
+    sites = {name: Site(found.train, found.validation, agreed.site(name).weight) for name, found in rows.items()}
+    test = recipe.encode(pd.read_parquet(federation.root / "agreed" / "test.parquet"))
+    root = federation.root / "coordinator" / "root.parquet"
+    fields = agreed.model_dump(include=set(Agreement.model_fields))
+    return simulate(Agreement.model_validate(fields), recipe, sites, rounds=rounds, chance=Live(federation), test=test,
+                    root=recipe.encode(pd.read_parquet(root)) if root.exists() else None)
+
+
+def assert_same(federation: SmallFederation, rounds: int = 3) -> None:
+    """The last model continues all others, so it alone is compared."""
+    torch.set_num_threads(1)
+    commits = [federation.round(RUN) for _ in range(rounds)]
+    assert digest(codec.encode(simulated(federation, rounds).model)) == commits[-1].model
+    assert len({commit.model for commit in commits}) == rounds
+
+
+@pytest.mark.parametrize("privacy", [NONE, RECORD, {**RECORD, "mechanism": "dp_ftrl"}, {**RECORD, "adaptive": {}},
+                                     {**RECORD, "unit": "site"}], ids=["none", "record", "ftrl", "adaptive", "site"])
+def test_under_every_privacy(tmp_path: Path, privacy):
+    unit = privacy["unit"]
+    assert_same(small_federation.make(
+        tmp_path / "live", privacy=privacy, units=(unit,), aggregation=MEAN, max_epsilon=100.0,
+        max_epsilon_site=8.0 if unit == "site" else None))
+
+
+@pytest.mark.parametrize("optimizer", [
+    {"name": "fedavg"}, {"name": "fedavg", "momentum": 0.9, "learning_rate": 0.7},
+    {"name": "fedadagrad", "learning_rate": 0.1}, {"name": "fedadam", "learning_rate": 0.1},
+    {"name": "fedyogi", "learning_rate": 0.1}], ids=lambda value: value["name"])
+def test_with_every_server_optimizer(tmp_path: Path, optimizer):
+    assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, optimizer=optimizer, aggregation=MEAN))
+
+
+@pytest.mark.parametrize("training", [
+    {"algorithm": {"name": "fedprox", "mu": 0.1}}, {"algorithm": {"name": "scaffold"}}, {"optimizer": "adam"},
+    {"momentum": 0.5, "partial": "normalise"}], ids=["fedprox", "scaffold", "adam", "momentum"])
+def test_with_every_local_algorithm(tmp_path: Path, training):
+    training = {"local_steps": 3, "batch_size": 32, "learning_rate": 0.5, **training}
+    assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, training=training, aggregation=MEAN))
+
+
+@pytest.mark.parametrize("compression", [
+    {"name": "quantised", "bits": 8}, {"name": "top_k", "share": 0.3}, {"name": "count_sketch", "size": 0.5, "share": 0.2}],
+    ids=lambda value: value["name"])
+def test_with_every_compression(tmp_path: Path, compression):
+    assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, compression=compression, aggregation=MEAN))
+
+
+@pytest.mark.parametrize("privacy", [NONE, RECORD], ids=["none", "record"])
+def test_with_the_default_rule_and_its_history(tmp_path: Path, privacy):
+    """Seven sites of which the default bears one liar: gate, mixing, trimmed mean and, with noise, a moving average."""
+    federation = small_federation.make(
+        tmp_path / "live", names=SEVEN, privacy=privacy, units=(privacy["unit"],), aggregation=None, quorum=5)
+    assert federation.coordinator.federation.how_to_aggregate().history == (0.5 if privacy is RECORD else 0.0)
+    assert_same(federation)
+
+
+@pytest.mark.parametrize("rule", [
+    {"rule": {"name": "centered_clipping", "radius": 0.1}},
+    {"mixing": [{"name": "bucketing", "size": 2}], "rule": {"name": "coordinate_median"}},
+    {"rule": {"name": "weighted_mean"}, "fairness": {"name": "q_ffl", "q": 2.0, "cap": 3.0}},
+    {"rule": {"name": "weighted_mean"}, "fairness": {"name": "afl", "rate": 0.3, "cap": 3.0}}],
+    ids=["clipping", "bucketing", "q_ffl", "afl"])
+def test_with_rules_that_remember_draw_or_weigh(tmp_path: Path, rule):
+    assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=rule))
+
+
+def test_other_rows_give_another_model(tmp_path: Path):
+    """So the comparison can fail."""
+    federation = small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=MEAN)
+    commit = federation.round(RUN)
+    assert digest(codec.encode(simulated(federation, 1).model)) == commit.model
+    rows = pd.read_parquet(federation.root / "data" / "east" / "train.parquet")
+    rows.iloc[1:].to_parquet(federation.root / "data" / "east" / "train.parquet")
+    assert digest(codec.encode(simulated(federation, 1).model)) != commit.model

@@ -1,0 +1,223 @@
+"""A part of the model that stays at every site, through the whole of it: file, plan, sites, aggregate, commit, proof."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedround import codec, layout
+from fedround.errors import ContractError, SetupError, TrustError
+from fedround.learning.evaluate import scores
+from fedround.learning.parts import schemas
+from site_workers import learn, parts
+from site_workers import round as site_round
+from site_workers.rows import read_site_rows
+from tasks.recompute import Bench
+from tasks.verify import verify_run
+from tests import small_federation
+from tests.small_federation import NAMES, RECIPE, SmallFederation
+
+HEAD = {"private": ["2.*"]}
+OPEN = {"privacy": {"unit": "none"}, "units": ("record", "none"), "optimizer": {"name": "fedavg"}}
+NORMED = RECIPE.replace("nn.Tanh(), ", "nn.BatchNorm1d(4), nn.Tanh(), ")
+
+
+@pytest.fixture
+def make(tmp_path, rows_are_judged_here):
+    return lambda **changes: small_federation.make(tmp_path, **{"parts": HEAD, **changes})
+
+
+def kept(federation: SmallFederation, site: str, number: int) -> bytes:
+    """A site's private part after a round."""
+    return (federation.root / site / "kept" / "spring" / "private" / f"{number:05d}-01.safetensors").read_bytes()
+
+
+def in_the_store(federation: SmallFederation) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (federation.root / "store").rglob("*") if path.is_file()}
+
+
+def numbers_of(body: bytes) -> np.ndarray:
+    """The data section of a tensor file."""
+    start = 8 + int.from_bytes(body[:8], "little")
+    return np.frombuffer(body, dtype="<f4", offset=start)
+
+
+def prove(federation: SmallFederation) -> int:
+    """How many rounds hold, every byte of them computed again."""
+    coordinator = federation.coordinator
+    proofs = list(verify_run(coordinator.store, "spring", coordinator.identity.key,
+                             bench=Bench(federation.root / "bench", coordinator.store)))
+    assert all(proof.recomputed for proof in proofs[1:])
+    return len(proofs)
+
+
+def test_a_private_head_never_leaves_and_goes_on_from_round_to_round(make):
+    """Every byte that lies in the store is searched for every number of every head after every round: raw and as text."""
+    federation = make()
+    heads = []
+    for number in (1, 2, 3):
+        commit = federation.round()
+        heads += [kept(federation, name, number) for name in NAMES]
+        assert len(commit.updates) == 3
+    plan = federation.plan().plan
+    assert [spec.name for spec in plan.tensors] == ["0.bias", "0.weight"]
+    assert len(set(heads)) == 9                                    # every site's, and other ones after every round
+    stored = in_the_store(federation)
+    assert any(b"0.weight" in body for body in stored.values())
+    assert [path.name for path, body in stored.items() if b"2.weight" in body] == [f"{plan.rest}.safetensors"]
+    for number in itertools.chain.from_iterable(numbers_of(head) for head in heads):
+        assert not any(number.tobytes() in body or repr(float(number)).encode() in body for body in stored.values())
+    assert prove(federation) == 4
+
+
+def test_the_sites_own_evaluation_is_of_the_model_with_its_own_head(make, monkeypatch):
+    federation = make()
+    federation.round()
+    planned, seen = federation.plan(), []
+    monkeypatch.setattr(learn.evaluation, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
+        recipe, tensors, rows))
+    federation.answer("north", planned)
+    assert np.array_equal(np.concatenate([seen[0][name].ravel() for name in ("2.bias", "2.weight")]),
+                          numbers_of(kept(federation, "north", 1)))
+
+
+@pytest.mark.parametrize("where", ["before it is kept", "before the answer"])
+def test_a_site_that_is_killed_ends_with_the_same_update_and_the_same_head(make, tmp_path, monkeypatch, where):
+    federation = make()
+    federation.round()
+    planned = federation.plan()
+    undisturbed = federation.copy(tmp_path / "undisturbed")
+    undisturbed.answer("north", planned)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((parts, "keep") if where.startswith("before it") else (site_round.release, "release")), die)
+        with pytest.raises(KeyboardInterrupt):
+            federation.answer("north", planned)
+    federation.answer("north", planned)
+    assert kept(federation, "north", 2) == kept(undisturbed, "north", 2)
+    delta = layout.delta("north", "spring", 2, 1)
+    assert (federation.root / "store" / delta).read_bytes() == (undisturbed.root / "store" / delta).read_bytes()
+
+
+def test_another_head_draws_other_noise_under_the_same_plan(make):
+    """A head that was lost and began anew must not meet the noise of the first try: the difference would have none."""
+    federation = make()
+    federation.round()
+    planned, site = federation.plan(), federation.site("north")
+    order = site_round.authorise(site, "spring", 2, 1, planned.plan.purpose)
+    base, rows, rest = site_round.base_model(site, order), read_site_rows(site), parts.rest(site, order)
+    (federation.root / "north" / "kept" / "spring" / "private" / "00001-01.safetensors").unlink()
+    other = parts.rest(site, order)
+    drawn = []
+
+    def noise(found):
+        guard, mechanism = site_round.limits.Guard(site.policy, lambda: False, site.clock), site_round.mechanism_for(
+            planned.plan, 300)
+        drawn.append(codec.flatten(learn.train(site, order, base, rows, mechanism, guard, None, found).delta))
+
+    for found in (rest, rest, other):
+        noise(found)
+    assert np.array_equal(drawn[0], drawn[1])
+    assert np.abs(drawn[0] - drawn[2]).min() > 1e-6
+
+
+def test_a_head_that_was_lost_begins_anew_and_a_damaged_one_is_said(make):
+    federation = make()
+    federation.round()
+    planned = federation.plan()
+    (federation.root / "north" / "kept" / "spring" / "private" / "00001-01.safetensors").unlink()
+    assert federation.answer("north", planned) == "update"
+    (federation.root / "east" / "kept" / "spring" / "private" / "00001-01.safetensors").write_bytes(b"0" * 100)
+    with pytest.raises(SetupError, match="private then begins anew"):
+        federation.answer("east", planned)
+
+
+def test_private_normalisation_lives_at_the_site_and_its_statistics_never_leave(make):
+    """FedBN, where the federation agreed on no privacy for records; the proof holds as ever."""
+    federation = make(recipe=NORMED, parts={"private": ["1.*"]}, **OPEN)
+    federation.round()
+    federation.round()
+    assert b"1.running_var" in kept(federation, "north", 2)
+    plan = federation.plan().plan
+    assert not any(spec.name.startswith("1.") for spec in plan.tensors)
+    stored = in_the_store(federation).values()
+    for number in numbers_of(kept(federation, "north", 2)):
+        assert not any(number.tobytes() in body for body in stored)
+    assert prove(federation) == 3
+
+
+def test_batch_statistics_are_refused_under_record_privacy_before_anything_is_published(make):
+    federation = make(recipe=NORMED, parts={"private": ["1.*"]})
+    with pytest.raises(ContractError, match="'1' is BatchNorm1d"):
+        federation.plan()
+
+
+def test_what_travels_cannot_change_within_a_run(make):
+    federation = make()
+    federation.round()
+    path = federation.root / "coordinator" / "federation.toml"
+    path.write_text(path.read_text().replace('"2.*"', '"2.bias"'))
+    with pytest.raises(ContractError, match="cannot change within a run"):
+        federation.plan()
+    assert federation.plan(run="summer").plan.parts.private == ("2.bias",)
+
+
+def test_a_rule_that_needs_an_update_of_the_coordinators_goes_with_no_private_part(make):
+    with pytest.raises(ContractError, match="fltrust"):
+        make(aggregation={"rule": {"name": "fltrust"}})
+
+
+def test_a_rest_that_is_not_the_named_one_is_noticed_by_sites_and_by_the_proof(make):
+    federation = make()
+    planned = federation.plan()
+    stored = federation.root / "store" / layout.model(planned.plan.rest)
+    honest = stored.read_bytes()
+    stored.chmod(0o600)
+    stored.write_bytes(honest[:-4] + np.float32(7).tobytes())
+    with pytest.raises(TrustError, match="not those that the plan names"):
+        federation.answer("north", planned)
+    stored.write_bytes(honest)
+    federation.answer("north", planned)
+    stored.write_bytes(honest[:-4] + np.float32(7).tobytes())
+    assert federation.answer("north", federation.plan()).startswith("answered before")     # its own copy is good
+    with pytest.raises(TrustError, match="rest of the model"):
+        prove(federation)
+
+
+def test_sites_that_contradict_each_other_are_all_well_served_by_heads_of_their_own(tmp_path, rows_are_judged_here):
+    """What FedPer is for: one site's labels mean the opposite. No one model is right at both; one body with two heads is."""
+    worst = {}
+    for name, agreed in (("one for all", {"private": []}), ("own heads", HEAD)):
+        federation = small_federation.make(
+            tmp_path / name, parts=agreed, names=("north", "east"), quorum=2,
+            training={"local_steps": 20, "batch_size": 32, "learning_rate": 0.5}, **OPEN)
+        for (seed, part), member in itertools.product(enumerate(("train", "validation")), federation.names):
+            frame = small_federation.rows(300, seed)
+            above = (frame["x1"] > frame["x2"]).astype(int)
+            frame.assign(y=above if member == "north" else 1 - above).to_parquet(
+                tmp_path / name / "data" / member / f"{part}.parquet")
+        for _ in range(4):
+            federation.round()
+        planned, accuracy = federation.plan(), []
+        for member in federation.names:
+            site = federation.site(member)
+            order = site_round.authorise(site, "spring", 5, 1, planned.plan.purpose)
+            whole = {**site_round.base_model(site, order), **parts.rest(site, order).whole}
+            found = scores(site.recipe, whole, read_site_rows(site).validation)
+            accuracy.append(float(((found.chance_N > 0.5) == found.truth_N).mean()))
+        worst[name] = min(accuracy)
+    assert worst["one for all"] < 0.65 < 0.85 < worst["own heads"], worst
+
+
+def test_schemas_are_the_recipes(make):
+    federation = make()
+    found = schemas(federation.site("north").recipe, federation.coordinator.federation.parts)
+    assert found.shared == federation.plan().plan.tensors
+    assert json.loads(json.dumps([spec.name for spec in found.rest])) == ["2.bias", "2.weight"]

@@ -1,0 +1,229 @@
+"""Computed again: a coordinator who tampers between the updates and the model, with signatures and hashes that all hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedround import codec, layout
+from fedround.aggregation.spec import Aggregation, CoordinateMedian
+from fedround.aggregation.verdict import Verdict
+from fedround.errors import ChainError, StoreDeniedError
+from fedround.learning.spec import FedAvg, LocalTraining, Scaffold
+from fedround.privacy.spec import RecordPrivacy
+from fedround.signing import digest, seal, unseal
+from fedround.types import Checkpoint, Commit, Exclusion, LocalEvaluation
+from infra.stores import DirectoryStore, ObjectStore
+from tasks.recompute import Bench
+from tasks.verify import RoundProof, verify_run
+from tests import small_federation
+from tests.small_federation import SmallFederation
+
+
+def proofs(federation: SmallFederation, bench: Path | None, store: ObjectStore | None = None,
+           run: str = "spring") -> list[RoundProof]:
+    coordinator = federation.coordinator
+    store = store or coordinator.store
+    return list(verify_run(store, run, coordinator.identity.key, None, None if bench is None else Bench(bench, store)))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
+    """Two rounds with momentum, so that the second continues a state."""
+    federation = small_federation.make(tmp_path_factory.mktemp("begun"))
+    federation.round()
+    federation.round()
+    return federation
+
+
+@pytest.fixture
+def federation(begun: SmallFederation, tmp_path: Path) -> SmallFederation:
+    return begun.copy(tmp_path / "copy")
+
+
+def lie(federation: SmallFederation, change: Callable[[Commit], dict[str, object]]) -> None:
+    """The coordinator signs the last commit again, with changes; its checkpoint goes with its model."""
+    coordinator, store = federation.coordinator, federation.root / "store"
+    path = store / layout.commit("spring", 2)
+    commit = unseal("commit", path.read_bytes(), Commit, coordinator.identity.key, "commit")
+    commit = commit.model_copy(update=change(commit))
+    checkpoint = unseal("checkpoint", next(path.parent.glob("checkpoint-*")).read_bytes(), Checkpoint,
+                        coordinator.identity.key, "checkpoint")
+    body = (store / layout.model(commit.model)).read_bytes()
+    sealed = seal("checkpoint", checkpoint.model_copy(update={"model": codec.payload_of(body)}), coordinator.identity)
+    (store / layout.checkpoint("spring", 2, digest(sealed))).write_bytes(sealed)
+    path.unlink()
+    path.write_bytes(seal("commit", commit.model_copy(update={"checkpoint": digest(sealed)}), coordinator.identity))
+
+
+def other(federation: SmallFederation, name: str | None, folder: Callable[[str], str] = layout.model) -> str:
+    """A tensor file with one number moved a little, under its own digest."""
+    body = bytearray((federation.root / "store" / folder(name or "")).read_bytes())
+    number = np.frombuffer(bytes(body[-4:]), dtype="<f4") + np.float32(1e-3)
+    body[-4:] = number.astype("<f4").tobytes()
+    (federation.root / "store" / folder(digest(bytes(body)))).write_bytes(body)
+    return digest(bytes(body))
+
+
+def test_an_honest_history_is_computed_again_and_leaves_nothing_behind(federation: SmallFederation, tmp_path: Path):
+    bench = tmp_path / "bench"
+    assert [proof.recomputed for proof in proofs(federation, bench)] == [False, True, True]
+    assert [proof.recomputed for proof in proofs(federation, None)] == [False, False, False]
+    assert not any(proof.not_recomputed for proof in proofs(federation, bench))
+    assert list(bench.rglob("*.safetensors")) == []
+
+
+def test_a_model_that_was_altered_and_signed_for_is_caught_here_and_only_here(federation: SmallFederation, tmp_path: Path):
+    lie(federation, lambda commit: {"model": other(federation, commit.model)})
+    assert len(proofs(federation, None)) == 3, "every signature and every hash holds"
+    with pytest.raises(ChainError, match=r"the model of round 2 .* 1 of 17 numbers differ, together by 0\.001"):
+        proofs(federation, tmp_path / "bench")
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda f, c: {"optimizer_state": other(f, c.optimizer_state)}, "the optimizer state of round 2"),
+    (lambda f, c: {"distances": other(f, c.distances, layout.memory)}, "the distances of round 2"),
+    (lambda f, c: {"note": "the gate did nothing"}, "its note of the gate"),
+    (lambda f, c: {"updates": (c.updates[0].model_copy(update={"norm": 9.0}), *c.updates[1:])}, "says of 'east' norm 9.0"),
+    (lambda f, c: {"updates": (c.updates[0].model_copy(update={"influence": 0.0}), *c.updates[1:])}, "'east' influence 0.0"),
+    (lambda f, c: {"updates": (c.updates[0].model_copy(
+        update={"verdict": Verdict.GATE, "reason": "too loud"}), *c.updates[1:])}, "'east' verdict gate, reason too loud"),
+], ids=["state", "distances", "note", "norm", "influence", "left out"])
+def test_whatever_else_the_coordinator_computed_is_held_against_the_updates(federation: SmallFederation, tmp_path: Path,
+                                                                             change, says: str):
+    lie(federation, lambda commit: change(federation, commit))
+    assert len(proofs(federation, None)) == 3
+    with pytest.raises(ChainError, match=says):
+        proofs(federation, tmp_path / "bench")
+
+
+class SitesView(DirectoryStore):
+    """A site's own credential."""
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        if key.startswith("sites/") and not key.startswith("sites/north/"):
+            raise StoreDeniedError("this credential may not")
+        return super().get(key, max_bytes=max_bytes)
+
+
+def test_who_may_not_read_the_updates_is_told_so(federation: SmallFederation, tmp_path: Path):
+    found = proofs(federation, tmp_path / "bench", SitesView(federation.root / "store"))
+    assert [(proof.recomputed, "may not read" in proof.not_recomputed) for proof in found[1:]] == [(False, True)] * 2
+
+
+AGREED = {
+    "median": {"aggregation": {"rule": {"name": "coordinate_median"}}},
+    "mixing": {"aggregation": {"mixing": [{"name": "nearest_neighbour_mixing", "f": 1}],
+                               "rule": {"name": "trimmed_mean", "f": 1}}},
+    "bucketing": {"aggregation": {"mixing": [{"name": "bucketing", "size": 2}], "rule": {"name": "coordinate_median"}}},
+    "history and a centre": {"aggregation": {"history": 0.5, "rule": {"name": "centered_clipping", "radius": 1.0}}},
+    "fair weights": {"aggregation": {"rule": {"name": "weighted_mean"}, "fairness": {"name": "q_ffl", "q": 2.0, "cap": 3.0}}},
+    "adam": {"optimizer": {"name": "fedadam", "learning_rate": 0.1}},
+    "scaffold": {"training": {"local_steps": 3, "batch_size": 32, "learning_rate": 0.5, "algorithm": {"name": "scaffold"}}},
+    "no noise": {"privacy": {"unit": "none"}},
+}
+
+
+@pytest.mark.parametrize("agreed", AGREED.values(), ids=AGREED.keys())
+def test_every_way_to_make_a_model_is_computed_again(agreed: dict, tmp_path: Path, rows_are_judged_here: None):
+    """Two rounds each, so that the second continues what the first left; one update is left out of the first."""
+    federation = small_federation.make(tmp_path / "f", **{"quorum": 3, **agreed}, names=("north", "east", "south", "west"),
+                                       units=("none",) if "privacy" in agreed else ("record",))
+    federation.round(lies={"west": lambda update_D: update_D * np.float32(np.nan)})
+    commit = federation.round()
+    found = proofs(federation, tmp_path / "bench")
+    assert [proof.recomputed for proof in found] == [False, True, True]
+    assert found[1].left_out == ("west",)
+    assert (commit.control is not None) == (agreed.get("training", {}).get("algorithm") == {"name": "scaffold"})
+
+
+def test_a_rule_that_needs_the_coordinators_own_rows_says_so(tmp_path: Path, rows_are_judged_here: None):
+    federation = small_federation.make(tmp_path / "f", aggregation={"rule": {"name": "fltrust"}}, root_set="root.parquet")
+    small_federation.rows(200, 7).to_parquet(federation.root / "coordinator" / "root.parquet")
+    federation.round()
+    last = proofs(federation, tmp_path / "bench")[-1]
+    assert not last.recomputed
+    assert "rows of its own" in last.not_recomputed
+
+
+# -- plans that nobody agreed on ---------------------------------------------------------------------------------------
+
+
+def round_under(federation: SmallFederation, **changes: object) -> None:
+    """Round 2, under a plan with changes that the coordinator has signed; sites answer it, and he commits."""
+    planned = federation.plan()
+    plan = planned.plan.model_copy(update=changes)
+    document = seal("plan", plan, federation.coordinator.identity)
+    path = federation.root / "store" / layout.plan("spring", 2, 1, plan.purpose)
+    path.unlink()
+    path.write_bytes(document)
+    forged = dataclasses.replace(planned, plan=plan, digest=digest(document))
+    for name in plan.cohort:
+        federation.answer(name, forged)
+    federation.commit(forged)
+
+
+@pytest.fixture(scope="module")
+def first_round(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
+    federation = small_federation.make(tmp_path_factory.mktemp("first"))
+    federation.round()
+    return federation
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"training": LocalTraining(local_steps=3, batch_size=32, learning_rate=0.25)}, "training"),
+    ({"evaluation": LocalEvaluation(bins=10, noise_std=6.0)}, "evaluation"),
+    ({"optimizer": FedAvg(learning_rate=2.0, momentum=0.5)}, "optimizer"),
+    ({"aggregation": Aggregation(rule=CoordinateMedian())}, "aggregation"),
+    ({"privacy": RecordPrivacy(epsilon=7.0, delta_dp=1e-5, rounds=3)}, "other privacy"),
+    ({"cohort": ("north", "east")}, "every member that the agreed policy leaves in"),
+    ({"cohort": ("north", "east"), "excluded": (Exclusion(site="south", until=9, reason="I do not like it"),)},
+     "excludes others"),
+], ids=["training", "evaluation", "optimizer", "aggregation", "privacy", "cohort", "excluded"])
+def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_round: SmallFederation, tmp_path: Path,
+                                                                        changes: dict, says: str):
+    """Sites answer it: it is within their policies. Every signature and every hash of the round holds."""
+    federation = first_round.copy(tmp_path / "copy")
+    round_under(federation, **changes)
+    with pytest.raises(ChainError, match=f"plan of round 2 .*{says}"):
+        proofs(federation, None)
+
+
+@pytest.fixture(scope="module")
+def adaptive(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
+    federation = small_federation.make(tmp_path_factory.mktemp("adaptive"), privacy={
+        "unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3, "adaptive": {"noise_std": 4.0}})
+    federation.round()
+    return federation
+
+
+def test_the_clip_norm_is_computed_again_from_the_answers(adaptive: SmallFederation, tmp_path: Path):
+    federation = adaptive.copy(tmp_path / "copy")
+    federation.round()
+    norms = [proof.privacy.clip_norm for proof in proofs(federation, None)[1:]]
+    assert norms[0] == 1.0
+    assert norms[1] != 1.0
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, 999.0])
+def test_a_clip_norm_that_the_answers_do_not_call_for_is_caught(adaptive: SmallFederation, tmp_path: Path, clip_norm: float):
+    """A coordinator who raises it makes every honest update louder in noise, or longer in signal."""
+    federation = adaptive.copy(tmp_path / "copy")
+    asked = federation.coordinator.federation.privacy
+    round_under(federation, privacy=asked.model_copy(update={"clip_norm": clip_norm}))
+    with pytest.raises(ChainError, match="plan of round 2 .* asks for other privacy than the federation file, and"):
+        proofs(federation, None)
+    assert len(proofs(federation, None, SitesView(federation.root / "store"))) == 3, "a site cannot know"
+
+
+def test_a_control_variate_that_the_round_before_did_not_leave_is_caught(tmp_path: Path, rows_are_judged_here: None):
+    federation = small_federation.make(tmp_path / "f", training={
+        "local_steps": 3, "batch_size": 32, "learning_rate": 0.5, "algorithm": Scaffold().model_dump()})
+    federation.round()
+    round_under(federation, control=None)
+    with pytest.raises(ChainError, match="continues another control variate"):
+        proofs(federation, None)
