@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.spec import LocalTraining
 from fedround.learning.train import sampling_rate, train
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
-from fedround.types import LocalEvaluation, LocalTraining
+from fedround.types import LocalEvaluation
 
 if TYPE_CHECKING:
     from torch import nn

@@ -141,8 +141,8 @@ def draw(found: Sequence[Reached], path: Path) -> None:
             axes.set_ylabel(f"{workload.measure} on the public test set")
             axes.set_title(workload.name)
         figure.tight_layout()
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=len(KINDS),
-                      frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02),
+                      ncols=len(KINDS), frameon=False)
         figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
         plt.close(figure)
 

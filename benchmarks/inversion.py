@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks.audited_site import Audited, recipe_of, watch
 from fedround.codec import Tensors
 from fedround.learning.recipe import Examples, Recipe
-from fedround.types import LocalTraining
+from fedround.learning.spec import LocalTraining
 
 if TYPE_CHECKING:
     import torch

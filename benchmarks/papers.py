@@ -6,6 +6,7 @@ is a value, so that its accuracies can be remembered by it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -15,7 +16,7 @@ import numpy as np
 
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.spec import FedAvg, FedProx, FedYogi, LocalTraining, Scaffold, ServerOptimizer
+from fedround.learning.spec import Algorithm, FedAvg, FedProx, FedYogi, LocalTraining, Scaffold, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
@@ -49,7 +50,7 @@ class Campaign(Value):
     seed: int = 0
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The target is reached, and no further round is of interest."""
 
 
@@ -65,14 +66,12 @@ def curve(asked: Campaign) -> list[float]:
         assert done.test is not None
         accuracies.append(done.test.known()["accuracy"])
         if asked.target is not None and accuracies[-1] >= asked.target:
-            raise _Reached
+            raise _ReachedError
 
-    try:
+    with contextlib.suppress(_ReachedError):
         simulate(agreement, recipe(asked.model), {name: Site(take(train, places)) for name, places in dealt.items()},
                  rounds=asked.rounds, chance=Seeded(asked.seed), test=test, stacked=True, share=asked.share, told=hear,
                  steps=_stragglers(asked) if asked.stragglers > 0 else None)
-    except _Reached:
-        pass
     return accuracies
 
 
@@ -139,34 +138,34 @@ def mcmahan() -> Lines:
     for dealt, partition in (("IID", Iid()), ("two digits each", Shards(each=2))):
         for epochs, batch in ((1, ALL), (5, ALL), (1, 10), (5, 10), (20, 10)):
             steps = epochs * (1 if batch == ALL else 4)
-            rates = (0.1, 0.3, 1.0) if steps < 4 else (0.03, 0.1, 0.3)
+            rates = (0.3, 1.0) if steps == 1 else (0.1, 0.3)
             lines[dealt, "FedSGD" if steps == 1 else "FedAvg", str(epochs), "all" if batch == ALL else str(batch)] = [
-                Campaign(model="mlp", partition=partition, sites=100, share=0.1, rounds=300, target=0.85,
+                Campaign(model="mlp", partition=partition, sites=100, share=0.1, rounds=200, target=0.85,
                          training=LocalTraining(local_steps=steps, batch_size=batch, learning_rate=rate)) for rate in rates]
     return lines
 
 
 def stragglers() -> Lines:
     """Nine of ten sites that are asked are late, at two digits each: left out (so one of ten takes part), or kept."""
-    def line(share: float, mu: float | None, late: float) -> list[Campaign]:
-        algorithm = {} if mu is None else {"algorithm": FedProx(mu=mu)}
-        return [Campaign(model="mlp", partition=Shards(each=2), sites=100, share=share, rounds=40, stragglers=late,
-                         training=LocalTraining(local_steps=40, batch_size=10, learning_rate=rate, partial="keep", **algorithm))
-                for rate in (0.03, 0.1)]
+    def line(share: float, late: float, **algorithm: Algorithm) -> list[Campaign]:
+        return [Campaign(model="mlp", partition=Shards(each=2), sites=100, share=share, rounds=30, stragglers=late,
+                         training=LocalTraining(local_steps=20, batch_size=10, learning_rate=0.1, partial="keep",
+                                                **algorithm))]
 
-    return {("nobody late", ""): line(0.1, None, 0.0), ("FedAvg: late sites left out", ""): line(0.01, None, 0.0),
-            **{("FedProx: what they did is kept", f"{mu or 0:g}"): line(0.1, mu, 0.9) for mu in (None, 0.1, 1.0)}}
+    late = "what late sites did is kept"
+    return {("nobody is late",): line(0.1, 0.0), ("FedAvg: late sites are left out",): line(0.01, 0.0),
+            (f"{late}, mu = 0",): line(0.1, 0.9),
+            **{(f"{late}, mu = {mu:g}",): line(0.1, 0.9, algorithm=FedProx(mu=mu)) for mu in (0.1, 1.0)}}
 
 
 def zero_similarity() -> Lines:
     """One digit at each of 100 sites, 20 asked in each round, a linear model, to 80 %."""
-    return {(str(steps), name): [
+    algorithms: dict[str, dict[str, Algorithm]] = {
+        "FedAvg": {}, "FedProx, mu = 1": {"algorithm": FedProx(mu=1.0)}, "SCAFFOLD": {"algorithm": Scaffold()}}
+    return {(name, str(steps)): [
         Campaign(model="linear", partition=Shards(each=1), sites=100, share=0.2, rounds=100, target=0.8,
-                 training=LocalTraining(local_steps=steps, batch_size=ALL if steps == 1 else 8, learning_rate=rate,
-                                        **({} if algorithm is None else {"algorithm": algorithm})))
-        for rate in ((0.3, 1.0) if steps == 1 else (0.1, 0.3, 1.0))]
-        for steps in (1, 5, 25) for name, algorithm in (("FedAvg", None), ("FedProx, mu = 1", FedProx(mu=1.0)), (
-            "SCAFFOLD", Scaffold()))}
+                 training=LocalTraining(local_steps=steps, batch_size=8, learning_rate=rate, **algorithm))
+        for rate in (0.1, 0.3, 1.0)] for name, algorithm in algorithms.items() for steps in (5, 25)}
 
 
 def adaptive() -> Lines:
@@ -177,4 +176,4 @@ def adaptive() -> Lines:
     return {(name,): [
         Campaign(model="mlp", partition=Dirichlet(concentration=0.1), sites=50, share=0.2, rounds=60, optimizer=server,
                  training=LocalTraining(local_steps=8, batch_size=10, learning_rate=rate))
-        for server in options for rate in (0.03, 0.1)] for name, options in servers.items()}
+        for server in options for rate in (0.1, 0.3)] for name, options in servers.items()}

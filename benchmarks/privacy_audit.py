@@ -23,8 +23,8 @@ from benchmarks.one_run_audit import Audit
 from benchmarks.pages import Memory, fill, table
 from examples.banks.split import STORY
 from fedround.learning.recipe import Examples
+from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd
-from fedround.types import LocalTraining
 
 EPSILONS = (1.0, 5.0, 10.0, None)           # None: neither clipped nor noised
 MEMBER_ROWS, MEMBER_RUNS = 200, 32

@@ -3,13 +3,15 @@
     python benchmarks/simulation_case.py SIDE WORKLOAD.npz ROUNDS
 
 Prints JSON: CPU seconds and wall seconds of the process and all that it started, at the end of every round, and the accuracy.
-SIDE: ours, private (ours with DP-SGD), exact (ours, site by site), bare (a loop around torch.vmap), pfl, flower.
+SIDE: ours, private (ours with DP-SGD), exact (ours, site by site), filed (ours, updates in a file), bare (a loop around
+torch.vmap), pfl, flower.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any
@@ -82,7 +84,8 @@ def _of_others() -> float:
     return total
 
 
-def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, private: bool = False) -> float:
+def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, private: bool = False,
+         filed: bool = False) -> float:
     from fedround.aggregation.spec import Aggregation, WeightedMean
     from fedround.learning.recipe import Examples, Recipe
     from fedround.learning.spec import LocalTraining
@@ -90,6 +93,7 @@ def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, pri
     from fedround.simulation.campaign import simulate
     from fedround.simulation.chance import Seeded
     from fedround.simulation.sites import Site
+    from fedround.simulation.spool import MEMORY_BYTES
     from fedround.types import Agreement
 
     privacy = RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=rounds) if private else NoPrivacy()
@@ -102,7 +106,7 @@ def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, pri
         sites[f"client-{client:05d}"] = Site(Examples(x.numpy(), y.numpy()))
     test = Examples(work.test_x.numpy(), work.test_y.numpy())
     result = simulate(agreement, recipe, sites, rounds=rounds, chance=Seeded(0), stacked=stacked, test=test,
-                      told=lambda _: clock.lap())
+                      memory_bytes=0 if filed else MEMORY_BYTES, told=lambda _: clock.lap())
     for note in result.notes:
         print(note, file=sys.stderr)
     return result.last.test.accuracy
@@ -224,10 +228,12 @@ def main() -> None:
     side, path, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     work, clock = Workload(path), Clock(others=side == "flower")
-    sides = {"ours": ours, "private": lambda *given: ours(*given, private=True),
-             "exact": lambda *given: ours(*given, stacked=False), "bare": bare, "pfl": pfl, "flower": flower}
+    sides = {
+        "ours": ours, "private": lambda *given: ours(*given, private=True), "filed": lambda *given: ours(*given, filed=True),
+        "exact": lambda *given: ours(*given, stacked=False), "bare": bare, "pfl": pfl, "flower": flower}
     accuracy = sides[side](work, rounds, clock)
-    print(json.dumps({"laps": clock.laps, "accuracy": accuracy}))
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"laps": clock.laps, "accuracy": accuracy, "peak_mb": peak_mb}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -56,9 +58,9 @@ def demo(
     began = time.monotonic()
     try:
         coordinator = _ready(machine, example, rounds, epsilon)
-        rivals = _start_rivals(home, example)
-        _train(coordinator, rounds)
-        _show_result(machine, coordinator, rivals, rounds)
+        with _rivals(home, example) as rivals:
+            _train(coordinator, rounds)
+            _show_result(machine, coordinator, rivals, rounds)
     finally:
         if keep:
             out.print(f"left running; stop it with [bold]fedround down --home {home}[/]")
@@ -101,11 +103,17 @@ def _clear(machine: OneMachine) -> None:
     machine.home.mkdir(parents=True)
 
 
-def _start_rivals(home: Path, example: Example) -> subprocess.Popen[bytes]:
+@contextmanager
+def _rivals(home: Path, example: Example) -> Iterator[subprocess.Popen[bytes]]:
     """Pooled training, the federation without noise, and each bank alone: meanwhile, at low priority."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         ["nice", "-n", "15", sys.executable, "-m", f"examples.{example}.baselines", "--json"],
         stdout=(home / "baselines.json").open("wb"), stderr=(home / "logs" / "baselines.log").open("wb"))
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _train(coordinator: Coordinator, rounds: int) -> None:

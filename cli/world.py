@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ def example(folder: Path, recipe: Recipe) -> World:
     if spec is None or spec.loader is None:
         raise SetupError(f"{path} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module         # dataclasses and typing look a class's module up by its name
     spec.loader.exec_module(module)
     parts = module.STORY.split()
     return World({bank.name: Site(recipe.encode(bank.train), recipe.encode(bank.validation)) for bank in parts.banks},

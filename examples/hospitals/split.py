@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,21 +35,31 @@ def source() -> Path:
     return Path(os.environ.get(VARIABLE, USUAL_PLACE))
 
 
-def split(path: Path | None = None, seed: int = SEED) -> Split:
-    """The hospitals, and the test set. Raises SetupError if the file is not there or is not the one we know.
+class Hospital(NamedTuple):
+    """One hospital's patients."""
 
-    A quarter of each hospital's patients, drawn by label, are tested on; of the others a fifth is the hospital's validation.
-    """
+    name: str
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    test: pd.DataFrame
+
+
+def split(path: Path | None = None, seed: int = SEED) -> Split:
+    """The hospitals, and the test set. Raises SetupError if the file is not there or is not the one we know."""
+    parts = hospitals(path, seed)
+    return Split(pd.concat([part.test for part in parts], ignore_index=True),
+                 tuple(Bank(part.name, part.train, part.validation) for part in parts))
+
+
+def hospitals(path: Path | None = None, seed: int = SEED) -> list[Hospital]:
+    """A quarter of each hospital's patients, drawn by label, are tested on; of the others a fifth is its validation."""
     rows = read(source() if path is None else path)
-    generator = np.random.default_rng(seed)
-    tests, hospitals = [], []
+    generator, parts = np.random.default_rng(seed), []
     for value, name in HOSPITALS.items():
-        patients = rows[rows["hospital"] == value].drop(columns="hospital")
-        patients, tested = _held_out(patients, TEST_SHARE, generator)
+        patients, test = _held_out(rows[rows["hospital"] == value].drop(columns="hospital"), TEST_SHARE, generator)
         train, validation = _held_out(patients, VALIDATION_SHARE, generator)
-        tests.append(tested)
-        hospitals.append(Bank(name, train.reset_index(drop=True), validation.reset_index(drop=True)))
-    return Split(pd.concat(tests, ignore_index=True), tuple(hospitals))
+        parts.append(Hospital(name, *(part.reset_index(drop=True) for part in (train, validation, test))))
+    return parts
 
 
 def read(path: Path) -> pd.DataFrame:

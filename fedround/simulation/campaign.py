@@ -25,10 +25,10 @@ from fedround.aggregation.spec import FLTrust
 from fedround.aggregation.verdict import Verdict
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.errors import ContractError
-from fedround.learning.evaluate import metrics, public_edges, score_counts, scores
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.evaluate import Scores, metrics, public_edges, score_counts, scores
+from fedround.learning.recipe import Examples, Recipe, initial
 from fedround.learning.spec import Scaffold
-from fedround.learning.train import train
+from fedround.learning.train import train_and_count
 from fedround.privacy.clipping import next_clip_norm
 from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, NoMechanism, NoPrivacy, Privacy, RecordPrivacy
 from fedround.simulation.chance import Chance
@@ -63,11 +63,12 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     QuorumError if fewer updates than the quorum remain in a round.
     """
     _check(agreement, rounds, share, root)
-    run = _Run(agreement, recipe, Sites(agreement, sites, steps), chance, test, root, crew, memory_bytes)
+    begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
+                          per_record=isinstance(agreement.privacy, RecordPrivacy))
+    run = _Run(agreement, recipe, Sites(agreement, sites, rest, steps), chance, test, root, crew, memory_bytes)
     if stacked:
         run.stack()
-    now = _Now(Server(initial_tensors(recipe, chance.initial()) if model is None else model), agreement.privacy,
-               run.sites.weights)
+    now = _Now(Server(begun), agreement.privacy, run.sites.weights)
     took_part, done = Counter[str](), list[Round]()
     for number in range(1, rounds + 1):
         cohort = chance.cohort(number, sorted(sites), max(1, round(share * len(sites))))
@@ -76,9 +77,9 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
         judge = number % judge_every == 0 or number == rounds
         done.append(run.report(number, len(cohort), left_out, sent, now.server.model, judge=judge))
         told(done[-1])
-    mechanisms = run.sites.mechanisms(took_part, agreement.privacy)
-    return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, sites)[1], mechanisms, took_part,
-                  tuple(run.notes))
+    return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
+                  run.sites.mechanisms(took_part, agreement.privacy), took_part,
+                  {site: run.sites.rest(site) for site in took_part}, tuple(run.notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +103,14 @@ class _Run:
         self._rows = {name: site.train for name, site in sites.by_name.items()}
         self._trainer = Trainer(recipe, self._rows, agreement.training, chance)
         self._crew, self._at_once = self._trainer if crew is None else crew, 0
-        self.notes = list(sites.notes)
+        self.notes = [*sites.notes, *_not_simulated(agreement)]
 
     def stack(self) -> None:
         """Train sites at once from now on, if the model and the mechanism allow it; else say why not."""
         site = max(self._rows, key=lambda name: len(self._rows[name]))
         mechanism = self.sites.mechanisms([site], self._agreement.privacy)[site]
-        if (why_not := self._trainer.stacked.why_not(mechanism)) is not None:
+        beside = "parts of the model are private or frozen" if self.sites.rest(site).whole else None
+        if (why_not := beside or self._trainer.stacked.why_not(mechanism)) is not None:
             self.notes.append(f"sites are trained one by one: {why_not}")
             return
         self._at_once = self._trainer.stacked.sites_at_once(
@@ -134,8 +136,15 @@ class _Run:
         file_bytes = size_bytes(schema_of(model))
         files = 2 if isinstance(self._agreement.training.algorithm, Scaffold) else 1    # the model, and the server's control
         return Round(number, asked, left_out, asked * files * file_bytes, sent,
-                     metrics(scores(self._recipe, model, self._test)) if judge and self._test is not None else None,
-                     judged(self._recipe, model, self.sites.by_name)[0] if judge else None)
+                     metrics(told) if judge and (told := self._public(model)) is not None else None,
+                     judged(self._recipe, model, self.sites)[0] if judge else None)
+
+    def _public(self, model: Tensors) -> Scores | None:
+        """The model on the public rows; None without any, or where a part of the model is private."""
+        if self._test is None or self._agreement.parts.private:
+            return None
+        frozen = self.sites.rest(next(iter(self._rows))).frozen
+        return scores(self._recipe, {**model, **frozen}, self._test)
 
     def _train(self, number: int, base: Tensors, jobs: Sequence[Job],
                updates: Updates) -> tuple[list[float | None], list[int]]:
@@ -148,6 +157,8 @@ class _Run:
             updates.put(places, learnt.delta_SD)
             for place, share, done in zip(places, learnt.within, learnt.steps, strict=True):
                 within[place], steps[place] = share, done
+            for place, private in zip(places, learnt.private, strict=False):
+                self.sites.keep(jobs[place].site, private)
         return within, steps
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
@@ -164,12 +175,15 @@ class _Run:
         if how is None:
             return self.sites.weights
         evaluation, base = self._agreement.evaluation, now.server.model
-        edges = () if self._test is None else public_edges(scores(self._recipe, base, self._test), evaluation.bins)
+        told = self._public(base)
+        edges = () if told is None else public_edges(told, evaluation.bins)
         losses = {}
         for site in cohort:
             if (rows := self.sites.by_name[site].validation) is None:
                 raise ContractError(f"site '{site}' holds out no rows, and fairness weighs sites by their losses on them")
-            counts = score_counts(scores(self._recipe, base, rows), evaluation, self._chance.evaluation(number, site), edges)
+            rest = self.sites.rest(site)
+            counts = score_counts(scores(self._recipe, {**base, **rest.whole}, rows), evaluation,
+                                  self._chance.evaluation(number, site, rest.private), edges)
             losses[site] = fairness.loss(counts, self._recipe.classes, edges)
         return fairness.fair_weights(how, self.sites.weights, losses, {} if number == 1 else now.weights)
 
@@ -177,8 +191,9 @@ class _Run:
         """What the coordinator itself learns, for FLTrust."""
         if self._root is None or not isinstance(self._agreement.how_to_aggregate().rule, FLTrust):
             return None
-        return ArrayNumbers(flatten(train(self._recipe, base, self._root, self._agreement.training, NoMechanism(),
-                                          self._chance.root(number), lambda: False)))
+        trained = train_and_count(self._recipe, base, self._root, self._agreement.training, NoMechanism(),
+                                  self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))
+        return ArrayNumbers(flatten(trained.delta))
 
 
 def _next_privacy(agreed: Privacy, last: Privacy, within: Sequence[float | None]) -> Privacy:
@@ -186,6 +201,13 @@ def _next_privacy(agreed: Privacy, last: Privacy, within: Sequence[float | None]
         return agreed
     told = [share for share in within if share is not None]
     return agreed.model_copy(update={"clip_norm": next_clip_norm(last.clip_norm, told, agreed.adaptive)})
+
+
+def _not_simulated(agreement: Agreement) -> list[str]:
+    """What was agreed and has no effect here."""
+    return [f"{what} is not simulated: {why}" for what, why, agreed in (
+        ("reputation", "everybody is asked in every round", agreement.reputation),
+        ("the personal model", "it changes nothing that leaves a site", agreement.personal)) if agreed is not None]
 
 
 def _check(agreement: Agreement, rounds: int, share: float, root: Examples | None) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedround.codec import Tensors
 from fedround.privacy.noise import NoiseSource, stream
 
 Float32 = npt.NDArray[np.float32]
@@ -24,13 +25,13 @@ class Chance(Protocol):
     def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
         """Who is asked in a round, in order of names."""
 
-    def training(self, number: int, site: str, shift_D: Float32 | None) -> NoiseSource:
-        """Batches and noise of one site's training, which depends on SCAFFOLD's correction, too."""
+    def training(self, number: int, site: str, shift_D: Float32 | None, private: Tensors) -> NoiseSource:
+        """Batches and noise of one site's training, which depends on SCAFFOLD's correction and on the private part, too."""
 
     def compression(self, number: int, site: str) -> NoiseSource:
         """How one site's update is rounded."""
 
-    def evaluation(self, number: int, site: str) -> NoiseSource:
+    def evaluation(self, number: int, site: str, private: Tensors) -> NoiseSource:
         """Noise on one site's counts."""
 
     def together(self, number: int, chunk: int) -> int:
@@ -61,7 +62,7 @@ class Seeded:
         ordered = sorted(names)
         return tuple(ordered[place] for place in sorted(drawn))
 
-    def training(self, number: int, site: str, shift_D: Float32 | None) -> NoiseSource:
+    def training(self, number: int, site: str, shift_D: Float32 | None, private: Tensors) -> NoiseSource:
         """As `Chance`."""
         return stream(bytes(32), f"{self.number} {number} {site}".encode())
 
@@ -69,7 +70,7 @@ class Seeded:
         """As `Chance`."""
         return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"compression")
 
-    def evaluation(self, number: int, site: str) -> NoiseSource:
+    def evaluation(self, number: int, site: str, private: Tensors) -> NoiseSource:
         """As `Chance`."""
         return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"evaluation")
 

@@ -13,7 +13,7 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.spec import FedAvg, LocalTraining
+from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Chance
@@ -52,6 +52,7 @@ def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chan
     training = agreement.training
     plain = Agreement(
         name=agreement.name, quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg(),
+        parts=Parts(frozen=agreement.parts.frozen),
         training=LocalTraining(local_steps=training.local_steps, batch_size=batch, optimizer=training.optimizer,
                                learning_rate=training.learning_rate * slower, momentum=training.momentum))
     return simulate(plain, recipe, {"alone": Site(site.train)}, rounds=rounds, chance=chance, judge_every=rounds,

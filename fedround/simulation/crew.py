@@ -80,10 +80,10 @@ class Trainer:
             return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws)
         trained = [train_and_count(
             self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism,
-            self._chance.training(chunk.number, job.site, job.shift_D), lambda: False, job.start, shift_D=job.shift_D,
-            time_is_up=_Countdown(job.steps)) for job in chunk.jobs]
+            self._chance.training(chunk.number, job.site, job.shift_D, job.rest.private), lambda: False, job.start,
+            shift_D=job.shift_D, time_is_up=_Countdown(job.steps), rest=job.rest) for job in chunk.jobs]
         return Learnt(np.stack([flatten(one.delta) for one in trained]), tuple(one.within_clip for one in trained),
-                      tuple(one.steps for one in trained))
+                      tuple(one.steps for one in trained), tuple(one.private for one in trained))
 
 
 class _Countdown:

@@ -26,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 FEW = 64
 """Cohorts up to here go through the engine."""
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,11 @@ def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: i
     weight_N = np.array(list(weights.values()))
     weight_N /= weight_N[used_N].max()
     share_N1 = (weight_N / weight_N[used_N].sum())[:, None]
-    total_D = np.zeros(coordinates)
+    total_D = np.full(coordinates, -0.0)        # what is added to it stays what it is, minus zero, too
     for first, rows in _blocks(updates, len(weights), coordinates):
         own = slice(first, first + len(rows))
-        products = rows[used_N[own]] * share_N1[own][used_N[own]]
-        total_D = np.add.reduce(np.concatenate([total_D[None], products]), axis=0)
+        for product_D in rows[used_N[own]] * share_N1[own][used_N[own]]:
+            total_D += product_D
     return Agreed(total_D.astype(np.float32), dict(zip(weights, verdicts, strict=True)))
 
 

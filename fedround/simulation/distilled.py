@@ -179,6 +179,6 @@ def _mechanisms(agreement: Agreement, parties: Mapping[str, Party], rounds: int)
     found = {name: mechanism_for(privacy, agreement.training, agreement.evaluation, len(party.train))
              for name, party in parties.items()}
     if not all(isinstance(mechanism, NoMechanism | DpSgd) for mechanism in found.values()):
-        raise ContractError("answers leave without noise of their own, so the model must be private when it is trained: agree "
-                            "on unit 'record' with the mechanism 'dp_sgd' and a fixed clip norm, or on unit 'none'")
+        raise ContractError("answers leave without noise of their own, so the model must be private when it is trained: "
+                            "agree on unit 'record' with the mechanism 'dp_sgd' and a fixed clip norm, or on unit 'none'")
     return found

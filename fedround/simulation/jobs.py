@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedround.codec import Tensors
+from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Examples
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import TrainingMechanism, sampling_rate
@@ -36,6 +38,8 @@ class Job:
     """After so many steps its time is up; None: it does all."""
     shift_D: Float32 | None = None
     """SCAFFOLD's c - c_i."""
+    rest: Rest = NO_REST
+    """What the model has at this site besides what travels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,8 @@ class Learnt:
     within: tuple[float | None, ...]
     """`AdaptiveDpSgd`: each site's noised share of gradients within the clip norm."""
     steps: tuple[int, ...]
+    private: tuple[Tensors, ...] = ()
+    """What each site's private part has become; empty where everything travels."""
 
 
 class Draws(Protocol):

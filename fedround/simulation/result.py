@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fedround.codec import Tensors
 from fedround.learning.evaluate import Metrics
+from fedround.learning.parts import Rest
 from fedround.privacy import campaign
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, NoPrivacy
@@ -49,6 +50,8 @@ class Result:
     """What each site applied in a round."""
     took_part: Mapping[str, int]
     """In how many rounds."""
+    rests: Mapping[str, Rest]
+    """What the model has at each site besides what travels; empty where everything does."""
     notes: tuple[str, ...]
     """What was done otherwise than asked, and why."""
 

@@ -19,6 +19,7 @@ from fedround.compression.spec import Compression, is_unbiased
 from fedround.errors import ContractError
 from fedround.learning import control
 from fedround.learning.evaluate import Metrics, Scores, metrics, scores
+from fedround.learning.parts import Rest
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import Scaffold
 from fedround.learning.train import TrainingMechanism, sampling_rate
@@ -54,16 +55,27 @@ class Site:
 class Sites:
     """All of them, and what they keep from round to round."""
 
-    def __init__(self, agreement: Agreement, sites: Mapping[str, Site], steps: Callable[[int, str], int] | None):
+    def __init__(self, agreement: Agreement, sites: Mapping[str, Site], rest: Rest,
+                 steps: Callable[[int, str], int] | None):
+        """rest: what the model has besides what travels, as it begins at every site."""
         if not sites:
             raise ContractError("a campaign needs a site at least")
         self.agreement, self.by_name, self._steps = agreement, sites, steps
         self.weights = {name: site.agreed_weight for name, site in sites.items()}
         self.notes: list[str] = []
+        self._begun, self._private = rest, dict[str, Tensors]()
         self._controls: dict[str, Float32] = {}         # with SCAFFOLD
         self._residuals: dict[str, Float32] = {}        # with a compression that keeps numbers back
         self._rows = {name: len(site.train) for name, site in sites.items()}
         self._noised_for = self._sizes()
+
+    def rest(self, site: str) -> Rest:
+        """What the model has at a site besides what travels."""
+        return Rest(self._private.get(site, self._begun.private), self._begun.frozen)
+
+    def keep(self, site: str, private: Tensors) -> None:
+        """What a site's private part has become."""
+        self._private[site] = private
 
     def mechanisms(self, cohort: Iterable[str], privacy: Privacy) -> dict[str, TrainingMechanism]:
         """What each site applies in a round that asks for `privacy`. Raises ContractError if no noise keeps it for one."""
@@ -133,7 +145,7 @@ class Sites:
         shift_D = (control.shift(server.control_D, self._controls.get(site))
                    if isinstance(self.agreement.training.algorithm, Scaffold) else None)
         return Job(site, mechanism, first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0,
-                   None if self._steps is None else self._steps(number, site), shift_D)
+                   None if self._steps is None else self._steps(number, site), shift_D, self.rest(site))
 
     def _law(self, job: Job, steps: int) -> NoiseLaw | None:
         every_row = isinstance(job.mechanism, DpSgd | AdaptiveDpSgd) and job.mechanism.sampling_rate == 1
@@ -151,16 +163,18 @@ class Sites:
         return {size: kept[int(np.searchsorted(kept, size, side="right")) - 1] for size in sizes}
 
 
-def judged(recipe: Recipe, model: Tensors, sites: Mapping[str, Site]) -> tuple[Metrics | None, dict[str, Metrics]]:
-    """The model on the rows that sites hold out: all together, and each by itself where its rows tell something."""
-    held_out = {name: site.validation for name, site in sites.items() if site.validation is not None}
-    if not held_out:
+def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None, dict[str, Metrics]]:
+    """The model on the rows that sites hold out: all together, and each by itself where its rows tell something.
+
+    Where a part of the model is private, each site's rows are judged with the site's own.
+    """
+    told = {name: scores(recipe, {**model, **sites.rest(name).whole}, site.validation)
+            for name, site in sites.by_name.items() if site.validation is not None}
+    if not told:
         return None, {}
-    whole = scores(recipe, model, together(list(held_out.values())))
-    cuts = np.cumsum([len(examples) for examples in held_out.values()])[:-1]
-    parts = zip(held_out, np.split(whole.chance_N, cuts), np.split(whole.truth_N, cuts), strict=True)
-    single = {name: found for name, chance_N, truth_N in parts
-              if (found := _metrics(Scores(chance_N, truth_N, recipe.classes))) is not None}
+    whole = Scores(np.concatenate([one.chance_N for one in told.values()]),
+                   np.concatenate([one.truth_N for one in told.values()]), recipe.classes)
+    single = {name: found for name, one in told.items() if (found := _metrics(one)) is not None}
     return _metrics(whole), single
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
-from fedround.errors import SetupError
+from fedround.errors import Cancelled, SetupError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest, epsilon
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
 from fedround.signing import Identity, seal, unseal
 from fedround.types import Purpose, Update
-from site_workers import audit, recover, rollback
+from site_workers import audit, recover, release, rollback
+from site_workers import round as site_round
 from site_workers.keys import begin_rotation
 from tasks.membership import rotate_key
 from tasks.verify import read_log, verify_run
@@ -68,6 +69,7 @@ def goes_on(federation: SmallFederation) -> None:
     """The folder is whole again: its books agree, it may serve, and its answers count."""
     audit.verify(federation.root / "north")
     rollback.require_newest(federation.site("north"))
+    assert release.resend(federation.site("north")) == 0, "what was put back has left already"
     assert "north" in {update.site for update in federation.round().updates}
     audit.verify(federation.root / "north")
 
@@ -233,6 +235,19 @@ def test_a_ledger_that_was_restored_alone_is_rebuilt_from_the_folder_itself(fede
     assert (len(found.proven), found.unknown) == (1, ())
     assert spent(federation) == truth
     audit.verify(federation.root / "north")
+
+
+def test_a_charge_that_only_the_audit_log_remembers_is_known_exactly(federation: SmallFederation):
+    """The round was cancelled after its charge: there is no answer anywhere."""
+    federation.round()
+    backup, planned = back_up(federation), federation.plan()
+    with pytest.raises(Cancelled):
+        site_round.answer(federation.site("north"), site_round.SiteRequest(
+            run="spring", round=planned.plan.round, attempt=1, purpose=Purpose.TRAIN), lambda: True)
+    truth = spent(federation)
+    restore(federation, backup, only="ledger.jsonl")
+    assert len(recovered(federation).proven) == 1
+    assert spent(federation) == truth
 
 
 def test_what_was_recovered_cannot_be_cut_off_again(old: SmallFederation):

@@ -84,6 +84,16 @@ def test_an_answer_that_only_a_commit_remembers_is_remembered(federation: SmallF
     assert refusal_of(federation, 2).reason is Reason.ROLLBACK
 
 
+def test_a_folder_that_forgets_its_answer_to_the_very_round_refuses(federation: SmallFederation):
+    """Restored while its process runs, before anything of the round was committed."""
+    backup, planned = back_up(federation), federation.plan()
+    assert federation.answer("north", planned) == "update"
+    restore(federation, backup)
+    assert federation.answer("north", planned) == "refusal"
+    assert refusal_of(federation, 1).reason is Reason.ROLLBACK
+    assert ledger.read(federation.site("north").ledger).charges == ()
+
+
 def test_the_newest_copy_goes_on(federation: SmallFederation):
     federation.round()
     restore(federation, back_up(federation))

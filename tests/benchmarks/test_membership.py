@@ -12,7 +12,7 @@ from benchmarks.membership import _gradient_of_each_row, attack, leak, lira
 from fedround.learning.gradients import gradient_sum
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, initial_tensors
-from fedround.types import LocalTraining
+from fedround.learning.spec import LocalTraining
 
 
 def toy(shift: float, runs: int, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ simulator gets the sites' noise secrets, so it draws what they drew.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ SEVEN = ("north", "east", "south", "west", "hill", "vale", "isle")
 RUN = "spring"
 
 
+def of(private) -> tuple[bytes, ...]:
+    return (hashlib.sha256(codec.encode(private)).digest(),) if private else ()
+
+
 @dataclass(frozen=True)
 class Live:
     """What a live federation drew."""
@@ -55,14 +60,14 @@ class Live:
         site = self.federation.site(name)
         return stream(site.noise_secret, self._plan(number).encode(), read_site_rows(site).digest, *purpose)
 
-    def training(self, number: int, site: str, shift_D):
-        return self._site(number, site, b"training", *(() if shift_D is None else (shift_D.tobytes(),)))
+    def training(self, number: int, site: str, shift_D, private):
+        return self._site(number, site, b"training", *(() if shift_D is None else (shift_D.tobytes(),)), *of(private))
 
     def compression(self, number: int, site: str):
         return self._site(number, site, b"compression")
 
-    def evaluation(self, number: int, site: str):
-        return self._site(number, site, b"evaluation")
+    def evaluation(self, number: int, site: str, private):
+        return self._site(number, site, b"evaluation", *of(private))
 
     def together(self, number: int, chunk: int) -> int:
         return chunk
@@ -144,6 +149,11 @@ def test_with_the_default_rule_and_its_history(tmp_path: Path, privacy):
     ids=["clipping", "bucketing", "q_ffl", "afl"])
 def test_with_rules_that_remember_draw_or_weigh(tmp_path: Path, rule):
     assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=rule))
+
+
+@pytest.mark.parametrize("parts", [{"private": ["2.*"]}, {"frozen": ["0.*"]}], ids=["private", "frozen"])
+def test_with_parts_that_do_not_travel(tmp_path: Path, parts):
+    assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, parts=parts, aggregation=MEAN))
 
 
 def test_other_rows_give_another_model(tmp_path: Path):

@@ -18,6 +18,7 @@ from fedround.privacy.spec import RecordPrivacy
 from fedround.signing import digest, seal, unseal
 from fedround.types import Checkpoint, Commit, Exclusion, LocalEvaluation
 from infra.stores import DirectoryStore, ObjectStore
+from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench
 from tasks.verify import RoundProof, verify_run
 from tests import small_federation
@@ -191,6 +192,15 @@ def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_ro
     round_under(federation, **changes)
     with pytest.raises(ChainError, match=f"plan of round 2 .*{says}"):
         proofs(federation, None)
+
+
+def test_a_plan_with_other_parts_that_do_not_travel_is_caught(first_round: SmallFederation, tmp_path: Path):
+    """No honest site answers such a plan; here none is asked."""
+    federation = first_round.copy(tmp_path / "copy")
+    planned, members = federation.plan(), federation.coordinator.federation
+    check_agreed(planned.plan, members, Proven(planned.parent), "round 2")
+    with pytest.raises(ChainError, match="other parts that do not travel"):
+        check_agreed(planned.plan.model_copy(update={"rest": "0" * 64}), members, Proven(planned.parent), "round 2")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedround.codec import flatten
+from fedround.codec import flatten, schema_of, unflatten
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest, divide, schemas
 from fedround.learning.recipe import Examples, Recipe, initial
-from fedround.learning.spec import FedProx, LocalTraining, Parts
+from fedround.learning.spec import FedProx, LocalTraining, Parts, Scaffold
 from fedround.learning.train import train_and_count
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
@@ -69,6 +69,18 @@ def test_a_private_part_is_trained_clipped_and_noised_as_if_it_travelled(recipe,
         assert not np.array_equal(parted.private[name], rest.private[name])
     assert {*parted.delta} == {*base}
     assert parted.within_clip == whole.within_clip
+
+
+def test_scaffold_corrects_what_travels_and_nothing_else(recipe, examples):
+    training = LocalTraining(local_steps=3, batch_size=20, learning_rate=0.5, algorithm=Scaffold())
+    base, rest = initial(recipe, 0, HEAD)
+    shift = np.random.default_rng(0).normal(size=len(flatten(base))).astype(np.float32)
+    parted = learn(recipe, base, examples, PER_RECORD[0], training, rest=rest, shift_D=shift)
+    everywhere = {**unflatten(shift, schema_of(base)), **{name: np.zeros_like(array) for name, array in rest.private.items()}}
+    whole = learn(recipe, {**base, **rest.private}, examples, PER_RECORD[0], training, shift_D=flatten(everywhere))
+    assert all(np.array_equal(parted.delta[name], whole.delta[name]) for name in base)
+    for name in rest.private:
+        assert parted.private[name] - rest.private[name] == pytest.approx(whole.delta[name], abs=1e-6)
 
 
 def test_under_site_privacy_only_what_leaves_is_clipped_and_noised(recipe, examples):

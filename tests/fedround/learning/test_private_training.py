@@ -11,10 +11,10 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning import train as module
 from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train, train_and_count
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
-from fedround.types import LocalTraining
 
 SECRET = bytes(range(32))
 D = 3 * 4 + 4 + 4 + 1

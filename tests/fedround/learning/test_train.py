@@ -10,10 +10,10 @@ from fedround.errors import Cancelled, ContractError
 from fedround.learning import train as module
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.spec import LocalTraining
 from fedround.learning.train import sampling_rate, train
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
-from fedround.types import LocalTraining
 
 SECRET = bytes(range(32))
 D = 3 * 4 + 4 + 4 + 1

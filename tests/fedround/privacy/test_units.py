@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import BudgetError, ContractError
+from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import epsilon, joint_noise
 from fedround.privacy.campaign import across_units, counts_of, course, first_row, mechanism_for
 from fedround.privacy.ledger import Charge, charge, create, read, spent
@@ -27,7 +28,7 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
-from fedround.types import LocalEvaluation, LocalTraining, Purpose
+from fedround.types import LocalEvaluation, Purpose
 
 DELTA = 1e-5
 SGD = DpSgd(noise_multiplier=4.0, clip_norm=1.0, sampling_rate=0.2, steps=5)

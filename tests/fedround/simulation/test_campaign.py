@@ -26,7 +26,7 @@ from fedround.simulation.crowd import FEW, mean_of_crowd
 from fedround.simulation.partition import Dirichlet, deal, take
 from fedround.simulation.sites import Site
 from fedround.simulation.spool import Updates
-from fedround.types import Agreement
+from fedround.types import Agreement, Reputation
 
 RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows, 3)
 AGREED = Agreement(name="blobs", quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()),
@@ -189,3 +189,8 @@ def test_what_cannot_be_is_refused():
         model_of(agreement=AGREED.model_copy(update={"quorum": 11}))
     with pytest.raises(ContractError, match="from 0 to 2"):
         model_of(sites={"one": Site(Examples(np.zeros((2, 4), np.float32), np.array([0, 3])))})
+
+
+def test_what_was_agreed_and_is_not_simulated_is_said():
+    agreed = AGREED.model_copy(update={"reputation": Reputation(window=3, exclude_after=2, exclude_for=2)})
+    assert "reputation is not simulated" in simulate(agreed, RECIPE, some_sites(3), rounds=1, chance=Seeded(0)).notes[0]
