@@ -15,8 +15,7 @@ demo: setup
 	@$(BIN)/fedround demo $(ARGS)
 
 test: setup check
-	@$(BIN)/pytest -q -n 2 -m "not stack"
-	@$(BIN)/pytest -q -n 2 -m stack
+	@$(BIN)/pytest -q -n 3
 
 check: setup
 	@$(BIN)/ruff check .

@@ -76,8 +76,8 @@ def _turned(images: Examples, quarters: int) -> Examples:
 
 
 def answers(seed: int, rounds: int = 5) -> dict[str, float]:
-    """Test accuracies, means over ten sites of two or three digits each, 1,000 of 4,000 images public and without labels; and
-    a student a twelfth as large as its teacher.
+    """Test accuracies, means over ten sites of about three digits each, 1,000 of 4,000 images public and without labels; and
+    a student a tenth as large as its teacher.
     """
     train, test = mnist()
     public, owned = take(train, np.arange(1000)), take(train, np.arange(1000, len(train)))

@@ -77,7 +77,9 @@ def line(record: RoundRecord) -> str:
 
 def sites_table(record: RoundRecord) -> Table:
     """What became of every site in one round."""
-    table = Table("site", "outcome", "weight", "norm", "share", "ε spent", "AUC or accuracy at the site", "note",
+    accuracy = any(site.local_auc is None and site.local_accuracy is not None for site in record.sites)
+    scored = "accuracy" if accuracy else "AUC"
+    table = Table("site", "outcome", "weight", "norm", "share", "ε spent", f"{scored} at the site", "note",
                   title=f"round {record.round}")
     for site in record.sites:
         table.add_row(site.site, _WORDS.get(site.outcome, site.outcome), f"{site.weight:g}", _number(site.norm, ".3g"),
