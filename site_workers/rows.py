@@ -60,7 +60,7 @@ def _encode(path: Path, recipe: Recipe) -> Examples:
                         "miss, or hold another type?")
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=64)     # a few ids each; what was judged once need not be judged again
 def _failed(paths: tuple[Path, ...], contract: Path, contract_digest: str, digest: bytes) -> tuple[CheckId, ...]:
     """Great Expectations costs seconds to import and 150 MB: it judges in a process of its own, once per change of
     the files, unless this process has it already (see `host`).
