@@ -44,10 +44,16 @@ def encode(vector_D: Float32, how: CountSketch, seed: bytes) -> bytes:
     as long as what is read, round after round.
     """
     table_RC = sketched(vector_D, how, seed)
-    read_D = _largest_in(table_RC.astype(np.float32), how, len(vector_D), seed).astype(np.float64)
+    read_D = _largest_in(_rounded(table_RC), how, len(vector_D), seed).astype(np.float64)
     square = float(read_D @ read_D)
     nearest = float(read_D @ vector_D.astype(np.float64)) / square if square > 0 else 0.0
-    return (nearest * table_RC).astype("<f4").tobytes()
+    return _rounded(nearest * table_RC).tobytes()
+
+
+def _rounded(table_RC: npt.NDArray[np.float64]) -> Float32:
+    """In float32, at most half of its largest number: sums may be too large for it, and the mean of two must not be."""
+    largest_number = float(np.finfo(np.float32).max) / 2
+    return np.clip(table_RC, -largest_number, largest_number).astype("<f4")
 
 
 def sketched(vector_D: Float32, how: CountSketch, seed: bytes) -> npt.NDArray[np.float64]:

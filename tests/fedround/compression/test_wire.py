@@ -72,6 +72,12 @@ def test_same_vector_same_bytes_and_what_arrives_is_finite(how, vector_D):
     assert np.isfinite(wire.expanded(one, how, len(vector_D), SEED)).all()
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_sketch_of_the_largest_numbers_there_are_is_finite(rows):
+    how, vector_D = CountSketch(rows=rows, size=0.5, share=0.5), np.full(64, np.finfo(np.float32).max, np.float32)
+    assert np.isfinite(wire.expanded(wire.compress(vector_D, how, draws(), SEED), how, 64, SEED)).all()
+
+
 @pytest.mark.parametrize("how", [kind for kind in KINDS if not isinstance(kind, CountSketch)], ids=str)
 @given(vector_D=VECTORS)
 def test_what_has_arrived_arrives_again_as_it_is(how, vector_D):
