@@ -13,6 +13,7 @@ What a backup brought back from before later answers is used, too, but for a res
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,11 @@ from site_workers import outbox
 
 Float32 = npt.NDArray[np.float32]
 What = Literal["control", "residual", "private", "personal"]
+
+log = logging.getLogger("fedround.site")
+
+_WORDS: dict[What, str] = {"control": "control variate", "residual": "residual", "private": "private part of the model",
+                           "personal": "personal model"}
 
 
 def read(folder: Path, plan: RoundPlan, what: What) -> Float32 | None:
@@ -63,7 +69,13 @@ def write(folder: Path, plan: RoundPlan, what: What, vector_D: Float32) -> None:
 
 
 def write_tensors(folder: Path, plan: RoundPlan, what: What, tensors: Tensors) -> None:
-    """The same for tensors of any schema."""
+    """The same for tensors of any schema. What is not finite is not kept, and the operator reads so: the site's answer must
+    not wait for, nor tell of, what trained without noise and went astray.
+    """
+    if not all(np.isfinite(array).all() for array in tensors.values()):
+        log.warning("round %d of run '%s': the site's %s is not finite and not kept; the last one stays. Ask for a smaller "
+                    "training.learning_rate", plan.round, plan.run, _WORDS[what])
+        return
     path = _path(folder, plan.run, what, plan.round, plan.attempt)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

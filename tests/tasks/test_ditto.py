@@ -12,7 +12,7 @@ from fedround import codec, layout
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.privacy import ledger
-from site_workers import personal
+from site_workers import learn, personal
 from site_workers import round as site_round
 from site_workers.export import own_model
 from site_workers.rows import read_site_rows
@@ -75,6 +75,24 @@ def test_it_goes_on_with_its_own_numbers_and_begins_anew_at_the_shared_model_if_
     assert kept(federation, "north", 2) != kept(lost, "north", 2)
     delta = layout.delta("north", "spring", 2, 1)
     assert (federation.root / "store" / delta).read_bytes() == (lost.root / "store" / delta).read_bytes()
+
+
+def test_one_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_place(make, tmp_path, monkeypatch, caplog):
+    """It learns from gradients that nobody clips: whether an answer comes must not tell how that went."""
+    federation = make()
+    federation.round()
+    planned = federation.plan()
+    sound = federation.copy(tmp_path / "sound")
+    sound.answer("north", planned)
+    with monkeypatch.context() as patch:
+        patch.setattr(learn, "personalise", lambda _, model, *__, **___: (
+            {name: np.full_like(array, np.nan) for name, array in model.items()}, {}))
+        assert federation.answer("north", planned) == "update"
+    delta = layout.delta("north", "spring", 2, 1)
+    assert (federation.root / "store" / delta).read_bytes() == (sound.root / "store" / delta).read_bytes()
+    assert not (federation.root / "north" / "kept" / "spring" / "personal" / "00002-01.safetensors").exists()
+    assert kept(federation, "north", 1) == kept(sound, "north", 1)
+    assert "personal model is not finite and not kept" in caplog.text
 
 
 def test_killed_before_the_answer_it_ends_as_if_it_had_not_been(make, tmp_path, monkeypatch):

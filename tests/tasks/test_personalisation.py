@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,25 @@ def test_a_site_that_is_killed_ends_with_the_same_update_and_the_same_head(make,
     assert kept(federation, "north", 2) == kept(undisturbed, "north", 2)
     delta = layout.delta("north", "spring", 2, 1)
     assert (federation.root / "store" / delta).read_bytes() == (undisturbed.root / "store" / delta).read_bytes()
+
+
+def test_a_head_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_place(make, tmp_path, monkeypatch, caplog):
+    """Where no noise bounds what a record does to it: whether an answer comes must not tell how it went."""
+    federation = make(**OPEN)
+    federation.round()
+    planned = federation.plan()
+    sound = federation.copy(tmp_path / "sound")
+    sound.answer("north", planned)
+    honest = learn.train
+    with monkeypatch.context() as patch:
+        patch.setattr(learn, "train", lambda *work: replace(trained := honest(*work), private={
+            name: np.full_like(array, np.inf) for name, array in trained.private.items()}))
+        assert federation.answer("north", planned) == "update"
+    delta = layout.delta("north", "spring", 2, 1)
+    assert (federation.root / "store" / delta).read_bytes() == (sound.root / "store" / delta).read_bytes()
+    assert kept(federation, "north", 1) == kept(sound, "north", 1)
+    assert not (federation.root / "north" / "kept" / "spring" / "private" / "00002-01.safetensors").exists()
+    assert "private part of the model is not finite and not kept" in caplog.text
 
 
 def test_another_head_draws_other_noise_under_the_same_plan(make):
