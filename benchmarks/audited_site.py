@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fedround.agreement import LocalEvaluation
 from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
@@ -20,7 +21,6 @@ from fedround.learning.train import sampling_rate, train
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
-from fedround.types import LocalEvaluation
 
 if TYPE_CHECKING:
     from torch import nn

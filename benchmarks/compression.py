@@ -19,13 +19,13 @@ from benchmarks.pages import Memory, fill, table
 from examples.banks.split import STORY as BANKS
 from examples.digits.split import STORY as DIGITS
 from examples.story import Encoded, Story
+from fedround.agreement import Agreement
 from fedround.compression.spec import Compression, CountSketch, Quantised, TopK
 from fedround.learning.evaluate import metrics, scores
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 
 DOCS = Path("docs")
 KINDS: dict[str, Compression | None] = {

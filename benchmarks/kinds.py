@@ -15,6 +15,7 @@ from examples.hospitals.split import STORY, hospitals
 from examples.judging import Predict, auc, predictor
 from examples.rivals import best, fit_logistic_regression, fit_mlp
 from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.agreement import Agreement
 from fedround.compression.spec import TopK
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
@@ -26,7 +27,6 @@ from fedround.simulation.clustered import ifca
 from fedround.simulation.distilled import Party, Study, Teacher, distil, fedmd
 from fedround.simulation.partition import Iid, Shards, deal, take
 from fedround.simulation.sites import Site, together
-from fedround.types import Agreement
 
 ROTATIONS = 4
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.agreement import Agreement
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import Algorithm, FedAvg, FedProx, FedYogi, LocalTraining, Scaffold, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy
@@ -23,7 +24,6 @@ from fedround.simulation.chance import Seeded
 from fedround.simulation.partition import Dirichlet, Iid, Partition, Shards, deal, take
 from fedround.simulation.result import Round
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 from fedround.values import Value
 
 TEST_IMAGES = 1000

@@ -21,6 +21,7 @@ from torch import nn
 
 from benchmarks.pages import Memory, fill, table
 from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.agreement import Agreement
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.parts import WHOLE
 from fedround.learning.personal import personalise
@@ -32,7 +33,6 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.partition import Dirichlet, Iid, deal, take
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 
 SITES, SEEDS, ROUNDS = 10, (0, 1, 2), 30
 TRAINING = LocalTraining(local_steps=10, batch_size=20, learning_rate=0.1)

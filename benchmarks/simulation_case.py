@@ -87,6 +87,7 @@ def _of_others() -> float:
 def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, private: bool = False,
          filed: bool = False) -> float:
     from fedround.aggregation.spec import Aggregation, WeightedMean
+    from fedround.agreement import Agreement
     from fedround.learning.recipe import Examples, Recipe
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import NoPrivacy, RecordPrivacy
@@ -94,7 +95,6 @@ def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, pri
     from fedround.simulation.chance import Seeded
     from fedround.simulation.sites import Site
     from fedround.simulation.spool import MEMORY_BYTES
-    from fedround.types import Agreement
 
     privacy = RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=rounds) if private else NoPrivacy()
     agreement = Agreement(name="speed", quorum=1, privacy=privacy, aggregation=Aggregation(rule=WeightedMean()),

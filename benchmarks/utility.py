@@ -20,10 +20,10 @@ from benchmarks.pages import Memory, fill, table
 from examples.banks.baselines import baselines
 from examples.banks.split import STORY
 from examples.rivals import Baselines, federated
+from fedround.agreement import Agreement
 from fedround.learning.evaluate import Metrics, metrics, scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.simulation.sites import together
-from fedround.types import Agreement
 
 EPSILONS = (1.0, 2.0, 5.0, 10.0, None)      # None: neither clipped nor noised
 TUNING_SEED = 1000

@@ -109,7 +109,7 @@ def add(
     """
     import asyncio
 
-    from fedround.types import SiteEntry
+    from fedround.agreement import SiteEntry
     from fedround.values import parse
     from flows.service import register_site
     from tasks.membership import add_member

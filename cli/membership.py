@@ -15,7 +15,7 @@ def store_and_key(folder: Path) -> tuple[ObjectStore, str]:
         site = load_toml(SiteSettings, folder / "site.toml")
         return open_store(site.store, folder), site.coordinator
     if (folder / "coordinator.toml").exists():
-        from fedround.types import Federation
+        from fedround.agreement import Federation
 
         settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
         return open_store(settings.store, folder), load_toml(Federation, folder / settings.federation).coordinator

@@ -13,10 +13,10 @@ import typer
 from cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
+    from fedround.agreement import LocalEvaluation
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.campaign import Spent
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
-    from fedround.types import LocalEvaluation
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
@@ -108,10 +108,10 @@ class Terms:
 
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     """The file's tables, with the options that were given in their place."""
+    from fedround.agreement import LocalEvaluation
     from fedround.errors import ContractError, SetupError
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import RecordPrivacy, SitePrivacy
-    from fedround.types import LocalEvaluation
     from fedround.values import parse
 
     try:

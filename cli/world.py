@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedround.agreement import Agreement
     from fedround.learning.recipe import Examples, Recipe
     from fedround.simulation.sites import Site
-    from fedround.types import Agreement
 
 HELD_OUT = 5
 """One row of so many is held out: of the data for the public test set, and of each site's rows for its own validation."""
@@ -40,10 +40,10 @@ class World:
 
 def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int | None) -> Asked:
     """The settings with the options in their place. Raises SetupError or ContractError for what cannot be read."""
+    from fedround.agreement import Agreement
     from fedround.errors import ContractError, SetupError
     from fedround.learning.recipe import load_recipe
     from fedround.privacy.spec import NoPrivacy
-    from fedround.types import Agreement
     from fedround.values import parse
 
     file = what / "settings.toml" if what.is_dir() else what

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from examples.judging import Predict, auc, judge, predictor
 from examples.story import Encoded, Story
+from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.evaluate import Metrics
@@ -26,7 +27,6 @@ from fedround.privacy.spec import NoMechanism, NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site, together
-from fedround.types import Agreement
 from fedround.values import Name, Value
 
 Method = Literal["logistic regression", "mlp", "recipe's model", "gradient boosting"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from fedround.agreement import Agreement
 from fedround.errors import SetupError
 from fedround.learning.recipe import Examples, Recipe, load_recipe
-from fedround.types import Agreement
 from infra.settings import load_toml
 
 

@@ -17,9 +17,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
 from fedround.signing import Identity, is_signed, sign
-from fedround.types import Federation, LogHead
+from fedround.types import LogHead
 from fedround.values import Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
 
 

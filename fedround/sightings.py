@@ -15,9 +15,10 @@ With q sightings asked of n members, two histories need 2q - n members who lie (
 
 from __future__ import annotations
 
+from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError
 from fedround.signing import Identity, is_signed, sign
-from fedround.types import Commit, Federation, LogHead, RoundPlan
+from fedround.types import Commit, LogHead, RoundPlan
 from fedround.values import Digest, Name, Signature, Value
 
 

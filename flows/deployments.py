@@ -15,8 +15,8 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.base import BaseWorker
 from pydantic import ValidationError
 
+from fedround.agreement import Federation
 from fedround.errors import ContractError
-from fedround.types import Federation
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training

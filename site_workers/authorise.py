@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedround import __version__, codec, layout
+from fedround.agreement import Federation
 from fedround.codec import Tensors
 from fedround.errors import ChainError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, unseal
-from fedround.types import Commit, Federation, Purpose, Reason, Refusal, RoundPlan
+from fedround.types import Commit, Purpose, Reason, Refusal, RoundPlan
 from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
 from site_workers.policy import objection

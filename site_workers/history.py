@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 
 from fedround import layout, sightings
+from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.federation_log import Logged
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Commit, Federation, Purpose, RoundPlan
+from fedround.types import Commit, Purpose, RoundPlan
 from infra.federation_log import read_up_to
 from site_workers import outbox
 from site_workers.seen import Seen, SeenCommit

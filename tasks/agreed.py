@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Federation
 from fedround.errors import ChainError
 from fedround.federation_log import Logged
 from fedround.learning.spec import Scaffold
 from fedround.privacy.spec import RecordPrivacy
-from fedround.types import Commit, Federation, RoundPlan, Update
+from fedround.types import Commit, RoundPlan, Update
 from tasks.clipping import following
 from tasks.history import Committed
 from tasks.ledgers import keys_of

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from fedround import layout
+from fedround.agreement import Federation
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.types import Federation
 from tasks import spool
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator

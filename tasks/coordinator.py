@@ -17,10 +17,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, digest, seal
-from fedround.types import Federation, LogHead
+from fedround.types import LogHead
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml

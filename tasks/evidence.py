@@ -5,21 +5,12 @@ from __future__ import annotations
 import hashlib
 
 from fedround import codec, layout
+from fedround.agreement import Federation
 from fedround.codec import Tensors
 from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustError
 from fedround.learning.start import read as read_start
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import (
-    Checkpoint,
-    Commit,
-    CommittedRefusal,
-    CommittedUpdate,
-    Federation,
-    Purpose,
-    Refusal,
-    RoundPlan,
-    Update,
-)
+from fedround.types import Checkpoint, Commit, CommittedRefusal, CommittedUpdate, Purpose, Refusal, RoundPlan, Update
 from infra.stores import ObjectStore
 from validation.payloads import intake_of
 from validation.updates import read_answer

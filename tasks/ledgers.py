@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fedround.agreement import Federation, SiteEntry
 from fedround.errors import TrustError
 from fedround.federation_log import Logged, handed_over
-from fedround.types import EvaluationAnswer, Federation, SiteEntry, SiteLedger, Update
+from fedround.types import EvaluationAnswer, SiteLedger, Update
 from tasks.plan import Planned
 
 if TYPE_CHECKING:

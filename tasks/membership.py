@@ -14,13 +14,13 @@ import tomlkit
 from pydantic import TypeAdapter, ValidationError
 
 from fedround import layout
+from fedround.agreement import Federation, SiteEntry
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
 from fedround.privacy.spec import RecordPrivacy
 from fedround.signing import Identity, digest
-from fedround.types import Federation, SiteEntry
 from fedround.values import Name, parse
 from infra.federation_log import read_rotation
 from infra.settings import (

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
+from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.learning.recipe import initial
 from fedround.learning.spec import Scaffold
@@ -16,7 +17,7 @@ from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import RecordPrivacy
 from fedround.sightings import needed
 from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
-from fedround.types import Checkpoint, Commit, Federation, LogHead, Purpose, RoundPlan
+from fedround.types import Checkpoint, Commit, LogHead, Purpose, RoundPlan
 from fedround.values import Name, parse
 from infra.stores import publish
 from tasks.clipping import next_privacy

@@ -16,9 +16,10 @@ import numpy as np
 
 from fedround import codec
 from fedround.aggregation.spec import CenteredClipping, FLTrust
+from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
 from fedround.signing import digest
-from fedround.types import Commit, CommittedUpdate, Federation, Update
+from fedround.types import Commit, CommittedUpdate, Update
 from infra.stores import ObjectStore
 from tasks import memory, spool
 from tasks.aggregate import Aggregated, combine

@@ -13,11 +13,12 @@ from typing import Any
 from fedround import codec, layout
 from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Reputation
 from fedround.errors import TrustError
 from fedround.learning.evaluate import Metrics, metrics_from_counts
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.signing import digest
-from fedround.types import Commit, Reputation, TensorSpec, Update
+from fedround.types import Commit, TensorSpec, Update
 from fedround.values import Value
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected

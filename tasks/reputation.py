@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Federation
 from fedround.errors import ContractError
-from fedround.types import Commit, Exclusion, Federation, RoundPlan
+from fedround.types import Commit, Exclusion, RoundPlan
 from tasks.coordinator import Coordinator
 from tasks.history import Committed, read_commit, read_plan
 

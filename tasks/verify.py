@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import MAX_WINDOW, Federation
 from fedround.errors import ChainError, ContractError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import MAX_WINDOW, Commit, Federation, RoundPlan, Update
+from fedround.types import Commit, RoundPlan, Update
 from infra import federation_log
 from infra.stores import ObjectStore
 from tasks import evidence

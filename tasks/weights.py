@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from fedround.aggregation import fairness
 from fedround.aggregation.rows import Row
-from fedround.types import Commit, Federation, RoundPlan, SiteWeight, Update
+from fedround.agreement import Federation
+from fedround.types import Commit, RoundPlan, SiteWeight, Update
 
 
 def weights_of(plan: RoundPlan, parent: Commit, members: Federation, updates: Mapping[str, Update]) -> dict[str, float]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 
 from fedround import codec
+from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.types import EvaluationAnswer, Purpose, Refusal, RoundPlan, ScoreCounts, SiteAnswer, SiteEntry, Update
+from fedround.types import EvaluationAnswer, Purpose, Refusal, RoundPlan, ScoreCounts, SiteAnswer, Update
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
 

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from fedround.agreement import LocalEvaluation
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, Recipe, check_labels
 from fedround.learning.train import check_fits
 from fedround.privacy.noise import NoiseSource, noised_counts
-from fedround.types import LocalEvaluation, ScoreCounts
+from fedround.types import ScoreCounts
 from fedround.values import Value
 
 Float64 = npt.NDArray[np.float64]

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
 
+from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError, PrivacyError
 from fedround.privacy.spec import (
     AdaptiveDpSgd,
@@ -41,7 +42,6 @@ from fedround.privacy.spec import (
     Unit,
 )
 from fedround.privacy.tree import depth
-from fedround.types import LocalEvaluation
 
 SMALLEST_DELTA_DP = 1e-10
 """Below this the rounding of the FFT is no longer small against delta_dp."""

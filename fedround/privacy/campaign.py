@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import TrainingMechanism, sampling_rate
@@ -29,7 +30,6 @@ from fedround.privacy.spec import (
     Unit,
 )
 from fedround.privacy.tree import depth
-from fedround.types import LocalEvaluation
 
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,

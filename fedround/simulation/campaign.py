@@ -23,6 +23,7 @@ from fedround.aggregation import fairness
 from fedround.aggregation.rows import ArrayNumbers, Numbers
 from fedround.aggregation.spec import FLTrust
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.errors import ContractError
 from fedround.learning.evaluate import Scores, metrics, public_edges, score_counts, scores
@@ -38,7 +39,6 @@ from fedround.simulation.result import Result, Round
 from fedround.simulation.server import Server, take_round
 from fedround.simulation.sites import Site, Sites, judged
 from fedround.simulation.spool import MEMORY_BYTES, Updates
-from fedround.types import Agreement
 
 ONE_BY_ONE = 8
 """Sites that are trained one after the other make chunks of so many: enough to be worth sending."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedround.agreement import Agreement
 from fedround.codec import Tensors, schema_of, size_bytes
 from fedround.errors import ContractError
 from fedround.learning.objective import Objective
@@ -25,7 +26,6 @@ from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 
 Float32 = npt.NDArray[np.float32]
 

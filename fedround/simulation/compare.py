@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.evaluate import metrics, scores
@@ -18,7 +19,6 @@ from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Chance
 from fedround.simulation.sites import Site, together
-from fedround.types import Agreement
 
 SLOWER = (1.0, 0.25, 0.0625)
 """Shares of the agreed learning rate that a rival tries."""

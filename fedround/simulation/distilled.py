@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.objective import Objective
@@ -31,7 +32,6 @@ from fedround.learning.train import TrainingMechanism, check_fits, train
 from fedround.privacy.campaign import mechanism_for
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy
-from fedround.types import Agreement
 from fedround.values import PositiveFloat, Value
 
 Float32 = npt.NDArray[np.float32]

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.learning.evaluate import Metrics
 from fedround.learning.parts import Rest
 from fedround.privacy import campaign
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, NoPrivacy
-from fedround.types import Agreement
 
 _FEW = 4
 

@@ -20,13 +20,13 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Numbers, Row
 from fedround.aggregation.spec import Aggregation, CenteredClipping, uses_weights
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Agreement
 from fedround.codec import Tensors, coordinates, schema_of
 from fedround.errors import QuorumError
 from fedround.learning import control
 from fedround.learning.spec import Scaffold
 from fedround.simulation.crowd import Agreed, is_crowd, mean_of_crowd
 from fedround.simulation.spool import Updates
-from fedround.types import Agreement
 
 Float32 = npt.NDArray[np.float32]
 

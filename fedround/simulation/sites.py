@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.aggregation.noise_law import NoiseLaw, law_of
+from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.compression import wire
 from fedround.compression.law import law_of_what_arrives
@@ -29,7 +30,6 @@ from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Job
 from fedround.simulation.server import Server, Upload
 from fedround.simulation.spool import Updates
-from fedround.types import Agreement
 
 Float32 = npt.NDArray[np.float32]
 

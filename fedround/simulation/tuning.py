@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.recipe import Recipe
 from fedround.privacy import campaign
@@ -23,7 +24,6 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.result import Result
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 
 _FEW = 4
 

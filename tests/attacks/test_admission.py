@@ -13,6 +13,7 @@ import rfc8785
 
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.agreement import LocalEvaluation, SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.privacy.spec import (
@@ -27,7 +28,7 @@ from fedround.privacy.spec import (
 )
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, canonical, digest, seal
-from fedround.types import LocalEvaluation, LogHead, Payload, Purpose, RoundPlan, ScoreCounts, SiteEntry, Update
+from fedround.types import LogHead, Payload, Purpose, RoundPlan, ScoreCounts, Update
 from infra.stores import MemoryStore
 from tasks import spool
 from validation.payloads import intake_of

@@ -13,6 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from cli.main import app
+from tests.small_federation import SmallFederation
 
 API_THAT_IS_DOWN = "http://127.0.0.1:9/api"        # nobody listens on port 9; the small federation's files name it
 Fedround = Callable[..., Result]
@@ -30,6 +31,12 @@ def fedround(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fedrou
         yield lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def coordinator(federation: SmallFederation) -> Path:
+    """The folder of a coordinator who has three members."""
+    return federation.root / "coordinator"
 
 
 def one_sentence(result: Result, *says: str) -> str:

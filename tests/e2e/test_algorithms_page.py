@@ -9,9 +9,9 @@ from typing import get_args
 import pytest
 
 from fedround.aggregation.spec import Fairness
+from fedround.agreement import Agreement
 from fedround.compression.spec import Compression
 from fedround.learning.spec import Algorithm, ServerOptimizer
-from fedround.types import Agreement
 from fedround.values import parse
 from tests.e2e.pages import ROOT
 from tests.small_federation import settings

@@ -12,10 +12,10 @@ import torch
 from examples.digits import split as digits
 from examples.mnist import split as mnist
 from examples.story import Split
+from fedround.agreement import Agreement
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 from validation.contract import load_contract
 from validation.rows import failed_checks
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from fedround import codec
+from fedround.agreement import Agreement
 from fedround.learning.recipe import load_recipe
 from fedround.privacy.noise import stream
 from fedround.signing import digest
 from fedround.simulation.campaign import simulate
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 from site_workers.rows import read_site_rows
 from tasks.history import read_commit
 from tests import small_federation

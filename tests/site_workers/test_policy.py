@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
-from fedround.types import LocalEvaluation, Purpose, Reason, RoundPlan
+from fedround.types import Purpose, Reason, RoundPlan
 from fedround.values import parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise

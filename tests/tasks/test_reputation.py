@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Federation, Reputation, SiteEntry
 from fedround.errors import ChainError, ContractError
 from fedround.privacy.spec import NoPrivacy
 from fedround.signing import digest, seal
-from fedround.types import Commit, CommittedUpdate, Exclusion, Federation, Purpose, Reputation, RoundPlan, SiteEntry
+from fedround.types import Commit, CommittedUpdate, Exclusion, Purpose, RoundPlan
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.verify import verify_run
 from tests import small_federation

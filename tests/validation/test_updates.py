@@ -5,24 +5,13 @@ import pytest
 
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.agreement import LocalEvaluation, SiteEntry
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
-from fedround.types import (
-    EvaluationAnswer,
-    LocalEvaluation,
-    LogHead,
-    Payload,
-    Purpose,
-    Reason,
-    Refusal,
-    RoundPlan,
-    ScoreCounts,
-    SiteEntry,
-    Update,
-)
+from fedround.types import EvaluationAnswer, LogHead, Payload, Purpose, Reason, Refusal, RoundPlan, ScoreCounts, Update
 from validation.payloads import intake_of
 from validation.updates import read_answer
 

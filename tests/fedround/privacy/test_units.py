@@ -11,6 +11,7 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedround.agreement import LocalEvaluation
 from fedround.errors import BudgetError, ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import epsilon, joint_noise
@@ -28,7 +29,7 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
-from fedround.types import LocalEvaluation, Purpose
+from fedround.types import Purpose
 
 DELTA = 1e-5
 SGD = DpSgd(noise_multiplier=4.0, clip_norm=1.0, sampling_rate=0.2, steps=5)

@@ -14,6 +14,7 @@ from fedround.aggregation import engine
 from fedround.aggregation.rows import ArrayNumbers, Row
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Agreement, Reputation
 from fedround.codec import encode, flatten
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
@@ -26,7 +27,6 @@ from fedround.simulation.crowd import FEW, mean_of_crowd
 from fedround.simulation.partition import Dirichlet, deal, take
 from fedround.simulation.sites import Site
 from fedround.simulation.spool import Updates
-from fedround.types import Agreement, Reputation
 
 RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows, 3)
 AGREED = Agreement(name="blobs", quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()),

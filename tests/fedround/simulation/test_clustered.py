@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.evaluate import metrics, scores
@@ -17,7 +18,6 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.clustered import bipartition, ifca, is_incongruent, mean_loss
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 
 KINDS = 3
 RECIPE = Recipe("kinds", "0" * 64, lambda: nn.Sequential(nn.Linear(6, KINDS)), lambda _: None, KINDS)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.evaluate import metrics, scores
@@ -19,7 +20,6 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.distilled import Party, Study, Teacher, answer, consensus, distil, fedmd, study
 from fedround.simulation.sites import Site
-from fedround.types import Agreement
 
 CLASSES, FEATURES = 4, 8
 

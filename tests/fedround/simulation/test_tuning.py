@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
 from fedround.simulation.sites import Site
 from fedround.simulation.tuning import halving
-from fedround.types import Agreement
 
 RECIPE = Recipe("two", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 1)), lambda _: None)
 RECORD = {"unit": "record", "epsilon": 2.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 9}

@@ -1,0 +1,161 @@
+"""What a federation agrees on, before any round: the settings, and the members with their keys and weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from fedround.aggregation.spec import Aggregation, FLTrust, default_aggregation
+from fedround.compression.spec import Compression, is_unbiased
+from fedround.errors import ContractError, ToleranceError
+from fedround.learning.spec import Ditto, FedAvg, LocalTraining, Parts, Scaffold, ServerOptimizer
+from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
+from fedround.values import Digest, Name, PositiveFloat, PublicKey, Value
+
+MAX_WINDOW = 100
+"""Rounds that a reputation policy can look back."""
+
+
+class LocalEvaluation(Value):
+    """Sites score the base model on their own validation rows; a histogram of scores leaves, noised (Gaussian)."""
+
+    bins: Annotated[int, Field(ge=2, le=1000)] = 10
+    noise_std: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+
+
+class Reputation(Value):
+    """When a member is not asked for a while: after `exclude_after` of its last `window` rounds were left out of the
+    aggregate (a `Verdict` other than "used"), it sits out `exclude_for` rounds of the run, and begins anew.
+
+    Only what a site signed counts against it. The plan names who sits out, why, and until when.
+    """
+
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
+    exclude_after: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
+    exclude_for: Annotated[int, Field(ge=1, le=1000)]
+
+    @model_validator(mode="after")
+    def _check_reachable(self) -> Self:
+        if self.exclude_after > self.window:
+            raise ValueError(f"exclude_after {self.exclude_after} can never be reached within {self.window} rounds")
+        return self
+
+
+class SiteEntry(Value):
+    """One member, as the coordinator enrolled it. The weight is agreed here; nothing a site says later changes it."""
+
+    name: Name
+    key: PublicKey
+    weight: PositiveFloat
+
+
+class Agreement(Value):
+    """What every round of a federation asks for. A settings file holds one; members and keys make it a `Federation`."""
+
+    name: Name
+    quorum: Annotated[int, Field(ge=1, le=1000)]
+    deadline_s: Annotated[int, Field(ge=1, le=604_800)] = 600
+    training: LocalTraining = LocalTraining()
+    privacy: Privacy
+    evaluation: LocalEvaluation = LocalEvaluation()
+    aggregation: Aggregation | None = None
+    """How updates become one delta; None: `default_aggregation` for the quorum. A plan always says it in full."""
+    optimizer: ServerOptimizer = FedAvg()
+    compression: Compression | None = None
+    """How updates are made smaller before they leave; None: they are as long as the model."""
+    parts: Parts = Parts()
+    """Which parts of the model stay at the sites, or are trained by nobody. It cannot change within a run."""
+    personal: Ditto | None = None
+    """A second model for each site, which stays there; None: there is none."""
+    reputation: Reputation | None = None
+    """None: everybody is asked in every round, whatever became of its updates."""
+
+    @model_validator(mode="after")
+    def _check_aggregation(self) -> Self:
+        try:
+            self.how_to_aggregate().check(self.quorum)
+        except ToleranceError as error:
+            raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
+        gate = None if self.aggregation is None else self.aggregation.gate
+        if gate is not None and not isinstance(self.privacy, NoPrivacy) and not self.noise_is_declared:
+            raise ValueError("a gate judges uploads by the law of their noise, which scaffold, adam, top_k and count_sketch "
+                             "leave unknown: agree on an aggregation without a gate, or on others of these")
+        if self.how_to_aggregate().fairness is not None and isinstance(self.privacy, SitePrivacy):
+            raise ValueError("fairness needs the sites' losses, and under the unit 'site' no counts of scores leave: agree "
+                             "on another unit, or on no fairness")
+        return self
+
+    @model_validator(mode="after")
+    def _check_scaffold(self) -> Self:
+        if not isinstance(self.training.algorithm, Scaffold):
+            return self
+        if not is_unbiased(self.compression):
+            raise ValueError("scaffold tells a site's gradients from what it sends, which top_k and count_sketch keep back "
+                             "in part: agree on quantised, or on no compression")
+        if self.how_to_aggregate().history > 0:
+            raise ValueError("scaffold tells the sites' gradients from this round's aggregate, which a history mixes with "
+                             "older ones: agree on an aggregation with history = 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_what_stays_at_the_sites(self) -> Self:
+        if self.personal is not None and self.parts.private:
+            raise ValueError("a personal model has every part for itself: agree on private parts or on a personal model")
+        if self.personal is not None and self.training.learning_rate * self.personal.pull > 1:
+            raise ValueError(f"learning_rate x personal.pull is {self.training.learning_rate * self.personal.pull:g}: above "
+                             "1 every step overshoots the shared model; lower one of them")
+        if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
+            raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
+                             "private part: agree on another rule, or on no private parts")
+        return self
+
+    @property
+    def noise_is_declared(self) -> bool:
+        """Whether the law of the noise in an upload follows from what its site declares."""
+        if not is_unbiased(self.compression):
+            return False
+        return isinstance(self.privacy, SitePrivacy) or (isinstance(self.privacy, RecordPrivacy) and self.training.is_linear)
+
+    def how_to_aggregate(self) -> Aggregation:
+        """What was agreed, or what a federation gets that names nothing."""
+        if self.aggregation is not None:
+            return self.aggregation
+        rounds = 1 if isinstance(self.privacy, NoPrivacy) else self.privacy.rounds
+        return default_aggregation(self.quorum, noise_is_declared=self.noise_is_declared, rounds=rounds)
+
+
+class Federation(Agreement):
+    """The federation file: who takes part and what every round asks for. Signed by the coordinator."""
+
+    coordinator: PublicKey
+    recipe: Name
+    recipe_digest: Digest
+    contract_digest: Digest
+    start: Digest | None = None
+    """The checkpoint with which every run begins (`fedround.learning.start`); None: with the recipe's initial model."""
+    revoked: tuple[PublicKey, ...] = ()
+    """Keys that nobody may use again ('fedround federation revoke')."""
+    sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        names = [site.name for site in self.sites]
+        keys = [site.key for site in self.sites] + [self.coordinator]
+        if len(set(names)) < len(names):
+            raise ValueError("two sites have the same name")
+        if len(set(keys)) < len(keys):
+            raise ValueError("two members have the same key; every member makes its own with 'fedround site init'")
+        if revoked := sorted({site.name for site in self.sites if site.key in self.revoked}):
+            raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
+        if self.quorum > len(names):
+            raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
+        return self
+
+    def site(self, name: str) -> SiteEntry:
+        """The member called `name`. Raises ContractError if there is none."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise ContractError(f"federation '{self.name}' has no site '{name}'; its members are: "
+                            + ", ".join(site.name for site in self.sites))

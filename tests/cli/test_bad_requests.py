@@ -1,0 +1,57 @@
+"""Rounds, runs and versions that cannot be: one sentence that helps, exit code 1, nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Fedround, one_sentence
+from tests.small_federation import SmallFederation
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["--run", "Spring"], "run"), (["--quorum", "0"], "quorum"), (["--deadline-s", "0"], "deadline_s")])
+@pytest.mark.parametrize("command", [("train", "run"), ("round", "run")])
+def test_a_request_out_of_bounds_names_the_key(fedround: Fedround, coordinator: Path, command: tuple[str, ...],
+                                               arguments: list[str], says: str):
+    one_sentence(fedround(*command, "-c", coordinator, *arguments), says)
+
+
+@pytest.mark.parametrize("cron", ["every day", "* * * *", "99 * * * *", ""])
+def test_a_schedule_that_is_none(fedround: Fedround, coordinator: Path, cron: str):
+    one_sentence(fedround("deploy", "-c", coordinator, "--cron", cron), "--cron", "five fields")
+
+
+def test_a_schedule_for_a_run_that_cannot_be(fedround: Fedround, coordinator: Path):
+    one_sentence(fedround("deploy", "-c", coordinator, "--cron", "0 3 * * 1", "--run", "Every Day"), "--run")
+
+
+def test_a_run_that_there_is_not(fedround: Fedround, coordinator: Path):
+    one_sentence(fedround("verify", "autumn", "--as", coordinator), "no run 'autumn'")
+
+
+@pytest.mark.parametrize("run", ["../spring", "Spring", ""])
+def test_a_run_whose_name_cannot_be(fedround: Fedround, coordinator: Path, run: str):
+    one_sentence(fedround("verify", run, "--as", coordinator))
+
+
+def test_verify_as_nobody(fedround: Fedround, tmp_path: Path):
+    one_sentence(fedround("verify", "spring", "--as", tmp_path), "neither a coordinator's nor a site's folder")
+
+
+def test_verify_finds_a_changed_byte(fedround: Fedround, federation: SmallFederation, coordinator: Path):
+    commit = federation.round()
+    assert fedround("verify", "spring", "--as", coordinator).exit_code == 0
+    path = federation.root / "store" / f"models/{commit.model}.safetensors"
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(body)
+    one_sentence(fedround("verify", "spring", "--as", coordinator), "model of round 1 of run 'spring'")
+
+
+def test_a_version_that_there_is_not(fedround: Fedround, coordinator: Path, tmp_path: Path):
+    one_sentence(fedround("models", "show", "spring/round-00001", "-c", coordinator), "there is no version")
+    one_sentence(fedround("models", "get", "spring/round-00001", tmp_path / "model", "-c", coordinator), "spring/round-00001")
+    assert not (tmp_path / "model").exists()
