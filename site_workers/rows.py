@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedround.errors import ContractError
@@ -32,7 +32,8 @@ def read_site_rows(site: Site) -> Rows:
 
 def failed_checks(site: Site) -> tuple[CheckId, ...]:
     """The ids of the contract's checks that the site's rows, both files together, fail; in the contract's order."""
-    return _failed(site.rows, site.folder / site.settings.contract, site.contract.digest, _digest(site.rows))
+    return _failed(_Judged(site.contract.digest, _digest(site.rows), tuple(path.suffix for path in site.rows),
+                           site.folder / site.settings.contract, site.rows))
 
 
 def _digest(paths: tuple[Path, ...]) -> bytes:
@@ -60,11 +61,22 @@ def _encode(path: Path, recipe: Recipe) -> Examples:
                         "miss, or hold another type?")
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What is judged, by content: where it lies makes no difference."""
+
+    contract_digest: str
+    digest: bytes
+    formats: tuple[str, ...]
+    contract: Path = field(compare=False)
+    rows: tuple[Path, ...] = field(compare=False)
+
+
 @functools.lru_cache(maxsize=64)     # a few ids each; what was judged once need not be judged again
-def _failed(paths: tuple[Path, ...], contract: Path, contract_digest: str, digest: bytes) -> tuple[CheckId, ...]:
+def _failed(judged: _Judged) -> tuple[CheckId, ...]:
     """Great Expectations costs seconds to import and 150 MB: it judges in a process of its own, once per change of
     the files, unless this process has it already (see `host`).
     """
     if "great_expectations" in sys.modules:
-        return gate.failed_checks(gate.read_all(paths), load_contract(contract))
-    return gate.failed_checks_in_subprocess(paths, contract)
+        return gate.failed_checks(gate.read_all(judged.rows), load_contract(judged.contract))
+    return gate.failed_checks_in_subprocess(judged.rows, judged.contract)

@@ -45,10 +45,16 @@ def rows_are_judged_here() -> None:
     import great_expectations  # noqa: F401
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SmallFederation:
+    """What every test's own federation is a copy of."""
+    return small_federation.make(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def federation(tmp_path: Path, rows_are_judged_here: None) -> SmallFederation:
+def federation(tmp_path: Path, made: SmallFederation, rows_are_judged_here: None) -> SmallFederation:
     """Three sites and a coordinator in folders, with a store in a folder."""
-    return small_federation.make(tmp_path)
+    return made.copy(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -123,11 +123,11 @@ class SmallFederation:
         return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
 
     def copy(self, root: Path) -> SmallFederation:
-        """The same members with the same keys, secrets and history below another folder; the rows are shared."""
+        """The same members with the same keys, secrets, rows and history below another folder."""
         shutil.copytree(self.root, root, dirs_exist_ok=True)
         for name in self.names:
             path = root / name / "site.toml"
-            path.write_text(path.read_text().replace(f"{self.root}/store", f"{root}/store"))
+            path.write_text(path.read_text().replace(f"{self.root}/", f"{root}/"))
         return SmallFederation(root, self.names)
 
     def round(self, run: str = "spring", sites: tuple[str, ...] | None = None,
