@@ -19,6 +19,7 @@ from tests import small_federation
 from tests.small_federation import SmallFederation
 
 
+@pytest.hookimpl(tryfirst=True)      # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on one running federation share a process (pytest-xdist); those that start servers of their own, another."""
     for item in items:
