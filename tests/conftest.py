@@ -19,13 +19,16 @@ from tests import small_federation
 from tests.small_federation import SmallFederation
 
 
-@pytest.hookimpl(tryfirst=True)      # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Tests on one running federation share a process (pytest-xdist); those that start servers of their own, another."""
-    for item in items:
-        if item.get_closest_marker("stack") is not None:
-            shared = "tests/e2e/" in item.nodeid and "tutorial" not in item.nodeid
-            item.add_marker(pytest.mark.xdist_group("federation" if shared else "servers"))
+    on_servers = [item for item in items if item.get_closest_marker("stack") is not None]
+    for item in on_servers:
+        shared = "tests/e2e/" in item.nodeid and "tutorial" not in item.nodeid
+        item.add_marker(pytest.mark.xdist_group("federation" if shared else "servers"))
+    yield
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in on_servers):
+        raise pytest.UsageError("this pytest-xdist groups no tests with this pytest: every process would start all servers")
 
 
 @dataclass(frozen=True)
