@@ -1,0 +1,105 @@
+"""What a worker does with an announced run, against a client that answers as Prefect's server may.
+
+The server itself is in `test_prefect_contract.py` and `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Scheduled, State
+
+from infra import warm_worker
+from site_workers.worker import SiteWorker
+
+NOW = datetime.now(UTC)
+
+
+class Server:
+    """Knows one run, from the moment when it has been asked `late` times."""
+
+    def __init__(self, due: datetime, state: State | None = None, late: int = 0):
+        self.run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), state=state or Scheduled(scheduled_time=due),
+                           work_queue_id=uuid.uuid4(), next_scheduled_start_time=due)
+        self._late = late
+
+    async def read_flow_run(self, run_id: uuid.UUID) -> FlowRun:
+        assert run_id == self.run.id
+        self._late -= 1
+        if self._late >= 0:
+            raise ObjectNotFound(RuntimeError("404"))
+        return self.run
+
+
+class Worker(SiteWorker):
+    """Notes what it would begin."""
+
+    type = "fedround-noting"
+
+    def __init__(self, server: Server):
+        super().__init__("north", lambda parameters, cancelled: "done")
+        self._client = server
+        self._work_pool = WorkPool(name="north", type=self.type, default_queue_id=uuid.uuid4())
+        self.begun: list[uuid.UUID] = []
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        self.begun += [response.flow_run.id for response in flow_run_response]
+        return []
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_worker, "_PATIENCE_S", (0.0, 0.0, 0.0))
+
+
+async def heard(server: Server, announced: datetime = NOW, busy: bool = False) -> Worker:
+    """The worker, after it has heard of the server's run."""
+    worker = Worker(server)
+    worker._limiter = anyio.CapacityLimiter(1)
+    if busy:
+        worker._limiter.acquire_on_behalf_of_nowait("another run")
+    await worker._submit_if_due(server.run.id, announced)
+    return worker
+
+
+async def test_a_run_that_is_due_begins():
+    server = Server(due=NOW)
+    assert (await heard(server)).begun == [server.run.id]
+
+
+@pytest.mark.parametrize("late", [1, 2])
+async def test_a_run_that_is_announced_before_it_can_be_read_begins_all_the_same(late: int):
+    """Prefect announces a run within the transaction that makes it; to wait for a poll would cost a round ten seconds."""
+    server = Server(due=NOW, late=late)
+    assert (await heard(server)).begun == [server.run.id]
+
+
+async def test_a_run_that_never_comes_is_left_to_the_poll_and_the_worker_listens_on():
+    assert (await heard(Server(due=NOW, late=100))).begun == []
+
+
+async def test_a_clock_that_is_behind_makes_no_site_late():
+    """The coordinator's machine says when a run is due; here it is five minutes earlier."""
+    ahead = NOW + timedelta(minutes=5)
+    server = Server(due=ahead)
+    assert (await heard(server, announced=ahead + timedelta(seconds=1))).begun == [server.run.id]
+
+
+async def test_a_run_for_tomorrow_is_left_to_the_poll():
+    assert (await heard(Server(due=NOW + timedelta(days=1)))).begun == []
+
+
+async def test_a_run_that_is_over_is_not_begun():
+    assert (await heard(Server(due=NOW, state=Completed()))).begun == []
+
+
+async def test_who_is_busy_asks_when_it_is_done():
+    worker = await heard(Server(due=NOW), busy=True)
+    assert worker.begun == []
+    assert worker._heard_while_busy
