@@ -165,7 +165,7 @@ class _Run:
         """Which jobs are done together: of like numbers of rows, so that little is padded; as even as can be."""
         order = list(range(len(jobs)))
         if self._at_once:
-            order.sort(key=lambda place: len(self._rows[jobs[place].site]))
+            order.sort(key=[len(self._rows[job.site]) for job in jobs].__getitem__)
         count = math.ceil(len(jobs) / (self._at_once or ONE_BY_ONE))
         return [part.tolist() for part in np.array_split(np.array(order), count)]
 

@@ -60,8 +60,8 @@ def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: i
     total_D = np.full(coordinates, -0.0)        # what is added to it stays what it is, minus zero, too
     for first, rows in _blocks(updates, len(weights), coordinates):
         own = slice(first, first + len(rows))
-        for product_D in rows[used_N[own]] * share_N1[own][used_N[own]]:
-            total_D += product_D
+        products_ND = rows[used_N[own]] * share_N1[own][used_N[own]]
+        total_D = np.add.reduce(np.concatenate([total_D[None], products_ND]))       # row after row, in their order
     return Agreed(total_D.astype(np.float32), dict(zip(weights, verdicts, strict=True)))
 
 

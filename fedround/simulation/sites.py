@@ -71,7 +71,7 @@ class Sites:
 
     def rest(self, site: str) -> Rest:
         """What the model has at a site besides what travels."""
-        return Rest(self._private.get(site, self._begun.private), self._begun.frozen)
+        return Rest(self._private[site], self._begun.frozen) if site in self._private else self._begun
 
     def keep(self, site: str, private: Tensors) -> None:
         """What a site's private part has become."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from fedround.simulation.sums import Batch, Parts
 
-MOST = 512
+MOST = 1024
 """Sites that are stacked at once; more gain nothing."""
 
 STACK_BYTES = 256 << 20
@@ -97,7 +97,8 @@ class Stacked:
         weights, batches = _by_name(weights_SD, schema), Batches(jobs, pool, training, draws)
         share_S = torch.from_numpy(1 / batches.expected_S).float()
         descent = None if _is_plain(training) else Descent(training, base_D.numpy(), _shifts(jobs, len(base_D)))
-        done_S = torch.tensor([_steps(job, training, steps) for job in jobs])
+        done = [_steps(job, training, steps) for job in jobs]
+        done_S = torch.tensor(done)
         surplus_S = torch.zeros(len(jobs))
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(draws.seed())      # torch.manual_seed also looks for devices: 2 ms
@@ -112,11 +113,14 @@ class Stacked:
                     mean_SD = _joined(parts, schema) * share_S[:, None]
                     change_SD = torch.from_numpy(descent.change(weights_SD.numpy(), mean_SD.numpy()))
                     weights_SD += change_SD * active_S[:, None]
-        scale_S = torch.tensor([scale(training, int(done)) for done in done_S])
-        delta_SD = _released(weights_SD.sub_(base_D).mul_(scale_S[:, None]), jobs, draws)
+        weights_SD -= base_D
+        scales = {steps: scale(training, steps) for steps in set(done)}
+        if set(scales.values()) != {1.0}:
+            weights_SD *= torch.tensor([scales[steps] for steps in done])[:, None]
+        delta_SD = _released(weights_SD, jobs, draws)
         within_S = 0.5 + surplus_S.double() / (2 * done_S * torch.from_numpy(batches.expected_S))
-        return Learnt(delta_SD.numpy(), tuple(float(within) if isinstance(job.mechanism, AdaptiveDpSgd) else None
-                                              for job, within in zip(jobs, within_S, strict=True)), tuple(done_S.tolist()))
+        return Learnt(delta_SD.numpy(), tuple(within if isinstance(job.mechanism, AdaptiveDpSgd) else None
+                                              for job, within in zip(jobs, within_S.tolist(), strict=True)), tuple(done))
 
     def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Batch, draws: Draws) -> tuple[Parts, torch.Tensor]:
         """Every site's sum, noised; and with adaptive clipping rows within the clip norm minus the others, noised, (S,)."""
