@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +45,9 @@ def simulate(
         "--exact", help="Train site by site with the arithmetic of a live site: slower, and the same law.")] = False,
     workers: Annotated[int | None, typer.Option(
         min=1, help="Train on so many Ray workers (pip install 'fedround[ray]'); the result is the same.")] = None,
+    tried: Annotated[list[str] | None, typer.Option(
+        "--try", metavar="KEY=V1,V2,…", help="Compare settings, with several --try all combinations, by successive "
+        "halving on the rows that sites hold out.")] = None,
     compare: Annotated[bool, typer.Option(
         "--compare", help="Also train on all rows in one place, and at each site alone.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the labels of every site as an SVG picture.")] = None,
@@ -57,6 +61,7 @@ def simulate(
     * `fedround simulate examples/banks`: twelve banks, the agreed settings, every round on the public test set
     * `fedround simulate examples/banks --epsilon 1 --seeds 3`: the same at a smaller budget, three times
     * `fedround simulate examples/banks --compare`: also pooled training, and each bank by itself
+    * `fedround simulate examples/banks --try training.learning_rate=1,3,9 --try training.local_steps=5,10`: which is best?
     * `fedround simulate settings.toml --recipe recipe.py --data rows.parquet --sites 100 --partition dirichlet:0.3`
 
     A partition says how unlike the sites are. *iid*: not at all. *dirichlet:A*: each label's rows are dealt in shares drawn
@@ -67,6 +72,9 @@ def simulate(
 
     asked = asked_of(what, recipe, epsilon, rounds)
     world = example(what, asked.recipe) if data is None else dealt(asked.recipe, data, partition, sites, test, seed)
+    if tried:
+        _try(asked, world, tried, seed, as_json=as_json)
+        return
     results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers)
                for number in range(seed, seed + seeds)]
     rivals = _rivals(asked, world, seed, share) if compare else {}
@@ -84,6 +92,17 @@ def simulate(
     _show(asked, world, results, rivals, seed)
     if picture is not None:
         out.print(f"wrote {picture}")
+
+
+def _try(asked: Asked, world: World, tried: list[str], seed: int, *, as_json: bool) -> None:
+    from cli import candidates
+
+    found = candidates.search(asked, world, tried, seed)
+    if as_json:
+        print_json(candidates.as_json(found))
+        return
+    out.print(candidates.as_table(found))
+    out.print(f"best: [bold]{found.best}[/]. {candidates.costs(found)}", highlight=False)
 
 
 def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, workers: int | None) -> Result:
@@ -140,7 +159,6 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
     from rich.table import Table
 
     from cli.label_plot import as_text
-    from tasks.reporting.words import label
 
     out.print(as_text(_labels(world, asked.recipe)), highlight=False, markup=False)
     if len(results) == 1:
@@ -153,13 +171,19 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
         table.add_row(name, *_cells(found), "no privacy", "")
     out.print(table)
     last = results[-1]
-    if last.at_sites:
-        for name in next(iter(last.at_sites.values())).known():
-            values = [found.known()[name] for found in last.at_sites.values() if name in found.known()]
-            out.print(f"{label(name)} at the sites, on the rows that each holds out: smallest {min(values):.3f}, median "
-                      f"{statistics.median(values):.3f}, largest {max(values):.3f} ({len(values)} sites)", highlight=False)
+    _show_at_sites("", last.at_sites)
+    _show_at_sites("personal models' ", last.personal_at_sites)
     for note in last.notes:
         out.print(f"[yellow]note:[/] {note}", highlight=False)
+
+
+def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:
+    from tasks.reporting.words import label
+
+    for name in next(iter(reached.values())).known() if reached else ():
+        values = [found.known()[name] for found in reached.values() if name in found.known()]
+        out.print(f"{whose}{label(name)} at the sites, on the rows that each holds out: smallest {min(values):.3f}, median "
+                  f"{statistics.median(values):.3f}, largest {max(values):.3f} ({len(values)} sites)", highlight=False)
 
 
 def _rounds_table(asked: Asked, result: Result) -> Table:
@@ -199,4 +223,8 @@ def _as_json(seed: int, result: Result) -> dict[str, Any]:
                         "test": None if one.test is None else one.test.model_dump(exclude_none=True),
                         "validation": None if one.validation is None else one.validation.model_dump(exclude_none=True)}
                        for one in result.rounds],
-            "at_sites": {name: found.model_dump(exclude_none=True) for name, found in result.at_sites.items()}}
+            "at_sites": _dumped(result.at_sites), "personal_at_sites": _dumped(result.personal_at_sites)}
+
+
+def _dumped(reached: Mapping[str, Metrics]) -> dict[str, Any]:
+    return {name: found.model_dump(exclude_none=True) for name, found in reached.items()}

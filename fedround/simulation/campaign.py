@@ -35,6 +35,7 @@ from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, NoMechanism, NoPrivacy, 
 from fedround.simulation.chance import Chance
 from fedround.simulation.crew import Chunk, Crew, Trainer
 from fedround.simulation.jobs import Job
+from fedround.simulation.personal import PersonalModels
 from fedround.simulation.result import Result, Round
 from fedround.simulation.server import Server, take_round
 from fedround.simulation.sites import Site, Sites, judged
@@ -79,7 +80,8 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
         told(done[-1])
     return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
                   run.sites.mechanisms(took_part, agreement.privacy), took_part,
-                  {site: run.sites.rest(site) for site in took_part}, tuple(run.notes))
+                  {site: run.sites.rest(site) for site in took_part}, run.personal.models, run.personal.judged(),
+                  tuple(run.notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,7 @@ class _Run:
         self._rows = {name: site.train for name, site in sites.by_name.items()}
         self._trainer = Trainer(recipe, self._rows, agreement.training, chance)
         self._crew, self._at_once = self._trainer if crew is None else crew, 0
+        self.personal = PersonalModels(agreement, recipe, sites.by_name, chance, sites.begun)
         self.notes = [*sites.notes, *_not_simulated(agreement)]
 
     def stack(self) -> None:
@@ -120,6 +123,7 @@ class _Run:
         """Where the campaign stands after a round, who was left out of the aggregate, and how many bytes the sites sent."""
         weights, file_bytes = self._weights(number, cohort, now), size_bytes(schema_of(now.server.model))
         jobs = self.sites.jobs(number, cohort, now.privacy, now.server)
+        self.personal.round(number, cohort, now.server.model, self.sites.steps)
         with Updates(len(jobs), now.server.size, self._memory_bytes) as updates:
             within, steps = self._train(number, now.server.model, jobs, updates)
             uploads, sent = self.sites.release(number, jobs, steps, weights, updates, file_bytes, self._chance)
@@ -205,9 +209,7 @@ def _next_privacy(agreed: Privacy, last: Privacy, within: Sequence[float | None]
 
 def _not_simulated(agreement: Agreement) -> list[str]:
     """What was agreed and has no effect here."""
-    return [f"{what} is not simulated: {why}" for what, why, agreed in (
-        ("reputation", "everybody is asked in every round", agreement.reputation),
-        ("the personal model", "it changes nothing that leaves a site", agreement.personal)) if agreed is not None]
+    return [] if agreement.reputation is None else ["reputation is not simulated: everybody is asked in every round"]
 
 
 def _check(agreement: Agreement, rounds: int, share: float, root: Examples | None) -> None:

@@ -34,6 +34,9 @@ class Chance(Protocol):
     def evaluation(self, number: int, site: str, private: Tensors) -> NoiseSource:
         """Noise on one site's counts."""
 
+    def personal(self, number: int, site: str) -> NoiseSource:
+        """Batches of one site's personal model."""
+
     def together(self, number: int, chunk: int) -> int:
         """The seed of a chunk of sites that are trained at once."""
 
@@ -73,6 +76,10 @@ class Seeded:
     def evaluation(self, number: int, site: str, private: Tensors) -> NoiseSource:
         """As `Chance`."""
         return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"evaluation")
+
+    def personal(self, number: int, site: str) -> NoiseSource:
+        """As `Chance`."""
+        return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"personal")
 
     def together(self, number: int, chunk: int) -> int:
         """As `Chance`."""

@@ -6,6 +6,7 @@ The unit of work is a chunk of sites. How a cohort is cut into chunks follows fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +41,19 @@ class Crew(Protocol):
         """What each gave, in their order."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """More give other bytes, and sites are what is parallel here."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Trainer:
     """Trains chunks in this process. A `Crew` of one."""
 
@@ -62,15 +76,9 @@ class Trainer:
         return map(self.train, chunks)
 
     def train(self, chunk: Chunk) -> Learnt:
-        """One chunk. With one thread: more give other bytes, and sites are what is parallel here."""
-        import torch
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        """One chunk."""
+        with one_thread():
             return self._train(chunk)
-        finally:
-            torch.set_num_threads(threads)
 
     def _train(self, chunk: Chunk) -> Learnt:
         if chunk.together:
@@ -81,18 +89,19 @@ class Trainer:
         trained = [train_and_count(
             self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism,
             self._chance.training(chunk.number, job.site, job.shift_D, job.rest.private), lambda: False, job.start,
-            shift_D=job.shift_D, time_is_up=_Countdown(job.steps), rest=job.rest) for job in chunk.jobs]
+            shift_D=job.shift_D, time_is_up=Countdown(job.steps), rest=job.rest) for job in chunk.jobs]
         return Learnt(np.stack([flatten(one.delta) for one in trained]), tuple(one.within_clip for one in trained),
                       tuple(one.steps for one in trained), tuple(one.private for one in trained))
 
 
-class _Countdown:
+class Countdown:
     """Looked at after every step: the time is up after so many."""
 
     def __init__(self, steps: int | None):
         self._left = steps
 
     def __call__(self) -> bool:
+        """Whether it is up; None: never."""
         if self._left is None:
             return False
         self._left -= 1

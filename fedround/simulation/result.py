@@ -52,6 +52,10 @@ class Result:
     """In how many rounds."""
     rests: Mapping[str, Rest]
     """What the model has at each site besides what travels; empty where everything does."""
+    personal: Mapping[str, Tensors]
+    """Each site's personal model after its last round; empty where none is agreed."""
+    personal_at_sites: Mapping[str, Metrics]
+    """Each of these on the rows that its site holds out."""
     notes: tuple[str, ...]
     """What was done otherwise than asked, and why."""
 

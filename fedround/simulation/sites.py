@@ -60,10 +60,10 @@ class Sites:
         """rest: what the model has besides what travels, as it begins at every site."""
         if not sites:
             raise ContractError("a campaign needs a site at least")
-        self.agreement, self.by_name, self._steps = agreement, sites, steps
+        self.agreement, self.by_name, self.steps, self.begun = agreement, sites, steps, rest
         self.weights = {name: site.agreed_weight for name, site in sites.items()}
         self.notes: list[str] = []
-        self._begun, self._private = rest, dict[str, Tensors]()
+        self._private = dict[str, Tensors]()
         self._controls: dict[str, Float32] = {}         # with SCAFFOLD
         self._residuals: dict[str, Float32] = {}        # with a compression that keeps numbers back
         self._rows = {name: len(site.train) for name, site in sites.items()}
@@ -71,7 +71,7 @@ class Sites:
 
     def rest(self, site: str) -> Rest:
         """What the model has at a site besides what travels."""
-        return Rest(self._private[site], self._begun.frozen) if site in self._private else self._begun
+        return Rest(self._private[site], self.begun.frozen) if site in self._private else self.begun
 
     def keep(self, site: str, private: Tensors) -> None:
         """What a site's private part has become."""
@@ -145,7 +145,7 @@ class Sites:
         shift_D = (control.shift(server.control_D, self._controls.get(site))
                    if isinstance(self.agreement.training.algorithm, Scaffold) else None)
         return Job(site, mechanism, first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0,
-                   None if self._steps is None else self._steps(number, site), shift_D, self.rest(site))
+                   None if self.steps is None else self.steps(number, site), shift_D, self.rest(site))
 
     def _law(self, job: Job, steps: int) -> NoiseLaw | None:
         every_row = isinstance(job.mechanism, DpSgd | AdaptiveDpSgd) and job.mechanism.sampling_rate == 1
@@ -174,8 +174,8 @@ def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None
         return None, {}
     whole = Scores(np.concatenate([one.chance_N for one in told.values()]),
                    np.concatenate([one.truth_N for one in told.values()]), recipe.classes)
-    single = {name: found for name, one in told.items() if (found := _metrics(one)) is not None}
-    return _metrics(whole), single
+    single = {name: found for name, one in told.items() if (found := metrics_or_none(one)) is not None}
+    return metrics_or_none(whole), single
 
 
 def together(parts: Sequence[Examples]) -> Examples:
@@ -183,8 +183,9 @@ def together(parts: Sequence[Examples]) -> Examples:
     return Examples(np.concatenate([part.features_NF for part in parts]), np.concatenate([part.labels_N for part in parts]))
 
 
-def _metrics(told: Scores) -> Metrics | None:
+def metrics_or_none(told: Scores) -> Metrics | None:
+    """None for rows of one label only."""
     try:
         return metrics(told)
-    except ContractError:       # rows of one label only
+    except ContractError:
         return None

@@ -104,6 +104,47 @@ def test_comparison_with_all_rows_and_with_each_site_alone(folder: Path):
     assert told["compared"]["all rows in one place"]["auc"] > 0.7
 
 
+def test_personal_models_are_judged_beside_the_shared_one(folder: Path):
+    (folder / "settings.toml").write_text(SETTINGS + '[personal]\nname = "ditto"\npull = 0.1\n')
+    told = json.loads(run(*dealt(folder, "--sites", 3, "--json")))["campaigns"][0]
+    assert set(told["personal_at_sites"]) == set(told["at_sites"]) == {"site-1", "site-2", "site-3"}
+    assert told["notes"] == []
+    assert "personal models' AUC at the sites" in run(*dealt(folder, "--sites", 3))
+
+
+def test_settings_are_compared_and_a_rate_that_learns_beats_one_that_does_not(folder: Path):
+    words = dealt(folder, "--sites", 3, "--rounds", 4, "--try", "training.learning_rate=0.001,0.5,1")
+    told = json.loads(run(*words, "--try", "training.local_steps=1,4", "--json"))
+    assert told["best"].startswith(("learning_rate 0.5", "learning_rate 1,"))
+    assert len({trial["candidate"] for trial in told["trials"]}) == 6
+    assert told["rounds"] == sum(trial["rounds"] for trial in told["trials"])
+    assert told["epsilon_if_live"] > 8, "every trial is a campaign"
+    assert max(trial["rounds"] for trial in told["trials"]) == 4
+    said = run(*words)
+    assert "every trial would be charged" in said
+    assert said.index("learning_rate 0.001") > said.index("learning_rate 0.5")
+
+
+def test_a_word_a_section_that_is_not_there_yet_and_no_privacy(folder: Path):
+    told = json.loads(run(*dealt(folder, "--sites", 2, "--rounds", 2, "--epsilon", 0, "--try", "optimizer.momentum=0,0.5",
+                                 "--try", "training.optimizer=sgd,adam", "--json")))
+    assert told["epsilon_if_live"] is None
+    assert "momentum 0, optimizer adam" in {trial["candidate"] for trial in told["trials"]}
+
+
+@pytest.mark.parametrize(("tried", "says"), [
+    (["training.learning_rate"], "expected KEY=VALUE,VALUE"),
+    (["training.learning_rate=1,,2"], "expected KEY=VALUE,VALUE"),
+    (["training.speed=1,2"], "unknown key 'training.speed'"),
+    (["training.learning_rate=-1"], "'training.learning_rate'"),
+    (["name.of=1"], "'name' holds no settings"),
+    (["training.local_steps=1", "training.local_steps=2"], "given twice"),
+    (["training.local_steps=" + ",".join(map(str, range(1, 101)))], "100 combinations; at most 81"),
+])
+def test_what_cannot_be_tried_is_said(folder: Path, tried: list[str], says: str):
+    assert says in refused(*dealt(folder, *(word for one in tried for word in ("--try", one))))
+
+
 def test_what_is_missing_is_said(folder: Path):
     assert "give --recipe FILE" in refused(folder / "settings.toml").replace("Give", "give")
     assert "Give --data FILE" in refused(folder)

@@ -69,6 +69,9 @@ class Live:
     def evaluation(self, number: int, site: str, private):
         return self._site(number, site, b"evaluation", *of(private))
 
+    def personal(self, number: int, site: str):
+        return self._site(number, site, b"personal")
+
     def together(self, number: int, chunk: int) -> int:
         return chunk
 
@@ -154,6 +157,19 @@ def test_with_rules_that_remember_draw_or_weigh(tmp_path: Path, rule):
 @pytest.mark.parametrize("parts", [{"private": ["2.*"]}, {"frozen": ["0.*"]}], ids=["private", "frozen"])
 def test_with_parts_that_do_not_travel(tmp_path: Path, parts):
     assert_same(small_federation.make(tmp_path / "live", privacy=RECORD, parts=parts, aggregation=MEAN))
+
+
+@pytest.mark.parametrize("parts", [{}, {"frozen": ["0.*"]}], ids=["all travels", "frozen"])
+def test_with_personal_models_beside_it(tmp_path: Path, parts):
+    """The shared model's bytes, and those that every site keeps for itself."""
+    federation = small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=MEAN, parts=parts,
+                                       personal={"name": "ditto", "pull": 0.1})
+    assert_same(federation)
+    found = simulated(federation, 3)
+    for name in federation.names:
+        kept = (federation.root / name / "kept" / RUN / "personal" / "00003-01.safetensors").read_bytes()
+        assert codec.encode(found.personal[name]) == kept
+    assert set(found.personal_at_sites) == set(federation.names)
 
 
 def test_other_rows_give_another_model(tmp_path: Path):
