@@ -25,6 +25,9 @@ from fedround.simulation.chance import Seeded
 from fedround.simulation.result import Result
 from fedround.simulation.sites import Site
 
+FINALISTS = 2
+"""Candidates that are compared over all rounds."""
+
 _FEW = 4
 
 
@@ -72,7 +75,7 @@ class Search:
 def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, seed: int,
             keep: int = 3, told: Callable[[Trial], None] = lambda _: None) -> Search:
     """Run all candidates for a few rounds, keep the best of every `keep`, run those `keep` times as long, and so on; the
-    last rung runs for `rounds`.
+    last rung runs two for `rounds`: what wins a short campaign often loses a long one.
 
     Every rung begins anew with the same seed, so that candidates differ in nothing but their settings; all rungs take about
     as many rounds. A candidate that starts slowly and ends well may be dropped. Deterministic in `seed`: equal scores are
@@ -82,7 +85,7 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
     out no rows; and what `simulate` raises.
     """
     _check(candidates, sites, rounds, keep)
-    rungs = math.ceil(math.log(len(candidates), keep) - 1e-9)
+    rungs = math.ceil(math.log(max(len(candidates) / FINALISTS, 1), keep) - 1e-9)
     left, trials = sorted(candidates), list[Trial]()
     for rung in range(rungs, -1, -1):
         length = max(1, round(rounds / keep**rung))
@@ -90,7 +93,8 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
         for trial in ran:
             told(trial)
         trials += ran
-        left = [trial.name for trial in sorted(ran, key=lambda trial: -trial.score)][:math.ceil(len(ran) / keep)]
+        best_first = sorted(ran, key=lambda trial: -trial.score)
+        left = [trial.name for trial in best_first[:max(FINALISTS, math.ceil(len(ran) / keep))]]
     return Search(left[0], tuple(trials))
 
 

@@ -47,12 +47,21 @@ def test_rungs_grow_as_candidates_drop_out_and_the_best_of_each_go_on():
     assert tuple(heard) == found.trials
     assert found.best == "rate 0.5"                     # no other learns anything in nine rounds
     rungs = {length: [trial for trial in found.trials if trial.rounds == length] for length in (1, 3, 9)}
-    assert [len(rung) for rung in rungs.values()] == [9, 3, 1]
-    assert found.rounds == 27 < 9 * 9
+    assert [len(rung) for rung in rungs.values()] == [9, 3, 2]
+    assert found.rounds == 36 < 9 * 9
     for shorter, longer in ((1, 3), (3, 9)):
         stayed = {trial.name for trial in rungs[longer]}
         assert min(trial.score for trial in rungs[shorter] if trial.name in stayed) >= max(
             trial.score for trial in rungs[shorter] if trial.name not in stayed)
+
+
+def test_what_wins_a_short_campaign_and_loses_a_long_one_is_not_chosen():
+    """So much momentum is ahead at first, and overshoots."""
+    hasty = agreement(3.0, optimizer={"name": "fedavg", "momentum": 0.99})
+    found = halving({"hasty": hasty, "sound": agreement(0.3), "asleep": agreement(1e-6)}, RECIPE, SITES, rounds=30, seed=0)
+    score = {(trial.name, trial.rounds): trial.score for trial in found.trials}
+    assert score["hasty", 10] > score["sound", 10]
+    assert found.best == "sound"
 
 
 def test_one_candidate_runs_once_for_all_rounds_and_the_same_seed_finds_the_same():
@@ -69,7 +78,7 @@ def test_trials_on_live_records_would_cost_more_than_the_campaign_that_is_chosen
     found = halving(private, RECIPE, SITES, rounds=9, seed=0)
     last = found.trials[-1].result.epsilon
     assert last == pytest.approx(2.0, abs=0.01)
-    assert last < found.epsilon_if_live < 2 * last      # 18 rounds instead of 9
+    assert last < found.epsilon_if_live < 3 * last      # 27 rounds instead of 9
     single = halving({"only": agreement(0.3, privacy=RECORD)}, RECIPE, SITES, rounds=9, seed=0)
     assert single.epsilon_if_live == pytest.approx(last, abs=1e-6)
 
