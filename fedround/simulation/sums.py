@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 def plain_sum(objective: Objective, weights: Parts, batch: Batch) -> Parts:
     """Of every site's rows."""
-    import torch
+    from torch.func import grad
 
     def loss(weights: Parts, x_BF: torch.Tensor, y_B: torch.Tensor, valid_B: torch.Tensor) -> torch.Tensor:
         return (objective.losses(weights, x_BF, y_B) * valid_B).sum()
 
-    leaves = {name: part.detach().requires_grad_() for name, part in weights.items()}
-    total = over_sites(loss)(leaves, *batch).sum()
-    return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+    sums: Parts = over_sites(grad(loss))(weights, *batch)
+    return sums
 
 
 def clipped_sum(objective: Objective, tape: Tape | None, weights: Parts, batch: Batch,
