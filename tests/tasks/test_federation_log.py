@@ -21,8 +21,8 @@ from fedround.federation_log import (
     in_words,
 )
 from fedround.signing import Identity, digest, seal, sign, unseal
-from fedround.types import Purpose, Update
-from infra.federation_log import length
+from fedround.types import LogHead, Purpose, Update
+from infra.federation_log import length, read_up_to
 from infra.stores import MemoryStore
 from site_workers.keys import begin_rotation
 from tasks.membership import add_member, revoke_key, rotate_key
@@ -250,6 +250,20 @@ def test_an_entry_that_does_not_follow_is_not_believed(answered: Answered, chang
         read_log(entry_two(answered, **changes), answered.federation.coordinator.identity.key)
 
 
+@pytest.mark.parametrize("another", [{"name": "other"}, {"coordinator": Identity.generate().key}], ids=lambda value: next(
+    iter(value)))
+def test_a_federation_keeps_its_name_and_its_coordinators_key(answered: Answered, another: dict):
+    """Budgets are for a federation by name, and every signature is by that key."""
+    coordinator = answered.federation.coordinator
+    changed = coordinator.federation.model_copy(update=another)
+    document = seal("federation", changed, coordinator.identity)
+    store = entry_two(answered, federation=changed.name, federation_digest=digest(document),
+                      changes=(SettingsChanged(keys=tuple(another)),))
+    store.put_once(layout.federation(digest(document)), document)
+    with pytest.raises(ChainError, match="its name and its coordinator's key never change"):
+        read_log(store, coordinator.identity.key)
+
+
 def test_a_change_of_key_in_an_entry_needs_the_old_keys_signature(answered: Answered):
     """The coordinator gives himself a site's place, with a good entry, a good file and a signature of his own."""
     coordinator, thief = answered.federation.coordinator, Identity.generate()
@@ -264,6 +278,15 @@ def test_a_change_of_key_in_an_entry_needs_the_old_keys_signature(answered: Answ
     store.put_once(layout.federation(digest(document)), document)
     with pytest.raises(TrustError, match="its old key did not sign for that"):
         read_log(store, coordinator.identity.key)
+
+
+def test_a_plan_that_names_another_log_than_the_stores_is_not_believed(answered: Answered):
+    """A site reads the log up to the entry that its plan names: one coordinator with two logs shows here."""
+    store, key = answered.store(), answered.federation.coordinator.identity.key
+    head = read_log(store, key)[-1].head
+    assert read_up_to(store, key, head, "the plan")[-1].head == head
+    with pytest.raises(ChainError, match="the plan: names another entry 1 .* there are two logs"):
+        read_up_to(store, key, LogHead(number=head.number, digest="0" * 64), "the plan")
 
 
 def test_of_two_who_extend_it_one_is_first_and_both_name_the_same_head(answered: Answered):
