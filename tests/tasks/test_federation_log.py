@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from fedround import layout
-from fedround.errors import ChainError, ContractError, TrustError
+from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.federation_log import (
     Begun,
     Enrolled,
@@ -22,7 +22,7 @@ from fedround.federation_log import (
 )
 from fedround.signing import Identity, digest, seal, sign, unseal
 from fedround.types import LogHead, Purpose, Update
-from infra.federation_log import length, read_up_to
+from infra.federation_log import length, read_rotation, read_up_to
 from infra.stores import MemoryStore
 from site_workers.keys import begin_rotation
 from tasks.membership import add_member, revoke_key, rotate_key
@@ -140,6 +140,15 @@ def test_a_successor_that_the_old_key_does_not_name_is_not_taken(federation: Sma
     federation.coordinator.store.put_once(layout.rotation("north", mine.key), seal("rotation", said, stranger))
     with pytest.raises(ContractError, match="has named no new key"):
         rotate_key(folder(federation), "north")
+
+
+def test_a_handover_that_lies_under_another_keys_name_is_not_read(federation: SmallFederation):
+    store, north = federation.coordinator.store, federation.site("north").identity
+    named, other = Identity.generate().key, Identity.generate().key
+    said = Rotation(federation="small", site="north", old=north.key, new=named)
+    store.put_once(layout.rotation("north", other), seal("rotation", said, north))
+    with pytest.raises(SignatureError, match="names another key there"):
+        read_rotation(store, "north", north.key, other)
 
 
 def test_two_successors_are_a_question_for_the_telephone(federation: SmallFederation):
