@@ -259,6 +259,17 @@ def test_an_entry_that_does_not_follow_is_not_believed(answered: Answered, chang
         read_log(entry_two(answered, **changes), answered.federation.coordinator.identity.key)
 
 
+def test_an_entry_that_was_taken_out_of_the_store_is_missed(answered: Answered):
+    store = entry_two(answered)
+    store.put_once(layout.log_entry(3), store.get(layout.log_entry(2), max_bytes=10_000))
+    kept = MemoryStore()
+    for key in objects(store):
+        if key != layout.log_entry(2):
+            kept.put_once(key, store.get(key, max_bytes=10_000_000))
+    with pytest.raises(ChainError, match="entry 2 of the federation log: is not in the store"):
+        read_log(kept, answered.federation.coordinator.identity.key)
+
+
 @pytest.mark.parametrize("another", [{"name": "other"}, {"coordinator": Identity.generate().key}], ids=lambda value: next(
     iter(value)))
 def test_a_federation_keeps_its_name_and_its_coordinators_key(answered: Answered, another: dict):
