@@ -259,15 +259,30 @@ def test_an_entry_that_does_not_follow_is_not_believed(answered: Answered, chang
         read_log(entry_two(answered, **changes), answered.federation.coordinator.identity.key)
 
 
+def without(store: MemoryStore, left_out: str) -> MemoryStore:
+    """A copy that lacks one object."""
+    kept = MemoryStore()
+    for key in objects(store):
+        if key != left_out:
+            kept.put_once(key, store.get(key, max_bytes=10_000_000))
+    return kept
+
+
 def test_an_entry_that_was_taken_out_of_the_store_is_missed(answered: Answered):
     store = entry_two(answered)
     store.put_once(layout.log_entry(3), store.get(layout.log_entry(2), max_bytes=10_000))
-    kept = MemoryStore()
-    for key in objects(store):
-        if key != layout.log_entry(2):
-            kept.put_once(key, store.get(key, max_bytes=10_000_000))
     with pytest.raises(ChainError, match="entry 2 of the federation log: is not in the store"):
-        read_log(kept, answered.federation.coordinator.identity.key)
+        read_log(without(store, layout.log_entry(2)), answered.federation.coordinator.identity.key)
+
+
+def test_a_federation_file_in_another_ones_place_is_not_believed(answered: Answered):
+    """By the coordinator's own hand, and of the same name: only the entry says which one holds."""
+    coordinator, store = answered.federation.coordinator, answered.store()
+    named = layout.federation(read_log(store, coordinator.identity.key)[-1].entry.federation_digest)
+    changed = without(store, named)
+    changed.put_once(named, seal("federation", coordinator.federation.model_copy(update={"quorum": 1}), coordinator.identity))
+    with pytest.raises(TrustError, match="the stored federation file is not the one that it names"):
+        read_log(changed, coordinator.identity.key)
 
 
 @pytest.mark.parametrize("another", [{"name": "other"}, {"coordinator": Identity.generate().key}], ids=lambda value: next(
