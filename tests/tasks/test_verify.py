@@ -133,13 +133,18 @@ LEFT_OUT: Lie = lambda c: {"refusals": ()}  # noqa: E731
 SILENCED: Lie = lambda c: {"updates": c.updates[1:], "missing": (c.updates[0].site,)}  # noqa: E731
 DISCARDED: Lie = lambda c: {"updates": tuple(u.model_copy(update={"verdict": Verdict.GATE}) for u in c.updates)}  # noqa: E731
 STRANGER: Lie = lambda c: {"missing": ("nobody",)}  # noqa: E731
+OTHER_STEP: Lie = lambda c: {"optimizer": c.optimizer.model_copy(update={"learning_rate": 0.25})}  # noqa: E731
+OTHER_REST: Lie = lambda c: {"rest": "0" * 64}  # noqa: E731
+OTHER_BYTES: Lie = lambda c: {"updates": (c.updates[0].model_copy(update={"payload": "0" * 64}), *c.updates[1:])}  # noqa: E731
 
 
 @pytest.mark.parametrize(("lie", "says"), [
     (HEAVIER, "weight"), (TWICE, "every site of the cohort once"), (LEFT_OUT, "every site of the cohort once"),
-    (STRANGER, "every site of the cohort once"), (SILENCED, "1 of 3 members sighted"), (DISCARDED, "quorum")],
-    ids=["heavier", "counted twice", "refusal left out", "stranger", "below the quorum",
-         "left out below the quorum"])
+    (STRANGER, "every site of the cohort once"), (OTHER_STEP, "asks for something else than what was committed"),
+    (OTHER_REST, "has other parts that do not travel"), (OTHER_BYTES, "is not the update that was committed"),
+    (SILENCED, "1 of 3 members sighted"), (DISCARDED, "quorum")],
+    ids=["heavier", "counted twice", "refusal left out", "stranger", "another server step",
+         "other parts that stay", "other bytes", "below the quorum", "left out below the quorum"])
 def test_a_commit_that_is_not_what_the_plan_and_the_federation_file_say(
         answered: Answered, run: dict[str, bytes], key: str, lie: Lie, says: str):
     with pytest.raises(TrustError, match=says):
