@@ -36,7 +36,7 @@ def candidates(agreement: Agreement, tried: Sequence[str]) -> dict[str, Agreemen
     found = {}
     for values in combinations:
         changes = dict(zip((key for key, _ in axes), values, strict=True))
-        name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in changes.items())
+        name = ", ".join(f"{key} {value}" for key, value in changes.items())
         table = agreement.model_dump(mode="json", exclude_none=True)
         for key, value in changes.items():
             _put(table, key, value)
@@ -76,7 +76,7 @@ def as_table(found: Search) -> Table:
 def costs(found: Search) -> str:
     """What the search would cost if it were not simulated."""
     price = ("no privacy was asked for" if found.epsilon_if_live is None else
-             f"epsilon {found.epsilon_if_live:.2f} for each record")
+             f"epsilon {found.epsilon_if_live:.2f} for each {found.trials[0].result.agreement.privacy.unit}")
     return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on rows that may be looked at, this costs no "
             f"privacy; asked of a live federation, every trial would be charged: {price}.")
 

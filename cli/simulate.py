@@ -73,6 +73,7 @@ def simulate(
     asked = asked_of(what, recipe, epsilon, rounds)
     world = example(what, asked.recipe) if data is None else dealt(asked.recipe, data, partition, sites, test, seed)
     if tried:
+        _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
         _try(asked, world, tried, seed, as_json=as_json)
         return
     results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers)
@@ -92,6 +93,16 @@ def simulate(
     _show(asked, world, results, rivals, seed)
     if picture is not None:
         out.print(f"wrote {picture}")
+
+
+def _refuse_beside_try(*given: bool) -> None:
+    """A search runs its own campaigns: what would be ignored is said."""
+    from fedround.errors import ContractError
+
+    options = ("--share", "--seeds", "--exact", "--workers", "--compare", "--picture")
+    if ignored := [option for option, is_given in zip(options, given, strict=True) if is_given]:
+        raise ContractError(f"{', '.join(ignored)} has no effect with --try: leave it out, and simulate the best candidate "
+                            "with it afterwards")
 
 
 def _try(asked: Asked, world: World, tried: list[str], seed: int, *, as_json: bool) -> None:

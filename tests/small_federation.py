@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pytest
 
 from fedround import codec, layout
 from fedround.signing import seal, unseal
@@ -129,6 +130,22 @@ class SmallFederation:
             path = root / name / "site.toml"
             path.write_text(path.read_text().replace(f"{self.root}/", f"{root}/"))
         return SmallFederation(root, self.names)
+
+    def killed(self, name: str, planned: Planned, module: object, function: str) -> None:
+        """One site dies where it would call this function of this module."""
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, function, die)
+            with pytest.raises(KeyboardInterrupt):
+                self.answer(name, planned)
+
+    def undisturbed(self, name: str, planned: Planned, root: Path) -> SmallFederation:
+        """A copy below another folder, in which this site has answered."""
+        copy = self.copy(root)
+        copy.answer(name, planned)
+        return copy
 
     def round(self, run: str = "spring", sites: tuple[str, ...] | None = None,
               lies: Mapping[str, Lie] | None = None) -> Commit:

@@ -18,7 +18,10 @@ from fedround.simulation.sites import Site, metrics_or_none
 
 
 class PersonalModels:
-    """Each site's own, which goes on from the last round in which the site took part; it begins at the shared model."""
+    """Each site's own, which goes on from the last round in which the site took part; it begins at the shared model.
+
+    Trained in this process and one by one, whatever crew trains the shared model.
+    """
 
     def __init__(self, agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], chance: Chance, rest: Rest):
         self._agreement, self._recipe, self._sites, self._chance, self._rest = agreement, recipe, sites, chance, rest

@@ -115,7 +115,7 @@ def test_personal_models_are_judged_beside_the_shared_one(folder: Path):
 def test_settings_are_compared_and_a_rate_that_learns_beats_one_that_does_not(folder: Path):
     words = dealt(folder, "--sites", 3, "--rounds", 4, "--try", "training.learning_rate=0.001,0.5,1")
     told = json.loads(run(*words, "--try", "training.local_steps=1,4", "--json"))
-    assert told["best"].startswith(("learning_rate 0.5", "learning_rate 1,"))
+    assert told["best"].startswith(("training.learning_rate 0.5", "training.learning_rate 1,"))
     assert len({trial["candidate"] for trial in told["trials"]}) == 6
     assert told["rounds"] == sum(trial["rounds"] for trial in told["trials"])
     assert told["epsilon_if_live"] > 8, "every trial is a campaign"
@@ -129,7 +129,7 @@ def test_a_word_a_section_that_is_not_there_yet_and_no_privacy(folder: Path):
     told = json.loads(run(*dealt(folder, "--sites", 2, "--rounds", 2, "--epsilon", 0, "--try", "optimizer.momentum=0,0.5",
                                  "--try", "training.optimizer=sgd,adam", "--json")))
     assert told["epsilon_if_live"] is None
-    assert "momentum 0, optimizer adam" in {trial["candidate"] for trial in told["trials"]}
+    assert "optimizer.momentum 0, training.optimizer adam" in {trial["candidate"] for trial in told["trials"]}
 
 
 @pytest.mark.parametrize(("tried", "says"), [
@@ -143,6 +143,11 @@ def test_a_word_a_section_that_is_not_there_yet_and_no_privacy(folder: Path):
 ])
 def test_what_cannot_be_tried_is_said(folder: Path, tried: list[str], says: str):
     assert says in refused(*dealt(folder, *(word for one in tried for word in ("--try", one))))
+
+
+def test_an_option_that_a_search_would_ignore_is_refused(folder: Path):
+    tried = "--try", "training.local_steps=1,2"
+    assert "--share, --compare has no effect with --try" in refused(*dealt(folder, *tried, "--share", 0.5, "--compare"))
 
 
 def test_what_is_missing_is_said(folder: Path):

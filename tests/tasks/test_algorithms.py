@@ -137,18 +137,10 @@ def test_a_sites_control_follows_from_what_it_sent_and_never_leaves(scaffold):
 
 
 @pytest.mark.parametrize("where", ["before the control is kept", "after it, before the answer is"])
-def test_killed_and_started_again_it_ends_with_the_same_bytes(scaffold, monkeypatch, where, tmp_path):
+def test_killed_and_started_again_it_ends_with_the_same_bytes(scaffold, where, tmp_path):
     planned = scaffold.plan()
-    undisturbed = scaffold.copy(tmp_path / "copy")
-    undisturbed.answer("north", planned)
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*((control, "keep") if where.startswith("before") else (site_round.release, "release")), die)
-        with pytest.raises(KeyboardInterrupt):
-            scaffold.answer("north", planned)
+    undisturbed = scaffold.undisturbed("north", planned, tmp_path / "copy")
+    scaffold.killed("north", planned, *((control, "keep") if where.startswith("before") else (site_round.release, "release")))
     scaffold.answer("north", planned)
     for found in (delta, lambda f, p, s: own(f, p, s, 2)):
         assert np.array_equal(found(scaffold, planned, "north"), found(undisturbed, planned, "north"))

@@ -109,20 +109,12 @@ def test_what_arrived_and_what_waits_are_together_what_was_computed(tmp_path, ro
 
 @pytest.mark.parametrize("how", [KINDS[1], KINDS[2]], ids=lambda how: how["name"])
 @pytest.mark.parametrize("where", ["pack", "release"])
-def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, rows_are_judged_here, monkeypatch, how, where):
+def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, rows_are_judged_here, how, where):
     federation = make(tmp_path / "one", how)
     federation.round()
     planned = federation.plan()
-    undisturbed = federation.copy(tmp_path / "other")
-    undisturbed.answer("north", planned)
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*((site_round, "pack") if where == "pack" else (site_round.release, "release")), die)
-        with pytest.raises(KeyboardInterrupt):
-            federation.answer("north", planned)
+    undisturbed = federation.undisturbed("north", planned, tmp_path / "other")
+    federation.killed("north", planned, *((site_round, "pack") if where == "pack" else (site_round.release, "release")))
     federation.answer("north", planned)
     kept = [sorted((path.relative_to(one.root), path.read_bytes()) for path in one.root.glob("north/kept/**/*.safetensors"))
             for one in (federation, undisturbed)]

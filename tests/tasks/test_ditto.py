@@ -82,8 +82,7 @@ def test_one_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_place(m
     federation = make()
     federation.round()
     planned = federation.plan()
-    sound = federation.copy(tmp_path / "sound")
-    sound.answer("north", planned)
+    sound = federation.undisturbed("north", planned, tmp_path / "sound")
     with monkeypatch.context() as patch:
         patch.setattr(learn, "personalise", lambda _, model, *__, **___: (
             {name: np.full_like(array, np.nan) for name, array in model.items()}, {}))
@@ -95,20 +94,12 @@ def test_one_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_place(m
     assert "personal model is not finite and not kept" in caplog.text
 
 
-def test_killed_before_the_answer_it_ends_as_if_it_had_not_been(make, tmp_path, monkeypatch):
+def test_killed_before_the_answer_it_ends_as_if_it_had_not_been(make, tmp_path):
     federation = make()
     federation.round()
     planned = federation.plan()
-    undisturbed = federation.copy(tmp_path / "undisturbed")
-    undisturbed.answer("north", planned)
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(site_round.release, "release", die)
-        with pytest.raises(KeyboardInterrupt):
-            federation.answer("north", planned)
+    undisturbed = federation.undisturbed("north", planned, tmp_path / "undisturbed")
+    federation.killed("north", planned, site_round.release, "release")
     assert federation.answer("north", planned) == "update"
     assert kept(federation, "north", 2) == kept(undisturbed, "north", 2)
 

@@ -88,20 +88,13 @@ def test_the_sites_own_evaluation_is_of_the_model_with_its_own_head(make, monkey
 
 
 @pytest.mark.parametrize("where", ["before it is kept", "before the answer"])
-def test_a_site_that_is_killed_ends_with_the_same_update_and_the_same_head(make, tmp_path, monkeypatch, where):
+def test_a_site_that_is_killed_ends_with_the_same_update_and_the_same_head(make, tmp_path, where):
     federation = make()
     federation.round()
     planned = federation.plan()
-    undisturbed = federation.copy(tmp_path / "undisturbed")
-    undisturbed.answer("north", planned)
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*((parts, "keep") if where.startswith("before it") else (site_round.release, "release")), die)
-        with pytest.raises(KeyboardInterrupt):
-            federation.answer("north", planned)
+    undisturbed = federation.undisturbed("north", planned, tmp_path / "undisturbed")
+    place = (parts, "keep") if where == "before it is kept" else (site_round.release, "release")
+    federation.killed("north", planned, *place)
     federation.answer("north", planned)
     assert kept(federation, "north", 2) == kept(undisturbed, "north", 2)
     delta = layout.delta("north", "spring", 2, 1)
@@ -113,8 +106,7 @@ def test_a_head_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_plac
     federation = make(**OPEN)
     federation.round()
     planned = federation.plan()
-    sound = federation.copy(tmp_path / "sound")
-    sound.answer("north", planned)
+    sound = federation.undisturbed("north", planned, tmp_path / "sound")
     honest = learn.train
     with monkeypatch.context() as patch:
         patch.setattr(learn, "train", lambda *work: replace(trained := honest(*work), private={
