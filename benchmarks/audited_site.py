@@ -63,7 +63,7 @@ def watch(site: Audited, rows: Examples, mechanism: DpSgd | NoMechanism, seed: i
     models, updates = [initial_tensors(site.recipe, seed)], []
     for number in range(site.rounds):
         noise = stream(bytes(32), f"audit {seed} {number}".encode())
-        updates.append(train(site.recipe, models[-1], rows, site.training, mechanism, noise, cancelled=lambda: False))
+        updates.append(train(site.recipe, models[-1], rows, site.training, mechanism, noise, cancelled=lambda: False).delta)
         models.append({name: models[-1][name] + updates[-1][name] for name in models[-1]})
     return Seen(tuple(models), tuple(updates))
 

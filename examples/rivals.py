@@ -115,7 +115,7 @@ def fit_mlp(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Pr
     best_auc, best_epoch = auc(predictor(recipe, model), held_out), 0
     for epoch in range(1, EPOCHS + 1):
         noise = stream(bytes(32), f"{seed} {epoch}".encode())
-        delta = train(recipe, model, rows, EPOCH, NoMechanism(), noise, cancelled=lambda: False)
+        delta = train(recipe, model, rows, EPOCH, NoMechanism(), noise, cancelled=lambda: False).delta
         model = {name: model[name] + delta[name] for name in model}
         reached = auc(predictor(recipe, model), held_out)
         if reached > best_auc:

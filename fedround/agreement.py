@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from fedround.aggregation.spec import Aggregation, FLTrust, default_aggregation
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.errors import ContractError, ToleranceError
-from fedround.learning.spec import Ditto, FedAvg, LocalTraining, Parts, Scaffold, ServerOptimizer
+from fedround.learning.algorithms import Ditto
+from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.values import Digest, Name, PositiveFloat, PublicKey, Value
 
@@ -50,6 +51,27 @@ class SiteEntry(Value):
     weight: PositiveFloat
 
 
+class Terms(Value):
+    """How a round is done, in full: what the sites do, what leaves, what the server makes of it."""
+
+    training: LocalTraining
+    privacy: Privacy
+    evaluation: LocalEvaluation
+    aggregation: Aggregation
+    optimizer: ServerOptimizer
+    compression: Compression | None
+    parts: Parts
+    personal: Ditto | None
+
+
+class Agreed(Terms):
+    """What a plan says that its federation agreed on: how a round is done, with which recipe, on rows of which contract."""
+
+    recipe: Name
+    recipe_digest: Digest
+    contract_digest: Digest
+
+
 class Agreement(Value):
     """What every round of a federation asks for. A settings file holds one; members and keys make it a `Federation`."""
 
@@ -87,24 +109,17 @@ class Agreement(Value):
         return self
 
     @model_validator(mode="after")
-    def _check_scaffold(self) -> Self:
-        if not isinstance(self.training.algorithm, Scaffold):
-            return self
-        if not is_unbiased(self.compression):
-            raise ValueError("scaffold tells a site's gradients from what it sends, which top_k and count_sketch keep back "
-                             "in part: agree on quantised, or on no compression")
-        if self.how_to_aggregate().history > 0:
-            raise ValueError("scaffold tells the sites' gradients from this round's aggregate, which a history mixes with "
-                             "older ones: agree on an aggregation with history = 0")
+    def _check_algorithm(self) -> Self:
+        if (why_not := self.training.algorithm.objection_to(self.compression, self.how_to_aggregate())) is not None:
+            raise ValueError(why_not)
         return self
 
     @model_validator(mode="after")
     def _check_what_stays_at_the_sites(self) -> Self:
         if self.personal is not None and self.parts.private:
             raise ValueError("a personal model has every part for itself: agree on private parts or on a personal model")
-        if self.personal is not None and self.training.learning_rate * self.personal.pull > 1:
-            raise ValueError(f"learning_rate x personal.pull is {self.training.learning_rate * self.personal.pull:g}: above "
-                             "1 every step overshoots the shared model; lower one of them")
+        if self.personal is not None and (why_not := self.personal.objection(self.training)) is not None:
+            raise ValueError(why_not)
         if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
             raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
                              "private part: agree on another rule, or on no private parts")
@@ -123,6 +138,14 @@ class Agreement(Value):
             return self.aggregation
         rounds = 1 if isinstance(self.privacy, NoPrivacy) else self.privacy.rounds
         return default_aggregation(self.quorum, noise_is_declared=self.noise_is_declared, rounds=rounds)
+
+    def terms(self, quorum: int | None = None) -> Terms:
+        """How a round is done that asks for this quorum; None: for the agreed one."""
+        return Terms(**self._terms(quorum))
+
+    def _terms(self, quorum: int | None) -> dict[str, Any]:
+        asked = self if quorum is None else self.model_copy(update={"quorum": quorum})
+        return {**{name: getattr(self, name) for name in Terms.model_fields}, "aggregation": asked.how_to_aggregate()}
 
 
 class Federation(Agreement):
@@ -151,6 +174,11 @@ class Federation(Agreement):
         if self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
         return self
+
+    def agreed(self, quorum: int | None = None) -> Agreed:
+        """What a plan says of all this if it asks for this quorum; None: for the agreed one."""
+        return Agreed(**self._terms(quorum), recipe=self.recipe, recipe_digest=self.recipe_digest,
+                      contract_digest=self.contract_digest)
 
     def site(self, name: str) -> SiteEntry:
         """The member called `name`. Raises ContractError if there is none."""

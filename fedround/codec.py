@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fedround.errors import CodecError
 from fedround.signing import digest
-from fedround.types import Payload, TensorSpec
+from fedround.values import Payload, TensorSpec
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 Schema = tuple[TensorSpec, ...]

@@ -19,8 +19,8 @@ from pydantic import Field, StringConstraints
 
 from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
+from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
-from fedround.types import LogHead
 from fedround.values import Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
 
 

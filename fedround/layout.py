@@ -11,10 +11,12 @@
     runs/<run>/rounds/<round>/checkpoint-<digest>.json  what the round's model is; the commit says which one it is
     runs/<run>/rounds/<round>/commit.json               last: the round exists
     runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
+    runs/<run>/evaluations/<round>/finding-<attempt>.json           what came of it
+    runs/<run>/measurements/<round>/…                   the same for a measurement of the sites' rows
     sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
     sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered
     sites/<site>/<run>/rounds/<round>/<attempt>/refusal-<n>.json   the site has said no; asked again, it may say yes
-    sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json
+    sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json    (…/measurements/… the same)
     sites/<site>/rotations/<key>.json                   the site's old key hands over to this new one
 
 Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself. A round that
@@ -23,9 +25,10 @@ missed its quorum is tried again under the same plan; a plan that would ask for 
 
 from __future__ import annotations
 
-from fedround.types import Purpose
+from fedround.records import Blob
+from fedround.values import Purpose
 
-_FOLDER = {Purpose.TRAIN: "rounds", Purpose.EVALUATE: "evaluations"}
+_FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements"}
 
 
 def federation(digest: str) -> str:
@@ -61,6 +64,11 @@ def memory(sha256: str) -> str:
     return f"memory/{sha256}.safetensors"
 
 
+def blob(named: Blob) -> str:
+    """A part of a round's state: where its readers may read."""
+    return model(named.digest) if named.readers == "everybody" else memory(named.digest)
+
+
 def rounds(run: str) -> str:
     """The prefix of all rounds of a run."""
     return f"runs/{run}/rounds/"
@@ -79,6 +87,11 @@ def checkpoint(run: str, number: int, digest: str) -> str:
 def commit(run: str, number: int) -> str:
     """A round exists once this object exists."""
     return f"{rounds(run)}{number:05d}/commit.json"
+
+
+def finding(run: str, number: int, attempt: int, purpose: Purpose) -> str:
+    """What came of a question that makes no model."""
+    return f"runs/{run}/{_FOLDER[purpose]}/{number:05d}/finding-{attempt:02d}.json"
 
 
 def site_prefix(site: str) -> str:

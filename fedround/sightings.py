@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError
+from fedround.records import Commit, LogHead, Plan
 from fedround.signing import Identity, is_signed, sign
-from fedround.types import Commit, LogHead, RoundPlan
 from fedround.values import Digest, Name, Signature, Value
 
 
@@ -33,13 +33,13 @@ class Sighting(Value):
     log: LogHead
 
 
-def sign_sighting(plan: RoundPlan, plan_digest: Digest, site: str, identity: Identity) -> Signature:
+def sign_sighting(plan: Plan, plan_digest: Digest, site: str, identity: Identity) -> Signature:
     """The site's word that it was shown this plan."""
     return sign("sighting", Sighting(federation=plan.federation, run=plan.run, round=plan.round, site=site, plan=plan_digest,
                                      log=plan.log), identity)
 
 
-def is_sighting(plan: RoundPlan, plan_digest: Digest, site: str, key: str, signature: Signature) -> bool:
+def is_sighting(plan: Plan, plan_digest: Digest, site: str, key: str, signature: Signature) -> bool:
     """Whether the site with this key signed that it was shown this plan."""
     return is_signed("sighting", Sighting(federation=plan.federation, run=plan.run, round=plan.round, site=site,
                                           plan=plan_digest, log=plan.log), key, signature)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -27,13 +27,38 @@ ToolVersion = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+-]{1,40}$"
 CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
 """The id of one check of a data contract; agreed beforehand, so that naming it tells nothing about a record."""
 
+ColumnName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+"""A column of a site's rows: any text on one line."""
+
 PositiveFloat = Annotated[float, Field(gt=0)]
+
+Purpose = Literal["train", "evaluate", "measure"]
+"""The kind of a question (`fedround.records.Question`), as requests, store keys, policies and ledgers name it."""
+
+MAX_ATTEMPTS = 99
+"""How often one round, or one measurement of a round's model, may be asked otherwise than before."""
 
 
 class Value(BaseModel):
     """A frozen, strict value: unknown keys, NaN and silent conversions are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TensorSpec(Value):
+    """One float32 tensor of the model."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+    shape: tuple[Annotated[int, Field(ge=1, le=2**31)], ...]
+
+
+class Payload(Value):
+    """The bytes of a tensor file, by content (`codec.payload_of`)."""
+
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=1)]
+    chunks: tuple[Digest, ...]
+    """SHA-256 of every `codec.CHUNK_BYTES`: a part that was read can be believed before the rest is there."""
 
 
 V = TypeVar("V", bound=Value)

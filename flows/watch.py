@@ -10,7 +10,7 @@ from typing import Self
 from prefect.logging import get_run_logger
 
 from fedround.errors import FedroundError
-from fedround.types import RoundPlan
+from fedround.records import Plan
 from tasks.collect import Collected
 from tasks.progress import Progress, write_progress
 
@@ -34,7 +34,7 @@ class Watch:
         self._tell(stage="failed", problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
         self._log.error("%s", self._now.problem)
 
-    def plan(self, plan: RoundPlan) -> None:
+    def plan(self, plan: Plan) -> None:
         """The plan is published; sites are being invited."""
         self._tell(stage=str(plan.purpose), round=plan.round, cohort=len(plan.cohort),
                    excluded=tuple(f"'{out.site}' until round {out.until}: {out.reason}" for out in plan.excluded))

@@ -11,7 +11,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TrustError
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
-from fedround.types import LogHead
+from fedround.records import LogHead
 from fedround.values import Signature
 from infra.stores import ObjectStore, publish
 

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from fedround.errors import ConflictError, ContractError, NotFoundError, SetupError, StoreUnavailableError, TrustError
-from fedround.types import Checkpoint
+from fedround.records import Checkpoint
 from fedround.values import parse
 from infra import git_history
 

@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints
 from fedround.errors import AuditError
 from fedround.privacy import chain, ledger
 from fedround.privacy.spec import Mechanism
-from fedround.types import Purpose
+from fedround.records import Purpose
 from fedround.values import Digest, Name, PublicKey, Value
 from site_workers import outbox
 

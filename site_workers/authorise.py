@@ -14,7 +14,7 @@ from fedround.agreement import Federation
 from fedround.codec import Tensors
 from fedround.errors import ChainError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, unseal
-from fedround.types import Commit, Purpose, Reason, Refusal, RoundPlan
+from fedround.records import Commit, Purpose, Reason, Refusal, Plan
 from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
 from site_workers.policy import objection
@@ -25,7 +25,7 @@ from site_workers.site import Site
 class Order:
     """A plan that the site has verified."""
 
-    plan: RoundPlan
+    plan: Plan
     digest: str
     parent: Commit
     """What the plan continues."""
@@ -46,7 +46,7 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     """
     source = f"{purpose} plan of round {number} of run '{run}'"
     document = site.store.get(layout.plan(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-    plan = unseal("plan", document, RoundPlan, site.settings.coordinator, source)
+    plan = unseal("plan", document, Plan, site.settings.coordinator, source)
     if (plan.run, plan.round, plan.attempt, plan.purpose) != (run, number, attempt, purpose):
         raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
     remembered = seen.read(site.folder)
@@ -87,7 +87,7 @@ def server_control(site: Site, order: Order) -> Tensors | None:
     return None if order.plan.control is None else _named(site, order.plan, order.plan.control, "control variate")
 
 
-def _named(site: Site, plan: RoundPlan, sha256: str, what: str) -> Tensors:
+def _named(site: Site, plan: Plan, sha256: str, what: str) -> Tensors:
     """Tensors like the model's, checked against the digest that the plan names them by."""
     source = f"{what} of round {plan.round}"
     body = site.store.get(layout.model(sha256), max_bytes=codec.size_bytes(plan.tensors))
@@ -96,7 +96,7 @@ def _named(site: Site, plan: RoundPlan, sha256: str, what: str) -> Tensors:
     return codec.decode(body, plan.tensors, source)
 
 
-def _check_membership(site: Site, federation: Federation, plan: RoundPlan, source: str) -> Identity:
+def _check_membership(site: Site, federation: Federation, plan: Plan, source: str) -> Identity:
     """Whether the plan is for us; returns the key that we sign with, as the federation has agreed."""
     if federation.name != plan.federation or federation.name != site.settings.federation:
         raise TrustError(f"{source}: is for federation '{plan.federation}'; this site belongs to "

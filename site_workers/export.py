@@ -22,7 +22,7 @@ from fedround.learning.personal import personalise
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.noise import stream
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Checkpoint, Commit
+from fedround.records import Checkpoint, Commit
 from site_workers import history, kept, parts, seen
 from site_workers.rows import Rows, read_site_rows
 from site_workers.site import Site

@@ -12,7 +12,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.federation_log import Logged
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Commit, Purpose, RoundPlan
+from fedround.records import Commit, Purpose, Plan
 from infra.federation_log import read_up_to
 from site_workers import outbox
 from site_workers.seen import Seen, SeenCommit
@@ -22,7 +22,7 @@ _COMPARE = "compare 'fedround verify' with other members"
 _COMPARE_LOGS = "compare 'fedround federation log' with other members"
 
 
-def agreement(site: Site, plan: RoundPlan, seen: Seen, source: str) -> tuple[Federation, tuple[Logged, ...]]:
+def agreement(site: Site, plan: Plan, seen: Seen, source: str) -> tuple[Federation, tuple[Logged, ...]]:
     """The federation file that holds for the plan, and the log up to it, which must contain what this site has seen."""
     if seen.log is not None and plan.log.number < seen.log.number:
         raise ChainError(f"{source}: names entry {plan.log.number} as the end of the federation log, and this site has seen "
@@ -36,7 +36,7 @@ def agreement(site: Site, plan: RoundPlan, seen: Seen, source: str) -> tuple[Fed
     return log[-1].federation, log
 
 
-def parent(site: Site, plan: RoundPlan, log: tuple[Logged, ...], seen: Seen, source: str) -> Commit:
+def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: str) -> Commit:
     """The signed commit that the plan continues, whose model it starts from, which continues what this site has seen of the
     run, and whose plan a majority of the members was shown.
     """

@@ -26,7 +26,7 @@ from fedround import codec
 from fedround.codec import Schema, Tensors
 from fedround.errors import CodecError, SetupError
 from fedround.privacy.files import sync_folder
-from fedround.types import RoundPlan
+from fedround.records import Plan
 from site_workers import outbox
 
 Float32 = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ _WORDS: dict[What, str] = {"control": "control variate", "residual": "residual",
                            "personal": "personal model"}
 
 
-def read(folder: Path, plan: RoundPlan, what: What) -> Float32 | None:
+def read(folder: Path, plan: Plan, what: What) -> Float32 | None:
     """What was kept, as long as what travels, with the site's last answer to an earlier round of the plan's run; None if
     there is nothing. Raises SetupError if the file is damaged, or of another model.
     """
@@ -46,7 +46,7 @@ def read(folder: Path, plan: RoundPlan, what: What) -> Float32 | None:
     return None if tensors is None else codec.flatten(tensors)
 
 
-def read_tensors(folder: Path, plan: RoundPlan, what: What, schema: Schema) -> Tensors | None:
+def read_tensors(folder: Path, plan: Plan, what: What, schema: Schema) -> Tensors | None:
     """The same for tensors of any schema."""
     return newest(folder, plan.run, plan.round, what, schema)
 
@@ -63,12 +63,12 @@ def newest(folder: Path, run: str, before: int, what: What, schema: Schema) -> T
         raise SetupError(f"{error}; restore the file from your backup, or remove it: the {what} then begins anew") from None
 
 
-def write(folder: Path, plan: RoundPlan, what: What, vector_D: Float32) -> None:
+def write(folder: Path, plan: Plan, what: What, vector_D: Float32) -> None:
     """Keep a vector with the answer to this plan, durably, before the answer is written. Older ones than a retry needs go."""
     write_tensors(folder, plan, what, codec.unflatten(vector_D, plan.tensors))
 
 
-def write_tensors(folder: Path, plan: RoundPlan, what: What, tensors: Tensors) -> None:
+def write_tensors(folder: Path, plan: Plan, what: What, tensors: Tensors) -> None:
     """The same for tensors of any schema. What is not finite is not kept, and the operator reads so: the site's answer must
     not wait for, nor tell of, what trained without noise and went astray.
     """

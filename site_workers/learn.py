@@ -13,11 +13,11 @@ from fedround.codec import Tensors
 from fedround.learning import evaluate as evaluation
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.personal import personalise
-from fedround.learning.train import Trained, TrainingMechanism, train_and_count
+from fedround.learning.train import Trained, TrainingMechanism, train
 from fedround.privacy.campaign import first_row
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpFtrl
-from fedround.types import ScoreCounts
+from fedround.records import ScoreCounts
 from site_workers import parts
 from site_workers.authorise import Order
 from site_workers.limits import Guard
@@ -38,7 +38,7 @@ def train(site: Site, order: Order, base: Tensors, rows: Rows, mechanism: Traini
     depends_on = (order.digest.encode(), rows.digest, b"training", *(() if shift_D is None else (shift_D.tobytes(),)),
                   *parts.depends_on(rest))
     start = first_row(mechanism, plan.round, len(rows.train)) if isinstance(mechanism, DpFtrl) else 0
-    return train_and_count(site.recipe, base, rows.train, plan.training, mechanism, stream(site.noise_secret, *depends_on),
+    return train(site.recipe, base, rows.train, plan.training, mechanism, stream(site.noise_secret, *depends_on),
                            guard, start, shift_D=shift_D, time_is_up=lambda: guard.nearly_over(plan.deadline_s), rest=rest)
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from fedround.errors import SetupError
-from fedround.types import Reason
+from fedround.records import Reason
 from site_workers.policy import Limits, SitePolicy
 
 _MIB = 1 << 20

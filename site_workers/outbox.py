@@ -16,7 +16,7 @@ from typing import Any
 
 from fedround import layout
 from fedround.errors import ContractError
-from fedround.types import Purpose, RoundPlan
+from fedround.records import Purpose, Plan
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
 _KEY = re.compile(r"sites/[a-z0-9-]+/([a-z0-9-]+)/(rounds|evaluations)/(\d{5})/(\d\d)/(?:answer|refusal-(\d{4}))\.json")
@@ -56,24 +56,24 @@ class Entry:
         (self.folder / _PAYLOAD).unlink(missing_ok=True)
 
 
-def plan_of(site_folder: Path, plan: RoundPlan) -> str | None:
+def plan_of(site_folder: Path, plan: Plan) -> str | None:
     """The digest of the plan that this site answered for the same round and purpose, if it has answered one."""
     path = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt) / _ANSWER
     return str(json.loads(path.read_bytes())["body"]["plan"]) if path.exists() else None
 
 
-def find(site_folder: Path, plan: RoundPlan) -> Entry | None:
+def find(site_folder: Path, plan: Plan) -> Entry | None:
     """The answer to this plan, if there is one. A refusal is none: asked again, the site looks again."""
     folder = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
     return _entry(site_folder, folder) if folder.exists() else None
 
 
-def write(site_folder: Path, plan: RoundPlan, sealed: bytes, payload: bytes | None) -> Entry:
+def write(site_folder: Path, plan: Plan, sealed: bytes, payload: bytes | None) -> Entry:
     """Keep an answer durably before any of it leaves. Raises OSError if the plan has one already."""
     return _keep(site_folder, _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt), sealed, payload)
 
 
-def write_refusal(site_folder: Path, plan: RoundPlan, sealed: bytes) -> Entry:
+def write_refusal(site_folder: Path, plan: Plan, sealed: bytes) -> Entry:
     """Keep a refusal, beside earlier ones: asked again, the site may refuse again, or answer."""
     place = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
     earlier = len(list(place.parent.glob(f"{place.name}{_REFUSAL}*")))

@@ -11,7 +11,7 @@ from fedround.codec import Tensors
 from fedround.errors import TrustError
 from fedround.learning.parts import NO_REST, Rest, Schemas, schemas
 from fedround.learning.spec import Parts
-from fedround.types import Purpose
+from fedround.records import Purpose
 from site_workers import kept
 from site_workers.authorise import Order
 from site_workers.site import Site

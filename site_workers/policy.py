@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import NoPrivacy, Unit
-from fedround.types import Purpose, Reason, RoundPlan
+from fedround.records import Purpose, Reason, Plan
 from fedround.values import Digest, Value
 
 Protected = Literal["record", "site", "none"]
@@ -105,12 +105,12 @@ class SitePolicy(Value):
         """The most that may ever be spent, for each unit that is promised anything."""
         return {"record": self.max_epsilon, **({} if self.max_epsilon_site is None else {"site": self.max_epsilon_site})}
 
-    def scores_leave(self, plan: RoundPlan) -> bool:
+    def scores_leave(self, plan: Plan) -> bool:
         """Whether the answer to this plan carries counts of scores."""
         return "scores" in self.statistics and counts_leave(plan.privacy)
 
 
-def objection(policy: SitePolicy, plan: RoundPlan, recipe: Digest, contract: Digest,
+def objection(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
               now: datetime) -> tuple[Reason, str] | None:
     """Why the policy does not allow the plan now, in words for the coordinator; None if it does.
 
@@ -119,7 +119,7 @@ def objection(policy: SitePolicy, plan: RoundPlan, recipe: Digest, contract: Dig
     return next(_objections(policy, plan, recipe, contract, now), None)
 
 
-def _objections(policy: SitePolicy, plan: RoundPlan, recipe: Digest, contract: Digest,
+def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
                 now: datetime) -> Iterator[tuple[Reason, str]]:
     if plan.purpose not in policy.purposes:
         yield Reason.POLICY, f"plans to {plan.purpose} are not allowed here"
@@ -138,7 +138,7 @@ def _objections(policy: SitePolicy, plan: RoundPlan, recipe: Digest, contract: D
         yield Reason.HOURS, f"not now: plans are carried out here {policy.hours}"
 
 
-def _about_privacy(policy: SitePolicy, plan: RoundPlan) -> Iterator[str]:
+def _about_privacy(policy: SitePolicy, plan: Plan) -> Iterator[str]:
     privacy, per_run = plan.privacy, policy.max_epsilon_per_run
     if isinstance(privacy, NoPrivacy):
         if not policy.allows_no_privacy:

@@ -21,7 +21,7 @@ from fedround.privacy.accounting import dearest
 from fedround.privacy.ledger import Charge
 from fedround.privacy.spec import GaussianCounts, Mechanism, NoMechanism
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Commit, EvaluationAnswer, Purpose, RoundPlan, SiteAnswer, Update
+from fedround.records import Commit, EvaluationAnswer, Purpose, Plan, SiteAnswer, Update
 from fedround.values import V, parse
 from infra.federation_log import length
 from site_workers import audit, outbox, rollback
@@ -51,7 +51,7 @@ class Recovery:
 class _History:
     """What the coordinator signed."""
 
-    plans: dict[str, RoundPlan]
+    plans: dict[str, Plan]
     """By digest: those that ask this site."""
     updated: dict[str, Commit]
     """By plan: the commits that hold an update of this site, which its own key sighted."""
@@ -139,7 +139,7 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
         yield _charge(site, site.settings.federation, None, 0, Purpose.TRAIN, None, price)
 
 
-def _asked(site: Site, plan: RoundPlan) -> tuple[Mechanism, ...]:
+def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
     """What a plan would have cost this site, with the rows and the policy that it has now; nothing, if it would refuse."""
     if plan.privacy.unit not in site.policy.units:
         return ()
@@ -173,7 +173,7 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
     commits: list[Commit] = []
     for key in site.store.list("runs/"):
         if re.search(r"/plan-\d\d\.json$", key):
-            document, plan = _signed(site, "plan", key, RoundPlan)
+            document, plan = _signed(site, "plan", key, Plan)
             if plan is not None and site.name in plan.cohort:
                 found.plans[digest(document)] = plan
         elif key.endswith("/commit.json"):

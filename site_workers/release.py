@@ -9,14 +9,14 @@ from __future__ import annotations
 from fedround import layout
 from fedround.federation_log import Rotation
 from fedround.signing import digest, seal
-from fedround.types import Refusal, RoundPlan, SiteAnswer
+from fedround.records import Refusal, Plan, SiteAnswer
 from infra.stores import publish
 from site_workers import audit, outbox
 from site_workers.outbox import Entry
 from site_workers.site import Site
 
 
-def release(site: Site, plan: RoundPlan, answer: SiteAnswer, payload: bytes | None) -> None:
+def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None) -> None:
     """Sign, keep, then upload: payload first, answer last. Raises StoreError if the store does not take it; the
     answer then stays in the outbox and `resend` sends the same bytes.
     """

@@ -15,7 +15,7 @@ from fedround.errors import ContractError, SetupError, TrustError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.types import Commit, EvaluationAnswer, Purpose, Reason, Refusal, SiteAnswer, Update
+from fedround.records import Commit, EvaluationAnswer, Purpose, Reason, Refusal, SiteAnswer, Update
 from infra.federation_log import length, read_log
 from site_workers import audit, outbox
 from site_workers.authorise import Order, refuse

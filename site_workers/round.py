@@ -19,7 +19,7 @@ from fedround.errors import BudgetError, Cancelled, ContractError, FedroundError
 from fedround.privacy import campaign, ledger
 from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, Mechanism, NoMechanism, NoPrivacy
 from fedround.sightings import sign_sighting
-from fedround.types import EvaluationAnswer, Purpose, Reason, Refusal, RoundPlan, SiteAnswer, Update
+from fedround.records import EvaluationAnswer, Purpose, Reason, Refusal, Plan, SiteAnswer, Update
 from fedround.values import CheckId, Name, Value, parse
 from site_workers import audit, control, learn, limits, outbox, parts, personal, release, rollback
 from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse
@@ -154,7 +154,7 @@ def _learn(site: Site, order: Order, rows: Rows, mechanism: Mechanism, book: led
                   payload=codec.payload_of(payload)), payload
 
 
-def mechanism_for(plan: RoundPlan, rows: int) -> Mechanism:
+def mechanism_for(plan: Plan, rows: int) -> Mechanism:
     """What the plan's privacy means for a site with this many training rows. Raises BudgetError if no noise keeps it."""
     try:
         return campaign.mechanism_for(plan.privacy, plan.training, plan.evaluation, rows)
@@ -178,7 +178,7 @@ def _charge(site: Site, order: Order, mechanism: Mechanism) -> ledger.Ledger:
     return book
 
 
-def _spent(book: ledger.Ledger, plan: RoundPlan) -> float | None:
+def _spent(book: ledger.Ledger, plan: Plan) -> float | None:
     if isinstance(plan.privacy, NoPrivacy):
         return None
     return ledger.spent(book, plan.privacy.delta_dp, run=plan.run, unit=plan.privacy.unit)

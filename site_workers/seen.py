@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fedround.types import LogHead
+from fedround.records import LogHead
 from fedround.values import Digest, Name, Value, parse
 
 _FILE = "seen.json"

@@ -13,7 +13,7 @@ from fedround.errors import ChainError
 from fedround.federation_log import Logged
 from fedround.learning.spec import Scaffold
 from fedround.privacy.spec import RecordPrivacy
-from fedround.types import Commit, RoundPlan, Update
+from fedround.records import Commit, Plan, Update
 from tasks.clipping import following
 from tasks.history import Committed
 from tasks.ledgers import keys_of
@@ -28,13 +28,13 @@ class Proven:
     """A round that holds, for the proof of the next one."""
 
     committed: Committed
-    plan: RoundPlan | None = None
+    plan: Plan | None = None
     answers: Mapping[str, Update] = field(default_factory=dict)
 
 
-def check_agreed(plan: RoundPlan, members: Federation, before: Proven, source: str) -> None:
+def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -> None:
     """The plan asks for what the federation file says, with the quorum and the deadline that the round was asked for with."""
-    for name in sorted((Federation.model_fields.keys() & RoundPlan.model_fields.keys()) - _OF_THE_ROUND):
+    for name in sorted((Federation.model_fields.keys() & Plan.model_fields.keys()) - _OF_THE_ROUND):
         if getattr(plan, name) != getattr(members, name):
             raise ChainError(f"plan of {source}: asks for something else than the federation file: {name}")
     if plan.aggregation != members.model_copy(update={"quorum": plan.quorum}).how_to_aggregate():
@@ -47,7 +47,7 @@ def check_agreed(plan: RoundPlan, members: Federation, before: Proven, source: s
     _check_privacy(plan, members, before, source)
 
 
-def _check_privacy(plan: RoundPlan, members: Federation, before: Proven, source: str) -> None:
+def _check_privacy(plan: Plan, members: Federation, before: Proven, source: str) -> None:
     """With adaptive clipping the clip norm is the one that the last round's answers call for, computed again."""
     agreed, asked, last = members.privacy, plan.privacy, before.committed.commit
     used = [update.site for update in last.updates if update.verdict is Verdict.USED]
@@ -81,7 +81,7 @@ def check_ledgers(commit: Commit, before: Commit, members: Federation, log: Sequ
         raise ChainError(f"commit of {source}: leaves out the ledger of a site")
 
 
-def check_everybody(commit: Commit, plan: RoundPlan, federation: Federation, source: str) -> None:
+def check_everybody(commit: Commit, plan: Plan, federation: Federation, source: str) -> None:
     """Nobody is left out, counted twice or given another weight than was agreed, the quorum was met, and what does not travel
     is what it was.
     """
@@ -98,7 +98,7 @@ def check_everybody(commit: Commit, plan: RoundPlan, federation: Federation, sou
             raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
 
 
-def check_cohort(plan: RoundPlan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
+def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
     """Every member was asked, those excepted whom the agreed policy excludes; returns these."""
     asked_with = federation.model_copy(update={"quorum": plan.quorum})
     since = first_that_counts(federation, plan.round)

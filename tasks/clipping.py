@@ -11,7 +11,7 @@ from fedround.errors import TrustError
 from fedround.privacy.clipping import next_clip_norm
 from fedround.privacy.spec import Privacy, RecordPrivacy
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.types import Purpose, RoundPlan, Update
+from fedround.records import Purpose, Plan, Update
 from fedround.values import parse
 from tasks.coordinator import Coordinator
 from tasks.history import Committed, read_plan
@@ -44,7 +44,7 @@ def _is_adaptive(privacy: Privacy) -> bool:
     return isinstance(privacy, RecordPrivacy) and privacy.adaptive is not None
 
 
-def _answers(coordinator: Coordinator, plan: RoundPlan, head: Committed) -> Iterator[Update]:
+def _answers(coordinator: Coordinator, plan: Plan, head: Committed) -> Iterator[Update]:
     """What the sites whose updates were used said: the answers that our own commit names by digest."""
     for update in head.commit.updates:
         if update.verdict is not Verdict.USED:

@@ -10,7 +10,7 @@ from fedround import layout
 from fedround.aggregation.rows import Row
 from fedround.errors import ContractError, NotFoundError, TrustError
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.types import CommittedRefusal, EvaluationAnswer, Refusal, Rejection, Update
+from fedround.records import CommittedRefusal, EvaluationAnswer, Refusal, Rejection, Update
 from infra.federation_log import read_log
 from tasks import ledgers
 from tasks.coordinator import Coordinator

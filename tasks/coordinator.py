@@ -21,7 +21,7 @@ from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, digest, seal
-from fedround.types import LogHead
+from fedround.records import LogHead
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedround import codec
 from fedround.learning.evaluate import Metrics, Scores, metrics, public_edges, scores
 from fedround.learning.recipe import Examples, Recipe
-from fedround.types import Commit
+from fedround.records import Commit
 from tasks.coordinator import Coordinator
 from tasks.history import read_checkpoint, read_rest, read_tensors
 from validation.rows import read_rows

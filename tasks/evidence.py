@@ -10,7 +10,7 @@ from fedround.codec import Tensors
 from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustError
 from fedround.learning.start import read as read_start
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Checkpoint, Commit, CommittedRefusal, CommittedUpdate, Purpose, Refusal, RoundPlan, Update
+from fedround.records import Checkpoint, Commit, CommittedRefusal, CommittedUpdate, Purpose, Refusal, Plan, Update
 from infra.stores import ObjectStore
 from validation.payloads import intake_of
 from validation.updates import read_answer
@@ -29,7 +29,7 @@ def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
         raise TrustError(f"model of {source}: {size} bytes, its checkpoint says {checkpoint.model.size_bytes}")
 
 
-def plan(store: ObjectStore, commit: Commit, key: str, source: str) -> RoundPlan:
+def plan(store: ObjectStore, commit: Commit, key: str, source: str) -> Plan:
     """The plan that the commit names, among the attempts at the round."""
     for attempt in range(1, 100):
         try:
@@ -38,7 +38,7 @@ def plan(store: ObjectStore, commit: Commit, key: str, source: str) -> RoundPlan
         except NotFoundError:
             break
         if digest(document) == commit.plan:
-            found = unseal("plan", document, RoundPlan, key, f"plan of {source}")
+            found = unseal("plan", document, Plan, key, f"plan of {source}")
             if (found.federation_digest, found.log, found.parent, found.base_model, found.aggregation, found.optimizer) != (
                     commit.federation_digest, commit.log, commit.parent, commit.base_model, commit.aggregation,
                     commit.optimizer):
@@ -47,7 +47,7 @@ def plan(store: ObjectStore, commit: Commit, key: str, source: str) -> RoundPlan
     raise ChainError(f"plan of {source}: the plan that the commit names is not in the store")
 
 
-def refusal(store: ObjectStore, members: Federation, plan: RoundPlan, plan_digest: str, committed: CommittedRefusal) -> None:
+def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: str, committed: CommittedRefusal) -> None:
     """One site's "no", among those it gave."""
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.purpose
@@ -59,7 +59,7 @@ def refusal(store: ObjectStore, members: Federation, plan: RoundPlan, plan_diges
         raise TrustError(f"{source}: the history says that it refused, and it did not")
 
 
-def update(store: ObjectStore, members: Federation, plan: RoundPlan, plan_digest: str, committed: CommittedUpdate) -> Update:
+def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: str, committed: CommittedUpdate) -> Update:
     """One site's update, and its tensors."""
     site, source = committed.site, f"answer of '{committed.site}' in round {plan.round}"
     document = read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), source)

@@ -12,7 +12,7 @@ from fedround.errors import TrustError
 from fedround.learning.parts import NO_REST, Rest, schemas
 from fedround.learning.recipe import Recipe
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Checkpoint, Commit, Purpose, RoundPlan
+from fedround.records import Checkpoint, Commit, Purpose, Plan
 from infra.stores import ObjectStore
 
 
@@ -38,13 +38,13 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
     return Committed(commit, digest(document))
 
 
-def read_plan(store: ObjectStore, commit: Commit, coordinator: str) -> tuple[RoundPlan, str]:
+def read_plan(store: ObjectStore, commit: Commit, coordinator: str) -> tuple[Plan, str]:
     """The plan that a commit names, and its digest. Raises NotFoundError if none of the round's attempts is that one."""
     source = f"plan of round {commit.round} of run '{commit.run}'"
     for attempt in itertools.count(1):
         document = store.get(layout.plan(commit.run, commit.round, attempt, Purpose.TRAIN), max_bytes=MAX_DOCUMENT_BYTES)
         if digest(document) == commit.plan:
-            return unseal("plan", document, RoundPlan, coordinator, source), digest(document)
+            return unseal("plan", document, Plan, coordinator, source), digest(document)
     raise AssertionError("unreachable")
 
 
@@ -65,7 +65,7 @@ def read_tensors(store: ObjectStore, sha256: str, schema: Schema, source: str) -
     return body
 
 
-def read_rest(store: ObjectStore, recipe: Recipe, model: Checkpoint | RoundPlan) -> Rest:
+def read_rest(store: ObjectStore, recipe: Recipe, model: Checkpoint | Plan) -> Rest:
     """What a model has besides what travels: the frozen tensors, and where private ones begin. Raises as `read_tensors`."""
     if model.rest is None:
         return NO_REST

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedround.agreement import Federation, SiteEntry
 from fedround.errors import TrustError
 from fedround.federation_log import Logged, handed_over
-from fedround.types import EvaluationAnswer, SiteLedger, Update
+from fedround.records import EvaluationAnswer, SiteLedger, Update
 from tasks.plan import Planned
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import FileNumbers, Numbers, Row
 from fedround.aggregation.verdict import Verdict
 from fedround.codec import Schema
-from fedround.types import SiteMemory, TensorSpec
+from fedround.records import SiteMemory, TensorSpec
 from infra.stores import publish as put
 from tasks import spool
 from tasks.plan import Planned

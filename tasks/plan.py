@@ -17,7 +17,7 @@ from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import RecordPrivacy
 from fedround.sightings import needed
 from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
-from fedround.types import Checkpoint, Commit, LogHead, Purpose, RoundPlan
+from fedround.records import Checkpoint, Commit, LogHead, Purpose, Plan
 from fedround.values import Name, parse
 from infra.stores import publish
 from tasks.clipping import next_privacy
@@ -58,7 +58,7 @@ class TrainingRequest(RoundRequest):
 class Planned:
     """A published plan, its digest, and the round that it continues."""
 
-    plan: RoundPlan
+    plan: Plan
     digest: str
     parent: Committed
 
@@ -96,7 +96,7 @@ def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, p
         if coordinator.store.put_once(key, document):
             return Planned(plan, digest(document), head)
         document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        standing = unseal("plan", document, RoundPlan, coordinator.identity.key, key)
+        standing = unseal("plan", document, Plan, coordinator.identity.key, key)
         if canonical(standing) == canonical(plan.model_copy(update={"tool_version": standing.tool_version})):
             return Planned(standing, digest(document), head)       # an upgrade meanwhile is no reason to ask anew
     raise ContractError(f"round {head.commit.round + 1} of run '{request.run}' was planned {MAX_ATTEMPTS} times "
@@ -104,7 +104,7 @@ def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, p
 
 
 def _compose(coordinator: Coordinator, log: LogHead, head: Committed, request: RoundRequest, purpose: Purpose,
-             attempt: int) -> RoundPlan:
+             attempt: int) -> Plan:
     federation = _asked_with(coordinator.federation, request)
     require_root_set(coordinator, federation.how_to_aggregate())
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
@@ -112,7 +112,7 @@ def _compose(coordinator: Coordinator, log: LogHead, head: Committed, request: R
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
                             "cannot change within a run; begin a new one")
     excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
-    return RoundPlan(
+    return Plan(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=log,
         run=request.run, round=head.commit.round + (1 if purpose is Purpose.TRAIN else 0), attempt=attempt,
         purpose=purpose, parent=head.digest, base_model=head.commit.model, tensors=checkpoint.tensors,

@@ -10,7 +10,7 @@ from fedround import __version__, codec, layout
 from fedround.aggregation.engine import Aggregate, Standing
 from fedround.aggregation.spec import CenteredClipping
 from fedround.signing import digest, seal
-from fedround.types import Checkpoint, Commit, CommittedUpdate, Update
+from fedround.records import Checkpoint, Commit, CommittedUpdate, Update
 from infra.stores import publish as put
 from tasks import ledgers, memory, spool
 from tasks.aggregate import Aggregated

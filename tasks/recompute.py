@@ -19,7 +19,7 @@ from fedround.aggregation.spec import CenteredClipping, FLTrust
 from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
 from fedround.signing import digest
-from fedround.types import Commit, CommittedUpdate, Update
+from fedround.records import Commit, CommittedUpdate, Update
 from infra.stores import ObjectStore
 from tasks import memory, spool
 from tasks.aggregate import Aggregated, combine

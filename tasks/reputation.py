@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation
 from fedround.errors import ContractError
-from fedround.types import Commit, Exclusion, RoundPlan
+from fedround.records import Commit, Exclusion, Plan
 from tasks.coordinator import Coordinator
 from tasks.history import Committed, read_commit, read_plan
 
@@ -21,7 +21,7 @@ from tasks.history import Committed, read_commit, read_plan
 class Past:
     """One committed round of training."""
 
-    plan: RoundPlan
+    plan: Plan
     commit: Commit
 
 

@@ -10,10 +10,10 @@ from fedround.aggregation.rows import ArrayNumbers
 from fedround.aggregation.spec import Aggregation, FLTrust
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
-from fedround.types import RoundPlan
+from fedround.records import Plan
 from tasks.coordinator import Coordinator
 from tasks.history import read_rest, read_tensors
 from validation.rows import read_rows
@@ -26,7 +26,7 @@ def require_root_set(coordinator: Coordinator, how: Aggregation) -> None:
                             "it may train on, 'root_set = \"root.parquet\"', in coordinator.toml, or agree on another rule")
 
 
-def root_update(coordinator: Coordinator, plan: RoundPlan, plan_digest: str) -> ArrayNumbers | None:
+def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> ArrayNumbers | None:
     """The recipe trained on the root set as a site would, without noise; None unless the rule asks for it.
 
     Which rows a batch holds is drawn from the plan's digest: the same plan, the same bytes.
@@ -39,7 +39,7 @@ def root_update(coordinator: Coordinator, plan: RoundPlan, plan_digest: str) -> 
     base = codec.decode(read_tensors(coordinator.store, plan.base_model, plan.tensors, source), plan.tensors, source)
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
     rest = read_rest(coordinator.store, coordinator.recipe, plan)
-    return ArrayNumbers(codec.flatten(train_and_count(
+    return ArrayNumbers(codec.flatten(train(
         coordinator.recipe, base, rows, plan.training, NoMechanism(), batches, cancelled=lambda: False, rest=rest).delta))
 
 

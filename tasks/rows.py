@@ -9,7 +9,7 @@ from fedround.aggregation.noise_law import law_of
 from fedround.aggregation.rows import FileNumbers, Row
 from fedround.compression import wire
 from fedround.compression.law import law_of_what_arrives
-from fedround.types import Update
+from fedround.records import Update
 from tasks import spool
 from tasks.plan import Planned
 from tasks.spool import Bench

@@ -19,7 +19,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.codec import Schema, Tensors
 from fedround.learning import control
 from fedround.learning.spec import Scaffold
-from fedround.types import Commit, RoundPlan
+from fedround.records import Commit, Plan
 from infra.stores import ObjectStore
 from tasks.history import read_tensors
 
@@ -42,7 +42,7 @@ class Stepped:
         return tuple(blob for blob in (self.model, self.state, self.control) if blob is not None)
 
 
-def take_step(store: ObjectStore, plan: RoundPlan, parent: Commit, aggregate: Aggregate,
+def take_step(store: ObjectStore, plan: Plan, parent: Commit, aggregate: Aggregate,
               weights: Mapping[str, float]) -> Stepped:
     """What the round makes of the aggregate.
 
@@ -55,7 +55,7 @@ def take_step(store: ObjectStore, plan: RoundPlan, parent: Commit, aggregate: Ag
                    _control(store, plan, aggregate, weights))
 
 
-def _state(store: ObjectStore, plan: RoundPlan, parent: Commit) -> Tensors | None:
+def _state(store: ObjectStore, plan: Plan, parent: Commit) -> Tensors | None:
     """The server optimizer's state after the parent round; None if there is none, or another optimizer left it."""
     if parent.optimizer_state is None or not optimizers.continues(plan.optimizer, parent.optimizer):
         return None
@@ -63,7 +63,7 @@ def _state(store: ObjectStore, plan: RoundPlan, parent: Commit) -> Tensors | Non
     return _read(store, parent.optimizer_state, schema, "optimizer state")
 
 
-def _control(store: ObjectStore, plan: RoundPlan, aggregate: Aggregate, weights: Mapping[str, float]) -> bytes | None:
+def _control(store: ObjectStore, plan: Plan, aggregate: Aggregate, weights: Mapping[str, float]) -> bytes | None:
     if not isinstance(plan.training.algorithm, Scaffold):
         return None
     past = None if plan.control is None else codec.flatten(_read(store, plan.control, plan.tensors, "control variate"))

@@ -19,7 +19,7 @@ from fedround.errors import ChainError, ContractError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Commit, RoundPlan, Update
+from fedround.records import Commit, Plan, Update
 from infra import federation_log
 from infra.stores import ObjectStore
 from tasks import evidence
@@ -177,7 +177,7 @@ def _recompute(bench: Bench | None, planned: Planned, commit: Commit, members: F
         return "this credential may not read what the coordinator remembers of the sites"
 
 
-def _answers(store: ObjectStore, commit: Commit, plan: RoundPlan,
+def _answers(store: ObjectStore, commit: Commit, plan: Plan,
              members: Federation) -> tuple[dict[str, Update], tuple[str, ...]]:
     """The updates that the commit names, proven, and the sites whose answers may not be read."""
     updates, unseen = dict[str, Update](), list[str]()

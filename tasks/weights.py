@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from fedround.aggregation import fairness
 from fedround.aggregation.rows import Row
 from fedround.agreement import Federation
-from fedround.types import Commit, RoundPlan, SiteWeight, Update
+from fedround.records import Commit, Plan, SiteWeight, Update
 
 
-def weights_of(plan: RoundPlan, parent: Commit, members: Federation, updates: Mapping[str, Update]) -> dict[str, float]:
+def weights_of(plan: Plan, parent: Commit, members: Federation, updates: Mapping[str, Update]) -> dict[str, float]:
     """By name, of all members; a function of signed documents, so whoever has them finds the same.
 
     parent: the commit that the plan continues. updates: the admitted ones, by site.
@@ -32,7 +32,7 @@ def reweigh(rows: Sequence[Row], weights: Mapping[str, float]) -> list[Row]:
     return [dataclasses.replace(row, weight=weights[row.site]) for row in rows]
 
 
-def to_commit(plan: RoundPlan, weights: Mapping[str, float]) -> tuple[SiteWeight, ...]:
+def to_commit(plan: Plan, weights: Mapping[str, float]) -> tuple[SiteWeight, ...]:
     """What a commit says of the weights: nothing where they are the agreed ones."""
     if plan.aggregation.fairness is None:
         return ()

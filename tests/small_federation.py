@@ -17,7 +17,7 @@ import pytest
 
 from fedround import codec, layout
 from fedround.signing import seal, unseal
-from fedround.types import Commit, Purpose, Update
+from fedround.records import Commit, Purpose, Update
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from site_workers import round as site_round
 from site_workers.enrol import create_site

@@ -11,7 +11,7 @@ from fedround import codec
 from fedround.codec import CHUNK_BYTES, Form
 from fedround.compression import wire
 from fedround.errors import TrustError
-from fedround.types import RoundPlan, Update
+from fedround.records import Plan, Update
 from fedround.values import Digest
 
 
@@ -57,14 +57,14 @@ class Intake:
             raise TrustError(f"{self._source}: its SHA-256 is not the one that names it; the bytes were altered")
 
 
-def form_of(plan: RoundPlan) -> Form:
+def form_of(plan: Plan) -> Form:
     """What every payload of this plan is: as long as the model, or as its compression says."""
     if plan.compression is None:
         return codec.form(plan.tensors)
     return wire.form(plan.compression, codec.coordinates(plan.tensors))
 
 
-def intake_of(update: Update, plan: RoundPlan) -> Intake:
+def intake_of(update: Update, plan: Plan) -> Intake:
     """Judges the payload that `update`, which answers `plan`, signed for."""
     return Intake(form_of(plan), update.payload.sha256, f"site '{update.site}' round {update.round}: the payload",
                   update.payload.chunks)

@@ -14,7 +14,7 @@ from fedround.errors import ChainError, ContractError, SignatureError, TrustErro
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.types import EvaluationAnswer, Purpose, Refusal, RoundPlan, ScoreCounts, SiteAnswer, Update
+from fedround.records import EvaluationAnswer, Purpose, Refusal, Plan, ScoreCounts, SiteAnswer, Update
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
 
@@ -23,7 +23,7 @@ _ANSWERS: dict[str, type[Update] | type[EvaluationAnswer] | type[Refusal]] = {
 _EXPECTED = {Purpose.TRAIN: "update", Purpose.EVALUATE: "evaluation"}
 
 
-def read_answer(document: bytes, plan: RoundPlan, plan_digest: Digest, member: SiteEntry,
+def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEntry,
                 revoked: tuple[PublicKey, ...] = ()) -> SiteAnswer:
     """The answer of `member` to `plan`, if `document` is one.
 
@@ -62,7 +62,7 @@ def _kind_and_key(document: bytes, source: str) -> tuple[str, object]:
     return kind, envelope.get("key")
 
 
-def _check_addressee(answer: SiteAnswer, plan: RoundPlan, plan_digest: Digest, member: SiteEntry, source: str) -> None:
+def _check_addressee(answer: SiteAnswer, plan: Plan, plan_digest: Digest, member: SiteEntry, source: str) -> None:
     if answer.site != member.name:
         raise TrustError(f"{source}: its answer is made out in the name of '{answer.site}'")
     if member.name not in plan.cohort:
@@ -79,7 +79,7 @@ def _check_addressee(answer: SiteAnswer, plan: RoundPlan, plan_digest: Digest, m
         raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
 
 
-def _check_update(update: Update, plan: RoundPlan, source: str) -> None:
+def _check_update(update: Update, plan: Plan, source: str) -> None:
     if update.base_model != plan.base_model:
         raise ChainError(f"{source}: trained from another base model than the plan's")
     if update.schema_digest != codec.schema_digest(plan.tensors):
@@ -92,7 +92,7 @@ def _check_update(update: Update, plan: RoundPlan, source: str) -> None:
     _check_mechanism(update, plan, source)
 
 
-def _check_mechanism(update: Update, plan: RoundPlan, source: str) -> None:
+def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     privacy, mechanism = plan.privacy, update.mechanism
     if mechanism.kind != (asked := _kind(privacy)):
         raise ContractError(f"{source}: the plan asks for {'no noise' if asked == 'none' else f'the mechanism {asked}'}, got "
@@ -134,7 +134,7 @@ def _kind(privacy: Privacy) -> str:
             return "adaptive_dp_sgd"
 
 
-def _check_evaluation(counts: ScoreCounts, plan: RoundPlan, source: str) -> None:
+def _check_evaluation(counts: ScoreCounts, plan: Plan, source: str) -> None:
     if len(counts.positives) != plan.evaluation.bins:
         raise ContractError(f"{source}: score counts in {len(counts.positives)} bins, the plan asks for "
                             f"{plan.evaluation.bins}")

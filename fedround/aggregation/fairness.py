@@ -1,11 +1,9 @@
 """Weights that follow the sites' losses: q-FFL and agnostic federated learning (values: `fedround.aggregation.spec`).
 
-Legend: N members, B bins.
+Legend: N members.
 
-A loss is read in what a site's answer holds anyway, the noised counts of the base model's scores. It is bounded by 1, like
-what a liar or the noise can make of it: one less the mean chance that the model gives to the true label; with more than two
-labels, where only the chance of the predicted one is counted, the share of rows that are predicted wrongly. Its noise has a
-standard deviation of at most noise_std · sqrt(2 B) / rows.
+A loss is read in what a site's answer holds anyway, the noised counts of the base model's scores (`Task.mean_loss`). It is
+bounded by 1, like what a liar or the noise can make of it.
 
 Nothing a site says about itself gives it weight, says the law of this package; fairness is the one exception, and a
 federation agrees on how large it may be: `cap`.
@@ -20,28 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.aggregation.spec import Agnostic, Fairness, QFair
-from fedround.types import ScoreCounts
 
 Float64 = npt.NDArray[np.float64]
-
-SMALLEST_LOSS = 0.01
-"""Losses below are noise: without it the ratio of two of them would be anything."""
-
-
-def loss(counts: ScoreCounts, classes: int, edges: Sequence[float] = ()) -> float | None:
-    """A site's loss, from `SMALLEST_LOSS` to 1; None where the noise leaves nothing to tell.
-
-    edges: the inner edges of the bins, as in the plan; none: bins of equal width.
-    """
-    positives_B, negatives_B = np.array(counts.positives), np.array(counts.negatives)
-    rows = float(positives_B.sum() + negatives_B.sum())
-    if rows <= 3 * counts.noise_std * math.sqrt(2 * len(positives_B)):
-        return None
-    inner = np.asarray(edges if len(edges) > 0 else np.arange(1, len(positives_B)) / len(positives_B))
-    middle_B = (np.append(inner, 1.0) + np.insert(inner, 0, 0.0)) / 2
-    missed = negatives_B.sum() if classes > 2 else positives_B @ (1 - middle_B) + negatives_B @ middle_B
-    return float(np.clip(missed / rows, SMALLEST_LOSS, 1.0))
-
 
 def fair_weights(fairness: Fairness, agreed: Mapping[str, float], losses: Mapping[str, float | None],
                  past: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from fedround.errors import ContractError
 from fedround.learning.descent import counts as counts_of
 from fedround.learning.descent import scale
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, Mechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, Mechanism
 
 BATCH_DOUBT = 20.0
 """A Poisson batch may be larger than expected. The signal bound fails with probability exp(-20), about 2e-9 a round."""
@@ -69,7 +69,7 @@ def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = Non
     """
     if isinstance(mechanism, GaussianUpdate):
         return NoiseLaw(signal_bound=mechanism.clip_norm, variance=(mechanism.noise_multiplier * mechanism.clip_norm) ** 2)
-    if not isinstance(mechanism, DpSgd | AdaptiveDpSgd | DpFtrl) or not training.is_linear:
+    if not isinstance(mechanism, DpSgd | DpFtrl) or not training.is_linear:
         return None
     done = mechanism.steps if steps is None else steps
     counts = [scale(training, done) * count for count in counts_of(training, done)]

@@ -13,8 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from fedround.errors import ContractError
-from fedround.learning.spec import FedProx, LocalTraining, Scaffold
+from fedround.learning.spec import LocalTraining
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -25,13 +24,10 @@ _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8      # of Adam, as published
 class Descent:
     """The steps of one round, from a base model.
 
-    shift: SCAFFOLD's c - c_i, added to every gradient; None is zeros.
-    Raises ContractError if there is a shift and the algorithm has none.
+    shift_D: what the algorithm adds to every gradient (`LocalAlgorithm.shift`); None is zeros.
     """
 
     def __init__(self, training: LocalTraining, base_D: Float32, shift_D: Float32 | None = None):
-        if shift_D is not None and not isinstance(training.algorithm, Scaffold):
-            raise ContractError(f"the algorithm '{training.algorithm.name}' corrects no gradients: expected no shift")
         self._training, self._base_D, self._shift_D = training, base_D, shift_D
         self._moved: Float64 | float = 0.0
         self._squared: Float64 | float = 0.0
@@ -41,8 +37,8 @@ class Descent:
         """What to add to the weights after a step whose mean gradient at `weights_D` is `gradient_D`; both (…, D)."""
         training = self._training
         self._step += 1
-        if isinstance(training.algorithm, FedProx):
-            gradient_D = gradient_D + training.algorithm.mu * (weights_D - self._base_D)
+        if training.algorithm.pull > 0:
+            gradient_D = gradient_D + training.algorithm.pull * (weights_D - self._base_D)
         if self._shift_D is not None:
             gradient_D = gradient_D + self._shift_D
         if training.optimizer == "sgd":
@@ -58,11 +54,11 @@ class Descent:
 
 def counts(training: LocalTraining, steps: int) -> list[float]:
     """How much each step's gradient counts in the change of `steps` steps of SGD, (T,): the change is
-    -learning_rate sum_t counts[t] g_t, plus what SCAFFOLD's correction brings.
+    -learning_rate sum_t counts[t] g_t, plus what the algorithm's shift brings.
 
     Plain steps count 1 each; momentum mu makes 1 + mu + … + mu^(T-t), the proximal term (1 - learning_rate mu)^(T-t).
     """
-    pull = training.learning_rate * training.algorithm.mu if isinstance(training.algorithm, FedProx) else 0.0
+    pull = training.learning_rate * training.algorithm.pull
     moved, velocity, after = 0.0, 1.0, list[float]()      # of a gradient of 1, in learning rates, after 1, 2, … steps
     for _ in range(steps):
         moved += velocity

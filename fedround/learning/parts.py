@@ -1,13 +1,12 @@
 """Of which parts a model is made: what travels, what stays at its site, and what nobody trains.
 
-What travels is what plans call the model: its names and shapes stand in `RoundPlan.tensors`. The others are the model's rest:
-one file in the store, by digest, which every plan of a run names (`RoundPlan.rest`). It holds the frozen tensors, and where
+What travels is what plans call the model: its names and shapes stand in `Plan.tensors`. The others are the model's rest:
+one file in the store, by digest, which every plan of a run names (`Plan.rest`). It holds the frozen tensors, and where
 every site's private part begins; what becomes of that part never leaves the site.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,12 +15,10 @@ from typing import TYPE_CHECKING
 from fedround.codec import Schema, Tensors
 from fedround.errors import ContractError
 from fedround.learning.spec import Parts
-from fedround.types import TensorSpec
+from fedround.values import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from fedround.learning.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +56,6 @@ class Schemas:
     def rest_of(self, tensors: Tensors) -> Rest:
         """The private and the frozen part of `tensors`."""
         return Rest(*({spec.name: tensors[spec.name] for spec in part} for part in (self.private, self.frozen)))
-
-
-@functools.lru_cache(maxsize=4)
-def schemas(recipe: Recipe, parts: Parts) -> Schemas:
-    """The parts of the recipe's model. Raises ContractError as `divide` does."""
-    return divide(recipe.build_model(), parts, recipe.name)
 
 
 def divide(model: nn.Module, parts: Parts, name: str) -> Schemas:

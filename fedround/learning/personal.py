@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.codec import Tensors
+from fedround.learning.algorithms import FedProx, Plain
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.spec import FedProx, LocalTraining, Plain
-from fedround.learning.train import train_and_count
+from fedround.learning.spec import LocalTraining
+from fedround.learning.train import train
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import NoMechanism
 
@@ -25,9 +26,9 @@ def personalise(recipe: Recipe, model: Tensors, examples: Examples, training: Lo
 
     Every step is also pulled by `pull` times the distance to `shared` (Ditto: Li et al. 2021, arXiv:2012.04221); without a
     pull this is fine-tuning. Ends early, with the steps so far, when `time_is_up()`. noise: draws the batches.
-    Promises no privacy: what is returned is the site's own. Raises as `train_and_count` does.
+    Promises no privacy: what is returned is the site's own. Raises as `train` does.
     """
     how = training.model_copy(update={"algorithm": FedProx(mu=pull) if pull > 0 else Plain(), "partial": "keep"})
-    trained = train_and_count(recipe, model, examples, how, NoMechanism(), noise, cancelled, time_is_up=time_is_up, rest=rest,
+    trained = train(recipe, model, examples, how, NoMechanism(), noise, cancelled, time_is_up=time_is_up, rest=rest,
                               towards=shared)
     return {name: model[name] + change for name, change in trained.delta.items()}, trained.private

@@ -12,6 +12,7 @@ A recipe is code that runs beside the records. A site approves a recipe by its d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Callable, Collection
@@ -26,17 +27,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.parts import WHOLE, Rest, divide, mixes_rows
+from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
+from fedround.learning.task import MAX_CLASSES, Task
 from fedround.values import Name
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
-
-
-MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,12 @@ class Recipe:
     digest: str
     build_model: Callable[[], nn.Module]
     encode: Callable[[pd.DataFrame], Examples]
-    classes: int = 2
-    """Labels go from 0 to classes - 1."""
+    task: Task = Task()
+    """What is learnt."""
+
+    def check(self, examples: Examples) -> None:
+        """Raise ContractError unless the examples are of the recipe's task."""
+        self.task.check(examples.labels_N, self.name)
 
 
 def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
@@ -96,24 +99,24 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         name = TypeAdapter(Name).validate_python(getattr(module, "NAME", None))
     except ValidationError:
         raise ContractError(f"recipe {path.name}: must define NAME, lower-case letters, digits and hyphens") from None
-    classes = getattr(module, "CLASSES", 2)
-    if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
-        raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}")
+    try:
+        task = Task(classes=getattr(module, "CLASSES", 2))
+    except ValidationError:
+        raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}") from None
 
     def encode(rows: pd.DataFrame) -> Examples:
         examples: Examples = module.encode(rows)
-        check_labels(recipe, examples)
+        recipe.check(examples)
         return examples
 
-    recipe = Recipe(name, digest, module.build_model, encode, classes)
+    recipe = Recipe(name, digest, module.build_model, encode, task)
     return recipe
 
 
-def check_labels(recipe: Recipe, examples: Examples) -> None:
-    """Raise ContractError unless every label is one of the recipe's classes."""
-    if examples.labels_N.max(initial=0) >= recipe.classes:
-        raise ContractError(f"recipe '{recipe.name}': labels must be whole numbers from 0 to {recipe.classes - 1}; if there "
-                            "are more classes, the recipe says so: CLASSES = …")
+@functools.lru_cache(maxsize=4)
+def schemas(recipe: Recipe, parts: Parts) -> Schemas:
+    """The parts of the recipe's model. Raises ContractError as `divide` does."""
+    return divide(recipe.build_model(), parts, recipe.name)
 
 
 def initial_tensors(recipe: Recipe, seed: int) -> Tensors:

@@ -11,8 +11,8 @@ In TOML::
     name = "fedyogi"
     learning_rate = 0.03
 
-What the values compute stands beside their code: `fedround.learning.descent` and `fedround.learning.control` for sites,
-`fedround.optimizers` for the server. docs/algorithms.md lists them all.
+What the values compute stands with them (`fedround.learning.algorithms`) or beside their code: `fedround.learning.descent` for
+sites, `fedround.optimizers` for the server. docs/algorithms.md lists them all.
 """
 
 from __future__ import annotations
@@ -21,43 +21,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from fedround.learning.algorithms import Algorithm, Plain
 from fedround.values import Value
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 # -- at a site ---------------------------------------------------------------------------------------------------------
-
-
-class Plain(Value):
-    """A site follows its own gradients, and nothing else."""
-
-    name: Literal["plain"] = "plain"
-
-
-class FedProx(Value):
-    """Every step is also pulled back to the round's base model, by mu times the distance (Li et al. 2020, arXiv:1812.06127).
-
-    Sites whose rows differ drift apart less. The pull is known without the rows: it costs no privacy, and the law of the
-    noise stays known, so a gate goes on judging it.
-    """
-
-    name: Literal["fedprox"] = "fedprox"
-    mu: Annotated[float, Field(gt=0, le=1000)]
-
-
-class Scaffold(Value):
-    """Every step is corrected by c - c_i: what all sites' gradients were, less what this site's were (SCAFFOLD, option II:
-    Karimireddy et al. 2020, arXiv:1910.06378).
-
-    c_i is computed from what the site released and stays there; c is computed from the aggregate, so whatever rule protects
-    the model protects it. Nothing more leaves a site, and it costs no privacy. The upload then carries old noise, too: its
-    law is not known, and no gate can judge it (under the unit `site` it is known, and a gate can).
-    """
-
-    name: Literal["scaffold"] = "scaffold"
-
-
-Algorithm = Annotated[Plain | FedProx | Scaffold, Field(discriminator="name")]
 
 
 class LocalTraining(Value):
@@ -80,21 +49,14 @@ class LocalTraining(Value):
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
-        adam, algorithm = self.optimizer == "adam", self.algorithm
+        adam = self.optimizer == "adam"
         if adam and self.momentum > 0:
             raise ValueError("adam keeps moments of its own: momentum goes with the optimizer 'sgd' only")
         if adam and self.partial == "normalise":
             raise ValueError("partial = 'normalise' scales by what each gradient counts, which adam does not fix beforehand: "
                              "take 'sgd', or partial = 'keep'")
-        if isinstance(algorithm, FedProx) and self.learning_rate * algorithm.mu > 1:
-            raise ValueError(f"learning_rate x mu is {self.learning_rate * algorithm.mu:g}: above 1 every step overshoots "
-                             "the base model; lower one of them")
-        if isinstance(algorithm, Scaffold) and (adam or self.momentum > 0):
-            raise ValueError("scaffold tells a site's gradients from its change, which plain steps alone allow: take the "
-                             "optimizer 'sgd' without momentum")
-        if isinstance(algorithm, Scaffold) and self.partial == "keep":
-            raise ValueError("scaffold tells a site's gradients from its change, whose scale must be the same everywhere: "
-                             "take partial = 'normalise' or 'refuse'")
+        if (why_not := self.algorithm.objection(self)) is not None:
+            raise ValueError(why_not)
         return self
 
     @property
@@ -102,7 +64,7 @@ class LocalTraining(Value):
         """Whether a site's change is linear in this round's gradients and in nothing else that is noised: then the law of its
         noise follows from the law of theirs.
         """
-        return self.optimizer == "sgd" and not isinstance(self.algorithm, Scaffold)
+        return self.optimizer == "sgd" and self.algorithm.law_is_known
 
 
 # -- of which parts a model is made --------------------------------------------------------------------------------------
@@ -128,19 +90,6 @@ class Parts(Value):
 
     private: tuple[Pattern, ...] = ()
     frozen: tuple[Pattern, ...] = ()
-
-
-class Ditto(Value):
-    """Every site also trains a model of its own, beside the shared one and from round to round (Ditto: Li et al. 2021,
-    arXiv:2012.04221): as many steps as in the shared training, each pulled to the round's base model by `pull` times the
-    distance. It serves at the site. pull = 0: what a site alone would learn; much: the shared model.
-
-    It never leaves, and nothing that leaves depends on it: it takes no noise and costs no privacy. So it knows its site's
-    rows as any model does that was trained without noise; what its site shows of it is covered by no promise.
-    """
-
-    name: Literal["ditto"] = "ditto"
-    pull: Annotated[float, Field(ge=0, le=1000)]
 
 
 # -- at the server -----------------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from fedround.learning.descent import Descent, scale
 from fedround.learning.gradients import Clip, clipped_sum, clipped_vector, gradient_sum
 from fedround.learning.objective import Objective
 from fedround.learning.parts import NO_REST, Rest, furnish
-from fedround.learning.recipe import Examples, Recipe, check_labels, check_model
+from fedround.learning.recipe import Examples, Recipe, check_model
 from fedround.learning.spec import LocalTraining
+from fedround.privacy.campaign import sampling_rate
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, PerRecord, TrainingMechanism
 from fedround.privacy.tree import TreeNoise
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 
-PerRecord = DpSgd | AdaptiveDpSgd | DpFtrl
-TrainingMechanism = PerRecord | GaussianUpdate | NoMechanism
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -44,27 +42,14 @@ class Trained:
     delta: Tensors
     """The model's change: names and shapes of the base model, float32."""
     within_clip: float | None
-    """`AdaptiveDpSgd`: the noised share of gradients within the clip norm. It may be below 0 or above 1."""
+    """Where they are counted: the noised share of gradients within the clip norm. It may be below 0 or above 1."""
     steps: int
     """How many steps were done: fewer than asked if the time was up and the plan keeps partial work."""
     private: Tensors = field(default_factory=dict)
     """The private part after these steps, for the next round at this site; never to be sent."""
 
 
-def sampling_rate(training: LocalTraining, rows: int) -> float:
-    """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
-    if rows < 1:
-        raise ContractError("there are no rows to train on; check the site's training file")
-    return min(1.0, training.batch_size / rows)
-
-
-def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining, mechanism: TrainingMechanism,
-          noise: NoiseSource, cancelled: Callable[[], bool]) -> Tensors:
-    """The delta of `train_and_count`."""
-    return train_and_count(recipe, base, examples, training, mechanism, noise, cancelled).delta
-
-
-def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining,
+def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTraining,
                     mechanism: TrainingMechanism, noise: NoiseSource, cancelled: Callable[[], bool],
                     start: int = 0, *, shift_D: Float32 | None = None,
                     time_is_up: Callable[[], bool] = lambda: False, rest: Rest = NO_REST,
@@ -76,12 +61,12 @@ def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training:
 
     * `DpSgd` (Abadi et al. 2016, arXiv:1607.00133) each row's gradient is clipped to `clip_norm` and
       N(0, (noise_multiplier · clip_norm)²) is added to every coordinate of the sum, also when the batch is empty;
-    * `AdaptiveDpSgd` the same, and the rows within the clip norm are counted (Andrew et al. 2021, arXiv:1905.03871);
+    * `DpSgd` with a `count_noise_std` the rows within the clip norm are counted, too (Andrew et al. 2021, arXiv:1905.03871);
     * `DpFtrl` (Kairouz et al. 2021, arXiv:2103.00039) the noise is a tree's over the steps, begun anew with every call;
     * `GaussianUpdate` the steps are plain, and the whole change is clipped and noised once.
 
     What follows from a step's gradient (`Descent`: the proximal term, the correction, momentum, Adam) is computed from it
-    when it is noised already. shift_D: SCAFFOLD's c - c_i.
+    when it is noised already. shift_D: the algorithm's (`LocalAlgorithm.shift`).
     time_is_up: looked at after every step but the last, unless the plan says partial = "refuse". When it is true the steps so
     far are what is returned, scaled if the plan normalises: a prefix of what the mechanism covers, which was charged whole.
     rest: what the model has besides `base`. Its private part is trained by the same steps: gradients are clipped over both
@@ -100,7 +85,7 @@ def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training:
 
     _check(mechanism, training, len(examples))
     model = _model(recipe, base, rest, mechanism)
-    check_labels(recipe, examples)
+    recipe.check(examples)
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
     trained = {**base, **{name: array for name, array in rest.private.items() if name not in buffers}}
     schema = schema_of(trained)
@@ -112,7 +97,7 @@ def train_and_count(recipe: Recipe, base: Tensors, examples: Examples, training:
 
     shared_D = _places(schema, base)
     anchor_D = base_D if towards is None else flatten({**trained, **towards})
-    objective, descent = Objective(model, recipe.classes), Descent(training, anchor_D, _spread(shift_D, shared_D))
+    objective, descent = Objective(model, recipe.task), Descent(training, anchor_D, _spread(shift_D, shared_D))
     expected = _expected_batch(mechanism, training, len(examples))
     noised = _NoisedSum(mechanism, noise, coordinates(schema)) if isinstance(mechanism, PerRecord) else None
     steps = 0
@@ -159,7 +144,7 @@ def _places(schema: Schema, base: Tensors) -> npt.NDArray[np.bool_] | slice:
 
 
 def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) -> Float32 | None:
-    """SCAFFOLD corrects what travels; the private part's own gradients are what it is to follow."""
+    """An algorithm corrects what travels; the private part's own gradients are what it is to follow."""
     if shift_D is None or isinstance(shared_D, slice):
         return shift_D
     spread_D = np.zeros(len(shared_D), np.float32)
@@ -171,32 +156,33 @@ class _NoisedSum:
     """The clipped and noised sum of gradients of one batch after the other."""
 
     def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int):
-        self._mechanism, self._noise, self._clip = mechanism, noise, _clip(mechanism)
+        self._noise, self._clip = noise, _clip(mechanism)
         draw = functools.partial(noise.normal, GRID, size)
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
+        self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
         self.surplus = 0.0
-        """`AdaptiveDpSgd`: rows within the clip norm minus rows that were not, noised, over all batches so far. A row moves
+        """Where they are counted: rows within the clip norm minus rows that were not, noised, over all batches so far. A row moves
         it by one, which is half of what it would cost to count only those within."""
 
     @property
     def counts(self) -> bool:
         """Whether rows within the clip norm are counted."""
-        return isinstance(self._mechanism, AdaptiveDpSgd)
+        return self._count_noise_std is not None
 
     def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
                  labels_B: torch.Tensor) -> Float64:
         cells_D, within = clipped_sum(objective, parameters, features_BF, labels_B, self._clip)
         cells_D += self._next()
-        if isinstance(self._mechanism, AdaptiveDpSgd):
+        if self._count_noise_std is not None:
             surplus = np.array([2 * within - len(labels_B)])
-            self.surplus += float(noised_counts(surplus, 2 * self._mechanism.count_noise_std, self._noise)[0])
+            self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
         return cells_D * self._clip.cell
 
 
 def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, noise: NoiseSource,
              start: int) -> Iterator[npt.NDArray[np.int64]]:
     """Which rows each step takes: the next ones in their order, or each by its own draw."""
-    rate = mechanism.sampling_rate if isinstance(mechanism, DpSgd | AdaptiveDpSgd) else sampling_rate(training, rows)
+    rate = mechanism.sampling_rate if isinstance(mechanism, DpSgd) else sampling_rate(training, rows)
     for step in range(training.local_steps):
         if isinstance(mechanism, DpFtrl):
             yield (start + step * mechanism.batch_size + np.arange(mechanism.batch_size)) % rows
@@ -207,7 +193,7 @@ def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, n
 def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> float:
     if isinstance(mechanism, DpFtrl):
         return mechanism.batch_size
-    return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd | AdaptiveDpSgd) else sampling_rate(training, rows))
+    return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else sampling_rate(training, rows))
 
 
 def _clip(mechanism: PerRecord | GaussianUpdate) -> Clip:

@@ -30,7 +30,6 @@ from typing import Any
 from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError, PrivacyError
 from fedround.privacy.spec import (
-    AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianCounts,
@@ -93,10 +92,8 @@ def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "reco
 def _for_record(mechanism: Mechanism) -> _Gaussians | None:
     """What one record is protected by; None: by nothing."""
     match mechanism:
-        case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps):
-            return _Gaussians(noise, rate, steps)
-        case AdaptiveDpSgd(sampling_rate=rate, steps=steps):
-            return _Gaussians(joint_noise(mechanism.noise_multiplier, mechanism.count_noise_std), rate, steps)
+        case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps, count_noise_std=std):
+            return _Gaussians(noise if std is None else joint_noise(noise, std), rate, steps)
         case DpFtrl(noise_multiplier=noise, steps=steps):
             return _Gaussians(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
         case GaussianCounts(noise_std=std):
@@ -158,10 +155,8 @@ def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int
     spread = sampling_rate ** 2 * privacy.rounds * steps_per_round
 
     def training(noise: float) -> Mechanism:
-        if privacy.adaptive is not None:
-            return AdaptiveDpSgd(noise_multiplier=noise, count_noise_std=privacy.adaptive.noise_std,
-                                 clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round)
-        return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round)
+        return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round,
+                     count_noise_std=privacy.count_noise_std)
 
     return smallest_noise(privacy, training, evaluation, lambda mu2: 1 / math.sqrt(math.log1p(mu2 / spread)))
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import TrainingMechanism, sampling_rate
 from fedround.privacy.accounting import calibrate, epsilon, smallest_noise
 from fedround.privacy.spec import (
-    AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianCounts,
@@ -27,6 +25,7 @@ from fedround.privacy.spec import (
     Privacy,
     RecordPrivacy,
     SitePrivacy,
+    TrainingMechanism,
     Unit,
 )
 from fedround.privacy.tree import depth
@@ -48,11 +47,8 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
     if privacy.mechanism == "dp_ftrl":
         return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, batch_size=_fixed_batch(training, rows),
                       steps=training.local_steps)
-    if privacy.adaptive is not None:
-        return AdaptiveDpSgd(noise_multiplier=noise, count_noise_std=privacy.adaptive.noise_std, clip_norm=privacy.clip_norm,
-                             sampling_rate=sampling_rate(training, rows), steps=training.local_steps)
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate(training, rows),
-                 steps=training.local_steps)
+                 steps=training.local_steps, count_noise_std=privacy.count_noise_std)
 
 
 @functools.lru_cache(maxsize=256)
@@ -81,6 +77,13 @@ def _fixed_batch(training: LocalTraining, rows: int) -> int:
 def first_row(mechanism: DpFtrl, round_number: int, rows: int) -> int:
     """Where in its rows a site's round begins, so that in time all rows are used equally often."""
     return (round_number - 1) * mechanism.steps * mechanism.batch_size % rows
+
+
+def sampling_rate(training: LocalTraining, rows: int) -> float:
+    """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
+    if rows < 1:
+        raise ContractError("there are no rows to train on; check the site's training file")
+    return min(1.0, training.batch_size / rows)
 
 
 def counts_leave(privacy: Privacy) -> bool:

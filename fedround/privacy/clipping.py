@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from fedround.privacy.spec import AdaptiveClipping
+from fedround.privacy.spec import AdaptiveClipping, Privacy, RecordPrivacy
 
 SMALLEST, LARGEST = 1e-6, 1000.0
 
@@ -29,3 +29,16 @@ def next_clip_norm(clip_norm: float, shares: Sequence[float], adaptive: Adaptive
     share = min(max(statistics.median(shares), 0.0), 1.0)
     moved = clip_norm * math.exp(-adaptive.learning_rate * (share - adaptive.quantile))
     return float(f"{min(max(moved, SMALLEST), LARGEST):.6g}")
+
+
+def next_privacy(agreed: Privacy, last: Privacy, shares: Sequence[float]) -> Privacy:
+    """What `agreed` asks for after a round that asked for `last`, in which the sites that were used told these shares: with
+    its next clip norm, if that follows the gradients.
+
+    Agreed privacy that is other than the last round's, the clip norm aside, begins anew with its own clip norm.
+    """
+    if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or not isinstance(last, RecordPrivacy):
+        return agreed
+    if last.model_copy(update={"clip_norm": agreed.clip_norm}) != agreed:
+        return agreed
+    return agreed.model_copy(update={"clip_norm": next_clip_norm(last.clip_norm, shares, agreed.adaptive)})

@@ -20,7 +20,7 @@ from fedround.errors import BudgetError, ContractError, LedgerError
 from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, Unit
-from fedround.types import Purpose
+from fedround.records import Purpose
 from fedround.values import Digest, Name, Value
 
 

@@ -59,6 +59,11 @@ class RecordPrivacy(_Budget):
             raise ValueError("adaptive clipping goes with the mechanism 'dp_sgd' only")
         return self
 
+    @property
+    def count_noise_std(self) -> float | None:
+        """Noise on each step's count of gradients within the clip norm; None: nothing is counted."""
+        return None if self.adaptive is None else self.adaptive.noise_std
+
 
 class SitePrivacy(_Budget):
     """Training is not noised; a site's whole update is clipped to `clip_norm`, and Gaussian noise is added once.
@@ -91,21 +96,13 @@ class DpSgd(Value):
 
     kind: Literal["dp_sgd"] = "dp_sgd"
     noise_multiplier: PositiveFloat
-    clip_norm: PositiveFloat
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    steps: Annotated[int, Field(ge=1)]
-
-
-class AdaptiveDpSgd(Value):
-    """`DpSgd` that also counts, in every step and with noise, how many drawn gradients were within the clip norm."""
-
-    kind: Literal["adaptive_dp_sgd"] = "adaptive_dp_sgd"
-    noise_multiplier: PositiveFloat
     """Of the gradients alone; what counting adds to the cost stands in `count_noise_std`."""
-    count_noise_std: PositiveFloat
     clip_norm: PositiveFloat
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     steps: Annotated[int, Field(ge=1)]
+    count_noise_std: PositiveFloat | None = None
+    """Noise on a count, in every step, of the drawn gradients that were within the clip norm (`AdaptiveClipping`); None:
+    nothing is counted."""
 
 
 class DpFtrl(Value):
@@ -140,5 +137,12 @@ class NoMechanism(Value):
     kind: Literal["none"] = "none"
 
 
-Mechanism = Annotated[DpSgd | AdaptiveDpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism,
-                      Field(discriminator="kind")]
+PerRecord = DpSgd | DpFtrl
+"""Mechanisms that bound and hide what single records do in training."""
+
+TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | NoMechanism, Field(discriminator="kind")]
+
+Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism, Field(discriminator="kind")]
+"""A ledger holds these, not epsilons. Events of a ledger stay readable: a later version may add kinds, and keys with a default
+that says what was done before; it never takes a kind or a key away, nor gives one another meaning
+(tests/fedround/privacy/test_recorded_ledger.py reads the bytes of every version)."""

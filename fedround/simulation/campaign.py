@@ -29,7 +29,7 @@ from fedround.errors import ContractError
 from fedround.learning.evaluate import Scores, metrics, public_edges, score_counts, scores
 from fedround.learning.recipe import Examples, Recipe, initial
 from fedround.learning.spec import Scaffold
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.privacy.clipping import next_clip_norm
 from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, NoMechanism, NoPrivacy, Privacy, RecordPrivacy
 from fedround.simulation.chance import Chance
@@ -195,7 +195,7 @@ class _Run:
         """What the coordinator itself learns, for FLTrust."""
         if self._root is None or not isinstance(self._agreement.how_to_aggregate().rule, FLTrust):
             return None
-        trained = train_and_count(self._recipe, base, self._root, self._agreement.training, NoMechanism(),
+        trained = train(self._recipe, base, self._root, self._agreement.training, NoMechanism(),
                                   self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))
         return ArrayNumbers(flatten(trained.delta))
 

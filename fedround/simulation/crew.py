@@ -15,7 +15,7 @@ import numpy as np
 from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe, check_labels
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Job, Learnt, OneGenerator, Pool
 from fedround.simulation.stacked import Stacked
@@ -86,7 +86,7 @@ class Trainer:
                 self._pool = Pool(self._rows)
             draws = OneGenerator(self._chance.together(chunk.number, chunk.place))
             return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws)
-        trained = [train_and_count(
+        trained = [train(
             self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism,
             self._chance.training(chunk.number, job.site, job.shift_D, job.rest.private), lambda: False, job.start,
             shift_D=job.shift_D, time_is_up=Countdown(job.steps), rest=job.rest) for job in chunk.jobs]

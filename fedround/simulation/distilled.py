@@ -148,7 +148,7 @@ def fedmd(agreement: Agreement, parties: Mapping[str, Party], public_NF: Float32
     for number in range(1, rounds + 1):
         for name, party in parties.items():
             delta = train(party.recipe, models[name], party.train, agreement.training, mechanisms[name],
-                          stream(bytes(32), f"{seed} {number} {name}".encode()), lambda: False)
+                          stream(bytes(32), f"{seed} {number} {name}".encode()), lambda: False).delta
             models[name] = {part: models[name][part] + delta[part] for part in delta}
         agreed_NC = consensus((len(party.train), answer(party.recipe, models[name], public_NF))
                               for name, party in parties.items())

@@ -28,7 +28,7 @@ from fedround.privacy.spec import (
 )
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, canonical, digest, seal
-from fedround.types import LogHead, Payload, Purpose, RoundPlan, ScoreCounts, Update
+from fedround.records import LogHead, Payload, Purpose, Plan, ScoreCounts, Update
 from infra.stores import MemoryStore
 from tasks import spool
 from validation.payloads import intake_of
@@ -43,8 +43,8 @@ BODY = codec.encode(TENSORS)
 HEADER = codec.header(SCHEMA)
 
 
-def a_plan(number: int, base_model: str = "3" * 64) -> RoundPlan:
-    return RoundPlan(
+def a_plan(number: int, base_model: str = "3" * 64) -> Plan:
+    return Plan(
         federation="banks", federation_digest="1" * 64, log=LogHead(number=1, digest="8" * 64),
         run="spring", round=number, purpose=Purpose.TRAIN,
         parent="2" * 64, base_model=base_model, tensors=SCHEMA, recipe="credit", recipe_digest="4" * 64,
@@ -57,7 +57,7 @@ PLAN = a_plan(3)
 PLAN_DIGEST = digest(canonical(PLAN))
 
 
-def signed_for(body: bytes, site: str = "lund", plan: RoundPlan = PLAN, **changes) -> Update:
+def signed_for(body: bytes, site: str = "lund", plan: Plan = PLAN, **changes) -> Update:
     """What a site says of `body`: a liar signs as well as anybody."""
     return Update(**({
         "federation": "banks", "run": "spring", "round": plan.round, "attempt": plan.attempt, "site": site,
@@ -84,7 +84,7 @@ def under_a_megabyte():
 # -- the signed answer -------------------------------------------------------------------------------------------------
 
 
-def read(document: bytes, plan: RoundPlan = PLAN, member: SiteEntry = LUND):
+def read(document: bytes, plan: Plan = PLAN, member: SiteEntry = LUND):
     return read_answer(document, plan, digest(canonical(plan)), member)
 
 

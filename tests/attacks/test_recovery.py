@@ -15,7 +15,7 @@ from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest, epsilon
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
 from fedround.signing import Identity, seal, unseal
-from fedround.types import Purpose, Update
+from fedround.records import Purpose, Update
 from site_workers import audit, recover, release, rollback
 from site_workers import round as site_round
 from site_workers.keys import begin_rotation

@@ -16,7 +16,7 @@ from fedround.privacy import ledger
 from fedround.privacy.ledger import Charge
 from fedround.privacy.spec import GaussianCounts
 from fedround.signing import Identity, seal, unseal
-from fedround.types import Purpose, Reason, Refusal, Update
+from fedround.records import Purpose, Reason, Refusal, Update
 from infra.stores import publish
 from site_workers import rollback
 from site_workers.keys import begin_rotation

@@ -14,7 +14,7 @@ import pytest
 from fedround import layout, sightings
 from fedround.errors import ChainError, ContractError, QuorumError, SignatureError, TrustError
 from fedround.signing import digest, seal, unseal
-from fedround.types import Commit, LogHead
+from fedround.records import Commit, LogHead
 from site_workers import seen
 from tests import small_federation
 from tests.small_federation import SmallFederation

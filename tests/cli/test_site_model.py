@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fedround import layout
 from fedround.signing import digest, seal
-from fedround.types import Commit
+from fedround.records import Commit
 from tests import small_federation
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from fedround import layout
 from fedround.signing import seal, unseal
-from fedround.types import Commit
+from fedround.records import Commit
 from tests.small_federation import SmallFederation
 
 

@@ -28,7 +28,7 @@ from fedround.errors import (
     TrustError,
 )
 from fedround.privacy.spec import NoPrivacy
-from fedround.types import Checkpoint, LogHead, TensorSpec
+from fedround.records import Checkpoint, LogHead, TensorSpec
 from infra import git_history
 from infra.model_registry import ModelRegistry
 

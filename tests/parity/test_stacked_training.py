@@ -12,7 +12,7 @@ from torch import nn
 from fedround.codec import flatten
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import FedProx, LocalTraining, Scaffold
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 from fedround.simulation import stacked
@@ -106,7 +106,7 @@ def compare(recipe: Recipe, kind: str, training: LocalTraining, steps=(None,) * 
             in enumerate(zip(mechanisms(kind), steps, shifts, strict=True))]
     learnt = Stacked(recipe, training, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(len(jobs)))
     for place, job in enumerate(jobs):
-        alone = train_and_count(recipe, base, rows[place], training, job.mechanism, own(place), lambda: False,
+        alone = train(recipe, base, rows[place], training, job.mechanism, own(place), lambda: False,
                                 shift_D=job.shift_D, time_is_up=up_after(job.steps))
         assert learnt.delta_SD[place] == pytest.approx(flatten(alone.delta), abs=3e-5)
         assert learnt.steps[place] == alone.steps
@@ -149,7 +149,7 @@ def test_two_classes():
     base, jobs = initial_tensors(recipe, 0), [Job(name, NoMechanism()) for name in ("one", "other")]
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))
     for place in range(2):
-        alone = train_and_count(recipe, base, rows[place], TRAINING, NoMechanism(), own(place), lambda: False)
+        alone = train(recipe, base, rows[place], TRAINING, NoMechanism(), own(place), lambda: False)
         assert learnt.delta_SD[place] == pytest.approx(flatten(alone.delta), abs=1e-6)
 
 
@@ -171,7 +171,7 @@ def test_a_row_whose_gradient_is_not_finite_counts_as_zero(layer):
     base, sgd = initial_tensors(recipe, 1), DpSgd(noise_multiplier=0.1, clip_norm=0.8, sampling_rate=0.9, steps=5)
     jobs = [Job("one", sgd), Job("other", sgd)]
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))
-    alone = train_and_count(recipe, base, rows[0], TRAINING, sgd, own(0), lambda: False)
+    alone = train(recipe, base, rows[0], TRAINING, sgd, own(0), lambda: False)
     assert learnt.delta_SD[0] == pytest.approx(flatten(alone.delta), abs=3e-5)
 
 

@@ -14,7 +14,7 @@ from fedround import layout
 from fedround.errors import AuditError, NotFoundError, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
 from fedround.signing import digest
-from fedround.types import Purpose
+from fedround.records import Purpose
 from infra.stores import DirectoryStore
 from site_workers import audit, release
 from site_workers import round as site_round

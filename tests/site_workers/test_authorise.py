@@ -13,7 +13,7 @@ from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.signing import Identity, digest, seal
-from fedround.types import Purpose, Reason
+from fedround.records import Purpose, Reason
 from infra.settings import load_toml, save_toml
 from site_workers import outbox
 from site_workers.authorise import authorise, refusal_by_policy

@@ -14,7 +14,7 @@ import pytest
 
 from fedround import layout
 from fedround.privacy import ledger
-from fedround.types import Purpose, Reason
+from fedround.records import Purpose, Reason
 from site_workers import limits
 from site_workers import round as site_round
 from site_workers.policy import Hours, Limits, SitePolicy

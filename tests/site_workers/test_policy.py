@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
-from fedround.types import Purpose, Reason, RoundPlan
+from fedround.records import Purpose, Reason, Plan
 from fedround.values import parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise
@@ -110,7 +110,7 @@ def test_a_night_belongs_to_the_day_on_which_it_starts_by_the_clock_on_the_wall(
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> RoundPlan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     from tests import small_federation
 
     federation: SmallFederation = small_federation.make(tmp_path_factory.mktemp("policy"))
@@ -118,7 +118,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> RoundPlan:
     return authorise(federation.site("north"), "spring", 1, 1, Purpose.TRAIN).plan
 
 
-def said(plan: RoundPlan, now: datetime = NOON, **changes: object) -> tuple[Reason, str] | None:
+def said(plan: Plan, now: datetime = NOON, **changes: object) -> tuple[Reason, str] | None:
     policy = SitePolicy(**{**LEAST, "recipes": (plan.recipe_digest,), "contracts": (plan.contract_digest,), **changes})
     return objection(policy, plan, plan.recipe_digest, plan.contract_digest, now)
 
@@ -149,7 +149,7 @@ SITE = SitePrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
      "not now: plans are carried out here from 20:00 to 06:00 UTC"),
     ({}, {"hours": Hours(time_zone="UTC", start="09:00", end="17:00")}, None, ""),
 ], ids=lambda value: str(value)[:60])
-def test_every_key_says_no_for_its_own_reason_and_yes_otherwise(plan: RoundPlan, asked: dict, allowed: dict,
+def test_every_key_says_no_for_its_own_reason_and_yes_otherwise(plan: Plan, asked: dict, allowed: dict,
                                                                 reason: Reason | None, says: str):
     found = said(plan.model_copy(update={"score_edges": (), **asked}), **allowed)
     assert (None if found is None else found[0]) == reason
@@ -157,7 +157,7 @@ def test_every_key_says_no_for_its_own_reason_and_yes_otherwise(plan: RoundPlan,
     assert found is None or len(found[1]) <= 300
 
 
-def test_a_file_that_is_approved_and_is_not_the_current_one_is_not_used(plan: RoundPlan):
+def test_a_file_that_is_approved_and_is_not_the_current_one_is_not_used(plan: Plan):
     policy = SitePolicy(**{**LEAST, "recipes": (plan.recipe_digest,), "contracts": (plan.contract_digest,)})
     assert objection(policy, plan, "1" * 64, plan.contract_digest, NOON) is not None
     assert objection(policy, plan, plan.recipe_digest, "1" * 64, NOON) is not None

@@ -13,7 +13,7 @@ from fedround import codec, layout
 from fedround.errors import Cancelled, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpSgd
-from fedround.types import Purpose
+from fedround.records import Purpose
 from infra.settings import load_toml, save_toml
 from infra.stores import DirectoryStore
 from site_workers import learn, release

@@ -11,7 +11,7 @@ from fedround import layout
 from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, GaussianUpdate, RecordPrivacy
-from fedround.types import Purpose
+from fedround.records import Purpose
 from tasks.plan import RoundRequest, plan_evaluation
 from tests import small_federation
 from tests.small_federation import SmallFederation

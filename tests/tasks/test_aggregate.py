@@ -11,7 +11,7 @@ from fedround.aggregation.spec import Gate, NearestNeighbourMixing, TrimmedMean
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import QuorumError
 from fedround.privacy.spec import DpSgd
-from fedround.types import Commit, CommittedUpdate
+from fedround.records import Commit, CommittedUpdate
 from tasks.aggregate import aggregate
 from tasks.verify import verify_run
 from tests.small_federation import Lie, SmallFederation

@@ -12,7 +12,7 @@ from fedround import codec, layout, optimizers
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning import control as rule
 from fedround.learning.spec import FedAvg
-from fedround.types import Purpose
+from fedround.records import Purpose
 from infra.settings import load_toml, save_toml
 from site_workers import control, learn, limits
 from site_workers import round as site_round

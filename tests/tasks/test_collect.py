@@ -14,7 +14,7 @@ from fedround import layout
 from fedround.errors import StoreUnavailableError
 from fedround.privacy.spec import DpSgd
 from fedround.signing import Identity, seal, unseal
-from fedround.types import Purpose, Update
+from fedround.records import Purpose, Update
 from infra.stores import MemoryStore
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered

@@ -10,7 +10,7 @@ from fedround.compression import wire
 from fedround.compression.spec import Quantised, TopK
 from fedround.errors import ContractError
 from fedround.signing import seal, unseal
-from fedround.types import Purpose, Update
+from fedround.records import Purpose, Update
 from site_workers import learn, limits, pack
 from site_workers import round as site_round
 from tasks.verify import verify_run

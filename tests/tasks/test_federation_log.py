@@ -21,7 +21,7 @@ from fedround.federation_log import (
     in_words,
 )
 from fedround.signing import Identity, digest, seal, sign, unseal
-from fedround.types import LogHead, Purpose, Update
+from fedround.records import LogHead, Purpose, Update
 from infra.federation_log import length, read_rotation, read_up_to
 from infra.stores import MemoryStore
 from site_workers.keys import begin_rotation

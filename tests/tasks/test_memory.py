@@ -14,7 +14,7 @@ from fedround.aggregation.history import History
 from fedround.aggregation.rows import ArrayNumbers, FileNumbers
 from fedround.aggregation.spec import CenteredClipping
 from fedround.errors import FedroundError, StoreDeniedError, TrustError
-from fedround.types import Commit, SiteMemory
+from fedround.records import Commit, SiteMemory
 from infra.stores import MemoryStore
 from tasks.history import read_commit
 from tasks.memory import _write, flat_schema

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from fedround.errors import ContractError, SignatureError
 from fedround.signing import Identity, seal
-from fedround.types import Purpose
+from fedround.records import Purpose
 from tasks.plan import RoundRequest, TrainingRequest, plan_evaluation, plan_round
 from tests.small_federation import NAMES, SmallFederation
 

@@ -17,7 +17,7 @@ from fedround.errors import ChainError, StoreDeniedError
 from fedround.learning.spec import FedAvg, LocalTraining, Scaffold
 from fedround.privacy.spec import RecordPrivacy
 from fedround.signing import digest, seal, unseal
-from fedround.types import Checkpoint, Commit, Exclusion
+from fedround.records import Checkpoint, Commit, Exclusion
 from infra.stores import DirectoryStore, ObjectStore
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench

@@ -12,7 +12,7 @@ from fedround.agreement import Federation, Reputation, SiteEntry
 from fedround.errors import ChainError, ContractError
 from fedround.privacy.spec import NoPrivacy
 from fedround.signing import digest, seal
-from fedround.types import Commit, CommittedUpdate, Exclusion, Purpose, RoundPlan
+from fedround.records import Commit, CommittedUpdate, Exclusion, Purpose, Plan
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.verify import verify_run
 from tests import small_federation
@@ -43,7 +43,7 @@ def lived(federation: Federation, lies: list[bool], liar: str = "east") -> list[
         asked = set(MEMBERS) - {exclusion.site for exclusion in out}
         updates = tuple(CommittedUpdate.model_construct(
             site=site, verdict=Verdict.GATE if lie and site == liar else Verdict.USED) for site in sorted(asked))
-        past.append(Past(RoundPlan.model_construct(round=number, excluded=out),
+        past.append(Past(Plan.model_construct(round=number, excluded=out),
                          Commit.model_construct(round=number, updates=updates)))
     return [round_.plan.excluded for round_ in past]
 
@@ -103,7 +103,7 @@ def test_a_quorum_that_cannot_be_met_without_the_excluded_stops_and_says_what_to
 def test_what_nobody_signed_counts_against_nobody():
     """Somebody with access to the bucket can make an answer unreadable: that is a rejection, and no verdict on the site."""
     federation = federation_with(POLICY)
-    past = [Past(RoundPlan.model_construct(round=number, excluded=()), Commit.model_construct(round=number, updates=()))
+    past = [Past(Plan.model_construct(round=number, excluded=()), Commit.model_construct(round=number, updates=()))
             for number in range(1, 5)]
     assert exclusions(federation, 5, past) == ()
 
@@ -128,7 +128,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None
     return federation
 
 
-def plans(federation: SmallFederation) -> list[RoundPlan]:
+def plans(federation: SmallFederation) -> list[Plan]:
     from tasks.history import read_commit, read_plan
 
     store, key = federation.coordinator.store, federation.coordinator.identity.key

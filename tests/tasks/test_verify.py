@@ -11,7 +11,7 @@ from fedround import layout
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ChainError, ContractError, FedroundError, StoreDeniedError, TrustError
 from fedround.signing import Identity, digest, seal, unseal
-from fedround.types import Commit, CommittedUpdate, Purpose
+from fedround.records import Commit, CommittedUpdate, Purpose
 from infra.stores import MemoryStore, ObjectStore
 from tasks.verify import find_model, verify_run
 from tests.tasks.conftest import Answered, objects
@@ -152,7 +152,7 @@ def test_a_commit_that_is_not_what_the_plan_and_the_federation_file_say(
 
 
 def test_an_update_that_the_history_calls_a_refusal(answered: Answered, run: dict[str, bytes], key: str):
-    from fedround.types import CommittedRefusal, Reason
+    from fedround.records import CommittedRefusal, Reason
 
     commit = last_commit(run, key)
     update, refusal = commit.updates[0], commit.refusals[0]

@@ -7,7 +7,7 @@ import pytest
 
 from fedround.aggregation import fairness
 from fedround.errors import ContractError
-from fedround.types import ScoreCounts
+from fedround.records import ScoreCounts
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation

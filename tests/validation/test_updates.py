@@ -11,7 +11,7 @@ from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
-from fedround.types import EvaluationAnswer, LogHead, Payload, Purpose, Reason, Refusal, RoundPlan, ScoreCounts, Update
+from fedround.records import EvaluationAnswer, LogHead, Payload, Purpose, Reason, Refusal, Plan, ScoreCounts, Update
 from validation.payloads import intake_of
 from validation.updates import read_answer
 
@@ -23,7 +23,7 @@ COUNTS = ScoreCounts(positives=(1.5, -2.0, 0.0), negatives=(3.0, 4.0, 5.0), nois
 DP = DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.3, steps=10)
 
 LOG = LogHead(number=1, digest="8" * 64)
-PLAN = RoundPlan(
+PLAN = Plan(
     federation="banks", federation_digest="1" * 64, log=LOG, run="spring", round=3, purpose=Purpose.TRAIN, parent="2" * 64,
     base_model="3" * 64, tensors=codec.schema_of(TENSORS), recipe="credit", recipe_digest="4" * 64,
     contract_digest="5" * 64, cohort=("lund", "oslo"), quorum=1, deadline_s=60, tool_version="0.1.0",
@@ -33,31 +33,31 @@ EVALUATION_PLAN = PLAN.model_copy(update={"purpose": Purpose.EVALUATE})
 BARE_PLAN = PLAN.model_copy(update={"privacy": NoPrivacy()})
 
 
-def plan_digest(plan: RoundPlan) -> str:
+def plan_digest(plan: Plan) -> str:
     return digest(canonical(plan))
 
 
-def addressed(plan: RoundPlan, **changes) -> dict:
+def addressed(plan: Plan, **changes) -> dict:
     return {"federation": "banks", "run": "spring", "round": 3, "attempt": 1, "site": "lund",
             "plan": plan_digest(plan), "log": LOG, "tool_version": "0.1.0"} | changes
 
 
-def update(plan: RoundPlan = PLAN, **changes) -> Update:
+def update(plan: Plan = PLAN, **changes) -> Update:
     return Update(**addressed(plan), **({
         "base_model": "3" * 64, "schema_digest": codec.schema_digest(PLAN.tensors), "payload": codec.payload_of(BODY),
         "mechanism": DP, "evaluation": COUNTS, "epsilon": 1.2, "charges": 1, "ledger_head": "6" * 64,
         "sighting": sign_sighting(plan, plan_digest(plan), "lund", IDENTITY)} | changes))
 
 
-def evaluation(plan: RoundPlan = EVALUATION_PLAN, **changes) -> EvaluationAnswer:
+def evaluation(plan: Plan = EVALUATION_PLAN, **changes) -> EvaluationAnswer:
     return EvaluationAnswer(**addressed(plan), **({"evaluation": COUNTS, "charges": 1, "ledger_head": "6" * 64} | changes))
 
 
-def refusal(plan: RoundPlan = PLAN) -> Refusal:
+def refusal(plan: Plan = PLAN) -> Refusal:
     return Refusal(**addressed(plan), reason=Reason.CONTRACT, checks=("no_missing_age",))
 
 
-def admit(answer, plan: RoundPlan = PLAN):
+def admit(answer, plan: Plan = PLAN):
     return read_answer(seal(answer.kind, answer, IDENTITY), plan, plan_digest(plan), LUND)
 
 

@@ -22,7 +22,7 @@ from fedround.aggregation.spec import (
     WeightedMean,
 )
 from fedround.errors import ContractError
-from fedround.types import ScoreCounts
+from fedround.records import ScoreCounts
 from fedround.values import parse
 
 NAMES = ("a", "b", "c", "d")

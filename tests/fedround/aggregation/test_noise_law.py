@@ -19,7 +19,7 @@ from fedround.compression.spec import Quantised
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import FedProx, LocalTraining, Scaffold
-from fedround.learning.train import sampling_rate, train, train_and_count
+from fedround.learning.train import train
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
 from tests.geometries import geometry_of
 
@@ -48,7 +48,7 @@ def mechanism(rows, noise=2.0, training=TRAINING):
 def upload(recipe, features_NF, labels_N, how, seed, training=TRAINING):
     examples = Examples(features_NF.astype(np.float32), labels_N)
     base = initial_tensors(recipe, 0)
-    return flatten(train(recipe, base, examples, training, how, Source(seed), lambda: False)).astype(np.float64)
+    return flatten(train(recipe, base, examples, training, how, Source(seed), lambda: False).delta).astype(np.float64)
 
 
 class Source:
@@ -85,7 +85,7 @@ def test_a_proximal_term_and_partial_work_leave_a_law_that_is_known(recipe, how,
     training = LocalTraining(**{**TRAINING.model_dump(exclude={"algorithm"}), **changes})
     done = 5 if training.partial == "refuse" else 3
     nothing = Examples(np.zeros((100, FEATURES), np.float32), np.zeros(100, dtype=np.int64))
-    noise_D = np.concatenate([flatten(train_and_count(
+    noise_D = np.concatenate([flatten(train(
         recipe, initial_tensors(recipe, 0), nothing, training, how, Source(seed), lambda: False,
         time_is_up=iter([False, False, True]).__next__).delta).astype(np.float64) for seed in range(10)])
     law = law_of(how, training, steps=done)

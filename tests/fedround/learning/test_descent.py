@@ -13,7 +13,7 @@ from fedround.learning import control
 from fedround.learning.descent import Descent, counts, scale
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import FedProx, LocalTraining, Scaffold
-from fedround.learning.train import train, train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 from fedround.values import parse
@@ -136,7 +136,7 @@ class Recorded:
 def one(recipe, examples, changes, steps=1, **more):
     noise = Recorded()
     training = LocalTraining(local_steps=steps, batch_size=10, learning_rate=0.1, **changes)
-    return noise, train_and_count(recipe, initial_tensors(recipe, 0), examples, training,
+    return noise, train(recipe, initial_tensors(recipe, 0), examples, training,
                                   HOW.model_copy(update={"steps": steps}), noise, lambda: False, **more)
 
 
@@ -180,9 +180,9 @@ def test_a_shift_is_for_scaffold_only(recipe, examples):
 def test_the_mean_gradient_of_a_round_is_the_sites_control(recipe, examples):
     base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=1, learning_rate=0.1, algorithm=Scaffold())
     plain = flatten(train(recipe, base, examples, LocalTraining(local_steps=1, learning_rate=0.1), NoMechanism(),
-                          stream(SECRET, b"plan"), lambda: False))
+                          stream(SECRET, b"plan"), lambda: False).delta)
     shift_D = np.linspace(-1, 1, 21, dtype=np.float32)
-    trained = train_and_count(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), lambda: False,
+    trained = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), lambda: False,
                               shift_D=shift_D)
     assert control.next_of_site(shift_D, flatten(trained.delta), training) == pytest.approx(-plain / 0.1, abs=1e-5)
 

@@ -14,7 +14,7 @@ from fedround.errors import ContractError
 from fedround.learning.evaluate import Metrics, Scores, metrics, metrics_from_counts, public_edges, score_counts, scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.privacy.noise import stream
-from fedround.types import ScoreCounts
+from fedround.records import ScoreCounts
 
 
 def noise(seed: int = 0):

@@ -15,7 +15,7 @@ from fedround.learning.objective import Objective
 from fedround.learning.parts import furnish
 from fedround.learning.recipe import Examples, Recipe, initial
 from fedround.learning.spec import LocalTraining, Parts
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 from tests.transformer import ADAPTED, Transformer, build_adapted, sentences
@@ -43,7 +43,7 @@ def furnished(recipe: Recipe, *parts) -> nn.Module:
 def learn(recipe: Recipe, rows: Examples, mechanism, steps: int = 3, rate: float = 0.5):
     base, rest = initial(recipe, 0)
     training = LocalTraining(local_steps=steps, batch_size=40, learning_rate=rate)
-    return base, rest, train_and_count(recipe, base, rows, training, mechanism, stream(bytes(32), b"a plan"), lambda: False,
+    return base, rest, train(recipe, base, rows, training, mechanism, stream(bytes(32), b"a plan"), lambda: False,
                                        rest=rest)
 
 

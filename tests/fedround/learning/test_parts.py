@@ -14,7 +14,7 @@ from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest, divide, schemas
 from fedround.learning.recipe import Examples, Recipe, initial
 from fedround.learning.spec import FedProx, LocalTraining, Parts, Scaffold
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 
@@ -35,7 +35,7 @@ def trained(recipe: Recipe, parts: Parts, examples: Examples, mechanism, trainin
 
 
 def learn(recipe, base, examples, mechanism, training=TRAINING, **more):
-    return train_and_count(recipe, base, examples, training, mechanism, stream(bytes(32), b"a plan"), lambda: False, **more)
+    return train(recipe, base, examples, training, mechanism, stream(bytes(32), b"a plan"), lambda: False, **more)
 
 
 @given(role=st.lists(st.sampled_from(("shared", "private", "frozen")), min_size=4, max_size=4))

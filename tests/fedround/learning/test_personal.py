@@ -12,7 +12,7 @@ from fedround.errors import Cancelled
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import initial, initial_tensors
 from fedround.learning.spec import LocalTraining, Parts, Scaffold
-from fedround.learning.train import train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 
@@ -55,7 +55,7 @@ def test_the_stronger_the_pull_the_nearer_it_stays(linear, examples):
 def test_without_a_pull_it_is_plain_training_and_the_shared_model_means_nothing(recipe, examples):
     training = LocalTraining(local_steps=5, batch_size=20, learning_rate=0.5, momentum=0.5)
     start = initial_tensors(recipe, 0)
-    plain = train_and_count(recipe, start, examples, training, NoMechanism(), stream(bytes(32), b"a"), never).delta
+    plain = train(recipe, start, examples, training, NoMechanism(), stream(bytes(32), b"a"), never).delta
     for shared in (None, initial_tensors(recipe, 3)):
         found, _ = personalise(recipe, start, examples, training, stream(bytes(32), b"a"), never, shared=shared)
         assert all(np.array_equal(found[name], start[name] + plain[name]) for name in start)

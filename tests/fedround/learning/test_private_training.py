@@ -12,7 +12,7 @@ from fedround.errors import ContractError
 from fedround.learning import train as module
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import train, train_and_count
+from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 
@@ -36,7 +36,7 @@ def never() -> bool:
 
 def delta(recipe, examples, mechanism, noise=None, start=0, **changes):
     training = LocalTraining(**{"local_steps": 3, "batch_size": 10, "learning_rate": 0.5, **changes})
-    return train_and_count(recipe, initial_tensors(recipe, 0), examples, training, mechanism,
+    return train(recipe, initial_tensors(recipe, 0), examples, training, mechanism,
                            noise or stream(SECRET, b"plan"), never, start)
 
 
@@ -182,7 +182,7 @@ def test_without_noise_it_is_ordinary_descent_over_the_order(recipe, examples):
     for step in range(3):
         rows = Examples(examples.features_NF[10 * step:10 * step + 10], examples.labels_N[10 * step:10 * step + 10])
         one = train(recipe, weights, rows, LocalTraining(local_steps=1, batch_size=10, learning_rate=0.5), NoMechanism(),
-                    Silence(), never)
+                    Silence(), never).delta
         weights = {name: weights[name] + one[name] for name in weights}
     assert private == pytest.approx(flatten(weights) - flatten(initial_tensors(recipe, 0)), abs=0.05)
 

@@ -47,7 +47,7 @@ def mechanism(**changes) -> DpSgd:
 
 def test_same_inputs_same_bytes_and_another_secret_other_bytes(recipe, examples):
     base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=3, momentum=0.5)
-    one, same, other = (flatten(train(recipe, base, examples, training, mechanism(), stream(secret, b"plan"), never))
+    one, same, other = (flatten(train(recipe, base, examples, training, mechanism(), stream(secret, b"plan"), never).delta)
                         for secret in (SECRET, SECRET, SECRET[::-1]))
     assert one.tobytes() == same.tobytes()
     assert one.tobytes() != other.tobytes()
@@ -56,7 +56,7 @@ def test_same_inputs_same_bytes_and_another_secret_other_bytes(recipe, examples)
 def test_the_base_model_is_left_as_it_was(recipe, examples):
     base = initial_tensors(recipe, 0)
     before = flatten(base)
-    delta = train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never)
+    delta = train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never).delta
     assert np.array_equal(flatten(base), before)
     assert {name: array.shape for name, array in delta.items()} == {name: array.shape for name, array in base.items()}
     assert all(array.dtype == np.float32 for array in delta.values())
@@ -65,14 +65,14 @@ def test_the_base_model_is_left_as_it_was(recipe, examples):
 def test_plain_training_learns(recipe, examples):
     base = initial_tensors(recipe, 0)
     training = LocalTraining(local_steps=100, batch_size=20, learning_rate=0.5)
-    delta = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), never)
+    delta = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), never).delta
     trained = {name: base[name] + delta[name] for name in base}
     assert metrics(scores(recipe, trained, examples)).auc > 0.95
 
 
 def test_an_empty_batch_still_adds_noise_divided_by_the_expected_batch(recipe, examples):
     training, script = LocalTraining(local_steps=1, learning_rate=2.0), Script([])
-    delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=1), script, never)
+    delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=1), script, never).delta
     assert script.scales == [GRID]
     assert flatten(delta) == pytest.approx(np.full(D, -2.0 * 0.75 / (0.25 * 40)), rel=1e-4)
 
@@ -80,7 +80,7 @@ def test_an_empty_batch_still_adds_noise_divided_by_the_expected_batch(recipe, e
 def test_a_batch_of_any_size_is_divided_by_the_expected_size(recipe, examples):
     """Adding one row to the drawn batch moves the result by at most learning_rate · clip_norm / expected batch."""
     training, base = LocalTraining(local_steps=1, learning_rate=1.0), initial_tensors(recipe, 0)
-    drawn = [flatten(train(recipe, base, examples, training, mechanism(steps=1), Script(batch), never))
+    drawn = [flatten(train(recipe, base, examples, training, mechanism(steps=1), Script(batch), never).delta)
              for batch in ([3, 4], [3, 4, 5])]
     assert 0 < np.linalg.norm(drawn[1] - drawn[0]) <= 0.5 / 10 * (1 + 1e-4)
 
@@ -90,7 +90,7 @@ def test_no_record_can_do_more_than_the_clip_norm(recipe, examples):
     hostile = Examples(examples.features_NF.copy(), examples.labels_N)
     hostile.features_NF[7] = 3e38
     training, base = LocalTraining(local_steps=1, learning_rate=1.0), initial_tensors(recipe, 0)
-    with_it, without = (flatten(train(recipe, base, hostile, training, mechanism(steps=1), Script(batch), never))
+    with_it, without = (flatten(train(recipe, base, hostile, training, mechanism(steps=1), Script(batch), never).delta)
                         for batch in ([1, 2, 7], [1, 2]))
     assert np.isfinite(with_it).all()
     assert np.linalg.norm(with_it - without) <= 0.5 / 10 * (1 + 1e-4)
@@ -99,7 +99,7 @@ def test_no_record_can_do_more_than_the_clip_norm(recipe, examples):
 def test_momentum_and_learning_rate_are_the_textbooks(recipe, examples):
     """Noise of one standard deviation g at each empty step: velocities g, (1 + m) g."""
     training = LocalTraining(local_steps=2, learning_rate=0.1, momentum=0.5)
-    delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=2), Script([], []), never)
+    delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=2), Script([], []), never).delta
     assert flatten(delta) == pytest.approx(np.full(D, -0.1 * (1 + 1.5) * 0.75 / 10), rel=1e-4)
 
 
@@ -113,7 +113,7 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
 
     monkeypatch.setattr(module, "clipped_sum", spy)
     training = LocalTraining(local_steps=400)
-    train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=400), stream(SECRET, b"plan"), never)
+    train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=400), stream(SECRET, b"plan"), never).delta
     assert np.mean(sizes) == pytest.approx(10, abs=0.6)
     assert np.var(sizes) == pytest.approx(40 * 0.25 * 0.75, rel=0.3)
 
@@ -121,14 +121,14 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
 def test_more_steps_than_were_charged_are_refused(recipe, examples):
     with pytest.raises(ContractError, match="covers 3 steps, the plan asks for 4"):
         train(recipe, initial_tensors(recipe, 0), examples, LocalTraining(local_steps=4), mechanism(),
-              stream(SECRET, b"plan"), never)
+              stream(SECRET, b"plan"), never).delta
 
 
 def test_a_cancelled_run_stops_before_its_next_step(recipe, examples):
     script, answers = Script([], [], []), iter([False, False, True])
     with pytest.raises(Cancelled):
         train(recipe, initial_tensors(recipe, 0), examples, LocalTraining(local_steps=3), mechanism(), script,
-              lambda: next(answers))
+              lambda: next(answers)).delta
     assert len(script.scales) == 2
 
 
@@ -136,13 +136,13 @@ def test_another_models_tensors_are_refused_by_name(recipe, examples):
     base = dict(initial_tensors(recipe, 0))
     base["2.weight"] = np.zeros((1, 5), np.float32)
     with pytest.raises(ContractError, match=r"differ in 2\.weight"):
-        train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never)
+        train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never).delta
 
 
 def test_dropout_draws_from_the_sites_noise(recipe_with, examples):
     recipe = recipe_with("nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))")
     base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=3)
-    one, same = (flatten(train(recipe, base, examples, training, mechanism(), stream(SECRET, b"plan"), never))
+    one, same = (flatten(train(recipe, base, examples, training, mechanism(), stream(SECRET, b"plan"), never).delta)
                  for _ in range(2))
     assert one.tobytes() == same.tobytes()
 

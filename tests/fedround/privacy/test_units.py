@@ -29,7 +29,7 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
-from fedround.types import Purpose
+from fedround.records import Purpose
 
 DELTA = 1e-5
 SGD = DpSgd(noise_multiplier=4.0, clip_norm=1.0, sampling_rate=0.2, steps=5)

@@ -1,0 +1,196 @@
+"""What is learnt, as a value: what its labels are, its loss for each example, what of it may be measured, and how good it is.
+
+N rows, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedround.agreement import LocalEvaluation
+from fedround.errors import ContractError
+from fedround.statistics import Release, Scores, total
+from fedround.values import Value
+
+if TYPE_CHECKING:
+    import torch
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+MAX_CLASSES = 100_000
+SMALLEST_LOSS = 0.01
+"""Losses below are noise: without it the ratio of two of them would be anything."""
+
+
+class Metrics(Value):
+    """How good a model is; None stands for what the numbers at hand do not tell.
+
+    Two classes: the area under the ROC curve, the share of positives found when 20 % of negatives are flagged by mistake,
+    and the accuracy at a score of one half (which bins of noised counts do not tell). More classes: the accuracy alone.
+    """
+
+    words: ClassVar[dict[str, str]] = {"auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "accuracy": "accuracy"}
+
+    auc: Share | None = None
+    recall_at_20_fpr: Share | None = None
+    accuracy: Share | None = None
+    rows: Annotated[int, Field(ge=0)]
+
+    def known(self) -> dict[str, float]:
+        """Those that are known, by name."""
+        return self.model_dump(exclude={"rows"}, exclude_none=True)
+
+    def __str__(self) -> str:
+        return "   ".join(f"{self.words[name]} {value:.{4 if name == 'auc' else 3}f}" for name, value in self.known().items())
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a model says of rows, in a form that a task can judge: a number in [0, 1] for each, and whether it is true."""
+
+    chance_N: Float64
+    truth_N: Int64
+
+    def __len__(self) -> int:
+        return len(self.truth_N)
+
+
+class Classify(Value):
+    """Which of `classes` labels a row has; labels are whole numbers from 0 up.
+
+    Two classes: the model gives one logit for each row, the loss is the logistic one, and what is scored is the chance of
+    label 1, which is true where the label is 1. More: `classes` logits and the cross-entropy; what is scored is the chance of
+    the class that the model predicts, which is true where that class is the right one.
+    """
+
+    kind: Literal["classify"] = "classify"
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] = 2
+
+    # -- inputs
+
+    def check(self, labels_N: Int64, recipe: str) -> None:
+        """Raise ContractError, naming the recipe, unless every label is one of the classes."""
+        if labels_N.max(initial=0) >= self.classes:
+            raise ContractError(f"recipe '{recipe}': labels must be whole numbers from 0 to {self.classes - 1}; if there are "
+                                "more classes, the recipe says so: CLASSES = …")
+
+    # -- outputs
+
+    def outputs(self, raw: torch.Tensor, rows: int) -> torch.Tensor:
+        """What the model gave for so many rows: (B,) for two classes, else (B, classes). Raises ContractError for another shape.
+        """
+        if self.classes == 2 and raw.numel() == rows:
+            return raw.reshape(rows)
+        if self.classes > 2 and raw.shape == (rows, self.classes):
+            return raw
+        wanted = "one logit" if self.classes == 2 else f"{self.classes} logits"
+        raise ContractError(f"for {self.classes} classes the recipe's model must give {wanted} for each row, it gave outputs "
+                            f"of shape {tuple(raw.shape)} for {rows} rows; change the model, or CLASSES")
+
+    def loss(self, outputs: torch.Tensor, labels_B: torch.Tensor, reduction: Literal["sum", "none"]) -> torch.Tensor:
+        """Each row's loss, (B,), or their sum."""
+        from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+        if self.classes == 2:
+            return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction=reduction)
+        return cross_entropy(outputs, labels_B, reduction=reduction)
+
+    def scored(self, outputs: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is scored, (B,), float64, and whether it is true, (B,), 0 or 1."""
+        import torch
+
+        if self.classes == 2:
+            return torch.sigmoid(outputs.double()), labels_B
+        chance_B, predicted_B = torch.softmax(outputs.double(), dim=1).max(dim=1)
+        return chance_B, (predicted_B == labels_B).long()
+
+    # -- what may be measured
+
+    def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> Scores:
+        """What sites are asked about a model. public: its scores of public rows: then every bin holds equally many of these.
+
+        Bins of equal width lose most of the AUC of a model that is sure of itself (0.68 instead of 0.77 on the banks).
+        """
+        edges = () if public is None else tuple(
+            float(edge) for edge in np.quantile(public.chance_N, np.arange(1, evaluation.bins) / evaluation.bins))
+        return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges)
+
+    def mean_loss(self, told: Release) -> float | None:
+        """A site's mean loss, from `SMALLEST_LOSS` to 1, by its noised scores; None where the noise leaves nothing to tell.
+
+        One less the mean chance that the model gives to what is true; with more than two labels the share of rows that are
+        predicted wrongly. Its noise has a standard deviation of at most noise_std · sqrt(2 bins) / rows.
+        """
+        statistic, table_TB = _scores(told), told.table
+        rows = float(table_TB.sum())
+        if rows <= 3 * told.noise_std * math.sqrt(table_TB.size):
+            return None
+        middle_B = (np.append(statistic.inner, 1.0) + np.insert(statistic.inner, 0, 0.0)) / 2
+        wrong_B, right_B = table_TB
+        missed = wrong_B.sum() if self.classes > 2 else right_B @ (1 - middle_B) + wrong_B @ middle_B
+        return float(np.clip(missed / rows, SMALLEST_LOSS, 1.0))
+
+    # -- how good
+
+    def metrics(self, scored: Scored) -> Metrics:
+        """Exact metrics. Raises ContractError without rows, and for two classes unless there are rows of both labels."""
+        from sklearn.metrics import auc, roc_curve
+
+        chance_N, truth_N = scored.chance_N, scored.truth_N
+        if self.classes > 2:
+            if len(scored) == 0:
+                raise ContractError("metrics need rows; hold out some")
+            return Metrics(accuracy=float(truth_N.mean()), rows=len(scored))
+        if len(np.unique(truth_N)) != 2:
+            raise ContractError("metrics need rows of both labels; hold out more rows")
+        fpr, tpr, _ = roc_curve(truth_N, chance_N, drop_intermediate=False)
+        return Metrics(auc=float(auc(fpr, tpr)), recall_at_20_fpr=float(np.interp(0.2, fpr, tpr)),
+                       accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored))
+
+    def metrics_of(self, told: Sequence[Release]) -> Metrics | None:
+        """Metrics of all sites together, from their noised scores; None when noise leaves nothing to tell.
+
+        The counts are added first: noise of many sites cancels, and no single site is read. Each is then used as it is,
+        negative or not, so that the noise does not bias the AUC; the result is cut to [0, 1]. Expect a standard error of
+        about 0.3 · (noise of a label's total) / (positives), plus what the width of a bin hides. Of more than two classes the
+        totals alone count: the accuracy is off by about (noise of a total) / (rows).
+        """
+        if not told:
+            return None
+        everybody = total(told)
+        negatives_B, positives_B = (counts_B[::-1] for counts_B in everybody.table)         # from the highest score down
+        noise_of_total = math.sqrt(len(positives_B)) * everybody.noise_std
+        positives, negatives = float(positives_B.sum()), float(negatives_B.sum())
+        if self.classes > 2:
+            rows = positives + negatives
+            if rows <= 3 * math.sqrt(2) * noise_of_total:
+                return None
+            return Metrics(accuracy=min(max(positives / rows, 0.0), 1.0), rows=round(rows))
+        if min(positives, negatives) <= 3 * noise_of_total:
+            return None
+        tpr = np.concatenate([[0.0], np.cumsum(positives_B) / positives])
+        fpr = np.concatenate([[0.0], np.cumsum(negatives_B) / negatives])
+        area = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
+        # Noise can make the curve step back; a running maximum makes it a curve that can be read off.
+        recall = float(np.interp(0.2, np.maximum.accumulate(fpr), np.maximum.accumulate(tpr)))
+        return Metrics(auc=min(max(area, 0.0), 1.0), recall_at_20_fpr=min(max(recall, 0.0), 1.0),
+                       rows=round(positives + negatives))
+
+
+Task = Classify
+"""What a recipe may say is learnt. Another kind is a class with the same methods, and joins this union."""
+
+
+def _scores(told: Release) -> Scores:
+    if not isinstance(told.statistic, Scores):
+        raise ContractError(f"a model is judged by its scores, got a release of kind '{told.statistic.kind}'")
+    return told.statistic

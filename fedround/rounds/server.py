@@ -1,0 +1,219 @@
+"""The server's half of a round.
+
+::
+
+    row       an update and the law of the noise in it
+    weigh     what every member counts
+    combine   updates, or their moving averages, become one delta
+    step      the delta becomes the next model, and what the round after it continues
+
+A function of signed documents and of the bytes that they name: whoever has them computes the same, the coordinator that commits
+and the auditor who checks. D coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround import codec, optimizers
+from fedround.aggregation import engine, fairness
+from fedround.aggregation.engine import Aggregate
+from fedround.aggregation.gate import fits_its_law
+from fedround.aggregation.history import History, blend, with_upload
+from fedround.aggregation.noise_law import NoiseLaw, law_of
+from fedround.aggregation.rows import Numbers, Row
+from fedround.aggregation.spec import Aggregation, CenteredClipping, uses_weights
+from fedround.aggregation.sweep import Sweeper
+from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Terms
+from fedround.codec import Tensors
+from fedround.compression import wire
+from fedround.compression.law import law_of_what_arrives
+from fedround.learning.algorithms import Vectors
+from fedround.learning.task import Task
+from fedround.privacy.spec import Mechanism
+from fedround.statistics import Release
+
+Float32 = npt.NDArray[np.float32]
+_BLOCK = 1 << 18
+
+
+# -- what an update is -------------------------------------------------------------------------------------------------
+
+
+class Declared(Protocol):
+    """What a site says of its update besides the numbers."""
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """What was applied."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows, where they are fewer than a batch."""
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps, where they are fewer than asked."""
+
+
+def law(terms: Terms, said: Declared, read: wire.Read, size: int, source: str) -> NoiseLaw | None:
+    """The law of the noise in what arrives; None: it is not known.
+
+    read: the file's data, where it is compressed. Raises ContractError, naming `source`, if a gate must judge it and the law
+    cannot be told.
+    """
+    trained = law_of(said.mechanism, terms.training, said.rows, said.steps)
+    if terms.compression is None:
+        return trained
+    return law_of_what_arrives(terms.compression, trained, read, size, source, is_judged=terms.aggregation.gate is not None)
+
+
+# -- what everybody counts ---------------------------------------------------------------------------------------------
+
+
+def weigh(terms: Terms, task: Task, agreed: Mapping[str, float], told: Mapping[str, Release | None],
+          past: Mapping[str, float]) -> dict[str, float]:
+    """What every member counts: as agreed, or by the terms' fairness.
+
+    told: what the members that answered say of the base model's scores. past: what the round before gave, if it was as fair.
+    """
+    how = terms.aggregation.fairness
+    if how is None:
+        return dict(agreed)
+    losses = {site: None if said is None else task.mean_loss(said) for site, said in told.items()}
+    return fairness.fair_weights(how, agreed, losses, past)
+
+
+# -- from updates to one delta -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """What the coordinator remembers of one site's uploads: a moving average of them, and the law of the noise in it.
+
+    It is computed from what left the sites anyway, so it costs no privacy.
+    """
+
+    history: History
+    numbers: Numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What the coordinator alone remembers between two rounds."""
+
+    averages: Mapping[str, Average] = field(default_factory=dict)
+    """With a history. A site that misses a round, or is left out of an aggregate, keeps the average that it had; a site that
+    joins begins anew."""
+    centre: Numbers | None = None
+    """The last aggregate, where the rule begins with it."""
+
+
+Shelf = Callable[[str, Iterator[Float32]], Numbers]
+"""Where a site's new average is put, block by block: neither of them need fit into memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """One delta, what became of every update on the way, and what may be remembered of them."""
+
+    result: Aggregate
+    averages: Mapping[str, Average]
+    """Of every row, with a history. One that was left out is not to be remembered: it would shift the average and its law."""
+
+    @property
+    def used(self) -> list[str]:
+        """Whose updates entered the delta."""
+        return [site for site, standing in self.result.standings.items() if standing.verdict is Verdict.USED]
+
+    def remember(self, past: Mapping[str, Average]) -> dict[str, Average]:
+        """The averages that the next round begins with, by name."""
+        used = set(self.used)
+        return dict(sorted({**past, **{site: new for site, new in self.averages.items() if site in used}}.items()))
+
+
+def combine(how: Aggregation, size: int, rows: Sequence[Row], memory: Memory, shelf: Shelf, *, seed: bytes,
+            root: Numbers | None = None, memory_budget_bytes: int = 64 << 20, sweeper: Sweeper | None = None) -> Combined:
+    """What `how` makes of the rows, or of the sites' averages with these rows in them. Raises as `engine.aggregate` does."""
+    averages, shown = dict[str, Average](), list(rows)
+    if how.history > 0:
+        for place, row in enumerate(rows):
+            averages[row.site], shown[place] = _with_past(how, size, row, memory.averages.get(row.site), shelf)
+    result = engine.aggregate(shown, how, size, seed=seed, memory_budget_bytes=memory_budget_bytes, centre=memory.centre,
+                              root=root, sweeper=sweeper)
+    return Combined(result, averages)
+
+
+def _with_past(how: Aggregation, size: int, row: Row, past: Average | None, shelf: Shelf) -> tuple[Average, Row]:
+    """A site's average with this upload in it, and the row that is aggregated.
+
+    An average hides what is wrong with one upload, a forgotten noise above all. So an upload whose length does not fit its own
+    law is shown to the gate as it is, instead of the average.
+    """
+    history, squares = with_upload(None if past is None else past.history, row.law, how.history), [0.0]
+
+    def blocks() -> Iterator[Float32]:
+        for start in range(0, size, _BLOCK):
+            upload_B = read(row.numbers, start, min(_BLOCK, size - start))
+            squares[0] += float(np.square(upload_B, dtype=np.float64).sum())
+            yield blend(None if past is None else read(past.numbers, start, len(upload_B)), upload_B, history)
+
+    average = Average(history, shelf(row.site, blocks()))
+    if not fits_its_law(math.sqrt(squares[0]), row.law, how.gate, size):
+        return average, row
+    return average, Row(row.site, row.weight, average.numbers, history.law)
+
+
+def read(numbers: Numbers, start: int, count: int) -> Float32:
+    """So many numbers from `start` on."""
+    block_B = np.empty(count, dtype=np.float32)
+    numbers.read(start, block_B)
+    return block_B
+
+
+# -- from the delta to the next model ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Server:
+    """What a round begins with, and what it ends with."""
+
+    model: Tensors
+    optimizer: Vectors | None = None
+    """The server optimizer's state; None where it has none, or begins."""
+    served: Vectors = field(default_factory=dict)
+    """What the local algorithm asks the server to remember."""
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return codec.coordinates(codec.schema_of(self.model))
+
+
+def step(terms: Terms, before: Server, delta_D: Float32, used: Sequence[str], weights: Mapping[str, float]) -> Server:
+    """What the round makes of its aggregate.
+
+    used: whose updates entered it. weights: of every member of the federation, asked or not.
+    Raises ContractError if the step leaves the range of float32.
+    """
+    model, optimizer = optimizers.step(before.model, before.optimizer, delta_D, terms.optimizer)
+    share = share_of(used, weights, weighted=uses_weights(terms.aggregation))
+    return Server(model, optimizer, terms.training.algorithm.at_server(before.served, delta_D, terms.training, share))
+
+
+def share_of(used: Sequence[str], weights: Mapping[str, float], *, weighted: bool) -> float:
+    """How much of the federation an aggregate of the sites `used` stands for; not weighted: by heads."""
+    counted = weights if weighted else dict.fromkeys(weights, 1.0)
+    return min(1.0, sum(counted[site] for site in sorted(used)) / sum(counted[site] for site in sorted(weights)))
+
+
+def keeps_centre(how: Aggregation) -> bool:
+    """Whether the next round's rule begins with this round's aggregate."""
+    return isinstance(how.rule, CenteredClipping)

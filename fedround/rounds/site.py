@@ -1,0 +1,262 @@
+"""A site's half of a round.
+
+::
+
+    offer    what will be released, and what it costs: fixed before any work, and charged
+    work     the base model's statistics, training, packing, and what the site keeps for its next round
+
+D coordinates of what travels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround import codec
+from fedround.agreement import Terms
+from fedround.codec import Tensors
+from fedround.compression import wire
+from fedround.compression.spec import Compression, is_unbiased
+from fedround.errors import ContractError
+from fedround.learning.algorithms import Vectors
+from fedround.learning.evaluate import scores
+from fedround.learning.parts import Rest
+from fedround.learning.personal import personalise
+from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.spec import LocalTraining
+from fedround.learning.train import Trained, train
+from fedround.privacy.campaign import first_row, mechanism_for
+from fedround.privacy.noise import NoiseSource
+from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, TrainingMechanism
+from fedround.records import Question, Train
+from fedround.statistics import Release, Statistic, release
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+RESIDUAL, PRIVATE, PERSONAL = "residual", "private", "personal"
+
+
+# -- before any work ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a site will release in answer to a plan."""
+
+    training: TrainingMechanism | None
+    """None: no update is asked for."""
+    statistics: tuple[Statistic, ...]
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """What the ledger is charged; in this order an answer says what was applied (`Answer.mechanisms`)."""
+        trained = () if self.training is None else (self.training,)
+        return (*trained, *(statistic.mechanism for statistic in self.statistics))
+
+
+def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statistic], bool]) -> Offer:
+    """What a site with so many training rows will release.
+
+    may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
+    """
+    mechanism = mechanism_for(terms.privacy, terms.training, terms.evaluation, rows) if isinstance(asks, Train) else None
+    return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)))
+
+
+# -- what it is done with ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a site keeps from one round of a run to the next. None of it is ever sent; what is not there begins anew."""
+
+    vectors: Vectors = field(default_factory=dict)
+    """(D,) each: the algorithm's (`LocalAlgorithm.keeps`), and the "residual" that compression left over."""
+    models: Mapping[str, Tensors] = field(default_factory=dict)
+    """The "private" part of the model, and the "personal" model beside it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a site works on in one round; read once, before."""
+
+    recipe: Recipe
+    base: Tensors
+    begun: Rest
+    """What the model has besides what travels, as it begins at every site."""
+    served: Vectors
+    """What the server remembers and the plan names."""
+    kept: Kept
+    train: Examples
+    validation: Examples | None
+    column: Callable[[str], npt.NDArray[Any]]
+    """A column of all rows, as `Evidence.column`."""
+
+    @property
+    def rest(self) -> Rest:
+        """What the model has at this site besides what travels."""
+        return rest_at(self.begun, self.kept)
+
+
+class Draws(Protocol):
+    """Where a site's randomness comes from: its secret, the plan and the rows. The same calls, the same draws; no two releases
+    share any, and each depends on all that its release depends on.
+    """
+
+    def statistic(self, place: int, private: Tensors) -> NoiseSource:
+        """Noise on the plan's statistic at this place, which may depend on the private part."""
+
+    def training(self, shift_D: Float32 | None, private: Tensors) -> NoiseSource:
+        """Batches and noise of the training."""
+
+    def compression(self) -> NoiseSource:
+        """How the update is rounded."""
+
+    def personal(self) -> NoiseSource:
+        """Batches of the personal model."""
+
+
+class Guard(Protocol):
+    """Looked at between two steps."""
+
+    def __call__(self) -> bool:
+        """Whether to stop and release nothing."""
+
+    def time_is_up(self) -> bool:
+        """After a step: whether to send the steps so far, where the plan keeps partial work."""
+
+
+# -- the work ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a site says of its update besides the numbers: enough to know the law of the noise in them."""
+
+    mechanism: TrainingMechanism
+    rows: int | None
+    steps: int | None
+    within_clip: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """An update as it travels."""
+
+    arrives_D: Float32
+    """What whoever reads it gets."""
+    packed: bytes | None
+    """The compressed file; None: the numbers travel as they are."""
+    residual_D: Float32 | None
+    """What compression left over, for the next round."""
+
+
+@dataclass(frozen=True, eq=False)
+class Worked:
+    """What a site's work gave."""
+
+    releases: tuple[Release, ...]
+    declared: Declared | None
+    payload: bytes | None
+    """The update's file."""
+    keeps: Kept
+    """What the next round goes on with."""
+
+
+def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs, offered: Offer, draws: Draws,
+         guard: Guard) -> Worked:
+    """Carry out a question as it was offered.
+
+    number: the round. seed: what everybody knows of it (the plan's digest), where a sketch has its places from.
+    Promised: what is released satisfies what an accountant says of `offered.mechanisms`, if the draws are secret and fresh.
+    Raises Cancelled if the guard says so; ContractError if the recipe cannot be trained as the terms say.
+    """
+    rest, evidence = inputs.rest, _Evidence(inputs)
+    releases = tuple(release(statistic, evidence, draws.statistic(place, rest.private))
+                     for place, statistic in enumerate(offered.statistics))
+    if not isinstance(asks, Train) or offered.training is None:
+        return Worked(releases, None, None, Kept())
+    mechanism, training, shift_D = offered.training, terms.training, shift_of(terms, inputs.served, inputs.kept)
+    trained = train(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private), guard,
+                    first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D, time_is_up=guard.time_is_up, rest=rest)
+    delta_D = codec.flatten(trained.delta)
+    sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
+    payload = codec.encode(trained.delta) if sent.packed is None else sent.packed
+    models = {} if not trained.private else {PRIVATE: trained.private}
+    if terms.personal is not None:
+        models[PERSONAL] = personalise(
+            inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, training, draws.personal(), guard,
+            shared=inputs.base, pull=terms.personal.pull, rest=rest, time_is_up=guard.time_is_up)[0]
+    return Worked(releases, declare(mechanism, training, len(inputs.train), trained), payload,
+                  Kept(vectors_after(terms, shift_D, sent), models))
+
+
+# -- its parts, for whoever trains many sites at once ------------------------------------------------------------------
+
+
+def rest_at(begun: Rest, kept: Kept) -> Rest:
+    """What the model has at a site besides what travels: the private part as it was kept, or as it begins."""
+    return Rest(kept.models.get(PRIVATE, begun.private), begun.frozen)
+
+
+def shift_of(terms: Terms, served: Vectors, kept: Kept) -> Float32 | None:
+    """What the algorithm adds to every gradient of this round."""
+    return terms.training.algorithm.shift(served, kept.vectors)
+
+
+def first_row_of(mechanism: TrainingMechanism, number: int, rows: int) -> int:
+    """Where a round begins in rows that are taken in their order."""
+    return first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0
+
+
+def declare(mechanism: TrainingMechanism, training: LocalTraining, rows: int, trained: Trained) -> Declared:
+    """What is said of an update: the number of rows only where it is needed to know the noise."""
+    return Declared(mechanism, rows if isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1 else None,
+                    trained.steps if trained.steps < training.local_steps else None, trained.within_clip)
+
+
+def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, seed: bytes) -> Sent:
+    """From a delta that may leave to what does.
+
+    Under a compression that keeps numbers back they are added to the next round's delta of the run (error feedback): over the
+    rounds, what arrives and what waits are together what was computed. It is noised before it comes here, so nothing of this
+    costs privacy.
+    """
+    if how is None:
+        return Sent(delta_D, None, None)
+    vector_D = delta_D if is_unbiased(how) or RESIDUAL not in kept.vectors else delta_D + kept.vectors[RESIDUAL]
+    packed = wire.compress(vector_D, how, draws.compression().random, seed)
+    arrives_D = wire.expanded(packed, how, len(vector_D), seed)
+    return Sent(arrives_D, packed, None if is_unbiased(how) else vector_D - arrives_D)
+
+
+def vectors_after(terms: Terms, shift_D: Float32 | None, sent: Sent) -> Vectors:
+    """The vectors that a site keeps after it has sent this."""
+    residual = {} if sent.residual_D is None else {RESIDUAL: sent.residual_D}
+    return {**terms.training.algorithm.at_site(shift_D, sent.arrives_D, terms.training), **residual}
+
+
+class _Evidence:
+    """What statistics are computed from."""
+
+    def __init__(self, inputs: Inputs):
+        self._inputs, self.column = inputs, inputs.column
+
+    def scores(self) -> tuple[Float64, Int64]:
+        """As `Evidence`."""
+        return self._scores
+
+    @functools.cached_property
+    def _scores(self) -> tuple[Float64, Int64]:
+        if self._inputs.validation is None:
+            raise ContractError("the site holds out no rows, and the question asks how good the model is on them")
+        told = scores(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole}, self._inputs.validation)
+        return told.chance_N, told.truth_N

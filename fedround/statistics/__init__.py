@@ -1,0 +1,87 @@
+"""What may leave a site besides an update: statistics, each a value that says what it is, whom it protects and what it costs.
+
+A new statistic is one class of this package: what it computes from a site's rows (`cells`), its shape, its sensitivity by unit,
+its mechanism, and the word by which a site's policy allows it. It joins the union `Statistic`, and every question, the ledger,
+the simulator and `verify` know it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fedround.errors import ContractError
+from fedround.privacy.noise import NoiseSource, noised_counts
+from fedround.privacy.spec import GaussianCounts, NoMechanism
+from fedround.statistics.counts import Evidence, Float64, Int64
+from fedround.statistics.group_counts import GroupCounts, Levels
+from fedround.statistics.histogram import Histogram
+from fedround.statistics.scores import Scores
+from fedround.values import Value
+
+__all__ = ["WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "Release", "Scores", "Statistic", "release", "total"]
+
+Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kind")]
+
+WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts))
+"""By which a policy allows statistics to leave."""
+
+LARGEST = 1e12
+"""No site has so many records; a number beyond it is no count."""
+
+
+class Release(Value):
+    """What left: the numbers of a statistic, and the mechanism that noised them. Counts may be negative: noise is not undone."""
+
+    statistic: Statistic
+    numbers: tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...]
+    """The statistic's cells, row by row."""
+    mechanism: Annotated[GaussianCounts | NoMechanism, Field(discriminator="kind")]
+    """What the ledger was charged for it."""
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if len(self.numbers) != math.prod(self.statistic.shape):
+            raise ValueError(f"a statistic of shape {self.statistic.shape} has {math.prod(self.statistic.shape)} numbers, got "
+                             f"{len(self.numbers)}")
+        return self
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on each number."""
+        return self.mechanism.noise_std if isinstance(self.mechanism, GaussianCounts) else 0.0
+
+    @functools.cached_property
+    def table(self) -> Float64:
+        """The numbers in the statistic's shape."""
+        return np.array(self.numbers, dtype=np.float64).reshape(self.statistic.shape)
+
+
+def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource) -> Release:
+    """Compute a statistic on a site's rows and noise it by its mechanism. The exact cells go nowhere else.
+
+    noise: secret and fresh, or the release tells the rows. Raises ContractError, quoting no value, if the rows do not have
+    what the statistic counts.
+    """
+    cells: Int64 = statistic.cells(evidence)
+    noised: npt.NDArray[np.generic] = cells if statistic.noise_std == 0 else noised_counts(cells, statistic.noise_std, noise)
+    return Release(statistic=statistic, numbers=tuple(float(number) for number in noised.ravel()), mechanism=statistic.mechanism)
+
+
+def total(releases: Sequence[Release]) -> Release:
+    """All sites together: their numbers added up, and the noise of the sum.
+
+    Raises ContractError unless there is one, and all are of one statistic.
+    """
+    if len({one.statistic for one in releases}) != 1:
+        raise ContractError("a total is of releases of one statistic, and of one at least")
+    noise_std = math.sqrt(math.fsum(one.noise_std ** 2 for one in releases))
+    numbers = np.sum([one.numbers for one in releases], axis=0)
+    return Release(statistic=releases[0].statistic, numbers=tuple(numbers.tolist()),
+                   mechanism=NoMechanism() if noise_std == 0 else GaussianCounts(noise_std=noise_std))

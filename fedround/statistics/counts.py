@@ -1,0 +1,61 @@
+"""Counts of records: one record is in one cell, and moves it by one.
+
+N records, B bins.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedround.privacy.spec import GaussianCounts, NoMechanism, Unit
+from fedround.values import Value
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+class Evidence(Protocol):
+    """What a site has to count in. It stays at the site; only a statistic's noised cells leave."""
+
+    def scores(self) -> tuple[Float64, Int64]:
+        """The base model on the rows that the site holds out: what is scored, in [0, 1], and whether it is true, 0 or 1; (N,)
+        each, in one order.
+        """
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of all the site's rows, (N,); None or NaN where a record has nothing there.
+
+        Raises ContractError if there is no such column.
+        """
+
+
+class Counts(Value):
+    """What every table of counts has in common."""
+
+    word: ClassVar[str]
+    """By which a site's policy allows it to leave."""
+
+    noise_std: Annotated[float, Field(ge=0, le=10_000)]
+    """Standard deviation of the Gaussian noise on each cell; 0: none, which a policy must allow by name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the table."""
+        raise NotImplementedError
+
+    def cells(self, evidence: Evidence) -> Int64:
+        """The exact table. Every record of the site is in one cell at most."""
+        raise NotImplementedError
+
+    def sensitivity(self, unit: Unit) -> float | None:
+        """How far the cells move (L2) when the contribution of one `unit` is replaced by nothing; None: no bound is known."""
+        return 1.0 if unit == "record" else None
+
+    @property
+    def mechanism(self) -> GaussianCounts | NoMechanism:
+        """What a release of it is charged as."""
+        return NoMechanism() if self.noise_std == 0 else GaussianCounts(noise_std=self.noise_std)

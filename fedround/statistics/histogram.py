@@ -1,0 +1,62 @@
+"""How the values of one column lie."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fedround.errors import ContractError
+from fedround.statistics.counts import Counts, Evidence, Float64, Int64
+from fedround.values import ColumnName
+
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+
+
+class Histogram(Counts):
+    """Records by the value of a column of numbers, between public edges that the question names.
+
+    The table has a cell below the first edge, one between each two, one from the last edge up, and a last one for records
+    that have no number there. A cell holds its lower edge, and not its upper one.
+    """
+
+    word: ClassVar[str] = "histograms"
+    kind: Literal["histogram"] = "histogram"
+    column: ColumnName
+    edges: Annotated[tuple[Number, ...], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.edges)):
+            raise ValueError("edges must ascend")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(cell,)."""
+        return (len(self.edges) + 2,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each cell holds, in words."""
+        return (f"below {self.edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges)),
+                f"from {self.edges[-1]:g}", "missing")
+
+    def cells(self, evidence: Evidence) -> Int64:
+        """As `Counts`. Raises ContractError if the column is not of numbers."""
+        value_N = numbers(evidence, self.column)
+        missing_N = np.isnan(value_N)
+        cell_N = np.searchsorted(np.array(self.edges), value_N, side="right")
+        cell_N[missing_N] = len(self.edges) + 1
+        return np.bincount(cell_N, minlength=len(self.edges) + 2)
+
+
+def numbers(evidence: Evidence, column: str) -> Float64:
+    """A column as float64, NaN for what is missing. Raises ContractError if it is not of numbers."""
+    found = evidence.column(column)
+    try:
+        return np.array([np.nan if value is None else value for value in found.tolist()], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ContractError(f"column '{column}' is not of numbers, and the question counts numbers in it") from None

@@ -1,0 +1,50 @@
+"""How a model's scores lie on rows that a site holds out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fedround.statistics.counts import Counts, Evidence, Float64, Int64
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Scores(Counts):
+    """The base model's scores in `bins` bins, by truth: row 0 of the table counts what is not true, row 1 what is.
+
+    What is scored, and what its truth is, says the task (`fedround.learning.task`). A bin holds the scores from its lower edge
+    up to, and without, its upper one. edges: the inner edges, ascending and public; none: bins of equal width.
+    """
+
+    word: ClassVar[str] = "scores"
+    kind: Literal["scores"] = "scores"
+    bins: Annotated[int, Field(ge=2, le=1000)]
+    edges: tuple[Share, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        if self.edges and len(self.edges) != self.bins - 1:
+            raise ValueError(f"{self.bins} bins have {self.bins - 1} edges between them")
+        if any(later < earlier for earlier, later in itertools.pairwise(self.edges)):
+            raise ValueError("edges must ascend")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(truth, bin)."""
+        return (2, self.bins)
+
+    @property
+    def inner(self) -> Float64:
+        """The inner edges, (B - 1,)."""
+        return np.array(self.edges) if self.edges else np.arange(1, self.bins) / self.bins
+
+    def cells(self, evidence: Evidence) -> Int64:
+        """As `Counts`."""
+        chance_N, truth_N = evidence.scores()
+        bin_N = np.searchsorted(self.inner, chance_N, side="right")
+        return np.stack([np.bincount(bin_N[truth_N == truth], minlength=self.bins) for truth in (0, 1)])
