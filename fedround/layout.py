@@ -30,6 +30,9 @@ from fedround.values import Purpose
 
 _FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements"}
 
+PURPOSES: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
+"""By the name of their folder."""
+
 
 def federation(digest: str) -> str:
     """The signed federation file."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unflatten
 from fedround.errors import ContractError
 from fedround.learning.spec import FedAdagrad, FedAdam, FedAvg, FedYogi, ServerOptimizer
-from fedround.records import TensorSpec
+from fedround.values import TensorSpec
 
 Coordinates = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

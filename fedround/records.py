@@ -80,6 +80,8 @@ class _Question(Value):
     server does with the answers, and a word in the sites' policies (`values.Purpose`).
     """
 
+    makes_model: ClassVar[bool] = False
+    """Whether the answers become the next round's model."""
     needs_all: ClassVar[bool] = True
     """Whether a site that may not release every statistic refuses; or else leaves these out of its answer."""
 
@@ -95,6 +97,7 @@ class _Question(Value):
 class Train(_Question):
     """Train the base model and send the noised change; and say how good the base model is, where counts may leave."""
 
+    makes_model: ClassVar[bool] = True
     needs_all: ClassVar[bool] = False
     kind: Literal["train"] = "train"
     state: tuple[Blob, ...] = ()
@@ -151,6 +154,11 @@ class Plan(Address):
     asks: Question
     tool_version: ToolVersion
 
+    @property
+    def continues(self) -> int:
+        """The committed round whose model the question is about."""
+        return self.round - 1 if self.asks.makes_model else self.round
+
 
 # -- what sites say ----------------------------------------------------------------------------------------------------
 
@@ -172,6 +180,8 @@ class _Said(Address):
 
     site: Name
     plan: Digest
+    asked: Purpose
+    """What the plan asks."""
     log: LogHead
     """The newest head of the federation log that the site has seen: the plan's."""
     tool_version: ToolVersion

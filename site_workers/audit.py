@@ -19,8 +19,7 @@ from pydantic import Field, StringConstraints
 from fedround.errors import AuditError
 from fedround.privacy import chain, ledger
 from fedround.privacy.spec import Mechanism
-from fedround.records import Purpose
-from fedround.values import Digest, Name, PublicKey, Value
+from fedround.values import Digest, Name, PublicKey, Purpose, Value
 from site_workers import outbox
 
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
@@ -206,8 +205,8 @@ def _logged(events: Iterable[Event]) -> set[tuple[str, str]]:
 def _objects(entry: outbox.Entry) -> Iterator[tuple[str, str, str, int]]:
     answer, body = entry.answer, entry.body
     if entry.payload_key is not None:
-        yield "tensors", entry.payload_key, body["payload"]["sha256"], body["payload"]["size_bytes"]
-    yield body["kind"], entry.answer_key, hashlib.sha256(answer).hexdigest(), len(answer)
+        yield "tensors", entry.payload_key, body["update"]["payload"]["sha256"], body["update"]["payload"]["size_bytes"]
+    yield entry.kind, entry.answer_key, hashlib.sha256(answer).hexdigest(), len(answer)
 
 
 def verify(folder: Path) -> tuple[Event, ...]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fedround import __version__, codec, layout
+from fedround import __version__, layout
 from fedround.agreement import Federation
-from fedround.codec import Tensors
 from fedround.errors import ChainError, TrustError
+from fedround.records import Commit, Plan, Reason, Refusal
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, unseal
-from fedround.records import Commit, Purpose, Reason, Refusal, Plan
+from fedround.values import Purpose
 from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
 from site_workers.policy import objection
@@ -36,7 +36,7 @@ class Order:
         """What every answer of the site to this plan says."""
         plan = self.plan
         return {"federation": plan.federation, "run": plan.run, "round": plan.round, "attempt": plan.attempt,
-                "site": site.name, "plan": self.digest, "log": plan.log, "tool_version": __version__}
+                "site": site.name, "plan": self.digest, "asked": plan.asks.kind, "log": plan.log, "tool_version": __version__}
 
 
 def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose) -> Order:
@@ -47,14 +47,14 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     source = f"{purpose} plan of round {number} of run '{run}'"
     document = site.store.get(layout.plan(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
     plan = unseal("plan", document, Plan, site.settings.coordinator, source)
-    if (plan.run, plan.round, plan.attempt, plan.purpose) != (run, number, attempt, purpose):
+    if (plan.run, plan.round, plan.attempt, plan.asks.kind) != (run, number, attempt, purpose):
         raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
     remembered = seen.read(site.folder)
     federation, log = history.agreement(site, plan, remembered, source)
     identity = _check_membership(site, federation, plan, source)
     parent = history.parent(site, plan, log, remembered, source)
     # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
-    if purpose is Purpose.TRAIN and site.store.head(layout.commit(run, number)) is not None:
+    if plan.asks.makes_model and site.store.head(layout.commit(run, number)) is not None:
         raise ChainError(f"{source}: the round is committed already")
     answered = outbox.plan_of(site.folder, plan)
     if answered is not None and answered != digest(document):
@@ -75,25 +75,6 @@ def refusal_by_policy(site: Site, order: Order) -> Refusal | None:
 def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[str, ...] = ()) -> Refusal:
     """The site's "no" to this plan."""
     return Refusal(**order.addressed(site), reason=reason, detail=detail, checks=checks)
-
-
-def base_model(site: Site, order: Order) -> Tensors:
-    """The model to start from. Raises TrustError if what is stored is another."""
-    return _named(site, order.plan, order.plan.base_model, "base model")
-
-
-def server_control(site: Site, order: Order) -> Tensors | None:
-    """The server's control variate that the plan names, if it names one. Raises as `base_model` does."""
-    return None if order.plan.control is None else _named(site, order.plan, order.plan.control, "control variate")
-
-
-def _named(site: Site, plan: Plan, sha256: str, what: str) -> Tensors:
-    """Tensors like the model's, checked against the digest that the plan names them by."""
-    source = f"{what} of round {plan.round}"
-    body = site.store.get(layout.model(sha256), max_bytes=codec.size_bytes(plan.tensors))
-    if digest(body) != sha256:
-        raise TrustError(f"{source}: the stored bytes are not those that the plan names")
-    return codec.decode(body, plan.tensors, source)
 
 
 def _check_membership(site: Site, federation: Federation, plan: Plan, source: str) -> Identity:

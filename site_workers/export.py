@@ -16,14 +16,17 @@ import numpy.typing as npt
 from fedround import codec, layout
 from fedround.codec import Tensors
 from fedround.errors import ContractError, TrustError
-from fedround.learning.evaluate import Metrics, metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
+from fedround.learning.recipe import schemas
 from fedround.learning.spec import LocalTraining
+from fedround.learning.task import Metrics
 from fedround.privacy.noise import stream
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.records import Checkpoint, Commit
-from site_workers import history, kept, parts, seen
+from fedround.rounds.site import PERSONAL, PRIVATE
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from site_workers import history, inputs, kept, seen
 from site_workers.rows import Rows, read_site_rows
 from site_workers.site import Site
 
@@ -54,7 +57,7 @@ def own_model(site: Site, run: str | None = None, *, personal: bool = False, tun
     commit = history.newest(site, _only(site) if run is None else run, seen.read(site.folder))
     checkpoint, rows = _checkpoint(site, commit), read_site_rows(site)
     model = _personal(site, commit, checkpoint) if personal else _shared(site, commit, checkpoint)
-    rest = parts.rest_of(site, commit.run, checkpoint.rest, checkpoint.parts, before=commit.round + 1)
+    rest = _rest(site, commit, checkpoint)
     before = None
     if tuning is not None:
         before = _metrics(site, {**model, **rest.whole}, rows)
@@ -104,8 +107,15 @@ def _shared(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
     return codec.decode(body, checkpoint.tensors, source)
 
 
+def _rest(site: Site, commit: Commit, checkpoint: Checkpoint) -> Rest:
+    """The frozen part, and the private one as of the site's last answer in the run, or as it begins."""
+    begun = inputs.begun(site, commit.run, checkpoint.rest, checkpoint.parts)
+    private = kept.newest(site.folder, commit.run, commit.round + 1, PRIVATE, schemas(site.recipe, checkpoint.parts).private)
+    return begun if private is None else Rest(private, begun.frozen)
+
+
 def _personal(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
-    found = kept.newest(site.folder, commit.run, commit.round + 1, "personal", checkpoint.tensors)
+    found = kept.newest(site.folder, commit.run, commit.round + 1, PERSONAL, checkpoint.tensors)
     if found is None:
         raise ContractError(f"this site keeps no personal model of run '{commit.run}': the federation agrees on one with "
                             "'personal = {name = \"ditto\", pull = …}', and the site's next answer leaves one")
@@ -114,6 +124,6 @@ def _personal(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
 
 def _metrics(site: Site, whole: Tensors, rows: Rows) -> Metrics | None:
     try:
-        return metrics(scores(site.recipe, whole, rows.validation))
+        return site.recipe.task.metrics(scores(site.recipe, whole, rows.validation))
     except ContractError:       # rows of one label only
         return None

@@ -11,8 +11,8 @@ from fedround import layout, sightings
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.federation_log import Logged
+from fedround.records import Commit, Plan, Train
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.records import Commit, Purpose, Plan
 from infra.federation_log import read_up_to
 from site_workers import outbox
 from site_workers.seen import Seen, SeenCommit
@@ -40,12 +40,14 @@ def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: 
     """The signed commit that the plan continues, whose model it starts from, which continues what this site has seen of the
     run, and whose plan a majority of the members was shown.
     """
-    number = plan.round - 1 if plan.purpose is Purpose.TRAIN else plan.round
+    number = plan.continues
     commit, found = _commit(site, plan.run, number, source)
     if found != plan.parent:
         raise ChainError(f"{source}: does not continue the committed round {number}")
-    if (commit.run, commit.round, commit.model, commit.rest) != (plan.run, number, plan.base_model, plan.rest):
+    if (commit.run, commit.round, commit.model, commit.blob("rest")) != (plan.run, number, plan.base_model, plan.rest):
         raise ChainError(f"{source}: starts from another model than the one that round {number} committed")
+    if isinstance(plan.asks, Train) and not set(plan.asks.state) <= set(commit.state):
+        raise ChainError(f"{source}: names state of the server that round {number} did not leave")
     _check_continues(site, commit, plan.parent, seen.runs.get(plan.run), source)
     if number > 0:
         _check_sighted(site, commit, log, f"commit of round {number} of run '{plan.run}'")
@@ -103,7 +105,7 @@ def _check_sighted(site: Site, commit: Commit, log: tuple[Logged, ...], source: 
         raise ChainError(f"{source}: names another federation file than the log")
     sightings.check(commit, logged.federation, source)
     mine = [update.answer for update in commit.updates if update.site == site.name]
-    kept = [digest(entry.answer) for entry in outbox.answers(site.folder, commit.run, Purpose.TRAIN, commit.round)]
+    kept = [digest(entry.answer) for entry in outbox.answers(site.folder, commit.run, "train", commit.round)]
     if mine and kept and mine[0] not in kept:
         raise ChainError(f"{source}: holds another update of this site than the one it sent; ask the coordinator where it "
                          "comes from, and whether somebody else has this site's key")

@@ -17,44 +17,53 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fedround import codec
 from fedround.codec import Schema, Tensors
+from fedround.compression.spec import is_unbiased
 from fedround.errors import CodecError, SetupError
 from fedround.privacy.files import sync_folder
 from fedround.records import Plan
+from fedround.rounds.site import PERSONAL, PRIVATE, RESIDUAL, Kept
 from site_workers import outbox
-
-Float32 = npt.NDArray[np.float32]
-What = Literal["control", "residual", "private", "personal"]
 
 log = logging.getLogger("fedround.site")
 
-_WORDS: dict[What, str] = {"control": "control variate", "residual": "residual", "private": "private part of the model",
-                           "personal": "personal model"}
+_WORDS = {RESIDUAL: "residual", PRIVATE: "private part of the model", PERSONAL: "personal model"}
 
 
-def read(folder: Path, plan: Plan, what: What) -> Float32 | None:
-    """What was kept, as long as what travels, with the site's last answer to an earlier round of the plan's run; None if
-    there is nothing. Raises SetupError if the file is damaged, or of another model.
+def of_plan(folder: Path, plan: Plan, private: Schema) -> Kept:
+    """What was kept with the site's last answers to earlier rounds of the plan's run, as far as the plan's terms use it.
+
+    private: names and shapes of the model's private part. Raises SetupError if a file is damaged, or of another model.
     """
-    tensors = read_tensors(folder, plan, what, plan.tensors)
-    return None if tensors is None else codec.flatten(tensors)
+    before = plan.continues + 1
+    terms = plan.agreed
+    vectors = (*terms.training.algorithm.keeps, *(() if is_unbiased(terms.compression) else (RESIDUAL,)))
+    models = {**({PRIVATE: private} if private else {}), **({} if terms.personal is None else {PERSONAL: plan.tensors})}
+    return Kept({what: codec.flatten(found) for what in vectors
+                 if (found := newest(folder, plan.run, before, what, plan.tensors)) is not None},
+                {what: found for what, schema in models.items()
+                 if (found := newest(folder, plan.run, before, what, schema)) is not None})
 
 
-def read_tensors(folder: Path, plan: Plan, what: What, schema: Schema) -> Tensors | None:
-    """The same for tensors of any schema."""
-    return newest(folder, plan.run, plan.round, what, schema)
+def write(folder: Path, plan: Plan, kept: Kept) -> None:
+    """Keep all of it with the answer to this plan, durably, before the answer is written."""
+    for what, vector_D in kept.vectors.items():
+        _write(folder, plan, what, codec.unflatten(vector_D, plan.tensors))
+    for what, tensors in kept.models.items():
+        _write(folder, plan, what, tensors)
 
 
-def newest(folder: Path, run: str, before: int, what: What, schema: Schema) -> Tensors | None:
-    """The same for the site's last answer in a run to a round earlier than `before`."""
+def newest(folder: Path, run: str, before: int, what: str, schema: Schema) -> Tensors | None:
+    """What was kept with the site's last answer in a run to a round earlier than `before`; None: nothing.
+
+    Raises SetupError if the file is damaged, or of another schema.
+    """
     given = outbox.updates(folder, run, before=before)
-    path = next(_there(folder, run, what, given[:1] if what == "residual" else given), None)
+    path = next(_there(folder, run, what, given[:1] if what == RESIDUAL else given), None)
     if path is None:
         return None
     try:
@@ -63,18 +72,13 @@ def newest(folder: Path, run: str, before: int, what: What, schema: Schema) -> T
         raise SetupError(f"{error}; restore the file from your backup, or remove it: the {what} then begins anew") from None
 
 
-def write(folder: Path, plan: Plan, what: What, vector_D: Float32) -> None:
-    """Keep a vector with the answer to this plan, durably, before the answer is written. Older ones than a retry needs go."""
-    write_tensors(folder, plan, what, codec.unflatten(vector_D, plan.tensors))
-
-
-def write_tensors(folder: Path, plan: Plan, what: What, tensors: Tensors) -> None:
-    """The same for tensors of any schema. What is not finite is not kept, and the operator reads so: the site's answer must
+def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
+    """One file; older ones than a retry needs go. What is not finite is not kept, and the operator reads so: the site's answer must
     not wait for, nor tell of, what trained without noise and went astray.
     """
     if not all(np.isfinite(array).all() for array in tensors.values()):
         log.warning("round %d of run '%s': the site's %s is not finite and not kept; the last one stays. Ask for a smaller "
-                    "training.learning_rate", plan.round, plan.run, _WORDS[what])
+                    "training.learning_rate", plan.round, plan.run, _WORDS.get(what, f"'{what}'"))
         return
     path = _path(folder, plan.run, what, plan.round, plan.attempt)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +93,12 @@ def write_tensors(folder: Path, plan: Plan, what: What, tensors: Tensors) -> Non
         older.unlink()
 
 
-def _there(folder: Path, run: str, what: What, answers: list[tuple[int, int]]) -> Iterator[Path]:
+def _there(folder: Path, run: str, what: str, answers: list[tuple[int, int]]) -> Iterator[Path]:
     """The files that belong to these answers, those excepted that are not there."""
     for number, attempt in answers:
         if (path := _path(folder, run, what, number, attempt)).exists():
             yield path
 
 
-def _path(folder: Path, run: str, what: What, number: int, attempt: int) -> Path:
+def _path(folder: Path, run: str, what: str, number: int, attempt: int) -> Path:
     return folder / "kept" / run / what / f"{number:05d}-{attempt:02d}.safetensors"

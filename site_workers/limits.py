@@ -66,8 +66,10 @@ def memory(limits: Limits) -> Iterator[None]:
 class Guard:
     """What training looks at between two steps: whether to stop, and afterwards why."""
 
-    def __init__(self, policy: SitePolicy, cancelled: Callable[[], bool], clock: Callable[[], datetime]):
-        self._policy, self._cancelled, self._clock, self._began = policy, cancelled, clock, clock()
+    def __init__(self, policy: SitePolicy, deadline_s: int, cancelled: Callable[[], bool], clock: Callable[[], datetime]):
+        """deadline_s: the plan's, as counted from now."""
+        self._policy, self._deadline_s, self._cancelled, self._clock = policy, deadline_s, cancelled, clock
+        self._began = clock()
         self.over: tuple[Reason, str] | None = None
         """The limit that was reached, in words for the coordinator."""
         self._looked, self._longest_step_s = self._began, 0.0
@@ -82,11 +84,9 @@ class Guard:
             self.over = Reason.HOURS, f"not done in time: plans are carried out here {hours}"
         return self.over is not None or self._cancelled()
 
-    def nearly_over(self, deadline_s: int) -> bool:
-        """After a step: whether another one, and what follows, might not fit into the policy's time, or into the plan's
-        `deadline_s` as counted from when this site began.
-        """
-        now, limit_s = self._clock(), min(self._policy.limits.seconds, deadline_s)
+    def time_is_up(self) -> bool:
+        """After a step: whether another one, and what follows, might not fit into the policy's time, or into the plan's."""
+        now, limit_s = self._clock(), min(self._policy.limits.seconds, self._deadline_s)
         self._longest_step_s = max(self._longest_step_s, (now - self._looked).total_seconds())
         left_s = limit_s - (now - self._began).total_seconds()
         return left_s < max(2 * self._longest_step_s, _RESERVE * limit_s)

@@ -16,10 +16,11 @@ from typing import Any
 
 from fedround import layout
 from fedround.errors import ContractError
-from fedround.records import Purpose, Plan
+from fedround.records import Plan
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
-_KEY = re.compile(r"sites/[a-z0-9-]+/([a-z0-9-]+)/(rounds|evaluations)/(\d{5})/(\d\d)/(?:answer|refusal-(\d{4}))\.json")
+_KEY = re.compile(rf"sites/[a-z0-9-]+/([a-z0-9-]+)/({'|'.join(layout.PURPOSES)})/(\d{{5}})/(\d\d)/"
+                  r"(?:answer|refusal-(\d{4}))\.json")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Entry:
     def answer(self) -> bytes:
         """The sealed answer."""
         return (self.folder / _ANSWER).read_bytes()
+
+    @property
+    def kind(self) -> str:
+        """Of the signed document."""
+        return str(json.loads(self.answer)["kind"])
 
     @property
     def body(self) -> dict[str, Any]:
@@ -58,24 +64,24 @@ class Entry:
 
 def plan_of(site_folder: Path, plan: Plan) -> str | None:
     """The digest of the plan that this site answered for the same round and purpose, if it has answered one."""
-    path = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt) / _ANSWER
+    path = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt) / _ANSWER
     return str(json.loads(path.read_bytes())["body"]["plan"]) if path.exists() else None
 
 
 def find(site_folder: Path, plan: Plan) -> Entry | None:
     """The answer to this plan, if there is one. A refusal is none: asked again, the site looks again."""
-    folder = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
+    folder = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt)
     return _entry(site_folder, folder) if folder.exists() else None
 
 
 def write(site_folder: Path, plan: Plan, sealed: bytes, payload: bytes | None) -> Entry:
     """Keep an answer durably before any of it leaves. Raises OSError if the plan has one already."""
-    return _keep(site_folder, _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt), sealed, payload)
+    return _keep(site_folder, _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt), sealed, payload)
 
 
 def write_refusal(site_folder: Path, plan: Plan, sealed: bytes) -> Entry:
     """Keep a refusal, beside earlier ones: asked again, the site may refuse again, or answer."""
-    place = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
+    place = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt)
     earlier = len(list(place.parent.glob(f"{place.name}{_REFUSAL}*")))
     return _keep(site_folder, place.with_name(f"{place.name}{_REFUSAL}{earlier + 1:04d}"), sealed, None)
 
@@ -116,7 +122,7 @@ def answers(site_folder: Path, run: str, purpose: str, number: int) -> Iterator[
 
 def updates(site_folder: Path, run: str, before: int) -> list[tuple[int, int]]:
     """Round and attempt of every update that the site gave in a run, among rounds earlier than `before`; newest first."""
-    paths = (site_folder / "outbox" / run / Purpose.TRAIN).glob(f"[0-9]*/[0-9][0-9]/{_ANSWER}")
+    paths = (site_folder / "outbox" / run / "train").glob(f"[0-9]*/[0-9][0-9]/{_ANSWER}")
     found = [(int(path.parent.parent.name), int(path.parent.name)) for path in paths]
     return sorted((place for place in found if place[0] < before), reverse=True)
 
@@ -137,8 +143,7 @@ def _place_of(site_folder: Path, key: str) -> Path | None:
     if (found := _KEY.fullmatch(key)) is None:
         return None
     run, folder, number, attempt, refusal = found.groups()
-    purpose = Purpose.EVALUATE if folder == "evaluations" else Purpose.TRAIN
-    place = _place(site_folder, run, purpose, int(number), int(attempt))
+    place = _place(site_folder, run, layout.PURPOSES[folder], int(number), int(attempt))
     return place if refusal is None else place.with_name(f"{place.name}{_REFUSAL}{refusal}")
 
 
@@ -147,13 +152,13 @@ def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int)
 
 
 def _entry(site_folder: Path, folder: Path) -> Entry:
-    run, purpose, number, name = folder.relative_to(site_folder / "outbox").parts
+    run, _, number, name = folder.relative_to(site_folder / "outbox").parts
     attempt, _, refusal = name.partition(_REFUSAL)
     body = json.loads((folder / _ANSWER).read_bytes())["body"]
-    plan = body["site"], run, int(number), int(attempt), Purpose(purpose)
+    plan = body["site"], run, int(number), int(attempt), body["asked"]
     if refusal:
         return Entry(folder, layout.refusal(*plan, int(refusal)), None)
-    return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body["kind"] == "update" else None)
+    return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body["update"] is not None else None)
 
 
 def _write_durably(path: Path, body: bytes) -> None:

@@ -12,11 +12,13 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import NoPrivacy, Unit
-from fedround.records import Purpose, Reason, Plan
-from fedround.values import Digest, Value
+from fedround.records import Plan, Reason
+from fedround.statistics import Statistic
+from fedround.values import Digest, Purpose, Value
 
 Protected = Literal["record", "site", "none"]
-Statistic = Literal["scores", "checks"]
+Leaves = Literal["scores", "checks", "histograms", "group_counts"]
+"""What may leave besides updates: the words of the statistics, and the ids of failed checks."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -70,7 +72,7 @@ class SitePolicy(Value):
 
     recipes: tuple[Digest, ...]
     contracts: tuple[Digest, ...]
-    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)] = (Purpose.TRAIN, Purpose.EVALUATE)
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)] = ("train", "evaluate")
     units: Annotated[tuple[Protected, ...], Field(min_length=1)] = ("record",)
     max_epsilon: Annotated[float, Field(ge=0, le=1000)]
     """For one record: over everything that ever leaves and depends on this data set."""
@@ -80,7 +82,7 @@ class SitePolicy(Value):
     """For one record, within one campaign."""
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     min_rows: Annotated[int, Field(ge=1)] = 100
-    statistics: tuple[Statistic, ...] = ("scores", "checks")
+    statistics: tuple[Leaves, ...] = ("scores", "checks")
     limits: Limits = Limits()
     hours: Hours | None = None
 
@@ -105,9 +107,9 @@ class SitePolicy(Value):
         """The most that may ever be spent, for each unit that is promised anything."""
         return {"record": self.max_epsilon, **({} if self.max_epsilon_site is None else {"site": self.max_epsilon_site})}
 
-    def scores_leave(self, plan: Plan) -> bool:
-        """Whether the answer to this plan carries counts of scores."""
-        return "scores" in self.statistics and counts_leave(plan.privacy)
+    def lets_out(self, statistic: Statistic, plan: Plan) -> bool:
+        """Whether the answer to this plan may carry this statistic."""
+        return statistic.word in self.statistics and counts_leave(plan.agreed.privacy)
 
 
 def objection(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
@@ -121,25 +123,27 @@ def objection(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
 
 def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
                 now: datetime) -> Iterator[tuple[Reason, str]]:
-    if plan.purpose not in policy.purposes:
-        yield Reason.POLICY, f"plans to {plan.purpose} are not allowed here"
-    if plan.recipe_digest not in policy.recipes or plan.recipe_digest != recipe:
-        yield Reason.POLICY, f"recipe {plan.recipe_digest[:16]} is not approved here"
-    if plan.contract_digest not in policy.contracts or plan.contract_digest != contract:
-        yield Reason.POLICY, f"contract {plan.contract_digest[:16]} is not approved here"
+    agreed = plan.agreed
+    if plan.asks.kind not in policy.purposes:
+        yield Reason.POLICY, f"plans to {plan.asks.kind} are not allowed here"
+    if agreed.recipe_digest not in policy.recipes or agreed.recipe_digest != recipe:
+        yield Reason.POLICY, f"recipe {agreed.recipe_digest[:16]} is not approved here"
+    if agreed.contract_digest not in policy.contracts or agreed.contract_digest != contract:
+        yield Reason.POLICY, f"contract {agreed.contract_digest[:16]} is not approved here"
     for problem in _about_privacy(policy, plan):
         yield Reason.POLICY, problem
-    if policy.scores_leave(plan):
-        if plan.evaluation.noise_std == 0 and not policy.allows_no_privacy:
-            yield Reason.POLICY, "evaluation counts without noise are not allowed here"
-    elif plan.purpose is Purpose.EVALUATE:
-        yield Reason.POLICY, "counts of scores do not leave here"
+    for statistic in plan.asks.statistics:
+        if not policy.lets_out(statistic, plan):
+            if plan.asks.needs_all:
+                yield Reason.POLICY, f"{statistic.in_words} do not leave here"
+        elif statistic.noise_std == 0 and not policy.allows_no_privacy:
+            yield Reason.POLICY, f"{statistic.in_words} without noise are not allowed here"
     if policy.hours is not None and not policy.hours.open(now):
         yield Reason.HOURS, f"not now: plans are carried out here {policy.hours}"
 
 
 def _about_privacy(policy: SitePolicy, plan: Plan) -> Iterator[str]:
-    privacy, per_run = plan.privacy, policy.max_epsilon_per_run
+    privacy, per_run = plan.agreed.privacy, policy.max_epsilon_per_run
     if isinstance(privacy, NoPrivacy):
         if not policy.allows_no_privacy:
             yield "training without differential privacy is not allowed here"
@@ -163,7 +167,8 @@ _TEXT = """\
 recipes = []
 contracts = []
 
-# What a plan may ask for: "train" (and score the model on held-out rows), "evaluate" (only score it).
+# What a plan may ask for: "train" (and score the model on held-out rows), "evaluate" (only score it), "measure" (count
+# something in your rows, as far as 'statistics' below allows).
 purposes = {purposes}
 
 # Whom the noise must protect: "record" (each row) or "site" (your whole contribution; with max_epsilon_site, which counts
@@ -181,7 +186,8 @@ delta_dp = {delta_dp}
 min_rows = {min_rows}
 
 # What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
-# (the ids of the contract's checks that your rows fail). Left out: it stays.
+# (the ids of the contract's checks that your rows fail), and for plans that measure "histograms" (how the values of a
+# column lie) and "group_counts" (how many rows each group has), both noised and charged. Left out: it stays.
 statistics = {statistics}
 
 # What training may take from this machine.

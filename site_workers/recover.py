@@ -16,13 +16,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fedround.errors import ContractError, SetupError, TrustError
-from fedround.privacy import campaign, ledger
+from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest
+from fedround.privacy.campaign import counts_leave
 from fedround.privacy.ledger import Charge
-from fedround.privacy.spec import GaussianCounts, Mechanism, NoMechanism
+from fedround.privacy.spec import Mechanism
+from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
+from fedround.rounds.site import offer
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.records import Commit, EvaluationAnswer, Purpose, Plan, SiteAnswer, Update
-from fedround.values import V, parse
+from fedround.values import Purpose, V, parse
 from infra.federation_log import length
 from site_workers import audit, outbox, rollback
 from site_workers.rollback import Sent
@@ -70,7 +72,7 @@ def forgotten(site: Site) -> Recovery:
     said = [*(sent.answer for sent in lost), *_kept(site)]
     known = {(charge.plan, charge.mechanisms) for charge in charges}
     proven = tuple(charge for release, charge in _proven(site, said).items() if release not in known)
-    lengths = [history.longest, *(answer.charges for answer in said if isinstance(answer, Update | EvaluationAnswer))]
+    lengths = [history.longest, *(answer.charges for answer in said if isinstance(answer, Answer))]
     return Recovery(lost, proven, tuple(_unknown(site, (*charges, *proven), history, max(lengths))))
 
 
@@ -92,19 +94,13 @@ def _proven(site: Site, said: Iterable[SiteAnswer]) -> dict[tuple[str | None, tu
 
     A plan may have been charged twice, for other rows: such charges differ in their mechanisms.
     """
-    answers = [answer for answer in said if isinstance(answer, Update | EvaluationAnswer)]
+    answers = [answer for answer in said if isinstance(answer, Answer)]
     charges = [*_from_audit(site), *(_from_answer(site, answer) for answer in sorted(answers, key=lambda one: one.charges))]
     return {(charge.plan, charge.mechanisms): charge for charge in charges}
 
 
-def _from_answer(site: Site, answer: Update | EvaluationAnswer) -> Charge:
-    trained = isinstance(answer, Update)
-    mechanisms: list[Mechanism] = [answer.mechanism] if isinstance(answer, Update) else []
-    if answer.evaluation is not None:
-        noise = answer.evaluation.noise_std
-        mechanisms.append(NoMechanism() if noise == 0 else GaussianCounts(noise_std=noise))
-    return _charge(site, answer.federation, answer.run, answer.round, Purpose.TRAIN if trained else Purpose.EVALUATE,
-                   answer.plan, mechanisms)
+def _from_answer(site: Site, answer: Answer) -> Charge:
+    return _charge(site, answer.federation, answer.run, answer.round, answer.asked, answer.plan, answer.mechanisms)
 
 
 def _from_audit(site: Site) -> Iterator[Charge]:
@@ -128,27 +124,24 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
                 f"round {commit.round} of run '{commit.run}' holds an update of this site, and neither the answer nor the "
                 "plan is in the store: what it cost cannot be had. Ask the coordinator for both, or stay out with "
                 "max_epsilon = 0 in policy.toml")
-    price = dearest((*(one for charge in known for one in charge.mechanisms),
-                     *(one for plan, asked in history.plans.items() if plan not in charged for one in _asked(site, asked))))
+    price = dearest((*(charge.mechanisms for charge in known),
+                     *(_asked(site, asked) for plan, asked in history.plans.items() if plan not in charged)))
     if price == ():
         raise SetupError(f"{nameless} charges are missing, and neither the ledger nor the store shows a plan: what they cost "
                          "cannot be had. Stay out with max_epsilon = 0 in policy.toml")
     for plan, commit in named.items():
-        yield _charge(site, commit.federation, commit.run, commit.round, Purpose.TRAIN, plan, price)
+        yield _charge(site, commit.federation, commit.run, commit.round, "train", plan, price)
     for _ in range(nameless):
-        yield _charge(site, site.settings.federation, None, 0, Purpose.TRAIN, None, price)
+        yield _charge(site, site.settings.federation, None, 0, "train", None, price)
 
 
 def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
     """What a plan would have cost this site, with the rows and the policy that it has now; nothing, if it would refuse."""
-    if plan.privacy.unit not in site.policy.units:
+    if plan.agreed.privacy.unit not in site.policy.units:
         return ()
-    counts = campaign.counts_of(plan.privacy, plan.evaluation)
-    if plan.purpose is Purpose.EVALUATE:
-        return counts
-    rows = len(read_site_rows(site).train)
     try:
-        return (campaign.mechanism_for(plan.privacy, plan.training, plan.evaluation, rows), *counts)
+        return offer(plan.asks, plan.agreed, len(read_site_rows(site).train),
+                     lambda _: counts_leave(plan.agreed.privacy)).mechanisms
     except ContractError:
         return ()                       # no noise keeps its promise
 
@@ -161,10 +154,8 @@ def _charge(site: Site, federation: str, run: str | None, number: int, purpose: 
 
 def _kept(site: Site) -> Iterator[SiteAnswer]:
     """What is in the outbox: a ledger that was restored alone has forgotten it too."""
-    kinds: dict[str, type[Update] | type[EvaluationAnswer]] = {"update": Update, "evaluation": EvaluationAnswer}
     for entry in outbox.entries(site.folder):
-        if (kind := kinds.get(entry.body["kind"])) is not None:
-            yield parse(kind, entry.body, f"{entry.folder}")
+        yield parse(ANSWERS[entry.kind], entry.body, f"{entry.folder}")
 
 
 def _history(site: Site, keys: frozenset[str]) -> _History:

@@ -7,19 +7,29 @@ outbox, and named in the audit log, before its first byte leaves.
 from __future__ import annotations
 
 from fedround import layout
+from fedround.errors import PrivacyError
 from fedround.federation_log import Rotation
+from fedround.privacy.ledger import Ledger
+from fedround.records import Answer, Plan, Refusal, SiteAnswer
 from fedround.signing import digest, seal
-from fedround.records import Refusal, Plan, SiteAnswer
 from infra.stores import publish
 from site_workers import audit, outbox
 from site_workers.outbox import Entry
 from site_workers.site import Site
 
 
-def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None) -> None:
-    """Sign, keep, then upload: payload first, answer last. Raises StoreError if the store does not take it; the
-    answer then stays in the outbox and `resend` sends the same bytes.
+def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = None, book: Ledger | None = None) -> None:
+    """Sign, keep, then upload: payload first, answer last.
+
+    book: the ledger that was charged for the answer. Raises PrivacyError, and keeps and sends nothing, if it holds no charge
+    of just this plan and these mechanisms: what leaves is what was paid for. Raises StoreError if the store does not take it;
+    the answer then stays in the outbox and `resend` sends the same bytes.
     """
+    if isinstance(answer, Answer):
+        paid = {(charge.plan, charge.mechanisms) for charge in (book.charges if book is not None else ())}
+        if (answer.plan, answer.mechanisms) not in paid:
+            raise PrivacyError(f"round {answer.round} of run '{answer.run}': the answer is noised otherwise than the ledger "
+                               "was charged for; nothing leaves")
     sealed = seal(answer.kind, answer, site.identity)
     send(site, outbox.write_refusal(site.folder, plan, sealed) if isinstance(answer, Refusal)
          else outbox.write(site.folder, plan, sealed, payload))

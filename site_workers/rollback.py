@@ -14,8 +14,8 @@ from fedround import layout
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
+from fedround.records import ANSWERS, Commit, Reason, Refusal, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.records import Commit, EvaluationAnswer, Purpose, Reason, Refusal, SiteAnswer, Update
 from infra.federation_log import length, read_log
 from site_workers import audit, outbox
 from site_workers.authorise import Order, refuse
@@ -38,7 +38,7 @@ def refusal(site: Site, order: Order) -> Refusal | None:
     process was running, and what it has forgotten is in no commit of this run.
     """
     plan, keys = order.plan, own_keys(site, order.plan.log.number)
-    this_round = layout.answers(site.name, plan.run, plan.round, plan.purpose)
+    this_round = layout.answers(site.name, plan.run, plan.round, plan.asks.kind)
     if not _is_behind(site, order.parent, keys) and next(forgotten(site, keys, this_round), None) is None:
         return None
     return refuse(site, order, Reason.ROLLBACK, "the site's folder is older than what it has sent: restored from a backup")
@@ -77,12 +77,11 @@ def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Ite
 def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
     """Whoever owns the bucket can put there what he likes, and move what is there; a stranger's key signs for nobody here."""
     document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    kinds: dict[str, type[SiteAnswer]] = {"update": Update, "evaluation": EvaluationAnswer, "refusal": Refusal}
     try:
         envelope = json.loads(document)
         if envelope["key"] not in keys:
             return None
-        answer = unseal(envelope["kind"], document, kinds[envelope["kind"]], envelope["key"], key)
+        answer = unseal(envelope["kind"], document, ANSWERS[envelope["kind"]], envelope["key"], key)
     except (ValueError, KeyError, TypeError, RecursionError, TrustError, ContractError):
         return None
     return Sent(key, document, answer) if answer.site == site.name and _belongs(answer, key) else None
@@ -90,10 +89,8 @@ def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
 
 def _belongs(answer: SiteAnswer, key: str) -> bool:
     """Whether an answer lies where its site put it."""
-    where = answer.site, answer.run, answer.round, answer.attempt
-    if isinstance(answer, Refusal):
-        return any(key.startswith(layout.refusals(*where, purpose)) for purpose in Purpose)
-    return key == layout.answer(*where, Purpose.TRAIN if isinstance(answer, Update) else Purpose.EVALUATE)
+    where = answer.site, answer.run, answer.round, answer.attempt, answer.asked
+    return key.startswith(layout.refusals(*where)) if isinstance(answer, Refusal) else key == layout.answer(*where)
 
 
 def _is_behind(site: Site, commit: Commit, keys: frozenset[str]) -> bool:

@@ -1,6 +1,6 @@
 """One round at a site, from a request to an answer in the store.
 
-verify the plan → ask the policy → check the rows → charge the ledger → train → release. Killed at any point and started
+verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release. Killed at any point and started
 again, it ends with the same bytes: noise and sampling are drawn from the site's secret, the plan and the rows.
 """
 
@@ -9,22 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from fedround import codec
 from fedround.errors import BudgetError, Cancelled, ContractError, FedroundError, SetupError
-from fedround.privacy import campaign, ledger
-from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, Mechanism, NoMechanism, NoPrivacy
+from fedround.privacy import ledger
+from fedround.privacy.spec import NoMechanism, NoPrivacy
+from fedround.records import Answer, Plan, Reason, Refusal, Update
+from fedround.rounds.site import Offer, Worked, offer, work
 from fedround.sightings import sign_sighting
-from fedround.records import EvaluationAnswer, Purpose, Reason, Refusal, Plan, SiteAnswer, Update
-from fedround.values import CheckId, Name, Value, parse
-from site_workers import audit, control, learn, limits, outbox, parts, personal, release, rollback
-from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse
-from site_workers.pack import pack
-from site_workers.rows import Rows, failed_checks, read_site_rows
+from fedround.values import MAX_ATTEMPTS, CheckId, Name, Purpose, Value, parse
+from site_workers import audit, inputs, kept, limits, outbox, release, rollback
+from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
+from site_workers.draws import SiteDraws
+from site_workers.rows import Rows, failed_checks, missing_columns, read_site_rows
 from site_workers.site import Site, refreshed
 
 log = logging.getLogger("fedround.site")
@@ -34,8 +35,8 @@ class SiteRequest(Value):
     """All that the API can say to a site: which plan to look up. Everything else stands in the signed plan."""
 
     run: Name
-    round: Annotated[int, Field(ge=1, le=99_999)]
-    attempt: Annotated[int, Field(ge=1, le=99)]
+    round: Annotated[int, Field(ge=0, le=99_999)]
+    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)]
     purpose: Purpose
 
 
@@ -65,15 +66,17 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> s
     audit.record(site.folder, audit.Asked(
         utc=audit.utc(site.clock()), plan=order.digest, by=site.settings.coordinator, federation=order.plan.federation,
         **request.model_dump()))
-    if (kept := outbox.find(site.folder, order.plan)) is not None:
+    if (earlier := outbox.find(site.folder, order.plan)) is not None:
         _decided(site, order, "send again")
-        release.send(site, kept)
+        release.send(site, earlier)
         return "answered before; the same bytes were sent again"
-    result, payload = _within_limits(site, order, cancelled)
-    if isinstance(result, Refusal):
-        _decided(site, order, result.reason)
-    release.release(site, order.plan, result, payload)
-    return result.kind
+    done = _within_limits(site, order, cancelled)
+    if isinstance(done, Refusal):
+        _decided(site, order, done.reason)
+        release.release(site, order.plan, done)
+        return done.kind
+    release.release(site, order.plan, done.answer, done.payload, done.book)
+    return done.answer.kind
 
 
 @contextmanager
@@ -91,38 +94,66 @@ def _decided(site: Site, order: Order, decision: str, *before: audit.Event) -> N
     audit.record(site.folder, *before, audit.Decided(utc=audit.utc(site.clock()), plan=order.digest, decision=decision))
 
 
-def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> tuple[SiteAnswer, bytes | None]:
+@dataclass(frozen=True)
+class _Done:
+    """An answer, its tensors, and the ledger that was charged for them."""
+
+    answer: Answer
+    payload: bytes | None
+    book: ledger.Ledger
+
+
+def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _Done | Refusal:
     """Do the work, or refuse when it takes more than the operator allows one plan."""
-    guard = limits.Guard(site.policy, cancelled, site.clock)
+    guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
         with limits.memory(site.policy.limits):
-            return _work(site, order, guard)
+            return _carry_out(site, order, guard)
     except MemoryError:
-        return refuse(site, order, Reason.LIMITS, "needs more memory than one plan may take here"), None
+        return refuse(site, order, Reason.LIMITS, "needs more memory than one plan may take here")
     except Cancelled:
         if guard.over is None:
             raise
-        return refuse(site, order, *guard.over), None
+        return refuse(site, order, *guard.over)
 
 
-def _work(site: Site, order: Order, guard: limits.Guard) -> tuple[SiteAnswer, bytes | None]:
+def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal:
+    """Look at everything that speaks against it, charge, read, work, keep."""
+    plan = order.plan
+    rows = _rows_or_refusal(site, order)
+    if isinstance(rows, Refusal):
+        return rows
+    try:
+        offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan))
+        book = _charge(site, order, offered)
+    except BudgetError:
+        return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded")
+    except ContractError as error:
+        log.error("round %d of run '%s': %s", plan.round, plan.run, error)
+        return refuse(site, order, Reason.BUDGET, "no noise keeps the plan's promise with the rows that are here")
+    worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest), inputs.read(site, order, rows), offered,
+                  SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
+    kept.write(site.folder, plan, worked.keeps)
+    return _Done(_answer(site, order, worked, book), worked.payload, book)
+
+
+def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
+    """The rows, if policy, folder, contract and rows themselves allow the plan."""
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
-        return refusal, None
+        return refusal
     try:
         if (failed := failed_checks(site)) != ():
-            return _refuse_rows(site, order, failed), None
+            return _refuse_rows(site, order, failed)
         rows = read_site_rows(site)
+        missing = missing_columns(site, (column for one in order.plan.asks.statistics for column in one.columns))
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
-        return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why"), None
-    if len(rows.train.labels_N) < site.policy.min_rows:
-        return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for"), None
-    try:
-        mechanism = mechanism_for(order.plan, len(rows.train.labels_N))
-        book = _charge(site, order, mechanism)
-    except BudgetError:
-        return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded"), None
-    return _learn(site, order, rows, mechanism, book, guard)
+        return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why")
+    if missing:
+        return refuse(site, order, Reason.DATA, f"the rows have no column '{missing[0]}'"[:300])
+    if len(rows.train) < site.policy.min_rows:
+        return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for")
+    return rows
 
 
 def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:
@@ -133,42 +164,22 @@ def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refus
     return refuse(site, order, Reason.CONTRACT, "the rows do not meet the contract; the site's operator sees why")
 
 
-def _learn(site: Site, order: Order, rows: Rows, mechanism: Mechanism, book: ledger.Ledger,
-           guard: limits.Guard) -> tuple[SiteAnswer, bytes | None]:
-    plan = order.plan
-    base, rest = base_model(site, order), parts.rest(site, order)
-    common = {**order.addressed(site), "charges": len(book.charges), "ledger_head": book.head, "epsilon": _spent(book, plan),
-              "evaluation": learn.evaluate(site, order, base, rows, rest) if site.policy.scores_leave(plan) else None}
-    if plan.purpose is Purpose.EVALUATE:
-        return EvaluationAnswer(**common), None
-    shift_D = control.shift(site, order)
-    trained = learn.train(site, order, base, rows, mechanism, guard, shift_D, rest)
-    payload, arrives = pack(site, order, trained.delta, rows)
-    control.keep(site, order, shift_D, codec.flatten(arrives))
-    parts.keep(site, order, trained.private)
-    personal.keep(site, order, base, rows, rest, guard)
-    few = len(rows.train) if isinstance(mechanism, DpSgd | AdaptiveDpSgd) and mechanism.sampling_rate == 1 else None
-    return Update(**common, base_model=plan.base_model, schema_digest=codec.schema_digest(plan.tensors),
-                  sighting=sign_sighting(plan, order.digest, site.name, site.identity), mechanism=mechanism, rows=few,
-                  within_clip=trained.within_clip, steps=trained.steps if trained.steps < plan.training.local_steps else None,
-                  payload=codec.payload_of(payload)), payload
+def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger) -> Answer:
+    plan, said = order.plan, worked.declared
+    return Answer(
+        **order.addressed(site), charges=len(book.charges), ledger_head=book.head, epsilon=_spent(book, plan),
+        sighting=sign_sighting(plan, order.digest, site.name, site.identity), releases=worked.releases,
+        update=None if said is None or worked.payload is None else Update(
+            base_model=plan.base_model, schema_digest=codec.schema_digest(plan.tensors), mechanism=said.mechanism,
+            rows=said.rows, steps=said.steps, within_clip=said.within_clip, payload=codec.payload_of(worked.payload)))
 
 
-def mechanism_for(plan: Plan, rows: int) -> Mechanism:
-    """What the plan's privacy means for a site with this many training rows. Raises BudgetError if no noise keeps it."""
-    try:
-        return campaign.mechanism_for(plan.privacy, plan.training, plan.evaluation, rows)
-    except ContractError as error:
-        raise BudgetError(f"round {plan.round} of run '{plan.run}': {error}") from None
-
-
-def _charge(site: Site, order: Order, mechanism: Mechanism) -> ledger.Ledger:
+def _charge(site: Site, order: Order, offered: Offer) -> ledger.Ledger:
     """Write down what this answer will cost, before any work. A plan that was charged is not charged again."""
     plan, policy, now = order.plan, site.policy, audit.utc(site.clock())
-    counts = campaign.counts_of(plan.privacy, plan.evaluation) if policy.scores_leave(plan) else ()
     charge = ledger.Charge(
-        federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.purpose, plan=order.digest,
-        mechanisms=(mechanism, *counts) if plan.purpose is Purpose.TRAIN else counts, delta_dp=policy.delta_dp, utc=now)
+        federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
+        mechanisms=offered.mechanisms, delta_dp=policy.delta_dp, utc=now)
     # Where nothing is noised, the policy allows it by name, and that ends every other promise.
     bounds = ((float("inf"),) if NoMechanism() in charge.mechanisms else
               (policy.max_epsilon, policy.max_epsilon_site, policy.max_epsilon_per_run))
@@ -179,6 +190,7 @@ def _charge(site: Site, order: Order, mechanism: Mechanism) -> ledger.Ledger:
 
 
 def _spent(book: ledger.Ledger, plan: Plan) -> float | None:
-    if isinstance(plan.privacy, NoPrivacy):
+    privacy = plan.agreed.privacy
+    if isinstance(privacy, NoPrivacy):
         return None
-    return ledger.spent(book, plan.privacy.delta_dp, run=plan.run, unit=plan.privacy.unit)
+    return ledger.spent(book, privacy.delta_dp, run=plan.run, unit=privacy.unit)

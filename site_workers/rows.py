@@ -5,8 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
@@ -23,6 +28,11 @@ class Rows:
     train: Examples
     validation: Examples
     digest: bytes
+    paths: tuple[Path, Path]
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of all rows, of both files, (N,). Raises ContractError if one of them has none of this name."""
+        return np.concatenate([_column(path, name) for path in self.paths])
 
 
 def read_site_rows(site: Site) -> Rows:
@@ -44,9 +54,23 @@ def _digest(paths: tuple[Path, ...]) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
-def _encoded(paths: tuple[Path, ...], recipe: Recipe, digest: bytes) -> Rows:
+def _encoded(paths: tuple[Path, Path], recipe: Recipe, digest: bytes) -> Rows:
     train, validation = (_encode(path, recipe) for path in paths)
-    return Rows(train, validation, digest)
+    return Rows(train, validation, digest, paths)
+
+
+def missing_columns(site: Site, columns: Iterable[str]) -> list[str]:
+    """Those that one of the files does not have."""
+    wanted = set(columns)
+    return sorted(wanted - set.intersection(*(set(gate.read_rows(path).columns) for path in site.rows))) if wanted else []
+
+
+def _column(path: Path, name: str) -> npt.NDArray[Any]:
+    frame = gate.read_rows(path)
+    if name not in frame.columns:
+        raise ContractError(f"the rows at {path} have no column '{name}'")
+    found = frame[name]
+    return found.to_numpy(dtype=object, na_value=None) if found.dtype.kind not in "biuf" else found.to_numpy()
 
 
 def _encode(path: Path, recipe: Recipe) -> Examples:

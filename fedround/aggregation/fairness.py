@@ -12,7 +12,7 @@ federation agrees on how large it may be: `cap`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt

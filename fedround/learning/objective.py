@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedround.learning.task import Task
+from fedround.learning.task import CLASSIFY, Task
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ class Objective:
     """Both."""
 
     model: nn.Module
-    task: Task = Task()
+    task: Task = CLASSIFY
 
     def outputs(self, weights: Mapping[str, torch.Tensor], features_BF: torch.Tensor) -> torch.Tensor:
         """What the model with these weights says of the rows. Raises ContractError as the task's `outputs` does."""

@@ -30,7 +30,7 @@ from fedround.errors import ContractError
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
-from fedround.learning.task import MAX_CLASSES, Task
+from fedround.learning.task import CLASSIFY, MAX_CLASSES, Task
 from fedround.values import Name
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Recipe:
     digest: str
     build_model: Callable[[], nn.Module]
     encode: Callable[[pd.DataFrame], Examples]
-    task: Task = Task()
+    task: Task = CLASSIFY
     """What is learnt."""
 
     def check(self, examples: Examples) -> None:

@@ -38,7 +38,8 @@ class Metrics(Value):
     and the accuracy at a score of one half (which bins of noised counts do not tell). More classes: the accuracy alone.
     """
 
-    words: ClassVar[dict[str, str]] = {"auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "accuracy": "accuracy"}
+    words: ClassVar[dict[str, str]] = {
+        "auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "accuracy": "accuracy"}
 
     auc: Share | None = None
     recall_at_20_fpr: Share | None = None
@@ -188,6 +189,9 @@ class Classify(Value):
 
 Task = Classify
 """What a recipe may say is learnt. Another kind is a class with the same methods, and joins this union."""
+
+CLASSIFY = Classify()
+"""What a recipe learns that says nothing of it."""
 
 
 def _scores(told: Release) -> Scores:

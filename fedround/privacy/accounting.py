@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
@@ -109,19 +109,19 @@ def _for_site(mechanism: Mechanism) -> _Gaussians | None:
     return _Gaussians(mechanism.noise_multiplier) if isinstance(mechanism, GaussianUpdate) else None
 
 
-def dearest(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
-    """A release that costs at least as much as any one that is made of one of the training mechanisms and one of the counts
-    among `mechanisms`, whatever else it is composed with; their very price, if all are alike.
+def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
+    """Mechanisms that cost at least as much as those of any one charge, whatever else they are composed with; their very price,
+    if all are alike. A charge has one training mechanism at most, and any number of counts.
 
     Less noise, more steps and drawing rows more often never cost less (to draw less often is post-processing of the data).
     """
-    known = tuple(mechanisms)
-    if NoMechanism() in known:
+    known = [tuple(charge) for charge in charges]
+    if any(NoMechanism() in charge for charge in known):
         return (NoMechanism(),)
-    counts = [one.noise_std for one in known if isinstance(one, GaussianCounts)]
-    updates = [one.noise_multiplier for one in known if isinstance(one, GaussianUpdate)]
-    steps = [_for_record(one) for one in known if not isinstance(one, GaussianCounts)]
-    releases = [one for one in steps if one is not None]
+    counts = [_joint_std([one.noise_std for one in charge if isinstance(one, GaussianCounts)]) for charge in known]
+    trained = [one for charge in known for one in charge if not isinstance(one, GaussianCounts)]
+    updates = [one.noise_multiplier for one in trained if isinstance(one, GaussianUpdate)]
+    releases = [found for one in trained if (found := _for_record(one)) is not None]
     found: list[Mechanism] = []
     if updates and len(updates) == len(releases):
         found.append(GaussianUpdate(noise_multiplier=min(updates), clip_norm=1.0))
@@ -129,7 +129,15 @@ def dearest(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
         found.append(DpSgd(
             noise_multiplier=min(one.noise_multiplier for one in releases), clip_norm=1.0,
             sampling_rate=max(one.sampling_rate for one in releases), steps=max(one.steps for one in releases)))
-    return (*found, *([GaussianCounts(noise_std=min(counts))] if counts else []))
+    loudest = [std for std in counts if std is not None]
+    return (*found, *([GaussianCounts(noise_std=min(loudest))] if loudest else []))
+
+
+def _joint_std(stds: Sequence[float]) -> float | None:
+    """The noise of one table of counts that costs what these do together, rounded down; None: there are none."""
+    if len(stds) < 2:
+        return stds[0] if stds else None
+    return math.fsum(std ** -2 for std in stds) ** -0.5 * (1 - 1e-12)
 
 
 def joint_noise(gradients: float, count_std: float) -> float:

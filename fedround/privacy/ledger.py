@@ -20,8 +20,7 @@ from fedround.errors import BudgetError, ContractError, LedgerError
 from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, Unit
-from fedround.records import Purpose
-from fedround.values import Digest, Name, Value
+from fedround.values import Digest, Name, Purpose, Value
 
 
 class Charge(Value):

@@ -185,8 +185,9 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     if not isinstance(asks, Train) or offered.training is None:
         return Worked(releases, None, None, Kept())
     mechanism, training, shift_D = offered.training, terms.training, shift_of(terms, inputs.served, inputs.kept)
-    trained = train(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private), guard,
-                    first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D, time_is_up=guard.time_is_up, rest=rest)
+    trained = train(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
+                    guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
+                    time_is_up=guard.time_is_up, rest=rest)
     delta_D = codec.flatten(trained.delta)
     sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
     payload = codec.encode(trained.delta) if sent.packed is None else sent.packed

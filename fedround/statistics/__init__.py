@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Annotated, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedround.errors import ContractError
@@ -48,8 +47,8 @@ class Release(Value):
     @model_validator(mode="after")
     def _check_shape(self) -> Self:
         if len(self.numbers) != math.prod(self.statistic.shape):
-            raise ValueError(f"a statistic of shape {self.statistic.shape} has {math.prod(self.statistic.shape)} numbers, got "
-                             f"{len(self.numbers)}")
+            raise ValueError(f"a statistic of shape {self.statistic.shape} has {math.prod(self.statistic.shape)} numbers, "
+                             f"got {len(self.numbers)}")
         return self
 
     @property
@@ -70,8 +69,9 @@ def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource) -> Rel
     what the statistic counts.
     """
     cells: Int64 = statistic.cells(evidence)
-    noised: npt.NDArray[np.generic] = cells if statistic.noise_std == 0 else noised_counts(cells, statistic.noise_std, noise)
-    return Release(statistic=statistic, numbers=tuple(float(number) for number in noised.ravel()), mechanism=statistic.mechanism)
+    noised = cells if statistic.noise_std == 0 else noised_counts(cells, statistic.noise_std, noise)
+    return Release(statistic=statistic, numbers=tuple(float(number) for number in noised.ravel()),
+                   mechanism=statistic.mechanism)
 
 
 def total(releases: Sequence[Release]) -> Release:

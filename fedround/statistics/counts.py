@@ -38,6 +38,8 @@ class Counts(Value):
 
     word: ClassVar[str]
     """By which a site's policy allows it to leave."""
+    in_words: ClassVar[str]
+    """What it is, in a sentence."""
 
     noise_std: Annotated[float, Field(ge=0, le=10_000)]
     """Standard deviation of the Gaussian noise on each cell; 0: none, which a policy must allow by name."""
@@ -50,6 +52,11 @@ class Counts(Value):
     def cells(self, evidence: Evidence) -> Int64:
         """The exact table. Every record of the site is in one cell at most."""
         raise NotImplementedError
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the rows, which it reads by itself."""
+        return ()
 
     def sensitivity(self, unit: Unit) -> float | None:
         """How far the cells move (L2) when the contribution of one `unit` is replaced by nothing; None: no bound is known."""

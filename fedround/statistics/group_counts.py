@@ -43,6 +43,7 @@ class GroupCounts(Counts):
     """Records by the groups of one column, or of several together: a table with one axis for each."""
 
     word: ClassVar[str] = "group_counts"
+    in_words: ClassVar[str] = "counts of groups"
     kind: Literal["group_counts"] = "group_counts"
     by: Annotated[tuple[Levels, ...], Field(min_length=1, max_length=6)]
 
@@ -58,6 +59,11 @@ class GroupCounts(Counts):
     def shape(self) -> tuple[int, ...]:
         """One axis for each column."""
         return tuple(len(levels.values) + 1 for levels in self.by)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """As `Counts`."""
+        return tuple(levels.column for levels in self.by)
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""

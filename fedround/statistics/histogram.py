@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from numbers import Real
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedround.errors import ContractError
 from fedround.statistics.counts import Counts, Evidence, Float64, Int64
 from fedround.values import ColumnName
 
@@ -23,6 +23,7 @@ class Histogram(Counts):
     """
 
     word: ClassVar[str] = "histograms"
+    in_words: ClassVar[str] = "histograms of columns"
     kind: Literal["histogram"] = "histogram"
     column: ColumnName
     edges: Annotated[tuple[Number, ...], Field(min_length=1, max_length=1000)]
@@ -44,8 +45,13 @@ class Histogram(Counts):
         return (f"below {self.edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges)),
                 f"from {self.edges[-1]:g}", "missing")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """As `Counts`."""
+        return (self.column,)
+
     def cells(self, evidence: Evidence) -> Int64:
-        """As `Counts`. Raises ContractError if the column is not of numbers."""
+        """As `Counts`."""
         value_N = numbers(evidence, self.column)
         missing_N = np.isnan(value_N)
         cell_N = np.searchsorted(np.array(self.edges), value_N, side="right")
@@ -54,9 +60,8 @@ class Histogram(Counts):
 
 
 def numbers(evidence: Evidence, column: str) -> Float64:
-    """A column as float64, NaN for what is missing. Raises ContractError if it is not of numbers."""
+    """A column as float64, NaN for what is no number: one text among numbers must not tell more than its own absence."""
     found = evidence.column(column)
-    try:
-        return np.array([np.nan if value is None else value for value in found.tolist()], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ContractError(f"column '{column}' is not of numbers, and the question counts numbers in it") from None
+    if found.dtype.kind in "biuf":
+        return found.astype(np.float64)
+    return np.array([value if isinstance(value, Real) else np.nan for value in found.tolist()], dtype=np.float64)

@@ -21,6 +21,7 @@ class Scores(Counts):
     """
 
     word: ClassVar[str] = "scores"
+    in_words: ClassVar[str] = "counts of scores"
     kind: Literal["scores"] = "scores"
     bins: Annotated[int, Field(ge=2, le=1000)]
     edges: tuple[Share, ...] = ()

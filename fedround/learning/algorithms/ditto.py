@@ -27,6 +27,6 @@ class Ditto(Value):
     def objection(self, training: Steps) -> str | None:
         """Why it does not go with this training; None: it does."""
         if training.learning_rate * self.pull > 1:
-            return (f"learning_rate x personal.pull is {training.learning_rate * self.pull:g}: above 1 every step overshoots the "
-                    "shared model; lower one of them")
+            return (f"learning_rate x personal.pull is {training.learning_rate * self.pull:g}: above 1 every step overshoots "
+                    "the shared model; lower one of them")
         return None

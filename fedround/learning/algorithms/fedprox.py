@@ -21,12 +21,12 @@ class FedProx(LocalAlgorithm):
 
     @property
     def pull(self) -> float:
-        """mu."""
+        """Mu."""
         return self.mu
 
     def objection(self, training: Steps) -> str | None:
         """As `LocalAlgorithm`."""
         if training.learning_rate * self.mu > 1:
-            return (f"learning_rate x mu is {training.learning_rate * self.mu:g}: above 1 every step overshoots the base model; "
-                    "lower one of them")
+            return (f"learning_rate x mu is {training.learning_rate * self.mu:g}: above 1 every step overshoots the base "
+                    "model; lower one of them")
         return None

@@ -39,8 +39,8 @@ class Scaffold(LocalAlgorithm):
     def objection(self, training: Steps) -> str | None:
         """As `LocalAlgorithm`."""
         if training.optimizer != "sgd" or training.momentum > 0:
-            return ("scaffold tells a site's gradients from its change, which plain steps alone allow: take the optimizer 'sgd' "
-                    "without momentum")
+            return ("scaffold tells a site's gradients from its change, which plain steps alone allow: take the "
+                    "optimizer 'sgd' without momentum")
         if training.partial == "keep":
             return ("scaffold tells a site's gradients from its change, whose scale must be the same everywhere: take "
                     "partial = 'normalise' or 'refuse'")
@@ -49,15 +49,15 @@ class Scaffold(LocalAlgorithm):
     def objection_to(self, compression: Compression | None, aggregation: Aggregation) -> str | None:
         """As `LocalAlgorithm`."""
         if not is_unbiased(compression):
-            return ("scaffold tells a site's gradients from what it sends, which top_k and count_sketch keep back in part: agree "
-                    "on quantised, or on no compression")
+            return ("scaffold tells a site's gradients from what it sends, which top_k and count_sketch keep back in "
+                    "part: agree on quantised, or on no compression")
         if aggregation.history > 0:
             return ("scaffold tells the sites' gradients from this round's aggregate, which a history mixes with older ones: "
                     "agree on an aggregation with history = 0")
         return None
 
     def shift(self, served: Vectors, kept: Vectors) -> Float32 | None:
-        """c - c_i. None, where neither is there yet, stands for zeros."""
+        """C - c_i. None, where neither is there yet, stands for zeros."""
         server_D, site_D = served.get(_CONTROL), kept.get(_CONTROL)
         if server_D is None and site_D is None:
             return None
@@ -71,7 +71,7 @@ class Scaffold(LocalAlgorithm):
         return {_CONTROL: _finite(-_mean_step(sent_D, training) - (0.0 if shift_D is None else shift_D.astype(np.float64)))}
 
     def at_server(self, served: Vectors, aggregate_D: Float32, training: Steps, share: float) -> Vectors:
-        """c after the round: (1 - share) c - share · aggregate / (K eta), float32. With a mean, and as long as everybody takes
+        """C after the round: (1 - share) c - share · aggregate / (K eta), float32. With a mean, and as long as everybody takes
         part, it is the mean of all c_i.
 
         Raises ContractError for a share outside of (0, 1], or if c is not finite.
