@@ -76,8 +76,8 @@ def named(blobs: tuple[Blob, ...], name: str) -> Digest | None:
 
 
 class _Question(Value):
-    """What every question has in common. A new one is a class here, what a site does for it (`fedround.rounds.site`), what the
-    server does with the answers, and a word in the sites' policies (`values.Purpose`).
+    """What every question has in common. A new one is a class here, what a site does for it (`fedround.rounds.site`), what
+    the server does with the answers, and a word in the sites' policies (`values.Purpose`).
     """
 
     makes_model: ClassVar[bool] = False

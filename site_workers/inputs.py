@@ -1,4 +1,4 @@
-"""All that a site works on in one round, read once: the model and what the plan names from the store, and what was kept here."""
+"""All that a site works on in one round, read once: what the plan names, from the store, and what was kept here."""
 
 from __future__ import annotations
 

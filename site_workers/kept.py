@@ -73,8 +73,8 @@ def newest(folder: Path, run: str, before: int, what: str, schema: Schema) -> Te
 
 
 def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
-    """One file; older ones than a retry needs go. What is not finite is not kept, and the operator reads so: the site's answer must
-    not wait for, nor tell of, what trained without noise and went astray.
+    """One file; older ones than a retry needs go. What is not finite is not kept, and the operator reads so: the site's
+    answer must not wait for, nor tell of, what trained without noise and went astray.
     """
     if not all(np.isfinite(array).all() for array in tensors.values()):
         log.warning("round %d of run '%s': the site's %s is not finite and not kept; the last one stays. Ask for a smaller "

@@ -1,7 +1,8 @@
 """One round at a site, from a request to an answer in the store.
 
-verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release. Killed at any point and started
-again, it ends with the same bytes: noise and sampling are drawn from the site's secret, the plan and the rows.
+verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release. Killed
+at any point and started again, it ends with the same bytes: noise and sampling are drawn from the site's secret, the plan and
+the rows.
 """
 
 from __future__ import annotations

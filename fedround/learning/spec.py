@@ -11,8 +11,8 @@ In TOML::
     name = "fedyogi"
     learning_rate = 0.03
 
-What the values compute stands with them (`fedround.learning.algorithms`) or beside their code: `fedround.learning.descent` for
-sites, `fedround.optimizers` for the server. docs/algorithms.md lists them all.
+What the values compute stands with them (`fedround.learning.algorithms`) or beside their code: `fedround.learning.descent`
+for sites, `fedround.optimizers` for the server. docs/algorithms.md lists them all.
 """
 
 from __future__ import annotations

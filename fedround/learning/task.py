@@ -87,7 +87,8 @@ class Classify(Value):
     # -- outputs
 
     def outputs(self, raw: torch.Tensor, rows: int) -> torch.Tensor:
-        """What the model gave for so many rows: (B,) for two classes, else (B, classes). Raises ContractError for another shape.
+        """What the model gave for so many rows: (B,) for two classes, else (B, classes). Raises ContractError for another
+        shape.
         """
         if self.classes == 2 and raw.numel() == rows:
             return raw.reshape(rows)

@@ -161,8 +161,8 @@ class _NoisedSum:
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
         self.surplus = 0.0
-        """Where they are counted: rows within the clip norm minus rows that were not, noised, over all batches so far. A row moves
-        it by one, which is half of what it would cost to count only those within."""
+        """Where they are counted: rows within the clip norm minus rows that were not, noised, over all batches so far. A row
+        moves it by one, which is half of what it would cost to count only those within."""
 
     @property
     def counts(self) -> bool:

@@ -110,8 +110,8 @@ def _for_site(mechanism: Mechanism) -> _Gaussians | None:
 
 
 def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
-    """Mechanisms that cost at least as much as those of any one charge, whatever else they are composed with; their very price,
-    if all are alike. A charge has one training mechanism at most, and any number of counts.
+    """Mechanisms that cost at least as much as those of any one charge, whatever else they are composed with; their very
+    price, if all are alike. A charge has one training mechanism at most, and any number of counts.
 
     Less noise, more steps and drawing rows more often never cost less (to draw less often is post-processing of the data).
     """
@@ -121,7 +121,7 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
     counts = [_joint_std([one.noise_std for one in charge if isinstance(one, GaussianCounts)]) for charge in known]
     trained = [one for charge in known for one in charge if not isinstance(one, GaussianCounts)]
     updates = [one.noise_multiplier for one in trained if isinstance(one, GaussianUpdate)]
-    releases = [found for one in trained if (found := _for_record(one)) is not None]
+    releases = [protected for one in trained if (protected := _for_record(one)) is not None]
     found: list[Mechanism] = []
     if updates and len(updates) == len(releases):
         found.append(GaussianUpdate(noise_multiplier=min(updates), clip_norm=1.0))
@@ -137,7 +137,7 @@ def _joint_std(stds: Sequence[float]) -> float | None:
     """The noise of one table of counts that costs what these do together, rounded down; None: there are none."""
     if len(stds) < 2:
         return stds[0] if stds else None
-    return math.fsum(std ** -2 for std in stds) ** -0.5 * (1 - 1e-12)
+    return (1 - 1e-12) / math.sqrt(math.fsum(std ** -2 for std in stds))
 
 
 def joint_noise(gradients: float, count_std: float) -> float:

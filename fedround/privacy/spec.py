@@ -143,6 +143,6 @@ PerRecord = DpSgd | DpFtrl
 TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | NoMechanism, Field(discriminator="kind")]
 
 Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism, Field(discriminator="kind")]
-"""A ledger holds these, not epsilons. Events of a ledger stay readable: a later version may add kinds, and keys with a default
-that says what was done before; it never takes a kind or a key away, nor gives one another meaning
+"""A ledger holds these, not epsilons. Events of a ledger stay readable: a later version may add kinds, and keys with a
+default that says what was done before; it never takes a kind or a key away, nor gives one another meaning
 (tests/fedround/privacy/test_recorded_ledger.py reads the bytes of every version)."""

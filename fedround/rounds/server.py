@@ -7,8 +7,8 @@
     combine   updates, or their moving averages, become one delta
     step      the delta becomes the next model, and what the round after it continues
 
-A function of signed documents and of the bytes that they name: whoever has them computes the same, the coordinator that commits
-and the auditor who checks. D coordinates.
+A function of signed documents and of the bytes that they name: whoever has them computes the same, the coordinator that
+commits and the auditor who checks. D coordinates.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def combine(how: Aggregation, size: int, rows: Sequence[Row], memory: Memory, sh
 def _with_past(how: Aggregation, size: int, row: Row, past: Average | None, shelf: Shelf) -> tuple[Average, Row]:
     """A site's average with this upload in it, and the row that is aggregated.
 
-    An average hides what is wrong with one upload, a forgotten noise above all. So an upload whose length does not fit its own
-    law is shown to the gate as it is, instead of the average.
+    An average hides what is wrong with one upload, a forgotten noise above all. So an upload whose length does not fit its
+    own law is shown to the gate as it is, instead of the average.
     """
     history, squares = with_upload(None if past is None else past.history, row.law, how.history), [0.0]
 

@@ -30,7 +30,7 @@ from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import Trained, train
+from fedround.learning.train import train
 from fedround.privacy.campaign import first_row, mechanism_for
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, TrainingMechanism
@@ -107,8 +107,8 @@ class Inputs:
 
 
 class Draws(Protocol):
-    """Where a site's randomness comes from: its secret, the plan and the rows. The same calls, the same draws; no two releases
-    share any, and each depends on all that its release depends on.
+    """Where a site's randomness comes from: its secret, the plan and the rows. The same calls, the same draws; no two
+    releases share any, and each depends on all that its release depends on.
     """
 
     def statistic(self, place: int, private: Tensors) -> NoiseSource:
@@ -192,11 +192,9 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
     payload = codec.encode(trained.delta) if sent.packed is None else sent.packed
     models = {} if not trained.private else {PRIVATE: trained.private}
-    if terms.personal is not None:
-        models[PERSONAL] = personalise(
-            inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, training, draws.personal(), guard,
-            shared=inputs.base, pull=terms.personal.pull, rest=rest, time_is_up=guard.time_is_up)[0]
-    return Worked(releases, declare(mechanism, training, len(inputs.train), trained), payload,
+    if (personal := personal_after(terms, inputs, draws, guard)) is not None:
+        models[PERSONAL] = personal
+    return Worked(releases, declare(mechanism, training, len(inputs.train), trained.steps, trained.within_clip), payload,
                   Kept(vectors_after(terms, shift_D, sent), models))
 
 
@@ -218,10 +216,20 @@ def first_row_of(mechanism: TrainingMechanism, number: int, rows: int) -> int:
     return first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0
 
 
-def declare(mechanism: TrainingMechanism, training: LocalTraining, rows: int, trained: Trained) -> Declared:
+def declare(mechanism: TrainingMechanism, training: LocalTraining, rows: int, steps: int,
+            within_clip: float | None) -> Declared:
     """What is said of an update: the number of rows only where it is needed to know the noise."""
     return Declared(mechanism, rows if isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1 else None,
-                    trained.steps if trained.steps < training.local_steps else None, trained.within_clip)
+                    steps if steps < training.local_steps else None, within_clip)
+
+
+def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> Tensors | None:
+    """The site's own model after the round; it begins at the base model. None: none is agreed."""
+    if terms.personal is None:
+        return None
+    return personalise(inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, terms.training,
+                       draws.personal(), guard, shared=inputs.base, pull=terms.personal.pull, rest=inputs.rest,
+                       time_is_up=guard.time_is_up)[0]
 
 
 def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, seed: bytes) -> Sent:

@@ -16,8 +16,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Scores(Counts):
     """The base model's scores in `bins` bins, by truth: row 0 of the table counts what is not true, row 1 what is.
 
-    What is scored, and what its truth is, says the task (`fedround.learning.task`). A bin holds the scores from its lower edge
-    up to, and without, its upper one. edges: the inner edges, ascending and public; none: bins of equal width.
+    What is scored, and what its truth is, says the task (`fedround.learning.task`). A bin holds the scores from its lower
+    edge up to, and without, its upper one. edges: the inner edges, ascending and public; none: bins of equal width.
     """
 
     word: ClassVar[str] = "scores"

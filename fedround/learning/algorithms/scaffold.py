@@ -71,8 +71,8 @@ class Scaffold(LocalAlgorithm):
         return {_CONTROL: _finite(-_mean_step(sent_D, training) - (0.0 if shift_D is None else shift_D.astype(np.float64)))}
 
     def at_server(self, served: Vectors, aggregate_D: Float32, training: Steps, share: float) -> Vectors:
-        """C after the round: (1 - share) c - share · aggregate / (K eta), float32. With a mean, and as long as everybody takes
-        part, it is the mean of all c_i.
+        """C after the round: (1 - share) c - share · aggregate / (K eta), float32. With a mean, and as long as everybody
+        takes part, it is the mean of all c_i.
 
         Raises ContractError for a share outside of (0, 1], or if c is not finite.
         """
