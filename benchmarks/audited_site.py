@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedround.agreement import LocalEvaluation
+from fedround.statistics import LocalEvaluation
 from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import sampling_rate, train
+from fedround.learning.train import train
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
@@ -45,7 +45,7 @@ class Audited:
         if self.epsilon is None:
             return NoMechanism()
         privacy = RecordPrivacy(epsilon=self.epsilon, delta_dp=DELTA_DP, clip_norm=self.clip_norm, rounds=self.rounds)
-        rate = sampling_rate(self.training, rows)
+        rate = self.training.sampling_rate(rows)
         return DpSgd(noise_multiplier=calibrate(privacy, rate, self.training.local_steps, NO_EVALUATION),
                      clip_norm=self.clip_norm, sampling_rate=rate, steps=self.training.local_steps)
 

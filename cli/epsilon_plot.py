@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from fedround.privacy.campaign import Spent
+from fedround.rounds.campaign import Spent
 from tasks.reporting.charts import nice_ticks, round_ticks
 
 Courses = Mapping[str, Sequence[Spent]]

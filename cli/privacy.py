@@ -13,10 +13,10 @@ import typer
 from cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
-    from fedround.agreement import LocalEvaluation
     from fedround.learning.spec import LocalTraining
-    from fedround.privacy.campaign import Spent
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
+    from fedround.rounds.campaign import Spent
+    from fedround.statistics import LocalEvaluation
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
@@ -108,10 +108,10 @@ class Terms:
 
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     """The file's tables, with the options that were given in their place."""
-    from fedround.agreement import LocalEvaluation
     from fedround.errors import ContractError, SetupError
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import RecordPrivacy, SitePrivacy
+    from fedround.statistics import LocalEvaluation
     from fedround.values import parse
 
     try:
@@ -151,7 +151,7 @@ def _named(rows: list[str]) -> list[tuple[str, int]]:
 
 def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refused: int | None = None) -> Cost:
     from fedround.errors import ContractError
-    from fedround.privacy import campaign
+    from fedround.rounds import campaign
 
     privacy, evaluation = terms.privacy, terms.evaluation
     try:
@@ -166,7 +166,8 @@ def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refu
 
 def _own_cost(terms: Terms, folder: Path) -> Cost:
     """With what the site's ledger holds and its policy allows."""
-    from fedround.privacy import campaign, ledger
+    from fedround.privacy import ledger
+    from fedround.rounds import campaign
     from site_workers.rows import read_site_rows
     from site_workers.site import open_site
 

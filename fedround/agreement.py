@@ -12,17 +12,11 @@ from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
+from fedround.statistics import LocalEvaluation
 from fedround.values import Digest, Name, PositiveFloat, PublicKey, Value
 
 MAX_WINDOW = 100
 """Rounds that a reputation policy can look back."""
-
-
-class LocalEvaluation(Value):
-    """Sites score the base model on their own validation rows; a histogram of scores leaves, noised (Gaussian)."""
-
-    bins: Annotated[int, Field(ge=2, le=1000)] = 10
-    noise_std: Annotated[float, Field(ge=0, le=10_000)] = 10.0
 
 
 class Reputation(Value):

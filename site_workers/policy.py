@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import tomlkit
 from pydantic import Field, StringConstraints, model_validator
 
-from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import NoPrivacy, Unit
 from fedround.records import Plan, Reason
+from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
 from fedround.values import Digest, Purpose, Value
 

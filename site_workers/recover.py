@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest
-from fedround.privacy.campaign import counts_leave
 from fedround.privacy.ledger import Charge
 from fedround.privacy.spec import Mechanism
 from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
+from fedround.rounds.campaign import counts_leave
 from fedround.rounds.site import offer
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.values import Purpose, V, parse

@@ -10,13 +10,6 @@ import sys
 from dataclasses import dataclass
 
 from fedround.errors import ContractError
-from fedround.learning.descent import counts as counts_of
-from fedround.learning.descent import scale
-from fedround.learning.spec import LocalTraining
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, Mechanism
-
-BATCH_DOUBT = 20.0
-"""A Poisson batch may be larger than expected. The signal bound fails with probability exp(-20), about 2e-9 a round."""
 
 _FLOAT32_MAX = 3.4e38
 
@@ -41,62 +34,6 @@ class NoiseLaw:
     def std(self) -> float:
         """Standard deviation of the noise of one coordinate."""
         return math.sqrt(self.variance)
-
-
-def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = None,
-           steps: int | None = None) -> NoiseLaw | None:
-    """The law of an upload that was trained as `fedround.learning.train` does; None if the mechanism declares none, or noises
-    gradients that the upload is not linear in (`LocalTraining.is_linear`).
-
-    There upload = -lr sum_t m_t g_t / b, where g_t is a sum of gradients of norm C at most plus N(0, (z C)^2) on every
-    coordinate, and m_t is what step t counts (`fedround.learning.descent.counts`): 1 + mu + … + mu^(T-t) with momentum mu,
-    (1 - lr mu)^(T-t) with a proximal term, times FedNova's ratio where fewer steps are normalised. Hence, for m_t >= 0 (their
-    absolute values stand in the bound, where both together make some negative),
-
-    * variance = (lr z C / b)^2 sum_t m_t^2, exactly (float32 rounding of the weights aside);
-    * |signal| <= lr C (sum_t m_t + sqrt(2 x (1-q) sum_t m_t^2 / b) + (1-q) x max m_t / (3 b)) but with probability
-      exp(-x), x = 20: Bernstein's inequality for sum_t m_t B_t with binomial batches B_t (Boucheron, Lugosi and Massart
-      2013, theorem 2.10); at q = 1 the batch is what it is, and the bound certain.
-
-    With a tree's noise (`DpFtrl`) batches are what they are, too; a node that step t brings in counts m_t, less m_s if step s
-    takes it away again. A whole update (`GaussianUpdate`) is clipped to C and noised with z C, whatever was done before.
-
-    Clip norm and steps are taken as declared: admission has compared them with the plan.
-    rows: how many rows a site trained on, if they are no more than the plan's batch. Then q = 1, and b is their number; at
-    q = 1 without it the law is not known: None.
-    steps: how many steps a site did whose time was up before the last; None: all that the mechanism covers.
-    Raises ContractError if the numbers are no law (noise that overflows, say): a reason to reject the update.
-    """
-    if isinstance(mechanism, GaussianUpdate):
-        return NoiseLaw(signal_bound=mechanism.clip_norm, variance=(mechanism.noise_multiplier * mechanism.clip_norm) ** 2)
-    if not isinstance(mechanism, DpSgd | DpFtrl) or not training.is_linear:
-        return None
-    done = mechanism.steps if steps is None else steps
-    counts = [scale(training, done) * count for count in counts_of(training, done)]
-    lengths = [abs(count) for count in counts]
-    if isinstance(mechanism, DpFtrl):
-        batch, excess = mechanism.batch_size, 0.0
-        squares = math.fsum(net * net for net in _of_nodes(counts))
-    else:
-        expected = training.batch_size if mechanism.sampling_rate < 1 else rows
-        if expected is None:
-            return None
-        if not 1 <= expected <= training.batch_size:
-            raise ContractError(f"at sampling rate 1 a site has from 1 to {training.batch_size} rows, this one declares "
-                                f"{expected}")
-        batch, thinning = expected, 1 - mechanism.sampling_rate
-        squares = math.fsum(count * count for count in counts)
-        excess = (math.sqrt(2 * BATCH_DOUBT * thinning * squares / batch)
-                  + thinning * BATCH_DOUBT * max(lengths) / (3 * batch))
-    std = training.learning_rate * mechanism.noise_multiplier * mechanism.clip_norm / batch
-    return NoiseLaw(signal_bound=training.learning_rate * mechanism.clip_norm * (math.fsum(lengths) + excess),
-                    variance=std * std * squares)
-
-
-def _of_nodes(counts: list[float]) -> list[float]:
-    """How much the noise of each node of the tree counts: step t brings one in, and step t + (its length) takes it away."""
-    ends = [(step, step + (step & -step)) for step in range(1, len(counts) + 1)]
-    return [counts[begin - 1] - (counts[end - 1] if end <= len(counts) else 0.0) for begin, end in ends]
 
 
 def averaged(old: NoiseLaw, new: NoiseLaw, share: float) -> NoiseLaw:

@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.values import Value
 
@@ -58,6 +59,12 @@ class LocalTraining(Value):
         if (why_not := self.algorithm.objection(self)) is not None:
             raise ValueError(why_not)
         return self
+
+    def sampling_rate(self, rows: int) -> float:
+        """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
+        if rows < 1:
+            raise ContractError("there are no rows to train on; check the site's training file")
+        return min(1.0, self.batch_size / rows)
 
     @property
     def is_linear(self) -> bool:

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
-from fedround.statistics import Release, Scores, total
+from fedround.statistics import LocalEvaluation, Release, Scores, total
 from fedround.values import Value
 
 if TYPE_CHECKING:

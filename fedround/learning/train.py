@@ -22,7 +22,6 @@ from fedround.learning.objective import Objective
 from fedround.learning.parts import NO_REST, Rest, furnish
 from fedround.learning.recipe import Examples, Recipe, check_model
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.campaign import sampling_rate
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, PerRecord, TrainingMechanism
 from fedround.privacy.tree import TreeNoise
@@ -182,7 +181,7 @@ class _NoisedSum:
 def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, noise: NoiseSource,
              start: int) -> Iterator[npt.NDArray[np.int64]]:
     """Which rows each step takes: the next ones in their order, or each by its own draw."""
-    rate = mechanism.sampling_rate if isinstance(mechanism, DpSgd) else sampling_rate(training, rows)
+    rate = mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows)
     for step in range(training.local_steps):
         if isinstance(mechanism, DpFtrl):
             yield (start + step * mechanism.batch_size + np.arange(mechanism.batch_size)) % rows
@@ -193,7 +192,7 @@ def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, n
 def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> float:
     if isinstance(mechanism, DpFtrl):
         return mechanism.batch_size
-    return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else sampling_rate(training, rows))
+    return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows))
 
 
 def _clip(mechanism: PerRecord | GaussianUpdate) -> Clip:

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError, PrivacyError
 from fedround.privacy.spec import (
     DpFtrl,
@@ -149,14 +148,13 @@ def joint_noise(gradients: float, count_std: float) -> float:
     return 1 / math.sqrt(_precision(gradients) + _precision(2 * count_std))
 
 
-def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int,
-              evaluation: LocalEvaluation) -> float:
+def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int, beside: Sequence[Mechanism]) -> float:
     """The smallest noise multiplier, in thousandths, that keeps a whole campaign of DP-SGD within its budget.
 
-    The campaign is `privacy.rounds` rounds of `steps_per_round` steps and `privacy.rounds + 1` releases of score counts
-    (every round's base model, and the final model); with adaptive clipping the counts of every step, too. "Within" is judged
-    by `epsilon` itself, so a ledger that charges exactly this campaign ends at or below `privacy.epsilon`. Deterministic.
-    Raises ContractError if no noise can do it; the message says what to change.
+    The campaign is `privacy.rounds` rounds of `steps_per_round` steps, with adaptive clipping the counts of every step, and
+    all that the campaign releases `beside` them. "Within" is judged by `epsilon` itself, so a ledger that charges exactly
+    this campaign ends at or below `privacy.epsilon`. Deterministic. Raises ContractError if no noise can do it; the message
+    says what to change.
     """
     if not 0 < sampling_rate <= 1 or steps_per_round < 1:
         raise ContractError(f"sampling rate {sampling_rate} must be in (0, 1], steps {steps_per_round} at least 1")
@@ -166,32 +164,28 @@ def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int
         return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round,
                      count_noise_std=privacy.count_noise_std)
 
-    return smallest_noise(privacy, training, evaluation, lambda mu2: 1 / math.sqrt(math.log1p(mu2 / spread)))
+    return smallest_noise(privacy, training, beside, lambda mu2: 1 / math.sqrt(math.log1p(mu2 / spread)))
 
 
 def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[float], Mechanism],
-                   evaluation: LocalEvaluation, guess: Callable[[float], float]) -> float:
-    """The smallest noise multiplier, in thousandths, with which `rounds` times `training(noise)` and, under the unit
-    `record`, `rounds + 1` evaluations stay within the budget of `privacy`.
+                   beside: Sequence[Mechanism], guess: Callable[[float], float]) -> float:
+    """The smallest noise multiplier, in thousandths, with which `rounds` times `training(noise)` and what is released
+    `beside` them stay within the budget of `privacy`.
 
     guess: where to look first, from what the training may spend, as the squared mean of a Gaussian's privacy loss (mu²). It
     decides only how long the search takes.
     Raises ContractError if no noise can do it.
     """
-    counts: list[Mechanism] = []
-    if privacy.unit == "record":
-        if evaluation.noise_std == 0:
-            raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
-        counts = [GaussianCounts(noise_std=evaluation.noise_std)] * (privacy.rounds + 1)
     budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {privacy.rounds} rounds"
-    if epsilon(counts, privacy.delta_dp) >= privacy.epsilon:
+    if epsilon(beside, privacy.delta_dp, privacy.unit) >= privacy.epsilon:
         raise ContractError(f"the evaluations alone spend {budget}: raise evaluation.noise_std or the budget")
 
     def affordable(thousandths: int) -> bool:
-        return epsilon([*counts, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp,
+        return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp,
                        privacy.unit) <= privacy.epsilon
 
-    left = _mu_squared(privacy.epsilon, privacy.delta_dp) - len(counts) * _precision(evaluation.noise_std)
+    spent = math.fsum(_precision(one.noise_std) for one in beside if isinstance(one, GaussianCounts))
+    left = _mu_squared(privacy.epsilon, privacy.delta_dp) - spent
     low, high = _bracket(round(1000 * guess(max(left, 1e-12))), affordable)
     if high is None:
         raise ContractError(f"no noise multiplier up to {LARGEST_NOISE_MULTIPLIER:.0f} keeps {budget}: raise "

@@ -1,6 +1,6 @@
 """What privacy a federation agrees on, and the mechanisms that a site applies to keep it.
 
-Values only: `fedround.privacy.accounting` says what they cost, `fedround.privacy.campaign` which mechanism follows from a
+Values only: `fedround.privacy.accounting` says what they cost, `fedround.rounds.campaign` which mechanism follows from a
 promise.
 """
 

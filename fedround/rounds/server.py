@@ -26,7 +26,7 @@ from fedround.aggregation import engine, fairness
 from fedround.aggregation.engine import Aggregate
 from fedround.aggregation.gate import fits_its_law
 from fedround.aggregation.history import History, blend, with_upload
-from fedround.aggregation.noise_law import NoiseLaw, law_of
+from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Numbers, Row
 from fedround.aggregation.spec import Aggregation, CenteredClipping, uses_weights
 from fedround.aggregation.sweep import Sweeper
@@ -36,6 +36,7 @@ from fedround.codec import Tensors
 from fedround.compression import wire
 from fedround.compression.law import law_of_what_arrives
 from fedround.learning.algorithms import Vectors
+from fedround.learning.law import law_of
 from fedround.learning.task import Task
 from fedround.privacy.spec import Mechanism
 from fedround.statistics import Release

@@ -31,10 +31,10 @@ from fedround.learning.personal import personalise
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
-from fedround.privacy.campaign import first_row, mechanism_for
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, TrainingMechanism
 from fedround.records import Question, Train
+from fedround.rounds.campaign import first_row, mechanism_for
 from fedround.statistics import Release, Statistic, release
 
 Float32 = npt.NDArray[np.float32]

@@ -21,10 +21,12 @@ from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.statistics.counts import Evidence, Float64, Int64
 from fedround.statistics.group_counts import GroupCounts, Levels
 from fedround.statistics.histogram import Histogram
-from fedround.statistics.scores import Scores
+from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.values import Value
 
-__all__ = ["WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "Release", "Scores", "Statistic", "release", "total"]
+__all__ = [
+    "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores", "Statistic", "release",
+    "total"]
 
 Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kind")]
 

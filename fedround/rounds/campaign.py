@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import calibrate, epsilon, smallest_noise
@@ -29,6 +28,7 @@ from fedround.privacy.spec import (
     Unit,
 )
 from fedround.privacy.tree import depth
+from fedround.statistics import LocalEvaluation
 
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
@@ -47,7 +47,7 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
     if privacy.mechanism == "dp_ftrl":
         return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, batch_size=_fixed_batch(training, rows),
                       steps=training.local_steps)
-    return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate(training, rows),
+    return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
                  steps=training.local_steps, count_noise_std=privacy.count_noise_std)
 
 
@@ -56,14 +56,15 @@ def _noise(privacy: RecordPrivacy | SitePrivacy, batch_size: int, steps: int, ev
            rows: int) -> float:
     training = LocalTraining(batch_size=batch_size, local_steps=steps)
     if isinstance(privacy, SitePrivacy):
-        return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), evaluation,
+        return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
     if privacy.mechanism == "dp_ftrl":
         batch = _fixed_batch(training, rows)
         return smallest_noise(
-            privacy, lambda noise: DpFtrl(noise_multiplier=noise, clip_norm=1.0, batch_size=batch, steps=steps), evaluation,
+            privacy, lambda noise: DpFtrl(noise_multiplier=noise, clip_norm=1.0, batch_size=batch, steps=steps),
+            beside(privacy, evaluation),
             lambda mu2: math.sqrt(privacy.rounds * depth(steps) / mu2))
-    return calibrate(privacy, sampling_rate(training, rows), steps, evaluation)
+    return calibrate(privacy, training.sampling_rate(rows), steps, beside(privacy, evaluation))
 
 
 def _fixed_batch(training: LocalTraining, rows: int) -> int:
@@ -79,13 +80,6 @@ def first_row(mechanism: DpFtrl, round_number: int, rows: int) -> int:
     return (round_number - 1) * mechanism.steps * mechanism.batch_size % rows
 
 
-def sampling_rate(training: LocalTraining, rows: int) -> float:
-    """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
-    if rows < 1:
-        raise ContractError("there are no rows to train on; check the site's training file")
-    return min(1.0, training.batch_size / rows)
-
-
 def counts_leave(privacy: Privacy) -> bool:
     """Whether sites count their scores. Not under the unit `site`: a whole histogram would have to be hidden, by noise as
     large as the counts, and nothing could be read in them.
@@ -98,6 +92,17 @@ def counts_of(privacy: Privacy, evaluation: LocalEvaluation) -> tuple[Mechanism,
     if not counts_leave(privacy):
         return ()
     return (NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std),)
+
+
+def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation) -> tuple[Mechanism, ...]:
+    """All that a campaign releases besides its updates: the counts of every round's base model, and of the final one.
+
+    Raises ContractError if they leave without noise, which no promise allows.
+    """
+    counts = counts_of(privacy, evaluation)
+    if NoMechanism() in counts:
+        raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
+    return counts * (privacy.rounds + 1)
 
 
 @dataclass(frozen=True)
