@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedround.statistics import LocalEvaluation
 from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
@@ -21,6 +20,7 @@ from fedround.learning.train import train
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
+from fedround.statistics import LocalEvaluation
 
 if TYPE_CHECKING:
     from torch import nn

@@ -90,6 +90,7 @@ def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, pri
     from fedround.agreement import Agreement
     from fedround.learning.recipe import Examples, Recipe
     from fedround.learning.spec import LocalTraining
+    from fedround.learning.task import Classify
     from fedround.privacy.spec import NoPrivacy, RecordPrivacy
     from fedround.simulation.campaign import simulate
     from fedround.simulation.chance import Seeded
@@ -99,7 +100,7 @@ def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, pri
     privacy = RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=rounds) if private else NoPrivacy()
     agreement = Agreement(name="speed", quorum=1, privacy=privacy, aggregation=Aggregation(rule=WeightedMean()),
                           training=LocalTraining(local_steps=work.steps, batch_size=work.batch, learning_rate=work.rate))
-    recipe = Recipe("speed", "0" * 64, work.model, lambda rows: rows, 10)
+    recipe = Recipe("speed", "0" * 64, work.model, lambda rows: rows, Classify(classes=10))
     sites = {}
     for client in range(work.clients):
         x, y = work.rows(client)

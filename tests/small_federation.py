@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from fedround import codec, layout
-from fedround.signing import seal, unseal
 from fedround.records import Commit, Purpose, Update
+from fedround.signing import seal, unseal
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from site_workers import round as site_round
 from site_workers.enrol import create_site

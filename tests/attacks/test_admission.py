@@ -13,7 +13,7 @@ import rfc8785
 
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
-from fedround.agreement import LocalEvaluation, SiteEntry
+from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.privacy.spec import (
@@ -26,9 +26,10 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
+from fedround.records import LogHead, Payload, Plan, Purpose, ScoreCounts, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, canonical, digest, seal
-from fedround.records import LogHead, Payload, Purpose, Plan, ScoreCounts, Update
+from fedround.statistics import LocalEvaluation
 from infra.stores import MemoryStore
 from tasks import spool
 from validation.payloads import intake_of
@@ -46,7 +47,7 @@ HEADER = codec.header(SCHEMA)
 def a_plan(number: int, base_model: str = "3" * 64) -> Plan:
     return Plan(
         federation="banks", federation_digest="1" * 64, log=LogHead(number=1, digest="8" * 64),
-        run="spring", round=number, purpose=Purpose.TRAIN,
+        run="spring", round=number, purpose="train",
         parent="2" * 64, base_model=base_model, tensors=SCHEMA, recipe="credit", recipe_digest="4" * 64,
         contract_digest="5" * 64, cohort=("lund", "oslo"), quorum=1, deadline_s=60, tool_version="0.1.0",
         training=LocalTraining(local_steps=10), privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20),

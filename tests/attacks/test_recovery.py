@@ -14,8 +14,8 @@ from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest, epsilon
 from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
-from fedround.signing import Identity, seal, unseal
 from fedround.records import Purpose, Update
+from fedround.signing import Identity, seal, unseal
 from site_workers import audit, recover, release, rollback
 from site_workers import round as site_round
 from site_workers.keys import begin_rotation
@@ -155,7 +155,7 @@ def test_all_answers_are_hidden_and_the_commits_tell(old: SmallFederation, truth
 
 def test_an_answer_that_was_altered_or_forged_is_as_good_as_hidden(old: SmallFederation, truth: float):
     """A cheaper mechanism in our name, under another key, or under our signature of something else."""
-    path = old.root / "store" / layout.answer("north", "spring", 3, 1, Purpose.TRAIN)
+    path = old.root / "store" / layout.answer("north", "spring", 3, 1, "train")
     honest = unseal("update", path.read_bytes(), Update, old.site("north").identity.key, "north")
     cheap = honest.model_copy(update={"mechanism": honest.mechanism.model_copy(update={"noise_multiplier": 900.0})})
     altered = json.loads(path.read_bytes())
@@ -175,7 +175,7 @@ def test_a_charge_that_nobody_shows_is_noticed_by_the_ledgers_length_and_counts_
     backup = back_up(federation)
     site = federation.site("north")
     evaluation = charges(federation)[0].model_copy(update={
-        "run": "hidden", "plan": "a" * 64, "purpose": Purpose.EVALUATE, "mechanisms": charges(federation)[0].mechanisms[1:]})
+        "run": "hidden", "plan": "a" * 64, "purpose": "evaluate", "mechanisms": charges(federation)[0].mechanisms[1:]})
     ledger.charge(ledger.read(site.ledger), evaluation, 900.0)
     federation.round()
     truth, in_spring = spent(federation), spent(federation, "spring")
@@ -203,7 +203,7 @@ def test_a_hidden_plan_is_no_cheaper_than_the_dearest_that_is_shown(federation: 
 
 def test_where_the_plan_is_hidden_too_it_says_what_cannot_be_had_and_writes_nothing(old: SmallFederation):
     hide(old, "autumn", 1)
-    (old.root / "store" / layout.plan("autumn", 1, 1, Purpose.TRAIN)).unlink()
+    (old.root / "store" / layout.plan("autumn", 1, 1, "train")).unlink()
     with pytest.raises(SetupError, match=r"round 1 of run 'autumn' .*neither the answer nor the plan.*max_epsilon = 0"):
         recovered(old)
     assert len(charges(old)) == 1
@@ -243,7 +243,7 @@ def test_a_charge_that_only_the_audit_log_remembers_is_known_exactly(federation:
     backup, planned = back_up(federation), federation.plan()
     with pytest.raises(Cancelled):
         site_round.answer(federation.site("north"), site_round.SiteRequest(
-            run="spring", round=planned.plan.round, attempt=1, purpose=Purpose.TRAIN), lambda: True)
+            run="spring", round=planned.plan.round, attempt=1, purpose="train"), lambda: True)
     truth = spent(federation)
     restore(federation, backup, only="ledger.jsonl")
     assert len(recovered(federation).proven) == 1
@@ -277,9 +277,9 @@ def test_an_answer_that_was_copied_to_another_place_is_no_forgotten_one(federati
     """Otherwise whoever owns the bucket could keep a site from answering, with its own words."""
     federation.round()
     store = federation.root / "store"
-    answer = store / layout.answer("north", "spring", 1, 1, Purpose.TRAIN)
-    for key in (layout.answer("north", "spring", 7, 1, Purpose.TRAIN), layout.answer("north", "autumn", 1, 1, Purpose.TRAIN),
-                layout.answer("north", "spring", 1, 1, Purpose.EVALUATE)):
+    answer = store / layout.answer("north", "spring", 1, 1, "train")
+    for key in (layout.answer("north", "spring", 7, 1, "train"), layout.answer("north", "autumn", 1, 1, "train"),
+                layout.answer("north", "spring", 1, 1, "evaluate")):
         (store / key).parent.mkdir(parents=True)
         shutil.copyfile(answer, store / key)
     assert recover.forgotten(federation.site("north")) == recover.Recovery((), (), ())

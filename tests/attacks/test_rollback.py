@@ -15,8 +15,8 @@ from fedround.errors import ConflictError, SetupError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.ledger import Charge
 from fedround.privacy.spec import GaussianCounts
-from fedround.signing import Identity, seal, unseal
 from fedround.records import Purpose, Reason, Refusal, Update
+from fedround.signing import Identity, seal, unseal
 from infra.stores import publish
 from site_workers import rollback
 from site_workers.keys import begin_rotation
@@ -48,7 +48,7 @@ def restore(federation: SmallFederation, backup: Path, name: str = "north", only
 
 
 def refusal_of(federation: SmallFederation, number: int, name: str = "north") -> Refusal:
-    key = layout.refusal(name, "spring", number, 1, Purpose.TRAIN, 1)
+    key = layout.refusal(name, "spring", number, 1, "train", 1)
     return unseal("refusal", federation.coordinator.store.get(key), Refusal, federation.site(name).identity.key, name)
 
 
@@ -104,10 +104,10 @@ def test_foreign_bytes_below_its_prefix_are_no_answer_of_the_site(federation: Sm
     """Otherwise whoever runs the bucket could keep every site from answering."""
     federation.round()
     store, thief = federation.coordinator.store, Identity.generate()
-    said = unseal("update", store.get(layout.answer("north", "spring", 1, 1, Purpose.TRAIN)), Update,
+    said = unseal("update", store.get(layout.answer("north", "spring", 1, 1, "train")), Update,
                   federation.site("north").identity.key, "north")
     for number, body in ((7, b"junk"), (8, seal("update", said, thief)), (9, b"")):
-        store.put_once(layout.answer("north", "spring", number, 1, Purpose.TRAIN), body)
+        store.put_once(layout.answer("north", "spring", number, 1, "train"), body)
     store.put_once("sites/north/spring/rounds/answer.json", b"")
     assert federation.answer("north", federation.plan()) == "update"
 
@@ -128,7 +128,7 @@ def test_a_ledger_that_was_restored_alone_and_grew_as_long_again_refuses_too(fed
     site = federation.site("north")
     for number in (1, 2):
         ledger.charge(ledger.read(site.ledger), Charge(
-            federation="small", run="autumn", round=number, purpose=Purpose.TRAIN, plan=f"{number}" * 64, delta_dp=1e-5,
+            federation="small", run="autumn", round=number, purpose="train", plan=f"{number}" * 64, delta_dp=1e-5,
             mechanisms=(GaussianCounts(noise_std=9.0),), utc="2026-03-01T00:00:00Z"), 80.0)
     assert federation.answer("north", federation.plan()) == "refusal"
     assert refusal_of(federation, 2).reason is Reason.ROLLBACK
@@ -199,7 +199,7 @@ def test_an_accepted_object_is_not_overwritten(federation: SmallFederation):
     """Neither by its site nor by anybody who uses the store as it is meant."""
     federation.round()
     store = federation.coordinator.store
-    for key in (layout.answer("north", "spring", 1, 1, Purpose.TRAIN), layout.delta("north", "spring", 1, 1),
+    for key in (layout.answer("north", "spring", 1, 1, "train"), layout.delta("north", "spring", 1, 1),
                 layout.commit("spring", 1), layout.log_entry(1)):
         before = store.get(key)
         assert store.put_once(key, b"other") is False

@@ -13,8 +13,8 @@ import pytest
 
 from fedround import layout, sightings
 from fedround.errors import ChainError, ContractError, QuorumError, SignatureError, TrustError
-from fedround.signing import digest, seal, unseal
 from fedround.records import Commit, LogHead
+from fedround.signing import digest, seal, unseal
 from site_workers import seen
 from tests import small_federation
 from tests.small_federation import SmallFederation

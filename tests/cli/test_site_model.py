@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedround import layout
-from fedround.signing import digest, seal
 from fedround.records import Commit
+from fedround.signing import digest, seal
 from tests import small_federation
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation

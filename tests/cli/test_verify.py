@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from fedround import layout
-from fedround.signing import seal, unseal
 from fedround.records import Commit
+from fedround.signing import seal, unseal
 from tests.small_federation import SmallFederation
 
 

@@ -12,7 +12,6 @@ import torch
 from examples.carloan.split import HERE, NAMES, PUBLIC_ROWS, STORY, public_rows, split
 from examples.judging import auc, predictor
 from examples.rivals import best, federated, fit_logistic_regression, fit_mlp
-from fedround.learning.train import sampling_rate
 from validation.contract import load_contract
 from validation.rows import failed_checks
 
@@ -74,7 +73,7 @@ def test_the_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
 
 def test_every_step_uses_every_row_of_every_bank(parts):
     settings = STORY.settings()
-    assert {sampling_rate(settings.training, len(bank.train)) for bank in parts.banks} == {1.0}
+    assert {settings.training.sampling_rate(len(bank.train)) for bank in parts.banks} == {1.0}
     assert (settings.privacy.epsilon, settings.privacy.delta_dp) == (5.0, 1e-5)
 
 

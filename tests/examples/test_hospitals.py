@@ -15,7 +15,6 @@ import torch
 from examples.hospitals.split import HERE, HOSPITALS, LABEL, STORY, VARIABLE, read, source, split
 from examples.judging import auc, predictor
 from fedround.errors import SetupError
-from fedround.learning.train import sampling_rate
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
@@ -121,7 +120,7 @@ def test_a_private_campaign_does_better_than_the_best_hospital_is_known_to_do_al
     """0.889 is what cleveland's own model reaches without privacy (README.md); here 10 of 20 rounds, at epsilon 5."""
     rows, settings = STORY.encoded(), STORY.settings()
     sites = {name: Site(own) for name, own in rows.train.items()}
-    assert {sampling_rate(settings.training, len(site.train)) for site in sites.values()} == {1.0}
+    assert {settings.training.sampling_rate(len(site.train)) for site in sites.values()} == {1.0}
     model = simulate(settings, recipe, sites, rounds=10, chance=Seeded(0)).model
     assert auc(predictor(recipe, model), rows.test) > 0.889
 

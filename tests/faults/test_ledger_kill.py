@@ -17,7 +17,7 @@ from fedround.records import Purpose
 ledger = read(Path(sys.argv[1]))
 for number in range(len(ledger.charges), 100_000):
     ledger = charge(ledger, Charge(
-        federation="banks", run="spring", round=number, purpose=Purpose.TRAIN, plan=f"{number:064x}",
+        federation="banks", run="spring", round=number, purpose="train", plan=f"{number:064x}",
         mechanisms=(GaussianCounts(noise_std=1e4),), delta_dp=1e-5, utc="2026-03-01T10:00:00Z"), 1.0)
     sys.stdout.write(f"{number}\\n")        # said only after charge returned
     sys.stdout.flush()

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedround import locked
 from fedround.errors import ContractError, SetupError, SignatureError
-from fedround.signing import MAX_DOCUMENT_BYTES, MIN_PASSPHRASE_BYTES, Identity, seal, unseal
 from fedround.records import LogHead
+from fedround.signing import MAX_DOCUMENT_BYTES, MIN_PASSPHRASE_BYTES, Identity, seal, unseal
 from infra.passphrase import FILE_VARIABLE, passphrase_for
 
 WORDS = b"four quite long words"

@@ -13,8 +13,8 @@ import pytest
 from fedround import layout
 from fedround.errors import AuditError, NotFoundError, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
-from fedround.signing import digest
 from fedround.records import Purpose
+from fedround.signing import digest
 from infra.stores import DirectoryStore
 from site_workers import audit, release
 from site_workers import round as site_round
@@ -33,7 +33,7 @@ def north(federation: SmallFederation) -> Path:
     federation.answer("north", planned)
     with pytest.raises(NotFoundError):
         site_round.answer(federation.site("north"), site_round.SiteRequest(
-            run="autumn", round=1, attempt=1, purpose=Purpose.TRAIN), lambda: False)
+            run="autumn", round=1, attempt=1, purpose="train"), lambda: False)
     policy.write_text(text)
     return federation.root / "north"
 

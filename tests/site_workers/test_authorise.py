@@ -12,8 +12,8 @@ from fedround import layout
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
-from fedround.signing import Identity, digest, seal
 from fedround.records import Purpose, Reason
+from fedround.signing import Identity, digest, seal
 from infra.settings import load_toml, save_toml
 from site_workers import outbox
 from site_workers.authorise import authorise, refusal_by_policy
@@ -33,7 +33,7 @@ def forge(where: SmallFederation, planned: Planned, identity: Identity | None = 
 
 
 def order(federation: SmallFederation, number: int = 1, attempt: int = 1):
-    return authorise(federation.site("north"), "spring", number, attempt, Purpose.TRAIN)
+    return authorise(federation.site("north"), "spring", number, attempt, "train")
 
 
 def test_a_true_plan_is_accepted(federation: SmallFederation):
@@ -49,8 +49,8 @@ def test_a_plan_by_another_key_is_not_carried_out(federation: SmallFederation):
 
 def test_a_plan_of_one_round_under_the_name_of_another_is_not_carried_out(federation: SmallFederation):
     planned = federation.plan()
-    first = federation.root / "store" / layout.plan("spring", 1, 1, Purpose.TRAIN)
-    second = federation.root / "store" / layout.plan("spring", 2, 1, Purpose.TRAIN)
+    first = federation.root / "store" / layout.plan("spring", 1, 1, "train")
+    second = federation.root / "store" / layout.plan("spring", 2, 1, "train")
     second.parent.mkdir(parents=True)
     shutil.copyfile(first, second)
     assert planned.plan.round == 1
@@ -116,7 +116,7 @@ def test_a_flipped_byte_anywhere_in_what_a_site_is_shown_is_not_believed(federat
     """Plan, parent commit, log entry, federation file: every seventh byte, and a site answers nothing."""
     planned = federation.plan()
     store = federation.root / "store"
-    path = store / {"plan": layout.plan("spring", 1, 1, Purpose.TRAIN), "commit": layout.commit("spring", 0),
+    path = store / {"plan": layout.plan("spring", 1, 1, "train"), "commit": layout.commit("spring", 0),
                     "log": layout.log_entry(1), "federations": layout.federation(planned.plan.federation_digest)}[kind]
     body = path.read_bytes()
     path.chmod(0o600)
@@ -190,10 +190,10 @@ def test_the_outbox_names_what_was_sent(federation: SmallFederation):
     federation.answer("north", planned)
     entry = outbox.find(federation.root / "north", planned.plan)
     assert entry is not None
-    sent = (federation.root / "store" / layout.answer("north", "spring", 1, 1, Purpose.TRAIN)).read_bytes()
+    sent = (federation.root / "store" / layout.answer("north", "spring", 1, 1, "train")).read_bytes()
     assert entry.answer == sent
     assert json.loads(sent)["body"]["plan"] == planned.digest == digest(
-        (federation.root / "store" / layout.plan("spring", 1, 1, Purpose.TRAIN)).read_bytes())
+        (federation.root / "store" / layout.plan("spring", 1, 1, "train")).read_bytes())
 
 
 def test_only_the_one_door_writes_to_the_store():

@@ -113,12 +113,12 @@ def test_a_request_to_stop_is_no_limit():
 def answered(federation: SmallFederation, now: Callable[[], datetime], **changes: object) -> str:
     site = federation.site("north")
     site = replace(site, clock=now, policy=site.policy.model_copy(update=changes))
-    return site_round.answer(site, site_round.SiteRequest(run="spring", round=1, attempt=1, purpose=Purpose.TRAIN),
+    return site_round.answer(site, site_round.SiteRequest(run="spring", round=1, attempt=1, purpose="train"),
                              lambda: False)
 
 
 def refusal(federation: SmallFederation, count: int = 1) -> dict:
-    key = layout.refusal("north", "spring", 1, 1, Purpose.TRAIN, count)
+    key = layout.refusal("north", "spring", 1, 1, "train", count)
     return json.loads((federation.root / "store" / key).read_bytes())["body"]
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
-from fedround.records import Purpose, Reason, Plan
+from fedround.records import Plan, Purpose, Reason
+from fedround.statistics import LocalEvaluation
 from fedround.values import parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise
@@ -36,7 +36,7 @@ def policies(draw) -> SitePolicy:
     return SitePolicy(**{**LEAST, "max_epsilon": largest, "units": unit,
                          "max_epsilon_site": draw(st.floats(0, 1000)) if "site" in unit else None,
                          "max_epsilon_per_run": draw(st.none() | st.floats(0, largest)),
-                         "purposes": draw(st.sampled_from([(Purpose.TRAIN,), (Purpose.EVALUATE, Purpose.TRAIN)])),
+                         "purposes": draw(st.sampled_from([("train",), ("evaluate", "train")])),
                          "statistics": draw(st.sampled_from([(), ("scores",), ("checks", "scores")])),
                          "min_rows": draw(st.integers(1, 10**6)),
                          "limits": Limits(threads=draw(st.integers(1, 256)), nice=draw(st.integers(0, 19)),
@@ -115,7 +115,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
     federation: SmallFederation = small_federation.make(tmp_path_factory.mktemp("policy"))
     federation.plan()
-    return authorise(federation.site("north"), "spring", 1, 1, Purpose.TRAIN).plan
+    return authorise(federation.site("north"), "spring", 1, 1, "train").plan
 
 
 def said(plan: Plan, now: datetime = NOON, **changes: object) -> tuple[Reason, str] | None:
@@ -131,8 +131,8 @@ SITE = SitePrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
     ({}, {}, None, ""),
     ({"recipe_digest": "1" * 64}, {"recipes": ("2" * 64,)}, Reason.POLICY, "recipe 1111111111111111 is not approved"),
     ({"contract_digest": "1" * 64}, {"contracts": ("2" * 64,)}, Reason.POLICY, "contract 1111111111111111 is not approved"),
-    ({}, {"purposes": (Purpose.EVALUATE,)}, Reason.POLICY, "plans to train are not allowed"),
-    ({"purpose": Purpose.EVALUATE}, {"purposes": (Purpose.TRAIN,)}, Reason.POLICY, "plans to evaluate are not allowed"),
+    ({}, {"purposes": ("evaluate",)}, Reason.POLICY, "plans to train are not allowed"),
+    ({"purpose": "evaluate"}, {"purposes": ("train",)}, Reason.POLICY, "plans to evaluate are not allowed"),
     ({"privacy": NoPrivacy()}, {}, Reason.POLICY, "without differential privacy"),
     ({"privacy": NoPrivacy()}, {"units": ("none",)}, None, ""),
     ({"privacy": SITE}, {}, Reason.POLICY, "the unit 'site'"),
@@ -144,7 +144,7 @@ SITE = SitePrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
     ({"privacy": RECORD}, {"max_epsilon_per_run": 3.0}, None, ""),
     ({"evaluation": LocalEvaluation(noise_std=0.0)}, {}, Reason.POLICY, "counts without noise"),
     ({"evaluation": LocalEvaluation(noise_std=0.0)}, {"statistics": ()}, None, ""),
-    ({"purpose": Purpose.EVALUATE}, {"statistics": ("checks",)}, Reason.POLICY, "counts of scores do not leave"),
+    ({"purpose": "evaluate"}, {"statistics": ("checks",)}, Reason.POLICY, "counts of scores do not leave"),
     ({}, {"hours": Hours(time_zone="UTC", start="20:00", end="06:00")}, Reason.HOURS,
      "not now: plans are carried out here from 20:00 to 06:00 UTC"),
     ({}, {"hours": Hours(time_zone="UTC", start="09:00", end="17:00")}, None, ""),

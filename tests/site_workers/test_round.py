@@ -24,7 +24,7 @@ from tests.small_federation import SmallFederation, rows
 
 def answer_of(federation: SmallFederation, site: str, number: int = 1) -> dict:
     """The site's answer, or its last refusal."""
-    where = site, "spring", number, 1, Purpose.TRAIN
+    where = site, "spring", number, 1, "train"
     path = federation.root / "store" / layout.answer(*where)
     if not path.exists():
         refusals = federation.root / "store" / layout.refusals(*where)
@@ -138,7 +138,7 @@ def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFedera
     """Otherwise the difference of two releases would be free of noise."""
     federation.plan()
     site = federation.site("north")
-    order = site_round.authorise(site, "spring", 1, 1, Purpose.TRAIN)
+    order = site_round.authorise(site, "spring", 1, 1, "train")
     before = site_round.read_site_rows(site)
     frame = pd.read_parquet(site.rows[0])
     frame.loc[0, "x2"] += 1e-9
@@ -155,8 +155,8 @@ def test_a_cancelled_round_releases_nothing(federation: SmallFederation):
     planned = federation.plan()
     with pytest.raises(Cancelled):
         site_round.answer(federation.site("north"), site_round.SiteRequest(
-            run="spring", round=1, attempt=1, purpose=Purpose.TRAIN), lambda: True)
-    assert not (federation.root / "store" / layout.answer("north", "spring", 1, 1, Purpose.TRAIN)).exists()
+            run="spring", round=1, attempt=1, purpose="train"), lambda: True)
+    assert not (federation.root / "store" / layout.answer("north", "spring", 1, 1, "train")).exists()
     assert federation.answer("north", planned) == "update"
 
 

@@ -24,7 +24,7 @@ RECORD = {"unit": "record", "epsilon": 8.0, "delta_dp": DELTA, "clip_norm": 1.0,
 
 
 def answer_of(federation: SmallFederation, site: str, number: int) -> dict:
-    where = site, "spring", number, 1, Purpose.TRAIN
+    where = site, "spring", number, 1, "train"
     path = federation.root / "store" / layout.answer(*where)
     if not path.exists():
         path = sorted((federation.root / "store" / layout.refusals(*where)).parent.glob("refusal-*"))[-1]

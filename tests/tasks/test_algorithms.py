@@ -149,7 +149,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(scaffold, where, t
 def test_another_control_draws_other_noise_under_the_same_plan(scaffold):
     """Otherwise the difference of two releases would be free of noise, from the second step on."""
     planned, site = scaffold.plan(), scaffold.site("north")
-    order = site_round.authorise(site, "spring", 2, 1, Purpose.TRAIN)
+    order = site_round.authorise(site, "spring", 2, 1, "train")
     base, rows = site_round.base_model(site, order), site_round.read_site_rows(site)
     guard, mechanism = limits.Guard(site.policy, lambda: False, site.clock), site_round.mechanism_for(planned.plan, 300)
     shift_D = control.shift(site, order)

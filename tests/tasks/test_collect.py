@@ -13,13 +13,13 @@ import tasks.collect
 from fedround import layout
 from fedround.errors import StoreUnavailableError
 from fedround.privacy.spec import DpSgd
-from fedround.signing import Identity, seal, unseal
 from fedround.records import Purpose, Update
+from fedround.signing import Identity, seal, unseal
 from infra.stores import MemoryStore
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
 
-EAST = layout.answer("east", "spring", 2, 1, Purpose.TRAIN)
+EAST = layout.answer("east", "spring", 2, 1, "train")
 EAST_DELTA = layout.delta("east", "spring", 2, 1)
 
 
@@ -76,7 +76,7 @@ def test_a_forged_answer_is_a_rejection_and_nothing_else_changes(answered: Answe
         case "another key":
             store = replaced(answered, EAST, seal("update", east_says(answered), Identity.generate()))
         case "another site":
-            north = layout.answer("north", "spring", 2, 1, Purpose.TRAIN)
+            north = layout.answer("north", "spring", 2, 1, "train")
             store = replaced(answered, EAST, store.get(north))
         case "no document":
             store = replaced(answered, EAST, b"{}")

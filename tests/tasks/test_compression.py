@@ -9,8 +9,8 @@ from fedround import codec, layout
 from fedround.compression import wire
 from fedround.compression.spec import Quantised, TopK
 from fedround.errors import ContractError
-from fedround.signing import seal, unseal
 from fedround.records import Purpose, Update
+from fedround.signing import seal, unseal
 from site_workers import learn, limits, pack
 from site_workers import round as site_round
 from tasks.verify import verify_run
@@ -78,7 +78,7 @@ def test_the_noise_comes_first_and_costs_the_same(tmp_path, rows_are_judged_here
     planned = federation.plan()
     compressed_D = computed(monkeypatch, federation, planned, "north")
     site = federation.site("north")
-    order, rows = site_round.authorise(site, "spring", 1, 1, Purpose.TRAIN), site_round.read_site_rows(site)
+    order, rows = site_round.authorise(site, "spring", 1, 1, "train"), site_round.read_site_rows(site)
     said = federation.collect(planned).admitted["north"].answer
     assert said.mechanism.kind == "dp_sgd"
     trained = learn.train(site, order, site_round.base_model(site, order), rows, said.mechanism,

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from fedround.errors import ContractError, SignatureError
-from fedround.signing import Identity, seal
 from fedround.records import Purpose
+from fedround.signing import Identity, seal
 from tasks.plan import RoundRequest, TrainingRequest, plan_evaluation, plan_round
 from tests.small_federation import NAMES, SmallFederation
 
@@ -88,7 +88,7 @@ def test_there_is_nothing_to_evaluate_before_the_first_round(federation: SmallFe
 def test_an_evaluation_asks_about_the_last_model_and_commits_nothing(federation: SmallFederation):
     commit = federation.round()
     planned = plan_evaluation(federation.coordinator, RoundRequest(run="spring"))
-    assert (planned.plan.purpose, planned.plan.round, planned.plan.base_model) == (Purpose.EVALUATE, 1, commit.model)
+    assert (planned.plan.purpose, planned.plan.round, planned.plan.base_model) == ("evaluate", 1, commit.model)
     assert [federation.answer(name, planned) for name in NAMES] == ["evaluation"] * 3
     assert federation.plan().plan.round == 2
 

@@ -106,7 +106,7 @@ def test_killed_while_a_run_begins_it_begins_as_the_same_run(answered: Answered,
 @pytest.mark.parametrize("k", range(1, PUTS_OF_A_ROUND + 1))
 def test_killed_at_any_write_it_is_in_nobodys_way_when_a_late_answer_has_come_meanwhile(answered: Answered, k: int):
     """The second try counts one site more, so its model is another: what the first left must not block it."""
-    late = layout.answer("east", "spring", 2, 1, Purpose.TRAIN)
+    late = layout.answer("east", "spring", 2, 1, "train")
     planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": 1}))
     mortal = Mortal(objects(answered.store(without=late)), k, "after")
     with pytest.raises(KilledError):
@@ -122,7 +122,7 @@ def test_of_two_coordinators_one_commits_and_both_read_the_same(answered: Answer
     """One has seen east's answer and one has not; both reach the last step together, many times."""
     for trial in range(10):
         store, together, read = answered.store(), threading.Barrier(2), {}
-        east_is_late = answered.store(without=layout.answer("east", "spring", 2, 1, Purpose.TRAIN))
+        east_is_late = answered.store(without=layout.answer("east", "spring", 2, 1, "train"))
         seen = {}
         for name, what in (("one", store), ("two", east_is_late)):
             coordinator = answered.coordinator(what, tmp_path / f"{name}-{trial}")

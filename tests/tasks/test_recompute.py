@@ -12,12 +12,12 @@ import pytest
 from fedround import codec, layout
 from fedround.aggregation.spec import Aggregation, CoordinateMedian
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ChainError, StoreDeniedError
 from fedround.learning.spec import FedAvg, LocalTraining, Scaffold
 from fedround.privacy.spec import RecordPrivacy
-from fedround.signing import digest, seal, unseal
 from fedround.records import Checkpoint, Commit, Exclusion
+from fedround.signing import digest, seal, unseal
+from fedround.statistics import LocalEvaluation
 from infra.stores import DirectoryStore, ObjectStore
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench

@@ -65,7 +65,7 @@ def test_a_round_that_was_committed_and_not_reported_is_reported_by_the_next_pro
 
 
 def test_a_late_answer_does_not_creep_into_the_report_that_is_caught_up(answered: Answered, tmp_path: Path):
-    late = layout.answer("east", "spring", 2, 1, Purpose.TRAIN)
+    late = layout.answer("east", "spring", 2, 1, "train")
     store = answered.store(without=late)
     coordinator = answered.coordinator(store, tmp_path)
     for name in ("approved", "test.parquet"):
@@ -108,7 +108,7 @@ def test_the_loser_of_a_race_reports_what_the_winner_committed(answered: Answere
         (tmp_path / name).symlink_to(answered.federation.root / "coordinator" / name)
     collected = answered.federation.collect(answered.planned, loser)
     planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": 1}))
-    winner = answered.coordinator(answered.store(without=layout.answer("east", "spring", 2, 1, Purpose.TRAIN)))
+    winner = answered.coordinator(answered.store(without=layout.answer("east", "spring", 2, 1, "train")))
     committed = answered.federation.commit(planned, winner)
     for key in (*winner.store.list("models/"), *winner.store.list("memory/")):
         store.put_once(key, winner.store.get(key))

@@ -11,8 +11,8 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation, Reputation, SiteEntry
 from fedround.errors import ChainError, ContractError
 from fedround.privacy.spec import NoPrivacy
+from fedround.records import Commit, CommittedUpdate, Exclusion, Plan, Purpose
 from fedround.signing import digest, seal
-from fedround.records import Commit, CommittedUpdate, Exclusion, Purpose, Plan
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.verify import verify_run
 from tests import small_federation
@@ -158,7 +158,7 @@ def test_a_coordinator_that_excludes_whom_he_likes_is_found_out(watched: SmallFe
         "cohort": ("east", "south"), "attempt": 2,
         "excluded": (Exclusion(site="north", until=99, reason="left out of 4 of the last 4 rounds: 4 × gate"),)})
     document = seal("plan", unfair, fork.coordinator.identity)
-    fork.coordinator.store.put_once(layout.plan("spring", 7, 2, Purpose.TRAIN), document)
+    fork.coordinator.store.put_once(layout.plan("spring", 7, 2, "train"), document)
     from tasks.plan import Planned
 
     lie = Planned(unfair, digest(document), planned.parent)

@@ -10,8 +10,8 @@ import pytest
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ChainError, ContractError, FedroundError, StoreDeniedError, TrustError
-from fedround.signing import Identity, digest, seal, unseal
 from fedround.records import Commit, CommittedUpdate, Purpose
+from fedround.signing import Identity, digest, seal, unseal
 from infra.stores import MemoryStore, ObjectStore
 from tasks.verify import find_model, verify_run
 from tests.tasks.conftest import Answered, objects
@@ -262,6 +262,6 @@ def test_a_later_attempt_proves_as_well(federation):
     for name in ("north", "east"):
         federation.answer(name, planned)
     assert federation.commit(planned).commit.missing == ("south",)
-    assert planned.plan.purpose is Purpose.TRAIN
+    assert planned.plan.purpose is "train"
     proofs = list(verify_run(federation.coordinator.store, "spring", federation.coordinator.identity.key))
     assert proofs[-1].updates == ("east", "north")

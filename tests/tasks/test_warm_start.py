@@ -14,8 +14,8 @@ from fedround import codec, layout
 from fedround.errors import ChainError, ContractError, SetupError, TrustError
 from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.learning.start import read
-from fedround.signing import digest, seal
 from fedround.records import Commit
+from fedround.signing import digest, seal
 from tasks.history import read_checkpoint
 from tasks.verify import verify_run
 from tests import small_federation

@@ -5,13 +5,14 @@ import pytest
 
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
-from fedround.agreement import LocalEvaluation, SiteEntry
+from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
+from fedround.records import EvaluationAnswer, LogHead, Payload, Plan, Purpose, Reason, Refusal, ScoreCounts, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
-from fedround.records import EvaluationAnswer, LogHead, Payload, Purpose, Reason, Refusal, Plan, ScoreCounts, Update
+from fedround.statistics import LocalEvaluation
 from validation.payloads import intake_of
 from validation.updates import read_answer
 
@@ -24,12 +25,12 @@ DP = DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.3, steps=10)
 
 LOG = LogHead(number=1, digest="8" * 64)
 PLAN = Plan(
-    federation="banks", federation_digest="1" * 64, log=LOG, run="spring", round=3, purpose=Purpose.TRAIN, parent="2" * 64,
+    federation="banks", federation_digest="1" * 64, log=LOG, run="spring", round=3, purpose="train", parent="2" * 64,
     base_model="3" * 64, tensors=codec.schema_of(TENSORS), recipe="credit", recipe_digest="4" * 64,
     contract_digest="5" * 64, cohort=("lund", "oslo"), quorum=1, deadline_s=60, tool_version="0.1.0",
     training=LocalTraining(local_steps=10), privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20),
     evaluation=LocalEvaluation(bins=3, noise_std=20.0), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg())
-EVALUATION_PLAN = PLAN.model_copy(update={"purpose": Purpose.EVALUATE})
+EVALUATION_PLAN = PLAN.model_copy(update={"purpose": "evaluate"})
 BARE_PLAN = PLAN.model_copy(update={"privacy": NoPrivacy()})
 
 

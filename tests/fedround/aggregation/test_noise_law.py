@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.aggregation.gate import admit, pair_bounds
-from fedround.aggregation.noise_law import NoiseLaw, averaged, law_of, with_rounding
+from fedround.aggregation.noise_law import NoiseLaw, averaged, with_rounding
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
 from fedround.codec import flatten
 from fedround.compression import quantised, wire
 from fedround.compression.spec import Quantised
 from fedround.errors import ContractError
+from fedround.learning.law import law_of
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import FedProx, LocalTraining, Scaffold
 from fedround.learning.train import train
@@ -41,7 +42,7 @@ def recipe():
 
 
 def mechanism(rows, noise=2.0, training=TRAINING):
-    return DpSgd(noise_multiplier=noise, clip_norm=0.5, sampling_rate=sampling_rate(training, rows),
+    return DpSgd(noise_multiplier=noise, clip_norm=0.5, sampling_rate=training.sampling_rate(rows),
                  steps=training.local_steps)
 
 

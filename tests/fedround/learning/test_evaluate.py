@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError
 from fedround.learning.evaluate import Metrics, Scores, metrics, metrics_from_counts, public_edges, score_counts, scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.privacy.noise import stream
 from fedround.records import ScoreCounts
+from fedround.statistics import LocalEvaluation
 
 
 def noise(seed: int = 0):

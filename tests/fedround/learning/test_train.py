@@ -11,7 +11,7 @@ from fedround.learning import train as module
 from fedround.learning.evaluate import metrics, scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import sampling_rate, train
+from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 
@@ -149,9 +149,9 @@ def test_dropout_draws_from_the_sites_noise(recipe_with, examples):
 
 def test_the_sampling_rate_is_at_most_everybody(recipe):
     training = LocalTraining(batch_size=128)
-    assert (sampling_rate(training, 512), sampling_rate(training, 100)) == (0.25, 1.0)
+    assert (training.sampling_rate(512), training.sampling_rate(100)) == (0.25, 1.0)
     with pytest.raises(ContractError, match="no rows"):
-        sampling_rate(training, 0)
+        training.sampling_rate(0)
 
 
 @pytest.mark.parametrize("how", [NoMechanism(), mechanism(noise_multiplier=0.5, clip_norm=2.0, sampling_rate=0.5, steps=60)])

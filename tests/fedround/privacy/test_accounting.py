@@ -7,11 +7,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import ContractError, PrivacyError
 from fedround.privacy import accounting
 from fedround.privacy.accounting import calibrate, epsilon
 from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, RecordPrivacy
+from fedround.statistics import LocalEvaluation
 
 DELTA = 1e-5
 

@@ -22,7 +22,7 @@ MECHANISMS = (DpSgd(noise_multiplier=5.5, clip_norm=1.0, sampling_rate=0.33, ste
 
 
 def a_charge(number: int, **changes) -> Charge:
-    return Charge(**({"federation": "banks", "run": "spring", "round": number, "purpose": Purpose.TRAIN,
+    return Charge(**({"federation": "banks", "run": "spring", "round": number, "purpose": "train",
                       "plan": f"{number:064x}", "mechanisms": MECHANISMS, "delta_dp": DELTA,
                       "utc": f"2026-03-01T10:{number:02d}:00Z"} | changes))
 
@@ -153,7 +153,7 @@ def test_a_retry_is_not_charged_twice(ledger, path):
 
 
 @pytest.mark.parametrize("change", [
-    {"mechanisms": MECHANISMS[:1]}, {"delta_dp": 1e-6}, {"purpose": Purpose.EVALUATE}, {"run": "summer"},
+    {"mechanisms": MECHANISMS[:1]}, {"delta_dp": 1e-6}, {"purpose": "evaluate"}, {"run": "summer"},
     {"federation": "insurers"}, {"round": 9}], ids=lambda change: next(iter(change)))
 def test_another_release_under_the_same_plan_is_charged(ledger, change):
     assert len(charge(ledger, a_charge(2, **change), 50.0).charges) == 4

@@ -11,11 +11,9 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedround.agreement import LocalEvaluation
 from fedround.errors import BudgetError, ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import epsilon, joint_noise
-from fedround.privacy.campaign import across_units, counts_of, course, first_row, mechanism_for
 from fedround.privacy.ledger import Charge, charge, create, read, spent
 from fedround.privacy.spec import (
     AdaptiveClipping,
@@ -30,6 +28,8 @@ from fedround.privacy.spec import (
     SitePrivacy,
 )
 from fedround.records import Purpose
+from fedround.rounds.campaign import across_units, counts_of, course, first_row, mechanism_for
+from fedround.statistics import LocalEvaluation
 
 DELTA = 1e-5
 SGD = DpSgd(noise_multiplier=4.0, clip_norm=1.0, sampling_rate=0.2, steps=5)
@@ -227,7 +227,7 @@ def test_adaptive_clipping_and_a_fixed_order_do_not_go_together():
 
 
 def a_charge(number: int, *mechanisms, run: str = "spring") -> Charge:
-    return Charge(federation="f", run=run, round=number, purpose=Purpose.TRAIN, plan=f"{number:064x}", mechanisms=mechanisms,
+    return Charge(federation="f", run=run, round=number, purpose="train", plan=f"{number:064x}", mechanisms=mechanisms,
                   delta_dp=DELTA, utc="2026-03-01T00:00:00Z")
 
 

@@ -12,15 +12,16 @@ from torch import nn
 from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.errors import ContractError
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.task import Classify
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.clustered import bipartition, ifca, is_incongruent, mean_loss
 from fedround.simulation.sites import Site
 
 KINDS = 3
-RECIPE = Recipe("kinds", "0" * 64, lambda: nn.Sequential(nn.Linear(6, KINDS)), lambda _: None, KINDS)
+RECIPE = Recipe("kinds", "0" * 64, lambda: nn.Sequential(nn.Linear(6, KINDS)), lambda _: None, Classify(classes=KINDS))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +46,7 @@ def agreement(**changes: object) -> Agreement:
 
 
 def reached(model, kind: int) -> float:
-    return metrics(scores(RECIPE, model, rows(kind, 500, seed=1000 + kind))).accuracy
+    return RECIPE.task.metrics(scores(RECIPE, model, rows(kind, 500, seed=1000 + kind))).accuracy
 
 
 def test_the_kinds_are_found_and_each_models_fits_its_kind_as_no_model_fits_all():

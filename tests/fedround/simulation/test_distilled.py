@@ -14,8 +14,9 @@ from torch import nn
 from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.errors import ContractError
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.task import Classify
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.distilled import Party, Study, Teacher, answer, consensus, distil, fedmd, study
@@ -27,11 +28,11 @@ CLASSES, FEATURES = 4, 8
 def recipe(hidden: int, classes: int = CLASSES) -> Recipe:
     outputs = 1 if classes == 2 else classes
     return Recipe(f"mlp-{hidden}", "0" * 64, lambda: nn.Sequential(nn.Linear(FEATURES, hidden), nn.Tanh(),
-                                                                  nn.Linear(hidden, outputs)), lambda _: None, classes)
+                                                                  nn.Linear(hidden, outputs)), lambda _: None, Classify(classes=classes))
 
 
 LARGE, SMALL, LINEAR = recipe(64), recipe(6), Recipe("linear", "1" * 64, lambda: nn.Sequential(nn.Linear(FEATURES, CLASSES)),
-                                                     lambda _: None, CLASSES)
+                                                     lambda _: None, Classify(classes=CLASSES))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +58,7 @@ def agreement(**changes: object) -> Agreement:
 
 
 def reached(own: Recipe, model) -> float:
-    return metrics(scores(own, model, TEST)).accuracy
+    return own.task.metrics(scores(own, model, TEST)).accuracy
 
 
 def parties() -> dict[str, Party]:
@@ -131,7 +132,7 @@ def test_two_classes_are_learnt_from_answers_too():
     own, features = recipe(5, 2), rows(300, 1, (0, 1))
     answers = np.eye(2, dtype=np.float32)[features.labels_N]
     model = study(own, initial_tensors(own, 0), features.features_NF, answers, Study(passes=20, learning_rate=0.02), seed=0)
-    assert metrics(scores(own, model, rows(300, 2, (0, 1)))).auc > 0.9
+    assert own.task.metrics(scores(own, model, rows(300, 2, (0, 1)))).auc > 0.9
 
 
 # -- privacy -----------------------------------------------------------------------------------------------------------
