@@ -2,9 +2,8 @@
 
     python -m benchmarks.literature [--only PART …]     # all: about twelve minutes of CPU time; needs mlxtend
 
-The hospitals' data must be there (examples/hospitals/README.md), or that part stays as it is. A learning rate is chosen
-from the few of a line with a seed that is used for nothing else, on the test images, as the papers do; then every seed is
-run once. Remembers finished campaigns in build/literature.json.
+A learning rate is chosen from the few of a line with a seed that is used for nothing else, on the test images, as the
+papers do; then every seed is run once. Remembers finished campaigns in build/literature.json.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import numpy as np
 from benchmarks import kinds, papers
 from benchmarks.pages import Memory, fill, table
 from benchmarks.papers import Campaign, Lines, best, curve, rounds_to
-from examples.hospitals.split import source
 from examples.mnist.split import STORY as THREE_SITES
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
@@ -44,9 +42,6 @@ def main() -> None:
     asked = parser.parse_args()
     memory = Memory(Path("build/literature.json"))
     for part in asked.only:
-        if part == "hospitals" and not source().exists():
-            print("hospitals: the data are not here; the table stays as it is")
-            continue
         text = PARTS[part](memory)
         fill(DOCS / "literature.md", part, text)
         print(f"{part}\n\n{text}\n")

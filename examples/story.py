@@ -68,10 +68,10 @@ def read_source(path: Path, sha256: str) -> pd.DataFrame:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SetupError(f"the banks' data {path.name}: {error.strerror}; restore the file from git") from None
+        raise SetupError(f"the example's data {path.name}: {error.strerror}; restore the file from git") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise SetupError(f"the banks' data {path.name}: altered (SHA-256 differs); restore the file from git")
-    return pd.read_parquet(path)
+        raise SetupError(f"the example's data {path.name}: altered (SHA-256 differs); restore the file from git")
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
 def write(parts: Split, out: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.settings import S3Credential
 from infra.stack import LocalStack
@@ -17,6 +18,10 @@ from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
 from infra.stores import S3Store
 from tests import small_federation
 from tests.small_federation import SmallFederation
+
+# Nothing here is judged by the clock: the machine may be busy with something else.
+settings.register_profile("fedround", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fedround")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,6 +19,7 @@ from fedround import codec, layout
 from fedround.records import Commit, Purpose, Update
 from fedround.signing import seal, unseal
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
+from site_workers import outbox
 from site_workers import round as site_round
 from site_workers.enrol import create_site
 from site_workers.policy import Protected
@@ -169,8 +170,11 @@ class SmallFederation:
         body = head + lie(honest_D.copy()).astype("<f4").tobytes()
         said = unseal("update", answer.read_bytes(), Update, site.identity.key, name)
         sealed = seal("update", said.model_copy(update={"payload": codec.payload_of(body), **claims}), site.identity)
-        kept = site.folder / "outbox" / plan.run / plan.purpose / f"{plan.round:05d}" / f"{plan.attempt:02d}" / "answer.json"
-        for path, new in ((tensors, body), (answer, sealed), (kept, sealed)):
+        kept = outbox.find(site.folder, plan)
+        assert kept is not None, f"{name} has not answered"
+        shutil.rmtree(kept.folder)
+        outbox.write(site.folder, plan, sealed, None).mark_sent()
+        for path, new in ((tensors, body), (answer, sealed)):
             path.chmod(0o600)
             path.write_bytes(new)
 

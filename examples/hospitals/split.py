@@ -2,14 +2,11 @@
 
     python -m examples.hospitals.split FOLDER
 
-The data do not come with the example: see README.md for where to get them. No patient is in two places. Same file, same
-parts.
+No patient is in two places. Same file, same parts.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -17,22 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from examples.story import Bank, Split, Story, write
-from fedround.errors import SetupError
+from examples.story import Bank, Split, Story, read_source, write
 
 HERE = Path(__file__).parent
-VARIABLE = "FEDROUND_HEART_DISEASE"
-USUAL_PLACE = HERE.parents[2] / "shared" / "data" / "heart_disease.csv"
+SOURCE = HERE / "heart_disease.csv"
 SOURCE_SHA256 = "6e1d7613e7dcb169c8bcededa49f5283683dc1285376adf94409392ac66b79ab"
 LABEL = "disease"
 SEED = 1988
 HOSPITALS = {"cleveland": "cleveland", "hungarian": "budapest", "switzerland": "zurich-basel", "va": "long-beach"}
 TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2
-
-
-def source() -> Path:
-    """Where the data lie: what the environment says, or the usual place."""
-    return Path(os.environ.get(VARIABLE, USUAL_PLACE))
 
 
 class Hospital(NamedTuple):
@@ -44,16 +34,16 @@ class Hospital(NamedTuple):
     test: pd.DataFrame
 
 
-def split(path: Path | None = None, seed: int = SEED) -> Split:
-    """The hospitals, and the test set. Raises SetupError if the file is not there or is not the one we know."""
-    parts = hospitals(path, seed)
+def split(source: Path = SOURCE, seed: int = SEED) -> Split:
+    """The hospitals, and the test set. Raises SetupError if `source` is not the data set we know."""
+    parts = hospitals(source, seed)
     return Split(pd.concat([part.test for part in parts], ignore_index=True),
                  tuple(Bank(part.name, part.train, part.validation) for part in parts))
 
 
-def hospitals(path: Path | None = None, seed: int = SEED) -> list[Hospital]:
+def hospitals(source: Path = SOURCE, seed: int = SEED) -> list[Hospital]:
     """A quarter of each hospital's patients, drawn by label, are tested on; of the others a fifth is its validation."""
-    rows = read(source() if path is None else path)
+    rows = read(source)
     generator, parts = np.random.default_rng(seed), []
     for value, name in HOSPITALS.items():
         patients, test = _held_out(rows[rows["hospital"] == value].drop(columns="hospital"), TEST_SHARE, generator)
@@ -62,17 +52,9 @@ def hospitals(path: Path | None = None, seed: int = SEED) -> list[Hospital]:
     return parts
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(source: Path = SOURCE) -> pd.DataFrame:
     """All 920 patients; the label is 1 for a heart disease of any degree, missing values are NaN."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SetupError(f"the hospitals' data {path.name}: {error.strerror}; they do not come with the example. See "
-                         f"examples/hospitals/README.md for where to get them, then set {VARIABLE} to the file") from None
-    if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
-        raise SetupError(f"the hospitals' data {path.name}: not the file that is known (SHA-256 differs); make it as "
-                         "examples/hospitals/README.md says")
-    rows = pd.read_csv(path)
+    rows = read_source(source, SOURCE_SHA256)
     return rows.assign(**{LABEL: (rows["num"] > 0).astype("int64")}).drop(columns="num")
 
 

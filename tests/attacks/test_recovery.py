@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
-from fedround.errors import Cancelled, SetupError
+from fedround.errors import AuditError, Cancelled, SetupError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest, epsilon
@@ -254,7 +254,7 @@ def test_what_was_recovered_cannot_be_cut_off_again(old: SmallFederation):
     backup = (old.root / "north" / "ledger.jsonl").read_bytes()
     recovered(old)
     (old.root / "north" / "ledger.jsonl").write_bytes(backup)
-    with pytest.raises(Exception, match="no longer holds what was recovered"):
+    with pytest.raises(AuditError, match="no longer holds what was recovered"):
         audit.verify(old.root / "north")
 
 

@@ -76,7 +76,12 @@ def test_mimics_are_copies_of_one_honest_row(view: View) -> None:
 
 @pytest.mark.parametrize("name", ["quiet_push", "short_sighted", "magnet"])
 def test_attacks_on_the_gate_pass_the_gate(view: View, name: str) -> None:
-    assert verdicts(np.vstack([(ATTACKS | ADAPTIVE)[name](view), view.honest_HD])) == [Verdict.USED] * (LIARS + HONEST)
+    """Of all that they try on a server that has the gate. On a plain mean, what passes and what does not harm alike: they
+    differ at right angles to what was learnt, and last bits would choose.
+    """
+    server = Coordinator(CONTENDERS["gate+mean"](LIARS, SITES, 1.0), LAW, np.zeros(D), np.ones(D), b"seed")
+    lies_LD = ADAPTIVE[name](replace(view, server=server))
+    assert verdicts(np.vstack([lies_LD, view.honest_HD])) == [Verdict.USED] * (LIARS + HONEST)
 
 
 def test_framing_puts_honest_rows_in_conflict(view: View) -> None:

@@ -36,7 +36,7 @@ def paper(m: int, r: int, v: int, eps: float, delta: float) -> float:
     return min(beta + alpha * delta * 2 * m, 1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 40), st.floats(0, 8), st.sampled_from([0.0, 1e-5, 1e-3]))
 def test_the_p_value_is_the_papers(guesses, right, others, epsilon, delta_dp):
     right = min(right, guesses)
@@ -54,7 +54,7 @@ def test_half_right_tells_nothing():
     assert lower_bound(1e-5, 1000, 1000, 500, 0.05) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 200), st.data())
 def test_more_right_guesses_never_lower_the_bound_and_delta_never_raises_it(guesses, data):
     right = data.draw(st.integers(1, guesses))
@@ -93,7 +93,7 @@ def test_gaussian_noise_is_rarely_accused_and_its_epsilon_is_found_better_than_a
     assert np.median([one.gaussian_at_least for one in found]) > 0.4 * truth * (mu > 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 300), st.integers(0, 300), st.data())
 def test_more_right_guesses_refute_more_gaussians_and_a_louder_one_explains_more(guesses, others, data):
     right = data.draw(st.integers(1, guesses))

@@ -18,7 +18,7 @@ from tests.cohorts import COORDINATEWISE, EVERY, ROBUST, F, N, cohort, result, r
 SEEDS = st.integers(0, 2**32 - 1)
 every = pytest.mark.parametrize("name", EVERY)
 robust = pytest.mark.parametrize("name", ROBUST)
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=8)
 
 TRANSLATES = [name for name, how in EVERY.items() if how.gate is None and not isinstance(
     how.rule, spec.CenteredClipping | spec.NormClipping | spec.FLTrust) and not any(isinstance(
@@ -33,6 +33,7 @@ BAD = {
     "1e15": lambda row: np.full_like(row, 1e15), "denormals": lambda row: np.full_like(row, 1e-40),
     "far too short": lambda row: row * np.float32(1e-7),
 }
+NOT_FINITE = ("NaN", "one NaN", "one infinity", "minus infinity")
 
 
 def _with(row: np.ndarray, value: float) -> np.ndarray:
@@ -115,7 +116,7 @@ def test_among_the_honest_it_is_near_their_mean(name: str, seed: int):
 
 
 @robust
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, reach=st.sampled_from([0.3, 1.0, 3.0, 30.0, 900.0, 1e5, 1e12]), together=st.booleans())
 def test_f_arbitrary_updates_cannot_drag_it_away(name: str, seed: int, reach: float, together: bool):
     """Within four times the honest radius of the honest mean, wherever F of N stand: together or each by itself."""
@@ -142,7 +143,7 @@ def test_the_mean_fails_the_law_above():
 
 
 @pytest.mark.parametrize("name", COORDINATEWISE)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, lie=st.floats(-2.0**56, 2.0**56, width=32))
 def test_rules_of_coordinates_stay_inside_the_honest_values(name: str, seed: int, lie: float):
     honest_ND = cohort(seed, N - F)
@@ -167,7 +168,7 @@ def test_an_update_that_is_none_changes_nothing(name: str, bad: str):
     assert found.delta_D.tobytes() == clean.delta_D.tobytes()
     assert found.names == clean.names
     standing = found.standings[f"site-{where:02d}"]
-    assert standing.verdict in (Verdict.NOT_FINITE, Verdict.NORM)
+    assert standing.verdict == (Verdict.NOT_FINITE if bad in NOT_FINITE else Verdict.NORM)
     assert standing.reason
     assert standing.influence == 0
 

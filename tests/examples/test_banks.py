@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from examples.banks import split as module
 from examples.banks.split import CLIENTS, HERE, SOURCE, STORY, split
@@ -109,6 +111,22 @@ def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
         "columns_as_agreed", "pay_0_is_whole_number", "bill_amt3_is_whole_number", "age_in_range", "bill_amt3_in_range",
         "both_outcomes_present")
     assert failed_checks(smallest.train.head(49), contract) == ("enough_rows",)
+
+
+STAGES = yaml.safe_load((HERE.parents[1] / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_of_the_experiment_runs_with_our_own_python_though_no_environment_is_active(tmp_path: Path, stage: str):
+    """As DVC starts it: by the shell, in the checkout. Here with a Python that only says what it was asked for."""
+    for folder, answer in ((".venv/bin", "ours"), ("usr", "another")):
+        python = tmp_path / folder / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\necho {answer} "$@"\n')
+        python.chmod(0o755)
+    done = subprocess.run(["/bin/sh", "-c", STAGES[stage]["cmd"]], cwd=tmp_path, capture_output=True, text=True, check=True,
+                          env={"PATH": f"{tmp_path}/usr:/usr/bin:/bin"})
+    assert done.stdout.startswith("ours -m examples.banks.")
 
 
 def test_the_settings_promise_what_the_readme_says():

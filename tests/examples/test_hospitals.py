@@ -1,7 +1,4 @@
-"""The hospitals example: who is where, what an encoding may look at, and a sentence where the data are missing.
-
-The data do not come with the repository: tests that need them are skipped where they are not.
-"""
+"""The hospitals example: who is where, what an encoding may look at, and a sentence where the data were changed."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from examples.hospitals.split import HERE, HOSPITALS, LABEL, STORY, VARIABLE, read, source, split
+from examples.hospitals.split import HERE, HOSPITALS, LABEL, SOURCE, STORY, read, split
 from examples.judging import auc, predictor
 from fedround.errors import SetupError
 from fedround.simulation.campaign import simulate
@@ -20,8 +17,6 @@ from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
 from validation.contract import load_contract
 from validation.rows import failed_checks
-
-with_data = pytest.mark.skipif(not source().exists(), reason=f"the hospitals' data are not here; {VARIABLE} says where")
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +43,13 @@ def made_up(count: int) -> pd.DataFrame:
     return table.assign(disease=np.arange(count) % 2)
 
 
-def test_without_the_data_the_reader_is_told_where_they_are_to_be_had(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "nothing.csv"))
-    with pytest.raises(SetupError, match=rf"nothing.csv: No such file.*README.md.*{VARIABLE}"):
-        split()
-    (tmp_path / "other.csv").write_text("age,num\n1,0\n")
-    with pytest.raises(SetupError, match="SHA-256 differs"):
-        split(tmp_path / "other.csv")
+def test_other_data_are_refused(tmp_path):
+    altered = tmp_path / "other.csv"
+    altered.write_bytes(SOURCE.read_bytes().replace(b"63.0,1.0", b"63.0,0.0", 1))
+    with pytest.raises(SetupError, match=r"other.csv: altered \(SHA-256 differs\)"):
+        split(altered)
+    with pytest.raises(SetupError, match="nothing.csv: No such file"):
+        split(tmp_path / "nothing.csv")
 
 
 def test_a_row_is_encoded_without_looking_at_other_rows(recipe):
@@ -91,15 +86,13 @@ def test_broken_rows_do_not_meet_the_contract():
         "columns_as_agreed", "age_in_range", "thal_is_known", "both_outcomes_present"}
 
 
-@with_data
 def test_every_patient_is_in_exactly_one_place(parts):
     everywhere = [parts.public_test, *(rows for hospital in parts.banks for rows in (hospital.train, hospital.validation))]
     columns = list(parts.public_test.columns)
-    whole = read(source())[columns].sort_values(columns).reset_index(drop=True)
+    whole = read()[columns].sort_values(columns).reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.concat(everywhere).sort_values(columns).reset_index(drop=True), whole)
 
 
-@with_data
 def test_hospitals_are_unlike_and_every_part_has_both_labels(parts):
     assert [hospital.name for hospital in parts.banks] == list(HOSPITALS.values())
     rates = {hospital.name: round(hospital.train[LABEL].mean(), 2) for hospital in parts.banks}
@@ -107,7 +100,6 @@ def test_hospitals_are_unlike_and_every_part_has_both_labels(parts):
     assert all(rows[LABEL].nunique() == 2 for hospital in parts.banks for rows in (hospital.train, hospital.validation))
 
 
-@with_data
 def test_the_hospitals_rows_meet_the_contract(parts):
     contract = load_contract(HERE / "contract.json")
     for hospital in parts.banks:
@@ -115,7 +107,6 @@ def test_the_hospitals_rows_meet_the_contract(parts):
     assert failed_checks(parts.public_test, contract) == ()
 
 
-@with_data
 def test_a_private_campaign_does_better_than_the_best_hospital_is_known_to_do_alone(recipe):
     """0.889 is what cleveland's own model reaches without privacy (README.md); here 10 of 20 rounds, at epsilon 5."""
     rows, settings = STORY.encoded(), STORY.settings()

@@ -13,7 +13,7 @@ from fedround import codec, layout
 from fedround.aggregation.history import History
 from fedround.aggregation.rows import ArrayNumbers, FileNumbers
 from fedround.aggregation.spec import CenteredClipping
-from fedround.errors import FedroundError, StoreDeniedError, TrustError
+from fedround.errors import ContractError, StoreDeniedError, TrustError
 from fedround.records import Commit, SiteMemory
 from infra.stores import MemoryStore
 from tasks.history import read_commit
@@ -204,7 +204,7 @@ def test_blending_holds_blocks_and_not_rows(tmp_path):
 
 
 def test_an_average_of_another_length_is_no_average(tmp_path):
-    with pytest.raises(FedroundError):
+    with pytest.raises(ContractError, match="ends after 2 coordinates"):
         _write(tmp_path / "out.safetensors", flat_schema("average", 3), None, ArrayNumbers(np.zeros(2, np.float32)),
                History(1.0, None))
 

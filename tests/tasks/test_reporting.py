@@ -94,7 +94,7 @@ def shape(markdown: str) -> list[object]:
     return [(token.type, [child.type for child in token.children or ()]) for token in tokens]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(min_size=1, max_size=80).filter(str.strip))
 def test_no_words_of_a_site_change_the_structure_of_a_report(words):
     harmless, foreign = record(1, refused("x", "x")), record(1, refused(words, words))
@@ -250,7 +250,6 @@ def planted(odd: int = 4) -> RoundRecord:
     return compared(2, *rows, odd=odd)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 11))
 def test_a_planted_attacker_is_at_the_edge_of_the_map_in_the_brightest_colour_and_marked(odd: int):
     chart = distance_map(planted(odd))

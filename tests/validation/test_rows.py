@@ -74,7 +74,7 @@ def test_every_failed_or_impossible_check_is_named_in_contract_order(contract, f
     assert failed_checks(frame, contract) == failed
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(values=st.lists(st.integers(-9, 9), min_size=1, max_size=8), low=st.integers(-9, 9), width=st.integers(0, 9))
 def test_a_range_check_fails_exactly_when_a_loop_finds_a_value_outside(tmp_path, values, low, width):
     contract = load_contract(contract_file(tmp_path, between("x", "x", low, low + width)))

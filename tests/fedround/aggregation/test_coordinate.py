@@ -26,7 +26,7 @@ def naive(form, column):
     return np.mean(column[form.drop:len(column) - form.drop])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(which=FORMS, seed=st.integers(0, 2**32 - 1))
 def test_values_are_those_of_two_loops(which, seed):
     rows, form = which
@@ -34,7 +34,7 @@ def test_values_are_those_of_two_loops(which, seed):
     assert np.allclose(values(form, y_KC), [naive(form, column) for column in y_KC.T], rtol=1e-14, atol=1e-14)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(which=FORMS, data=st.data())
 def test_a_value_lies_between_the_values_it_is_made_of(which, data):
     """To the last bit, also for numbers of very different size."""
@@ -45,7 +45,7 @@ def test_a_value_lies_between_the_values_it_is_made_of(which, data):
     assert (found_C <= y_KC.max(axis=0)).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(which=FORMS, seed=st.integers(0, 2**32 - 1))
 def test_shares_are_the_mean_weights_of_the_rows(which, seed):
     """On one coordinate they make its value; they add up to one."""

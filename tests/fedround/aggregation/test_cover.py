@@ -28,7 +28,7 @@ def all_covers(conflicts_NN, size):
             if not any(conflicts_NN[a, b] for a, b in itertools.combinations(set(rows) - set(out), 2))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(graphs(), st.integers(0, 8), st.randoms(use_true_random=False))
 def test_covers_are_those_found_by_trying_all(conflicts_NN, size, random):
     covers = all_covers(conflicts_NN, size)
@@ -42,7 +42,7 @@ def test_covers_are_those_found_by_trying_all(conflicts_NN, size, random):
         assert in_every_cover(conflicts_NN, size) == sorted(set.intersection(*smaller))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(graphs())
 def test_disjoint_conflicts_leave_none_beside_them_and_need_as_many_liars(conflicts_NN):
     generator = np.random.default_rng(0)

@@ -58,7 +58,7 @@ def test_every_site_is_judged_by_its_own_law():
     assert wrong.verdicts[:2] == (NOISE, GATE)          # a smaller law than declared, and a larger one
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_sites_does_not_matter(seed):
     x_ND = honest(seed)
@@ -216,7 +216,7 @@ def test_a_liar_who_frames_an_honest_site_goes_with_it():
     assert all("one of the two lies" in admission.reasons[row] for row in left_out(admission))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), liars=st.integers(0, F), data=st.data())
 def test_the_share_of_liars_never_grows(seed, liars, data):
     """Whatever f liars do, with honest rows inside their bounds: N - 2f <= rows left, and liars left <= f - `liars`."""

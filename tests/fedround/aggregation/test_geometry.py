@@ -16,7 +16,7 @@ def cohort(seed, rows=6):
     return np.random.default_rng(seed).standard_normal((rows, 4)) + 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), reference=st.integers(0, 5))
 def test_distances_norms_and_inner_products_are_those_of_the_vectors(seed, reference):
     x_ND, centre_D = cohort(seed), cohort(seed + 1)[0]

@@ -43,7 +43,7 @@ def cohort(seed, rows=9):
 
 
 @every_rule
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds)
 def test_the_order_of_sites_does_not_matter(rule, seed):
     x_ND, weight_N = cohort(seed)
@@ -53,7 +53,7 @@ def test_the_order_of_sites_does_not_matter(rule, seed):
 
 
 @every_rule
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds, reference=st.integers(0, 8))
 def test_the_reference_of_the_gram_matrix_does_not_matter(rule, seed, reference):
     x_ND, weight_N = cohort(seed)
@@ -62,7 +62,7 @@ def test_the_reference_of_the_gram_matrix_does_not_matter(rule, seed, reference)
 
 
 @pytest.mark.parametrize("rule", [*COUNTING, WeightedMean(), GeometricMedian()], ids=lambda rule: rule.name)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds, factor=st.floats(1e-3, 1e3), shift=st.floats(-100, 100))
 def test_a_result_moves_and_grows_with_its_rows(rule, seed, factor, shift):
     x_ND, weight_N = cohort(seed)

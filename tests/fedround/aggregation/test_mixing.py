@@ -35,7 +35,7 @@ def cohort(seed, rows=9):
 
 
 @pytest.mark.parametrize("mixing", [mixing for mixing in MIXINGS if not isinstance(mixing, Bucketing)], ids=str)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_sites_does_not_matter(mixing, seed):
     x_ND = cohort(seed)
@@ -75,7 +75,7 @@ def test_a_row_is_among_its_own_neighbours_also_when_many_are_the_same():
     assert (mixed.combos_KP[:, :5].diagonal() == pytest.approx(1 / 3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 30), size=st.integers(1, 12), seed=st.binary(max_size=8))
 def test_every_row_is_in_one_bucket_and_the_mean_of_buckets_by_weight_is_the_mean(rows, size, seed):
     x_ND = cohort(rows, rows)

@@ -26,7 +26,7 @@ def test_the_network_sorts_every_pattern_of_zeros_and_ones(rows):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 64), data=st.data())
 def test_a_pruned_network_brings_the_same_values_to_the_wanted_places(ordered, rows, data):
     low = data.draw(st.integers(0, rows - 1))

@@ -16,7 +16,7 @@ NORMS = st.one_of(st.sampled_from([0.0, math.nan, math.inf, 1e-34, 1e30]), st.fl
 COHORTS = st.lists(NORMS, min_size=1, max_size=14)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(norms=COHORTS)
 def test_without_a_row_that_was_left_out_everybody_else_is_judged_the_same(norms):
     verdicts = screen(np.array(norms))
@@ -25,7 +25,7 @@ def test_without_a_row_that_was_left_out_everybody_else_is_judged_the_same(norms
             assert screen(np.array(norms[:n] + norms[n + 1:])) == verdicts[:n] + verdicts[n + 1:]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(honest=st.lists(st.floats(0.1, 90), min_size=1, max_size=9), data=st.data())
 def test_an_honest_majority_of_like_norms_is_never_left_out(honest, data):
     liars = data.draw(st.lists(NORMS, max_size=len(honest) - 1))

@@ -39,7 +39,7 @@ def learn(recipe, base, examples, mechanism, training=TRAINING, **more):
 
 
 @given(role=st.lists(st.sampled_from(("shared", "private", "frozen")), min_size=4, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_parameter_has_one_role_and_something_travels(role):
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     named = {kind: tuple(name for name, its in zip(NAMES, role, strict=True) if its == kind)

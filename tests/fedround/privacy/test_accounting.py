@@ -61,7 +61,7 @@ def test_noise_for_epsilon_5_over_20_full_batches():
     assert calibrate(privacy, 1.0, 1, LocalEvaluation(noise_std=10_000.0)) == 3.989
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise=st.floats(0.5, 50), steps=st.integers(1, 2000), delta_dp=st.floats(1e-9, 1e-2))
 def test_full_batches_cost_what_the_closed_form_says_and_never_less(noise, steps, delta_dp):
     exact = closed_form(noise, steps, delta_dp)
@@ -113,7 +113,7 @@ NOISES = st.floats(0.8, 20)
 STEPS = st.integers(1, 200)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=RATES, noise=NOISES, steps=STEPS, factor=st.floats(1.1, 3))
 def test_more_noise_fewer_rows_fewer_steps_and_a_larger_delta_cost_less(rate, noise, steps, factor):
     total = epsilon([sgd(rate, noise, steps)], DELTA)
@@ -128,7 +128,7 @@ MECHANISMS = st.lists(st.one_of(
     st.builds(counts, st.sampled_from([5.0, 20.0]))), min_size=1, max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(mechanisms=MECHANISMS, random_=st.randoms(use_true_random=False))
 def test_order_is_irrelevant_to_the_last_bit(mechanisms, random_: random.Random):
     shuffled = random_.sample(mechanisms, len(mechanisms))
@@ -143,7 +143,7 @@ def test_what_was_asked_before_is_irrelevant():
     assert epsilon(campaign, DELTA) == stepwise[-1]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rate=RATES, noise=NOISES, steps=st.integers(2, 60), cut=st.integers(1, 59))
 def test_splitting_steps_over_rounds_changes_nothing(rate, noise, steps, cut):
     cut = min(cut, steps - 1)

@@ -193,7 +193,7 @@ def test_of_many_at_once_only_as_many_are_charged_as_fit(path):
 # -- altered files -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_altered_byte_is_noticed(ledger, path, data):
     original = path.read_bytes()

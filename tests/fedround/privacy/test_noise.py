@@ -78,7 +78,7 @@ def test_noise_is_never_reused_inside_a_stream():
     assert len(np.unique(np.abs(normal))) > len(normal) - 150       # of about 2**29 cells: some 40 pairs meet by chance
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(size=st.one_of(st.integers(0, 70_000), st.tuples(st.integers(0, 9), st.integers(0, 9))),
        scale=st.floats(0, 1e6))
 def test_sizes_and_scales(size, scale):
@@ -136,7 +136,7 @@ def test_thresholds_ascend_and_leave_nothing_out():
     assert float(noise._THRESHOLDS[0]) == pytest.approx(1 / sum(math.exp(-m * m / 2) for m in range(24)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(total=st.integers(-2 ** 45, 2 ** 45), change=st.integers(-2 ** 28, 2 ** 28))
 def test_attack_mironov_neighbouring_totals_reach_the_same_outputs(total, change):
     """Every output is a whole number and a half, and any of them can come from either total: the low bits tell nothing."""

@@ -94,7 +94,7 @@ def test_a_tree_begun_anew_in_every_round_is_charged_anew():
     assert epsilon([tree(8.0, 10)] * 5, DELTA) == epsilon([GaussianCounts(noise_std=8.0)] * (5 * 4), DELTA)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(gradients=st.floats(0.5, 20), count_std=st.floats(0.5, 100))
 def test_two_releases_of_one_sample_are_one_with_their_joint_noise(gradients, count_std):
     """Without sampling a joint release is the composition of the two: the count at sensitivity 1/2."""
@@ -118,7 +118,7 @@ def test_counting_costs_more_than_not_counting():
         [DpSgd(noise_multiplier=2.0, clip_norm=1.0, sampling_rate=0.1, steps=50)], DELTA)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.floats(0.005, 1), noise=st.floats(0.8, 10), steps=st.integers(1, 300))
 def test_pld_is_never_above_rdp(rate, noise, steps):
     from dp_accounting import PoissonSampledDpEvent

@@ -32,7 +32,7 @@ def rows_of(count: int, classes: int = 4, seed: int = 0) -> Examples:
     return Examples(generator.normal(size=(count, 3)).astype(np.float32), generator.integers(0, classes, count))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(PARTITIONS, st.integers(40, 120), st.integers(1, 20), st.integers(0, 5))
 def test_every_row_goes_to_exactly_one_site_and_every_site_gets_one(how, count, sites, seed):
     parts = deal(how, rows_of(count), sites, seed)
@@ -43,7 +43,7 @@ def test_every_row_goes_to_exactly_one_site_and_every_site_gets_one(how, count, 
 
 
 @given(PARTITIONS, st.integers(0, 3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_same_seed_same_parts_another_seed_others(how, seed):
     one, same, other = (deal(how, rows_of(80), 5, number) for number in (seed, seed, seed + 1))
     assert all(np.array_equal(one[site], same[site]) for site in one)
