@@ -77,7 +77,7 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> s
         release.release(site, order.plan, done)
         return done.kind
     release.release(site, order.plan, done.answer, done.payload, done.book)
-    return done.answer.kind
+    return "answer" if done.answer.update is None else "update"
 
 
 @contextmanager

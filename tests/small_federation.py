@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from fedround import codec, layout
-from fedround.records import Commit, Purpose, Update
+from fedround.records import Answer, Commit, Plan, Update
 from fedround.signing import seal, unseal
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from site_workers import outbox
@@ -58,6 +58,14 @@ NAMES = ("north", "east", "south")
 
 Lie = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """From what a site computed honestly to what it sends."""
+
+
+def changed(plan: Plan, **changes: object) -> Plan:
+    """A plan that says something else: of where it stands, of what was agreed, or what it asks."""
+    agreed = {key: changes.pop(key) for key in type(plan.agreed).model_fields.keys() & changes.keys()}
+    if "evaluation" in agreed and plan.asks.statistics:
+        changes["asks"] = plan.asks.model_copy(update={"statistics": (plan.task.statistic(agreed["evaluation"]),)})
+    return plan.model_copy(update={"agreed": plan.agreed.model_copy(update=agreed), **changes})
 
 
 def settings(**changes: object) -> dict:
@@ -105,7 +113,7 @@ class SmallFederation:
         """One site answers a plan, in a fresh process as far as memory goes, or in the one that is `running`."""
         plan = planned.plan
         return site_round.answer(running or self.site(name), site_round.SiteRequest(
-            run=plan.run, round=plan.round, attempt=plan.attempt, purpose=Purpose(plan.purpose)), lambda: False)
+            run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind), lambda: False)
 
     def collect(self, planned: Planned, coordinator: Coordinator | None = None,
                 order: tuple[str, ...] | None = None) -> Collected:
@@ -164,12 +172,14 @@ class SmallFederation:
         plan, site = planned.plan, self.site(name)
         store = self.root / "store"
         tensors = store / layout.delta(name, plan.run, plan.round, plan.attempt)
-        answer = store / layout.answer(name, plan.run, plan.round, plan.attempt, plan.purpose)
+        answer = store / layout.answer(name, plan.run, plan.round, plan.attempt, plan.asks.kind)
         head = codec.header(plan.tensors)
         honest_D = np.frombuffer(tensors.read_bytes(), dtype="<f4", offset=len(head))
         body = head + lie(honest_D.copy()).astype("<f4").tobytes()
-        said = unseal("update", answer.read_bytes(), Update, site.identity.key, name)
-        sealed = seal("update", said.model_copy(update={"payload": codec.payload_of(body), **claims}), site.identity)
+        said = unseal("answer", answer.read_bytes(), Answer, site.identity.key, name)
+        of_update = {key: claims.pop(key) for key in Update.model_fields.keys() & claims.keys()}
+        update = said.update.model_copy(update={"payload": codec.payload_of(body), **of_update})
+        sealed = seal("answer", said.model_copy(update={"update": update, **claims}), site.identity)
         kept = outbox.find(site.folder, plan)
         assert kept is not None, f"{name} has not answered"
         shutil.rmtree(kept.folder)

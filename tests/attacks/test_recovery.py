@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedround import layout
 from fedround.errors import AuditError, Cancelled, SetupError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest, epsilon
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
-from fedround.records import Purpose, Update
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
+from fedround.records import Answer
 from fedround.signing import Identity, seal, unseal
 from site_workers import audit, recover, release, rollback
 from site_workers import round as site_round
@@ -156,11 +158,12 @@ def test_all_answers_are_hidden_and_the_commits_tell(old: SmallFederation, truth
 def test_an_answer_that_was_altered_or_forged_is_as_good_as_hidden(old: SmallFederation, truth: float):
     """A cheaper mechanism in our name, under another key, or under our signature of something else."""
     path = old.root / "store" / layout.answer("north", "spring", 3, 1, "train")
-    honest = unseal("update", path.read_bytes(), Update, old.site("north").identity.key, "north")
-    cheap = honest.model_copy(update={"mechanism": honest.mechanism.model_copy(update={"noise_multiplier": 900.0})})
+    honest = unseal("answer", path.read_bytes(), Answer, old.site("north").identity.key, "north")
+    quiet = honest.update.mechanism.model_copy(update={"noise_multiplier": 900.0})
+    cheap = honest.model_copy(update={"update": honest.update.model_copy(update={"mechanism": quiet})})
     altered = json.loads(path.read_bytes())
-    altered["body"]["mechanism"]["noise_multiplier"] = 900.0
-    for document in (seal("update", cheap, Identity.generate()), json.dumps(altered).encode()):
+    altered["body"]["update"]["mechanism"]["noise_multiplier"] = 900.0
+    for document in (seal("answer", cheap, Identity.generate()), json.dumps(altered).encode()):
         path.chmod(0o600)
         path.write_bytes(document)
         found = recover.forgotten(old.site("north"))
@@ -309,7 +312,7 @@ def test_a_rotation_hides_no_rollback(federation: SmallFederation):
 KINDS = (
     DpSgd(noise_multiplier=2.0, clip_norm=1.0, sampling_rate=0.1, steps=20),
     DpSgd(noise_multiplier=1.1, clip_norm=3.0, sampling_rate=0.02, steps=5),
-    AdaptiveDpSgd(noise_multiplier=1.5, count_noise_std=3.0, clip_norm=1.0, sampling_rate=0.3, steps=4),
+    DpSgd(noise_multiplier=1.5, count_noise_std=3.0, clip_norm=1.0, sampling_rate=0.3, steps=4),
     DpFtrl(noise_multiplier=3.0, clip_norm=1.0, batch_size=9, steps=7), GaussianUpdate(noise_multiplier=4.0, clip_norm=1.0))
 
 
@@ -317,7 +320,7 @@ KINDS = (
 @pytest.mark.parametrize("company", [(), KINDS[:1] * 3, (GaussianCounts(noise_std=2.0),)], ids=len)
 def test_nothing_among_them_costs_more_than_the_dearest_in_any_company(among: tuple, company: tuple):
     counts = (GaussianCounts(noise_std=5.0), GaussianCounts(noise_std=7.0))
-    price = dearest((*among, *counts))
+    price = dearest((one, count) for one in among for count in counts)
     for unit in ("record", "site"):
         for one in among:
             for delta_dp in (1e-5, 1e-3):
@@ -329,7 +332,15 @@ def test_nothing_among_them_costs_more_than_the_dearest_in_any_company(among: tu
 
 def test_where_all_are_alike_the_dearest_is_their_very_price():
     one = KINDS[0]
-    assert dearest((one, one, GaussianCounts(noise_std=5.0))) == (one, GaussianCounts(noise_std=5.0))
-    assert dearest((KINDS[4],)) == (KINDS[4],)
-    assert dearest(()) == ()
-    assert dearest((one, NoMechanism())) == (NoMechanism(),)
+    assert dearest([(one, GaussianCounts(noise_std=5.0)), (one,)]) == (one, GaussianCounts(noise_std=5.0))
+    assert dearest([(KINDS[4],)]) == (KINDS[4],)
+    assert dearest(()) == dearest([()]) == ()
+    assert dearest([(one,), (NoMechanism(),)]) == (NoMechanism(),)
+
+
+@given(st.lists(st.lists(st.floats(0.5, 500.0), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_a_charge_of_many_counts_costs_no_more_than_the_dearest(charges: list[list[float]]):
+    """A measurement releases several tables at once; together they cost more than its loudest one."""
+    known = [tuple(GaussianCounts(noise_std=std) for std in stds) for stds in charges]
+    price = epsilon(dearest(known), 1e-5)
+    assert all(epsilon(charge, 1e-5) <= price for charge in known)

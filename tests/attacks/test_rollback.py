@@ -15,7 +15,7 @@ from fedround.errors import ConflictError, SetupError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.ledger import Charge
 from fedround.privacy.spec import GaussianCounts
-from fedround.records import Purpose, Reason, Refusal, Update
+from fedround.records import Answer, Reason, Refusal
 from fedround.signing import Identity, seal, unseal
 from infra.stores import publish
 from site_workers import rollback
@@ -104,9 +104,9 @@ def test_foreign_bytes_below_its_prefix_are_no_answer_of_the_site(federation: Sm
     """Otherwise whoever runs the bucket could keep every site from answering."""
     federation.round()
     store, thief = federation.coordinator.store, Identity.generate()
-    said = unseal("update", store.get(layout.answer("north", "spring", 1, 1, "train")), Update,
+    said = unseal("answer", store.get(layout.answer("north", "spring", 1, 1, "train")), Answer,
                   federation.site("north").identity.key, "north")
-    for number, body in ((7, b"junk"), (8, seal("update", said, thief)), (9, b"")):
+    for number, body in ((7, b"junk"), (8, seal("answer", said, thief)), (9, b"")):
         store.put_once(layout.answer("north", "spring", number, 1, "train"), body)
     store.put_once("sites/north/spring/rounds/answer.json", b"")
     assert federation.answer("north", federation.plan()) == "update"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from fedround.privacy.ledger import Charge, charge, read
 from fedround.privacy.spec import GaussianCounts
-from fedround.records import Purpose
+
 
 ledger = read(Path(sys.argv[1]))
 for number in range(len(ledger.charges), 100_000):

@@ -13,7 +13,6 @@ import pytest
 from fedround import layout
 from fedround.errors import AuditError, ContractError, NotFoundError, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
-from fedround.records import Purpose
 from fedround.signing import digest
 from infra.stores import DirectoryStore
 from site_workers import audit, release
@@ -49,7 +48,7 @@ def test_it_tells_what_was_asked_decided_spent_and_sent_in_this_order(north: Pat
                            "turned away"]
     events = audit.verify(north)
     assert [event.decision for event in events if isinstance(event, audit.Decided)] == ["carry out", "data"]
-    assert [event.kind for event in events if isinstance(event, audit.Left)] == ["tensors", "update", "refusal"]
+    assert [event.kind for event in events if isinstance(event, audit.Left)] == ["tensors", "answer", "refusal"]
     (away,) = [event for event in events if isinstance(event, audit.TurnedAway)]
     assert (away.problem, away.run, away.round) == ("NotFoundError", "autumn", 1)
 

@@ -12,22 +12,22 @@ from fedround import layout
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
-from fedround.records import Purpose, Reason
+from fedround.records import Reason
 from fedround.signing import Identity, digest, seal
 from infra.settings import load_toml, save_toml
 from site_workers import outbox
 from site_workers.authorise import authorise, refusal_by_policy
 from site_workers.policy import SitePolicy
 from tasks.plan import Planned
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, changed
 
 
 def forge(where: SmallFederation, planned: Planned, identity: Identity | None = None, **changes: object) -> None:
     """Replace the published plan by a changed one, as whoever owns the bucket can."""
     coordinator = where.coordinator
-    plan = planned.plan.model_copy(update=changes)
+    plan = changed(planned.plan, **changes)
     path = where.root / "store" / layout.plan(planned.plan.run, planned.plan.round, planned.plan.attempt,
-                                                   planned.plan.purpose)
+                                                   planned.plan.asks.kind)
     path.unlink()
     path.write_bytes(seal("plan", plan, identity or coordinator.identity))
 

@@ -14,7 +14,7 @@ import pytest
 
 from fedround import layout
 from fedround.privacy import ledger
-from fedround.records import Purpose, Reason
+from fedround.records import Reason
 from site_workers import limits
 from site_workers import round as site_round
 from site_workers.policy import Hours, Limits, SitePolicy
@@ -88,21 +88,21 @@ def clock(*minutes: float) -> Callable[[], datetime]:
 
 
 def test_the_guard_stops_at_the_limit_and_not_before():
-    guard = limits.Guard(POLICY.model_copy(update={"limits": Limits(seconds=60)}), lambda: False, clock(0.9, 1.0, 1.1))
+    guard = limits.Guard(POLICY.model_copy(update={"limits": Limits(seconds=60)}), 600, lambda: False, clock(0.9, 1.0, 1.1))
     assert [guard(), guard(), guard()] == [False, False, True]
     assert guard.over == (Reason.LIMITS, "not done within the 60 s that one plan may take here")
 
 
 def test_the_guard_stops_when_the_hours_end():
     hours = Hours(time_zone="UTC", start="11:00", end="12:30")
-    guard = limits.Guard(POLICY.model_copy(update={"hours": hours}), lambda: False, clock(29, 30))
+    guard = limits.Guard(POLICY.model_copy(update={"hours": hours}), 600, lambda: False, clock(29, 30))
     assert [guard(), guard()] == [False, True]
     assert guard.over is not None
     assert guard.over[0] is Reason.HOURS
 
 
 def test_a_request_to_stop_is_no_limit():
-    guard = limits.Guard(POLICY, lambda: True, clock())
+    guard = limits.Guard(POLICY, 600, lambda: True, clock())
     assert guard()
     assert guard.over is None
 
@@ -159,7 +159,7 @@ def test_counts_of_scores_leave_and_cost_only_where_the_policy_lets_them(federat
     assert answered(federation, lambda: NOON, statistics=statistics) == "update"
     update = federation.collect(planned).admitted["north"].answer
     (charge,) = ledger.read(federation.site("north").ledger).charges
-    assert (update.evaluation is not None) == ("scores" in statistics)
+    assert (update.scores is not None) == ("scores" in statistics)
     assert [mechanism.kind for mechanism in charge.mechanisms] == ["dp_sgd"] + ["gaussian_counts"] * ("scores" in statistics)
 
 

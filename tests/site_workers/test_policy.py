@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 
 from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
-from fedround.records import Plan, Purpose, Reason
-from fedround.statistics import LocalEvaluation
-from fedround.values import parse
+from fedround.records import Evaluate, Measure, Plan, Question, Reason
+from fedround.statistics import WORDS, GroupCounts, Histogram, Levels, LocalEvaluation, Scores
+from fedround.values import Purpose, parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise
-from site_workers.policy import WEEK, Hours, Limits, SitePolicy, objection, policy_text
-from tests.small_federation import SmallFederation
+from site_workers.policy import WEEK, Hours, Leaves, Limits, SitePolicy, objection, policy_text
+from tests.small_federation import SmallFederation, changed
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)      # a Wednesday
 LEAST = {"recipes": (), "contracts": (), "max_epsilon": 5.0, "delta_dp": 1e-5}
@@ -119,12 +120,17 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def said(plan: Plan, now: datetime = NOON, **changes: object) -> tuple[Reason, str] | None:
-    policy = SitePolicy(**{**LEAST, "recipes": (plan.recipe_digest,), "contracts": (plan.contract_digest,), **changes})
-    return objection(policy, plan, plan.recipe_digest, plan.contract_digest, now)
+    policy = SitePolicy(**{**LEAST, "recipes": (plan.agreed.recipe_digest,),
+                            "contracts": (plan.agreed.contract_digest,), **changes})
+    return objection(policy, plan, plan.agreed.recipe_digest, plan.agreed.contract_digest, now)
 
 
 RECORD = RecordPrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
 SITE = SitePrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
+EVALUATE = Evaluate(statistics=(Scores(bins=10, noise_std=5.0),))
+AGES = Histogram(column="age", edges=(20.0, 40.0, 60.0), noise_std=5.0)
+MEASURE = Measure(statistics=(AGES, GroupCounts(by=(Levels(column="sex", values=(1, 2)),), noise_std=5.0)))
+BARE = Measure(statistics=(AGES.model_copy(update={"noise_std": 0.0}),))
 
 
 @pytest.mark.parametrize(("asked", "allowed", "reason", "says"), [
@@ -132,7 +138,7 @@ SITE = SitePrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
     ({"recipe_digest": "1" * 64}, {"recipes": ("2" * 64,)}, Reason.POLICY, "recipe 1111111111111111 is not approved"),
     ({"contract_digest": "1" * 64}, {"contracts": ("2" * 64,)}, Reason.POLICY, "contract 1111111111111111 is not approved"),
     ({}, {"purposes": ("evaluate",)}, Reason.POLICY, "plans to train are not allowed"),
-    ({"purpose": "evaluate"}, {"purposes": ("train",)}, Reason.POLICY, "plans to evaluate are not allowed"),
+    ({"asks": EVALUATE}, {"purposes": ("train",)}, Reason.POLICY, "plans to evaluate are not allowed"),
     ({"privacy": NoPrivacy()}, {}, Reason.POLICY, "without differential privacy"),
     ({"privacy": NoPrivacy()}, {"units": ("none",)}, None, ""),
     ({"privacy": SITE}, {}, Reason.POLICY, "the unit 'site'"),
@@ -142,25 +148,40 @@ SITE = SitePrivacy(epsilon=3.0, delta_dp=1e-5, rounds=3)
     ({"privacy": RECORD}, {"delta_dp": 1e-6}, Reason.POLICY, "delta_dp 1e-05 is above the 1e-06"),
     ({"privacy": RECORD}, {"max_epsilon_per_run": 2.0}, Reason.POLICY, "epsilon 3 for one run is above the 2"),
     ({"privacy": RECORD}, {"max_epsilon_per_run": 3.0}, None, ""),
-    ({"evaluation": LocalEvaluation(noise_std=0.0)}, {}, Reason.POLICY, "counts without noise"),
+    ({"evaluation": LocalEvaluation(noise_std=0.0)}, {}, Reason.POLICY, "counts of scores without noise"),
     ({"evaluation": LocalEvaluation(noise_std=0.0)}, {"statistics": ()}, None, ""),
-    ({"purpose": "evaluate"}, {"statistics": ("checks",)}, Reason.POLICY, "counts of scores do not leave"),
+    ({"asks": EVALUATE}, {"statistics": ("checks",)}, Reason.POLICY, "counts of scores do not leave"),
+    ({"asks": MEASURE}, {"statistics": WORDS}, Reason.POLICY, "plans to measure are not allowed"),
+    ({"asks": MEASURE}, {"purposes": ("measure",)}, Reason.POLICY, "histograms of columns do not leave"),
+    ({"asks": MEASURE}, {"purposes": ("measure",), "statistics": ("histograms",)}, Reason.POLICY, "counts of groups do not"),
+    ({"asks": MEASURE}, {"purposes": ("measure",), "statistics": ("histograms", "group_counts")}, None, ""),
+    ({"asks": MEASURE, "privacy": SITE}, {"purposes": ("measure",), "statistics": WORDS, "units": ("site",),
+                                          "max_epsilon_site": 5.0}, Reason.POLICY, "histograms of columns do not leave"),
+    ({"asks": BARE}, {"purposes": ("measure",), "statistics": WORDS}, Reason.POLICY, "histograms of columns without noise"),
+    ({"asks": BARE}, {"purposes": ("measure",), "statistics": WORDS, "units": ("record", "none")}, None, ""),
     ({}, {"hours": Hours(time_zone="UTC", start="20:00", end="06:00")}, Reason.HOURS,
      "not now: plans are carried out here from 20:00 to 06:00 UTC"),
     ({}, {"hours": Hours(time_zone="UTC", start="09:00", end="17:00")}, None, ""),
 ], ids=lambda value: str(value)[:60])
 def test_every_key_says_no_for_its_own_reason_and_yes_otherwise(plan: Plan, asked: dict, allowed: dict,
                                                                 reason: Reason | None, says: str):
-    found = said(plan.model_copy(update={"score_edges": (), **asked}), **allowed)
+    found = said(changed(plan, **asked), **allowed)
     assert (None if found is None else found[0]) == reason
     assert found is None or says in found[1]
     assert found is None or len(found[1]) <= 300
 
 
+def test_a_policy_knows_every_statistic_and_every_question_by_a_word():
+    assert set(get_args(Leaves)) == {*WORDS, "checks"}
+    kinds = [question.model_fields["kind"].default for question in get_args(get_args(Question)[0])]
+    assert kinds == list(get_args(Purpose))
+
+
 def test_a_file_that_is_approved_and_is_not_the_current_one_is_not_used(plan: Plan):
-    policy = SitePolicy(**{**LEAST, "recipes": (plan.recipe_digest,), "contracts": (plan.contract_digest,)})
-    assert objection(policy, plan, "1" * 64, plan.contract_digest, NOON) is not None
-    assert objection(policy, plan, plan.recipe_digest, "1" * 64, NOON) is not None
+    policy = SitePolicy(**{**LEAST, "recipes": (plan.agreed.recipe_digest,),
+                            "contracts": (plan.agreed.contract_digest,)})
+    assert objection(policy, plan, "1" * 64, plan.agreed.contract_digest, NOON) is not None
+    assert objection(policy, plan, plan.agreed.recipe_digest, "1" * 64, NOON) is not None
 
 
 def test_a_new_site_reads_its_generated_policy(tmp_path):

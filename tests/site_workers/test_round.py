@@ -9,16 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedround import codec, layout
+from fedround import layout
 from fedround.errors import Cancelled, ContractError, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpSgd
-from fedround.records import Purpose
+from fedround.records import Evaluate
+from fedround.rounds.site import offer, work
+from fedround.statistics import Release
 from infra.settings import load_toml, save_toml
 from infra.stores import DirectoryStore
-from site_workers import learn, release
+from site_workers import inputs, release
 from site_workers import round as site_round
+from site_workers.draws import SiteDraws
 from site_workers.policy import SitePolicy
+from site_workers.rows import Rows
 from tests.small_federation import SmallFederation, rows
 
 
@@ -41,7 +45,8 @@ def test_an_update_says_what_was_done_and_what_it_cost(federation: SmallFederati
     assert federation.answer("north", planned) == "update"
     body = answer_of(federation, "north")
     book = ledger.read(federation.site("north").ledger)
-    assert body["mechanism"] == book.charges[0].mechanisms[0].model_dump(mode="json")
+    said = [body["update"]["mechanism"], *(release["mechanism"] for release in body["releases"])]
+    assert said == [mechanism.model_dump(mode="json") for mechanism in book.charges[0].mechanisms]
     assert isinstance(book.charges[0].mechanisms[0], DpSgd)
     assert body["ledger_head"] == book.head
     assert 0 < body["epsilon"] < 8
@@ -103,16 +108,16 @@ def test_killed_before_the_outbox_it_draws_the_same_noise_again(federation: Smal
     """Charged, trained, and dead before anything was kept: the next process ends with the bytes the first would have."""
     planned = federation.plan()
     trained = []
-    real = learn.train
+    real = site_round.work
 
-    def die_after_training(*arguments):
-        trained.append(codec.encode(real(*arguments).delta))
+    def die_after_the_work(*arguments):
+        trained.append(real(*arguments).payload)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learn, "train", die_after_training)
+    monkeypatch.setattr(site_round, "work", die_after_the_work)
     with pytest.raises(KeyboardInterrupt):
         federation.answer("north", planned)
-    monkeypatch.setattr(learn, "train", real)
+    monkeypatch.setattr(site_round, "work", real)
     federation.answer("north", planned)
     assert delta_of(federation, "north") == trained[0]
     assert len(ledger.read(federation.site("north").ledger).charges) == 1
@@ -130,7 +135,7 @@ def test_a_store_that_is_down_loses_nothing(federation: SmallFederation, monkeyp
         with pytest.raises(StoreUnavailableError):
             federation.answer("north", planned)
     assert release.resend(federation.site("north")) == 1
-    assert answer_of(federation, "north")["kind"] == "update"
+    assert answer_of(federation, "north")["update"] is not None
     assert release.resend(federation.site("north")) == 0
 
 
@@ -145,10 +150,16 @@ def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFedera
     frame.to_parquet(site.rows[0])
     after = site_round.read_site_rows(federation.site("north"))
     assert np.array_equal(before.train.labels_N, after.train.labels_N)
-    base = site_round.base_model(site, order)
-    first = learn.evaluate(site, order, base, before)
-    second = learn.evaluate(site, order, base, after)
-    assert len(set(first.positives) & set(second.positives)) == 0
+    asks = Evaluate(statistics=order.plan.asks.statistics)
+
+    def told(rows: Rows) -> Release:
+        offered = offer(asks, order.plan.agreed, len(rows.train), lambda _: True)
+        return work(asks, order.plan.agreed, 1, b"", inputs.read(site, order, rows), offered,
+                    SiteDraws(site.noise_secret, order.digest, rows.digest), None).releases[0]
+
+    first, second = told(before), told(after)
+    assert np.abs(first.table - second.table).min() > 0
+    assert told(before) == first
 
 
 def test_a_cancelled_round_releases_nothing(federation: SmallFederation):

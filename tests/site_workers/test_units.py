@@ -10,8 +10,7 @@ import pytest
 from fedround import layout
 from fedround.errors import ContractError
 from fedround.privacy import ledger
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, GaussianUpdate, RecordPrivacy
-from fedround.records import Purpose
+from fedround.privacy.spec import DpFtrl, GaussianUpdate, RecordPrivacy
 from tasks.plan import RoundRequest, plan_evaluation
 from tests import small_federation
 from tests.small_federation import SmallFederation
@@ -58,10 +57,11 @@ def test_nothing_that_a_site_signs_depends_on_how_many_rows_it_has(by_site: Smal
     """North has 300 rows, south 150: their answers say the same of privacy, and count nothing."""
     by_site.round()
     north, south = (answer_of(by_site, name, 1) for name in ("north", "south"))
-    for key in ("mechanism", "rows", "evaluation", "within_clip", "epsilon"):
-        assert north[key] == south[key]
-    assert (north["rows"], north["evaluation"]) == (None, None)
-    assert north["mechanism"] == {"kind": "gaussian_update", "noise_multiplier": 1.545, "clip_norm": 0.5}
+    assert (north["epsilon"], north["releases"]) == (south["epsilon"], south["releases"])
+    for key in ("mechanism", "rows", "steps", "within_clip"):
+        assert north["update"][key] == south["update"][key]
+    assert (north["update"]["rows"], north["releases"]) == (None, [])
+    assert north["update"]["mechanism"] == {"kind": "gaussian_update", "noise_multiplier": 1.545, "clip_norm": 0.5}
 
 
 def test_no_evaluation_is_asked_or_answered_under_the_unit_site(by_site: SmallFederation):
@@ -93,20 +93,20 @@ def test_the_clip_norm_follows_the_median_of_what_the_sites_counted(tmp_path):
     norms = []
     for number in range(1, 4):
         planned = federation.plan()
-        assert isinstance(planned.plan.privacy, RecordPrivacy)
-        norms.append(planned.plan.privacy.clip_norm)
+        assert isinstance(planned.plan.agreed.privacy, RecordPrivacy)
+        norms.append(planned.plan.agreed.privacy.clip_norm)
         for name in planned.plan.cohort:
             federation.answer(name, planned)
         said = {name: answer_of(federation, name, number) for name in planned.plan.cohort}
-        assert all(body["mechanism"]["clip_norm"] == norms[-1] for body in said.values())
+        assert all(body["update"]["mechanism"]["clip_norm"] == norms[-1] for body in said.values())
         federation.commit(planned)
-        median = float(np.median([body["within_clip"] for body in said.values()]))
+        median = float(np.median([body["update"]["within_clip"] for body in said.values()]))
         following = federation.plan()
         moved = norms[-1] * np.exp(-(min(max(median, 0), 1) - 0.5))
-        assert following.plan.privacy.clip_norm == pytest.approx(moved, rel=1e-5)
+        assert following.plan.agreed.privacy.clip_norm == pytest.approx(moved, rel=1e-5)
         assert federation.plan().digest == following.digest        # composed again after a crash, it is the same plan
     assert norms == sorted(norms, reverse=True), "a hundred is far too long for these gradients"
-    assert isinstance(book_of(federation, "north").charges[0].mechanisms[0], AdaptiveDpSgd)
+    assert book_of(federation, "north").charges[0].mechanisms[0].count_noise_std == 5.0
 
 
 def test_an_adaptive_campaign_stays_within_its_budget(tmp_path):
@@ -119,11 +119,11 @@ def test_an_adaptive_campaign_stays_within_its_budget(tmp_path):
 def test_other_privacy_in_the_federation_file_begins_anew(tmp_path):
     federation = small_federation.make(tmp_path, privacy={**RECORD, "clip_norm": 50.0, "adaptive": {}})
     federation.round()
-    moved = federation.plan().plan.privacy.clip_norm
+    moved = federation.plan().plan.agreed.privacy.clip_norm
     assert moved < 50.0
     path = federation.root / "coordinator" / "federation.toml"
     path.write_text(path.read_text().replace("clip_norm = 50.0", "clip_norm = 2.0").replace("epsilon = 8.0", "epsilon = 7.0"))
-    assert federation.plan().plan.privacy.clip_norm == 2.0
+    assert federation.plan().plan.agreed.privacy.clip_norm == 2.0
 
 
 # -- DP-FTRL -------------------------------------------------------------------------------------------------------------
