@@ -72,14 +72,19 @@ def blob(named: Blob) -> str:
     return model(named.digest) if named.readers == "everybody" else memory(named.digest)
 
 
+def questions(run: str, purpose: Purpose) -> str:
+    """The prefix of all plans of a run with this purpose, and of what came of them."""
+    return f"runs/{run}/{_FOLDER[purpose]}/"
+
+
 def rounds(run: str) -> str:
     """The prefix of all rounds of a run."""
-    return f"runs/{run}/rounds/"
+    return questions(run, "train")
 
 
 def plan(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """What a round, or an evaluation of a round's model, asks."""
-    return f"runs/{run}/{_FOLDER[purpose]}/{number:05d}/plan-{attempt:02d}.json"
+    return f"{questions(run, purpose)}{number:05d}/plan-{attempt:02d}.json"
 
 
 def checkpoint(run: str, number: int, digest: str) -> str:
@@ -94,7 +99,7 @@ def commit(run: str, number: int) -> str:
 
 def finding(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """What came of a question that makes no model."""
-    return f"runs/{run}/{_FOLDER[purpose]}/{number:05d}/finding-{attempt:02d}.json"
+    return f"{questions(run, purpose)}{number:05d}/finding-{attempt:02d}.json"
 
 
 def site_prefix(site: str) -> str:
