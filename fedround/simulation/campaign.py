@@ -14,31 +14,34 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedround.aggregation import fairness
-from fedround.aggregation.rows import ArrayNumbers, Numbers
+from fedround.aggregation.noise_law import NoiseLaw
+from fedround.aggregation.rows import ArrayNumbers, Numbers, Row
 from fedround.aggregation.spec import FLTrust
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreement
+from fedround.agreement import Agreement, Terms
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
-from fedround.errors import ContractError
-from fedround.learning.evaluate import Scores, metrics, public_edges, score_counts, scores
+from fedround.compression import wire
+from fedround.errors import ContractError, QuorumError
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe, initial
-from fedround.learning.spec import Scaffold
+from fedround.learning.task import Scored
 from fedround.learning.train import train
-from fedround.privacy.clipping import next_clip_norm
-from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, NoMechanism, NoPrivacy, Privacy, RecordPrivacy
+from fedround.privacy.clipping import next_privacy
+from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
+from fedround.records import Evaluate
+from fedround.rounds import server
+from fedround.rounds.server import Float32, Memory, Server
 from fedround.simulation.chance import Chance
 from fedround.simulation.crew import Chunk, Crew, Trainer
-from fedround.simulation.jobs import Job
-from fedround.simulation.personal import PersonalModels
+from fedround.simulation.crowd import is_crowd, mean_of_crowd
+from fedround.simulation.jobs import Done, Job
 from fedround.simulation.result import Result, Round
-from fedround.simulation.server import Server, take_round
-from fedround.simulation.sites import Site, Sites, judged
+from fedround.simulation.sites import Site, Sites, judged, personal_judged
 from fedround.simulation.spool import MEMORY_BYTES, Updates
 
 ONE_BY_ONE = 8
@@ -66,22 +69,23 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     _check(agreement, rounds, share, root)
     begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
                           per_record=isinstance(agreement.privacy, RecordPrivacy))
-    run = _Run(agreement, recipe, Sites(agreement, sites, rest, steps), chance, test, root, crew, memory_bytes)
+    now = _Now(Server(begun), agreement.terms())
+    everybody = Sites(now.terms, recipe, sites, rest, chance, steps)
+    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes)
     if stacked:
-        run.stack()
-    now = _Now(Server(begun), agreement.privacy, run.sites.weights)
+        run.stack(now.terms)
     took_part, done = Counter[str](), list[Round]()
     for number in range(1, rounds + 1):
         cohort = chance.cohort(number, sorted(sites), max(1, round(share * len(sites))))
-        now, left_out, sent = run.round(number, cohort, now)
+        now, left_out, received_bytes = run.round(number, cohort, now)
         took_part.update(cohort)
         judge = number % judge_every == 0 or number == rounds
-        done.append(run.report(number, len(cohort), left_out, sent, now.server.model, judge=judge))
+        done.append(run.report(number, len(cohort), left_out, received_bytes, now.server.model, judge=judge))
         told(done[-1])
     return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
-                  run.sites.mechanisms(took_part, agreement.privacy), took_part,
-                  {site: run.sites.rest(site) for site in took_part}, run.personal.models, run.personal.judged(),
-                  tuple(run.notes))
+                  run.sites.mechanisms(took_part, agreement.terms()), took_part,
+                  {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
+                  personal_judged(recipe, run.sites), tuple(run.notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +93,11 @@ class _Now:
     """Where a campaign stands between two rounds."""
 
     server: Server
-    privacy: Privacy
-    """What the next round asks for: the clip norm may follow the gradients."""
-    weights: Mapping[str, float]
-    """What every member counted in the last round, by name."""
+    terms: Terms
+    """Of the next round: the clip norm may follow the gradients."""
+    memory: Memory = field(default_factory=Memory)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What every member counted in the last round, by name; empty before the first."""
 
 
 class _Run:
@@ -105,65 +110,66 @@ class _Run:
         self._rows = {name: site.train for name, site in sites.by_name.items()}
         self._trainer = Trainer(recipe, self._rows, agreement.training, chance)
         self._crew, self._at_once = self._trainer if crew is None else crew, 0
-        self.personal = PersonalModels(agreement, recipe, sites.by_name, chance, sites.begun)
         self.notes = [*sites.notes, *_not_simulated(agreement)]
 
-    def stack(self) -> None:
+    def stack(self, terms: Terms) -> None:
         """Train sites at once from now on, if the model and the mechanism allow it; else say why not."""
         site = max(self._rows, key=lambda name: len(self._rows[name]))
-        mechanism = self.sites.mechanisms([site], self._agreement.privacy)[site]
+        mechanism = self.sites.mechanisms([site], terms)[site]
         beside = "parts of the model are private or frozen" if self.sites.rest(site).whole else None
         if (why_not := beside or self._trainer.stacked.why_not(mechanism)) is not None:
             self.notes.append(f"sites are trained one by one: {why_not}")
             return
-        self._at_once = self._trainer.stacked.sites_at_once(
-            len(self._rows[site]), private=isinstance(mechanism, DpSgd | AdaptiveDpSgd))
+        self._at_once = self._trainer.stacked.sites_at_once(len(self._rows[site]), private=isinstance(mechanism, DpSgd))
 
     def round(self, number: int, cohort: Sequence[str], now: _Now) -> tuple[_Now, tuple[str, ...], int]:
         """Where the campaign stands after a round, who was left out of the aggregate, and how many bytes the sites sent."""
-        weights, file_bytes = self._weights(number, cohort, now), size_bytes(schema_of(now.server.model))
-        jobs = self.sites.jobs(number, cohort, now.privacy, now.server)
-        self.personal.round(number, cohort, now.server.model, self.sites.steps)
+        terms, base = now.terms, now.server.model
+        weights = self._weights(number, cohort, now)
+        jobs = self.sites.jobs(number, cohort, terms, now.server.served)
+        self.sites.train_personal(number, cohort, terms, base)
         with Updates(len(jobs), now.server.size, self._memory_bytes) as updates:
-            within, steps = self._train(number, now.server.model, jobs, updates)
-            uploads, sent = self.sites.release(number, jobs, steps, weights, updates, file_bytes, self._chance)
-            root = self._root_update(number, now.server.model)
-            server, verdicts = take_round(now.server, self._agreement, weights, uploads, updates,
-                                          self._chance.plan(number), root)
-        used = [share for job, share in zip(jobs, within, strict=True) if verdicts[job.site] is Verdict.USED]
-        left_out = tuple(site for site, verdict in verdicts.items() if verdict is not Verdict.USED)
-        return _Now(server, _next_privacy(self._agreement.privacy, now.privacy, used), weights), left_out, sent
+            done = self._train(number, base, jobs, updates)
+            files = self.sites.send(number, terms, jobs, done, updates)
+            agreed = self._agree(number, now, weights, _Arrived(jobs, done, files, updates))
+        used = [job.site for job in jobs if agreed.verdicts[job.site] is Verdict.USED]
+        if len(used) < self._agreement.quorum:
+            raise QuorumError(f"{len(used)} of {len(jobs)} updates remain, the quorum is {self._agreement.quorum}: ask with "
+                              "a smaller quorum, or let more sites take part")
+        following = server.step(terms, now.server, agreed.delta_D, used, weights)
+        within = [one.within_clip for job, one in zip(jobs, done, strict=True)
+                  if one.within_clip is not None and agreed.verdicts[job.site] is Verdict.USED]
+        privacy = next_privacy(self._agreement.privacy, terms.privacy, within)
+        file_bytes = size_bytes(schema_of(base))
+        return (_Now(following, terms.model_copy(update={"privacy": privacy}), agreed.memory, weights),
+                tuple(site for site, verdict in agreed.verdicts.items() if verdict is not Verdict.USED),
+                sum(file_bytes if file is None else len(file) for file in files))
 
-    def report(self, number: int, asked: int, left_out: tuple[str, ...], sent: int, model: Tensors, *,
+    def report(self, number: int, asked: int, left_out: tuple[str, ...], received_bytes: int, model: Tensors, *,
                judge: bool) -> Round:
         """What is told of a round."""
-        file_bytes = size_bytes(schema_of(model))
-        files = 2 if isinstance(self._agreement.training.algorithm, Scaffold) else 1    # the model, and the server's control
-        return Round(number, asked, left_out, asked * files * file_bytes, sent,
-                     metrics(told) if judge and (told := self._public(model)) is not None else None,
+        files = 1 + len(self._agreement.training.algorithm.serves)
+        return Round(number, asked, left_out, asked * files * size_bytes(schema_of(model)), received_bytes,
+                     self._recipe.task.metrics(told) if judge and (told := self._public(model)) is not None else None,
                      judged(self._recipe, model, self.sites)[0] if judge else None)
 
-    def _public(self, model: Tensors) -> Scores | None:
+    def _public(self, model: Tensors) -> Scored | None:
         """The model on the public rows; None without any, or where a part of the model is private."""
         if self._test is None or self._agreement.parts.private:
             return None
         frozen = self.sites.rest(next(iter(self._rows))).frozen
         return scores(self._recipe, {**model, **frozen}, self._test)
 
-    def _train(self, number: int, base: Tensors, jobs: Sequence[Job],
-               updates: Updates) -> tuple[list[float | None], list[int]]:
-        """Every job's update goes to its place; and shares within the clip norm and steps done, in the order of jobs."""
+    def _train(self, number: int, base: Tensors, jobs: Sequence[Job], updates: Updates) -> list[Done]:
+        """Every job's update goes to its place; and what else is known of each, in the order of jobs."""
         chunks = self._chunks(jobs)
         orders = (Chunk(number, turn, base, [jobs[place] for place in places], self._at_once > 0)
                   for turn, places in enumerate(chunks))
-        within, steps = list[float | None]([None] * len(jobs)), [0] * len(jobs)
+        done: dict[int, Done] = {}
         for places, learnt in zip(chunks, self._crew(orders), strict=True):
             updates.put(places, learnt.delta_SD)
-            for place, share, done in zip(places, learnt.within, learnt.steps, strict=True):
-                within[place], steps[place] = share, done
-            for place, private in zip(places, learnt.private, strict=False):
-                self.sites.keep(jobs[place].site, private)
-        return within, steps
+            done.update(zip(places, learnt.done, strict=True))
+        return [done[place] for place in range(len(jobs))]
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
         """Which jobs are done together: of like numbers of rows, so that little is padded; as even as can be."""
@@ -175,36 +181,68 @@ class _Run:
 
     def _weights(self, number: int, cohort: Sequence[str], now: _Now) -> Mapping[str, float]:
         """As agreed; or by the agreement's fairness, from noised counts of the base model's scores at the cohort."""
-        how = self._agreement.how_to_aggregate().fairness
-        if how is None:
+        if now.terms.aggregation.fairness is None:
             return self.sites.weights
-        evaluation, base = self._agreement.evaluation, now.server.model
-        told = self._public(base)
-        edges = () if told is None else public_edges(told, evaluation.bins)
-        losses = {}
-        for site in cohort:
-            if (rows := self.sites.by_name[site].validation) is None:
-                raise ContractError(f"site '{site}' holds out no rows, and fairness weighs sites by their losses on them")
-            rest = self.sites.rest(site)
-            counts = score_counts(scores(self._recipe, {**base, **rest.whole}, rows), evaluation,
-                                  self._chance.evaluation(number, site, rest.private), edges)
-            losses[site] = fairness.loss(counts, self._recipe.classes, edges)
-        return fairness.fair_weights(how, self.sites.weights, losses, {} if number == 1 else now.weights)
+        base, task = now.server.model, self._recipe.task
+        asks = Evaluate(statistics=(task.statistic(now.terms.evaluation, self._public(base)),))
+        told = {site: release for site, (release,) in self.sites.answers(asks, number, cohort, now.terms, base).items()}
+        return server.weigh(now.terms, task, self.sites.weights, told, now.weights)
 
-    def _root_update(self, number: int, base: Tensors) -> Numbers | None:
+    def _agree(self, number: int, now: _Now, weights: Mapping[str, float], arrived: _Arrived) -> _Agreed:
+        """What the cohort agrees on."""
+        how, size = now.terms.aggregation, now.server.size
+        if is_crowd(how, len(arrived.jobs)):
+            mean = mean_of_crowd(arrived.updates, {job.site: weights[job.site] for job in arrived.jobs}, size)
+            return _Agreed(mean.delta_D, mean.verdicts, now.memory)
+        rows = [Row(job.site, weights[job.site], arrived.updates.numbers(place), self._law(number, now, arrived, place))
+                for place, job in enumerate(arrived.jobs)]
+        combined = server.combine(how, size, rows, now.memory, _kept_whole, seed=self._chance.plan(number),
+                                  root=self._root_update(number, now))
+        delta_D = combined.result.delta_D
+        centre = ArrayNumbers(delta_D) if server.keeps_centre(how) else None
+        return _Agreed(delta_D, {site: standing.verdict for site, standing in combined.result.standings.items()},
+                       Memory(combined.remember(now.memory.averages), centre))
+
+    def _law(self, number: int, now: _Now, arrived: _Arrived, place: int) -> NoiseLaw | None:
+        """Of the noise in an update, as the coordinator knows it."""
+        job, file, data = arrived.jobs[place], arrived.files[place], b""
+        if file is not None and now.terms.compression is not None:
+            data = file[len(wire.form(now.terms.compression, now.server.size).header):]
+        said = self.sites.declared(now.terms, job, arrived.done[place])
+        return server.law(now.terms, said, lambda start, count: data[start:start + count], now.server.size,
+                          f"site '{job.site}' round {number}")
+
+    def _root_update(self, number: int, now: _Now) -> Numbers | None:
         """What the coordinator itself learns, for FLTrust."""
-        if self._root is None or not isinstance(self._agreement.how_to_aggregate().rule, FLTrust):
+        if self._root is None or not isinstance(now.terms.aggregation.rule, FLTrust):
             return None
-        trained = train(self._recipe, base, self._root, self._agreement.training, NoMechanism(),
-                                  self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))
+        trained = train(self._recipe, now.server.model, self._root, now.terms.training, NoMechanism(),
+                        self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))
         return ArrayNumbers(flatten(trained.delta))
 
 
-def _next_privacy(agreed: Privacy, last: Privacy, within: Sequence[float | None]) -> Privacy:
-    if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or not isinstance(last, RecordPrivacy):
-        return agreed
-    told = [share for share in within if share is not None]
-    return agreed.model_copy(update={"clip_norm": next_clip_norm(last.clip_norm, told, agreed.adaptive)})
+@dataclass(frozen=True, eq=False)
+class _Arrived:
+    """A cohort's updates, in order of names."""
+
+    jobs: Sequence[Job]
+    done: Sequence[Done]
+    files: Sequence[bytes | None]
+    updates: Updates
+
+
+@dataclass(frozen=True, eq=False)
+class _Agreed:
+    """What a cohort agreed on, and what the coordinator remembers of it."""
+
+    delta_D: Float32
+    verdicts: Mapping[str, Verdict]
+    memory: Memory
+
+
+def _kept_whole(_: str, blocks: Iterator[Float32]) -> Numbers:
+    """Where a site's average is put: into memory."""
+    return ArrayNumbers(np.concatenate(list(blocks)))
 
 
 def _not_simulated(agreement: Agreement) -> list[str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.privacy.noise import NoiseSource, stream
+from fedround.rounds.site import Draws
 
 Float32 = npt.NDArray[np.float32]
 
@@ -25,17 +26,8 @@ class Chance(Protocol):
     def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
         """Who is asked in a round, in order of names."""
 
-    def training(self, number: int, site: str, shift_D: Float32 | None, private: Tensors) -> NoiseSource:
-        """Batches and noise of one site's training, which depends on SCAFFOLD's correction and on the private part, too."""
-
-    def compression(self, number: int, site: str) -> NoiseSource:
-        """How one site's update is rounded."""
-
-    def evaluation(self, number: int, site: str, private: Tensors) -> NoiseSource:
-        """Noise on one site's counts."""
-
-    def personal(self, number: int, site: str) -> NoiseSource:
-        """Batches of one site's personal model."""
+    def of(self, number: int, site: str) -> Draws:
+        """What one site draws in a round."""
 
     def together(self, number: int, chunk: int) -> int:
         """The seed of a chunk of sites that are trained at once."""
@@ -65,21 +57,9 @@ class Seeded:
         ordered = sorted(names)
         return tuple(ordered[place] for place in sorted(drawn))
 
-    def training(self, number: int, site: str, shift_D: Float32 | None, private: Tensors) -> NoiseSource:
+    def of(self, number: int, site: str) -> Draws:
         """As `Chance`."""
-        return stream(bytes(32), f"{self.number} {number} {site}".encode())
-
-    def compression(self, number: int, site: str) -> NoiseSource:
-        """As `Chance`."""
-        return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"compression")
-
-    def evaluation(self, number: int, site: str, private: Tensors) -> NoiseSource:
-        """As `Chance`."""
-        return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"evaluation")
-
-    def personal(self, number: int, site: str) -> NoiseSource:
-        """As `Chance`."""
-        return stream(bytes(32), f"{self.number} {number} {site}".encode(), b"personal")
+        return _OfSite(f"{self.number} {number} {site}".encode())
 
     def together(self, number: int, chunk: int) -> int:
         """As `Chance`."""
@@ -92,3 +72,26 @@ class Seeded:
     def root(self, number: int) -> NoiseSource:
         """As `Chance`."""
         return stream(bytes(32), f"{self.number} {number}".encode(), b"root set")
+
+
+@dataclass(frozen=True)
+class _OfSite:
+    """`Draws` that follow from a few bytes, and from nothing that the site computes: no secret is kept with them."""
+
+    context: bytes
+
+    def statistic(self, place: int, private: Tensors) -> NoiseSource:
+        """As `Draws`."""
+        return stream(bytes(32), self.context, b"statistic", bytes([place]))
+
+    def training(self, shift_D: Float32 | None, private: Tensors) -> NoiseSource:
+        """As `Draws`."""
+        return stream(bytes(32), self.context)
+
+    def compression(self) -> NoiseSource:
+        """As `Draws`."""
+        return stream(bytes(32), self.context, b"compression")
+
+    def personal(self) -> NoiseSource:
+        """As `Draws`."""
+        return stream(bytes(32), self.context, b"personal")

@@ -20,7 +20,7 @@ from fedround.codec import Tensors, schema_of, size_bytes
 from fedround.errors import ContractError
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
-from fedround.learning.spec import FedAvg, Scaffold
+from fedround.learning.spec import FedAvg
 from fedround.learning.train import check_fits
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
@@ -82,7 +82,7 @@ def mean_loss(recipe: Recipe, model: Tensors, examples: Examples) -> float:
     check_fits(recipe, module, model)
     weights = {name: torch.from_numpy(tensor) for name, tensor in model.items()}
     with torch.no_grad():
-        total = Objective(module, recipe.classes).loss(
+        total = Objective(module, recipe.task).loss(
             weights, torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N))
     return float(total) / len(examples)
 
@@ -134,7 +134,7 @@ def _check(agreement: Agreement, clusters: int, rounds: int, sites: int) -> None
     if sites < agreement.quorum:
         raise ContractError(f"quorum {agreement.quorum} can never be met by {sites} sites")
     remembers = {"optimizer": not isinstance(agreement.optimizer, FedAvg) or agreement.optimizer.momentum > 0,
-                 "training.algorithm": isinstance(agreement.training.algorithm, Scaffold),
+                 "training.algorithm": bool(agreement.training.algorithm.keeps or agreement.training.algorithm.serves),
                  "aggregation.history": agreement.how_to_aggregate().history > 0,
                  "compression": agreement.compression is not None}
     if any(remembers.values()):

@@ -12,7 +12,7 @@ from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.privacy.spec import NoPrivacy
@@ -64,7 +64,7 @@ def _quality(recipe: Recipe, model: Tensors, rows: Examples | None) -> float:
     if rows is None:
         return 0.0
     try:
-        found = metrics(scores(recipe, model, rows))
+        found = recipe.task.metrics(scores(recipe, model, rows))
     except ContractError:       # rows of one label only
         return 0.0
     return (found.accuracy if found.auc is None else found.auc) or 0.0

@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from fedround.codec import Tensors, flatten
-from fedround.learning.recipe import Examples, Recipe, check_labels
+from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import train
+from fedround.learning.train import Trained, train
 from fedround.simulation.chance import Chance
-from fedround.simulation.jobs import Job, Learnt, OneGenerator, Pool
+from fedround.simulation.jobs import Countdown, Done, Job, Learnt, OneGenerator, Pool
 from fedround.simulation.stacked import Stacked
 
 
@@ -62,7 +62,7 @@ class Trainer:
         self._stacked: Stacked | None = None
         self._pool: Pool | None = None
         for examples in rows.values():
-            check_labels(recipe, examples)
+            recipe.check(examples)
 
     @property
     def stacked(self) -> Stacked:
@@ -86,23 +86,11 @@ class Trainer:
                 self._pool = Pool(self._rows)
             draws = OneGenerator(self._chance.together(chunk.number, chunk.place))
             return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws)
-        trained = [train(
-            self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism,
-            self._chance.training(chunk.number, job.site, job.shift_D, job.rest.private), lambda: False, job.start,
-            shift_D=job.shift_D, time_is_up=Countdown(job.steps), rest=job.rest) for job in chunk.jobs]
-        return Learnt(np.stack([flatten(one.delta) for one in trained]), tuple(one.within_clip for one in trained),
-                      tuple(one.steps for one in trained), tuple(one.private for one in trained))
+        trained = [self._alone(chunk, job, Countdown(job.steps)) for job in chunk.jobs]
+        return Learnt(np.stack([flatten(one.delta) for one in trained]),
+                      [Done(one.steps, one.within_clip, one.private) for one in trained])
 
-
-class Countdown:
-    """Looked at after every step: the time is up after so many."""
-
-    def __init__(self, steps: int | None):
-        self._left = steps
-
-    def __call__(self) -> bool:
-        """Whether it is up; None: never."""
-        if self._left is None:
-            return False
-        self._left -= 1
-        return self._left <= 0
+    def _alone(self, chunk: Chunk, job: Job, guard: Countdown) -> Trained:
+        draws = self._chance.of(chunk.number, job.site).training(job.shift_D, job.rest.private)
+        return train(self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism, draws, guard, job.start,
+                     shift_D=job.shift_D, time_is_up=guard.time_is_up, rest=job.rest)

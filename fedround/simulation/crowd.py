@@ -30,8 +30,8 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class Agreed:
-    """What a cohort agreed on."""
+class Mean:
+    """Of a crowd's updates."""
 
     delta_D: Float32
     verdicts: Mapping[str, Verdict]
@@ -43,7 +43,7 @@ def is_crowd(how: Aggregation, sites: int) -> bool:
     return plain and sites > FEW
 
 
-def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: int) -> Agreed:
+def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: int) -> Mean:
     """The weighted mean of all updates that are left in (`survey.screen`): the same bytes as the engine's.
 
     weights: in the order of the updates, which is that of names. Memory: 8 D bytes, and a few rows. Raises ContractError if
@@ -62,7 +62,7 @@ def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: i
         own = slice(first, first + len(rows))
         products_ND = rows[used_N[own]] * share_N1[own][used_N[own]]
         total_D = np.add.reduce(np.concatenate([total_D[None], products_ND]))       # row after row, in their order
-    return Agreed(total_D.astype(np.float32), dict(zip(weights, verdicts, strict=True)))
+    return Mean(total_D.astype(np.float32), dict(zip(weights, verdicts, strict=True)))
 
 
 def _blocks(updates: Updates, sites: int, coordinates: int) -> Iterator[tuple[int, Float32]]:

@@ -28,10 +28,10 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
-from fedround.learning.train import TrainingMechanism, check_fits, train
-from fedround.privacy.campaign import mechanism_for
+from fedround.learning.train import check_fits, train
 from fedround.privacy.noise import stream
-from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy
+from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, TrainingMechanism
+from fedround.rounds.campaign import mechanism_for
 from fedround.values import PositiveFloat, Value
 
 Float32 = npt.NDArray[np.float32]
@@ -85,8 +85,8 @@ def answer(recipe: Recipe, model: Tensors, features_NF: Float32) -> Float32:
     check_fits(recipe, module, model)
     weights = {name: torch.from_numpy(tensor) for name, tensor in model.items()}
     with torch.no_grad():
-        logits = Objective(module, recipe.classes).logits(weights, torch.from_numpy(features_NF))
-        if recipe.classes == 2:
+        logits = Objective(module, recipe.task).outputs(weights, torch.from_numpy(features_NF))
+        if recipe.task.classes == 2:
             chance_N = torch.sigmoid(logits)
             return torch.stack([1 - chance_N, chance_N], dim=1).numpy()
         chance_NC: Float32 = torch.softmax(logits, dim=1).numpy()
@@ -111,12 +111,12 @@ def study(recipe: Recipe, model: Tensors, features_NF: Float32, answers_NC: Floa
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    if answers_NC.shape != (len(features_NF), recipe.classes):
+    if answers_NC.shape != (len(features_NF), recipe.task.classes):
         raise ContractError(f"recipe '{recipe.name}': answers are of shape {answers_NC.shape}, expected "
-                            f"({len(features_NF)}, {recipe.classes})")
+                            f"({len(features_NF)}, {recipe.task.classes})")
     module = recipe.build_model()
     check_fits(recipe, module, model)
-    objective, generator = Objective(module, recipe.classes), np.random.default_rng(seed)
+    objective, generator = Objective(module, recipe.task), np.random.default_rng(seed)
     weights = {name: torch.from_numpy(tensor.copy()).requires_grad_() for name, tensor in model.items()}
     descent = torch.optim.Adam(weights.values(), lr=how.learning_rate)
     features, answers = torch.from_numpy(features_NF), torch.from_numpy(answers_NC)
@@ -125,8 +125,8 @@ def study(recipe: Recipe, model: Tensors, features_NF: Float32, answers_NC: Floa
         for _ in range(how.passes):
             order = torch.from_numpy(generator.permutation(len(features_NF)))
             for rows in torch.split(order, how.batch_size):
-                logits = objective.logits(weights, features[rows])
-                loss = (binary_cross_entropy_with_logits(logits, answers[rows, 1]) if recipe.classes == 2
+                logits = objective.outputs(weights, features[rows])
+                loss = (binary_cross_entropy_with_logits(logits, answers[rows, 1]) if recipe.task.classes == 2
                         else cross_entropy(logits, answers[rows]))
                 descent.zero_grad()
                 torch.autograd.backward(loss)
@@ -171,14 +171,15 @@ def distil(student: Recipe, teachers: Iterable[Teacher], public_NF: Float32, *, 
 
 def _mechanisms(agreement: Agreement, parties: Mapping[str, Party], rounds: int) -> dict[str, TrainingMechanism]:
     privacy = agreement.privacy
-    if len({party.recipe.classes for party in parties.values()}) != 1 or rounds < 1:
+    if len({party.recipe.task for party in parties.values()}) != 1 or rounds < 1:
         raise ContractError("answers can be compared if there are sites, a round at least, and the same classes in every "
                             "recipe")
     if not isinstance(privacy, NoPrivacy) and privacy.rounds < rounds:
         raise ContractError(f"the privacy that was agreed pays for {privacy.rounds} rounds, {rounds} are asked")
     found = {name: mechanism_for(privacy, agreement.training, agreement.evaluation, len(party.train))
              for name, party in parties.items()}
-    if not all(isinstance(mechanism, NoMechanism | DpSgd) for mechanism in found.values()):
+    if not all(isinstance(mechanism, NoMechanism) or (isinstance(mechanism, DpSgd) and mechanism.count_noise_std is None)
+               for mechanism in found.values()):
         raise ContractError("answers leave without noise of their own, so the model must be private when it is trained: "
                             "agree on unit 'record' with the mechanism 'dp_sgd' and a fixed clip norm, or on unit 'none'")
     return found

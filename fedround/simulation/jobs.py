@@ -6,7 +6,7 @@ Legend: S sites, R the most rows that one of them has, B rows of a batch, padded
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,8 +16,7 @@ from fedround.codec import Tensors
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Examples
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import TrainingMechanism, sampling_rate
-from fedround.privacy.spec import AdaptiveDpSgd, DpSgd
+from fedround.privacy.spec import DpSgd, TrainingMechanism
 
 if TYPE_CHECKING:
     import torch
@@ -33,13 +32,24 @@ class Job:
     site: str
     mechanism: TrainingMechanism
     start: int = 0
-    """The first row of the round, for DP-FTRL."""
+    """The first row of the round, where rows are taken in their order."""
     steps: int | None = None
     """After so many steps its time is up; None: it does all."""
     shift_D: Float32 | None = None
-    """SCAFFOLD's c - c_i."""
+    """What the algorithm adds to every gradient."""
     rest: Rest = NO_REST
     """What the model has at this site besides what travels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What is known of a job that was done, besides the update's numbers."""
+
+    steps: int
+    within_clip: float | None
+    """Where they are counted: the noised share of gradients within the clip norm."""
+    private: Tensors = field(default_factory=dict)
+    """What the site's private part has become; empty where everything travels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +57,28 @@ class Learnt:
     """What some sites' training gave, in the order of their jobs."""
 
     delta_SD: Float32
-    within: tuple[float | None, ...]
-    """`AdaptiveDpSgd`: each site's noised share of gradients within the clip norm."""
-    steps: tuple[int, ...]
-    private: tuple[Tensors, ...] = ()
-    """What each site's private part has become; empty where everything travels."""
+    done: Sequence[Done]
 
 
-class Draws(Protocol):
+class Countdown:
+    """A guard (`fedround.rounds.site.Guard`) that nobody stops, and whose time is up after so many steps; None: never."""
+
+    def __init__(self, steps: int | None = None):
+        self._left = steps
+
+    def __call__(self) -> bool:
+        """Whether to stop and release nothing."""
+        return False
+
+    def time_is_up(self) -> bool:
+        """After a step: whether that was the last one."""
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left <= 0
+
+
+class StackDraws(Protocol):
     """Where the randomness of sites that are trained together comes from."""
 
     def seed(self) -> int:
@@ -76,13 +100,13 @@ class OneGenerator:
         self._generator = torch.Generator().manual_seed(seed)
 
     def seed(self) -> int:
-        """As `Draws`."""
+        """As `StackDraws`."""
         import torch
 
         return int(torch.randint(2**31, (1,), generator=self._generator))
 
     def chosen(self, rate_S: Float64, rows_S: npt.NDArray[np.int64]) -> torch.Tensor:
-        """As `Draws`."""
+        """As `StackDraws`."""
         import torch
 
         most = int(rows_S.max())
@@ -91,7 +115,7 @@ class OneGenerator:
         return (drawn_SR < torch.from_numpy(rate_S)[:, None]) & there_SR
 
     def normal(self, sites: int, size: int) -> torch.Tensor:
-        """As `Draws`."""
+        """As `StackDraws`."""
         import torch
 
         return torch.randn(sites, size, generator=self._generator)
@@ -114,7 +138,7 @@ class Pool:
 class Batches:
     """The padded batches of some sites, step by step."""
 
-    def __init__(self, jobs: Sequence[Job], pool: Pool, training: LocalTraining, draws: Draws):
+    def __init__(self, jobs: Sequence[Job], pool: Pool, training: LocalTraining, draws: StackDraws):
         import torch
 
         self._pool, self._draws = pool, draws
@@ -150,4 +174,4 @@ class Batches:
 
 def _rate(job: Job, training: LocalTraining, rows: int) -> float:
     mechanism = job.mechanism
-    return mechanism.sampling_rate if isinstance(mechanism, DpSgd | AdaptiveDpSgd) else sampling_rate(training, rows)
+    return mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
-from fedround.learning.evaluate import Metrics
 from fedround.learning.parts import Rest
-from fedround.privacy import campaign
+from fedround.learning.task import Metrics
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, NoPrivacy
+from fedround.rounds import campaign
 
 _FEW = 4
 

@@ -1,40 +1,40 @@
-"""The sites' side of a simulated round: who does what, with which mechanism, and what its update says of itself.
+"""The sites' side of a simulated round: who has what, who is asked what, and what each keeps for the next round.
 
-D coordinates.
+What a site computes and sends is `fedround.rounds.site`; training may be done for many sites at once (`crew`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedround.aggregation.noise_law import NoiseLaw, law_of
-from fedround.agreement import Agreement
+from fedround.agreement import Terms
 from fedround.codec import Tensors
-from fedround.compression import wire
-from fedround.compression.law import law_of_what_arrives
-from fedround.compression.spec import Compression, is_unbiased
 from fedround.errors import ContractError
-from fedround.learning import control
-from fedround.learning.evaluate import Metrics, Scores, metrics, scores
+from fedround.learning.algorithms import Vectors
+from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.spec import Scaffold
-from fedround.learning.train import TrainingMechanism, sampling_rate
-from fedround.privacy.campaign import first_row, mechanism_for
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, NoPrivacy, Privacy
+from fedround.learning.task import Metrics, Scored, Task
+from fedround.privacy.spec import DpSgd, NoPrivacy, TrainingMechanism
+from fedround.records import Question
+from fedround.rounds import site as rounds
+from fedround.rounds.campaign import mechanism_for
+from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept
 from fedround.simulation.chance import Chance
-from fedround.simulation.jobs import Job
-from fedround.simulation.server import Server, Upload
+from fedround.simulation.crew import one_thread
+from fedround.simulation.jobs import Countdown, Done, Job
 from fedround.simulation.spool import Updates
-
-Float32 = npt.NDArray[np.float32]
+from fedround.statistics import Release
 
 MOST_SIZES = 64
 """Noise is calibrated for at most so many different numbers of rows: every calibration takes a tenth of a second."""
+
+_NOTHING = Kept()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,117 +45,133 @@ class Site:
     validation: Examples | None = None
     weight: float | None = None
     """As a federation file would agree; None: its number of training rows."""
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Of all its rows, before the recipe encodes them: what a question about a column counts in."""
 
     @property
     def agreed_weight(self) -> float:
         """What it counts."""
         return float(len(self.train)) if self.weight is None else self.weight
 
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One of the columns. Raises ContractError if it is not there."""
+        if name not in self.columns:
+            raise ContractError(f"there is no column '{name}'; there are {', '.join(sorted(self.columns)) or 'none'}")
+        return self.columns[name]
+
 
 class Sites:
     """All of them, and what they keep from round to round."""
 
-    def __init__(self, agreement: Agreement, sites: Mapping[str, Site], rest: Rest,
-                 steps: Callable[[int, str], int] | None):
-        """rest: what the model has besides what travels, as it begins at every site."""
+    def __init__(self, terms: Terms, recipe: Recipe, sites: Mapping[str, Site], begun: Rest, chance: Chance,
+                 steps: Callable[[int, str], int] | None = None):
+        """begun: what the model has besides what travels, as it begins at every site. steps: as `simulate`."""
         if not sites:
             raise ContractError("a campaign needs a site at least")
-        self.agreement, self.by_name, self.steps, self.begun = agreement, sites, steps, rest
-        self.weights = {name: site.agreed_weight for name, site in sites.items()}
+        self.by_name, self.weights = sites, {name: site.agreed_weight for name, site in sites.items()}
         self.notes: list[str] = []
-        self._private = dict[str, Tensors]()
-        self._controls: dict[str, Float32] = {}         # with SCAFFOLD
-        self._residuals: dict[str, Float32] = {}        # with a compression that keeps numbers back
+        self._recipe, self._begun, self._chance, self._steps = recipe, begun, chance, steps
+        self._kept = dict[str, Kept]()
         self._rows = {name: len(site.train) for name, site in sites.items()}
-        self._noised_for = self._sizes()
+        self._noised_for = self._sizes(terms)
 
     def rest(self, site: str) -> Rest:
         """What the model has at a site besides what travels."""
-        return Rest(self._private[site], self.begun.frozen) if site in self._private else self.begun
+        return rounds.rest_at(self._begun, self._kept.get(site, _NOTHING))
 
-    def keep(self, site: str, private: Tensors) -> None:
-        """What a site's private part has become."""
-        self._private[site] = private
+    @property
+    def personal(self) -> dict[str, Tensors]:
+        """Each site's personal model, where it has one."""
+        return {site: kept.models[PERSONAL] for site, kept in sorted(self._kept.items()) if PERSONAL in kept.models}
 
-    def mechanisms(self, cohort: Iterable[str], privacy: Privacy) -> dict[str, TrainingMechanism]:
-        """What each site applies in a round that asks for `privacy`. Raises ContractError if no noise keeps it for one."""
+    def mechanisms(self, cohort: Iterable[str], terms: Terms) -> dict[str, TrainingMechanism]:
+        """What each site applies in a round with these terms. Raises ContractError if no noise keeps them for one."""
         by_rows: dict[int, TrainingMechanism] = {}
-        found = {}
         for site in cohort:
-            rows = self._rows[site]
-            if rows not in by_rows:
-                by_rows[rows] = self._mechanism(site, rows, privacy)
-            found[site] = by_rows[rows]
-        return found
+            if self._rows[site] not in by_rows:
+                by_rows[self._rows[site]] = self._mechanism(site, terms)
+        return {site: by_rows[self._rows[site]] for site in cohort}
 
-    def jobs(self, number: int, cohort: Sequence[str], privacy: Privacy, server: Server) -> list[Job]:
-        """What the cohort does in a round."""
-        return [self._job(number, site, mechanism, server) for site, mechanism in self.mechanisms(cohort, privacy).items()]
+    def jobs(self, number: int, cohort: Iterable[str], terms: Terms, served: Vectors) -> list[Job]:
+        """What the cohort trains in a round."""
+        return [Job(site, mechanism, rounds.first_row_of(mechanism, number, self._rows[site]), self._last_step(number, site),
+                    rounds.shift_of(terms, served, self._kept.get(site, _NOTHING)), self.rest(site))
+                for site, mechanism in self.mechanisms(cohort, terms).items()]
 
-    def release(self, number: int, jobs: Sequence[Job], steps: Sequence[int], weights: Mapping[str, float], updates: Updates,
-                file_bytes: int, chance: Chance) -> tuple[list[Upload], int]:
-        """What the coordinator knows of the updates of these jobs, in whose rounds so many steps were done; and their bytes.
+    def answers(self, asks: Question, number: int, cohort: Iterable[str], terms: Terms,
+                base: Tensors) -> dict[str, tuple[Release, ...]]:
+        """What the cohort says to a question that asks for no training. Raises ContractError if a site cannot answer it."""
+        told = {}
+        for site in cohort:
+            try:
+                offered = rounds.offer(asks, terms, self._rows[site], lambda _: True)
+                told[site] = rounds.work(asks, terms, number, self._chance.plan(number), self._inputs(site, base), offered,
+                                         self._chance.of(number, site), Countdown()).releases
+            except ContractError as error:
+                raise ContractError(f"site '{site}': {error}") from None
+        return told
 
-        file_bytes: of an update's file as it is.
-        With a compression what arrives takes the place of what was computed, and what it leaves over waits at the site.
+    def train_personal(self, number: int, cohort: Iterable[str], terms: Terms, base: Tensors) -> None:
+        """The cohort's personal models go on, where they are agreed: one after the other, in this process, whatever crew
+        trains the shared model. A model that goes astray is not kept, and the last one stays.
         """
-        uploads, total_bytes = [], 0
-        laws: dict[tuple[int, int], NoiseLaw | None] = {}
-        for place, (job, done) in enumerate(zip(jobs, steps, strict=True)):
-            alike = self._rows[job.site], done
-            if alike not in laws:
-                laws[alike] = self._law(job, done)
-            law, sent_bytes = laws[alike], file_bytes
-            if (how := self.agreement.compression) is not None:
-                law, sent_bytes = self._compress(how, number, job, law, updates, place, chance)
-            if isinstance(self.agreement.training.algorithm, Scaffold):
-                arrived_D = updates.read(place, place + 1)[0]
-                self._controls[job.site] = control.next_of_site(job.shift_D, arrived_D, self.agreement.training)
-            uploads.append(Upload(job.site, weights[job.site], law))
-            total_bytes += sent_bytes
-        return uploads, total_bytes
+        if terms.personal is None:
+            return
+        for site in cohort:
+            with one_thread():
+                model = rounds.personal_after(terms, self._inputs(site, base), self._chance.of(number, site),
+                                              Countdown(self._last_step(number, site)))
+            if model is not None and all(np.isfinite(array).all() for array in model.values()):
+                self._keep(site, self._kept.get(site, _NOTHING).vectors, {PERSONAL: model})
 
-    def _compress(self, how: Compression, number: int, job: Job, law: NoiseLaw | None, updates: Updates,
-                  place: int, chance: Chance) -> tuple[NoiseLaw | None, int]:
-        vector_D, seed = updates.read(place, place + 1)[0].copy(), chance.plan(number)
-        if job.site in self._residuals:
-            vector_D += self._residuals[job.site]
-        payload = wire.compress(vector_D, how, chance.compression(number, job.site).random, seed)
-        arrives_D = wire.expanded(payload, how, len(vector_D), seed)
-        if not is_unbiased(how):
-            self._residuals[job.site] = vector_D - arrives_D
-        updates.put([place], arrives_D[None])
-        data = payload[len(wire.form(how, len(vector_D)).header):]
-        gate = self.agreement.how_to_aggregate().gate
-        return law_of_what_arrives(how, law, lambda start, count: data[start:start + count], len(vector_D),
-                                   f"site '{job.site}' round {number}", is_judged=gate is not None), len(payload)
+    def send(self, number: int, terms: Terms, jobs: Sequence[Job], done: Sequence[Done],
+             updates: Updates) -> list[bytes | None]:
+        """Every site's file; None where numbers travel as they are.
 
-    def _mechanism(self, site: str, rows: int, privacy: Privacy) -> TrainingMechanism:
-        training = self.agreement.training
+        What arrives takes the place of what was trained, and each site keeps what its next round goes on with.
+        """
+        if terms.compression is None and not terms.training.algorithm.keeps and not self._begun.private:
+            return [None] * len(jobs)
+        packed, seed = list[bytes | None](), self._chance.plan(number)
+        for place, (job, one) in enumerate(zip(jobs, done, strict=True)):
+            sent = rounds.send(terms.compression, updates.read(place, place + 1)[0], self._kept.get(job.site, _NOTHING),
+                               self._chance.of(number, job.site), seed)
+            if sent.packed is not None:
+                updates.put([place], sent.arrives_D[None])
+            models = {PRIVATE: one.private} if one.private else {}
+            self._keep(job.site, rounds.vectors_after(terms, job.shift_D, sent), models)
+            packed.append(sent.packed)
+        return packed
+
+    def declared(self, terms: Terms, job: Job, done: Done) -> rounds.Declared:
+        """What a site says of its update besides the numbers."""
+        return rounds.declare(job.mechanism, terms.training, self._rows[job.site], done.steps, done.within_clip)
+
+    def _inputs(self, site: str, base: Tensors) -> Inputs:
+        own = self.by_name[site]
+        return Inputs(self._recipe, base, self._begun, {}, self._kept.get(site, _NOTHING), own.train, own.validation,
+                      own.column)
+
+    def _keep(self, site: str, vectors: Vectors, models: Mapping[str, Tensors]) -> None:
+        self._kept[site] = Kept(vectors, {**self._kept.get(site, _NOTHING).models, **models})
+
+    def _last_step(self, number: int, site: str) -> int | None:
+        return None if self._steps is None else self._steps(number, site)
+
+    def _mechanism(self, site: str, terms: Terms) -> TrainingMechanism:
+        rows = self._rows[site]
         try:
-            found = mechanism_for(privacy, training, self.agreement.evaluation, self._noised_for[rows])
+            found = mechanism_for(terms.privacy, terms.training, terms.evaluation, self._noised_for[rows])
         except ContractError as error:
             raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
-        if isinstance(found, DpSgd | AdaptiveDpSgd):
-            return found.model_copy(update={"sampling_rate": sampling_rate(training, rows)})
+        if isinstance(found, DpSgd):
+            return found.model_copy(update={"sampling_rate": terms.training.sampling_rate(rows)})
         return found
 
-    def _job(self, number: int, site: str, mechanism: TrainingMechanism, server: Server) -> Job:
-        rows = self._rows[site]
-        shift_D = (control.shift(server.control_D, self._controls.get(site))
-                   if isinstance(self.agreement.training.algorithm, Scaffold) else None)
-        return Job(site, mechanism, first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0,
-                   None if self.steps is None else self.steps(number, site), shift_D, self.rest(site))
-
-    def _law(self, job: Job, steps: int) -> NoiseLaw | None:
-        every_row = isinstance(job.mechanism, DpSgd | AdaptiveDpSgd) and job.mechanism.sampling_rate == 1
-        return law_of(job.mechanism, self.agreement.training, self._rows[job.site] if every_row else None,
-                      steps if steps < self.agreement.training.local_steps else None)
-
-    def _sizes(self) -> dict[int, int]:
+    def _sizes(self, terms: Terms) -> dict[int, int]:
         """For how many rows a site calibrates its noise: its own, or the next smaller number of a few, which takes more."""
         sizes = sorted(set(self._rows.values()))
-        if isinstance(self.agreement.privacy, NoPrivacy) or len(sizes) <= MOST_SIZES:
+        if isinstance(terms.privacy, NoPrivacy) or len(sizes) <= MOST_SIZES:
             return {size: size for size in sizes}
         kept = [sizes[place * len(sizes) // MOST_SIZES] for place in range(MOST_SIZES)]
         self.notes.append(f"sites of {len(sizes)} different sizes: noise is calibrated for {MOST_SIZES} of them, and each "
@@ -172,10 +188,16 @@ def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None
             for name, site in sites.by_name.items() if site.validation is not None}
     if not told:
         return None, {}
-    whole = Scores(np.concatenate([one.chance_N for one in told.values()]),
-                   np.concatenate([one.truth_N for one in told.values()]), recipe.classes)
-    single = {name: found for name, one in told.items() if (found := metrics_or_none(one)) is not None}
-    return metrics_or_none(whole), single
+    whole = Scored(np.concatenate([one.chance_N for one in told.values()]),
+                   np.concatenate([one.truth_N for one in told.values()]))
+    return metrics_or_none(recipe.task, whole), _telling(recipe.task, told)
+
+
+def personal_judged(recipe: Recipe, sites: Sites) -> dict[str, Metrics]:
+    """Each personal model on the rows that its site holds out; without sites whose rows tell nothing."""
+    told = {name: scores(recipe, {**model, **sites.rest(name).frozen}, rows) for name, model in sites.personal.items()
+            if (rows := sites.by_name[name].validation) is not None}
+    return _telling(recipe.task, told)
 
 
 def together(parts: Sequence[Examples]) -> Examples:
@@ -183,9 +205,13 @@ def together(parts: Sequence[Examples]) -> Examples:
     return Examples(np.concatenate([part.features_NF for part in parts]), np.concatenate([part.labels_N for part in parts]))
 
 
-def metrics_or_none(told: Scores) -> Metrics | None:
+def metrics_or_none(task: Task, told: Scored) -> Metrics | None:
     """None for rows of one label only."""
     try:
-        return metrics(told)
+        return task.metrics(told)
     except ContractError:
         return None
+
+
+def _telling(task: Task, told: Mapping[str, Scored]) -> dict[str, Metrics]:
+    return {name: found for name, one in told.items() if (found := metrics_or_none(task, one)) is not None}

@@ -19,11 +19,11 @@ from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of
 from fedround.learning.descent import Descent, scale
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, Recipe, check_model
-from fedround.learning.spec import LocalTraining, Plain
-from fedround.learning.train import TrainingMechanism, check_fits
-from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, GaussianUpdate, NoMechanism
+from fedround.learning.spec import LocalTraining
+from fedround.learning.train import check_fits
+from fedround.privacy.spec import DpSgd, GaussianUpdate, NoMechanism, TrainingMechanism
 from fedround.simulation.ghost import Tape, is_known
-from fedround.simulation.jobs import Batches, Draws, Float32, Job, Learnt, OneGenerator, Pool
+from fedround.simulation.jobs import Batches, Done, Float32, Job, Learnt, OneGenerator, Pool, StackDraws
 from fedround.simulation.sums import clipped_sum, plain_sum
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Stacked:
         self._recipe, self._training, self._model = recipe, training, recipe.build_model()
         self._sample = Examples(sample.features_NF[:1], sample.labels_N[:1])
         check_model(self._model, recipe.name)
-        self._objective = Objective(self._model, recipe.classes)
+        self._objective = Objective(self._model, recipe.task)
         known = is_known(self._model, torch.from_numpy(self._sample.features_NF))
         self._tape = Tape(self._model) if known else None
         self._schema = schema_of({name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()})
@@ -59,7 +59,7 @@ class Stacked:
 
     def why_not(self, mechanism: TrainingMechanism) -> str | None:
         """Why sites must be trained one by one; None if they need not be."""
-        if not isinstance(mechanism, NoMechanism | GaussianUpdate | DpSgd | AdaptiveDpSgd):
+        if not isinstance(mechanism, NoMechanism | GaussianUpdate | DpSgd):
             return f"the mechanism '{mechanism.kind}' takes rows in their order"
         base = {name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()}
         pool = Pool({"one": self._sample, "other": self._sample})
@@ -80,7 +80,7 @@ class Stacked:
         fit: int = STACK_BYTES // (4 * (5 * self._size + batch * numbers))
         return max(1, min(MOST, fit))
 
-    def train(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: Draws) -> Learnt:
+    def train(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: StackDraws) -> Learnt:
         """One round of every job, from the same base model; mechanisms of one kind.
 
         Raises ContractError if base and model do not fit each other.
@@ -88,7 +88,7 @@ class Stacked:
         check_fits(self._recipe, self._model, base)
         return self._run(base, jobs, pool, draws, self._training.local_steps)
 
-    def _run(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: Draws, steps: int) -> Learnt:
+    def _run(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: StackDraws, steps: int) -> Learnt:
         import torch
 
         training, schema = self._training, schema_of(base)
@@ -96,7 +96,8 @@ class Stacked:
         weights_SD = base_D.repeat(len(jobs), 1)
         weights, batches = _by_name(weights_SD, schema), Batches(jobs, pool, training, draws)
         share_S = torch.from_numpy(1 / batches.expected_S).float()
-        descent = None if _is_plain(training) else Descent(training, base_D.numpy(), _shifts(jobs, len(base_D)))
+        shift_SD = _shifts(jobs, len(base_D))
+        descent = None if shift_SD is None and _is_plain(training) else Descent(training, base_D.numpy(), shift_SD)
         done = [_steps(job, training, steps) for job in jobs]
         done_S = torch.tensor(done)
         surplus_S = torch.zeros(len(jobs))
@@ -119,14 +120,15 @@ class Stacked:
             weights_SD *= torch.tensor([scales[steps] for steps in done])[:, None]
         delta_SD = _released(weights_SD, jobs, draws)
         within_S = 0.5 + surplus_S.double() / (2 * done_S * torch.from_numpy(batches.expected_S))
-        return Learnt(delta_SD.numpy(), tuple(within if isinstance(job.mechanism, AdaptiveDpSgd) else None
-                                              for job, within in zip(jobs, within_S.tolist(), strict=True)), tuple(done))
+        counted = isinstance(jobs[0].mechanism, DpSgd) and jobs[0].mechanism.count_noise_std is not None
+        return Learnt(delta_SD.numpy(), [Done(steps, within if counted else None)
+                                         for steps, within in zip(done, within_S.tolist(), strict=True)])
 
-    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Batch, draws: Draws) -> tuple[Parts, torch.Tensor]:
+    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Batch, draws: StackDraws) -> tuple[Parts, torch.Tensor]:
         """Every site's sum, noised; and with adaptive clipping rows within the clip norm minus the others, noised, (S,)."""
         import torch
 
-        if not isinstance(jobs[0].mechanism, DpSgd | AdaptiveDpSgd):
+        if not isinstance(jobs[0].mechanism, DpSgd):
             return plain_sum(self._objective, weights, batch), torch.zeros(len(jobs))
         clip_norm = jobs[0].mechanism.clip_norm
         parts, within_S = clipped_sum(self._objective, self._tape, weights, batch, clip_norm)
@@ -134,7 +136,7 @@ class Stacked:
         std_S = _numbers(jobs, "noise_multiplier") * clip_norm
         for name, part in parts.items():
             part.addcmul_(noise[name], _wide(std_S, part))
-        if not isinstance(jobs[0].mechanism, AdaptiveDpSgd):
+        if jobs[0].mechanism.count_noise_std is None:
             return parts, torch.zeros(len(jobs))
         surplus_S = 2 * within_S - batch[2].sum(1)
         return parts, surplus_S + draws.normal(len(jobs), 1)[:, 0] * 2 * _numbers(jobs, "count_noise_std")
@@ -161,8 +163,8 @@ def _steps(job: Job, training: LocalTraining, steps: int) -> int:
 
 
 def _is_plain(training: LocalTraining) -> bool:
-    """Whether a step is the learning rate times the gradient, and nothing else."""
-    return training.optimizer == "sgd" and training.momentum == 0 and isinstance(training.algorithm, Plain)
+    """Whether a step that nothing shifts is the learning rate times the gradient, and nothing else."""
+    return training.optimizer == "sgd" and training.momentum == 0 and training.algorithm.pull == 0
 
 
 def _shifts(jobs: Sequence[Job], size: int) -> Float32 | None:
@@ -171,7 +173,7 @@ def _shifts(jobs: Sequence[Job], size: int) -> Float32 | None:
     return np.stack([np.zeros(size, np.float32) if job.shift_D is None else job.shift_D for job in jobs])
 
 
-def _released(delta_SD: torch.Tensor, jobs: Sequence[Job], draws: Draws) -> torch.Tensor:
+def _released(delta_SD: torch.Tensor, jobs: Sequence[Job], draws: StackDraws) -> torch.Tensor:
     """Whole updates clipped and noised, where that is the mechanism."""
     mechanism = jobs[0].mechanism
     if not isinstance(mechanism, GaussianUpdate):

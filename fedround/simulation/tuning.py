@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.recipe import Recipe
-from fedround.privacy import campaign
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import NoPrivacy
+from fedround.rounds import campaign
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.result import Result
