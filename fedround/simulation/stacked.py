@@ -125,7 +125,7 @@ class Stacked:
                                          for steps, within in zip(done, within_S.tolist(), strict=True)])
 
     def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Batch, draws: StackDraws) -> tuple[Parts, torch.Tensor]:
-        """Every site's sum, noised; and with adaptive clipping rows within the clip norm minus the others, noised, (S,)."""
+        """Every site's sum, noised; and where they are counted rows within the clip norm minus the others, noised, (S,)."""
         import torch
 
         if not isinstance(jobs[0].mechanism, DpSgd):

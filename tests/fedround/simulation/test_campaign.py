@@ -30,7 +30,8 @@ from fedround.simulation.partition import Dirichlet, deal, take
 from fedround.simulation.sites import Site
 from fedround.simulation.spool import Updates
 
-RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows, Classify(classes=3))
+RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows,
+                Classify(classes=3))
 AGREED = Agreement(name="blobs", quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()),
                    training=LocalTraining(local_steps=4, batch_size=16, learning_rate=0.3))
 PRIVATE = AGREED.model_copy(update={"privacy": RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=3)})

@@ -27,8 +27,8 @@ CLASSES, FEATURES = 4, 8
 
 def recipe(hidden: int, classes: int = CLASSES) -> Recipe:
     outputs = 1 if classes == 2 else classes
-    return Recipe(f"mlp-{hidden}", "0" * 64, lambda: nn.Sequential(nn.Linear(FEATURES, hidden), nn.Tanh(),
-                                                                  nn.Linear(hidden, outputs)), lambda _: None, Classify(classes=classes))
+    return Recipe(f"mlp-{hidden}", "0" * 64, lambda: nn.Sequential(
+        nn.Linear(FEATURES, hidden), nn.Tanh(), nn.Linear(hidden, outputs)), lambda _: None, Classify(classes=classes))
 
 
 LARGE, SMALL, LINEAR = recipe(64), recipe(6), Recipe("linear", "1" * 64, lambda: nn.Sequential(nn.Linear(FEATURES, CLASSES)),
