@@ -66,7 +66,7 @@ def ours(case: str, paths: list[Path], coordinates: int, f: int, budget_bytes: i
         "geometric median": spec.Aggregation(rule=spec.GeometricMedian()),
         "converged geometric median": spec.Aggregation(rule=spec.GeometricMedian()),
         "centered clipping": spec.Aggregation(rule=spec.CenteredClipping(radius=RADIUS)),
-        "ARC + trimmed mean": spec.AdaptiveClipping(f=f) >> trimmed,
+        "ARC + trimmed mean": spec.ArcClipping(f=f) >> trimmed,
         "NNM + trimmed mean": nearest >> trimmed, "NNM + geometric median": nearest >> spec.GeometricMedian(),
         "gate + NNM + trimmed mean": (spec.Gate(f=f) >> spec.NearestNeighbourMixing(f=f, near="inner_product") >> trimmed),
     }[case]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedround.aggregation.spec import (
-    AdaptiveClipping,
     Aggregation,
+    ArcClipping,
     Bucketing,
     Bulyan,
     CenteredClipping,
@@ -40,7 +40,7 @@ CONTENDERS: dict[str, Contender] = {
     "gate+mean": lambda f, _, __: Gate(f=f) >> WeightedMean(),
     "spectral": lambda f, _, __: Aggregation(rule=SpectralFilter(f=f)),
     "nnm+trimmed": lambda f, _, __: NearestNeighbourMixing(f=f) >> TrimmedMean(f=f),
-    "arc+nnm+trimmed": lambda f, _, __: AdaptiveClipping(f=f) >> NearestNeighbourMixing(f=f) >> TrimmedMean(f=f),
+    "arc+nnm+trimmed": lambda f, _, __: ArcClipping(f=f) >> NearestNeighbourMixing(f=f) >> TrimmedMean(f=f),
     "nnm+geometric": lambda f, _, __: NearestNeighbourMixing(f=f) >> GeometricMedian(),
     "nnm+clipping": lambda f, _, norm: NearestNeighbourMixing(f=f) >> CenteredClipping(radius=norm),
     "nnm+krum": lambda f, _, __: NearestNeighbourMixing(f=f) >> Krum(f=f),

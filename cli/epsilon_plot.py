@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from fedround.rounds.campaign import Spent
+from fedround.rounds.campaign import SpentAfter
 from tasks.reporting.charts import nice_ticks, round_ticks
 
-Courses = Mapping[str, Sequence[Spent]]
+Courses = Mapping[str, Sequence[SpentAfter]]
 _COLOURS = ("#1f5fbf", "#c2571a", "#2f855a", "#8a3ffc", "#b7791f", "#0f766e")
 
 

@@ -15,7 +15,7 @@ from cli.output import AsJson, command, out, print_json
 if TYPE_CHECKING:
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
-    from fedround.rounds.campaign import Spent
+    from fedround.rounds.campaign import SpentAfter
     from fedround.statistics import LocalEvaluation
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
@@ -36,10 +36,10 @@ class Cost:
     site: str
     rows: int
     mechanism: Mechanism
-    course: list[Spent]
+    course: list[SpentAfter]
     across: dict[Unit, float]
     already: float | None = None
-    """Spent before, for a site's own folder."""
+    """SpentAfter before, for a site's own folder."""
     refused: int | None = None
     """The round that its ledger would refuse."""
 

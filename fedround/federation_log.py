@@ -55,7 +55,7 @@ class Reweighed(Value):
     weight: PositiveFloat
 
 
-class Left(Value):
+class Departed(Value):
     """A site is no member any more. It may come back, with the same key."""
 
     kind: Literal["leave"] = "leave"
@@ -91,7 +91,7 @@ class Revoked(Value):
     key: PublicKey
 
 
-Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Left | Rotated | Revoked, Field(discriminator="kind")]
+Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Departed | Rotated | Revoked, Field(discriminator="kind")]
 
 
 class LogEntry(Value):
@@ -150,7 +150,7 @@ def changes(before: Federation | None, after: Federation, rotations: Mapping[str
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
             if old[name].key not in after.revoked:
-                found.append(Left(site=name, key=old[name].key))
+                found.append(Departed(site=name, key=old[name].key))
         elif name not in old or old[name].key in after.revoked:
             found.append(Enrolled(site=name, key=new[name].key, weight=new[name].weight))
         else:
@@ -204,7 +204,7 @@ def in_words(change: Change) -> str:
             words = f"'{change.site}' is enrolled with key {_short(change.key)} and weight {change.weight:g}"
         case Reweighed():
             words = f"'{change.site}' has weight {change.weight:g}"
-        case Left():
+        case Departed():
             words = f"'{change.site}' leaves (key {_short(change.key)})"
         case Rotated():
             words = f"'{change.site}' rotates its key to {_short(change.new)}, as its old one {_short(change.old)} says"

@@ -22,7 +22,7 @@ ROBUST: dict[str, Aggregation] = {str(how): how for how in (
         spec.NearestToPivot(f=F), spec.SpectralFilter(f=F), spec.DivideAndConquer(f=F), spec.NormClipping())),
     _nearest >> spec.TrimmedMean(f=F), _nearest >> spec.CoordinateMedian(), _nearest >> spec.Krum(f=F),
     _nearest >> spec.GeometricMedian(), _nearest >> spec.SpectralFilter(f=F),
-    spec.AdaptiveClipping(f=F) >> _nearest >> spec.TrimmedMean(f=F))}
+    spec.ArcClipping(f=F) >> _nearest >> spec.TrimmedMean(f=F))}
 """Those that promise something about F liars among N."""
 
 EVERY: dict[str, Aggregation] = {str(how): how for how in (

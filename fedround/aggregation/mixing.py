@@ -14,7 +14,7 @@ import numpy as np
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.linear import shrinking
 from fedround.aggregation.rows import Floats
-from fedround.aggregation.spec import AdaptiveClipping, Bucketing, Mixing, NearestNeighbourMixing, StaticClipping
+from fedround.aggregation.spec import ArcClipping, Bucketing, Mixing, NearestNeighbourMixing, StaticClipping
 
 _DOMAIN = b"fedround/1/bucketing"
 
@@ -35,7 +35,7 @@ def mix(mixing: Mixing, geometry: Geometry, seed: bytes) -> Geometry:
             return bucketing(geometry, size, seed)
         case StaticClipping(norm=norm):
             return geometry.scaled(shrinking(geometry.norms_K(), norm))
-        case AdaptiveClipping(f=f):
+        case ArcClipping(f=f):
             return adaptive_clipping(geometry, f)
         case _:
             assert_never(mixing)

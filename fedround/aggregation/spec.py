@@ -48,27 +48,27 @@ class Part(Value):
 class _Chained:
     """What `>>` goes on from."""
 
-    def _chain(self) -> Chain:
+    def _chain(self) -> Prelude:
         raise NotImplementedError
 
     @overload
-    def __rshift__(self, then: Mixing) -> Chain: ...
+    def __rshift__(self, then: Mixing) -> Prelude: ...
 
     @overload
     def __rshift__(self, then: Rule) -> Aggregation: ...
 
-    def __rshift__(self, then: Mixing | Rule) -> Chain | Aggregation:
+    def __rshift__(self, then: Mixing | Rule) -> Prelude | Aggregation:
         chain = self._chain()
         if isinstance(then, _Mixing):
-            return Chain(chain.gate, (*chain.mixing, then))
+            return Prelude(chain.gate, (*chain.mixing, then))
         return Aggregation(gate=chain.gate, mixing=chain.mixing, rule=then)
 
 
 class _Mixing(Part, _Chained):
     """Whatever changes the rows that a rule sees."""
 
-    def _chain(self) -> Chain:
-        return Chain(mixing=(self,))     # type: ignore[arg-type]
+    def _chain(self) -> Prelude:
+        return Prelude(mixing=(self,))     # type: ignore[arg-type]
 
 
 class _Majority(Part):
@@ -264,7 +264,7 @@ class StaticClipping(_Mixing):
     norm: PositiveFloat
 
 
-class AdaptiveClipping(_Mixing, _Majority):
+class ArcClipping(_Mixing, _Majority):
     """ARC: the k = floor(2 f (N-f) / N) longest updates are scaled down to the norm of the next longest (Allouah et al.
     2025, arXiv:2405.14432).
     """
@@ -273,7 +273,7 @@ class AdaptiveClipping(_Mixing, _Majority):
     _theorem: ClassVar[str] = "Allouah et al. 2025: N >= 2f+1"
 
 
-Mixing = Annotated[NearestNeighbourMixing | Bucketing | StaticClipping | AdaptiveClipping, Field(discriminator="name")]
+Mixing = Annotated[NearestNeighbourMixing | Bucketing | StaticClipping | ArcClipping, Field(discriminator="name")]
 
 
 class Gate(_Majority, _Chained):
@@ -286,8 +286,8 @@ class Gate(_Majority, _Chained):
     _theorem: ClassVar[str] = "the gate trusts a majority: N >= 2f+1"
     sigmas: Annotated[float, Field(ge=3, le=10, description="how far from its law an honest site may fall")] = 4.0
 
-    def _chain(self) -> Chain:
-        return Chain(gate=self)
+    def _chain(self) -> Prelude:
+        return Prelude(gate=self)
 
 
 # -- how much a site counts --------------------------------------------------------------------------------------------
@@ -396,11 +396,11 @@ def default_aggregation(cohort: int, *, noise_is_declared: bool, rounds: int) ->
 
 
 @dataclass(frozen=True)
-class Chain(_Chained):
+class Prelude(_Chained):
     """Gate and mixing that wait for their rule; what `>>` makes on the way."""
 
     gate: Gate | None = None
     mixing: tuple[Mixing, ...] = ()
 
-    def _chain(self) -> Chain:
+    def _chain(self) -> Prelude:
         return self

@@ -106,7 +106,7 @@ def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation) ->
 
 
 @dataclass(frozen=True)
-class Spent:
+class SpentAfter:
     """What a site will have spent after a round."""
 
     round: int
@@ -117,12 +117,12 @@ class Spent:
 
 
 def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
-           rounds: Iterable[int] | None = None) -> Iterator[Spent]:
+           rounds: Iterable[int] | None = None) -> Iterator[SpentAfter]:
     """Epsilon after each of `rounds` (None: after every one), the last evaluation included in the last."""
     counts = counts_of(privacy, evaluation)
     for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
         evaluations = [*counts] * (number + (number == privacy.rounds))
-        yield Spent(number, epsilon([*[mechanism] * number, *evaluations], privacy.delta_dp, privacy.unit),
+        yield SpentAfter(number, epsilon([*[mechanism] * number, *evaluations], privacy.delta_dp, privacy.unit),
                     epsilon(evaluations, privacy.delta_dp, privacy.unit))
 
 

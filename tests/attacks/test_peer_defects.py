@@ -13,8 +13,8 @@ import pytest
 
 from fedround.aggregation.engine import ArrayNumbers, FileNumbers, Row, Verdict, aggregate
 from fedround.aggregation.spec import (
-    AdaptiveClipping,
     Aggregation,
+    ArcClipping,
     Bucketing,
     Bulyan,
     CenteredClipping,
@@ -43,7 +43,7 @@ EVERY = [Aggregation(rule=rule) for rule in (
     GeometricMedian(), CenteredClipping(radius=2.0), NormClipping(), MinimumDiameter(f=F), MinimumSpectrum(f=F),
     NearestToPivot(f=F), SpectralFilter(f=F), DivideAndConquer(f=F), FLTrust())] + [
     NNM >> TrimmedMean(f=F), NNM >> GeometricMedian(), Bucketing(size=2) >> CoordinateMedian(),
-    AdaptiveClipping(f=F) >> NNM >> TrimmedMean(f=F), Gate(f=F) >> NNM >> TrimmedMean(f=F)]
+    ArcClipping(f=F) >> NNM >> TrimmedMean(f=F), Gate(f=F) >> NNM >> TrimmedMean(f=F)]
 everything = pytest.mark.parametrize("how", EVERY, ids=str)
 ROOT = np.full(D, 0.1, dtype=np.float32)
 

@@ -22,7 +22,7 @@ few = settings(max_examples=8)
 
 TRANSLATES = [name for name, how in EVERY.items() if how.gate is None and not isinstance(
     how.rule, spec.CenteredClipping | spec.NormClipping | spec.FLTrust) and not any(isinstance(
-        mixing, spec.StaticClipping | spec.AdaptiveClipping) for mixing in how.mixing)]
+        mixing, spec.StaticClipping | spec.ArcClipping) for mixing in how.mixing)]
 SCALES = [name for name, how in EVERY.items() if not isinstance(how.rule, spec.CenteredClipping | spec.FLTrust)
           and not any(isinstance(mixing, spec.StaticClipping) for mixing in how.mixing)]
 

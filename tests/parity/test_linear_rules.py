@@ -234,7 +234,7 @@ MIXINGS = {
     spec.NearestNeighbourMixing(f=F): nearest_neighbour_mixing,
     spec.Bucketing(size=3): bucketing,
     spec.StaticClipping(norm=1.2): lambda rows: [clip(row, 1.2) for row in rows],
-    spec.AdaptiveClipping(f=F): adaptive_clipping,
+    spec.ArcClipping(f=F): adaptive_clipping,
 }
 
 

@@ -10,8 +10,8 @@ from fedround import layout
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.federation_log import (
     Begun,
+    Departed,
     Enrolled,
-    Left,
     LogEntry,
     Revoked,
     Reweighed,
@@ -78,7 +78,7 @@ def test_every_kind_of_change_is_said_in_words(federation: SmallFederation):
     text = path.read_text()
     head, *members = text.split("[[sites]]")
     path.write_text(head + "".join(f"[[sites]]{member}" for member in members if '"south"' not in member))
-    assert last(federation) == (Left(site="south", key=south),)
+    assert last(federation) == (Departed(site="south", key=south),)
     path.write_text(text)
     assert last(federation) == (Enrolled(site="south", key=south, weight=150.0),)
     log = read_log(federation.coordinator.store, federation.coordinator.identity.key)

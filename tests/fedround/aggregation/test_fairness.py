@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedround.aggregation.fairness import SMALLEST_LOSS, fair_weights, loss, nearest_mixture
+from fedround.aggregation.fairness import fair_weights, nearest_mixture
 from fedround.aggregation.spec import (
     Aggregation,
     Agnostic,
@@ -22,7 +22,7 @@ from fedround.aggregation.spec import (
     WeightedMean,
 )
 from fedround.errors import ContractError
-from fedround.records import ScoreCounts
+from fedround.learning.task import SMALLEST_LOSS
 from fedround.values import parse
 
 NAMES = ("a", "b", "c", "d")
@@ -31,10 +31,6 @@ LOSSES = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.floats(SMALLE
 KINDS = st.builds(QFair, q=st.floats(0.1, 10), cap=st.floats(1.1, 10)) | st.builds(
     Agnostic, rate=st.floats(0.01, 10), cap=st.floats(1.1, 10))
 EQUAL = dict.fromkeys(NAMES, 2.0)
-
-
-def counts(positives, negatives, noise_std=0.0) -> ScoreCounts:
-    return ScoreCounts(positives=tuple(map(float, positives)), negatives=tuple(map(float, negatives)), noise_std=noise_std)
 
 
 @given(KINDS, AGREED, LOSSES)
@@ -113,35 +109,6 @@ def test_the_nearest_mixture_is_nearer_than_any_other(point):
     draws = np.random.default_rng(0).dirichlet(np.ones(n), 1000)
     allowed = draws[((draws >= low_N) & (draws <= high_N)).all(axis=1)]
     assert (np.square(allowed - point_N).sum(axis=1) >= np.square(found_N - point_N).sum() - 1e-9).all()
-
-
-def test_a_loss_is_one_less_the_mean_chance_of_the_true_label():
-    """Bins of [0, 0.5) and [0.5, 1]: middles 0.25 and 0.75."""
-    assert loss(counts([10, 30], [40, 20]), 2) == pytest.approx((10 * 0.75 + 30 * 0.25 + 40 * 0.25 + 20 * 0.75) / 100)
-    assert loss(counts([10, 30], [40, 20]), 2, edges=[0.1]) == pytest.approx(
-        (10 * 0.95 + 30 * 0.45 + 40 * 0.05 + 20 * 0.55) / 100)
-    assert loss(counts([0, 30], [10, 0]), 3) == pytest.approx(0.25)       # more labels: the share that is wrong
-    assert loss(counts([0, 100], [100, 0]), 2, edges=[0.5]) == pytest.approx(0.25)
-    assert loss(counts([0, 100], [0, 0]), 3) == SMALLEST_LOSS
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4), st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4),
-       st.sampled_from([2, 5]), st.floats(0, 100))
-def test_a_loss_is_bounded_whatever_counts_a_site_sends(positives, negatives, classes, noise_std):
-    found = loss(counts(positives, negatives, noise_std), classes)
-    assert found is None or SMALLEST_LOSS <= found <= 1
-
-
-def test_noise_that_drowns_the_rows_tells_nothing():
-    assert loss(counts([10, 30], [40, 20], noise_std=20.0), 2) is None
-    assert loss(counts([10, 30], [40, 20], noise_std=10.0), 2) is not None
-
-
-def test_the_noise_of_a_loss_is_what_is_promised():
-    generator, clean = np.random.default_rng(1), np.array([[300.0] * 10, [100.0] * 10])
-    found = [loss(counts(*(clean + generator.normal(0, 20, (2, 10))), noise_std=20.0), 2) for _ in range(2000)]
-    assert np.std(found) < 20 * np.sqrt(20) / 4000
-    assert np.mean(found) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("parts", [

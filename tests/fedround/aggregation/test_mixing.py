@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedround.aggregation.linear import solve
 from fedround.aggregation.mixing import mix, shuffled
 from fedround.aggregation.spec import (
-    AdaptiveClipping,
+    ArcClipping,
     Bucketing,
     NearestNeighbourMixing,
     StaticClipping,
@@ -22,7 +22,7 @@ from fedround.errors import ToleranceError
 from tests.geometries import geometry_of, points_of
 
 MIXINGS = [NearestNeighbourMixing(f=2), NearestNeighbourMixing(f=2, near="inner_product"), Bucketing(size=2),
-           StaticClipping(norm=1.0), AdaptiveClipping(f=2)]
+           StaticClipping(norm=1.0), ArcClipping(f=2)]
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS, ids=lambda mixing: f"{mixing.name}-{getattr(mixing, 'near', '')}")
 
 
@@ -98,7 +98,7 @@ def test_clipping_keeps_directions_and_caps_norms():
     x_ND = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-6.0, 8.0]])
     assert rows_of(StaticClipping(norm=1.0), x_ND) == pytest.approx(np.array([[0.6, 0.8], [0.3, 0.4], [0, 0], [-0.6, 0.8]]))
     # f=1 of 4: floor(2*1*3/4) = 1 row is scaled down, to the norm 5 of the next.
-    assert rows_of(AdaptiveClipping(f=1), x_ND) == pytest.approx(np.array([[3, 4], [0.3, 0.4], [0, 0], [-3, 4]]))
+    assert rows_of(ArcClipping(f=1), x_ND) == pytest.approx(np.array([[3, 4], [0.3, 0.4], [0, 0], [-3, 4]]))
 
 
 def test_weights_follow_their_rows():
@@ -110,6 +110,6 @@ def test_weights_follow_their_rows():
 
 
 def test_too_small_a_cohort_is_refused_by_the_theorems_name():
-    for mixing in (NearestNeighbourMixing(f=2), AdaptiveClipping(f=2)):
+    for mixing in (NearestNeighbourMixing(f=2), ArcClipping(f=2)):
         with pytest.raises(ToleranceError, match="Allouah"):
             mix(mixing, geometry_of(cohort(1, 4)), b"")

@@ -10,8 +10,8 @@ import tomlkit
 from pydantic import TypeAdapter, ValidationError
 
 from fedround.aggregation.spec import (
-    AdaptiveClipping,
     Aggregation,
+    ArcClipping,
     Bucketing,
     Bulyan,
     CenteredClipping,
@@ -42,7 +42,7 @@ from fedround.values import parse
 RULES = [WeightedMean(), CoordinateMedian(), TrimmedMean(f=2), Meamed(f=2), Krum(f=2), MultiKrum(f=2), Bulyan(f=2),
          GeometricMedian(), CenteredClipping(radius=2.5), NormClipping(), MinimumDiameter(f=2), MinimumSpectrum(f=2),
          NearestToPivot(f=2), SpectralFilter(f=2), DivideAndConquer(f=2), FLTrust()]
-MIXINGS = [NearestNeighbourMixing(f=2), Bucketing(size=3), StaticClipping(norm=4.0), AdaptiveClipping(f=1)]
+MIXINGS = [NearestNeighbourMixing(f=2), Bucketing(size=3), StaticClipping(norm=4.0), ArcClipping(f=1)]
 NNM = NearestNeighbourMixing(f=2)
 
 
@@ -112,7 +112,7 @@ def test_what_is_not_an_aggregation_is_refused_in_words(document, problem):
     (Bulyan(f=3), 15, "El Mhamdi et al. 2018: N >= 4f+3"), (MinimumDiameter(f=3), 7, "El Mhamdi et al. 2021"),
     (MinimumSpectrum(f=3), 7, "Allouah et al. 2023"), (NearestToPivot(f=3), 7, "Farhadkhani et al. 2023"),
     (SpectralFilter(f=3), 7, "Allouah et al. 2025"), (DivideAndConquer(f=3), 7, "Shejwalkar and Houmansadr 2021"),
-    (NearestNeighbourMixing(f=3), 7, "Allouah et al. 2023"), (AdaptiveClipping(f=3), 7, "Allouah et al. 2025"),
+    (NearestNeighbourMixing(f=3), 7, "Allouah et al. 2023"), (ArcClipping(f=3), 7, "Allouah et al. 2025"),
     (Gate(f=3), 7, "the gate trusts a majority"),
 ], ids=lambda part: getattr(part, "name", None))
 def test_an_impossible_f_is_refused_with_its_theorem(part, fewest, theorem):
