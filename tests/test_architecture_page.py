@@ -65,7 +65,7 @@ def test_the_pages_algorithm_is_three_files_at_most_and_trains(tmp_path: Path):
     (diff,) = re.findall(r"```diff\n(.*?)```", PAGE, flags=re.DOTALL)
     assert 1 <= len(re.findall(r"^\+\+\+ ", diff, flags=re.MULTILINE)) <= 3
     shutil.copytree(ROOT / "fedround", tmp_path / "fedround", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=tmp_path, input=diff.encode(), check=True)
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path, input=diff.encode(), check=True)
     (tmp_path / "recipe.py").write_text(RECIPE)
     done = subprocess.run([sys.executable, "-c", TRAINED], cwd=tmp_path, check=True, capture_output=True, text=True)
     models = json.loads(done.stdout)
