@@ -1,4 +1,4 @@
-"""Does a round say what was agreed? Its plan, its cohort, its weights, its ledgers: held against the federation file and the
+"""Does a plan ask what was agreed, and does a commit say of everybody what it must? Held against the federation file and the
 round before. For proofs: nothing is believed, everything that does not fit is a ChainError.
 """
 
@@ -8,59 +8,136 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Federation
+from fedround.agreement import Agreed, Federation
 from fedround.errors import ChainError
 from fedround.federation_log import Logged
-from fedround.learning.spec import Scaffold
-from fedround.privacy.spec import RecordPrivacy
-from fedround.records import Commit, Plan, Update
-from tasks.clipping import following
+from fedround.learning.task import Task
+from fedround.privacy.clipping import next_privacy
+from fedround.privacy.spec import NoPrivacy, Privacy
+from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
+from tasks.clipping import follows_answers, shares_of
 from tasks.history import Committed
 from tasks.ledgers import keys_of
+from tasks.plan import asked_to_train, bare
 from tasks.reputation import Past, exclusions, first_that_counts
-
-_OF_THE_ROUND = {"quorum", "deadline_s", "privacy", "aggregation"}
-"""What a plan may say otherwise than the file, as far as the file allows."""
 
 
 @dataclass(frozen=True)
 class Proven:
-    """A round that holds, for the proof of the next one."""
+    """A round that holds, for the proof of what continues it."""
 
     committed: Committed
-    plan: Plan | None = None
-    answers: Mapping[str, Update] = field(default_factory=dict)
+    task: Task | None = None
+    """What its plan says is learnt; None for round 0, which has no plan."""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """As far as they may be read."""
+
+
+# -- what a plan asks --------------------------------------------------------------------------------------------------
 
 
 def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -> None:
-    """The plan asks for what the federation file says, with the quorum and the deadline that the round was asked for with."""
-    for name in sorted((Federation.model_fields.keys() & Plan.model_fields.keys()) - _OF_THE_ROUND):
-        if getattr(plan, name) != getattr(members, name):
-            raise ChainError(f"plan of {source}: asks for something else than the federation file: {name}")
-    if plan.aggregation != members.model_copy(update={"quorum": plan.quorum}).how_to_aggregate():
-        raise ChainError(f"plan of {source}: asks for something else than the federation file: aggregation")
-    past = before.committed.commit.control if isinstance(plan.training.algorithm, Scaffold) else None
-    if plan.control != past:
-        raise ChainError(f"plan of {source}: continues another control variate than the round before left")
-    if plan.rest != before.committed.commit.rest:
+    """The plan asks what the federation file says, with the quorum and the deadline that were asked for, about the model that
+    the round before made.
+    """
+    commit = before.committed.commit
+    if (plan.federation, plan.run, plan.continues) != (members.name, commit.run, commit.round):
+        raise ChainError(f"plan of {source}: is of another federation, run or round")
+    if (plan.parent, plan.base_model) != (before.committed.digest, commit.model):
+        raise ChainError(f"plan of {source}: does not continue the round before it")
+    if plan.rest != commit.blob("rest"):
         raise ChainError(f"plan of {source}: has other parts that do not travel than the round before")
-    _check_privacy(plan, members, before, source)
+    _check_terms(plan, members, before, source)
+    _check_question(plan, before, source)
 
 
-def _check_privacy(plan: Plan, members: Federation, before: Proven, source: str) -> None:
-    """With adaptive clipping the clip norm is the one that the last round's answers call for, computed again."""
-    agreed, asked, last = members.privacy, plan.privacy, before.committed.commit
-    used = [update.site for update in last.updates if update.verdict is Verdict.USED]
-    if before.plan is not None and all(site in before.answers for site in used):
-        agreed = following(agreed, before.plan.privacy, [before.answers[site] for site in used])
-    elif before.plan is not None and isinstance(agreed, RecordPrivacy) and isinstance(asked, RecordPrivacy):
-        agreed = agreed.model_copy(update={"clip_norm": asked.clip_norm})       # not all may be read: the coordinator vouches
-    if asked != agreed:
-        raise ChainError(f"plan of {source}: asks for other privacy than the federation file, and the answers of the round "
-                         "before, say")
+def _check_terms(plan: Plan, members: Federation, before: Proven, source: str) -> None:
+    agreed = members.agreed(plan.quorum)
+    expected = agreed.model_copy(update={"privacy": _privacy(agreed.privacy, plan.agreed.privacy, before)})
+    if plan.agreed != expected:
+        raise ChainError(f"plan of {source}: asks for something else than the federation file, and the answers of the round "
+                         f"before, say: {', '.join(_differing(plan.agreed, expected))}")
 
 
-def check_ledgers(commit: Commit, before: Commit, members: Federation, log: Sequence[Logged], answers: Mapping[str, Update],
+def _privacy(agreed: Privacy, asked: Privacy, before: Proven) -> Privacy:
+    """What the plan must ask for: where the clip norm follows the gradients, the one that the last answers call for."""
+    last = before.committed.commit
+    if last.agreed is None:
+        return agreed
+    used = {update.site for update in last.updates if update.verdict is Verdict.USED}
+    if used <= before.answers.keys():
+        return next_privacy(agreed, last.agreed.privacy, shares_of(last, before.answers))
+    if follows_answers(agreed) and not isinstance(asked, NoPrivacy):
+        return agreed.model_copy(update={"clip_norm": asked.clip_norm})       # not all may be read: the coordinator vouches
+    return agreed
+
+
+def _differing(one: Agreed, other: Agreed) -> list[str]:
+    return [name for name in type(one).model_fields if getattr(one, name) != getattr(other, name)]
+
+
+def _check_question(plan: Plan, before: Proven, source: str) -> None:
+    """What is asked is what the terms, the task and the round before give, but for the edges between which scores are
+    counted: the coordinator computes these from rows that nobody else has. A measurement asks for what somebody wants to know.
+    """
+    last = before.committed.commit.agreed
+    if last is not None and last.recipe_digest == plan.agreed.recipe_digest and before.task != plan.task:
+        raise ChainError(f"plan of {source}: says that something else is learnt than the round before did")
+    scores = plan.task.statistic(plan.agreed.evaluation)
+    expected: dict[str, Question] = {"train": asked_to_train(plan.agreed, before.committed.commit, scores),
+                                     "evaluate": Evaluate(statistics=(scores,))}
+    if bare(plan.asks) != bare(expected.get(plan.asks.kind, plan.asks)):
+        raise ChainError(f"plan of {source}: asks for other statistics, or names another state of the server, than the terms "
+                         "and the round before give")
+
+
+def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
+    """Every member was asked, those excepted whom the agreed policy excludes; returns these.
+
+    past: the run's rounds up to the one that the plan continues, as many as can count.
+    """
+    number = plan.continues + 1
+    asked_with = federation.model_copy(update={"quorum": plan.quorum})
+    since = first_that_counts(federation, number)
+    due = exclusions(asked_with, number, [round_ for round_ in past if round_.plan.round >= since])
+    if plan.excluded != due:
+        raise ChainError(f"plan of {source}: excludes others than the agreed policy does")
+    excluded = {exclusion.site for exclusion in due}
+    if set(plan.cohort) != {site.name for site in federation.sites} - excluded:
+        raise ChainError(f"plan of {source}: does not ask every member that the agreed policy leaves in")
+    return tuple(sorted(excluded))
+
+
+# -- what is said of everybody -----------------------------------------------------------------------------------------
+
+
+def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
+    """Nobody is left out or counted twice, and the quorum was met."""
+    if isinstance(said, Commit):
+        what, used = "commit", sum(update.verdict is Verdict.USED for update in said.updates)
+        answered = [update.site for update in said.updates]
+    else:
+        what, used, answered = "finding", len(said.answers), [told.site for told in said.answers]
+    named = [*answered, *(no.site for no in said.refusals), *(no.site for no in said.rejected), *said.missing]
+    if sorted(named) != sorted(plan.cohort):
+        raise ChainError(f"{what} of {source}: does not name every site of the cohort once")
+    if used < plan.quorum:
+        raise ChainError(f"{what} of {source}: {used} answers, its plan asks for a quorum of {plan.quorum}")
+
+
+def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str) -> None:
+    """It is of its plan, nobody is given another weight than was agreed, and what does not travel is what it was."""
+    for name in ("federation", "federation_digest", "log", "run", "round", "parent", "base_model", "agreed"):
+        if getattr(commit, name) != getattr(plan, name):
+            raise ChainError(f"plan of {source}: asks for something else than was committed: {name}")
+    if commit.blob("rest") != plan.rest:
+        raise ChainError(f"commit of {source}: has other parts that do not travel than its plan")
+    for update in commit.updates:
+        if update.weight != federation.site(update.site).weight:
+            raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
+
+
+def check_ledgers(commit: Commit, before: Commit, members: Federation, log: Sequence[Logged], answers: Mapping[str, Answer],
                   source: str) -> None:
     """Every ledger grows, and the commit says of it what the site said."""
     known = {ledger.site: ledger for ledger in before.ledgers}
@@ -79,33 +156,3 @@ def check_ledgers(commit: Commit, before: Commit, members: Federation, log: Sequ
             raise ChainError(f"commit of {source}: the ledger of '{ledger.site}' has not grown: it was rolled back")
     if known or {update.site for update in commit.updates} - {ledger.site for ledger in commit.ledgers}:
         raise ChainError(f"commit of {source}: leaves out the ledger of a site")
-
-
-def check_everybody(commit: Commit, plan: Plan, federation: Federation, source: str) -> None:
-    """Nobody is left out, counted twice or given another weight than was agreed, the quorum was met, and what does not travel
-    is what it was.
-    """
-    if commit.rest != plan.rest:
-        raise ChainError(f"commit of {source}: has other parts that do not travel than its plan")
-    named = [entry.site for entry in (*commit.updates, *commit.refusals, *commit.rejected)] + list(commit.missing)
-    if sorted(named) != sorted(plan.cohort):
-        raise ChainError(f"commit of {source}: does not name every site of the cohort once")
-    used = sum(update.verdict is Verdict.USED for update in commit.updates)
-    if used < plan.quorum:
-        raise ChainError(f"commit of {source}: {used} updates, its plan asks for a quorum of {plan.quorum}")
-    for update in commit.updates:
-        if update.weight != federation.site(update.site).weight:
-            raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
-
-
-def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
-    """Every member was asked, those excepted whom the agreed policy excludes; returns these."""
-    asked_with = federation.model_copy(update={"quorum": plan.quorum})
-    since = first_that_counts(federation, plan.round)
-    due = exclusions(asked_with, plan.round, [round_ for round_ in past if round_.plan.round >= since])
-    if plan.excluded != due:
-        raise ChainError(f"plan of {source}: excludes others than the agreed policy does")
-    excluded = {exclusion.site for exclusion in due}
-    if set(plan.cohort) != {site.name for site in federation.sites} - excluded:
-        raise ChainError(f"plan of {source}: does not ask every member that the agreed policy leaves in")
-    return tuple(sorted(excluded))

@@ -1,57 +1,33 @@
-"""The privacy that the next plan asks for: the federation's, with the clip norm that the last round's sites call for."""
+"""The privacy that the next plan asks for, from what the last round's sites told (`fedround.privacy.clipping`)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 
-from fedround import layout
 from fedround.aggregation.verdict import Verdict
-from fedround.errors import TrustError
-from fedround.privacy.clipping import next_clip_norm
+from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import Privacy, RecordPrivacy
-from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.records import Purpose, Plan, Update
-from fedround.values import parse
+from fedround.records import Answer, Commit
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_plan
+from tasks.history import read_answer, read_plan
 
 
-def next_privacy(coordinator: Coordinator, head: Committed) -> Privacy:
-    """What the round after `head` asks for. Composed again, it is the same."""
+def privacy_after(coordinator: Coordinator, commit: Commit) -> Privacy:
+    """What a plan that continues this commit asks for. Composed again, it is the same."""
     agreed = coordinator.federation.privacy
-    if head.commit.round == 0 or not _is_adaptive(agreed):
+    if commit.agreed is None or not follows_answers(agreed):
         return agreed
-    plan, _ = read_plan(coordinator.store, head.commit, coordinator.identity.key)
-    return following(agreed, plan.privacy, _answers(coordinator, plan, head))
+    plan, _ = read_plan(coordinator.store, commit, coordinator.identity.key)
+    answers = {said.site: read_answer(coordinator.store, plan, said) for said in commit.updates}
+    return next_privacy(agreed, commit.agreed.privacy, shares_of(commit, answers))
 
 
-def following(agreed: Privacy, last: Privacy, used: Iterable[Update]) -> Privacy:
-    """What `agreed` asks for after a round that asked for `last` and used these updates: with its next clip norm.
-
-    A function of signed documents, which an auditor computes again. A federation file with other privacy than the last
-    plan's begins anew, with its own clip norm.
-    """
-    if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or not isinstance(last, RecordPrivacy):
-        return agreed
-    if last.model_copy(update={"clip_norm": agreed.clip_norm}) != agreed:
-        return agreed
-    shares = [update.within_clip for update in used if update.within_clip is not None]
-    return agreed.model_copy(update={"clip_norm": next_clip_norm(last.clip_norm, shares, agreed.adaptive)})
+def follows_answers(privacy: Privacy) -> bool:
+    """Whether what the next plan asks for depends on what sites count in this one."""
+    return isinstance(privacy, RecordPrivacy) and privacy.count_noise_std is not None
 
 
-def _is_adaptive(privacy: Privacy) -> bool:
-    return isinstance(privacy, RecordPrivacy) and privacy.adaptive is not None
-
-
-def _answers(coordinator: Coordinator, plan: Plan, head: Committed) -> Iterator[Update]:
-    """What the sites whose updates were used said: the answers that our own commit names by digest."""
-    for update in head.commit.updates:
-        if update.verdict is not Verdict.USED:
-            continue
-        source = f"answer of site '{update.site}' in round {plan.round}"
-        key = layout.answer(update.site, plan.run, plan.round, plan.attempt, Purpose.TRAIN)
-        document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        if digest(document) != update.answer:
-            raise TrustError(f"{source}: is not the one that the commit names")
-        yield parse(Update, json.loads(document)["body"], source)
+def shares_of(commit: Commit, answers: Mapping[str, Answer]) -> list[float]:
+    """What the sites whose updates were used told of their gradients."""
+    told = [answers[said.site].update for said in commit.updates if said.verdict is Verdict.USED]
+    return [update.within_clip for update in told if update is not None and update.within_clip is not None]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
 
 from fedround import layout
 from fedround.aggregation.rows import Row
 from fedround.errors import ContractError, NotFoundError, TrustError
+from fedround.federation_log import Logged
+from fedround.records import Answer, CommittedRefusal, Refusal, Rejection
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.records import CommittedRefusal, EvaluationAnswer, Refusal, Rejection, Update
 from infra.federation_log import read_log
 from tasks import ledgers
 from tasks.coordinator import Coordinator
@@ -20,34 +23,68 @@ from validation.updates import read_answer
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Admitted:
-    """An answer that may be used: its signed document, the digest of it, and for an update the spooled row."""
+    """An answer that may be used: the digest of its signed document, and for an update the spooled row."""
 
-    answer: Update | EvaluationAnswer
+    answer: Answer
     digest: str
     row: Row | None
 
 
 @dataclass(frozen=True)
-class Collected:
-    """Every site of the cohort is in exactly one of the four."""
+class Refused:
+    """A site's "no", and what a commit says of it."""
 
-    admitted: dict[str, Admitted] = field(default_factory=dict)
-    refused: dict[str, tuple[Refusal, CommittedRefusal]] = field(default_factory=dict)
-    rejected: dict[str, Rejection] = field(default_factory=dict)
+    refusal: Refusal
+    committed: CommittedRefusal
+
+
+Heard = Admitted | Refused | Rejection
+"""What became of what a site said."""
+
+
+def _none() -> Mapping[str, T]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Every site of the cohort is in exactly one of the four. Nobody can change it: what is heard later makes another one."""
+
+    admitted: Mapping[str, Admitted] = field(default_factory=_none)
+    refused: Mapping[str, Refused] = field(default_factory=_none)
+    rejected: Mapping[str, Rejection] = field(default_factory=_none)
     missing: tuple[str, ...] = ()
 
-    @property
-    def updates(self) -> dict[str, Update]:
-        """The admitted updates, by site."""
-        return {site: admitted.answer for site, admitted in self.admitted.items() if isinstance(admitted.answer, Update)}
+    def __post_init__(self) -> None:
+        for name in ("admitted", "refused", "rejected"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
-    def answered(self) -> set[str]:
+    def answers(self) -> Mapping[str, Answer]:
+        """What was admitted, by site, in their order."""
+        return {site: admitted.answer for site, admitted in sorted(self.admitted.items())}
+
+    @property
+    def answered(self) -> frozenset[str]:
         """The sites that have said something."""
-        return self.admitted.keys() | self.refused.keys() | self.rejected.keys()
+        return frozenset(self.admitted.keys() | self.refused.keys() | self.rejected.keys())
+
+    def hearing(self, site: str, heard: Heard | None) -> Collected:
+        """With what became of one site's answer; None: it has said nothing."""
+        match heard:
+            case Admitted():
+                return replace(self, admitted={**self.admitted, site: heard})
+            case Refused():
+                return replace(self, refused={**self.refused, site: heard})
+            case Rejection():
+                return replace(self, rejected={**self.rejected, site: heard})
+            case None:
+                return self
 
 
 async def collect(
@@ -60,8 +97,9 @@ async def collect(
 
     `finished` tells which of some sites have ended; the answer itself is only what lies in the store. At the deadline the
     store is asked once more about everybody, so an answer whose signal was lost still counts.
+    Raises ChainError or TrustError if the federation log is damaged: that is no site's fault.
     """
-    collected = Collected()
+    collected, log = Collected(), _log(coordinator, planned)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
     cohort, looked, pause = set(planned.plan.cohort), set[str](), POLL_S
@@ -69,7 +107,7 @@ async def collect(
         late = loop.time() >= deadline
         ended = cohort - looked if late else await finished(cohort - looked)
         for site in sorted(ended):
-            _read(coordinator, planned, site, collected)
+            collected = collected.hearing(site, _read(coordinator, planned, site, log))
             progress(collected)
         looked |= ended
         if looked < cohort:
@@ -80,42 +118,43 @@ async def collect(
 
 def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) -> Collected:
     """Look once more for those who had not answered at the deadline: some were just sending."""
-    for site in collected.missing:
-        _read(coordinator, planned, site, collected)
-    return replace(collected, missing=tuple(site for site in collected.missing if site not in collected.answered))
+    log, late = _log(coordinator, planned), collected.missing
+    for site in late:
+        collected = collected.hearing(site, _read(coordinator, planned, site, log))
+    return replace(collected, missing=tuple(site for site in late if site not in collected.answered))
 
 
 def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, ...]) -> Collected:
     """What the sites of a committed round said, those excepted that were late then."""
-    collected = Collected(missing=missing)
+    collected, log = Collected(missing=missing), _log(coordinator, planned)
     for site in sorted(set(planned.plan.cohort) - set(missing)):
-        _read(coordinator, planned, site, collected)
+        collected = collected.hearing(site, _read(coordinator, planned, site, log))
     return collected
 
 
-def _read(coordinator: Coordinator, planned: Planned, site: str, into: Collected) -> None:
-    plan = planned.plan
+def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
+    return read_log(coordinator.store, coordinator.identity.key, planned.plan.log.number)
+
+
+def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
     if (document := _document(coordinator, planned, site)) is None:
-        return
+        return None
+    member = coordinator.federation.site(site)
     try:
-        answer = read_answer(document, plan, planned.digest, coordinator.federation.site(site),
-                             coordinator.federation.revoked)
+        answer = read_answer(document, planned.plan, planned.digest, member, coordinator.federation.revoked)
         if isinstance(answer, Refusal):
-            into.refused[site] = answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason)
-        else:
-            log = read_log(coordinator.store, coordinator.identity.key, plan.log.number)
-            ledgers.check(planned, answer, coordinator.federation.site(site), log)
-            row = row_of(coordinator, planned, answer, coordinator.federation.site(site).weight) if isinstance(
-                answer, Update) else None
-            into.admitted[site] = Admitted(answer, digest(document), row)
+            return Refused(answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason))
+        ledgers.check(planned.parent.commit, answer, member, log)
+        row = None if answer.update is None else row_of(coordinator, planned, site, answer.update, member.weight)
+        return Admitted(answer, digest(document), row)
     except (TrustError, ContractError, NotFoundError) as error:
-        into.rejected[site] = Rejection(site=site, reason=str(error)[:300])
+        return Rejection(site=site, reason=str(error)[:300])
 
 
 def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | None:
     """What the site said: its answer, or without one its last refusal."""
     plan = planned.plan
-    where = site, plan.run, plan.round, plan.attempt, plan.purpose
+    where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
     try:
         return coordinator.store.get(layout.answer(*where), max_bytes=MAX_DOCUMENT_BYTES)
     except NotFoundError:

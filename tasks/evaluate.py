@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from fedround import codec
-from fedround.learning.evaluate import Metrics, Scores, metrics, public_edges, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.task import Metrics, Scored
 from fedround.records import Commit
+from fedround.statistics import Scores
+from infra.stamps import Stamp, stamp_of
 from tasks.coordinator import Coordinator
 from tasks.history import read_checkpoint, read_rest, read_tensors
 from validation.rows import read_rows
@@ -18,36 +20,36 @@ def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
     """The committed model on the public test set; None if the coordinator has none, or not the whole model: its private part
     is at the sites.
     """
-    return metrics(_public_scores(coordinator, commit)) if _can_score(coordinator, commit) else None
+    return None if (found := _public(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
 
 
-def score_edges(coordinator: Coordinator, commit: Commit) -> tuple[float, ...]:
-    """Where the bins of the sites' score counts shall end, from the public test set; empty where `evaluate` says nothing."""
+def score_statistic(coordinator: Coordinator, commit: Commit) -> Scores:
+    """What sites are asked about a committed model's scores; where `evaluate` says something, with bins that suit them."""
+    return coordinator.recipe.task.statistic(coordinator.federation.evaluation, _public(coordinator, commit))
+
+
+def _public(coordinator: Coordinator, commit: Commit) -> Scored | None:
     if not _can_score(coordinator, commit):
-        return ()
-    return public_edges(_public_scores(coordinator, commit), coordinator.federation.evaluation.bins)
+        return None
+    path = coordinator.folder / (coordinator.settings.test_set or "")
+    return _public_scores(coordinator, commit, path, stamp_of([path]))
 
 
 def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
-    if coordinator.settings.test_set is None or commit.rest is None:
+    if coordinator.settings.test_set is None or commit.blob("rest") is None:
         return coordinator.settings.test_set is not None
     return not read_checkpoint(coordinator.store, commit, coordinator.identity.key).parts.private
 
 
-def _public_rows(coordinator: Coordinator) -> Examples:
-    return _test_set(coordinator.folder / (coordinator.settings.test_set or ""), coordinator.recipe)
-
-
 @functools.lru_cache(maxsize=2)
-def _public_scores(coordinator: Coordinator, commit: Commit) -> Scores:
+def _public_scores(coordinator: Coordinator, commit: Commit, path: Path, stamp: Stamp) -> Scored:
     """Of a committed model: its report needs them, and then the next plan."""
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
-    schema, source = checkpoint.tensors, f"model of round {commit.round}"
-    tensors = codec.decode(read_tensors(coordinator.store, commit.model, schema, source), schema, source)
-    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint).frozen
-    return scores(coordinator.recipe, {**tensors, **frozen}, _public_rows(coordinator))
+    tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
+    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen
+    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(path, stamp, coordinator.recipe))
 
 
 @functools.lru_cache(maxsize=1)
-def _test_set(path: Path, recipe: Recipe) -> Examples:
+def _test_set(path: Path, _stamp: Stamp, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

@@ -9,8 +9,21 @@ from fedround.agreement import Federation
 from fedround.codec import Tensors
 from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustError
 from fedround.learning.start import read as read_start
+from fedround.records import (
+    Answer,
+    Checkpoint,
+    Commit,
+    CommittedRefusal,
+    CommittedUpdate,
+    Finding,
+    Plan,
+    Refusal,
+    SiteAnswer,
+    Told,
+    Update,
+)
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.records import Checkpoint, Commit, CommittedRefusal, CommittedUpdate, Purpose, Refusal, Plan, Update
+from fedround.values import MAX_ATTEMPTS, Digest, Purpose
 from infra.stores import ObjectStore
 from validation.payloads import intake_of
 from validation.updates import read_answer
@@ -22,35 +35,30 @@ def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
     same(digest(document), commit.checkpoint, f"checkpoint of {source}")
     checkpoint = unseal("checkpoint", document, Checkpoint, key, f"checkpoint of {source}")
     same(checkpoint.model.sha256, commit.model, f"model in the checkpoint of {source}")
-    if checkpoint.rest != commit.rest:
+    if checkpoint.rest != commit.blob("rest"):
         raise TrustError(f"checkpoint of {source}: has other parts that do not travel than its commit")
     size = blob(store, commit.model, f"model of {source}")
     if size != checkpoint.model.size_bytes or size != codec.size_bytes(checkpoint.tensors):
         raise TrustError(f"model of {source}: {size} bytes, its checkpoint says {checkpoint.model.size_bytes}")
 
 
-def plan(store: ObjectStore, commit: Commit, key: str, source: str) -> Plan:
-    """The plan that the commit names, among the attempts at the round."""
-    for attempt in range(1, 100):
+def plan(store: ObjectStore, said: Commit | Finding, purpose: Purpose, key: str, source: str) -> Plan:
+    """The plan that a commit or a finding names, among the attempts at the question."""
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            document = store.get(layout.plan(commit.run, commit.round, attempt, Purpose.TRAIN),
-                                 max_bytes=MAX_DOCUMENT_BYTES)
+            document = store.get(layout.plan(said.run, said.round, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
         except NotFoundError:
             break
-        if digest(document) == commit.plan:
-            found = unseal("plan", document, Plan, key, f"plan of {source}")
-            if (found.federation_digest, found.log, found.parent, found.base_model, found.aggregation, found.optimizer) != (
-                    commit.federation_digest, commit.log, commit.parent, commit.base_model, commit.aggregation,
-                    commit.optimizer):
-                raise ChainError(f"plan of {source}: asks for something else than what was committed")
-            return found
-    raise ChainError(f"plan of {source}: the plan that the commit names is not in the store")
+        if digest(document) == said.plan:
+            return unseal("plan", document, Plan, key, f"plan of {source}")
+    raise ChainError(f"plan of {source}: the plan that the {'commit' if purpose == 'train' else 'finding'} names is not in "
+                     "the store")
 
 
-def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: str, committed: CommittedRefusal) -> None:
+def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedRefusal) -> None:
     """One site's "no", among those it gave."""
     source = f"answer of '{committed.site}' in round {plan.round}"
-    where = committed.site, plan.run, plan.round, plan.attempt, plan.purpose
+    where = committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind
     documents = (read(store, key, source) for key in store.list(layout.refusals(*where)))
     document = next((found for found in documents if digest(found) == committed.answer), None)
     if document is None:
@@ -59,28 +67,56 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: st
         raise TrustError(f"{source}: the history says that it refused, and it did not")
 
 
-def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: str, committed: CommittedUpdate) -> Update:
-    """One site's update, and its tensors."""
-    site, source = committed.site, f"answer of '{committed.site}' in round {plan.round}"
-    document = read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), source)
-    same(digest(document), committed.answer, source)
-    found = read_answer(document, plan, plan_digest, members.site(site))
-    if not isinstance(found, Update) or (found.payload.sha256, found.sighting) != (committed.payload, committed.sighting):
+def answer(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, told: Told) -> Answer:
+    """What one site said to a question that makes no model."""
+    found, source = _said(store, members, plan, plan_digest, told.site, told.answer)
+    if not isinstance(found, Answer):
+        raise TrustError(f"{source}: the history says that it answered, and it refused")
+    return found
+
+
+def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedUpdate) -> Answer:
+    """One site's answer with its update, and the update's tensors."""
+    found, source = _said(store, members, plan, plan_digest, committed.site, committed.answer)
+    sent = found.update if isinstance(found, Answer) else None
+    if not isinstance(found, Answer) or sent is None or (
+            sent.payload.sha256, found.sighting) != (committed.payload, committed.sighting):
         raise TrustError(f"{source}: is not the update that was committed")
-    intake, key = intake_of(found, plan), layout.delta(site, plan.run, plan.round, plan.attempt)
+    _tensors_of(store, plan, committed.site, sent, source)
+    return found
+
+
+def _said(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, site: str,
+          named: Digest) -> tuple[SiteAnswer, str]:
+    source = f"answer of '{site}' in round {plan.round}"
+    document = read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind), source)
+    same(digest(document), named, source)
+    return read_answer(document, plan, plan_digest, members.site(site)), source
+
+
+def _tensors_of(store: ObjectStore, plan: Plan, site: str, sent: Update, source: str) -> None:
+    intake, key = intake_of(sent, plan, site), layout.delta(site, plan.run, plan.round, plan.attempt)
     try:
         for start in range(0, intake.size_bytes, codec.CHUNK_BYTES):
             intake.take(store.get_range(key, start, intake.wanted + (start + intake.wanted == intake.size_bytes)))
     except NotFoundError:
         raise TrustError(f"{source}: its tensors are not in the store") from None
     intake.done()
-    return found
+
+
+def state(store: ObjectStore, commit: Commit, source: str) -> int:
+    """Prove the parts of a round's state that everybody may read; returns how many hashes that took."""
+    named = [one for one in commit.state if one.readers == "everybody"
+             and (one.name != "rest" or commit.round == 0)]        # the same in every round
+    for one in named:
+        blob(store, one.digest, f"{one.name} of {source}")
+    return len(named)
 
 
 def memory(store: ObjectStore, commit: Commit) -> int | None:
     """Prove what the coordinator remembers; returns how many hashes that took, None if this credential may not read it."""
-    named = {commit.distances, commit.centre, *(remembered.average for remembered in commit.memory)}
-    digests = sorted(sha256 for sha256 in named if sha256 is not None)
+    kept = {one.digest for one in commit.state if one.readers == "coordinator"}
+    digests = sorted(kept | {remembered.average for remembered in commit.memory})
     try:
         for sha256 in digests:
             found, _ = _hash(store, layout.memory(sha256))
@@ -94,8 +130,8 @@ def start(store: ObjectStore, commit: Commit, sha256: str, source: str) -> None:
     """The checkpoint that the federation file names; and the run's first model, with its rest, holds every number of it."""
     checkpoint = _tensors(store, sha256, f"checkpoint with which {source} begins")
     held = dict(_tensors(store, commit.model, f"model of {source}"))
-    if commit.rest is not None:
-        held |= _tensors(store, commit.rest, f"rest of the model of {source}")
+    if (rest := commit.blob("rest")) is not None:
+        held |= _tensors(store, rest, f"rest of the model of {source}")
     for name, array in sorted(checkpoint.items()):
         if name not in held or held[name].tobytes() != array.tobytes():
             raise ChainError(f"model of {source}: does not begin with '{name}' of the checkpoint that the federation file "

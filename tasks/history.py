@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import re
 from dataclasses import dataclass
 
 from fedround import codec, layout
-from fedround.codec import Schema
-from fedround.errors import TrustError
-from fedround.learning.parts import NO_REST, Rest, schemas
-from fedround.learning.recipe import Recipe
+from fedround.codec import Schema, Tensors
+from fedround.errors import NotFoundError, TrustError
+from fedround.learning.parts import NO_REST, Rest
+from fedround.learning.recipe import Recipe, schemas
+from fedround.learning.spec import Parts
+from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Plan
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.records import Checkpoint, Commit, Purpose, Plan
+from fedround.values import MAX_ATTEMPTS, Digest, parse
 from infra.stores import ObjectStore
 
 
@@ -41,11 +43,21 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
 def read_plan(store: ObjectStore, commit: Commit, coordinator: str) -> tuple[Plan, str]:
     """The plan that a commit names, and its digest. Raises NotFoundError if none of the round's attempts is that one."""
     source = f"plan of round {commit.round} of run '{commit.run}'"
-    for attempt in itertools.count(1):
-        document = store.get(layout.plan(commit.run, commit.round, attempt, Purpose.TRAIN), max_bytes=MAX_DOCUMENT_BYTES)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        document = store.get(layout.plan(commit.run, commit.round, attempt, "train"), max_bytes=MAX_DOCUMENT_BYTES)
         if digest(document) == commit.plan:
             return unseal("plan", document, Plan, coordinator, source), digest(document)
-    raise AssertionError("unreachable")
+    raise NotFoundError(f"{source}: the one that the commit names is not in the store")
+
+
+def read_answer(store: ObjectStore, plan: Plan, committed: CommittedUpdate) -> Answer:
+    """What a site said whose update our own commit names by digest. Raises TrustError if the stored bytes are others."""
+    source = f"answer of site '{committed.site}' in round {plan.round}"
+    where = layout.answer(committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind)
+    document = store.get(where, max_bytes=MAX_DOCUMENT_BYTES)
+    if digest(document) != committed.answer:
+        raise TrustError(f"{source}: is not the one that the commit names")
+    return parse(Answer, json.loads(document)["body"], source)
 
 
 def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Checkpoint:
@@ -57,17 +69,22 @@ def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Che
     return unseal("checkpoint", document, Checkpoint, coordinator, source)
 
 
-def read_tensors(store: ObjectStore, sha256: str, schema: Schema, source: str) -> bytes:
-    """The bytes of a model, checked against their name. Raises TrustError if they are others."""
-    body = store.get(layout.model(sha256), max_bytes=codec.size_bytes(schema))
+def read_tensors(store: ObjectStore, sha256: Digest, schema: Schema, source: str) -> Tensors:
+    """A model, or a part of a round's state that everybody may read. Raises TrustError if its bytes are other than named."""
+    return read_blob(store, layout.model(sha256), sha256, schema, source)
+
+
+def read_blob(store: ObjectStore, key: str, sha256: Digest, schema: Schema, source: str) -> Tensors:
+    """A tensor file, checked against its name. Raises TrustError if its bytes are others."""
+    body = store.get(key, max_bytes=codec.size_bytes(schema))
     if digest(body) != sha256:
         raise TrustError(f"{source}: the stored bytes do not have the digest that names them")
-    return body
+    return codec.decode(body, schema, source)
 
 
-def read_rest(store: ObjectStore, recipe: Recipe, model: Checkpoint | Plan) -> Rest:
+def read_rest(store: ObjectStore, recipe: Recipe, parts: Parts, rest: Digest | None, run: str) -> Rest:
     """What a model has besides what travels: the frozen tensors, and where private ones begin. Raises as `read_tensors`."""
-    if model.rest is None:
+    if rest is None:
         return NO_REST
-    found, source = schemas(recipe, model.parts), f"rest of the model of run '{model.run}'"
-    return found.rest_of(codec.decode(read_tensors(store, model.rest, found.rest, source), found.rest, source))
+    found = schemas(recipe, parts)
+    return found.rest_of(read_tensors(store, rest, found.rest, f"rest of the model of run '{run}'"))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from fedround.agreement import Federation, SiteEntry
 from fedround.errors import TrustError
 from fedround.federation_log import Logged, handed_over
-from fedround.records import EvaluationAnswer, SiteLedger, Update
-from tasks.plan import Planned
-
-if TYPE_CHECKING:
-    from tasks.collect import Collected
+from fedround.records import Answer, Commit, SiteLedger
 
 
 def keys_of(member: SiteEntry, log: Sequence[Logged]) -> frozenset[str]:
@@ -20,23 +15,21 @@ def keys_of(member: SiteEntry, log: Sequence[Logged]) -> frozenset[str]:
     return frozenset({member.key, *handed_over(log, member.key)})
 
 
-def check(planned: Planned, answer: Update | EvaluationAnswer, member: SiteEntry, log: Sequence[Logged]) -> None:
+def check(parent: Commit, answer: Answer, member: SiteEntry, log: Sequence[Logged]) -> None:
     """Raises TrustError if the site's ledger does not go beyond what the run's history has of it.
 
     Every answer is charged, so the ledger of a later answer is longer. The history holds no more of it than its length and
     its digest: that the lines before are the same is the site's own care (`site_workers.rollback`).
     """
-    known = {ledger.site: ledger for ledger in planned.parent.commit.ledgers}.get(member.name)
+    known = {ledger.site: ledger for ledger in parent.ledgers}.get(member.name)
     if known is not None and known.key in keys_of(member, log) and answer.charges <= known.charges:
-        raise TrustError(f"site '{member.name}' round {planned.plan.round}: its ledger has {answer.charges} charges, and had "
+        raise TrustError(f"site '{member.name}' round {answer.round}: its ledger has {answer.charges} charges, and had "
                          f"{known.charges} in an earlier round: restored from a backup, it has forgotten what was spent")
 
 
-def after(planned: Planned, federation: Federation, collected: Collected) -> tuple[SiteLedger, ...]:
-    """What the commit says of the ledgers: the parent's word, and what this round's updates say."""
-    known = {ledger.site: ledger for ledger in planned.parent.commit.ledgers}
-    for site, admitted in collected.admitted.items():
-        if isinstance(admitted.answer, Update):
-            known[site] = SiteLedger(site=site, key=federation.site(site).key, charges=admitted.answer.charges,
-                                     head=admitted.answer.ledger_head)
+def after(parent: Commit, federation: Federation, answers: Mapping[str, Answer]) -> tuple[SiteLedger, ...]:
+    """What the commit says of the ledgers: the parent's word, and what this round's answers say."""
+    known = {ledger.site: ledger for ledger in parent.ledgers}
+    for site, answer in answers.items():
+        known[site] = SiteLedger(site=site, key=federation.site(site).key, charges=answer.charges, head=answer.ledger_head)
     return tuple(ledger for _, ledger in sorted(known.items()))

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
-from fedround.agreement import Federation
-from fedround.errors import ContractError
+from fedround.agreement import Agreed, Federation
+from fedround.errors import ContractError, NotFoundError
 from fedround.learning.recipe import initial
-from fedround.learning.spec import Scaffold
 from fedround.learning.start import read as read_start
-from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import RecordPrivacy
+from fedround.records import Blob, Checkpoint, Commit, Measure, Plan, Question, Train
+from fedround.rounds.campaign import counts_leave
 from fedround.sightings import needed
-from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
-from fedround.records import Checkpoint, Commit, LogHead, Purpose, Plan
-from fedround.values import Name, parse
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, seal, unseal
+from fedround.statistics import Scores
+from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.stores import publish
-from tasks.clipping import next_privacy
+from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
-from tasks.evaluate import score_edges
+from tasks.evaluate import score_statistic
 from tasks.history import Committed, last_round, read_checkpoint, read_commit
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
-
-MAX_ATTEMPTS = 99
 
 
 class RoundRequest(BaseModel):
@@ -40,7 +39,8 @@ class RoundRequest(BaseModel):
         examples=["spring"])]
     quorum: Annotated[int | None, Field(
         default=None, ge=1, le=1000, title="Quorum",
-        description="Updates that must be admitted, or the round fails. Empty: as the federation file says.")] = None
+        description="Sites whose answers must be admitted, or nothing is made of them. Empty: as the federation file says.",
+    )] = None
     deadline_s: Annotated[int | None, Field(
         default=None, ge=1, le=604_800, title="Deadline (seconds)",
         description="How long sites have to answer. Empty: as the federation file says.")] = None
@@ -54,6 +54,9 @@ class TrainingRequest(RoundRequest):
         description="Train until this many rounds of the run are committed; rounds that exist already count.")] = 10
 
 
+_IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at "}
+
+
 @dataclass(frozen=True)
 class Planned:
     """A published plan, its digest, and the round that it continues."""
@@ -62,6 +65,16 @@ class Planned:
     digest: str
     parent: Committed
 
+    @property
+    def in_words(self) -> str:
+        """For messages: "round 3 of run 'spring'"."""
+        return in_words(self.plan)
+
+
+def in_words(plan: Plan) -> str:
+    """What a plan is about, for messages: "round 3 of run 'spring'"."""
+    return f"{_IN_WORDS[plan.asks.kind]}round {plan.round} of run '{plan.run}'"
+
 
 def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
     """The plan of the next round of the run; begins the run if it is new.
@@ -69,62 +82,97 @@ def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
     A round that was planned before and not committed keeps its plan, so a coordinator that was killed goes on where it
     stopped. If it would be asked differently now (the federation file or the request has changed) it is a new attempt.
     """
-    return _publish(coordinator, _head(coordinator, request.run), request, Purpose.TRAIN)
+    head = head_of(coordinator, request.run)
+    plan = compose(coordinator, head, request, _training(coordinator, head.commit))
+    require_root_set(coordinator, plan.agreed.aggregation)
+    return publish_plan(coordinator, head, plan)
 
 
-def plan_evaluation(coordinator: Coordinator, request: RoundRequest) -> Planned:
-    """The plan that asks every site to evaluate the run's last model.
+def asked_to_train(agreed: Agreed, parent: Commit, scores: Scores) -> Train:
+    """What a round that continues `parent` asks for, under these terms: a function of what is signed, but for the edges
+    between which scores are counted.
 
-    Raises ContractError if there is none, or if no counts leave sites under the federation's unit of privacy.
+    scores: what the task asks about a model's scores.
     """
-    if not counts_leave(coordinator.federation.privacy):
-        raise ContractError("under the unit 'site' no score counts leave the sites: evaluate on the coordinator's public "
-                            "test set")
-    number = last_round(coordinator.store, request.run)
-    if number is None or number == 0:
-        raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
-    head = read_commit(coordinator.store, request.run, number, coordinator.identity.key)
-    return _publish(coordinator, head, request, Purpose.EVALUATE)
+    blobs = {blob.name: blob for blob in parent.state}
+    return Train(statistics=(scores,) if counts_leave(agreed.privacy) else (),
+                 state=tuple(blobs[name] for name in agreed.training.algorithm.serves if name in blobs))
 
 
-def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, purpose: Purpose) -> Planned:
-    log = coordinator.publish_federation()
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        plan = _compose(coordinator, log, head, request, purpose, attempt)
-        key = layout.plan(plan.run, plan.round, attempt, purpose)
-        document = seal("plan", plan, coordinator.identity)
-        if coordinator.store.put_once(key, document):
-            return Planned(plan, digest(document), head)
-        document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        standing = unseal("plan", document, Plan, coordinator.identity.key, key)
-        if canonical(standing) == canonical(plan.model_copy(update={"tool_version": standing.tool_version})):
-            return Planned(standing, digest(document), head)       # an upgrade meanwhile is no reason to ask anew
-    raise ContractError(f"round {head.commit.round + 1} of run '{request.run}' was planned {MAX_ATTEMPTS} times "
-                        "and never committed; begin a new run")
+def _training(coordinator: Coordinator, parent: Commit) -> Train:
+    return asked_to_train(coordinator.federation.agreed(), parent, score_statistic(coordinator, parent))
 
 
-def _compose(coordinator: Coordinator, log: LogHead, head: Committed, request: RoundRequest, purpose: Purpose,
-             attempt: int) -> Plan:
+# -- for every kind of question ----------------------------------------------------------------------------------------
+
+
+def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, asks: Question) -> Plan:
+    """The first attempt to ask this of the run's last model, under what the federation file and the request say."""
     federation = _asked_with(coordinator.federation, request)
-    require_root_set(coordinator, federation.how_to_aggregate())
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
     if checkpoint.parts != federation.parts:
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
                             "cannot change within a run; begin a new one")
     excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
     return Plan(
-        federation=federation.name, federation_digest=coordinator.federation_digest, log=log,
-        run=request.run, round=head.commit.round + (1 if purpose is Purpose.TRAIN else 0), attempt=attempt,
-        purpose=purpose, parent=head.digest, base_model=head.commit.model, tensors=checkpoint.tensors,
-        recipe=federation.recipe, recipe_digest=federation.recipe_digest,
-        contract_digest=federation.contract_digest, excluded=excluded,
+        federation=federation.name, federation_digest=coordinator.federation_digest, log=coordinator.publish_federation(),
+        run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
+        tensors=checkpoint.tensors, rest=head.commit.blob("rest"), excluded=excluded,
         cohort=tuple(site.name for site in federation.sites if site.name not in {out.site for out in excluded}),
-        quorum=federation.quorum, deadline_s=federation.deadline_s, tool_version=__version__,
-        training=federation.training, privacy=next_privacy(coordinator, head), evaluation=federation.evaluation,
-        score_edges=score_edges(coordinator, head.commit),
-        classes=coordinator.recipe.classes, aggregation=federation.how_to_aggregate(), optimizer=federation.optimizer,
-        compression=federation.compression, parts=federation.parts, personal=federation.personal, rest=head.commit.rest,
-        control=head.commit.control if isinstance(federation.training.algorithm, Scaffold) else None)
+        quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,
+        agreed=federation.agreed().model_copy(update={"privacy": privacy_after(coordinator, head.commit)}),
+        tool_version=__version__)
+
+
+def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
+    """Sign the plan and publish it as the first attempt whose place is free; or find that it stands already."""
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        asked = plan.model_copy(update={"attempt": attempt})
+        document = seal("plan", asked, coordinator.identity)
+        if coordinator.store.put_once(layout.plan(asked.run, asked.round, attempt, asked.asks.kind), document):
+            return Planned(asked, digest(document), head)
+        standing = _standing(coordinator, head, asked)
+        if same_question(standing.plan, asked):
+            return standing
+    raise ContractError(f"{in_words(plan)} was planned {MAX_ATTEMPTS} times; begin a new run")
+
+
+def standing_plans(coordinator: Coordinator, head: Committed, plan: Plan) -> Iterator[Planned]:
+    """What was asked before of the same round's model, attempt by attempt."""
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            yield _standing(coordinator, head, plan.model_copy(update={"attempt": attempt}))
+        except NotFoundError:
+            return
+
+
+def same_question(one: Plan, other: Plan) -> bool:
+    """Whether sites would be asked for the same. Two plans may differ in who composed them: in the version of fedround (an
+    upgrade is no reason to ask anew), and in the edges between which scores are counted. These are computed from a model,
+    and another processor may give another last bit, for which nobody's privacy should be spent twice.
+    """
+    return _bare(one) == _bare(other)
+
+
+def _bare(plan: Plan) -> Plan:
+    """Without what may differ."""
+    return plan.model_copy(update={"tool_version": __version__, "asks": bare(plan.asks)})
+
+
+def bare(asks: Question) -> Question:
+    """A question without edges that were computed. Those of a measurement are part of what was asked."""
+    if isinstance(asks, Measure):
+        return asks
+    return asks.model_copy(update={"statistics": tuple(
+        statistic.model_copy(update={"edges": ()}) if isinstance(statistic, Scores) else statistic
+        for statistic in asks.statistics)})
+
+
+def _standing(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
+    """What is published in this plan's place. Raises NotFoundError if nothing is."""
+    key = layout.plan(plan.run, plan.round, plan.attempt, plan.asks.kind)
+    document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+    return Planned(unseal("plan", document, Plan, coordinator.identity.key, key), digest(document), head)
 
 
 def _asked_with(federation: Federation, request: RoundRequest) -> Federation:
@@ -138,7 +186,11 @@ def _asked_with(federation: Federation, request: RoundRequest) -> Federation:
     return asked
 
 
-def _head(coordinator: Coordinator, run: str) -> Committed:
+# -- the beginning of a run --------------------------------------------------------------------------------------------
+
+
+def head_of(coordinator: Coordinator, run: str) -> Committed:
+    """The run's last committed round; begins the run if it is new."""
     number = last_round(coordinator.store, run)
     if number is None:
         _begin(coordinator, run)
@@ -167,8 +219,8 @@ def _begin(coordinator: Coordinator, run: str) -> None:
         privacy=federation.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,
-        parent=None, plan=None, base_model=None, model=digest(body), optimizer_state=None, checkpoint=digest(checkpoint),
-        aggregation=None, optimizer=None, rest=None if beside is None else digest(beside), tool_version=__version__)
+        parent=None, plan=None, agreed=None, base_model=None, model=digest(body), checkpoint=digest(checkpoint),
+        state=() if beside is None else (Blob(name="rest", digest=digest(beside)),), tool_version=__version__)
     for blob in (start, body, beside):
         if blob is not None:
             publish(coordinator.store, layout.model(digest(blob)), blob)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from fedround import codec
-from fedround.aggregation.spec import CenteredClipping, FLTrust
+from fedround.aggregation.spec import FLTrust
 from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
+from fedround.records import Answer, Blob, Commit, CommittedUpdate
 from fedround.signing import digest
-from fedround.records import Commit, CommittedUpdate, Update
 from infra.stores import ObjectStore
-from tasks import memory, spool
+from tasks import spool
 from tasks.aggregate import Aggregated, combine
 from tasks.history import read_tensors
 from tasks.plan import Planned
@@ -42,69 +42,66 @@ class Bench:
     memory_budget_bytes: int = 64 << 20
 
 
-def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Update]) -> str:
+def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer]) -> str:
     """Compute the round again; returns why it could not be, or nothing if every byte is as committed.
 
     answers: every update that the commit names, proven.
     Raises ChainError that names the first thing that differs. A model that differs in last bits only may come from another
     kind of processor or another numpy than the coordinator's; the message says by how much.
     """
-    if isinstance(planned.plan.aggregation.rule, FLTrust):
+    if isinstance(planned.plan.agreed.aggregation.rule, FLTrust):
         return "fltrust compares with an update that the coordinator computes on rows of its own"
     source = f"round {commit.round} of run '{commit.run}'"
     try:
-        weights = weights_of(planned.plan, planned.parent.commit, members, answers)
+        weights = weights_of(planned, members, answers)
         if commit.weights != to_commit(planned.plan, weights):
             raise ChainError(f"commit of {source}: names other weights than the sites' answers give")
-        rows = [row_of(bench, planned, update, weights[site]) for site, update in sorted(answers.items())]
-        done = combine(bench, planned, rows, None, bench.memory_budget_bytes)
-        stepped = take_step(bench.store, planned.plan, planned.parent.commit, done.result, weights)
+        rows = [row_of(bench, planned, site, answer.update, weights[site])
+                for site, answer in sorted(answers.items()) if answer.update is not None]
+        done = combine(bench, planned, rows, weights, None, bench.memory_budget_bytes)
+        stepped = take_step(bench.store, planned, done)
         if digest(stepped.model) != commit.model:
             raise ChainError(f"the model of {source} {_NOT}{_how_far(bench, planned, commit, stepped.model)}")
-        for what, name, blob in (("optimizer state", commit.optimizer_state, stepped.state),
-                                 ("control variate", commit.control, stepped.control)):
-            _same(name, blob, f"the {what} of {source}")
-        _check_said(planned, commit, members, answers, done, source)
+        if commit.state != stepped.state:
+            raise ChainError(f"the {_other(commit.state, stepped.state)} of {source} {_NOT}")
+        _check_said(commit, members, answers, done, source)
     finally:
         spool.clear(bench, planned)
         shutil.rmtree(bench.folder / "spool", ignore_errors=True)
     return ""
 
 
-def _check_said(planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Update], done: Aggregated,
-                source: str) -> None:
+def _check_said(commit: Commit, members: Federation, answers: Mapping[str, Answer], done: Aggregated, source: str) -> None:
     """What the commit says of every update, and what the coordinator remembers."""
-    result = done.result
-    for update in commit.updates:
-        again = committed(answers[update.site], update.answer, members.site(update.site).weight,
-                          result.standings[update.site])
-        if again != update:
-            raise ChainError(f"commit of {source}: says of '{update.site}' {_difference(update, again)}: computed again from "
+    for said in commit.updates:
+        answer, weight = answers[said.site], members.site(said.site).weight
+        again = None if answer.update is None else committed(
+            answer, answer.update, said.answer, weight, done.result.standings[said.site])
+        if again != said:
+            raise ChainError(f"commit of {source}: says of '{said.site}' {_difference(said, again)}: computed again from "
                              "the stored updates, it is otherwise")
-    if commit.note != result.note[:1000]:
+    if commit.note != done.result.note[:1000]:
         raise ChainError(f"commit of {source}: its note of the gate is another than the stored updates give")
-    _same(commit.distances, codec.encode({"distances": result.distances_NN.astype(np.float32)}), f"the distances of {source}")
-    if isinstance(planned.plan.aggregation.rule, CenteredClipping):
-        _same(commit.centre, codec.encode({"centre": result.delta_D}), f"the centre of {source}")
-    if commit.memory != memory.remain(planned, done.remembered, result.standings):
+    if commit.memory != done.memory:
         raise ChainError(f"commit of {source}: remembers other averages of the sites than their stored updates give")
 
 
-def _difference(said: CommittedUpdate, again: CommittedUpdate) -> str:
+def _other(said: tuple[Blob, ...], again: tuple[Blob, ...]) -> str:
+    """The names of the parts of the state that differ."""
+    return " and ".join(dict.fromkeys(f"'{blob.name}'" for blob in (*said, *again)
+                                      if (blob in said) != (blob in again))) or "order of the state"
+
+
+def _difference(said: CommittedUpdate, again: CommittedUpdate | None) -> str:
     return ", ".join(f"{name} {getattr(said, name)}" for name in CommittedUpdate.model_fields
-                     if getattr(said, name) != getattr(again, name))
-
-
-def _same(name: str | None, again: bytes | None, source: str) -> None:
-    if name != (None if again is None else digest(again)):
-        raise ChainError(f"{source} {_NOT}")
+                     if getattr(said, name) != getattr(again, name, None))
 
 
 def _how_far(bench: Bench, planned: Planned, commit: Commit, again: bytes) -> str:
     """How much the model that was committed differs from the one that was computed, against the step that was taken."""
     schema = planned.plan.tensors
     try:
-        said_D, base_D = (codec.flatten(codec.decode(read_tensors(bench.store, name, schema, "model"), schema, "model"))
+        said_D, base_D = (codec.flatten(read_tensors(bench.store, name, schema, "model"))
                           for name in (commit.model, planned.plan.base_model))
     except FedroundError:
         return "; it is not even a model of this plan"

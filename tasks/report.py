@@ -17,8 +17,8 @@ from fedround.agreement import Reputation
 from fedround.errors import TrustError
 from fedround.learning.evaluate import Metrics, metrics_from_counts
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
-from fedround.signing import digest
 from fedround.records import Commit, TensorSpec, Update
+from fedround.signing import digest
 from fedround.values import Value
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected

@@ -14,6 +14,7 @@ from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 from fedround.records import Plan
+from infra.stamps import Stamp, stamp_of
 from tasks.coordinator import Coordinator
 from tasks.history import read_rest, read_tensors
 from validation.rows import read_rows
@@ -31,18 +32,18 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
 
     Which rows a batch holds is drawn from the plan's digest: the same plan, the same bytes.
     """
-    if not isinstance(plan.aggregation.rule, FLTrust):
+    if not isinstance(plan.agreed.aggregation.rule, FLTrust):
         return None
-    require_root_set(coordinator, plan.aggregation)
-    rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe)
-    source = f"base model of round {plan.round}"
-    base = codec.decode(read_tensors(coordinator.store, plan.base_model, plan.tensors, source), plan.tensors, source)
+    require_root_set(coordinator, plan.agreed.aggregation)
+    path = coordinator.folder / (coordinator.settings.root_set or "")
+    rows = _root_set(path, stamp_of([path]), coordinator.recipe)
+    base = read_tensors(coordinator.store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
-    rest = read_rest(coordinator.store, coordinator.recipe, plan)
-    return ArrayNumbers(codec.flatten(train(
-        coordinator.recipe, base, rows, plan.training, NoMechanism(), batches, cancelled=lambda: False, rest=rest).delta))
+    rest = read_rest(coordinator.store, coordinator.recipe, plan.agreed.parts, plan.rest, plan.run)
+    return ArrayNumbers(codec.flatten(train(coordinator.recipe, base, rows, plan.agreed.training, NoMechanism(), batches,
+                                            cancelled=lambda: False, rest=rest).delta))
 
 
 @functools.lru_cache(maxsize=1)
-def _root_set(path: Path, recipe: Recipe) -> Examples:
+def _root_set(path: Path, _stamp: Stamp, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

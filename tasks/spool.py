@@ -15,7 +15,7 @@ from tasks.plan import Planned
 from validation.payloads import Intake
 
 
-class Bench(Protocol):
+class Workplace(Protocol):
     """Where a round is worked on: the coordinator's folder, or an auditor's; and the store."""
 
     @property
@@ -29,14 +29,14 @@ class Bench(Protocol):
         ...
 
 
-def folder(bench: Bench, planned: Planned) -> Path:
+def folder(workplace: Workplace, planned: Planned) -> Path:
     """The folder of one plan."""
-    return bench.folder / "spool" / planned.digest[:32]
+    return workplace.folder / "spool" / planned.digest[:32]
 
 
-def clear(bench: Bench, planned: Planned) -> None:
+def clear(workplace: Workplace, planned: Planned) -> None:
     """Drop what was spooled for a round that is committed."""
-    shutil.rmtree(folder(bench, planned), ignore_errors=True)
+    shutil.rmtree(folder(workplace, planned), ignore_errors=True)
 
 
 def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:

@@ -1,29 +1,35 @@
 """The server's step: from the aggregate to the next model, and to what the round after it continues.
 
-A function of the plan, its parent and the aggregate, and of what these name in the store: whoever has them computes the same
-bytes, the coordinator that commits and the auditor who checks.
+What it computes is in `fedround.rounds.server`; here is what it begins with, and the names of what comes out: a function of
+the plan, its parent and the aggregate, and of what these name in the store. Whoever has them computes the same bytes, the
+coordinator that commits and the auditor who checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fedround import codec, optimizers
-from fedround.aggregation.engine import Aggregate
-from fedround.aggregation.spec import uses_weights
-from fedround.aggregation.verdict import Verdict
-from fedround.codec import Schema, Tensors
-from fedround.learning import control
-from fedround.learning.spec import Scaffold
-from fedround.records import Commit, Plan
+from fedround.codec import Tensors
+from fedround.records import Blob, Train
+from fedround.rounds import server
+from fedround.rounds.server import Server
+from fedround.signing import digest
 from infra.stores import ObjectStore
+from tasks.aggregate import Aggregated
 from tasks.history import read_tensors
+from tasks.plan import Planned
 
-Float32 = npt.NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the round's state, and its bytes."""
+
+    blob: Blob
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -31,47 +37,47 @@ class Stepped:
     """Canonical tensor files, to be named by the commit."""
 
     model: bytes
-    state: bytes | None
-    """The server optimizer's; None where it has none."""
-    control: bytes | None
-    """The server's control variate, with SCAFFOLD only."""
+    rest: Blob | None
+    """What does not travel; it is in the store from the beginning."""
+    parts: tuple[Part, ...]
 
     @property
-    def blobs(self) -> tuple[bytes, ...]:
-        """All that the store must hold."""
-        return tuple(blob for blob in (self.model, self.state, self.control) if blob is not None)
+    def state(self) -> tuple[Blob, ...]:
+        """What the commit says of all but the model."""
+        return (*(() if self.rest is None else (self.rest,)), *(part.blob for part in self.parts))
 
 
-def take_step(store: ObjectStore, plan: Plan, parent: Commit, aggregate: Aggregate,
-              weights: Mapping[str, float]) -> Stepped:
+def take_step(store: ObjectStore, planned: Planned, done: Aggregated) -> Stepped:
     """What the round makes of the aggregate.
 
-    parent: the commit that the plan continues. weights: of every member of the federation (`tasks.weights`).
     Raises ContractError if the step leaves the range of float32, TrustError if the store holds other bytes than are named.
     """
-    base = _read(store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
-    model, state = optimizers.step(base, _state(store, plan, parent), aggregate.delta_D, plan.optimizer)
-    return Stepped(codec.encode(model), None if state is None else codec.encode(state),
-                   _control(store, plan, aggregate, weights))
+    plan, result = planned.plan, done.result
+    after = server.step(plan.agreed, _begins_with(store, planned), result.delta_D, done.combined.used, done.weights)
+    parts = list[Part]()
+    if after.optimizer is not None:
+        parts.append(_part("optimizer", after.optimizer))
+    parts += [_part(name, codec.unflatten(vector_D, plan.tensors)) for name, vector_D in sorted(after.served.items())]
+    if server.keeps_centre(plan.agreed.aggregation):
+        parts.append(_part("centre", {"centre": result.delta_D}, "coordinator"))
+    parts.append(_part("distances", {"distances": result.distances_NN.astype(np.float32)}, "coordinator"))
+    rest = next((blob for blob in planned.parent.commit.state if blob.name == "rest"), None)
+    return Stepped(codec.encode(after.model), rest, tuple(parts))
 
 
-def _state(store: ObjectStore, plan: Plan, parent: Commit) -> Tensors | None:
-    """The server optimizer's state after the parent round; None if there is none, or another optimizer left it."""
-    if parent.optimizer_state is None or not optimizers.continues(plan.optimizer, parent.optimizer):
-        return None
-    schema = optimizers.state_schema(plan.optimizer, codec.coordinates(plan.tensors))
-    return _read(store, parent.optimizer_state, schema, "optimizer state")
+def _begins_with(store: ObjectStore, planned: Planned) -> Server:
+    plan, before = planned.plan, planned.parent.commit
+    model = read_tensors(store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
+    named = plan.asks.state if isinstance(plan.asks, Train) else ()
+    served = {blob.name: codec.flatten(read_tensors(store, blob.digest, plan.tensors, f"the server's '{blob.name}'"))
+              for blob in named}
+    how, state = plan.agreed.optimizer, before.blob("optimizer")
+    if state is None or before.agreed is None or not optimizers.continues(how, before.agreed.optimizer):
+        return Server(model, None, served)
+    schema = optimizers.state_schema(how, codec.coordinates(plan.tensors))
+    return Server(model, read_tensors(store, state, schema, "optimizer state"), served)
 
 
-def _control(store: ObjectStore, plan: Plan, aggregate: Aggregate, weights: Mapping[str, float]) -> bytes | None:
-    if not isinstance(plan.training.algorithm, Scaffold):
-        return None
-    past = None if plan.control is None else codec.flatten(_read(store, plan.control, plan.tensors, "control variate"))
-    used = [site for site, standing in aggregate.standings.items() if standing.verdict is Verdict.USED]
-    share = control.share_of(used, weights, weighted=uses_weights(plan.aggregation))
-    following_D = control.next_of_server(past, aggregate.delta_D, plan.training, share)
-    return codec.encode(codec.unflatten(following_D, plan.tensors))
-
-
-def _read(store: ObjectStore, sha256: str, schema: Schema, source: str) -> dict[str, Float32]:
-    return codec.decode(read_tensors(store, sha256, schema, source), schema, source)
+def _part(name: str, tensors: Tensors, readers: Literal["everybody", "coordinator"] = "everybody") -> Part:
+    body = codec.encode(tensors)
+    return Part(Blob(name=name, digest=digest(body), readers=readers), body)

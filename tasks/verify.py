@@ -1,4 +1,5 @@
-"""Proof of a model's lineage from the object store alone: every signature, every hash, every link, back to round 0.
+"""Proof of a model's lineage from the object store alone: every signature, every hash, every link, back to round 0; and of
+what was found on the way.
 
 Trusts one thing: the coordinator's public key, which the auditor brings. Reads everything, writes nothing there, and does not
 need the Prefect server. On a bench (`tasks.recompute`) every model is also computed again from the sites' updates.
@@ -10,7 +11,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
@@ -18,16 +19,37 @@ from fedround.agreement import MAX_WINDOW, Federation
 from fedround.errors import ChainError, ContractError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
+from fedround.records import Answer, Commit, CommittedRefusal, LogHead, Plan
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.records import Commit, Plan, Update
+from fedround.statistics import Release
+from fedround.values import Purpose
 from infra import federation_log
 from infra.stores import ObjectStore
 from tasks import evidence
-from tasks.agreed import Proven, check_agreed, check_cohort, check_everybody, check_ledgers
+from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers
+from tasks.ask import finding_keys, read_finding, totals_of
 from tasks.history import Committed, last_round
 from tasks.plan import Planned
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
+
+
+@dataclass(frozen=True)
+class FindingProof:
+    """What was proven of a question that made no model."""
+
+    asked: Purpose
+    attempt: int
+    answers: tuple[str, ...]
+    refusals: tuple[str, ...]
+    totals: tuple[Release, ...]
+    """What all sites said together."""
+    signatures: int
+    hashes: int
+    unseen: tuple[str, ...] = ()
+    """Sites whose answers this credential may not read. If there are any, the totals are not added up again."""
+    excluded: tuple[str, ...] = ()
+    """Members that were not asked, as the agreed policy has it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +68,7 @@ class RoundProof:
     aggregation: str = ""
     privacy: Privacy | None = None
     """What the plan asked of every site."""
-    epsilons: dict[str, float | None] = field(default_factory=dict)
+    epsilons: Mapping[str, float | None] = field(default_factory=dict)
     """What each site said it had spent on the run, as far as its answers may be read; None: without privacy."""
     left_out: tuple[str, ...] = ()
     """Sites whose updates the aggregation left out: they are proven as the others are."""
@@ -62,6 +84,8 @@ class RoundProof:
     """Sites whose answers this credential may not read: a site sees its own, the coordinator and an auditor see all."""
     memory_unseen: bool = False
     """This credential may not read what the coordinator remembers of the sites: a site may not."""
+    findings: tuple[FindingProof, ...] = ()
+    """What was asked about this round's model, or beside it."""
 
 
 def read_log(store: ObjectStore, coordinator: str) -> tuple[Logged, ...]:
@@ -71,25 +95,26 @@ def read_log(store: ObjectStore, coordinator: str) -> tuple[Logged, ...]:
 
 def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None = None,
                bench: Bench | None = None) -> Iterator[RoundProof]:
-    """Prove the rounds of a run in order, and the federation log first.
+    """Prove the rounds of a run in order, with what was asked about each, and the federation log first.
 
     coordinator: the public key that must have signed the history. until: the last round to prove; None: all. bench: where to
     compute every round again; None: it is not done.
     Raises TrustError or ChainError at the first thing that does not hold, ContractError if there is no such run.
-    Not promised: that no rounds were taken away at the end. Compare the last commit with one that you saw before.
+    Not promised: that no rounds were taken away at the end, and no findings. Compare the last commit with one that you saw
+    before.
     """
     last = last_round(store, run)
     if last is None:
         raise ContractError(f"the store has no run '{run}'; check the name, the store and the credential")
-    log, past = read_log(store, coordinator), deque[Past](maxlen=MAX_WINDOW)
-    before: Proven | None = None
+    trial = _Trial(store, coordinator, read_log(store, coordinator), bench)
+    findings, before = _findings(store, run), None
     for number in range((last if until is None else until) + 1):
         source = f"round {number} of run '{run}'"
         document = evidence.read(store, layout.commit(run, number), f"commit of {source}")
         commit = unseal("commit", document, Commit, coordinator, f"commit of {source}")
-        members = _members(commit, log, before, source)
-        proof, before = _prove(store, Committed(commit, digest(document)), coordinator, members, log, before, past, bench)
-        yield proof
+        proof, before = trial.prove(Committed(commit, digest(document)), before)
+        told = tuple(trial.prove_finding(key, purpose, before) for purpose, key in findings.get(number, ()))
+        yield replace(proof, findings=told)
 
 
 def find_model(store: ObjectStore, sha256: str) -> tuple[str, int]:
@@ -106,87 +131,140 @@ def find_model(store: ObjectStore, sha256: str) -> tuple[str, int]:
                         "elsewhere")
 
 
-def _members(commit: Commit, log: Sequence[Logged], before: Proven | None, source: str) -> Federation:
-    """The federation file that held, by the log; and the commit's place in chain and log."""
-    last = None if before is None else before.committed
-    after = (None, None, -1) if last is None else (last.digest, last.commit.model, last.commit.round)
-    if (commit.parent, commit.base_model, commit.round - 1) != after:
-        raise ChainError(f"commit of {source}: does not continue round {after[2]}")
-    if commit.log.number > len(log) or log[commit.log.number - 1].digest != commit.log.digest:
-        raise ChainError(f"commit of {source}: names an entry {commit.log.number} that is not in the federation log")
-    if last is not None and commit.log.number < last.commit.log.number:
-        raise ChainError(f"commit of {source}: names an older entry of the federation log than the round before it")
-    logged = log[commit.log.number - 1]
-    if logged.entry.federation_digest != commit.federation_digest:
-        raise ChainError(f"commit of {source}: names another federation file than the log does")
-    return logged.federation
+def _findings(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, str]]]:
+    """Purposes and keys of what was found, by the round that it is about."""
+    found = dict[int, list[tuple[Purpose, str]]]()
+    purposes: tuple[Purpose, ...] = ("evaluate", "measure")
+    for purpose in purposes:
+        for number, _, key in finding_keys(store, run, purpose):
+            found.setdefault(number, []).append((purpose, key))
+    return found
 
 
-def _prove(store: ObjectStore, head: Committed, key: str, members: Federation, log: Sequence[Logged], before: Proven | None,
-           past: deque[Past], bench: Bench | None) -> tuple[RoundProof, Proven]:
-    commit = head.commit
-    source = f"round {commit.round} of run '{commit.run}'"
-    evidence.model(store, commit, key, source)
-    signatures, hashes = 2, 3       # commit and checkpoint; commit, checkpoint and model
-    for what, blob in (("optimizer state", commit.optimizer_state), ("control variate", commit.control),
-                       ("rest of the model", commit.rest if before is None else None)):     # the same in every round
-        if blob is not None:
-            evidence.blob(store, blob, f"{what} of {source}")
-            hashes += 1
-    if before is None and members.start is not None:
-        evidence.start(store, commit, members.start, source)
-        hashes += 1
-    remembered = evidence.memory(store, commit)
-    proof = {"round": commit.round, "commit": head.digest, "model": commit.model, "log": commit.log.number,
-             "memory_unseen": remembered is None}
-    if before is None:
-        return RoundProof(**proof, updates=(), refusals=(), signatures=signatures,
-                          hashes=hashes + (remembered or 0)), Proven(head)
-    plan = evidence.plan(store, commit, key, source)
-    check_agreed(plan, members, before, source)
-    sighted = sightings.check(commit, members, f"commit of {source}")
-    answers, unseen = _answers(store, commit, plan, members)
-    check_everybody(commit, plan, members, source)
-    check_ledgers(commit, before.committed.commit, members, log[:commit.log.number], answers, source)
-    excluded = check_cohort(plan, members, past, source)
-    why_not = _recompute(bench, Planned(plan, commit.plan or "", before.committed), commit, members, answers)
-    past.append(Past(plan, commit))
-    read = len(commit.updates) + len(commit.refusals) - len(unseen)
-    used = {update.site: update.verdict is Verdict.USED for update in commit.updates}
-    return RoundProof(
-        **proof, updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
-        signatures=signatures + 1 + sighted + read, hashes=hashes + 1 + read + len(answers) + (remembered or 0),
-        aggregation=str(plan.aggregation), privacy=plan.privacy,
-        epsilons={site: answer.epsilon for site, answer in answers.items()},
-        left_out=tuple(site for site, so in used.items() if not so), excluded=excluded, unseen=unseen,
-        recomputed=why_not == "" and bench is not None, not_recomputed=why_not,
-        revoked_since=tuple(site for site in used if members.site(site).key in log[-1].federation.revoked),
-    ), Proven(head, plan, answers)
+@dataclass(frozen=True)
+class _Trial:
+    """One run's history, held against the federation log round by round."""
 
+    store: ObjectStore
+    coordinator: str
+    log: tuple[Logged, ...]
+    bench: Bench | None
+    past: deque[Past] = field(default_factory=lambda: deque(maxlen=MAX_WINDOW))
+    """The last rounds that were proven."""
 
-def _recompute(bench: Bench | None, planned: Planned, commit: Commit, members: Federation,
-               answers: Mapping[str, Update]) -> str:
-    """Why the round was not computed again, where that was asked for; nothing if it was, and is the same."""
-    if bench is None:
-        return ""
-    if len(answers) < len(commit.updates):
-        return "this credential may not read every update"
-    try:
-        return recompute(bench, planned, commit, members, answers)
-    except StoreDeniedError:
-        return "this credential may not read what the coordinator remembers of the sites"
+    def prove(self, head: Committed, before: Proven | None) -> tuple[RoundProof, Proven]:
+        """One committed round after `before`; None: the first."""
+        commit, store = head.commit, self.store
+        source = f"round {commit.round} of run '{commit.run}'"
+        last = None if before is None else before.committed
+        after = (None, None, -1) if last is None else (last.digest, last.commit.model, last.commit.round)
+        if (commit.parent, commit.base_model, commit.round - 1) != after:
+            raise ChainError(f"commit of {source}: does not continue round {after[2]}")
+        members = self._members(commit, None if last is None else last.commit.log, f"commit of {source}")
+        evidence.model(store, commit, self.coordinator, source)
+        remembered = evidence.memory(store, commit)
+        # signatures: commit and checkpoint; hashes: commit, checkpoint and model
+        proof = RoundProof(
+            round=commit.round, commit=head.digest, model=commit.model, log=commit.log.number, updates=(), refusals=(),
+            signatures=2, hashes=3 + evidence.state(store, commit, source) + (remembered or 0),
+            memory_unseen=remembered is None)
+        if before is None:
+            if members.start is None:
+                return proof, Proven(head)
+            evidence.start(store, commit, members.start, source)
+            return replace(proof, hashes=proof.hashes + 1), Proven(head)
+        plan = evidence.plan(store, commit, "train", self.coordinator, source)
+        check_commit(commit, plan, members, source)
+        check_agreed(plan, members, before, source)
+        sighted = sightings.check(commit, members, f"commit of {source}")
+        answers, unseen = self._answers(commit, plan, members)
+        check_everybody(commit, plan, source)
+        check_ledgers(commit, before.committed.commit, members, self.log[:commit.log.number], answers, source)
+        excluded = check_cohort(plan, members, self.past, source)
+        why_not = self._recompute(Planned(plan, commit.plan or "", before.committed), commit, members, answers)
+        self.past.append(Past(plan, commit))
+        read = len(commit.updates) + len(commit.refusals) - len(unseen)
+        used = {update.site: update.verdict is Verdict.USED for update in commit.updates}
+        return replace(
+            proof, updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
+            signatures=proof.signatures + 1 + sighted + read, hashes=proof.hashes + 1 + read + len(answers),
+            aggregation=str(plan.agreed.aggregation), privacy=plan.agreed.privacy,
+            epsilons={site: answer.epsilon for site, answer in answers.items()},
+            left_out=tuple(site for site, so in used.items() if not so), excluded=excluded, unseen=unseen,
+            recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
+            revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
+        ), Proven(head, plan.task, answers)
 
+    def prove_finding(self, key: str, purpose: Purpose, about: Proven) -> FindingProof:
+        """What came of a question about the model of a round that is proven."""
+        head = about.committed.commit
+        source = f"{'evaluation' if purpose == 'evaluate' else 'measurement'} of round {head.round} of run '{head.run}'"
+        finding = read_finding(self.store, key, self.coordinator)
+        plan = evidence.plan(self.store, finding, purpose, self.coordinator, source)
+        if (finding.federation, finding.run, finding.round, finding.attempt) != (
+                plan.federation, plan.run, plan.round, plan.attempt) or plan.asks.kind != purpose or (
+                key != layout.finding(plan.run, plan.round, plan.attempt, purpose)):
+            raise ChainError(f"finding of {source}: is of another question than its plan's")
+        members = self._members(plan, head.log, f"plan of {source}")
+        check_agreed(plan, members, about, source)
+        check_everybody(finding, plan, source)
+        excluded = check_cohort(plan, members, self.past, source)
+        answers, unseen = dict[str, Answer](), list[str]()
+        for told in finding.answers:
+            try:
+                answers[told.site] = evidence.answer(self.store, members, plan, finding.plan, told)
+            except StoreDeniedError:
+                unseen.append(told.site)
+        hidden = self._refusals(finding.refusals, plan, finding.plan, members)
+        if not unseen and finding.totals != totals_of([answers[told.site].releases for told in finding.answers]):
+            raise ChainError(f"finding of {source}: its totals are not what the sites' answers add up to")
+        if tuple(total.statistic for total in finding.totals) != plan.asks.statistics:
+            raise ChainError(f"finding of {source}: its totals are of other statistics than its plan asks for")
+        read = len(answers) + len(finding.refusals) - len(hidden)
+        # signatures: finding, plan, what sites said, and their sightings; hashes: the plan and what sites said
+        return FindingProof(
+            asked=purpose, attempt=finding.attempt, answers=tuple(told.site for told in finding.answers),
+            refusals=tuple(no.site for no in finding.refusals), totals=finding.totals,
+            signatures=2 + read + len(answers), hashes=1 + read, unseen=(*unseen, *hidden), excluded=excluded)
 
-def _answers(store: ObjectStore, commit: Commit, plan: Plan,
-             members: Federation) -> tuple[dict[str, Update], tuple[str, ...]]:
-    """The updates that the commit names, proven, and the sites whose answers may not be read."""
-    updates, unseen = dict[str, Update](), list[str]()
-    for committed in (*commit.updates, *commit.refusals):
+    def _members(self, said: Commit | Plan, since: LogHead | None, source: str) -> Federation:
+        """The federation file that held, by the log. since: what the document before it named."""
+        if said.log.number > len(self.log) or self.log[said.log.number - 1].digest != said.log.digest:
+            raise ChainError(f"{source}: names an entry {said.log.number} that is not in the federation log")
+        if since is not None and said.log.number < since.number:
+            raise ChainError(f"{source}: names an older entry of the federation log than the round before it")
+        logged = self.log[said.log.number - 1]
+        if logged.entry.federation_digest != said.federation_digest:
+            raise ChainError(f"{source}: names another federation file than the log does")
+        return logged.federation
+
+    def _recompute(self, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer]) -> str:
+        """Why the round was not computed again, where that was asked for; nothing if it was, and is the same."""
+        if self.bench is None:
+            return ""
+        if len(answers) < len(commit.updates):
+            return "this credential may not read every update"
         try:
-            if committed in commit.refusals:
-                evidence.refusal(store, members, plan, commit.plan or "", committed)
-            else:
-                updates[committed.site] = evidence.update(store, members, plan, commit.plan or "", committed)
+            return recompute(self.bench, planned, commit, members, answers)
         except StoreDeniedError:
-            unseen.append(committed.site)
-    return updates, tuple(unseen)
+            return "this credential may not read what the coordinator remembers of the sites"
+
+    def _answers(self, commit: Commit, plan: Plan, members: Federation) -> tuple[dict[str, Answer], tuple[str, ...]]:
+        """The answers whose updates the commit names, proven, and the sites whose answers may not be read."""
+        answers, unseen = dict[str, Answer](), list[str]()
+        for committed in commit.updates:
+            try:
+                answers[committed.site] = evidence.update(self.store, members, plan, commit.plan or "", committed)
+            except StoreDeniedError:
+                unseen.append(committed.site)
+        return answers, (*unseen, *self._refusals(commit.refusals, plan, commit.plan or "", members))
+
+    def _refusals(self, said: Sequence[CommittedRefusal], plan: Plan, plan_digest: str, members: Federation) -> list[str]:
+        """Prove refusals; returns the sites whose word may not be read."""
+        unseen = []
+        for refusal in said:
+            try:
+                evidence.refusal(self.store, members, plan, plan_digest, refusal)
+            except StoreDeniedError:
+                unseen.append(refusal.site)
+        return unseen

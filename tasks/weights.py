@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from fedround.aggregation import fairness
-from fedround.aggregation.rows import Row
 from fedround.agreement import Federation
-from fedround.records import Commit, Plan, SiteWeight, Update
+from fedround.records import Answer, Plan, SiteWeight
+from fedround.rounds import server
+from tasks.plan import Planned
 
 
-def weights_of(plan: Plan, parent: Commit, members: Federation, updates: Mapping[str, Update]) -> dict[str, float]:
+def weights_of(planned: Planned, members: Federation, answers: Mapping[str, Answer]) -> dict[str, float]:
     """By name, of all members; a function of signed documents, so whoever has them finds the same.
 
-    parent: the commit that the plan continues. updates: the admitted ones, by site.
+    answers: the admitted ones, by site.
     """
-    agreed = {site.name: site.weight for site in members.sites}
-    how = plan.aggregation.fairness
-    if how is None:
-        return agreed
-    losses = {site: None if update.evaluation is None else fairness.loss(update.evaluation, plan.classes, plan.score_edges)
-              for site, update in updates.items()}
-    goes_on = parent.aggregation is not None and parent.aggregation.fairness == how
-    past = {known.site: known.weight for known in parent.weights} if goes_on else {}
-    return fairness.fair_weights(how, agreed, losses, past)
-
-
-def reweigh(rows: Sequence[Row], weights: Mapping[str, float]) -> list[Row]:
-    """The rows with these weights."""
-    return [dataclasses.replace(row, weight=weights[row.site]) for row in rows]
+    terms, before = planned.plan.agreed, planned.parent.commit
+    goes_on = before.agreed is not None and before.agreed.aggregation.fairness == terms.aggregation.fairness
+    return server.weigh(terms, planned.plan.task, {site.name: site.weight for site in members.sites},
+                        {site: answer.scores for site, answer in answers.items()},
+                        {known.site: known.weight for known in before.weights} if goes_on else {})
 
 
 def to_commit(plan: Plan, weights: Mapping[str, float]) -> tuple[SiteWeight, ...]:
     """What a commit says of the weights: nothing where they are the agreed ones."""
-    if plan.aggregation.fairness is None:
+    if plan.agreed.aggregation.fairness is None:
         return ()
     return tuple(SiteWeight(site=site, weight=weight) for site, weight in sorted(weights.items()))

@@ -59,12 +59,12 @@ class Intake:
 
 def form_of(plan: Plan) -> Form:
     """What every payload of this plan is: as long as the model, or as its compression says."""
-    if plan.compression is None:
+    if (how := plan.agreed.compression) is None:
         return codec.form(plan.tensors)
-    return wire.form(plan.compression, codec.coordinates(plan.tensors))
+    return wire.form(how, codec.coordinates(plan.tensors))
 
 
-def intake_of(update: Update, plan: Plan) -> Intake:
-    """Judges the payload that `update`, which answers `plan`, signed for."""
-    return Intake(form_of(plan), update.payload.sha256, f"site '{update.site}' round {update.round}: the payload",
-                  update.payload.chunks)
+def intake_of(update: Update, plan: Plan, site: str) -> Intake:
+    """Judges the payload that `update`, which `site` sent to `plan`, signed for."""
+    payload = update.payload
+    return Intake(form_of(plan), payload.sha256, f"site '{site}' round {plan.round}: the payload", payload.chunks)

@@ -1,7 +1,7 @@
 """Admission: judgements on what a site sent. They touch no store and no network, and believe nothing.
 
-`read_answer` judges the signed document, `payloads.Intake` the tensors beside it. What passes both is an update that the
-member made for this plan; whether it is an honest one is the aggregation rule's question.
+`read_answer` judges the signed document, `payloads.Intake` the tensors beside it. What passes both is an answer that the
+member made for this plan; whether an update is an honest one is the aggregation rule's question.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import json
 from fedround import codec
 from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
+from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
 from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.records import EvaluationAnswer, Purpose, Refusal, Plan, ScoreCounts, SiteAnswer, Update
+from fedround.statistics import Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
-
-_ANSWERS: dict[str, type[Update] | type[EvaluationAnswer] | type[Refusal]] = {
-    "update": Update, "evaluation": EvaluationAnswer, "refusal": Refusal}
-_EXPECTED = {Purpose.TRAIN: "update", Purpose.EVALUATE: "evaluation"}
 
 
 def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEntry,
@@ -35,16 +32,13 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
     kind, key = _kind_and_key(document, source)
     if key in revoked:
         raise SignatureError(f"{source}: signed by a key that was revoked; somebody else may have it")
-    answer = unseal(kind, document, _ANSWERS[kind], member.key, source)
+    answer = unseal(kind, document, ANSWERS[kind], member.key, source)
     _check_addressee(answer, plan, plan_digest, member, source)
-    if isinstance(answer, Refusal):
-        return answer
-    if answer.kind != _EXPECTED[plan.purpose]:
-        raise ContractError(f"{source}: answered a plan to {plan.purpose} with kind '{answer.kind}'")
-    if answer.evaluation is not None:
-        _check_evaluation(answer.evaluation, plan, source)
-    if isinstance(answer, Update):
-        _check_update(answer, plan, source)
+    if isinstance(answer, Answer):
+        if not is_sighting(plan, plan_digest, member.name, member.key, answer.sighting):
+            raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
+        _check_releases(answer.releases, plan, source)
+        _check_update(answer.update, plan, source)
     return answer
 
 
@@ -57,8 +51,8 @@ def _kind_and_key(document: bytes, source: str) -> tuple[str, object]:
     except (ValueError, RecursionError):
         raise SignatureError(f"{source}: not a signed document") from None
     kind = envelope.get("kind") if isinstance(envelope, dict) else None
-    if not isinstance(kind, str) or kind not in _ANSWERS:
-        raise SignatureError(f"{source}: expected a signed {', '.join(_ANSWERS)}; got another kind of document")
+    if not isinstance(kind, str) or kind not in ANSWERS:
+        raise SignatureError(f"{source}: expected a signed {' or '.join(ANSWERS)}; got another kind of document")
     return kind, envelope.get("key")
 
 
@@ -71,15 +65,52 @@ def _check_addressee(answer: SiteAnswer, plan: Plan, plan_digest: Digest, member
         if getattr(answer, name) != getattr(plan, name):
             raise ChainError(f"{source}: its answer is for {name} '{getattr(answer, name)}', expected "
                              f"'{getattr(plan, name)}'")
+    if answer.asked != plan.asks.kind:
+        raise ChainError(f"{source}: its answer is to a plan to {answer.asked}, expected one to {plan.asks.kind}")
     if answer.plan != plan_digest:
         raise ChainError(f"{source}: its answer is to another plan than the one of this round")
     if answer.log != plan.log:
         raise ChainError(f"{source}: its answer names another head of the federation log than the plan")
-    if isinstance(answer, Update) and not is_sighting(plan, plan_digest, member.name, member.key, answer.sighting):
-        raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
 
 
-def _check_update(update: Update, plan: Plan, source: str) -> None:
+# -- what it released --------------------------------------------------------------------------------------------------
+
+
+def _check_releases(releases: tuple[Release, ...], plan: Plan, source: str) -> None:
+    """All that the plan asks for, in its order; of a question that does not need all, some of it."""
+    asked, told = plan.asks.statistics, tuple(release.statistic for release in releases)
+    if plan.asks.needs_all and len(told) < len(asked):
+        raise ContractError(f"{source}: released {len(told)} statistics, the plan asks for {len(asked)} and needs all")
+    if not _in_order(told, asked):
+        raise ContractError(f"{source}: released a statistic that the plan does not ask for, or one twice or out of order")
+    for number, release in enumerate(releases, start=1):
+        _check_noise(release, f"{source}: statistic {number} of its answer")
+
+
+def _in_order(told: tuple[Statistic, ...], asked: tuple[Statistic, ...]) -> bool:
+    """Whether `told` is `asked`, or what is left of it when some are left out."""
+    left = iter(asked)
+    return all(statistic in left for statistic in told)
+
+
+def _check_noise(release: Release, source: str) -> None:
+    """The mechanism is of the kind that was asked for, and the noise at least as loud."""
+    asked, applied = release.statistic.mechanism, release.mechanism
+    if applied.kind != asked.kind:
+        raise ContractError(f"{source} was released with the mechanism {applied.kind}, the plan asks for {asked.kind}")
+    if isinstance(asked, GaussianCounts) and release.noise_std < asked.noise_std:
+        raise ContractError(f"{source} has noise {release.noise_std}, the plan asks for at least {asked.noise_std}")
+
+
+# -- what it trained ---------------------------------------------------------------------------------------------------
+
+
+def _check_update(update: Update | None, plan: Plan, source: str) -> None:
+    if (update is not None) != plan.asks.makes_model:
+        said = "without" if update is None else "with"
+        raise ContractError(f"{source}: answered a plan to {plan.asks.kind} {said} an update")
+    if update is None:
+        return
     if update.base_model != plan.base_model:
         raise ChainError(f"{source}: trained from another base model than the plan's")
     if update.schema_digest != codec.schema_digest(plan.tensors):
@@ -93,30 +124,34 @@ def _check_update(update: Update, plan: Plan, source: str) -> None:
 
 
 def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
-    privacy, mechanism = plan.privacy, update.mechanism
+    privacy, training, mechanism = plan.agreed.privacy, plan.agreed.training, update.mechanism
     if mechanism.kind != (asked := _kind(privacy)):
         raise ContractError(f"{source}: the plan asks for {'no noise' if asked == 'none' else f'the mechanism {asked}'}, got "
                             f"{mechanism.kind}")
     if not isinstance(privacy, NoPrivacy) and mechanism.clip_norm != privacy.clip_norm:
         raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
-    if isinstance(privacy, RecordPrivacy) and mechanism.steps != plan.training.local_steps:
-        raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {plan.training.local_steps}")
-    if isinstance(mechanism, DpFtrl) and mechanism.batch_size > plan.training.batch_size:
-        raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {plan.training.batch_size}")
-    all_of_few = isinstance(mechanism, DpSgd | AdaptiveDpSgd) and mechanism.sampling_rate == 1
-    if update.rows is not None and not (all_of_few and update.rows <= plan.training.batch_size):
+    if isinstance(privacy, RecordPrivacy) and mechanism.steps != training.local_steps:
+        raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {training.local_steps}")
+    if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
+        raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {training.batch_size}")
+    all_of_few = isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1
+    if update.rows is not None and not (all_of_few and update.rows <= training.batch_size):
         raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
-    if update.steps is not None and not (plan.training.partial != "refuse" and update.steps < plan.training.local_steps):
-        raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {plan.training.local_steps} and "
-                            f"{'no fewer' if plan.training.partial == 'refuse' else 'for fewer only if time is up'}")
-    if (update.within_clip is not None) != isinstance(mechanism, AdaptiveDpSgd):
-        raise ContractError(f"{source}: the share of gradients within the clip norm is told with adaptive clipping, and only "
-                            "then")
-    if isinstance(mechanism, AdaptiveDpSgd) and mechanism.count_noise_std != privacy.adaptive.noise_std:
-        raise ContractError(f"{source}: counted with noise {mechanism.count_noise_std}, the plan asks for "
-                            f"{privacy.adaptive.noise_std}")
-    if isinstance(privacy, SitePrivacy) and update.evaluation is not None:
-        raise ContractError(f"{source}: under the unit 'site' no score counts may leave")
+    if update.steps is not None and not (training.partial != "refuse" and update.steps < training.local_steps):
+        raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {training.local_steps} and "
+                            f"{'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
+    _check_count(update, privacy, source)
+
+
+def _check_count(update: Update, privacy: Privacy, source: str) -> None:
+    """Gradients within the clip norm are counted where the plan asks for it, with the noise that it asks for."""
+    asked = privacy.count_noise_std if isinstance(privacy, RecordPrivacy) else None
+    applied = update.mechanism.count_noise_std if isinstance(update.mechanism, DpSgd) else None
+    if applied != asked:
+        raise ContractError(f"{source}: counted gradients with noise {applied}, the plan asks for {asked} (None: no count)")
+    if (update.within_clip is not None) != (asked is not None):
+        raise ContractError(f"{source}: the share of gradients within the clip norm is told where the plan has them counted, "
+                            "and only there")
 
 
 def _kind(privacy: Privacy) -> str:
@@ -128,16 +163,5 @@ def _kind(privacy: Privacy) -> str:
             return "gaussian_update"
         case RecordPrivacy(mechanism="dp_ftrl"):
             return "dp_ftrl"
-        case RecordPrivacy(adaptive=None):
-            return "dp_sgd"
         case RecordPrivacy():
-            return "adaptive_dp_sgd"
-
-
-def _check_evaluation(counts: ScoreCounts, plan: Plan, source: str) -> None:
-    if len(counts.positives) != plan.evaluation.bins:
-        raise ContractError(f"{source}: score counts in {len(counts.positives)} bins, the plan asks for "
-                            f"{plan.evaluation.bins}")
-    if counts.noise_std < plan.evaluation.noise_std:
-        raise ContractError(f"{source}: score counts with noise {counts.noise_std}, the plan asks for at least "
-                            f"{plan.evaluation.noise_std}")
+            return "dp_sgd"

@@ -1,0 +1,134 @@
+"""Questions that make no model: how good the run's last model is at the sites, and what is counted in the sites' rows.
+
+A question is a signed plan, as a round is. What comes of it is a finding: signed by the coordinator, written once beside its
+plan, and read again whenever the same is asked. Sites are asked, and charged, once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fedround import __version__, layout
+from fedround.errors import ContractError, NotFoundError
+from fedround.records import Evaluate, Finding, Measure, Plan, Question, Told
+from fedround.rounds.campaign import counts_leave
+from fedround.signing import MAX_DOCUMENT_BYTES, seal, unseal
+from fedround.statistics import Release, Statistic, total
+from fedround.values import Name, Purpose
+from infra.stores import ObjectStore
+from tasks.aggregate import check_quorum
+from tasks.collect import Collected
+from tasks.coordinator import Coordinator
+from tasks.evaluate import score_statistic
+from tasks.history import Committed
+from tasks.plan import Planned, RoundRequest, bare, compose, head_of, publish_plan, standing_plans
+
+
+def _for_forms(schema: dict[str, Any]) -> None:
+    """Prefect's form draws "any of" these, and knows no "one of"."""
+    schema.pop("discriminator", None)
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+
+
+class MeasurementRequest(RoundRequest):
+    """Ask the federation to count something in the sites' rows. Nothing is trained."""
+
+    run: Annotated[Name, Field(
+        title="Run", examples=["spring"],
+        description="The campaign beside which the result is kept, and whose last model is scored where scores are counted; "
+                    "a new name begins a new one.")]
+    statistics: Annotated[tuple[Annotated[Statistic, Field(json_schema_extra=_for_forms)], ...], Field(
+        min_length=1, max_length=64, title="Statistics",
+        description="What every site counts. A histogram names a column and the edges between its cells; group counts name "
+                    "columns and the values that make groups. Each has its own noise, and is charged by itself.")]
+
+
+def plan_question(coordinator: Coordinator, request: RoundRequest) -> Planned:
+    """The plan that asks every site about the run's last model, or its rows: to measure if the request names statistics, to
+    evaluate if it does not. The same question has the same plan.
+
+    Raises ContractError if there is no model to evaluate, or if no counts leave sites under the federation's unit of privacy.
+    """
+    if not counts_leave(coordinator.federation.privacy):
+        raise ContractError("under the unit 'site' no counts leave the sites: noise that hides all that a site contributes "
+                            "would leave nothing to read. Evaluate on the coordinator's public test set")
+    head = head_of(coordinator, request.run)
+    plan = compose(coordinator, head, request, _asks(coordinator, head, request))
+    return _settled(coordinator, head, plan) or publish_plan(coordinator, head, plan)
+
+
+def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Question:
+    if isinstance(request, MeasurementRequest):
+        return Measure(statistics=request.statistics)
+    if head.commit.round == 0:
+        raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
+    return Evaluate(statistics=(score_statistic(coordinator, head.commit),))
+
+
+def _settled(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned | None:
+    """The same question, asked before, if there is a finding that is good enough: nobody is asked, or charged, again.
+
+    What a finding says hangs on the question, the round and who was asked; a deadline that was another then does not matter.
+    """
+    for standing in standing_plans(coordinator, head, plan):
+        was = standing.plan
+        if (bare(was.asks), was.parent, was.cohort) == (bare(plan.asks), plan.parent, plan.cohort):
+            known = find(coordinator, standing)
+            if known is not None and len(known.answers) >= plan.quorum:
+                return standing
+    return None
+
+
+# -- what came of it ---------------------------------------------------------------------------------------------------
+
+
+def conclude(coordinator: Coordinator, planned: Planned, collected: Collected) -> Finding:
+    """Add up what the sites released, sign it and write it once; of two coordinators that try, both then read the same.
+
+    Raises QuorumError, and nothing is published, if too few sites answered.
+    """
+    check_quorum(planned, collected)
+    plan = planned.plan
+    releases = [answer.releases for answer in collected.answers.values()]
+    finding = Finding(
+        federation=plan.federation, run=plan.run, round=plan.round, attempt=plan.attempt, plan=planned.digest,
+        answers=tuple(Told(site=site, answer=admitted.digest) for site, admitted in sorted(collected.admitted.items())),
+        refusals=tuple(refused.committed for _, refused in sorted(collected.refused.items())),
+        rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
+        missing=collected.missing, totals=totals_of(releases), tool_version=__version__)
+    key = layout.finding(plan.run, plan.round, plan.attempt, plan.asks.kind)
+    coordinator.store.put_once(key, seal("finding", finding, coordinator.identity))
+    return read_finding(coordinator.store, key, coordinator.identity.key)
+
+
+def totals_of(answers: list[tuple[Release, ...]]) -> tuple[Release, ...]:
+    """What all sites say together, statistic by statistic; each answer releases all of them."""
+    return tuple(total(of_one) for of_one in zip(*answers, strict=True))
+
+
+def find(coordinator: Coordinator, planned: Planned) -> Finding | None:
+    """What came of a question; None: nothing yet."""
+    plan = planned.plan
+    try:
+        return read_finding(coordinator.store, layout.finding(plan.run, plan.round, plan.attempt, plan.asks.kind),
+                            coordinator.identity.key)
+    except NotFoundError:
+        return None
+
+
+def read_finding(store: ObjectStore, key: str, coordinator: str) -> Finding:
+    """What lies under this key. Raises NotFoundError, or TrustError if our coordinator's signature does not hold."""
+    document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+    return unseal("finding", document, Finding, coordinator, f"'{key}'")
+
+
+def finding_keys(store: ObjectStore, run: str, purpose: Purpose) -> Iterator[tuple[int, int, str]]:
+    """Round, attempt and key of every finding of the run, in order."""
+    for key in store.list(layout.questions(run, purpose)):
+        if (found := re.search(r"/(\d{5})/finding-(\d{2})\.json$", key)) is not None:
+            yield int(found[1]), int(found[2]), key
