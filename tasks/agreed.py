@@ -78,7 +78,7 @@ def _differing(one: Agreed, other: Agreed) -> list[str]:
 
 def _check_question(plan: Plan, before: Proven, source: str) -> None:
     """What is asked is what the terms, the task and the round before give, but for the edges between which scores are
-    counted: the coordinator computes these from rows that nobody else has. A measurement asks for what somebody wants to know.
+    counted: the coordinator computes these from rows that nobody else has. A measurement asks whatever somebody asked.
     """
     last = before.committed.commit.agreed
     if last is not None and last.recipe_digest == plan.agreed.recipe_digest and before.task != plan.task:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 from fedround import layout
 from fedround.agreement import Federation
+from fedround.records import Plan
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
 from tasks import spool
+from tasks.ask import finding_keys, read_finding
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
-from tasks.history import last_round, read_commit, read_plan
+from tasks.history import Committed, last_round, read_commit, read_plan, read_plan_at
 from tasks.plan import Planned
-from tasks.report import page, records, report
+from tasks.report import page, record_evaluation, records, report
 
 
 def catch_up(coordinator: Coordinator, run: str) -> None:
@@ -30,7 +32,7 @@ def catch_up(coordinator: Coordinator, run: str) -> None:
 def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
     """Write them for every round of the run, in order, whatever became of the coordinator's folder; yields each round.
 
-    Versions that are there stay as they are. What a record says of the sites' own evaluation returns with the round after it.
+    Versions that are there stay as they are.
     """
     known = {record.round: record.seconds for record in records(coordinator, run)}
     for number in range(1, (last_round(coordinator.store, run) or 0) + 1):
@@ -41,11 +43,29 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
 def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> None:
     key = coordinator.identity.key
     committed = read_commit(coordinator.store, run, number, key)
-    plan, digest = read_plan(coordinator.store, committed.commit, key)
-    planned = Planned(plan, digest, read_commit(coordinator.store, run, number - 1, key))
-    document = coordinator.store.get(layout.federation(plan.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
-    members = unseal("federation", document, Federation, key, f"federation file of round {number} of run '{run}'")
-    then = dataclasses.replace(coordinator, federation=members)      # who was a member then may have left since
+    plan = read_plan(coordinator.store, committed.commit, key)
+    parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
+    planned = Planned(plan, committed.commit.plan or "", parent)
     collected = read_again(then, planned, committed.commit.missing)
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)
     spool.clear(then, planned)
+    _evaluations(coordinator, committed)
+
+
+def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
+    """What the sites found about the round's model, where they were asked for nothing else."""
+    commit, key = committed.commit, coordinator.identity.key
+    for number, attempt, where in finding_keys(coordinator.store, commit.run, "evaluate"):
+        if number == commit.round:
+            plan, named = read_plan_at(coordinator.store, commit.run, number, attempt, "evaluate", key)
+            planned, then = Planned(plan, named, committed), _as_of(coordinator, plan)
+            finding = read_finding(coordinator.store, where, key)
+            record_evaluation(then, planned, read_again(then, planned, finding.missing))
+
+
+def _as_of(coordinator: Coordinator, plan: Plan) -> Coordinator:
+    """With the federation file that the plan names: who was a member then may have left since."""
+    document = coordinator.store.get(layout.federation(plan.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
+    return dataclasses.replace(coordinator, federation=unseal(
+        "federation", document, Federation, coordinator.identity.key,
+        f"federation file of round {plan.round} of run '{plan.run}'"))

@@ -17,7 +17,7 @@ def privacy_after(coordinator: Coordinator, commit: Commit) -> Privacy:
     agreed = coordinator.federation.privacy
     if commit.agreed is None or not follows_answers(agreed):
         return agreed
-    plan, _ = read_plan(coordinator.store, commit, coordinator.identity.key)
+    plan = read_plan(coordinator.store, commit, coordinator.identity.key)
     answers = {said.site: read_answer(coordinator.store, plan, said) for said in commit.updates}
     return next_privacy(agreed, commit.agreed.privacy, shares_of(commit, answers))
 

@@ -25,7 +25,6 @@ from fedround.signing import Identity, digest, seal
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml
-from infra.stamps import Stamp, stamp_of
 from infra.stores import ObjectStore, open_store
 from validation.contract import load_contract
 
@@ -83,16 +82,17 @@ def open_coordinator(folder: Path) -> Coordinator:
 def current_coordinator() -> Coordinator:
     """The coordinator that this process serves, named by the environment variable FEDROUND_COORDINATOR.
 
-    Its files are read again when one of them was replaced, so that a member can be added between two rounds.
+    The federation file is read again for every round, so that a member can be added between two rounds.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         raise SetupError(f"no coordinator here: set {FOLDER_VARIABLE} to the coordinator's folder, or use "
                          "'fedround coordinator start'")
     path = Path(folder)
-    return _opened(path, stamp_of(sorted([*path.glob("*.toml"), *path.glob("approved/*"), *path.glob("keys/*")])))
+    stamps = tuple(p.stat().st_mtime_ns for p in sorted(path.glob("*.toml")))
+    return _opened(path, stamps)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(folder: Path, _stamp: Stamp) -> Coordinator:
+def _opened(folder: Path, _stamps: tuple[int, ...]) -> Coordinator:
     return open_coordinator(folder)

@@ -10,7 +10,6 @@ from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.task import Metrics, Scored
 from fedround.records import Commit
 from fedround.statistics import Scores
-from infra.stamps import Stamp, stamp_of
 from tasks.coordinator import Coordinator
 from tasks.history import read_checkpoint, read_rest, read_tensors
 from validation.rows import read_rows
@@ -29,10 +28,7 @@ def score_statistic(coordinator: Coordinator, commit: Commit) -> Scores:
 
 
 def _public(coordinator: Coordinator, commit: Commit) -> Scored | None:
-    if not _can_score(coordinator, commit):
-        return None
-    path = coordinator.folder / (coordinator.settings.test_set or "")
-    return _public_scores(coordinator, commit, path, stamp_of([path]))
+    return _public_scores(coordinator, commit) if _can_score(coordinator, commit) else None
 
 
 def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
@@ -42,14 +38,15 @@ def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def _public_scores(coordinator: Coordinator, commit: Commit, path: Path, stamp: Stamp) -> Scored:
+def _public_scores(coordinator: Coordinator, commit: Commit) -> Scored:
     """Of a committed model: its report needs them, and then the next plan."""
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen
-    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(path, stamp, coordinator.recipe))
+    path = coordinator.folder / (coordinator.settings.test_set or "")
+    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(path, coordinator.recipe))
 
 
 @functools.lru_cache(maxsize=1)
-def _test_set(path: Path, _stamp: Stamp, recipe: Recipe) -> Examples:
+def _test_set(path: Path, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

@@ -14,7 +14,7 @@ from fedround.learning.recipe import Recipe, schemas
 from fedround.learning.spec import Parts
 from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Plan
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.values import MAX_ATTEMPTS, Digest, parse
+from fedround.values import MAX_ATTEMPTS, Digest, Purpose, parse
 from infra.stores import ObjectStore
 
 
@@ -40,14 +40,21 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
     return Committed(commit, digest(document))
 
 
-def read_plan(store: ObjectStore, commit: Commit, coordinator: str) -> tuple[Plan, str]:
-    """The plan that a commit names, and its digest. Raises NotFoundError if none of the round's attempts is that one."""
-    source = f"plan of round {commit.round} of run '{commit.run}'"
+def read_plan(store: ObjectStore, commit: Commit, coordinator: str) -> Plan:
+    """The plan that a commit names. Raises NotFoundError if none of the round's attempts is that one."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        document = store.get(layout.plan(commit.run, commit.round, attempt, "train"), max_bytes=MAX_DOCUMENT_BYTES)
-        if digest(document) == commit.plan:
-            return unseal("plan", document, Plan, coordinator, source), digest(document)
-    raise NotFoundError(f"{source}: the one that the commit names is not in the store")
+        plan, named = read_plan_at(store, commit.run, commit.round, attempt, "train", coordinator)
+        if named == commit.plan:
+            return plan
+    raise NotFoundError(f"the plan that the commit of round {commit.round} of run '{commit.run}' names is not in the store")
+
+
+def read_plan_at(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose,
+                 coordinator: str) -> tuple[Plan, str]:
+    """One plan and its digest. Raises NotFoundError, or TrustError if the signature does not hold."""
+    key = layout.plan(run, number, attempt, purpose)
+    document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+    return unseal("plan", document, Plan, coordinator, f"'{key}'"), digest(document)
 
 
 def read_answer(store: ObjectStore, plan: Plan, committed: CommittedUpdate) -> Answer:

@@ -38,8 +38,9 @@ class Invited:
 
 
 def round_tag(planned: Planned) -> str:
-    """The tag that ties the flow runs of one round together, in the UI and in filters."""
-    return f"{planned.plan.run}/{planned.plan.purpose}-{planned.plan.round:05d}"
+    """The tag that ties the flow runs of one question together, in the UI and in filters."""
+    plan = planned.plan
+    return f"{plan.run}/{plan.asks.kind}-{plan.round:05d}" + (f"-{plan.attempt:02d}" if plan.attempt > 1 else "")
 
 
 async def invite(planned: Planned) -> Invited:
@@ -60,7 +61,7 @@ async def invite(planned: Planned) -> Invited:
                 await _deployment(site), name=f"{round_tag(planned)}/{site}",
                 idempotency_key=f"{planned.digest}/{site}/{len(mine)}",
                 tags=[round_tag(planned)], labels={"fedround.round-run": str(parent)},
-                parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.purpose},
+                parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind},
             )).id
     return Invited(runs)
 

@@ -110,5 +110,6 @@ def _kept(workplace: Workplace, sha256: str) -> Path:
 
 
 def _history(said: SiteMemory) -> History:
-    known = said.signal_bound is not None and said.variance is not None
-    return History(said.weight, NoiseLaw(said.signal_bound, said.variance) if known else None)
+    if said.signal_bound is None or said.variance is None:
+        return History(said.weight, None)
+    return History(said.weight, NoiseLaw(said.signal_bound, said.variance))

@@ -17,14 +17,14 @@ from fedround.privacy.spec import RecordPrivacy
 from fedround.records import Blob, Checkpoint, Commit, Measure, Plan, Question, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.sightings import needed
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, seal, unseal
+from fedround.signing import digest, seal
 from fedround.statistics import Scores
 from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.stores import publish
 from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
-from tasks.history import Committed, last_round, read_checkpoint, read_commit
+from tasks.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
 
@@ -170,9 +170,8 @@ def bare(asks: Question) -> Question:
 
 def _standing(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
     """What is published in this plan's place. Raises NotFoundError if nothing is."""
-    key = layout.plan(plan.run, plan.round, plan.attempt, plan.asks.kind)
-    document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    return Planned(unseal("plan", document, Plan, coordinator.identity.key, key), digest(document), head)
+    key = coordinator.identity.key
+    return Planned(*read_plan_at(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind, key), head)
 
 
 def _asked_with(federation: Federation, request: RoundRequest) -> Federation:

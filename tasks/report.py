@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedround import codec, layout
 from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
-from fedround.errors import TrustError
-from fedround.learning.evaluate import Metrics, metrics_from_counts
+from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
-from fedround.records import Commit, TensorSpec, Update
-from fedround.signing import digest
-from fedround.values import Value
+from fedround.records import Commit, Plan
+from fedround.values import Value, parse
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_checkpoint
+from tasks.history import Committed, read_blob, read_checkpoint
+from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
 from tasks.reporting.heatmap import MOST_SITES
@@ -42,19 +38,17 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
     return record
 
 
-def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected) -> Metrics | None:
+def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
     """Add what the sites found about the plan's base model to the record of the round that made it."""
-    over_all, per_site = _at_the_sites(collected, coordinator.recipe.classes)
     base = planned.parent.commit.round
     path = _path(coordinator, planned.plan.run, base)
     if base == 0 or not path.exists():
-        return over_all
+        return
     record = read_record(path)
-    rows = tuple(dataclasses.replace(row, local_auc=m.auc, local_accuracy=m.accuracy, local_rows=m.rows)
-                 if (m := per_site.get(row.site)) is not None else row for row in record.sites)
-    local = {} if over_all is None else {f"sites_{name}": value for name, value in over_all.known().items()}
-    _write(coordinator, dataclasses.replace(record, sites=rows, metrics={**record.metrics, **local}))
-    return over_all
+    over_all, per_site = _at_the_sites(collected, planned.plan.task)
+    _write(coordinator, record.model_copy(update={
+        "at_sites": over_all or record.at_sites,
+        "sites": tuple(row.model_copy(update={"local": per_site.get(row.site) or row.local}) for row in record.sites)}))
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:
@@ -63,15 +57,8 @@ def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:
 
 
 def read_record(path: Path) -> RoundRecord:
-    """One record as `report` wrote it."""
-    return record_of(json.loads(path.read_bytes()))
-
-
-def record_of(data: dict[str, Any]) -> RoundRecord:
-    """The record that these JSON fields are."""
-    sites = tuple(SiteRow(**{**row, "checks": tuple(row["checks"])}) for row in data["sites"])
-    distances = tuple(tuple(row) for row in data["distances"])
-    return RoundRecord(**{**data, "sites": sites, "near": tuple(data["near"]), "distances": distances})
+    """One record as `report` wrote it. Raises ContractError, naming the file, if it is none."""
+    return parse(RoundRecord, path.read_bytes(), f"record {path}")
 
 
 def page(coordinator: Coordinator, run: str, number: int) -> Path:
@@ -79,64 +66,62 @@ def page(coordinator: Coordinator, run: str, number: int) -> Path:
     return _path(coordinator, run, number).with_suffix(".html")
 
 
-def _at_the_sites(collected: Collected, classes: int) -> tuple[Metrics | None, dict[str, Metrics | None]]:
+def _at_the_sites(collected: Collected, task: Task) -> tuple[Metrics | None, dict[str, Metrics | None]]:
     """The plan's base model on the rows that sites hold out, from noised counts: over all sites, and per site."""
-    counts = {site: admitted.answer.evaluation for site, admitted in sorted(collected.admitted.items())
-              if admitted.answer.evaluation is not None}
-    return (metrics_from_counts(list(counts.values()), classes),
-            {site: metrics_from_counts([own], classes) for site, own in counts.items()})
+    told = {site: answer.scores for site, answer in collected.answers.items()}
+    counts = {site: release for site, release in told.items() if release is not None}
+    return task.metrics_of(list(counts.values())), {site: task.metrics_of([own]) for site, own in counts.items()}
 
 
 def _record(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
             metrics: Metrics | None, seconds: float) -> RoundRecord:
-    plan, commit = planned.plan, committed.commit
+    plan, commit, terms = planned.plan, committed.commit, planned.plan.agreed
+    near, distances = _distances(coordinator, commit)
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
-        aggregation=str(plan.aggregation), optimizer=_in_words(plan.optimizer),
-        training=_in_words(plan.training), compression="none" if plan.compression is None else _in_words(plan.compression),
-        uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(plan.privacy),
-        quorum=plan.quorum, seconds=seconds,
-        epsilon_limit=None if isinstance(plan.privacy, NoPrivacy) else plan.privacy.epsilon,
-        metrics={} if metrics is None else metrics.known(),
-        reputation=_reputation_in_words(coordinator.federation.reputation), note=commit.note,
-        **_distances(coordinator, commit), estimated=estimates_distances(plan.aggregation, codec.coordinates(plan.tensors)),
-        sites=tuple(_row(coordinator, site, collected, commit) for site in plan.cohort) + tuple(
-            SiteRow(site=out.site, outcome="excluded", note=f"{out.reason}; asked again in round {out.until}",
-                    weight=coordinator.federation.site(out.site).weight) for out in plan.excluded))
+        aggregation=str(terms.aggregation), optimizer=_in_words(terms.optimizer),
+        training=_in_words(terms.training), compression="none" if terms.compression is None else _in_words(terms.compression),
+        uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(terms.privacy),
+        quorum=plan.quorum, seconds=seconds, public=metrics,
+        epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
+        reputation=_reputation_in_words(coordinator.federation.reputation), note=commit.note, near=near, distances=distances,
+        estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.tensors)),
+        sites=(*(_row(coordinator, site, collected, commit) for site in plan.cohort), *_not_asked(coordinator, plan)))
 
 
-def _distances(coordinator: Coordinator, commit: Commit) -> dict[str, Any]:
-    """Pairwise distances from what the commit names; nothing for cohorts that no reader could look through."""
+def _distances(coordinator: Coordinator, commit: Commit) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
+    """Who was compared, and pairwise distances from what the commit names; nothing for cohorts that no reader could look
+    through.
+    """
     near = tuple(update.site for update in commit.updates if update.verdict not in (Verdict.NOT_FINITE, Verdict.NORM))
-    if commit.distances is None or len(near) > MOST_SITES:
-        return {}
-    schema = (TensorSpec(name="distances", shape=(len(near), len(near))),)
-    source = f"distances of round {commit.round}"
-    body = coordinator.store.get(layout.memory(commit.distances), max_bytes=codec.size_bytes(schema))
-    if digest(body) != commit.distances:
-        raise TrustError(f"{source}: the stored bytes do not have the digest that names them")
-    distances_NN = codec.decode(body, schema, source)["distances"]
-    return {"near": near, "distances": tuple(tuple(float(f"{distance:.4g}") for distance in row_N) for row_N in distances_NN)}
+    sha256 = commit.blob("distances")
+    if sha256 is None or len(near) > MOST_SITES:
+        return (), ()
+    distances_NN = read_blob(coordinator.store, layout.memory(sha256), sha256, flat_schema("distances", len(near), len(near)),
+                             f"distances of round {commit.round}")["distances"]
+    return near, tuple(tuple(float(f"{distance:.4g}") for distance in row_N) for row_N in distances_NN)
 
 
 def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Commit) -> SiteRow:
-    row = SiteRow(site=site, outcome="missing", note="no answer before the deadline",
-                  weight=coordinator.federation.site(site).weight)
-    if site in collected.admitted and isinstance(answer := collected.admitted[site].answer, Update):
-        numbers = next((update for update in commit.updates if update.site == site), None)
-        if numbers is None:      # it came after another process had committed the round
-            return row
-        used = numbers.verdict is Verdict.USED
-        return dataclasses.replace(row, outcome="updated" if used else "left_out", note=numbers.reason,
-                                   verdict=numbers.verdict, norm=numbers.norm, distance=numbers.distance,
-                                   influence=numbers.influence, epsilon=answer.epsilon)
+    weight = coordinator.federation.site(site).weight
+    said = next((update for update in commit.updates if update.site == site), None)
+    if site in collected.admitted and said is not None:     # or else it came after another process had committed the round
+        return SiteRow(
+            site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=said.reason, weight=weight,
+            verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
+            epsilon=collected.admitted[site].answer.epsilon)
     if site in collected.refused:
-        refusal, _ = collected.refused[site]
-        return dataclasses.replace(row, outcome="refused", note=f"{refusal.reason}: {refusal.detail}",
-                                   checks=refusal.checks)
+        refusal = collected.refused[site].refusal
+        return SiteRow(site=site, outcome="refused", note=f"{refusal.reason}: {refusal.detail}", weight=weight,
+                       checks=refusal.checks)
     if site in collected.rejected:
-        return dataclasses.replace(row, outcome="rejected", note=collected.rejected[site].reason)
-    return row
+        return SiteRow(site=site, outcome="rejected", note=collected.rejected[site].reason, weight=weight)
+    return SiteRow(site=site, outcome="missing", note="no answer before the deadline", weight=weight)
+
+
+def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
+    return [SiteRow(site=out.site, outcome="excluded", note=f"{out.reason}; asked again in round {out.until}",
+                    weight=coordinator.federation.site(out.site).weight) for out in plan.excluded]
 
 
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:
@@ -144,7 +129,8 @@ def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> 
     model.parent.mkdir(parents=True, exist_ok=True)
     model.write_bytes(coordinator.store.get(layout.model(commit.model)))
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
-    _registry(coordinator.folder / "models").register(checkpoint, model, record.metrics)
+    known = {} if record.public is None else record.public.known()
+    _registry(coordinator.folder / "models").register(checkpoint, model, known)
     model.unlink()
 
 
@@ -157,7 +143,7 @@ def _registry(folder: Path) -> ModelRegistry:
 def _write(coordinator: Coordinator, record: RoundRecord) -> None:
     path = _path(coordinator, record.run, record.round)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(dataclasses.asdict(record), indent=1))
+    _replace(path, record.model_dump_json(indent=1))
     _replace(path.with_suffix(".html"), render_html(_up_to(coordinator, record)))
 
 

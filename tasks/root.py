@@ -14,7 +14,6 @@ from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 from fedround.records import Plan
-from infra.stamps import Stamp, stamp_of
 from tasks.coordinator import Coordinator
 from tasks.history import read_rest, read_tensors
 from validation.rows import read_rows
@@ -35,8 +34,7 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
     if not isinstance(plan.agreed.aggregation.rule, FLTrust):
         return None
     require_root_set(coordinator, plan.agreed.aggregation)
-    path = coordinator.folder / (coordinator.settings.root_set or "")
-    rows = _root_set(path, stamp_of([path]), coordinator.recipe)
+    rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe)
     base = read_tensors(coordinator.store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
     rest = read_rest(coordinator.store, coordinator.recipe, plan.agreed.parts, plan.rest, plan.run)
@@ -45,5 +43,5 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
 
 
 @functools.lru_cache(maxsize=1)
-def _root_set(path: Path, _stamp: Stamp, recipe: Recipe) -> Examples:
+def _root_set(path: Path, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tasks.reporting.record import RoundRecord, SiteRow
-from tasks.reporting.words import amount, decimals, label, plain, short, significant, spent
+from tasks.reporting.record import Metric, RoundRecord, SiteRow
+from tasks.reporting.words import amount, decimals, plain, short, significant, spent
 
 WIDTH, BARS_WIDTH = 480, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 52, 12, 26
@@ -64,9 +64,9 @@ class Bars:
     width: int = BARS_WIDTH
 
 
-def metric_chart(records: Sequence[RoundRecord], metric: str) -> Line:
+def metric_chart(records: Sequence[RoundRecord], metric: Metric) -> Line:
     """`metric` over the rounds; at least one of `records` must have it."""
-    values = [(record.round, record.metrics[metric]) for record in records if metric in record.metrics]
+    values = [(record.round, value) for record in records if (value := metric.of(record)) is not None]
     rounds, numbers = [number for number, _ in values], [value for _, value in values]
     ticks = nice_ticks(min(numbers), max(numbers))
     first, last = rounds[0], rounds[-1]
@@ -81,7 +81,7 @@ def metric_chart(records: Sequence[RoundRecord], metric: str) -> Line:
 
     dots = tuple(Mark(x(number), y(value), f"Round {number}: {decimals(value)}") for number, value in values)
     places = max(2, -math.floor(math.log10(ticks[1] - ticks[0])))
-    title = f"{label(metric)} by round"
+    title = f"{metric.label} by round"
     return Line(
         title=title, height=_LINE_HEIGHT, path="M" + "L".join(f"{dot.x},{dot.y}" for dot in dots),
         summary=f"{title}: {decimals(numbers[0])} in round {first}, {decimals(numbers[-1])} in round {last}; "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.reporting import charts, heatmap, words
-from tasks.reporting.record import RoundRecord, check_campaign
+from tasks.reporting.record import RoundRecord, check_campaign, foremost, metrics_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -24,18 +24,19 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     Raises ContractError unless the records are rounds of one run, in order.
     """
     last = check_campaign(records)
-    names = metric_names(records)
+    metrics = metrics_of(records)
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
     return template("report.html.j2").render(
-        records=records, last=last, before=records[-2] if len(records) > 1 else None, names=names,
-        lines=[charts.metric_chart(records, name) for name in names],
+        records=records, last=last, before=records[-2] if len(records) > 1 else None, metrics=metrics,
+        reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
 
 
-def metric_names(records: Sequence[RoundRecord]) -> list[str]:
-    """Every metric that any round has, in the order in which they first appear."""
-    return list(dict.fromkeys(name for record in records for name in record.metrics))
+def _locally(record: RoundRecord) -> str:
+    """The word for what the column of the sites' own evaluation tells."""
+    known = (foremost(found) for found in (*(row.local for row in record.sites), record.public))
+    return next((told[0] for told in known if told is not None), "metric")
 
 
 def template(name: str) -> Template:
@@ -49,7 +50,8 @@ def _environment() -> Environment:
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for word in (words.decimals, words.significant, words.amount, words.spent, words.label, words.plain, words.change):
+    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.plain, words.change):
         environment.filters[word.__name__] = word
+    environment.filters["foremost"] = foremost
     environment.globals.update(OUTCOMES=OUTCOMES)
     return environment

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
+from pydantic import Field, model_validator
+
+from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
+from fedround.learning.task import Metrics
+from fedround.values import Value
 
 Outcome = Literal["updated", "left_out", "refused", "rejected", "missing", "excluded"]
+Place = Literal["public", "at_sites"]
+"""Where a model was judged: on the coordinator's public test set, or on the rows that sites hold out, from noised counts."""
 
 
-@dataclass(frozen=True)
-class SiteRow:
+class SiteRow(Value):
     """What one site did in one round. None: not known, or does not apply."""
 
     site: str
@@ -26,8 +31,8 @@ class SiteRow:
     weight: float
     checks: tuple[str, ...] = ()
     """The ids of the data contract's checks that failed."""
-    verdict: str | None = None
-    """What the aggregation made of its update: "used", or why it left it out."""
+    verdict: Verdict | None = None
+    """What the aggregation made of its update."""
     norm: float | None = None
     """L2 norm of the update, or with a history of the site's moving average."""
     distance: float | None = None
@@ -36,24 +41,16 @@ class SiteRow:
     """The site's share of the aggregate."""
     epsilon: float | None = None
     """Spent on this run so far."""
-    local_auc: float | None = None
-    """AUC of this round's model on the site's own validation rows, from noised counts; known a round later."""
-    local_accuracy: float | None = None
-    """Its accuracy there, where the recipe has more than two classes."""
-    local_rows: float | None = None
-    """How many validation rows that is, by the same noised counts."""
-
-    def __post_init__(self) -> None:
-        _check_finite(self, f"site '{self.site}'")
+    local: Metrics | None = None
+    """This round's model on the site's own validation rows, from noised counts; known a round later."""
 
 
-@dataclass(frozen=True)
-class RoundRecord:
+class RoundRecord(Value):
     """One committed round."""
 
     federation: str
     run: str
-    round: int
+    round: Annotated[int, Field(ge=0)]
     model: str
     """SHA-256 of the model that the round made."""
     parent: str | None
@@ -64,8 +61,10 @@ class RoundRecord:
     """The whole promise in a sentence: unit, neighbouring relation, epsilon, delta and accountant."""
     quorum: int
     seconds: float
-    metrics: Mapping[str, float]
-    """On the public test set: 'auc', 'recall_at_20_fpr', 'accuracy'; others are shown under their own names."""
+    public: Metrics | None = None
+    """On the public test set; None where there is none."""
+    at_sites: Metrics | None = None
+    """On all rows that the sites hold out, from noised counts; known a round later."""
     sites: tuple[SiteRow, ...]
     epsilon_limit: float | None = None
     """What each site may spend on this run; None without differential privacy."""
@@ -86,15 +85,11 @@ class RoundRecord:
     estimated: bool = False
     """Whether these distances are estimates, from a sample of the model."""
 
-    def __post_init__(self) -> None:
-        _check_finite(self, f"round {self.round}")
-        if not all(math.isfinite(distance) for row in self.distances for distance in row):
-            raise ContractError(f"report of round {self.round}: a distance is not a finite number")
+    @model_validator(mode="after")
+    def _check_distances(self) -> Self:
         if [len(row) for row in self.distances] != [len(self.near)] * len(self.near):
-            raise ContractError(f"report of round {self.round}: expected the distances of {len(self.near)} sites")
-        for name, value in self.metrics.items():
-            if not math.isfinite(value):
-                raise ContractError(f"report of round {self.round}: metric '{name}' is not a finite number")
+            raise ValueError(f"expected the distances of {len(self.near)} sites")
+        return self
 
     @property
     def updates(self) -> int:
@@ -105,6 +100,39 @@ class RoundRecord:
     def largest_epsilon(self) -> float | None:
         """The most that any site has spent, or None if no site told."""
         return max((row.epsilon for row in self.sites if row.epsilon is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the numbers that say how good a model is."""
+
+    place: Place
+    name: str
+    word: str
+    """The task's."""
+
+    @property
+    def label(self) -> str:
+        """For people: "AUC", "Accuracy at the sites, noised"."""
+        return self.word[:1].upper() + self.word[1:] + ("" if self.place == "public" else " at the sites, noised")
+
+    def of(self, record: RoundRecord) -> float | None:
+        """Its value in one round; None: not known."""
+        found = record.public if self.place == "public" else record.at_sites
+        return None if found is None else found.known().get(self.name)
+
+
+def metrics_of(records: Iterable[RoundRecord]) -> list[Metric]:
+    """Every metric that any round has: on the public test set, then at the sites; in the task's order."""
+    rounds = list(records)
+    public = [_metrics("public", record.public) for record in rounds]
+    at_sites = [_metrics("at_sites", record.at_sites) for record in rounds]
+    return list(dict.fromkeys(itertools.chain(*public, *at_sites)))
+
+
+def foremost(found: Metrics | None) -> tuple[str, float] | None:
+    """The metric that a headline tells, by the task's word; None: nothing is known."""
+    return None if found is None else next(((found.words[name], value) for name, value in found.known().items()), None)
 
 
 def check_campaign(records: Sequence[RoundRecord]) -> RoundRecord:
@@ -119,8 +147,5 @@ def check_campaign(records: Sequence[RoundRecord]) -> RoundRecord:
     return records[-1]
 
 
-def _check_finite(record: SiteRow | RoundRecord, source: str) -> None:
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ContractError(f"report of {source}: {field.name} is not a finite number; leave it out (None) instead")
+def _metrics(place: Place, found: Metrics | None) -> list[Metric]:
+    return [] if found is None else [Metric(place, name, found.words[name]) for name in found.known()]

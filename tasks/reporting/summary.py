@@ -11,9 +11,9 @@ import base64
 from collections.abc import Sequence
 
 from tasks.reporting import charts
-from tasks.reporting.page import OUTCOMES, metric_names, template
-from tasks.reporting.record import RoundRecord, SiteRow, check_campaign
-from tasks.reporting.words import amount, decimals, label, plain, significant, spent
+from tasks.reporting.page import OUTCOMES, template
+from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
+from tasks.reporting.words import amount, decimals, plain, significant, spent
 
 _SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}
 
@@ -21,30 +21,30 @@ _SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!"
 def render_markdown(records: Sequence[RoundRecord]) -> str:
     """The rounds of one run, in order. Same records, same bytes. Raises ContractError for anything else."""
     last = check_campaign(records)
-    names = metric_names(records)
+    metrics = metrics_of(records)
     return "\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
-        " ".join(_plot(records, name) for name in names) or "No metric has been measured yet.",
+        " ".join(_plot(records, metric) for metric in metrics) or "No metric has been measured yet.",
         f"### Sites in round {last.round}", _sites(last),
-        "### Rounds", _rounds(records, names),
+        "### Rounds", _rounds(records, metrics),
         *([f"About the gate: {_code(last.note)}"] if last.note else []),
         f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.aggregation}, {last.optimizer}.",
     ]) + "\n"
 
 
-def _plot(records: Sequence[RoundRecord], metric: str) -> str:
+def _plot(records: Sequence[RoundRecord], metric: Metric) -> str:
     chart = charts.metric_chart(records, metric)
     svg = template("plot.svg.j2").render(chart=chart)
     return f"![{chart.summary}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def _rounds(records: Sequence[RoundRecord], names: Sequence[str]) -> str:
+def _rounds(records: Sequence[RoundRecord], metrics: Sequence[Metric]) -> str:
     rows = [
         [str(record.round), f"{record.updates} / {len(record.sites)}",
-         *(decimals(record.metrics.get(name)) for name in names), spent(record.largest_epsilon),
+         *(decimals(metric.of(record)) for metric in metrics), spent(record.largest_epsilon),
          decimals(record.seconds, 1)]
         for record in reversed(records)]
-    return _table(["Round", "Sites", *(label(name) for name in names), "Largest epsilon", "Seconds"], rows)
+    return _table(["Round", "Sites", *(metric.label for metric in metrics), "Largest epsilon", "Seconds"], rows)
 
 
 def _sites(record: RoundRecord) -> str:

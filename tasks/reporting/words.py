@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 
-_LABELS = {
-    "auc": "AUC",
-    "recall_at_20_fpr": "Recall at 20 % false positives",
-    "not_finite": "numbers that are not finite",
-    "norm": "its norm",
-    "gate": "the gate",
-    "noise": "its noise",
-    "sites_auc": "AUC at the sites, noised",
-    "sites_recall_at_20_fpr": "Recall at 20 % false positives at the sites, noised",
-    "accuracy": "Accuracy",
-    "sites_accuracy": "Accuracy at the sites, noised",
+from fedround.aggregation.verdict import Verdict
+from fedround.learning.task import Metrics
+
+_FAULTS: dict[Verdict, str] = {
+    Verdict.NOT_FINITE: "numbers that are not finite",
+    Verdict.NORM: "its norm",
+    Verdict.GATE: "the gate",
+    Verdict.NOISE: "its noise",
 }
 
 
 def label(metric: str) -> str:
-    """A metric's name for people."""
-    return _LABELS.get(metric, metric.replace("_", " "))
+    """A metric's name for people, at the beginning of a line; the words are the task's."""
+    word = Metrics.words.get(metric, metric.replace("_", " "))
+    return word[:1].upper() + word[1:]
+
+
+def fault(verdict: Verdict | None) -> str:
+    """What the aggregation found fault with."""
+    return "" if verdict is None else _FAULTS.get(verdict, str(verdict))
 
 
 def decimals(value: float | None, places: int = 3) -> str:
@@ -36,7 +39,7 @@ def significant(value: float | None) -> str:
 
 
 def amount(value: float) -> str:
-    """A number that somebody chose, as he would write it."""
+    """A number that somebody chose, as people write it."""
     return f"{value:,.10g}".replace(",", "\u202f")
 
 
