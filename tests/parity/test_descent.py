@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.learning import control
+from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.descent import Descent
-from fedround.learning.spec import FedProx, LocalTraining, Scaffold
+from fedround.learning.spec import LocalTraining
 
 RATE = 0.25
 GRADIENTS = st.lists(st.floats(-10, 10), min_size=1, max_size=8)
@@ -63,9 +63,10 @@ def test_adam(gradients):
 def test_scaffold_is_algorithm_1_with_option_ii(rounds, sampled):
     """Karimireddy et al. 2020: three sites, of which the first `sampled` take part in every round after the first."""
     steps, sites = 4, 3
-    training = LocalTraining(learning_rate=RATE, local_steps=steps, algorithm=Scaffold())
+    scaffold = Scaffold()
+    training = LocalTraining(learning_rate=RATE, local_steps=steps, algorithm=scaffold)
     c, own = 0.0, [0.0] * sites
-    our_c, our_own = None, [None] * sites
+    our_c, our_own = {}, [{}] * sites
     for number, gradients in enumerate(rounds):
         part = range(sites if number == 0 else sampled)
         changes, controls, our_deltas = [], [], []
@@ -75,14 +76,14 @@ def test_scaffold_is_algorithm_1_with_option_ii(rounds, sampled):
                 y -= RATE * ((g + i) - own[i] + c)
             changes.append(y - BASE)
             controls.append(own[i] - c + (BASE - y) / (steps * RATE))
-            shift = control.shift(our_c, our_own[i])
+            shift = scaffold.shift(our_c, our_own[i])
             moved = ours(training, [g + i for g in gradients], None if shift is None else float(shift[0])) - BASE
             our_deltas.append(np.full(1, moved, np.float32))
-            our_own[i] = control.next_of_site(shift, our_deltas[-1], training)
+            our_own[i] = scaffold.at_site(shift, our_deltas[-1], training)
         c += len(part) / sites * sum(new - own[i] for i, new in zip(part, controls, strict=True)) / len(part)
         for i, new in zip(part, controls, strict=True):
             own[i] = new
-        our_c = control.next_of_server(our_c, np.mean(our_deltas, axis=0), training, len(part) / sites)
+        our_c = scaffold.at_server(our_c, np.mean(our_deltas, axis=0), training, len(part) / sites)
         assert np.array(our_deltas).ravel() == pytest.approx(changes, abs=1e-3)
-        assert our_c[0] == pytest.approx(c, abs=1e-3)
-        assert [float(our_own[i][0]) for i in part] == pytest.approx([own[i] for i in part], abs=1e-3)
+        assert our_c["control"][0] == pytest.approx(c, abs=1e-3)
+        assert [float(our_own[i]["control"][0]) for i in part] == pytest.approx([own[i] for i in part], abs=1e-3)

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from fedround.codec import flatten
+from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
-from fedround.learning.spec import FedProx, LocalTraining, Scaffold
+from fedround.learning.spec import LocalTraining
+from fedround.learning.task import Classify
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 from fedround.simulation import stacked
 from fedround.simulation.jobs import Job, OneGenerator, Pool
 from fedround.simulation.stacked import Stacked
@@ -45,7 +47,7 @@ MODELS = {
 
 
 def recipe_of(model: str, classes: int = 3) -> Recipe:
-    return Recipe(model, "0" * 64, MODELS[model], lambda rows: rows, classes)
+    return Recipe(model, "0" * 64, MODELS[model], lambda rows: rows, Classify(classes=classes))
 
 
 def rows_of(size: int, seed: int) -> Examples:
@@ -94,7 +96,7 @@ def mechanisms(kind: str):
             case "dp_sgd":
                 yield DpSgd(noise_multiplier=noise, clip_norm=0.8, sampling_rate=rate, steps=5)
             case "adaptive":
-                yield AdaptiveDpSgd(noise_multiplier=noise, count_noise_std=2.0, clip_norm=1.1, sampling_rate=rate, steps=5)
+                yield DpSgd(noise_multiplier=noise, count_noise_std=2.0, clip_norm=1.1, sampling_rate=rate, steps=5)
             case "update":
                 yield GaussianUpdate(noise_multiplier=noise, clip_norm=0.3)
 
@@ -109,10 +111,10 @@ def compare(recipe: Recipe, kind: str, training: LocalTraining, steps=(None,) * 
         alone = train(recipe, base, rows[place], training, job.mechanism, own(place), lambda: False,
                                 shift_D=job.shift_D, time_is_up=up_after(job.steps))
         assert learnt.delta_SD[place] == pytest.approx(flatten(alone.delta), abs=3e-5)
-        assert learnt.steps[place] == alone.steps
-        assert (learnt.within[place] is None) == (alone.within_clip is None)
+        assert learnt.done[place].steps == alone.steps
+        assert (learnt.done[place].within_clip is None) == (alone.within_clip is None)
         if alone.within_clip is not None:
-            assert learnt.within[place] == pytest.approx(alone.within_clip, abs=1e-5)
+            assert learnt.done[place].within_clip == pytest.approx(alone.within_clip, abs=1e-5)
     assert np.abs(learnt.delta_SD).max(axis=1).min() > 1e-3
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from fedround.codec import flatten
 from fedround.errors import ContractError
-from fedround.learning import control
+from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.descent import Descent, counts, scale
 from fedround.learning.recipe import initial_tensors
-from fedround.learning.spec import FedProx, LocalTraining, Scaffold
+from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
@@ -35,15 +35,16 @@ def local(training: LocalTraining, base: float, site: int, steps: int | None = N
 
 def federated(training: LocalTraining, rounds: int, steps=(None, None)) -> float:
     """Where the mean of both sites ends."""
-    model, server, own = 0.0, None, [None, None]
+    how, model, served, kept = training.algorithm, 0.0, {}, [{}, {}]
     for _ in range(rounds):
-        shifts = [control.shift(server, own[site]) for site in (0, 1)]
+        shifts = [how.shift(served, kept[site]) for site in (0, 1)]
         deltas = [local(training, model, site, steps[site], shifts[site]) for site in (0, 1)]
         mean_D = np.mean(deltas, axis=0)
-        if isinstance(training.algorithm, Scaffold):
-            own = [control.next_of_site(shifts[site], deltas[site], training) for site in (0, 1)]
-            server = control.next_of_server(server, mean_D, training, 1.0)
-            assert server[0] == pytest.approx((own[0][0] + own[1][0]) / 2, abs=1e-4)      # c is the mean of all c_i
+        kept = [how.at_site(shifts[site], deltas[site], training) for site in (0, 1)]
+        served = how.at_server(served, mean_D, training, 1.0)
+        if isinstance(how, Scaffold):
+            c, own = served["control"], [one["control"] for one in kept]
+            assert c[0] == pytest.approx((own[0][0] + own[1][0]) / 2, abs=1e-4)      # c is the mean of all c_i
         model += float(mean_D[0])
     return model
 
@@ -172,11 +173,6 @@ def test_a_site_whose_time_is_up_returns_the_steps_that_it_did(recipe, examples)
     assert refused.steps == 8
 
 
-def test_a_shift_is_for_scaffold_only(recipe, examples):
-    with pytest.raises(ContractError, match="no shift"):
-        one(recipe, examples, {}, shift_D=np.zeros(21, np.float32))
-
-
 def test_the_mean_gradient_of_a_round_is_the_sites_control(recipe, examples):
     base, training = initial_tensors(recipe, 0), LocalTraining(local_steps=1, learning_rate=0.1, algorithm=Scaffold())
     plain = flatten(train(recipe, base, examples, LocalTraining(local_steps=1, learning_rate=0.1), NoMechanism(),
@@ -184,7 +180,8 @@ def test_the_mean_gradient_of_a_round_is_the_sites_control(recipe, examples):
     shift_D = np.linspace(-1, 1, 21, dtype=np.float32)
     trained = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), lambda: False,
                               shift_D=shift_D)
-    assert control.next_of_site(shift_D, flatten(trained.delta), training) == pytest.approx(-plain / 0.1, abs=1e-5)
+    kept = training.algorithm.at_site(shift_D, flatten(trained.delta), training)
+    assert kept["control"] == pytest.approx(-plain / 0.1, abs=1e-5)
 
 
 @pytest.mark.parametrize(("changes", "says"), [
@@ -202,9 +199,9 @@ def test_what_does_not_go_together_is_refused_when_the_file_is_read(changes, say
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
 def test_a_servers_control_needs_a_share(share):
     with pytest.raises(ContractError, match="share"):
-        control.next_of_server(None, np.zeros(1, np.float32), LocalTraining(algorithm=Scaffold()), share)
+        Scaffold().at_server({}, np.zeros(1, np.float32), LocalTraining(algorithm=Scaffold()), share)
 
 
 def test_a_control_that_is_not_finite_is_never_made():
     with pytest.raises(ContractError, match="range of float32"):
-        control.next_of_server(None, np.full(1, 3e38, np.float32), LocalTraining(local_steps=1, learning_rate=0.01), 1.0)
+        Scaffold().at_server({}, np.full(1, 3e38, np.float32), LocalTraining(local_steps=1, learning_rate=0.01), 1.0)

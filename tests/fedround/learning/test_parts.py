@@ -10,19 +10,20 @@ from torch import nn
 
 from fedround.codec import flatten, schema_of, unflatten
 from fedround.errors import ContractError
+from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.evaluate import scores
-from fedround.learning.parts import Rest, divide, schemas
-from fedround.learning.recipe import Examples, Recipe, initial
-from fedround.learning.spec import FedProx, LocalTraining, Parts, Scaffold
+from fedround.learning.parts import Rest, divide
+from fedround.learning.recipe import Examples, Recipe, initial, schemas
+from fedround.learning.spec import LocalTraining, Parts
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 
 HEAD = Parts(private=("2.*",))
 TRAINING = LocalTraining(local_steps=3, batch_size=20, learning_rate=0.5, momentum=0.5, algorithm=FedProx(mu=0.1))
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
 PER_RECORD = [DpSgd(noise_multiplier=1.0, clip_norm=0.5, sampling_rate=0.5, steps=3),
-              AdaptiveDpSgd(noise_multiplier=1.0, count_noise_std=5.0, clip_norm=0.5, sampling_rate=0.5, steps=3),
+              DpSgd(noise_multiplier=1.0, count_noise_std=5.0, clip_norm=0.5, sampling_rate=0.5, steps=3),
               DpFtrl(noise_multiplier=1.0, clip_norm=0.5, batch_size=10, steps=3)]
 UPDATE = GaussianUpdate(noise_multiplier=1.0, clip_norm=0.5)
 NORMED = "nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))"

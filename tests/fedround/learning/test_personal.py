@@ -9,9 +9,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedround.codec import flatten
 from fedround.errors import Cancelled
+from fedround.learning.algorithms import Scaffold
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import initial, initial_tensors
-from fedround.learning.spec import LocalTraining, Parts, Scaffold
+from fedround.learning.spec import LocalTraining, Parts
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism

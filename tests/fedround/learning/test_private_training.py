@@ -14,7 +14,7 @@ from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
-from fedround.privacy.spec import AdaptiveDpSgd, DpFtrl, DpSgd, GaussianUpdate, NoMechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, NoMechanism
 
 SECRET = bytes(range(32))
 D = 3 * 4 + 4 + 4 + 1
@@ -85,7 +85,7 @@ def test_attack_an_update_that_is_not_finite_counts_as_nothing(recipe, examples)
 
 
 def adaptive(clip_norm=0.5, std=3.0, **changes):
-    return AdaptiveDpSgd(**{"noise_multiplier": 1.0, "count_noise_std": std, "clip_norm": clip_norm, "sampling_rate": 0.5,
+    return DpSgd(**{"noise_multiplier": 1.0, "count_noise_std": std, "clip_norm": clip_norm, "sampling_rate": 0.5,
                             "steps": 3, **changes})
 
 

@@ -8,7 +8,7 @@ import pytest
 from fedround.codec import flatten
 from fedround.errors import Cancelled, ContractError
 from fedround.learning import train as module
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
@@ -67,7 +67,7 @@ def test_plain_training_learns(recipe, examples):
     training = LocalTraining(local_steps=100, batch_size=20, learning_rate=0.5)
     delta = train(recipe, base, examples, training, NoMechanism(), stream(SECRET, b"plan"), never).delta
     trained = {name: base[name] + delta[name] for name in base}
-    assert metrics(scores(recipe, trained, examples)).auc > 0.95
+    assert recipe.task.metrics(scores(recipe, trained, examples)).auc > 0.95
 
 
 def test_an_empty_batch_still_adds_noise_divided_by_the_expected_batch(recipe, examples):
@@ -113,7 +113,7 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
 
     monkeypatch.setattr(module, "clipped_sum", spy)
     training = LocalTraining(local_steps=400)
-    train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=400), stream(SECRET, b"plan"), never).delta
+    train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=400), stream(SECRET, b"plan"), never)
     assert np.mean(sizes) == pytest.approx(10, abs=0.6)
     assert np.var(sizes) == pytest.approx(40 * 0.25 * 0.75, rel=0.3)
 
@@ -121,14 +121,14 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
 def test_more_steps_than_were_charged_are_refused(recipe, examples):
     with pytest.raises(ContractError, match="covers 3 steps, the plan asks for 4"):
         train(recipe, initial_tensors(recipe, 0), examples, LocalTraining(local_steps=4), mechanism(),
-              stream(SECRET, b"plan"), never).delta
+              stream(SECRET, b"plan"), never)
 
 
 def test_a_cancelled_run_stops_before_its_next_step(recipe, examples):
     script, answers = Script([], [], []), iter([False, False, True])
     with pytest.raises(Cancelled):
         train(recipe, initial_tensors(recipe, 0), examples, LocalTraining(local_steps=3), mechanism(), script,
-              lambda: next(answers)).delta
+              lambda: next(answers))
     assert len(script.scales) == 2
 
 
@@ -136,7 +136,7 @@ def test_another_models_tensors_are_refused_by_name(recipe, examples):
     base = dict(initial_tensors(recipe, 0))
     base["2.weight"] = np.zeros((1, 5), np.float32)
     with pytest.raises(ContractError, match=r"differ in 2\.weight"):
-        train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never).delta
+        train(recipe, base, examples, LocalTraining(), NoMechanism(), stream(SECRET, b"plan"), never)
 
 
 def test_dropout_draws_from_the_sites_noise(recipe_with, examples):
@@ -157,7 +157,7 @@ def test_the_sampling_rate_is_at_most_everybody(recipe):
 @pytest.mark.parametrize("how", [NoMechanism(), mechanism(noise_multiplier=0.5, clip_norm=2.0, sampling_rate=0.5, steps=60)])
 def test_three_classes_are_learnt(three_classes, three_labels, how):
     base, training = initial_tensors(three_classes, 0), LocalTraining(local_steps=60, batch_size=30, learning_rate=0.5)
-    delta = train(three_classes, base, three_labels, training, how, stream(SECRET, b"plan"), never)
+    delta = train(three_classes, base, three_labels, training, how, stream(SECRET, b"plan"), never).delta
     trained = {name: base[name] + delta[name] for name in base}
-    assert metrics(scores(three_classes, base, three_labels)).accuracy < 0.6
-    assert metrics(scores(three_classes, trained, three_labels)).accuracy > 0.8
+    assert three_classes.task.metrics(scores(three_classes, base, three_labels)).accuracy < 0.6
+    assert three_classes.task.metrics(scores(three_classes, trained, three_labels)).accuracy > 0.8

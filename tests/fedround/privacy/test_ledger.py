@@ -15,7 +15,6 @@ from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.ledger import Charge, Ledger, charge, create, read, spent
 from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism
-from fedround.records import Purpose
 
 DELTA = 1e-5
 MECHANISMS = (DpSgd(noise_multiplier=5.5, clip_norm=1.0, sampling_rate=0.33, steps=10), GaussianCounts(noise_std=20.0))

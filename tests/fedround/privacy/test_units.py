@@ -17,7 +17,6 @@ from fedround.privacy.accounting import epsilon, joint_noise
 from fedround.privacy.ledger import Charge, charge, create, read, spent
 from fedround.privacy.spec import (
     AdaptiveClipping,
-    AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianCounts,
@@ -27,7 +26,6 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
-from fedround.records import Purpose
 from fedround.rounds.campaign import across_units, counts_of, course, first_row, mechanism_for
 from fedround.statistics import LocalEvaluation
 
@@ -45,8 +43,8 @@ def tree(noise: float, steps: int) -> DpFtrl:
     return DpFtrl(noise_multiplier=noise, clip_norm=1.0, batch_size=8, steps=steps)
 
 
-def adaptive(noise: float, count_std: float, rate: float, steps: int) -> AdaptiveDpSgd:
-    return AdaptiveDpSgd(noise_multiplier=noise, count_noise_std=count_std, clip_norm=1.0, sampling_rate=rate, steps=steps)
+def adaptive(noise: float, count_std: float, rate: float, steps: int) -> DpSgd:
+    return DpSgd(noise_multiplier=noise, count_noise_std=count_std, clip_norm=1.0, sampling_rate=rate, steps=steps)
 
 
 # -- units ---------------------------------------------------------------------------------------------------------------
@@ -277,8 +275,9 @@ def test_campaigns_recipes_and_restarts_on_the_same_rows_add_up(tmp_path):
     assert spent(read(path), DELTA, run="campaign-1") == epsilon([*each] * 2, DELTA)
 
 
-def test_a_ledger_of_the_first_version_reads_as_it_was_written(tmp_path):
-    """Kinds were added, none was changed: the canonical bytes of old charges are the same."""
-    assert SGD.model_dump(mode="json") == {
-        "kind": "dp_sgd", "noise_multiplier": 4.0, "clip_norm": 1.0, "sampling_rate": 0.2, "steps": 5}
+def test_mechanisms_of_the_first_version_are_read_as_what_they_were(tmp_path):
+    """Kinds and keys were added, none was changed; the bytes of whole ledgers are read in test_recorded_ledger.py."""
+    first = {"kind": "dp_sgd", "noise_multiplier": 4.0, "clip_norm": 1.0, "sampling_rate": 0.2, "steps": 5}
+    assert DpSgd.model_validate(first) == SGD
+    assert SGD.model_dump(mode="json", exclude_none=True) == first
     assert COUNTS.model_dump(mode="json") == {"kind": "gaussian_counts", "noise_std": 10.0}
