@@ -15,7 +15,7 @@ from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoPrivacy, Priv
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
 from fedround.sightings import is_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, unseal
-from fedround.statistics import Release, Statistic
+from fedround.statistics import LARGEST, Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
 
@@ -98,6 +98,8 @@ def _check_noise(release: Release, source: str) -> None:
     asked, applied = release.statistic.mechanism, release.mechanism
     if applied.kind != asked.kind:
         raise ContractError(f"{source} was released with the mechanism {applied.kind}, the plan asks for {asked.kind}")
+    if not release.is_of_one_site:
+        raise ContractError(f"{source} has numbers or noise beyond {LARGEST:g}, which no site's records make")
     if isinstance(asked, GaussianCounts) and release.noise_std < asked.noise_std:
         raise ContractError(f"{source} has noise {release.noise_std}, the plan asks for at least {asked.noise_std}")
 

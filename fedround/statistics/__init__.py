@@ -25,7 +25,7 @@ from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.values import Value
 
 __all__ = [
-    "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores", "Statistic", "release",
+    "LARGEST", "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores", "Statistic", "release",
     "total"]
 
 Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kind")]
@@ -33,15 +33,17 @@ Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kin
 WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts))
 """By which a policy allows statistics to leave."""
 
-LARGEST = 1e12
-"""No site has so many records; a number beyond it is no count."""
+LARGEST = 1e10
+"""No site has so many records: a count beyond it, or noise so loud, is no site's."""
+
+_LARGEST_SUM = 1e15
 
 
 class Release(Value):
     """What left: the numbers of a statistic, and the mechanism that noised them. Counts may be negative."""
 
     statistic: Statistic
-    numbers: tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...]
+    numbers: tuple[Annotated[float, Field(ge=-_LARGEST_SUM, le=_LARGEST_SUM)], ...]
     """The statistic's cells, row by row."""
     mechanism: Annotated[GaussianCounts | NoMechanism, Field(discriminator="kind")]
     """What the ledger was charged for it."""
@@ -52,6 +54,11 @@ class Release(Value):
             raise ValueError(f"a statistic of shape {self.statistic.shape} has {math.prod(self.statistic.shape)} numbers, "
                              f"got {len(self.numbers)}")
         return self
+
+    @property
+    def is_of_one_site(self) -> bool:
+        """Whether a single site can have released this."""
+        return max(self.noise_std, *(abs(number) for number in self.numbers)) <= LARGEST
 
     @property
     def noise_std(self) -> float:

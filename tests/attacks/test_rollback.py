@@ -170,8 +170,8 @@ def test_a_site_that_was_enrolled_anew_begins_a_new_ledger(federation: SmallFede
     shorter = answer.model_copy(update={"charges": 1})
     log = read_log(federation.coordinator.store, federation.coordinator.identity.key)
     with pytest.raises(TrustError, match="restored from a backup"):
-        check(planned, shorter, member, log)
-    check(planned, shorter, member.model_copy(update={"key": Identity.generate().key}), log)
+        check(planned.parent.commit, shorter, member, log)
+    check(planned.parent.commit, shorter, member.model_copy(update={"key": Identity.generate().key}), log)
 
 
 def test_a_ledger_that_shrinks_while_its_key_rotates_is_seen_by_the_coordinator_and_by_the_auditor(

@@ -11,7 +11,8 @@ from fedround import layout
 from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpFtrl, GaussianUpdate, RecordPrivacy
-from tasks.plan import RoundRequest, plan_evaluation
+from tasks.ask import plan_question
+from tasks.plan import RoundRequest
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -66,8 +67,8 @@ def test_nothing_that_a_site_signs_depends_on_how_many_rows_it_has(by_site: Smal
 
 def test_no_evaluation_is_asked_or_answered_under_the_unit_site(by_site: SmallFederation):
     by_site.round()
-    with pytest.raises(ContractError, match="no score counts leave"):
-        plan_evaluation(by_site.coordinator, RoundRequest(run="spring"))
+    with pytest.raises(ContractError, match="no counts leave"):
+        plan_question(by_site.coordinator, RoundRequest(run="spring"))
 
 
 def test_a_policy_for_records_refuses_a_plan_for_sites(tmp_path):
