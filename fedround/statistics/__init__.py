@@ -25,8 +25,8 @@ from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores", "Statistic", "release",
-    "total"]
+    "LARGEST", "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores", "Statistic",
+    "release", "total"]
 
 Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kind")]
 
