@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from fedround.privacy.campaign import counts_leave
+from fedround.rounds.campaign import counts_leave
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from tasks.coordinator import current_coordinator

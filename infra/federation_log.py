@@ -10,8 +10,8 @@ from fedround import __version__, layout
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TrustError
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
-from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
 from fedround.records import LogHead
+from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
 from fedround.values import Signature
 from infra.stores import ObjectStore, publish
 
