@@ -85,6 +85,7 @@ def get(
 def _completed(tag: str, destination: Path, folder: Path) -> str:
     """Put the frozen part into the file; what to say of it."""
     from fedround import codec
+    from fedround.files import write_whole
     from fedround.learning.start import read
     from flows.service import enter
     from tasks.history import read_rest
@@ -92,7 +93,7 @@ def _completed(tag: str, destination: Path, folder: Path) -> str:
     checkpoint = next(version.checkpoint for version in _registry(folder).versions() if version.tag == tag)
     coordinator = enter(folder)
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint).frozen
-    destination.write_bytes(codec.encode({**read(destination.read_bytes()), **frozen}))
+    write_whole(destination, codec.encode({**read(destination.read_bytes()), **frozen}), durable=True, mode=0o600)
     private = "; its private part is at the sites" if checkpoint.parts.private else ""
     return f", with {len(frozen)} frozen tensors{private}"
 

@@ -5,7 +5,6 @@ Nothing of this is sent, charged or told to anybody; it reads the store as any m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from fedround import codec, layout
 from fedround.codec import Tensors
 from fedround.errors import ContractError, TrustError
+from fedround.files import write_whole
 from fedround.learning.evaluate import Metrics, metrics, scores
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
@@ -70,10 +70,7 @@ def write(model: OwnModel, path: Path) -> str:
     SHA-256.
     """
     body = codec.encode(model.tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(body)
-    temporary.replace(path)
+    write_whole(path, body, durable=True, mode=0o600)
     return digest(body)
 
 

@@ -14,7 +14,6 @@ What a backup brought back from before later answers is used, too, but for a res
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from fedround import codec
 from fedround.codec import Schema, Tensors
 from fedround.errors import CodecError, SetupError
-from fedround.privacy.files import sync_folder
+from fedround.files import make_folders, write_whole
 from fedround.types import RoundPlan
 from site_workers import outbox
 
@@ -77,14 +76,8 @@ def write_tensors(folder: Path, plan: RoundPlan, what: What, tensors: Tensors) -
                     "training.learning_rate", plan.round, plan.run, _WORDS[what])
         return
     path = _path(folder, plan.run, what, plan.round, plan.attempt)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(codec.encode(tensors))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    make_folders(path.parent)
+    write_whole(path, codec.encode(tensors), durable=True)
     for older in list(_there(folder, plan.run, what, outbox.updates(folder, plan.run, before=plan.round)))[1:]:
         older.unlink()
 

@@ -1,6 +1,7 @@
 """What leaves, on the site's own disk first: a retry repeats the bytes, never the noise.
 
-One folder per plan, written beside its place, flushed, and renamed into it: an entry is there whole or not at all.
+One folder per plan, written beside its place, synced with its names, and renamed into it: an entry is there whole or not at
+all, and stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from fedround import layout
 from fedround.errors import ContractError
+from fedround.files import make_folders, sync_folder, write_whole
 from fedround.types import Purpose, RoundPlan
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
@@ -53,6 +55,7 @@ class Entry:
     def mark_sent(self) -> None:
         """Write down that every byte has arrived, and drop the tensors: they are in the store."""
         (self.folder / _SENT).touch()
+        sync_folder(self.folder)        # who has lost the tensors must know that they have arrived
         (self.folder / _PAYLOAD).unlink(missing_ok=True)
 
 
@@ -91,14 +94,15 @@ def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
 def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None, sent: bool = False) -> Entry:
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folders(temporary)
     if payload is not None:
-        _write_durably(temporary / _PAYLOAD, payload)
-    _write_durably(temporary / _ANSWER, sealed)
+        write_whole(temporary / _PAYLOAD, payload, durable=True)
+    write_whole(temporary / _ANSWER, sealed, durable=True)
     if sent:
         (temporary / _SENT).touch()
+        sync_folder(temporary)
     temporary.rename(place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
     return _entry(site_folder, place)
 
 
@@ -154,18 +158,3 @@ def _entry(site_folder: Path, folder: Path) -> Entry:
     if refusal:
         return Entry(folder, layout.refusal(*plan, int(refusal)), None)
     return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body["kind"] == "update" else None)
-
-
-def _write_durably(path: Path, body: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

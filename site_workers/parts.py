@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 
 from fedround import codec, layout
 from fedround.codec import Tensors
 from fedround.errors import TrustError
+from fedround.files import write_whole
 from fedround.learning.parts import NO_REST, Rest, Schemas, schemas
 from fedround.learning.spec import Parts
 from fedround.types import Purpose
@@ -59,13 +58,6 @@ def _fetched(site: Site, sha256: str, found: Schemas, source: str) -> Tensors:
     if hashlib.sha256(body).hexdigest() != sha256:
         raise TrustError(f"{source}: the stored bytes are not those that the plan names")
     tensors = codec.decode(body, found.rest, source)
-    _copy(body, path)
-    return tensors
-
-
-def _copy(body: bytes, path: Path) -> None:
-    """A half-written copy has another digest, and is fetched again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(body)
-    temporary.replace(path)
+    write_whole(path, body, durable=False)      # a torn copy has another digest, and is fetched again
+    return tensors

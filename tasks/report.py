@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
 from fedround.errors import TrustError
+from fedround.files import write_whole
 from fedround.learning.evaluate import Metrics, metrics_from_counts
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.signing import digest
@@ -157,8 +157,8 @@ def _registry(folder: Path) -> ModelRegistry:
 def _write(coordinator: Coordinator, record: RoundRecord) -> None:
     path = _path(coordinator, record.run, record.round)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(dataclasses.asdict(record), indent=1))
-    _replace(path.with_suffix(".html"), render_html(_up_to(coordinator, record)))
+    write_whole(path, json.dumps(dataclasses.asdict(record), indent=1).encode(), durable=True)
+    write_whole(path.with_suffix(".html"), render_html(_up_to(coordinator, record)).encode(), durable=True)
 
 
 def _up_to(coordinator: Coordinator, record: RoundRecord) -> Sequence[RoundRecord]:
@@ -167,12 +167,6 @@ def _up_to(coordinator: Coordinator, record: RoundRecord) -> Sequence[RoundRecor
 
 def _path(coordinator: Coordinator, run: str, number: int) -> Path:
     return coordinator.reports / run / f"{number:05d}.json"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _in_words(value: Value) -> str:
