@@ -19,7 +19,18 @@ from fedround.agreement import LocalEvaluation
 from fedround.compression.spec import Compression
 from fedround.learning.spec import Ditto, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import Mechanism, Privacy
-from fedround.values import CheckId, Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
+from fedround.values import (
+    MAX_NUMBER,
+    Attempt,
+    CheckId,
+    Digest,
+    Name,
+    PositiveFloat,
+    PublicKey,
+    Signature,
+    ToolVersion,
+    Value,
+)
 
 # -- tensors, by description -------------------------------------------------------------------------------------------
 
@@ -74,8 +85,8 @@ class RoundPlan(Value):
     log: LogHead
     """The federation log up to the entry that names this federation file."""
     run: Name
-    round: Annotated[int, Field(ge=1, le=99_999)]
-    attempt: Annotated[int, Field(ge=1, le=99)] = 1
+    round: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    attempt: Attempt = 1
     purpose: Purpose
     parent: Digest
     base_model: Digest

@@ -27,6 +27,15 @@ ToolVersion = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+-]{1,40}$"
 CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
 """The id of one check of a data contract; agreed beforehand, so that naming it tells nothing about a record."""
 
+MAX_NUMBER = 99_999
+"""The last round of a run, or entry of the federation log: a store key has five digits for it (`fedround.layout`)."""
+
+MAX_ATTEMPTS = 99
+"""At one round: a store key has two digits for it."""
+
+Attempt = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)]
+"""Which of the plans for one round."""
+
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 
 from fedround import __version__, layout
 from fedround.agreement import Federation
@@ -18,8 +17,7 @@ from infra.stores import ObjectStore, publish
 
 def length(store: ObjectStore) -> int:
     """How many entries the store has; 0 before the federation's first round."""
-    numbers = [int(found[1]) for key in store.list(layout.LOG) if (found := re.fullmatch(r"log/(\d{5})\.json", key))]
-    return max(numbers, default=0)
+    return max((layout.parse_log_entry(key) or 0 for key in store.list(layout.LOG)), default=0)
 
 
 @functools.lru_cache(maxsize=8)

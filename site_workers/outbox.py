@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from fedround.files import make_folders, sync_folder, write_whole
 from fedround.types import Purpose, RoundPlan
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
-_KEY = re.compile(r"sites/[a-z0-9-]+/([a-z0-9-]+)/(rounds|evaluations)/(\d{5})/(\d\d)/(?:answer|refusal-(\d{4}))\.json")
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def write_refusal(site_folder: Path, plan: RoundPlan, sealed: bytes) -> Entry:
     """Keep a refusal, beside earlier ones: asked again, the site may refuse again, or answer."""
     place = _place(site_folder, plan.run, plan.purpose, plan.round, plan.attempt)
     earlier = len(list(place.parent.glob(f"{place.name}{_REFUSAL}*")))
-    return _keep(site_folder, place.with_name(f"{place.name}{_REFUSAL}{earlier + 1:04d}"), sealed, None)
+    return _keep(site_folder, _refusal_place(place, earlier + 1), sealed, None)
 
 
 def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
@@ -138,16 +136,21 @@ def unsent(site_folder: Path) -> Iterator[Entry]:
 
 def _place_of(site_folder: Path, key: str) -> Path | None:
     """Where the answer, or the refusal, that lies in the store under `key` is kept; None: no answer has such a key."""
-    if (found := _KEY.fullmatch(key)) is None:
-        return None
-    run, folder, number, attempt, refusal = found.groups()
-    purpose = Purpose.EVALUATE if folder == "evaluations" else Purpose.TRAIN
-    place = _place(site_folder, run, purpose, int(number), int(attempt))
-    return place if refusal is None else place.with_name(f"{place.name}{_REFUSAL}{refusal}")
+    if (answered := layout.parse_answer(key)) is not None:
+        _, run, number, attempt, purpose = answered
+        return _place(site_folder, run, purpose, number, attempt)
+    if (refused := layout.parse_refusal(key)) is not None:
+        _, run, number, attempt, purpose, count = refused
+        return _refusal_place(_place(site_folder, run, purpose, number, attempt), count)
+    return None
 
 
 def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int) -> Path:
     return site_folder / "outbox" / run / purpose / f"{number:05d}" / f"{attempt:02d}"
+
+
+def _refusal_place(place: Path, count: int) -> Path:
+    return place.with_name(f"{place.name}{_REFUSAL}{count:04d}")
 
 
 def _entry(site_folder: Path, folder: Path) -> Entry:

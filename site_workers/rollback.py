@@ -92,7 +92,8 @@ def _belongs(answer: SiteAnswer, key: str) -> bool:
     """Whether an answer lies where its site put it."""
     where = answer.site, answer.run, answer.round, answer.attempt
     if isinstance(answer, Refusal):
-        return any(key.startswith(layout.refusals(*where, purpose)) for purpose in Purpose)
+        said = layout.parse_refusal(key)
+        return said is not None and said[:4] == where
     return key == layout.answer(*where, Purpose.TRAIN if isinstance(answer, Update) else Purpose.EVALUATE)
 
 

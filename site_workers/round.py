@@ -20,7 +20,7 @@ from fedround.privacy import campaign, ledger
 from fedround.privacy.spec import AdaptiveDpSgd, DpSgd, Mechanism, NoMechanism, NoPrivacy
 from fedround.sightings import sign_sighting
 from fedround.types import EvaluationAnswer, Purpose, Reason, Refusal, RoundPlan, SiteAnswer, Update
-from fedround.values import CheckId, Name, Value, parse
+from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Value, parse
 from site_workers import audit, control, learn, limits, outbox, parts, personal, release, rollback
 from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse
 from site_workers.pack import pack
@@ -34,8 +34,8 @@ class SiteRequest(Value):
     """All that the API can say to a site: which plan to look up. Everything else stands in the signed plan."""
 
     run: Name
-    round: Annotated[int, Field(ge=1, le=99_999)]
-    attempt: Annotated[int, Field(ge=1, le=99)]
+    round: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    attempt: Attempt
     purpose: Purpose
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -127,7 +126,7 @@ def _named(store: ObjectStore, federation: Federation, site: str) -> list[str]:
     old, used = federation.site(site).key, {member.key for member in federation.sites} | set(federation.revoked)
     named = []
     for name in store.list(layout.rotations(site)):
-        if (found := re.search(r"/([0-9a-f]{64})\.json$", name)) is None or (new := f"ed25519:{found[1]}") in used:
+        if (found := layout.parse_rotation(name)) is None or (new := found[1]) in used:
             continue
         try:
             read_rotation(store, site, old, new)

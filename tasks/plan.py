@@ -18,7 +18,7 @@ from fedround.privacy.spec import RecordPrivacy
 from fedround.sightings import needed
 from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
 from fedround.types import Checkpoint, Commit, LogHead, Purpose, RoundPlan
-from fedround.values import Name, parse
+from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.stores import publish
 from tasks.clipping import next_privacy
 from tasks.coordinator import Coordinator
@@ -26,8 +26,6 @@ from tasks.evaluate import score_edges
 from tasks.history import Committed, last_round, read_checkpoint, read_commit
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
-
-MAX_ATTEMPTS = 99
 
 
 class RoundRequest(BaseModel):

@@ -7,7 +7,6 @@ need the Prefect server. On a bench (`tasks.recompute`) every model is also comp
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,14 +93,14 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
 
 def find_model(store: ObjectStore, sha256: str) -> tuple[str, int]:
     """The run and the round whose commit says that it made these bytes; `verify_run` proves it. Raises ContractError."""
-    for key in store.list("runs/"):
-        if (found := re.fullmatch(r"runs/([a-z0-9-]+)/rounds/(\d{5})/commit\.json", key)) is not None:
+    for key in store.list(layout.RUNS):
+        if (found := layout.parse_commit(key)) is not None:
             try:
                 body = json.loads(store.get(key, max_bytes=MAX_DOCUMENT_BYTES))["body"]
             except (ValueError, KeyError, TypeError):
                 continue
             if body.get("model") == sha256:
-                return found[1], int(found[2])
+                return found
     raise ContractError(f"no round of any run in the store made the model with SHA-256 {sha256}: it was altered, or made "
                         "elsewhere")
 

@@ -21,7 +21,7 @@ from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, Unit
 from fedround.types import Purpose
-from fedround.values import Digest, Name, Value
+from fedround.values import MAX_NUMBER, Digest, Name, Value
 
 
 class Charge(Value):
@@ -30,7 +30,7 @@ class Charge(Value):
     federation: Name
     run: Name | None
     """None: of a run that nobody knows any more (`site_workers.recover`); it counts in every one."""
-    round: Annotated[int, Field(ge=0, le=99_999)]
+    round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     purpose: Purpose
     plan: Digest | None
     """None: nobody knows any more."""
