@@ -6,11 +6,11 @@ import hashlib
 
 from fedround import codec, layout
 from fedround.codec import Tensors
-from fedround.errors import TrustError
 from fedround.files import write_whole
 from fedround.learning.parts import NO_REST, Rest, Schemas, schemas
 from fedround.learning.spec import Parts
 from fedround.types import Purpose
+from infra.history import read_named
 from site_workers import kept
 from site_workers.authorise import Order
 from site_workers.site import Site
@@ -54,9 +54,7 @@ def _fetched(site: Site, sha256: str, found: Schemas, source: str) -> Tensors:
         body = path.read_bytes()
         if hashlib.sha256(body).hexdigest() == sha256:
             return codec.decode(body, found.rest, source)
-    body = site.store.get(layout.model(sha256), max_bytes=codec.size_bytes(found.rest))
-    if hashlib.sha256(body).hexdigest() != sha256:
-        raise TrustError(f"{source}: the stored bytes are not those that the plan names")
+    body = read_named(site.store, layout.model(sha256), sha256, source, by="plan", max_bytes=codec.size_bytes(found.rest))
     tensors = codec.decode(body, found.rest, source)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, body, durable=False)      # a torn copy has another digest, and is fetched again

@@ -14,8 +14,8 @@ from fedround.federation_log import Logged
 from fedround.learning.spec import Scaffold
 from fedround.privacy.spec import RecordPrivacy
 from fedround.types import Commit, RoundPlan, Update
+from infra.history import Committed
 from tasks.clipping import following
-from tasks.history import Committed
 from tasks.ledgers import keys_of
 from tasks.reputation import Past, exclusions, first_that_counts
 

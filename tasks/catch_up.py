@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from fedround import layout
-from fedround.agreement import Federation
-from fedround.signing import MAX_DOCUMENT_BYTES, unseal
+from infra.history import last_round, read_commit, read_federation, read_plan
 from tasks import spool
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
-from tasks.history import last_round, read_commit, read_plan
 from tasks.plan import Planned
 from tasks.report import page, records, report
 
@@ -41,10 +38,10 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
 def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> None:
     key = coordinator.identity.key
     committed = read_commit(coordinator.store, run, number, key)
-    plan, digest = read_plan(coordinator.store, committed.commit, key)
-    planned = Planned(plan, digest, read_commit(coordinator.store, run, number - 1, key))
-    document = coordinator.store.get(layout.federation(plan.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
-    members = unseal("federation", document, Federation, key, f"federation file of round {number} of run '{run}'")
+    plan = read_plan(coordinator.store, committed.commit, key)
+    planned = Planned(plan, committed.commit.plan or "", read_commit(coordinator.store, run, number - 1, key))
+    source = f"federation file of round {number} of run '{run}'"
+    members = read_federation(coordinator.store, plan.federation_digest, key, source)
     then = dataclasses.replace(coordinator, federation=members)      # who was a member then may have left since
     collected = read_again(then, planned, committed.commit.missing)
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
-from fedround.errors import TrustError
 from fedround.privacy.clipping import next_clip_norm
 from fedround.privacy.spec import Privacy, RecordPrivacy
-from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.types import Purpose, RoundPlan, Update
 from fedround.values import parse
+from infra.history import Committed, read_named, read_plan
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_plan
 
 
 def next_privacy(coordinator: Coordinator, head: Committed) -> Privacy:
@@ -22,7 +20,7 @@ def next_privacy(coordinator: Coordinator, head: Committed) -> Privacy:
     agreed = coordinator.federation.privacy
     if head.commit.round == 0 or not _is_adaptive(agreed):
         return agreed
-    plan, _ = read_plan(coordinator.store, head.commit, coordinator.identity.key)
+    plan = read_plan(coordinator.store, head.commit, coordinator.identity.key)
     return following(agreed, plan.privacy, _answers(coordinator, plan, head))
 
 
@@ -51,7 +49,5 @@ def _answers(coordinator: Coordinator, plan: RoundPlan, head: Committed) -> Iter
             continue
         source = f"answer of site '{update.site}' in round {plan.round}"
         key = layout.answer(update.site, plan.run, plan.round, plan.attempt, Purpose.TRAIN)
-        document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        if digest(document) != update.answer:
-            raise TrustError(f"{source}: is not the one that the commit names")
+        document = read_named(coordinator.store, key, update.answer, source, by="commit")
         yield parse(Update, json.loads(document)["body"], source)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from fedround import codec
+from fedround.files import Version, kept_while_unchanged, version_of
 from fedround.learning.evaluate import Metrics, Scores, metrics, public_edges, scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.types import Commit
+from infra.history import read_checkpoint, read_rest, read_tensors
 from tasks.coordinator import Coordinator
-from tasks.history import read_checkpoint, read_rest, read_tensors
 from validation.rows import read_rows
 
 
@@ -34,20 +34,24 @@ def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
     return not read_checkpoint(coordinator.store, commit, coordinator.identity.key).parts.private
 
 
-def _public_rows(coordinator: Coordinator) -> Examples:
-    return _test_set(coordinator.folder / (coordinator.settings.test_set or ""), coordinator.recipe)
+def _public_scores(coordinator: Coordinator, commit: Commit) -> Scores:
+    return _scores(coordinator, commit, version_of(_path(coordinator)))
 
 
 @functools.lru_cache(maxsize=2)
-def _public_scores(coordinator: Coordinator, commit: Commit) -> Scores:
+def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scores:
     """Of a committed model: its report needs them, and then the next plan."""
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     schema, source = checkpoint.tensors, f"model of round {commit.round}"
-    tensors = codec.decode(read_tensors(coordinator.store, commit.model, schema, source), schema, source)
+    tensors = read_tensors(coordinator.store, commit.model, schema, source)
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint).frozen
-    return scores(coordinator.recipe, {**tensors, **frozen}, _public_rows(coordinator))
+    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(_path(coordinator), coordinator.recipe))
 
 
-@functools.lru_cache(maxsize=1)
+def _path(coordinator: Coordinator) -> Path:
+    return coordinator.folder / (coordinator.settings.test_set or "")
+
+
+@kept_while_unchanged
 def _test_set(path: Path, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.codec import Tensors
 from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustError
 from fedround.learning.start import read as read_start
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.types import Checkpoint, Commit, CommittedRefusal, CommittedUpdate, Purpose, Refusal, RoundPlan, Update
+from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from fedround.types import Commit, CommittedRefusal, CommittedUpdate, Refusal, RoundPlan, Update
+from infra.history import prove, read_checkpoint, read_named
 from infra.stores import ObjectStore
 from validation.payloads import intake_of
 from validation.updates import read_answer
@@ -18,40 +17,17 @@ from validation.updates import read_answer
 
 def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
     """The checkpoint and the model that a commit names."""
-    document = read(store, layout.checkpoint(commit.run, commit.round, commit.checkpoint), f"checkpoint of {source}")
-    same(digest(document), commit.checkpoint, f"checkpoint of {source}")
-    checkpoint = unseal("checkpoint", document, Checkpoint, key, f"checkpoint of {source}")
-    same(checkpoint.model.sha256, commit.model, f"model in the checkpoint of {source}")
-    if checkpoint.rest != commit.rest:
-        raise TrustError(f"checkpoint of {source}: has other parts that do not travel than its commit")
+    checkpoint = read_checkpoint(store, commit, key)
     size = blob(store, commit.model, f"model of {source}")
     if size != checkpoint.model.size_bytes or size != codec.size_bytes(checkpoint.tensors):
         raise TrustError(f"model of {source}: {size} bytes, its checkpoint says {checkpoint.model.size_bytes}")
-
-
-def plan(store: ObjectStore, commit: Commit, key: str, source: str) -> RoundPlan:
-    """The plan that the commit names, among the attempts at the round."""
-    for attempt in range(1, 100):
-        try:
-            document = store.get(layout.plan(commit.run, commit.round, attempt, Purpose.TRAIN),
-                                 max_bytes=MAX_DOCUMENT_BYTES)
-        except NotFoundError:
-            break
-        if digest(document) == commit.plan:
-            found = unseal("plan", document, RoundPlan, key, f"plan of {source}")
-            if (found.federation_digest, found.log, found.parent, found.base_model, found.aggregation, found.optimizer) != (
-                    commit.federation_digest, commit.log, commit.parent, commit.base_model, commit.aggregation,
-                    commit.optimizer):
-                raise ChainError(f"plan of {source}: asks for something else than what was committed")
-            return found
-    raise ChainError(f"plan of {source}: the plan that the commit names is not in the store")
 
 
 def refusal(store: ObjectStore, members: Federation, plan: RoundPlan, plan_digest: str, committed: CommittedRefusal) -> None:
     """One site's "no", among those it gave."""
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.purpose
-    documents = (read(store, key, source) for key in store.list(layout.refusals(*where)))
+    documents = (store.get(key, max_bytes=MAX_DOCUMENT_BYTES) for key in store.list(layout.refusals(*where)))
     document = next((found for found in documents if digest(found) == committed.answer), None)
     if document is None:
         raise TrustError(f"{source}: the refusal that the history names is not in the store")
@@ -62,8 +38,8 @@ def refusal(store: ObjectStore, members: Federation, plan: RoundPlan, plan_diges
 def update(store: ObjectStore, members: Federation, plan: RoundPlan, plan_digest: str, committed: CommittedUpdate) -> Update:
     """One site's update, and its tensors."""
     site, source = committed.site, f"answer of '{committed.site}' in round {plan.round}"
-    document = read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose), source)
-    same(digest(document), committed.answer, source)
+    place = layout.answer(site, plan.run, plan.round, plan.attempt, plan.purpose)
+    document = read_named(store, place, committed.answer, source)
     found = read_answer(document, plan, plan_digest, members.site(site))
     if not isinstance(found, Update) or (found.payload.sha256, found.sighting) != (committed.payload, committed.sighting):
         raise TrustError(f"{source}: is not the update that was committed")
@@ -83,8 +59,7 @@ def memory(store: ObjectStore, commit: Commit) -> int | None:
     digests = sorted(sha256 for sha256 in named if sha256 is not None)
     try:
         for sha256 in digests:
-            found, _ = _hash(store, layout.memory(sha256))
-            same(found, sha256, f"memory of round {commit.round} of run '{commit.run}'")
+            prove(store, layout.memory(sha256), sha256, f"memory of round {commit.round} of run '{commit.run}'")
     except StoreDeniedError:
         return None
     return len(digests)
@@ -104,36 +79,8 @@ def start(store: ObjectStore, commit: Commit, sha256: str, source: str) -> None:
 
 def blob(store: ObjectStore, sha256: str, source: str) -> int:
     """A model or an optimizer state; returns its size in bytes."""
-    found, size = _hash(store, layout.model(sha256))
-    same(found, sha256, source)
-    return size
-
-
-def read(store: ObjectStore, key: str, source: str) -> bytes:
-    """A signed document. Raises ChainError if it is not there."""
-    try:
-        return store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        raise ChainError(f"{source}: is not in the store") from None
-
-
-def same(found: str, expected: str, source: str) -> None:
-    """Raises TrustError if two digests differ."""
-    if found != expected:
-        raise TrustError(f"{source}: the stored bytes have digest {found[:16]}…, the history names {expected[:16]}…")
+    return prove(store, layout.model(sha256), sha256, source)
 
 
 def _tensors(store: ObjectStore, sha256: str, source: str) -> Tensors:
-    body = store.get(layout.model(sha256))
-    same(digest(body), sha256, source)
-    return read_start(body)
-
-
-def _hash(store: ObjectStore, key: str) -> tuple[str, int]:
-    info = store.head(key)
-    if info is None:
-        raise TrustError(f"'{key}' is named by a commit and is not in the store")
-    hasher = hashlib.sha256()
-    for start in range(0, info.size_bytes, codec.CHUNK_BYTES):
-        hasher.update(store.get_range(key, start, codec.CHUNK_BYTES))
-    return hasher.hexdigest(), info.size_bytes
+    return read_start(read_named(store, layout.model(sha256), sha256, source, max_bytes=None))

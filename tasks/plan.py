@@ -16,14 +16,14 @@ from fedround.learning.start import read as read_start
 from fedround.privacy.campaign import counts_leave
 from fedround.privacy.spec import RecordPrivacy
 from fedround.sightings import needed
-from fedround.signing import MAX_DOCUMENT_BYTES, canonical, digest, seal, unseal
+from fedround.signing import canonical, digest, seal
 from fedround.types import Checkpoint, Commit, LogHead, Purpose, RoundPlan
 from fedround.values import MAX_ATTEMPTS, Name, parse
+from infra.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
 from infra.stores import publish
 from tasks.clipping import next_privacy
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_edges
-from tasks.history import Committed, last_round, read_checkpoint, read_commit
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
 
@@ -93,10 +93,9 @@ def _publish(coordinator: Coordinator, head: Committed, request: RoundRequest, p
         document = seal("plan", plan, coordinator.identity)
         if coordinator.store.put_once(key, document):
             return Planned(plan, digest(document), head)
-        document = coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        standing = unseal("plan", document, RoundPlan, coordinator.identity.key, key)
+        standing, named = read_plan_at(coordinator.store, plan.run, plan.round, attempt, purpose, coordinator.identity.key)
         if canonical(standing) == canonical(plan.model_copy(update={"tool_version": standing.tool_version})):
-            return Planned(standing, digest(document), head)       # an upgrade meanwhile is no reason to ask anew
+            return Planned(standing, named, head)       # an upgrade meanwhile is no reason to ask anew
     raise ContractError(f"round {head.commit.round + 1} of run '{request.run}' was planned {MAX_ATTEMPTS} times "
                         "and never committed; begin a new run")
 

@@ -11,12 +11,12 @@ from fedround.aggregation.engine import Aggregate, Standing
 from fedround.aggregation.spec import CenteredClipping
 from fedround.signing import digest, seal
 from fedround.types import Checkpoint, Commit, CommittedUpdate, Update
+from infra.history import Committed, read_commit
 from infra.stores import publish as put
 from tasks import ledgers, memory, spool
 from tasks.aggregate import Aggregated
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_commit
 from tasks.plan import Planned
 from tasks.step import take_step
 from tasks.weights import to_commit, weights_of

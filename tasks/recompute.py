@@ -20,10 +20,10 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
 from fedround.signing import digest
 from fedround.types import Commit, CommittedUpdate, Update
+from infra.history import read_tensors
 from infra.stores import ObjectStore
 from tasks import memory, spool
 from tasks.aggregate import Aggregated, combine
-from tasks.history import read_tensors
 from tasks.plan import Planned
 from tasks.publish import committed
 from tasks.rows import row_of
@@ -104,7 +104,7 @@ def _how_far(bench: Bench, planned: Planned, commit: Commit, again: bytes) -> st
     """How much the model that was committed differs from the one that was computed, against the step that was taken."""
     schema = planned.plan.tensors
     try:
-        said_D, base_D = (codec.flatten(codec.decode(read_tensors(bench.store, name, schema, "model"), schema, "model"))
+        said_D, base_D = (codec.flatten(read_tensors(bench.store, name, schema, "model"))
                           for name in (commit.model, planned.plan.base_model))
     except FedroundError:
         return "; it is not even a model of this plan"

@@ -20,10 +20,10 @@ from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.signing import digest
 from fedround.types import Commit, TensorSpec, Update
 from fedround.values import Value
+from infra.history import Committed, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_checkpoint
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
 from tasks.reporting.heatmap import MOST_SITES
@@ -142,8 +142,10 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:
     model = coordinator.folder / "spool" / f"{commit.model}.safetensors"
     model.parent.mkdir(parents=True, exist_ok=True)
-    model.write_bytes(coordinator.store.get(layout.model(commit.model)))
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    model.write_bytes(read_named(
+        coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
+        max_bytes=checkpoint.model.size_bytes))
     _registry(coordinator.folder / "models").register(checkpoint, model, record.metrics)
     model.unlink()
 

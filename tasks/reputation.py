@@ -13,8 +13,8 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.types import Commit, Exclusion, RoundPlan
+from infra.history import Committed, read_commit, read_plan
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_commit, read_plan
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
     for number in range(first_that_counts(coordinator.federation, head.commit.round + 1), head.commit.round + 1):
         commit = head.commit if number == head.commit.round else read_commit(
             coordinator.store, head.commit.run, number, key).commit
-        rounds.append(Past(read_plan(coordinator.store, commit, key)[0], commit))
+        rounds.append(Past(read_plan(coordinator.store, commit, key), commit))
     return rounds
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 from fedround import codec
 from fedround.aggregation.rows import ArrayNumbers
 from fedround.aggregation.spec import Aggregation, FLTrust
 from fedround.errors import ContractError
+from fedround.files import kept_while_unchanged
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.train import train_and_count
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 from fedround.types import RoundPlan
+from infra.history import read_rest, read_tensors
 from tasks.coordinator import Coordinator
-from tasks.history import read_rest, read_tensors
 from validation.rows import read_rows
 
 
@@ -36,13 +36,13 @@ def root_update(coordinator: Coordinator, plan: RoundPlan, plan_digest: str) -> 
     require_root_set(coordinator, plan.aggregation)
     rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe)
     source = f"base model of round {plan.round}"
-    base = codec.decode(read_tensors(coordinator.store, plan.base_model, plan.tensors, source), plan.tensors, source)
+    base = read_tensors(coordinator.store, plan.base_model, plan.tensors, source)
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
     rest = read_rest(coordinator.store, coordinator.recipe, plan)
     return ArrayNumbers(codec.flatten(train_and_count(
         coordinator.recipe, base, rows, plan.training, NoMechanism(), batches, cancelled=lambda: False, rest=rest).delta))
 
 
-@functools.lru_cache(maxsize=1)
+@kept_while_unchanged
 def _root_set(path: Path, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

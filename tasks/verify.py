@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
-from fedround.errors import ChainError, ContractError, StoreDeniedError
+from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES
 from fedround.types import Commit, RoundPlan, Update
 from infra import federation_log
+from infra.history import Committed, last_round, read_commit, read_plan
 from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_everybody, check_ledgers
-from tasks.history import Committed, last_round
 from tasks.plan import Planned
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
@@ -84,10 +84,12 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
     before: Proven | None = None
     for number in range((last if until is None else until) + 1):
         source = f"round {number} of run '{run}'"
-        document = evidence.read(store, layout.commit(run, number), f"commit of {source}")
-        commit = unseal("commit", document, Commit, coordinator, f"commit of {source}")
-        members = _members(commit, log, before, source)
-        proof, before = _prove(store, Committed(commit, digest(document)), coordinator, members, log, before, past, bench)
+        try:
+            head = read_commit(store, run, number, coordinator)
+        except NotFoundError:
+            raise ChainError(f"commit of {source}: is not in the store") from None
+        members = _members(head.commit, log, before, source)
+        proof, before = _prove(store, head, coordinator, members, log, before, past, bench)
         yield proof
 
 
@@ -141,7 +143,7 @@ def _prove(store: ObjectStore, head: Committed, key: str, members: Federation, l
     if before is None:
         return RoundProof(**proof, updates=(), refusals=(), signatures=signatures,
                           hashes=hashes + (remembered or 0)), Proven(head)
-    plan = evidence.plan(store, commit, key, source)
+    plan = read_plan(store, commit, key)
     check_agreed(plan, members, before, source)
     sighted = sightings.check(commit, members, f"commit of {source}")
     answers, unseen = _answers(store, commit, plan, members)

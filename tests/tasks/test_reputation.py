@@ -129,10 +129,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None
 
 
 def plans(federation: SmallFederation) -> list[RoundPlan]:
-    from tasks.history import read_commit, read_plan
+    from infra.history import read_commit, read_plan
 
     store, key = federation.coordinator.store, federation.coordinator.identity.key
-    return [read_plan(store, read_commit(store, "spring", number, key).commit, key)[0] for number in range(1, 7)]
+    return [read_plan(store, read_commit(store, "spring", number, key).commit, key) for number in range(1, 7)]
 
 
 def test_plans_name_who_is_not_asked_why_and_until_when(watched: SmallFederation):
