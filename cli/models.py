@@ -44,7 +44,7 @@ def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJ
     """Show one version: its round, its sites, its privacy, its parent."""
     from cli.campaign import sites_table
     from flows.service import enter
-    from tasks.history import read_commit
+    from infra.history import read_commit
     from tasks.report import page, records
 
     coordinator = enter(folder)
@@ -85,14 +85,15 @@ def get(
 def _completed(tag: str, destination: Path, folder: Path) -> str:
     """Put the frozen part into the file; what to say of it."""
     from fedround import codec
+    from fedround.files import write_whole
     from fedround.learning.start import read
     from flows.service import enter
-    from tasks.history import read_rest
+    from infra.history import read_rest
 
     checkpoint = next(version.checkpoint for version in _registry(folder).versions() if version.tag == tag)
     coordinator = enter(folder)
-    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint).frozen
-    destination.write_bytes(codec.encode({**read(destination.read_bytes()), **frozen}))
+    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, checkpoint.run).frozen
+    write_whole(destination, codec.encode({**read(destination.read_bytes()), **frozen}), durable=True, mode=0o600)
     private = "; its private part is at the sites" if checkpoint.parts.private else ""
     return f", with {len(frozen)} frozen tensors{private}"
 
@@ -110,8 +111,8 @@ def rebuild(
     from rich.progress import track
 
     from flows.service import enter
+    from infra.history import last_round
     from tasks.catch_up import rebuild as rounds
-    from tasks.history import last_round
 
     coordinator = enter(folder)
     if not (last := last_round(coordinator.store, run)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from cli.output import AsJson, command, out, print_json
 from fedround.errors import ContractError, SetupError
+from fedround.files import sha256_of
 
 if TYPE_CHECKING:
     from fedround.federation_log import Logged
@@ -66,8 +66,7 @@ def verify(
 
 def _digest_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}") from None
 

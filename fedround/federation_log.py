@@ -21,7 +21,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
 from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
-from fedround.values import Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
+from fedround.values import MAX_NUMBER, Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
 
 
 class Begun(Value):
@@ -98,7 +98,7 @@ class LogEntry(Value):
     """One line of the log, signed by the coordinator."""
 
     federation: Name
-    number: Annotated[int, Field(ge=1, le=99_999)]
+    number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     previous: Digest | None
     federation_digest: Digest
     """The federation file that holds from here on."""

@@ -21,17 +21,33 @@
 
 Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself. A round that
 missed its quorum is tried again under the same plan; a plan that would ask for something else now is a new attempt.
+
+Keys are built here and parsed here. `parse_commit(key)` gives what `commit` was called with, or None if `commit` never makes
+this key; so do the others.
 """
 
 from __future__ import annotations
 
+import re
+
 from fedround.records import Blob
 from fedround.values import Purpose
 
-_FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements"}
+RUNS = "runs/"
+"""The prefix of every run."""
 
-PURPOSES: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
-"""By the name of their folder."""
+_FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements"}
+_PURPOSE: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
+
+_NAME = "([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)"
+_ASKED, _NUMBER, _ATTEMPT = f"({'|'.join(_PURPOSE)})", "([0-9]{5})", "(?!00)([0-9]{2})"
+_LOG_ENTRY = re.compile(r"log/(?!00000)([0-9]{5})\.json")
+_ROTATION = re.compile(rf"sites/{_NAME}/rotations/([0-9a-f]{{64}})\.json")
+_PLAN = re.compile(rf"runs/{_NAME}/{_ASKED}/{_NUMBER}/plan-{_ATTEMPT}\.json")
+_COMMIT = re.compile(rf"runs/{_NAME}/rounds/{_NUMBER}/commit\.json")
+_FINDING = re.compile(rf"runs/{_NAME}/{_ASKED}/{_NUMBER}/finding-{_ATTEMPT}\.json")
+_ANSWER = re.compile(rf"sites/{_NAME}/{_NAME}/{_ASKED}/{_NUMBER}/{_ATTEMPT}/answer\.json")
+_REFUSAL = re.compile(rf"sites/{_NAME}/{_NAME}/{_ASKED}/{_NUMBER}/{_ATTEMPT}/refusal-(?!0000)([0-9]{{4}})\.json")
 
 
 def federation(digest: str) -> str:
@@ -47,6 +63,12 @@ def log_entry(number: int) -> str:
     return f"{LOG}{number:05d}.json"
 
 
+def parse_log_entry(key: str) -> int | None:
+    """The number."""
+    found = _LOG_ENTRY.fullmatch(key)
+    return None if found is None else int(found[1])
+
+
 def rotations(site: str) -> str:
     """The prefix of what a site's old keys say of their successors."""
     return f"{site_prefix(site)}rotations/"
@@ -55,6 +77,12 @@ def rotations(site: str) -> str:
 def rotation(site: str, key: str) -> str:
     """Where a site's old key says that `key` is its successor."""
     return f"{rotations(site)}{key.removeprefix('ed25519:')}.json"
+
+
+def parse_rotation(key: str) -> tuple[str, str] | None:
+    """The site and its new key."""
+    found = _ROTATION.fullmatch(key)
+    return None if found is None else (found[1], f"ed25519:{found[2]}")
 
 
 def model(sha256: str) -> str:
@@ -74,7 +102,7 @@ def blob(named: Blob) -> str:
 
 def questions(run: str, purpose: Purpose) -> str:
     """The prefix of all plans of a run with this purpose, and of what came of them."""
-    return f"runs/{run}/{_FOLDER[purpose]}/"
+    return f"{RUNS}{run}/{_FOLDER[purpose]}/"
 
 
 def rounds(run: str) -> str:
@@ -87,6 +115,12 @@ def plan(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     return f"{questions(run, purpose)}{number:05d}/plan-{attempt:02d}.json"
 
 
+def parse_plan(key: str) -> tuple[str, int, int, Purpose] | None:
+    """Run, round, attempt and purpose."""
+    found = _PLAN.fullmatch(key)
+    return None if found is None else (found[1], int(found[3]), int(found[4]), _PURPOSE[found[2]])
+
+
 def checkpoint(run: str, number: int, digest: str) -> str:
     """What a round's model is. By content: a try that died before its commit is in nobody's way."""
     return f"{rounds(run)}{number:05d}/checkpoint-{digest}.json"
@@ -97,9 +131,21 @@ def commit(run: str, number: int) -> str:
     return f"{rounds(run)}{number:05d}/commit.json"
 
 
+def parse_commit(key: str) -> tuple[str, int] | None:
+    """Run and round."""
+    found = _COMMIT.fullmatch(key)
+    return None if found is None else (found[1], int(found[2]))
+
+
 def finding(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """What came of a question that makes no model."""
     return f"{questions(run, purpose)}{number:05d}/finding-{attempt:02d}.json"
+
+
+def parse_finding(key: str) -> tuple[str, int, int, Purpose] | None:
+    """Run, round, attempt and purpose."""
+    found = _FINDING.fullmatch(key)
+    return None if found is None else (found[1], int(found[3]), int(found[4]), _PURPOSE[found[2]])
 
 
 def site_prefix(site: str) -> str:
@@ -117,6 +163,12 @@ def answer(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> 
     return f"{_answers(site, run, number, attempt, purpose)}answer.json"
 
 
+def parse_answer(key: str) -> tuple[str, str, int, int, Purpose] | None:
+    """Site, run, round, attempt and purpose."""
+    found = _ANSWER.fullmatch(key)
+    return None if found is None else (found[1], found[2], int(found[4]), int(found[5]), _PURPOSE[found[3]])
+
+
 def refusals(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """The prefix of a site's refusals of a plan."""
     return f"{_answers(site, run, number, attempt, purpose)}refusal-"
@@ -125,6 +177,13 @@ def refusals(site: str, run: str, number: int, attempt: int, purpose: Purpose) -
 def refusal(site: str, run: str, number: int, attempt: int, purpose: Purpose, count: int) -> str:
     """A site's `count`-th refusal of a plan. Once the site answers, its answer counts."""
     return f"{refusals(site, run, number, attempt, purpose)}{count:04d}.json"
+
+
+def parse_refusal(key: str) -> tuple[str, str, int, int, Purpose, int] | None:
+    """Site, run, round, attempt, purpose and count."""
+    found = _REFUSAL.fullmatch(key)
+    return None if found is None else (
+        found[1], found[2], int(found[4]), int(found[5]), _PURPOSE[found[3]], int(found[6]))
 
 
 def delta(site: str, run: str, number: int, attempt: int) -> str:

@@ -28,7 +28,8 @@ from fedround.learning.task import Task
 from fedround.privacy.spec import Mechanism, Privacy
 from fedround.statistics import Release, Scores, Statistic
 from fedround.values import (
-    MAX_ATTEMPTS,
+    MAX_NUMBER,
+    Attempt,
     CheckId,
     Digest,
     Name,
@@ -126,9 +127,9 @@ class Address(Value):
 
     federation: Name
     run: Name
-    round: Annotated[int, Field(ge=0, le=99_999)]
+    round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     """The round that is made; of a question that makes none, the round whose model it is about."""
-    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)] = 1
+    attempt: Attempt = 1
 
 
 class Plan(Address):
@@ -384,7 +385,7 @@ class Finding(Value):
     federation: Name
     run: Name
     round: Annotated[int, Field(ge=0)]
-    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)]
+    attempt: Attempt
     plan: Digest
     answers: tuple[Told, ...] = ()
     refusals: tuple[CommittedRefusal, ...] = ()

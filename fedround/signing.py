@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from fedround import locked
 from fedround.errors import ContractError, SetupError, SignatureError
+from fedround.files import create_once
 from fedround.values import Signature, Value, parse
 
 V = TypeVar("V", bound=Value)
@@ -68,7 +68,7 @@ class Identity:
         return cls(private)
 
     def save(self, path: Path, passphrase: bytes | None = None) -> None:
-        """Write the key (PKCS8), mode 0600. Refuses to overwrite: a lost key cannot be made again.
+        """Write the key (PKCS8), durably, mode 0600. Refuses to overwrite: a lost key cannot be made again.
 
         passphrase: locks it instead (`fedround.locked`: scrypt, AES-256-GCM). It has at least `MIN_PASSPHRASE_BYTES`, or
         ContractError.
@@ -78,13 +78,8 @@ class Identity:
         pem = self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption(),
         ) if passphrase is None else locked.lock(self._private.private_bytes_raw(), passphrase)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise SetupError(f"{path} exists already and is left as it is: a key that is overwritten is lost") from None
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            os.fsync(file.fileno())
+        if not create_once(path, pem):
+            raise SetupError(f"{path} exists already and is left as it is: a key that is overwritten is lost")
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes; the same message always gives the same signature."""

@@ -30,13 +30,19 @@ CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 """A column of a site's rows: any text on one line."""
 
+MAX_NUMBER = 99_999
+"""The last round of a run, or entry of the federation log: a store key has five digits for it (`fedround.layout`)."""
+
+MAX_ATTEMPTS = 99
+"""At one round, or at one measurement of a round's model: a store key has two digits for it."""
+
+Attempt = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)]
+"""Which of the plans for one round, or for one question about a round's model."""
+
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 Purpose = Literal["train", "evaluate", "measure"]
 """The kind of a question (`fedround.records.Question`), as requests, store keys, policies and ledgers name it."""
-
-MAX_ATTEMPTS = 99
-"""How often one round, or one measurement of a round's model, may be asked otherwise than before."""
 
 
 class Value(BaseModel):

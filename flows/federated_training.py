@@ -7,8 +7,8 @@ from prefect import flow
 from fedround.rounds.campaign import counts_leave
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
+from infra.history import last_round
 from tasks.coordinator import current_coordinator
-from tasks.history import last_round
 from tasks.plan import RoundRequest, TrainingRequest
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 
 from fedround import __version__, layout
 from fedround.agreement import Federation
-from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TrustError
+from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
 from fedround.records import LogHead
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
 from fedround.values import Signature
+from infra.history import read_federation
 from infra.stores import ObjectStore, publish
 
 
 def length(store: ObjectStore) -> int:
     """How many entries the store has; 0 before the federation's first round."""
-    numbers = [int(found[1]) for key in store.list(layout.LOG) if (found := re.fullmatch(r"log/(\d{5})\.json", key))]
-    return max(numbers, default=0)
+    return max((layout.parse_log_entry(key) or 0 for key in store.list(layout.LOG)), default=0)
 
 
 @functools.lru_cache(maxsize=8)
@@ -85,13 +84,7 @@ def _verified(store: ObjectStore, coordinator: str, before: Logged | None, numbe
     except NotFoundError:
         raise ChainError(f"{source}: is not in the store") from None
     entry = unseal("log-entry", document, LogEntry, coordinator, source)
-    try:
-        body = store.get(layout.federation(entry.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        raise ChainError(f"{source}: the federation file that it names is not in the store") from None
-    if digest(body) != entry.federation_digest:
-        raise TrustError(f"{source}: the stored federation file is not the one that it names")
-    federation = unseal("federation", body, Federation, coordinator, f"federation file of {source}")
+    federation = read_federation(store, entry.federation_digest, coordinator, f"federation file of {source}")
     check_continues(before, entry, federation, source)
     return Logged(entry, digest(document), federation)
 

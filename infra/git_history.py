@@ -6,10 +6,11 @@ Only what the model registry needs. dulwich comes with dvc.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from fedround.files import write_whole
 
 _AUTHOR = b"fedround <fedround@localhost>"
 STALE_AFTER_S = 5.0
@@ -33,7 +34,7 @@ def commit(root: Path, files: Mapping[str, bytes], message: str, also: Sequence[
     from dulwich.repo import Repo
 
     for name, content in files.items():
-        _replace(root / name, content)
+        write_whole(root / name, content, durable=True)
     with Repo(root) as repo:
         repo.object_store.fsync_object_files = True       # the commit must not outlive its files
         worktree = repo.get_worktree()
@@ -91,12 +92,3 @@ def clear_stale_locks(root: Path) -> None:
             while time.time() - lock.stat().st_mtime < STALE_AFTER_S:
                 time.sleep(0.05)
             lock.unlink()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -29,7 +29,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from fedround.errors import ConflictError, ContractError, NotFoundError, SetupError, StoreUnavailableError, TrustError
+from fedround.files import sha256_of, sync_folder, writing_whole
 from fedround.records import Checkpoint
 from fedround.values import parse
 from infra import git_history
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 MODEL = "model.safetensors"
+_BLOCK_BYTES = 8 << 20
 _POINTER, _CHECKPOINT, _METRICS = f"{MODEL}.dvc", "checkpoint.json", "metrics.json"
 _TAG = re.compile(r"[a-z0-9][a-z0-9-]*/round-[0-9]{5}")
 _DVC_CONFIG = """\
@@ -120,7 +121,7 @@ class ModelRegistry:
         tag = f"{checkpoint.run}/round-{checkpoint.round:05d}"
         if not all(math.isfinite(value) for value in metrics.values()):
             raise ContractError(f"metrics of {tag}: expected finite numbers")
-        if _sha256(model) != checkpoint.model.sha256:
+        if sha256_of(model) != checkpoint.model.sha256:
             raise TrustError(f"{model} is not the model of {tag}: its SHA-256 is not {checkpoint.model.sha256[:12]}…")
         try:
             with self._lock:
@@ -160,20 +161,19 @@ class ModelRegistry:
         from dvc.exceptions import DvcException
 
         version = self._version(tag)
-        with tempfile.NamedTemporaryFile(dir=destination.parent, prefix=".fetch-", delete=False) as file:
-            partial = Path(file.name)
+        wanted, hasher = version.checkpoint.model.sha256, hashlib.sha256()
         try:
-            with contextlib.closing(DVCFileSystem(str(self.root), rev=tag)) as files:
-                files.get_file(MODEL, str(partial))
-            if _sha256(partial) != version.checkpoint.model.sha256:
-                raise TrustError(f"model registry {self.root}: the bytes of {tag} are not those that were registered; "
-                                 "restore them from the object store")
-            partial.replace(destination)
+            with (contextlib.closing(DVCFileSystem(str(self.root), rev=tag)) as files, files.open(MODEL, "rb") as source,
+                  writing_whole(destination, durable=True, mode=0o600) as file):
+                while (block := source.read(_BLOCK_BYTES)) != b"":
+                    hasher.update(block)
+                    file.write(block)
+                if hasher.hexdigest() != wanted:
+                    raise TrustError(f"model registry {self.root}: the bytes of {tag} are not those that were registered; "
+                                     "restore them from the object store")
         except (FileNotFoundError, DvcException) as error:
             raise NotFoundError(f"model registry {self.root}: the bytes of {tag} are gone ({error}); restore them from "
                                 "the object store") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _version(self, tag: str) -> ModelVersion:
         files = git_history.read(self.root, tag) if _TAG.fullmatch(tag) else None
@@ -208,15 +208,7 @@ def _readable(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sync(path: Path) -> None:
-    for part in (path, path.parent):
-        descriptor = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)

@@ -6,7 +6,6 @@ stand in it. Relative paths are relative to the folder.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,6 +14,7 @@ import tomlkit
 from pydantic import Field
 
 from fedround.errors import ContractError, SetupError
+from fedround.files import write_whole
 from fedround.values import Name, PublicKey, Value, parse
 
 V = TypeVar("V", bound=Value)
@@ -112,17 +112,13 @@ def load_toml(kind: type[V], path: Path) -> V:
 
 
 def save_toml(value: Value, path: Path, comment: str, *, secret: bool = False) -> None:
-    """Write `value` as TOML, atomically, with a comment at the head; `secret` files get mode 0600."""
+    """Write `value` as TOML, whole and durably, with a comment at the head; `secret` files get mode 0600."""
     document = tomlkit.document()
     for line in comment.splitlines():
         document.add(tomlkit.comment(line))
     for key, item in _without_none(value.model_dump(mode="json")).items():
         document.add(key, item)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644), "w") as file:
-        file.write(tomlkit.dumps(document))
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, tomlkit.dumps(document).encode(), durable=True, mode=0o600 if secret else 0o644)
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:

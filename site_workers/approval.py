@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import io
-import os
 import tokenize
 import unicodedata
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import tomlkit
 from tomlkit.items import Array
 
 from fedround.errors import ContractError, SetupError
+from fedround.files import make_folders, write_whole
 from fedround.signing import digest
 from infra.settings import SiteSettings, load_toml
 from site_workers import audit
@@ -105,7 +105,6 @@ def approve(folder: Path, settings: SiteSettings, candidate: Candidate, now: dat
             listed.add_line(indent="")
         _save(folder, document)
     place = folder / _place(settings, candidate.kind)
-    place.parent.mkdir(exist_ok=True)
     if place.exists() and (earlier := place.read_bytes()) != candidate.body:
         _write(place.parent / "earlier" / f"{digest(earlier)[:MIN_PREFIX]}{place.suffix}", earlier)
     _write(place, candidate.body)
@@ -217,10 +216,5 @@ def _save(folder: Path, document: tomlkit.TOMLDocument) -> None:
 
 def _write(path: Path, body: bytes) -> None:
     """Whole or not at all, and durable."""
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    make_folders(path.parent)
+    write_whole(path, body, durable=True)

@@ -13,8 +13,9 @@ from fedround import __version__, layout
 from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
 from fedround.records import Commit, Plan, Reason, Refusal
-from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, unseal
+from fedround.signing import Identity
 from fedround.values import Purpose
+from infra.history import read_plan_at
 from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
 from site_workers.policy import objection
@@ -45,10 +46,7 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     Raises TrustError if anything does not hold, NotFoundError if there is no such plan.
     """
     source = f"{purpose} plan of round {number} of run '{run}'"
-    document = site.store.get(layout.plan(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-    plan = unseal("plan", document, Plan, site.settings.coordinator, source)
-    if (plan.run, plan.round, plan.attempt, plan.asks.kind) != (run, number, attempt, purpose):
-        raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
+    plan, named = read_plan_at(site.store, run, number, attempt, purpose, site.settings.coordinator)
     remembered = seen.read(site.folder)
     federation, log = history.agreement(site, plan, remembered, source)
     identity = _check_membership(site, federation, plan, source)
@@ -57,13 +55,13 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     if plan.asks.makes_model and site.store.head(layout.commit(run, number)) is not None:
         raise ChainError(f"{source}: the round is committed already")
     answered = outbox.plan_of(site.folder, plan)
-    if answered is not None and answered != digest(document):
+    if answered is not None and answered != named:
         raise ChainError(f"{source}: this site has answered another plan for the same round; the coordinator has "
                          "issued two. Ask the coordinator, and compare 'fedround verify'")
     now = remembered.after(plan.log, run, seen.SeenCommit(round=parent.round, digest=plan.parent))
     if now != remembered:
         seen.write(site.folder, now)
-    return Order(plan, digest(document), parent, identity)
+    return Order(plan, named, parent, identity)
 
 
 def refusal_by_policy(site: Site, order: Order) -> Refusal | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedround.errors import ContractError, SetupError
+from fedround.files import write_whole
 from fedround.privacy import ledger, noise
 from fedround.signing import Identity
 from fedround.values import parse
@@ -53,7 +54,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         os.chmod(folder, 0o700)
         ledger.create(folder / "ledger.jsonl", data.dataset)
         audit.begin(folder, settings.name, now)
-        (folder / "policy.toml").write_text(policy_text(policy))
+        write_whole(folder / "policy.toml", policy_text(policy).encode(), durable=True)
         for candidate in candidates:
             approval.approve(folder, settings, candidate, now)
         save_toml(settings, folder / "site.toml", "This site's settings. Paths are relative to this folder.")

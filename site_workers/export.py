@@ -5,7 +5,6 @@ Nothing of this is sent, charged or told to anybody; it reads the store as any m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fedround import codec, layout
+from fedround import codec
 from fedround.codec import Tensors
-from fedround.errors import ContractError, TrustError
+from fedround.errors import ContractError
+from fedround.files import write_whole
 from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
@@ -25,7 +25,8 @@ from fedround.learning.task import Metrics
 from fedround.privacy.noise import stream
 from fedround.records import Checkpoint, Commit
 from fedround.rounds.site import PERSONAL, PRIVATE
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.signing import digest
+from infra.history import read_checkpoint, read_tensors
 from site_workers import history, inputs, kept, seen
 from site_workers.rows import Rows, read_site_rows
 from site_workers.site import Site
@@ -73,10 +74,7 @@ def write(model: OwnModel, path: Path) -> str:
     SHA-256.
     """
     body = codec.encode(model.tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(body)
-    temporary.replace(path)
+    write_whole(path, body, durable=True, mode=0o600)
     return digest(body)
 
 
@@ -88,23 +86,17 @@ def _only(site: Site) -> str:
 
 
 def _checkpoint(site: Site, commit: Commit) -> Checkpoint:
-    source = f"checkpoint of round {commit.round} of run '{commit.run}'"
-    document = site.store.get(layout.checkpoint(commit.run, commit.round, commit.checkpoint), max_bytes=MAX_DOCUMENT_BYTES)
-    if digest(document) != commit.checkpoint:
-        raise TrustError(f"{source}: is not the one that the commit names")
-    found = unseal("checkpoint", document, Checkpoint, site.settings.coordinator, source)
+    found = read_checkpoint(site.store, commit, site.settings.coordinator)
     if found.recipe_digest != site.recipe.digest:
-        raise ContractError(f"{source}: was trained with recipe {found.recipe_digest[:16]}, approved here is "
-                            f"{site.recipe.digest[:16]}: put back the recipe of that run")
+        raise ContractError(
+            f"checkpoint of round {commit.round} of run '{commit.run}': was trained with recipe {found.recipe_digest[:16]}, "
+            f"approved here is {site.recipe.digest[:16]}: put back the recipe of that run")
     return found
 
 
 def _shared(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
     source = f"model of round {commit.round} of run '{commit.run}'"
-    body = site.store.get(layout.model(commit.model), max_bytes=codec.size_bytes(checkpoint.tensors))
-    if digest(body) != commit.model:
-        raise TrustError(f"{source}: the stored bytes are not those that the commit names")
-    return codec.decode(body, checkpoint.tensors, source)
+    return read_tensors(site.store, commit.model, checkpoint.tensors, source, by="commit")
 
 
 def _rest(site: Site, commit: Commit, checkpoint: Checkpoint) -> Rest:

@@ -5,15 +5,14 @@ Everything here is raised (ChainError, TrustError): a history that does not hold
 
 from __future__ import annotations
 
-import re
-
-from fedround import layout, sightings
+from fedround import sightings
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.federation_log import Logged
 from fedround.records import Commit, Plan, Train
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.signing import digest
 from infra.federation_log import read_up_to
+from infra.history import Committed, last_round, read_commit
 from site_workers import outbox
 from site_workers.seen import Seen, SeenCommit
 from site_workers.site import Site
@@ -41,10 +40,11 @@ def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: 
     run, and whose plan a majority of the members was shown.
     """
     number = plan.continues
-    commit, found = _commit(site, plan.run, number, source)
-    if found != plan.parent:
+    head = _commit(site, plan.run, number, source)
+    commit = head.commit
+    if head.digest != plan.parent:
         raise ChainError(f"{source}: does not continue the committed round {number}")
-    if (commit.run, commit.round, commit.model, commit.blob("rest")) != (plan.run, number, plan.base_model, plan.rest):
+    if (commit.model, commit.blob("rest")) != (plan.base_model, plan.rest):
         raise ChainError(f"{source}: starts from another model than the one that round {number} committed")
     if isinstance(plan.asks, Train) and not set(plan.asks.state) <= set(commit.state):
         raise ChainError(f"{source}: names state of the server that round {number} did not leave")
@@ -59,24 +59,20 @@ def newest(site: Site, run: str, seen: Seen) -> Commit:
 
     Raises ContractError if there is none.
     """
-    numbers = [int(found[1]) for key in site.store.list(layout.rounds(run))
-               if (found := re.search(r"/(\d{5})/commit\.json$", key))]
-    if not numbers:
+    last = last_round(site.store, run)
+    if last is None:
         raise ContractError(f"the store has no run '{run}' with a committed round")
     source = f"last commit of run '{run}'"
-    commit, found = _commit(site, run, max(numbers), source)
-    if (commit.run, commit.round) != (run, max(numbers)):
-        raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
-    _check_continues(site, commit, found, seen.runs.get(run), source)
-    return commit
+    head = _commit(site, run, last, source)
+    _check_continues(site, head.commit, head.digest, seen.runs.get(run), source)
+    return head.commit
 
 
-def _commit(site: Site, run: str, number: int, source: str) -> tuple[Commit, str]:
+def _commit(site: Site, run: str, number: int, source: str) -> Committed:
     try:
-        document = site.store.get(layout.commit(run, number), max_bytes=MAX_DOCUMENT_BYTES)
+        return read_commit(site.store, run, number, site.settings.coordinator)
     except NotFoundError:
         raise ChainError(f"{source}: round {number}, which it continues, is not committed") from None
-    return unseal("commit", document, Commit, site.settings.coordinator, f"commit of round {number}"), digest(document)
 
 
 def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCommit | None, source: str) -> None:
@@ -88,8 +84,9 @@ def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCo
                          f"was rolled back. Stop, and {_COMPARE}")
     for number in range(commit.round, seen.round, -1):
         named = commit.parent
-        commit, found = _commit(site, commit.run, number - 1, source)
-        if found != named:
+        before = _commit(site, commit.run, number - 1, source)
+        commit = before.commit
+        if before.digest != named:
             raise ChainError(f"{source}: round {number} does not continue the committed round {number - 1}")
     if named != seen.digest:
         raise ChainError(f"{source}: this site has seen another commit of round {seen.round}: there are two histories. Stop, "

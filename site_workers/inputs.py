@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
-
 from fedround import codec, layout
 from fedround.codec import Schema, Tensors
-from fedround.errors import TrustError
+from fedround.files import make_folders, write_whole
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import schemas
 from fedround.learning.spec import Parts
 from fedround.records import Plan, Train
 from fedround.rounds.site import Inputs
 from fedround.signing import digest
+from infra.history import read_named, read_tensors
 from site_workers import kept
 from site_workers.authorise import Order
 from site_workers.rows import Rows
@@ -52,15 +49,7 @@ def _private(site: Site, plan: Plan) -> Schema:
 
 def _named(site: Site, plan: Plan, sha256: str, what: str) -> Tensors:
     """Tensors like the model's, checked against the digest that the plan names them by."""
-    source = f"{what} of round {plan.round}"
-    return codec.decode(_fetched(site, sha256, plan.tensors, source), plan.tensors, source)
-
-
-def _fetched(site: Site, sha256: str, schema: Schema, source: str) -> bytes:
-    body = site.store.get(layout.model(sha256), max_bytes=codec.size_bytes(schema))
-    if digest(body) != sha256:
-        raise TrustError(f"{source}: the stored bytes are not those that the plan names")
-    return body
+    return read_tensors(site.store, sha256, plan.tensors, f"{what} of round {plan.round}", by="plan")
 
 
 def _fetched_once(site: Site, sha256: str, schema: Schema, source: str) -> Tensors:
@@ -68,17 +57,10 @@ def _fetched_once(site: Site, sha256: str, schema: Schema, source: str) -> Tenso
     path = site.folder / "kept" / f"{sha256}.safetensors"
     if path.exists():
         body = path.read_bytes()
-        if hashlib.sha256(body).hexdigest() == sha256:
+        if digest(body) == sha256:
             return codec.decode(body, schema, source)
-    body = _fetched(site, sha256, schema, source)
+    body = read_named(site.store, layout.model(sha256), sha256, source, max_bytes=codec.size_bytes(schema))
     tensors = codec.decode(body, schema, source)
-    _copy(body, path)
+    make_folders(path.parent)
+    write_whole(path, body, durable=False)      # a torn copy has another digest, and is fetched again
     return tensors
-
-
-def _copy(body: bytes, path: Path) -> None:
-    """A half-written copy has another digest, and is fetched again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(body)
-    temporary.replace(path)

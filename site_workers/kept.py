@@ -14,7 +14,6 @@ What a backup brought back from before later answers is used, too, but for a res
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from fedround import codec
 from fedround.codec import Schema, Tensors
 from fedround.compression.spec import is_unbiased
 from fedround.errors import CodecError, SetupError
-from fedround.privacy.files import sync_folder
+from fedround.files import make_folders, write_whole
 from fedround.records import Plan
 from fedround.rounds.site import PERSONAL, PRIVATE, RESIDUAL, Kept
 from site_workers import outbox
@@ -81,14 +80,8 @@ def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
                     "training.learning_rate", plan.round, plan.run, _WORDS.get(what, f"'{what}'"))
         return
     path = _path(folder, plan.run, what, plan.round, plan.attempt)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(codec.encode(tensors))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    make_folders(path.parent)
+    write_whole(path, codec.encode(tensors), durable=True)
     for older in list(_there(folder, plan.run, what, outbox.updates(folder, plan.run, before=plan.round)))[1:]:
         older.unlink()
 

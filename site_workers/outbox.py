@@ -1,13 +1,13 @@
 """What leaves, on the site's own disk first: a retry repeats the bytes, never the noise.
 
-One folder per plan, written beside its place, flushed, and renamed into it: an entry is there whole or not at all.
+One folder per plan, written beside its place, synced with its names, and renamed into it: an entry is there whole or not at
+all, and stays.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +16,10 @@ from typing import Any
 
 from fedround import layout
 from fedround.errors import ContractError
+from fedround.files import make_folders, sync_folder, write_whole
 from fedround.records import Plan
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
-_KEY = re.compile(rf"sites/[a-z0-9-]+/([a-z0-9-]+)/({'|'.join(layout.PURPOSES)})/(\d{{5}})/(\d\d)/"
-                  r"(?:answer|refusal-(\d{4}))\.json")
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class Entry:
     def mark_sent(self) -> None:
         """Write down that every byte has arrived, and drop the tensors: they are in the store."""
         (self.folder / _SENT).touch()
+        sync_folder(self.folder)        # who has lost the tensors must know that they have arrived
         (self.folder / _PAYLOAD).unlink(missing_ok=True)
 
 
@@ -83,7 +83,7 @@ def write_refusal(site_folder: Path, plan: Plan, sealed: bytes) -> Entry:
     """Keep a refusal, beside earlier ones: asked again, the site may refuse again, or answer."""
     place = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt)
     earlier = len(list(place.parent.glob(f"{place.name}{_REFUSAL}*")))
-    return _keep(site_folder, place.with_name(f"{place.name}{_REFUSAL}{earlier + 1:04d}"), sealed, None)
+    return _keep(site_folder, _refusal_place(place, earlier + 1), sealed, None)
 
 
 def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
@@ -97,14 +97,15 @@ def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
 def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None, sent: bool = False) -> Entry:
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folders(temporary)
     if payload is not None:
-        _write_durably(temporary / _PAYLOAD, payload)
-    _write_durably(temporary / _ANSWER, sealed)
+        write_whole(temporary / _PAYLOAD, payload, durable=True)
+    write_whole(temporary / _ANSWER, sealed, durable=True)
     if sent:
         (temporary / _SENT).touch()
+        sync_folder(temporary)
     temporary.rename(place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
     return _entry(site_folder, place)
 
 
@@ -140,15 +141,21 @@ def unsent(site_folder: Path) -> Iterator[Entry]:
 
 def _place_of(site_folder: Path, key: str) -> Path | None:
     """Where the answer, or the refusal, that lies in the store under `key` is kept; None: no answer has such a key."""
-    if (found := _KEY.fullmatch(key)) is None:
-        return None
-    run, folder, number, attempt, refusal = found.groups()
-    place = _place(site_folder, run, layout.PURPOSES[folder], int(number), int(attempt))
-    return place if refusal is None else place.with_name(f"{place.name}{_REFUSAL}{refusal}")
+    if (answered := layout.parse_answer(key)) is not None:
+        _, run, number, attempt, purpose = answered
+        return _place(site_folder, run, purpose, number, attempt)
+    if (refused := layout.parse_refusal(key)) is not None:
+        _, run, number, attempt, purpose, count = refused
+        return _refusal_place(_place(site_folder, run, purpose, number, attempt), count)
+    return None
 
 
 def _place(site_folder: Path, run: str, purpose: str, number: int, attempt: int) -> Path:
     return site_folder / "outbox" / run / purpose / f"{number:05d}" / f"{attempt:02d}"
+
+
+def _refusal_place(place: Path, count: int) -> Path:
+    return place.with_name(f"{place.name}{_REFUSAL}{count:04d}")
 
 
 def _entry(site_folder: Path, folder: Path) -> Entry:
@@ -159,18 +166,3 @@ def _entry(site_folder: Path, folder: Path) -> Entry:
     if refusal:
         return Entry(folder, layout.refusal(*plan, int(refusal)), None)
     return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body["update"] is not None else None)
-
-
-def _write_durably(path: Path, body: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

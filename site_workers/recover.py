@@ -11,10 +11,10 @@ with a coordinator that hides every later commit, hides what they cost.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from fedround import layout
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest
@@ -162,12 +162,12 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
     """Every plan and commit in the store that the coordinator signed, as far as they are about this site."""
     found = _History({}, {}, 0)
     commits: list[Commit] = []
-    for key in site.store.list("runs/"):
-        if re.search(r"/plan-\d\d\.json$", key):
+    for key in site.store.list(layout.RUNS):
+        if layout.parse_plan(key) is not None:
             document, plan = _signed(site, "plan", key, Plan)
             if plan is not None and site.name in plan.cohort:
                 found.plans[digest(document)] = plan
-        elif key.endswith("/commit.json"):
+        elif layout.parse_commit(key) is not None:
             _, commit = _signed(site, "commit", key, Commit)
             commits += [] if commit is None else [commit]
     longest = 0

@@ -90,7 +90,10 @@ def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
 def _belongs(answer: SiteAnswer, key: str) -> bool:
     """Whether an answer lies where its site put it."""
     where = answer.site, answer.run, answer.round, answer.attempt, answer.asked
-    return key.startswith(layout.refusals(*where)) if isinstance(answer, Refusal) else key == layout.answer(*where)
+    if isinstance(answer, Refusal):
+        said = layout.parse_refusal(key)
+        return said is not None and said[:-1] == where
+    return key == layout.answer(*where)
 
 
 def _is_behind(site: Site, commit: Commit, keys: frozenset[str]) -> bool:

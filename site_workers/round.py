@@ -22,7 +22,7 @@ from fedround.privacy.spec import NoMechanism, NoPrivacy
 from fedround.records import Answer, Plan, Reason, Refusal, Update
 from fedround.rounds.site import Offer, Worked, offer, work
 from fedround.sightings import sign_sighting
-from fedround.values import MAX_ATTEMPTS, CheckId, Name, Purpose, Value, parse
+from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
 from site_workers import audit, inputs, kept, limits, outbox, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
@@ -36,8 +36,8 @@ class SiteRequest(Value):
     """All that the API can say to a site: which plan to look up. Everything else stands in the signed plan."""
 
     run: Name
-    round: Annotated[int, Field(ge=0, le=99_999)]
-    attempt: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)]
+    round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+    attempt: Attempt
     purpose: Purpose
 
 

@@ -6,11 +6,11 @@ first history that it is shown, as a new site does.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field
 
+from fedround.files import write_whole
 from fedround.records import LogHead
 from fedround.values import Digest, Name, Value, parse
 
@@ -42,10 +42,5 @@ def read(folder: Path) -> Seen:
 
 
 def write(folder: Path, seen: Seen) -> None:
-    """Remember, durably."""
-    temporary = folder / f".{_FILE}.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(seen.model_dump_json())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / _FILE)
+    """Remember, durably: a power cut must not bring back a memory from before a rollback."""
+    write_whole(folder / _FILE, seen.model_dump_json().encode(), durable=True, mode=0o600)

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedround.errors import ContractError, SetupError
+from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.privacy import noise
 from fedround.signing import Identity
@@ -44,7 +45,7 @@ class Site:
     contract: Contract
     store: ObjectStore
     clock: Callable[[], datetime]
-    stamps: tuple[tuple[int, ...], ...]
+    stamps: tuple[Version, ...]
     """Of the files that the operator changes by approving: which versions of them this is."""
 
     @property
@@ -94,10 +95,9 @@ def _agreed(folder: Path, settings: SiteSettings) -> tuple[SitePolicy, Recipe, C
     return policy, load_recipe(folder / settings.recipe, recipe_digest), load_contract(folder / settings.contract)
 
 
-def _stamps(folder: Path, settings: SiteSettings) -> tuple[tuple[int, ...], ...]:
+def _stamps(folder: Path, settings: SiteSettings) -> tuple[Version, ...]:
     paths = (folder / name for name in ("policy.toml", settings.recipe, settings.contract))
-    return tuple((found.st_ino, found.st_size, found.st_mtime_ns) if path.exists() and (found := path.stat()) else ()
-                 for path in paths)
+    return tuple(version_of(path) for path in paths)
 
 
 def load_identity(folder: Path) -> Identity:

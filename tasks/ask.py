@@ -6,8 +6,6 @@ plan, and read again whenever the same is asked. Sites are asked, and charged, o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,15 +14,14 @@ from fedround import __version__, layout
 from fedround.errors import ContractError, NotFoundError
 from fedround.records import Evaluate, Finding, Measure, Plan, Question, Told
 from fedround.rounds.campaign import counts_leave
-from fedround.signing import MAX_DOCUMENT_BYTES, seal, unseal
+from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
-from fedround.values import Name, Purpose
-from infra.stores import ObjectStore
+from fedround.values import Name
+from infra.history import Committed, read_finding
 from tasks.aggregate import check_quorum
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
-from tasks.history import Committed
 from tasks.plan import Planned, RoundRequest, bare, compose, head_of, publish_plan, standing_plans
 
 
@@ -101,9 +98,9 @@ def conclude(coordinator: Coordinator, planned: Planned, collected: Collected) -
         refusals=tuple(refused.committed for _, refused in sorted(collected.refused.items())),
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
         missing=collected.missing, totals=totals_of(releases), tool_version=__version__)
-    key = layout.finding(plan.run, plan.round, plan.attempt, plan.asks.kind)
-    coordinator.store.put_once(key, seal("finding", finding, coordinator.identity))
-    return read_finding(coordinator.store, key, coordinator.identity.key)
+    where = plan.run, plan.round, plan.attempt, plan.asks.kind
+    coordinator.store.put_once(layout.finding(*where), seal("finding", finding, coordinator.identity))
+    return read_finding(coordinator.store, *where, coordinator.identity.key)
 
 
 def totals_of(answers: list[tuple[Release, ...]]) -> tuple[Release, ...]:
@@ -115,20 +112,6 @@ def find(coordinator: Coordinator, planned: Planned) -> Finding | None:
     """What came of a question; None: nothing yet."""
     plan = planned.plan
     try:
-        return read_finding(coordinator.store, layout.finding(plan.run, plan.round, plan.attempt, plan.asks.kind),
-                            coordinator.identity.key)
+        return read_finding(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind, coordinator.identity.key)
     except NotFoundError:
         return None
-
-
-def read_finding(store: ObjectStore, key: str, coordinator: str) -> Finding:
-    """What lies under this key. Raises NotFoundError, or TrustError if our coordinator's signature does not hold."""
-    document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    return unseal("finding", document, Finding, coordinator, f"'{key}'")
-
-
-def finding_keys(store: ObjectStore, run: str, purpose: Purpose) -> Iterator[tuple[int, int, str]]:
-    """Round, attempt and key of every finding of the run, in order."""
-    for key in store.list(layout.questions(run, purpose)):
-        if (found := re.search(r"/(\d{5})/finding-(\d{2})\.json$", key)) is not None:
-            yield int(found[1]), int(found[2]), key

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from fedround import layout
-from fedround.agreement import Federation
 from fedround.records import Plan
-from fedround.signing import MAX_DOCUMENT_BYTES, unseal
+from infra.history import (
+    Committed,
+    findings,
+    last_round,
+    read_commit,
+    read_federation,
+    read_finding,
+    read_plan,
+    read_plan_at,
+)
 from tasks import spool
-from tasks.ask import finding_keys, read_finding
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
-from tasks.history import Committed, last_round, read_commit, read_plan, read_plan_at
 from tasks.plan import Planned
 from tasks.report import page, record_evaluation, records, report
 
@@ -55,17 +60,16 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> 
 def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
     """What the sites found about the round's model, where they were asked for nothing else."""
     commit, key = committed.commit, coordinator.identity.key
-    for number, attempt, where in finding_keys(coordinator.store, commit.run, "evaluate"):
+    for number, attempt in findings(coordinator.store, commit.run, "evaluate"):
         if number == commit.round:
             plan, named = read_plan_at(coordinator.store, commit.run, number, attempt, "evaluate", key)
             planned, then = Planned(plan, named, committed), _as_of(coordinator, plan)
-            finding = read_finding(coordinator.store, where, key)
+            finding = read_finding(coordinator.store, commit.run, number, attempt, "evaluate", key)
             record_evaluation(then, planned, read_again(then, planned, finding.missing))
 
 
 def _as_of(coordinator: Coordinator, plan: Plan) -> Coordinator:
     """With the federation file that the plan names: who was a member then may have left since."""
-    document = coordinator.store.get(layout.federation(plan.federation_digest), max_bytes=MAX_DOCUMENT_BYTES)
-    return dataclasses.replace(coordinator, federation=unseal(
-        "federation", document, Federation, coordinator.identity.key,
+    return dataclasses.replace(coordinator, federation=read_federation(
+        coordinator.store, plan.federation_digest, coordinator.identity.key,
         f"federation file of round {plan.round} of run '{plan.run}'"))

@@ -8,8 +8,8 @@ from fedround.aggregation.verdict import Verdict
 from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import Privacy, RecordPrivacy
 from fedround.records import Answer, Commit
+from infra.history import read_answer, read_plan
 from tasks.coordinator import Coordinator
-from tasks.history import read_answer, read_plan
 
 
 def privacy_after(coordinator: Coordinator, commit: Commit) -> Privacy:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
+from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.records import LogHead
 from fedround.signing import Identity, digest, seal
@@ -82,17 +83,19 @@ def open_coordinator(folder: Path) -> Coordinator:
 def current_coordinator() -> Coordinator:
     """The coordinator that this process serves, named by the environment variable FEDROUND_COORDINATOR.
 
-    The federation file is read again for every round, so that a member can be added between two rounds.
+    It is opened anew when one of its files has changed: settings, federation file, recipe, contract, a key. So a member can
+    be added between two rounds.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         raise SetupError(f"no coordinator here: set {FOLDER_VARIABLE} to the coordinator's folder, or use "
                          "'fedround coordinator start'")
     path = Path(folder)
-    stamps = tuple(p.stat().st_mtime_ns for p in sorted(path.glob("*.toml")))
-    return _opened(path, stamps)
+    settings = load_toml(CoordinatorSettings, path / "coordinator.toml")
+    agreed = [path / name for name in ("coordinator.toml", settings.federation, settings.recipe, settings.contract)]
+    return _opened(path, tuple((file, version_of(file)) for file in (*agreed, *sorted((path / "keys").glob("*")))))
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(folder: Path, _stamps: tuple[int, ...]) -> Coordinator:
+def _opened(folder: Path, _files: tuple[tuple[Path, Version], ...]) -> Coordinator:
     return open_coordinator(folder)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from fedround.files import Version, kept_while_unchanged, version_of
 from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.task import Metrics, Scored
 from fedround.records import Commit
 from fedround.statistics import Scores
+from infra.history import read_checkpoint, read_rest, read_tensors
 from tasks.coordinator import Coordinator
-from tasks.history import read_checkpoint, read_rest, read_tensors
 from validation.rows import read_rows
 
 
@@ -37,16 +38,23 @@ def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
     return not read_checkpoint(coordinator.store, commit, coordinator.identity.key).parts.private
 
 
-@functools.lru_cache(maxsize=2)
 def _public_scores(coordinator: Coordinator, commit: Commit) -> Scored:
+    return _scores(coordinator, commit, version_of(_path(coordinator)))
+
+
+@functools.lru_cache(maxsize=2)
+def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scored:
     """Of a committed model: its report needs them, and then the next plan."""
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen
-    path = coordinator.folder / (coordinator.settings.test_set or "")
-    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(path, coordinator.recipe))
+    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(_path(coordinator), coordinator.recipe))
 
 
-@functools.lru_cache(maxsize=1)
+def _path(coordinator: Coordinator) -> Path:
+    return coordinator.folder / (coordinator.settings.test_set or "")
+
+
+@kept_while_unchanged
 def _test_set(path: Path, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

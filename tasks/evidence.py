@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.codec import Tensors
@@ -11,19 +9,18 @@ from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustEr
 from fedround.learning.start import read as read_start
 from fedround.records import (
     Answer,
-    Checkpoint,
     Commit,
     CommittedRefusal,
     CommittedUpdate,
-    Finding,
     Plan,
     Refusal,
     SiteAnswer,
     Told,
     Update,
 )
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.values import MAX_ATTEMPTS, Digest, Purpose
+from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from fedround.values import Digest
+from infra.history import prove, read_checkpoint, read_named
 from infra.stores import ObjectStore
 from validation.payloads import intake_of
 from validation.updates import read_answer
@@ -31,35 +28,17 @@ from validation.updates import read_answer
 
 def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
     """The checkpoint and the model that a commit names."""
-    document = read(store, layout.checkpoint(commit.run, commit.round, commit.checkpoint), f"checkpoint of {source}")
-    same(digest(document), commit.checkpoint, f"checkpoint of {source}")
-    checkpoint = unseal("checkpoint", document, Checkpoint, key, f"checkpoint of {source}")
-    same(checkpoint.model.sha256, commit.model, f"model in the checkpoint of {source}")
-    if checkpoint.rest != commit.blob("rest"):
-        raise TrustError(f"checkpoint of {source}: has other parts that do not travel than its commit")
+    checkpoint = read_checkpoint(store, commit, key)
     size = blob(store, commit.model, f"model of {source}")
     if size != checkpoint.model.size_bytes or size != codec.size_bytes(checkpoint.tensors):
         raise TrustError(f"model of {source}: {size} bytes, its checkpoint says {checkpoint.model.size_bytes}")
-
-
-def plan(store: ObjectStore, said: Commit | Finding, purpose: Purpose, key: str, source: str) -> Plan:
-    """The plan that a commit or a finding names, among the attempts at the question."""
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        try:
-            document = store.get(layout.plan(said.run, said.round, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-        except NotFoundError:
-            break
-        if digest(document) == said.plan:
-            return unseal("plan", document, Plan, key, f"plan of {source}")
-    raise ChainError(f"plan of {source}: the plan that the {'commit' if purpose == 'train' else 'finding'} names is not in "
-                     "the store")
 
 
 def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedRefusal) -> None:
     """One site's "no", among those it gave."""
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind
-    documents = (read(store, key, source) for key in store.list(layout.refusals(*where)))
+    documents = (store.get(key, max_bytes=MAX_DOCUMENT_BYTES) for key in store.list(layout.refusals(*where)))
     document = next((found for found in documents if digest(found) == committed.answer), None)
     if document is None:
         raise TrustError(f"{source}: the refusal that the history names is not in the store")
@@ -89,8 +68,7 @@ def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Dig
 def _said(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, site: str,
           named: Digest) -> tuple[SiteAnswer, str]:
     source = f"answer of '{site}' in round {plan.round}"
-    document = read(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind), source)
-    same(digest(document), named, source)
+    document = read_named(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind), named, source)
     return read_answer(document, plan, plan_digest, members.site(site)), source
 
 
@@ -119,8 +97,7 @@ def memory(store: ObjectStore, commit: Commit) -> int | None:
     digests = sorted(kept | {remembered.average for remembered in commit.memory})
     try:
         for sha256 in digests:
-            found, _ = _hash(store, layout.memory(sha256))
-            same(found, sha256, f"memory of round {commit.round} of run '{commit.run}'")
+            prove(store, layout.memory(sha256), sha256, f"memory of round {commit.round} of run '{commit.run}'")
     except StoreDeniedError:
         return None
     return len(digests)
@@ -138,38 +115,10 @@ def start(store: ObjectStore, commit: Commit, sha256: str, source: str) -> None:
                              "names")
 
 
-def blob(store: ObjectStore, sha256: str, source: str) -> int:
+def blob(store: ObjectStore, sha256: Digest, source: str) -> int:
     """A model or an optimizer state; returns its size in bytes."""
-    found, size = _hash(store, layout.model(sha256))
-    same(found, sha256, source)
-    return size
+    return prove(store, layout.model(sha256), sha256, source)
 
 
-def read(store: ObjectStore, key: str, source: str) -> bytes:
-    """A signed document. Raises ChainError if it is not there."""
-    try:
-        return store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        raise ChainError(f"{source}: is not in the store") from None
-
-
-def same(found: str, expected: str, source: str) -> None:
-    """Raises TrustError if two digests differ."""
-    if found != expected:
-        raise TrustError(f"{source}: the stored bytes have digest {found[:16]}…, the history names {expected[:16]}…")
-
-
-def _tensors(store: ObjectStore, sha256: str, source: str) -> Tensors:
-    body = store.get(layout.model(sha256))
-    same(digest(body), sha256, source)
-    return read_start(body)
-
-
-def _hash(store: ObjectStore, key: str) -> tuple[str, int]:
-    info = store.head(key)
-    if info is None:
-        raise TrustError(f"'{key}' is named by a commit and is not in the store")
-    hasher = hashlib.sha256()
-    for start in range(0, info.size_bytes, codec.CHUNK_BYTES):
-        hasher.update(store.get_range(key, start, codec.CHUNK_BYTES))
-    return hasher.hexdigest(), info.size_bytes
+def _tensors(store: ObjectStore, sha256: Digest, source: str) -> Tensors:
+    return read_start(read_named(store, layout.model(sha256), sha256, source, max_bytes=None))

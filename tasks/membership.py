@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -16,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedround import layout
 from fedround.agreement import Federation, SiteEntry
 from fedround.errors import ContractError, SetupError, TrustError
+from fedround.files import sync_folder, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
@@ -71,13 +70,14 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
         if test_set is not None and settings.test_set is not None:
             shutil.copyfile(test_set, new / settings.test_set)
         if begin is not None and settings.start is not None:
-            (new / settings.start).write_bytes(begin)
+            write_whole(new / settings.start, begin, durable=True)
         identity.save(new / "keys" / "identity.pem")
         if credential is not None:
             save_toml(credential, new / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
         save_toml(settings, new / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
-        (new / settings.federation).write_text(_federation_file(agreed))
+        write_whole(new / settings.federation, _federation_file(agreed).encode(), durable=True)
         new.replace(folder)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -126,7 +126,7 @@ def _named(store: ObjectStore, federation: Federation, site: str) -> list[str]:
     old, used = federation.site(site).key, {member.key for member in federation.sites} | set(federation.revoked)
     named = []
     for name in store.list(layout.rotations(site)):
-        if (found := re.search(r"/([0-9a-f]{64})\.json$", name)) is None or (new := f"ed25519:{found[1]}") in used:
+        if (found := layout.parse_rotation(name)) is None or (new := found[1]) in used:
             continue
         try:
             read_rotation(store, site, old, new)
@@ -171,9 +171,7 @@ def _entry(document: tomlkit.TOMLDocument, site: str) -> Any:
 
 
 def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(tomlkit.dumps(document))
-    temporary.replace(path)
+    write_whole(path, tomlkit.dumps(document).encode(), durable=True)
 
 
 def make_invitation(folder: Path, site: str, credential: S3Credential | None) -> Invitation:
@@ -202,11 +200,6 @@ def check_name(site: str) -> None:
     except ValidationError:
         raise ContractError(f"'site': '{site}' is not a site's name: lower-case letters, digits and inner hyphens, at "
                             "most 40") from None
-
-
-def digest_of(path: Path) -> str:
-    """The digest by which a site approves a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _federation_file(agreed: dict[str, Any]) -> str:

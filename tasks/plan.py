@@ -20,11 +20,11 @@ from fedround.sightings import needed
 from fedround.signing import digest, seal
 from fedround.statistics import Scores
 from fedround.values import MAX_ATTEMPTS, Name, parse
+from infra.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
 from infra.stores import publish
 from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
-from tasks.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from fedround.files import write_whole
 from fedround.values import Value
 
 _FILE = "progress.json"
@@ -26,10 +26,8 @@ class Progress(Value):
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
-    """Replace the file atomically. Losing it loses nothing: it is for people."""
-    temporary = folder / f".{_FILE}.{os.getpid()}"
-    temporary.write_text(progress.model_dump_json())
-    temporary.replace(folder / _FILE)
+    """Replace the file, whole. Losing it loses nothing: it is for people."""
+    write_whole(folder / _FILE, progress.model_dump_json().encode(), durable=False)
 
 
 def read_progress(folder: Path) -> Progress | None:

@@ -8,12 +8,12 @@ from fedround import __version__, codec, layout
 from fedround.aggregation.engine import Standing
 from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Update
 from fedround.signing import digest, seal
+from infra.history import Committed, read_commit
 from infra.stores import publish as put
 from tasks import ledgers, memory, spool
 from tasks.aggregate import Aggregated
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_commit
 from tasks.plan import Planned
 from tasks.step import take_step
 from tasks.weights import to_commit

@@ -20,10 +20,10 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
 from fedround.records import Answer, Blob, Commit, CommittedUpdate
 from fedround.signing import digest
+from infra.history import read_tensors
 from infra.stores import ObjectStore
 from tasks import spool
 from tasks.aggregate import Aggregated, combine
-from tasks.history import read_tensors
 from tasks.plan import Planned
 from tasks.publish import committed
 from tasks.rows import row_of

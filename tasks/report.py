@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +10,15 @@ from fedround import codec, layout
 from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
+from fedround.files import write_whole
 from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.values import Value, parse
+from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_blob, read_checkpoint
 from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
@@ -127,8 +127,10 @@ def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:
     model = coordinator.folder / "spool" / f"{commit.model}.safetensors"
     model.parent.mkdir(parents=True, exist_ok=True)
-    model.write_bytes(coordinator.store.get(layout.model(commit.model)))
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    model.write_bytes(read_named(
+        coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
+        max_bytes=checkpoint.model.size_bytes))
     known = {} if record.public is None else record.public.known()
     _registry(coordinator.folder / "models").register(checkpoint, model, known)
     model.unlink()
@@ -143,8 +145,8 @@ def _registry(folder: Path) -> ModelRegistry:
 def _write(coordinator: Coordinator, record: RoundRecord) -> None:
     path = _path(coordinator, record.run, record.round)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, record.model_dump_json(indent=1))
-    _replace(path.with_suffix(".html"), render_html(_up_to(coordinator, record)))
+    write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
+    write_whole(path.with_suffix(".html"), render_html(_up_to(coordinator, record)).encode(), durable=True)
 
 
 def _up_to(coordinator: Coordinator, record: RoundRecord) -> Sequence[RoundRecord]:
@@ -153,12 +155,6 @@ def _up_to(coordinator: Coordinator, record: RoundRecord) -> Sequence[RoundRecor
 
 def _path(coordinator: Coordinator, run: str, number: int) -> Path:
     return coordinator.reports / run / f"{number:05d}.json"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _in_words(value: Value) -> str:

@@ -13,8 +13,8 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.records import Commit, Exclusion, Plan
+from infra.history import Committed, read_commit, read_plan
 from tasks.coordinator import Coordinator
-from tasks.history import Committed, read_commit, read_plan
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 from fedround import codec
 from fedround.aggregation.rows import ArrayNumbers
 from fedround.aggregation.spec import Aggregation, FLTrust
 from fedround.errors import ContractError
+from fedround.files import kept_while_unchanged
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 from fedround.records import Plan
+from infra.history import read_rest, read_tensors
 from tasks.coordinator import Coordinator
-from tasks.history import read_rest, read_tensors
 from validation.rows import read_rows
 
 
@@ -42,6 +42,6 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
                                             cancelled=lambda: False, rest=rest).delta))
 
 
-@functools.lru_cache(maxsize=1)
+@kept_while_unchanged
 def _root_set(path: Path, recipe: Recipe) -> Examples:
     return recipe.encode(read_rows(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedround.errors import StoreError
+from fedround.files import sha256_of, writing_whole
 from infra.stores import ObjectStore
 from tasks.plan import Planned
 from validation.payloads import Intake
@@ -47,15 +47,14 @@ def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:
     """
     if path.exists() and sha256_of(path) == intake.sha256:
         return
-    temporary, start = path.with_name(f".{path.name}"), 0
-    with writing(path), temporary.open("wb") as file:
+    start = 0
+    with writing(path), writing_whole(path, durable=False) as file:      # a torn copy is fetched again
         while (wanted := intake.wanted) > 0:
             last = start + wanted == intake.size_bytes
             chunk = store.get_range(key, start, wanted + last)      # one byte more: a file that goes on is another file
             intake.take(chunk)
             start += file.write(chunk)
-    intake.done()
-    temporary.replace(path)
+        intake.done()
 
 
 @contextmanager
@@ -67,9 +66,3 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"cannot spool updates to {path.parent}: {error.strerror}; make room and run the round again; "
                          "nothing is lost") from None
-
-
-def sha256_of(path: Path) -> str:
-    """The digest of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ need the Prefect server. On a bench (`tasks.recompute`) every model is also comp
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,19 +15,19 @@ from dataclasses import dataclass, field, replace
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
-from fedround.errors import ChainError, ContractError, StoreDeniedError
+from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
 from fedround.records import Answer, Commit, CommittedRefusal, LogHead, Plan
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log
+from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers
-from tasks.ask import finding_keys, read_finding, totals_of
-from tasks.history import Committed, last_round
+from tasks.ask import totals_of
 from tasks.plan import Planned
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
@@ -107,37 +106,38 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
     if last is None:
         raise ContractError(f"the store has no run '{run}'; check the name, the store and the credential")
     trial = _Trial(store, coordinator, read_log(store, coordinator), bench)
-    findings, before = _findings(store, run), None
+    asked, before = _asked(store, run), None
     for number in range((last if until is None else until) + 1):
-        source = f"round {number} of run '{run}'"
-        document = evidence.read(store, layout.commit(run, number), f"commit of {source}")
-        commit = unseal("commit", document, Commit, coordinator, f"commit of {source}")
-        proof, before = trial.prove(Committed(commit, digest(document)), before)
-        told = tuple(trial.prove_finding(key, purpose, before) for purpose, key in findings.get(number, ()))
+        try:
+            head = read_commit(store, run, number, coordinator)
+        except NotFoundError:
+            raise ChainError(f"commit of round {number} of run '{run}': is not in the store") from None
+        proof, before = trial.prove(head, before)
+        told = tuple(trial.prove_finding(purpose, attempt, before) for purpose, attempt in asked.get(number, ()))
         yield replace(proof, findings=told)
 
 
 def find_model(store: ObjectStore, sha256: str) -> tuple[str, int]:
     """The run and the round whose commit says that it made these bytes; `verify_run` proves it. Raises ContractError."""
-    for key in store.list("runs/"):
-        if (found := re.fullmatch(r"runs/([a-z0-9-]+)/rounds/(\d{5})/commit\.json", key)) is not None:
+    for key in store.list(layout.RUNS):
+        if (found := layout.parse_commit(key)) is not None:
             try:
                 body = json.loads(store.get(key, max_bytes=MAX_DOCUMENT_BYTES))["body"]
             except (ValueError, KeyError, TypeError):
                 continue
             if body.get("model") == sha256:
-                return found[1], int(found[2])
+                return found
     raise ContractError(f"no round of any run in the store made the model with SHA-256 {sha256}: it was altered, or made "
                         "elsewhere")
 
 
-def _findings(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, str]]]:
-    """Purposes and keys of what was found, by the round that it is about."""
-    found = dict[int, list[tuple[Purpose, str]]]()
+def _asked(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, int]]]:
+    """Purposes and attempts of what was found, by the round that it is about."""
+    found = dict[int, list[tuple[Purpose, int]]]()
     purposes: tuple[Purpose, ...] = ("evaluate", "measure")
     for purpose in purposes:
-        for number, _, key in finding_keys(store, run, purpose):
-            found.setdefault(number, []).append((purpose, key))
+        for number, attempt in findings(store, run, purpose):
+            found.setdefault(number, []).append((purpose, attempt))
     return found
 
 
@@ -173,7 +173,7 @@ class _Trial:
                 return proof, Proven(head)
             evidence.start(store, commit, members.start, source)
             return replace(proof, hashes=proof.hashes + 1), Proven(head)
-        plan = evidence.plan(store, commit, "train", self.coordinator, source)
+        plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, source)
         sighted = sightings.check(commit, members, f"commit of {source}")
@@ -195,15 +195,13 @@ class _Trial:
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
         ), Proven(head, plan.task, answers)
 
-    def prove_finding(self, key: str, purpose: Purpose, about: Proven) -> FindingProof:
+    def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
         """What came of a question about the model of a round that is proven."""
         head = about.committed.commit
         source = f"{'evaluation' if purpose == 'evaluate' else 'measurement'} of round {head.round} of run '{head.run}'"
-        finding = read_finding(self.store, key, self.coordinator)
-        plan = evidence.plan(self.store, finding, purpose, self.coordinator, source)
-        if (finding.federation, finding.run, finding.round, finding.attempt) != (
-                plan.federation, plan.run, plan.round, plan.attempt) or plan.asks.kind != purpose or (
-                key != layout.finding(plan.run, plan.round, plan.attempt, purpose)):
+        finding = read_finding(self.store, head.run, head.round, attempt, purpose, self.coordinator)
+        plan = read_plan(self.store, finding, self.coordinator, purpose)
+        if (finding.federation, finding.attempt) != (plan.federation, plan.attempt):
             raise ChainError(f"finding of {source}: is of another question than its plan's")
         members = self._members(plan, head.log, f"plan of {source}")
         check_agreed(plan, members, about, source)

@@ -18,6 +18,7 @@ import pytest
 from fedround import codec, layout
 from fedround.records import Answer, Commit, Plan, Update
 from fedround.signing import seal, unseal
+from infra.history import Committed
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from site_workers import outbox
 from site_workers import round as site_round
@@ -27,7 +28,6 @@ from site_workers.site import Site, open_site
 from tasks.aggregate import aggregate
 from tasks.collect import Collected, collect
 from tasks.coordinator import Coordinator, open_coordinator
-from tasks.history import Committed
 from tasks.membership import add_member, create_coordinator, make_invitation
 from tasks.plan import Planned, RoundRequest, plan_round
 from tasks.publish import publish

@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, Generic, Literal, TypeVar
 import rfc8785
 
 from fedround.errors import ContractError, FedroundError, PrivacyError, SetupError
-from fedround.privacy.files import create_once
+from fedround.files import create_once
 from fedround.values import Digest, Value, parse
 
 _NO_LINE = "0" * 64

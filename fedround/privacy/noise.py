@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedround.errors import ContractError, SetupError
-from fedround.privacy.files import create_once
+from fedround.files import create_once
 
 SECRET_BYTES = 32
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from fedround.files import write_whole
+
 _FILE = "processes.json"
 _PATIENCE_S = 15.0
 
@@ -65,6 +67,4 @@ def _read(home: Path) -> dict[str, list[float]]:
 
 def _write(home: Path, processes: dict[str, list[float]]) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    temporary = home / f".{_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(processes))
-    temporary.replace(home / _FILE)
+    write_whole(home / _FILE, json.dumps(processes).encode(), durable=False)     # after a power cut none of them runs

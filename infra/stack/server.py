@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from fedround.errors import SetupError
+from fedround.files import write_whole
 
 _KILL_PATIENCE_S = 10.0
 
@@ -97,10 +98,5 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, at once or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file that only its owner can read, whole and durably."""
+    write_whole(path, text.encode(), durable=True, mode=0o600)

@@ -8,11 +8,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
+from fedround.files import make_folders, sync_folder
 from infra.stores.base import ObjectInfo
 from infra.stores.keys import check_key, check_prefix, check_range
 
@@ -58,11 +59,11 @@ class DirectoryStore:
         target = self._root / key
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source, self._surprises(key):
             if target.is_file():
-                _sync_folder(target.parent)      # the one who linked it may have died before this line
+                sync_folder(target.parent)       # the one who linked it may have died before this line
                 return False
             temporary = self._write_unfinished(source)
             try:
-                _make_folders(target.parent)
+                make_folders(target.parent)
                 os.link(temporary, target)
             except FileExistsError:
                 if target.is_dir():
@@ -71,7 +72,7 @@ class DirectoryStore:
             finally:
                 temporary.unlink()
                 if target.parent.is_dir():
-                    _sync_folder(target.parent)
+                    sync_folder(target.parent)
             return True
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -107,7 +108,7 @@ class DirectoryStore:
     def _write_unfinished(self, source: BinaryIO) -> Path:
         """A complete, synced copy of `source` under a name that no key can have, in the same file system."""
         folder = self._root / _UNFINISHED
-        _make_folders(folder)
+        make_folders(folder)
         path = folder / secrets.token_hex(16)
         try:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as file:
@@ -139,23 +140,3 @@ class DirectoryStore:
 def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
-
-
-def _make_folders(folder: Path) -> None:
-    """Make `folder` and its parents durably: a new name must be synced in the folder that holds it."""
-    if folder.is_dir():
-        return
-    _make_folders(folder.parent)
-    with suppress(FileExistsError):
-        folder.mkdir()
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,8 +22,8 @@ from fedround.privacy.noise import stream
 from fedround.signing import digest
 from fedround.simulation.campaign import simulate
 from fedround.simulation.sites import Site
+from infra.history import read_commit
 from site_workers.rows import read_site_rows
-from tasks.history import read_commit
 from tests import small_federation
 from tests.small_federation import SmallFederation
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import tasks.collect
+from infra.history import Committed
 from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
 from site_workers.policy import SitePolicy
 from tasks.coordinator import Coordinator
-from tasks.history import Committed
 from tasks.plan import Planned
 from tests import small_federation
 from tests.small_federation import SmallFederation

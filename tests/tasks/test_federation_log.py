@@ -20,7 +20,7 @@ from fedround.federation_log import (
     SettingsChanged,
     in_words,
 )
-from fedround.records import LogHead, Purpose, Update
+from fedround.records import LogHead, Update
 from fedround.signing import Identity, digest, seal, sign, unseal
 from infra.federation_log import length, read_rotation, read_up_to
 from infra.stores import MemoryStore
@@ -281,7 +281,7 @@ def test_a_federation_file_in_another_ones_place_is_not_believed(answered: Answe
     named = layout.federation(read_log(store, coordinator.identity.key)[-1].entry.federation_digest)
     changed = without(store, named)
     changed.put_once(named, seal("federation", coordinator.federation.model_copy(update={"quorum": 1}), coordinator.identity))
-    with pytest.raises(TrustError, match="the stored federation file is not the one that it names"):
+    with pytest.raises(TrustError, match="federation file of entry .* the stored bytes are not those that the history names"):
         read_log(changed, coordinator.identity.key)
 
 

@@ -15,8 +15,8 @@ from fedround.aggregation.rows import ArrayNumbers, FileNumbers
 from fedround.aggregation.spec import CenteredClipping
 from fedround.errors import ContractError, StoreDeniedError, TrustError
 from fedround.records import Commit, SiteMemory
+from infra.history import read_commit
 from infra.stores import MemoryStore
-from tasks.history import read_commit
 from tasks.memory import _write, flat_schema
 from tasks.verify import verify_run
 from tests import small_federation

@@ -11,7 +11,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation, Reputation, SiteEntry
 from fedround.errors import ChainError, ContractError
 from fedround.privacy.spec import NoPrivacy
-from fedround.records import Commit, CommittedUpdate, Exclusion, Plan, Purpose
+from fedround.records import Commit, CommittedUpdate, Exclusion, Plan
 from fedround.signing import digest, seal
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.verify import verify_run
@@ -129,10 +129,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None
 
 
 def plans(federation: SmallFederation) -> list[Plan]:
-    from tasks.history import read_commit, read_plan
+    from infra.history import read_commit, read_plan
 
     store, key = federation.coordinator.store, federation.coordinator.identity.key
-    return [read_plan(store, read_commit(store, "spring", number, key).commit, key)[0] for number in range(1, 7)]
+    return [read_plan(store, read_commit(store, "spring", number, key).commit, key) for number in range(1, 7)]
 
 
 def test_plans_name_who_is_not_asked_why_and_until_when(watched: SmallFederation):

@@ -16,7 +16,7 @@ from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.learning.start import read
 from fedround.records import Commit
 from fedround.signing import digest, seal
-from tasks.history import read_checkpoint
+from infra.history import read_checkpoint
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation

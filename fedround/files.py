@@ -1,0 +1,146 @@
+"""Files that exist whole or not at all, folders whose names last, and whether a file is still the one that was read.
+
+One promise for everybody: a reader, at any time and whatever process is killed, finds the old file or the new one, never a
+part of one. What a power cut may do is said by `durable`:
+
+* durable: when the call returns, the new file is on the disk, its name too. A power cut before that leaves the old file or
+  the new one, whole.
+* not durable: a power cut may bring the old file back, or leave an empty or a torn one. Only for what can be made again and
+  whose reader notices damage, or for people's eyes.
+
+Not promised: that a folder which the caller made itself lasts (`make_folders` makes one that does), that a disk which says
+"written" before it has written is honest, or that two writers of one file agree: the last one wins. A writer that is killed
+leaves its temporary file, `.<name>.<chance>`, beside the place; nobody reads it, and it may be removed when nobody writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar, TypeVarTuple
+
+A = TypeVarTuple("A")
+T = TypeVar("T")
+
+Version = tuple[int, ...]
+"""Which version of a file is there; empty where there is none."""
+
+
+def write_whole(path: Path, body: bytes, *, durable: bool, mode: int = 0o666) -> None:
+    """Put `body` at `path`, in place of what is there. The folder must be there.
+
+    mode: the new file's, whatever the old one's was; less the umask.
+    """
+    with writing_whole(path, durable=durable, mode=mode) as file:
+        file.write(body)
+
+
+@contextmanager
+def writing_whole(path: Path, *, durable: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """The same for a file that is written block by block: it takes its place when the block ends, and never if it raises."""
+    temporary = _beside(path)
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            yield file
+            if durable:
+                _sync(file)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def create_once(path: Path, body: bytes) -> bool:
+    """Create `path` with `body`, durably, mode 0600. True: this call created it. False: something was there already.
+
+    Of many concurrent calls exactly one returns True.
+    """
+    temporary = _beside(path)
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(body)
+            _sync(file)
+        os.link(temporary, path)            # unlike replace, a link never overwrites
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def make_folders(folder: Path) -> None:
+    """Make `folder` and its parents, durably: a new name must be synced in the folder that holds it.
+
+    Raises NotADirectoryError if something else has one of the names.
+    """
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def version_of(path: Path) -> Version:
+    """Which version of a file this is: another one if it was replaced, written to or touched, even if length and time of
+    change were made the same again. The time of the last change of its entry is looked at, too, and nobody can set that.
+
+    Not promised: that two changes within one tick of the system's clock (a few milliseconds) are told apart.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def kept_while_unchanged(read: Callable[[Path, *A], T]) -> Callable[[Path, *A], T]:
+    """Wrap a function that reads a file: its last result holds while the file and the other arguments are the same."""
+    last: tuple[object, T] | None = None
+
+    @functools.wraps(read)
+    def current(path: Path, *others: *A) -> T:
+        nonlocal last
+        asked = path, version_of(path), others      # the version first: what changes meanwhile is read again next time
+        found = last
+        if found is None or found[0] != asked:
+            found = last = asked, read(path, *others)
+        return found[1]
+
+    return current
+
+
+def _beside(path: Path) -> Path:
+    """In the same folder, so in the same file system; by chance, so that neither threads nor machines meet there."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

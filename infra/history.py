@@ -1,0 +1,182 @@
+"""What lies in the store under a digest or a signed name: read, and held against it. The coordinator's steps, an auditor's
+proof and a site's process read a history with the same functions.
+
+A *place* (`read_commit`, `read_plan_at`, `read_finding`) is where something ought to be: NotFoundError if nothing is there,
+and what is there must be signed for that place. A *name* stands in a signed document: what it names must be there, ChainError
+if it is not, and must be those bytes, TrustError if they are others. `coordinator` is the public key that must have signed.
+
+Nothing here says that one round continues another: that is for who reads two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedround import codec, layout
+from fedround.agreement import Federation
+from fedround.codec import Schema, Tensors
+from fedround.errors import ChainError, NotFoundError, TrustError
+from fedround.learning.parts import NO_REST, Rest
+from fedround.learning.recipe import Recipe, schemas
+from fedround.learning.spec import Parts
+from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Finding, Plan
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.values import MAX_ATTEMPTS, Digest, Purpose, parse
+from infra.stores import ObjectStore
+
+_OF_ITS_PLAN = ("federation", "federation_digest", "log", "run", "round", "parent", "base_model", "agreed")
+"""What a commit says as its plan does."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A committed round and the digest that the next plan must name as its parent."""
+
+    commit: Commit
+    digest: Digest
+
+
+def last_round(store: ObjectStore, run: str) -> int | None:
+    """The number of the last committed round; None if the run has not begun."""
+    found = (layout.parse_commit(key) for key in store.list(layout.rounds(run)))
+    return max((place[1] for place in found if place is not None), default=None)
+
+
+def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> Committed:
+    """One committed round. Raises NotFoundError; SignatureError; ChainError if it is the commit of another round."""
+    document = store.get(layout.commit(run, number), max_bytes=MAX_DOCUMENT_BYTES)
+    source = f"commit of round {number} of run '{run}'"
+    commit = unseal("commit", document, Commit, coordinator, source)
+    if (commit.run, commit.round) != (run, number):
+        raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
+    return Committed(commit, digest(document))
+
+
+def read_finding(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Finding:
+    """What came of one question. Raises NotFoundError; SignatureError; ChainError if it is the finding of another one."""
+    source = f"finding {attempt} of round {number} of run '{run}' ({purpose})"
+    document = store.get(layout.finding(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
+    finding = unseal("finding", document, Finding, coordinator, source)
+    if (finding.run, finding.round, finding.attempt) != (run, number, attempt):
+        raise ChainError(f"{source}: lies under this name but is of attempt {finding.attempt} at round "
+                         f"{finding.round} of run '{finding.run}'")
+    return finding
+
+
+def findings(store: ObjectStore, run: str, purpose: Purpose) -> Iterator[tuple[int, int]]:
+    """Round and attempt of every finding of the run, in order."""
+    found = (layout.parse_finding(key) for key in store.list(layout.questions(run, purpose)))
+    return ((place[1], place[2]) for place in found if place is not None)
+
+
+def read_plan_at(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose,
+                 coordinator: str) -> tuple[Plan, Digest]:
+    """One of the plans for a round, and its digest. Raises NotFoundError; SignatureError; TrustError if it is for another."""
+    document = store.get(layout.plan(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
+    return _plan(document, run, number, attempt, purpose, coordinator), digest(document)
+
+
+def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purpose: Purpose = "train") -> Plan:
+    """The plan that a commit or a finding names, among the attempts at its question. Raises ChainError also if the plan asked
+    for something else than was committed.
+    """
+    what = "commit" if isinstance(said, Commit) else "finding"
+    source = f"plan of round {said.round} of run '{said.run}'"
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            document = store.get(layout.plan(said.run, said.round, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
+        except NotFoundError:
+            break
+        if digest(document) != said.plan:
+            continue
+        plan = _plan(document, said.run, said.round, attempt, purpose, coordinator)
+        for name in _OF_ITS_PLAN if isinstance(said, Commit) else ():
+            if getattr(said, name) != getattr(plan, name):
+                raise ChainError(f"{source}: asks for something else than what was committed: {name}")
+        return plan
+    raise ChainError(f"{source}: the plan that the {what} names is not in the store")
+
+
+def _plan(document: bytes, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Plan:
+    source = f"{purpose} plan of round {number} of run '{run}'"
+    plan = unseal("plan", document, Plan, coordinator, source)
+    if (plan.run, plan.round, plan.attempt, plan.asks.kind) != (run, number, attempt, purpose):
+        raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
+    return plan
+
+
+def read_answer(store: ObjectStore, plan: Plan, committed: CommittedUpdate) -> Answer:
+    """What a site said whose update our own commit names: that the site has signed it, the coordinator has seen before."""
+    source = f"answer of site '{committed.site}' in round {plan.round}"
+    key = layout.answer(committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind)
+    return parse(Answer, json.loads(read_named(store, key, committed.answer, source, by="commit"))["body"], source)
+
+
+def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Checkpoint:
+    """What a round's model is. Raises TrustError also if it describes another model than the commit."""
+    source = f"checkpoint of round {commit.round} of run '{commit.run}'"
+    key = layout.checkpoint(commit.run, commit.round, commit.checkpoint)
+    document = read_named(store, key, commit.checkpoint, source, by="commit")
+    checkpoint = unseal("checkpoint", document, Checkpoint, coordinator, source)
+    if checkpoint.model.sha256 != commit.model:
+        raise TrustError(f"{source}: describes another model than its commit")
+    if checkpoint.rest != commit.blob("rest"):
+        raise TrustError(f"{source}: has other parts that do not travel than its commit")
+    return checkpoint
+
+
+def read_federation(store: ObjectStore, sha256: Digest, coordinator: str, source: str) -> Federation:
+    """The federation file that an entry of the log, a plan or a commit names."""
+    return unseal("federation", read_named(store, layout.federation(sha256), sha256, source), Federation, coordinator, source)
+
+
+def read_tensors(store: ObjectStore, sha256: Digest, schema: Schema, source: str, by: str = "history") -> Tensors:
+    """A model, or a part of a round's state that everybody may read. Raises as `read_blob`."""
+    return read_blob(store, layout.model(sha256), sha256, schema, source, by)
+
+
+def read_blob(store: ObjectStore, key: str, sha256: Digest, schema: Schema, source: str, by: str = "history") -> Tensors:
+    """A tensor file. Raises CodecError also if the bytes are not tensors of this schema."""
+    return codec.decode(read_named(store, key, sha256, source, by=by, max_bytes=codec.size_bytes(schema)), schema, source)
+
+
+def read_rest(store: ObjectStore, recipe: Recipe, parts: Parts, rest: Digest | None, run: str) -> Rest:
+    """What a model has besides what travels: the frozen tensors, and where private ones begin."""
+    if rest is None:
+        return NO_REST
+    found = schemas(recipe, parts)
+    return found.rest_of(read_tensors(store, rest, found.rest, f"rest of the model of run '{run}'"))
+
+
+def read_named(store: ObjectStore, key: str, sha256: Digest, source: str, *, by: str = "history",
+               max_bytes: int | None = MAX_DOCUMENT_BYTES) -> bytes:
+    """The bytes under `key` whose digest is `sha256`.
+
+    source, by: what they are and what names them, for the message. Raises StoreError if they are more than `max_bytes`.
+    """
+    try:
+        body = store.get(key, max_bytes=max_bytes)
+    except NotFoundError:
+        raise ChainError(f"{source}: is not in the store") from None
+    _check(digest(body), sha256, source, by)
+    return body
+
+
+def prove(store: ObjectStore, key: str, sha256: Digest, source: str) -> int:
+    """Hold what lies under `key` against its digest, in blocks; returns its size in bytes."""
+    if (info := store.head(key)) is None:
+        raise ChainError(f"{source}: is not in the store")
+    hasher = hashlib.sha256()
+    for start in range(0, info.size_bytes, codec.CHUNK_BYTES):
+        hasher.update(store.get_range(key, start, codec.CHUNK_BYTES))
+    _check(hasher.hexdigest(), sha256, source, "history")
+    return info.size_bytes
+
+
+def _check(found: str, expected: str, source: str, by: str) -> None:
+    if found != expected:
+        raise TrustError(f"{source}: the stored bytes are not those that the {by} names; their digest is {found[:16]}…, "
+                         f"expected {expected[:16]}…")
