@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from numbers import Real
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -64,4 +65,13 @@ def numbers(evidence: Evidence, column: str) -> Float64:
     found = evidence.column(column)
     if found.dtype.kind in "biuf":
         return found.astype(np.float64)
-    return np.array([value if isinstance(value, Real) else np.nan for value in found.tolist()], dtype=np.float64)
+    return np.array([_number(value) for value in found.tolist()], dtype=np.float64)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:           # a whole number beyond all floats lies beyond all edges, too
+        return -math.inf if value < 0 else math.inf
