@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedround.statistics.counts import Counts, Evidence, Float64, Int64
+from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
 from fedround.values import ColumnName
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -41,10 +41,10 @@ class Histogram(Counts):
         return (len(self.edges) + 2,)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What each cell holds, in words."""
-        return (f"below {self.edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges)),
-                f"from {self.edges[-1]:g}", "missing")
+    def axes(self) -> tuple[Axis, ...]:
+        """As `Counts`."""
+        between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges))
+        return (Axis(self.column, (f"below {self.edges[0]:g}", *between, f"from {self.edges[-1]:g}", "missing")),)
 
     @property
     def columns(self) -> tuple[str, ...]:
