@@ -165,7 +165,7 @@ def test_a_column_of_floats_and_one_of_objects_are_counted_alike(values, edges):
 def test_an_edge_belongs_to_the_cell_above_it_and_the_last_bin_of_scores_has_one():
     ages = Rows(tuple(Record(0.5, 1, age, "f", "f") for age in (17, 18, 64.9, 65, None, "65")))
     statistic = Histogram(noise_std=0.0, column="age", edges=(18.0, 65.0))
-    assert dict(zip(statistic.labels, statistic.cells(ages).tolist(), strict=True)) == {
+    assert dict(zip(statistic.axes[0].labels, statistic.cells(ages).tolist(), strict=True)) == {
         "below 18": 1, "18 to 65": 2, "from 65": 1, "missing": 2}
     marks = Rows(tuple(Record(chance, truth, 1, "f", "f") for chance, truth in (
         (0.0, 0), (0.24, 0), (0.25, 1), (0.99, 1), (1.0, 1))))
