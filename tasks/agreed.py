@@ -129,7 +129,7 @@ def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str
     """It is of its plan, nobody is given another weight than was agreed, and what does not travel is what it was."""
     for name in ("federation", "federation_digest", "log", "run", "round", "parent", "base_model", "agreed"):
         if getattr(commit, name) != getattr(plan, name):
-            raise ChainError(f"plan of {source}: asks for something else than was committed: {name}")
+            raise ChainError(f"plan of {source}: asks for something else than what was committed: {name}")
     if commit.blob("rest") != plan.rest:
         raise ChainError(f"commit of {source}: has other parts that do not travel than its plan")
     for update in commit.updates:

@@ -20,7 +20,7 @@ from fedround.federation_log import (
     SettingsChanged,
     in_words,
 )
-from fedround.records import LogHead, Purpose, Update
+from fedround.records import LogHead, Update
 from fedround.signing import Identity, digest, seal, sign, unseal
 from infra.federation_log import length, read_rotation, read_up_to
 from infra.stores import MemoryStore

@@ -11,7 +11,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation, Reputation, SiteEntry
 from fedround.errors import ChainError, ContractError
 from fedround.privacy.spec import NoPrivacy
-from fedround.records import Commit, CommittedUpdate, Exclusion, Plan, Purpose
+from fedround.records import Commit, CommittedUpdate, Exclusion, Plan
 from fedround.signing import digest, seal
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.verify import verify_run
