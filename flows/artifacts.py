@@ -1,13 +1,16 @@
-"""What the Prefect UI shows of a round: a table, a plot of the run so far, and the way to every site's flow run."""
+"""What the Prefect UI shows of a round: a table, a plot of the run so far, and the way to every site's flow run; and of a
+finding: its tables.
+"""
 
 from __future__ import annotations
 
 from prefect.artifacts import acreate_markdown_artifact
 
+from fedround.records import Finding
 from tasks.coordinator import Coordinator
 from tasks.invite import Invited
 from tasks.report import records
-from tasks.reporting import RoundRecord, render_markdown
+from tasks.reporting import RoundRecord, render_finding, render_markdown
 
 
 async def show(coordinator: Coordinator, record: RoundRecord, invited: Invited) -> None:
@@ -16,3 +19,10 @@ async def show(coordinator: Coordinator, record: RoundRecord, invited: Invited) 
     await acreate_markdown_artifact(
         key=f"run-{record.run}", description=f"Round {record.round} of run {record.run}",
         markdown=f"{render_markdown(records(coordinator, record.run))}\n\n### Flow runs of the sites\n\n{links}\n")
+
+
+async def show_finding(finding: Finding) -> None:
+    """Publish what came of a measurement; the artifact's versions are the measurements of the run."""
+    await acreate_markdown_artifact(
+        key=f"measured-{finding.run}", description=f"Counted at the sites, round {finding.round} of run {finding.run}",
+        markdown=render_finding(finding))

@@ -7,6 +7,7 @@ command line) is a flow run in this worker's pool, and a second coordinator proc
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from contextlib import suppress
 from typing import Any
@@ -29,13 +30,16 @@ from prefect.states import Cancelled, Crashed, Failed, Scheduled
 from pydantic import ValidationError
 
 from fedround.errors import ContractError
+from flows.federated_measurement import federated_measurement
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
 from infra.warm_worker import WarmWorker
+from tasks.ask import MeasurementRequest
 from tasks.plan import RoundRequest, TrainingRequest
 
-FLOWS: dict[str, Flow[Any, Any]] = {flow.name: flow for flow in (federated_training, federated_round)}
-REQUESTS = {federated_training.name: TrainingRequest, federated_round.name: RoundRequest}
+FLOWS: dict[str, tuple[Flow[Any, Any], type[RoundRequest]]] = {flow.name: (flow, request) for flow, request in (
+    (federated_training, TrainingRequest), (federated_round, RoundRequest), (federated_measurement, MeasurementRequest))}
+"""What can be asked for, by name, and by which form."""
 CANCELLATION_POLL_S = 2.0
 
 
@@ -57,9 +61,9 @@ class CoordinatorWorker(WarmWorker):
         flow_run = await self.client.read_flow_run(flow_run.id)      # a poll's answer may be older than our last run
         if flow_run.state is None or not flow_run.state.is_scheduled():
             return
-        flow = FLOWS[await self._flow_name(flow_run.flow_id)]
+        flow, form = FLOWS[await self._flow_name(flow_run.flow_id)]
         try:
-            request = _request(flow, flow_run.parameters)
+            request = _request(form, flow_run.parameters)
         except ContractError as error:
             await self.client.set_flow_run_state(flow_run.id, Failed(message=str(error)), force=True)
             return
@@ -96,14 +100,14 @@ class CoordinatorWorker(WarmWorker):
             await self.client.set_flow_run_state(run.id, state, force=True)
 
 
-def _request(flow: Flow[Any, Any], parameters: dict[str, Any]) -> RoundRequest:
+def _request(form: type[RoundRequest], parameters: dict[str, Any]) -> RoundRequest:
     """What was asked for. Checked here: the server lets unknown parameters through, and Prefect's own check would load
     whatever block a parameter names. Raises ContractError.
     """
     if set(parameters) != {"request"}:
         raise ContractError("nothing was run: expected one parameter, 'request', as the form has it")
     try:
-        return REQUESTS[flow.name].model_validate(parameters["request"])
+        return form.model_validate_json(json.dumps(parameters["request"]))       # as JSON: there a tuple is a list
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors())
         raise ContractError(f"nothing was run: {problems}") from None

@@ -19,7 +19,6 @@ from fedround.agreement import Federation
 from fedround.errors import ContractError
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
 from flows.federated_round import federated_round
-from flows.federated_training import federated_training
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
 from tasks.invite import SITE_FLOW
@@ -38,13 +37,12 @@ async def deploy(federation: Federation, *, cron: str | None = None, cron_run: s
         pool = pool_of(federation.name)
         await _pool(client, pool, CoordinatorWorker)
         names = []
-        for flow in (federated_training, federated_round):
+        for name, (flow, _) in FLOWS.items():
             schedules = scheduled if flow is federated_round else []
             await _deployment(
-                client, flow.name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
-                description=FLOWS[flow.name].description or "",
-                parameters={"request": request} if schedules else {})
-            names.append(f"{flow.name}/{federation.name}")
+                client, name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
+                description=flow.description or "", parameters={"request": request} if schedules else {})
+            names.append(f"{name}/{federation.name}")
         names += [await deploy_site(client, site.name) for site in federation.sites]
     return names
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_client
+from prefect import flow
 
-from fedround.learning.evaluate import Metrics
+from fedround.records import Finding
 from flows import steps
+from flows.asked import asked
 from flows.watch import Watch
+from tasks.ask import find
 from tasks.catch_up import catch_up
-from tasks.collect import take_late
+from tasks.collect import read_again
 from tasks.coordinator import current_coordinator
-from tasks.invite import close, finished
 from tasks.plan import RoundRequest
 from tasks.report import record_evaluation
 
 
 @flow(name="federated-evaluation", flow_run_name="{request.run}: evaluation at the sites", persist_result=False)
-async def federated_evaluation(request: RoundRequest) -> Metrics | None:
-    """Noised counts only; they are charged to the sites' ledgers like everything that leaves."""
+async def federated_evaluation(request: RoundRequest) -> Finding:
+    """Noised counts only, charged to the sites' ledgers like everything that leaves. Asked again, nobody is charged again."""
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
         catch_up(coordinator, request.run)
-        planned = steps.plan_evaluation(coordinator, request)
-        watch.plan(planned.plan)
-        async with get_client() as client:
-            invited = await steps.invite(planned)
-            answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
-            await close(client, invited, set(answers.missing))
-            answers = take_late(coordinator, planned, answers)
-        return record_evaluation(coordinator, planned, answers)
+        planned = steps.plan_question(coordinator, request)
+        if (finding := find(coordinator, planned)) is None:
+            _, answers = await asked(coordinator, planned, watch)
+            finding = steps.conclude(coordinator, planned, answers)
+        record_evaluation(coordinator, planned, read_again(coordinator, planned, finding.missing))
+    return finding

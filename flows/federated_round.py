@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow, get_client
+from prefect import flow
 
 from flows import steps
 from flows.artifacts import show
+from flows.asked import asked
 from flows.dask_sweeper import sweeper_of
 from flows.watch import Watch
 from tasks.catch_up import catch_up
-from tasks.collect import take_late
 from tasks.coordinator import current_coordinator
-from tasks.invite import close, finished
 from tasks.plan import RoundRequest
 from tasks.reporting import RoundRecord
 
@@ -29,13 +28,7 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
     with Watch(coordinator.folder, request.run) as watch:
         catch_up(coordinator, request.run)
         planned = steps.plan_round(coordinator, request)
-        watch.plan(planned.plan)
-
-        async with get_client() as client:
-            invited = await steps.invite(planned)
-            answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
-            await close(client, invited, set(answers.missing))
-            answers = take_late(coordinator, planned, answers)
+        invited, answers = await asked(coordinator, planned, watch)
 
         watch.stage("aggregate")
         with sweeper_of(coordinator) as sweeper:

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import opaque
 
 import tasks.aggregate
+import tasks.ask
 import tasks.collect
 import tasks.evaluate
 import tasks.invite
@@ -40,10 +41,11 @@ def _step(function: Callable[Asked, Given], name: str) -> Callable[Asked, Given]
 
 
 plan_round = _step(tasks.plan.plan_round, "plan")
-plan_evaluation = _step(tasks.plan.plan_evaluation, "plan")
+plan_question = _step(tasks.ask.plan_question, "plan")
 invite = _step(tasks.invite.invite, "invite")
 collect = _step(tasks.collect.collect, "collect")
 aggregate = _step(tasks.aggregate.aggregate, "aggregate")
 publish = _step(tasks.publish.publish, "publish")
+conclude = _step(tasks.ask.conclude, "conclude")
 evaluate = _step(tasks.evaluate.evaluate, "evaluate")
 report = _step(tasks.report.report, "report")

@@ -36,10 +36,10 @@ class Watch:
 
     def plan(self, plan: Plan) -> None:
         """The plan is published; sites are being invited."""
-        self._tell(stage=str(plan.purpose), round=plan.round, cohort=len(plan.cohort),
+        self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(plan.cohort),
                    excluded=tuple(f"'{out.site}' until round {out.until}: {out.reason}" for out in plan.excluded))
         self._log.info("round %d: asking %d sites to %s, quorum %d, deadline %d s", plan.round, len(plan.cohort),
-                       plan.purpose, plan.quorum, plan.deadline_s)
+                       plan.asks.kind, plan.quorum, plan.deadline_s)
         for excluded in self._now.excluded:
             self._log.warning("round %d: not asked: %s", plan.round, excluded)
 

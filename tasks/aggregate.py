@@ -79,11 +79,12 @@ def check_quorum(planned: Planned, collected: Collected) -> None:
     """Raises QuorumError that says what became of everybody."""
     plan, admitted = planned.plan, len(collected.admitted)
     if admitted < plan.quorum:
-        what, nothing = ("an update", "committed") if plan.asks.makes_model else ("an answer", "published")
+        what, nothing, again = (("an update", "committed", "run the round again") if plan.asks.makes_model else
+                                ("an answer", "published", "ask the same again"))
         raise QuorumError(
             f"{planned.in_words}: {admitted} of {len(plan.cohort)} sites gave {what}, the quorum is {plan.quorum} "
             f"(refused {len(collected.refused)}, not admitted {len(collected.rejected)}, no answer "
-            f"{len(collected.missing)}). Nothing is {nothing}; run it again: answers that are there count")
+            f"{len(collected.missing)}). Nothing is {nothing}; {again}: answers that are there count")
 
 
 def _check_used(planned: Planned, result: Aggregate) -> None:

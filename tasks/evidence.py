@@ -25,6 +25,8 @@ from infra.stores import ObjectStore
 from validation.payloads import intake_of
 from validation.updates import read_answer
 
+_STATE = {"rest": "rest of the model", "optimizer": "optimizer state"}
+
 
 def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
     """The checkpoint and the model that a commit names."""
@@ -87,7 +89,7 @@ def state(store: ObjectStore, commit: Commit, source: str) -> int:
     named = [one for one in commit.state if one.readers == "everybody"
              and (one.name != "rest" or commit.round == 0)]        # the same in every round
     for one in named:
-        blob(store, one.digest, f"{one.name} of {source}")
+        blob(store, one.digest, f"{_STATE.get(one.name, one.name)} of {source}")
     return len(named)
 
 

@@ -69,13 +69,13 @@ class Shelf:
             signal_bound=None if (law := average.history.law) is None else law.signal_bound,
             variance=None if law is None else law.variance) for site, average in sorted(averages.items()))
 
-    def publish(self, averages: Mapping[str, Average]) -> None:
+    def publish(self, workplace: Workplace, averages: Mapping[str, Average]) -> None:
         """Put the new ones where the commit will name them. They stay on local disk, too: the next round finds them there."""
         for _, average in sorted(averages.items()):
             numbers, sha256 = average.numbers, self._digests[average.numbers]
             if isinstance(numbers, FileNumbers) and numbers.path.parent == self._folder:
-                put(self._workplace.store, layout.memory(sha256), numbers.path)
-                kept = _kept(self._workplace, sha256)
+                put(workplace.store, layout.memory(sha256), numbers.path)
+                kept = _kept(workplace, sha256)
                 with spool.writing(kept):
                     numbers.path.replace(kept)
 

@@ -41,7 +41,7 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     put(store, layout.model(commit.model), stepped.model)
     for part in stepped.parts:
         put(store, layout.blob(part.blob), part.body)
-    aggregated.shelf.publish(aggregated.averages)
+    aggregated.shelf.publish(coordinator, aggregated.averages)
     put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
     store.put_once(layout.commit(plan.run, plan.round), seal("commit", commit, coordinator.identity))
     spool.clear(coordinator, planned)

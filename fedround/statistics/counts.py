@@ -5,7 +5,7 @@ N records, B bins.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,14 @@ class Evidence(Protocol):
         """
 
 
+class Axis(NamedTuple):
+    """One axis of a table, for people."""
+
+    name: str
+    labels: tuple[str, ...]
+    """What is counted at each place of it."""
+
+
 class Counts(Value):
     """What every table of counts has in common."""
 
@@ -47,6 +55,11 @@ class Counts(Value):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the table."""
+        raise NotImplementedError
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What the table's cells are, in words."""
         raise NotImplementedError
 
     def cells(self, evidence: Evidence) -> Int64:

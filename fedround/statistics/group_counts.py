@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
-from fedround.statistics.counts import Counts, Evidence, Int64
+from fedround.statistics.counts import Axis, Counts, Evidence, Int64
 from fedround.values import ColumnName, Value
 
 Level = Annotated[str, StringConstraints(max_length=100)] | int | float
@@ -59,6 +59,11 @@ class GroupCounts(Counts):
     def shape(self) -> tuple[int, ...]:
         """One axis for each column."""
         return tuple(len(levels.values) + 1 for levels in self.by)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """As `Counts`."""
+        return tuple(Axis(levels.column, levels.labels) for levels in self.by)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from numbers import Real
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedround.statistics.counts import Counts, Evidence, Float64, Int64
+from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
 from fedround.values import ColumnName
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -40,10 +41,10 @@ class Histogram(Counts):
         return (len(self.edges) + 2,)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What each cell holds, in words."""
-        return (f"below {self.edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges)),
-                f"from {self.edges[-1]:g}", "missing")
+    def axes(self) -> tuple[Axis, ...]:
+        """As `Counts`."""
+        between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges))
+        return (Axis(self.column, (f"below {self.edges[0]:g}", *between, f"from {self.edges[-1]:g}", "missing")),)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -64,4 +65,13 @@ def numbers(evidence: Evidence, column: str) -> Float64:
     found = evidence.column(column)
     if found.dtype.kind in "biuf":
         return found.astype(np.float64)
-    return np.array([value if isinstance(value, Real) else np.nan for value in found.tolist()], dtype=np.float64)
+    return np.array([_number(value) for value in found.tolist()], dtype=np.float64)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:           # a whole number beyond all floats lies beyond all edges, too
+        return -math.inf if value < 0 else math.inf

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedround.statistics.counts import Counts, Evidence, Float64, Int64
+from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
 from fedround.values import Value
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,6 +51,12 @@ class Scores(Counts):
     def inner(self) -> Float64:
         """The inner edges, (B - 1,)."""
         return np.array(self.edges) if self.edges else np.arange(1, self.bins) / self.bins
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """As `Counts`."""
+        between = itertools.pairwise([0.0, *self.inner.tolist(), 1.0])
+        return Axis("true", ("no", "yes")), Axis("score", tuple(f"{low:.3g} to {high:.3g}" for low, high in between))
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""

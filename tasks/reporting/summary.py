@@ -11,9 +11,10 @@ import base64
 from collections.abc import Sequence
 
 from tasks.reporting import charts
+from tasks.reporting.markdown import code, table
 from tasks.reporting.page import OUTCOMES, template
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
-from tasks.reporting.words import amount, decimals, plain, significant, spent
+from tasks.reporting.words import amount, decimals, significant, spent
 
 _SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}
 
@@ -27,7 +28,7 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
         " ".join(_plot(records, metric) for metric in metrics) or "No metric has been measured yet.",
         f"### Sites in round {last.round}", _sites(last),
         "### Rounds", _rounds(records, metrics),
-        *([f"About the gate: {_code(last.note)}"] if last.note else []),
+        *([f"About the gate: {code(last.note)}"] if last.note else []),
         f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.aggregation}, {last.optimizer}.",
     ]) + "\n"
 
@@ -44,26 +45,16 @@ def _rounds(records: Sequence[RoundRecord], metrics: Sequence[Metric]) -> str:
          *(decimals(metric.of(record)) for metric in metrics), spent(record.largest_epsilon),
          decimals(record.seconds, 1)]
         for record in reversed(records)]
-    return _table(["Round", "Sites", *(metric.label for metric in metrics), "Largest epsilon", "Seconds"], rows)
+    return table(["Round", "Sites", *(metric.label for metric in metrics), "Largest epsilon", "Seconds"], rows)
 
 
 def _sites(record: RoundRecord) -> str:
     rows = [
-        [_code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", amount(row.weight), significant(row.norm),
+        [code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", amount(row.weight), significant(row.norm),
          significant(row.influence), spent(row.epsilon), _why(row)]
         for row in record.sites]
-    return _table(["Site", "Outcome", "Weight", "Norm", "Influence", "Epsilon", "Why"], rows)
+    return table(["Site", "Outcome", "Weight", "Norm", "Influence", "Epsilon", "Why"], rows)
 
 
 def _why(row: SiteRow) -> str:
-    return ", ".join(_code(word) for word in ([row.note] if row.note else []) + list(row.checks))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _code(text: str) -> str:
-    """Foreign words as a span of code. A backquote would end the span, a bar the cell: they become look-alikes."""
-    return f"`{plain(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"
+    return ", ".join(code(word) for word in ([row.note] if row.note else []) + list(row.checks))

@@ -13,12 +13,12 @@ import rfc8785
 
 from fedround import codec
 from fedround.aggregation.spec import Aggregation, WeightedMean
-from fedround.agreement import SiteEntry
+from fedround.agreement import Agreed, SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
-from fedround.learning.spec import FedAvg, LocalTraining
+from fedround.learning.spec import FedAvg, LocalTraining, Parts
+from fedround.learning.task import Classify
 from fedround.privacy.spec import (
     AdaptiveClipping,
-    AdaptiveDpSgd,
     DpFtrl,
     DpSgd,
     GaussianUpdate,
@@ -26,12 +26,13 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
-from fedround.records import LogHead, Payload, Plan, Purpose, ScoreCounts, Update
+from fedround.records import Answer, LogHead, Payload, Plan, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, canonical, digest, seal
-from fedround.statistics import LocalEvaluation
+from fedround.statistics import LocalEvaluation, Release, Scores
 from infra.stores import MemoryStore
 from tasks import spool
+from tests.small_federation import changed
 from validation.payloads import intake_of
 from validation.updates import read_answer
 
@@ -46,27 +47,29 @@ HEADER = codec.header(SCHEMA)
 
 def a_plan(number: int, base_model: str = "3" * 64) -> Plan:
     return Plan(
-        federation="banks", federation_digest="1" * 64, log=LogHead(number=1, digest="8" * 64),
-        run="spring", round=number, purpose="train",
-        parent="2" * 64, base_model=base_model, tensors=SCHEMA, recipe="credit", recipe_digest="4" * 64,
-        contract_digest="5" * 64, cohort=("lund", "oslo"), quorum=1, deadline_s=60, tool_version="0.1.0",
-        training=LocalTraining(local_steps=10), privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20),
-        evaluation=LocalEvaluation(bins=3), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg())
+        federation="banks", federation_digest="1" * 64, log=LogHead(number=1, digest="8" * 64), run="spring", round=number,
+        parent="2" * 64, base_model=base_model, tensors=SCHEMA, cohort=("lund", "oslo"), quorum=1, deadline_s=60,
+        tool_version="0.1.0", task=Classify(), asks=Train(statistics=(SCORES,)), agreed=Agreed(
+            recipe="credit", recipe_digest="4" * 64, contract_digest="5" * 64, training=LocalTraining(local_steps=10),
+            privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20), evaluation=LocalEvaluation(bins=3),
+            aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg(), compression=None, parts=Parts(), personal=None))
 
 
+SCORES = Scores(noise_std=10.0, bins=3)
 PLAN = a_plan(3)
 PLAN_DIGEST = digest(canonical(PLAN))
 
 
-def signed_for(body: bytes, site: str = "lund", plan: Plan = PLAN, **changes) -> Update:
+def signed_for(body: bytes, site: str = "lund", plan: Plan = PLAN, **changes) -> Answer:
     """What a site says of `body`: a liar signs as well as anybody."""
-    return Update(**({
+    of_update = {key: changes.pop(key) for key in Update.model_fields.keys() & changes.keys()}
+    update = Update(**({
+        "base_model": plan.base_model, "schema_digest": codec.schema_digest(SCHEMA), "payload": codec.payload_of(body),
+        "mechanism": DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.3, steps=10)} | of_update))
+    return Answer(**({
         "federation": "banks", "run": "spring", "round": plan.round, "attempt": plan.attempt, "site": site,
-        "plan": digest(canonical(plan)), "log": plan.log, "tool_version": "0.1.0",
-        "sighting": sign_sighting(plan, digest(canonical(plan)), site, LUND_KEY),
-        "base_model": plan.base_model,
-        "schema_digest": codec.schema_digest(SCHEMA), "payload": codec.payload_of(body),
-        "mechanism": DpSgd(noise_multiplier=4.4, clip_norm=1.0, sampling_rate=0.3, steps=10),
+        "asked": plan.asks.kind, "plan": digest(canonical(plan)), "log": plan.log, "tool_version": "0.1.0",
+        "sighting": sign_sighting(plan, digest(canonical(plan)), site, LUND_KEY), "update": update,
         "charges": 1, "ledger_head": "6" * 64} | changes))
 
 
@@ -89,7 +92,7 @@ def read(document: bytes, plan: Plan = PLAN, member: SiteEntry = LUND):
     return read_answer(document, plan, digest(canonical(plan)), member)
 
 
-HONEST = seal("update", signed_for(BODY), LUND_KEY)
+HONEST = seal("answer", signed_for(BODY), LUND_KEY)
 
 
 def test_the_honest_answer_passes():
@@ -107,7 +110,7 @@ def test_a_flipped_byte_in_the_answer(where):
 
 def test_a_wrong_key():
     with pytest.raises(SignatureError, match="signed by another key"):
-        read(seal("update", signed_for(BODY), Identity.generate()))
+        read(seal("answer", signed_for(BODY), Identity.generate()))
 
 
 def test_the_coordinator_is_not_a_site_either():
@@ -125,7 +128,7 @@ def test_the_answer_of_one_site_put_under_the_name_of_another():
 
 def test_a_member_who_speaks_for_another():
     with pytest.raises(TrustError, match=r"site 'oslo'.*in the name of 'lund'"):
-        read(seal("update", signed_for(BODY, site="lund"), OSLO_KEY), member=OSLO)
+        read(seal("answer", signed_for(BODY, site="lund"), OSLO_KEY), member=OSLO)
 
 
 def test_the_answer_to_round_3_replayed_in_round_4():
@@ -140,25 +143,25 @@ def test_the_answer_to_a_withdrawn_plan_of_the_same_round():
 
 def test_a_delta_against_another_base_model():
     with pytest.raises(ChainError, match="another base model"):
-        read(seal("update", signed_for(BODY, base_model="7" * 64), LUND_KEY))
+        read(seal("answer", signed_for(BODY, base_model="7" * 64), LUND_KEY))
 
 
 @pytest.mark.parametrize("document", [
-    b"", b"{}", b"[]", b"null", b"\xff\xfe", pickle.dumps({"kind": "update"}), b'{"kind":["update"]}', b"[" * 100_000,
+    b"", b"{}", b"[]", b"null", b"\xff\xfe", pickle.dumps({"kind": "answer"}), b'{"kind":["answer"]}', b"[" * 100_000,
     b'{"kind":"plan"}', b'{"kind":"__reduce__"}'], ids=lambda document: repr(document[:20]))
 def test_a_document_that_is_no_answer(document):
     with pytest.raises(SignatureError, match=r"not a signed document|another kind of document"):
         read(document)
 
 
-@pytest.mark.parametrize("kind", ["plan", "commit", "refusal", "evaluation"])
+@pytest.mark.parametrize("kind", ["plan", "commit", "refusal", "finding", "update"])
 def test_an_update_sealed_as_another_kind(kind):
     with pytest.raises((SignatureError, ContractError), match=r"another kind|'kind'|missing"):
         read(seal(kind, signed_for(BODY), LUND_KEY))
 
 
 def test_a_signature_moved_from_one_kind_to_another():
-    document = json.loads(seal("refusal", signed_for(BODY), LUND_KEY)) | {"kind": "update"}
+    document = json.loads(seal("refusal", signed_for(BODY), LUND_KEY)) | {"kind": "answer"}
     with pytest.raises(SignatureError, match="signature does not match"):
         read(json.dumps(document, separators=(",", ":"), sort_keys=True).encode())
 
@@ -170,7 +173,7 @@ def test_a_document_as_large_as_a_disk_is_not_parsed():
 
 @pytest.mark.parametrize("size", [10 ** 12, 2 ** 52])
 def test_a_declared_terabyte_is_refused_on_paper(size):
-    document = seal("update", signed_for(BODY, payload=Payload(sha256="0" * 64, size_bytes=size, chunks=())), LUND_KEY)
+    document = seal("answer", signed_for(BODY, payload=Payload(sha256="0" * 64, size_bytes=size, chunks=())), LUND_KEY)
     with under_a_megabyte(), pytest.raises(ContractError, match=f"{size} bytes, expected {len(BODY)}"):
         read(document)
 
@@ -178,25 +181,27 @@ def test_a_declared_terabyte_is_refused_on_paper(size):
 def test_chunks_of_another_number_than_the_payload_has():
     chunks = codec.payload_of(BODY).model_copy(update={"chunks": ("0" * 64,) * 1000})
     with pytest.raises(ContractError, match="digests of 1000 chunks, expected 1"):
-        read(seal("update", signed_for(BODY, payload=chunks), LUND_KEY))
+        read(seal("answer", signed_for(BODY, payload=chunks), LUND_KEY))
 
 
 def test_a_schema_that_differs():
     with pytest.raises(ContractError, match="its schema is another than the plan's"):
-        read(seal("update", signed_for(BODY, schema_digest=codec.schema_digest(SCHEMA[:1])), LUND_KEY))
+        read(seal("answer", signed_for(BODY, schema_digest=codec.schema_digest(SCHEMA[:1])), LUND_KEY))
 
 
 def test_a_sighting_that_another_member_signed():
     mine = sign_sighting(PLAN, PLAN_DIGEST, "lund", OSLO_KEY)
     with pytest.raises(SignatureError, match="its sighting of the plan is not signed by it"):
-        read(seal("update", signed_for(BODY, sighting=mine), LUND_KEY))
+        read(seal("answer", signed_for(BODY, sighting=mine), LUND_KEY))
 
 
-@pytest.mark.parametrize("field", ["sighting", "payload", "mechanism", "tool_version", "log", "attempt", "ledger_head"])
+@pytest.mark.parametrize("field", ["sighting", "update.payload", "update.mechanism", "tool_version", "log", "asked",
+                                   "charges", "ledger_head"])
 def test_a_manifest_that_leaves_something_out(field):
     document = json.loads(HONEST)
-    del document["body"][field]
-    document["signature"] = LUND_KEY.sign(b"fedround/1/update\n" + rfc8785.dumps(document["body"])).hex()
+    *within, last = field.split(".")
+    del (document["body"][within[0]] if within else document["body"])[last]
+    document["signature"] = LUND_KEY.sign(b"fedround/1/answer\n" + rfc8785.dumps(document["body"])).hex()
     with pytest.raises(ContractError, match=f"'{field}' is missing"):
         read(rfc8785.dumps(document))
 
@@ -212,38 +217,48 @@ DP = {"noise_multiplier": 4.4, "clip_norm": 1.0}
 ADAPTIVE = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, adaptive=AdaptiveClipping(noise_std=10.0))
 FTRL = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, mechanism="dp_ftrl")
 SITE = SitePrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20)
-COUNTED = AdaptiveDpSgd(**DP, count_noise_std=10.0, sampling_rate=0.3, steps=10)
-COUNTS = ScoreCounts(positives=(1.0, 2.0, 3.0), negatives=(1.0, 2.0, 3.0), noise_std=10.0)
+AGREED = PLAN.agreed.privacy
+COUNTED = DpSgd(**DP, count_noise_std=10.0, sampling_rate=0.3, steps=10)
+
+
+def under(privacy) -> Plan:
+    """The plan under this promise. Under the unit `site` it asks for no statistic."""
+    return changed(PLAN, privacy=privacy, **({"asks": Train()} if isinstance(privacy, SitePrivacy) else {}))
+
+
+TOLD = Release(statistic=SCORES, numbers=(1.0,) * 6, mechanism=SCORES.mechanism)
 
 
 @pytest.mark.parametrize(("privacy", "claims", "says"), [
-    (PLAN.privacy, {"mechanism": NoMechanism()}, "asks for the mechanism dp_sgd, got none"),
-    (PLAN.privacy, {"mechanism": COUNTED, "within_clip": 0.5}, "asks for the mechanism dp_sgd, got adaptive_dp_sgd"),
-    (PLAN.privacy, {"mechanism": DpSgd(noise_multiplier=4.4, clip_norm=2.0, sampling_rate=0.3, steps=10)}, "clipped to 2"),
-    (PLAN.privacy, {"mechanism": DpSgd(**DP, sampling_rate=0.3, steps=9)}, "took 9 steps"),
-    (PLAN.privacy, {"rows": 5}, "declares 5 rows"),
-    (PLAN.privacy, {"rows": 129, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)}, "declares 129 rows"),
-    (PLAN.privacy, {"within_clip": 0.5}, "with adaptive clipping, and only then"),
-    (ADAPTIVE, {"mechanism": COUNTED}, "with adaptive clipping, and only then"),
+    (AGREED, {"mechanism": NoMechanism()}, "asks for the mechanism dp_sgd, got none"),
+    (AGREED, {"mechanism": COUNTED, "within_clip": 0.5}, "counted gradients with noise 10.0, the plan asks for None"),
+    (AGREED, {"mechanism": DpSgd(noise_multiplier=4.4, clip_norm=2.0, sampling_rate=0.3, steps=10)}, "clipped to 2"),
+    (AGREED, {"mechanism": DpSgd(**DP, sampling_rate=0.3, steps=9)}, "took 9 steps"),
+    (AGREED, {"rows": 5}, "declares 5 rows"),
+    (AGREED, {"rows": 129, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)}, "declares 129 rows"),
+    (AGREED, {"within_clip": 0.5}, "where the plan has them counted, and only there"),
+    (ADAPTIVE, {"mechanism": COUNTED}, "where the plan has them counted, and only there"),
     (ADAPTIVE, {"mechanism": COUNTED.model_copy(update={"count_noise_std": 9.0}), "within_clip": 0.5}, "with noise 9"),
+    (ADAPTIVE, {"within_clip": 0.5}, "with noise None, the plan asks for 10.0"),
     (FTRL, {"mechanism": DpFtrl(**DP, batch_size=129, steps=10)}, "batches of 129 rows, the plan asks for 128"),
-    (SITE, {"mechanism": GaussianUpdate(**DP), "evaluation": COUNTS}, "under the unit 'site' no score counts may leave"),
+    (SITE, {"mechanism": GaussianUpdate(**DP), "releases": (TOLD,)}, "a statistic that the plan does not ask for"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_a_mechanism_that_is_not_the_plans(privacy, claims: dict, says: str):
     """What the gate and the accountants of others rest on is at least of the form that was asked for."""
-    plan = PLAN.model_copy(update={"privacy": privacy})
+    plan = under(privacy)
     with pytest.raises(ContractError, match=says):
-        read(seal("update", signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan)
+        read(seal("answer", signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan)
 
 
 @pytest.mark.parametrize(("privacy", "claims"), [
     (ADAPTIVE, {"mechanism": COUNTED, "within_clip": 0.5}), (FTRL, {"mechanism": DpFtrl(**DP, batch_size=128, steps=10)}),
     (SITE, {"mechanism": GaussianUpdate(**DP)}),
-    (PLAN.privacy, {"rows": 100, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)})],
+    (AGREED, {"rows": 100, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)})],
     ids=["adaptive", "ftrl", "site", "fewer rows than a batch"])
 def test_the_honest_one_of_each_kind_passes(privacy, claims: dict):
-    plan = PLAN.model_copy(update={"privacy": privacy})
-    assert read(seal("update", signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan).mechanism == claims["mechanism"]
+    plan = under(privacy)
+    answer = read(seal("answer", signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan)
+    assert answer.update.mechanism == claims["mechanism"]
 
 
 # -- the payload -------------------------------------------------------------------------------------------------------
@@ -251,7 +266,8 @@ def test_the_honest_one_of_each_kind_passes(privacy, claims: dict):
 
 def check(folder, sent: bytes, signed: bytes | None = None) -> int:
     """The site signed for `signed` (for what it sent, unless told); the coordinator spools it."""
-    store, intake = MemoryStore(), intake_of(signed_for(sent if signed is None else signed), PLAN)
+    update = signed_for(sent if signed is None else signed).update
+    store, intake = MemoryStore(), intake_of(update, PLAN, "lund")
     store.put_once("delta", sent)
     try:
         spool.fetch(store, "delta", intake, folder / "delta.safetensors")

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -21,9 +22,15 @@ from fedround.learning.recipe import load_recipe
 from fedround.privacy.noise import stream
 from fedround.signing import digest
 from fedround.simulation.campaign import simulate
+from fedround.simulation.measuring import measure
 from fedround.simulation.sites import Site
+from fedround.statistics import WORDS, GroupCounts, Histogram, Levels, Scores
+from fedround.values import Purpose
 from infra.history import read_commit
+from infra.settings import load_toml, save_toml
+from site_workers.policy import SitePolicy
 from site_workers.rows import read_site_rows
+from tasks.ask import MeasurementRequest, conclude, plan_question
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -41,10 +48,36 @@ def of(private) -> tuple[bytes, ...]:
 
 
 @dataclass(frozen=True)
+class OfSite:
+    """What one live site draws for one plan: its secret, the plan, its rows, and what else the release depends on."""
+
+    secret: bytes
+    plan: str
+    rows: bytes
+
+    def _stream(self, *purpose: bytes):
+        return stream(self.secret, self.plan.encode(), self.rows, *purpose)
+
+    def statistic(self, place: int, private):
+        return self._stream(b"statistic", bytes([place]), *of(private))
+
+    def training(self, shift_D, private):
+        return self._stream(b"training", *(() if shift_D is None else (shift_D.tobytes(),)), *of(private))
+
+    def compression(self):
+        return self._stream(b"compression")
+
+    def personal(self):
+        return self._stream(b"personal")
+
+
+@dataclass(frozen=True)
 class Live:
     """What a live federation drew."""
 
     federation: SmallFederation
+    asked: str | None = None
+    """The plan of a question that made no model; None: every round's own."""
 
     def initial(self) -> int:
         return int(digest(f"{self.federation.coordinator.federation.name}/{RUN}".encode())[:8], 16)
@@ -53,24 +86,14 @@ class Live:
         return tuple(names)
 
     def _plan(self, number: int) -> str:
+        if self.asked is not None:
+            return self.asked
         coordinator = self.federation.coordinator
         return read_commit(coordinator.store, RUN, number, coordinator.identity.key).commit.plan
 
-    def _site(self, number: int, name: str, *purpose: bytes):
-        site = self.federation.site(name)
-        return stream(site.noise_secret, self._plan(number).encode(), read_site_rows(site).digest, *purpose)
-
-    def training(self, number: int, site: str, shift_D, private):
-        return self._site(number, site, b"training", *(() if shift_D is None else (shift_D.tobytes(),)), *of(private))
-
-    def compression(self, number: int, site: str):
-        return self._site(number, site, b"compression")
-
-    def evaluation(self, number: int, site: str, private):
-        return self._site(number, site, b"evaluation", *of(private))
-
-    def personal(self, number: int, site: str):
-        return self._site(number, site, b"personal")
+    def of(self, number: int, site: str) -> OfSite:
+        running = self.federation.site(site)
+        return OfSite(running.noise_secret, self._plan(number), read_site_rows(running).digest)
 
     def together(self, number: int, chunk: int) -> int:
         return chunk
@@ -82,16 +105,23 @@ class Live:
         return stream(bytes(32), self._plan(number).encode(), b"root set")
 
 
+def world(federation: SmallFederation):
+    """What was agreed, the recipe, and the sites with their rows."""
+    agreed, recipe = federation.coordinator.federation, load_recipe(federation.root / "agreed" / "recipe.py")
+    sites = {}
+    for name in federation.names:
+        found = read_site_rows(federation.site(name))
+        columns = {column: found.column(column) for column in ("x1", "x2", "y")}
+        sites[name] = Site(found.train, found.validation, agreed.site(name).weight, columns)
+    return Agreement.model_validate(agreed.model_dump(include=set(Agreement.model_fields))), recipe, sites
+
+
 def simulated(federation: SmallFederation, rounds: int):
-    """Every round's model, as a checkpoint would name it."""
-    coordinator = federation.coordinator
-    agreed, recipe = coordinator.federation, load_recipe(federation.root / "agreed" / "recipe.py")
-    rows = {name: read_site_rows(federation.site(name)) for name in federation.names}
-    sites = {name: Site(found.train, found.validation, agreed.site(name).weight) for name, found in rows.items()}
+    """The campaign with the live federation's draws."""
+    agreement, recipe, sites = world(federation)
     test = recipe.encode(pd.read_parquet(federation.root / "agreed" / "test.parquet"))
     root = federation.root / "coordinator" / "root.parquet"
-    fields = agreed.model_dump(include=set(Agreement.model_fields))
-    return simulate(Agreement.model_validate(fields), recipe, sites, rounds=rounds, chance=Live(federation), test=test,
+    return simulate(agreement, recipe, sites, rounds=rounds, chance=Live(federation), test=test,
                     root=recipe.encode(pd.read_parquet(root)) if root.exists() else None)
 
 
@@ -170,6 +200,27 @@ def test_with_personal_models_beside_it(tmp_path: Path, parts):
         kept = (federation.root / name / "kept" / RUN / "personal" / "00003-01.safetensors").read_bytes()
         assert codec.encode(found.personal[name]) == kept
     assert set(found.personal_at_sites) == set(federation.names)
+
+
+def test_a_question_that_makes_no_model(tmp_path: Path):
+    """Every number that each site released, and what all say together."""
+    federation = small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=MEAN, max_epsilon=100.0)
+    federation.round(RUN)
+    statistics = (Histogram(column="x1", edges=(-1.0, 0.0, 1.0), noise_std=4.0),
+                  GroupCounts(by=(Levels(column="y", values=(0, 1)),), noise_std=6.0), Scores(bins=5, noise_std=3.0))
+    for name in federation.names:
+        path = federation.root / name / "policy.toml"
+        save_toml(load_toml(SitePolicy, path).model_copy(update={
+            "purposes": get_args(Purpose), "statistics": (*WORDS, "checks")}), path, "changed")
+    planned = plan_question(federation.coordinator, MeasurementRequest(run=RUN, statistics=statistics))
+    assert {federation.answer(name, planned) for name in federation.names} == {"answer"}
+    collected = federation.collect(planned)
+    finding = conclude(federation.coordinator, planned, collected)
+    model = simulated(federation, 1).model
+    found = measure(*world(federation), statistics, chance=Live(federation, planned.digest), number=1, model=model)
+    assert found.at_sites == {name: answer.releases for name, answer in collected.answers.items()}
+    assert found.totals == finding.totals
+    assert len({release.numbers for releases in found.at_sites.values() for release in releases}) == 9
 
 
 def test_other_rows_give_another_model(tmp_path: Path):

@@ -45,7 +45,7 @@ def proofs(crowd: SmallFederation, run: str) -> list:
 
 
 def test_the_default_is_what_the_plan_says_in_full(crowd: SmallFederation):
-    how = crowd.plan("in-full").plan.aggregation
+    how = crowd.plan("in-full").plan.agreed.aggregation
     assert (how.gate, how.rule, how.history) == (Gate(f=1), TrimmedMean(f=1), 0.5)
     assert isinstance(how.mixing[0], NearestNeighbourMixing)
 

@@ -10,12 +10,15 @@ import pytest
 
 from fedround import codec, layout, optimizers
 from fedround.errors import ContractError, SetupError, TrustError
-from fedround.learning import control as rule
 from fedround.learning.spec import FedAvg
-from fedround.records import Purpose
+from fedround.learning.train import train
+from fedround.records import named
+from fedround.rounds.campaign import mechanism_for
+from fedround.rounds.site import shift_of
 from infra.settings import load_toml, save_toml
-from site_workers import control, learn, limits
+from site_workers import inputs, kept
 from site_workers import round as site_round
+from site_workers.draws import SiteDraws
 from site_workers.policy import Limits, SitePolicy
 from tasks.verify import verify_run
 from tests import small_federation
@@ -61,14 +64,14 @@ def test_a_server_optimizer_goes_on_from_the_state_that_the_commit_names(make, o
         federation.answer(name, planned)
     committed = federation.commit(planned).commit
     parent = planned.parent.commit
-    assert len({None, parent.optimizer_state, committed.optimizer_state}) == 3
-    schema = optimizers.state_schema(committed.optimizer, 17)
+    assert len({None, parent.blob("optimizer"), committed.blob("optimizer")}) == 3
+    schema = optimizers.state_schema(committed.agreed.optimizer, 17)
     before, after = (codec.decode((federation.root / "store" / layout.model(sha256)).read_bytes(), schema, "state")
-                     for sha256 in (parent.optimizer_state, committed.optimizer_state))
+                     for sha256 in (parent.blob("optimizer"), committed.blob("optimizer")))
     weight = {site.name: site.weight for site in federation.coordinator.federation.sites}
     mean_D = sum(weight[name] * delta(federation, planned, name).astype(np.float64) for name in NAMES) / sum(weight.values())
     model, state = optimizers.step({"w": tensors(federation, planned, parent.model)}, before, mean_D.astype(np.float32),
-                                   committed.optimizer)
+                                   committed.agreed.optimizer)
     assert model["w"] == pytest.approx(tensors(federation, planned, committed.model), abs=1e-5)
     assert all(state[name] == pytest.approx(after[name], rel=1e-4, abs=1e-7) for name in ("m", "v"))
     assert prove(federation) == 3
@@ -81,9 +84,9 @@ def test_another_optimizer_in_the_federation_file_begins_anew(make):
     file = federation.coordinator.federation
     save_toml(file.model_copy(update={"optimizer": optimizers.FedYogi(learning_rate=0.05)}), path, "changed")
     committed = federation.round()
-    assert committed.optimizer.name == "fedyogi"
+    assert committed.agreed.optimizer.name == "fedyogi"
     save_toml(file.model_copy(update={"optimizer": FedAvg()}), path, "changed again")
-    assert federation.round().optimizer_state is None
+    assert federation.round().blob("optimizer") is None
     assert prove(federation) == 4
 
 
@@ -91,7 +94,7 @@ def test_another_optimizer_in_the_federation_file_begins_anew(make):
 def test_a_local_algorithm_makes_two_rounds_that_prove_themselves(make, changes):
     federation = make(training={**TRAINING, **changes})
     first, second = federation.round(), federation.round()
-    assert (first.control, second.control) == (None, None)
+    assert (first.blob("control"), second.blob("control")) == (None, None)
     assert {update.verdict for update in second.updates} == {"used"}
     assert prove(federation) == 3
 
@@ -107,6 +110,11 @@ def scaffold(make) -> SmallFederation:
     return federation
 
 
+def server_control(planned) -> str | None:
+    """What the plan names."""
+    return named(planned.plan.asks.state, "control")
+
+
 def own(federation: SmallFederation, planned, site: str, number: int) -> np.ndarray:
     """A site's control after a round."""
     path = federation.root / site / "kept" / "spring" / "control" / f"{number:05d}-01.safetensors"
@@ -115,11 +123,11 @@ def own(federation: SmallFederation, planned, site: str, number: int) -> np.ndar
 
 def test_the_signed_plan_names_the_servers_control_and_it_is_the_mean_of_the_sites(scaffold):
     planned = scaffold.plan()
-    assert planned.plan.control == planned.parent.commit.control is not None
+    assert server_control(planned) == planned.parent.commit.blob("control") is not None
     weight = {site.name: site.weight for site in scaffold.coordinator.federation.sites}
     for number in (1, 2):
         mean_D = sum(weight[name] * own(scaffold, planned, name, number) for name in NAMES) / sum(weight.values())
-        assert tensors(scaffold, planned, planned.plan.control) == pytest.approx(mean_D, abs=1e-4)
+        assert tensors(scaffold, planned, server_control(planned)) == pytest.approx(mean_D, abs=1e-4)
         assert np.abs(mean_D).max() > 0.01
         scaffold.round()
         planned = scaffold.plan()
@@ -128,9 +136,11 @@ def test_the_signed_plan_names_the_servers_control_and_it_is_the_mean_of_the_sit
 
 def test_a_sites_control_follows_from_what_it_sent_and_never_leaves(scaffold):
     planned = scaffold.plan()
-    server_D, before_D = tensors(scaffold, planned, planned.plan.control), own(scaffold, planned, "north", 1)
+    server_D, before_D = tensors(scaffold, planned, server_control(planned)), own(scaffold, planned, "north", 1)
     scaffold.answer("north", planned)
-    expected_D = rule.next_of_site(server_D - before_D, delta(scaffold, planned, "north"), planned.plan.training)
+    terms = planned.plan.agreed
+    keeps = terms.training.algorithm.at_site(server_D - before_D, delta(scaffold, planned, "north"), terms.training)
+    expected_D = keeps["control"]
     assert np.array_equal(own(scaffold, planned, "north", 2), expected_D)
     stored = {path.read_bytes() for path in (scaffold.root / "store").rglob("*.safetensors")}
     assert codec.encode(codec.unflatten(expected_D, planned.plan.tensors)) not in stored
@@ -140,7 +150,7 @@ def test_a_sites_control_follows_from_what_it_sent_and_never_leaves(scaffold):
 def test_killed_and_started_again_it_ends_with_the_same_bytes(scaffold, where, tmp_path):
     planned = scaffold.plan()
     undisturbed = scaffold.undisturbed("north", planned, tmp_path / "copy")
-    scaffold.killed("north", planned, *((control, "keep") if where.startswith("before") else (site_round.release, "release")))
+    scaffold.killed("north", planned, *((kept, "write") if where.startswith("before") else (site_round.release, "release")))
     scaffold.answer("north", planned)
     for found in (delta, lambda f, p, s: own(f, p, s, 2)):
         assert np.array_equal(found(scaffold, planned, "north"), found(undisturbed, planned, "north"))
@@ -149,12 +159,14 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(scaffold, where, t
 def test_another_control_draws_other_noise_under_the_same_plan(scaffold):
     """Otherwise the difference of two releases would be free of noise, from the second step on."""
     planned, site = scaffold.plan(), scaffold.site("north")
-    order = site_round.authorise(site, "spring", 2, 1, "train")
-    base, rows = site_round.base_model(site, order), site_round.read_site_rows(site)
-    guard, mechanism = limits.Guard(site.policy, lambda: False, site.clock), site_round.mechanism_for(planned.plan, 300)
-    shift_D = control.shift(site, order)
-    one, same, other = (codec.flatten(learn.train(site, order, base, rows, mechanism, guard, d).delta) + 0.5 * 3 * d
-                        for d in (shift_D, shift_D, np.nextafter(shift_D, np.float32(np.inf))))
+    order, rows = site_round.authorise(site, "spring", 2, 1, "train"), site_round.read_site_rows(site)
+    given, terms = inputs.read(site, order, rows), planned.plan.agreed
+    draws = SiteDraws(site.noise_secret, order.digest, rows.digest)
+    mechanism = mechanism_for(terms.privacy, terms.training, terms.evaluation, 300)
+    shift_D = shift_of(terms, given.served, given.kept)
+    one, same, other = (codec.flatten(train(
+        site.recipe, given.base, given.train, terms.training, mechanism, draws.training(d, {}), lambda: False,
+        shift_D=d).delta) + 0.5 * 3 * d for d in (shift_D, shift_D, np.nextafter(shift_D, np.float32(np.inf))))
     assert np.array_equal(one, same)
     assert np.abs(one - other).min() > 1e-6
 
@@ -182,17 +194,17 @@ def test_a_control_without_an_answer_does_not_count_and_old_ones_go(scaffold):
 
 def test_a_site_does_not_begin_with_another_server_control_than_the_plan_names(scaffold):
     planned = scaffold.plan()
-    path = scaffold.root / "store" / layout.model(planned.plan.control)
+    path = scaffold.root / "store" / layout.model(server_control(planned))
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
-    with pytest.raises(TrustError, match="control variate"):
+    with pytest.raises(TrustError, match="'control' of round 2"):
         scaffold.answer("north", planned)
 
 
 def test_who_is_missing_stays_in_the_servers_control(scaffold):
     """c moves by the share of those whose updates were used (Karimireddy et al. 2020: |S|/N)."""
     planned = scaffold.plan()
-    before_D = tensors(scaffold, planned, planned.plan.control)
+    before_D = tensors(scaffold, planned, server_control(planned))
     for name in ("north", "east"):
         scaffold.answer(name, planned)
     after = scaffold.commit(planned).commit
@@ -200,7 +212,7 @@ def test_who_is_missing_stays_in_the_servers_control(scaffold):
     mean_D = (300 * delta(scaffold, planned, "north") + 200 * delta(scaffold, planned, "east")) / 500
     expected_D = (1 - 500 / 650) * before_D - 500 / 650 * mean_D / 1.5
     assert sum(weight.values()) == 650
-    assert tensors(scaffold, planned, after.control) == pytest.approx(expected_D, abs=1e-5)
+    assert tensors(scaffold, planned, after.blob("control")) == pytest.approx(expected_D, abs=1e-5)
 
 
 @pytest.mark.parametrize(("changes", "says"), [
@@ -243,10 +255,10 @@ def test_a_site_whose_time_is_nearly_over_sends_what_it_did_and_pays_for_all(mak
     for name in ("east", "south"):
         federation.answer(name, planned)
     collected = federation.collect(planned)
-    said = collected.admitted["north"].answer
+    said = collected.admitted["north"].answer.update
     assert 1 < said.steps < 10
     assert said.mechanism.steps == 30
-    assert collected.admitted["east"].answer.steps is None
+    assert collected.admitted["east"].answer.update.steps is None
     assert federation.commit(planned).commit.updates[1].verdict == "used"
     louder = collected.admitted["north"].row.law.variance / collected.admitted["east"].row.law.variance
     assert louder == pytest.approx({"keep": said.steps / 30, "normalise": 30 / said.steps}[partial], rel=0.5)

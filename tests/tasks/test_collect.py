@@ -11,9 +11,9 @@ import rfc8785
 
 import tasks.collect
 from fedround import layout
-from fedround.errors import StoreUnavailableError
+from fedround.errors import StoreUnavailableError, TrustError
 from fedround.privacy.spec import DpSgd
-from fedround.records import Purpose, Update
+from fedround.records import Answer
 from fedround.signing import Identity, seal, unseal
 from infra.stores import MemoryStore
 from tests.small_federation import NAMES
@@ -23,11 +23,11 @@ EAST = layout.answer("east", "spring", 2, 1, "train")
 EAST_DELTA = layout.delta("east", "spring", 2, 1)
 
 
-def east_says(answered: Answered, **changes: object) -> Update:
+def east_says(answered: Answered, of_update: dict[str, object] | None = None, **changes: object) -> Answer:
     """What east signed, with changes."""
     member = answered.federation.coordinator.federation.site("east")
-    body = unseal("update", answered.store().get(EAST), Update, member.key, "east")
-    return body.model_copy(update=changes)
+    body = unseal("answer", answered.store().get(EAST), Answer, member.key, "east")
+    return body.model_copy(update={"update": body.update.model_copy(update=of_update or {}), **changes})
 
 
 def replaced(answered: Answered, key: str, body: bytes) -> MemoryStore:
@@ -74,7 +74,7 @@ def test_a_forged_answer_is_a_rejection_and_nothing_else_changes(answered: Answe
         case "flipped tensors":
             store = replaced(answered, EAST_DELTA, flipped(delta, len(delta) - 3))
         case "another key":
-            store = replaced(answered, EAST, seal("update", east_says(answered), Identity.generate()))
+            store = replaced(answered, EAST, seal("answer", east_says(answered), Identity.generate()))
         case "another site":
             north = layout.answer("north", "spring", 2, 1, "train")
             store = replaced(answered, EAST, store.get(north))
@@ -92,14 +92,13 @@ def test_a_forged_answer_is_a_rejection_and_nothing_else_changes(answered: Answe
 def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
     """Law 3. East claims another noise, another spending, another ledger and a perfect model: the same model comes out."""
     honest = answered.commit(answered.store()).commit
-    update = east_says(answered)
-    assert isinstance(update.mechanism, DpSgd)
-    assert update.evaluation is not None
-    boast = update.model_copy(update={
-        "epsilon": 0.0, "ledger_head": "0" * 64,
-        "mechanism": update.mechanism.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": 99.0}),
-        "evaluation": update.evaluation.model_copy(update={"positives": (1e6,) * 10, "negatives": (0.0,) * 10})})
-    signed = seal("update", boast, answered.federation.site("east").identity)
+    said = east_says(answered)
+    assert isinstance(said.update.mechanism, DpSgd)
+    (scores,) = said.releases
+    boast = east_says(
+        answered, {"mechanism": said.update.mechanism.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": 99.0})},
+        epsilon=0.0, ledger_head="0" * 64, releases=(scores.model_copy(update={"numbers": (0.0,) * 10 + (1e6,) * 10}),))
+    signed = seal("answer", boast, answered.federation.site("east").identity)
     commit = answered.commit(replaced(answered, EAST, signed)).commit
     assert commit.model == honest.model
     assert [(u.site, u.weight, u.norm) for u in commit.updates] == [(u.site, u.weight, u.norm) for u in honest.updates]
@@ -109,9 +108,9 @@ def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
 def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: str):
     """A signed answer with one key more is not an answer."""
     identity = answered.federation.site("east").identity
-    document = json.loads(seal("update", east_says(answered), identity))
+    document = json.loads(seal("answer", east_says(answered), identity))
     document["body"][claim] = 10_000
-    document["signature"] = identity.sign(b"fedround/1/update\n" + rfc8785.dumps(document["body"])).hex()
+    document["signature"] = identity.sign(b"fedround/1/answer\n" + rfc8785.dumps(document["body"])).hex()
     collected = answered.federation.collect(
         answered.planned, answered.coordinator(replaced(answered, EAST, rfc8785.dumps(document))))
     assert f"unknown key '{claim}'" in collected.rejected["east"].reason
@@ -120,14 +119,15 @@ def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: 
 @pytest.mark.parametrize(("rate", "rows"), [(0.1, 3), (1.0, 33)])
 def test_rows_are_told_only_by_who_has_fewer_than_a_batch(answered: Answered, rate: float, rows: int):
     """Noise is divided by them: whoever could name any number could name any law of his noise."""
-    mechanism = east_says(answered).mechanism.model_copy(update={"sampling_rate": rate})
-    signed = seal("update", east_says(answered, mechanism=mechanism, rows=rows), answered.federation.site("east").identity)
+    mechanism = east_says(answered).update.mechanism.model_copy(update={"sampling_rate": rate})
+    signed = seal("answer", east_says(answered, {"mechanism": mechanism, "rows": rows}),
+                  answered.federation.site("east").identity)
     collected = answered.federation.collect(answered.planned, answered.coordinator(replaced(answered, EAST, signed)))
     assert f"{rows} rows" in collected.rejected["east"].reason
 
 
 def test_a_message_about_a_liar_does_not_repeat_what_he_sent(answered: Answered):
-    store = replaced(answered, EAST, b'{"kind":"update","body":{"attack":"<script>"},"key":"","signature":""}')
+    store = replaced(answered, EAST, b'{"kind":"answer","body":{"attack":"<script>"},"key":"","signature":""}')
     collected = answered.federation.collect(answered.planned, answered.coordinator(store))
     assert "script" not in collected.rejected["east"].reason
 
@@ -142,6 +142,26 @@ class Down(MemoryStore):
 def test_a_store_that_is_down_is_an_error_and_not_a_rejection_of_everybody(answered: Answered):
     with pytest.raises(StoreUnavailableError):
         answered.federation.collect(answered.planned, answered.coordinator(Down()))
+
+
+def test_a_damaged_federation_log_is_the_coordinators_problem_and_no_sites(answered: Answered):
+    store = replaced(answered, layout.log_entry(1), b"{}")
+    with pytest.raises(TrustError, match="entry 1 of the federation log"):
+        answered.federation.collect(answered.planned, answered.coordinator(store))
+    with pytest.raises(TrustError, match="entry 1 of the federation log"):
+        tasks.collect.take_late(answered.coordinator(store), answered.planned, tasks.collect.Collected(missing=NAMES))
+
+
+def test_what_was_collected_cannot_be_changed_and_late_answers_make_another_one(answered: Answered):
+    coordinator = answered.coordinator(answered.store(without=EAST))
+    collected = answered.federation.collect(answered.planned, coordinator)
+    for heard in (collected.admitted, collected.refused, collected.rejected):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            heard["east"] = None
+    before = dict(collected.admitted)
+    later = tasks.collect.take_late(answered.coordinator(answered.store()), answered.planned, collected)
+    assert (set(later.admitted), later.missing) == ({"north", "east"}, ())
+    assert (dict(collected.admitted), collected.missing) == (before, ("east",))
 
 
 def test_at_the_deadline_an_answer_counts_whose_signal_was_lost(answered: Answered):

@@ -9,10 +9,13 @@ from fedround import codec, layout
 from fedround.compression import wire
 from fedround.compression.spec import Quantised, TopK
 from fedround.errors import ContractError
-from fedround.records import Purpose, Update
+from fedround.learning.train import train
+from fedround.records import Answer, named
+from fedround.rounds import site as work
 from fedround.signing import seal, unseal
-from site_workers import learn, limits, pack
+from site_workers import inputs
 from site_workers import round as site_round
+from site_workers.draws import SiteDraws
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation
@@ -33,20 +36,20 @@ def store_path(federation: SmallFederation, planned, name: str):
 
 def arrived(federation: SmallFederation, planned, name: str) -> np.ndarray:
     plan = planned.plan
-    return wire.expanded(store_path(federation, planned, name).read_bytes(), plan.compression,
+    return wire.expanded(store_path(federation, planned, name).read_bytes(), plan.agreed.compression,
                          codec.coordinates(plan.tensors), bytes.fromhex(planned.digest))
 
 
 def computed(monkeypatch, federation: SmallFederation, planned, name: str) -> np.ndarray:
     """A site answers; what it computed before it was compressed."""
-    seen, real = [], pack.pack
+    seen, real = [], work.send
 
-    def look(site, order, delta, rows):
-        seen.append(codec.flatten(delta))
-        return real(site, order, delta, rows)
+    def look(how, delta_D, *others):
+        seen.append(delta_D)
+        return real(how, delta_D, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(site_round, "pack", look)
+        patch.setattr(work, "send", look)
         federation.answer(name, planned)
     return seen[0]
 
@@ -58,7 +61,7 @@ def test_two_rounds_prove_themselves_and_the_commit_says_how_many_bytes_came(tmp
     planned = federation.plan()
     for name in NAMES:
         federation.answer(name, planned)
-    size = wire.form(planned.plan.compression, 17).size_bytes
+    size = wire.form(planned.plan.agreed.compression, 17).size_bytes
     assert {store_path(federation, planned, name).stat().st_size for name in NAMES} == {size}
     collected = federation.collect(planned)
     for name in NAMES:
@@ -77,17 +80,18 @@ def test_the_noise_comes_first_and_costs_the_same(tmp_path, rows_are_judged_here
     federation, plain = make(tmp_path / "one", how), small_federation.make(tmp_path / "plain")
     planned = federation.plan()
     compressed_D = computed(monkeypatch, federation, planned, "north")
-    site = federation.site("north")
+    site, terms = federation.site("north"), planned.plan.agreed
     order, rows = site_round.authorise(site, "spring", 1, 1, "train"), site_round.read_site_rows(site)
     said = federation.collect(planned).admitted["north"].answer
-    assert said.mechanism.kind == "dp_sgd"
-    trained = learn.train(site, order, site_round.base_model(site, order), rows, said.mechanism,
-                          limits.Guard(site.policy, lambda: False, site.clock))
+    assert said.update.mechanism.kind == "dp_sgd"
+    given, draws = inputs.read(site, order, rows), SiteDraws(site.noise_secret, order.digest, rows.digest)
+    trained = train(site.recipe, given.base, given.train, terms.training, said.update.mechanism, draws.training(None, {}),
+                    lambda: False)
     assert np.array_equal(compressed_D, codec.flatten(trained.delta))
     assert not np.array_equal(compressed_D, arrived(federation, planned, "north"))
     plain.answer("north", plain.plan())
     without = plain.collect(plain.plan()).admitted["north"].answer
-    assert (said.mechanism, said.epsilon) == (without.mechanism, without.epsilon)
+    assert (said.mechanisms, said.epsilon) == (without.mechanisms, without.epsilon)
 
 
 @pytest.mark.parametrize("how", KINDS[2:], ids=lambda how: how["name"])
@@ -108,13 +112,13 @@ def test_what_arrived_and_what_waits_are_together_what_was_computed(tmp_path, ro
 
 
 @pytest.mark.parametrize("how", [KINDS[1], KINDS[2]], ids=lambda how: how["name"])
-@pytest.mark.parametrize("where", ["pack", "release"])
+@pytest.mark.parametrize("where", ["send", "release"])
 def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, rows_are_judged_here, how, where):
     federation = make(tmp_path / "one", how)
     federation.round()
     planned = federation.plan()
     undisturbed = federation.undisturbed("north", planned, tmp_path / "other")
-    federation.killed("north", planned, *((site_round, "pack") if where == "pack" else (site_round.release, "release")))
+    federation.killed("north", planned, *((work, "send") if where == "send" else (site_round.release, "release")))
     federation.answer("north", planned)
     kept = [sorted((path.relative_to(one.root), path.read_bytes()) for path in one.root.glob("north/kept/**/*.safetensors"))
             for one in (federation, undisturbed)]
@@ -146,7 +150,8 @@ def test_quantised_updates_carry_scaffold(tmp_path, rows_are_judged_here):
     own = [weight[name] * codec.flatten(codec.decode(
         (federation.root / name / "kept" / "spring" / "control" / "00001-01.safetensors").read_bytes(), planned.plan.tensors,
         "control")) for name in NAMES]
-    server = codec.decode((federation.root / "store" / layout.model(planned.plan.control)).read_bytes(), planned.plan.tensors,
+    stored = federation.root / "store" / layout.model(named(planned.plan.asks.state, "control"))
+    server = codec.decode(stored.read_bytes(), planned.plan.tensors,
                           "control")
     assert codec.flatten(server) == pytest.approx(sum(own) / sum(weight.values()), abs=1e-4)
 
@@ -181,17 +186,18 @@ def test_a_gate_judges_quantised_updates_by_a_law_that_knows_of_it(tmp_path, row
 def lie_with(federation: SmallFederation, name: str, planned, change) -> None:
     """A member sends other numbers, well compressed and well signed."""
     honest_D = arrived(federation, planned, name)
-    send(federation, name, planned, wire.compress(change(honest_D).astype(np.float32), planned.plan.compression,
+    send(federation, name, planned, wire.compress(change(honest_D).astype(np.float32), planned.plan.agreed.compression,
                                                   np.random.default_rng(0).random, bytes.fromhex(planned.digest)))
 
 
 def send(federation: SmallFederation, name: str, planned, body: bytes) -> None:
     """A member sends these bytes under its own good signature."""
     plan, site = planned.plan, federation.site(name)
-    answer = federation.root / "store" / layout.answer(name, plan.run, plan.round, plan.attempt, plan.purpose)
-    said = unseal("update", answer.read_bytes(), Update, site.identity.key, name)
+    answer = federation.root / "store" / layout.answer(name, plan.run, plan.round, plan.attempt, plan.asks.kind)
+    said = unseal("answer", answer.read_bytes(), Answer, site.identity.key, name)
+    update = said.update.model_copy(update={"payload": codec.payload_of(body)})
     for path, new in ((store_path(federation, planned, name), body),
-                      (answer, seal("update", said.model_copy(update={"payload": codec.payload_of(body)}), site.identity))):
+                      (answer, seal("answer", said.model_copy(update={"update": update}), site.identity))):
         path.chmod(0o600)
         path.write_bytes(new)
 

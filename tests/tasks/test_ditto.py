@@ -12,7 +12,8 @@ from fedround import codec, layout
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.privacy import ledger
-from site_workers import learn, personal
+from fedround.rounds import site as work
+from site_workers import kept as site_kept
 from site_workers import round as site_round
 from site_workers.export import own_model
 from site_workers.rows import read_site_rows
@@ -54,11 +55,11 @@ def test_not_a_bit_of_what_leaves_depends_on_it(make, tmp_path, monkeypatch):
     without = federation.copy(tmp_path / "without")
     federation.answer("north", planned)
     with monkeypatch.context() as patch:
-        patch.setattr(personal, "keep", lambda *_: None)
+        patch.setattr(site_kept, "write", lambda *_: None)
         without.answer("north", planned)
     sent = [(one.root / "store" / layout.delta("north", "spring", 2, 1)).read_bytes() for one in (federation, without)]
     assert sent[0] == sent[1]
-    answer = layout.answer("north", "spring", 2, 1, planned.plan.purpose)
+    answer = layout.answer("north", "spring", 2, 1, planned.plan.asks.kind)
     one, other = (json.loads((of.root / "store" / answer).read_bytes())["body"] for of in (federation, without))
     assert {**one, "ledger_head": ""} == {**other, "ledger_head": ""}       # which tells the second of the charge
     assert not (without.root / "north" / "kept" / "spring" / "personal" / "00002-01.safetensors").exists()
@@ -84,7 +85,7 @@ def test_one_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_place(m
     planned = federation.plan()
     sound = federation.undisturbed("north", planned, tmp_path / "sound")
     with monkeypatch.context() as patch:
-        patch.setattr(learn, "personalise", lambda _, model, *__, **___: (
+        patch.setattr(work, "personalise", lambda _, model, *__, **___: (
             {name: np.full_like(array, np.nan) for name, array in model.items()}, {}))
         assert federation.answer("north", planned) == "update"
     delta = layout.delta("north", "spring", 2, 1)

@@ -165,14 +165,14 @@ def test_without_a_history_nothing_is_remembered(federation: SmallFederation):
     commit = federation.round()
     assert commit.memory == ()
     kept = list(federation.coordinator.store.list("memory/"))
-    assert kept == [layout.memory(commit.distances or "")]
+    assert kept == [layout.memory(commit.blob("distances") or "")]
 
 
 def test_centered_clipping_begins_where_the_last_round_ended(tmp_path, rows_are_judged_here: None):
     federation = small_federation.make(tmp_path, aggregation={"rule": {"name": "centered_clipping", "radius": 0.01}})
     first = federation.round()
-    assert isinstance(first.aggregation.rule, CenteredClipping)
-    body = federation.coordinator.store.get(layout.memory(first.centre or ""))
+    assert isinstance(first.agreed.aggregation.rule, CenteredClipping)
+    body = federation.coordinator.store.get(layout.memory(first.blob("centre") or ""))
     centre_D = codec.decode(body, flat_schema("centre", 17), "centre")["centre"]
     planned = federation.plan()
     for name in small_federation.NAMES:
@@ -182,7 +182,7 @@ def test_centered_clipping_begins_where_the_last_round_ended(tmp_path, rows_are_
     result = aggregate(federation.coordinator, planned, federation.collect(planned)).result
     step = float(np.linalg.norm(result.delta_D - centre_D))
     assert 0 < step <= 3 * 0.01 + 1e-6           # three steps of at most the radius, from there and not from zero
-    assert federation.commit(planned).commit.centre != first.centre
+    assert federation.commit(planned).commit.blob("centre") != first.blob("centre")
 
 
 def test_blending_holds_blocks_and_not_rows(tmp_path):

@@ -13,11 +13,18 @@ import pytest
 from fedround import codec, layout
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning.evaluate import scores
-from fedround.learning.parts import Rest, schemas
-from site_workers import learn, parts
+from fedround.learning.parts import Rest
+from fedround.learning.recipe import schemas
+from fedround.learning.train import train
+from fedround.rounds import site as work
+from fedround.rounds.campaign import mechanism_for
+from site_workers import inputs
+from site_workers import kept as site_kept
 from site_workers import round as site_round
+from site_workers.draws import SiteDraws
 from site_workers.rows import read_site_rows
-from tasks.plan import RoundRequest, plan_evaluation
+from tasks.ask import plan_question
+from tasks.plan import RoundRequest
 from tasks.recompute import Bench
 from tasks.verify import verify_run
 from tests import small_federation
@@ -80,7 +87,7 @@ def test_the_sites_own_evaluation_is_of_the_model_with_its_own_head(make, monkey
     federation = make()
     federation.round()
     planned, seen = federation.plan(), []
-    monkeypatch.setattr(learn.evaluation, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
+    monkeypatch.setattr(work, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
         recipe, tensors, rows))
     federation.answer("north", planned)
     assert np.array_equal(np.concatenate([seen[0][name].ravel() for name in ("2.bias", "2.weight")]),
@@ -93,7 +100,7 @@ def test_a_site_that_is_killed_ends_with_the_same_update_and_the_same_head(make,
     federation.round()
     planned = federation.plan()
     undisturbed = federation.undisturbed("north", planned, tmp_path / "undisturbed")
-    place = (parts, "keep") if where == "before it is kept" else (site_round.release, "release")
+    place = (site_kept, "write") if where == "before it is kept" else (site_round.release, "release")
     federation.killed("north", planned, *place)
     federation.answer("north", planned)
     assert kept(federation, "north", 2) == kept(undisturbed, "north", 2)
@@ -107,9 +114,8 @@ def test_a_head_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_plac
     federation.round()
     planned = federation.plan()
     sound = federation.undisturbed("north", planned, tmp_path / "sound")
-    honest = learn.train
     with monkeypatch.context() as patch:
-        patch.setattr(learn, "train", lambda *work: replace(trained := honest(*work), private={
+        patch.setattr(work, "train", lambda *given, **more: replace(trained := train(*given, **more), private={
             name: np.full_like(array, np.inf) for name, array in trained.private.items()}))
         assert federation.answer("north", planned) == "update"
     delta = layout.delta("north", "spring", 2, 1)
@@ -124,18 +130,19 @@ def test_another_head_draws_other_noise_under_the_same_plan(make):
     federation = make()
     federation.round()
     planned, site = federation.plan(), federation.site("north")
-    order = site_round.authorise(site, "spring", 2, 1, planned.plan.purpose)
-    base, rows, rest = site_round.base_model(site, order), read_site_rows(site), parts.rest(site, order)
+    order, rows, terms = site_round.authorise(site, "spring", 2, 1, "train"), read_site_rows(site), planned.plan.agreed
+    given, draws = inputs.read(site, order, rows), SiteDraws(site.noise_secret, order.digest, rows.digest)
+    rest, mechanism = given.rest, mechanism_for(terms.privacy, terms.training, terms.evaluation, 300)
     other = Rest({name: np.nextafter(array, np.float32(np.inf)) for name, array in rest.private.items()}, rest.frozen)
     drawn = []
 
-    def noise(found):
-        guard, mechanism = site_round.limits.Guard(site.policy, lambda: False, site.clock), site_round.mechanism_for(
-            planned.plan, 300)
-        drawn.append(codec.flatten(learn.train(site, order, base, rows, mechanism, guard, None, found).delta))
+    def draw(found):
+        noise = draws.training(None, found.private)
+        drawn.append(codec.flatten(train(site.recipe, given.base, given.train, terms.training, mechanism, noise,
+                                         lambda: False, rest=found).delta))
 
     for found in (rest, rest, other):
-        noise(found)
+        draw(found)
     assert np.array_equal(drawn[0], drawn[1])
     assert np.abs(drawn[0] - drawn[2]).max() > 1e-3       # under the same noise the last bits alone would differ
 
@@ -205,10 +212,10 @@ def test_an_evaluation_of_a_round_uses_the_head_as_that_round_left_it(make, monk
     federation, seen = make(), []
     federation.round()
     federation.round()
-    planned = plan_evaluation(federation.coordinator, RoundRequest(run="spring"))
-    monkeypatch.setattr(learn.evaluation, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
+    planned = plan_question(federation.coordinator, RoundRequest(run="spring"))
+    monkeypatch.setattr(work, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
         recipe, tensors, rows))
-    assert federation.answer("north", planned) == "evaluation"
+    assert federation.answer("north", planned) == "answer"
     assert np.array_equal(seen[0]["2.weight"].ravel(), numbers_of(kept(federation, "north", 2))[1:])
 
 
@@ -219,7 +226,7 @@ def test_what_travels_cannot_change_within_a_run(make):
     path.write_text(path.read_text().replace('"2.*"', '"2.bias"'))
     with pytest.raises(ContractError, match="cannot change within a run"):
         federation.plan()
-    assert federation.plan(run="summer").plan.parts.private == ("2.bias",)
+    assert federation.plan(run="summer").plan.agreed.parts.private == ("2.bias",)
 
 
 def test_a_rule_that_needs_an_update_of_the_coordinators_goes_with_no_private_part(make):
@@ -261,9 +268,9 @@ def test_sites_that_contradict_each_other_are_all_well_served_by_heads_of_their_
         planned, accuracy = federation.plan(), []
         for member in federation.names:
             site = federation.site(member)
-            order = site_round.authorise(site, "spring", 5, 1, planned.plan.purpose)
-            whole = {**site_round.base_model(site, order), **parts.rest(site, order).whole}
-            found = scores(site.recipe, whole, read_site_rows(site).validation)
+            order, rows = site_round.authorise(site, "spring", 5, 1, planned.plan.asks.kind), read_site_rows(site)
+            given = inputs.read(site, order, rows)
+            found = scores(site.recipe, {**given.base, **given.rest.whole}, rows.validation)
             accuracy.append(float(((found.chance_N > 0.5) == found.truth_N).mean()))
         worst[name] = min(accuracy)
     assert worst["one for all"] < 0.65 < 0.85 < worst["own heads"], worst

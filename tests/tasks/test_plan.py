@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from fedround.errors import ContractError, SignatureError
-from fedround.records import Purpose
+from fedround.learning.task import Classify
 from fedround.signing import Identity, seal
-from tasks.plan import RoundRequest, TrainingRequest, plan_evaluation, plan_round
+from fedround.statistics import Scores
+from tasks.ask import plan_question
+from tasks.plan import RoundRequest, TrainingRequest, plan_round
 from tests.small_federation import NAMES, SmallFederation
 
 
@@ -75,6 +78,37 @@ def test_a_plan_in_our_place_by_another_key_stops_us(federation: SmallFederation
         federation.plan()
 
 
+def test_a_plan_to_train_asks_what_the_terms_give(federation: SmallFederation):
+    plan = federation.plan().plan
+    assert plan.agreed == federation.coordinator.federation.agreed()
+    assert (plan.asks.kind, plan.asks.state) == ("train", ())
+    (scores,) = plan.asks.statistics
+    assert (scores.bins, scores.noise_std, len(scores.edges)) == (10, 5.0, 9)
+
+
+@pytest.mark.parametrize("ask", [plan_round, plan_question], ids=["a round", "an evaluation"])
+def test_another_processors_last_bit_is_no_new_question(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch, ask):
+    """Edges come from a model's scores. A new attempt would charge every site twice, for a bit that nobody asked for."""
+    federation.round()
+    standing = ask(federation.coordinator, RoundRequest(run="spring"))
+    real = Classify.statistic
+
+    def statistic(task: Classify, *arguments: object) -> Scores:
+        asked = real(task, *arguments)
+        return asked.model_copy(update={"edges": tuple(float(np.nextafter(edge, 1)) for edge in asked.edges)})
+
+    monkeypatch.setattr(Classify, "statistic", statistic)
+    again = ask(federation.coordinator, RoundRequest(run="spring"))
+    assert (again.plan, again.digest) == (standing.plan, standing.digest)
+    assert standing.plan.asks.statistics[0].edges != ()
+
+
+def test_another_noise_is_another_question(federation: SmallFederation):
+    first = federation.plan()
+    edit_federation(federation, "noise_std = 5.0", "noise_std = 6.0")
+    assert federation.plan().plan.attempt == first.plan.attempt + 1
+
+
 def test_two_runs_have_two_first_models_and_one_run_has_one(federation: SmallFederation):
     assert federation.plan("spring").plan.base_model != federation.plan("autumn").plan.base_model
 
@@ -82,14 +116,14 @@ def test_two_runs_have_two_first_models_and_one_run_has_one(federation: SmallFed
 def test_there_is_nothing_to_evaluate_before_the_first_round(federation: SmallFederation):
     federation.plan()
     with pytest.raises(ContractError, match="no committed round to evaluate"):
-        plan_evaluation(federation.coordinator, RoundRequest(run="spring"))
+        plan_question(federation.coordinator, RoundRequest(run="spring"))
 
 
 def test_an_evaluation_asks_about_the_last_model_and_commits_nothing(federation: SmallFederation):
     commit = federation.round()
-    planned = plan_evaluation(federation.coordinator, RoundRequest(run="spring"))
-    assert (planned.plan.purpose, planned.plan.round, planned.plan.base_model) == ("evaluate", 1, commit.model)
-    assert [federation.answer(name, planned) for name in NAMES] == ["evaluation"] * 3
+    planned = plan_question(federation.coordinator, RoundRequest(run="spring"))
+    assert (planned.plan.asks.kind, planned.plan.round, planned.plan.base_model) == ("evaluate", 1, commit.model)
+    assert [federation.answer(name, planned) for name in NAMES] == ["answer"] * 3
     assert federation.plan().plan.round == 2
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from fedround import layout
 from fedround.errors import QuorumError, StoreError
-from fedround.records import Purpose
 from infra.stores import MemoryStore
 from tasks.aggregate import aggregate
 from tasks.plan import RoundRequest, plan_round

@@ -12,18 +12,22 @@ import pytest
 from fedround import codec, layout
 from fedround.aggregation.spec import Aggregation, CoordinateMedian
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Agreed
+from fedround.compression.spec import TopK
 from fedround.errors import ChainError, StoreDeniedError
-from fedround.learning.spec import FedAvg, LocalTraining, Scaffold
-from fedround.privacy.spec import RecordPrivacy
-from fedround.records import Checkpoint, Commit, Exclusion
+from fedround.learning.algorithms import Ditto, Scaffold
+from fedround.learning.spec import FedAvg, LocalTraining, Parts
+from fedround.learning.task import Classify
+from fedround.privacy.spec import NoPrivacy, RecordPrivacy
+from fedround.records import Blob, Checkpoint, Commit, Evaluate, Exclusion, Train
 from fedround.signing import digest, seal, unseal
-from fedround.statistics import LocalEvaluation
+from fedround.statistics import Histogram, LocalEvaluation, Scores
 from infra.stores import DirectoryStore, ObjectStore
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench
 from tasks.verify import RoundProof, verify_run
 from tests import small_federation
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, changed
 
 
 def proofs(federation: SmallFederation, bench: Path | None, store: ObjectStore | None = None,
@@ -71,6 +75,15 @@ def other(federation: SmallFederation, name: str | None, folder: Callable[[str],
     return digest(bytes(body))
 
 
+def swapped(federation: SmallFederation, commit: Commit, name: str) -> tuple[Blob, ...]:
+    """The round's state with one part altered."""
+    def altered(blob: Blob) -> Blob:
+        folder = layout.model if blob.readers == "everybody" else layout.memory
+        return blob.model_copy(update={"digest": other(federation, blob.digest, folder)})
+
+    return tuple(altered(blob) if blob.name == name else blob for blob in commit.state)
+
+
 def test_an_honest_history_is_computed_again_and_leaves_nothing_behind(federation: SmallFederation, tmp_path: Path):
     bench = tmp_path / "bench"
     assert [proof.recomputed for proof in proofs(federation, bench)] == [False, True, True]
@@ -87,14 +100,15 @@ def test_a_model_that_was_altered_and_signed_for_is_caught_here_and_only_here(fe
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    (lambda f, c: {"optimizer_state": other(f, c.optimizer_state)}, "the optimizer state of round 2"),
-    (lambda f, c: {"distances": other(f, c.distances, layout.memory)}, "the distances of round 2"),
+    (lambda f, c: {"state": swapped(f, c, "optimizer")}, "the 'optimizer' of round 2"),
+    (lambda f, c: {"state": swapped(f, c, "distances")}, "the 'distances' of round 2"),
+    (lambda f, c: {"state": tuple(reversed(c.state))}, "order of the state"),
     (lambda f, c: {"note": "the gate did nothing"}, "its note of the gate"),
     (lambda f, c: {"updates": (c.updates[0].model_copy(update={"norm": 9.0}), *c.updates[1:])}, "says of 'east' norm 9.0"),
     (lambda f, c: {"updates": (c.updates[0].model_copy(update={"influence": 0.0}), *c.updates[1:])}, "'east' influence 0.0"),
     (lambda f, c: {"updates": (c.updates[0].model_copy(
         update={"verdict": Verdict.GATE, "reason": "too loud"}), *c.updates[1:])}, "'east' verdict gate, reason too loud"),
-], ids=["state", "distances", "note", "norm", "influence", "left out"])
+], ids=["state", "distances", "order", "note", "norm", "influence", "left out"])
 def test_whatever_else_the_coordinator_computed_is_held_against_the_updates(federation: SmallFederation, tmp_path: Path,
                                                                              change, says: str):
     lie(federation, lambda commit: change(federation, commit))
@@ -140,7 +154,7 @@ def test_every_way_to_make_a_model_is_computed_again(agreed: dict, tmp_path: Pat
     found = proofs(federation, tmp_path / "bench")
     assert [proof.recomputed for proof in found] == [False, True, True]
     assert found[1].left_out == ("west",)
-    assert (commit.control is not None) == (agreed.get("training", {}).get("algorithm") == {"name": "scaffold"})
+    assert (commit.blob("control") is not None) == (agreed.get("training", {}).get("algorithm") == {"name": "scaffold"})
 
 
 def test_a_rule_that_needs_the_coordinators_own_rows_says_so(tmp_path: Path, rows_are_judged_here: None):
@@ -158,9 +172,9 @@ def test_a_rule_that_needs_the_coordinators_own_rows_says_so(tmp_path: Path, row
 def round_under(federation: SmallFederation, **changes: object) -> None:
     """Round 2, under a plan with changes that the coordinator has signed; sites answer it, and he commits."""
     planned = federation.plan()
-    plan = planned.plan.model_copy(update=changes)
+    plan = changed(planned.plan, **changes)
     document = seal("plan", plan, federation.coordinator.identity)
-    path = federation.root / "store" / layout.plan("spring", 2, 1, plan.purpose)
+    path = federation.root / "store" / layout.plan("spring", 2, 1, plan.asks.kind)
     path.unlink()
     path.write_bytes(document)
     forged = dataclasses.replace(planned, plan=plan, digest=digest(document))
@@ -181,7 +195,7 @@ def first_round(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: 
     ({"evaluation": LocalEvaluation(bins=10, noise_std=6.0)}, "evaluation"),
     ({"optimizer": FedAvg(learning_rate=2.0, momentum=0.5)}, "optimizer"),
     ({"aggregation": Aggregation(rule=CoordinateMedian())}, "aggregation"),
-    ({"privacy": RecordPrivacy(epsilon=7.0, delta_dp=1e-5, rounds=3)}, "other privacy"),
+    ({"privacy": RecordPrivacy(epsilon=7.0, delta_dp=1e-5, rounds=3)}, "say: privacy"),
     ({"cohort": ("north", "east")}, "every member that the agreed policy leaves in"),
     ({"cohort": ("north", "east"), "excluded": (Exclusion(site="south", until=9, reason="I do not like it"),)},
      "excludes others"),
@@ -195,13 +209,65 @@ def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_ro
         proofs(federation, None)
 
 
+OTHERS = {
+    "training": LocalTraining(local_steps=3, batch_size=32, learning_rate=0.25), "privacy": NoPrivacy(),
+    "evaluation": LocalEvaluation(bins=11, noise_std=5.0), "aggregation": Aggregation(rule=CoordinateMedian()),
+    "optimizer": FedAvg(learning_rate=2.0, momentum=0.5), "compression": TopK(share=0.5), "parts": Parts(frozen=("0.*",)),
+    "personal": Ditto(pull=0.1), "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
+
+
+def test_that_is_all_that_can_be_agreed():
+    """Otherwise the next test would leave something out."""
+    assert OTHERS.keys() == Agreed.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_whatever_a_plan_says_otherwise_than_the_file_is_caught_by_its_name(federation: SmallFederation, name: str):
+    """Also what no honest site answers: it is judged without them."""
+    planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)
+    check_agreed(planned.plan, members, before, "round 3")
+    with pytest.raises(ChainError, match=f"plan of round 3: asks for something else than the federation file.*say: {name}$"):
+        check_agreed(changed(planned.plan, **{name: OTHERS[name]}), members, before, "round 3")
+
+
+def proven(federation: SmallFederation) -> Proven:
+    """Round 2, as the proof of what continues it sees it."""
+    planned = federation.plan()
+    return Proven(planned.parent, planned.plan.task)
+
+
+SCORES = Scores(bins=10, noise_std=5.0)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"asks": Train(statistics=(Scores(bins=10, noise_std=4.0),))}, "asks for other statistics"),
+    ({"asks": Train(statistics=(Scores(bins=11, noise_std=5.0),))}, "asks for other statistics"),
+    ({"asks": Train()}, "asks for other statistics"),
+    ({"asks": Train(statistics=(SCORES, Histogram(column="x1", edges=(0.0,), noise_std=5.0)))}, "asks for other statistics"),
+    ({"asks": Train(statistics=(SCORES,), state=(Blob(name="control", digest="0" * 64),))}, "names another state"),
+    ({"asks": Evaluate(statistics=(Scores(bins=10, noise_std=4.0),)), "round": 2}, "asks for other statistics"),
+    ({"task": Classify(classes=3)}, "says that something else is learnt than the round before did"),
+    ({"parent": "0" * 64}, "does not continue the round before it"),
+    ({"base_model": "0" * 64}, "does not continue the round before it"),
+    ({"run": "autumn"}, "is of another federation, run or round"),
+    ({"round": 4}, "is of another federation, run or round"),
+], ids=["quieter scores", "more bins", "no scores", "one statistic more", "a state that nobody left", "quieter evaluation",
+        "another task", "another parent", "another model", "another run", "another round"])
+def test_a_question_that_the_terms_do_not_give_is_caught(federation: SmallFederation, changes: dict, says: str):
+    planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)
+    check_agreed(changed(planned.plan, asks=Train(statistics=(SCORES,))), members, before, "round 3")      # without edges
+    with pytest.raises(ChainError, match=f"plan of round 3: .*{says}"):
+        check_agreed(changed(planned.plan, **changes), members, before, "round 3")
+
+
 def test_a_plan_with_other_parts_that_do_not_travel_is_caught(first_round: SmallFederation, tmp_path: Path):
     """No honest site answers such a plan; here none is asked."""
     federation = first_round.copy(tmp_path / "copy")
     planned, members = federation.plan(), federation.coordinator.federation
-    check_agreed(planned.plan, members, Proven(planned.parent), "round 2")
+    before = Proven(planned.parent, planned.plan.task)
+    check_agreed(planned.plan, members, before, "round 2")
     with pytest.raises(ChainError, match="other parts that do not travel"):
-        check_agreed(planned.plan.model_copy(update={"rest": "0" * 64}), members, Proven(planned.parent), "round 2")
+        check_agreed(changed(planned.plan, rest="0" * 64), members, before, "round 2")
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +292,7 @@ def test_a_clip_norm_that_the_answers_do_not_call_for_is_caught(adaptive: SmallF
     federation = adaptive.copy(tmp_path / "copy")
     asked = federation.coordinator.federation.privacy
     round_under(federation, privacy=asked.model_copy(update={"clip_norm": clip_norm}))
-    with pytest.raises(ChainError, match="plan of round 2 .* asks for other privacy than the federation file, and"):
+    with pytest.raises(ChainError, match="plan of round 2 .* something else than the federation file, .* say: privacy"):
         proofs(federation, None)
     assert len(proofs(federation, None, SitesView(federation.root / "store"))) == 3, "a site cannot know"
 
@@ -235,6 +301,8 @@ def test_a_control_variate_that_the_round_before_did_not_leave_is_caught(tmp_pat
     federation = small_federation.make(tmp_path / "f", training={
         "local_steps": 3, "batch_size": 32, "learning_rate": 0.5, "algorithm": Scaffold().model_dump()})
     federation.round()
-    round_under(federation, control=None)
-    with pytest.raises(ChainError, match="continues another control variate"):
+    planned = federation.plan()
+    assert planned.plan.asks.state != ()
+    round_under(federation, asks=Train(statistics=planned.plan.asks.statistics))
+    with pytest.raises(ChainError, match="names another state of the server"):
         proofs(federation, None)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
-from fedround.records import Purpose
 from infra.model_registry import ModelRegistry
 from tasks import report as reporting
 from tasks.catch_up import catch_up, rebuild

@@ -10,7 +10,8 @@ import pytest
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ChainError, ContractError, FedroundError, StoreDeniedError, TrustError
-from fedround.records import Commit, CommittedUpdate
+from fedround.learning.spec import FedAvg
+from fedround.records import Blob, Commit, CommittedUpdate
 from fedround.signing import Identity, digest, seal, unseal
 from infra.stores import MemoryStore, ObjectStore
 from tasks.verify import find_model, verify_run
@@ -133,8 +134,8 @@ LEFT_OUT: Lie = lambda c: {"refusals": ()}  # noqa: E731
 SILENCED: Lie = lambda c: {"updates": c.updates[1:], "missing": (c.updates[0].site,)}  # noqa: E731
 DISCARDED: Lie = lambda c: {"updates": tuple(u.model_copy(update={"verdict": Verdict.GATE}) for u in c.updates)}  # noqa: E731
 STRANGER: Lie = lambda c: {"missing": ("nobody",)}  # noqa: E731
-OTHER_STEP: Lie = lambda c: {"optimizer": c.optimizer.model_copy(update={"learning_rate": 0.25})}  # noqa: E731
-OTHER_REST: Lie = lambda c: {"rest": "0" * 64}  # noqa: E731
+OTHER_STEP: Lie = lambda c: {"agreed": c.agreed.model_copy(update={"optimizer": FedAvg(learning_rate=0.25)})}  # noqa: E731
+OTHER_REST: Lie = lambda c: {"state": (Blob(name="rest", digest=c.model), *c.state)}  # noqa: E731
 OTHER_BYTES: Lie = lambda c: {"updates": (c.updates[0].model_copy(update={"payload": "0" * 64}), *c.updates[1:])}  # noqa: E731
 
 
@@ -262,6 +263,5 @@ def test_a_later_attempt_proves_as_well(federation):
     for name in ("north", "east"):
         federation.answer(name, planned)
     assert federation.commit(planned).commit.missing == ("south",)
-    assert planned.plan.purpose is "train"
     proofs = list(verify_run(federation.coordinator.store, "spring", federation.coordinator.identity.key))
     assert proofs[-1].updates == ("east", "north")

@@ -7,7 +7,8 @@ import pytest
 
 from fedround.aggregation import fairness
 from fedround.errors import ContractError
-from fedround.records import ScoreCounts
+from fedround.statistics import Release
+from tasks.plan import Planned
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation
@@ -37,6 +38,12 @@ def answered(federation: SmallFederation):
     return planned
 
 
+def worst(planned: Planned) -> Release:
+    """A billion rows that are true, and the model thinks of none of them so."""
+    (scores,) = planned.plan.asks.statistics
+    return Release(statistic=scores, numbers=(*[0.0] * 20, 1e9, *[0.0] * 19), mechanism=scores.mechanism)
+
+
 @pytest.mark.parametrize("how", [Q_FFL, AFL], ids=lambda how: how["fairness"]["name"])
 def test_whom_the_model_fits_badly_counts_more_and_the_commit_says_how_much(tmp_path, rows_are_judged_here, how):
     federation = make(tmp_path, how)
@@ -55,13 +62,13 @@ def test_agnostic_weights_go_on_from_the_parent_round(tmp_path, rows_are_judged_
     federation = make(tmp_path, AFL)
     first = federation.round()
     planned = answered(federation)
-    losses = {site: fairness.loss(update.evaluation, 2, planned.plan.score_edges)
-              for site, update in federation.collect(planned).updates.items()}
+    answers, task = federation.collect(planned).answers, planned.plan.task
+    losses = {site: task.mean_loss(answer.scores) for site, answer in answers.items()}
     second = federation.commit(planned).commit
-    expected = fairness.fair_weights(planned.plan.aggregation.fairness, AGREED, losses,
+    expected = fairness.fair_weights(planned.plan.agreed.aggregation.fairness, AGREED, losses,
                                      {known.site: known.weight for known in first.weights})
     assert {known.site: known.weight for known in second.weights} == expected
-    assert expected != fairness.fair_weights(planned.plan.aggregation.fairness, AGREED, losses, {})
+    assert expected != fairness.fair_weights(planned.plan.agreed.aggregation.fairness, AGREED, losses, {})
 
 
 def test_a_site_that_is_missing_keeps_a_weight(tmp_path, rows_are_judged_here):
@@ -76,8 +83,7 @@ def test_a_site_that_is_missing_keeps_a_weight(tmp_path, rows_are_judged_here):
 def test_a_site_that_lies_about_its_loss_gains_no_more_than_the_cap(tmp_path, rows_are_judged_here, how):
     federation = make(tmp_path, how)
     planned = answered(federation)
-    worst = ScoreCounts(positives=(1e9, *[0.0] * 19), negatives=(0.0,) * 20, noise_std=0.0)
-    federation.lie("east", planned, lambda honest_D: honest_D, evaluation=worst)
+    federation.lie("east", planned, lambda honest_D: honest_D, releases=(worst(planned),))
     weights = {known.site: known.weight for known in federation.commit(planned).commit.weights}
     assert AGREED["east"] < weights["east"] <= 3 * AGREED["east"] * 1.000001
     assert weights["east"] / weights["north"] <= 9 * AGREED["east"] / AGREED["north"]
@@ -86,8 +92,7 @@ def test_a_site_that_lies_about_its_loss_gains_no_more_than_the_cap(tmp_path, ro
 def test_without_fairness_nothing_a_site_says_gives_it_weight(tmp_path, rows_are_judged_here):
     federation = make(tmp_path, {"rule": MEAN})
     planned = answered(federation)
-    worst = ScoreCounts(positives=(1e9, *[0.0] * 19), negatives=(0.0,) * 20, noise_std=0.0)
-    federation.lie("east", planned, lambda honest_D: honest_D, evaluation=worst)
+    federation.lie("east", planned, lambda honest_D: honest_D, releases=(worst(planned),))
     commit = federation.commit(planned).commit
     assert commit.weights == ()
     assert {update.site: update.influence for update in commit.updates} == pytest.approx(AGREED)

@@ -1,0 +1,26 @@
+"""Ask every site to count something in its rows. Nothing is trained or committed."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from fedround.records import Finding
+from flows import steps
+from flows.artifacts import show_finding
+from flows.asked import asked
+from flows.watch import Watch
+from tasks.ask import MeasurementRequest, find
+from tasks.coordinator import current_coordinator
+
+
+@flow(name="federated-measurement", flow_run_name="{request.run}: measurement at the sites", persist_result=False)
+async def federated_measurement(request: MeasurementRequest) -> Finding:
+    """Noised counts only, charged to the sites' ledgers like everything that leaves. Asked again, nobody is charged again."""
+    coordinator = current_coordinator()
+    with Watch(coordinator.folder, request.run) as watch:
+        planned = steps.plan_question(coordinator, request)
+        if (finding := find(coordinator, planned)) is None:
+            _, answers = await asked(coordinator, planned, watch)
+            finding = steps.conclude(coordinator, planned, answers)
+        await show_finding(finding)
+    return finding

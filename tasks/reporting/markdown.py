@@ -1,0 +1,18 @@
+"""Pieces of markdown that any reader draws alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.reporting.words import plain
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as GitHub writes it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(text: str) -> str:
+    """Foreign words as a span of code. A backquote would end the span, a bar the cell: they become look-alikes."""
+    return f"`{plain(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"
