@@ -33,22 +33,24 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     distances = codec.encode({"distances": result.distances_NN.astype(np.float32)})
     centre = codec.encode({"centre": result.delta_D}) if isinstance(plan.aggregation.rule, CenteredClipping) else None
     remembered = memory.remain(planned, aggregated.remembered, result.standings)
+    model, state, control = codec.payload_of(stepped.model), _name(stepped.state), _name(stepped.control)
     checkpoint = seal("checkpoint", Checkpoint(
         federation=plan.federation, run=plan.run, round=plan.round, log=plan.log,
-        model=codec.payload_of(stepped.model), tensors=plan.tensors, parts=plan.parts, rest=plan.rest, recipe=plan.recipe,
+        model=model, tensors=plan.tensors, parts=plan.parts, rest=plan.rest, recipe=plan.recipe,
         recipe_digest=plan.recipe_digest, privacy=plan.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=plan.federation, federation_digest=plan.federation_digest, log=plan.log, run=plan.run,
-        round=plan.round, parent=plan.parent, plan=planned.digest, base_model=plan.base_model, model=digest(stepped.model),
-        optimizer_state=_name(stepped.state), control=_name(stepped.control), checkpoint=digest(checkpoint),
+        round=plan.round, parent=plan.parent, plan=planned.digest, base_model=plan.base_model, model=model.sha256,
+        optimizer_state=state, control=control, checkpoint=digest(checkpoint),
         aggregation=plan.aggregation, optimizer=plan.optimizer, updates=_updates(coordinator, collected, result),
         refusals=tuple(committed for _, (_, committed) in sorted(collected.refused.items())),
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
         missing=collected.missing, note=result.note[:1000], distances=digest(distances), memory=remembered,
         ledgers=ledgers.after(planned, coordinator.federation, collected),
         centre=_name(centre), weights=to_commit(plan, weights), rest=plan.rest, tool_version=__version__)
-    for blob in stepped.blobs:
-        put(coordinator.store, layout.model(digest(blob)), blob)
+    for name, blob in ((model.sha256, stepped.model), (state, stepped.state), (control, stepped.control)):
+        if name is not None and blob is not None:
+            put(coordinator.store, layout.model(name), blob, sha256=name)
     for blob in (distances, centre):
         if blob is not None:
             put(coordinator.store, layout.memory(digest(blob)), blob)

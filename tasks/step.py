@@ -36,11 +36,6 @@ class Stepped:
     control: bytes | None
     """The server's control variate, with SCAFFOLD only."""
 
-    @property
-    def blobs(self) -> tuple[bytes, ...]:
-        """All that the store must hold."""
-        return tuple(blob for blob in (self.model, self.state, self.control) if blob is not None)
-
 
 def take_step(store: ObjectStore, plan: RoundPlan, parent: Commit, aggregate: Aggregate,
               weights: Mapping[str, float]) -> Stepped:

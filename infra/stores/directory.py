@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from infra.stores.base import ObjectInfo
+from infra.stores.base import ObjectInfo, other_bytes
 from infra.stores.keys import check_key, check_prefix, check_range
 
 # '+' cannot stand in a key, so no object can be hidden by this folder or lie in it.
@@ -52,7 +53,7 @@ class DirectoryStore:
             file.seek(start)
             return file.read(length)
 
-    def put_once(self, key: str, body: bytes | Path) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
         """See ObjectStore."""
         check_key(key)
         target = self._root / key
@@ -62,6 +63,8 @@ class DirectoryStore:
                 return False
             temporary = self._write_unfinished(source)
             try:
+                if sha256 is not None and _sha256(temporary) != sha256:
+                    raise other_bytes(key)
                 _make_folders(target.parent)
                 os.link(temporary, target)
             except FileExistsError:
@@ -151,6 +154,11 @@ def _make_folders(folder: Path) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     _sync_folder(folder.parent)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
