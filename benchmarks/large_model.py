@@ -6,11 +6,11 @@
 The S3 server, the folders, keys, ledgers, signatures, reports and the model store are real, and every site is a process of
 its own. Prefect is left out: what it costs does not depend on the model (`benchmarks.round_overhead` measures it, too).
 
-The floor does, in the same processes and with the same S3 server, only what no round can leave out. A site reads the model and
-hashes it once, takes one step of bare torch, clips (and noises, by the project's own noise), encodes, hashes once, writes its
-outbox, sends once. The coordinator reads every update and hashes it once, aggregates (a weighted mean, in either), takes the server's
-step, encodes, hashes once, sends once. No document, no check of what was read but the hash, no evaluation, no report.
-Rounds and floors take turns, so that both meet the same noise of a shared machine.
+The floor does, in the same processes and with the same S3 server, only what no round can leave out. A site reads the model
+and hashes it once, takes one step of bare torch, clips (and noises, by the project's own noise), encodes, hashes once, writes
+its outbox, sends once. The coordinator reads every update and hashes it once, aggregates (a weighted mean, in either), takes
+the server's step, encodes, hashes once, sends once. No document, no check of what was read but the hash, no evaluation, no
+report. Rounds and floors take turns, so that both meet the same noise of a shared machine.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, grants: dict
     test = rows("test", 200)
     create_coordinator(
         root / "coordinator", {
-            "name": "large", "quorum": len(grants), "deadline_s": 300, "aggregation": {"rule": {"name": "weighted_mean"}}, "evaluation": {"noise_std": 50.0},
+            "name": "large", "quorum": len(grants), "deadline_s": 300, "evaluation": {"noise_std": 50.0},
+            "aggregation": {"rule": {"name": "weighted_mean"}},
             "training": {"local_steps": 1, "batch_size": 8, "learning_rate": 0.1}, "privacy": privacy},
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", test_set="test.parquet",
                             api_url="http://127.0.0.1:9/api", store=store),
@@ -148,14 +149,11 @@ class Site:
 
     def tell(self, order: dict[str, Any]) -> None:
         """Begin; `hear` waits for the end."""
-        assert self._process.stdin is not None  # noqa: S101
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        print(json.dumps(order), file=self._process.stdin, flush=True)
 
     def hear(self) -> dict[str, Any]:
         """What the process says."""
-        assert self._process.stdout is not None  # noqa: S101
-        said: dict[str, Any] = json.loads(self._process.stdout.readline())
+        said: dict[str, Any] = json.loads(next(iter(self._process.stdout or ())))
         if "parts" in said:
             self.parts[said["did"]] = said["parts"]
         return said
@@ -167,7 +165,7 @@ class Site:
 
     def stop(self) -> None:
         """End it."""
-        self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.terminate()
         self._process.wait(10)
 
 
@@ -307,10 +305,11 @@ def raw_client(store: Any, credential: S3Credential) -> tuple[Any, str]:
     from botocore.config import Config
     from botocore.session import Session
 
-    return Session().create_client(
+    client = Session().create_client(
         "s3", region_name=store.region, endpoint_url=store.endpoint, aws_access_key_id=credential.access_key,
         aws_secret_access_key=credential.secret_key,
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path", "payload_signing_enabled": False})), store.bucket
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path", "payload_signing_enabled": False}))
+    return client, store.bucket
 
 
 def send(client: Any, bucket: str, key: str, body: Any, sha256: bytes) -> None:
@@ -328,8 +327,8 @@ def serve(folder: Path) -> None:
     site = open_site(folder)
     settle_in(site.policy.limits)
     settings = load_toml(SiteSettings, folder / "site.toml")
-    floor = FloorOfASite(folder, *raw_client(settings.store, load_toml(S3Credential, folder / "keys" / "s3.toml")), settings.name,
-                         site.recipe)
+    client, bucket = raw_client(settings.store, load_toml(S3Credential, folder / "keys" / "s3.toml"))
+    floor = FloorOfASite(folder, client, bucket, settings.name, site.recipe)
     for line in sys.stdin:
         order, began = json.loads(line), used()
         if order["do"] == "round":
@@ -397,8 +396,9 @@ def table(result: dict[str, Any]) -> str:
     def middle(name: str, part: str) -> float:
         return statistics.median(spent[part] for spent in result[name])
 
-    lines = [f"{result['sites']} sites, {result['parameters']:,} parameters, unit {result['unit']}: medians of "
-             f"{len(result['round'])}, Prefect left out", "", "| | floor | round | ratio |", "|---|---|---|---|"]
+    title = (f"{result['sites']} sites, {result['parameters']:,} parameters, unit {result['unit']}: medians of "
+             f"{len(result['round'])}, Prefect left out")
+    lines = [title, "", "| | floor | round | ratio |", "|---|---|---|---|"]
     for part in ("store", "coordinator", "sites"):
         low, high = middle("floor", part), middle("round", part)
         lines.append(f"| {part}, CPU s | {low:.2f} | {high:.2f} | {high / low:.2f} |")

@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
 from fedround.values import CheckId
+from site_workers import encoding
 from site_workers.site import Site
 from validation import rows as gate
 from validation.contract import load_contract
@@ -27,7 +27,7 @@ class Rows:
 
 def read_site_rows(site: Site) -> Rows:
     """Encode the rows by the recipe. Raises SetupError or ContractError that quotes no value."""
-    return _encoded(site.rows, site.recipe, _digest(site.rows))
+    return _encoded(site.rows, site.recipe, site.folder / site.settings.recipe, _digest(site.rows))
 
 
 def failed_checks(site: Site) -> tuple[CheckId, ...]:
@@ -44,21 +44,13 @@ def _digest(paths: tuple[Path, ...]) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
-def _encoded(paths: tuple[Path, ...], recipe: Recipe, digest: bytes) -> Rows:
-    train, validation = (_encode(path, recipe) for path in paths)
+def _encoded(paths: tuple[Path, ...], recipe: Recipe, file: Path, digest: bytes) -> Rows:
+    """A process of its own reads the rows, once per change of the files, unless pandas (90 MB) is in this one already."""
+    if "pandas" in sys.modules:
+        train, validation = (encoding.encode(path, recipe) for path in paths)
+    else:
+        train, validation = encoding.encode_in_subprocess(paths, file, recipe.digest)
     return Rows(train, validation, digest)
-
-
-def _encode(path: Path, recipe: Recipe) -> Examples:
-    frame = gate.read_rows(path)
-    try:
-        return recipe.encode(frame)
-    except (ContractError, MemoryError):
-        raise
-    except Exception as error:      # of the recipe's code; its words may quote the rows
-        kind = type(error).__name__
-    raise ContractError(f"recipe '{recipe.name}' cannot encode the rows at {path} ({kind}): does a column that it needs "
-                        "miss, or hold another type?")
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ class S3Store:
                 except ClientError as error:
                     if _status(error) == 412:
                         return False
+                    if error.response.get("Error", {}).get("Code") in _OTHER_BYTES:
+                        raise other_bytes(key) from None
                     if _status(error) != 409 or wait_s is None:
                         raise
                     time.sleep(wait_s)
@@ -170,8 +172,6 @@ class S3Store:
         if code in _UNKNOWN_CREDENTIAL:
             return StoreUnavailableError(f"{where} does not accept this credential ({code}): check the access key and "
                                          "the secret key, or ask the coordinator for new ones")
-        if code in _OTHER_BYTES:
-            return other_bytes(key)
         if code in _NO_SPACE:
             return StoreUnavailableError(f"no space for '{key}' in {where}: ask its operator for more, then try again")
         if code in _DENIED or status == 403:
