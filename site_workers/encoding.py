@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -48,12 +49,20 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str) -> li
     with child, child.stdout as answer:  # type: ignore[union-attr]
         try:
             _raise_if_it_failed(json.loads(answer.readline()))
-            return [Examples(*(np.lib.format.read_array(answer, allow_pickle=False) for _ in dataclasses.fields(Examples)))
+            arrays = _Pipe(answer)
+            return [Examples(*(np.lib.format.read_array(arrays, allow_pickle=False) for _ in dataclasses.fields(Examples)))
                     for _ in paths]
         except ValueError:
             by_hand = f"python -m site_workers.encoding {recipe} {digest} {paths[0]}"
-            raise SetupError(f"the process that reads the rows at {paths[0]} ended without an answer; is there enough memory? "
-                             f"'{by_hand}' runs it by hand") from None
+            raise SetupError(f"the process that reads the rows at {paths[0]} ended without an answer; is there enough "
+                             f"memory? '{by_hand}' runs it by hand") from None
+
+
+class _Pipe:
+    """Keeps numpy from asking where in a file it is: a pipe cannot say."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.read, self.write = stream.read, stream.write
 
 
 def _raise_if_it_failed(said: dict[str, str]) -> None:
@@ -81,7 +90,7 @@ def _main(recipe: str, digest: str, *paths: str) -> None:
         answer.write(b"{}\n")
         for examples in found:
             for field in dataclasses.fields(examples):
-                np.lib.format.write_array(answer, np.asarray(getattr(examples, field.name)), allow_pickle=False)
+                np.lib.format.write_array(_Pipe(answer), np.asarray(getattr(examples, field.name)), allow_pickle=False)
 
 
 if __name__ == "__main__":

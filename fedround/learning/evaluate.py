@@ -15,7 +15,7 @@ from fedround.agreement import LocalEvaluation
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe, check_labels
+from fedround.learning.recipe import Examples, Recipe, check_labels, unfilled
 from fedround.learning.train import check_fits
 from fedround.privacy.noise import NoiseSource, noised_counts
 from fedround.types import ScoreCounts
@@ -74,7 +74,7 @@ def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scores:
     import torch
 
     check_labels(recipe, examples)
-    model = recipe.build_model().eval()
+    model = unfilled(recipe).eval()
     check_fits(recipe, model, tensors)
     objective = Objective(model, recipe.classes)
     weights = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}

@@ -21,7 +21,8 @@ def test_a_child_gives_the_same_arrays(federation: SmallFederation):
         assert np.array_equal(found.labels_N, here.labels_N)
 
 
-@pytest.mark.parametrize(("content", "error"), [(b"x1,secret\n1,2\n", ContractError), (b"\x00", ContractError), (None, SetupError)])
+@pytest.mark.parametrize(("content", "error"), [
+    (b"x1,secret\n1,2\n", ContractError), (b"\x00", ContractError), (None, SetupError)])
 def test_its_errors_are_the_same_and_quote_nothing(federation: SmallFederation, tmp_path, content, error):
     site, path = federation.site("north"), tmp_path / "rows.csv"
     if content is not None:
