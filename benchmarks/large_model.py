@@ -207,9 +207,10 @@ class Rounds:
     """One real round after the other."""
 
     def __init__(self, folder: Path, sites: list[Site]):
-        from tasks.coordinator import open_coordinator
+        from tasks.coordinator import FOLDER_VARIABLE, current_coordinator
 
-        self._coordinator, self._sites, self.parts = open_coordinator(folder), sites, dict[str, float]()
+        os.environ[FOLDER_VARIABLE] = str(folder)
+        self._coordinator, self._sites, self.parts = current_coordinator(), sites, dict[str, float]()
 
     def __call__(self) -> float:
         """Plan, have it answered by all sites at once, commit, evaluate, report. Returns the sites' CPU seconds."""

@@ -14,6 +14,7 @@ import pytest
 
 from fedround.errors import ConflictError, ContractError, NotFoundError, StoreError
 from infra.stores import (
+    AtHand,
     DirectoryStore,
     MemoryStore,
     ObjectInfo,
@@ -22,7 +23,7 @@ from infra.stores import (
     require_conditional_writes,
 )
 
-KINDS = ["memory", "directory", pytest.param("s3", marks=pytest.mark.stack)]
+KINDS = ["memory", "directory", "at hand", pytest.param("s3", marks=pytest.mark.stack)]
 Opener = Callable[[], ObjectStore]
 
 
@@ -32,6 +33,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "memory":
         store = MemoryStore()
         return lambda: store
+    if request.param == "at hand":
+        behind = MemoryStore()
+        return lambda: AtHand(behind, "", 1 << 20)
     if request.param == "directory":
         return lambda: DirectoryStore(tmp_path / "store")
     server, prefix = request.getfixturevalue("s3_server"), f"{uuid4().hex}/"
