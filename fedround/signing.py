@@ -96,7 +96,7 @@ def _unlocked(path: Path, file: bytes, passphrase: Callable[[], bytes] | None) -
                          "from your backup") from None
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 

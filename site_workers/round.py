@@ -26,7 +26,7 @@ from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, 
 from site_workers import audit, inputs, kept, limits, outbox, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
-from site_workers.rows import Rows, failed_checks, missing_columns, read_site_rows
+from site_workers.rows import Rows, failed_checks, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
 
 log = logging.getLogger("fedround.site")
@@ -146,15 +146,16 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
         if (failed := failed_checks(site)) != ():
             return _refuse_rows(site, order, failed)
         rows = read_site_rows(site)
-        missing = missing_columns(site, (column for one in order.plan.asks.statistics for column in one.columns))
+        names = [column for statistic in order.plan.asks.statistics for column in statistic.columns]
+        columns = read_columns(site, names)
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why")
-    if missing:
+    if missing := sorted(set(names) - columns.keys()):
         return refuse(site, order, Reason.DATA, f"the rows have no column '{missing[0]}'"[:300])
     if len(rows.train) < site.policy.min_rows:
         return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for")
-    return rows
+    return replace(rows, columns=columns)
 
 
 def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
 from fedround.values import CheckId
+from site_workers import encoding
 from site_workers.site import Site
 from validation import rows as gate
 from validation.contract import load_contract
@@ -28,16 +27,13 @@ class Rows:
     train: Examples
     validation: Examples
     digest: bytes
-    paths: tuple[Path, Path]
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A column of all rows, of both files, (N,). Raises ContractError if one of them has none of this name."""
-        return np.concatenate([_column(path, name) for path in self.paths])
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Of all rows, as far as they were asked for."""
 
 
 def read_site_rows(site: Site) -> Rows:
     """Encode the rows by the recipe. Raises SetupError or ContractError that quotes no value."""
-    return _encoded(site.rows, site.recipe, _digest(site.rows))
+    return _encoded(site.rows, site.recipe, site.folder / site.settings.recipe, _digest(site.rows))
 
 
 def failed_checks(site: Site) -> tuple[CheckId, ...]:
@@ -54,35 +50,23 @@ def _digest(paths: tuple[Path, ...]) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
-def _encoded(paths: tuple[Path, Path], recipe: Recipe, digest: bytes) -> Rows:
-    train, validation = (_encode(path, recipe) for path in paths)
-    return Rows(train, validation, digest, paths)
+def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes) -> Rows:
+    """A process of its own reads the rows, once per change of the files, unless pandas (90 MB) is in this one already."""
+    if "pandas" in sys.modules:
+        train, validation = (encoding.encode(path, recipe) for path in paths)
+    else:
+        train, validation = encoding.encode_in_subprocess(paths, file, recipe.digest)
+    return Rows(train, validation, digest)
 
 
-def missing_columns(site: Site, columns: Iterable[str]) -> list[str]:
-    """Those that one of the files does not have."""
-    wanted = set(columns)
-    return sorted(wanted - set.intersection(*(set(gate.read_rows(path).columns) for path in site.rows))) if wanted else []
-
-
-def _column(path: Path, name: str) -> npt.NDArray[Any]:
-    frame = gate.read_rows(path)
-    if name not in frame.columns:
-        raise ContractError(f"the rows at {path} have no column '{name}'")
-    found = frame[name]
-    return found.to_numpy(dtype=object, na_value=None) if found.dtype.kind not in "biuf" else found.to_numpy()
-
-
-def _encode(path: Path, recipe: Recipe) -> Examples:
-    frame = gate.read_rows(path)
-    try:
-        return recipe.encode(frame)
-    except (ContractError, MemoryError):
-        raise
-    except Exception as error:      # of the recipe's code; its words may quote the rows
-        kind = type(error).__name__
-    raise ContractError(f"recipe '{recipe.name}' cannot encode the rows at {path} ({kind}): does a column that it needs "
-                        "miss, or hold another type?")
+def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """Columns of all rows, of both files, (N,) each; without those that one of the files does not have."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    if "pandas" in sys.modules:
+        return encoding.columns(site.rows, wanted)
+    return encoding.columns_in_subprocess(site.rows, wanted)
 
 
 @dataclass(frozen=True)

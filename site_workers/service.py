@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fedround import __version__
 from fedround.errors import SetupError, StoreError
+from fedround.privacy import apart
 from fedround.signing import digest
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 from site_workers import audit, release, rollback
 from site_workers.limits import settle_in
 from site_workers.site import Site, open_site
+
+Job = Callable[[dict[str, Any], Callable[[], bool]], str]
 
 log = logging.getLogger("fedround.site")
 
@@ -42,7 +48,22 @@ def serve_site(folder: Path) -> None:
         from site_workers.worker import SiteWorker
 
         log.info("site '%s' serves rounds of federation '%s'", site.name, site.settings.federation)
-        serve(SiteWorker(site.name, job(site)))
+        serve(SiteWorker(site.name, _with_the_accountant_apart(job(site))))
+
+
+def _with_the_accountant_apart(work: Job) -> Job:
+    """Does as `work`, and holds no accountant between two pieces of it; unless this process has one already (see `host`)."""
+    if "dp_accounting" in sys.modules:
+        return work
+    accountant = apart.settle()
+
+    def job(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> str:
+        try:
+            return work(parameters, cancelled)
+        finally:
+            accountant.rest()
+
+    return job
 
 
 def _begin(site: Site) -> None:

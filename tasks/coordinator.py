@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedround.agreement import Federation
@@ -26,10 +26,11 @@ from fedround.signing import Identity, digest, seal
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml
-from infra.stores import ObjectStore, open_store
+from infra.stores import AtHand, ObjectStore, open_store
 from validation.contract import load_contract
 
 FOLDER_VARIABLE = "FEDROUND_COORDINATOR"
+_AT_HAND_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -98,4 +99,6 @@ def current_coordinator() -> Coordinator:
 
 @functools.lru_cache(maxsize=1)
 def _opened(folder: Path, _files: tuple[tuple[Path, Version], ...]) -> Coordinator:
-    return open_coordinator(folder)
+    """With the models of the last round at hand: it is evaluated, registered, and then the next round's base."""
+    coordinator = open_coordinator(folder)
+    return replace(coordinator, store=AtHand(coordinator.store, "models/", _AT_HAND_BYTES))

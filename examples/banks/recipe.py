@@ -4,12 +4,18 @@ Every row is encoded by itself, with bounds that everybody knows: no bank needs 
 Sex, age, education and marriage are in the rows and are not used.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from torch import nn
 
 from fedround.learning.recipe import Examples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "banks-mlp"
 

@@ -5,14 +5,19 @@ quantities are multiplied. What a hidden layer would have to find is in the feat
 noise of privacy better. Every row is encoded by itself, with bounds that everybody knows.
 """
 
+from __future__ import annotations
+
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from torch import nn
 
 from fedround.learning.recipe import Examples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "carloan-pairs"
 

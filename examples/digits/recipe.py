@@ -1,10 +1,16 @@
 """Which digit is it? Images of 8 by 8 pixels; see README.md."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from torch import nn
 
 from fedround.learning.recipe import Examples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "digits-mlp"
 CLASSES = 10

@@ -4,12 +4,18 @@ What is missing is a category of its own: hospitals did not measure the same thi
 bounds that everybody knows. The hospital itself is not a feature.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from torch import nn
 
 from fedround.learning.recipe import Examples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "hospitals-linear"
 

@@ -9,6 +9,7 @@ post-processing, and no mechanism's cost depends on it (Dwork and Roth 2014, pro
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from fedround.learning.spec import LocalTraining
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 
+_BLOCK = 1 << 16
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8      # of Adam, as published
 
 
@@ -29,27 +31,43 @@ class Descent:
 
     def __init__(self, training: LocalTraining, base_D: Float32, shift_D: Float32 | None = None):
         self._training, self._base_D, self._shift_D = training, base_D, shift_D
-        self._moved: Float64 | float = 0.0
-        self._squared: Float64 | float = 0.0
+        self._moved: Float64 | None = None
+        self._squared: Float64 | None = None
         self._step = 0
 
     def change(self, weights_D: Float32, gradient_D: Float64) -> Float32:
         """What to add to the weights after a step whose mean gradient at `weights_D` is `gradient_D`; both (…, D)."""
         training = self._training
         self._step += 1
+        remembers = training.optimizer != "sgd" or training.momentum != 0
+        if self._moved is None and remembers:
+            self._moved = np.zeros(gradient_D.shape)
+            self._squared = np.zeros(gradient_D.shape) if training.optimizer != "sgd" else None
+        change_D = np.empty(gradient_D.shape, np.float32)
+        for start in range(0, gradient_D.shape[-1], _BLOCK):      # the numbers in between stay in the processor's cache
+            block = ..., slice(start, start + _BLOCK)
+            change_D[block] = -(training.learning_rate * self._direction(block, weights_D[block], gradient_D[block])).astype(
+                np.float32)
+        return change_D
+
+    def _direction(self, block: Any, weights_B: Float32, gradient_B: Float64) -> Float64:
+        training = self._training
         if training.algorithm.pull > 0:
-            gradient_D = gradient_D + training.algorithm.pull * (weights_D - self._base_D)
+            gradient_B = gradient_B + training.algorithm.pull * (weights_B - self._base_D[block])
         if self._shift_D is not None:
-            gradient_D = gradient_D + self._shift_D
-        if training.optimizer == "sgd":
-            self._moved = direction_D = training.momentum * self._moved + gradient_D
-        else:
-            self._moved = _BETA1 * self._moved + (1 - _BETA1) * gradient_D
-            self._squared = _BETA2 * self._squared + (1 - _BETA2) * gradient_D ** 2
-            direction_D = self._moved / (1 - _BETA1 ** self._step) / (
-                (self._squared / (1 - _BETA2 ** self._step)) ** 0.5 + _TINY)
-        change_D: Float32 = (training.learning_rate * direction_D).astype(np.float32)
-        return -change_D
+            gradient_B = gradient_B + self._shift_D[block]
+        if self._moved is None:
+            plain_B: Float64 = 0.0 + gradient_B                   # as a momentum of zero makes it: -0 becomes 0
+            return plain_B
+        if self._squared is None:
+            moved_B: Float64 = training.momentum * self._moved[block] + gradient_B
+            self._moved[block] = moved_B
+            return moved_B
+        self._moved[block] = moved_B = _BETA1 * self._moved[block] + (1 - _BETA1) * gradient_B
+        self._squared[block] = squared_B = _BETA2 * self._squared[block] + (1 - _BETA2) * gradient_B ** 2
+        direction_B: Float64 = moved_B / (1 - _BETA1 ** self._step) / (
+            (squared_B / (1 - _BETA2 ** self._step)) ** 0.5 + _TINY)
+        return direction_B
 
 
 def counts(training: LocalTraining, steps: int) -> list[float]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedround.codec import Tensors
 from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.recipe import Examples, Recipe, unfilled
 from fedround.learning.task import Scored
 from fedround.learning.train import check_fits
 
@@ -21,7 +21,7 @@ def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
     import torch
 
     recipe.check(examples)
-    model = recipe.build_model().eval()
+    model = unfilled(recipe).eval()
     check_fits(recipe, model, tensors)
     objective = Objective(model, recipe.task)
     weights = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}

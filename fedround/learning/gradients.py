@@ -52,8 +52,10 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], f
     for start in range(0, len(labels_B), chunk):
         weights = {name: parameters[name].detach().requires_grad_() for name in names}
         loss = objective.loss(weights, features_BF[start:start + chunk], labels_B[start:start + chunk])
-        gradients = torch.autograd.grad(loss, list(weights.values()))
-        total_D += torch.cat([gradient.reshape(-1) for gradient in gradients]).double().numpy()
+        end = 0
+        for gradient in torch.autograd.grad(loss, list(weights.values())):
+            start_D, end = end, end + gradient.numel()
+            total_D[start_D:end] += gradient.reshape(-1).numpy()        # made float64 as it is added: no copy
     return total_D
 
 

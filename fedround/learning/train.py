@@ -20,7 +20,7 @@ from fedround.learning.descent import Descent, scale
 from fedround.learning.gradients import Clip, clipped_sum, clipped_vector, gradient_sum
 from fedround.learning.objective import Objective
 from fedround.learning.parts import NO_REST, Rest, furnish
-from fedround.learning.recipe import Examples, Recipe, check_model
+from fedround.learning.recipe import Examples, Recipe, check_model, unfilled
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, PerRecord, TrainingMechanism
@@ -124,7 +124,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
 
 def _model(recipe: Recipe, base: Tensors, rest: Rest, mechanism: TrainingMechanism) -> nn.Module:
     """The recipe's model with its rest in it. Raises ContractError if it cannot be trained so, or the tensors are others'."""
-    model = recipe.build_model()
+    model = unfilled(recipe)
     check_model(model, recipe.name, rest.private, per_record=isinstance(mechanism, PerRecord))
     check_fits(recipe, model, {**base, **rest.whole})
     still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import chain, repeat
 from typing import Any
 
 from fedround.errors import ContractError, PrivacyError
@@ -76,16 +77,37 @@ def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "reco
     if not SMALLEST_DELTA_DP <= delta_dp < 1:
         raise PrivacyError(f"delta_dp {delta_dp} is outside [{SMALLEST_DELTA_DP}, 1): no bound can be vouched for")
     sampled: Counter[tuple[float, float, int]] = Counter()
-    precisions: list[float] = []
+    precisions: Counter[float] = Counter()
     for mechanism in mechanisms:
         releases = _for_record(mechanism) if unit == "record" else _for_site(mechanism)
         if releases is None:
             return math.inf
         if releases.sampling_rate == 1:
-            precisions.append(releases.steps * _precision(releases.noise_multiplier))
+            precisions[releases.steps * _precision(releases.noise_multiplier)] += 1
         else:
             sampled[min(releases.noise_multiplier, _LARGEST_NOISE), releases.sampling_rate, releases.steps] += 1
-    return _total(tuple(sorted(sampled.items())), math.fsum(precisions), delta_dp)
+    asked = Composed(tuple(sorted(sampled.items())), tuple(sorted(precisions.items())), delta_dp)
+    return total(asked) if _elsewhere is None else _elsewhere(asked)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What the accountant is asked: many releases in one form, whatever order they were told in."""
+
+    sampled: tuple[tuple[tuple[float, float, int], int], ...]
+    """(noise multiplier, sampling rate, steps) of sampled Gaussians, and how many of each."""
+    precisions: tuple[tuple[float, int], ...]
+    """noise multiplier ** -2 of Gaussians of whole data sets, and how many of each."""
+    delta_dp: float
+
+
+_elsewhere: Callable[[Composed], float] | None = None
+
+
+def ask(elsewhere: Callable[[Composed], float] | None) -> None:
+    """Have `total` computed by somebody else from now on (`fedround.privacy.apart`), or here again: None."""
+    global _elsewhere  # noqa: PLW0603 - one process has one accountant, as it has one cache of its answers
+    _elsewhere = elsewhere
 
 
 def _for_record(mechanism: Mechanism) -> _Gaussians | None:
@@ -232,21 +254,23 @@ def _gaussian_delta(eps: float, mu: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def _total(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision: float, delta_dp: float) -> float:
-    """Epsilon of `times` × (noise, rate, steps) sampled ones, and one Gaussian with noise precision ** -0.5.
+def total(asked: Composed) -> float:
+    """Epsilon of all that is asked about; imports the accountant, which takes 70 MB and a CPU second.
 
     Gaussians without sampling compose in closed form: their precisions add up.
     """
+    sampled, delta_dp = asked.sampled, asked.delta_dp
+    precision = math.fsum(chain.from_iterable(repeat(one, times) for one, times in asked.precisions))
     if not sampled and precision == 0:
         return 0.0
     grid = _grid(sampled, precision)
     parts = [(noise, rate, steps, times) for (noise, rate, steps), times in sampled]
     if precision > 0:
         parts.append((precision ** -0.5, 1.0, 1, 1))
-    total = reduce(_compose, [_pld(*part, grid) for part in parts])
-    if total is None:
+    whole = reduce(_compose, [_pld(*part, grid) for part in parts])
+    if whole is None:
         return math.inf
-    bound = float(total.get_epsilon_for_delta(delta_dp))
+    bound = float(whole.get_epsilon_for_delta(delta_dp))
     return math.ceil(bound * _DIGITS) / _DIGITS if bound <= LARGEST_EPSILON else math.inf
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fedround.errors import ConflictError
+from fedround.errors import ConflictError, StoreError
 
 _CHUNK_BYTES = 8 << 20
 
@@ -39,10 +39,12 @@ class ObjectStore(Protocol):
         """`length` bytes from `start`, fewer only at the end of the object. Raises NotFoundError."""
         ...
 
-    def put_once(self, key: str, body: bytes | Path) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
         """Create the object, durably, unless one is there. True: this call created it. False: one was there already.
 
         Of many concurrent calls exactly one returns True; a reader never sees a part. `Path`: the file's bytes.
+        sha256: the digest that the caller knows the body by. A body with another one is never created (StoreError): a
+        damaged file does not take the place of the good one for good.
         """
         ...
 
@@ -55,10 +57,16 @@ class ObjectStore(Protocol):
         ...
 
 
-def publish(store: ObjectStore, key: str, body: bytes | Path) -> None:
-    """Put `body` once; the same bytes already there are a success, other bytes a ConflictError."""
-    if not store.put_once(key, body) and not _holds(store, key, body):
+def publish(store: ObjectStore, key: str, body: bytes | Path, *, sha256: str | None = None) -> None:
+    """Put `body` once; the same bytes already there are a success, other bytes a ConflictError. sha256: as `put_once`."""
+    if not store.put_once(key, body, sha256=sha256) and not _holds(store, key, body):
         raise ConflictError(f"'{key}' exists with other bytes; objects are written once and never replaced")
+
+
+def other_bytes(key: str) -> StoreError:
+    """For a body that does not have the digest that it was announced with."""
+    return StoreError(f"'{key}': the SHA-256 of the bytes to be stored is not the expected one, and nothing was stored; they "
+                      "were altered on this machine's disk or on the way. Restore the file from your backup, then try again")
 
 
 def _holds(store: ObjectStore, key: str, body: bytes | Path) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from fedround.files import make_folders, sync_folder
-from infra.stores.base import ObjectInfo
+from fedround.files import make_folders, sha256_of, sync_folder
+from infra.stores.base import ObjectInfo, other_bytes
 from infra.stores.keys import check_key, check_prefix, check_range
 
 # '+' cannot stand in a key, so no object can be hidden by this folder or lie in it.
@@ -53,7 +53,7 @@ class DirectoryStore:
             file.seek(start)
             return file.read(length)
 
-    def put_once(self, key: str, body: bytes | Path) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
         """See ObjectStore."""
         check_key(key)
         target = self._root / key
@@ -63,6 +63,8 @@ class DirectoryStore:
                 return False
             temporary = self._write_unfinished(source)
             try:
+                if sha256 is not None and sha256_of(temporary) != sha256:
+                    raise other_bytes(key)
                 make_folders(target.parent)
                 os.link(temporary, target)
             except FileExistsError:

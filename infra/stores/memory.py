@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from fedround.errors import NotFoundError, StoreError
-from infra.stores.base import ObjectInfo
+from infra.stores.base import ObjectInfo, other_bytes
 from infra.stores.keys import check_key, check_prefix, check_range
 
 
@@ -33,10 +34,12 @@ class MemoryStore:
         check_range(key, start, length)
         return self._body(key)[start:start + length]
 
-    def put_once(self, key: str, body: bytes | Path) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
         """See ObjectStore."""
         check_key(key)
         content = body.read_bytes() if isinstance(body, Path) else bytes(body)
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise other_bytes(key)
         with self._lock:
             if key in self._objects:
                 return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
 import time
@@ -9,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ConnectError
 
 from fedround.errors import ContractError, NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from infra.stores.base import ObjectInfo
+from infra.stores.base import ObjectInfo, other_bytes
 from infra.stores.keys import check_key, check_prefix, check_range
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _CONFLICT_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)       # 409: two conditional writ
 
 _DENIED = {"AccessDenied", "AllAccessDisabled", "403"}
 _UNKNOWN_CREDENTIAL = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_OTHER_BYTES = {"BadDigest", "XAmzContentChecksumMismatch"}
 _NO_SPACE = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
 
 
@@ -37,7 +40,8 @@ class S3Store:
     """An ObjectStore in one bucket of any S3 server that honours ``If-None-Match: *`` (see require_conditional_writes).
 
     Opening does not connect. Safe to use from threads and after a fork: every process has a client of its own. Bodies
-    travel with their SHA-256, which the server checks; whole objects are checked again on the way back.
+    travel with their SHA-256, which the signature of the request covers and the server checks; whole objects are checked
+    again on the way back.
 
     Not promised: that `put_once` returns True when the answer to a successful write was lost on the way. The repeated
     request then finds its own object and returns False, so compare the bytes where that matters (`publish` does).
@@ -84,21 +88,24 @@ class S3Store:
             with answer["Body"] as body:
                 return body.read()
 
-    def put_once(self, key: str, body: bytes | Path) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
         """See ObjectStore."""
         name = self._name(key)
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source, self._surprises(key):
+            checksum = base64.b64encode(_sha256(source) if sha256 is None else bytes.fromhex(sha256)).decode()
             for wait_s in (*_CONFLICT_WAITS_S, None):
+                source.seek(0)
                 try:
                     self._client().put_object(Bucket=self._bucket, Key=name, Body=source, IfNoneMatch="*",
-                                              ChecksumAlgorithm="SHA256")
+                                              ChecksumSHA256=checksum)
                 except ClientError as error:
                     if _status(error) == 412:
                         return False
+                    if error.response.get("Error", {}).get("Code") in _OTHER_BYTES:
+                        raise other_bytes(key) from None
                     if _status(error) != 409 or wait_s is None:
                         raise
                     time.sleep(wait_s)
-                    source.seek(0)
                 else:
                     return True
         raise AssertionError("unreachable")
@@ -131,7 +138,8 @@ class S3Store:
         if self._client_and_pid is None or self._client_and_pid[1] != os.getpid():
             from botocore.config import Config
 
-            config = Config(signature_version="s3v4", s3={"addressing_style": "path"},
+            # The signature covers the checksum's header, and with it the body: botocore would hash that once more.
+            config = Config(signature_version="s3v4", s3={"addressing_style": "path", "payload_signing_enabled": False},
                             connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S,
                             retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"})
             client = _session().create_client(
@@ -192,6 +200,10 @@ def _loader() -> Loader:
     from botocore.loaders import create_loader
 
     return create_loader()
+
+
+def _sha256(source: BinaryIO) -> bytes:
+    return hashlib.file_digest(source, "sha256").digest()
 
 
 def _status(error: ClientError) -> int:

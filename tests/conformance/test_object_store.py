@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from fedround.errors import ConflictError, ContractError, NotFoundError, StoreError
 from infra.stores import (
+    AtHand,
     DirectoryStore,
     MemoryStore,
     ObjectInfo,
@@ -21,7 +23,7 @@ from infra.stores import (
     require_conditional_writes,
 )
 
-KINDS = ["memory", "directory", pytest.param("s3", marks=pytest.mark.stack)]
+KINDS = ["memory", "directory", "at hand", pytest.param("s3", marks=pytest.mark.stack)]
 Opener = Callable[[], ObjectStore]
 
 
@@ -31,6 +33,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "memory":
         store = MemoryStore()
         return lambda: store
+    if request.param == "at hand":
+        behind = MemoryStore()
+        return lambda: AtHand(behind, "", 1 << 20)
     if request.param == "directory":
         return lambda: DirectoryStore(tmp_path / "store")
     server, prefix = request.getfixturevalue("s3_server"), f"{uuid4().hex}/"
@@ -60,6 +65,21 @@ def test_publish_accepts_a_repetition_and_refuses_a_contradiction(store: ObjectS
     publish(store, "a/b", b"first")
     with pytest.raises(ConflictError, match="a/b"):
         publish(store, "a/b", b"other")
+
+
+@pytest.mark.parametrize("form", [bytes, Path])
+def test_a_body_that_has_not_the_digest_that_names_it_is_not_created(store: ObjectStore, tmp_path: Path, form: type) -> None:
+    """A file that was damaged on disk must not lie under its key for good."""
+    def body(content: bytes) -> bytes | Path:
+        (tmp_path / "body").write_bytes(content)
+        return content if form is bytes else tmp_path / "body"
+
+    named = hashlib.sha256(b"noised once").hexdigest()
+    with pytest.raises(StoreError, match="a/b.*SHA-256"):
+        publish(store, "a/b", body(b"noised, and damaged"), sha256=named)
+    assert store.head("a/b") is None
+    publish(store, "a/b", body(b"noised once"), sha256=named)
+    assert store.get("a/b") == b"noised once"
 
 
 def test_of_eight_writers_at_once_exactly_one_wins(opener: Opener) -> None:

@@ -53,8 +53,7 @@ def checkpoint(path: Path, number: int, run: str = "spring") -> Checkpoint:
 
 @contextlib.contextmanager
 def opened(root: Path) -> Iterator[ModelRegistry]:
-    with contextlib.closing(ModelRegistry.open(root)) as registry:
-        yield registry
+    yield ModelRegistry.open(root)
 
 
 @pytest.fixture
@@ -141,7 +140,6 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 def test_the_registry_can_be_moved_with_its_data(registry, tmp_path):
     path = model(tmp_path)
     tag = registry.register(checkpoint(path, 1), path, METRICS)
-    registry.close()
     (tmp_path / "new").mkdir()
     shutil.move(tmp_path / "models", tmp_path / "new" / "models")
     shutil.move(tmp_path / "models-data", tmp_path / "new" / "models-data")

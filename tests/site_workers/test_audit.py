@@ -71,11 +71,11 @@ def test_it_is_written_before_the_thing_leaves(federation: SmallFederation, monk
     """Whatever is put into the store was in the log at that moment."""
     real = DirectoryStore.put_once
 
-    def put_once(self, key, body):
+    def put_once(self, key, body, *, sha256=None):
         logged = {event.key: event.sha256 for event in audit.read(federation.root / "north")
                   if isinstance(event, audit.Left)}
         assert logged[key] == digest(body if isinstance(body, bytes) else Path(body).read_bytes())
-        return real(self, key, body)
+        return real(self, key, body, sha256=sha256)
 
     planned = federation.plan()
     monkeypatch.setattr(DirectoryStore, "put_once", put_once)
@@ -107,7 +107,7 @@ def test_nothing_leaves_that_cannot_be_written_down(federation: SmallFederation)
 def test_a_store_that_is_down_is_logged_as_often_as_it_is_tried(federation: SmallFederation, monkeypatch):
     planned = federation.plan()
 
-    def down(self, key, body):
+    def down(self, key, body, *, sha256=None):
         raise StoreUnavailableError("the store does not answer")
 
     with monkeypatch.context() as patch:

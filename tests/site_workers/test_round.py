@@ -127,7 +127,7 @@ def test_a_store_that_is_down_loses_nothing(federation: SmallFederation, monkeyp
     """The answer waits in the outbox and leaves when the store is back."""
     planned = federation.plan()
 
-    def down(self, key, body):
+    def down(self, key, body, *, sha256=None):
         raise StoreUnavailableError("the store does not answer")
 
     with monkeypatch.context() as patch:

@@ -38,7 +38,7 @@ def test_it_settles_in_says_so_in_its_log_and_serves(federation: SmallFederation
 
 def test_what_an_earlier_process_could_not_send_is_sent(federation: SmallFederation, served: list[object],
                                                         monkeypatch: pytest.MonkeyPatch):
-    def down(self, key, body):
+    def down(self, key, body, *, sha256=None):
         raise StoreUnavailableError("the store does not answer")
 
     planned = federation.plan()

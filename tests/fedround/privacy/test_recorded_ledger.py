@@ -1,4 +1,4 @@
-"""A ledger outlives every version of this program: the bytes that each version wrote are read, and cost what they cost then."""
+"""A ledger outlives every version of this program: what each version wrote is read, and costs what it cost then."""
 
 from __future__ import annotations
 

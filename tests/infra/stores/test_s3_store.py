@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +73,17 @@ def test_a_put_carries_the_condition_and_the_digest(server: FakeServer) -> None:
     assert body == b"hello"
 
 
+def test_the_signature_covers_the_digest_that_covers_the_body(server: FakeServer) -> None:
+    """So nobody on the way can exchange both, and the body is not hashed a second time to be signed."""
+    server.answers = [(200, "")] * 2
+    known = hashlib.sha256(b"hello").hexdigest()
+    assert server.store().put_once("a/b", b"hello")
+    assert server.store().put_once("a/b", b"hello", sha256=known)
+    [first, second] = [headers for _, headers, _ in server.requests]
+    assert "x-amz-checksum-sha256" in first["Authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    assert first["x-amz-checksum-sha256"] == second["x-amz-checksum-sha256"]
+
+
 def test_412_is_an_expected_answer(server: FakeServer) -> None:
     server.answers = [(412, "PreconditionFailed")]
     assert server.store().put_once("a", b"1") is False
@@ -98,6 +110,7 @@ def test_409_without_end_is_given_up(server: FakeServer) -> None:
     (403, "SignatureDoesNotMatch", StoreUnavailableError, "check the access key and the secret key"),
     (404, "NoSuchBucket", StoreUnavailableError, "there is no bucket 'bucket'"),
     (507, "InsufficientStorage", StoreUnavailableError, "no space for 'a'"),
+    (400, "BadDigest", StoreError, "'a': the SHA-256"),
     (400, "MalformedXML", StoreUnavailableError, "MalformedXML"),
 ])
 def test_answers_become_our_errors(server: FakeServer, status: int, code: str, error: type[StoreError],

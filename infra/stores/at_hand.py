@@ -1,0 +1,59 @@
+"""A store that gives back from memory what this process put or got last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.stores.base import ObjectInfo, ObjectStore
+
+
+class AtHand:
+    """An ObjectStore in front of another: whole objects below `prefix` that it saw last are not fetched again.
+
+    An object is written once, so what was seen is what is there. Memory: at most `most_bytes`, and none for larger objects.
+    Not for who must know what the store holds now: an auditor asks the store itself.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str, most_bytes: int):
+        self._store, self._prefix, self._most_bytes = store, prefix, most_bytes
+        self._seen: OrderedDict[str, bytes] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return repr(self._store)
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """See ObjectStore."""
+        body = self._seen.get(key)
+        if body is None or (max_bytes is not None and len(body) > max_bytes):
+            body = self._store.get(key, max_bytes=max_bytes)
+        self._keep(key, body)
+        return body
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See ObjectStore."""
+        return self._store.get_range(key, start, length)
+
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+        """See ObjectStore."""
+        created = self._store.put_once(key, body, sha256=sha256)
+        if created and isinstance(body, bytes):
+            self._keep(key, body)
+        return created
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See ObjectStore."""
+        return self._store.head(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See ObjectStore."""
+        return self._store.list(prefix)
+
+    def _keep(self, key: str, body: bytes) -> None:
+        if not key.startswith(self._prefix) or len(body) > self._most_bytes:
+            return
+        self._seen[key] = body
+        self._seen.move_to_end(key)
+        while sum(map(len, self._seen.values())) > self._most_bytes:
+            self._seen.popitem(last=False)

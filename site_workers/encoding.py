@@ -1,0 +1,152 @@
+"""From a site's files to the arrays that its recipe makes of them: in this process, or in one that gives its memory back.
+
+The child writes one line of JSON (how it ended), then every array of every file as numpy's own format has it; nothing of it
+is written to a disk. It has no credentials, and nothing that it prints is passed on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.learning.recipe import Examples, Recipe, load_recipe
+from validation import rows as gate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
+
+
+def encode(path: Path, recipe: Recipe) -> Examples:
+    """What the recipe makes of one file. Raises SetupError or ContractError that quotes no value."""
+    frame = gate.read_rows(path)
+    try:
+        return recipe.encode(frame)
+    except (ContractError, MemoryError):
+        raise
+    except Exception as error:      # of the recipe's code; its words may quote the rows
+        kind = type(error).__name__
+    raise ContractError(f"recipe '{recipe.name}' cannot encode the rows at {path} ({kind}): does a column that it needs "
+                        "miss, or hold another type?")
+
+
+def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str) -> list[Examples]:
+    """`encode` of every file, in a process of its own; recipe: the approved file, digest: of what was approved.
+
+    Raises what `encode` and `load_recipe` raise; MemoryError or SetupError if the process ends without an answer.
+    """
+    with _child("encode", str(recipe), digest, *map(str, paths)) as answer:
+        arrays = _Pipe(answer)
+        return [Examples(*(np.lib.format.read_array(arrays, allow_pickle=False) for _ in dataclasses.fields(Examples)))
+                for _ in paths]
+
+
+def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """These columns of all files, one after the other, (N,) each; without those that one of them does not have.
+
+    A number is a number; what else there is, is as the file has it, and None where nothing is. Raises SetupError or
+    ContractError that quotes no value.
+    """
+    frames = [gate.read_rows(path) for path in paths]
+    return {name: _joined(values) for name in names
+            if all(name in frame.columns for frame in frames) and (values := [_plain(frame[name]) for frame in frames])}
+
+
+def columns_in_subprocess(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """`columns`, in a process of its own. Raises what it raises; MemoryError or SetupError as `encode_in_subprocess` does."""
+    with _child("columns", json.dumps(list(names)), *map(str, paths)) as answer:
+        found = json.loads(answer.readline())
+        return {name: np.lib.format.read_array(_Pipe(answer), allow_pickle=False) if values is None
+                else np.array(values, dtype=object) for name, values in found.items()}
+
+
+def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
+    if values.dtype.kind in "biuf":
+        return values.to_numpy()
+    missing_N = values.isna().to_numpy()
+    return np.array([None if gone else value if isinstance(value, str | bool | int | float) else str(value)
+                     for value, gone in zip(values.tolist(), missing_N, strict=True)], dtype=object)
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if all(part.dtype.kind in "biuf" for part in parts) else np.concatenate(
+        [part.astype(object) for part in parts])
+
+
+@contextmanager
+def _child(*arguments: str) -> Iterator[IO[bytes]]:
+    """The answer of a process that does this, after its first line, which says that it could."""
+    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__, *arguments], env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with child, child.stdout as answer:  # type: ignore[union-attr]
+        try:
+            _raise_if_it_failed(json.loads(answer.readline()))
+            yield answer
+        except ValueError:
+            by_hand = shlex.join(["python", "-m", "site_workers.encoding", *arguments])
+            raise SetupError(f"the process that reads the rows at {arguments[-1]} ended without an answer; is there enough "
+                             f"memory? '{by_hand}' runs it by hand") from None
+
+
+class _Pipe:
+    """Keeps numpy from asking where in a file it is: a pipe cannot say."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.read, self.write = stream.read, stream.write
+
+
+def _raise_if_it_failed(said: dict[str, str]) -> None:
+    match said:
+        case {"error": "MemoryError"}:
+            raise MemoryError
+        case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
+            raise _ERRORS[kind](message)
+        case {"error": _}:
+            raise ValueError
+
+
+def _main(what: str, *arguments: str) -> None:
+    """The child: nothing on any stream but the answer, not even from C code."""
+    with os.fdopen(os.dup(1), "wb") as answer:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        try:
+            found = _encoded(*arguments) if what == "encode" else columns([Path(path) for path in arguments[1:]],
+                                                                          json.loads(arguments[0]))
+        except (SetupError, ContractError, MemoryError) as error:
+            answer.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
+            return
+        answer.write(b"{}\n")
+        if isinstance(found, dict):     # what is no number travels as JSON
+            told = {name: values.tolist() if values.dtype == object else None for name, values in found.items()}
+            answer.write(json.dumps(told).encode() + b"\n")
+            arrays = [values for values in found.values() if values.dtype != object]
+        else:
+            arrays = [np.asarray(getattr(one, field.name)) for one in found for field in dataclasses.fields(one)]
+        for array in arrays:
+            np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)
+
+
+def _encoded(recipe: str, digest: str, *paths: str) -> list[Examples]:
+    agreed = load_recipe(Path(recipe), digest)
+    return [encode(Path(path), agreed) for path in paths]
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
