@@ -49,7 +49,7 @@ def send(site: Site, entry: Entry) -> None:
         return
     audit.record(site.folder, *audit.leaving(entry, site.clock()))
     if entry.payload is not None and entry.payload_key is not None:
-        publish(site.store, entry.payload_key, entry.payload, sha256=entry.body["payload"]["sha256"])
+        publish(site.store, entry.payload_key, entry.payload, sha256=entry.body["update"]["payload"]["sha256"])
     publish(site.store, entry.answer_key, entry.answer)
     entry.mark_sent()
 
