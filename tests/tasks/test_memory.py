@@ -5,29 +5,34 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedround import codec, layout
 from fedround.aggregation.history import History
-from fedround.aggregation.rows import ArrayNumbers, FileNumbers
-from fedround.aggregation.spec import CenteredClipping
+from fedround.aggregation.rows import ArrayNumbers, FileNumbers, Numbers, Row
+from fedround.aggregation.spec import Aggregation, CenteredClipping, WeightedMean
 from fedround.errors import ContractError, StoreDeniedError, TrustError
 from fedround.records import Commit, SiteMemory
+from fedround.rounds import server
+from fedround.rounds.server import Average
+from fedround.signing import digest
 from infra.history import read_commit
 from infra.stores import MemoryStore
-from tasks.memory import _write, flat_schema
+from tasks.memory import Shelf, flat_schema
+from tasks.recompute import Bench
 from tasks.verify import verify_run
 from tests import small_federation
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, changed
 from tests.tasks.conftest import CROWD, WIDTH, objects
 from tests.tasks.test_aggregate import poisoned
 from tests.tasks.test_publish import KilledError, Mortal, survivor
 
 
 def memory(commit: Commit) -> dict[str, SiteMemory]:
-    return {site.site: site for site in commit.memory}
+    return {said.site: said for said in commit.memory}
 
 
 def average(federation: SmallFederation, commit: Commit, site: str) -> np.ndarray:
@@ -116,11 +121,11 @@ def kept(federation: SmallFederation) -> set[str]:
 
 def test_the_next_round_finds_the_averages_on_its_own_disk_and_believes_them_only_by_their_digest(crowd: SmallFederation):
     first = crowd.round("local")
-    assert kept(crowd) == {site.average for site in first.memory}
+    assert kept(crowd) == {said.average for said in first.memory}
     altered = crowd.coordinator.folder / "spool" / "memory" / f"{memory(first)['oak'].average}.safetensors"
     altered.write_bytes(altered.read_bytes()[:-1] + b"?")
     second = crowd.round("local")
-    assert kept(crowd) == {site.average for site in second.memory}
+    assert kept(crowd) == {said.average for said in second.memory}
     expected = (upload(crowd, first, "oak") / 2 + upload(crowd, second, "oak")) / 1.5
     assert np.allclose(average(crowd, second, "oak"), expected, atol=1e-6)
 
@@ -185,7 +190,17 @@ def test_centered_clipping_begins_where_the_last_round_ended(tmp_path, rows_are_
     assert federation.commit(planned).commit.blob("centre") != first.blob("centre")
 
 
-def test_blending_holds_blocks_and_not_rows(tmp_path):
+def blended(crowd: SmallFederation, folder: Path, upload: Numbers, past: Numbers, size: int) -> tuple[Average, Shelf]:
+    """A site's average with this upload in it, half of it new."""
+    planned = crowd.plan("blended")
+    shelf = Shelf(Bench(folder, MemoryStore()), dataclasses.replace(
+        planned, plan=changed(planned.plan, tensors=flat_schema("w", size))))
+    how = Aggregation(history=0.5, rule=WeightedMean())
+    average, _ = server._with_past(how, size, Row("ash", 1.0, upload), Average(History(2.0, None), past), shelf)
+    return average, shelf
+
+
+def test_blending_holds_blocks_and_not_rows(crowd: SmallFederation, tmp_path: Path):
     size = 6_000_000
     past, new = (np.full(size, value, np.float32) for value in (1, 2))
     past.tofile(tmp_path / "past")
@@ -193,20 +208,21 @@ def test_blending_holds_blocks_and_not_rows(tmp_path):
     del past, new
     tracemalloc.start()
     try:
-        _write(tmp_path / "out.safetensors", flat_schema("average", size), FileNumbers(tmp_path / "past", 0),
-               FileNumbers(tmp_path / "new", 0), History(2.0, None))
+        average, shelf = blended(crowd, tmp_path, FileNumbers(tmp_path / "new", 0), FileNumbers(tmp_path / "past", 0), size)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 12 << 20          # one row is 24 MB
-    mixed = codec.decode((tmp_path / "out.safetensors").read_bytes(), flat_schema("average", size), "out")["average"]
+    body = average.numbers.path.read_bytes()
+    mixed = codec.decode(body, flat_schema("average", size), "out")["average"]
     assert (mixed == 1.5).all()
+    (said,) = shelf.said_of({"ash": average})
+    assert (said.average, said.weight) == (digest(body), 2.0)
 
 
-def test_an_average_of_another_length_is_no_average(tmp_path):
+def test_an_average_of_another_length_is_no_average(crowd: SmallFederation, tmp_path: Path):
     with pytest.raises(ContractError, match="ends after 2 coordinates"):
-        _write(tmp_path / "out.safetensors", flat_schema("average", 3), None, ArrayNumbers(np.zeros(2, np.float32)),
-               History(1.0, None))
+        blended(crowd, tmp_path, ArrayNumbers(np.zeros(2, np.float32)), ArrayNumbers(np.zeros(3, np.float32)), 3)
 
 
 def test_the_commit_says_the_same_to_everybody_who_reads_it(crowd: SmallFederation):
