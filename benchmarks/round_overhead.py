@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from flows.one_machine import Agreement, Member, OneMachine
+from flows.one_machine import Founding, Member, OneMachine
 from infra.stack.processes import recorded
 
 WARM_UP_ROUNDS = 2
@@ -101,7 +101,7 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
     members = [Member(f"site-{n:02d}", write(machine.home / f"data/{n}/train.parquet", 200),
                       write(machine.home / f"data/{n}/validation.parquet", 50), 1.0) for n in range(sites)]
     small = parameters < 1_000_000
-    machine.set_up(Agreement({
+    machine.set_up(Founding({
         "name": "bench", "quorum": sites, "deadline_s": 300,
         "evaluation": {"noise_std": 50.0},
         "training": {"local_steps": 1, "batch_size": 8, "learning_rate": 0.1},

@@ -86,7 +86,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         try:
             return await super().get_and_submit_flow_runs()
         except httpx.HTTPError as error:
-            self._wait_for_the_api(error)
+            self._note_absence(error)
             return []
 
     async def sync_with_backend(self) -> None:
@@ -94,10 +94,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         try:
             await super().sync_with_backend()
         except httpx.HTTPError as error:
-            self._wait_for_the_api(error)
+            self._note_absence(error)
 
-    def _wait_for_the_api(self, error: httpx.HTTPError) -> None:
-        """Say that the API is away. Raises the error if it is an answer: waiting would not change it."""
+    def _note_absence(self, error: httpx.HTTPError) -> None:
+        """Say in the log that the API is away. Raises the error if it is an answer: asking again would not change it."""
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
             raise error
         self._logger.warning("the Prefect API does not answer (%s); asking again", type(error).__name__)

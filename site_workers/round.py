@@ -23,6 +23,7 @@ from fedround.types import EvaluationAnswer, Purpose, Reason, Refusal, RoundPlan
 from fedround.values import CheckId, Name, Value, parse
 from site_workers import audit, control, learn, limits, outbox, parts, personal, release, rollback
 from site_workers.authorise import Order, authorise, base_model, refusal_by_policy, refuse
+from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.pack import pack
 from site_workers.rows import Rows, failed_checks, read_site_rows
 from site_workers.site import Site, refreshed
@@ -39,12 +40,12 @@ class SiteRequest(Value):
     purpose: Purpose
 
 
-def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], str]:
+def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], Outcome]:
     """What the site's worker runs for a flow run: checks the parameters, then answers. What the operator has changed in the
     meantime (policy, approvals) holds from the next run on.
     """
 
-    def run(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> str:
+    def run(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> Outcome:
         nonlocal site
         site = refreshed(site)
         with _noticed(site):
@@ -52,12 +53,12 @@ def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], str]:
         try:
             return answer(site, request, cancelled)
         except Cancelled:
-            return "cancelled"
+            return STOPPED
 
     return run
 
 
-def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> str:
+def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> Outcome:
     """Answer one plan; returns the kind of the answer. Raises TrustError for a plan that does not hold."""
     with _noticed(site, request):
         order = authorise(site, request.run, request.round, request.attempt, request.purpose)
@@ -68,12 +69,12 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> s
     if (kept := outbox.find(site.folder, order.plan)) is not None:
         _decided(site, order, "send again")
         release.send(site, kept)
-        return "answered before; the same bytes were sent again"
+        return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again")
     result, payload = _within_limits(site, order, cancelled)
     if isinstance(result, Refusal):
         _decided(site, order, result.reason)
     release.release(site, order.plan, result, payload)
-    return result.kind
+    return Outcome(Ending.ANSWERED, result.kind)
 
 
 @contextmanager

@@ -24,14 +24,17 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State, to_state_create
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, to_state_create
 
 from fedround.errors import FedroundError
 from infra.prefect_client import named
 from infra.warm_worker import WarmWorker
+from site_workers.outcome import Ending, Outcome, failed
 
-Job = Callable[[dict[str, Any], Callable[[], bool]], str]
-"""Gets the run's parameters and a `cancelled()` to look at between steps; returns one word for the state's message."""
+Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
+"""Gets the run's parameters and a `cancelled()` to look at between steps."""
+
+_STATES = {Ending.ANSWERED: Completed, Ending.STOPPED: Cancelled, Ending.FAILED: Failed}
 
 CANCELLATION_POLL_S = 2.0
 REPORT_AGAIN_S = 2.0
@@ -89,26 +92,25 @@ class SiteWorker(WarmWorker):
         current = answer.get("state") or {}
         return bool(current.get("type") == "RUNNING" and current.get("message") == state.message)
 
-    async def _outcome(self, flow_run: FlowRun, stop: threading.Event) -> State:
+    async def _outcome(self, flow_run: FlowRun, stop: threading.Event) -> Outcome:
         try:
-            word = await anyio.to_thread.run_sync(self._job, flow_run.parameters, stop.is_set)
+            return await anyio.to_thread.run_sync(self._job, flow_run.parameters, stop.is_set)
         except FedroundError as error:
             self._logger.error("%s: %s", flow_run.name, error)      # the sentence stays at the site
-            return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
+            return failed(error)
         except Exception as error:
             self._logger.exception("%s", flow_run.name)             # the traceback stays at the site
-            return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
-        return Cancelled(message="stopped by request") if word == "cancelled" else Completed(message=word)
+            return failed(error)
 
-    async def _report(self, flow_run: FlowRun, outcome: State) -> None:
+    async def _report(self, flow_run: FlowRun, outcome: Outcome) -> None:
         """Tell the outcome, also if the API is away for a while: the answer is in the store, but the coordinator asks
         the API who is done.
         """
         while True:
             try:
-                await self.client.set_flow_run_state(flow_run.id, outcome)
+                await self.client.set_flow_run_state(flow_run.id, _STATES[outcome.ending](message=outcome.message))
             except httpx.TransportError as error:
-                self._wait_for_the_api(error)
+                self._note_absence(error)
                 await anyio.sleep(REPORT_AGAIN_S)
             else:
                 return
