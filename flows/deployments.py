@@ -20,9 +20,9 @@ from fedround.errors import ContractError
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
+from infra.asking import SITE_FLOW
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
-from tasks.invite import SITE_FLOW
 from tasks.plan import RoundRequest
 
 

@@ -10,7 +10,6 @@ from flows.watch import Watch
 from tasks.catch_up import catch_up
 from tasks.collect import take_late
 from tasks.coordinator import current_coordinator
-from tasks.invite import close, finished
 from tasks.plan import RoundRequest
 from tasks.report import record_evaluation
 
@@ -25,7 +24,7 @@ async def federated_evaluation(request: RoundRequest) -> Metrics | None:
         watch.plan(planned.plan)
         async with get_client() as client:
             invited = await steps.invite(planned)
-            answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
-            await close(client, invited, set(answers.missing))
+            answers = await steps.collect(coordinator, planned, lambda among: invited.ended(client, among), watch.answers)
+            await invited.close(client, set(answers.missing))
             answers = take_late(coordinator, planned, answers)
         return record_evaluation(coordinator, planned, answers)

@@ -13,7 +13,6 @@ from flows.watch import Watch
 from tasks.catch_up import catch_up
 from tasks.collect import take_late
 from tasks.coordinator import current_coordinator
-from tasks.invite import close, finished
 from tasks.plan import RoundRequest
 from tasks.reporting import RoundRecord
 
@@ -33,8 +32,8 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
 
         async with get_client() as client:
             invited = await steps.invite(planned)
-            answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
-            await close(client, invited, set(answers.missing))
+            answers = await steps.collect(coordinator, planned, lambda among: invited.ended(client, among), watch.answers)
+            await invited.close(client, set(answers.missing))
             answers = take_late(coordinator, planned, answers)
 
         watch.stage("aggregate")

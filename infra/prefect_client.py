@@ -17,7 +17,7 @@ _QUIET = {
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",           # our server has it off: one request less per client
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",                # a site's log lines stay at the site
-    "PREFECT_WORKER_QUERY_SECONDS": "10",                     # the fallback; an event wakes the workers
+    "PREFECT_WORKER_QUERY_SECONDS": "30",                     # the fallback; an event wakes the workers
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_API_REQUEST_TIMEOUT": "60",
 }

@@ -24,6 +24,7 @@ import uvloop
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
@@ -66,7 +67,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         """Connect, make sure that no second worker serves this pool, and start listening."""
         await super().setup()
         await self._close_runs_of_a_dead_predecessor()
-        self._runs_task_group.start_soon(self._submit_when_a_run_is_scheduled)
+        self._runs_task_group.start_soon(self._listen)
 
     @abstractmethod
     async def perform(self, flow_run: FlowRun) -> None:
@@ -120,6 +121,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         finally:
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        """What to do once a run has ended."""
         if self._heard_while_busy:
             self._heard_while_busy = False
             await self.get_and_submit_flow_runs()
@@ -129,20 +134,25 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             self._names[flow_id] = (await self.client.read_flow(flow_id)).name
         return self._names[flow_id]
 
-    async def _submit_when_a_run_is_scheduled(self) -> None:
+    async def _listen(self) -> None:
         """Wake up at once instead of at the next poll. The poll stays on: events may be lost, runs may not."""
-        scheduled = EventFilter(
-            event=EventNameFilter(name=["prefect.flow-run.Scheduled"]),
-            any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]))
+        names, resources = self._wake_ups()
+        wanted = EventFilter(event=EventNameFilter(name=names), any_resource=EventAnyResourceFilter(id=resources))
         while True:
             try:
-                async with get_events_subscriber(filter=scheduled) as events:
+                async with get_events_subscriber(filter=wanted) as events:
                     async for event in events:
-                        run_id = uuid.UUID(event.resource.id.removeprefix("prefect.flow-run."))
-                        await self._submit_if_due(run_id, event.occurred)
+                        await self._hear(event)
             except Exception as error:
                 self._logger.warning("event stream: %s; polling until it is back", type(error).__name__)
             await anyio.sleep(5)
+
+    def _wake_ups(self) -> tuple[list[str], list[str]]:
+        """The names of events to listen for, and the resources that one of them is about."""
+        return ["prefect.flow-run.Scheduled"], [f"prefect.work-pool.{self.work_pool.id}"]
+
+    async def _hear(self, event: Event) -> None:
+        await self._submit_if_due(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")), event.occurred)
 
     async def _submit_if_due(self, run_id: uuid.UUID, announced: datetime) -> None:
         """Read one run: a third of the price of a poll, which also starts two bookkeeping jobs in the server.

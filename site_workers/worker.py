@@ -24,9 +24,12 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import Event
 from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, to_state_create
 
-from fedround.errors import FedroundError
+from fedround.errors import ContractError, FedroundError
+from fedround.values import parse
+from infra.asking import ASKED, ROUND_RUN, SITE_FLOW, Asked, resource
 from infra.prefect_client import named
 from infra.warm_worker import WarmWorker
 from site_workers.outcome import Ending, Outcome, failed
@@ -45,7 +48,7 @@ class SiteWorker(WarmWorker):
     """Serves the pool named after the site."""
 
     type = "fedround-site"
-    flow_names = frozenset({"site-round"})
+    flow_names = frozenset({SITE_FLOW})
     _display_name = "fedround site"
     _description = "Runs the site's own registered rounds inside its long-lived process; takes no code from the API."
 
@@ -54,6 +57,8 @@ class SiteWorker(WarmWorker):
         self._job = job
         self._running: tuple[uuid.UUID, threading.Event] | None = None
         self._claimant = f"site process {os.getpid()}"
+        self._asked_meanwhile: Asked | None = None
+        self._flow: uuid.UUID | None = None
 
     async def setup(self) -> None:
         """Connect and listen, also for cancellation."""
@@ -63,8 +68,10 @@ class SiteWorker(WarmWorker):
 
     async def perform(self, flow_run: FlowRun) -> None:
         """Claim the run, do the job in a thread, report."""
-        if not await self._claim(flow_run):
-            return
+        if await self._claim(flow_run):
+            await self._carry_out(flow_run)
+
+    async def _carry_out(self, flow_run: FlowRun) -> None:
         stop = threading.Event()
         self._running = flow_run.id, stop
         try:
@@ -72,6 +79,73 @@ class SiteWorker(WarmWorker):
         finally:
             self._running = None
         await self._report(flow_run, outcome)
+
+    # -- what the coordinator asks by an event -------------------------------------------------------------------------
+
+    def _wake_ups(self) -> tuple[list[str], list[str]]:
+        names, resources = super()._wake_ups()
+        return [*names, ASKED], [*resources, resource(self._work_pool_name)]
+
+    async def _hear(self, event: Event) -> None:
+        if event.event != ASKED:
+            await super()._hear(event)
+            return
+        try:
+            self._take(parse(Asked, event.payload, "event 'asked'"))
+        except ContractError as error:
+            self._logger.warning("%s", error)
+
+    def _take(self, asked: Asked) -> None:
+        """Begin, or remember what is asked until the run in progress has ended."""
+        try:
+            self.limiter.acquire_on_behalf_of_nowait(asked.plan)
+        except anyio.WouldBlock:
+            self._asked_meanwhile = asked
+        else:
+            self._runs_task_group.start_soon(self._answer, asked)
+
+    async def _answer(self, asked: Asked) -> None:
+        """Begin a flow run of our own and carry it out. What goes wrong before it has begun is left to the coordinator,
+        who then schedules one.
+        """
+        try:
+            if (flow_run := await self._begin(asked)) is not None:
+                await self._carry_out(flow_run)
+        except httpx.HTTPError as error:
+            self._logger.warning("%s: the API went away (%s)", asked.tag, type(error).__name__)
+        except Exception:
+            self._logger.exception("%s", asked.tag)
+        finally:
+            self.limiter.release_on_behalf_of(asked.plan)
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        asked, self._asked_meanwhile = self._asked_meanwhile, None
+        if asked is not None:
+            self._take(asked)
+        await super()._go_on()
+
+    async def _begin(self, asked: Asked) -> FlowRun | None:
+        """A flow run in our pool that is Running from the start; None if it was begun, or ended, by somebody else."""
+        site = self._work_pool_name
+        made = await self.client.request("POST", "/flow_runs/", json={
+            "flow_id": str(await self._flow_id()), "work_pool_name": site, "name": asked.name(site), "tags": [asked.tag],
+            "labels": {ROUND_RUN: asked.by}, "idempotency_key": asked.key(site), "parameters": asked.parameters,
+            "state": {"type": "RUNNING", "name": "Running", "message": f"claimed by {self._claimant}"}})
+        flow_run = FlowRun.model_validate(made.json())
+        if flow_run.state is None:
+            return None
+        if flow_run.state.is_scheduled():               # the coordinator was quicker
+            return flow_run if await self._claim(flow_run) else None
+        mine = flow_run.state.is_running() and flow_run.state.message == f"claimed by {self._claimant}"
+        return flow_run if mine else None
+
+    async def _flow_id(self) -> uuid.UUID:
+        if self._flow is None:
+            self._flow = await self.client.create_flow_from_name(SITE_FLOW)
+        return self._flow
+
+    # -- flow runs -----------------------------------------------------------------------------------------------------
 
     async def _claim(self, flow_run: FlowRun) -> bool:
         """Take the run, or learn that somebody else has it.

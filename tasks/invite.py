@@ -1,4 +1,5 @@
-"""Invitations: one flow run in every site's own pool, one shared poll, and an orderly end at the deadline.
+"""Invitations: one event for all sites, one flow run in every site's own pool, one shared poll, and an orderly end at the
+deadline.
 
 The Prefect plane only signals. What a site answered is what lies in the store under its signature.
 """
@@ -6,15 +7,13 @@ The Prefect plane only signals. What a site answered is what lies in the store u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
 from uuid import UUID
 
 from prefect import get_client, runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -24,88 +23,102 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from fedround.errors import SetupError
+from infra.asking import ROUND_RUN, SITE_FLOW, Asked, ask
 from tasks.plan import Planned
 
-SITE_FLOW = "site-round"
+TAKEN_S = 3.0
 GRACE_S = 5.0
 
 
-@dataclass(frozen=True)
-class Invited:
-    """The flow run of every invited site."""
+class Invitation:
+    """One plan, and the flow run in which every site answers it."""
 
-    runs: Mapping[str, UUID]
+    def __init__(self, asked: Asked, keys: dict[str, str]):
+        self.asked = asked
+        self.runs: dict[str, UUID] = {}
+        """The flow runs that are known, by site."""
+        self._keys = keys
+        self._taken_by = asyncio.get_running_loop().time() + TAKEN_S
+
+    async def ended(self, client: PrefectClient, among: set[str]) -> set[str]:
+        """The sites of `among` whose flow run has ended, however it ended. One request; only the ended runs travel.
+
+        Who has no flow run after some seconds has not heard of the plan: a scheduled one then waits for him.
+        """
+        if self._taken_by < asyncio.get_running_loop().time():
+            self._taken_by = float("inf")
+            await self._summon(client, among)
+        return set(await self._read(client, among, FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
+
+    async def close(self, client: PrefectClient, late: set[str]) -> None:
+        """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
+        waiting = late - await self.ended(client, late) if late else late
+        if waiting:
+            await self._summon(client, waiting)      # so that nobody begins afterwards
+        for run in (await self._read(client, waiting)).values() if waiting else ():
+            running = run.state is not None and run.state.is_running()
+            await client.set_flow_run_state(run.id, Cancelling() if running else Cancelled(message="the round is closed"))
+        end = asyncio.get_running_loop().time() + GRACE_S
+        while waiting and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.5)
+            waiting -= await self.ended(client, waiting)
+        for site in sorted(waiting):
+            await client.set_flow_run_state(
+                self.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
+
+    async def _summon(self, client: PrefectClient, among: set[str]) -> None:
+        """A scheduled flow run for everybody who has none. Raises SetupError for a site without a deployment."""
+        for site in sorted(among - set(await self._read(client, among))):
+            self.runs[site] = (await client.create_flow_run_from_deployment(
+                await _deployment(client, site), name=self.asked.name(site), idempotency_key=self._keys[site],
+                tags=[self.asked.tag], labels={ROUND_RUN: self.asked.by}, parameters=self.asked.parameters)).id
+
+    async def _read(self, client: PrefectClient, among: set[str], state: FlowRunFilterState | None = None
+                    ) -> dict[str, FlowRun]:
+        found = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+            idempotency_key=FlowRunFilterIdempotencyKey(any_=[self._keys[site] for site in sorted(among)]), state=state))
+        by_key = {run.idempotency_key: run for run in found}
+        runs = {site: by_key[self._keys[site]] for site in among if self._keys[site] in by_key}
+        self.runs |= {site: run.id for site, run in runs.items()}
+        return runs
 
 
-def round_tag(planned: Planned) -> str:
-    """The tag that ties the flow runs of one round together, in the UI and in filters."""
-    return f"{planned.plan.run}/{planned.plan.purpose}-{planned.plan.round:05d}"
+async def invite(planned: Planned) -> Invitation:
+    """Ask every site of the cohort, in one event; who has an open flow run for the plan already is not asked again.
 
-
-async def invite(planned: Planned) -> Invited:
-    """Create, or find again, one flow run per site of the cohort. Raises SetupError for a site without a deployment.
-
-    In sequence: the server answers in one thread anyway. A tag ties the round's own run and the sites' runs together,
-    both ways; a subflow link would cost a dummy task run and an event per site.
+    A tag ties the round's own run and the sites' runs together, both ways; a subflow link would cost a dummy task run and
+    an event per site.
     """
     plan, parent = planned.plan, runtime.flow_run.id
+    tag = f"{plan.run}/{plan.purpose}-{plan.round:05d}"
     async with get_client() as client:
-        await client.update_flow_run(parent, name=round_tag(planned), tags=[round_tag(planned)])
-        earlier = await _earlier_runs(client, planned)
-        runs = {}
-        for site in plan.cohort:
-            mine = [run for run in earlier if run.name.endswith(f"/{site}")]
-            open_ones = [run for run in mine if run.state is not None and not run.state.is_final()]
-            runs[site] = open_ones[0].id if open_ones else (await client.create_flow_run_from_deployment(
-                await _deployment(site), name=f"{round_tag(planned)}/{site}",
-                idempotency_key=f"{planned.digest}/{site}/{len(mine)}",
-                tags=[round_tag(planned)], labels={"fedround.round-run": str(parent)},
-                parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.purpose},
-            )).id
-    return Invited(runs)
+        await client.update_flow_run(parent, name=tag, tags=[tag])
+        # Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed.
+        earlier = await client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])))
+        mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in plan.cohort}
+        asked = Asked(
+            tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
+            parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": str(plan.purpose)})
+        standing = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
+        await ask(client, asked, [site for site in plan.cohort if site not in standing])
+    return Invitation(asked, {site: standing.get(site, asked.key(site)) for site in plan.cohort})
 
 
-async def finished(client: PrefectClient, invited: Invited, among: set[str]) -> set[str]:
-    """The sites of `among` whose flow run has ended, however it ended. One request; only the ended runs travel."""
-    runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
-        id=FlowRunFilterId(any_=[invited.runs[site] for site in sorted(among)]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
-    ended = {run.id for run in runs}
-    return {site for site in among if invited.runs[site] in ended}
-
-
-async def close(client: PrefectClient, invited: Invited, late: set[str]) -> None:
-    """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
-    waiting = late - await finished(client, invited, late) if late else late
-    for site in sorted(waiting):
-        run = await client.read_flow_run(invited.runs[site])
-        running = run.state is not None and run.state.is_running()
-        await client.set_flow_run_state(run.id, Cancelling() if running else Cancelled(message="the round is closed"))
-    end = asyncio.get_running_loop().time() + GRACE_S
-    while waiting and asyncio.get_running_loop().time() < end:
-        await asyncio.sleep(0.5)
-        waiting -= await finished(client, invited, waiting)
-    for site in sorted(waiting):
-        await client.set_flow_run_state(
-            invited.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
-
-
-async def _earlier_runs(client: PrefectClient, planned: Planned) -> list[FlowRun]:
-    """Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed."""
-    return await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[round_tag(planned)])))
+def _open(runs: list[FlowRun]) -> str | None:
+    """The key of a run that has not ended."""
+    return next((run.idempotency_key for run in runs if run.state is not None and not run.state.is_final()), None)
 
 
 _deployments: dict[str, UUID] = {}
 
 
-async def _deployment(site: str) -> UUID:
+async def _deployment(client: PrefectClient, site: str) -> UUID:
     """Read once per process: `run_deployment` would read it for every run."""
     if site not in _deployments:
-        async with get_client() as client:
-            try:
-                _deployments[site] = (await client.read_deployment_by_name(f"{SITE_FLOW}/{site}")).id
-            except ObjectNotFound:
-                raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members"
-                                 ) from None
+        try:
+            _deployments[site] = (await client.read_deployment_by_name(f"{SITE_FLOW}/{site}")).id
+        except ObjectNotFound:
+            raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members"
+                             ) from None
     return _deployments[site]
