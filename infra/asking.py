@@ -15,9 +15,9 @@ from fedround.values import Value
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
-ASKED = "fedround.asked"
+ASKED, CLOSED = "fedround.asked", "fedround.closed"
 ROUND_RUN = "fedround.round-run"
-SITE_FLOW = "site-round"
+SITE_FLOW, CAMPAIGN_FLOW = "site-round", "site-campaign"
 
 
 class Asked(Value):
@@ -33,6 +33,8 @@ class Asked(Value):
     """What a site's flow run gets: which plan to look up."""
     tries: dict[str, int]
     """How many flow runs a site has had for this plan already; 0 for those that are not named."""
+    standing: dict[str, str]
+    """The flow runs of sites that have one for the whole campaign: they answer within it."""
 
     def key(self, site: str) -> str:
         """The idempotency key of the site's flow run."""
@@ -43,17 +45,22 @@ class Asked(Value):
         return f"{self.tag}/{site}"
 
 
+def task_run(flow_run: uuid.UUID, plan: str) -> uuid.UUID:
+    """The task run in which a site answers a plan, within the flow run that it has for the whole campaign."""
+    return uuid.uuid5(flow_run, plan)
+
+
 def resource(site: str) -> str:
     """What a site listens for."""
     return f"fedround.site.{site}"
 
 
-async def ask(client: PrefectClient, asked: Asked, sites: Iterable[str]) -> None:
-    """Tell the sites, in one request."""
+async def tell(client: PrefectClient, event: str, asked: Asked, sites: Iterable[str]) -> None:
+    """Tell the sites that the plan waits for answers, or (CLOSED) that it does not any more, in one request."""
     from prefect.types._datetime import now
 
     await client.request("POST", "/events", json=[{
-        "id": str(uuid.uuid4()), "occurred": now("UTC").isoformat(), "event": ASKED,
+        "id": str(uuid.uuid4()), "occurred": now("UTC").isoformat(), "event": event,
         "resource": {"prefect.resource.id": f"fedround.plan.{asked.plan}", "prefect.resource.name": asked.tag},
         "related": [{"prefect.resource.id": resource(site), "prefect.resource.role": "site"} for site in sites],
         "payload": asked.model_dump()}])

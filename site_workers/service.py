@@ -38,11 +38,12 @@ def serve_site(folder: Path) -> None:
         _require_newest(site)
         _send_what_is_unsent(site)
         from infra.warm_worker import serve
+        from site_workers.campaign import newest_plan
         from site_workers.round import job
         from site_workers.worker import SiteWorker
 
         log.info("site '%s' serves rounds of federation '%s'", site.name, site.settings.federation)
-        serve(SiteWorker(site.name, job(site)))
+        serve(SiteWorker(site.name, job(site), newest_plan(site)))
 
 
 def _begin(site: Site) -> None:
