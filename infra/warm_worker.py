@@ -5,7 +5,7 @@ entrypoint the API hands it. This one runs only what the process registered unde
 a flow run can say nothing about code, environment or command. It hears of a run by an event and falls back to polling.
 
 It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot` and
-`_submitting_flow_run_ids`: private API of the pinned Prefect, held to its word by tests/infra/test_prefect_contract.py.
+`_submitting_flow_run_ids`, and reads `_has_successfully_synced`: private API of the pinned Prefect, held to its word by tests/infra/test_prefect_contract.py.
 """
 
 from __future__ import annotations
@@ -141,6 +141,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         while True:
             try:
                 async with get_events_subscriber(filter=wanted) as events:
+                    while not self._has_successfully_synced:      # until then Prefect's poll asks nothing
+                        await anyio.sleep(0.1)
+                    await self.get_and_submit_flow_runs()         # what was scheduled before we listened
                     async for event in events:
                         await self._hear(event)
             except Exception as error:

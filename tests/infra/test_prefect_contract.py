@@ -57,6 +57,7 @@ def test_the_attributes_that_are_used_are_there():
     assert worker._submitting_flow_run_ids == set()
     assert worker._work_pool_name == "nowhere"
     assert worker._runs_task_group is None
+    assert worker._has_successfully_synced is False
     assert worker._logger.name == "prefect.workers.fedround-site.nowhere"
     for name in ("limiter", "client", "work_pool"):
         assert isinstance(getattr(BaseWorker, name), property), name
