@@ -4,8 +4,9 @@ A stock worker starts a process (and imports Python, Prefect and torch) for ever
 entrypoint the API hands it. This one runs only what the process registered under a flow's name; a pool, a deployment or
 a flow run can say nothing about code, environment or command. It hears of a run by an event and falls back to polling.
 
-It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot` and
-`_submitting_flow_run_ids`, and reads `_has_successfully_synced`: private API of the pinned Prefect, held to its word by tests/infra/test_prefect_contract.py.
+It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot`,
+`_submitting_flow_run_ids` and `_has_successfully_synced`: private API of the pinned Prefect, held to its word by
+tests/infra/test_prefect_contract.py.
 """
 
 from __future__ import annotations

@@ -104,8 +104,7 @@ def test_a_site_that_works_too_long_is_stopped_at_the_deadline_of_the_round(real
 def test_a_site_whose_run_is_paused_does_not_answer(real: Federation, run: str):
     with real.held(real.machine.site("north")):
         started = begun(real, run, rounds=2, quorum=2, deadline_s=30)
-        wait(lambda: [done for mine in site_runs(real, run)["east"] for done in answers(real, mine)], "east's answer to round 1",
-             LONG_S)
+        wait(lambda: [done for mine in site_runs(real, run)["east"] for done in answers(real, mine)], "east's answer", LONG_S)
         paused = site_runs(real, run)["east"][-1].id
         real.ask(lambda client: client.set_flow_run_state(paused, Paused(timeout_seconds=600), force=True))
     completed(real, started)
