@@ -30,7 +30,7 @@ from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, to_
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, resource, task_run
-from infra.prefect_client import named
+from infra.prefect_client import is_in, named
 from infra.warm_worker import WarmWorker
 from site_workers.campaign import CampaignRequest, Waiting
 from site_workers.outcome import STOPPED, Ending, Outcome, failed
@@ -240,10 +240,7 @@ class SiteWorker(WarmWorker):
             await self.client.set_flow_run_state(flow_run, Cancelled(message=STOPPED.message))
 
     async def _is_running(self, flow_run: uuid.UUID) -> bool:
-        """One number travels: a fifth of the price of the run itself."""
-        counted = await self.client.request("POST", "/flow_runs/count", json={"flow_runs": {
-            "id": {"any_": [str(flow_run)]}, "state": {"type": {"any_": [StateType.RUNNING]}}}})
-        return bool(counted.json())
+        return await is_in(self.client, flow_run, StateType.RUNNING)
 
     # -- flow runs -----------------------------------------------------------------------------------------------------
 
