@@ -37,7 +37,8 @@ def train_run(
     The work is done by `fedround coordinator start` and the sites' processes; this command asks and watches.
     """
     _carry_out(folder, "federated-training", {
-        "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s, "one_run_per_site": one_run_per_site,
+        "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
+        **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
     }, as_json)
 
 
