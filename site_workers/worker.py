@@ -136,14 +136,15 @@ class SiteWorker(WarmWorker):
 
     def _take(self, asked: Asked) -> None:
         """Begin, or remember what is asked until the run in progress has ended."""
+        slot = object()
         try:
-            self.limiter.acquire_on_behalf_of_nowait(asked.plan)
+            self.limiter.acquire_on_behalf_of_nowait(slot)
         except anyio.WouldBlock:
             self._asked_meanwhile = asked
         else:
-            self._runs_task_group.start_soon(self._answer, asked)
+            self._runs_task_group.start_soon(self._answer, asked, slot)
 
-    async def _answer(self, asked: Asked) -> None:
+    async def _answer(self, asked: Asked, slot: object) -> None:
         """Begin a flow run of our own and carry it out, or answer within the campaign's. What goes wrong before it has begun
         is left to the coordinator, who then schedules one.
         """
@@ -158,7 +159,7 @@ class SiteWorker(WarmWorker):
         except Exception:
             self._logger.exception("%s", asked.tag)
         finally:
-            self.limiter.release_on_behalf_of(asked.plan)
+            self.limiter.release_on_behalf_of(slot)
         await self._go_on()
 
     async def _go_on(self) -> None:
@@ -220,8 +221,9 @@ class SiteWorker(WarmWorker):
         while True:
             await anyio.sleep(LOOK_S)
             for flow_run in list(self._campaigns):
+                slot = object()
                 try:
-                    self.limiter.acquire_on_behalf_of_nowait(flow_run)
+                    self.limiter.acquire_on_behalf_of_nowait(slot)
                 except anyio.WouldBlock:
                     continue
                 try:
@@ -229,7 +231,7 @@ class SiteWorker(WarmWorker):
                 except httpx.HTTPError as error:
                     self._logger.warning("cannot ask about the campaign: %s", type(error).__name__)
                 finally:
-                    self.limiter.release_on_behalf_of(flow_run)
+                    self.limiter.release_on_behalf_of(slot)
                 await self._go_on()
 
     async def _leave(self, flow_run: uuid.UUID) -> None:

@@ -129,6 +129,15 @@ async def test_who_is_busy_answers_afterwards():
     assert len(site.jobs) == 1
 
 
+async def test_a_plan_that_is_asked_twice_while_it_is_answered_breaks_nothing():
+    """A coordinator that was killed, and asks again."""
+    server = Server(Running())
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    await site.hear(asked(standing=server.id), asked(standing=server.id))
+    assert {made["id"] for made in server.task_runs} == {str(task_run(server.id, "p1"))}
+
+
 async def test_what_was_closed_while_the_site_was_busy_is_not_begun():
     site = Site(Server())
     site.worker.limiter.acquire_on_behalf_of_nowait("another run")
