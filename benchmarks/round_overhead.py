@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from flows.one_machine import Agreement, Member, OneMachine
+from flows.one_machine import Founding, Member, OneMachine
 from infra.stack.processes import recorded
 
 WARM_UP_ROUNDS = 2
@@ -56,25 +56,26 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--parameters", type=int, default=17_000)
+    parser.add_argument("--one-run-per-site", action="store_true", help="one flow run of a site for the whole campaign")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         machine = OneMachine(Path(folder) / "home")
         try:
-            result = measure(machine, options.sites, options.rounds, options.parameters)
+            result = measure(machine, options.sites, options.rounds, options.parameters, options.one_run_per_site)
         finally:
             machine.stop()
     print(json.dumps(result, indent=2) if options.json else table(result))
 
 
-def measure(machine: OneMachine, sites: int, rounds: int, parameters: int) -> dict:
+def measure(machine: OneMachine, sites: int, rounds: int, parameters: int, one_run_per_site: bool = False) -> dict:
     """Run warm-up rounds, then `rounds` rounds, and take the difference of every process's counters."""
     machine.start_servers(lambda _: None)
     set_up(machine, sites, WARM_UP_ROUNDS + rounds, parameters)
     coordinator = machine.start_processes(lambda _: None)
-    train(coordinator, WARM_UP_ROUNDS)
+    train(coordinator, WARM_UP_ROUNDS, one_run_per_site)
     before, began = cpu_seconds(machine), time.monotonic()
-    train(coordinator, WARM_UP_ROUNDS + rounds)
+    train(coordinator, WARM_UP_ROUNDS + rounds, one_run_per_site)
     wall, after = time.monotonic() - began, cpu_seconds(machine)
     from tasks.report import records
 
@@ -101,7 +102,7 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
     members = [Member(f"site-{n:02d}", write(machine.home / f"data/{n}/train.parquet", 200),
                       write(machine.home / f"data/{n}/validation.parquet", 50), 1.0) for n in range(sites)]
     small = parameters < 1_000_000
-    machine.set_up(Agreement({
+    machine.set_up(Founding({
         "name": "bench", "quorum": sites, "deadline_s": 300,
         "evaluation": {"noise_std": 50.0},
         "training": {"local_steps": 1, "batch_size": 8, "learning_rate": 0.1},
@@ -110,11 +111,12 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
         members, max_epsilon=5.0, delta_dp=1e-5, units=("record",) if small else ("record", "none"))
 
 
-def train(coordinator: object, rounds: int) -> None:
+def train(coordinator: object, rounds: int, one_run_per_site: bool = False) -> None:
     """Until the run has this many rounds."""
     from cli.campaign import show_campaign
 
-    asyncio.run(show_campaign(coordinator, "federated-training", {"run": "bench", "rounds": rounds}, quiet=True))
+    asyncio.run(show_campaign(coordinator, "federated-training", {
+        "run": "bench", "rounds": rounds, "one_run_per_site": one_run_per_site}, quiet=True))
 
 
 def parts(machine: OneMachine) -> dict[str, list[psutil.Process]]:

@@ -163,7 +163,8 @@ def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Me
 def _labels(world: World, recipe: Recipe) -> dict[str, list[int]]:
     import numpy as np
 
-    return {name: np.bincount(site.train.labels_N, minlength=recipe.task.classes).tolist() for name, site in world.sites.items()}
+    classes = recipe.task.classes
+    return {name: np.bincount(site.train.labels_N, minlength=classes).tolist() for name, site in world.sites.items()}
 
 
 def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, Metrics], seed: int) -> None:

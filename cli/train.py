@@ -28,14 +28,18 @@ def train_run(
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="Train until the run has this many rounds.")] = 10,
     quorum: Quorum = None,
     deadline_s: Deadline = None,
+    one_run_per_site: Annotated[bool, typer.Option(
+        "--one-run-per-site", help="One flow run per site for the whole campaign: cheaper where rounds are short.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a campaign and show it round by round. Ctrl-C asks it to stop; committed rounds stay, run again to go on.
 
     The work is done by `fedround coordinator start` and the sites' processes; this command asks and watches.
     """
-    _carry_out(folder, "federated-training", {"run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s},
-               as_json)
+    _carry_out(folder, "federated-training", {
+        "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
+        **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
+    }, as_json)
 
 
 @round_app.command("run")

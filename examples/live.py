@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from examples.story import Story, write
-from flows.one_machine import Agreement, Member, OneMachine
+from flows.one_machine import Founding, Member, OneMachine
 
 SHORT_ROUNDS = 12       # up to here larger steps do better: demo.toml, where an example has one
 
@@ -24,5 +24,5 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
     write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
                       float(len(bank.train) + len(bank.validation))) for bank in parts.banks]
-    machine.set_up(Agreement(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
+    machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
                    max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])

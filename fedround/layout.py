@@ -110,6 +110,11 @@ def rounds(run: str) -> str:
     return questions(run, "train")
 
 
+def plans(run: str) -> str:
+    """The prefix of all that a run asks, and of what came of it."""
+    return f"runs/{run}/"
+
+
 def plan(run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """What a round, or an evaluation of a round's model, asks."""
     return f"{questions(run, purpose)}{number:05d}/plan-{attempt:02d}.json"

@@ -8,12 +8,12 @@ from prefect.artifacts import acreate_markdown_artifact
 
 from fedround.records import Finding
 from tasks.coordinator import Coordinator
-from tasks.invite import Invited
+from tasks.invite import Invitation
 from tasks.report import records
 from tasks.reporting import RoundRecord, render_finding, render_markdown
 
 
-async def show(coordinator: Coordinator, record: RoundRecord, invited: Invited) -> None:
+async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitation) -> None:
     """Publish the round's artifact; its versions are the rounds of the run."""
     links = "\n".join(f"* [{site}](/runs/flow-run/{run})" for site, run in sorted(invited.runs.items()))
     await acreate_markdown_artifact(

@@ -8,15 +8,15 @@ from flows import steps
 from flows.watch import Watch
 from tasks.collect import Collected, take_late
 from tasks.coordinator import Coordinator
-from tasks.invite import Invited, close, finished
+from tasks.invite import Invitation
 from tasks.plan import Planned
 
 
-async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invited, Collected]:
+async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
     """Invite the cohort, and collect until everybody has answered or the deadline is over."""
     watch.plan(planned.plan)
     async with get_client() as client:
         invited = await steps.invite(planned)
-        answers = await steps.collect(coordinator, planned, lambda among: finished(client, invited, among), watch.answers)
-        await close(client, invited, set(answers.missing))
+        answers = await steps.collect(coordinator, planned, lambda among: invited.ended(client, among), watch.answers)
+        await invited.close(client, set(answers.missing))
         return invited, take_late(coordinator, planned, answers)

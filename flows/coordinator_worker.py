@@ -33,6 +33,7 @@ from fedround.errors import ContractError
 from flows.federated_measurement import federated_measurement
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
+from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
 from tasks.plan import RoundRequest, TrainingRequest
@@ -79,11 +80,11 @@ class CoordinatorWorker(WarmWorker):
         while True:
             await anyio.sleep(CANCELLATION_POLL_S)
             try:
-                run = await self.client.read_flow_run(running.flow_run.id)
+                asked = await is_in(self.client, running.flow_run.id, StateType.CANCELLING, StateType.CANCELLED)
             except httpx.HTTPError as error:
                 self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
                 continue
-            if run.state is not None and run.state.type in (StateType.CANCELLING, StateType.CANCELLED):
+            if asked:
                 running.cancel()
                 return
 

@@ -19,9 +19,10 @@ from fedround.agreement import Federation
 from fedround.errors import ContractError
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
 from flows.federated_round import federated_round
+from infra.asking import CAMPAIGN_FLOW, SITE_FLOW
+from site_workers.campaign import CampaignRequest
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
-from tasks.invite import SITE_FLOW
 from tasks.plan import RoundRequest
 
 
@@ -48,8 +49,10 @@ async def deploy(federation: Federation, *, cron: str | None = None, cron_run: s
 
 
 async def deploy_site(client: PrefectClient, site: str) -> str:
-    """Register one site's pool and deployment, and touch nothing else; returns the deployment's name. Idempotent."""
+    """Register one site's pool and deployments, and touch nothing else; returns the name of the rounds' one. Idempotent."""
     await _pool(client, site, SiteWorker)
+    await _deployment(client, CAMPAIGN_FLOW, site, site, CampaignRequest.model_json_schema(), [],
+                      description="All rounds of one campaign at this site. Started by the coordinator; carries no code.")
     await _deployment(client, SITE_FLOW, site, site, SiteRequest.model_json_schema(), [],
                       description="One round at this site. Started by the coordinator; carries no code.")
     return f"{SITE_FLOW}/{site}"

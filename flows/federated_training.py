@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from prefect import flow
 
 from fedround.rounds.campaign import counts_leave
@@ -9,6 +12,7 @@ from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from infra.history import last_round
 from tasks.coordinator import current_coordinator
+from tasks.invite import begin_campaign, end_campaign
 from tasks.plan import RoundRequest, TrainingRequest
 
 
@@ -19,8 +23,24 @@ async def federated_training(request: TrainingRequest) -> int:
     Rounds that exist count, so a campaign that was interrupted and is started again does only what is left.
     """
     one_more = RoundRequest(run=request.run, quorum=request.quorum, deadline_s=request.deadline_s)
-    while (done := last_round(current_coordinator().store, request.run) or 0) < request.rounds:
-        await federated_round(one_more)
-    if counts_leave(current_coordinator().federation.privacy):
-        await federated_evaluation(one_more)
+    async with _sites(request):
+        while (done := last_round(current_coordinator().store, request.run) or 0) < request.rounds:
+            await federated_round(one_more)
+        if counts_leave(current_coordinator().federation.privacy):
+            await federated_evaluation(one_more)
     return done
+
+
+@asynccontextmanager
+async def _sites(request: TrainingRequest) -> AsyncIterator[None]:
+    """The sites' own flow runs, if each shall have one for the whole campaign."""
+    if not request.one_run_per_site:
+        yield
+        return
+    done = False
+    await begin_campaign(request.run, [site.name for site in current_coordinator().federation.sites])
+    try:
+        yield
+        done = True
+    finally:
+        await end_campaign(request.run, done=done)

@@ -38,8 +38,8 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What the members of a federation agree on."""
+class Founding:
+    """What a federation on one machine begins with: the federation file's settings, and the files that it names."""
 
     settings: Mapping[str, Any]
     recipe: Path
@@ -67,7 +67,7 @@ class OneMachine:
         """Start, or find, PostgreSQL, Prefect and S3."""
         return LocalStack(self.home).start(progress)
 
-    def set_up(self, agreement: Agreement, members: list[Member], *, max_epsilon: float, delta_dp: float,
+    def set_up(self, founding: Founding, members: list[Member], *, max_epsilon: float, delta_dp: float,
                units: tuple[Protected, ...] = ("record",), min_rows: int = 100) -> None:
         """Create the coordinator's and every site's folder, and deploy. The servers must run."""
         stack = LocalStack(self.home)
@@ -75,12 +75,12 @@ class OneMachine:
         if info is None:
             raise SetupError(f"no servers run from {self.home}: start them first")
         create_coordinator(
-            self.coordinator, dict(agreement.settings),
+            self.coordinator, dict(founding.settings),
             CoordinatorSettings(
                 recipe="approved/recipe.py", contract="approved/contract.json", api_url=info.api_url,
-                test_set=None if agreement.test_set is None else f"test_set{agreement.test_set.suffix}",
+                test_set=None if founding.test_set is None else f"test_set{founding.test_set.suffix}",
                 store=S3Settings(endpoint=info.s3_endpoint, bucket=info.bucket)),
-            agreement.recipe, agreement.contract, stack.coordinator_credential(), agreement.test_set)
+            founding.recipe, founding.contract, stack.coordinator_credential(), founding.test_set)
         for member in members:
             invitation = make_invitation(self.coordinator, member.name, stack.grant_site(member.name))
             key = create_site(
@@ -98,7 +98,7 @@ class OneMachine:
         running, logs = recorded(self.home), self.home / "logs"
         if "coordinator" not in running:
             start_recorded(self.home, "coordinator", [
-                sys.executable, "-m", "cli.main", "coordinator", "start", "-c", str(self.coordinator)],
+                sys.executable, "-m", "flows.host", str(self.coordinator)],
                 logs / "coordinator.log", {})
         if "sites" not in running:
             start_recorded(self.home, "sites", [

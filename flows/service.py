@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from fedround.errors import ContractError, SetupError
-from infra.prefect_client import use_api
+from infra.prefect_client import is_in, use_api
 from infra.settings import CoordinatorSettings, load_toml
 from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
 
@@ -120,17 +120,20 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
 async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator[tuple[str, str, bool]]:
     """The run's state (type, message, whether it is final) every `tick_s` seconds until it is final.
 
-    The API is asked only every `ask_s` seconds: a question costs the server ten milliseconds.
+    The API is asked only every `ask_s` seconds whether the state is still the same, and for all of it when it is not: that
+    costs the server ten milliseconds.
     """
     import asyncio
 
     from prefect import get_client
 
     async with get_client() as client:
-        asked = float("-inf")
+        state, asked = None, float("-inf")
         while True:
             if (now := asyncio.get_running_loop().time()) - asked >= ask_s:
-                state, asked = (await client.read_flow_run(started.id)).state, now
+                asked = now
+                if state is None or not await is_in(client, started.id, state.type):
+                    state = (await client.read_flow_run(started.id)).state
             if state is not None:
                 yield state.type.value, state.message or "", state.is_final()
                 if state.is_final():

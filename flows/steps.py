@@ -1,18 +1,25 @@
-"""The coordinator's steps as Prefect tasks: what they do is in `tasks/`, here they get names, and that they run once.
+"""The coordinator's steps as task runs: what they do is in `tasks/`, here they get names, and that they run once.
 
 No step is retried by Prefect and no result is kept by it: a round that stops is run again, and finds in the object
-store what is there already.
+store what is there already. So Prefect's task engine has nothing to do here. A step tells how it ended, in one event with
+its times; one that waits for sites tells also that it has begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from inspect import iscoroutinefunction
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.utilities.annotations import opaque
+from prefect import runtime
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Cancelled, Completed, Failed, Running
+from prefect.types._datetime import now
+from prefect.utilities.engine import emit_task_run_state_change_event
 
 import tasks.aggregate
 import tasks.ask
@@ -27,23 +34,57 @@ Asked = ParamSpec("Asked")
 Given = TypeVar("Given")
 
 
-def _step(function: Callable[Asked, Given], name: str) -> Callable[Asked, Given]:
-    """`function` as a task run. Prefect sees which step's result goes into which, and does not look inside the values:
-    it would walk through every one of them for futures that are not there.
-    """
-    run = task(function, name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+def _step(function: Callable[Asked, Given], name: str, *, waits: bool = False) -> Callable[Asked, Given]:
+    """`function`, which tells the flow run how it went. waits: it takes long, so that its begin is told, too."""
+    if iscoroutinefunction(function):
+        @wraps(function)
+        async def waited(*arguments: Asked.args, **named: Asked.kwargs) -> Any:
+            with _told(name, waits):
+                return await function(*arguments, **named)
+
+        return waited  # type: ignore[return-value]
 
     @wraps(function)
     def step(*arguments: Asked.args, **named: Asked.kwargs) -> Given:
-        return run(*map(opaque, arguments), **{key: opaque(value) for key, value in named.items()})
+        with _told(name, waits):
+            return function(*arguments, **named)
 
     return step
+
+
+@contextmanager
+def _told(name: str, waits: bool) -> Iterator[None]:
+    begun = now("UTC")
+    run = TaskRun(id=uuid.uuid4(), name=name, flow_run_id=runtime.flow_run.id, task_key=f"{name}-step",
+                  dynamic_key=begun.isoformat(), run_count=1, start_time=begun, expected_start_time=begun)
+
+    def tell(state: State[Any], initial: State[Any] | None = None) -> None:
+        emit_task_run_state_change_event(run, initial, state)
+
+    running: State[Any] = Running(timestamp=begun)
+    if waits:
+        tell(running)
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, asyncio.CancelledError)
+        _close(run)
+        tell(Cancelled() if stopped else Failed(message=f"{type(error).__name__}: {error}"), running)
+        raise
+    _close(run)
+    tell(Completed(), running)
+
+
+def _close(run: TaskRun) -> None:
+    run.end_time = now("UTC")
+    if run.start_time is not None:
+        run.total_run_time = run.end_time - run.start_time
 
 
 plan_round = _step(tasks.plan.plan_round, "plan")
 plan_question = _step(tasks.ask.plan_question, "plan")
 invite = _step(tasks.invite.invite, "invite")
-collect = _step(tasks.collect.collect, "collect")
+collect = _step(tasks.collect.collect, "collect", waits=True)
 aggregate = _step(tasks.aggregate.aggregate, "aggregate")
 publish = _step(tasks.publish.publish, "publish")
 conclude = _step(tasks.ask.conclude, "conclude")

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Worker
     from pydantic import SecretStr
 
@@ -17,7 +20,7 @@ _QUIET = {
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",           # our server has it off: one request less per client
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",                # a site's log lines stay at the site
-    "PREFECT_WORKER_QUERY_SECONDS": "10",                     # the fallback; an event wakes the workers
+    "PREFECT_WORKER_QUERY_SECONDS": "30",                     # the fallback; an event wakes the workers
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_API_REQUEST_TIMEOUT": "60",
 }
@@ -34,6 +37,13 @@ def use_api(api_url: str, home: Path) -> None:
     os.environ["PREFECT_API_URL"] = api_url
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "prefect" / "profiles.toml")
+
+
+async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
+    """Whether the flow run is in one of these states. One number travels: a third of the price of the run itself."""
+    counted = await client.request("POST", "/flow_runs/count", json={"flow_runs": {
+        "id": {"any_": [str(run)]}, "state": {"type": {"any_": list(states)}}}})
+    return bool(counted.json())
 
 
 def other_workers(api_url: str, pool: str) -> str:

@@ -4,8 +4,9 @@ A stock worker starts a process (and imports Python, Prefect and torch) for ever
 entrypoint the API hands it. This one runs only what the process registered under a flow's name; a pool, a deployment or
 a flow run can say nothing about code, environment or command. It hears of a run by an event and falls back to polling.
 
-It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot` and
-`_submitting_flow_run_ids`: private API of the pinned Prefect, held to its word by tests/infra/test_prefect_contract.py.
+It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot`,
+`_submitting_flow_run_ids` and `_has_successfully_synced`: private API of the pinned Prefect, held to its word by
+tests/infra/test_prefect_contract.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import uvloop
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
@@ -66,7 +68,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         """Connect, make sure that no second worker serves this pool, and start listening."""
         await super().setup()
         await self._close_runs_of_a_dead_predecessor()
-        self._runs_task_group.start_soon(self._submit_when_a_run_is_scheduled)
+        self._runs_task_group.start_soon(self._listen)
 
     @abstractmethod
     async def perform(self, flow_run: FlowRun) -> None:
@@ -86,7 +88,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         try:
             return await super().get_and_submit_flow_runs()
         except httpx.HTTPError as error:
-            self._wait_for_the_api(error)
+            self._note_absence(error)
             return []
 
     async def sync_with_backend(self) -> None:
@@ -94,10 +96,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         try:
             await super().sync_with_backend()
         except httpx.HTTPError as error:
-            self._wait_for_the_api(error)
+            self._note_absence(error)
 
-    def _wait_for_the_api(self, error: httpx.HTTPError) -> None:
-        """Say that the API is away. Raises the error if it is an answer: waiting would not change it."""
+    def _note_absence(self, error: httpx.HTTPError) -> None:
+        """Say in the log that the API is away. Raises the error if it is an answer: asking again would not change it."""
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
             raise error
         self._logger.warning("the Prefect API does not answer (%s); asking again", type(error).__name__)
@@ -120,6 +122,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         finally:
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        """What to do once a run has ended."""
         if self._heard_while_busy:
             self._heard_while_busy = False
             await self.get_and_submit_flow_runs()
@@ -129,20 +135,28 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             self._names[flow_id] = (await self.client.read_flow(flow_id)).name
         return self._names[flow_id]
 
-    async def _submit_when_a_run_is_scheduled(self) -> None:
+    async def _listen(self) -> None:
         """Wake up at once instead of at the next poll. The poll stays on: events may be lost, runs may not."""
-        scheduled = EventFilter(
-            event=EventNameFilter(name=["prefect.flow-run.Scheduled"]),
-            any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]))
+        names, resources = self._wake_ups()
+        wanted = EventFilter(event=EventNameFilter(name=names), any_resource=EventAnyResourceFilter(id=resources))
         while True:
             try:
-                async with get_events_subscriber(filter=scheduled) as events:
+                async with get_events_subscriber(filter=wanted) as events:
+                    while not self._has_successfully_synced:      # until then Prefect's poll asks nothing
+                        await anyio.sleep(0.1)
+                    await self.get_and_submit_flow_runs()         # what was scheduled before we listened
                     async for event in events:
-                        run_id = uuid.UUID(event.resource.id.removeprefix("prefect.flow-run."))
-                        await self._submit_if_due(run_id, event.occurred)
+                        await self._hear(event)
             except Exception as error:
                 self._logger.warning("event stream: %s; polling until it is back", type(error).__name__)
             await anyio.sleep(5)
+
+    def _wake_ups(self) -> tuple[list[str], list[str]]:
+        """The names of events to listen for, and the resources that one of them is about."""
+        return ["prefect.flow-run.Scheduled"], [f"prefect.work-pool.{self.work_pool.id}"]
+
+    async def _hear(self, event: Event) -> None:
+        await self._submit_if_due(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")), event.occurred)
 
     async def _submit_if_due(self, run_id: uuid.UUID, announced: datetime) -> None:
         """Read one run: a third of the price of a poll, which also starts two bookkeeping jobs in the server.

@@ -26,6 +26,7 @@ from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, 
 from site_workers import audit, inputs, kept, limits, outbox, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
+from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.rows import Rows, failed_checks, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
 
@@ -41,12 +42,12 @@ class SiteRequest(Value):
     purpose: Purpose
 
 
-def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], str]:
+def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], Outcome]:
     """What the site's worker runs for a flow run: checks the parameters, then answers. What the operator has changed in the
     meantime (policy, approvals) holds from the next run on.
     """
 
-    def run(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> str:
+    def run(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> Outcome:
         nonlocal site
         site = refreshed(site)
         with _noticed(site):
@@ -54,12 +55,12 @@ def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], str]:
         try:
             return answer(site, request, cancelled)
         except Cancelled:
-            return "cancelled"
+            return STOPPED
 
     return run
 
 
-def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> str:
+def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> Outcome:
     """Answer one plan; returns the kind of the answer. Raises TrustError for a plan that does not hold."""
     with _noticed(site, request):
         order = authorise(site, request.run, request.round, request.attempt, request.purpose)
@@ -70,14 +71,14 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> s
     if (earlier := outbox.find(site.folder, order.plan)) is not None:
         _decided(site, order, "send again")
         release.send(site, earlier)
-        return "answered before; the same bytes were sent again"
+        return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again")
     done = _within_limits(site, order, cancelled)
     if isinstance(done, Refusal):
         _decided(site, order, done.reason)
         release.release(site, order.plan, done)
-        return done.kind
+        return Outcome(Ending.ANSWERED, done.kind)
     release.release(site, order.plan, done.answer, done.payload, done.book)
-    return "answer" if done.answer.update is None else "update"
+    return Outcome(Ending.ANSWERED, "answer" if done.answer.update is None else "update")
 
 
 @contextmanager

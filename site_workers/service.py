@@ -18,6 +18,7 @@ from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 from site_workers import audit, release, rollback
 from site_workers.limits import settle_in
+from site_workers.outcome import Outcome
 from site_workers.site import Site, open_site
 
 Job = Callable[[dict[str, Any], Callable[[], bool]], str]
@@ -44,11 +45,12 @@ def serve_site(folder: Path) -> None:
         _require_newest(site)
         _send_what_is_unsent(site)
         from infra.warm_worker import serve
+        from site_workers.campaign import newest_plan
         from site_workers.round import job
         from site_workers.worker import SiteWorker
 
         log.info("site '%s' serves rounds of federation '%s'", site.name, site.settings.federation)
-        serve(SiteWorker(site.name, _with_the_accountant_apart(job(site))))
+        serve(SiteWorker(site.name, _with_the_accountant_apart(job(site)), newest_plan(site)))
 
 
 def _with_the_accountant_apart(work: Job) -> Job:
@@ -57,7 +59,7 @@ def _with_the_accountant_apart(work: Job) -> Job:
         return work
     accountant = apart.settle()
 
-    def job(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> str:
+    def job(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> Outcome:
         try:
             return work(parameters, cancelled)
         finally:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -17,58 +18,233 @@ import anyio.to_thread
 import httpx
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State, to_state_create
+from prefect.events import Event
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, to_state_create
 
-from fedround.errors import FedroundError
-from infra.prefect_client import named
+from fedround.errors import ContractError, FedroundError
+from fedround.values import parse
+from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, resource, task_run
+from infra.prefect_client import is_in, named
 from infra.warm_worker import WarmWorker
+from site_workers.campaign import CampaignRequest, Waiting
+from site_workers.outcome import STOPPED, Ending, Outcome, failed
 
-Job = Callable[[dict[str, Any], Callable[[], bool]], str]
-"""Gets the run's parameters and a `cancelled()` to look at between steps; returns one word for the state's message."""
+Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
+"""Gets the run's parameters and a `cancelled()` to look at between steps."""
 
+_CANCELLING = "prefect.flow-run.Cancelling"
+_STATES = {Ending.ANSWERED: Completed, Ending.STOPPED: Cancelled, Ending.FAILED: Failed}
+
+LOOK_S = 10.0
 CANCELLATION_POLL_S = 2.0
 REPORT_AGAIN_S = 2.0
 OTHERS_POLL_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a job does now."""
+
+    flow_run: uuid.UUID
+    plan: str | None
+    """The plan's digest, where the flow run is for more than one."""
+    name: str
+    parameters: Mapping[str, Any]
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class SiteWorker(WarmWorker):
     """Serves the pool named after the site."""
 
     type = "fedround-site"
-    flow_names = frozenset({"site-round"})
+    flow_names = frozenset({SITE_FLOW, CAMPAIGN_FLOW})
     _display_name = "fedround site"
     _description = "Runs the site's own registered rounds inside its long-lived process; takes no code from the API."
 
-    def __init__(self, site: str, job: Job):
+    def __init__(self, site: str, job: Job, newest_plan: Callable[[str], Waiting | None] = lambda run: None):
         super().__init__(site)
-        self._job = job
-        self._running: tuple[uuid.UUID, threading.Event] | None = None
+        self._job, self._newest_plan = job, newest_plan
+        self._work: _Work | None = None
+        self._campaigns: dict[uuid.UUID, str] = {}      # the flow runs that serve whole campaigns, and their runs
+        self._last_plan: str | None = None
         self._claimant = f"site process {os.getpid()}"
+        self._asked_meanwhile: Asked | None = None
+        self._flow: uuid.UUID | None = None
 
     async def setup(self) -> None:
         """Connect and listen, also for cancellation."""
         await super().setup()
         self._runs_task_group.start_soon(self._watch_for_cancellation)
         self._runs_task_group.start_soon(self._watch_for_other_workers)
+        self._runs_task_group.start_soon(self._look_now_and_then)
 
     async def perform(self, flow_run: FlowRun) -> None:
-        """Claim the run, do the job in a thread, report."""
+        """Claim the run, do the job in a thread, report. A run for a whole campaign goes on after that."""
+        campaign = await self._flow_name(flow_run.flow_id) == CAMPAIGN_FLOW
+        run = parse(CampaignRequest, flow_run.parameters, "parameters of the flow run").run if campaign else None
         if not await self._claim(flow_run):
             return
-        stop = threading.Event()
-        self._running = flow_run.id, stop
+        if run is None:
+            await self._carry_out(flow_run)
+        else:
+            self._campaigns[flow_run.id] = run
+            await self._look(flow_run.id)
+
+    async def _carry_out(self, flow_run: FlowRun) -> None:
+        outcome = await self._outcome(_Work(flow_run.id, None, flow_run.name, flow_run.parameters))
+        await self._report(lambda: self.client.set_flow_run_state(
+            flow_run.id, _STATES[outcome.ending](message=outcome.message)))
+
+    # -- what the coordinator asks by an event -------------------------------------------------------------------------
+
+    def _wake_ups(self) -> tuple[list[str], list[str]]:
+        names, resources = super()._wake_ups()
+        return [*names, _CANCELLING, ASKED, CLOSED], [*resources, resource(self._work_pool_name)]
+
+    async def _hear(self, event: Event) -> None:
+        if event.event == _CANCELLING:
+            self._stop(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+        elif event.event in (ASKED, CLOSED):
+            try:
+                asked = parse(Asked, event.payload, f"event '{event.event}'")
+            except ContractError as error:
+                self._logger.warning("%s", error)
+            else:
+                self._take(asked) if event.event == ASKED else self._close(asked)
+        else:
+            await super()._hear(event)
+
+    def _stop(self, run_id: uuid.UUID) -> None:
+        """Somebody wants the flow run to end."""
+        if self._work is not None and self._work.flow_run == run_id:
+            self._work.stop.set()
+        elif run_id in self._campaigns:
+            self._runs_task_group.start_soon(self._leave, run_id)
+
+    def _close(self, asked: Asked) -> None:
+        """The plan does not wait for answers any more."""
+        if self._work is not None and self._work.plan == asked.plan:
+            self._work.stop.set()
+        if self._asked_meanwhile is not None and self._asked_meanwhile.plan == asked.plan:
+            self._asked_meanwhile = None
+
+    def _take(self, asked: Asked) -> None:
+        """Begin, or remember what is asked until the run in progress has ended."""
+        slot = object()
         try:
-            outcome = await self._outcome(flow_run, stop)
+            self.limiter.acquire_on_behalf_of_nowait(slot)
+        except anyio.WouldBlock:
+            self._asked_meanwhile = asked
+        else:
+            self._runs_task_group.start_soon(self._answer, asked, slot)
+
+    async def _answer(self, asked: Asked, slot: object) -> None:
+        """Begin a flow run of our own and carry it out, or answer within the campaign's. What goes wrong before it has begun
+        is left to the coordinator, who then schedules one.
+        """
+        try:
+            if (standing := asked.standing.get(self._work_pool_name)) is not None:
+                if uuid.UUID(standing) in self._campaigns:      # else we claim it soon, and look in the store then
+                    await self._serve(_Work(uuid.UUID(standing), asked.plan, asked.tag, asked.parameters))
+            elif (flow_run := await self._begin(asked)) is not None:
+                await self._carry_out(flow_run)
+        except httpx.HTTPError as error:
+            self._logger.warning("%s: the API went away (%s)", asked.tag, type(error).__name__)
+        except Exception:
+            self._logger.exception("%s", asked.tag)
         finally:
-            self._running = None
-        await self._report(flow_run, outcome)
+            self.limiter.release_on_behalf_of(slot)
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        asked, self._asked_meanwhile = self._asked_meanwhile, None
+        if asked is not None:
+            self._take(asked)
+        await super()._go_on()
+
+    async def _begin(self, asked: Asked) -> FlowRun | None:
+        """A flow run in our pool that is Running from the start; None if it was begun, or ended, by somebody else."""
+        site = self._work_pool_name
+        made = await self.client.request("POST", "/flow_runs/", json={
+            "flow_id": str(await self._flow_id()), "work_pool_name": site, "name": asked.name(site), "tags": [asked.tag],
+            "labels": {ROUND_RUN: asked.by}, "idempotency_key": asked.key(site), "parameters": asked.parameters,
+            "state": {"type": "RUNNING", "name": "Running", "message": f"claimed by {self._claimant}"}})
+        flow_run = FlowRun.model_validate(made.json())
+        if flow_run.state is None:
+            return None
+        if flow_run.state.is_scheduled():               # the coordinator was quicker
+            return flow_run if await self._claim(flow_run) else None
+        mine = flow_run.state.is_running() and flow_run.state.message == f"claimed by {self._claimant}"
+        return flow_run if mine else None
+
+    async def _flow_id(self) -> uuid.UUID:
+        if self._flow is None:
+            self._flow = await self.client.create_flow_from_name(SITE_FLOW)
+        return self._flow
+
+    # -- one flow run for a whole campaign -----------------------------------------------------------------------------
+
+    async def _serve(self, work: _Work) -> None:
+        """Answer one plan within the campaign's flow run, if that still runs; a task run says how it ended."""
+        if not await self._is_running(work.flow_run):
+            await self._leave(work.flow_run)
+            return
+        outcome = await self._outcome(work)
+        self._last_plan = work.plan
+        await self._report(lambda: self.client.request("POST", "/task_runs/", json={
+            "id": str(task_run(work.flow_run, str(work.plan))), "flow_run_id": str(work.flow_run), "name": work.name,
+            "task_key": "answer", "dynamic_key": work.plan, "state": _STATES[outcome.ending](
+                message=outcome.message).model_dump(mode="json", include={"type", "name", "message"})}))
+        if outcome == STOPPED and not await self._is_running(work.flow_run):
+            await self._leave(work.flow_run)
+
+    async def _look(self, flow_run: uuid.UUID) -> None:
+        """What the store has for the campaign and we have not heard of."""
+        try:
+            waiting = await anyio.to_thread.run_sync(self._newest_plan, self._campaigns[flow_run])
+        except FedroundError as error:
+            self._logger.warning("%s", error)
+            return
+        if waiting is not None and waiting.plan != self._last_plan:
+            request = waiting.request
+            await self._serve(_Work(flow_run, waiting.plan, f"{request.run}/{request.purpose}-{request.round:05d}",
+                                    request.model_dump(mode="json")))
+
+    async def _look_now_and_then(self) -> None:
+        """Events may be lost, plans may not; and a campaign that has ended, or was paused, is left."""
+        while True:
+            await anyio.sleep(LOOK_S)
+            for flow_run in list(self._campaigns):
+                slot = object()
+                try:
+                    self.limiter.acquire_on_behalf_of_nowait(slot)
+                except anyio.WouldBlock:
+                    continue
+                try:
+                    await (self._look(flow_run) if await self._is_running(flow_run) else self._leave(flow_run))
+                except httpx.HTTPError as error:
+                    self._logger.warning("cannot ask about the campaign: %s", type(error).__name__)
+                finally:
+                    self.limiter.release_on_behalf_of(slot)
+                await self._go_on()
+
+    async def _leave(self, flow_run: uuid.UUID) -> None:
+        """Serve the campaign no more, and say so if somebody waits for that. Scheduled again, it is claimed again."""
+        self._campaigns.pop(flow_run, None)
+        state = (await self.client.read_flow_run(flow_run)).state
+        if state is not None and state.type == StateType.CANCELLING:
+            await self.client.set_flow_run_state(flow_run, Cancelled(message=STOPPED.message))
+
+    async def _is_running(self, flow_run: uuid.UUID) -> bool:
+        return await is_in(self.client, flow_run, StateType.RUNNING)
+
+    # -- flow runs -----------------------------------------------------------------------------------------------------
 
     async def _claim(self, flow_run: FlowRun) -> bool:
         """Take the run, or learn that somebody else has it.
@@ -89,43 +265,41 @@ class SiteWorker(WarmWorker):
         current = answer.get("state") or {}
         return bool(current.get("type") == "RUNNING" and current.get("message") == state.message)
 
-    async def _outcome(self, flow_run: FlowRun, stop: threading.Event) -> State:
+    async def _outcome(self, work: _Work) -> Outcome:
+        self._work = work
         try:
-            word = await anyio.to_thread.run_sync(self._job, flow_run.parameters, stop.is_set)
+            return await anyio.to_thread.run_sync(self._job, dict(work.parameters), work.stop.is_set)
         except FedroundError as error:
-            self._logger.error("%s: %s", flow_run.name, error)      # the sentence stays at the site
-            return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
+            self._logger.error("%s: %s", work.name, error)      # the sentence stays at the site
+            return failed(error)
         except Exception as error:
-            self._logger.exception("%s", flow_run.name)             # the traceback stays at the site
-            return Failed(message=f"the site could not answer ({type(error).__name__}); its operator sees why")
-        return Cancelled(message="stopped by request") if word == "cancelled" else Completed(message=word)
+            self._logger.exception("%s", work.name)             # the traceback stays at the site
+            return failed(error)
+        finally:
+            self._work = None
 
-    async def _report(self, flow_run: FlowRun, outcome: State) -> None:
+    async def _report(self, tell: Callable[[], Awaitable[object]]) -> None:
         """Tell the outcome, also if the API is away for a while: the answer is in the store, but the coordinator asks
         the API who is done.
         """
         while True:
             try:
-                await self.client.set_flow_run_state(flow_run.id, outcome)
+                await tell()
             except httpx.TransportError as error:
-                self._wait_for_the_api(error)
+                self._note_absence(error)
                 await anyio.sleep(REPORT_AGAIN_S)
             else:
                 return
 
     async def _watch_for_cancellation(self) -> None:
-        """While a job runs, ask every few seconds whether somebody wants it stopped; otherwise ask nothing."""
-        stopping = FlowRunFilterState(type=FlowRunFilterStateType(
-            any_=[StateType.CANCELLING, StateType.CANCELLED, StateType.CRASHED]))
+        """While a job runs, ask every few seconds whether its flow run still does; otherwise ask nothing."""
         while True:
             await anyio.sleep(CANCELLATION_POLL_S)
-            if self._running is None:
+            if (work := self._work) is None:
                 continue
-            run_id, stop = self._running
             try:
-                if await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(
-                        id=FlowRunFilterId(any_=[run_id]), state=stopping)):
-                    stop.set()
+                if not await self._is_running(work.flow_run):
+                    work.stop.set()
             except Exception as error:
                 self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
 
@@ -149,10 +323,12 @@ class SiteWorker(WarmWorker):
         """A killed process leaves its run Running for ever. Its successor takes it up again: what was charged is not
         charged twice, and what was drawn is drawn again. The coordinator's deadline ends what never ends.
         """
-        running = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))),
+        left = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING]))),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
-        for run in running:
-            await self.client.set_flow_run_state(
-                run.id, Scheduled(message="the site's process ended; a new one goes on"), force=True)
+        for run in left:
+            goes_on = run.state is not None and run.state.is_running()
+            state = (Scheduled(message="the site's process ended; a new one goes on") if goes_on else
+                     Cancelled(message="the site's process ended"))
+            await self.client.set_flow_run_state(run.id, state, force=True)

@@ -1,4 +1,5 @@
-"""Invitations: one flow run in every site's own pool, one shared poll, and an orderly end at the deadline.
+"""Invitations: one event for all sites, one flow run in every site's own pool, one shared poll, and an orderly end at the
+deadline. In a campaign with one run per site, a task run within it takes the flow run's place.
 
 The Prefect plane only signals. What a site answered is what lies in the store under its signature.
 """
@@ -6,107 +7,219 @@ The Prefect plane only signals. What a site answered is what lies in the store u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from uuid import UUID
 
 from prefect import get_client, runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
-    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling
+from prefect.states import Cancelled, Cancelling, Completed
 
 from fedround.errors import SetupError
+from fedround.records import Plan
+from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, task_run, tell
 from tasks.plan import Planned
 
-SITE_FLOW = "site-round"
+TAKEN_S = 3.0
 GRACE_S = 5.0
+_OVER = "the campaign is over"
+_NOT_ENDED = [state for state in StateType if state not in TERMINAL_STATES]
 
 
-@dataclass(frozen=True)
-class Invited:
-    """The flow run of every invited site."""
+class Invitation:
+    """One plan, and the flow run in which every site answers it."""
 
-    runs: Mapping[str, UUID]
+    def __init__(self, asked: Asked, keys: dict[str, str]):
+        self.asked = asked
+        self._standing = {site: UUID(run) for site, run in asked.standing.items()}
+        self.runs = dict(self._standing)
+        """The flow runs that are known, by site."""
+        self._keys = keys
+        self._taken_by = asyncio.get_running_loop().time() + TAKEN_S
+
+    async def ended(self, client: PrefectClient, among: set[str]) -> set[str]:
+        """The sites of `among` whose flow run, or task run, has ended, however it ended. Only the ended runs travel.
+
+        A site without a flow run after some seconds has not heard of the plan: a scheduled one then waits for it.
+        """
+        rounds, campaign = among - self._standing.keys(), among & self._standing.keys()
+        ended = set()
+        if campaign:
+            ended |= await self._ended_in_campaign(client, campaign)
+        if rounds:
+            if self._taken_by < asyncio.get_running_loop().time():
+                self._taken_by = float("inf")
+                await self._summon(client, rounds)
+            ended |= set(await self._read(client, rounds, FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
+        return ended
+
+    async def close(self, client: PrefectClient, late: set[str]) -> None:
+        """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
+        waiting = late - await self.ended(client, late) if late else late
+        if campaign := waiting & self._standing.keys():
+            await tell(client, CLOSED, self.asked, campaign)
+        if rounds := waiting - self._standing.keys():
+            await self._summon(client, rounds)       # so that nobody begins afterwards
+            for run in (await self._read(client, rounds)).values():
+                running = run.state is not None and run.state.is_running()
+                await client.set_flow_run_state(
+                    run.id, Cancelling() if running else Cancelled(message="the round is closed"))
+        end = asyncio.get_running_loop().time() + GRACE_S
+        while waiting and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.5)
+            waiting -= await self.ended(client, waiting)
+        for site in sorted(waiting - self._standing.keys()):
+            await client.set_flow_run_state(
+                self.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
+
+    async def _ended_in_campaign(self, client: PrefectClient, among: set[str]) -> set[str]:
+        sites = {task_run(self._standing[site], self.asked.plan): site for site in among}
+        ended = await client.read_task_runs(task_run_filter=TaskRunFilter(
+            id=TaskRunFilterId(any_=list(sites)),
+            state=TaskRunFilterState(type=TaskRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
+        return {sites[run.id] for run in ended}
+
+    async def _summon(self, client: PrefectClient, among: set[str]) -> None:
+        """A scheduled flow run for everybody who has none. Raises SetupError for a site without a deployment."""
+        for site in sorted(among - set(await self._read(client, among))):
+            self.runs[site] = (await client.create_flow_run_from_deployment(
+                await _deployment(client, SITE_FLOW, site), name=self.asked.name(site), idempotency_key=self._keys[site],
+                tags=[self.asked.tag], labels={ROUND_RUN: self.asked.by}, parameters=self.asked.parameters)).id
+
+    async def _read(self, client: PrefectClient, among: set[str], state: FlowRunFilterState | None = None
+                    ) -> dict[str, FlowRun]:
+        found = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+            idempotency_key=FlowRunFilterIdempotencyKey(any_=[self._keys[site] for site in sorted(among)]), state=state))
+        by_key = {run.idempotency_key: run for run in found}
+        runs = {site: by_key[self._keys[site]] for site in among if self._keys[site] in by_key}
+        self.runs |= {site: run.id for site, run in runs.items()}
+        return runs
 
 
-def round_tag(planned: Planned) -> str:
+def round_tag(plan: Plan) -> str:
     """The tag that ties the flow runs of one question together, in the UI and in filters."""
-    plan = planned.plan
     return f"{plan.run}/{plan.asks.kind}-{plan.round:05d}" + (f"-{plan.attempt:02d}" if plan.attempt > 1 else "")
 
 
-async def invite(planned: Planned) -> Invited:
-    """Create, or find again, one flow run per site of the cohort. Raises SetupError for a site without a deployment.
+async def invite(planned: Planned) -> Invitation:
+    """Ask every site of the cohort, in one event; who has an open flow run for the plan already is not asked again.
 
-    In sequence: the server answers in one thread anyway. A tag ties the round's own run and the sites' runs together,
-    both ways; a subflow link would cost a dummy task run and an event per site.
+    A tag ties the round's own run and the sites' runs together, both ways; a subflow link would cost a dummy task run and
+    an event per site.
     """
     plan, parent = planned.plan, runtime.flow_run.id
+    tag = round_tag(plan)
     async with get_client() as client:
-        await client.update_flow_run(parent, name=round_tag(planned), tags=[round_tag(planned)])
-        earlier = await _earlier_runs(client, planned)
-        runs = {}
-        for site in plan.cohort:
-            mine = [run for run in earlier if run.name.endswith(f"/{site}")]
-            open_ones = [run for run in mine if run.state is not None and not run.state.is_final()]
-            runs[site] = open_ones[0].id if open_ones else (await client.create_flow_run_from_deployment(
-                await _deployment(site), name=f"{round_tag(planned)}/{site}",
-                idempotency_key=f"{planned.digest}/{site}/{len(mine)}",
-                tags=[round_tag(planned)], labels={"fedround.round-run": str(parent)},
-                parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind},
-            )).id
-    return Invited(runs)
+        await client.update_flow_run(parent, name=tag, tags=[tag])
+        # Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed.
+        earlier = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+            tags=FlowRunFilterTags(any_=[tag, campaign_tag(plan.run)])))
+        mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in plan.cohort}
+        asked = Asked(
+            tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
+            parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind},
+            standing={site: str(run.id) for site, run in _standing(earlier, plan.run).items() if site in plan.cohort})
+        await _forget_failed_tries(client, asked)
+        found = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
+        await tell(client, ASKED, asked, [site for site in plan.cohort if site not in found])
+    return Invitation(asked, {site: found.get(site, asked.key(site)) for site in plan.cohort})
 
 
-async def finished(client: PrefectClient, invited: Invited, among: set[str]) -> set[str]:
-    """The sites of `among` whose flow run has ended, however it ended. One request; only the ended runs travel."""
-    runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
-        id=FlowRunFilterId(any_=[invited.runs[site] for site in sorted(among)]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
-    ended = {run.id for run in runs}
-    return {site for site in among if invited.runs[site] in ended}
+async def _forget_failed_tries(client: PrefectClient, asked: Asked) -> None:
+    """A plan that is asked again after a missed quorum: task runs that ended without an answer make room for new ones."""
+    if asked.standing:
+        tries = await client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(
+            any_=[task_run(UUID(run), asked.plan) for run in asked.standing.values()])))
+        for run in tries:
+            if run.state is None or not run.state.is_completed():
+                await client.delete_task_run(run.id)
 
 
-async def close(client: PrefectClient, invited: Invited, late: set[str]) -> None:
-    """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
-    waiting = late - await finished(client, invited, late) if late else late
-    for site in sorted(waiting):
-        run = await client.read_flow_run(invited.runs[site])
-        running = run.state is not None and run.state.is_running()
-        await client.set_flow_run_state(run.id, Cancelling() if running else Cancelled(message="the round is closed"))
-    end = asyncio.get_running_loop().time() + GRACE_S
-    while waiting and asyncio.get_running_loop().time() < end:
-        await asyncio.sleep(0.5)
-        waiting -= await finished(client, invited, waiting)
-    for site in sorted(waiting):
-        await client.set_flow_run_state(
-            invited.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
+def campaign_tag(run: str) -> str:
+    """The tag of the flow runs that serve a whole campaign."""
+    return f"{run}/campaign"
 
 
-async def _earlier_runs(client: PrefectClient, planned: Planned) -> list[FlowRun]:
-    """Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed."""
-    return await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[round_tag(planned)])))
+def _standing(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
+    """The flow runs that serve the campaign, by site; of several the one that was made last."""
+    tag = campaign_tag(run)
+    mine = [found for found in runs if tag in found.tags and found.state is not None and not found.state.is_final()]
+    return {found.name.removeprefix(f"{tag}/"): found for found in sorted(mine, key=lambda found: str(found.created))}
 
 
-_deployments: dict[str, UUID] = {}
+async def begin_campaign(run: str, sites: Iterable[str]) -> None:
+    """One flow run for every site that serves all rounds of the run: found again if it is there. What another campaign left
+    behind is closed.
+    """
+    parent = runtime.flow_run.id
+    async with get_client() as client:
+        found = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[CAMPAIGN_FLOW])), flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED))))
+        standing = _standing(found, run)
+        for left in found:
+            if left.id not in {mine.id for mine in standing.values()}:
+                await _stop(client, left)
+        for site in sites:
+            if site not in standing:
+                await client.create_flow_run_from_deployment(
+                    await _deployment(client, CAMPAIGN_FLOW, site), name=f"{campaign_tag(run)}/{site}",
+                    tags=[campaign_tag(run)], labels={ROUND_RUN: str(parent)}, parameters={"run": run})
 
 
-async def _deployment(site: str) -> UUID:
-    """Read once per process: `run_deployment` would read it for every run."""
-    if site not in _deployments:
-        async with get_client() as client:
-            try:
-                _deployments[site] = (await client.read_deployment_by_name(f"{SITE_FLOW}/{site}")).id
-            except ObjectNotFound:
-                raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members"
-                                 ) from None
-    return _deployments[site]
+async def end_campaign(run: str, *, done: bool) -> None:
+    """End the sites' flow runs. done: the campaign has reached its end; else who is at work is asked to stop, and after a
+    moment it is written down that it has.
+    """
+    left = FlowRunFilter(tags=FlowRunFilterTags(all_=[campaign_tag(run)]),
+                         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED)))
+    async with get_client() as client:
+        for standing in await client.read_flow_runs(flow_run_filter=left):
+            if done and standing.state is not None and standing.state.is_running():
+                await client.set_flow_run_state(standing.id, Completed(message=_OVER))
+            else:
+                await _stop(client, standing)
+        end = asyncio.get_running_loop().time() + GRACE_S
+        while (waiting := await client.read_flow_runs(flow_run_filter=left)) and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.5)
+        for standing in waiting:
+            await client.set_flow_run_state(standing.id, Cancelled(message=_OVER), force=True)
+
+
+async def _stop(client: PrefectClient, run: FlowRun) -> None:
+    running = run.state is not None and run.state.is_running()
+    await client.set_flow_run_state(run.id, Cancelling() if running else Cancelled(message=_OVER))
+
+
+def _open(runs: list[FlowRun]) -> str | None:
+    """The key of a run that has not ended."""
+    return next((run.idempotency_key for run in runs if run.state is not None and not run.state.is_final()), None)
+
+
+_deployments: dict[tuple[str, str], UUID] = {}
+
+
+async def _deployment(client: PrefectClient, flow: str, site: str) -> UUID:
+    """Read once per process: `run_deployment` would read it for every run. Raises SetupError if there is none."""
+    if (flow, site) not in _deployments:
+        try:
+            _deployments[flow, site] = (await client.read_deployment_by_name(f"{flow}/{site}")).id
+        except ObjectNotFound:
+            raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members"
+                             ) from None
+    return _deployments[flow, site]

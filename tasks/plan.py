@@ -52,6 +52,10 @@ class TrainingRequest(RoundRequest):
     rounds: Annotated[int, Field(
         default=10, ge=1, le=10_000, title="Rounds",
         description="Train until this many rounds of the run are committed; rounds that exist already count.")] = 10
+    one_run_per_site: Annotated[bool, Field(
+        default=False, title="One flow run per site",
+        description="For campaigns of many short rounds: every site has one flow run for the whole campaign, with a task run "
+                    "for each round, instead of a flow run for each round.")] = False
 
 
 _IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at "}

@@ -113,7 +113,7 @@ class SmallFederation:
         """One site answers a plan, in a fresh process as far as memory goes, or in the one that is `running`."""
         plan = planned.plan
         return site_round.answer(running or self.site(name), site_round.SiteRequest(
-            run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind), lambda: False)
+            run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind), lambda: False).message
 
     def collect(self, planned: Planned, coordinator: Coordinator | None = None,
                 order: tuple[str, ...] | None = None) -> Collected:

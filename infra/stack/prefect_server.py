@@ -23,6 +23,9 @@ _SETTINGS = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_ENABLED": "false",
+    # Task runs come as events, three for each: written many at once, within a second.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     # One process with a handful of threads: no heap per thread, no threads for maths.
     "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",

@@ -73,7 +73,7 @@ def test_two_histories_of_two_halves_and_every_site_refuses_the_next_round(two: 
         for name in names:
             with pytest.raises(ChainError, match="2 of 4 members sighted its plan, 3 must"):
                 world.answer(name, planned)
-            assert not (world.root / "store" / layout.answer(name, "spring", 3, 1, planned.plan.purpose)).exists()
+            assert not (world.root / "store" / layout.answer(name, "spring", 3, 1, planned.plan.asks.kind)).exists()
 
 
 def test_sightings_of_the_others_cannot_be_made_up(two: tuple[SmallFederation, SmallFederation]):
@@ -228,7 +228,7 @@ def test_a_plan_under_a_file_that_the_log_does_not_end_with(two: tuple[SmallFede
     before = one.plan().plan
     change(one, 61)
     after = one.plan()
-    path = one.root / "store" / layout.plan("spring", 2, after.plan.attempt, after.plan.purpose)
+    path = one.root / "store" / layout.plan("spring", 2, after.plan.attempt, after.plan.asks.kind)
     path.unlink()
     path.write_bytes(seal("plan", after.plan.model_copy(update={"federation_digest": before.federation_digest}),
                           one.coordinator.identity))

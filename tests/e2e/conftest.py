@@ -30,7 +30,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from cli.main import app
-from flows.one_machine import Agreement, Member, OneMachine
+from flows.one_machine import Founding, Member, OneMachine
 from infra.stack import LocalStack
 from infra.stack.processes import recorded, stop_recorded
 from tests.small_federation import CONTRACT, NAMES, RECIPE, rows, settings
@@ -196,7 +196,7 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
     try:
         with own_settings(federation.api_url):
             machine.set_up(
-                Agreement(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 1.0}, privacy={
+                Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 1.0}, privacy={
                     "unit": "record", "epsilon": 90.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}),
                     agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
                 members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from uuid import UUID
 
 import pytest
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRun
 
-from tests.e2e.conftest import Federation
+from tests.e2e.conftest import Federation, wait
 from tests.small_federation import NAMES
 
 pytestmark = pytest.mark.stack
@@ -91,6 +94,20 @@ def test_the_sites_runs_are_found_from_the_round_and_back(real: Federation, run:
         assert mine.work_pool_name == site
         assert mine.state.is_completed()
         assert mine.labels["fedround.round-run"] == str(ended.id)
+
+
+STEPS = ("plan", "invite", "collect", "aggregate", "publish", "evaluate", "report")
+
+
+def test_the_steps_of_a_round_are_task_runs_with_their_times(real: Federation, run: str):
+    ended = real.ended(real.start("federated-round", run=run))
+    steps = wait(lambda: found if len(found := task_runs(real, ended.id)) == len(STEPS) else None, "the steps' records")
+    assert {step.name: step.state.name for step in steps} == dict.fromkeys(STEPS, "Completed")
+    assert all(ended.start_time <= step.start_time <= step.end_time for step in steps)
+
+
+def task_runs(real: Federation, flow_run: UUID) -> list[TaskRun]:
+    return real.ask(lambda client: client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))))
 
 
 @pytest.mark.parametrize("parameters", [

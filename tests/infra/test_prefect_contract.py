@@ -22,9 +22,11 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flow_engine import run_flow_async
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
-from prefect.states import Completed, Running, Scheduled
+from prefect.states import Cancelled, Completed, Running, Scheduled
 from prefect.workers.base import BaseWorker
 
+from infra.asking import Asked
+from infra.prefect_client import is_in
 from infra.stack import LocalStack
 from site_workers.worker import SiteWorker
 
@@ -57,6 +59,7 @@ def test_the_attributes_that_are_used_are_there():
     assert worker._submitting_flow_run_ids == set()
     assert worker._work_pool_name == "nowhere"
     assert worker._runs_task_group is None
+    assert worker._has_successfully_synced is False
     assert worker._logger.name == "prefect.workers.fedround-site.nowhere"
     for name in ("limiter", "client", "work_pool"):
         assert isinstance(getattr(BaseWorker, name), property), name
@@ -171,6 +174,40 @@ async def test_a_claim_whose_answer_was_lost_is_ones_own(client: PrefectClient):
     run, worker = await scheduled(client), claimant(client, "one")
     assert await worker._claim(run)
     assert await worker._claim(run), "the request was sent again"
+
+
+def asked() -> Asked:
+    return Asked(tag="r/train-00001", by=str(uuid.uuid4()), plan=uuid.uuid4().hex, tries={}, standing={},
+                 parameters={"run": "r", "round": 1, "attempt": 1, "purpose": "train"})
+
+
+@stack_only
+async def test_a_site_that_is_asked_begins_a_run_in_its_pool_that_nobody_else_begins_again(client: PrefectClient):
+    question = asked()
+    run = await claimant(client, "one")._begin(question)
+    begun = await client.read_flow_run(run.id)
+    assert (begun.work_pool_name, begun.state.type, begun.run_count) == (POOL, "RUNNING", 1)
+    assert begun.start_time is not None
+    assert await claimant(client, "two")._begin(question) is None
+    assert (await claimant(client, "one")._begin(question)).id == run.id, "the request was sent again"
+    await client.set_flow_run_state(run.id, Completed())
+    assert await claimant(client, "one")._begin(question) is None
+
+
+@stack_only
+async def test_a_run_that_was_scheduled_and_closed_under_the_key_is_not_begun(client: PrefectClient):
+    question = asked()
+    run = await scheduled(client, idempotency_key=question.key(POOL))
+    await client.set_flow_run_state(run.id, Cancelled())
+    assert await claimant(client, "one")._begin(question) is None
+
+
+@stack_only
+async def test_a_count_says_whether_a_run_runs(client: PrefectClient):
+    run = await scheduled(client)
+    assert not await is_in(client, run.id, "RUNNING")
+    await client.set_flow_run_state(run.id, Running())
+    assert await is_in(client, run.id, "RUNNING")
 
 
 @stack_only

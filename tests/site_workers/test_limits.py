@@ -114,7 +114,7 @@ def answered(federation: SmallFederation, now: Callable[[], datetime], **changes
     site = federation.site("north")
     site = replace(site, clock=now, policy=site.policy.model_copy(update=changes))
     return site_round.answer(site, site_round.SiteRequest(run="spring", round=1, attempt=1, purpose="train"),
-                             lambda: False)
+                             lambda: False).message
 
 
 def refusal(federation: SmallFederation, count: int = 1) -> dict:

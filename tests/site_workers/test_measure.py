@@ -45,7 +45,7 @@ def ask(federation: SmallFederation, *statistics: object, attempt: int = 1) -> s
 
 def answer(federation: SmallFederation, name: str = "north", attempt: int = 1) -> str:
     return site_round.answer(federation.site(name), site_round.SiteRequest(
-        run="spring", round=0, attempt=attempt, purpose="measure"), lambda: False)
+        run="spring", round=0, attempt=attempt, purpose="measure"), lambda: False).message
 
 
 def said(federation: SmallFederation, name: str = "north", attempt: int = 1) -> Answer:

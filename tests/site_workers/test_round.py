@@ -21,6 +21,7 @@ from infra.stores import DirectoryStore
 from site_workers import inputs, release
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
+from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.policy import SitePolicy
 from site_workers.rows import Rows
 from tests.small_federation import SmallFederation, rows
@@ -169,6 +170,14 @@ def test_a_cancelled_round_releases_nothing(federation: SmallFederation):
             run="spring", round=1, attempt=1, purpose="train"), lambda: True)
     assert not (federation.root / "store" / layout.answer("north", "spring", 1, 1, "train")).exists()
     assert federation.answer("north", planned) == "update"
+
+
+def test_what_a_site_says_of_its_work_is_an_outcome(federation: SmallFederation):
+    """Stopped by request is no answer, and an answer is not called stopped, whatever it says."""
+    federation.plan()
+    job, asked = site_round.job(federation.site("north")), {"run": "spring", "round": 1, "attempt": 1, "purpose": "train"}
+    assert job(asked, lambda: True) == STOPPED
+    assert job(asked, lambda: False) == Outcome(Ending.ANSWERED, "update")
 
 
 def test_without_noise_the_ledger_says_infinite(tmp_path):

@@ -1,0 +1,213 @@
+"""What a site's worker does with an event that asks for an answer, against a client that answers as Prefect's server may.
+
+The server itself is in `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.events import Event
+from prefect.states import Cancelled, Completed, Running, Scheduled, State
+
+from infra.asking import ASKED, CLOSED, Asked, task_run
+from site_workers.outcome import STOPPED, Ending, Outcome
+from site_workers.worker import SiteWorker
+
+DONE = Outcome(Ending.ANSWERED, "update")
+PARAMETERS: dict[str, str | int] = {"run": "spring", "round": 1, "attempt": 1, "purpose": "train"}
+
+
+class Server:
+    """Knows one flow run of the site, in `state`: None until somebody makes it."""
+
+    def __init__(self, state: State | None = None):
+        self.state = state
+        self.id, self.keys, self.ended = uuid.uuid4(), list[str](), list[State]()
+        self.task_runs: list[dict[str, Any]] = []
+
+    async def create_flow_from_name(self, name: str) -> uuid.UUID:
+        return uuid.uuid4()
+
+    async def request(self, method: str, path: str, json: dict[str, Any], path_params: object = None) -> SimpleNamespace:
+        if path == "/flow_runs/":
+            self.keys.append(json["idempotency_key"])
+            self.state = self.state or Running(message=json["state"]["message"])
+            made = FlowRun(id=self.id, flow_id=uuid.uuid4(), parameters=json["parameters"], state=self.state)
+            return SimpleNamespace(json=lambda: made.model_dump(mode="json"))
+        if path == "/flow_runs/count":
+            return SimpleNamespace(json=lambda: int(self.state is not None and self.state.is_running()))
+        if path == "/task_runs/":
+            self.task_runs.append(json)
+            return SimpleNamespace(json=dict)
+        assert path == "/flow_runs/{id}/set_state"
+        self.state = Running(message=json["state"]["message"])
+        return SimpleNamespace(json=lambda: {"status": "ACCEPT"})
+
+    async def set_flow_run_state(self, run_id: uuid.UUID, state: State, force: bool = False) -> None:
+        assert run_id == self.id
+        self.state = state
+        self.ended.append(state)
+
+    async def read_flow_run(self, run_id: uuid.UUID) -> FlowRun:
+        return FlowRun(id=self.id, flow_id=uuid.uuid4(), state=self.state)
+
+
+class Site:
+    """North's worker, and what its job was called for."""
+
+    def __init__(self, server: Server):
+        self.jobs: list[dict[str, Any]] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.worker = SiteWorker("north", self._job)
+        self.worker._client = server
+        self.worker._work_pool = WorkPool(name="north", type=SiteWorker.type, default_queue_id=uuid.uuid4())
+        self.worker._limiter = anyio.CapacityLimiter(1)
+
+    def _job(self, parameters: dict[str, Any], cancelled) -> Outcome:
+        self.jobs.append(parameters)
+        while not self.hold.is_set():
+            if cancelled():
+                return STOPPED
+        return DONE
+
+    async def hear(self, *events: Event) -> None:
+        """All events, one after the other, and what follows from them."""
+        async with anyio.create_task_group() as group:
+            self.worker._runs_task_group = group
+            for event in events:
+                await self.worker._hear(event)
+
+
+def asked(kind: str = ASKED, plan: str = "p1", standing: uuid.UUID | None = None) -> Event:
+    payload = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan=plan, parameters=PARAMETERS, tries={"north": 2},
+                    standing={} if standing is None else {"north": str(standing)}).model_dump()
+    return Event(event=kind, resource={"prefect.resource.id": f"fedround.plan.{plan}"}, payload=payload)
+
+
+async def test_a_site_that_is_asked_begins_a_run_of_its_own_and_says_how_it_ended():
+    server = Server()
+    site = Site(server)
+    await site.hear(asked())
+    assert (server.keys, site.jobs) == (["p1/north/2"], [PARAMETERS])
+    assert [(state.type, state.message) for state in server.ended] == [("COMPLETED", "update")]
+
+
+@pytest.mark.parametrize("state", [Cancelled(), Completed(), Running(message="claimed by site process 0")],
+                         ids=["closed meanwhile", "done already", "in another process's hands"])
+async def test_a_run_that_is_not_ours_to_begin_is_left_alone(state: State):
+    server = Server(state)
+    site = Site(server)
+    await site.hear(asked())
+    assert (site.jobs, server.ended) == ([], [])
+
+
+async def test_a_run_that_the_coordinator_has_scheduled_meanwhile_is_claimed():
+    server = Server(Scheduled())
+    site = Site(server)
+    await site.hear(asked())
+    assert len(site.jobs) == 1
+    assert server.ended[-1].is_completed()
+
+
+async def test_who_is_busy_answers_afterwards():
+    site = Site(Server())
+    site.worker.limiter.acquire_on_behalf_of_nowait("another run")
+    await site.hear(asked())
+    assert site.jobs == []
+    site.worker.limiter.release_on_behalf_of("another run")
+    async with anyio.create_task_group() as group:
+        site.worker._runs_task_group = group
+        await site.worker._go_on()
+    assert len(site.jobs) == 1
+
+
+async def test_a_plan_that_is_asked_twice_while_it_is_answered_breaks_nothing():
+    """A coordinator that was killed, and asks again."""
+    server = Server(Running())
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    await site.hear(asked(standing=server.id), asked(standing=server.id))
+    assert {made["id"] for made in server.task_runs} == {str(task_run(server.id, "p1"))}
+
+
+async def test_what_was_closed_while_the_site_was_busy_is_not_begun():
+    site = Site(Server())
+    site.worker.limiter.acquire_on_behalf_of_nowait("another run")
+    await site.hear(asked(), asked(CLOSED))
+    site.worker.limiter.release_on_behalf_of("another run")
+    await site.worker._go_on()
+    assert site.jobs == []
+
+
+async def test_an_event_that_says_something_else_is_not_taken():
+    site = Site(Server())
+    event = asked()
+    event.payload["command"] = "touch"
+    await site.hear(event)
+    assert site.jobs == []
+
+
+# -- one flow run for a whole campaign ---------------------------------------------------------------------------------
+
+
+async def test_in_a_campaign_a_task_run_says_how_it_ended_and_the_flow_run_goes_on():
+    server = Server(Running())
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    await site.hear(asked(standing=server.id))
+    assert (server.keys, server.ended) == ([], [])
+    assert [(made["id"], made["flow_run_id"], made["state"]["type"]) for made in server.task_runs] == [
+        (str(task_run(server.id, "p1")), str(server.id), "COMPLETED")]
+
+
+async def test_a_campaign_that_is_not_ours_yet_is_not_answered():
+    server = Server(Running())
+    site = Site(server)
+    await site.hear(asked(standing=server.id))
+    assert (site.jobs, server.keys) == ([], [])
+
+
+@pytest.mark.parametrize("state", [Cancelled(), Scheduled(), Completed()], ids=lambda state: state.name)
+async def test_a_campaign_whose_flow_run_does_not_run_is_not_answered_and_left(state: State):
+    server = Server(state)
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    await site.hear(asked(standing=server.id))
+    assert (site.jobs, site.worker._campaigns) == ([], {})
+
+
+async def test_a_round_that_is_closed_is_stopped_and_the_campaign_is_not():
+    server = Server(Running())
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    site.hold.clear()
+    async with anyio.create_task_group() as group:
+        site.worker._runs_task_group = group
+        await site.worker._hear(asked(standing=server.id))
+        while not site.jobs:
+            await anyio.sleep(0)
+        await site.worker._hear(asked(CLOSED, plan="another", standing=server.id))
+        await anyio.sleep(0)
+        assert server.task_runs == []
+        await site.worker._hear(asked(CLOSED, standing=server.id))
+    assert [made["state"]["type"] for made in server.task_runs] == ["CANCELLED"]
+    assert site.worker._campaigns == {server.id: "spring"}
+
+
+async def test_a_campaign_that_is_cancelled_stops_the_work_and_says_so():
+    server = Server(Running())
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    server.state = State(type="CANCELLING")
+    await site.hear(Event(event="prefect.flow-run.Cancelling", resource={
+        "prefect.resource.id": f"prefect.flow-run.{server.id}"}))
+    assert server.ended[-1].is_cancelled()
+    assert site.worker._campaigns == {}

@@ -1,0 +1,121 @@
+"""Who has heard of a plan, who gets a flow run all the same, and how a round is closed: against a server of one page.
+
+The real server is in `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.states import Completed, Running, Scheduled, State
+
+from infra.asking import CLOSED, Asked, task_run
+from tasks import invite
+from tasks.invite import Invitation
+
+SITES = ("north", "east")
+
+
+class Server:
+    """Flow runs by idempotency key, task runs by id, and the events that were sent."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, FlowRun] = {}
+        self.task_runs: list[TaskRun] = []
+        self.told: list[str] = []
+
+    def put(self, key: str, state: State) -> None:
+        """A site begins, or ends, its flow run."""
+        old = self.runs.get(key)
+        self.runs[key] = FlowRun(id=old.id if old else uuid.uuid4(), flow_id=uuid.uuid4(), idempotency_key=key, state=state)
+
+    async def read_flow_runs(self, flow_run_filter: FlowRunFilter) -> list[FlowRun]:
+        states = None if flow_run_filter.state is None else flow_run_filter.state.type.any_
+        return [run for run in self.runs.values() if run.idempotency_key in flow_run_filter.idempotency_key.any_
+                and (states is None or run.state.type in states)]
+
+    async def read_task_runs(self, task_run_filter: TaskRunFilter) -> list[TaskRun]:
+        return [run for run in self.task_runs if run.id in task_run_filter.id.any_]
+
+    async def read_deployment_by_name(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(id=uuid.uuid4())
+
+    async def create_flow_run_from_deployment(self, deployment: uuid.UUID, *, idempotency_key: str, **_: Any) -> FlowRun:
+        if idempotency_key not in self.runs:
+            self.put(idempotency_key, Scheduled())
+        return self.runs[idempotency_key]
+
+    async def set_flow_run_state(self, run_id: uuid.UUID, state: State, force: bool = False) -> None:
+        self.put(next(key for key, run in self.runs.items() if run.id == run_id), state)
+
+    async def request(self, method: str, path: str, json: list[dict[str, Any]]) -> None:
+        assert path == "/events"
+        self.told += [event["event"] for event in json]
+
+    def states(self) -> dict[str, str]:
+        """The state of every flow run, by site."""
+        return {key.split("/")[1]: run.state.name for key, run in self.runs.items()}
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invite, "GRACE_S", 0.0)
+    monkeypatch.setattr(invite, "_deployments", {})
+
+
+def invitation(standing: dict[str, uuid.UUID] | None = None) -> Invitation:
+    asked = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan="p1", parameters={"run": "spring"}, tries={},
+                  standing={site: str(run) for site, run in (standing or {}).items()})
+    return Invitation(asked, {site: asked.key(site) for site in SITES})
+
+
+async def test_whoever_has_ended_is_done_however_it_ended():
+    server, asked = Server(), invitation()
+    assert await asked.ended(server, set(SITES)) == set()
+    server.put("p1/north/0", Running())
+    assert await asked.ended(server, set(SITES)) == set()
+    server.put("p1/north/0", Completed())
+    assert await asked.ended(server, set(SITES)) == {"north"}
+    assert asked.runs == {"north": server.runs["p1/north/0"].id}
+
+
+async def test_a_site_that_has_not_heard_finds_a_scheduled_run_under_the_key_that_it_would_have_used(
+        monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invite, "TAKEN_S", -1.0)
+    server, asked = Server(), invitation()
+    server.put(asked.asked.key("north"), Running())
+    assert await asked.ended(server, set(SITES)) == set()
+    assert server.states() == {"north": "Running", "east": "Scheduled"}
+    assert asked.asked.key("east") in server.runs
+
+
+async def test_a_round_that_closes_leaves_nothing_that_could_begin_afterwards():
+    """Not even at a site that has not heard of the plan yet: it finds the run under its key, and that is over."""
+    server, asked = Server(), invitation()
+    server.put("p1/north/0", Running())
+    await asked.close(server, set(SITES))
+    assert server.states() == {"north": "Cancelled", "east": "Cancelled"}
+
+
+async def test_who_answers_in_the_last_moment_is_not_cancelled():
+    server, asked = Server(), invitation()
+    server.put("p1/north/0", Completed())
+    await asked.close(server, {"north"})
+    assert server.states() == {"north": "Completed"}
+
+
+async def test_in_a_campaign_a_task_run_says_who_is_done_and_late_sites_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invite, "TAKEN_S", -1.0)
+    standing = {site: uuid.uuid4() for site in SITES}
+    server, asked = Server(), invitation(standing)
+    assert await asked.ended(server, set(SITES)) == set()
+    server.task_runs.append(TaskRun(
+        id=task_run(standing["east"], "p1"), task_key="answer", dynamic_key="p1", state=Completed()))
+    assert await asked.ended(server, set(SITES)) == {"east"}
+    await asked.close(server, {"north"})
+    assert (server.told, server.runs) == ([CLOSED], {})
