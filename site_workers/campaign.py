@@ -28,7 +28,7 @@ class Waiting:
 
 
 def newest_plan(site: Site) -> Callable[[str], Waiting | None]:
-    """What looks in the store for the newest plan of a run: None if there is none, or its round is committed, or has a finding, already."""
+    """What looks in the store for the newest plan of a run: None if there is none, or it has its commit or finding."""
 
     def look(run: str) -> Waiting | None:
         found = [plan for key in site.store.list(layout.plans(run)) if (plan := layout.parse_plan(key)) is not None]
