@@ -78,7 +78,7 @@ def test_a_member_that_is_not_asked_first_can_get_the_model(real: Federation, ca
 
 
 def test_a_round_from_the_form_commits(real: Federation, run: str):
-    ended = real.ended(real.start("federated-round", run=run, quorum=2, deadline_s=30))
+    ended = real.ended(real.start("federated-round", run=run, quorum=2, deadline_s=800))
     assert ended.state.is_completed(), ended.state.message
     assert real.record(run)["quorum"] == 2
 
