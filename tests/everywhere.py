@@ -80,7 +80,7 @@ def places() -> list[Place]:
         for threads in THREADS:
             environment = {f"{library}_NUM_THREADS": str(threads) for library in ("OPENBLAS", "OMP", "MKL")}
             environment |= {"OPENBLAS_CORETYPE": core_type} | ({} if is_wide else narrow)
-            found.append(Place(f"{core_type}, {threads} thread{'s'[:threads - 1]}", environment, core_type))
+            found.append(Place(f"{core_type} with {threads} thread{'s'[:threads - 1]}", environment, core_type))
     return [*found, Place("busy", busy=True)]
 
 
@@ -118,7 +118,7 @@ def main() -> int:
     for place in chosen:
         print(f"-- {place.name}", flush=True)
         said[place.name] = run(place, arguments)
-    print("\n".join(f"{name:20} {what}" for name, what in said.items()))
+    print("\n".join(f"{name:24} {what}" for name, what in said.items()))
     return 0 if "passed" in said.values() and not any(what.startswith("FAILED") for what in said.values()) else 1
 
 
