@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test setup check lock clean help
+.PHONY: demo test test-everywhere setup check lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
 	@echo "make test   set up, and run every check and test"
+	@echo "make test-everywhere   the tests as other processors run them, and on a busy machine"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
 	@echo "make lock   resolve the dependencies anew"
 
@@ -18,6 +19,9 @@ demo: setup
 
 test: setup check
 	@$(BIN)/pytest -q -n 3
+
+test-everywhere: setup
+	@$(BIN)/python -m tests.everywhere $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from fedround.errors import SetupError
 from infra.stack.server import Server, clean_environment
 
 _ROOT_STAND_IN = "fedround-postgres"
-_START_PATIENCE_S = 60.0      # a crash leaves a log to replay
+_START_PATIENCE_S = 300.0     # a crash leaves a log to replay
 _STOP_PATIENCE_S = 20.0
 
 # One small database on a machine that has other work. fsync stays on: what Prefect was told is kept.

@@ -26,9 +26,9 @@ PORTS = ("s3", "s3-master", "s3-volume", "s3-filer", "s3-admin")
 
 _SOCKETS = Path("/tmp")       # noqa: S108 - not ours to choose; they are left behind, and in another user's way
 _SITES_READ = ("federations/", "log/", "models/", "runs/")
-_START_PATIENCE_S = 60.0
+_START_PATIENCE_S = 300.0
 _STOP_PATIENCE_S = 15.0
-_GRANT_PATIENCE_S = 10.0
+_GRANT_PATIENCE_S = 60.0
 
 
 class SeaweedFS:

@@ -87,7 +87,7 @@ def test_of_eight_writers_at_once_exactly_one_wins(opener: Opener) -> None:
     bodies = [bytes([number]) * 200_000 for number in range(8)]
 
     def write(number: int, key: str) -> bool:
-        start.wait(30)
+        start.wait()
         return stores[number].put_once(key, bodies[number])
 
     with ThreadPoolExecutor(8) as pool:
@@ -226,7 +226,7 @@ def test_the_start_up_check_accepts_it(store: ObjectStore) -> None:
 
 
 def _write_after_fork(store: ObjectStore, number: int, start: object, results: object) -> None:
-    start.wait(30)                                   # type: ignore[attr-defined]
+    start.wait()                                   # type: ignore[attr-defined]
     results.put((number, store.put_once("race/one", bytes([number]) * 100_000)))      # type: ignore[attr-defined]
 
 

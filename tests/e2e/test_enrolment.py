@@ -28,7 +28,7 @@ def west(real: Federation, tmp_path: Path) -> Path:
     for process in real.started:
         if str(tmp_path / "site") in process.args:
             process.terminate()
-            process.wait(20)
+            process.wait()
 
 
 def done(real: Federation, *arguments: object) -> str:

@@ -103,10 +103,10 @@ def test_nothing_is_left_running_in_the_records_after_all_this(real: Federation)
 
 
 def test_a_site_that_does_not_wake_up_is_late_and_the_round_closes_without_it(real: Federation, run: str):
-    asleep = psutil.Process(real.pid("south"))
+    deadline_s, asleep = real.short_deadline_s(), psutil.Process(real.pid("south"))
     asleep.suspend()
     try:
-        completed(real, real.start("federated-round", run=run, deadline_s=4))
+        completed(real, real.start("federated-round", run=run, deadline_s=deadline_s))
         assert real.record(run)["outcomes"] == {"north": "updated", "east": "updated", "south": "missing"}
         assert real.site_run(run, "south").state.is_cancelled()
     finally:
@@ -117,12 +117,13 @@ def test_a_site_that_does_not_wake_up_is_late_and_the_round_closes_without_it(re
 
 def test_a_site_that_works_too_long_is_stopped_and_below_the_quorum_the_next_try_counts_who_has_answered(
         real: Federation, run: str):
+    deadline_s = real.short_deadline_s()
     with real.held(real.machine.site("east")):
-        ended = real.ended(real.start("federated-round", run=run, quorum=3, deadline_s=3))
+        ended = real.ended(real.start("federated-round", run=run, quorum=3, deadline_s=deadline_s))
         assert ended.state.is_failed()
         assert "2 of 3 sites gave an update, the quorum is 3" in ended.state.message
         assert real.site_run(run, "east").state.is_cancelled()
-    completed(real, real.start("federated-round", run=run, quorum=3, deadline_s=3))
+    completed(real, real.start("federated-round", run=run, quorum=3, deadline_s=deadline_s))
     assert [len(real.charges(site, run)) for site in ("north", "east", "south")] == [1, 1, 1]
 
 

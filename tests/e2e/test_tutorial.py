@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.pages import ROOT, appears, steps
+from tests.e2e.warm import fedround_on
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
-PATIENCE_S = 900
 
 
 @pytest.fixture
@@ -27,16 +27,22 @@ def folder() -> Iterator[Path]:
                        env=environment(), capture_output=True)
 
 
-def environment() -> dict[str, str]:
-    """The reader's: the product's environment is active and no option comes from outside."""
+@pytest.fixture
+def programs() -> Iterator[Path]:
+    """A folder for the PATH, with a short name: a socket lies in it."""
+    with tempfile.TemporaryDirectory(prefix="fedround-programs-") as name:
+        yield Path(name)
+
+
+def environment(*first: Path) -> dict[str, str]:
+    """The reader's: the product's environment is active and no option comes from outside. first: folders on the PATH."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FEDROUND_", "PREFECT_"))}
-    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120",
-                    "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(map(str, [*first, Path(sys.executable).parent, os.environ["PATH"]]))
+    return clean | {"PATH": path, "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(PATIENCE_S + 60)
-def test_the_tutorial_works_as_it_stands(folder: Path):
+def test_the_tutorial_works_as_it_stands(folder: Path, programs: Path):
     """One shell for the whole page, so that its background jobs are the shell's; any command that fails stops it."""
     page = steps(PAGE)
     script = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
@@ -44,8 +50,9 @@ def test_the_tutorial_works_as_it_stands(folder: Path):
         for name, body in step.files.items():
             script.append(f"cat > {name} <<'END OF FILE'\n{body}END OF FILE")
         script += [f"echo '<step {number}>'", step.commands]
-    shell = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, env=environment(), timeout=PATIENCE_S,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False)
+    with fedround_on(programs, environment()):
+        shell = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, env=environment(programs), text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
     logs = {path.name: path.read_text()[-2000:] for path in folder.glob("*.log")}
     assert shell.returncode == 0, (shell.stdout, logs)
 

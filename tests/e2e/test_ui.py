@@ -82,7 +82,7 @@ class Browser:
                 return None
 
         try:
-            return wait(tried, what, 25)
+            return wait(tried, what)
         except AssertionError:
             self.keep("failed")
             raise

@@ -212,9 +212,9 @@ def test_locks_of_the_dead_are_removed_and_of_the_living_waited_for(registry, tm
     (control / "refs" / "tags" / "spring").mkdir()
     locks = [control / "index.lock", control / "HEAD.lock", control / "refs" / "heads" / "main.lock",
              control / "refs" / "tags" / "spring" / "round-00001.lock"]
+    begun = time.monotonic()
     for lock in locks:
         lock.touch()
-    begun = time.monotonic()
     registry.register(checkpoint(path, 1), path, METRICS)
     assert time.monotonic() - begun >= 0.25
     assert not any(lock.exists() for lock in locks)
@@ -244,26 +244,40 @@ def test_another_program_in_the_registry_is_a_clear_error(registry, tmp_path):
     registry.register(checkpoint(path, 1), path, METRICS)
 
 
-def forked(work, kill_after_s: float | None = None) -> int:
-    """Run `work` in a child, with SIGKILL after a while; how it ended: 0, 1 or minus the signal."""
+def forked(work, kill_at: int = 0) -> tuple[int, int]:
+    """Run `work` in a child, and SIGKILL it right before it touches a file or folder for the `kill_at`-th time.
+
+    Returns how it ended (0, 1 or minus the signal), and how often it did touch one, if it was let live.
+    """
+    touched, told = os.pipe()
     child = os.fork()
     if child == 0:
-        code = 1
+        code, count = 1, 0
+
+        def touching(event: str, _: object) -> None:
+            nonlocal count
+            if event == "open" or event.startswith("os."):
+                count += 1
+                if count == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
         try:
+            sys.addaudithook(touching)
             work()
+            os.write(told, str(count).encode())
             code = 0
         except BaseException:
             traceback.print_exc()       # what pytest would have shown
         finally:
             os._exit(code)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(told)
+    with open(touched, "rb") as pipe:
+        count = int(pipe.read() or 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), count
 
 
 def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
-    """Kills spread over the time that creating and registering take; then as if nothing had happened."""
+    """Kills spread over all that creating and registering do to files; then as if nothing had happened."""
     monkeypatch.setattr(git_history, "STALE_AFTER_S", 0.1)
     paths = {number: model(tmp_path, f"round {number}".encode() * 100_000) for number in range(1, 13)}
 
@@ -272,21 +286,15 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
             registry.register(checkpoint(paths[number], number), paths[number], METRICS)
 
     calm, stormy = tmp_path / "calm" / "models", tmp_path / "stormy" / "models"
-    begun = time.monotonic()
-    assert forked(lambda: register(calm, 1)) == 0
-    first_s = time.monotonic() - begun
-    begun = time.monotonic()
-    for number in range(2, 13):
-        assert forked(lambda number=number: register(calm, number)) == 0
-    each_s = (time.monotonic() - begun) / 11
+    ended = [forked(lambda number=number: register(calm, number)) for number in range(1, 13)]
+    assert {code for code, _ in ended} == {0}
     moments = random.Random(7)
-    killed = 0
-    for number in range(1, 13):
-        limit = first_s if number == 1 else each_s
-        killed += forked(lambda number=number: register(stormy, number), moments.uniform(0, limit)) == -signal.SIGKILL
-        assert forked(lambda number=number: register(stormy, number)) == 0
+    for number, (_, touched) in enumerate(ended, 1):
+        assert touched > 20
+        killed, _ = forked(lambda number=number: register(stormy, number), kill_at=moments.randint(1, touched))
+        assert killed == -signal.SIGKILL
+        assert forked(lambda number=number: register(stormy, number))[0] == 0
         assert git(stormy, "fsck", "--strict", "--no-dangling") == ""
-    assert killed >= 6
     assert state(stormy) == state(calm)
     assert len([path for path in (tmp_path / "stormy" / "models-data").rglob("*") if path.is_file()]) == 12
     assert sorted(path.name for path in (tmp_path / "stormy").iterdir()) == [".models.lock", "models", "models-data"]
@@ -315,4 +323,4 @@ def test_a_model_of_40_mb_is_never_held_in_memory(tmp_path):
             if grown > 20:
                 raise MemoryError(f"grew by {grown:.0f} MB")
 
-    assert forked(work) == 0
+    assert forked(work)[0] == 0

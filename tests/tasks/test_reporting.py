@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import re
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -197,12 +198,18 @@ def test_numbers_that_are_not_finite_are_refused_by_name():
 
 
 def test_a_render_costs_little():
-    """A guard against a heavy library, not a benchmark: 3 ms were measured for 40 rounds and 12 sites."""
+    """A guard against a heavy library, not a benchmark: 3 ms were measured for 40 rounds and 12 sites. CPU time, the least
+    of ten: other programs make it longer, never shorter.
+    """
     rounds = [record(number, *(updated(f"bank-{i}") for i in range(12))) for number in range(1, 11)]
     render_html(rounds)                             # compiles the template
+    assert min(cpu_s(lambda: render_html(rounds)) for _ in range(10)) < 0.03
+
+
+def cpu_s(work: Callable[[], object]) -> float:
     begun = time.process_time()
-    render_html(rounds)
-    assert time.process_time() - begun < 0.03
+    work()
+    return time.process_time() - begun
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

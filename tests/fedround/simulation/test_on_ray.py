@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +30,10 @@ def test_two_workers_give_the_same_bytes(tmp_path: Path, monkeypatch):
     from fedround.simulation.on_ray import RayCrew
 
     monkeypatch.setattr(stacked, "MOST", 7)         # several chunks
+    # Ray gives its own processes 30 s to start; on a busy machine they need longer, so its clock stands still meanwhile.
+    monkeypatch.setattr(ray._private.node, "time", SimpleNamespace(**vars(time) | {"monotonic": lambda: 0.0}))
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "900")
+    monkeypatch.setenv("RAY_worker_register_timeout_seconds", "900")
     (tmp_path / "recipe.py").write_text(RECIPE)
     recipe, sites = load_recipe(tmp_path / "recipe.py"), some_sites(30)
     asked = {"agreement": AGREED, "recipe": recipe, "sites": sites, "rounds": 2, "chance": Seeded(1)}

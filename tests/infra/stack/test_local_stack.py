@@ -45,12 +45,12 @@ def open_as(stack: LocalStack, credential: S3Credential) -> S3Store:
 
 def post(url: str, body: dict[str, object]) -> object:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request) as answer:
         return json.loads(answer.read())
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url) as answer:
         return answer.read().decode()
 
 
@@ -91,7 +91,7 @@ def test_another_web_page_may_not_steer_the_api(stack: LocalStack) -> None:
     request = urllib.request.Request(f"{info_of(stack).api_url}/flows/", method="OPTIONS", headers={
         "Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"})
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request)
     assert refusal.value.headers["Access-Control-Allow-Origin"] is None
 
 
@@ -182,7 +182,7 @@ def test_the_ports_behind_s3_serve_nobody_without_a_token(stack: LocalStack) -> 
     address = f"http://127.0.0.1:{info.ports['s3-filer']}/buckets/{info.bucket}/models/behind"
     for method, body in (("GET", None), ("PUT", b"evil"), ("DELETE", None)):
         with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(urllib.request.Request(address, body, method=method), timeout=10)
+            urllib.request.urlopen(urllib.request.Request(address, body, method=method))
         assert refusal.value.code == 401
     assert open_as(stack, stack.coordinator_credential()).get("models/behind") == b"1"
 
@@ -255,7 +255,7 @@ def kill(*pids: int) -> None:
     processes = [psutil.Process(pid) for pid in pids]
     for process in processes:
         process.kill()
-    psutil.wait_procs(processes, timeout=20)
+    psutil.wait_procs(processes)
 
 
 def tell_the_story(local: LocalStack) -> None:

@@ -16,9 +16,10 @@ import pytest
 from fedround.errors import SetupError
 from infra.stack.server import Server, clean_environment, write_private
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+PATIENCE_S = 900.0      # never waited for, unless a test fails
+SLEEP = [sys.executable, "-c", "import time; time.sleep(3600)"]
 STUBBORN = [sys.executable, "-c",
-            "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"]
+            "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(3600)"]
 STOP = """
 import signal, sys
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_a_broken_record_is_no_server(server: Server, tmp_path: Path, record: st
 
 def test_one_that_ignores_the_signal_is_killed(server: Server, tmp_path: Path) -> None:
     server.spawn(STUBBORN, clean_environment(), tmp_path)
-    server.wait_ready(lambda: server.log.read_bytes() != b"", 20)
+    server.wait_ready(lambda: server.log.read_bytes() != b"", PATIENCE_S)
     server.signal(signal.SIGINT)
     server.wait_gone(0.3)
     assert server.process() is None
@@ -77,7 +78,7 @@ def test_one_that_ignores_the_signal_is_killed(server: Server, tmp_path: Path) -
 def test_one_that_ends_while_it_starts_is_reported_with_its_log(server: Server, tmp_path: Path) -> None:
     server.spawn([sys.executable, "-c", "raise SystemExit('no such module')"], clean_environment(), tmp_path)
     with pytest.raises(SetupError, match=r"one stopped while it was starting; .*one\.log"):
-        server.wait_ready(lambda: False, 20)
+        server.wait_ready(lambda: False, PATIENCE_S)
     assert "no such module" in server.log.read_text()
 
 
