@@ -11,15 +11,19 @@ from rich.table import Table
 
 from cli.output import out
 from fedround.errors import FedroundError
+from fedround.learning.task import Metrics
 from flows.service import cancel, start, states
 from tasks.coordinator import Coordinator
 from tasks.progress import Progress, read_progress
 from tasks.report import records
 from tasks.reporting import RoundRecord
+from tasks.reporting.record import foremost
 
 WATCH_S = 0.3
 ASK_S = 2.0
 _WAITING_AFTER_S = 15.0
+_VERBS = {"train": "train", "evaluate": "evaluate the model", "measure": "count"}
+_SHORT = {"recall_at_20_fpr": "recall@20%FPR"}
 _WORDS = {"missing": "late", "left_out": "left out", "excluded": "not asked"}
 
 
@@ -64,10 +68,8 @@ def line(record: RoundRecord) -> str:
         word = _WORDS.get(outcome, outcome)
         if count := outcomes.count(outcome):
             parts.append(f"[{colour}]{count} {word}[/]")
-    if "auc" in record.metrics:
-        parts.append(f"AUC {record.metrics['auc']:.4f}  recall@20%FPR {record.metrics['recall_at_20_fpr']:.3f}")
-    elif "accuracy" in record.metrics:
-        parts.append(f"accuracy {record.metrics['accuracy']:.4f}")
+    if record.public is not None:
+        parts.append(_reached(record.public))
     spent = [site.epsilon for site in record.sites if site.epsilon is not None]
     if spent:
         parts.append(f"ε {max(spent):.2f}")
@@ -77,14 +79,14 @@ def line(record: RoundRecord) -> str:
 
 def sites_table(record: RoundRecord) -> Table:
     """What became of every site in one round."""
-    accuracy = any(site.local_auc is None and site.local_accuracy is not None for site in record.sites)
-    scored = "accuracy" if accuracy else "AUC"
+    locally = {site.site: told for site in record.sites if (told := foremost(site.local)) is not None}
+    scored = next((word for word, _ in locally.values()), "metric")
     table = Table("site", "outcome", "weight", "norm", "share", "ε spent", f"{scored} at the site", "note",
                   title=f"round {record.round}")
     for site in record.sites:
         table.add_row(site.site, _WORDS.get(site.outcome, site.outcome), f"{site.weight:g}", _number(site.norm, ".3g"),
                       _number(site.influence, ".3f"), _number(site.epsilon, ".2f"),
-                      _number(site.local_accuracy if site.local_auc is None else site.local_auc, ".3f"),
+                      _number(locally[site.site][1] if site.site in locally else None, ".3f"),
                       f"{site.note} {', '.join(site.checks)}".strip())
     return table
 
@@ -94,13 +96,18 @@ def _now(kind: str, progress: Progress | None, run: str, waited: float) -> str:
         return "nobody has taken the run: does 'fedround coordinator start' run, or is another round in progress?"
     if kind == "SCHEDULED" or progress is None or progress.run != run:
         return "waiting for the coordinator …"
-    if progress.stage in ("train", "evaluate") and progress.cohort:
+    if progress.stage in _VERBS and progress.cohort:
         answered = progress.updates + progress.refused + progress.rejected
-        verb = "train" if progress.stage == "train" else "evaluate the model"
-        return (f"round {progress.round}: sites {verb}, {answered} of {progress.cohort} have answered "
+        return (f"round {progress.round}: sites {_VERBS[progress.stage]}, {answered} of {progress.cohort} have answered "
                 f"{'█' * answered}{'░' * (progress.cohort - answered)}"
                 + (f"  ({progress.refused} refused)" if progress.refused else ""))
     return f"round {progress.round}: {progress.stage}"
+
+
+def _reached(found: Metrics) -> str:
+    """The first two metrics: a round has one line."""
+    return "  ".join(f"{_SHORT.get(name, found.words[name])} {value:.{4 if place == 0 else 3}f}"
+                     for place, (name, value) in enumerate([*found.known().items()][:2]))
 
 
 def _number(value: float | None, form: str) -> str:

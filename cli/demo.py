@@ -130,14 +130,15 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
     from tasks.report import page, records
 
     last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
+    reached = {} if last.public is None else last.public.known()
     with out.status("comparing with pooled training and with each bank alone …"):
         failed = rivals.wait() != 0
     table = Table("trained on", "AUC", "recall at 20 % FPR", "privacy",
                   title=f"on {_tested(machine):,} clients whom nobody trained on")
     spent = max(site.epsilon or 0 for site in last.sites)
-    table.add_row(f"[bold]the federation, {rounds} rounds[/]", f"[bold]{last.metrics['auc']:.3f}[/]",
-                  f"[bold]{last.metrics['recall_at_20_fpr']:.3f}[/]", f"[bold]ε = {spent:.2f}, δ = 1e-5[/]")
-    beaten = None if failed else _add_rivals(table, machine.home / "baselines.json", last.metrics["auc"])
+    table.add_row(f"[bold]the federation, {rounds} rounds[/]", f"[bold]{reached['auc']:.3f}[/]",
+                  f"[bold]{reached['recall_at_20_fpr']:.3f}[/]", f"[bold]ε = {spent:.2f}, δ = 1e-5[/]")
+    beaten = None if failed else _add_rivals(table, machine.home / "baselines.json", reached["auc"])
     out.print(table)
     if beaten is None:
         out.print(f"the comparison failed; see {machine.home / 'logs' / 'baselines.log'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import coordinator, demo, federation, models, privacy, simulate, site, stack, train, verify
+from cli import coordinator, demo, federation, measure, models, privacy, simulate, site, stack, train, verify
 
 app = typer.Typer(
     name="fedround",
@@ -16,7 +16,7 @@ app = typer.Typer(
 A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
-  `coordinator start`, `train run`
+  `coordinator start`, `train run`, `measure run`
 * **data scientist**: `simulate`, before anybody is asked for a record
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **auditor**: `verify`, `models show`, `site ledger`
@@ -32,6 +32,7 @@ app.add_typer(coordinator.app, name="coordinator")
 app.command("deploy")(coordinator.deploy)
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
+app.add_typer(measure.app, name="measure")
 app.add_typer(models.app, name="models")
 app.add_typer(privacy.app, name="privacy")
 app.command("simulate")(simulate.simulate)

@@ -25,15 +25,16 @@ def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson
     """List the versions with their metrics on the public test set."""
     from rich.table import Table
 
+    from fedround.learning.task import Metrics
+
     versions = _registry(folder).versions()
     if as_json:
         print_json([{"version": version.tag, "checkpoint": version.checkpoint.model_dump(mode="json"),
                      "metrics": dict(version.metrics)} for version in versions])
         return
-    shown = {"auc": "AUC", "recall_at_20_fpr": "recall at 20 % FPR", "accuracy": "accuracy"}
-    table = Table("version", "model", *shown.values())
+    table = Table("version", "model", *Metrics.words.values())
     for version in versions:
-        reached = (f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in shown)
+        reached = (f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in Metrics.words)
         table.add_row(version.tag, version.checkpoint.model.sha256[:16], *reached)
     out.print(table)
 
@@ -106,7 +107,7 @@ def rebuild(
 ) -> None:
     """Write a run's versions, records and pages again from the bucket: for a coordinator's folder that was lost.
 
-    What is there stays. How long rounds took, and the sites' evaluation of the last one, are not in the bucket.
+    What is there stays. How long rounds took is not in the bucket.
     """
     from rich.progress import track
 

@@ -72,8 +72,6 @@ def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as
     since = time.time()
     asyncio.run(show_campaign(coordinator, flow, request, quiet=as_json))
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(record) for record in records(coordinator, request["run"])])
+        print_json([record.model_dump(mode="json") for record in records(coordinator, request["run"])])
     else:
         out.print(f"{time.time() - since:.0f} s; reports in {coordinator.reports / request['run']}")

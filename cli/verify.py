@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,8 +34,9 @@ def verify(
 ) -> None:
     """Prove a run's history from the object store alone: every signature and hash, the federation log, who was shown what.
 
+    What was found by evaluations and measurements of the run is proven, too: that all sites together said so.
     With --recompute also that nobody tampered between the updates and the model: the aggregate and the server's step of
-    every round are computed again. Without it, for what the coordinator computed his signature vouches.
+    every round are computed again. Without it, the coordinator's signature vouches for what it computed.
     Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
     not hold.
     """
@@ -57,11 +58,18 @@ def verify(
         proofs = list(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None))
     log = read_log(store, key)
     if as_json:
-        print_json({"run": run, "coordinator": key, "model": proofs[-1].model, "rounds": [
-            {**asdict(proof), "privacy": None if proof.privacy is None else proof.privacy.model_dump()} for proof in proofs],
+        print_json({
+            "run": run, "coordinator": key, "model": proofs[-1].model, "rounds": [_as_json(proof) for proof in proofs],
             "log": [{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log]})
         return
     _certificate(run, key, proofs, log, recompute)
+
+
+def _as_json(proof: RoundProof) -> dict[str, Any]:
+    privacy = None if proof.privacy is None else proof.privacy.model_dump(mode="json")
+    findings = [{**asdict(found), "totals": [total.model_dump(mode="json") for total in found.totals]}
+                for found in proof.findings]
+    return {**asdict(proof), "privacy": privacy, "findings": findings}
 
 
 def _digest_of(path: Path) -> str:
@@ -78,10 +86,11 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
 
     last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
     sites = sorted({site for proof in asked for site in proof.updates})
+    everything = [*proofs, *(finding for proof in proofs for finding in proof.findings)]
     out.print(Panel(
         f"Model [bold]{last.model}[/]\nis the model of round [bold]{last.round}[/] of run [bold]'{run}'[/] of federation "
-        f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven: {sum(p.signatures for p in proofs)} "
-        f"signatures, {sum(p.hashes for p in proofs)} hashes; the federation log to entry {len(log)}.\n"
+        f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven: {sum(p.signatures for p in everything)} "
+        f"signatures, {sum(p.hashes for p in everything)} hashes; the federation log to entry {len(log)}.\n"
         f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
         f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
@@ -95,6 +104,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
                       "; ".join(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
                       f"≤ {max(spent):.4f}" if spent else "")
     out.print(table)
+    _findings(proofs)
     for proof in proofs:
         if proof.revoked_since:
             out.print(f"[yellow]![/] round {proof.round}: the key of {', '.join(proof.revoked_since)} was revoked later; ask "
@@ -102,9 +112,25 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
     if any(proof.memory_unseen for proof in proofs):
         out.print("[yellow]![/] this credential may not read what the coordinator remembers of the sites: for that the "
                   "coordinator's signature vouches; an auditor's credential proves it too")
-    if hidden := {site for proof in proofs for site in proof.unseen}:
+    if hidden := {site for proof in everything for site in proof.unseen}:
         out.print(f"[yellow]![/] this credential may not read the answers of {', '.join(sorted(hidden))}: for those the "
                   "coordinator's signature vouches, and the sites' own for the plan; an auditor's credential proves them too")
+
+
+def _findings(proofs: Sequence[RoundProof]) -> None:
+    """What was asked besides, and whether its totals were added up again."""
+    from rich.table import Table
+
+    if not any(proof.findings for proof in proofs):
+        return
+    table = Table("round", "asked", "counted", "answers", "refused", "totals")
+    for proof in proofs:
+        for found in proof.findings:
+            counted = "; ".join(f"{total.statistic.in_words} ({', '.join(axis.name for axis in total.statistic.axes)})"
+                                for total in found.totals)
+            vouched = "the coordinator's word: not every answer may be read" if found.unseen else "as the sites said"
+            table.add_row(str(proof.round), found.asked, counted, str(len(found.answers)), ", ".join(found.refusals), vouched)
+    out.print(table)
 
 
 def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:

@@ -51,12 +51,22 @@ def plan_question(coordinator: Coordinator, request: RoundRequest) -> Planned:
 
     Raises ContractError if there is no model to evaluate, or if no counts leave sites under the federation's unit of privacy.
     """
+    head, plan = _composed(coordinator, request)
+    return _settled(coordinator, head, plan) or publish_plan(coordinator, head, plan)
+
+
+def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
+    """What came of the question when it was asked; None: nothing yet. Nobody is asked. Raises as `plan_question`."""
+    settled = _settled(coordinator, *_composed(coordinator, request))
+    return None if settled is None else find(coordinator, settled)
+
+
+def _composed(coordinator: Coordinator, request: RoundRequest) -> tuple[Committed, Plan]:
     if not counts_leave(coordinator.federation.privacy):
         raise ContractError("under the unit 'site' no counts leave the sites: noise that hides all that a site contributes "
                             "would leave nothing to read. Evaluate on the coordinator's public test set")
     head = head_of(coordinator, request.run)
-    plan = compose(coordinator, head, request, _asks(coordinator, head, request))
-    return _settled(coordinator, head, plan) or publish_plan(coordinator, head, plan)
+    return head, compose(coordinator, head, request, _asks(coordinator, head, request))
 
 
 def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Question:

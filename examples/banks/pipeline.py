@@ -12,7 +12,6 @@ import asyncio
 import json
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -47,7 +46,7 @@ def train() -> None:
             registry.fetch(f"{RUN}/round-{campaign[-1].round:05d}", MODEL)
         finally:
             machine.stop()
-    CAMPAIGN.write_text(json.dumps([asdict(record) for record in campaign], indent=1))
+    CAMPAIGN.write_text(json.dumps([record.model_dump(mode="json") for record in campaign], indent=1))
 
 
 def evaluate() -> None:
@@ -55,27 +54,27 @@ def evaluate() -> None:
     import pandas as pd
 
     from fedround import codec
-    from fedround.learning.evaluate import metrics, scores
+    from fedround.learning.evaluate import scores
     from fedround.learning.recipe import initial_tensors, load_recipe
 
     recipe = load_recipe(HERE / "recipe.py")
     test = recipe.encode(pd.read_parquet(BUILD / "banks" / "public_test.parquet"))
     schema = codec.schema_of(initial_tensors(recipe, 0))
-    reached = metrics(scores(recipe, codec.decode(MODEL.read_bytes(), schema, str(MODEL)), test))
+    reached = recipe.task.metrics(scores(recipe, codec.decode(MODEL.read_bytes(), schema, str(MODEL)), test))
     campaign = json.loads(CAMPAIGN.read_text())
     spent = max((site["epsilon"] or 0 for site in campaign[-1]["sites"]), default=0)
     METRICS.write_text(json.dumps({"auc": reached.auc, "recall_at_20_fpr": reached.recall_at_20_fpr, "epsilon": spent,
                                    "rounds": len(campaign)}, indent=1))
-    curve = [{"round": record["round"], **record["metrics"]} for record in campaign]
+    curve = [{"round": record["round"], **record["public"]} for record in campaign]
     pd.DataFrame(curve)[["round", "auc", "recall_at_20_fpr"]].to_csv(CURVE, index=False)
 
 
 def report() -> None:
     """The page of the campaign, from its records."""
-    from tasks.report import record_of
-    from tasks.reporting import render_html
+    from fedround.values import parse
+    from tasks.reporting import RoundRecord, render_html
 
-    REPORT.write_text(render_html([record_of(data) for data in json.loads(CAMPAIGN.read_text())]))
+    REPORT.write_text(render_html([parse(RoundRecord, data, str(CAMPAIGN)) for data in json.loads(CAMPAIGN.read_text())]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,22 @@ def test_a_request_out_of_bounds_names_the_key(fedround: Fedround, coordinator: 
     one_sentence(fedround(*command, "-c", coordinator, *arguments), says)
 
 
+@pytest.mark.parametrize(("arguments", "says"), [
+    ([], "say what to count"), (["--histogram", "age"], "expected a column"), (["--histogram", "age="], "expected a column"),
+    (["--histogram", "age=20,old"], "'old' is no number"), (["--histogram", "age=30,20"], "edges must ascend"),
+    (["--groups", "sex=1,1"], "named twice"), (["--groups", "sex=1 x sex=2"], "a column is named twice"),
+    (["--histogram", "age=20", "--noise", "-1"], "noise_std"), (["--histogram", "age=20", "--run", "Study"], "run"),
+    (["--histogram", "age=20", "--quorum", "0"], "quorum"), (["--histogram", "age=20", "--quorum", "4"], "can never be met"),
+    (["--histogram", "age=20", "--deadline-s", "0"], "deadline_s")])
+def test_a_measurement_that_cannot_be_asked_names_what_is_wrong(fedround: Fedround, coordinator: Path, arguments: list[str],
+                                                                says: str):
+    one_sentence(fedround("measure", "run", "-c", coordinator, *arguments), says)
+
+
+def test_measurements_that_there_are_not(fedround: Fedround, coordinator: Path):
+    one_sentence(fedround("measure", "show", "study", "--as", coordinator), "run 'study' has no measurement")
+
+
 @pytest.mark.parametrize("cron", ["every day", "* * * *", "99 * * * *", ""])
 def test_a_schedule_that_is_none(fedround: Fedround, coordinator: Path, cron: str):
     one_sentence(fedround("deploy", "-c", coordinator, "--cron", cron), "--cron", "five fields")
