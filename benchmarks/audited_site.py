@@ -20,13 +20,11 @@ from fedround.learning.train import train
 from fedround.privacy.accounting import calibrate
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
-from fedround.statistics import LocalEvaluation
 
 if TYPE_CHECKING:
     from torch import nn
 
 DELTA_DP = 1e-5
-NO_EVALUATION = LocalEvaluation(noise_std=10_000.0)     # the budget is for training: nothing else leaves here
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Audited:
             return NoMechanism()
         privacy = RecordPrivacy(epsilon=self.epsilon, delta_dp=DELTA_DP, clip_norm=self.clip_norm, rounds=self.rounds)
         rate = self.training.sampling_rate(rows)
-        return DpSgd(noise_multiplier=calibrate(privacy, rate, self.training.local_steps, NO_EVALUATION),
+        return DpSgd(noise_multiplier=calibrate(privacy, rate, self.training.local_steps, ()),
                      clip_norm=self.clip_norm, sampling_rate=rate, steps=self.training.local_steps)
 
 

@@ -21,7 +21,7 @@ from examples.digits.split import STORY as DIGITS
 from examples.story import Encoded, Story
 from fedround.agreement import Agreement
 from fedround.compression.spec import Compression, CountSketch, Quantised, TopK
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
@@ -99,7 +99,7 @@ def run(workload: Workload, settings: Agreement, rows: Encoded, seed: int, round
     """Bytes that all sites uploaded, and what the last model reaches on the public test set."""
     sites = {name: Site(examples) for name, examples in rows.train.items()}
     result = simulate(settings, workload.story.recipe(), sites, rounds=rounds, chance=Seeded(seed), stacked=True)
-    reached = metrics(scores(workload.story.recipe(), result.model, rows.test))
+    reached = workload.story.recipe().task.metrics(scores(workload.story.recipe(), result.model, rows.test))
     return sum(one.received_bytes for one in result.rounds), reached.known()[workload.measure]
 
 

@@ -17,7 +17,7 @@ from examples.rivals import best, fit_logistic_regression, fit_mlp
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.agreement import Agreement
 from fedround.compression.spec import TopK
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy
@@ -55,7 +55,7 @@ def rotated(seed: int, rounds: int = 30) -> dict[str, float]:
              for name in list(sites)[:2 * ROTATIONS]]
 
     def reached(model: dict[str, np.ndarray], turns: int) -> float:
-        return metrics(scores(own, model, tests[turns])).known()["accuracy"]
+        return own.task.metrics(scores(own, model, tests[turns])).known()["accuracy"]
 
     groups = {frozenset(int(name[-2:]) % ROTATIONS for name, picked in found.picked.items() if picked == cluster)
               for cluster in range(ROTATIONS)}
@@ -89,7 +89,7 @@ def answers(seed: int, rounds: int = 5) -> dict[str, float]:
     how = Study(passes=3)
 
     def mean(models: Mapping[str, dict[str, np.ndarray]]) -> float:
-        return float(np.mean([metrics(scores(parties[name].recipe, model, test)).known()["accuracy"]
+        return float(np.mean([parties[name].recipe.task.metrics(scores(parties[name].recipe, model, test)).known()["accuracy"]
                               for name, model in models.items()]))
 
     alone = {name: simulate(agreement, party.recipe, {name: Site(party.train)}, rounds=rounds, chance=Seeded(seed)).model
@@ -102,7 +102,8 @@ def answers(seed: int, rounds: int = 5) -> dict[str, float]:
                             how=Study(passes=30)), _hidden(6)
     return {"alone": mean(alone), "fedmd": mean(free.models), "fedmd_private": mean(noised.models),
             "fedmd_bytes": free.sent_bytes, "fedavg": weights.last.test.known()["accuracy"] if weights.last.test else 0.0,
-            "fedavg_bytes": weights.sent_bytes, "student": metrics(scores(small, student, test)).known()["accuracy"]}
+            "fedavg_bytes": weights.sent_bytes,
+            "student": small.task.metrics(scores(small, student, test)).known()["accuracy"]}
 
 
 @cache
@@ -163,5 +164,5 @@ def residual(seed: int, share: float, rounds: int = 20) -> dict[str, float]:
     for number in range(rounds):        # what a campaign keeps back ends with it: so many campaigns of one round
         model = simulate(agreement, own, sites, rounds=1, chance=Seeded(1000 * seed + number), stacked=True,
                          model=model).model
-    return {name: metrics(scores(own, tensors, rows.test)).known()["accuracy"]
+    return {name: own.task.metrics(scores(own, tensors, rows.test)).known()["accuracy"]
             for name, tensors in (("kept", kept), ("dropped", model))}

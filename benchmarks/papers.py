@@ -16,8 +16,9 @@ import numpy as np
 
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.agreement import Agreement
+from fedround.learning.algorithms import Algorithm, FedProx, Scaffold
 from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.spec import Algorithm, FedAvg, FedProx, FedYogi, LocalTraining, Scaffold, ServerOptimizer
+from fedround.learning.spec import FedAvg, FedYogi, LocalTraining, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded

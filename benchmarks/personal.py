@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.pages import Memory, fill, table
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.agreement import Agreement
-from fedround.learning.evaluate import metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.parts import WHOLE
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
@@ -150,7 +150,7 @@ def _draws(*context: object):
 
 def _accuracy(way: Way, model: Mapping[str, np.ndarray], site: Site) -> float:
     assert site.validation is not None
-    return metrics(scores(way.recipe, model, site.validation)).accuracy or 0.0
+    return way.recipe.task.metrics(scores(way.recipe, model, site.validation)).accuracy or 0.0
 
 
 def _reached(way: Way, make: Callable[[int], Sites], seed: int) -> list[float]:

@@ -21,8 +21,9 @@ from examples.banks.baselines import baselines
 from examples.banks.split import STORY
 from examples.rivals import Baselines, federated
 from fedround.agreement import Agreement
-from fedround.learning.evaluate import Metrics, metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.task import Metrics
 from fedround.simulation.sites import together
 
 EPSILONS = (1.0, 2.0, 5.0, 10.0, None)      # None: neither clipped nor noised
@@ -90,7 +91,7 @@ def line(memory: Memory, banks: Banks, epsilon: float | None, seeds: Sequence[in
     """Choose on the validation rows, then judge on the test set."""
     def reached(settings: Agreement, rows: Examples, seed: int) -> Metrics:
         model = federated(banks.recipe, banks.train, settings, seed, private=epsilon is not None)
-        return metrics(scores(banks.recipe, model, rows))
+        return banks.recipe.task.metrics(scores(banks.recipe, model, rows))
 
     def recalled(where: str, settings: Agreement, rows: Examples, seed: int) -> Metrics:
         depends_on = [settings.model_dump(mode="json"), banks.recipe.digest, epsilon, seed]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cli.world import Asked, World
     from fedround.codec import Tensors
-    from fedround.learning.evaluate import Metrics
     from fedround.learning.recipe import Recipe
+    from fedround.learning.task import Metrics
     from fedround.simulation.chance import Seeded
     from fedround.simulation.on_ray import RayCrew
     from fedround.simulation.result import Result
@@ -145,12 +145,12 @@ def _crew(asked: Asked, world: World, chance: Seeded, workers: int | None) -> Ab
 def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Metrics]:
     from rich.progress import track
 
-    from fedround.learning.evaluate import metrics, scores
+    from fedround.learning.evaluate import scores
     from fedround.simulation.chance import Seeded
     from fedround.simulation.compare import alone, centralised
 
     def judge(model: Tensors) -> Metrics:
-        return metrics(scores(asked.recipe, model, world.test))
+        return asked.recipe.task.metrics(scores(asked.recipe, model, world.test))
 
     how, cohort = (asked.agreement, asked.recipe), max(1, round(share * len(world.sites)))
     found = {"all rows in one place": judge(centralised(*how, world.sites, asked.rounds, Seeded(seed), cohort))}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedround.codec import Tensors
-from fedround.learning.evaluate import Float64, Metrics, Scores, metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.task import CLASSIFY, Float64, Metrics, Scored
 
 Predict = Callable[[Examples], Float64]
 """The chance of label 1 for every row, (N,)."""
@@ -14,7 +15,7 @@ Predict = Callable[[Examples], Float64]
 
 def judge(predict: Predict, rows: Examples) -> Metrics:
     """Everything about a model on these rows."""
-    return metrics(Scores(predict(rows), rows.labels_N))
+    return CLASSIFY.metrics(Scored(predict(rows), rows.labels_N))
 
 
 def auc(predict: Predict, rows: Examples) -> float:

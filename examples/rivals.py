@@ -18,9 +18,9 @@ from examples.story import Encoded, Story
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.evaluate import Metrics
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
+from fedround.learning.task import Metrics
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism, NoPrivacy

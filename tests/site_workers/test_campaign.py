@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from site_workers.campaign import Waiting, newest_plan
 from site_workers.round import SiteRequest
-from tasks.plan import RoundRequest, plan_evaluation
+from tasks.ask import plan_question
+from tasks.plan import RoundRequest
 from tests.small_federation import SmallFederation
 
 
@@ -34,7 +35,7 @@ def test_of_two_attempts_the_later_one_waits(federation: SmallFederation):
 
 def test_an_evaluation_waits_after_its_round_and_not_once_the_next_round_is_asked(federation: SmallFederation):
     federation.round()
-    planned = plan_evaluation(federation.coordinator, RoundRequest(run="spring"))
+    planned = plan_question(federation.coordinator, RoundRequest(run="spring"))
     assert waiting(federation) == Waiting(
         planned.digest, SiteRequest(run="spring", round=1, attempt=1, purpose="evaluate"))
     following = federation.plan()
