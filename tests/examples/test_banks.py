@@ -18,8 +18,9 @@ from examples.rivals import Alone, Baselines, federated, fit_logistic_regression
 from examples.story import write
 from fedround.codec import flatten
 from fedround.errors import SetupError
-from fedround.learning.evaluate import Metrics, metrics, scores
+from fedround.learning.evaluate import scores
 from fedround.learning.recipe import initial_tensors, load_recipe
+from fedround.learning.task import Metrics
 from fedround.privacy.spec import RecordPrivacy
 from validation.contract import load_contract
 from validation.rows import failed_checks
@@ -147,7 +148,7 @@ def test_a_short_campaign_learns_repeats_and_privacy_changes_it(parts, recipe):
     plain = federated(recipe, banks, settings, seed=0, private=False)
     assert flatten(private).tobytes() == flatten(again).tobytes()
     assert flatten(private).tobytes() != flatten(plain).tobytes()
-    assert metrics(scores(recipe, private, test)).auc > 0.65
+    assert recipe.task.metrics(scores(recipe, private, test)).auc > 0.65
 
 
 def test_rivals_are_chosen_on_the_banks_own_rows_and_learn(parts, recipe):
