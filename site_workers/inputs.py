@@ -59,7 +59,7 @@ def _fetched_once(site: Site, sha256: str, schema: Schema, source: str) -> Tenso
         body = path.read_bytes()
         if digest(body) == sha256:
             return codec.decode(body, schema, source)
-    body = read_named(site.store, layout.model(sha256), sha256, source, max_bytes=codec.size_bytes(schema))
+    body = read_named(site.store, layout.model(sha256), sha256, source, by="plan", max_bytes=codec.size_bytes(schema))
     tensors = codec.decode(body, schema, source)
     make_folders(path.parent)
     write_whole(path, body, durable=False)      # a torn copy has another digest, and is fetched again
