@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import campaign, measure
 from fedround.agreement import Federation
 from fedround.statistics import GroupCounts, Histogram, Levels
+from fedround_cli import campaign, measure
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import NAMES, SmallFederation
 from tests.tasks.test_ask import allow, concluded, request
