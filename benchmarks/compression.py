@@ -16,9 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pages import Memory, fill, table
-from examples.banks.split import STORY as BANKS
-from examples.digits.split import STORY as DIGITS
-from examples.story import Encoded, Story
 from fedround.agreement import Agreement
 from fedround.compression.spec import Compression, CountSketch, Quantised, TopK
 from fedround.learning.evaluate import scores
@@ -26,6 +23,9 @@ from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
+from fedround_examples.banks.split import STORY as BANKS
+from fedround_examples.digits.split import STORY as DIGITS
+from fedround_examples.story import Encoded, Story
 
 DOCS = Path("docs")
 KINDS: dict[str, Compression | None] = {

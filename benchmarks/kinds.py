@@ -10,10 +10,6 @@ from functools import cache
 import numpy as np
 
 from benchmarks.papers import mnist, recipe
-from examples.digits.split import STORY as DIGITS
-from examples.hospitals.split import STORY, hospitals
-from examples.judging import Predict, auc, predictor
-from examples.rivals import best, fit_logistic_regression, fit_mlp
 from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.agreement import Agreement
 from fedround.compression.spec import TopK
@@ -27,6 +23,10 @@ from fedround.simulation.clustered import ifca
 from fedround.simulation.distilled import Party, Study, Teacher, distil, fedmd
 from fedround.simulation.partition import Iid, Shards, deal, take
 from fedround.simulation.sites import Site, together
+from fedround_examples.digits.split import STORY as DIGITS
+from fedround_examples.hospitals.split import STORY, hospitals
+from fedround_examples.judging import Predict, auc, predictor
+from fedround_examples.rivals import best, fit_logistic_regression, fit_mlp
 
 ROTATIONS = 4
 

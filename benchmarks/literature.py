@@ -22,10 +22,10 @@ import numpy as np
 from benchmarks import kinds, papers
 from benchmarks.pages import Memory, fill, table
 from benchmarks.papers import Campaign, Lines, best, curve, rounds_to
-from examples.mnist.split import STORY as THREE_SITES
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
+from fedround_examples.mnist.split import STORY as THREE_SITES
 
 SEEDS = (0, 1, 2)
 ROTATED_SEEDS = 4

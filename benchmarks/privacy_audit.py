@@ -21,10 +21,10 @@ from benchmarks.inversion import Reconstruction, invert_update, knowing_nothing,
 from benchmarks.membership import Leak, attack
 from benchmarks.one_run_audit import Audit
 from benchmarks.pages import Memory, fill, table
-from examples.banks.split import STORY
 from fedround.learning.recipe import Examples
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd
+from fedround_examples.banks.split import STORY
 
 EPSILONS = (1.0, 5.0, 10.0, None)           # None: neither clipped nor noised
 MEMBER_ROWS, MEMBER_RUNS = 200, 32

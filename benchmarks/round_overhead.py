@@ -113,7 +113,7 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
 
 def train(coordinator: object, rounds: int, one_run_per_site: bool = False) -> None:
     """Until the run has this many rounds."""
-    from cli.campaign import show_campaign
+    from fedround_cli.campaign import show_campaign
 
     asyncio.run(show_campaign(coordinator, "federated-training", {
         "run": "bench", "rounds": rounds, "one_run_per_site": one_run_per_site}, quiet=True))

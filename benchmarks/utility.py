@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pages import Memory, fill, table
-from examples.banks.baselines import baselines
-from examples.banks.split import STORY
-from examples.rivals import Baselines, federated
 from fedround.agreement import Agreement
 from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.task import Metrics
 from fedround.simulation.sites import together
+from fedround_examples.banks.baselines import baselines
+from fedround_examples.banks.split import STORY
+from fedround_examples.rivals import Baselines, federated
 
 EPSILONS = (1.0, 2.0, 5.0, 10.0, None)      # None: neither clipped nor noised
 TUNING_SEED = 1000

@@ -28,7 +28,7 @@ from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers
 from tasks.ask import totals_of
-from tasks.plan import Planned
+from tasks.plan import Planned, in_words
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
 
@@ -198,15 +198,15 @@ class _Trial:
     def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
         """What came of a question about the model of a round that is proven."""
         head = about.committed.commit
-        source = f"{'evaluation' if purpose == 'evaluate' else 'measurement'} of round {head.round} of run '{head.run}'"
         finding = read_finding(self.store, head.run, head.round, attempt, purpose, self.coordinator)
         plan = read_plan(self.store, finding, self.coordinator, purpose)
+        source = in_words(plan)
         if (finding.federation, finding.attempt) != (plan.federation, plan.attempt):
             raise ChainError(f"finding of {source}: is of another question than its plan's")
         members = self._members(plan, head.log, f"plan of {source}")
         check_agreed(plan, members, about, source)
-        check_everybody(finding, plan, source)
         excluded = check_cohort(plan, members, self.past, source)
+        check_everybody(finding, plan, source)
         answers, unseen = dict[str, Answer](), list[str]()
         for told in finding.answers:
             try:

@@ -17,7 +17,7 @@ FORBIDDEN = {
     "a registry host": re.compile(r"\b(pypi\.org|pythonhosted\.org|registry\.npmjs\.org|deb\.debian\.org)\b"),
     "an assert that -O removes": re.compile(r"^\s*assert "),
 }
-PACKAGES = ("fedround/", "cli/", "flows/", "tasks/", "site_workers/", "validation/", "infra/")
+PACKAGES = ("fedround/", "fedround_cli/", "flows/", "tasks/", "site_workers/", "validation/", "infra/")
 
 
 def findings(root: Path) -> list[str]:

@@ -37,7 +37,7 @@ class Clip:
 
 def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
                  labels_B: torch.Tensor) -> Float64:
-    """The sum over rows of the loss gradient, (D,).
+    """The sum over rows of the loss gradient, (D,); zero for a parameter that takes no part.
 
     A model that normalises by the statistics of a batch sees all rows at once; of a single one, which has none, it learns
     nothing.
@@ -53,7 +53,7 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], f
         weights = {name: parameters[name].detach().requires_grad_() for name in names}
         loss = objective.loss(weights, features_BF[start:start + chunk], labels_B[start:start + chunk])
         end = 0
-        for gradient in torch.autograd.grad(loss, list(weights.values())):
+        for gradient in torch.autograd.grad(loss, list(weights.values()), materialize_grads=True):
             start_D, end = end, end + gradient.numel()
             total_D[start_D:end] += gradient.reshape(-1).numpy()        # made float64 as it is added: no copy
     return total_D
@@ -109,5 +109,5 @@ def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.T
     weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
                for name in sorted(parameters)}
     losses_B = vmap(loss_of_row, randomness="different")(weights, x_BF, y_B)
-    parts = torch.autograd.grad(losses_B.sum(), list(weights.values()))
+    parts = torch.autograd.grad(losses_B.sum(), list(weights.values()), materialize_grads=True)
     return [part.reshape(len(y_B), -1) for part in parts]

@@ -46,7 +46,7 @@ def is_crowd(how: Aggregation, sites: int) -> bool:
 def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: int) -> Mean:
     """The weighted mean of all updates that are left in (`survey.screen`): the same bytes as the engine's.
 
-    weights: in the order of the updates, which is that of names. Memory: 8 D bytes, and a few rows. Raises ContractError if
+    weights: in the order of the updates, which is that of names. Memory: 16 D bytes, and a few rows. Raises ContractError if
     no update is left in.
     """
     norm_N = np.concatenate([np.sqrt(_squares(rows)) for _, rows in _blocks(updates, len(weights), coordinates)])
@@ -57,18 +57,25 @@ def mean_of_crowd(updates: Updates, weights: Mapping[str, float], coordinates: i
     weight_N = np.array(list(weights.values()))
     weight_N /= weight_N[used_N].max()
     share_N1 = (weight_N / weight_N[used_N].sum())[:, None]
-    total_D = np.full(coordinates, -0.0)        # what is added to it stays what it is, minus zero, too
-    for first, rows in _blocks(updates, len(weights), coordinates):
-        own = slice(first, first + len(rows))
-        products_ND = rows[used_N[own]] * share_N1[own][used_N[own]]
-        total_D = np.add.reduce(np.concatenate([total_D[None], products_ND]))       # row after row, in their order
-    return Mean(total_D.astype(np.float32), dict(zip(weights, verdicts, strict=True)))
+    terms_BD = np.empty((_rows_at_once(coordinates) + 1, coordinates))      # the sum so far, and what is added to it
+    terms_BD[0] = -0.0                          # what is added to it stays what it is, minus zero, too
+    for first, rows_ND in _blocks(updates, len(weights), coordinates):
+        own = slice(first, first + len(rows_ND))
+        used, share = used_N[own], share_N1[own]
+        left, share = (rows_ND, share) if used.all() else (rows_ND[used], share[used])
+        np.multiply(left, share, out=terms_BD[1:len(left) + 1])
+        terms_BD[0] = np.add.reduce(terms_BD[:len(left) + 1])       # row after row, in their order
+    return Mean(terms_BD[0].astype(np.float32), dict(zip(weights, verdicts, strict=True)))
 
 
 def _blocks(updates: Updates, sites: int, coordinates: int) -> Iterator[tuple[int, Float32]]:
-    step = max(1, _BLOCK // coordinates)
+    step = _rows_at_once(coordinates)
     for first in range(0, sites, step):
         yield first, updates.read(first, min(first + step, sites))
+
+
+def _rows_at_once(coordinates: int) -> int:
+    return max(1, _BLOCK // coordinates)
 
 
 def _squares(rows_ND: Float32) -> Float64:

@@ -108,8 +108,9 @@ class Stacked:
                 parts, surplus = self._gradients(weights, jobs, batches.next(), draws)
                 surplus_S += surplus * active_S
                 if descent is None:
+                    moved_S = share_S * active_S
                     for name, part in parts.items():
-                        weights[name].addcmul_(part, _wide(share_S * active_S, part), value=-training.learning_rate)
+                        weights[name].addcmul_(part, _wide(moved_S, part), value=-training.learning_rate)
                 else:
                     mean_SD = _joined(parts, schema) * share_S[:, None]
                     change_SD = torch.from_numpy(descent.change(weights_SD.numpy(), mean_SD.numpy()))

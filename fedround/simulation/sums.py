@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 def plain_sum(objective: Objective, weights: Parts, batch: Batch) -> Parts:
-    """Of every site's rows."""
-    from torch.func import grad
+    """Of every site's rows.
 
-    def loss(weights: Parts, x_BF: torch.Tensor, y_B: torch.Tensor, valid_B: torch.Tensor) -> torch.Tensor:
-        return (objective.losses(weights, x_BF, y_B) * valid_B).sum()
-
-    sums: Parts = over_sites(grad(loss))(weights, *batch)
-    return sums
+    No site's loss depends on another one's weights, so the gradient of the sum of all is each one's own.
+    """
+    x_SBF, y_SB, valid_SB = batch
+    leaves = _leaves(weights)
+    loss_M = _losses(objective, over_sites(objective.outputs)(leaves, x_SBF), y_SB)
+    return _gradients(loss_M @ valid_SB.flatten(), leaves)
 
 
 def clipped_sum(objective: Objective, tape: Tape | None, weights: Parts, batch: Batch,
@@ -85,20 +85,19 @@ def _tapes(objective: Objective, tape: Tape, weights: Parts, x_SBF: torch.Tensor
     """What went into each layer, and what came back to it."""
     import torch
 
-    def run(weights: Parts, x_BF: torch.Tensor, y_B: torch.Tensor, probes: Parts) -> tuple[torch.Tensor, Parts]:
+    def run(weights: Parts, x_BF: torch.Tensor, probes: Parts) -> tuple[torch.Tensor, Parts]:
         tape.begin(probes)
-        return objective.loss(weights, x_BF, y_B), tape.end()
+        return objective.outputs(weights, x_BF), tape.end()
 
     shapes = uses(objective.model, tape.layers, x_SBF[0])
     probes = {name: torch.zeros(len(x_SBF), *shape, requires_grad=True) for name, shape in shapes.items()}
-    loss_S, inputs = over_sites(run)(weights, x_SBF, y_SB, probes)
-    returned = torch.autograd.grad(loss_S.sum(), list(probes.values()))
+    outputs, inputs = over_sites(run)(weights, x_SBF, probes)
+    returned = torch.autograd.grad(_losses(objective, outputs, y_SB).sum(), list(probes.values()))
     return {name: part.detach() for name, part in inputs.items()}, dict(zip(probes, returned, strict=True))
 
 
 def _gradient_of_each_row(objective: Objective, weights: Parts, x_SBF: torch.Tensor, y_SB: torch.Tensor) -> Parts:
     """(S, B, a parameter's shape): every row gets weights of its own, views of the same numbers."""
-    import torch
     from torch import vmap
 
     def loss_of_row(weights: Parts, x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -108,7 +107,24 @@ def _gradient_of_each_row(objective: Objective, weights: Parts, x_SBF: torch.Ten
     leaves = {name: part.detach()[:, None].expand(sites, batch, *part.shape[1:]).requires_grad_()
               for name, part in weights.items()}
     loss_SB = over_sites(vmap(loss_of_row, randomness="different"))(leaves, x_SBF, y_SB)
-    return dict(zip(leaves, torch.autograd.grad(loss_SB.sum(), list(leaves.values())), strict=True))
+    return _gradients(loss_SB.sum(), leaves)
+
+
+def _gradients(total: torch.Tensor, leaves: Parts) -> Parts:
+    """Zero for what takes no part."""
+    import torch
+
+    return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values()), materialize_grads=True), strict=True))
+
+
+def _leaves(weights: Parts) -> Parts:
+    """The same numbers, with gradients of their own."""
+    return {name: part.detach().requires_grad_() for name, part in weights.items()}
+
+
+def _losses(objective: Objective, outputs: torch.Tensor, y_SB: torch.Tensor) -> torch.Tensor:
+    """Of every row of all sites, one after the other, (S · B,)."""
+    return objective.task.loss(outputs.flatten(0, 1), y_SB.flatten(), "none")
 
 
 def _shares(square_SB: torch.Tensor, valid_SB: torch.Tensor, clip_norm: float) -> tuple[torch.Tensor, torch.Tensor]:

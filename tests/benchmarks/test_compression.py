@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.compression import KINDS, Reached, Workload, report, run
-from examples.digits.split import STORY
+from fedround_examples.digits.split import STORY
 
 
 def test_a_compression_saves_the_bytes_that_its_line_says():

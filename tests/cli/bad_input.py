@@ -32,5 +32,5 @@ def contents(folder: Path) -> dict[str, bytes]:
 def limited(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command that may not write a file of more than a few bytes: what a full disk looks like to a program."""
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "fedround_cli.main", *arguments], cwd=folder, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)))

@@ -12,7 +12,7 @@ from click.testing import Result
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from cli.main import app
+from fedround_cli.main import app
 from tests.small_federation import SmallFederation
 
 API_THAT_IS_DOWN = "http://127.0.0.1:9/api"        # nobody listens on port 9; the small federation's files name it

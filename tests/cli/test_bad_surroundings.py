@@ -27,7 +27,7 @@ def test_an_api_that_is_down(fedround: Fedround, coordinator: Path, command: tup
 def test_a_process_whose_api_is_down_does_not_start(federation: SmallFederation, member: str):
     """In a process of its own, as it would serve."""
     command = ("coordinator", "start", "-c") if member == "coordinator" else ("site", "start")
-    done = subprocess.run([sys.executable, "-m", "cli.main", *command, str(federation.root / member)],
+    done = subprocess.run([sys.executable, "-m", "fedround_cli.main", *command, str(federation.root / member)],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import click
 import pytest
 import typer
 
-from cli.main import app
+from fedround_cli.main import app
 from tests.cli.conftest import Fedround
 
 
@@ -56,7 +56,7 @@ def test_help_answers_at_once_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", """
 import json, sys
 sys.argv = ["fedround", "--help"]
-from cli.main import app
+from fedround_cli.main import app
 try:
     app()
 except SystemExit as stop:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.label_plot import as_svg, as_text
-from cli.main import app
+from fedround_cli.label_plot import as_svg, as_text
+from fedround_cli.main import app
 from tests.small_federation import RECIPE, rows
 
 SETTINGS = '''
@@ -29,7 +29,7 @@ rule = {name = "weighted_mean"}
 '''
 SPLIT = '''
 from tests.small_federation import rows
-from examples.story import Bank, Split, Story
+from fedround_examples.story import Bank, Split, Story
 from pathlib import Path
 STORY = Story(Path(__file__).parent, lambda: Split(rows(200, 9), tuple(
     Bank(f"clinic-{n}", rows(90, n), rows(40, 50 + n)) for n in range(3))))

@@ -9,9 +9,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from cli.main import app
 from fedround.signing import digest
 from fedround.spoken import in_groups, in_numbers
+from fedround_cli.main import app
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
 from tasks.membership import make_invitation

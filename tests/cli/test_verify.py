@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
 from fedround import layout
 from fedround.records import Commit
 from fedround.signing import seal, unseal
+from fedround_cli.main import app
 from tests.small_federation import SmallFederation
 
 

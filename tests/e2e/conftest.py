@@ -30,7 +30,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from cli.main import app
+from fedround_cli.main import app
 from flows.one_machine import Founding, Member, OneMachine
 from infra.stack import LocalStack
 from infra.stack.processes import recorded, stop_recorded
@@ -160,7 +160,7 @@ class Federation:
             self.machine.start_processes(lambda _: None)
 
     def _line(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+        return [sys.executable, "-m", "fedround_cli.main", *map(str, arguments)]
 
 
 def wait(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:

@@ -10,16 +10,17 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli.main import app
+from fedround_cli.main import app
 from tests.e2e.pages import ROOT, steps
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/banks/README.md")
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "fedround_examples/banks/README.md")
          ] + sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 FOLDERS = (
-    "fedround", "cli", "flows", "tasks", "site_workers", "validation", "infra", "examples", "benchmarks", "docs", "tests")
+    "fedround", "fedround_cli", "flows", "tasks", "site_workers", "validation", "infra", "fedround_examples", "benchmarks", "docs",
+    "tests")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

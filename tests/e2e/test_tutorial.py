@@ -23,7 +23,7 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fedround-tutorial-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
-        subprocess.run([sys.executable, "-m", "cli.main", "down", "--home", ".fedround"], cwd=name, check=False,
+        subprocess.run([sys.executable, "-m", "fedround_cli.main", "down", "--home", ".fedround"], cwd=name, check=False,
                        env=environment(), capture_output=True)
 
 

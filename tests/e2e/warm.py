@@ -3,8 +3,8 @@
     with fedround_on(folder, environment): ...      # put `folder` first on the PATH
 
 Most of what a command costs is to import libraries. The parent imports them once, and forks a process for every command: with
-the arguments, environment, folder and files of the shell that typed it, and from there on as `cli.main` itself. What was
-typed waits for its end, passes signals on, and ends as it does. Commands that serve (`… start`) are started as ever. Linux.
+the arguments, environment, folder and files of the shell that typed it, and from there on as `fedround_cli.main` itself. What
+was typed waits for its end, passes signals on, and ends as it does. Commands that serve (`… start`) are started as ever. Linux.
 
     python -m tests.e2e.warm SOCKET                  # the parent
 """
@@ -28,7 +28,7 @@ from pathlib import Path
 
 LIBRARIES = ("boto3", "dp_accounting.pld.privacy_loss_distribution", "dvc.repo", "great_expectations", "pandas",
              "pyarrow.parquet", "sklearn.metrics", "torch.func", "torch.nn")
-OURS = ("fedround", "infra", "validation", "site_workers", "tasks", "flows", "cli")
+OURS = ("fedround", "infra", "validation", "site_workers", "tasks", "flows", "fedround_cli")
 TYPED = '''#!{python} -IS
 import array, json, os, signal, socket, sys
 
@@ -158,6 +158,6 @@ if __name__ == "__main__":
         print("ready", flush=True)
         sys.argv = ["fedround", *typed(listener)]
 
-    from cli.main import app
+    from fedround_cli.main import app
 
     app()

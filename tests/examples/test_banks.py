@@ -11,17 +11,17 @@ import pytest
 import torch
 import yaml
 
-from examples.banks import split as module
-from examples.banks.split import CLIENTS, HERE, SOURCE, STORY, split
-from examples.judging import auc, predictor
-from examples.rivals import Alone, Baselines, federated, fit_logistic_regression, fit_mlp
-from examples.story import write
 from fedround.codec import flatten
 from fedround.errors import SetupError
 from fedround.learning.evaluate import scores
 from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.learning.task import Metrics
 from fedround.privacy.spec import RecordPrivacy
+from fedround_examples.banks import split as module
+from fedround_examples.banks.split import CLIENTS, HERE, SOURCE, STORY, split
+from fedround_examples.judging import auc, predictor
+from fedround_examples.rivals import Alone, Baselines, federated, fit_logistic_regression, fit_mlp
+from fedround_examples.story import write
 from validation.contract import load_contract
 from validation.rows import failed_checks
 
@@ -127,7 +127,7 @@ def test_a_stage_of_the_experiment_runs_with_our_own_python_though_no_environmen
         python.chmod(0o755)
     done = subprocess.run(["/bin/sh", "-c", STAGES[stage]["cmd"]], cwd=tmp_path, capture_output=True, text=True, check=True,
                           env={"PATH": f"{tmp_path}/usr:/usr/bin:/bin"})
-    assert done.stdout.startswith("ours -m examples.banks.")
+    assert done.stdout.startswith("ours -m fedround_examples.banks.")
 
 
 def test_the_settings_promise_what_the_readme_says():

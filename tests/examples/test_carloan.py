@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from examples.carloan.split import HERE, NAMES, PUBLIC_ROWS, STORY, public_rows, split
-from examples.judging import auc, predictor
-from examples.rivals import best, federated, fit_logistic_regression, fit_mlp
+from fedround_examples.carloan.split import HERE, NAMES, PUBLIC_ROWS, STORY, public_rows, split
+from fedround_examples.judging import auc, predictor
+from fedround_examples.rivals import best, federated, fit_logistic_regression, fit_mlp
 from validation.contract import load_contract
 from validation.rows import failed_checks
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from examples.digits import split as digits
-from examples.mnist import split as mnist
-from examples.story import Split
 from fedround.agreement import Agreement
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
+from fedround_examples.digits import split as digits
+from fedround_examples.mnist import split as mnist
+from fedround_examples.story import Split
 from validation.contract import load_contract
 from validation.rows import failed_checks
 

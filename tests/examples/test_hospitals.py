@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from examples.hospitals.split import HERE, HOSPITALS, LABEL, SOURCE, STORY, read, split
-from examples.judging import auc, predictor
 from fedround.errors import SetupError
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
+from fedround_examples.hospitals.split import HERE, HOSPITALS, LABEL, SOURCE, STORY, read, split
+from fedround_examples.judging import auc, predictor
 from validation.contract import load_contract
 from validation.rows import failed_checks
 

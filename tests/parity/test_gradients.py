@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as logistic_los
 from fedround.learning import gradients
 from fedround.learning.gradients import Clip, clipped_sum, gradient_sum
 from fedround.learning.objective import Objective
+from fedround.learning.task import Classify
 from fedround.privacy.noise import GRID
 
 CLIP_NORM = 1.4      # between the rows' norms: some are clipped, some are not
@@ -78,7 +79,7 @@ def test_of_four_classes_each_rows_gradient_is_that_of_its_cross_entropy(clip_no
         lengths.append(np.linalg.norm(row_D))
         expected = expected + row_D * (1.0 if clip_norm is None else min(1.0, clip_norm / lengths[-1]))
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    objective = Objective(model, classes=4)
+    objective = Objective(model, Classify(classes=4))
     summed = (gradient_sum(objective, parameters, features_BF, labels_B) if clip_norm is None else
               clipped_sum(objective, parameters, features_BF, labels_B, clip)[0] * clip.cell)
     assert summed == pytest.approx(expected, abs=1e-5)

@@ -36,6 +36,14 @@ class Twice(nn.Module):
         return self.out(self.inner(torch.tanh(self.inner(x))))
 
 
+class Spare(nn.Linear):
+    """A layer that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 3)
+        self.spare = nn.Linear(2, 2)
+
+
 MODELS = {
     "mlp": lambda: nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)),
     "norm": lambda: nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)),
@@ -43,6 +51,7 @@ MODELS = {
                                          nn.Linear(45, 3, bias=False)),
     "words": lambda: nn.Sequential(nn.Unflatten(1, (4, 2)), nn.Linear(2, 5), nn.Tanh(), nn.Flatten(), nn.Linear(20, 3)),
     "twice": Twice,
+    "spare": Spare,
 }
 
 

@@ -122,7 +122,7 @@ def test_a_store_that_is_down_is_logged_as_often_as_it_is_tried(federation: Smal
 
 def test_only_the_one_door_says_that_something_left():
     folder = Path(__file__).parents[2]
-    writers = {path.name for package in ("site_workers", "flows", "tasks", "infra", "cli")
+    writers = {path.name for package in ("site_workers", "flows", "tasks", "infra", "fedround_cli")
                for path in (folder / package).rglob("*.py") if re.search(r"\bLeft\(|leaving\(", path.read_text())}
     assert writers == {"audit.py", "release.py"}
 

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
+from fedround.errors import ContractError
 from infra.model_registry import ModelRegistry
 from tasks import report as reporting
+from tasks.ask import conclude, plan_question
 from tasks.catch_up import catch_up, rebuild
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
+from tasks.plan import RoundRequest
 from tasks.report import page, records, report
+from tests.small_federation import NAMES, SmallFederation
 from tests.tasks.conftest import Answered
 
 
@@ -58,7 +62,7 @@ def test_a_round_that_was_committed_and_not_reported_is_reported_by_the_next_pro
     written(twin, answered)
     mine, others = records(coordinator, "spring")[-1], records(twin, "spring")[-1]
     assert (mine.seconds, others.seconds) == (0.0, 1.5)
-    assert dataclasses.replace(mine, seconds=1.5) == others
+    assert mine.model_copy(update={"seconds": 1.5}) == others
     assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == ["spring/round-00002"]
     assert not list((coordinator.folder / "spool").rglob("*.safetensors"))
 
@@ -76,6 +80,25 @@ def test_a_late_answer_does_not_creep_into_the_report_that_is_caught_up(answered
     assert outcomes(coordinator) == {"north": "updated", "east": "missing", "south": "refused"}
 
 
+def test_what_the_sites_found_returns_with_the_reports_that_are_written_again(federation: SmallFederation):
+    """Also about the last round, which no later round's answers tell of."""
+    federation.round()
+    federation.round()
+    coordinator = federation.coordinator
+    question = plan_question(coordinator, RoundRequest(run="spring"))
+    for name in NAMES:
+        federation.answer(name, question)
+    conclude(coordinator, question, federation.collect(question))
+    assert list(rebuild(coordinator, "spring")) == [1, 2]
+    first, last = records(coordinator, "spring")
+    for record in (first, last):
+        assert record.at_sites is not None
+        assert record.at_sites.auc is not None
+        assert {row.site for row in record.sites if row.local is not None} <= set(NAMES)
+    told = [answer.scores for answer in federation.collect(question).answers.values()]
+    assert last.at_sites == question.plan.task.metrics_of(told)
+
+
 def test_there_is_nothing_to_catch_up_with_when_all_is_written(coordinator: Coordinator, answered: Answered):
     written(coordinator, answered)
     before = page(coordinator, "spring", 2).stat().st_mtime_ns
@@ -91,7 +114,7 @@ def test_versions_and_reports_of_a_lost_folder_are_written_again_from_the_store(
         shutil.rmtree(coordinator.folder / lost)
     reporting._registry.cache_clear()
     assert list(rebuild(coordinator, "spring")) == [1, 2]
-    assert dataclasses.replace(records(coordinator, "spring")[-1], seconds=before.seconds) == before
+    assert records(coordinator, "spring")[-1].model_copy(update={"seconds": before.seconds}) == before
     assert [record.round for record in records(coordinator, "spring")] == [1, 2]
     registry = ModelRegistry.open(coordinator.folder / "models")
     assert [version.tag for version in registry.versions()] == ["spring/round-00001", "spring/round-00002"]
@@ -123,3 +146,15 @@ def test_a_record_is_json_for_anybody(coordinator: Coordinator, answered: Answer
     assert "NaN" not in text
     assert "Infinity" not in text
     assert json.loads(text)["run"] == "spring"
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ('"round": 2', '"round": "two"', "'round'"), ('"quorum"', '"kworum"', "unknown key 'kworum'"),
+    ('"outcome": "updated"', '"outcome": "vanished"', "'sites.0.outcome'")])
+def test_a_record_that_is_none_is_refused_by_its_name(coordinator: Coordinator, answered: Answered, old: str, new: str,
+                                                      says: str):
+    written(coordinator, answered)
+    path = coordinator.reports / "spring" / "00002.json"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ContractError, match=f"record .*00002.json: .*{says}"):
+        records(coordinator, "spring")

@@ -1,7 +1,6 @@
 """A report says what happened, opens offline, and shows a site's words without obeying them."""
 
 import base64
-import dataclasses
 import itertools
 import re
 import time
@@ -13,12 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from pydantic import ValidationError
 
+from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
+from fedround.learning.task import Metrics
+from fedround.privacy.spec import GaussianCounts, NoMechanism
+from fedround.records import Finding, Told
+from fedround.statistics import Histogram, Release
+from fedround.values import parse
 from tasks.reporting import RoundRecord, SiteRow, render_html, render_markdown
 from tasks.reporting.charts import epsilon_chart, nice_ticks, round_ticks
+from tasks.reporting.finding import render_finding, tables
 from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
-from tasks.reporting.words import amount, significant, spent
+from tasks.reporting.record import metrics_of
+from tasks.reporting.words import amount, fault, label, significant, spent
 
 ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![i](http://evil.example/i.png) "
           "[l](javascript:alert(1)) <img src=x onerror=alert(1)> \u202eabc\n\n# heading\n| a | b |\n``` &amp; \\| \\`")
@@ -26,7 +34,7 @@ ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![
 
 def updated(site: str, **more: float) -> SiteRow:
     return SiteRow(site=site, outcome="updated", note="", weight=400.0,
-                   **{"norm": 1.25, "distance": 0.5, "epsilon": 2.0, "local_auc": 0.71, "local_rows": 88.4, **more})
+                   **{"norm": 1.25, "distance": 0.5, "epsilon": 2.0, "local": Metrics(auc=0.71, rows=88), **more})
 
 
 def refused(note: str, *checks: str) -> SiteRow:
@@ -37,7 +45,7 @@ def record(number: int, *rows: SiteRow, auc: float = 0.7) -> RoundRecord:
     return RoundRecord(
         federation="banks", run="spring", round=number, model="a" * 64, parent="b" * 64, aggregation="weighted_mean",
         optimizer="fedavg", privacy="record level, epsilon <= 5 at delta 1e-05", quorum=2, seconds=1.5,
-        metrics={"auc": auc, "recall_at_20_fpr": 0.5}, sites=rows or (updated("bank-01"), updated("bank-02")),
+        public=Metrics(auc=auc, recall_at_20_fpr=0.5, rows=100), sites=rows or (updated("bank-01"), updated("bank-02")),
         epsilon_limit=5.0)
 
 
@@ -46,12 +54,17 @@ def compared(number: int, *rows: SiteRow, odd: int | None = None) -> RoundRecord
     names = tuple(row.site for row in rows if row.norm is not None)
     apart = tuple(tuple(0.0 if a == b else 10.0 if odd in (a, b) else 1.0 + (a + b) / 100 for b in range(len(names)))
                   for a in range(len(names)))
-    return dataclasses.replace(record(number, *rows), near=names, distances=apart)
+    return with_(record(number, *rows), near=names, distances=apart)
+
+
+def with_(record: RoundRecord, **changes: object) -> RoundRecord:
+    """A record that says something else, judged anew."""
+    return RoundRecord(**{**dict(record), **changes})
 
 
 def left_out(site: str) -> SiteRow:
-    return SiteRow(site=site, outcome="left_out", note="goes with 3 others more than noise can", weight=1.0, verdict="gate",
-                   norm=8.0, distance=9.0, influence=0.0)
+    return SiteRow(site=site, outcome="left_out", note="goes with 3 others more than noise can", weight=1.0,
+                   verdict=Verdict.GATE, norm=8.0, distance=9.0, influence=0.0)
 
 
 class Page(HTMLParser):
@@ -104,7 +117,7 @@ def test_no_words_of_a_site_change_the_structure_of_a_report(words):
 
 
 def test_attack_markup_in_a_refusal_is_text():
-    row = dataclasses.replace(refused(ATTACK, ATTACK), site=ATTACK)
+    row = refused(ATTACK, ATTACK).model_copy(update={"site": ATTACK})
     html, markdown = render_html([record(1, row)]), render_markdown([record(1, row)])
     page = Page(html)
     assert "script" not in dict(page.tags)
@@ -112,7 +125,7 @@ def test_attack_markup_in_a_refusal_is_text():
     assert "<script>alert(1)</script>" in page.text
     assert "{{ 7 * 7 }}" in page.text
     assert "\u202e" not in html + markdown
-    plain = record(1, dataclasses.replace(refused("x", "x"), site="x"))
+    plain = record(1, refused("x", "x").model_copy(update={"site": "x"}))
     assert page.tags == Page(render_html([plain])).tags
     assert shape(markdown) == shape(render_markdown([plain]))
 
@@ -158,11 +171,11 @@ def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
 
 def test_what_is_not_known_is_a_dash_and_no_chart():
     bare = SiteRow(site="bank-01", outcome="updated", note="", weight=1.0)
-    html = render_html([dataclasses.replace(record(1, bare), metrics={}, epsilon_limit=None)])
+    html = render_html([with_(record(1, bare), public=None, epsilon_limit=None)])
     assert svgs(html) == []
     assert "None" not in html
     assert "Round 1 with 1 of 1 sites" in " ".join(Page(html).text.split())
-    assert "No metric has been measured yet." in render_markdown([dataclasses.replace(record(1, bare), metrics={})])
+    assert "No metric has been measured yet." in render_markdown([with_(record(1, bare), public=None)])
 
 
 def test_markdown_holds_the_tables_and_plots_that_open():
@@ -184,17 +197,80 @@ def test_same_records_same_bytes():
 
 def test_records_of_no_run_two_runs_or_out_of_order_are_refused():
     for rounds, words in [([], "at least one"), ([record(2), record(1)], "ascend"), ([record(1), record(1)], "ascend"),
-                          ([record(1), dataclasses.replace(record(2), run="autumn")], "one run")]:
+                          ([record(1), with_(record(2), run="autumn")], "one run")]:
         for render in (render_html, render_markdown):
             with pytest.raises(ContractError, match=words):
                 render(rounds)
 
 
 def test_numbers_that_are_not_finite_are_refused_by_name():
-    with pytest.raises(ContractError, match=r"bank-01.*norm"):
+    with pytest.raises(ValidationError, match=r"norm\n.*finite"):
         updated("bank-01", norm=float("nan"))
-    with pytest.raises(ContractError, match="auc"):
+    with pytest.raises(ValidationError, match=r"auc\n.*finite"):
         record(1, auc=float("inf"))
+
+
+def test_a_record_comes_back_from_its_json_as_it_was():
+    full = with_(compared(3, updated("a"), left_out("b"), refused("no", "age.range")), at_sites=Metrics(auc=0.6, rows=90))
+    assert parse(RoundRecord, full.model_dump_json(), "record") == full
+
+
+# -- metrics have the task's words, in two places ------------------------------------------------------------------------
+
+
+def test_what_the_sites_found_is_a_chart_and_a_column_of_its_own():
+    rounds = [with_(record(1), at_sites=Metrics(auc=0.61, rows=90)), record(2)]
+    assert [metric.label for metric in metrics_of(rounds)] == [
+        "AUC", "Recall at 20 % false positives", "AUC at the sites, noised"]
+    text = " ".join(Page(render_html(rounds)).text.split())
+    assert "AUC at the sites, noised by round" in text
+    assert "AUC at the sites, noised by round: 0.610 in round 1" in render_markdown(rounds)
+    assert "| 1 | 2 / 2 | 0.700 | 0.500 | 0.610 | 2.00 | 1.5 |" in render_markdown(rounds)
+
+
+def test_of_more_than_two_classes_the_page_tells_the_accuracy():
+    rows = [updated("bank-01").model_copy(update={"local": Metrics(accuracy=0.81, rows=40)})]
+    text = " ".join(Page(render_html([with_(record(1, *rows), public=Metrics(accuracy=0.83, rows=100))])).text.split())
+    assert "Round 1 reached accuracy 0.830" in text
+    assert "Local accuracy" in text
+    assert "AUC" not in text
+
+
+def test_words_of_metrics_and_of_faults_are_two_tables():
+    """A metric that is called noise is not somebody's noise."""
+    assert (label("noise"), fault(Verdict.NOISE)) == ("Noise", "its noise")
+    assert {fault(verdict) for verdict in Verdict if verdict is not Verdict.USED} == {
+        "numbers that are not finite", "its norm", "the gate", "its noise"}
+    row = left_out("bank-x").model_copy(update={"verdict": Verdict.NOISE})
+    assert "left out: its noise" in " ".join(Page(render_html([record(1, row)])).text.split())
+
+
+# -- findings ------------------------------------------------------------------------------------------------------------
+
+
+def finding(**changes: object) -> Finding:
+    ages = Histogram(column="age | x", edges=(30.0, 60.0), noise_std=10.0)
+    return Finding(**{
+        "federation": "banks", "run": "study", "round": 0, "attempt": 1, "plan": "0" * 64, "tool_version": "0.1.0",
+        "answers": (Told(site="a", answer="1" * 64), Told(site="b", answer="2" * 64)), "missing": ("c",), "totals": (Release(
+            statistic=ages, numbers=(-3.2, 1200.4, 7.0, 0.0), mechanism=GaussianCounts(noise_std=20.0)),), **changes})
+
+
+def test_a_finding_says_every_count_and_how_far_noise_may_have_moved_it():
+    (table,) = tables(finding().totals)
+    assert (table.title, table.head) == ("histograms of columns: age | x", ("age | x", "records", "95 %"))
+    assert [cell.texts for cell in table.cells] == [
+        ("below 30", "-3", "± 39"), ("30 to 60", "1,200", "± 39"), ("from 60", "7", "± 39"), ("missing", "0", "± 39")]
+    exact = Release(statistic=Histogram(column="age", edges=(30.0,), noise_std=0.0), numbers=(1.0, 2.0, 0.0),
+                    mechanism=NoMechanism())
+    assert [cell.texts[-1] for cell in tables([exact])[0].cells] == ["exact"] * 3
+
+
+def test_a_finding_as_markdown_is_tables_whatever_the_question_named():
+    markdown = render_finding(finding())
+    assert "counted at 2 of 3 sites" in markdown
+    assert "| `30 to 60` | 1,200 | ± 39 |" in markdown
+    assert shape(markdown) == shape(markdown.replace("age ¦ x", "age"))
 
 
 def test_a_render_costs_little():
@@ -270,7 +346,7 @@ def test_a_planted_attacker_is_at_the_edge_of_the_map_in_the_brightest_colour_an
 
 
 def test_the_map_says_that_its_distances_are_estimates_where_they_are():
-    exact, estimated = (distance_map(dataclasses.replace(planted(), estimated=flag)) for flag in (False, True))
+    exact, estimated = (distance_map(with_(planted(), estimated=flag)) for flag in (False, True))
     assert "estimated" not in exact.title + exact.summary
     assert "estimated from a sample" in estimated.title
     assert "estimated from a sample" in estimated.summary
@@ -291,7 +367,7 @@ def test_the_scale_grows_brighter_all_the_way_so_that_no_colour_is_needed_to_rea
 
 
 def test_the_map_of_rounds_shows_who_was_left_out_and_how_often():
-    chart = history_map([planted(), dataclasses.replace(planted(), round=3)])
+    chart = history_map([planted(), with_(planted(), round=3)])
     assert chart is not None
     assert [name.mark for name in chart.rows] == ["2×" if at == 4 else "" for at in range(12)]
     assert [cell.sign for cell in chart.cells if cell.kind == "left_out"] == ["✕", "✕"]
@@ -317,7 +393,7 @@ def test_no_map_for_two_sites_and_none_for_a_crowd_that_nobody_could_read():
 
 
 def test_distances_that_do_not_fit_the_sites_are_refused():
-    with pytest.raises(ContractError, match="expected the distances of 1 sites"):
-        dataclasses.replace(record(1), near=("bank-01",))
-    with pytest.raises(ContractError, match="a distance is not a finite number"):
-        dataclasses.replace(record(1), near=("bank-01",), distances=((float("nan"),),))
+    with pytest.raises(ValidationError, match="expected the distances of 1 sites"):
+        with_(record(1), near=("bank-01",))
+    with pytest.raises(ValidationError, match="distances.0.0"):
+        with_(record(1), near=("bank-01",), distances=((float("nan"),),))

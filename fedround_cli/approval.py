@@ -1,0 +1,90 @@
+"""fedround site approve: looking at a recipe or a contract, and saying yes to exactly these bytes."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from fedround.errors import ContractError
+from fedround.spoken import in_groups, in_numbers
+from fedround_cli.folders import SiteFolder
+from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from site_workers.approval import Candidate
+
+Yes = Annotated[bool, typer.Option("--yes", help="Approve without being asked, what --digest names.")]
+Digests = Annotated[list[str], typer.Option(
+    help="The beginning of the SHA-256 that you expect, at least 16 digits; once for each file. Anything else is refused.")]
+
+
+@command
+def approve(
+    folder: SiteFolder,
+    file: Annotated[Path | None, typer.Argument(help="A recipe (.py) or a data contract (.json).")] = None,
+    yes: Yes = False,
+    digest: Digests = [],  # noqa: B006 - typer makes its own list
+    show: Annotated[bool, typer.Option("--list", help="Show what is approved.")] = False,
+    withdraw: Annotated[str | None, typer.Option(
+        help="Take an approval back, by the beginning of its digest: its file runs no more.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a recipe or a contract, compare its digest over the telephone, and approve it. Nothing else ever runs.
+
+    Shows the file, what it imports and its digest; then asks. Your "yes" copies the file into approved/ and writes its
+    digest into policy.toml. It holds from the next plan on; the file that it replaces is kept in approved/earlier/.
+    """
+    from infra.settings import SiteSettings, load_toml
+    from site_workers import approval
+
+    if [file is not None, show, withdraw is not None].count(True) != 1:
+        raise ContractError("give a file to approve, or --list, or --withdraw DIGEST")
+    if withdraw is not None:
+        gone = approval.withdraw(folder, withdraw, datetime.now(UTC))
+        out.print(f"{gone.kind} {gone.digest[:16]}… is not approved any more" + (
+            ", and it was the current one: this site answers no plan until you approve another" if gone.current else ""))
+    elif file is not None:
+        settings, candidate = load_toml(SiteSettings, folder / "site.toml"), approval.read_candidate(file)
+        ask(candidate, str(file), yes, digest)
+        approval.approve(folder, settings, candidate, datetime.now(UTC))
+        out.print(f"approved {candidate.kind} '{candidate.name}', from the next plan on")
+    else:
+        _list(approval.approvals(folder), as_json)
+
+
+def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None:
+    """Show a candidate and what there is to know, and ask. Raises ContractError if it is not what --digest names."""
+    from site_workers import approval
+
+    if digests and not any(approval.matches(candidate.digest, digest) for digest in digests):
+        raise ContractError(f"the {candidate.kind} {where} has the digest {candidate.digest}, which no --digest names: "
+                            "nothing was approved")
+    if yes and not digests:
+        raise ContractError("--yes approves only what --digest names: give the digest of each file")
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        typer.echo_via_pager(candidate.body.decode())
+    out.print(f"{candidate.kind:<11} '{candidate.name}', {escape(where)}, {len(candidate.body.splitlines())} lines",
+              highlight=False)
+    if candidate.kind == "recipe":
+        out.print(f"imports     {', '.join(candidate.imports) or 'nothing'}", highlight=False)
+    if candidate.beware:
+        out.print(f"[bold]beware[/]      it names {', '.join(candidate.beware)}: such code can do more than its imports tell")
+    out.print(f"SHA-256     {in_groups(candidate.digest)}\n"
+              f"to read out {in_numbers(candidate.digest)}", highlight=False)
+    if not yes:
+        what = "It is code that will run beside your rows. " if candidate.kind == "recipe" else ""
+        typer.confirm(f"{what}Have you read it, and does the coordinator read out the same numbers?", abort=True)
+
+
+def _list(approvals: list, as_json: bool) -> None:
+    if as_json:
+        print_json([{"kind": one.kind, "digest": one.digest, "current": one.current} for one in approvals])
+        return
+    out.print(f"[bold]{'what':<10}{'SHA-256':<66}is[/]")
+    for one in approvals:
+        out.print(f"{one.kind:<10}{one.digest:<66}{'in use' if one.current else 'approved, not in use'}", highlight=False)

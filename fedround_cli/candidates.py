@@ -1,0 +1,115 @@
+"""`fedround simulate --try`: which settings are compared, and what came out."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fedround.agreement import Agreement
+    from fedround.simulation.tuning import Search, Trial
+    from fedround_cli.world import Asked, World
+
+MOST = 81
+"""Candidates of one search: three values of four settings."""
+
+
+def candidates(agreement: Agreement, tried: Sequence[str]) -> dict[str, Agreement]:
+    """Every combination of the values in words like "training.learning_rate=0.5,1,2", by its name.
+
+    Raises ContractError for words that are no such thing, unknown keys, values that cannot be, and too many combinations.
+    """
+    from fedround.agreement import Agreement
+    from fedround.errors import ContractError
+    from fedround.values import parse
+
+    axes = [_axis(words) for words in tried]
+    if len({key for key, _ in axes}) < len(axes):
+        raise ContractError("--try: one setting was given twice; give all its values at once, with commas between them")
+    combinations = list(itertools.product(*(values for _, values in axes)))
+    if len(combinations) > MOST:
+        raise ContractError(f"--try: {len(combinations)} combinations; at most {MOST} are compared: take fewer values")
+    found = {}
+    for values in combinations:
+        changes = dict(zip((key for key, _ in axes), values, strict=True))
+        name = ", ".join(f"{key} {value}" for key, value in changes.items())
+        table = agreement.model_dump(mode="json", exclude_none=True)
+        for key, value in changes.items():
+            _put(table, key, value)
+        found[name] = parse(Agreement, table, f"--try ({name})")
+    return found
+
+
+def search(asked: Asked, world: World, tried: Sequence[str], seed: int) -> Search:
+    """Successive halving over the combinations, with a line for every trial."""
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from fedround.simulation.tuning import halving
+    from fedround_cli.output import err
+
+    named = candidates(asked.agreement, tried)
+    with Progress(TextColumn("{task.completed} trials, the last: {task.description}"), TimeElapsedColumn(), console=err,
+                  transient=True) as progress:
+        bar = progress.add_task("none yet")
+
+        def told(trial: Trial) -> None:
+            progress.update(bar, advance=1, description=f"{trial.name}: {trial.score:.4f} after {trial.rounds} rounds")
+
+        return halving(named, asked.recipe, world.sites, rounds=asked.rounds, seed=seed, told=told)
+
+
+def as_table(found: Search) -> Table:
+    """The best first; a candidate's last trial counts, since the longest tells most."""
+    from rich.table import Table
+
+    table = Table("candidate", "rounds", "on the rows that sites hold out", title="Tried")
+    last = {trial.name: trial for trial in found.trials}
+    for trial in sorted(last.values(), key=lambda trial: (-trial.rounds, -trial.score, trial.name)):
+        table.add_row(trial.name, str(trial.rounds), f"{trial.score:.4f}", style="bold" if trial.name == found.best else "")
+    return table
+
+
+def costs(found: Search) -> str:
+    """What the search would cost if it were not simulated."""
+    price = ("no privacy was asked for" if found.epsilon_if_live is None else
+             f"epsilon {found.epsilon_if_live:.2f} for each {found.trials[0].result.agreement.privacy.unit}")
+    return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on rows that may be looked at, this costs no "
+            f"privacy; asked of a live federation, every trial would be charged: {price}.")
+
+
+def as_json(found: Search) -> dict[str, Any]:
+    """For scripts."""
+    return {"best": found.best, "rounds": found.rounds, "epsilon_if_live": found.epsilon_if_live,
+            "trials": [{"candidate": trial.name, "rounds": trial.rounds, "score": trial.score} for trial in found.trials]}
+
+
+def _axis(words: str) -> tuple[str, list[object]]:
+    from fedround.errors import ContractError
+
+    key, _, values = words.partition("=")
+    if not key or not values or not all(value.strip() for value in values.split(",")):
+        raise ContractError(f"--try {words!r}: expected KEY=VALUE,VALUE,..., such as training.learning_rate=0.5,1,2")
+    return key.strip(), [_value(value.strip()) for value in values.split(",")]
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text                 # a word
+
+
+def _put(table: dict[str, Any], key: str, value: object) -> None:
+    """Change one entry. A section that is not there yet is made, and what the settings do not know is refused later."""
+    *sections, last = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            from fedround.errors import ContractError
+
+            raise ContractError(f"--try {key}: '{section}' holds no settings")
+    table[last] = value

@@ -1,0 +1,173 @@
+"""fedround demo: the members of an example train one model on this machine, with every real part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedround_cli.folders import DEFAULT_HOME, Home
+from fedround_cli.output import command, out
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fedround_examples.story import Story
+    from flows.one_machine import OneMachine
+    from tasks.coordinator import Coordinator
+
+RUN = "demo"
+FULL_ROUNDS = 20
+
+
+class Example(StrEnum):
+    """A story that can be told live: a folder of fedround_examples/."""
+
+    BANKS = "banks"
+    CARLOAN = "carloan"
+
+
+@command
+def demo(
+    home: Home = DEFAULT_HOME / "demo",
+    example: Annotated[Example, typer.Option(help="Whose story: twelve banks and credit cards, or twelve segments of a "
+                                                  "(synthetic) car-loan market, which takes longer.")] = Example.BANKS,
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=200, help="Rounds of the campaign.")] = 10,
+    epsilon: Annotated[float, typer.Option(min=0.1, max=100, help="Each bank's privacy budget for the campaign.")] = 5.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers, the sites and the UI running.")] = False,
+) -> None:
+    """Twelve banks train one model; no record moves, and every bank keeps its own privacy ledger.
+
+    Starts a PostgreSQL, a Prefect server, an S3 server, a coordinator process and twelve site processes on this
+    machine, trains, compares with pooled training and with each bank alone, and stops what it started. Stopped half
+    way it goes on where it stopped; run after it has finished it begins anew.
+    """
+    from flows.one_machine import OneMachine
+
+    machine = OneMachine(home)
+    began = time.monotonic()
+    try:
+        coordinator = _ready(machine, example, rounds, epsilon)
+        with _rivals(home, example) as rivals:
+            _train(coordinator, rounds)
+            _show_result(machine, coordinator, rivals, rounds)
+    finally:
+        if keep:
+            out.print(f"left running; stop it with [bold]fedround down --home {home}[/]")
+        else:
+            with out.status("stopping what was started …"):
+                machine.stop()
+            out.print(f"everything is stopped; {time.monotonic() - began:.0f} s in all")
+
+
+def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float) -> Coordinator:
+    """Servers, folders, processes. What an interrupted demonstration left behind is used; a finished one is cleared."""
+    from fedround_examples.live import set_up
+
+    story: Story = import_module(f"fedround_examples.{example}.split").STORY
+    asked = machine.home / "demo.json"
+    wanted = {"example": example, "rounds": rounds, "epsilon": epsilon}
+    if not machine.exists or (machine.home / "finished").exists() or json.loads(asked.read_text()) != wanted:
+        _clear(machine)
+    elif machine.exists:
+        out.print("going on with the demonstration that was stopped")
+    with out.status("starting PostgreSQL, Prefect and S3 …") as status:
+        info = machine.start_servers(status.update)
+        out.print(f"[green]✓[/] servers    PostgreSQL, S3 and Prefect: UI at {info.ui_url}")
+        if not machine.exists:
+            status.update("giving every bank its folder, keys, policy and ledger …")
+            set_up(story, machine, machine.home / "data", rounds, epsilon)
+            asked.write_text(json.dumps(wanted))
+        banks = len(list((machine.home / "sites").iterdir()))
+        out.print(f"[green]✓[/] federation {banks} banks, ε ≤ {epsilon:g} at δ = 1e-5 for {rounds} rounds, record level")
+        status.update("starting the coordinator's and the sites' processes …")
+        coordinator = machine.start_processes(status.update)
+        out.print(f"[green]✓[/] processes  1 coordinator, {banks} sites, each in its own work pool")
+    return coordinator
+
+
+def _clear(machine: OneMachine) -> None:
+    if machine.home.exists():
+        machine.stop()
+        shutil.rmtree(machine.home)
+    machine.home.mkdir(parents=True)
+
+
+@contextmanager
+def _rivals(home: Path, example: Example) -> Iterator[subprocess.Popen[bytes]]:
+    """Pooled training, the federation without noise, and each bank alone: meanwhile, at low priority."""
+    process = subprocess.Popen(
+        ["nice", "-n", "15", sys.executable, "-m", f"fedround_examples.{example}.baselines", "--json"],
+        stdout=(home / "baselines.json").open("wb"), stderr=(home / "logs" / "baselines.log").open("wb"))
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _train(coordinator: Coordinator, rounds: int) -> None:
+    import asyncio
+
+    from fedround_cli.campaign import show_campaign
+
+    asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": rounds}))
+
+
+def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int) -> None:
+    from rich.table import Table
+
+    from tasks.report import page, records
+
+    last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
+    reached = {} if last.public is None else last.public.known()
+    with out.status("comparing with pooled training and with each bank alone …"):
+        failed = rivals.wait() != 0
+    table = Table("trained on", "AUC", "recall at 20 % FPR", "privacy",
+                  title=f"on {_tested(machine):,} clients whom nobody trained on")
+    spent = max(site.epsilon or 0 for site in last.sites)
+    table.add_row(f"[bold]the federation, {rounds} rounds[/]", f"[bold]{reached['auc']:.3f}[/]",
+                  f"[bold]{reached['recall_at_20_fpr']:.3f}[/]", f"[bold]ε = {spent:.2f}, δ = 1e-5[/]")
+    beaten = None if failed else _add_rivals(table, machine.home / "baselines.json", reached["auc"])
+    out.print(table)
+    if beaten is None:
+        out.print(f"the comparison failed; see {machine.home / 'logs' / 'baselines.log'}")
+    else:
+        out.print(f"[bold]better than the own model of {beaten} of {len(banks)} banks[/], which keep no privacy when they "
+                  "train alone")
+    if rounds < FULL_ROUNDS:
+        out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
+    out.print(f"report       {page(coordinator, RUN, last.round)}\n"
+              f"models       fedround models list -c {machine.coordinator}\n"
+              f"proof        fedround verify {RUN} --as {machine.coordinator}   (needs the S3 server: fedround up --home "
+              f"{machine.home})\n"
+              f"a ledger     fedround site ledger {machine.site(banks[0].name)}\n"
+              f"try next     fedround demo --rounds 20 --keep, then start a round from the UI's form")
+    (machine.home / "finished").touch()
+
+
+def _tested(machine: OneMachine) -> int:
+    from pyarrow.parquet import ParquetFile
+
+    return int(ParquetFile(machine.home / "data" / "public_test.parquet").metadata.num_rows)
+
+
+def _add_rivals(table: Table, path: Path, mine: float) -> int:
+    """Add everything that the federation is compared with; returns how many banks' own models it beats."""
+    from fedround_examples.rivals import Baselines
+
+    rivals = Baselines.model_validate_json(path.read_bytes())
+    for name, reached in rivals.lines():
+        privacy = "its own ε, the same" if name.endswith("private") else "none"
+        table.add_row(name, f"{reached.auc:.3f}", f"{reached.recall_at_20_fpr:.3f}", privacy)
+    return sum(mine > bank.test.auc for bank in rivals.alone)

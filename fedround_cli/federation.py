@@ -1,0 +1,256 @@
+"""fedround federation init, invite, add, rotate, revoke, log, check, show."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedround.errors import ContractError, SetupError
+from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.output import AsJson, command, out, print_json
+
+app = typer.Typer(no_args_is_help=True, help="The coordinator's folder and the federation file.")
+
+AccessKey = Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's stack.")]
+SecretKey = Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")]
+
+
+@app.command()
+@command
+def init(
+    settings: Annotated[Path, typer.Argument(
+        help="TOML with name, quorum, privacy, training …: see fedround_examples/banks/settings.toml.")],
+    recipe: Annotated[Path, typer.Option(help="Python file: features and model, the same for all sites.")],
+    contract: Annotated[Path, typer.Option(help="JSON file: what every site's rows must look like.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    home: Home = DEFAULT_HOME,
+    test_set: Annotated[Path | None, typer.Option(help="Public rows that nobody trains on.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Begin every run with this checkpoint (safetensors): of the whole "
+                                                         "model, or of a part of it.")] = None,
+    api_url: Annotated[str | None, typer.Option(help="Prefect API; default: this machine's stack.")] = None,
+    s3_endpoint: Annotated[str | None, typer.Option(help="S3 address; default: this machine's stack.")] = None,
+    bucket: Annotated[str, typer.Option(help="S3 bucket.")] = "fedround",
+    region: Annotated[str, typer.Option(help="S3 region.")] = "us-east-1",
+    access_key: AccessKey = None,
+    secret_key: SecretKey = None,
+) -> None:
+    """Make a coordinator's folder: a key, the agreed files, and a federation file that has no members yet.
+
+    Addresses and the credential come from the servers that `fedround up` started, unless they are given.
+    """
+    from infra.settings import CoordinatorSettings, S3Settings
+    from tasks.membership import create_coordinator
+
+    try:
+        agreed = tomllib.loads(settings.read_text())
+    except OSError as error:
+        raise SetupError(f"cannot read {settings}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"{settings}: not valid TOML: {error}") from None
+    store, api, credential = _servers(home, api_url, s3_endpoint, bucket, access_key, secret_key)
+    key = create_coordinator(
+        folder, agreed,
+        CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", api_url=api,
+                            store=S3Settings(endpoint=store[0], bucket=store[1], region=region),
+                            start=None if start_from is None else "approved/start.safetensors",
+                            test_set=None if test_set is None else f"test_set{test_set.suffix}"),
+        recipe, contract, credential, test_set, start_from)
+    out.print(f"made [bold]{folder}[/]; the coordinator's public key, which every site will trust, is\n  {key}\n"
+              f"Next: [bold]fedround federation invite NAME --coordinator {folder}[/] for every site")
+
+
+@app.command()
+@command
+def invite(
+    site: Annotated[str, typer.Argument(help="The site's name: lower-case letters, digits, hyphens.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    home: Home = DEFAULT_HOME,
+    output: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.invitation.toml.")] = None,
+    access_key: AccessKey = None,
+    secret_key: SecretKey = None,
+) -> None:
+    """Write an invitation: addresses, the agreed files, and an S3 credential that writes only below the site's prefix.
+
+    Hand it to the site's operator over a channel you both trust: it holds a secret, and the key the site will trust.
+    """
+    from infra.settings import S3Credential, save_toml
+    from infra.stack import LocalStack
+    from tasks.membership import check_name, make_invitation
+
+    check_name(site)
+    if access_key is not None and secret_key is not None:
+        credential = S3Credential(access_key=access_key, secret_key=secret_key)
+    elif LocalStack.find(home) is not None:
+        credential = LocalStack(home).grant_site(site)
+    else:
+        raise SetupError("no servers run on this machine: run 'fedround up', or give --access-key and --secret-key of "
+                         f"a credential that can write only below 'sites/{site}/'")
+    path = output or Path(f"{site}.invitation.toml")
+    save_toml(make_invitation(folder, site, credential), path,
+              f"Invitation of site '{site}'. It holds a secret: hand it over privately.", secret=True)
+    out.print(f"wrote {path}\nNext, at the site: [bold]fedround site init FOLDER --invitation {path}[/], and then here: "
+              f"[bold]fedround federation add {site} --key … --weight …[/]")
+
+
+@app.command()
+@command
+def add(
+    site: Annotated[str, typer.Argument(help="The site's name, as in its invitation.")],
+    key: Annotated[str, typer.Option(help="The public key that `fedround site init` showed to the site's operator.")],
+    weight: Annotated[float, typer.Option(help="How much its updates count, for example its agreed number of rows.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Add a member to the federation file. The next round asks it too: a campaign that runs goes on, nobody restarts.
+
+    The Prefect server hears of it first, so that no round asks for a member that the server does not know.
+    """
+    import asyncio
+
+    from fedround.agreement import SiteEntry
+    from fedround.values import parse
+    from flows.service import register_site
+    from tasks.membership import add_member
+
+    parse(SiteEntry, {"name": site, "key": key, "weight": weight}, f"member '{site}'")
+    deployed = asyncio.run(register_site(folder, site))
+    add_member(folder, site, key, weight)
+    out.print(f"'{site}' is a member" + (", and the next round asks it" if deployed else
+                                         "; the Prefect server does not answer: [bold]fedround deploy[/] when it does"))
+
+
+@app.command()
+@command
+def rotate(
+    site: Annotated[str, typer.Argument(help="The member whose operator has run `fedround site rotate`.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    key: Annotated[str | None, typer.Option(help="The new public key, where the old one has named several.")] = None,
+) -> None:
+    """Take a member's new key, which its old key signed for. The next plan is the first that asks for it."""
+    from tasks.coordinator import open_coordinator
+    from tasks.membership import rotate_key
+
+    key = rotate_key(folder, site, key)
+    head = open_coordinator(folder).publish_federation()
+    out.print(f"'{site}' signs with {key} from entry {head.number} of the federation log on; nobody needs to restart")
+
+
+@app.command()
+@command
+def revoke(
+    site: Annotated[str, typer.Argument(help="The member whose key is lost or stolen.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    quorum: Annotated[int | None, typer.Option(help="The quorum from now on, with one member less.")] = None,
+) -> None:
+    """Strike a member's key. Rounds before stay proven; nothing that is signed with it counts any more, ever.
+
+    The site can come back with a new key: `fedround federation add`.
+    """
+    from tasks.coordinator import open_coordinator
+    from tasks.membership import revoke_key
+
+    key = revoke_key(folder, site, quorum)
+    head = open_coordinator(folder).publish_federation()
+    out.print(f"{key} of '{site}' is revoked from entry {head.number} of the federation log on. Rounds that it signed before "
+              "are marked by [bold]fedround verify[/]")
+
+
+@app.command("log")
+@command
+def show_log(
+    folder: Annotated[Path, typer.Option(
+        "--as", help="A coordinator's or a site's folder: which store to read, which key must have signed.",
+        envvar="FEDROUND_COORDINATOR")] = DEFAULT_COORDINATOR,
+    as_json: AsJson = False,
+) -> None:
+    """Show the federation log: who was a member, with which key, from when on; every entry is verified."""
+    from rich.table import Table
+
+    from fedround.federation_log import in_words
+    from fedround_cli.membership import store_and_key
+    from tasks.verify import read_log
+
+    log = read_log(*store_and_key(folder))
+    if as_json:
+        print_json([{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log])
+        return
+    table = Table("entry", "digest", "federation file", "what changed", title="federation log")
+    for logged in log:
+        table.add_row(str(logged.entry.number), logged.digest[:16], logged.entry.federation_digest[:16],
+                      "\n".join(in_words(change) for change in logged.entry.changes))
+    out.print(table)
+
+
+@app.command()
+@command
+def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
+    """Check the coordinator's folder: federation file, key, recipe, contract, and that the store can be used."""
+    from fedround import sightings
+    from flows.service import enter
+    from infra.stores import require_conditional_writes
+
+    coordinator = enter(folder)
+    require_conditional_writes(coordinator.store, "probes")
+    federation, members = coordinator.federation, len(coordinator.federation.sites)
+    out.print(f"[green]✓[/] federation '{federation.name}': {members} sites, quorum {federation.quorum}; the store keeps "
+              "what is written once")
+    if (liars := sightings.liars_needed(federation)) == 0:
+        out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
+                  f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")
+    else:
+        out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie")
+
+
+@app.command()
+@command
+def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show who takes part and what every round asks for. The recipe's and the contract's numbers are for the telephone."""
+    from rich.table import Table
+
+    from fedround.spoken import in_numbers
+    from flows.service import enter
+
+    coordinator = enter(folder)
+    federation = coordinator.federation
+    if as_json:
+        print_json(federation.model_dump(mode="json"))
+        return
+    table = Table("site", "weight", "key", title=f"federation '{federation.name}'")
+    for site in federation.sites:
+        table.add_row(site.name, f"{site.weight:g}", site.key)
+    out.print(table)
+    for name in ("privacy", "training", "evaluation", "optimizer"):
+        out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump())}")
+    out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
+              f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
+              f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
+              f"{'':<11} {in_numbers(federation.recipe_digest)}\n"
+              f"{'contract':<11} {federation.contract_digest}\n{'':<11} {in_numbers(federation.contract_digest)}\n"
+              f"{'file':<11} {coordinator.federation_digest}")
+
+
+def _in_words(values: dict[str, object]) -> str:
+    """`local_steps 10  algorithm fedprox (mu 0.1)`; what is not agreed is not shown."""
+    def one(value: object) -> str:
+        if not isinstance(value, dict):
+            return str(value)
+        name, rest = value.get("name", ""), _in_words({key: item for key, item in value.items() if key != "name"})
+        return f"{name} ({rest})" if name and rest else str(name or f"({rest})")
+
+    return "  ".join(f"{key} {one(value)}" for key, value in values.items() if value is not None)
+
+
+def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, access_key: str | None,
+             secret_key: str | None):
+    from infra.settings import S3Credential
+    from infra.stack import LocalStack
+
+    info = LocalStack.find(home)
+    if access_key is not None and secret_key is not None and endpoint is not None and api_url is not None:
+        return (endpoint, bucket), api_url, S3Credential(access_key=access_key, secret_key=secret_key)
+    if info is None:
+        raise SetupError("no servers run on this machine: run 'fedround up' first, or give --api-url, --s3-endpoint, "
+                         "--access-key and --secret-key")
+    return (info.s3_endpoint, info.bucket), api_url or info.api_url, LocalStack(home).coordinator_credential()

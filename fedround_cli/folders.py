@@ -1,0 +1,26 @@
+"""The options that name folders, the same in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Home = Annotated[Path, typer.Option(
+    "--home", envvar="FEDROUND_HOME", help="Folder of the servers on this machine.", show_default=True)]
+CoordinatorFolder = Annotated[Path, typer.Option(
+    "--coordinator", "-c", envvar="FEDROUND_COORDINATOR", help="The coordinator's folder (federation init made it).")]
+SiteFolder = Annotated[Path, typer.Argument(help="The site's folder (site init made it).")]
+
+
+def shipped(named: Path) -> Path:
+    """The file or folder of this name; and if there is none, the example of this name that comes with fedround."""
+    if named.exists() or len(named.parts) != 1:
+        return named
+    found = Path(__file__).parents[1] / "fedround_examples" / named
+    return found if (found / "settings.toml").is_file() else named
+
+
+DEFAULT_HOME = Path(".fedround")
+DEFAULT_COORDINATOR = Path("coordinator")

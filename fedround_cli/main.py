@@ -1,0 +1,42 @@
+"""The command `fedround`. Commands import what they need when they run, so that --help answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from fedround_cli import coordinator, demo, federation, measure, models, privacy, simulate, site, stack, train, verify
+
+app = typer.Typer(
+    name="fedround",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Cross-silo federated learning as an ordinary Prefect pipeline.
+
+A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
+
+* **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
+  `coordinator start`, `train run`, `measure run`
+* **data scientist**: `simulate`, before anybody is asked for a record
+* **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
+* **auditor**: `verify`, `models show`, `site ledger`
+""")
+
+app.command("demo")(demo.demo)
+app.command("up")(stack.up)
+app.command("down")(stack.down)
+app.command("status")(stack.status)
+app.add_typer(federation.app, name="federation")
+app.add_typer(site.app, name="site")
+app.add_typer(coordinator.app, name="coordinator")
+app.command("deploy")(coordinator.deploy)
+app.add_typer(train.train_app, name="train")
+app.add_typer(train.round_app, name="round")
+app.add_typer(measure.app, name="measure")
+app.add_typer(models.app, name="models")
+app.add_typer(privacy.app, name="privacy")
+app.command("simulate")(simulate.simulate)
+app.command("verify")(verify.verify)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,131 @@
+"""fedround models list, show, get: the versioned checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedround.errors import ContractError, SetupError
+from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
+from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from infra.model_registry import ModelRegistry
+
+app = typer.Typer(no_args_is_help=True, help="The versioned models: one tag per committed round, in a git + DVC store.")
+
+Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it.")]
+
+
+@app.command("list")
+@command
+def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """List the versions with their metrics on the public test set."""
+    from rich.table import Table
+
+    from fedround.learning.task import Metrics
+
+    versions = _registry(folder).versions()
+    if as_json:
+        print_json([{"version": version.tag, "checkpoint": version.checkpoint.model_dump(mode="json"),
+                     "metrics": dict(version.metrics)} for version in versions])
+        return
+    table = Table("version", "model", *Metrics.words.values())
+    for version in versions:
+        reached = (f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in Metrics.words)
+        table.add_row(version.tag, version.checkpoint.model.sha256[:16], *reached)
+    out.print(table)
+
+
+@app.command("show")
+@command
+def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show one version: its round, its sites, its privacy, its parent."""
+    from fedround_cli.campaign import sites_table
+    from flows.service import enter
+    from infra.history import read_commit
+    from tasks.report import page, records
+
+    coordinator = enter(folder)
+    found = [version.checkpoint for version in _registry(folder).versions() if version.tag == tag]
+    if not found:
+        raise ContractError(f"there is no version '{tag}': 'fedround models list' shows them")
+    version = found[0]
+    commit = read_commit(coordinator.store, version.run, version.round, coordinator.identity.key).commit
+    if as_json:
+        print_json(commit.model_dump(mode="json"))
+        return
+    out.print(f"[bold]{tag}[/]  model {commit.model}\nparent   {commit.base_model}\ncommit   of run '{commit.run}', "
+              f"round {commit.round}, by fedround {commit.tool_version}")
+    for record in records(coordinator, version.run):
+        if record.round == version.round:
+            out.print(f"privacy  {record.privacy}\nrule     {record.aggregation}; server {record.optimizer}")
+            out.print(sites_table(record))
+            out.print(f"report   {page(coordinator, record.run, record.round)}")
+
+
+@app.command("get")
+@command
+def get(
+    tag: Tag,
+    destination: Annotated[Path, typer.Argument(help="File to write, for example model.safetensors.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    whole: Annotated[bool, typer.Option(
+        "--whole", help="With the frozen part, which no round changes: all that the recipe's model needs.")] = False,
+) -> None:
+    """Fetch a model as a safetensors file, checked against its digest.
+
+    What travels is in it. A private part is at the sites alone: there, 'fedround site model' writes all of it.
+    """
+    _registry(folder).fetch(tag, destination)
+    out.print(f"{tag} is in {destination}" + (_completed(tag, destination, folder) if whole else ""))
+
+
+def _completed(tag: str, destination: Path, folder: Path) -> str:
+    """Put the frozen part into the file; what to say of it."""
+    from fedround import codec
+    from fedround.files import write_whole
+    from fedround.learning.start import read
+    from flows.service import enter
+    from infra.history import read_rest
+
+    checkpoint = next(version.checkpoint for version in _registry(folder).versions() if version.tag == tag)
+    coordinator = enter(folder)
+    frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, checkpoint.run).frozen
+    write_whole(destination, codec.encode({**read(destination.read_bytes()), **frozen}), durable=True, mode=0o600)
+    private = "; its private part is at the sites" if checkpoint.parts.private else ""
+    return f", with {len(frozen)} frozen tensors{private}"
+
+
+@app.command("rebuild")
+@command
+def rebuild(
+    run: Annotated[str, typer.Argument(help="The run whose versions and reports to write again.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Write a run's versions, records and pages again from the bucket: for a coordinator's folder that was lost.
+
+    What is there stays. How long rounds took is not in the bucket.
+    """
+    from rich.progress import track
+
+    from flows.service import enter
+    from infra.history import last_round
+    from tasks.catch_up import rebuild as rounds
+
+    coordinator = enter(folder)
+    if not (last := last_round(coordinator.store, run)):
+        raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
+    for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
+        pass
+    out.print(f"{last} rounds of '{run}' are in {folder / 'models'} and {coordinator.reports / run}")
+
+
+def _registry(folder: Path) -> ModelRegistry:
+    from infra.model_registry import ModelRegistry
+
+    if not (folder / "coordinator.toml").exists():
+        raise SetupError(f"{folder} is not a coordinator's folder: name it with --coordinator")
+    return ModelRegistry.open(folder / "models")

@@ -1,0 +1,235 @@
+"""fedround privacy plan."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedround_cli.folders import shipped
+from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from fedround.learning.spec import LocalTraining
+    from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
+    from fedround.rounds.campaign import SpentAfter
+    from fedround.statistics import LocalEvaluation
+
+app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
+
+MOST_POINTS = 40
+"""Rounds that a curve is computed at."""
+
+
+@app.callback()
+def privacy() -> None:
+    """Privacy: what a campaign will cost, before it runs."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One site's campaign."""
+
+    site: str
+    rows: int
+    mechanism: Mechanism
+    course: list[SpentAfter]
+    across: dict[Unit, float]
+    already: float | None = None
+    """Spent before, for a site's own folder."""
+    refused: int | None = None
+    """The round that its ledger would refuse."""
+
+
+@app.command()
+@command
+def plan(
+    settings: Annotated[Path | None, typer.Argument(
+        help="federation.toml or settings.toml: its tables [privacy], [training] and [evaluation]; or an example's name. "
+        "Options win.")] = None,
+    rows: Annotated[list[str] | None, typer.Option(
+        "--rows", metavar="NAME=N", help="A site and its number of training rows; once for each site.")] = None,
+    site: Annotated[list[Path] | None, typer.Option(
+        help="A site's own folder, at the site: its rows, its ledger and its policy count.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="The most that a site may spend over all rounds.")] = None,
+    delta_dp: Annotated[float | None, typer.Option(help="The probability that goes with it. Default: 1e-5.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that the budget must last for.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Local steps in each round.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Expected rows in each step.")] = None,
+    unit: Annotated[str | None, typer.Option(help="'record' (each row is protected) or 'site' (all it contributes).")] = None,
+    evaluation_noise: Annotated[float | None, typer.Option(
+        help="Standard deviation of the noise on every score count.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cost a campaign before it runs: the noise that each site needs, and what it will have spent after each round.
+
+    Nothing is charged, sent or trained. Epsilon is what an observer of everything that leaves a site can learn about one
+    record (or about the site), in the worst case; it grows fast at first, and then like the square root of the rounds. A
+    site with few rows draws each of them more often (the sampling rate) and needs more noise. What the noised score counts
+    of the evaluations take stands in a column of its own: raise evaluation.noise_std (--evaluation-noise) if it is much.
+
+    * `fedround privacy plan banks --rows north=1200 --rows south=400`
+    * `fedround privacy plan --epsilon 5 --rounds 20 --steps 10 --batch 256 --rows all=1800`
+    * `fedround privacy plan federation.toml --site my-site`: with what its ledger holds and its policy allows
+    """
+    terms = _terms(settings, {
+        "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit},
+        "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}})
+    costs = [_cost(terms, name, count) for name, count in _named(rows or [])]
+    costs += [_own_cost(terms, folder) for folder in site or []]
+    if not costs:
+        from fedround.errors import ContractError
+
+        raise ContractError("how many rows do the sites have? Give --rows NAME=N for each of them, or --site FOLDER")
+    if picture is not None:
+        from fedround_cli.epsilon_plot import as_svg
+
+        picture.write_text(as_svg({cost.site: cost.course for cost in costs}, terms.privacy.epsilon, _title(terms)))
+    if as_json:
+        print_json({"privacy": terms.privacy.model_dump(), "training": terms.training.model_dump(),
+                    "evaluation": terms.evaluation.model_dump(), "sites": [_as_json(cost) for cost in costs]})
+        return
+    _show(terms, costs)
+    if picture is not None:
+        out.print(f"wrote {picture}")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is costed."""
+
+    privacy: RecordPrivacy | SitePrivacy
+    training: LocalTraining
+    evaluation: LocalEvaluation
+
+
+def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
+    """The file's tables, with the options that were given in their place."""
+    from fedround.errors import ContractError, SetupError
+    from fedround.learning.spec import LocalTraining
+    from fedround.privacy.spec import RecordPrivacy, SitePrivacy
+    from fedround.statistics import LocalEvaluation
+    from fedround.values import parse
+
+    if path is not None and (path := shipped(path)).is_dir():
+        path = path / "settings.toml"
+    try:
+        file = {} if path is None else tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: not valid TOML: {error}") from None
+    tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
+              for name in ("privacy", "training", "evaluation")}
+    wanted = tables["privacy"]
+    if wanted.get("unit") == "none":
+        raise ContractError("the unit is 'none': without noise there is nothing to cost, epsilon is infinite at once")
+    missing = [option for option in ("epsilon", "rounds") if option not in wanted]
+    if path is None and missing:
+        raise ContractError(f"give a settings file, or {' and '.join(f'--{option}' for option in missing)}")
+    wanted.setdefault("delta_dp", 1e-5)
+    source = "privacy" if path is None else f"{path}, privacy"
+    if wanted.setdefault("unit", "record") not in ("record", "site"):
+        raise ContractError(f"{source}: the unit is 'record' or 'site'")
+    return Terms(parse(SitePrivacy if wanted["unit"] == "site" else RecordPrivacy, wanted, source),
+                 parse(LocalTraining, tables["training"], source.replace("privacy", "training")),
+                 parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")))
+
+
+def _named(rows: list[str]) -> list[tuple[str, int]]:
+    from fedround.errors import ContractError
+
+    found = []
+    for text in rows:
+        name, _, count = text.rpartition("=")
+        if not count.isdecimal() or int(count) < 1:
+            raise ContractError(f"--rows {text}: expected NAME=N with N at least 1, for example --rows north=1200")
+        found.append((name or "site", int(count)))
+    return found
+
+
+def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refused: int | None = None) -> Cost:
+    from fedround.errors import ContractError
+    from fedround.rounds import campaign
+
+    privacy, evaluation = terms.privacy, terms.evaluation
+    try:
+        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows)
+    except ContractError as error:
+        raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
+    few = min(privacy.rounds, MOST_POINTS)
+    points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
+    return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points)),
+                campaign.across_units(privacy, mechanism, evaluation), already, refused)
+
+
+def _own_cost(terms: Terms, folder: Path) -> Cost:
+    """With what the site's ledger holds and its policy allows."""
+    from fedround.privacy import ledger
+    from fedround.rounds import campaign
+    from site_workers.rows import read_site_rows
+    from site_workers.site import open_site
+
+    site = open_site(folder)
+    count = len(read_site_rows(site).train)
+    book, policy = ledger.read(site.ledger), site.policy
+    cost = _cost(terms, site.name, count, ledger.spent(book, policy.delta_dp, unit=terms.privacy.unit))
+    before = [mechanism for charge in book.charges for mechanism in charge.mechanisms]
+    refused = campaign.first_refused(cost.mechanism, campaign.counts_of(terms.privacy, terms.evaluation), before,
+                                     terms.privacy.rounds, policy.budgets, policy.delta_dp)
+    return Cost(cost.site, cost.rows, cost.mechanism, cost.course, cost.across, cost.already, refused)
+
+
+def _show(terms: Terms, costs: list[Cost]) -> None:
+    from rich.table import Table
+
+    from fedround_cli.epsilon_plot import as_text
+
+    privacy, own = terms.privacy, any(cost.already is not None for cost in costs)
+    table = Table("site", "rows", "sampling", "noise multiplier", "ε after the last round", "evaluations alone",
+                  title=_title(terms))
+    for heading in ["ε of a record"] * (privacy.unit == "site") + ["spent before", "the ledger"] * own:
+        table.add_column(heading)
+    for cost in costs:
+        last = cost.course[-1]
+        cells = [cost.site, f"{cost.rows}", _sampling(cost.mechanism), f"{cost.mechanism.noise_multiplier:.3f}",
+                 f"{last.total:.4f}", f"{last.evaluation:.4f}" if last.evaluation > 0 else "none leave"]
+        if privacy.unit == "site":
+            cells.append(f"{cost.across['record']:.4f}")
+        if own:
+            cells += (["", ""] if cost.already is None else
+                      [f"{cost.already:.4f}", "[green]takes all rounds[/]" if cost.refused is None
+                       else f"[red]refuses round {cost.refused}[/]"])
+        table.add_row(*cells)
+    out.print(table)
+    out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False, markup=False)
+
+
+def _title(terms: Terms) -> str:
+    privacy, training = terms.privacy, terms.training
+    whom = "one record of a site" if privacy.unit == "record" else "all that a site contributes"
+    return (f"{privacy.rounds} rounds of {training.local_steps} steps, batch {training.batch_size}: ε ≤ {privacy.epsilon:g} "
+            f"at δ {privacy.delta_dp:g} for {whom}")
+
+
+def _sampling(mechanism: Mechanism) -> str:
+    """How a site visits its rows."""
+    match mechanism.kind:
+        case "dp_sgd" | "adaptive_dp_sgd":
+            return f"{mechanism.sampling_rate:.4f}"
+        case "dp_ftrl":
+            return f"in order, {mechanism.batch_size} at a time"
+        case _:
+            return "not counted"
+
+
+def _as_json(cost: Cost) -> dict[str, Any]:
+    return {"site": cost.site, "rows": cost.rows, "mechanism": cost.mechanism.model_dump(),
+            "course": [asdict(spent) for spent in cost.course],
+            "epsilon_across_units": {unit: None if math.isinf(value) else value for unit, value in cost.across.items()},
+            "spent_before": cost.already, "refused_in_round": cost.refused}

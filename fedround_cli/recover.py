@@ -1,0 +1,89 @@
+"""fedround site recover: a folder that was restored from a backup learns again what it has spent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedround.errors import ContractError, SetupError
+from fedround_cli.folders import SiteFolder
+from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from fedround.privacy.ledger import Charge
+    from site_workers.recover import Recovery
+    from site_workers.site import Site
+
+
+@command
+def recover(
+    folder: SiteFolder,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it down without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Charge what a restored ledger has forgotten, as the store's signed answers, plans and commits show it.
+
+    What was charged, and nobody shows for what, costs as much as the dearest that it can have been. Nothing is ever taken
+    from the ledger. Look for a newer backup first: it knows exactly. Stop the site's process before.
+    """
+    from filelock import FileLock, Timeout
+
+    from site_workers import recover as recovery
+    from site_workers.site import open_site
+
+    if as_json and not yes:
+        raise ContractError("--json asks nothing: give --yes as well")
+    site = open_site(folder.resolve())
+    try:
+        with FileLock(site.folder / ".serving", timeout=0):
+            found = recovery.forgotten(site)
+            told = _told(site, found)
+            if not as_json:
+                _show(found, told)
+            anything = bool(found.charges or found.answers)
+            if anything and not (yes or typer.confirm("Write this into the ledger?")):
+                raise typer.Exit(1)
+            recovery.restore(site, found)
+    except Timeout:
+        raise SetupError(f"another process serves {folder}: stop that one first") from None
+    if as_json:
+        print_json(told)
+    elif anything:
+        out.print(f"written down; next: [bold]fedround site check {folder}[/], and start the site")
+
+
+def _told(site: Site, found: Recovery) -> dict[str, Any]:
+    from fedround.privacy import ledger
+    from fedround.privacy.accounting import epsilon
+
+    before = ledger.read(site.ledger).charges
+    mechanisms = [one for charge in before for one in charge.mechanisms]
+    added = [one for charge in found.charges for one in charge.mechanisms]
+    return {"answers": [sent.key for sent in found.answers], "proven": [_line(charge) for charge in found.proven],
+            "unknown": [_line(charge) for charge in found.unknown], "delta_dp": site.policy.delta_dp,
+            "epsilon": {unit: {"before": epsilon(mechanisms, site.policy.delta_dp, unit), "allowed": allowed,
+                               "after": epsilon([*mechanisms, *added], site.policy.delta_dp, unit)}
+                        for unit, allowed in site.policy.budgets.items()}}
+
+
+def _line(charge: Charge) -> dict[str, Any]:
+    return charge.model_dump(mode="json", include={"run", "round", "purpose", "plan", "mechanisms"})
+
+
+def _show(found: Recovery, told: dict[str, Any]) -> None:
+    if not (found.charges or found.answers):
+        out.print("nothing is forgotten: everything that anybody shows of this site is in its outbox and its ledger")
+        return
+    from rich.table import Table
+
+    table = Table("run", "round", "mechanisms", "known from", title="forgotten charges")
+    for why, charges in (("this site's answers or audit log", found.proven),
+                         ("a commit or the ledger's length; priced at the dearest", found.unknown)):
+        for charge in charges:
+            table.add_row(charge.run or "unknown", str(charge.round) if charge.run else "",
+                          ", ".join(mechanism.kind for mechanism in charge.mechanisms), why)
+    out.print(table)
+    out.print(f"{len(found.answers)} signed answers and refusals go back into the outbox")
+    for unit, spent in told["epsilon"].items():
+        out.print(f"ε of a {unit}: {spent['before']:.4f} → {spent['after']:.4f}, allowed {spent['allowed']:g}")

@@ -1,0 +1,245 @@
+"""fedround simulate."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedround_cli.output import AsJson, command, err, out, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fedround.codec import Tensors
+    from fedround.learning.recipe import Recipe
+    from fedround.learning.task import Metrics
+    from fedround.simulation.chance import Seeded
+    from fedround.simulation.on_ray import RayCrew
+    from fedround.simulation.result import Result
+    from fedround_cli.world import Asked, World
+
+MOST_ALONE = 20
+
+
+@command
+def simulate(
+    what: Annotated[Path, typer.Argument(
+        help="An example (banks, hospitals, digits, mnist, carloan, or a folder of your own with settings.toml, recipe.py "
+        "and split.py); or settings.toml, or federation.toml.")],
+    recipe: Annotated[Path | None, typer.Option(help="The recipe, if WHAT is a file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Rows (Parquet or CSV) that are dealt to simulated sites.")] = None,
+    partition: Annotated[str, typer.Option(
+        help="How: iid, dirichlet:0.5, shards:2, quantity:1, features:0.8 or column:NAME.")] = "iid",
+    sites: Annotated[int, typer.Option(min=1, help="To how many sites.")] = 10,
+    test: Annotated[Path | None, typer.Option(help="Public rows to judge with. Default: a fifth of the data, drawn.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy pays for, or 10.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Instead of privacy.epsilon. 0: no privacy at all.")] = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of the sites that are asked in each round, drawn anew.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; everything follows from it.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many campaigns, with seeds that follow each other.")] = 1,
+    exact: Annotated[bool, typer.Option(
+        "--exact", help="Train site by site with the arithmetic of a live site: slower, and the same law.")] = False,
+    workers: Annotated[int | None, typer.Option(
+        min=1, help="Train on so many Ray workers (pip install 'fedround[ray]'); the result is the same.")] = None,
+    tried: Annotated[list[str] | None, typer.Option(
+        "--try", metavar="KEY=V1,V2,…", help="Compare settings, with several --try all combinations, by successive "
+        "halving on the rows that sites hold out.")] = None,
+    compare: Annotated[bool, typer.Option(
+        "--compare", help="Also train on all rows in one place, and at each site alone.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw the labels of every site as an SVG picture.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole campaign in this process: no servers, no keys, no protection. For choosing settings.
+
+    The same settings, recipe, rule, privacy and server optimizer as a live federation, and the same code where these are
+    computed. What a campaign reaches, what it costs in epsilon and what it sends, before anybody is asked for a record.
+
+    * `fedround simulate banks`: twelve banks, the agreed settings, every round on the public test set
+    * `fedround simulate banks --epsilon 1 --seeds 3`: the same at a smaller budget, three times
+    * `fedround simulate banks --compare`: also pooled training, and each bank by itself
+    * `fedround simulate banks --try training.learning_rate=1,3,9 --try training.local_steps=5,10`: which is best?
+    * `fedround simulate settings.toml --recipe recipe.py --data rows.parquet --sites 100 --partition dirichlet:0.3`
+
+    A partition says how unlike the sites are. *iid*: not at all. *dirichlet:A*: each label's rows are dealt in shares drawn
+    with concentration A; at 0.1 most sites see few labels. *shards:K*: K pieces of the rows sorted by label. *quantity:A*:
+    unlike sizes. *features:S*: rows that look alike go together. *column:NAME*: one site for each value, as the data came.
+    """
+    from fedround_cli.folders import shipped
+    from fedround_cli.world import asked_of, dealt, example
+
+    what = shipped(what)
+    asked = asked_of(what, recipe, epsilon, rounds)
+    world = example(what, asked.recipe) if data is None else dealt(asked.recipe, data, partition, sites, test, seed)
+    if tried:
+        _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
+        _try(asked, world, tried, seed, as_json=as_json)
+        return
+    results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers)
+               for number in range(seed, seed + seeds)]
+    rivals = _rivals(asked, world, seed, share) if compare else {}
+    if picture is not None:
+        from fedround_cli.label_plot import as_svg
+
+        title = f"{asked.agreement.name}: rows of {len(world.sites)} sites, by label"
+        picture.write_text(as_svg(_labels(world, asked.recipe), title))
+    if as_json:
+        print_json({"settings": asked.agreement.model_dump(mode="json"), "sites": {
+            name: len(site.train) for name, site in world.sites.items()}, "campaigns": [
+            _as_json(number, result) for number, result in enumerate(results, seed)],
+            "compared": {name: found.model_dump() for name, found in rivals.items()}})
+        return
+    _show(asked, world, results, rivals, seed)
+    if picture is not None:
+        out.print(f"wrote {picture}")
+
+
+def _refuse_beside_try(*given: bool) -> None:
+    """A search runs its own campaigns: what would be ignored is said."""
+    from fedround.errors import ContractError
+
+    options = ("--share", "--seeds", "--exact", "--workers", "--compare", "--picture")
+    if ignored := [option for option, is_given in zip(options, given, strict=True) if is_given]:
+        raise ContractError(f"{', '.join(ignored)} has no effect with --try: leave it out, and simulate the best candidate "
+                            "with it afterwards")
+
+
+def _try(asked: Asked, world: World, tried: list[str], seed: int, *, as_json: bool) -> None:
+    from fedround_cli import candidates
+
+    found = candidates.search(asked, world, tried, seed)
+    if as_json:
+        print_json(candidates.as_json(found))
+        return
+    out.print(candidates.as_table(found))
+    out.print(f"best: [bold]{found.best}[/]. {candidates.costs(found)}", highlight=False)
+
+
+def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, workers: int | None) -> Result:
+    """One campaign, with a bar on the terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fedround.simulation.campaign import simulate as run
+    from fedround.simulation.chance import Seeded
+
+    chance = Seeded(seed)
+    columns = TextColumn("seed {task.fields[seed]}: round {task.completed} of {task.total}"), BarColumn(), TextColumn(
+        "{task.fields[reached]}"), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=True) as progress, _crew(asked, world, chance, workers) as crew:
+        bar = progress.add_task("", total=asked.rounds, seed=seed, reached="")
+        return run(asked.agreement, asked.recipe, world.sites, rounds=asked.rounds, chance=chance, stacked=stacked,
+                   share=share, test=world.test, crew=crew, told=lambda one: progress.update(
+                       bar, advance=1, reached="" if one.test is None else str(one.test)))
+
+
+def _crew(asked: Asked, world: World, chance: Seeded, workers: int | None) -> AbstractContextManager[RayCrew | None]:
+    if workers is None:
+        return nullcontext()
+    from fedround.simulation.on_ray import RayCrew
+
+    rows = {name: site.train for name, site in world.sites.items()}
+    return RayCrew(asked.path, rows, asked.agreement.training, chance, workers)
+
+
+def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Metrics]:
+    from rich.progress import track
+
+    from fedround.learning.evaluate import scores
+    from fedround.simulation.chance import Seeded
+    from fedround.simulation.compare import alone, centralised
+
+    def judge(model: Tensors) -> Metrics:
+        return asked.recipe.task.metrics(scores(asked.recipe, model, world.test))
+
+    how, cohort = (asked.agreement, asked.recipe), max(1, round(share * len(world.sites)))
+    found = {"all rows in one place": judge(centralised(*how, world.sites, asked.rounds, Seeded(seed), cohort))}
+    largest = sorted(world.sites, key=lambda name: (-len(world.sites[name].train), name))[:MOST_ALONE]
+    for name in track(largest, "each site alone", console=err, transient=True):
+        found[f"{name} alone"] = judge(alone(*how, world.sites[name], asked.rounds, Seeded(seed)))
+    return found
+
+
+def _labels(world: World, recipe: Recipe) -> dict[str, list[int]]:
+    import numpy as np
+
+    classes = recipe.task.classes
+    return {name: np.bincount(site.train.labels_N, minlength=classes).tolist() for name, site in world.sites.items()}
+
+
+def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, Metrics], seed: int) -> None:
+    from rich.table import Table
+
+    from fedround_cli.label_plot import as_text
+
+    out.print(as_text(_labels(world, asked.recipe)), highlight=False, markup=False)
+    if len(results) == 1:
+        out.print(_rounds_table(asked, results[0]))
+    table = Table("", *_names(results[0]), "ε", "sent", title="On the public test set")
+    for number, result in enumerate(results, seed):
+        spent = "none" if result.epsilon is None else f"{result.epsilon:.3f}"
+        table.add_row(f"the federation, seed {number}", *_cells(result.last.test), spent, _in_words(result.sent_bytes))
+    for name, found in rivals.items():
+        table.add_row(name, *_cells(found), "no privacy", "")
+    out.print(table)
+    last = results[-1]
+    _show_at_sites("", last.at_sites)
+    _show_at_sites("personal models' ", last.personal_at_sites)
+    for note in last.notes:
+        out.print(f"[yellow]note:[/] {note}", highlight=False)
+
+
+def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:
+    from tasks.reporting.words import label
+
+    for name in next(iter(reached.values())).known() if reached else ():
+        values = [found.known()[name] for found in reached.values() if name in found.known()]
+        out.print(f"{whose}{label(name)} at the sites, on the rows that each holds out: smallest {min(values):.3f}, median "
+                  f"{statistics.median(values):.3f}, largest {max(values):.3f} ({len(values)} sites)", highlight=False)
+
+
+def _rounds_table(asked: Asked, result: Result) -> Table:
+    from rich.table import Table
+
+    agreement = asked.agreement
+    table = Table("round", *_names(result), "left out", "sent", title=f"{agreement.name}: {len(result.rounds)} rounds of "
+                  f"{agreement.training.local_steps} steps, {agreement.how_to_aggregate()}")
+    for one in result.rounds:
+        left_out = ", ".join(one.left_out[:3]) + (" …" if len(one.left_out) > 3 else "")
+        table.add_row(str(one.number), *_cells(one.test), left_out, _in_words(one.sent_bytes + one.received_bytes))
+    return table
+
+
+def _names(result: Result) -> list[str]:
+    from tasks.reporting.words import label
+
+    return [] if result.last.test is None else [label(name) for name in result.last.test.known()]
+
+
+def _cells(found: Metrics | None) -> list[str]:
+    return [] if found is None else [f"{value:.4f}" for value in found.known().values()]
+
+
+def _in_words(size_bytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} GB"
+
+
+def _as_json(seed: int, result: Result) -> dict[str, Any]:
+    return {"seed": seed, "epsilon": result.epsilon, "sent_bytes": result.sent_bytes, "notes": list(result.notes),
+            "rounds": [{"round": one.number, "asked": one.asked, "left_out": list(one.left_out), "sent_bytes": one.sent_bytes,
+                        "received_bytes": one.received_bytes,
+                        "test": None if one.test is None else one.test.model_dump(exclude_none=True),
+                        "validation": None if one.validation is None else one.validation.model_dump(exclude_none=True)}
+                       for one in result.rounds],
+            "at_sites": _dumped(result.at_sites), "personal_at_sites": _dumped(result.personal_at_sites)}
+
+
+def _dumped(reached: Mapping[str, Metrics]) -> dict[str, Any]:
+    return {name: found.model_dump(exclude_none=True) for name, found in reached.items()}

@@ -1,0 +1,164 @@
+"""fedround site init, key, rotate, check, start, ledger; approve, audit, recover and model have modules of their own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedround_cli import approval, audit, recover, site_model
+from fedround_cli.folders import SiteFolder
+from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
+
+app = typer.Typer(no_args_is_help=True, help="A site: its own data, keys, policy and ledger. It opens no port.")
+app.command("approve")(approval.approve)
+app.command("audit")(audit.audit)
+app.command("recover")(recover.recover)
+app.command("model")(site_model.model)
+
+
+@app.command()
+@command
+def init(
+    folder: SiteFolder,
+    invitation: Annotated[Path, typer.Option(help="The file that the coordinator gave you.")],
+    train: Annotated[Path, typer.Option(help="Rows to train on (parquet or CSV).")],
+    validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on.")],
+    dataset: Annotated[str, typer.Option(help="A name for these people's data: what is spent is spent on it.")] = "main",
+    max_epsilon: Annotated[float, typer.Option(help="The most that may ever be spent on this data set.")] = 5.0,
+    delta_dp: Annotated[float, typer.Option(help="The probability that goes with it.")] = 1e-5,
+    unit: Annotated[list[str], typer.Option(help="Whom the noise must protect: record or site. And none: plans without "
+                                                 "noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
+    max_epsilon_site: Annotated[float | None, typer.Option(help="With --unit site: the most for the whole site.")] = None,
+    min_rows: Annotated[int, typer.Option(help="Refuse to train on fewer rows.")] = 100,
+    yes: approval.Yes = False,
+    digest: approval.Digests = [],  # noqa: B006
+    passphrase: Annotated[bool, typer.Option(
+        "--passphrase", help="Encrypt the private key; a start asks, or reads the file FEDROUND_PASSPHRASE_FILE.")] = False,
+) -> None:
+    """Make a site's folder: a key pair, a noise secret, a policy, an empty privacy ledger, an audit log.
+
+    Asks you to approve the invitation's recipe and contract, as `fedround site approve` does. The private key never leaves
+    the folder; send the coordinator the public key that is printed.
+    """
+    from fedround.values import parse
+    from infra.settings import DataSettings, Invitation, load_toml
+    from site_workers.enrol import create_site, offered
+
+    offer = load_toml(Invitation, invitation)
+    out.print(f"federation  {offer.federation}, as site '{offer.site}'\ncoordinator {offer.coordinator}")
+    for candidate in offered(offer):
+        approval.ask(candidate, f"in {invitation}", yes, digest)
+    data = parse(DataSettings, {"dataset": dataset, "train": str(train.resolve()),
+                                "validation": str(validation.resolve())}, "the site's data")
+    key = create_site(
+        folder, offer, data,
+        max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
+        passphrase=_new_passphrase() if passphrase else None)
+    out.print(f"made [bold]{folder}[/]; send this public key to the coordinator:\n  [bold]{key}[/]\n"
+              f"Next: [bold]fedround site check {folder}[/], and [bold]fedround site start {folder}[/] once you are a member")
+
+
+@app.command()
+@command
+def check(folder: SiteFolder, as_json: AsJson = False) -> None:
+    """Preflight: addresses, clock, credential scope, contract on the local rows, policy, keys. Says what to mend.
+
+    Exit code 0 if everything is ready, 1 if not. Sends nothing that depends on rows.
+    """
+    from site_workers.preflight import preflight
+
+    findings = preflight(folder)
+    if as_json:
+        print_json([{"check": f.check, "ok": f.ok, "detail": f.detail} for f in findings])
+    else:
+        for finding in findings:
+            out.print(f"{'[green]✓[/]' if finding.ok else '[bold red]✗[/]'} {finding.check:<12} {finding.detail}",
+                      highlight=False)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+@command
+def key(folder: SiteFolder) -> None:
+    """Print the site's public key, and nothing else: what the coordinator needs for `federation add`."""
+    from site_workers.site import load_identity
+
+    typer.echo(load_identity(folder).key)
+
+
+@app.command()
+@command
+def rotate(
+    folder: SiteFolder,
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Encrypt the new private key.")] = False,
+) -> None:
+    """Make a new key and let the present one hand over to it. Nothing changes until the coordinator has taken it.
+
+    Then the site's process takes it by itself; one whose key has a passphrase that was typed must be started again.
+    """
+    from site_workers.keys import begin_rotation
+    from site_workers.site import open_site
+
+    site = open_site(folder)
+    new = begin_rotation(site, _new_passphrase() if passphrase else None)
+    out.print(f"the new public key is\n  [bold]{new}[/]\nIt waits in {folder}/keys/next.pem until the coordinator runs "
+              f"[bold]fedround federation rotate {site.name}[/]; compare the keys over the telephone")
+
+
+@app.command()
+@command
+def start(folder: SiteFolder) -> None:
+    """Serve this site's rounds until stopped. Opens no port; runs only what the policy approves.
+
+    Killed at any moment and started again, it goes on: what was charged stays charged, what was computed is sent again.
+    """
+    from site_workers.service import serve_site
+
+    log_to_terminal()
+    serve_site(folder)
+
+
+@app.command()
+@command
+def ledger(folder: SiteFolder, as_json: AsJson = False) -> None:
+    """Show what has been spent on this site's rows: every charge, by run, and what is left."""
+    from rich.table import Table
+
+    from fedround.privacy import ledger as book
+    from infra.settings import load_toml
+    from site_workers.policy import SitePolicy
+
+    policy = load_toml(SitePolicy, folder / "policy.toml")
+    read = book.read(folder / "ledger.jsonl")
+    spent, of_site = (book.spent(read, policy.delta_dp, unit=unit) for unit in ("record", "site"))
+    if as_json:
+        print_json({"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
+                    "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
+                    "max_epsilon": policy.max_epsilon, "charges": [c.model_dump(mode="json") for c in read.charges]})
+        return
+    table = Table("when (UTC)", "run", "round", "purpose", "mechanisms", title=f"data set '{read.dataset}'")
+    for charge in read.charges:
+        table.add_row(charge.utc, charge.run or "unknown", str(charge.round), charge.purpose,
+                      ", ".join(_in_words(mechanism) for mechanism in charge.mechanisms))
+    out.print(table)
+    out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "
+              f"ledger head {read.head[:16]}…")
+    if policy.max_epsilon_site is not None:
+        out.print(f"spent ε {of_site:.4f} of {policy.max_epsilon_site:g} at δ {policy.delta_dp:g} for the site as a whole")
+
+
+def _new_passphrase() -> bytes:
+    from infra.passphrase import passphrase_from_file
+
+    given = passphrase_from_file()
+    return given if given is not None else str(typer.prompt(
+        "passphrase of the new key", hide_input=True, confirmation_prompt=True)).encode()
+
+
+def _in_words(mechanism) -> str:
+    return " ".join(f"{key} {value:g}" if isinstance(value, float | int) else str(value)
+                    for key, value in mechanism.model_dump().items())

@@ -1,0 +1,71 @@
+"""fedround up, down, status: the servers on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.output import AsJson, command, out, print_json
+
+
+@command
+def up(
+    home: Home = DEFAULT_HOME,
+    api_port: Annotated[int | None, typer.Option(help="Port of the Prefect API and UI; a free one if not given.")] = None,
+    s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
+) -> None:
+    """Start PostgreSQL, a Prefect server and an S3 server on this machine, and leave them running.
+
+    All data lie below --home and are kept over `fedround down`. The servers listen on 127.0.0.1 only.
+    """
+    from infra.stack import LocalStack
+
+    with out.status("starting the servers …") as status:
+        info = LocalStack(home, api_port=api_port, s3_port=s3_port).start(status.update)
+    out.print(f"Prefect UI  {info.ui_url}\nPrefect API {info.api_url}\nS3          {info.s3_endpoint}  "
+              f"bucket {info.bucket}\n\nNext: [bold]fedround federation init[/], or stop them with "
+              f"[bold]fedround down --home {home}[/]")
+
+
+@command
+def down(home: Home = DEFAULT_HOME) -> None:
+    """Stop the servers of --home, and the processes that `fedround demo` started there. Data are kept.
+
+    What you started yourself with `site start` or `coordinator start` you stop yourself, with Ctrl-C.
+    """
+    from infra.stack import LocalStack
+    from infra.stack.processes import stop_recorded
+
+    stopped = stop_recorded(home)
+    LocalStack(home).stop()
+    out.print(f"stopped{': ' + ', '.join(stopped) + ' and' if stopped else ''} the servers; data are kept in {home}")
+
+
+@command
+def status(home: Home = DEFAULT_HOME, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show what runs on this machine: servers, site and coordinator processes, and who is not asked at present."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from infra.stack import LocalStack
+    from infra.stack.processes import recorded
+    from tasks.progress import read_progress
+
+    info, progress = LocalStack.find(home), read_progress(folder)
+    processes, excluded = recorded(home), () if progress is None else progress.excluded
+    if as_json:
+        print_json({"stack": None if info is None else asdict(info), "processes": processes, "excluded": excluded})
+        return
+    for site in excluded:
+        out.print(f"[yellow]not asked[/] by the reputation policy: {site}")
+    if info is None:
+        out.print(f"no servers run from {home}; start them with [bold]fedround up[/] or [bold]fedround demo --keep[/]")
+        return
+    table = Table("part", "where", "process")
+    for name, pid in {**info.pids, **processes}.items():
+        where = {"prefect": info.ui_url, "s3": info.s3_endpoint}.get(name, "")
+        table.add_row(name, where, str(pid))
+    out.print(table)

@@ -1,0 +1,77 @@
+"""fedround train run, fedround round run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import typer
+
+from fedround.errors import FedroundError
+from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
+from fedround_cli.output import AsJson, command, out, print_json
+
+train_app = typer.Typer(no_args_is_help=True, help="Training campaigns: many rounds.")
+round_app = typer.Typer(no_args_is_help=True, help="Single rounds.")
+
+Run = Annotated[str, typer.Option("--run", "-r", help="The campaign to continue; a new name begins a new one.")]
+Quorum = Annotated[int | None, typer.Option(help="Updates that must be admitted. Default: as the federation file says.")]
+Deadline = Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")]
+
+
+@train_app.command("run")
+@command
+def train_run(
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    run: Run = "main",
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="Train until the run has this many rounds.")] = 10,
+    quorum: Quorum = None,
+    deadline_s: Deadline = None,
+    one_run_per_site: Annotated[bool, typer.Option(
+        "--one-run-per-site", help="One flow run per site for the whole campaign: cheaper where rounds are short.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a campaign and show it round by round. Ctrl-C asks it to stop; committed rounds stay, run again to go on.
+
+    The work is done by `fedround coordinator start` and the sites' processes; this command asks and watches.
+    """
+    _carry_out(folder, "federated-training", {
+        "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
+        **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
+    }, as_json)
+
+
+@round_app.command("run")
+@command
+def round_run(
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    run: Run = "main",
+    quorum: Quorum = None,
+    deadline_s: Deadline = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one more round of a campaign."""
+    _carry_out(folder, "federated-round", {"run": run, "quorum": quorum, "deadline_s": deadline_s}, as_json)
+
+
+def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as_json: bool) -> None:
+    from fedround_cli.campaign import show_campaign
+    from flows.service import enter
+    from tasks.plan import RoundRequest, TrainingRequest
+    from tasks.report import records
+
+    coordinator = enter(folder)
+    kind = TrainingRequest if "rounds" in request else RoundRequest
+    from pydantic import ValidationError
+
+    try:
+        kind.model_validate(request)
+    except ValidationError as error:
+        raise FedroundError("; ".join(f"{p['loc'][0]}: {p['msg'].lower()}" for p in error.errors())) from None
+    since = time.time()
+    asyncio.run(show_campaign(coordinator, flow, request, quiet=as_json))
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in records(coordinator, request["run"])])
+    else:
+        out.print(f"{time.time() - since:.0f} s; reports in {coordinator.reports / request['run']}")

@@ -1,0 +1,154 @@
+"""fedround verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedround.errors import ContractError, SetupError
+from fedround.files import sha256_of
+from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from fedround.federation_log import Logged
+    from tasks.verify import RoundProof
+
+
+@command
+def verify(
+    run: Annotated[str | None, typer.Argument(help="The run whose history to prove.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(
+        help="A model file: find the round that made it, and prove its lineage back to round 0.")] = None,
+    folder: Annotated[Path, typer.Option(
+        "--as", help="A coordinator's or a site's folder: says which store to read and which key must have signed.",
+        envvar="FEDROUND_COORDINATOR")] = Path("coordinator"),
+    recompute: Annotated[bool, typer.Option(
+        "--recompute", help="Compute every model again from the sites' stored updates, and compare every byte. Needs an "
+        "auditor's or the coordinator's credential, and disk for one round's updates.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a run's history from the object store alone: every signature and hash, the federation log, who was shown what.
+
+    What was found by evaluations and measurements of the run is proven, too: that all sites together said so.
+    With --recompute also that nobody tampered between the updates and the model: the aggregate and the server's step of
+    every round are computed again. Without it, the coordinator's signature vouches for what it computed.
+    Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
+    not hold.
+    """
+    from fedround_cli.membership import store_and_key
+    from tasks.recompute import Bench
+    from tasks.verify import find_model, read_log, verify_run
+
+    store, key = store_and_key(folder)
+    sha256, until = None, None
+    if checkpoint is not None:
+        sha256 = _digest_of(checkpoint)
+        found, until = find_model(store, sha256)
+        if run not in (None, found):
+            raise ContractError(f"{checkpoint} was made in round {until} of run '{found}', not in run '{run}'")
+        run = found
+    if run is None:
+        raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
+    with TemporaryDirectory(prefix="fedround-verify-") as bench:
+        proofs = list(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None))
+    log = read_log(store, key)
+    if as_json:
+        print_json({
+            "run": run, "coordinator": key, "model": proofs[-1].model, "rounds": [_as_json(proof) for proof in proofs],
+            "log": [{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log]})
+        return
+    _certificate(run, key, proofs, log, recompute)
+
+
+def _as_json(proof: RoundProof) -> dict[str, Any]:
+    privacy = None if proof.privacy is None else proof.privacy.model_dump(mode="json")
+    findings = [{**asdict(found), "totals": [total.model_dump(mode="json") for total in found.totals]}
+                for found in proof.findings]
+    return {**asdict(proof), "privacy": privacy, "findings": findings}
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence[Logged], recompute: bool) -> None:
+    """What was proven, for people: first the sentence, then round by round, then what the reader must know."""
+    from rich.panel import Panel
+    from rich.table import Table
+
+    last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
+    sites = sorted({site for proof in asked for site in proof.updates})
+    everything = [*proofs, *(finding for proof in proofs for finding in proof.findings)]
+    out.print(Panel(
+        f"Model [bold]{last.model}[/]\nis the model of round [bold]{last.round}[/] of run [bold]'{run}'[/] of federation "
+        f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven: {sum(p.signatures for p in everything)} "
+        f"signatures, {sum(p.hashes for p in everything)} hashes; the federation log to entry {len(log)}.\n"
+        f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
+        f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
+        f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
+        f"Recomputed  {_recomputed(asked, recompute)}\n"
+        f"Coordinator {key}", title="certificate of lineage", border_style="green"), highlight=False, soft_wrap=False)
+    table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
+    for proof in proofs:
+        spent = [value for value in proof.epsilons.values() if value is not None]
+        others = {"left out": proof.left_out, "not asked": proof.excluded, "refused": proof.refusals}
+        table.add_row(str(proof.round), proof.commit[:16], proof.model[:16], str(proof.log), str(len(proof.updates)),
+                      "; ".join(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
+                      f"≤ {max(spent):.4f}" if spent else "")
+    out.print(table)
+    _findings(proofs)
+    for proof in proofs:
+        if proof.revoked_since:
+            out.print(f"[yellow]![/] round {proof.round}: the key of {', '.join(proof.revoked_since)} was revoked later; ask "
+                      "since when it was not its owner's alone")
+    if any(proof.memory_unseen for proof in proofs):
+        out.print("[yellow]![/] this credential may not read what the coordinator remembers of the sites: for that the "
+                  "coordinator's signature vouches; an auditor's credential proves it too")
+    if hidden := {site for proof in everything for site in proof.unseen}:
+        out.print(f"[yellow]![/] this credential may not read the answers of {', '.join(sorted(hidden))}: for those the "
+                  "coordinator's signature vouches, and the sites' own for the plan; an auditor's credential proves them too")
+
+
+def _findings(proofs: Sequence[RoundProof]) -> None:
+    """What was asked besides, and whether its totals were added up again."""
+    from rich.table import Table
+
+    if not any(proof.findings for proof in proofs):
+        return
+    table = Table("round", "asked", "counted", "answers", "refused", "totals")
+    for proof in proofs:
+        for found in proof.findings:
+            counted = "; ".join(f"{total.statistic.in_words} ({', '.join(axis.name for axis in total.statistic.axes)})"
+                                for total in found.totals)
+            vouched = "the coordinator's word: not every answer may be read" if found.unseen else "as the sites said"
+            table.add_row(str(proof.round), found.asked, counted, str(len(found.answers)), ", ".join(found.refusals), vouched)
+    out.print(table)
+
+
+def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:
+    if not wanted:
+        return "no: that the models follow from the updates, the coordinator's signature vouches (--recompute)"
+    why = _in_turn(proof.not_recomputed for proof in asked if proof.not_recomputed)
+    done = sum(proof.recomputed for proof in asked)
+    return (f"{done} of {len(asked)} rounds from the sites' updates, byte for byte: aggregate, server's step, every verdict"
+            + (f"; not the others: {'; '.join(why)}" if why else ""))
+
+
+def _privacy(proof: RoundProof) -> str:
+    privacy = proof.privacy
+    if privacy is None or privacy.unit == "none":
+        return "none"
+    return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {privacy.rounds} rounds"
+
+
+def _in_turn(words: object) -> list[str]:
+    """Each once, in the order in which they came."""
+    return list(dict.fromkeys(str(word) for word in words))

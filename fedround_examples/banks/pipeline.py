@@ -1,0 +1,81 @@
+"""The stages of dvc.yaml: train the banks' federation for real, evaluate its model, report.
+
+    python -m fedround_examples.banks.pipeline train|evaluate|report
+
+Training starts the servers and the thirteen processes, runs the campaign, copies out its records and its last model,
+and stops them. What lies in experiment/ belongs to the experiment; the federation's model store is another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from fedround_examples.banks.split import HERE, STORY
+from fedround_examples.live import set_up
+
+RUN = "experiment"
+BUILD = Path("experiment")
+CAMPAIGN, MODEL, METRICS, CURVE, REPORT = (
+    BUILD / name for name in ("campaign.json", "model.safetensors", "metrics.json", "rounds.csv", "report.html"))
+
+
+def train() -> None:
+    """The campaign of params.yaml, live. The servers' data go with the temporary folder."""
+    from fedround_cli.campaign import show_campaign
+    from flows.one_machine import OneMachine
+    from infra.model_registry import ModelRegistry
+    from tasks.report import records
+
+    asked = yaml.safe_load(Path("params.yaml").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        machine = OneMachine(Path(folder) / "home")
+        try:
+            machine.start_servers(print)
+            set_up(STORY, machine, machine.home / "data", asked["rounds"], asked["epsilon"])
+            coordinator = machine.start_processes(lambda _: None)
+            asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": asked["rounds"]}))
+            campaign = records(coordinator, RUN)
+            registry = ModelRegistry.open(machine.coordinator / "models")
+            MODEL.unlink(missing_ok=True)
+            registry.fetch(f"{RUN}/round-{campaign[-1].round:05d}", MODEL)
+        finally:
+            machine.stop()
+    CAMPAIGN.write_text(json.dumps([record.model_dump(mode="json") for record in campaign], indent=1))
+
+
+def evaluate() -> None:
+    """The model on the public test set, from its file, and the campaign's curve for `dvc plots`."""
+    import pandas as pd
+
+    from fedround import codec
+    from fedround.learning.evaluate import scores
+    from fedround.learning.recipe import initial_tensors, load_recipe
+
+    recipe = load_recipe(HERE / "recipe.py")
+    test = recipe.encode(pd.read_parquet(BUILD / "banks" / "public_test.parquet"))
+    schema = codec.schema_of(initial_tensors(recipe, 0))
+    reached = recipe.task.metrics(scores(recipe, codec.decode(MODEL.read_bytes(), schema, str(MODEL)), test))
+    campaign = json.loads(CAMPAIGN.read_text())
+    spent = max((site["epsilon"] or 0 for site in campaign[-1]["sites"]), default=0)
+    METRICS.write_text(json.dumps({"auc": reached.auc, "recall_at_20_fpr": reached.recall_at_20_fpr, "epsilon": spent,
+                                   "rounds": len(campaign)}, indent=1))
+    curve = [{"round": record["round"], **record["public"]} for record in campaign]
+    pd.DataFrame(curve)[["round", "auc", "recall_at_20_fpr"]].to_csv(CURVE, index=False)
+
+
+def report() -> None:
+    """The page of the campaign, from its records."""
+    from fedround.values import parse
+    from tasks.reporting import RoundRecord, render_html
+
+    REPORT.write_text(render_html([parse(RoundRecord, data, str(CAMPAIGN)) for data in json.loads(CAMPAIGN.read_text())]))
+
+
+if __name__ == "__main__":
+    {"train": train, "evaluate": evaluate, "report": report}[sys.argv[1]]()

@@ -1,0 +1,28 @@
+"""An example as a real federation on one machine: every bank gets its folder, keys, policy, ledger and work pool."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from fedround_examples.story import Story, write
+from flows.one_machine import Founding, Member, OneMachine
+
+SHORT_ROUNDS = 12       # up to here larger steps do better: demo.toml, where an example has one
+
+
+def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: float) -> None:
+    """Split the clients into `data`, then set up the federation; its servers must run.
+
+    Every bank's budget is `epsilon` for the whole campaign of `rounds` rounds, and its policy allows no more. A bank's weight
+    is its number of clients.
+    """
+    short, here = story.folder / "demo.toml", story.folder
+    settings = tomllib.loads((short if rounds <= SHORT_ROUNDS and short.exists() else here / "settings.toml").read_text())
+    settings["privacy"] |= {"epsilon": epsilon, "rounds": rounds}
+    parts = story.split()
+    write(parts, data)
+    members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
+                      float(len(bank.train) + len(bank.validation))) for bank in parts.banks]
+    machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
+                   max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])

@@ -1,0 +1,162 @@
+"""What a federation is compared with, on the public test set: pooled rows, and each bank with its own rows only.
+
+None of it is private, unless it says so. A bank alone is a fair rival: it tunes several models and takes whichever is best
+on its own validation rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fedround.agreement import Agreement
+from fedround.codec import Tensors
+from fedround.errors import ContractError
+from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.spec import LocalTraining
+from fedround.learning.task import Metrics
+from fedround.learning.train import train
+from fedround.privacy.noise import stream
+from fedround.privacy.spec import NoMechanism, NoPrivacy
+from fedround.simulation.campaign import simulate
+from fedround.simulation.chance import Seeded
+from fedround.simulation.sites import Site, together
+from fedround.values import Name, Value
+from fedround_examples.judging import Predict, auc, judge, predictor
+from fedround_examples.story import Encoded, Story
+
+Method = Literal["logistic regression", "mlp", "recipe's model", "gradient boosting"]
+Fit = Callable[[Recipe, Examples, Examples, int], Predict]
+"""(recipe, rows, rows held out, seed) -> the fitted model."""
+
+EPOCH = LocalTraining(local_steps=20, batch_size=64, learning_rate=0.5)
+EPOCHS, PATIENCE = 50, 10
+PENALTIES = np.logspace(-3, 1, 9)
+
+
+class Alone(Value):
+    """One bank with its own rows only."""
+
+    bank: Name
+    method: Method
+    """What was better on the bank's own validation rows."""
+    test: Metrics
+    private: Metrics | None = None
+    """The federation's own training with this bank alone in it, at the federation's epsilon."""
+
+
+class Baselines(Value):
+    """Everything on the same public test set."""
+
+    pooled: Metrics
+    without_privacy: Metrics
+    """The federation with the same rounds and settings, without clipping or noise."""
+    alone: tuple[Alone, ...] = Field(min_length=1)
+
+    def lines(self) -> list[tuple[str, Metrics]]:
+        """What a person reads, best first among the banks."""
+        ranked = sorted(self.alone, key=lambda bank: bank.test.auc, reverse=True)
+        return [("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
+                *((f"{bank.bank} alone ({bank.method})", bank.test) for bank in ranked),
+                *((f"{bank.bank} alone, private", bank.private) for bank in ranked if bank.private is not None)]
+
+
+def baselines(story: Story, fits: dict[Method, Fit], seed: int, *, private: bool = False) -> Baselines:
+    """Compute all of them; with `private`, also every bank alone at the federation's epsilon. Deterministic in `seed`."""
+    recipe, settings, rows = story.recipe(), story.settings(), story.encoded()
+    _, pooled = best(recipe, together([*rows.train.values()]), together([*rows.validation.values()]), fits, seed)
+    without = predictor(recipe, federated(recipe, rows.train, settings, seed, private=False))
+    return Baselines(pooled=judge(pooled, rows.test), without_privacy=judge(without, rows.test),
+                     alone=tuple(_alone(recipe, settings, rows, name, fits, seed, private=private) for name in rows.train))
+
+
+def federated(recipe: Recipe, banks: Mapping[str, Examples], settings: Agreement, seed: int, *,
+              private: bool = True) -> Tensors:
+    """The model after all `settings.privacy.rounds` rounds, simulated, every bank weighted by its rows.
+
+    private: every bank calibrates its noise to its own rows; without, nothing is clipped or noised.
+    """
+    agreed = settings if private else settings.model_copy(update={"privacy": NoPrivacy()})
+    sites = {name: Site(rows) for name, rows in banks.items()}
+    return simulate(agreed, recipe, sites, rounds=rounds_of(settings), chance=Seeded(seed)).model
+
+
+def rounds_of(settings: Agreement) -> int:
+    """How many rounds the privacy pays for."""
+    if isinstance(settings.privacy, NoPrivacy):
+        raise ContractError("settings without privacy do not say how many rounds there are")
+    return settings.privacy.rounds
+
+
+def _alone(recipe: Recipe, settings: Agreement, rows: Encoded, name: str, fits: dict[Method, Fit], seed: int, *,
+           private: bool) -> Alone:
+    method, fitted = best(recipe, rows.train[name], rows.validation[name], fits, seed)
+    own = None
+    if private:
+        by_itself = settings.model_copy(update={"quorum": 1})
+        own = judge(predictor(recipe, federated(recipe, {name: rows.train[name]}, by_itself, seed)), rows.test)
+    return Alone(bank=name, method=method, test=judge(fitted, rows.test), private=own)
+
+
+def best(recipe: Recipe, rows: Examples, held_out: Examples, fits: dict[Method, Fit], seed: int) -> tuple[Method, Predict]:
+    """The method that does best on the rows held out, and its model."""
+    fitted = {method: fit(recipe, rows, held_out, seed) for method, fit in fits.items()}
+    method = max(fitted, key=lambda name: auc(fitted[name], held_out))
+    return method, fitted[method]
+
+
+def fit_mlp(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
+    """The recipe's model by plain SGD, as it was when it did best on the rows held out."""
+    model = best = initial_tensors(recipe, seed)
+    best_auc, best_epoch = auc(predictor(recipe, model), held_out), 0
+    for epoch in range(1, EPOCHS + 1):
+        noise = stream(bytes(32), f"{seed} {epoch}".encode())
+        delta = train(recipe, model, rows, EPOCH, NoMechanism(), noise, cancelled=lambda: False).delta
+        model = {name: model[name] + delta[name] for name in model}
+        reached = auc(predictor(recipe, model), held_out)
+        if reached > best_auc:
+            best, best_auc, best_epoch = model, reached, epoch
+        if epoch - best_epoch >= PATIENCE:
+            break
+    return predictor(recipe, best)
+
+
+def fit_logistic_regression(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
+    """Logistic regression on the recipe's features, with the penalty that did best on the rows held out."""
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(penalty: float) -> Predict:
+        fitted = LogisticRegression(C=penalty, max_iter=2000).fit(rows.features_NF, rows.labels_N)
+        return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
+
+    return max((fit(penalty) for penalty in PENALTIES), key=lambda predict: auc(predict, held_out))
+
+
+def fit_boosting(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
+    """Gradient boosted trees on the recipe's features, with the number of trees that did best on the rows held out."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    fitted = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.05, early_stopping=True, random_state=seed)
+    fitted.fit(rows.features_NF, rows.labels_N, X_val=held_out.features_NF, y_val=held_out.labels_N)
+    return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
+
+
+def main(compute: Callable[[int], Baselines]) -> None:
+    """Print the table."""
+    import torch
+
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description="Baselines on the public test set.")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    table = compute(asked.seed)
+    if asked.json:
+        print(table.model_dump_json(indent=2))
+        return
+    for label, reached in table.lines():
+        print(f"{label:50} {reached}")
