@@ -16,6 +16,7 @@ from fedround.compression.spec import TopK
 from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
+from fedround.learning.task import Classify
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
@@ -112,7 +113,7 @@ def _hidden(size: int) -> Recipe:
 
     large = recipe("linear")
     return Recipe(f"mnist-mlp-{size}", large.digest, lambda: nn.Sequential(
-        nn.Linear(784, size), nn.ReLU(), nn.Linear(size, 10)), large.encode, 10)
+        nn.Linear(784, size), nn.ReLU(), nn.Linear(size, 10)), large.encode, Classify(classes=10))
 
 
 # -- hospitals ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from fedround.agreement import Agreement
 from fedround.learning.algorithms import Algorithm, FedProx, Scaffold
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import FedAvg, FedYogi, LocalTraining, ServerOptimizer
+from fedround.learning.task import Classify
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
@@ -115,7 +116,7 @@ def recipe(model: Model) -> Recipe:
     def encode(_: object) -> Examples:
         raise NotImplementedError("these images never were tables")
 
-    return Recipe(f"mnist-{model}", hashlib.sha256(model.encode()).hexdigest(), build, encode, 10)
+    return Recipe(f"mnist-{model}", hashlib.sha256(model.encode()).hexdigest(), build, encode, Classify(classes=10))
 
 
 def _stragglers(asked: Campaign) -> Callable[[int, str], int]:

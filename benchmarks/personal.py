@@ -27,6 +27,7 @@ from fedround.learning.parts import WHOLE
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining, Parts
+from fedround.learning.task import Classify
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
@@ -51,7 +52,8 @@ def normed() -> nn.Module:
     return nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
-PLAIN, NORMED = (Recipe(model.__name__, "0" * 64, model, lambda rows: rows, 10) for model in (plain, normed))
+DIGITS = Classify(classes=10)
+PLAIN, NORMED = (Recipe(model.__name__, "0" * 64, model, lambda rows: rows, DIGITS) for model in (plain, normed))
 
 # -- how sites differ --------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,9 @@ def test_it_asks_shows_a_table_and_asks_nobody_twice(fedround: Fedround, coordin
     again = fedround("measure", "run", "-c", coordinator, *WANTED)
     assert "nobody is asked, or charged, again" in again.stdout
     assert len(by_the_sites) == 1
-    assert fedround("measure", "show", "--as", coordinator).stdout in again.stdout
+    shown = fedround("measure", "show", "--as", coordinator)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout in again.stdout
 
 
 def test_a_script_reads_the_signed_numbers(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
@@ -78,7 +80,9 @@ def test_a_script_reads_the_signed_numbers(fedround: Fedround, coordinator: Path
 def test_who_did_not_answer_is_named(fedround: Fedround, federation: SmallFederation, coordinator: Path):
     (federation.root / "data" / "south" / "train.parquet").unlink()
     concluded(federation, request("study"))
-    text = " ".join(fedround("measure", "show", "study", "--as", coordinator).stdout.split())
+    shown = fedround("measure", "show", "study", "--as", coordinator)
+    assert shown.exit_code == 0, (shown.output, shown.exception)
+    text = " ".join(shown.stdout.split())
     assert "counted at 2 of 3 sites" in text
     assert "refused south (data)" in text
 

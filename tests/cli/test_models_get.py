@@ -25,6 +25,7 @@ def test_the_frozen_part_is_put_to_what_travels(fedround: Fedround, tmp_path, ro
     told = fedround("models", "get", "spring/round-00001", complete, "--whole", "-c", folder)
     assert says in told.stdout
     travels, found = load_file(out), load_file(complete)
-    rest = {} if commit.rest is None else load_file(federation.root / "store" / layout.model(commit.rest))
+    named = commit.blob("rest")
+    rest = {} if named is None else load_file(federation.root / "store" / layout.model(named))
     assert {*found} == whole
     assert all(np.array_equal(array, travels[name] if name in travels else rest[name]) for name, array in found.items())

@@ -19,8 +19,8 @@ BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 FOLDERS = (
-    "fedround", "fedround_cli", "flows", "tasks", "site_workers", "validation", "infra", "fedround_examples", "benchmarks", "docs",
-    "tests")
+    "fedround", "fedround_cli", "flows", "tasks", "site_workers", "validation", "infra", "fedround_examples", "benchmarks",
+    "docs", "tests")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -2,9 +2,10 @@
 
     with fedround_on(folder, environment): ...      # put `folder` first on the PATH
 
-Most of what a command costs is to import libraries. The parent imports them once, and forks a process for every command: with
-the arguments, environment, folder and files of the shell that typed it, and from there on as `fedround_cli.main` itself. What
-was typed waits for its end, passes signals on, and ends as it does. Commands that serve (`… start`) are started as ever. Linux.
+Most of what a command costs is to import libraries. The parent imports them once, and forks a process for every command:
+with the arguments, environment, folder and files of the shell that typed it, and from there on as `fedround_cli.main`
+itself. What was typed waits for its end, passes signals on, and ends as it does. Commands that serve (`… start`) are
+started as ever. Linux.
 
     python -m tests.e2e.warm SOCKET                  # the parent
 """

@@ -20,7 +20,7 @@ from fedround.federation_log import (
     SettingsChanged,
     in_words,
 )
-from fedround.records import LogHead, Update
+from fedround.records import Answer, LogHead
 from fedround.signing import Identity, digest, seal, sign, unseal
 from infra.federation_log import length, read_rotation, read_up_to
 from infra.stores import MemoryStore
@@ -193,11 +193,11 @@ def test_what_a_thief_signs_with_it_afterwards_is_rejected_for_that_reason(feder
     add_member(folder(federation), "south", Identity.generate().key, 150.0)
     planned = federation.plan()
     federation.answer("north", planned)
-    said = unseal("update", federation.coordinator.store.get(layout.answer("north", "spring", 2, 1, "train")), Update,
+    said = unseal("answer", federation.coordinator.store.get(layout.answer("north", "spring", 2, 1, "train")), Answer,
                   federation.site("north").identity.key, "north")
     federation.coordinator.store.put_once(
         layout.answer("south", "spring", 2, 1, "train"),
-        seal("update", said.model_copy(update={"site": "south"}), old.identity))
+        seal("answer", said.model_copy(update={"site": "south"}), old.identity))
     assert "signed by a key that was revoked" in federation.collect(planned).rejected["south"].reason
 
 
