@@ -87,7 +87,7 @@ def publish(bench: Bench, remembered: Mapping[str, Remembered], memory: tuple[Si
     """Put the new averages where the commit will name them. They stay on local disk, too: the next round finds them there."""
     for site in memory:
         if (new := remembered.get(site.site)) is not None and new.memory == site:
-            put(bench.store, layout.memory(site.average), new.path)
+            put(bench.store, layout.memory(site.average), new.path, sha256=site.average)
             kept = _kept(bench, site.average)
             with spool.writing(kept):
                 new.path.replace(kept)
