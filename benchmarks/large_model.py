@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.round_overhead import CONTRACT, RECIPE
 from fedround import codec, optimizers
 from fedround.aggregation.engine import ArrayNumbers, Row, aggregate
 from fedround.aggregation.spec import Aggregation, WeightedMean
@@ -106,6 +105,7 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, grants: dict
     """A federation of members whose training is next to nothing."""
     import pandas as pd
 
+    from benchmarks.round_overhead import CONTRACT, RECIPE
     from site_workers.enrol import create_site
     from tasks.membership import add_member, create_coordinator, make_invitation
 

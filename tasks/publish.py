@@ -38,9 +38,9 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         missing=collected.missing, note=aggregated.result.note[:1000], memory=aggregated.memory,
         ledgers=ledgers.after(planned.parent.commit, coordinator.federation, collected.answers),
         weights=to_commit(plan, aggregated.weights), tool_version=__version__)
-    put(store, layout.model(commit.model), stepped.model)
+    put(store, layout.model(commit.model), stepped.model, sha256=commit.model)
     for part in stepped.parts:
-        put(store, layout.blob(part.blob), part.body)
+        put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
     aggregated.shelf.publish(coordinator, aggregated.averages)
     put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
     store.put_once(layout.commit(plan.run, plan.round), seal("commit", commit, coordinator.identity))

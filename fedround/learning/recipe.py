@@ -89,8 +89,10 @@ def unfilled(recipe: Recipe) -> nn.Module:
 
     class Undrawn(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func in drawn and isinstance(args[0], torch.nn.Parameter):
-                return args[0]
+            filled = args[0] if args else (kwargs or {}).get("tensor")
+            fills = func in drawn or getattr(func, "__module__", None) == torch.nn.init.__name__
+            if fills and isinstance(filled, torch.nn.Parameter):
+                return filled
             return func(*args, **(kwargs or {}))
 
     with Undrawn():

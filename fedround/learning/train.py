@@ -107,11 +107,13 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                 raise Cancelled("training was stopped between two steps; nothing was released")
             batch = features_NF[torch.from_numpy(rows)], labels_N[torch.from_numpy(rows)]
             gradient_D = (gradient_sum if noised is None else noised)(objective, parameters, *batch)
-            weights_D += descent.change(weights_D, gradient_D / expected)
+            gradient_D /= expected
+            weights_D += descent.change(weights_D, gradient_D)
             steps += 1
             if training.partial != "refuse" and steps < training.local_steps and time_is_up():
                 break
-    delta_D = (weights_D - base_D)[shared_D] * np.float32(scale(training, steps))
+    delta_D = (weights_D - base_D)[shared_D]
+    delta_D *= np.float32(scale(training, steps))
     if isinstance(mechanism, GaussianUpdate):
         clip = _clip(mechanism)
         delta_D = ((clipped_vector(delta_D, clip) + noise.normal(GRID, len(delta_D))) * clip.cell).astype(np.float32)

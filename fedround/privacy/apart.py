@@ -71,7 +71,7 @@ class Apart:
         except (OSError, ValueError):
             self.rest()
             raise SetupError("the accountant's process ended without an answer; is there enough memory? The round can be run "
-                             "again: nothing was charged") from None
+                             "again: what was charged is not charged twice") from None
         return dict(zip(questions, answers, strict=True))
 
     def _converse(self, line: str) -> list[float]:

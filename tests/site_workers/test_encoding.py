@@ -2,50 +2,61 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedround.errors import ContractError, SetupError
+from fedround.learning.recipe import Recipe, load_recipe
 from site_workers import encoding
+from tests import small_federation
 from tests.small_federation import SmallFederation
 
+LIGHT = small_federation.RECIPE.replace("from torch import nn\n", "").replace(
+    "def build_model():\n", "def build_model():\n    from torch import nn\n")     # a child that reads rows needs no torch
 
-def test_a_child_gives_the_same_arrays(federation: SmallFederation):
-    site = federation.site("north")
-    there = encoding.encode_in_subprocess(site.rows, site.folder / site.settings.recipe, site.recipe.digest)
-    for path, found in zip(site.rows, there, strict=True):
-        here = encoding.encode(path, site.recipe)
+
+@pytest.fixture
+def agreed(tmp_path: Path) -> tuple[Path, Recipe]:
+    path = tmp_path / "recipe.py"
+    path.write_text(LIGHT)
+    return path, load_recipe(path)
+
+
+def test_a_child_gives_the_same_arrays(tmp_path: Path, agreed: tuple[Path, Recipe]):
+    (path, recipe), files = agreed, [tmp_path / "train.parquet", tmp_path / "validation.csv"]
+    small_federation.rows(300, 1).to_parquet(files[0])
+    small_federation.rows(80, 2).to_csv(files[1])
+    for file, found in zip(files, encoding.encode_in_subprocess(files, path, recipe.digest), strict=True):
+        here = encoding.encode(file, recipe)
         assert (found.features_NF.dtype, found.labels_N.dtype) == (here.features_NF.dtype, here.labels_N.dtype)
         assert np.array_equal(found.features_NF, here.features_NF)
         assert np.array_equal(found.labels_N, here.labels_N)
 
 
-@pytest.mark.parametrize(("content", "error"), [
-    (b"x1,secret\n1,2\n", ContractError), (b"\x00", ContractError), (None, SetupError)])
-def test_its_errors_are_the_same_and_quote_nothing(federation: SmallFederation, tmp_path, content, error):
-    site, path = federation.site("north"), tmp_path / "rows.csv"
+@pytest.mark.parametrize(("content", "error"), [(b"x1,secret\n1,2\n", ContractError), (None, SetupError)])
+def test_its_errors_are_the_same_and_quote_nothing(tmp_path: Path, agreed: tuple[Path, Recipe], content, error):
+    (recipe, here), path = agreed, tmp_path / "rows.csv"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(error) as there:
-        encoding.encode_in_subprocess([path], site.folder / site.settings.recipe, site.recipe.digest)
-    with pytest.raises(error) as here:
-        encoding.encode(path, site.recipe)
-    assert str(there.value) == str(here.value)
+        encoding.encode_in_subprocess([path], recipe, here.digest)
+    with pytest.raises(error) as expected:
+        encoding.encode(path, here)
+    assert str(there.value) == str(expected.value)
     assert "secret" not in str(there.value)
 
 
-def test_another_recipe_than_the_approved_one_does_not_run(federation: SmallFederation):
-    site = federation.site("north")
+def test_another_recipe_than_the_approved_one_does_not_run(tmp_path: Path, agreed: tuple[Path, Recipe]):
     with pytest.raises(ContractError, match="digest"):
-        encoding.encode_in_subprocess(site.rows, site.folder / site.settings.recipe, "0" * 64)
+        encoding.encode_in_subprocess([tmp_path / "rows.csv"], agreed[0], "0" * 64)
 
 
-def test_a_child_that_dies_is_one_sentence(federation: SmallFederation, monkeypatch):
-    site = federation.site("north")
+def test_a_child_that_dies_is_one_sentence(tmp_path: Path, agreed: tuple[Path, Recipe], monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(SetupError, match="ended without an answer"):
-        encoding.encode_in_subprocess(site.rows, site.folder / site.settings.recipe, site.recipe.digest)
+        encoding.encode_in_subprocess([tmp_path / "rows.csv"], agreed[0], agreed[1].digest)
 
 
 ROUND = """
