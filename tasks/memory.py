@@ -74,7 +74,7 @@ class Shelf:
         for _, average in sorted(averages.items()):
             numbers, sha256 = average.numbers, self._digests[average.numbers]
             if isinstance(numbers, FileNumbers) and numbers.path.parent == self._folder:
-                put(workplace.store, layout.memory(sha256), numbers.path)
+                put(workplace.store, layout.memory(sha256), numbers.path, sha256=sha256)
                 kept = _kept(workplace, sha256)
                 with spool.writing(kept):
                     numbers.path.replace(kept)

@@ -25,13 +25,14 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     Deterministic: the same plan and the same answers give the same bytes.
     """
     plan, store, stepped = planned.plan, coordinator.store, take_step(coordinator.store, planned, aggregated)
+    model = codec.payload_of(stepped.model)
     checkpoint = seal("checkpoint", Checkpoint(
-        federation=plan.federation, run=plan.run, round=plan.round, log=plan.log, model=codec.payload_of(stepped.model),
+        federation=plan.federation, run=plan.run, round=plan.round, log=plan.log, model=model,
         tensors=plan.tensors, parts=plan.agreed.parts, rest=plan.rest, recipe=plan.agreed.recipe,
         recipe_digest=plan.agreed.recipe_digest, privacy=plan.agreed.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=plan.federation, federation_digest=plan.federation_digest, log=plan.log, run=plan.run, round=plan.round,
-        parent=plan.parent, plan=planned.digest, agreed=plan.agreed, base_model=plan.base_model, model=digest(stepped.model),
+        parent=plan.parent, plan=planned.digest, agreed=plan.agreed, base_model=plan.base_model, model=model.sha256,
         checkpoint=digest(checkpoint), state=stepped.state, updates=committed_updates(coordinator, collected, aggregated),
         refusals=tuple(refused.committed for _, refused in sorted(collected.refused.items())),
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
