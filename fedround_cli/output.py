@@ -30,7 +30,7 @@ def print_json(data: Any) -> None:
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A problem of the user's or of his machine is one sentence on standard error and exit code 1, never a traceback."""
+    """A problem of the user or of the machine is one sentence on standard error and exit code 1, never a traceback."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

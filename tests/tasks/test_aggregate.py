@@ -59,7 +59,7 @@ def test_honest_sites_are_all_used_round_after_round(crowd: SmallFederation):
 
 @pytest.mark.parametrize("kind", LIES)
 def test_a_lie_is_left_out_by_name_with_a_reason_and_proven(crowd: SmallFederation, kind: str):
-    """Also when the liar was honest before and has an average that vouches for him."""
+    """Also when the liar was honest before and has an average that vouches for it."""
     lie, verdicts = LIES[kind]
     run = f"lie-{list(LIES).index(kind)}"
     crowd.round(run)

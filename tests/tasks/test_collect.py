@@ -1,4 +1,4 @@
-"""Answers, judged: one liar changes his own line in the record and nothing else."""
+"""Answers, judged: one liar changes its own line in the record and nothing else."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: 
 
 @pytest.mark.parametrize(("rate", "rows"), [(0.1, 3), (1.0, 33)])
 def test_rows_are_told_only_by_who_has_fewer_than_a_batch(answered: Answered, rate: float, rows: int):
-    """Noise is divided by them: whoever could name any number could name any law of his noise."""
+    """Noise is divided by them: whoever could name any number could name any law of the noise."""
     mechanism = east_says(answered).update.mechanism.model_copy(update={"sampling_rate": rate})
     signed = seal("answer", east_says(answered, {"mechanism": mechanism, "rows": rows}),
                   answered.federation.site("east").identity)

@@ -203,7 +203,7 @@ def send(federation: SmallFederation, name: str, planned, body: bytes) -> None:
 
 
 def test_steps_that_noise_cannot_blur_are_not_admitted_behind_a_gate(tmp_path, rows_are_judged_here):
-    """Whoever makes his steps long could hide what he likes in what rounding is said to add."""
+    """A site that makes its steps long could hide anything in what rounding is said to add."""
     federation = make(tmp_path, {"name": "quantised", "bits": 4}, **LOUD)
     planned = federation.plan()
     for name in CROWD:

@@ -300,7 +300,7 @@ def test_a_federation_keeps_its_name_and_its_coordinators_key(answered: Answered
 
 
 def test_a_change_of_key_in_an_entry_needs_the_old_keys_signature(answered: Answered):
-    """The coordinator gives himself a site's place, with a good entry, a good file and a signature of his own."""
+    """The coordinator takes a site's place, with a good entry, a good file and a signature of its own."""
     coordinator, thief = answered.federation.coordinator, Identity.generate()
     federation = coordinator.federation
     north = federation.site("north")

@@ -170,7 +170,7 @@ def test_a_rule_that_needs_the_coordinators_own_rows_says_so(tmp_path: Path, row
 
 
 def round_under(federation: SmallFederation, **changes: object) -> None:
-    """Round 2, under a plan with changes that the coordinator has signed; sites answer it, and he commits."""
+    """Round 2, under a plan with changes that the coordinator has signed; sites answer it, and it is committed."""
     planned = federation.plan()
     plan = changed(planned.plan, **changes)
     document = seal("plan", plan, federation.coordinator.identity)

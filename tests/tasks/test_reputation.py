@@ -149,8 +149,8 @@ def test_the_proof_computes_the_exclusions_again(watched: SmallFederation):
     assert [proof.left_out for proof in proofs] == [(), ("east",), ("east",), (), (), ("east",), ("east",)]
 
 
-def test_a_coordinator_that_excludes_whom_he_likes_is_found_out(watched: SmallFederation, tmp_path):
-    """With his own good key, and a commit that fits the plan."""
+def test_a_coordinator_that_excludes_whom_it_likes_is_found_out(watched: SmallFederation, tmp_path):
+    """With its own good key, and a commit that fits the plan."""
     fork = watched.copy(tmp_path / "fork")
     planned = fork.plan()
     assert [out.site for out in planned.plan.excluded] == ["east"]

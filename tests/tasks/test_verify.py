@@ -113,7 +113,7 @@ def test_a_run_that_there_is_not(run: dict[str, bytes], key: str):
         prove(run, key, "autumn")
 
 
-# -- a coordinator that lies, with his own good key --------------------------------------------------------------------
+# -- a coordinator that lies, with its own good key --------------------------------------------------------------------
 
 
 def last_commit(run: dict[str, bytes], key: str) -> Commit:
