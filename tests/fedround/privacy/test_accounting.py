@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError, PrivacyError
 from fedround.privacy import accounting
 from fedround.privacy.accounting import calibrate, epsilon
-from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, RecordPrivacy
+from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, RecordPrivacy, SitePrivacy
+from fedround.rounds.campaign import beside
 from fedround.statistics import LocalEvaluation
 
 DELTA = 1e-5
@@ -58,7 +59,7 @@ def test_published_values_are_met_from_above_within_half_a_percent(rate, noise, 
 def test_noise_for_epsilon_5_over_20_full_batches():
     privacy = RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=20)
     # The counts are noised so much that they cost nothing: 3.98856 rounded up.
-    assert calibrate(privacy, 1.0, 1, LocalEvaluation(noise_std=10_000.0)) == 3.989
+    assert calibrate(privacy, 1.0, 1, [counts(10_000.0)] * 21) == 3.989
 
 
 @settings(max_examples=15)
@@ -100,9 +101,9 @@ def test_the_grid_costs_at_most_half_a_percent(mechanisms, monkeypatch):
     total = epsilon(mechanisms, DELTA)
     grid = accounting._grid
     monkeypatch.setattr(accounting, "_grid", lambda *args: grid(*args) / 10)
-    accounting._total.cache_clear()
+    accounting.total.cache_clear()
     fine = epsilon(mechanisms, DELTA)
-    accounting._total.cache_clear()
+    accounting.total.cache_clear()
     assert fine <= total <= fine * 1.005
 
 
@@ -138,7 +139,7 @@ def test_order_is_irrelevant_to_the_last_bit(mechanisms, random_: random.Random)
 def test_what_was_asked_before_is_irrelevant():
     campaign = [counts(20.0)] + [sgd(0.33, 5.5, 10)] * 13
     stepwise = [epsilon(campaign[:rounds], DELTA) for rounds in range(1, 15)]
-    accounting._total.cache_clear()
+    accounting.total.cache_clear()
     accounting._pld.cache_clear()
     assert epsilon(campaign, DELTA) == stepwise[-1]
 
@@ -202,7 +203,7 @@ def test_a_delta_that_nobody_can_vouch_for_is_refused(delta_dp):
 ])
 def test_a_calibrated_campaign_fits_and_a_thousandth_less_noise_does_not(rate, steps, rounds, target, std):
     privacy = RecordPrivacy(epsilon=target, delta_dp=DELTA, rounds=rounds)
-    noise = calibrate(privacy, rate, steps, LocalEvaluation(noise_std=std))
+    noise = calibrate(privacy, rate, steps, [counts(std)] * (rounds + 1))
     assert noise == round(noise, 3)
 
     def campaign(noise: float) -> float:
@@ -214,7 +215,7 @@ def test_a_calibrated_campaign_fits_and_a_thousandth_less_noise_does_not(rate, s
 def test_every_prefix_of_a_calibrated_campaign_fits():
     """A ledger that charges round by round never runs dry before the last one."""
     privacy = RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=20)
-    noise = calibrate(privacy, 0.33, 10, LocalEvaluation(noise_std=20.0))
+    noise = calibrate(privacy, 0.33, 10, [counts(20.0)] * 21)
     spent = [epsilon([sgd(0.33, noise, 10)] * k + [counts(20.0)] * (k + 1), DELTA) for k in range(1, 21)]
     assert spent == sorted(spent)
     assert 4.95 < spent[-1] <= 5.0
@@ -226,12 +227,20 @@ def test_every_prefix_of_a_calibrated_campaign_fits():
     (3.989, 19, "no noise multiplier up to 1000"),
 ])
 def test_an_impossible_budget_says_what_to_change(std, rounds, message):
+    privacy = RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=rounds)
     with pytest.raises(ContractError, match=message):
-        calibrate(RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=rounds), 1.0, 10_000,
-                  LocalEvaluation(noise_std=std))
+        calibrate(privacy, 1.0, 10_000, beside(privacy, LocalEvaluation(noise_std=std)))
+
+
+def test_what_a_campaign_releases_beside_its_updates_are_counts_of_every_model_and_under_the_unit_site_nothing():
+    record = RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=7)
+    site = SitePrivacy(epsilon=5.0, delta_dp=DELTA, rounds=7)
+    evaluation = LocalEvaluation(noise_std=20.0)
+    assert beside(record, evaluation) == (counts(20.0),) * 8
+    assert beside(site, evaluation) == beside(site, LocalEvaluation(noise_std=0.0)) == ()
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, math.nan])
 def test_a_sampling_rate_is_a_probability(rate):
     with pytest.raises(ContractError, match="sampling rate"):
-        calibrate(RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=20), rate, 10, LocalEvaluation())
+        calibrate(RecordPrivacy(epsilon=5.0, delta_dp=DELTA, rounds=20), rate, 10, [counts(20.0)] * 21)
