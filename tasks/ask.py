@@ -12,17 +12,17 @@ from pydantic import Field
 
 from fedround import __version__, layout
 from fedround.errors import ContractError, NotFoundError
-from fedround.records import Evaluate, Finding, Measure, Plan, Question, Told
+from fedround.records import Evaluate, Finding, Measure, Question, Told
 from fedround.rounds.campaign import counts_leave
 from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
 from fedround.values import Name
-from infra.history import Committed, read_finding
+from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan_at
 from tasks.aggregate import check_quorum
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
-from tasks.plan import Planned, RoundRequest, bare, compose, head_of, publish_plan, standing_plans
+from tasks.plan import Planned, RoundRequest, asked_with, bare, cohort_of, compose, head_of, publish_plan
 
 
 def _for_forms(schema: dict[str, Any]) -> None:
@@ -51,22 +51,31 @@ def plan_question(coordinator: Coordinator, request: RoundRequest) -> Planned:
 
     Raises ContractError if there is no model to evaluate, or if no counts leave sites under the federation's unit of privacy.
     """
-    head, plan = _composed(coordinator, request)
-    return _settled(coordinator, head, plan) or publish_plan(coordinator, head, plan)
+    _check_leaves(coordinator)
+    head = head_of(coordinator, request.run)
+    if (settled := _settled(coordinator, head, request)) is not None:
+        return settled
+    return publish_plan(coordinator, head, compose(coordinator, head, request, _asks(coordinator, head, request)))
 
 
 def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
-    """What came of the question when it was asked; None: nothing yet. Nobody is asked. Raises as `plan_question`."""
-    settled = _settled(coordinator, *_composed(coordinator, request))
+    """What came of the question when it was asked; None: nothing yet. Nobody is asked, and nothing is written.
+
+    Raises as `plan_question`.
+    """
+    _check_leaves(coordinator)
+    if (number := last_round(coordinator.store, request.run)) is None:
+        asked_with(coordinator.federation, request)
+        return None
+    head = read_commit(coordinator.store, request.run, number, coordinator.identity.key)
+    settled = _settled(coordinator, head, request)
     return None if settled is None else find(coordinator, settled)
 
 
-def _composed(coordinator: Coordinator, request: RoundRequest) -> tuple[Committed, Plan]:
+def _check_leaves(coordinator: Coordinator) -> None:
     if not counts_leave(coordinator.federation.privacy):
         raise ContractError("under the unit 'site' no counts leave the sites: noise that hides all that a site contributes "
                             "would leave nothing to read. Evaluate on the coordinator's public test set")
-    head = head_of(coordinator, request.run)
-    return head, compose(coordinator, head, request, _asks(coordinator, head, request))
 
 
 def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Question:
@@ -77,17 +86,22 @@ def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Q
     return Evaluate(statistics=(score_statistic(coordinator, head.commit),))
 
 
-def _settled(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned | None:
+def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Planned | None:
     """The same question, asked before, if there is a finding that is good enough: nobody is asked, or charged, again.
 
     What a finding says hangs on the question, the round and who was asked; a deadline that was another then does not matter.
     """
-    for standing in standing_plans(coordinator, head, plan):
-        was = standing.plan
-        if (bare(was.asks), was.parent, was.cohort) == (bare(plan.asks), plan.parent, plan.cohort):
-            known = find(coordinator, standing)
-            if known is not None and len(known.answers) >= plan.quorum:
-                return standing
+    federation, asks = asked_with(coordinator.federation, request), bare(_asks(coordinator, head, request))
+    cohort, _ = cohort_of(coordinator, federation, head)
+    for number, attempt in findings(coordinator.store, request.run, asks.kind):
+        if number != head.commit.round:
+            continue
+        plan, named = read_plan_at(coordinator.store, request.run, number, attempt, asks.kind, coordinator.identity.key)
+        found = Planned(plan, named, head)
+        if (bare(plan.asks), plan.parent, plan.cohort) == (asks, head.digest, cohort):
+            told = find(coordinator, found)
+            if told is not None and len(told.answers) >= federation.quorum:
+                return found
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
 from fedround.agreement import Agreed, Federation
-from fedround.errors import ContractError, NotFoundError
+from fedround.errors import ContractError
 from fedround.learning.recipe import initial
 from fedround.learning.start import read as read_start
 from fedround.privacy.spec import RecordPrivacy
-from fedround.records import Blob, Checkpoint, Commit, Measure, Plan, Question, Train
+from fedround.records import Blob, Checkpoint, Commit, Exclusion, Measure, Plan, Question, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.sightings import needed
 from fedround.signing import digest, seal
@@ -112,20 +111,27 @@ def _training(coordinator: Coordinator, parent: Commit) -> Train:
 
 def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, asks: Question) -> Plan:
     """The first attempt to ask this of the run's last model, under what the federation file and the request say."""
-    federation = _asked_with(coordinator.federation, request)
+    federation = asked_with(coordinator.federation, request)
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
     if checkpoint.parts != federation.parts:
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
                             "cannot change within a run; begin a new one")
-    excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
+    cohort, excluded = cohort_of(coordinator, federation, head)
     return Plan(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=coordinator.publish_federation(),
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
-        tensors=checkpoint.tensors, rest=head.commit.blob("rest"), excluded=excluded,
-        cohort=tuple(site.name for site in federation.sites if site.name not in {out.site for out in excluded}),
+        tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
         quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,
         agreed=federation.agreed().model_copy(update={"privacy": privacy_after(coordinator, head.commit)}),
         tool_version=__version__)
+
+
+def cohort_of(coordinator: Coordinator, federation: Federation,
+              head: Committed) -> tuple[tuple[Name, ...], tuple[Exclusion, ...]]:
+    """Who is asked about the model of `head`, and which members are not, by the agreed policy."""
+    excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
+    out = {exclusion.site for exclusion in excluded}
+    return tuple(site.name for site in federation.sites if site.name not in out), excluded
 
 
 def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
@@ -135,19 +141,11 @@ def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Plann
         document = seal("plan", asked, coordinator.identity)
         if coordinator.store.put_once(layout.plan(asked.run, asked.round, attempt, asked.asks.kind), document):
             return Planned(asked, digest(document), head)
-        standing = _standing(coordinator, head, asked)
-        if same_question(standing.plan, asked):
-            return standing
+        standing, named = read_plan_at(coordinator.store, asked.run, asked.round, attempt, asked.asks.kind,
+                                       coordinator.identity.key)
+        if same_question(standing, asked):
+            return Planned(standing, named, head)
     raise ContractError(f"{in_words(plan)} was planned {MAX_ATTEMPTS} times; begin a new run")
-
-
-def standing_plans(coordinator: Coordinator, head: Committed, plan: Plan) -> Iterator[Planned]:
-    """What was asked before of the same round's model, attempt by attempt."""
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        try:
-            yield _standing(coordinator, head, plan.model_copy(update={"attempt": attempt}))
-        except NotFoundError:
-            return
 
 
 def same_question(one: Plan, other: Plan) -> bool:
@@ -172,13 +170,7 @@ def bare(asks: Question) -> Question:
         for statistic in asks.statistics)})
 
 
-def _standing(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
-    """What is published in this plan's place. Raises NotFoundError if nothing is."""
-    key = coordinator.identity.key
-    return Planned(*read_plan_at(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind, key), head)
-
-
-def _asked_with(federation: Federation, request: RoundRequest) -> Federation:
+def asked_with(federation: Federation, request: RoundRequest) -> Federation:
     """The federation file with what the request says instead: a form cannot talk a round out of the file's own rules."""
     said = request.model_dump(include={"quorum", "deadline_s"}, exclude_none=True)
     asked = parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")

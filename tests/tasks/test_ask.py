@@ -21,7 +21,8 @@ from fedround.statistics import GroupCounts, Histogram, Levels, Release
 from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
 from site_workers.policy import SitePolicy
-from tasks.ask import MeasurementRequest, conclude, find, plan_question
+from tasks.ask import MeasurementRequest, conclude, find, known, plan_question
+from tasks.membership import add_member
 from tasks.plan import Planned, RoundRequest
 from tasks.verify import RoundProof, verify_run
 from tests import small_federation
@@ -115,6 +116,27 @@ def test_the_same_question_finds_its_plan_and_its_finding_and_costs_nothing(fres
     assert find(fresh.coordinator, asked(fresh, other)).attempt == 1
     assert objects(fresh.coordinator.store) == before
     assert len(ledger.read(fresh.site("north").ledger).charges) == charges == 2
+
+
+def test_who_only_looks_for_a_finding_writes_nothing(fresh: SmallFederation):
+    coordinator = fresh.coordinator
+    assert known(coordinator, request()) is None
+    assert list(coordinator.store.list("")) == []
+    found = concluded(fresh)
+    before = objects(coordinator.store)
+    assert known(coordinator, request()) == found
+    assert known(coordinator, request(statistics=(X1,))) is None
+    assert objects(coordinator.store) == before
+    with pytest.raises(ContractError, match="quorum 4 can never be met by 3 sites"):
+        known(coordinator, request("another", quorum=4))
+
+
+def test_a_member_more_is_asked_too(fresh: SmallFederation):
+    """What was counted without it does not answer the question any more."""
+    first = concluded(fresh)
+    add_member(fresh.root / "coordinator", "west", Identity.generate().key, 100.0)
+    again = asked(fresh)
+    assert (again.plan.attempt, again.plan.cohort) == (first.attempt + 1, (*NAMES, "west"))
 
 
 def test_with_a_finding_another_deadline_or_a_quorum_that_was_met_is_no_new_question(fresh: SmallFederation):
