@@ -1,0 +1,275 @@
+"""A site's half of a round: what is offered is what is done, what is sent is what is kept count of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fedround import codec
+from fedround.agreement import Agreement
+from fedround.codec import flatten, schema_of
+from fedround.compression import wire
+from fedround.compression.spec import Quantised, TopK
+from fedround.errors import Cancelled, ContractError
+from fedround.learning.parts import NO_REST, Rest
+from fedround.learning.recipe import Examples, Recipe, initial
+from fedround.learning.train import train
+from fedround.privacy.noise import stream
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
+from fedround.records import Evaluate, Measure, Train
+from fedround.rounds.site import (
+    PERSONAL,
+    PRIVATE,
+    RESIDUAL,
+    Inputs,
+    Kept,
+    declare,
+    first_row_of,
+    offer,
+    rest_at,
+    send,
+    shift_of,
+    work,
+)
+from fedround.statistics import Histogram, Scores, release
+
+RECIPE = Recipe("two", "0" * 64, lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), lambda rows: rows)
+SCORES, AGES = Scores(noise_std=5.0, bins=4), Histogram(noise_std=3.0, column="age", edges=(20.0, 40.0))
+SEED = bytes(32)
+RECORD = {"unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "rounds": 5}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def agreed(**changes: object) -> Agreement:
+    return Agreement.model_validate({
+        "name": "rounds", "quorum": 1, "privacy": {"unit": "none"}, "aggregation": {"rule": {"name": "weighted_mean"}},
+        "training": {"local_steps": 3, "batch_size": 16, "learning_rate": 0.5}} | changes)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Every stream by its name, and who asked for it."""
+
+    asked: list
+
+    def _stream(self, *what: object):
+        self.asked.append(what)
+        return stream(SEED, str(what).encode())
+
+    def statistic(self, place, private):
+        return self._stream("statistic", place, tuple(private))
+
+    def training(self, shift_D, private):
+        return self._stream("training", None if shift_D is None else hashlib.sha256(shift_D).hexdigest(), tuple(private))
+
+    def compression(self):
+        return self._stream("compression")
+
+    def personal(self):
+        return self._stream("personal")
+
+
+class Guard:
+    """Nobody stops it, and its time is not up."""
+
+    def __init__(self, *, stop: bool = False):
+        self._stop = stop
+
+    def __call__(self) -> bool:
+        return self._stop
+
+    def time_is_up(self) -> bool:
+        return False
+
+
+def inputs(agreement: Agreement, kept: Kept | None = None, served=None, rows: int = 40) -> Inputs:
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(size=(2, rows, 3)).astype(np.float32), generator.integers(0, 2, (2, rows))
+    base, begun = initial(RECIPE, 0, agreement.parts)
+    columns = {"age": generator.uniform(0, 90, 2 * rows)}
+    return Inputs(RECIPE, base, begun, served or {}, kept or Kept(), Examples(x[0], y[0]), Examples(x[1], y[1]),
+                  columns.__getitem__)
+
+
+def done(asks, agreement: Agreement, kept: Kept | None = None, served=None, number: int = 2, guard: Guard | None = None):
+    given_, terms, draws = inputs(agreement, kept, served), agreement.terms(), Draws([])
+    offered = offer(asks, terms, len(given_.train), lambda _: True)
+    return work(asks, terms, number, SEED, given_, offered, draws, guard or Guard()), draws.asked, given_
+
+
+def trained(agreement: Agreement, given_: Inputs, shift_D=None):
+    """By hand: what the release of the training is, before it is packed."""
+    mechanism = offer(Train(), agreement.terms(), len(given_.train), lambda _: True).training
+    what = ("training", None if shift_D is None else hashlib.sha256(shift_D).hexdigest(), tuple(given_.rest.private))
+    return train(RECIPE, given_.base, given_.train, agreement.training, mechanism, stream(SEED, str(what).encode()),
+                 lambda: False, shift_D=shift_D, rest=given_.rest)
+
+
+# -- what is offered ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("privacy", "kind"), [
+    ({"unit": "none"}, NoMechanism), (RECORD, DpSgd), ({**RECORD, "mechanism": "dp_ftrl"}, DpFtrl),
+    ({**RECORD, "unit": "site"}, GaussianUpdate)], ids=["none", "record", "ftrl", "site"])
+def test_an_offer_to_train_is_the_mechanism_that_keeps_the_promise_and_the_statistics_that_may_leave(privacy, kind):
+    terms = agreed(privacy=privacy).terms()
+    offered = offer(Train(statistics=(SCORES, AGES)), terms, 40, lambda statistic: statistic is AGES)
+    assert isinstance(offered.training, kind)
+    assert offered.statistics == (AGES,)
+    assert offered.mechanisms == (offered.training, GaussianCounts(noise_std=3.0))
+
+
+@pytest.mark.parametrize("asks", [Evaluate(statistics=(SCORES,)), Measure(statistics=(SCORES, AGES))],
+                         ids=lambda one: one.kind)
+def test_a_question_that_asks_for_no_training_is_offered_none(asks):
+    offered = offer(asks, agreed(privacy=RECORD).terms(), 40, lambda _: True)
+    assert offered.training is None
+    assert offered.mechanisms == tuple(one.mechanism for one in asks.statistics)
+
+
+# -- what is done ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asks", [Evaluate(statistics=(SCORES,)), Measure(statistics=(AGES, SCORES, AGES))],
+                         ids=lambda one: one.kind)
+def test_statistics_are_released_in_their_order_each_with_draws_of_its_own(asks):
+    worked, asked, given_ = done(asks, agreed())
+    assert asked == [("statistic", place, ()) for place in range(len(asks.statistics))]
+    assert tuple(one.statistic for one in worked.releases) == asks.statistics
+    assert (worked.declared, worked.payload) == (None, None)
+    assert (worked.keeps.vectors, worked.keeps.models) == ({}, {})
+
+    class Ages:
+        column = staticmethod(given_.column)
+
+    for place, one in enumerate(worked.releases):
+        if one.statistic == AGES:
+            assert one == release(AGES, Ages(), stream(SEED, str(("statistic", place, ())).encode()))
+
+
+@pytest.mark.parametrize("privacy", [{"unit": "none"}, RECORD], ids=["none", "record"])
+def test_an_update_is_that_of_training_and_travels_as_it_is(privacy):
+    agreement = agreed(privacy=privacy)
+    worked, asked, given_ = done(Train(statistics=(SCORES,)), agreement)
+    assert asked == [("statistic", 0, ()), ("training", None, ())]
+    expected = trained(agreement, given_)
+    assert worked.payload == codec.encode(expected.delta)
+    assert worked.declared.steps is worked.declared.rows is None
+    assert worked.keeps.vectors == worked.keeps.models == {}
+
+
+def test_what_leaves_depends_on_all_that_is_kept_and_its_noise_does_too():
+    """A private part and a shift steer the release: the same noise under another one would tell their difference."""
+    agreement = agreed(parts={"private": ("2.*",)}, training={"local_steps": 3, "learning_rate": 0.5, "algorithm": {
+        "name": "scaffold"}})
+    served = {"control": np.full(16, 0.1, np.float32)}
+    worked, asked, given_ = done(Train(statistics=(SCORES,)), agreement, served=served)
+    shift_D = shift_of(agreement.terms(), served, Kept())
+    names = ("2.bias", "2.weight")
+    assert sorted(asked[0][2]) == sorted(names)
+    assert asked[1][1] == hashlib.sha256(shift_D).hexdigest()
+    expected = trained(agreement, given_, shift_D)
+    assert worked.payload == codec.encode(expected.delta)
+    assert set(worked.keeps.models[PRIVATE]) == set(names)
+    assert worked.keeps.vectors["control"].tolist() == agreement.training.algorithm.at_site(
+        shift_D, flatten(expected.delta), agreement.training)["control"].tolist()
+
+
+def test_a_private_part_and_a_personal_model_go_on_from_what_was_kept():
+    parted = agreed(parts={"private": ("2.*",)})
+    first, _, given_ = done(Train(), parted)
+    second, _, again = done(Train(), parted, kept=first.keeps)
+    assert rest_at(given_.begun, Kept()).private is given_.begun.private
+    assert again.rest.private is first.keeps.models[PRIVATE]
+    assert flatten(second.keeps.models[PRIVATE]).tolist() != flatten(first.keeps.models[PRIVATE]).tolist()
+    beside = agreed(personal={"name": "ditto", "pull": 0.1})
+    one, asked, _ = done(Train(), beside)
+    two, _, _ = done(Train(), beside, kept=one.keeps)
+    alone, _, _ = done(Train(), agreed())
+    assert asked == [("training", None, ()), ("personal",)]
+    assert one.payload == two.payload == alone.payload, "nothing that leaves depends on the personal model"
+    assert flatten(one.keeps.models[PERSONAL]).tolist() != flatten(two.keeps.models[PERSONAL]).tolist()
+
+
+def test_who_is_stopped_releases_nothing_and_who_holds_out_nothing_says_no_scores():
+    with pytest.raises(Cancelled):
+        done(Train(), agreed(), guard=Guard(stop=True))
+    terms, given_ = agreed().terms(), inputs(agreed())
+    bare = Inputs(given_.recipe, given_.base, NO_REST, {}, Kept(), given_.train, None, given_.column)
+    asks = Evaluate(statistics=(SCORES,))
+    with pytest.raises(ContractError, match="holds out no rows"):
+        work(asks, terms, 1, SEED, bare, offer(asks, terms, 40, lambda _: True), Draws([]), Guard())
+
+
+# -- from a delta to what leaves ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.floats(0.05, 0.5))
+def test_what_arrives_and_what_waits_are_together_what_was_computed(rounds, share):
+    how, kept, computed, arrived = TopK(share=share), Kept(), 0.0, 0.0
+    for number in range(rounds):
+        delta_D = np.random.default_rng(number).normal(size=50).astype(np.float32)
+        sent = send(how, delta_D, kept, Draws([]), SEED)
+        kept = Kept({RESIDUAL: sent.residual_D})
+        computed, arrived = computed + delta_D, arrived + sent.arrives_D
+        assert np.array_equal(sent.arrives_D, wire.expanded(sent.packed, how, 50, SEED))
+    assert arrived + sent.residual_D == pytest.approx(computed, abs=1e-5)
+
+
+def test_what_is_unbiased_leaves_nothing_over_and_what_is_whole_is_not_packed():
+    delta_D, waiting = np.random.default_rng(0).normal(size=50).astype(np.float32), Kept({RESIDUAL: np.ones(50, np.float32)})
+    rounded = send(Quantised(bits=8), delta_D, waiting, Draws([]), SEED)
+    assert rounded.residual_D is None
+    assert rounded.arrives_D == pytest.approx(delta_D, abs=0.05), "a residual of another compression is not added"
+    whole = send(None, delta_D, waiting, Draws([]), SEED)
+    assert (whole.packed, whole.residual_D) == (None, None)
+    assert whole.arrives_D.tolist() == delta_D.tolist()
+
+
+def test_a_compressed_updates_residual_is_kept_and_its_file_is_what_leaves():
+    agreement = agreed(compression={"name": "top_k", "share": 0.3})
+    first, _, given_ = done(Train(), agreement)
+    second, _, _ = done(Train(), agreement, kept=first.keeps)
+    delta_D = flatten(trained(agreement, given_).delta)
+    arrives_D = wire.expanded(first.payload, agreement.compression, len(delta_D), SEED)
+    assert first.keeps.vectors[RESIDUAL] == pytest.approx(delta_D - arrives_D, abs=1e-7)
+    assert first.payload != second.payload
+    assert len(first.payload) < len(codec.encode(given_.base))
+
+
+# -- what is said of it ------------------------------------------------------------------------------------------------
+
+
+def test_rows_and_steps_are_said_only_where_the_noise_cannot_be_known_without():
+    training = agreed().training
+    some = DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=0.4, steps=3)
+    every, update = some.model_copy(update={"sampling_rate": 1.0}), GaussianUpdate(noise_multiplier=1.0, clip_norm=1.0)
+    assert [declare(one, training, 9, 3, None).rows for one in (some, every, update, NoMechanism())] == [None, 9, None, None]
+    assert [declare(some, training, 9, steps, None).steps for steps in (2, 3)] == [2, None]
+    assert declare(some, training, 9, 3, 0.7).within_clip == 0.7
+
+
+def test_only_rows_in_their_order_begin_somewhere():
+    ordered = DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=4, steps=3)
+    assert [first_row_of(ordered, number, 40) for number in (1, 2, 5)] == [0, 12, 8]
+    assert first_row_of(NoMechanism(), 5, 40) == 0
+
+
+def test_frozen_tensors_stay_as_they_begin():
+    begun = Rest({"a": np.zeros(2, np.float32)}, {"b": np.ones(2, np.float32)})
+    own = {"a": np.full(2, 3.0, np.float32)}
+    found = rest_at(begun, Kept(models={PRIVATE: own}))
+    assert found.private is own
+    assert found.frozen is begun.frozen
+    assert schema_of(found.whole) == schema_of(begun.whole)
