@@ -33,13 +33,13 @@ class Rows:
 
 def read_site_rows(site: Site) -> Rows:
     """Encode the rows by the recipe. Raises SetupError or ContractError that quotes no value."""
-    return _encoded(site.rows, site.recipe, site.folder / site.settings.recipe, _digest(site.rows))
+    return _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, _digest(site.row_files))
 
 
 def failed_checks(site: Site) -> tuple[CheckId, ...]:
     """The ids of the contract's checks that the site's rows, both files together, fail; in the contract's order."""
-    return _failed(_Judged(site.contract.digest, _digest(site.rows), tuple(path.suffix for path in site.rows),
-                           site.folder / site.settings.contract, site.rows))
+    return _failed(_Judged(site.contract.digest, _digest(site.row_files), tuple(path.suffix for path in site.row_files),
+                           site.folder / site.settings.contract, site.row_files))
 
 
 def _digest(paths: tuple[Path, ...]) -> bytes:
@@ -65,8 +65,8 @@ def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
     if not wanted:
         return {}
     if "pandas" in sys.modules:
-        return encoding.columns(site.rows, wanted)
-    return encoding.columns_in_subprocess(site.rows, wanted)
+        return encoding.columns(site.row_files, wanted)
+    return encoding.columns_in_subprocess(site.row_files, wanted)
 
 
 @dataclass(frozen=True)

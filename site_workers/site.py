@@ -59,7 +59,7 @@ class Site:
         return self.folder / "ledger.jsonl"
 
     @property
-    def rows(self) -> tuple[Path, Path]:
+    def row_files(self) -> tuple[Path, Path]:
         """Where the training and the validation rows are."""
         return self.folder / self.settings.data.train, self.folder / self.settings.data.validation
 

@@ -146,9 +146,9 @@ def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFedera
     site = federation.site("north")
     order = site_round.authorise(site, "spring", 1, 1, "train")
     before = site_round.read_site_rows(site)
-    frame = pd.read_parquet(site.rows[0])
+    frame = pd.read_parquet(site.row_files[0])
     frame.loc[0, "x2"] += 1e-9
-    frame.to_parquet(site.rows[0])
+    frame.to_parquet(site.row_files[0])
     after = site_round.read_site_rows(federation.site("north"))
     assert np.array_equal(before.train.labels_N, after.train.labels_N)
     asks = Evaluate(statistics=order.plan.asks.statistics)
