@@ -241,7 +241,7 @@ def test_a_rest_that_is_not_the_named_one_is_noticed_by_sites_and_by_the_proof(m
     honest = stored.read_bytes()
     stored.chmod(0o600)
     stored.write_bytes(honest[:-4] + np.float32(7).tobytes())
-    with pytest.raises(TrustError, match="not those that the history names"):
+    with pytest.raises(TrustError, match="not those that the plan names"):
         federation.answer("north", planned)
     stored.write_bytes(honest)
     federation.answer("north", planned)
