@@ -149,7 +149,7 @@ def _on_chunks(kernels: Sequence[Kernel], x_PB: Coordinates, out_B: Coordinates,
     cuts = range(0, x_PB.shape[1], chunk)
 
     def share(turn: int) -> list[Floats]:
-        with np.errstate(all="ignore"):      # rows that are not finite are found, not feared; and errstate is a thread's own
+        with np.errstate(all="ignore"):      # rows that are not finite are looked for later; errstate holds for one thread
             return [kernels[turn](x_PB[:, cut:cut + chunk], out_B[cut:cut + chunk]).copy()
                     for cut in islice(cuts, turn, None, len(kernels))]
 

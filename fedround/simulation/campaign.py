@@ -6,7 +6,7 @@
     sites = {name: Site(take(examples, places)) for name, places in parts.items()}
     result = simulate(agreement, recipe, sites, rounds=20, chance=Seeded(0), test=test, stacked=True)
 
-Not simulated: time, so nobody is late but as `steps` says; refusals and reputation; and whoever lies. Nothing here protects
+Not simulated: time (`steps` says whose time is up, and when); refusals and reputation; sites that lie. Nothing here protects
 anybody: all rows are in one place, and the randomness is no secret.
 """
 

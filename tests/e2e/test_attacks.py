@@ -151,7 +151,7 @@ def test_a_second_worker_of_type_process_runs_what_it_likes_as_whoever_started_i
 
 
 def test_an_entrypoint_on_a_deployment_is_ignored(real: Federation, run: str, proof: Path):
-    """The attacker makes every deployment point to code of his own, in a place that he controls."""
+    """The attacker makes every deployment point to code of their own, in a place that they control."""
     evil = proof.with_name("evil.py")
     evil.write_text(f"open({str(proof)!r}, 'w')\nfrom prefect import flow\n@flow\ndef run(**_): open({str(proof)!r}, 'w')\n")
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.aggregation import engine
+from fedround.aggregation.gate import fits_its_law
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Row
 from fedround.aggregation.spec import (
@@ -109,22 +110,23 @@ def test_an_update_that_was_left_out_is_not_remembered():
 
 
 def test_attack_one_upload_without_its_noise_does_not_hide_in_an_average():
-    """The average of a loud past and a silent upload would fit; so the gate is shown the upload itself."""
-    noise, size = NoiseLaw(signal_bound=0.1, variance=1.0), 4000
-    how = Aggregation(rule=TrimmedMean(f=1), gate=Gate(f=1), history=0.9)
-    draws = np.random.default_rng(0)
+    """The average of a loud past and one silent upload fits its law; so the gate is shown the upload itself."""
+    noise, size, names = NoiseLaw(signal_bound=0.1, variance=1.0), 300, "abcde"
+    how = Aggregation(rule=TrimmedMean(f=1), gate=Gate(f=1), history=0.95)
+    draws, memory = np.random.default_rng(0), Memory()
 
-    def honest(_: int) -> np.ndarray:
+    def honest() -> np.ndarray:
         return draws.normal(size=size).astype(np.float32)
 
-    names, memory = "abcde", Memory()
-    for number in range(4):
-        done = combine(how, size, [row(name, honest(number), noise=noise) for name in names], memory, shelf, seed=b"")
+    for _ in range(8):
+        done = combine(how, size, [row(name, honest(), noise=noise) for name in names], memory, shelf, seed=b"")
         memory = Memory(done.remember(memory.averages))
         assert done.used == list(names)
     silent = np.zeros(size, np.float32)
-    rows = [row(name, silent if name == "a" else honest(9), noise=noise) for name in names]
-    done = combine(how, size, rows, memory, shelf, seed=b"")
+    done = combine(how, size, [row(name, silent if name == "a" else honest(), noise=noise) for name in names], memory, shelf,
+                   seed=b"")
+    hidden = done.averages["a"]
+    assert fits_its_law(float(np.linalg.norm(read(hidden.numbers, 0, size))), hidden.history.law, how.gate, size)
     assert done.used == list(names[1:])
     assert done.remember(memory.averages)["a"] is memory.averages["a"]
 

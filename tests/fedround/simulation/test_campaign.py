@@ -194,6 +194,19 @@ def test_what_cannot_be_is_refused():
         model_of(sites={"one": Site(Examples(np.zeros((2, 4), np.float32), np.array([0, 3])))})
 
 
+def test_no_two_things_that_a_seed_draws_for_a_site_are_the_same():
+    """Two releases with the same noise would tell their difference: a simulated one would look better than a live one."""
+    def streams(seed: int, number: int, site: str):
+        draws = Seeded(seed).of(number, site)
+        return (*(draws.statistic(place, {}) for place in (0, 1)), draws.training(None, {}), draws.compression(),
+                draws.personal())
+
+    whose = [(0, 1, "a"), (0, 1, "b"), (0, 2, "a"), (1, 1, "a")]
+    drawn = [tuple(one.random(3)) for who in whose for one in (*streams(*who), Seeded(who[0]).root(who[1]))]
+    assert len(set(drawn)) == 4 * 5 + 3, "the coordinator's own rows have no site"
+    assert [tuple(one.random(3)) for one in streams(0, 1, "a")] == drawn[:5]
+
+
 def test_what_was_agreed_and_is_not_simulated_is_said():
     agreed = AGREED.model_copy(update={"reputation": Reputation(window=3, exclude_after=2, exclude_for=2)})
     assert "reputation is not simulated" in simulate(agreed, RECIPE, some_sites(3), rounds=1, chance=Seeded(0)).notes[0]
