@@ -198,7 +198,7 @@ def test_an_outbox_that_lost_or_changed_an_answer_is_noticed(north: Path):
 
 
 @pytest.mark.parametrize(("event", "then"), [
-    ("asked", "update"), ("spent", "update"), ("decided", SENT_AGAIN), ("left", SENT_AGAIN)])
+    ("asked", "update"), ("spent", "update"), ("decided", "update"), ("left", SENT_AGAIN)])
 def test_killed_between_any_two_lines_it_is_no_false_alarm(federation: SmallFederation, monkeypatch, event: str, then: str):
     """The process dies right after a line of this kind is durable; its successor finishes the work."""
     planned, real = federation.plan(), audit.record
