@@ -72,6 +72,11 @@ class Recipe:
     task: Task = CLASSIFY
     """What is learnt."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.task, Task):
+            raise ContractError(f"recipe '{self.name}': expected a task, for example Classify(classes=10), got "
+                                f"{type(self.task).__name__}")
+
     def check(self, examples: Examples) -> None:
         """Raise ContractError unless the examples are of the recipe's task."""
         self.task.check(examples.labels_N, self.name)
