@@ -29,7 +29,7 @@ from fedround.values import Purpose
 from infra.history import read_commit
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
-from site_workers.rows import read_site_rows
+from site_workers.rows import read_columns, read_site_rows
 from tasks.ask import MeasurementRequest, conclude, plan_question
 from tests import small_federation
 from tests.small_federation import SmallFederation
@@ -110,8 +110,8 @@ def world(federation: SmallFederation):
     agreed, recipe = federation.coordinator.federation, load_recipe(federation.root / "agreed" / "recipe.py")
     sites = {}
     for name in federation.names:
-        found = read_site_rows(federation.site(name))
-        columns = {column: found.column(column) for column in ("x1", "x2", "y")}
+        site = federation.site(name)
+        found, columns = read_site_rows(site), read_columns(site, ("x1", "x2", "y"))
         sites[name] = Site(found.train, found.validation, agreed.site(name).weight, columns)
     return Agreement.model_validate(agreed.model_dump(include=set(Agreement.model_fields))), recipe, sites
 

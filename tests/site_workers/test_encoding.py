@@ -66,7 +66,7 @@ from site_workers import service
 from site_workers.round import job
 from site_workers.site import open_site
 work = service._with_the_accountant_apart(job(open_site(Path(sys.argv[1]))))
-print(work({"run": "spring", "round": 1, "attempt": 1, "purpose": "train"}, lambda: False))
+print(work({"run": "spring", "round": 1, "attempt": 1, "purpose": "train"}, lambda: False).message)
 heavy = {"pandas", "pyarrow", "scipy", "dp_accounting", "great_expectations", "dvc", "sqlalchemy"}
 print(sorted(heavy & set(sys.modules)))
 """
