@@ -125,7 +125,8 @@ def round_of_the_form(browser: Browser) -> UUID:
 def test_the_form_says_what_it_asks(browser: Browser):
     form(browser)
     browser.see("Ask the federation for one more round", "Run", "The training campaign to continue", "Quorum",
-                "Sites whose answers must be admitted, or nothing is made of them", "Deadline (seconds)", "How long sites have to answer")
+                "Sites whose answers must be admitted, or nothing is made of them", "Deadline (seconds)",
+                "How long sites have to answer")
     browser.keep("form")
 
 

