@@ -147,7 +147,8 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
         if (failed := failed_checks(site)) != ():
             return _refuse_rows(site, order, failed)
         rows = read_site_rows(site)
-        names = [column for statistic in order.plan.asks.statistics for column in statistic.columns]
+        names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
+                 for column in statistic.columns]        # of the others not even whether they are there is told
         columns = read_columns(site, names)
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)

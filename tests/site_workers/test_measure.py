@@ -130,6 +130,20 @@ def test_a_column_that_is_not_there_is_a_refusal_before_any_charge(federation: S
     assert ledger.read(federation.site("north").ledger).charges == ()
 
 
+def test_a_plan_to_train_cannot_ask_on_the_side_which_columns_there_are(federation: SmallFederation):
+    """Its statistics that the policy does not let out are left out of the answer; their columns are not looked for."""
+    planned = federation.plan()
+    curious = (*planned.plan.asks.statistics, Histogram(column="income", edges=EDGES, noise_std=4.0))
+    plan = planned.plan.model_copy(update={
+        "attempt": 2, "asks": planned.plan.asks.model_copy(update={"statistics": curious})})
+    document = seal("plan", plan, federation.coordinator.identity)
+    federation.coordinator.store.put_once(layout.plan("spring", 1, 2, "train"), document)
+    site_round.answer(federation.site("north"), site_round.SiteRequest(run="spring", round=1, attempt=2, purpose="train"),
+                      lambda: False)
+    told = federation.root / "store" / layout.answer("north", "spring", 1, 2, "train")
+    assert [release_["statistic"]["kind"] for release_ in json.loads(told.read_bytes())["body"]["releases"]] == ["scores"]
+
+
 def test_over_the_budget_it_is_refused(federation: SmallFederation):
     allow(federation, "north")
     ask(federation, Histogram(column="x1", edges=EDGES, noise_std=0.1))
