@@ -74,7 +74,7 @@ def columns_in_subprocess(paths: Sequence[Path], names: Sequence[str]) -> dict[s
 
 
 def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
-    if values.dtype.kind in "biuf":
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":      # pandas' own types may have gaps
         return values.to_numpy()
     missing_N = values.isna().to_numpy()
     return np.array([None if gone else value if isinstance(value, str | bool | int | float) else str(value)

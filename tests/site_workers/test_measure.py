@@ -17,7 +17,7 @@ from fedround.records import Answer, Measure
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import GroupCounts, Histogram, Levels
 from infra.settings import load_toml, save_toml
-from site_workers import outbox, release
+from site_workers import encoding, outbox, release
 from site_workers import round as site_round
 from site_workers.policy import SitePolicy
 from tests.small_federation import SmallFederation, changed
@@ -80,6 +80,23 @@ def test_what_leaves_is_the_counts_with_the_noise_that_was_asked_and_nothing_els
     assert charge.mechanisms == told.mechanisms == (GaussianCounts(noise_std=4.0), GaussianCounts(noise_std=6.0))
     assert (charge.purpose, charge.plan) == ("measure", plan)
     assert not (federation.root / "store" / layout.delta("north", "spring", 0, 1)).exists()
+
+
+def test_columns_are_the_same_here_and_from_a_process_of_its_own_whatever_they_hold(tmp_path: Path):
+    """Numbers with gaps, truths with gaps, categories, dates, texts among numbers: a number is a number, a gap is None."""
+    frame = pd.DataFrame({
+        "whole": pd.array([1, None, 3], dtype="Int64"), "real": [0.5, None, 2.0],
+        "truth": pd.array([True, None, False], dtype="boolean"), "kind": pd.Categorical(["a", None, "b"]),
+        "day": pd.to_datetime(["2026-01-01", None, "2026-01-03"]), "text": ["x", None, "1"]})
+    path = tmp_path / "rows.parquet"
+    frame.to_parquet(path)
+    here, there = (read([path, path], [*frame.columns, "gone"])
+                   for read in (encoding.columns, encoding.columns_in_subprocess))
+    assert here.keys() == there.keys() == set(frame.columns)
+    for name, values in here.items():
+        assert [str(value) for value in values.tolist()] == [str(value) for value in there[name].tolist()], name
+    assert here["whole"].tolist() == [1, None, 3] * 2
+    assert here["kind"].tolist() == ["a", None, "b"] * 2
 
 
 def test_asked_again_it_sends_the_same_bytes_and_pays_once(federation: SmallFederation):
