@@ -46,13 +46,15 @@ RECIPE = '''"""Two numbers, one logit."""
 import numpy as np
 from torch import nn
 
-from fedround.learning.recipe import Examples
-
 NAME = "tiny"
 
 
-def encode(rows):
-    return Examples(rows[["x1", "x2"]].to_numpy(np.float32), rows["y"].to_numpy(np.int64))
+def features(rows):
+    return rows[["x1", "x2"]].to_numpy(np.float32)
+
+
+def labels(rows):
+    return rows["y"].to_numpy(np.int64)
 
 
 def build_model():

@@ -1,10 +1,11 @@
 """A recipe is one Python file that says what is learnt: the features and the model. It is named by its SHA-256.
 
-The file defines three things, or four, and may import what the site has installed::
+The file defines four things, or five, and may import what the site has installed::
 
     NAME = "banks-mlp"
     CLASSES = 2                                        # how many labels there are; 2 if it is not said
-    def encode(rows: pd.DataFrame) -> Examples: ...    # needs no statistics of any data set: nothing is pooled
+    def features(rows: pd.DataFrame): ...              # float32 (N, F), every row by itself; no label, no statistics
+    def labels(rows: pd.DataFrame): ...                # int64 (N,): what is learnt; rows that are only scored have none
     def build_model() -> nn.Module: ...                # one logit for each row; with more than two classes CLASSES of them
 
 A recipe is code that runs beside the records. A site approves a recipe by its digest, and only those bytes ever run.
@@ -47,18 +48,30 @@ class Examples:
 
     def __post_init__(self) -> None:
         features, labels = self.features_NF, self.labels_N
-        if features.ndim != 2 or features.dtype != np.float32:
-            raise ContractError(f"features are {features.dtype} of {features.ndim} dimensions, expected float32 of 2")
+        check_features(features)
         if labels.shape != features.shape[:1] or labels.dtype != np.int64:
             raise ContractError(f"labels are {labels.dtype} of shape {labels.shape}, "
                                 f"expected int64 of ({len(features)},)")
-        if not np.isfinite(features).all():
-            raise ContractError("features must be finite: encode missing values as numbers")
         if labels.min(initial=0) < 0:
             raise ContractError("labels must be whole numbers from 0 up")
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+
+def check_features(features_NF: npt.NDArray[np.float32], rows: int | None = None) -> None:
+    """Raise ContractError unless these are finite float32 numbers, (N, F). rows: which N must be; None: any."""
+    if features_NF.ndim != 2 or features_NF.dtype != np.float32:
+        raise ContractError(f"features are {features_NF.dtype} of {features_NF.ndim} dimensions, expected float32 of 2")
+    if rows is not None and len(features_NF) != rows:
+        raise ContractError(f"features of {len(features_NF)} rows for {rows} rows: a recipe encodes every row by itself, and "
+                            "leaves none out")
+    if not np.isfinite(features_NF).all():
+        raise ContractError("features must be finite: encode missing values as numbers")
+
+
+def _come_encoded(_: pd.DataFrame) -> npt.NDArray[np.float32]:
+    raise ContractError("this recipe is no file: its rows come encoded")
 
 
 @dataclass(frozen=True)
@@ -69,8 +82,11 @@ class Recipe:
     digest: str
     build_model: Callable[[], nn.Module]
     encode: Callable[[pd.DataFrame], Examples]
+    """Features and labels of rows."""
     task: Task = CLASSIFY
     """What is learnt."""
+    features: Callable[[pd.DataFrame], npt.NDArray[np.float32]] = _come_encoded
+    """The half of `encode` that needs no label: for rows that are scored."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Task):
@@ -119,9 +135,10 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         raise ContractError(f"recipe {path.name}: its digest is {digest[:12]}…, the approved one is "
                             f"{expected_digest[:12]}…; read the change, then approve it or restore the file")
     module = _execute(source, path, digest)
-    for part in ("build_model", "encode"):
+    for part in ("build_model", "features", "labels"):
         if not callable(getattr(module, part, None)):
-            raise ContractError(f"recipe {path.name}: must define a function '{part}'")
+            raise ContractError(f"recipe {path.name}: must define a function '{part}'; every recipe has build_model(), "
+                                "features(rows) and labels(rows)")
     try:
         name = TypeAdapter(Name).validate_python(getattr(module, "NAME", None))
     except ValidationError:
@@ -131,12 +148,17 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     except ValidationError:
         raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}") from None
 
+    def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
+        found_NF: npt.NDArray[np.float32] = module.features(rows)
+        check_features(found_NF, len(rows))
+        return found_NF
+
     def encode(rows: pd.DataFrame) -> Examples:
-        examples: Examples = module.encode(rows)
+        examples = Examples(features(rows), module.labels(rows))
         recipe.check(examples)
         return examples
 
-    recipe = Recipe(name, digest, module.build_model, encode, task)
+    recipe = Recipe(name, digest, module.build_model, encode, task, features)
     return recipe
 
 

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from fedround.learning.recipe import Examples
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,7 +23,7 @@ PAYMENTS = ["PAY_AMT1", "PAY_AMT2", "PAY_AMT3", "PAY_AMT4", "PAY_AMT5", "PAY_AMT
 LEVELS = np.arange(-2, 4)                                          # 3 stands for three months or more
 
 
-def encode(rows: pd.DataFrame) -> Examples:
+def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     """57 features between -4 and 2: one-hot payment status, how often and how long late, amounts, use of the limit."""
     limit_N1, bills_N6, payments_N6 = (rows[names].to_numpy(float) for names in (["LIMIT_BAL"], BILLS, PAYMENTS))
     status_N6 = rows[STATUS].to_numpy().clip(LEVELS[0], LEVELS[-1])
@@ -35,7 +33,12 @@ def encode(rows: pd.DataFrame) -> Examples:
         log_scale(limit_N1), log_scale(bills_N6), log_scale(payments_N6),
         (bills_N6 / limit_N1.clip(1)).clip(-1, 2),
     ], axis=1)
-    return Examples(features_NF.astype(np.float32), rows["DEFAULT"].to_numpy(np.int64))
+    return features_NF.astype(np.float32)
+
+
+def labels(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """1: did not pay in the month after."""
+    return rows["DEFAULT"].to_numpy(np.int64)
 
 
 def log_scale(amount: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from fedround.learning.recipe import Examples
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,7 +24,7 @@ DOWNPAYMENTS = ["0%", "10%", "20%", "30%", "40%"]
 LENGTHS = np.arange(6, 23)
 
 
-def encode(rows: pd.DataFrame) -> Examples:
+def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     """724 features between -1 and 1: seven quantities, and the products of every two."""
     debt, tenure = rows["debt_to_income_ratio"].to_numpy(float), rows["driver_tenure"].to_numpy(float)
     spread = [
@@ -41,7 +39,12 @@ def encode(rows: pd.DataFrame) -> Examples:
     quantities = [each - 1 / each.shape[1] for each in spread]      # centred: the common part is left to the bias
     pairs = [(one[:, :, None] * other[:, None]).reshape(len(rows), -1)
              for one, other in itertools.combinations(quantities, 2)]
-    return Examples(np.concatenate([*quantities, *pairs], axis=1, dtype=np.float32), rows["repaid"].to_numpy(np.int64))
+    return np.concatenate([*quantities, *pairs], axis=1, dtype=np.float32)
+
+
+def labels(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """1: was repaid."""
+    return rows["repaid"].to_numpy(np.int64)
 
 
 def hats(value: npt.NDArray[np.float64], low: float, high: float, count: int) -> npt.NDArray[np.float64]:

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from fedround.learning.recipe import Examples
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,13 +23,18 @@ RANGES = {"age": (30, 75), "trestbps": (95, 180), "chol": (130, 370), "thalach":
 POINTS = 4
 
 
-def encode(rows: pd.DataFrame) -> Examples:
+def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     """56 features from 0 to 1: codes one-hot, quantities over four triangles, and whether each was measured."""
     measured = rows.replace({"trestbps": {0: np.nan}, "chol": {0: np.nan}})      # nobody's is 0: it was not measured
     spread = [measured[column].to_numpy(float)[:, None] == np.array(codes) for column, codes in CODES.items()]
     spread += [hats(measured[column].to_numpy(float), *bounds) for column, bounds in RANGES.items()]
     missing = measured[[*CODES, *RANGES]].isna().to_numpy()
-    return Examples(np.concatenate([*spread, missing], axis=1, dtype=np.float32), rows["disease"].to_numpy(np.int64))
+    return np.concatenate([*spread, missing], axis=1, dtype=np.float32)
+
+
+def labels(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """1: more than half of a vessel is narrowed."""
+    return rows["disease"].to_numpy(np.int64)
 
 
 def hats(value: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:

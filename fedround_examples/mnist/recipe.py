@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
-
-from fedround.learning.recipe import Examples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,10 +15,15 @@ NAME = "mnist-cnn"
 CLASSES = 10
 
 
-def encode(rows: pd.DataFrame) -> Examples:
+def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     """784 pixels, from 0 (paper) to 1 (ink)."""
     pixels = np.frombuffer(bytes.fromhex("".join(rows["image"])), np.uint8).reshape(len(rows), 784)
-    return Examples(pixels.astype(np.float32) / 255, rows["digit"].to_numpy(np.int64))
+    return pixels.astype(np.float32) / 255
+
+
+def labels(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The digit."""
+    return rows["digit"].to_numpy(np.int64)
 
 
 def build_model() -> nn.Module:

@@ -25,14 +25,17 @@ from tests.transformer import Transformer
 LORA = '''"""Eight words, one logit: adapters in a tiny transformer."""
 import numpy as np
 from tests.transformer import build_adapted
-from fedround.learning.recipe import Examples
 
 NAME = "tiny-lora"
 
 
-def encode(rows):
+def features(rows):
     words = np.digitize(rows[["x1", "x2"] * 4], [-1, -0.3, 0.3, 1])
-    return Examples(words.astype(np.float32), rows["y"].to_numpy(np.int64))
+    return words.astype(np.float32)
+
+
+def labels(rows):
+    return rows["y"].to_numpy(np.int64)
 
 
 build_model = build_adapted

@@ -14,12 +14,14 @@ from fedround.learning.recipe import Examples, Recipe, load_recipe
 RECIPE = '''
 import numpy as np
 from torch import nn
-from fedround.learning.recipe import Examples
 
 NAME = "small"
 
-def encode(rows):
-    return Examples(rows[["a", "b", "c"]].to_numpy(np.float32), rows["y"].to_numpy(np.int64))
+def features(rows):
+    return rows[["a", "b", "c"]].to_numpy(np.float32)
+
+def labels(rows):
+    return rows["y"].to_numpy(np.int64)
 
 def build_model():
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))

@@ -12,6 +12,8 @@ import torch
 from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, initial_tensors, load_recipe
 
+PARTS = "def features(rows): ...\ndef labels(rows): ...\ndef build_model(): ..."
+
 
 def test_the_digest_is_of_the_files_bytes(write_recipe):
     path = write_recipe()
@@ -37,18 +39,40 @@ def test_two_recipes_with_the_same_file_name_do_not_mix(write_recipe):
 
 
 @pytest.mark.parametrize(("source", "says"), [
-    ("NAME = 'a'\ndef encode(rows): ...", "must define a function 'build_model'"),
-    ("NAME = 'a'\ndef build_model(): ...", "must define a function 'encode'"),
-    ("def encode(rows): ...\ndef build_model(): ...", "must define NAME"),
-    ("NAME = 'No Name'\ndef encode(rows): ...\ndef build_model(): ...", "must define NAME"),
-    ("NAME = 'a'\nCLASSES = 1\ndef encode(rows): ...\ndef build_model(): ...", "CLASSES must be a whole number from 2"),
-    ("NAME = 'a'\nCLASSES = True\ndef encode(rows): ...\ndef build_model(): ...", "CLASSES must be a whole number from 2"),
+    ("NAME = 'a'\ndef features(rows): ...\ndef labels(rows): ...", "must define a function 'build_model'"),
+    ("NAME = 'a'\ndef build_model(): ...\ndef labels(rows): ...", "must define a function 'features'"),
+    ("NAME = 'a'\ndef build_model(): ...\ndef features(rows): ...", "must define a function 'labels'"),
+    (PARTS, "must define NAME"),
+    (f"NAME = 'No Name'\n{PARTS}", "must define NAME"),
+    (f"NAME = 'a'\nCLASSES = 1\n{PARTS}", "CLASSES must be a whole number from 2"),
+    (f"NAME = 'a'\nCLASSES = True\n{PARTS}", "CLASSES must be a whole number from 2"),
     ("import nowhere_to_be_found", "does not run .*ModuleNotFoundError"),
     ("def (", "does not run .*SyntaxError"),
 ])
 def test_an_incomplete_recipe_says_what_it_lacks(write_recipe, source, says):
     with pytest.raises(ContractError, match=says):
         load_recipe(write_recipe(source))
+
+
+ROWS = pd.DataFrame({"a": [1.0, 2.0], "b": [0.0, 1.0], "c": [3.0, 4.0], "y": [0, 1]})
+
+
+def test_rows_that_are_only_scored_need_no_label(recipe):
+    assert np.array_equal(recipe.features(ROWS.drop(columns="y")), recipe.encode(ROWS).features_NF)
+
+
+@pytest.mark.parametrize(("returned", "says"), [
+    ("rows[['a']].to_numpy(np.float32)[1:]", "features of 1 rows for 2 rows"),
+    ("rows[['a']].to_numpy()", "expected float32"),
+    ("rows[['a']].to_numpy(np.float32) * np.nan", "finite"),
+])
+def test_features_that_leave_a_row_out_or_are_no_numbers_are_refused(write_recipe, returned, says):
+    path = write_recipe()
+    path.write_text(path.read_text().replace("rows[[\"a\", \"b\", \"c\"]].to_numpy(np.float32)", returned))
+    found = load_recipe(path)
+    for use in (found.features, found.encode):
+        with pytest.raises(ContractError, match=says):
+            use(ROWS)
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):

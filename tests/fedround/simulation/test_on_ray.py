@@ -20,7 +20,8 @@ ray = pytest.importorskip("ray")
 RECIPE = '''
 from torch import nn
 NAME, CLASSES = "blobs", 3
-def encode(rows): ...
+def features(rows): ...
+def labels(rows): ...
 def build_model():
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
 '''
