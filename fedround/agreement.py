@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.statistics import LocalEvaluation
-from fedround.values import Digest, Name, PositiveFloat, PublicKey, Value
+from fedround.values import Digest, Name, PositiveFloat, PublicKey, Signed, Value
 
 MAX_WINDOW = 100
 """Rounds that a reputation policy can look back."""
@@ -142,8 +142,10 @@ class Agreement(Value):
         return {**{name: getattr(self, name) for name in Terms.model_fields}, "aggregation": asked.how_to_aggregate()}
 
 
-class Federation(Agreement):
-    """The federation file: who takes part and what every round asks for. Signed by the coordinator."""
+class Federation(Agreement, Signed):
+    """The federation file: who takes part and what every round asks for."""
+
+    kind: ClassVar[str] = "federation"
 
     coordinator: PublicKey
     recipe: Name

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -21,7 +21,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
 from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
-from fedround.values import MAX_NUMBER, Digest, Name, PositiveFloat, PublicKey, Signature, ToolVersion, Value
+from fedround.values import MAX_NUMBER, Digest, Name, PositiveFloat, PublicKey, Signature, Signed, ToolVersion, Value
 
 
 class Begun(Value):
@@ -63,8 +63,10 @@ class Departed(Value):
     key: PublicKey
 
 
-class Rotation(Value):
+class Rotation(Signed):
     """What a site's old key signs to hand over to a new one."""
+
+    kind: ClassVar[str] = "rotation"
 
     federation: Name
     site: Name
@@ -94,8 +96,10 @@ class Revoked(Value):
 Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Departed | Rotated | Revoked, Field(discriminator="kind")]
 
 
-class LogEntry(Value):
+class LogEntry(Signed):
     """One line of the log, signed by the coordinator."""
+
+    kind: ClassVar[str] = "log-entry"
 
     federation: Name
     number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
@@ -122,7 +126,7 @@ class Logged:
 
 def sign_rotation(federation: str, site: str, new: str, old: Identity) -> Signature:
     """What the old key says to its successor."""
-    return sign("rotation", Rotation(federation=federation, site=site, old=old.key, new=new), old)
+    return sign(Rotation(federation=federation, site=site, old=old.key, new=new), old)
 
 
 def changes(before: Federation | None, after: Federation, rotations: Mapping[str, Signature]) -> tuple[Change, ...]:
@@ -164,7 +168,7 @@ def changes(before: Federation | None, after: Federation, rotations: Mapping[str
 def _rotated(federation: str, site: str, old: str, new: str, rotations: Mapping[str, Signature]) -> Rotated:
     signature = rotations.get(new)
     said = Rotation(federation=federation, site=site, old=old, new=new)
-    if signature is None or not is_signed("rotation", said, old, signature):
+    if signature is None or not is_signed(said, old, signature):
         raise TrustError(f"federation '{federation}': the key of '{site}' changed and its old key did not sign for that. The "
                          "site runs 'fedround site rotate'; if its old key is lost or stolen: 'fedround federation revoke', "
                          "then 'fedround federation add'")

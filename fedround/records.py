@@ -38,6 +38,7 @@ from fedround.values import (
     PublicKey,
     Purpose,
     Signature,
+    Signed,
     TensorSpec,
     ToolVersion,
     Value,
@@ -132,8 +133,10 @@ class Address(Value):
     attempt: Attempt = 1
 
 
-class Plan(Address):
-    """What the coordinator asks of a cohort. Signed; a site does nothing that no plan asks for."""
+class Plan(Address, Signed):
+    """What the coordinator asks of a cohort; a site does nothing that no plan asks for."""
+
+    kind: ClassVar[str] = "plan"
 
     federation_digest: Digest
     log: LogHead
@@ -176,7 +179,7 @@ class Reason(StrEnum):
     LIMITS = "limits"            # more time or memory than the site's policy lets one plan take
 
 
-class _Said(Address):
+class _Said(Address, Signed):
     """What everything that a site says to a plan carries."""
 
     site: Name
@@ -248,8 +251,10 @@ ANSWERS: dict[str, type[Answer] | type[Refusal]] = {one.kind: one for one in (An
 # -- what the coordinator commits --------------------------------------------------------------------------------------
 
 
-class Checkpoint(Value):
+class Checkpoint(Signed):
     """What a model is: enough to load it and to know what it was trained under."""
+
+    kind: ClassVar[str] = "checkpoint"
 
     federation: Name
     run: Name
@@ -334,8 +339,10 @@ class SiteWeight(Value):
     weight: PositiveFloat
 
 
-class Commit(Value):
+class Commit(Signed):
     """How a model came to be. A round exists once this object exists; round 0 is the initial model."""
+
+    kind: ClassVar[str] = "commit"
 
     federation: Name
     federation_digest: Digest
@@ -379,8 +386,10 @@ class Told(Value):
     answer: Digest
 
 
-class Finding(Value):
-    """What came of a question that makes no model: who answered, and what all say together. Signed by the coordinator."""
+class Finding(Signed):
+    """What came of a question that makes no model: who answered, and what all say together."""
+
+    kind: ClassVar[str] = "finding"
 
     federation: Name
     run: Name

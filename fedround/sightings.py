@@ -15,15 +15,19 @@ With q sightings asked of n members, two histories need 2q - n members who lie (
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError
 from fedround.records import Commit, LogHead, Plan
 from fedround.signing import Identity, is_signed, sign
-from fedround.values import Digest, Name, Signature, Value
+from fedround.values import Digest, Name, Signature, Signed
 
 
-class Sighting(Value):
+class Sighting(Signed):
     """A site was shown this plan, and answers it."""
+
+    kind: ClassVar[str] = "sighting"
 
     federation: Name
     run: Name
@@ -35,13 +39,13 @@ class Sighting(Value):
 
 def sign_sighting(plan: Plan, plan_digest: Digest, site: str, identity: Identity) -> Signature:
     """The site's word that it was shown this plan."""
-    return sign("sighting", Sighting(federation=plan.federation, run=plan.run, round=plan.round, site=site, plan=plan_digest,
+    return sign(Sighting(federation=plan.federation, run=plan.run, round=plan.round, site=site, plan=plan_digest,
                                      log=plan.log), identity)
 
 
 def is_sighting(plan: Plan, plan_digest: Digest, site: str, key: str, signature: Signature) -> bool:
     """Whether the site with this key signed that it was shown this plan."""
-    return is_signed("sighting", Sighting(federation=plan.federation, run=plan.run, round=plan.round, site=site,
+    return is_signed(Sighting(federation=plan.federation, run=plan.run, round=plan.round, site=site,
                                           plan=plan_digest, log=plan.log), key, signature)
 
 
@@ -69,7 +73,7 @@ def check(commit: Commit, members: Federation, source: str) -> int:
             raise ChainError(f"{source}: holds an update of '{update.site}', which was no member") from None
         sighting = Sighting(federation=commit.federation, run=commit.run, round=commit.round, site=update.site,
                             plan=commit.plan or "", log=commit.log)
-        if not is_signed("sighting", sighting, key, update.sighting):
+        if not is_signed(sighting, key, update.sighting):
             raise SignatureError(f"{source}: '{update.site}' did not sign that it was shown the plan that the commit names; "
                                  "it may have been shown another. Compare 'fedround verify' with that member")
     sighted = len({update.site for update in commit.updates})

@@ -1,19 +1,21 @@
 """Ed25519 identities and signed documents.
 
 A signed document is one line of canonical JSON (RFC 8785): ``{"body": …, "key": …, "kind": …, "signature": …}``. The
-signature covers the kind and the canonical body, so a plan can never pass for a commit. The digest of a document is
+signature covers the kind and the bytes of the body, so a plan can never pass for a commit. The digest of a document is
 the SHA-256 of these bytes: it names the body and who signed it.
+
+A document has one form in bytes (`envelope`, `unseal`): who has no key cannot make a second one, with another digest, that
+also holds. And what was sealed can be read: `seal` reads it back before anybody else can see it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -21,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedround import locked
 from fedround.errors import ContractError, SetupError, SignatureError
 from fedround.files import create_once
-from fedround.values import Signature, Value, parse
+from fedround.values import Signature, Signed, as_read, canonical, parse
 
-V = TypeVar("V", bound=Value)
+S = TypeVar("S", bound=Signed)
 MAX_DOCUMENT_BYTES = 4 << 20
 MIN_PASSPHRASE_BYTES = 12
 _DOMAIN = b"fedround/1/"
@@ -101,65 +103,82 @@ def digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def canonical(body: Value) -> bytes:
-    """The one way to write `body` as bytes (RFC 8785)."""
-    return rfc8785.dumps(body.model_dump(mode="json"))
+def sign(body: Signed, identity: Identity) -> Signature:
+    """The signature of a document, for who knows its body already. Deterministic."""
+    return identity.sign(_message(body.kind, canonical(body))).hex()
 
 
-def sign(kind: str, body: Value, identity: Identity) -> Signature:
-    """The signature of a document of `kind`, for who knows its body already. Deterministic."""
-    return identity.sign(_message(kind, canonical(body))).hex()
+def is_signed(body: Signed, key: str, signature: Signature) -> bool:
+    """Whether `key` signed this body."""
+    return _holds(key, signature, _message(body.kind, canonical(body)))
 
 
-def is_signed(kind: str, body: Value, key: str, signature: Signature) -> bool:
-    """Whether `key` signed this body as a document of `kind`."""
-    return _holds(key, signature, _message(kind, canonical(body)))
+def seal(body: Signed, identity: Identity) -> bytes:
+    """Sign `body`. Deterministic.
+
+    What is returned was read back and is `body`. Raises ContractError, saying what cannot be read, if it could not be: a
+    number out of its range, more bytes than a document has.
+    """
+    source, written = f"a signed '{body.kind}' that nobody could read", canonical(body)
+    signature = identity.sign(_message(body.kind, written)).hex()
+    document = b'{"body":%b,"key":"%b","kind":"%b","signature":"%b"}' % (
+        written, identity.key.encode(), body.kind.encode(), signature.encode())
+    if unseal(document, type(body), identity.key, source) != body:
+        raise ContractError(f"{source}: read again, it says something else")
+    return document
 
 
-def seal(kind: str, body: Value, identity: Identity) -> bytes:
-    """Sign `body` as a document of `kind`. Deterministic."""
-    return rfc8785.dumps({
-        "body": body.model_dump(mode="json"), "key": identity.key, "kind": kind, "signature": sign(kind, body, identity)})
+class Envelope(NamedTuple):
+    """The parts of a document in its one form. Nothing in it is believed before its signature was held against a key."""
+
+    body: bytes
+    key: str
+    kind: str
+    signature: Signature
 
 
-def unseal(kind: str, document: bytes, body_type: type[V], key: str, source: str) -> V:
-    """Read a document that must be of `kind` and signed by `key`.
+_FORM = re.compile(
+    rb'\{"body":(\{.*\}),"key":"(ed25519:[0-9a-f]{64})","kind":"([a-z-]{1,40})","signature":"([0-9a-f]{128})"\}', re.DOTALL)
+_KEY, _SIGNATURE = re.compile("ed25519:[0-9a-f]{64}"), re.compile("[0-9a-f]{128}")
 
-    source: whose document this is, for the message ("plan of round 3 of run 'spring'").
-    Raises SignatureError if the document is not canonical, of another kind, by another key or altered in any byte;
-    ContractError if the body is not a `body_type`.
+
+def envelope(document: bytes, source: str) -> Envelope:
+    """Take a document apart, byte for byte: no JSON is read.
+
+    Raises SignatureError if a byte is not where the one form has it, ContractError if there are too many.
     """
     if len(document) > MAX_DOCUMENT_BYTES:
         raise ContractError(f"{source}: {len(document)} bytes; a signed document has at most {MAX_DOCUMENT_BYTES}")
-    envelope = _envelope(document, source)
-    if envelope["kind"] != kind:
-        raise SignatureError(f"{source}: expected a signed '{kind}', got another kind of document")
-    if envelope["key"] != key:
+    found = _FORM.fullmatch(document)
+    if found is None:
+        raise SignatureError(f"{source}: not a signed document in its one form; it was altered, or is something else")
+    body, key, kind, signature = found.groups()
+    return Envelope(body, key.decode(), kind.decode(), signature.decode())
+
+
+def unseal(document: bytes, body_type: type[S], key: str, source: str) -> S:
+    """Read a document that must be a `body_type` signed by `key`.
+
+    source: whose document this is, for the message ("plan of round 3 of run 'spring'").
+    Raises SignatureError if the document is not in its one form, of another kind, by another key or altered in any byte;
+    ContractError if the body is not a `body_type`.
+    """
+    said = envelope(document, source)
+    if said.kind != body_type.kind:
+        raise SignatureError(f"{source}: expected a signed '{body_type.kind}', got another kind of document")
+    if said.key != key:
         raise SignatureError(f"{source}: signed by another key than the agreed {key[:20]}…; ask who changed it")
-    try:
-        body = rfc8785.dumps(envelope["body"])
-        holds = _holds(key, envelope["signature"], _message(kind, body))
-        exact = rfc8785.dumps(envelope) == document
-    except (ValueError, TypeError, rfc8785.CanonicalizationError):
-        holds = exact = False
-    if not holds:
+    if not _holds(key, said.signature, _message(said.kind, said.body)):
         raise SignatureError(f"{source}: the signature does not match; the document was altered")
-    if not exact:
-        raise SignatureError(f"{source}: not canonical JSON; the document was altered")
-    return parse(body_type, body, source)
+    body = parse(body_type, said.body, source)
+    if as_read(body) != said.body:
+        raise SignatureError(f"{source}: its body is not canonical JSON; whoever signed it uses something else than fedround")
+    return body
 
 
-def _envelope(document: bytes, source: str) -> dict[str, Any]:
-    try:
-        envelope = json.loads(document)
-        if not isinstance(envelope, dict) or set(envelope) != {"body", "key", "kind", "signature"}:
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise SignatureError(f"{source}: not a signed document") from None
-    return envelope
-
-
-def _holds(key: str, signature: str, message: bytes) -> bool:
+def _holds(key: str, signature: Signature, message: bytes) -> bool:
+    if _KEY.fullmatch(key) is None or _SIGNATURE.fullmatch(signature) is None:
+        return False
     public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.removeprefix("ed25519:")))
     try:
         public.verify(bytes.fromhex(signature), message)

@@ -1,13 +1,28 @@
-"""What every value that crosses a boundary has in common: frozen, strict, unknown keys refused."""
+"""What every value that crosses a boundary has in common: frozen, strict, unknown keys refused, and one way to write it."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+import rfc8785
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from fedround.errors import ContractError
+
+_FIELD = 2 ** 255 - 19
+_OF_SMALL_ORDER = (0, 1, _FIELD - 1, *(int.from_bytes(bytes.fromhex(y), "little") for y in (
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")))
+"""The y of the eight points of Ed25519's curve under which one signature holds for many messages; libsodium's list."""
+
+
+def _check_key(key: str) -> str:
+    y = int.from_bytes(bytes.fromhex(key.removeprefix("ed25519:")), "little") & (1 << 255) - 1
+    if y >= _FIELD or y in _OF_SMALL_ORDER:
+        raise ValueError("this public key is nobody's: anybody could sign for it; 'fedround site init' makes a good one")
+    return key
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A federation, run, site or recipe: lower-case letters, digits and inner hyphens, at most 40. Safe in a key or a path."""
@@ -15,8 +30,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hexadecimal."""
 
-PublicKey = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$")]
-"""An Ed25519 public key."""
+PublicKey = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$"), AfterValidator(_check_key)]
+"""An Ed25519 public key, in its one form, and not one of the few for which anybody can sign."""
 
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 """An Ed25519 signature."""
@@ -49,6 +64,36 @@ class Value(BaseModel):
     """A frozen, strict value: unknown keys, NaN and silent conversions are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Signed(Value):
+    """The body of a signed document (`fedround.signing`). The kind belongs to the type, so nobody can mix them up.
+
+    Every number in it has a smallest and a largest value, within what RFC 8785 can write and everybody can compute with; a
+    test finds each signed type, and fails for a number without bounds.
+    """
+
+    kind: ClassVar[str]
+
+
+def canonical(value: Value) -> bytes:
+    """The one way to write `value` as bytes (RFC 8785). Raises ContractError if it cannot be written so."""
+    return _written(value)
+
+
+def as_read(value: Value) -> bytes:
+    """The same, of a value that was read, with the keys that stood there: a later version may know more of them, with
+    defaults, and goes on to read what an earlier one wrote. Numbers are those of the value: 1e16 is a number of 17 digits.
+    """
+    return _written(value, exclude_unset=True)
+
+
+def _written(value: Value, *, exclude_unset: bool = False) -> bytes:
+    try:
+        return rfc8785.dumps(value.model_dump(mode="json", exclude_unset=exclude_unset, warnings=False))
+    except (ValueError, RecursionError) as error:          # rfc8785's errors, and text that is no Unicode
+        raise ContractError(f"cannot be written as canonical JSON ({type(error).__name__}): a number is too large, or a text "
+                            "is no Unicode") from None
 
 
 class TensorSpec(Value):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 
 from fedround import __version__, layout
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
 from fedround.records import LogHead
-from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, envelope, seal, unseal
 from fedround.values import Signature
 from infra.history import read_federation
 from infra.stores import ObjectStore, publish
@@ -60,7 +59,7 @@ def extend(store: ObjectStore, identity: Identity, federation: Federation, docum
             federation_digest=digest(document), changes=changes(before, federation, _handovers(store, before, federation)),
             tool_version=__version__)
         publish(store, layout.federation(digest(document)), document)
-        sealed = seal("log-entry", entry, identity)
+        sealed = seal(entry, identity)
         if store.put_once(layout.log_entry(number + 1), sealed):
             return LogHead(number=number + 1, digest=digest(sealed))
 
@@ -71,10 +70,10 @@ def read_rotation(store: ObjectStore, site: str, old: str, new: str) -> Signatur
     Raises NotFoundError if there is nothing, SignatureError or ContractError if it is not by the old key.
     """
     document = store.get(layout.rotation(site, new), max_bytes=MAX_DOCUMENT_BYTES)
-    said = unseal("rotation", document, Rotation, old, f"the old key of '{site}'")
+    said = unseal(document, Rotation, old, f"the old key of '{site}'")
     if (said.site, said.new) != (site, new):
         raise SignatureError(f"the old key of '{site}' names another key there")
-    return str(json.loads(document)["signature"])
+    return envelope(document, "a rotation").signature
 
 
 def _verified(store: ObjectStore, coordinator: str, before: Logged | None, number: int) -> Logged:
@@ -83,7 +82,7 @@ def _verified(store: ObjectStore, coordinator: str, before: Logged | None, numbe
         document = store.get(layout.log_entry(number), max_bytes=MAX_DOCUMENT_BYTES)
     except NotFoundError:
         raise ChainError(f"{source}: is not in the store") from None
-    entry = unseal("log-entry", document, LogEntry, coordinator, source)
+    entry = unseal(document, LogEntry, coordinator, source)
     federation = read_federation(store, entry.federation_digest, coordinator, f"federation file of {source}")
     check_continues(before, entry, federation, source)
     return Logged(entry, digest(document), federation)

@@ -11,7 +11,6 @@ Nothing here says that one round continues another: that is for who reads two.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, schemas
 from fedround.learning.spec import Parts
 from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Finding, Plan
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES, digest, envelope, unseal
 from fedround.values import MAX_ATTEMPTS, Digest, Purpose, parse
 from infra.stores import ObjectStore
 
@@ -49,7 +48,7 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
     """One committed round. Raises NotFoundError; SignatureError; ChainError if it is the commit of another round."""
     document = store.get(layout.commit(run, number), max_bytes=MAX_DOCUMENT_BYTES)
     source = f"commit of round {number} of run '{run}'"
-    commit = unseal("commit", document, Commit, coordinator, source)
+    commit = unseal(document, Commit, coordinator, source)
     if (commit.run, commit.round) != (run, number):
         raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
     return Committed(commit, digest(document))
@@ -59,7 +58,7 @@ def read_finding(store: ObjectStore, run: str, number: int, attempt: int, purpos
     """What came of one question. Raises NotFoundError; SignatureError; ChainError if it is the finding of another one."""
     source = f"finding {attempt} of round {number} of run '{run}' ({purpose})"
     document = store.get(layout.finding(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-    finding = unseal("finding", document, Finding, coordinator, source)
+    finding = unseal(document, Finding, coordinator, source)
     if (finding.run, finding.round, finding.attempt) != (run, number, attempt):
         raise ChainError(f"{source}: lies under this name but is of attempt {finding.attempt} at round "
                          f"{finding.round} of run '{finding.run}'")
@@ -102,7 +101,7 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
 
 def _plan(document: bytes, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Plan:
     source = f"{purpose} plan of round {number} of run '{run}'"
-    plan = unseal("plan", document, Plan, coordinator, source)
+    plan = unseal(document, Plan, coordinator, source)
     if (plan.run, plan.round, plan.attempt, plan.asks.kind) != (run, number, attempt, purpose):
         raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
     return plan
@@ -112,7 +111,7 @@ def read_answer(store: ObjectStore, plan: Plan, committed: CommittedUpdate) -> A
     """What a site said whose update our own commit names: that the site has signed it, the coordinator has seen before."""
     source = f"answer of site '{committed.site}' in round {plan.round}"
     key = layout.answer(committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind)
-    return parse(Answer, json.loads(read_named(store, key, committed.answer, source, by="commit"))["body"], source)
+    return parse(Answer, envelope(read_named(store, key, committed.answer, source, by="commit"), source).body, source)
 
 
 def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Checkpoint:
@@ -120,7 +119,7 @@ def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Che
     source = f"checkpoint of round {commit.round} of run '{commit.run}'"
     key = layout.checkpoint(commit.run, commit.round, commit.checkpoint)
     document = read_named(store, key, commit.checkpoint, source, by="commit")
-    checkpoint = unseal("checkpoint", document, Checkpoint, coordinator, source)
+    checkpoint = unseal(document, Checkpoint, coordinator, source)
     if checkpoint.model.sha256 != commit.model:
         raise TrustError(f"{source}: describes another model than its commit")
     if checkpoint.rest != commit.blob("rest"):
@@ -130,7 +129,7 @@ def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Che
 
 def read_federation(store: ObjectStore, sha256: Digest, coordinator: str, source: str) -> Federation:
     """The federation file that an entry of the log, a plan or a commit names."""
-    return unseal("federation", read_named(store, layout.federation(sha256), sha256, source), Federation, coordinator, source)
+    return unseal(read_named(store, layout.federation(sha256), sha256, source), Federation, coordinator, source)
 
 
 def read_tensors(store: ObjectStore, sha256: Digest, schema: Schema, source: str, by: str = "history") -> Tensors:

@@ -23,8 +23,8 @@ from fedround.privacy.spec import Mechanism
 from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.site import offer
-from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
-from fedround.values import Purpose, V, parse
+from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
+from fedround.values import Purpose, parse
 from infra.federation_log import length
 from site_workers import audit, outbox, rollback
 from site_workers.rollback import Sent
@@ -164,11 +164,11 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
     commits: list[Commit] = []
     for key in site.store.list(layout.RUNS):
         if layout.parse_plan(key) is not None:
-            document, plan = _signed(site, "plan", key, Plan)
+            document, plan = _signed(site, key, Plan)
             if plan is not None and site.name in plan.cohort:
                 found.plans[digest(document)] = plan
         elif layout.parse_commit(key) is not None:
-            _, commit = _signed(site, "commit", key, Commit)
+            _, commit = _signed(site, key, Commit)
             commits += [] if commit is None else [commit]
     longest = 0
     for commit in commits:
@@ -179,10 +179,10 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
     return replace(found, longest=longest)
 
 
-def _signed(site: Site, kind: str, key: str, body: type[V]) -> tuple[bytes, V | None]:
+def _signed(site: Site, key: str, body: type[S]) -> tuple[bytes, S | None]:
     """A document of our coordinator; None for anything else that lies there."""
     document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
     try:
-        return document, unseal(kind, document, body, site.settings.coordinator, key)
+        return document, unseal(document, body, site.settings.coordinator, key)
     except (TrustError, ContractError):
         return document, None

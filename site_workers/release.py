@@ -30,14 +30,14 @@ def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = 
         if (answer.plan, answer.mechanisms) not in paid:
             raise PrivacyError(f"round {answer.round} of run '{answer.run}': the answer is noised otherwise than the ledger "
                                "was charged for; nothing leaves")
-    sealed = seal(answer.kind, answer, site.identity)
+    sealed = seal(answer, site.identity)
     send(site, outbox.write_refusal(site.folder, plan, sealed) if isinstance(answer, Refusal)
          else outbox.write(site.folder, plan, sealed, payload))
 
 
 def hand_over(site: Site, rotation: Rotation) -> None:
     """Say, in the store and signed by the old key, which key comes after it: two public keys and no more."""
-    sealed, key = seal("rotation", rotation, site.identity), layout.rotation(site.name, rotation.new)
+    sealed, key = seal(rotation, site.identity), layout.rotation(site.name, rotation.new)
     audit.record(site.folder, audit.Left(utc=audit.utc(site.clock()), plan=None, kind="rotation", key=key,
                                          sha256=digest(sealed), size_bytes=len(sealed)))
     publish(site.store, key, sealed)

@@ -6,7 +6,6 @@ the coordinator signed of its ledger and its updates. `site_workers.recover` mak
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from fedround.errors import ContractError, SetupError, TrustError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.records import ANSWERS, Commit, Reason, Refusal, SiteAnswer
-from fedround.signing import MAX_DOCUMENT_BYTES, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES, envelope, unseal
 from infra.federation_log import length, read_log
 from site_workers import audit, outbox
 from site_workers.authorise import Order, refuse
@@ -78,11 +77,11 @@ def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
     """Whoever owns the bucket can put there what he likes, and move what is there; a stranger's key signs for nobody here."""
     document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
     try:
-        envelope = json.loads(document)
-        if envelope["key"] not in keys:
+        said = envelope(document, key)
+        if said.key not in keys or said.kind not in ANSWERS:
             return None
-        answer = unseal(envelope["kind"], document, ANSWERS[envelope["kind"]], envelope["key"], key)
-    except (ValueError, KeyError, TypeError, RecursionError, TrustError, ContractError):
+        answer = unseal(document, ANSWERS[said.kind], said.key, key)
+    except (TrustError, ContractError):
         return None
     return Sent(key, document, answer) if answer.site == site.name and _belongs(answer, key) else None
 

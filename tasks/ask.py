@@ -123,7 +123,7 @@ def conclude(coordinator: Coordinator, planned: Planned, collected: Collected) -
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
         missing=collected.missing, totals=totals_of(releases), tool_version=__version__)
     where = plan.run, plan.round, plan.attempt, plan.asks.kind
-    coordinator.store.put_once(layout.finding(*where), seal("finding", finding, coordinator.identity))
+    coordinator.store.put_once(layout.finding(*where), seal(finding, coordinator.identity))
     return read_finding(coordinator.store, *where, coordinator.identity.key)
 
 

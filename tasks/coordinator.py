@@ -76,7 +76,7 @@ def open_coordinator(folder: Path) -> Coordinator:
         raise ContractError(f"{settings.federation}: 'contract_digest' is not that of {settings.contract}")
     return Coordinator(
         folder=folder, settings=settings, federation=federation, identity=identity,
-        federation_document=seal("federation", federation, identity),
+        federation_document=seal(federation, identity),
         recipe=load_recipe(folder / settings.recipe, federation.recipe_digest),
         store=open_store(settings.store, folder))
 

@@ -214,6 +214,6 @@ def _federation_file(agreed: dict[str, Any]) -> str:
 def _check_settings(agreed: dict[str, Any]) -> Federation:
     """Check everything that does not depend on the members, with a stand-in for them."""
     quorum = agreed.get("quorum")
-    stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n:064x}", "weight": 1.0}
+    stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n + 1:064x}", "weight": 1.0}
                  for n in range(max(1, quorum if isinstance(quorum, int) else 1))]
     return parse(Federation, {**agreed, "sites": stand_ins}, "federation settings")

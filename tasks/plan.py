@@ -138,7 +138,7 @@ def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Plann
     """Sign the plan and publish it as the first attempt whose place is free; or find that it stands already."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
         asked = plan.model_copy(update={"attempt": attempt})
-        document = seal("plan", asked, coordinator.identity)
+        document = seal(asked, coordinator.identity)
         if coordinator.store.put_once(layout.plan(asked.run, asked.round, attempt, asked.asks.kind), document):
             return Planned(asked, digest(document), head)
         standing, named = read_plan_at(coordinator.store, asked.run, asked.round, attempt, asked.asks.kind,
@@ -207,7 +207,7 @@ def _begin(coordinator: Coordinator, run: str) -> None:
                             start=None if start is None else read_start(start))
     body, beside = codec.encode(tensors), codec.encode(rest.whole) if rest.whole else None
     log = coordinator.publish_federation()
-    checkpoint = seal("checkpoint", Checkpoint(
+    checkpoint = seal(Checkpoint(
         federation=federation.name, run=run, round=0, log=log, model=codec.payload_of(body),
         tensors=codec.schema_of(tensors), parts=federation.parts, rest=None if beside is None else digest(beside),
         recipe=federation.recipe, recipe_digest=federation.recipe_digest,
@@ -220,7 +220,7 @@ def _begin(coordinator: Coordinator, run: str) -> None:
         if blob is not None:
             publish(coordinator.store, layout.model(digest(blob)), blob)
     publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
-    coordinator.store.put_once(layout.commit(run, 0), seal("commit", commit, coordinator.identity))
+    coordinator.store.put_once(layout.commit(run, 0), seal(commit, coordinator.identity))
 
 
 def _start(coordinator: Coordinator) -> bytes | None:

@@ -26,7 +26,7 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     """
     plan, store, stepped = planned.plan, coordinator.store, take_step(coordinator.store, planned, aggregated)
     model = codec.payload_of(stepped.model)
-    checkpoint = seal("checkpoint", Checkpoint(
+    checkpoint = seal(Checkpoint(
         federation=plan.federation, run=plan.run, round=plan.round, log=plan.log, model=model,
         tensors=plan.tensors, parts=plan.agreed.parts, rest=plan.rest, recipe=plan.agreed.recipe,
         recipe_digest=plan.agreed.recipe_digest, privacy=plan.agreed.privacy, tool_version=__version__), coordinator.identity)
@@ -44,7 +44,7 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
     aggregated.shelf.publish(coordinator, aggregated.averages)
     put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
-    store.put_once(layout.commit(plan.run, plan.round), seal("commit", commit, coordinator.identity))
+    store.put_once(layout.commit(plan.run, plan.round), seal(commit, coordinator.identity))
     spool.clear(coordinator, planned)
     memory.forget(coordinator, commit.memory)
     return read_commit(store, plan.run, plan.round, coordinator.identity.key)

@@ -7,7 +7,6 @@ need the Prefect server. On a bench (`tasks.recompute`) every model is also comp
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
-from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError
+from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError, TrustError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
 from fedround.records import Answer, Commit, CommittedRefusal, LogHead, Plan
-from fedround.signing import MAX_DOCUMENT_BYTES
+from fedround.signing import MAX_DOCUMENT_BYTES, envelope
 from fedround.statistics import Release
-from fedround.values import Purpose
+from fedround.values import Purpose, parse
 from infra import federation_log
 from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
@@ -121,12 +120,12 @@ def find_model(store: ObjectStore, sha256: str) -> tuple[str, int]:
     """The run and the round whose commit says that it made these bytes; `verify_run` proves it. Raises ContractError."""
     for key in store.list(layout.RUNS):
         if (found := layout.parse_commit(key)) is not None:
+            document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
             try:
-                body = json.loads(store.get(key, max_bytes=MAX_DOCUMENT_BYTES))["body"]
-            except (ValueError, KeyError, TypeError):
+                if sha256.encode() in document and parse(Commit, envelope(document, key).body, key).model == sha256:
+                    return found
+            except (TrustError, ContractError):
                 continue
-            if body.get("model") == sha256:
-                return found
     raise ContractError(f"no round of any run in the store made the model with SHA-256 {sha256}: it was altered, or made "
                         "elsewhere")
 

@@ -178,10 +178,10 @@ class SmallFederation:
         head = codec.header(plan.tensors)
         honest_D = np.frombuffer(tensors.read_bytes(), dtype="<f4", offset=len(head))
         body = head + lie(honest_D.copy()).astype("<f4").tobytes()
-        said = unseal("answer", answer.read_bytes(), Answer, site.identity.key, name)
+        said = unseal(answer.read_bytes(), Answer, site.identity.key, name)
         of_update = {key: claims.pop(key) for key in Update.model_fields.keys() & claims.keys()}
         update = said.update.model_copy(update={"payload": codec.payload_of(body), **of_update})
-        sealed = seal("answer", said.model_copy(update={"update": update, **claims}), site.identity)
+        sealed = seal(said.model_copy(update={"update": update, **claims}), site.identity)
         kept = outbox.find(site.folder, plan)
         assert kept is not None, f"{name} has not answered"
         shutil.rmtree(kept.folder)

@@ -6,15 +6,13 @@ member made for this plan; whether an update is an honest one is the aggregation
 
 from __future__ import annotations
 
-import json
-
 from fedround import codec
 from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
 from fedround.sightings import is_sighting
-from fedround.signing import MAX_DOCUMENT_BYTES, unseal
+from fedround.signing import envelope, unseal
 from fedround.statistics import LARGEST, Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
@@ -29,10 +27,12 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
     answers another plan, ContractError if it is not what the plan asks for. Every message names the site.
     """
     source = f"site '{member.name}' round {plan.round}"
-    kind, key = _kind_and_key(document, source)
-    if key in revoked:
+    said = envelope(document, source)
+    if said.kind not in ANSWERS:
+        raise SignatureError(f"{source}: expected a signed {' or '.join(ANSWERS)}; got another kind of document")
+    if said.key in revoked:
         raise SignatureError(f"{source}: signed by a key that was revoked; somebody else may have it")
-    answer = unseal(kind, document, ANSWERS[kind], member.key, source)
+    answer = unseal(document, ANSWERS[said.kind], member.key, source)
     _check_addressee(answer, plan, plan_digest, member, source)
     if isinstance(answer, Answer):
         if not is_sighting(plan, plan_digest, member.name, member.key, answer.sighting):
@@ -40,20 +40,6 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
         _check_releases(answer.releases, plan, source)
         _check_update(answer.update, plan, source)
     return answer
-
-
-def _kind_and_key(document: bytes, source: str) -> tuple[str, object]:
-    """What the envelope says it is, and whose; nothing is believed before `unseal` has checked the signature."""
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise ContractError(f"{source}: {len(document)} bytes; a signed answer has at most {MAX_DOCUMENT_BYTES}")
-    try:
-        envelope = json.loads(document)
-    except (ValueError, RecursionError):
-        raise SignatureError(f"{source}: not a signed document") from None
-    kind = envelope.get("kind") if isinstance(envelope, dict) else None
-    if not isinstance(kind, str) or kind not in ANSWERS:
-        raise SignatureError(f"{source}: expected a signed {' or '.join(ANSWERS)}; got another kind of document")
-    return kind, envelope.get("key")
 
 
 def _check_addressee(answer: SiteAnswer, plan: Plan, plan_digest: Digest, member: SiteEntry, source: str) -> None:

@@ -158,12 +158,12 @@ def test_all_answers_are_hidden_and_the_commits_tell(old: SmallFederation, truth
 def test_an_answer_that_was_altered_or_forged_is_as_good_as_hidden(old: SmallFederation, truth: float):
     """A cheaper mechanism in our name, under another key, or under our signature of something else."""
     path = old.root / "store" / layout.answer("north", "spring", 3, 1, "train")
-    honest = unseal("answer", path.read_bytes(), Answer, old.site("north").identity.key, "north")
+    honest = unseal(path.read_bytes(), Answer, old.site("north").identity.key, "north")
     quiet = honest.update.mechanism.model_copy(update={"noise_multiplier": 900.0})
     cheap = honest.model_copy(update={"update": honest.update.model_copy(update={"mechanism": quiet})})
     altered = json.loads(path.read_bytes())
     altered["body"]["update"]["mechanism"]["noise_multiplier"] = 900.0
-    for document in (seal("answer", cheap, Identity.generate()), json.dumps(altered).encode()):
+    for document in (seal(cheap, Identity.generate()), json.dumps(altered).encode()):
         path.chmod(0o600)
         path.write_bytes(document)
         found = recover.forgotten(old.site("north"))

@@ -49,7 +49,7 @@ def restore(federation: SmallFederation, backup: Path, name: str = "north", only
 
 def refusal_of(federation: SmallFederation, number: int, name: str = "north") -> Refusal:
     key = layout.refusal(name, "spring", number, 1, "train", 1)
-    return unseal("refusal", federation.coordinator.store.get(key), Refusal, federation.site(name).identity.key, name)
+    return unseal(federation.coordinator.store.get(key), Refusal, federation.site(name).identity.key, name)
 
 
 def test_a_folder_of_yesterday_refuses_with_its_own_reason_and_spends_nothing(federation: SmallFederation):
@@ -104,9 +104,9 @@ def test_foreign_bytes_below_its_prefix_are_no_answer_of_the_site(federation: Sm
     """Otherwise whoever runs the bucket could keep every site from answering."""
     federation.round()
     store, thief = federation.coordinator.store, Identity.generate()
-    said = unseal("answer", store.get(layout.answer("north", "spring", 1, 1, "train")), Answer,
+    said = unseal(store.get(layout.answer("north", "spring", 1, 1, "train")), Answer,
                   federation.site("north").identity.key, "north")
-    for number, body in ((7, b"junk"), (8, seal("answer", said, thief)), (9, b"")):
+    for number, body in ((7, b"junk"), (8, seal(said, thief)), (9, b"")):
         store.put_once(layout.answer("north", "spring", number, 1, "train"), body)
     store.put_once("sites/north/spring/rounds/answer.json", b"")
     assert federation.answer("north", federation.plan()) == "update"

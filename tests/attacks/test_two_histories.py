@@ -41,9 +41,9 @@ def resign(world: SmallFederation, number: int, **changes: object) -> None:
     """The coordinator signs the round's commit again, with changes."""
     identity = world.coordinator.identity
     path = world.root / "store" / layout.commit("spring", number)
-    commit = unseal("commit", path.read_bytes(), Commit, identity.key, "commit")
+    commit = unseal(path.read_bytes(), Commit, identity.key, "commit")
     path.unlink()
-    path.write_bytes(seal("commit", commit.model_copy(update=changes), identity))
+    path.write_bytes(seal(commit.model_copy(update=changes), identity))
 
 
 def carry(site: str, origin: SmallFederation, target: SmallFederation) -> None:
@@ -83,9 +83,9 @@ def test_sightings_of_the_others_cannot_be_made_up(two: tuple[SmallFederation, S
     edit.write_text(edit.read_text().replace("deadline_s = 60", "deadline_s = 61"))
     below_the_quorum(one, EASTERN)
     below_the_quorum(other, WESTERN)
-    stolen = unseal("commit", (other.root / "store" / layout.commit("spring", 2)).read_bytes(), Commit,
+    stolen = unseal((other.root / "store" / layout.commit("spring", 2)).read_bytes(), Commit,
                     other.coordinator.identity.key, "commit")
-    mine = unseal("commit", (one.root / "store" / layout.commit("spring", 2)).read_bytes(), Commit,
+    mine = unseal((one.root / "store" / layout.commit("spring", 2)).read_bytes(), Commit,
                   one.coordinator.identity.key, "commit")
     resign(one, 2, updates=(*mine.updates, *stolen.updates))
     planned = one.plan()
@@ -230,7 +230,7 @@ def test_a_plan_under_a_file_that_the_log_does_not_end_with(two: tuple[SmallFede
     after = one.plan()
     path = one.root / "store" / layout.plan("spring", 2, after.plan.attempt, after.plan.asks.kind)
     path.unlink()
-    path.write_bytes(seal("plan", after.plan.model_copy(update={"federation_digest": before.federation_digest}),
+    path.write_bytes(seal(after.plan.model_copy(update={"federation_digest": before.federation_digest}),
                           one.coordinator.identity))
     with pytest.raises(TrustError, match="names another federation file than the end of its federation log"):
         one.answer("north", after)

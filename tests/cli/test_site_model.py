@@ -90,7 +90,7 @@ def test_another_history_than_the_site_has_seen_is_not_used(fedround: Fedround, 
     commit = Commit.model_validate_json(json.dumps(json.loads(path.read_bytes())["body"]))
     for key in (path, federation.root / "store" / layout.commit("spring", 2)):
         key.chmod(0o600)
-    path.write_bytes(seal("commit", commit.model_copy(update={"note": "another"}), coordinator.identity))
+    path.write_bytes(seal(commit.model_copy(update={"note": "another"}), coordinator.identity))
     one_sentence(fedround("site", "model", federation.root / "north", "--out", tmp_path / "m"), "does not continue")
     (federation.root / "store" / layout.commit("spring", 2)).unlink()
     one_sentence(fedround("site", "model", federation.root / "north", "--out", tmp_path / "m"), "two histories")

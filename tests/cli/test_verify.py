@@ -52,9 +52,9 @@ def test_with_recompute_the_certificate_says_so_and_a_model_that_does_not_follow
     rounds = json.loads(fedround("verify", "spring", "--as", coordinator, "--recompute", "--json"))["rounds"]
     assert [proof["recomputed"] for proof in rounds] == [False, True]
     identity, path = federation.coordinator.identity, federation.root / "store" / layout.commit("spring", 1)
-    commit = unseal("commit", path.read_bytes(), Commit, identity.key, "commit")
+    commit = unseal(path.read_bytes(), Commit, identity.key, "commit")
     path.unlink()
-    path.write_bytes(seal("commit", commit.model_copy(update={"note": "all is well"}), identity))
+    path.write_bytes(seal(commit.model_copy(update={"note": "all is well"}), identity))
     assert fedround("verify", "spring", "--as", coordinator).startswith("╭")
     assert fedround("verify", "spring", "--as", coordinator, "--recompute").startswith("exit code 1")
 

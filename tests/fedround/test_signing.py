@@ -5,17 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import pytest
+import rfc8785
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import Field
 
 from fedround import locked
 from fedround.errors import ContractError, SetupError, SignatureError
-from fedround.records import LogHead
+from fedround.federation_log import Rotation
+from fedround.records import Commit, LogHead
+from fedround.sightings import Sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, MIN_PASSPHRASE_BYTES, Identity, seal, unseal
+from fedround.values import Signed, parse
 from infra.passphrase import FILE_VARIABLE, passphrase_for
 
 WORDS = b"four quite long words"
@@ -87,42 +95,120 @@ def test_a_key_of_another_kind_is_not_used(tmp_path: Path):
 # -- signed documents --------------------------------------------------------------------------------------------------
 
 SIGNER = Identity.generate()
-SAID = LogHead(number=7, digest="a" * 64)
+SAID = Sighting(federation="banks", run="spring", round=7, site="lund", plan="a" * 64, log=LogHead(number=1, digest="b" * 64))
+ORDER = 2 ** 252 + 27742317777372353535851937790883648493     # of Ed25519's group
+
+
+class Parting(Signed):
+    """Two numbers, as a document may hold them."""
+
+    kind: ClassVar[str] = "parting"
+    norm: Annotated[float, Field(ge=0, le=1e60)]
+    after: Annotated[float, Field(ge=0, le=1e60)] = 0.0
 
 
 def test_a_document_comes_back_and_is_one_line_of_canonical_json():
-    document = seal("log-head", SAID, SIGNER)
-    assert unseal("log-head", document, LogHead, SIGNER.key, "it") == SAID
-    assert document == seal("log-head", SAID, SIGNER)
+    document = seal(SAID, SIGNER)
+    assert unseal(document, Sighting, SIGNER.key, "it") == SAID
+    assert document == seal(SAID, SIGNER)
+    assert document == rfc8785.dumps(json.loads(document))
     assert b"\n" not in document
+
+
+def signature_of(document: bytes) -> str:
+    return str(json.loads(document)["signature"])
+
+
+def with_signature(document: bytes, change: Callable[[str], str]) -> bytes:
+    old = signature_of(document)
+    return document.replace(old.encode(), change(old).encode())
+
+
+def and_the_order(signature: str) -> str:
+    """Another number that means the same to who computes and does not look (RFC 8032, 5.1.7)."""
+    half, s = signature[:64], int.from_bytes(bytes.fromhex(signature[64:]), "little")
+    return half + (s + ORDER).to_bytes(32, "little").hex()
 
 
 @pytest.mark.parametrize("write", [
     lambda document: document + b"\n", lambda document: b" " + document, lambda document: document.replace(b":", b": ", 1),
+    lambda document: b"\xef\xbb\xbf" + document, lambda document: document.decode().encode("utf-16"),
     lambda document: json.dumps(dict(reversed(json.loads(document).items()))).encode(),
-    lambda document: document.replace(b'"number":7', b'"number":7.0'),
-    lambda document: document.replace(b"aaaa", b"\\u0061aaa")],
-    ids=["newline", "space", "blank", "order", "float", "escape"])
+    lambda document: document.replace(b'"kind"', b'"kind":"sighting","kind"'),
+    lambda document: document.replace(b'"key"', b'"k\\u0065y"'),
+    lambda document: document.replace(b'"round":7', b'"round":7.0'),
+    lambda document: document.replace(b'"round":7', b'"round":7e0'),
+    lambda document: document.replace(b"aaaa", b"\\u0061aaa"),
+    lambda document: document.replace(SIGNER.key[8:].encode(), SIGNER.key[8:].upper().encode()),
+    lambda document: with_signature(document, str.upper), lambda document: with_signature(document, lambda old: old + " "),
+    lambda document: with_signature(document, lambda old: f"{old[:64]} {old[64:]}"),
+    lambda document: with_signature(document, lambda old: f"0x{old}"),
+    lambda document: with_signature(document, and_the_order)],
+    ids=["newline", "space", "blank", "mark", "utf-16", "order", "twice", "name", "float", "exponent", "escape", "key",
+         "capitals", "blank after", "blank within", "prefix", "same point"])
 def test_the_same_words_in_other_bytes_are_not_the_document(write):
-    """One document has one digest; otherwise a commit could be shown in two ways."""
-    document = seal("log-head", SAID, SIGNER)
+    """One document has one digest; otherwise who has no key could show a commit in two ways."""
+    document = seal(SAID, SIGNER)
     other = write(document)
     assert other != document
-    assert json.loads(other) == json.loads(document)
+    with pytest.raises(SignatureError, match="altered"):
+        unseal(other, Sighting, SIGNER.key, "it")
+
+
+@pytest.mark.parametrize("body", [
+    b'{"after":0,"norm":1.0}', b'{"after":0,"norm":1e0}', b'{"after":0,"norm":1,"norm":1}', b'{"norm":1,"after":0}',
+    b'{"after":0,"norm": 1}', b'{"after":-0,"norm":1}',
+    b'{"after":0,"norm":10000000000000001}', b'{"after":0,"n\\u006frm":1}', b'{"after":0,"norm":1}'],
+    ids=["float", "exponent", "twice", "order", "blank", "minus", "rounded", "escape", "canonical"])
+def test_a_body_has_one_form_even_for_who_has_the_key(body: bytes):
+    signature = SIGNER.sign(b"fedround/1/parting\n" + body).hex()
+    document = b'{"body":%b,"key":"%b","kind":"parting","signature":"%b"}' % (body, SIGNER.key.encode(), signature.encode())
+    if body == b'{"after":0,"norm":1}':
+        assert unseal(document, Parting, SIGNER.key, "it") == Parting(norm=1, after=0)
+        return
     with pytest.raises(SignatureError, match="not canonical JSON"):
-        unseal("log-head", other, LogHead, SIGNER.key, "it")
+        unseal(document, Parting, SIGNER.key, "it")
+
+
+def test_a_document_from_before_a_key_was_known_is_still_read():
+    signature = SIGNER.sign(b'fedround/1/parting\n{"norm":10000000000000000}').hex()
+    document = (f'{{"body":{{"norm":10000000000000000}},"key":"{SIGNER.key}","kind":"parting","signature":"{signature}"}}')
+    assert unseal(document.encode(), Parting, SIGNER.key, "it") == Parting(norm=1e16)
+
+
+@pytest.mark.parametrize("number", [1e16, 1e18, 1e20, 2.0 ** 53, 1e15, 1e25, 5e-324, -0.0, 1e21, 999999999999999868928.0])
+def test_what_was_sealed_can_be_read(number: float):
+    """RFC 8785 writes whole numbers from 2^53 to 1e21 without a point, and they are read as what they are."""
+    document = seal(Parting(norm=number), SIGNER)
+    assert unseal(document, Parting, SIGNER.key, "it").norm == number
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan, 1e61, -1.0, "1"])
+def test_what_could_not_be_read_is_not_sealed(number: object):
+    """`model_copy` checks nothing."""
+    with pytest.raises(ContractError):
+        seal(Parting(norm=1.0).model_copy(update={"norm": number}), SIGNER)
 
 
 def test_a_document_of_one_kind_is_not_one_of_another():
     with pytest.raises(SignatureError, match="expected a signed 'commit', got another kind"):
-        unseal("commit", seal("plan", SAID, SIGNER), LogHead, SIGNER.key, "it")
+        unseal(seal(SAID, SIGNER), Commit, SIGNER.key, "it")
     with pytest.raises(SignatureError, match="the signature does not match"):
-        unseal("commit", seal("plan", SAID, SIGNER).replace(b'"kind":"plan"', b'"kind":"commit"'), LogHead, SIGNER.key, "it")
+        unseal(seal(SAID, SIGNER).replace(b'"kind":"sighting"', b'"kind":"commit"'), Commit, SIGNER.key, "it")
 
 
 def test_more_bytes_than_a_document_has_are_not_read():
     with pytest.raises(ContractError, match="at most"):
-        unseal("plan", b"[" * (MAX_DOCUMENT_BYTES + 1), LogHead, SIGNER.key, "it")
+        unseal(b"[" * (MAX_DOCUMENT_BYTES + 1), Sighting, SIGNER.key, "it")
+
+
+@pytest.mark.parametrize("key", ["00" * 32, "01" + "00" * 31, "01" + "00" * 30 + "80", "ec" + "ff" * 30 + "7f",
+                                 "ee" + "ff" * 30 + "7f", "ed" + "ff" * 31,
+                                 "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"])
+def test_a_key_for_which_anybody_can_sign_is_nobodys(key: str):
+    """With the neutral point as a key, one signature holds for every message; others of its kind hold for many."""
+    with pytest.raises(ContractError, match="'old': this public key is nobody's"):
+        parse(Rotation, {"federation": "f", "site": "s", "old": f"ed25519:{key}", "new": SIGNER.key}, "it")
 
 
 # -- passphrases -------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_tensors_of_another_form_are_not_believed(past: Past):
 def test_the_plan_is_found_among_the_attempts(past: Past):
     first = history.read_plan(past.store(), past.commit, past.identity.key)
     second = first.model_copy(update={"attempt": 2})
-    document = seal("plan", second, past.identity)
+    document = seal(second, past.identity)
     store = past.store(**{layout.plan(RUN, 1, 2, "train"): document})
     assert history.read_plan(store, past.commit.model_copy(update={"plan": digest(document)}), past.identity.key) == second
     assert history.read_plan(store, past.commit, past.identity.key) == first
@@ -147,7 +147,7 @@ def test_a_plan_that_asked_for_something_else_is_not_the_commit_s(past: Past, fi
     ({"rest": "0" * 64}, "other parts that do not travel"), ({"model": codec.payload_of(b"another")}, "another model")])
 def test_a_checkpoint_that_says_something_else_than_its_commit_is_not_believed(past: Past, change: dict, says: str):
     good = history.read_checkpoint(past.store(), past.commit, past.identity.key)
-    document = seal("checkpoint", Checkpoint(**{**dict(good), **change}), past.identity)
+    document = seal(Checkpoint(**{**dict(good), **change}), past.identity)
     store = past.store(**{layout.checkpoint(RUN, 1, digest(document)): document})
     with pytest.raises(TrustError, match=says):
         history.read_checkpoint(store, past.commit.model_copy(update={"checkpoint": digest(document)}), past.identity.key)
@@ -157,13 +157,13 @@ def measured(past: Past, **changes: object) -> tuple[MemoryStore, Plan, Finding]
     """A measurement beside the round, asked in its second attempt, and what came of it, with these changes."""
     first = history.read_plan(past.store(), past.commit, past.identity.key)
     plan = first.model_copy(update={"asks": Measure(statistics=first.asks.statistics), "attempt": 2})
-    document = seal("plan", plan, past.identity)
+    document = seal(plan, past.identity)
     finding = Finding(federation=plan.federation, run=RUN, round=1, attempt=2, plan=digest(document), tool_version="1")
     changed = finding.model_copy(update=changes)
     return past.store(**{
-        layout.plan(RUN, 1, 1, "measure"): seal("plan", plan.model_copy(update={"attempt": 1}), past.identity),
+        layout.plan(RUN, 1, 1, "measure"): seal(plan.model_copy(update={"attempt": 1}), past.identity),
         layout.plan(RUN, 1, 2, "measure"): document,
-        layout.finding(RUN, 1, 2, "measure"): seal("finding", changed, past.identity)}), plan, changed
+        layout.finding(RUN, 1, 2, "measure"): seal(changed, past.identity)}), plan, changed
 
 
 def test_a_finding_is_read_back_and_its_plan_is_the_one_that_it_names(past: Past):
@@ -190,7 +190,7 @@ def test_a_finding_in_another_one_s_place_is_not_believed(past: Past, changes: d
 
 def test_a_plan_in_another_one_s_place_is_not_the_commit_s(past: Past):
     """Even if the commit names its bytes."""
-    document = seal("plan", history.read_plan(past.store(), past.commit, past.identity.key), past.identity)
+    document = seal(history.read_plan(past.store(), past.commit, past.identity.key), past.identity)
     store = past.store(**{layout.plan(RUN, 1, 1, "train"): None, layout.plan(RUN, 1, 2, "train"): document})
     with pytest.raises(ChainError, match="is not in the store"):
         history.read_plan(store, past.commit, past.identity.key)

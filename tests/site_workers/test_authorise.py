@@ -29,7 +29,7 @@ def forge(where: SmallFederation, planned: Planned, identity: Identity | None = 
     path = where.root / "store" / layout.plan(planned.plan.run, planned.plan.round, planned.plan.attempt,
                                                    planned.plan.asks.kind)
     path.unlink()
-    path.write_bytes(seal("plan", plan, identity or coordinator.identity))
+    path.write_bytes(seal(plan, identity or coordinator.identity))
 
 
 def order(federation: SmallFederation, number: int = 1, attempt: int = 1):

@@ -38,7 +38,7 @@ def ask(federation: SmallFederation, *statistics: object, attempt: int = 1) -> s
     """The coordinator signs a question about the run's initial model; returns the plan's digest."""
     planned = federation.plan()
     plan = changed(planned.plan, round=0, attempt=attempt, asks=Measure(statistics=statistics))
-    document = seal("plan", plan, federation.coordinator.identity)
+    document = seal(plan, federation.coordinator.identity)
     federation.coordinator.store.put_once(layout.plan("spring", 0, attempt, "measure"), document)
     return digest(document)
 
@@ -50,7 +50,7 @@ def answer(federation: SmallFederation, name: str = "north", attempt: int = 1) -
 
 def said(federation: SmallFederation, name: str = "north", attempt: int = 1) -> Answer:
     key = layout.answer(name, "spring", 0, attempt, "measure")
-    return unseal("answer", (federation.root / "store" / key).read_bytes(), Answer, federation.site(name).identity.key, name)
+    return unseal((federation.root / "store" / key).read_bytes(), Answer, federation.site(name).identity.key, name)
 
 
 def refusal(federation: SmallFederation, name: str = "north") -> dict:
@@ -153,7 +153,7 @@ def test_a_plan_to_train_cannot_ask_on_the_side_which_columns_there_are(federati
     curious = (*planned.plan.asks.statistics, Histogram(column="income", edges=EDGES, noise_std=4.0))
     plan = planned.plan.model_copy(update={
         "attempt": 2, "asks": planned.plan.asks.model_copy(update={"statistics": curious})})
-    document = seal("plan", plan, federation.coordinator.identity)
+    document = seal(plan, federation.coordinator.identity)
     federation.coordinator.store.put_once(layout.plan("spring", 1, 2, "train"), document)
     site_round.answer(federation.site("north"), site_round.SiteRequest(run="spring", round=1, attempt=2, purpose="train"),
                       lambda: False)

@@ -191,7 +191,7 @@ def test_a_site_that_noises_too_little_is_not_counted(fresh: SmallFederation):
     said = fresh.collect(planned).admitted["east"].answer
     quiet = said.releases[0].model_copy(update={"mechanism": GaussianCounts(noise_std=3.9)})
     path.chmod(0o600)
-    path.write_bytes(seal("answer", said.model_copy(update={"releases": (quiet, *said.releases[1:])}),
+    path.write_bytes(seal(said.model_copy(update={"releases": (quiet, *said.releases[1:])}),
                           fresh.site("east").identity))
     finding = conclude(fresh.coordinator, planned, fresh.collect(planned))
     assert [rejection.site for rejection in finding.rejected] == ["east"]
@@ -272,7 +272,7 @@ def lied(federation: SmallFederation, change: Callable[[Finding], dict[str, obje
     key = layout.finding("spring", planned.plan.round, planned.plan.attempt, "measure")
     store = copied(federation, without=key)
     changed_finding = finding.model_copy(update=change(finding))
-    store.put_once(key, seal("finding", changed_finding, identity or federation.coordinator.identity))
+    store.put_once(key, seal(changed_finding, identity or federation.coordinator.identity))
     return store
 
 
@@ -316,11 +316,11 @@ def test_a_question_that_nobody_agreed_on_is_caught(fresh: SmallFederation):
                           ({"contract_digest": "0" * 64}, "say: contract_digest")]:
         store = copied(fresh)
         plan = changed(planned.plan, attempt=2, **changes)
-        document = seal("plan", plan, fresh.coordinator.identity)
+        document = seal(plan, fresh.coordinator.identity)
         store.put_once(layout.plan("spring", 0, 2, "measure"), document)
         finding = Finding(federation="small", run="spring", round=0, attempt=2, plan=digest(document), missing=plan.cohort,
                           tool_version=plan.tool_version)
-        store.put_once(layout.finding("spring", 0, 2, "measure"), seal("finding", finding, fresh.coordinator.identity))
+        store.put_once(layout.finding("spring", 0, 2, "measure"), seal(finding, fresh.coordinator.identity))
         with pytest.raises(ChainError, match=says):
             proofs(fresh, store)
 
@@ -357,6 +357,6 @@ def test_one_flipped_bit_in_a_finding_or_what_it_rests_on_is_found(measuring: Sm
 def test_a_finding_is_signed_and_lies_beside_its_plan(measuring: SmallFederation):
     planned, coordinator = asked(measuring), measuring.coordinator
     document = coordinator.store.get(layout.finding("spring", 1, planned.plan.attempt, "measure"))
-    finding = unseal("finding", document, Finding, coordinator.identity.key, "finding")
+    finding = unseal(document, Finding, coordinator.identity.key, "finding")
     assert (finding.plan, finding.run, finding.round) == (planned.digest, "spring", 1)
     assert dataclasses.asdict(proofs(measuring)[1].findings[1])["asked"] == "measure"

@@ -26,7 +26,7 @@ EAST_DELTA = layout.delta("east", "spring", 2, 1)
 def east_says(answered: Answered, of_update: dict[str, object] | None = None, **changes: object) -> Answer:
     """What east signed, with changes."""
     member = answered.federation.coordinator.federation.site("east")
-    body = unseal("answer", answered.store().get(EAST), Answer, member.key, "east")
+    body = unseal(answered.store().get(EAST), Answer, member.key, "east")
     return body.model_copy(update={"update": body.update.model_copy(update=of_update or {}), **changes})
 
 
@@ -74,7 +74,7 @@ def test_a_forged_answer_is_a_rejection_and_nothing_else_changes(answered: Answe
         case "flipped tensors":
             store = replaced(answered, EAST_DELTA, flipped(delta, len(delta) - 3))
         case "another key":
-            store = replaced(answered, EAST, seal("answer", east_says(answered), Identity.generate()))
+            store = replaced(answered, EAST, seal(east_says(answered), Identity.generate()))
         case "another site":
             north = layout.answer("north", "spring", 2, 1, "train")
             store = replaced(answered, EAST, store.get(north))
@@ -98,7 +98,7 @@ def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
     boast = east_says(
         answered, {"mechanism": said.update.mechanism.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": 99.0})},
         epsilon=0.0, ledger_head="0" * 64, releases=(scores.model_copy(update={"numbers": (0.0,) * 10 + (1e6,) * 10}),))
-    signed = seal("answer", boast, answered.federation.site("east").identity)
+    signed = seal(boast, answered.federation.site("east").identity)
     commit = answered.commit(replaced(answered, EAST, signed)).commit
     assert commit.model == honest.model
     assert [(u.site, u.weight, u.norm) for u in commit.updates] == [(u.site, u.weight, u.norm) for u in honest.updates]
@@ -108,7 +108,7 @@ def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
 def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: str):
     """A signed answer with one key more is not an answer."""
     identity = answered.federation.site("east").identity
-    document = json.loads(seal("answer", east_says(answered), identity))
+    document = json.loads(seal(east_says(answered), identity))
     document["body"][claim] = 10_000
     document["signature"] = identity.sign(b"fedround/1/answer\n" + rfc8785.dumps(document["body"])).hex()
     collected = answered.federation.collect(
@@ -120,7 +120,7 @@ def test_there_is_no_place_for_a_weight_in_an_answer(answered: Answered, claim: 
 def test_rows_are_told_only_by_who_has_fewer_than_a_batch(answered: Answered, rate: float, rows: int):
     """Noise is divided by them: whoever could name any number could name any law of the noise."""
     mechanism = east_says(answered).update.mechanism.model_copy(update={"sampling_rate": rate})
-    signed = seal("answer", east_says(answered, {"mechanism": mechanism, "rows": rows}),
+    signed = seal(east_says(answered, {"mechanism": mechanism, "rows": rows}),
                   answered.federation.site("east").identity)
     collected = answered.federation.collect(answered.planned, answered.coordinator(replaced(answered, EAST, signed)))
     assert f"{rows} rows" in collected.rejected["east"].reason

@@ -194,10 +194,10 @@ def send(federation: SmallFederation, name: str, planned, body: bytes) -> None:
     """A member sends these bytes under its own good signature."""
     plan, site = planned.plan, federation.site(name)
     answer = federation.root / "store" / layout.answer(name, plan.run, plan.round, plan.attempt, plan.asks.kind)
-    said = unseal("answer", answer.read_bytes(), Answer, site.identity.key, name)
+    said = unseal(answer.read_bytes(), Answer, site.identity.key, name)
     update = said.update.model_copy(update={"payload": codec.payload_of(body)})
     for path, new in ((store_path(federation, planned, name), body),
-                      (answer, seal("answer", said.model_copy(update={"update": update}), site.identity))):
+                      (answer, seal(said.model_copy(update={"update": update}), site.identity))):
         path.chmod(0o600)
         path.write_bytes(new)
 

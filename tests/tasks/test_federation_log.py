@@ -137,7 +137,7 @@ def test_a_successor_that_the_old_key_does_not_name_is_not_taken(federation: Sma
     federation.plan()
     mine, stranger = Identity.generate(), Identity.generate()
     said = Rotation(federation="small", site="north", old=federation.site("north").identity.key, new=mine.key)
-    federation.coordinator.store.put_once(layout.rotation("north", mine.key), seal("rotation", said, stranger))
+    federation.coordinator.store.put_once(layout.rotation("north", mine.key), seal(said, stranger))
     with pytest.raises(ContractError, match="has named no new key"):
         rotate_key(folder(federation), "north")
 
@@ -146,7 +146,7 @@ def test_a_handover_that_lies_under_another_keys_name_is_not_read(federation: Sm
     store, north = federation.coordinator.store, federation.site("north").identity
     named, other = Identity.generate().key, Identity.generate().key
     said = Rotation(federation="small", site="north", old=north.key, new=named)
-    store.put_once(layout.rotation("north", other), seal("rotation", said, north))
+    store.put_once(layout.rotation("north", other), seal(said, north))
     with pytest.raises(SignatureError, match="names another key there"):
         read_rotation(store, "north", north.key, other)
 
@@ -157,7 +157,7 @@ def test_two_successors_are_a_question_for_the_telephone(federation: SmallFedera
     site, thief = federation.site("north"), Identity.generate()
     own = begin_rotation(site, None)
     said = Rotation(federation="small", site="north", old=site.identity.key, new=thief.key)
-    federation.coordinator.store.put_once(layout.rotation("north", thief.key), seal("rotation", said, site.identity))
+    federation.coordinator.store.put_once(layout.rotation("north", thief.key), seal(said, site.identity))
     with pytest.raises(ContractError, match="has named 2 new keys"):
         rotate_key(folder(federation), "north")
     assert rotate_key(folder(federation), "north", own) == own
@@ -193,11 +193,11 @@ def test_what_a_thief_signs_with_it_afterwards_is_rejected_for_that_reason(feder
     add_member(folder(federation), "south", Identity.generate().key, 150.0)
     planned = federation.plan()
     federation.answer("north", planned)
-    said = unseal("answer", federation.coordinator.store.get(layout.answer("north", "spring", 2, 1, "train")), Answer,
+    said = unseal(federation.coordinator.store.get(layout.answer("north", "spring", 2, 1, "train")), Answer,
                   federation.site("north").identity.key, "north")
     federation.coordinator.store.put_once(
         layout.answer("south", "spring", 2, 1, "train"),
-        seal("answer", said.model_copy(update={"site": "south"}), old.identity))
+        seal(said.model_copy(update={"site": "south"}), old.identity))
     assert "signed by a key that was revoked" in federation.collect(planned).rejected["south"].reason
 
 
@@ -245,7 +245,7 @@ def entry_two(answered: Answered, **changes: object) -> MemoryStore:
     entry = LogEntry(**{
         "federation": "small", "number": 2, "previous": head.digest, "federation_digest": head.entry.federation_digest,
         "changes": (SettingsChanged(keys=("quorum",)),), "tool_version": "0.1.0", **changes})
-    store.put_once(layout.log_entry(2), seal("log-entry", entry, coordinator.identity))
+    store.put_once(layout.log_entry(2), seal(entry, coordinator.identity))
     return store
 
 
@@ -280,7 +280,7 @@ def test_a_federation_file_in_another_ones_place_is_not_believed(answered: Answe
     coordinator, store = answered.federation.coordinator, answered.store()
     named = layout.federation(read_log(store, coordinator.identity.key)[-1].entry.federation_digest)
     changed = without(store, named)
-    changed.put_once(named, seal("federation", coordinator.federation.model_copy(update={"quorum": 1}), coordinator.identity))
+    changed.put_once(named, seal(coordinator.federation.model_copy(update={"quorum": 1}), coordinator.identity))
     with pytest.raises(TrustError, match="federation file of entry .* the stored bytes are not those that the history names"):
         read_log(changed, coordinator.identity.key)
 
@@ -291,7 +291,7 @@ def test_a_federation_keeps_its_name_and_its_coordinators_key(answered: Answered
     """Budgets are for a federation by name, and every signature is by that key."""
     coordinator = answered.federation.coordinator
     changed = coordinator.federation.model_copy(update=another)
-    document = seal("federation", changed, coordinator.identity)
+    document = seal(changed, coordinator.identity)
     store = entry_two(answered, federation=changed.name, federation_digest=digest(document),
                       changes=(SettingsChanged(keys=tuple(another)),))
     store.put_once(layout.federation(digest(document)), document)
@@ -306,9 +306,9 @@ def test_a_change_of_key_in_an_entry_needs_the_old_keys_signature(answered: Answ
     north = federation.site("north")
     stolen = federation.model_copy(update={"sites": tuple(
         site.model_copy(update={"key": thief.key}) if site.name == "north" else site for site in federation.sites)})
-    document = seal("federation", stolen, coordinator.identity)
+    document = seal(stolen, coordinator.identity)
     said = Rotation(federation="small", site="north", old=north.key, new=thief.key)
-    forged = Rotated(site="north", old=north.key, new=thief.key, signature=sign("rotation", said, thief))
+    forged = Rotated(site="north", old=north.key, new=thief.key, signature=sign(said, thief))
     store = entry_two(answered, federation_digest=digest(document), changes=(forged,))
     store.put_once(layout.federation(digest(document)), document)
     with pytest.raises(TrustError, match="its old key did not sign for that"):

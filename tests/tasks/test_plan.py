@@ -73,7 +73,7 @@ def test_a_plan_in_our_place_by_another_key_stops_us(federation: SmallFederation
     planned = federation.plan()
     path = federation.root / "store/runs/spring/rounds/00001/plan-01.json"
     path.unlink()
-    path.write_bytes(seal("plan", planned.plan, Identity.generate()))
+    path.write_bytes(seal(planned.plan, Identity.generate()))
     with pytest.raises(SignatureError, match="signed by another key"):
         federation.plan()
 

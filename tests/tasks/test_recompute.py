@@ -55,15 +55,15 @@ def lie(federation: SmallFederation, change: Callable[[Commit], dict[str, object
     """The coordinator signs the last commit again, with changes; its checkpoint goes with its model."""
     coordinator, store = federation.coordinator, federation.root / "store"
     path = store / layout.commit("spring", 2)
-    commit = unseal("commit", path.read_bytes(), Commit, coordinator.identity.key, "commit")
+    commit = unseal(path.read_bytes(), Commit, coordinator.identity.key, "commit")
     commit = commit.model_copy(update=change(commit))
-    checkpoint = unseal("checkpoint", next(path.parent.glob("checkpoint-*")).read_bytes(), Checkpoint,
+    checkpoint = unseal(next(path.parent.glob("checkpoint-*")).read_bytes(), Checkpoint,
                         coordinator.identity.key, "checkpoint")
     body = (store / layout.model(commit.model)).read_bytes()
-    sealed = seal("checkpoint", checkpoint.model_copy(update={"model": codec.payload_of(body)}), coordinator.identity)
+    sealed = seal(checkpoint.model_copy(update={"model": codec.payload_of(body)}), coordinator.identity)
     (store / layout.checkpoint("spring", 2, digest(sealed))).write_bytes(sealed)
     path.unlink()
-    path.write_bytes(seal("commit", commit.model_copy(update={"checkpoint": digest(sealed)}), coordinator.identity))
+    path.write_bytes(seal(commit.model_copy(update={"checkpoint": digest(sealed)}), coordinator.identity))
 
 
 def other(federation: SmallFederation, name: str | None, folder: Callable[[str], str] = layout.model) -> str:
@@ -173,7 +173,7 @@ def round_under(federation: SmallFederation, **changes: object) -> None:
     """Round 2, under a plan with changes that the coordinator has signed; sites answer it, and it is committed."""
     planned = federation.plan()
     plan = changed(planned.plan, **changes)
-    document = seal("plan", plan, federation.coordinator.identity)
+    document = seal(plan, federation.coordinator.identity)
     path = federation.root / "store" / layout.plan("spring", 2, 1, plan.asks.kind)
     path.unlink()
     path.write_bytes(document)

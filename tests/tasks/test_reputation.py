@@ -29,9 +29,9 @@ patterns = st.lists(st.booleans(), min_size=1, max_size=40)
 
 def federation_with(policy: Reputation | None, quorum: int = 1) -> Federation:
     return Federation(
-        name="small", coordinator=f"ed25519:{9:064x}", recipe="tiny", recipe_digest="0" * 64, contract_digest="0" * 64,
+        name="small", coordinator=f"ed25519:{99:064x}", recipe="tiny", recipe_digest="0" * 64, contract_digest="0" * 64,
         quorum=quorum, privacy=NoPrivacy(), reputation=policy,
-        sites=tuple(SiteEntry(name=name, key=f"ed25519:{n:064x}", weight=1.0) for n, name in enumerate(MEMBERS)))
+        sites=tuple(SiteEntry(name=name, key=f"ed25519:{n + 1:064x}", weight=1.0) for n, name in enumerate(MEMBERS)))
 
 
 def lived(federation: Federation, lies: list[bool], liar: str = "east") -> list[tuple[Exclusion, ...]]:
@@ -157,7 +157,7 @@ def test_a_coordinator_that_excludes_whom_it_likes_is_found_out(watched: SmallFe
     unfair = planned.plan.model_copy(update={
         "cohort": ("east", "south"), "attempt": 2,
         "excluded": (Exclusion(site="north", until=99, reason="left out of 4 of the last 4 rounds: 4 × gate"),)})
-    document = seal("plan", unfair, fork.coordinator.identity)
+    document = seal(unfair, fork.coordinator.identity)
     fork.coordinator.store.put_once(layout.plan("spring", 7, 2, "train"), document)
     from tasks.plan import Planned
 

@@ -117,14 +117,14 @@ def test_a_run_that_there_is_not(run: dict[str, bytes], key: str):
 
 
 def last_commit(run: dict[str, bytes], key: str) -> Commit:
-    return unseal("commit", run[layout.commit("spring", 2)], Commit, key, "commit")
+    return unseal(run[layout.commit("spring", 2)], Commit, key, "commit")
 
 
 def lies(answered: Answered, run: dict[str, bytes], **changes: object) -> dict[str, bytes]:
     """The last commit with changes, signed by the true coordinator."""
     identity = answered.federation.coordinator.identity
     commit = last_commit(run, identity.key).model_copy(update=changes)
-    return {**run, layout.commit("spring", 2): seal("commit", commit, identity)}
+    return {**run, layout.commit("spring", 2): seal(commit, identity)}
 
 
 Lie = Callable[[Commit], dict[str, object]]
@@ -175,7 +175,7 @@ def test_a_model_of_another_length_than_its_checkpoint_says(answered: Answered, 
 def test_a_model_is_found_by_its_bytes_and_proven_to_where_it_was_made(run: dict[str, bytes], key: str):
     store = store_of(run)
     for number in (0, 1, 2):
-        commit = unseal("commit", run[layout.commit("spring", number)], Commit, key, "commit")
+        commit = unseal(run[layout.commit("spring", number)], Commit, key, "commit")
         assert find_model(store, commit.model) == ("spring", number)
         proofs = list(verify_run(store, "spring", key, number))
         assert ([proof.round for proof in proofs], proofs[-1].model) == (list(range(number + 1)), commit.model)
@@ -229,11 +229,11 @@ def test_a_round_under_an_agreement_that_was_over_is_found(federation):
     federation.round()
     federation.round()
     coordinator, store = federation.coordinator, federation.root / "store"
-    first, third = (unseal("commit", (store / layout.commit("spring", number)).read_bytes(), Commit, coordinator.identity.key,
+    first, third = (unseal((store / layout.commit("spring", number)).read_bytes(), Commit, coordinator.identity.key,
                            "commit") for number in (1, 3))
     assert (first.log.number, third.log.number) == (1, 2)
     (store / layout.commit("spring", 3)).unlink()
-    (store / layout.commit("spring", 3)).write_bytes(seal("commit", third.model_copy(
+    (store / layout.commit("spring", 3)).write_bytes(seal(third.model_copy(
         update={"log": first.log, "federation_digest": first.federation_digest}), coordinator.identity))
     with pytest.raises(ChainError, match="names an older entry of the federation log than the round before it"):
         list(verify_run(coordinator.store, "spring", coordinator.identity.key))

@@ -168,12 +168,12 @@ def test_a_first_model_that_is_not_the_checkpoints_is_found_by_the_proof(make, t
     coordinator = federation.coordinator
     other = codec.encode(initial_tensors(load_recipe(federation.root / "agreed" / "recipe.py"), 0))
     (store / layout.model(digest(other))).write_bytes(other)
-    checkpoint = seal("checkpoint", read_checkpoint(coordinator.store, commit, coordinator.identity.key).model_copy(
+    checkpoint = seal(read_checkpoint(coordinator.store, commit, coordinator.identity.key).model_copy(
         update={"model": codec.payload_of(other)}), coordinator.identity)
     (store / layout.checkpoint("spring", 0, digest(checkpoint))).write_bytes(checkpoint)
     path = store / layout.commit("spring", 0)
     path.chmod(0o600)
-    path.write_bytes(seal("commit", commit.model_copy(update={"model": digest(other), "checkpoint": digest(checkpoint)}),
+    path.write_bytes(seal(commit.model_copy(update={"model": digest(other), "checkpoint": digest(checkpoint)}),
                           coordinator.identity))
     with pytest.raises(ChainError, match="does not begin with '0.bias' of the checkpoint"):
         prove(federation)
