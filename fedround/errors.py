@@ -15,6 +15,7 @@
     │   └── AuditError            the audit log was altered, truncated, or does not agree with ledger and outbox
     ├── StoreError                the object store cannot do what it must
     │   ├── NotFoundError         no object under that key
+    │   ├── TooLargeError         the object is larger than anything that may lie there
     │   ├── ConflictError         an object is already there, with other bytes
     │   ├── StoreDeniedError      the credential may not do that
     │   └── StoreUnavailableError no answer: wrong address, server down, no space
@@ -77,6 +78,10 @@ class StoreError(FedroundError):
 
 class NotFoundError(StoreError):
     """No object lies under that key."""
+
+
+class TooLargeError(StoreError):
+    """The object under that key is larger than anything that may lie there, and was not read."""
 
 
 class ConflictError(StoreError):

@@ -116,7 +116,7 @@ def rebuild(
     from tasks.catch_up import rebuild as rounds
 
     coordinator = enter(folder)
-    if not (last := last_round(coordinator.store, run)):
+    if not (last := last_round(coordinator.store, run, coordinator.identity.key)):
         raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
     for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
         pass

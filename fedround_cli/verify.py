@@ -48,7 +48,7 @@ def verify(
     sha256, until = None, None
     if checkpoint is not None:
         sha256 = _digest_of(checkpoint)
-        found, until = find_model(store, sha256)
+        found, until = find_model(store, sha256, key)
         if run not in (None, found):
             raise ContractError(f"{checkpoint} was made in round {until} of run '{found}', not in run '{run}'")
         run = found

@@ -24,11 +24,17 @@ async def federated_training(request: TrainingRequest) -> int:
     """
     one_more = RoundRequest(run=request.run, quorum=request.quorum, deadline_s=request.deadline_s)
     async with _sites(request):
-        while (done := last_round(current_coordinator().store, request.run) or 0) < request.rounds:
+        while (done := _committed(request.run)) < request.rounds:
             await federated_round(one_more)
         if counts_leave(current_coordinator().federation.privacy):
             await federated_evaluation(one_more)
     return done
+
+
+def _committed(run: str) -> int:
+    """How many rounds of the run are committed."""
+    coordinator = current_coordinator()
+    return last_round(coordinator.store, run, coordinator.identity.key) or 0
 
 
 @asynccontextmanager

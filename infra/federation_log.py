@@ -6,18 +6,27 @@ import functools
 
 from fedround import __version__, layout
 from fedround.agreement import Federation
-from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError
+from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
 from fedround.records import LogHead
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, envelope, seal, unseal
 from fedround.values import Signature
-from infra.history import read_federation
+from infra.history import is_ours, naming, newest, read_federation
 from infra.stores import ObjectStore, publish
 
 
-def length(store: ObjectStore) -> int:
+def length(store: ObjectStore, coordinator: str) -> int:
     """How many entries the store has; 0 before the federation's first round."""
-    return max((layout.parse_log_entry(key) or 0 for key in store.list(layout.LOG)), default=0)
+    numbers = {number for key in store.list(layout.LOG) if (number := layout.parse_log_entry(key)) is not None}
+    return newest(numbers, 1, lambda number: _is_entry(store, coordinator, number)) or 0
+
+
+def signed_length(store: ObjectStore, coordinator: str) -> int:
+    """The same, without what somebody else put behind the coordinator's last entry: for who only reads."""
+    number = length(store, coordinator)
+    while number > 0 and not _is_entry(store, coordinator, number):
+        number -= 1
+    return number
 
 
 @functools.lru_cache(maxsize=8)
@@ -49,7 +58,7 @@ def extend(store: ObjectStore, identity: Identity, federation: Federation, docum
     Raises what `federation_log.changes` raises if the file may not follow the last one; nothing is written then.
     """
     while True:
-        number = length(store)
+        number = length(store, identity.key)
         log = read_log(store, identity.key, number)
         if log and log[-1].entry.federation_digest == digest(document):
             return log[-1].head
@@ -67,7 +76,7 @@ def extend(store: ObjectStore, identity: Identity, federation: Federation, docum
 def read_rotation(store: ObjectStore, site: str, old: str, new: str) -> Signature:
     """What the site's old key left in the store for its new one.
 
-    Raises NotFoundError if there is nothing, SignatureError or ContractError if it is not by the old key.
+    Raises NotFoundError if there is nothing, SignatureError, ContractError or TooLargeError if it is not by the old key.
     """
     document = store.get(layout.rotation(site, new), max_bytes=MAX_DOCUMENT_BYTES)
     said = unseal(document, Rotation, old, f"the old key of '{site}'")
@@ -78,14 +87,28 @@ def read_rotation(store: ObjectStore, site: str, old: str, new: str) -> Signatur
 
 def _verified(store: ObjectStore, coordinator: str, before: Logged | None, number: int) -> Logged:
     source = f"entry {number} of the federation log"
-    try:
-        document = store.get(layout.log_entry(number), max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        raise ChainError(f"{source}: is not in the store") from None
-    entry = unseal(document, LogEntry, coordinator, source)
+    entry, document = _entry(store, coordinator, number, source)
     federation = read_federation(store, entry.federation_digest, coordinator, f"federation file of {source}")
     check_continues(before, entry, federation, source)
     return Logged(entry, digest(document), federation)
+
+
+def _entry(store: ObjectStore, coordinator: str, number: int, source: str) -> tuple[LogEntry, bytes]:
+    with naming(key := layout.log_entry(number)):
+        try:
+            document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+        except NotFoundError:
+            raise ChainError(f"{source}: is not in the store") from None
+        return unseal(document, LogEntry, coordinator, source), document
+
+
+def _is_entry(store: ObjectStore, coordinator: str, number: int) -> bool:
+    """Whether the coordinator signed what lies in this place, for this place. An absent one is none."""
+    def read() -> None:
+        if _entry(store, coordinator, number, "")[0].number != number:
+            raise ChainError("another entry was copied there")
+
+    return is_ours(read)
 
 
 def _handovers(store: ObjectStore, before: Federation | None, after: Federation) -> dict[str, Signature]:
@@ -96,6 +119,6 @@ def _handovers(store: ObjectStore, before: Federation | None, after: Federation)
         if old.get(site.name, site.key) != site.key:
             try:
                 found[site.key] = read_rotation(store, site.name, old[site.name], site.key)
-            except (NotFoundError, SignatureError, ContractError):
+            except (NotFoundError, SignatureError, ContractError, TooLargeError):
                 continue
     return found

@@ -5,19 +5,24 @@ A *place* (`read_commit`, `read_plan_at`, `read_finding`) is where something oug
 and what is there must be signed for that place. A *name* stands in a signed document: what it names must be there, ChainError
 if it is not, and must be those bytes, TrustError if they are others. `coordinator` is the public key that must have signed.
 
+Whoever may write to the bucket may put anything anywhere. What lies under a name that nobody gives is not looked at; what
+lies in a place and is not signed for it is an error that names the place, for whoever must mend it; and no number is believed
+because an object has it in its name (`newest`).
+
 Nothing here says that one round continues another: that is for who reads two.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.codec import Schema, Tensors
-from fedround.errors import ChainError, NotFoundError, TrustError
+from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError, TrustError
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, schemas
 from fedround.learning.spec import Parts
@@ -38,17 +43,58 @@ class Committed:
     digest: Digest
 
 
-def last_round(store: ObjectStore, run: str) -> int | None:
+NOT_OURS = (TrustError, ContractError, NotFoundError, TooLargeError)
+"""What reading raises for an object that is not what belongs in its place."""
+
+
+def is_ours(read: Callable[[], object]) -> bool:
+    """Whether what lies in a place is what belongs there."""
+    try:
+        read()
+    except NOT_OURS:
+        return False
+    return True
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Errors about what lies in a place say where that is, and who can mend it."""
+    try:
+        yield
+    except (SignatureError, ContractError, TooLargeError) as error:
+        raise type(error)(f"{error}. It lies at '{key}': ask whoever may write there to restore or remove it") from None
+
+
+def newest(numbers: Collection[int], first: int, ours: Callable[[int], bool]) -> int | None:
+    """The last of the objects with these numbers in their names; None: there is none.
+
+    They are written one after the other. So one behind a gap counts only if it is `ours`: then those before it were taken
+    away, which its reader notices. Otherwise somebody put it there, and nothing waits for that.
+    """
+    end = first
+    while end in numbers:
+        end += 1
+    behind = (number for number in sorted(numbers, reverse=True) if number > end and ours(number))
+    return next(behind, end - 1 if end > first else None)
+
+
+def last_round(store: ObjectStore, run: str, coordinator: str) -> int | None:
     """The number of the last committed round; None if the run has not begun."""
-    found = (layout.parse_commit(key) for key in store.list(layout.rounds(run)))
-    return max((place[1] for place in found if place is not None), default=None)
+    return last_round_of(store.list(layout.rounds(run)), store, run, coordinator)
+
+
+def last_round_of(keys: Iterable[str], store: ObjectStore, run: str, coordinator: str) -> int | None:
+    """The same, for who has the store's keys already."""
+    found = {place[1] for key in keys if (place := layout.parse_commit(key)) is not None}
+    return newest(found, 0, lambda number: is_ours(lambda: read_commit(store, run, number, coordinator)))
 
 
 def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> Committed:
     """One committed round. Raises NotFoundError; SignatureError; ChainError if it is the commit of another round."""
-    document = store.get(layout.commit(run, number), max_bytes=MAX_DOCUMENT_BYTES)
-    source = f"commit of round {number} of run '{run}'"
-    commit = unseal(document, Commit, coordinator, source)
+    key, source = layout.commit(run, number), f"commit of round {number} of run '{run}'"
+    with naming(key):
+        document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+        commit = unseal(document, Commit, coordinator, source)
     if (commit.run, commit.round) != (run, number):
         raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
     return Committed(commit, digest(document))
@@ -57,8 +103,8 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
 def read_finding(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Finding:
     """What came of one question. Raises NotFoundError; SignatureError; ChainError if it is the finding of another one."""
     source = f"finding {attempt} of round {number} of run '{run}' ({purpose})"
-    document = store.get(layout.finding(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-    finding = unseal(document, Finding, coordinator, source)
+    with naming(key := layout.finding(run, number, attempt, purpose)):
+        finding = unseal(store.get(key, max_bytes=MAX_DOCUMENT_BYTES), Finding, coordinator, source)
     if (finding.run, finding.round, finding.attempt) != (run, number, attempt):
         raise ChainError(f"{source}: lies under this name but is of attempt {finding.attempt} at round "
                          f"{finding.round} of run '{finding.run}'")
@@ -74,8 +120,9 @@ def findings(store: ObjectStore, run: str, purpose: Purpose) -> Iterator[tuple[i
 def read_plan_at(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose,
                  coordinator: str) -> tuple[Plan, Digest]:
     """One of the plans for a round, and its digest. Raises NotFoundError; SignatureError; TrustError if it is for another."""
-    document = store.get(layout.plan(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-    return _plan(document, run, number, attempt, purpose, coordinator), digest(document)
+    with naming(key := layout.plan(run, number, attempt, purpose)):
+        document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+        return _plan(document, run, number, attempt, purpose, coordinator), digest(document)
 
 
 def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purpose: Purpose = "train") -> Plan:
@@ -89,6 +136,8 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
             document = store.get(layout.plan(said.run, said.round, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
         except NotFoundError:
             break
+        except TooLargeError:
+            continue                    # no plan
         if digest(document) != said.plan:
             continue
         plan = _plan(document, said.run, said.round, attempt, purpose, coordinator)
@@ -154,7 +203,7 @@ def read_named(store: ObjectStore, key: str, sha256: Digest, source: str, *, by:
                max_bytes: int | None = MAX_DOCUMENT_BYTES) -> bytes:
     """The bytes under `key` whose digest is `sha256`.
 
-    source, by: what they are and what names them, for the message. Raises StoreError if they are more than `max_bytes`.
+    source, by: what they are and what names them, for the message. Raises TooLargeError if they are more than `max_bytes`.
     """
     try:
         body = store.get(key, max_bytes=max_bytes)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedround import layout
-from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.values import Name, Value
+from fedround.values import Name, Purpose, Value
+from infra.history import NOT_OURS, last_round_of, read_plan_at
 from site_workers.round import SiteRequest
 from site_workers.site import Site
 
@@ -20,7 +20,7 @@ class CampaignRequest(Value):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A plan in the store, unverified: whoever answers it verifies it first."""
+    """A plan in the store that the coordinator signed: whether it may be carried out is for whoever answers it."""
 
     plan: str
     """Its digest."""
@@ -31,15 +31,24 @@ def newest_plan(site: Site) -> Callable[[str], Waiting | None]:
     """What looks in the store for the newest plan of a run: None if there is none, or it has its commit or finding."""
 
     def look(run: str) -> Waiting | None:
-        found = [plan for key in site.store.list(layout.plans(run)) if (plan := layout.parse_plan(key)) is not None]
-        if not found:
-            return None
-        # What is asked about a round's model comes after the round, and before the next.
-        _, number, attempt, purpose = max(found, key=lambda plan: (plan[1], plan[3] != "train", plan[2]))
-        end = layout.commit(run, number) if purpose == "train" else layout.finding(run, number, attempt, purpose)
-        if site.store.head(end) is not None:
-            return None
-        document = site.store.get(layout.plan(run, number, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
-        return Waiting(digest(document), SiteRequest(run=run, round=number, attempt=attempt, purpose=purpose))
+        keys = list(site.store.list(layout.plans(run)))
+        last = last_round_of(keys, site.store, run, site.settings.coordinator)
+        for number, attempt, purpose in _newest_first(keys, last):
+            end = layout.commit(run, number) if purpose == "train" else layout.finding(run, number, attempt, purpose)
+            try:
+                _, named = read_plan_at(site.store, run, number, attempt, purpose, site.settings.coordinator)
+            except NOT_OURS:
+                continue                # whoever may write to the bucket may put anything there
+            request = SiteRequest(run=run, round=number, attempt=attempt, purpose=purpose)
+            return None if end in keys else Waiting(named, request)
+        return None
 
     return look
+
+
+def _newest_first(keys: list[str], last: int | None) -> list[tuple[int, int, Purpose]]:
+    """Round, attempt and purpose of the plans that can wait for an answer: those that continue the last committed round."""
+    found = [(number, attempt, purpose) for key in keys if (plan := layout.parse_plan(key)) is not None
+             for _, number, attempt, purpose in [plan] if last is not None and number == last + (purpose == "train")]
+    # What is asked about a round's model comes after the round, and before the next.
+    return sorted(found, key=lambda plan: (plan[0], plan[2] != "train", plan[1]), reverse=True)

@@ -59,7 +59,7 @@ def newest(site: Site, run: str, seen: Seen) -> Commit:
 
     Raises ContractError if there is none.
     """
-    last = last_round(site.store, run)
+    last = last_round(site.store, run, site.settings.coordinator)
     if last is None:
         raise ContractError(f"the store has no run '{run}' with a committed round")
     source = f"last commit of run '{run}'"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fedround import layout
-from fedround.errors import ContractError, SetupError, TrustError
+from fedround.errors import ContractError, SetupError
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest
 from fedround.privacy.ledger import Charge
@@ -25,7 +25,8 @@ from fedround.rounds.campaign import counts_leave
 from fedround.rounds.site import offer
 from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
-from infra.federation_log import length
+from infra.federation_log import signed_length
+from infra.history import NOT_OURS
 from site_workers import audit, outbox, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import read_site_rows
@@ -66,7 +67,7 @@ def forgotten(site: Site) -> Recovery:
 
     Raises SetupError, with what to do, if a cost can be bounded by nothing.
     """
-    keys = rollback.own_keys(site, length(site.store))
+    keys = rollback.own_keys(site, signed_length(site.store, site.settings.coordinator))
     lost = tuple(rollback.not_kept(site, keys))
     charges, history = ledger.read(site.ledger).charges, _history(site, keys)
     said = [*(sent.answer for sent in lost), *_kept(site)]
@@ -181,8 +182,8 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
 
 def _signed(site: Site, key: str, body: type[S]) -> tuple[bytes, S | None]:
     """A document of our coordinator; None for anything else that lies there."""
-    document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
     try:
+        document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
         return document, unseal(document, body, site.settings.coordinator, key)
-    except (TrustError, ContractError):
-        return document, None
+    except NOT_OURS:
+        return b"", None

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedround import layout
-from fedround.errors import ContractError, SetupError, TrustError
+from fedround.errors import SetupError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
 from fedround.records import ANSWERS, Commit, Reason, Refusal, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, envelope, unseal
-from infra.federation_log import length, read_log
+from infra.federation_log import read_log, signed_length
+from infra.history import NOT_OURS
 from site_workers import audit, outbox
 from site_workers.authorise import Order, refuse
 from site_workers.site import Site
@@ -45,7 +46,7 @@ def refusal(site: Site, order: Order) -> Refusal | None:
 
 def require_newest(site: Site) -> None:
     """Raises SetupError, with what to do, if this folder does not know of every answer that the site has given."""
-    if (found := list(forgotten(site, own_keys(site, length(site.store))))) != []:
+    if (found := list(forgotten(site, own_keys(site, signed_length(site.store, site.settings.coordinator))))) != []:
         raise SetupError(
             f"{site.folder} is older than what the site has sent: {len(found)} of its signed answers in the store are not in "
             f"its outbox, first '{found[0].key}'. It was restored from a backup; its ledger has forgotten what they cost. "
@@ -69,19 +70,25 @@ def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> It
 def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:
     """The same, with refusals, which cost nothing."""
     for key in site.store.list(prefix or layout.site_prefix(site.name)):
-        if key.endswith(".json") and not outbox.has(site.folder, key) and (sent := _ours(site, keys, key)) is not None:
+        if _may_be_ours(site, key) and not outbox.has(site.folder, key) and (sent := _ours(site, keys, key)) is not None:
             yield sent
+
+
+def _may_be_ours(site: Site, key: str) -> bool:
+    """Whether this site would give an answer or a refusal such a name: nothing else is looked at, however much there is."""
+    said = layout.parse_answer(key) or layout.parse_refusal(key)
+    return said is not None and said[0] == site.name
 
 
 def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
     """Whoever owns the bucket can put there what he likes, and move what is there; a stranger's key signs for nobody here."""
-    document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
     try:
+        document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
         said = envelope(document, key)
         if said.key not in keys or said.kind not in ANSWERS:
             return None
         answer = unseal(document, ANSWERS[said.kind], said.key, key)
-    except (TrustError, ContractError):
+    except NOT_OURS:
         return None
     return Sent(key, document, answer) if answer.site == site.name and _belongs(answer, key) else None
 

@@ -17,7 +17,7 @@ from fedround.rounds.campaign import counts_leave
 from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
 from fedround.values import Name
-from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan_at
+from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan_at
 from tasks.aggregate import check_quorum
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
@@ -64,7 +64,7 @@ def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
     Raises as `plan_question`.
     """
     _check_leaves(coordinator)
-    if (number := last_round(coordinator.store, request.run)) is None:
+    if (number := last_round(coordinator.store, request.run, coordinator.identity.key)) is None:
         asked_with(coordinator.federation, request)
         return None
     head = read_commit(coordinator.store, request.run, number, coordinator.identity.key)
@@ -96,12 +96,15 @@ def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -
     for number, attempt in findings(coordinator.store, request.run, asks.kind):
         if number != head.commit.round:
             continue
-        plan, named = read_plan_at(coordinator.store, request.run, number, attempt, asks.kind, coordinator.identity.key)
-        found = Planned(plan, named, head)
-        if (bare(plan.asks), plan.parent, plan.cohort) == (asks, head.digest, cohort):
+        try:
+            plan, named = read_plan_at(coordinator.store, request.run, number, attempt, asks.kind, coordinator.identity.key)
+            found = Planned(plan, named, head)
             told = find(coordinator, found)
-            if told is not None and len(told.answers) >= federation.quorum:
-                return found
+        except NOT_OURS:
+            continue                    # somebody else's object: if it was ours, the plan that stands says so
+        if ((bare(plan.asks), plan.parent, plan.cohort) == (asks, head.digest, cohort)
+                and told is not None and len(told.answers) >= federation.quorum):
+            return found
     return None
 
 

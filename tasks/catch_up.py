@@ -29,7 +29,7 @@ def catch_up(coordinator: Coordinator, run: str) -> None:
 
     Called before a run goes on, so that only the last round can lack them. How long the round took is lost: 0 seconds.
     """
-    number = last_round(coordinator.store, run)
+    number = last_round(coordinator.store, run, coordinator.identity.key)
     if number is not None and number > 0 and not page(coordinator, run, number).exists():
         _report(coordinator, run, number, 0.0)
 
@@ -40,7 +40,7 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
     Versions that are there stay as they are.
     """
     known = {record.round: record.seconds for record in records(coordinator, run)}
-    for number in range(1, (last_round(coordinator.store, run) or 0) + 1):
+    for number in range(1, (last_round(coordinator.store, run, coordinator.identity.key) or 0) + 1):
         _report(coordinator, run, number, known.get(number, 0.0))
         yield number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -10,20 +11,35 @@ from typing import TypeVar
 
 from fedround import layout
 from fedround.aggregation.rows import Row
-from fedround.errors import ContractError, NotFoundError, TrustError
+from fedround.errors import NotFoundError
 from fedround.federation_log import Logged
 from fedround.records import Answer, CommittedRefusal, Refusal, Rejection
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
+from fedround.values import Purpose
 from infra.federation_log import read_log
+from infra.history import NOT_OURS
 from tasks import ledgers
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from tasks.rows import row_of
 from validation.updates import read_answer
 
+_MOST_REFUSALS = 100
+"""Of one plan that are looked at. A site gives one each time that somebody asks it again."""
+
+_UNFORESEEN = (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What a mistake in the code that judges an answer raises. Not the store's errors, the disk's, or those of memory: they are
+no member's.
+"""
+
+Asked = tuple[str, str, int, int, Purpose]
+"""Site, run, round, attempt and purpose, as a store key names them."""
+
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("fedround.coordinator")
 
 
 @dataclass(frozen=True)
@@ -137,18 +153,22 @@ def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
 
 
 def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
-    if (document := _document(coordinator, planned, site)) is None:
-        return None
     member = coordinator.federation.site(site)
     try:
+        if (document := _document(coordinator, planned, site)) is None:
+            return None
         answer = read_answer(document, planned.plan, planned.digest, member, coordinator.federation.revoked)
         if isinstance(answer, Refusal):
             return Refused(answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason))
         ledgers.check(planned.parent.commit, answer, member, log)
         row = None if answer.update is None else row_of(coordinator, planned, site, answer.update, member.weight)
         return Admitted(answer, digest(document), row)
-    except (TrustError, ContractError, NotFoundError) as error:
+    except NOT_OURS as error:
         return Rejection(site=site, reason=str(error)[:300])
+    except _UNFORESEEN as error:        # a mistake of ours, which one member must not use against the others
+        _logger.exception("site '%s': its answer cannot be judged", site)
+        return Rejection(site=site, reason=f"site '{site}' round {planned.plan.round}: its answer cannot be judged "
+                                           f"({type(error).__name__}); the coordinator's log says where")
 
 
 def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | None:
@@ -158,5 +178,15 @@ def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | 
     try:
         return coordinator.store.get(layout.answer(*where), max_bytes=MAX_DOCUMENT_BYTES)
     except NotFoundError:
-        keys = list(coordinator.store.list(layout.refusals(*where)))
-        return coordinator.store.get(keys[-1], max_bytes=MAX_DOCUMENT_BYTES) if keys else None
+        count = _refusals(coordinator, where)
+        return None if count == 0 else coordinator.store.get(layout.refusal(*where, count), max_bytes=MAX_DOCUMENT_BYTES)
+
+
+def _refusals(coordinator: Coordinator, where: Asked) -> int:
+    """How many refusals lie there, counted from the first: asked one by one, so that nothing else that the site has put
+    there, however much and however named, is looked at.
+    """
+    count = 0
+    while count < _MOST_REFUSALS and coordinator.store.head(layout.refusal(*where, count + 1)) is not None:
+        count += 1
+    return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.codec import Tensors
-from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TrustError
+from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TooLargeError, TrustError
 from fedround.learning.start import read as read_start
 from fedround.records import (
     Answer,
@@ -40,12 +40,21 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Di
     """One site's "no", among those it gave."""
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind
-    documents = (store.get(key, max_bytes=MAX_DOCUMENT_BYTES) for key in store.list(layout.refusals(*where)))
+    keys = (key for key in store.list(layout.refusals(*where)) if layout.parse_refusal(key) is not None)
+    documents = (document for key in keys if (document := _document(store, key)) is not None)
     document = next((found for found in documents if digest(found) == committed.answer), None)
     if document is None:
         raise TrustError(f"{source}: the refusal that the history names is not in the store")
     if not isinstance(read_answer(document, plan, plan_digest, members.site(committed.site)), Refusal):
         raise TrustError(f"{source}: the history says that it refused, and it did not")
+
+
+def _document(store: ObjectStore, key: str) -> bytes | None:
+    """What lies there; None if it is too large for a document: a site may put there what it likes."""
+    try:
+        return store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+    except TooLargeError:
+        return None
 
 
 def answer(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, told: Told) -> Answer:

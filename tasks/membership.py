@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround import layout
 from fedround.agreement import Federation, SiteEntry
-from fedround.errors import ContractError, SetupError, TrustError
+from fedround.errors import ContractError, SetupError
 from fedround.files import sync_folder, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
@@ -22,6 +22,7 @@ from fedround.privacy.spec import RecordPrivacy
 from fedround.signing import Identity, digest
 from fedround.values import Name, parse
 from infra.federation_log import read_rotation
+from infra.history import NOT_OURS
 from infra.settings import (
     CoordinatorSettings,
     Invitation,
@@ -130,7 +131,7 @@ def _named(store: ObjectStore, federation: Federation, site: str) -> list[str]:
             continue
         try:
             read_rotation(store, site, old, new)
-        except (TrustError, ContractError):
+        except NOT_OURS:
             continue
         named.append(new)
     return named

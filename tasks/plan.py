@@ -186,7 +186,7 @@ def asked_with(federation: Federation, request: RoundRequest) -> Federation:
 
 def head_of(coordinator: Coordinator, run: str) -> Committed:
     """The run's last committed round; begins the run if it is new."""
-    number = last_round(coordinator.store, run)
+    number = last_round(coordinator.store, run, coordinator.identity.key)
     if number is None:
         _begin(coordinator, run)
         number = 0

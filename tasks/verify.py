@@ -14,15 +14,14 @@ from dataclasses import dataclass, field, replace
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
-from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError, TrustError
+from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
 from fedround.records import Answer, Commit, CommittedRefusal, LogHead, Plan
-from fedround.signing import MAX_DOCUMENT_BYTES, envelope
 from fedround.statistics import Release
-from fedround.values import Purpose, parse
+from fedround.values import Purpose
 from infra import federation_log
-from infra.history import Committed, findings, last_round, read_commit, read_finding, read_plan
+from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers
@@ -88,7 +87,7 @@ class RoundProof:
 
 def read_log(store: ObjectStore, coordinator: str) -> tuple[Logged, ...]:
     """The whole federation log, verified. Raises TrustError or ChainError for the first entry that does not hold."""
-    return federation_log.read_log(store, coordinator, federation_log.length(store))
+    return federation_log.read_log(store, coordinator, federation_log.length(store, coordinator))
 
 
 def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None = None,
@@ -101,7 +100,7 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
     Not promised: that no rounds were taken away at the end, and no findings. Compare the last commit with one that you saw
     before.
     """
-    last = last_round(store, run)
+    last = last_round(store, run, coordinator)
     if last is None:
         raise ContractError(f"the store has no run '{run}'; check the name, the store and the credential")
     trial = _Trial(store, coordinator, read_log(store, coordinator), bench)
@@ -116,16 +115,16 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
         yield replace(proof, findings=told)
 
 
-def find_model(store: ObjectStore, sha256: str) -> tuple[str, int]:
+def find_model(store: ObjectStore, sha256: str, coordinator: str) -> tuple[str, int]:
     """The run and the round whose commit says that it made these bytes; `verify_run` proves it. Raises ContractError."""
     for key in store.list(layout.RUNS):
         if (found := layout.parse_commit(key)) is not None:
-            document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
             try:
-                if sha256.encode() in document and parse(Commit, envelope(document, key).body, key).model == sha256:
-                    return found
-            except (TrustError, ContractError):
+                commit = read_commit(store, *found, coordinator).commit
+            except NOT_OURS:
                 continue
+            if commit.model == sha256:
+                return found
     raise ContractError(f"no round of any run in the store made the model with SHA-256 {sha256}: it was altered, or made "
                         "elsewhere")
 

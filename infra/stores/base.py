@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fedround.errors import ConflictError, StoreError
+from fedround.errors import ConflictError, StoreError, TooLargeError
 
 _CHUNK_BYTES = 8 << 20
 
@@ -30,8 +30,8 @@ class ObjectStore(Protocol):
     """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The whole object. Raises NotFoundError; StoreError, before any byte is read, if it is larger
-        than `max_bytes`.
+        """The whole object. Raises NotFoundError; TooLargeError, before any byte is read, if it is larger than
+        `max_bytes`.
         """
         ...
 
@@ -67,6 +67,12 @@ def other_bytes(key: str) -> StoreError:
     """For a body that does not have the digest that it was announced with."""
     return StoreError(f"'{key}': the SHA-256 of the bytes to be stored is not the expected one, and nothing was stored; they "
                       "were altered on this machine's disk or on the way. Restore the file from your backup, then try again")
+
+
+def too_large(key: str, size_bytes: int, max_bytes: int) -> TooLargeError:
+    """For an object that is larger than its reader expects."""
+    return TooLargeError(f"'{key}' has {size_bytes} bytes, at most {max_bytes} were expected: it is not what belongs "
+                         "there; ask who wrote it")
 
 
 def _holds(store: ObjectStore, key: str, body: bytes | Path) -> bool:

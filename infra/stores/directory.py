@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
 from fedround.files import make_folders, sha256_of, sync_folder
-from infra.stores.base import ObjectInfo, other_bytes
+from infra.stores.base import ObjectInfo, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
 
 # '+' cannot stand in a key, so no object can be hidden by this folder or lie in it.
@@ -43,7 +43,7 @@ class DirectoryStore:
         with self._open(key) as file:
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
-                raise StoreError(f"'{key}' has {size} bytes, at most {max_bytes} were expected")
+                raise too_large(key, size, max_bytes)
             return file.read()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedround.errors import NotFoundError, StoreError
-from infra.stores.base import ObjectInfo, other_bytes
+from fedround.errors import NotFoundError
+from infra.stores.base import ObjectInfo, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
 
 
@@ -26,7 +26,7 @@ class MemoryStore:
         """See ObjectStore."""
         body = self._body(key)
         if max_bytes is not None and len(body) > max_bytes:
-            raise StoreError(f"'{key}' has {len(body)} bytes, at most {max_bytes} were expected")
+            raise too_large(key, len(body), max_bytes)
         return body
 
     def get_range(self, key: str, start: int, length: int) -> bytes:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ConnectError
 
 from fedround.errors import ContractError, NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from infra.stores.base import ObjectInfo, other_bytes
+from infra.stores.base import ObjectInfo, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class S3Store:
             with answer["Body"] as body:
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
-                    raise StoreError(f"'{key}' has {size} bytes, at most {max_bytes} were expected")
+                    raise too_large(key, size, max_bytes)
                 return body.read()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:

@@ -55,8 +55,8 @@ def flipped(body: bytes) -> bytes:
 
 def test_a_round_is_read_back_as_its_commit_names_it(past: Past):
     store, key, commit = past.store(), past.identity.key, past.commit
-    assert history.last_round(store, RUN) == 1
-    assert history.last_round(store, "autumn") is None
+    assert history.last_round(store, RUN, past.identity.key) == 1
+    assert history.last_round(store, "autumn", past.identity.key) is None
     assert past.head.digest == digest(store.get(layout.commit(RUN, 1)))
     plan, named = history.read_plan_at(store, RUN, 1, 1, "train", key)
     assert named == commit.plan

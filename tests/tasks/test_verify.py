@@ -176,11 +176,11 @@ def test_a_model_is_found_by_its_bytes_and_proven_to_where_it_was_made(run: dict
     store = store_of(run)
     for number in (0, 1, 2):
         commit = unseal(run[layout.commit("spring", number)], Commit, key, "commit")
-        assert find_model(store, commit.model) == ("spring", number)
+        assert find_model(store, commit.model, key) == ("spring", number)
         proofs = list(verify_run(store, "spring", key, number))
         assert ([proof.round for proof in proofs], proofs[-1].model) == (list(range(number + 1)), commit.model)
     with pytest.raises(ContractError, match="no round of any run in the store made the model"):
-        find_model(store, "0" * 64)
+        find_model(store, "0" * 64, key)
 
 
 def test_a_proof_says_who_which_rules_and_what_privacy(run: dict[str, bytes], key: str):
