@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from fedround.codec import Tensors
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Examples, Recipe, unfilled
+from fedround.learning.single_rows import filled, without_rows_that_raise, works_for
 from fedround.learning.task import Scored
 from fedround.learning.train import check_fits
 
-CHUNK = 4096
+if TYPE_CHECKING:
+    import torch
+
+CHUNK = 128
+"""Rows that are scored in one pass: always as many, and the last chunk is filled up."""
 
 
 def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
-    """The model's scores of all examples. tensors: the whole model; where not all of it travels, with its rest.
+    """The model's scores of all examples that count. tensors: the whole model; where not all of it travels, with its rest.
 
+    A row's score is the same bits whatever the other rows are, so that a record which is replaced by nothing takes one count
+    of a table with it and moves no other, also under weights that were chosen to make roundings large. A row on which the
+    model raises an error counts for nothing.
     Raises ContractError if model, tensors and examples do not fit each other.
     """
     import torch
@@ -25,11 +37,39 @@ def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
     check_fits(recipe, model, tensors)
     objective = Objective(model, recipe.task)
     weights = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
-    features_NF, labels_N = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N)
+    everything = (torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N),
+                  torch.from_numpy(examples.counts_N).clone())
     chance_N, truth_N = np.empty(len(examples)), np.empty(len(examples), np.int64)
+    counts_N = examples.counts_N.copy()
     with torch.no_grad():
+        together, one_by_one = partial(_of_all, objective, weights), partial(_of_one_after_another, objective, weights)
+        if not works_for(together, one_by_one, examples.features_NF.shape[1]):
+            together = one_by_one
         for start in range(0, len(examples), CHUNK):
+            x_BF, y_B, there_B = (filled(part[start:start + CHUNK], CHUNK) for part in everything)
+            outputs = without_rows_that_raise(together, one_by_one, x_BF, y_B, there_B)
+            chance, truth = recipe.task.scored(outputs, y_B)
             rows = slice(start, start + CHUNK)
-            chance, truth = recipe.task.scored(objective.outputs(weights, features_NF[rows]), labels_N[rows])
-            chance_N[rows], truth_N[rows] = chance.numpy(), truth.numpy()
-    return Scored(chance_N, truth_N)
+            made = len(chance_N[rows])
+            chance_N[rows], truth_N[rows] = chance[:made].numpy(), truth[:made].numpy()
+            counts_N[rows] = there_B[:made].numpy()
+    return Scored(chance_N[counts_N], truth_N[counts_N])
+
+
+def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
+    """What the model says of each row, which it sees by itself."""
+    from torch import vmap
+
+    def of_one(x_F: torch.Tensor) -> torch.Tensor:
+        return objective.outputs(weights, x_F[None])[0]
+
+    outputs: torch.Tensor = vmap(of_one, randomness="different")(x_BF)
+    return outputs
+
+
+def _of_one_after_another(objective: Objective, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
+                          y_B: torch.Tensor) -> torch.Tensor:
+    """The same, for models that torch cannot map over rows."""
+    import torch
+
+    return torch.cat([objective.outputs(weights, x_BF[row:row + 1]) for row in range(len(x_BF))])

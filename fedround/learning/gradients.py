@@ -5,8 +5,10 @@ B rows, F features, D coordinates (in the order of `codec.flatten`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy.typing as npt
 
 from fedround.learning.objective import Objective
 from fedround.learning.parts import mixes_rows
+from fedround.learning.single_rows import filled, without_rows_that_raise, works_for
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +25,8 @@ Float64 = npt.NDArray[np.float64]
 
 CHUNK = 256
 """Rows whose gradients are held at once: peak memory is about 4 · CHUNK · D bytes, whatever the batch."""
+
+SMALLEST_CHUNK = 32
 
 CLIP_MARGIN = 1e-6
 """Vectors are clipped this much (relative) below the clip norm, so that float32 rounding never exceeds it."""
@@ -60,27 +65,50 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], f
 
 
 def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
-                labels_B: torch.Tensor, clip: Clip) -> tuple[Float64, int]:
+                labels_B: torch.Tensor, clip: Clip, *, counts_B: torch.Tensor | None = None, chunk: int = CHUNK,
+                together: bool = True) -> tuple[Float64, int]:
     """The sum over rows of the loss gradient, each clipped to `clip.norm`, in whole cells, (D,); and how many rows were
     within the clip norm.
 
-    Every row adds its own vector of whole numbers, shorter than norm / cell, whatever the other rows are (for models whose
-    loss of one row does not depend on the others). A row whose gradient is not finite counts as zero, and as not within:
-    infinity times zero would tell that it is there.
+    Every row adds its own vector of whole numbers, shorter than norm / cell, whatever the other rows are: the model sees one
+    row at a time, and rows are computed `chunk` at a time, always as many, so that the same code of the processor runs for
+    every row whatever their number. A row that counts for nothing (`counts_B`, bool; None: all count) keeps its place and
+    adds zeros. So does a row whose gradient is not finite, as infinity times zero would tell that it is there, and a row on
+    which the model raises an error.
+    chunk: by public numbers only (`chunk_for`). together: as `maps` says.
     """
     import torch
 
-    names = sorted(parameters)
+    names, made = sorted(parameters), len(labels_B)
     total_D, within = np.zeros(sum(parameters[name].numel() for name in names)), 0
-    for start in range(0, len(labels_B), CHUNK):
-        rows = _gradient_of_each_row(objective, parameters, features_BF[start:start + CHUNK], labels_B[start:start + CHUNK])
+    counts_B = torch.ones(made, dtype=torch.bool) if counts_B is None else counts_B
+    of_rows = partial(_gradient_of_each_row if together else _gradient_of_one_row_after_another, objective, parameters)
+    for start in range(0, made, chunk):
+        size = chunk if together else min(chunk, made - start)
+        x_BF, y_B, there_B = (filled(part[start:start + size], size) for part in (features_BF, labels_B, counts_B))
+        rows = without_rows_that_raise(of_rows, partial(objective.loss, parameters), x_BF, y_B, there_B)
         norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
-        finite_B = norm_B.isfinite()
+        finite_B = norm_B.isfinite() & there_B
         share_B = torch.where(finite_B, (clip.norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1) / clip.cell, 0).float()
         finite = [part if bool(finite_B.all()) else torch.where(finite_B[:, None], part, 0) for part in rows]
         total_D += torch.cat([(part * share_B[:, None]).trunc_().sum(0, dtype=torch.float64) for part in finite]).numpy()
-        within += int((norm_B <= clip.norm).sum())
+        within += int(((norm_B <= clip.norm) & there_B).sum())
     return total_D, within
+
+
+def chunk_for(expected_batch: float) -> int:
+    """How many rows are computed at once where so many are expected in a batch: half of them, as a power of two, so that
+    little is computed for nothing; and enough that the processor's widest instructions leave no row over.
+    """
+    return min(CHUNK, max(SMALLEST_CHUNK, 1 << int(math.log2(max(expected_batch / 2, 1)))))
+
+
+def maps(objective: Objective, parameters: Mapping[str, torch.Tensor], features: int) -> bool:
+    """Whether torch can compute the gradients of many rows of so many features in one pass; if not, one row after the other
+    is computed, slowly. Looks at no row of a site's.
+    """
+    return works_for(partial(_gradient_of_each_row, objective, parameters),
+                     partial(_gradient_of_one_row_after_another, objective, parameters), features)
 
 
 def clipped_vector(vector_D: npt.NDArray[np.float32], clip: Clip) -> Float64:
@@ -99,6 +127,8 @@ def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.T
 
     Each row gets weights of its own (views of the same numbers), so one backward pass gives every row's gradient.
     (torch.func.grad would do, and import torch's compiler: 80 MB in every site's process.)
+    Raises what the model raises on one of the rows. That is why it looks at all of them with shared weights first: with
+    weights for each row torch takes a place that an embedding does not have for a place in the weights of another row.
     """
     import torch
     from torch.func import vmap
@@ -106,8 +136,26 @@ def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.T
     def loss_of_row(weights: dict[str, torch.Tensor], x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return objective.loss(weights, x_F[None], y[None])
 
+    with torch.no_grad():
+        vmap(loss_of_row, in_dims=(None, 0, 0), randomness="different")(
+            {name: value.detach() for name, value in parameters.items()}, x_BF, y_B)
     weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
                for name in sorted(parameters)}
     losses_B = vmap(loss_of_row, randomness="different")(weights, x_BF, y_B)
     parts = torch.autograd.grad(losses_B.sum(), list(weights.values()), materialize_grads=True)
     return [part.reshape(len(y_B), -1) for part in parts]
+
+
+def _gradient_of_one_row_after_another(objective: Objective, parameters: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
+                                       y_B: torch.Tensor) -> list[torch.Tensor]:
+    """The same, for models that torch cannot map over rows."""
+    import torch
+
+    names = sorted(parameters)
+    made = [torch.empty(len(y_B), parameters[name].numel()) for name in names]
+    for row in range(len(y_B)):
+        weights = [parameters[name].detach().requires_grad_() for name in names]
+        loss = objective.loss(dict(zip(names, weights, strict=True)), x_BF[row:row + 1], y_B[row:row + 1])
+        for part, gradient in zip(made, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
+            part[row] = gradient.reshape(-1)
+    return made

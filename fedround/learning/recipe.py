@@ -17,7 +17,7 @@ import functools
 import hashlib
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -45,13 +45,21 @@ class Examples:
 
     features_NF: npt.NDArray[np.float32]
     labels_N: npt.NDArray[np.int64]
+    counts_N: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, np.bool_))
+    """False: the row counts for nothing, whatever its features and its label are, and keeps its place among the others, so
+    that nothing else moves. A recipe says nothing of it: all its rows count. A site leaves out so what it cannot use."""
 
     def __post_init__(self) -> None:
+        if self.counts_N.size == 0:
+            object.__setattr__(self, "counts_N", np.ones(len(self.labels_N), np.bool_))
         features, labels = self.features_NF, self.labels_N
         check_features(features)
         if labels.shape != features.shape[:1] or labels.dtype != np.int64:
             raise ContractError(f"labels are {labels.dtype} of shape {labels.shape}, "
                                 f"expected int64 of ({len(features)},)")
+        if self.counts_N.shape != labels.shape or self.counts_N.dtype != np.bool_:
+            raise ContractError(f"what counts is {self.counts_N.dtype} of shape {self.counts_N.shape}, expected bool of "
+                                f"({len(features)},)")
         if labels.min(initial=0) < 0:
             raise ContractError("labels must be whole numbers from 0 up")
 

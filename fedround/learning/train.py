@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
 from fedround.learning.descent import Descent, scale
-from fedround.learning.gradients import Clip, clipped_sum, clipped_vector, gradient_sum
+from fedround.learning.gradients import Clip, chunk_for, clipped_sum, clipped_vector, gradient_sum, maps
 from fedround.learning.objective import Objective
 from fedround.learning.parts import NO_REST, Rest, furnish
 from fedround.learning.recipe import Examples, Recipe, check_model, unfilled
@@ -56,7 +56,8 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     """The model's change after `training.local_steps` steps from `base`.
 
     Every step draws each row independently (Poisson sampling) and divides by the expected batch, which does not depend
-    on the draw. `DpFtrl` instead takes the next `batch_size` rows in their order, from row `start` on. With
+    on the draw. `DpFtrl` instead takes the next `batch_size` rows in their order, from row `start` on. A row that counts for
+    nothing (`Examples.counts_N`) takes its turn as any other, and adds zeros. With
 
     * `DpSgd` (Abadi et al. 2016, arXiv:1607.00133) each row's gradient is clipped to `clip_norm` and
       N(0, (noise_multiplier · clip_norm)²) is added to every coordinate of the sum, also when the batch is empty;
@@ -98,15 +99,22 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     anchor_D = base_D if towards is None else flatten({**trained, **towards})
     objective, descent = Objective(model, recipe.task), Descent(training, anchor_D, _spread(shift_D, shared_D))
     expected = _expected_batch(mechanism, training, len(examples))
-    noised = _NoisedSum(mechanism, noise, coordinates(schema)) if isinstance(mechanism, PerRecord) else None
-    steps = 0
+    steps, counts_N = 0, torch.from_numpy(examples.counts_N)
     with torch.random.fork_rng(devices=()):
+        noised = None
+        if isinstance(mechanism, PerRecord):
+            noised = _NoisedSum(mechanism, noise, coordinates(schema), chunk_for(expected),
+                                maps(objective, parameters, features_NF.shape[1]))
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
         for rows in _batches(mechanism, training, len(examples), noise, start):
             if cancelled():
                 raise Cancelled("training was stopped between two steps; nothing was released")
-            batch = features_NF[torch.from_numpy(rows)], labels_N[torch.from_numpy(rows)]
-            gradient_D = (gradient_sum if noised is None else noised)(objective, parameters, *batch)
+            drawn = torch.from_numpy(rows)
+            if noised is None:
+                drawn = drawn[counts_N[drawn]]
+                gradient_D = gradient_sum(objective, parameters, features_NF[drawn], labels_N[drawn])
+            else:
+                gradient_D = noised(objective, parameters, features_NF[drawn], labels_N[drawn], counts_N[drawn])
             gradient_D /= expected
             weights_D += descent.change(weights_D, gradient_D)
             steps += 1
@@ -156,8 +164,8 @@ def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) ->
 class _NoisedSum:
     """The clipped and noised sum of gradients of one batch after the other."""
 
-    def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int):
-        self._noise, self._clip = noise, _clip(mechanism)
+    def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int, chunk: int, together: bool):
+        self._noise, self._clip, self._chunk, self._together = noise, _clip(mechanism), chunk, together
         draw = functools.partial(noise.normal, GRID, size)
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
@@ -171,11 +179,12 @@ class _NoisedSum:
         return self._count_noise_std is not None
 
     def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
-                 labels_B: torch.Tensor) -> Float64:
-        cells_D, within = clipped_sum(objective, parameters, features_BF, labels_B, self._clip)
+                 labels_B: torch.Tensor, counts_B: torch.Tensor) -> Float64:
+        cells_D, within = clipped_sum(objective, parameters, features_BF, labels_B, self._clip, counts_B=counts_B,
+                                      chunk=self._chunk, together=self._together)
         cells_D += self._next()
         if self._count_noise_std is not None:
-            surplus = np.array([2 * within - len(labels_B)])
+            surplus = np.array([2 * within - int(counts_B.sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
         return cells_D * self._clip.cell
 

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.task import Classify, Metrics
 
 
@@ -55,3 +56,69 @@ def test_a_model_with_fewer_logits_than_classes_and_other_labels_are_refused(thr
     two = dataclasses.replace(three_classes, task=Classify(classes=2))
     with pytest.raises(ContractError, match="from 0 to 1"):
         scores(two, initial_tensors(two, 0), three_labels)
+
+
+# -- a row is in one count ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(recipe_with) -> tuple[Recipe, dict[str, np.ndarray], Examples]:
+    """A base model whose logits are roundings: weights of ten million, and rows at right angles to them."""
+    generator = np.random.default_rng(2)
+    recipe = recipe_with("nn.Linear(57, 1)")
+    weight_F = (generator.normal(size=57) * 1e7).astype(np.float32)
+    x_NF = generator.normal(size=(300, 57)).astype(np.float32)
+    x_NF[:, -1] = -(x_NF[:, :-1].astype(float) @ weight_F[:-1].astype(float) / weight_F[-1])
+    return recipe, {"weight": weight_F[None], "bias": np.zeros(1, np.float32)}, Examples(x_NF, np.arange(300) % 2)
+
+
+def test_attack_one_product_of_all_rows_scores_them_otherwise_when_one_leaves(hostile):
+    """Why rows are scored in chunks of one size: the last ones of a product are computed by other instructions."""
+    _, tensors, rows = hostile
+    whole, weight = torch.from_numpy(rows.features_NF), torch.from_numpy(tensors["weight"][0])
+    moved = [int((torch.nn.functional.linear(whole, weight[None])[:count] !=
+                  torch.nn.functional.linear(whole[:count], weight[None])).sum()) for count in range(1, 300)]
+    assert max(moved) > 0
+
+
+@pytest.mark.parametrize("gone", [0, 1, 128, 298, 299])
+def test_a_row_that_leaves_moves_no_other_score_under_a_hostile_model(hostile, gone):
+    recipe, tensors, rows = hostile
+    whole, others = scores(recipe, tensors, rows), np.arange(300) != gone
+    assert len(np.unique(whole.chance_N.round())) == 2, "roundings decide on which side of one half a score is"
+    left = scores(recipe, tensors, Examples(rows.features_NF[others], rows.labels_N[others]))
+    nothing = scores(recipe, tensors, Examples(np.where(others[:, None], rows.features_NF, 0), rows.labels_N, others))
+    for told in (left, nothing):
+        assert np.array_equal(told.chance_N, whole.chance_N[others])
+        assert np.array_equal(told.truth_N, whole.truth_N[others])
+
+
+def test_attack_a_model_that_looks_at_the_whole_batch_sees_one_row(recipe_with, examples):
+    """Normalising by the mean of a batch, written by hand, so that no check of layers finds it."""
+    recipe = recipe_with("type('Pools', (nn.Linear,), {'forward': lambda self, x: "
+                         "nn.Linear.forward(self, x - x.mean(0))})(3, 1)")
+    tensors = initial_tensors(recipe, 0)
+    alone = 1 / (1 + np.exp(-float(tensors["bias"][0])))
+    assert scores(recipe, tensors, examples).chance_N == pytest.approx(alone)
+
+
+def test_attack_a_row_on_which_the_model_raises_an_error_counts_for_nothing(recipe_with, examples):
+    recipe = recipe_with("nn.Sequential(type('Whole', (nn.Module,), {'forward': lambda self, x: x.abs().long()})(), "
+                         "nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 1))")
+    tensors = initial_tensors(recipe, 0)
+    whole = scores(recipe, tensors, examples)
+    x_NF = examples.features_NF.copy()
+    x_NF[7, 1] = 77
+    told = scores(recipe, tensors, Examples(x_NF, examples.labels_N))
+    assert np.array_equal(told.chance_N, np.delete(whole.chance_N, 7))
+
+
+def test_a_model_that_torch_cannot_map_over_rows_scores_them_one_by_one(recipe_with, examples):
+    recipe = recipe_with("type('Recurrent', (nn.LSTM,), {'forward': lambda self, x: "
+                         "nn.LSTM.forward(self, x[:, :, None])[0][:, -1]})(1, 1, batch_first=True)")
+    tensors = initial_tensors(recipe, 0)
+    model = recipe.build_model()
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+    with torch.no_grad():
+        expected = torch.sigmoid(model(torch.from_numpy(examples.features_NF)))[:, 0].numpy()
+    assert scores(recipe, tensors, examples).chance_N == pytest.approx(expected, abs=1e-6)

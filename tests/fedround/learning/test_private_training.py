@@ -146,7 +146,7 @@ def test_rows_come_in_their_order_each_at_most_once_and_nothing_is_drawn(recipe,
     seen = []
     places = {row.tobytes(): i for i, row in enumerate(examples.features_NF)}
 
-    def spy(model, parameters, features_BF, labels_B, clip):
+    def spy(model, parameters, features_BF, labels_B, clip, **how):
         seen.append([places[x.numpy().tobytes()] for x in features_BF])
         return np.zeros(D), 0
 

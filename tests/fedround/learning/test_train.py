@@ -107,7 +107,7 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
     """Poisson sampling: the batch's size varies, around rate · N."""
     sizes = []
 
-    def spy(model, parameters, features_BF, labels_B, clip):
+    def spy(model, parameters, features_BF, labels_B, clip, **how):
         sizes.append(len(labels_B))
         return np.zeros(D), 0
 
