@@ -18,7 +18,8 @@
     │   ├── TooLargeError         the object is larger than anything that may lie there
     │   ├── ConflictError         an object is already there, with other bytes
     │   ├── StoreDeniedError      the credential may not do that
-    │   └── StoreUnavailableError no answer: wrong address, server down, no space
+    │   └── StoreUnavailableError no answer: wrong address, server down, no space, bytes that were damaged on the way
+    │       └── TooSlowError      it took longer than there was time for
     ├── QuorumError               too few sites answered before the deadline
     ├── SetupError                this machine is not ready (missing file, port in use, service down)
     └── Cancelled                 the work was told to stop, and stopped before anything left
@@ -93,7 +94,11 @@ class StoreDeniedError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer, or could not keep what it was given."""
+    """The store did not answer, answered with damaged bytes, or could not keep what it was given."""
+
+
+class TooSlowError(StoreUnavailableError):
+    """What a step waits for took longer than the step may."""
 
 
 class QuorumError(FedroundError):

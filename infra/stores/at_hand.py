@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.stores.base import ObjectInfo, ObjectStore
+from infra.stores.patience import Patience
 
 
 class AtHand:
@@ -16,9 +17,9 @@ class AtHand:
     Not for who must know what the store holds now: an auditor asks the store itself.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, most_bytes: int):
+    def __init__(self, store: ObjectStore, prefix: str, most_bytes: int, seen: OrderedDict[str, bytes] | None = None):
         self._store, self._prefix, self._most_bytes = store, prefix, most_bytes
-        self._seen: OrderedDict[str, bytes] = OrderedDict()
+        self._seen = OrderedDict[str, bytes]() if seen is None else seen
 
     def __repr__(self) -> str:
         return repr(self._store)
@@ -49,6 +50,20 @@ class AtHand:
     def list(self, prefix: str) -> Iterator[str]:
         """See ObjectStore."""
         return self._store.list(prefix)
+
+    def within(self, patience: Patience) -> AtHand:
+        """See ObjectStore."""
+        return AtHand(self._store.within(patience), self._prefix, self._most_bytes, self._seen)
+
+    def _identity(self) -> tuple[object, ...]:
+        return self._store, self._prefix, id(self._seen)
+
+    def __eq__(self, other: object) -> bool:
+        """The same store, however patient."""
+        return isinstance(other, AtHand) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
 
     def _keep(self, key: str, body: bytes) -> None:
         if not key.startswith(self._prefix) or len(body) > self._most_bytes:

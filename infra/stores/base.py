@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from fedround.errors import ConflictError, StoreError, TooLargeError
+from infra.stores.parts import OfParts
+from infra.stores.patience import Patience
+from infra.stores.reading import judged
 
 _CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a store says about one object."""
+    """What a store says about one object, without sending it."""
 
     key: str
     size_bytes: int
+    sha256: str | None = field(default=None, compare=False)
+    """The digest that the store itself took of the bytes when they came; None: it has none."""
+    of_parts: tuple[str, int] | None = field(default=None, compare=False)
+    """For an object that came in parts: the digest of their digests, and how many there are."""
 
 
 class ObjectStore(Protocol):
@@ -53,14 +63,57 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Every key that starts with `prefix`, in order."""
+        """Every key that starts with `prefix`, once, in order."""
+        ...
+
+    def within(self, patience: Patience) -> ObjectStore:
+        """The same store, whose calls raise TooSlowError once the patience is over. Where nothing is waited for: itself."""
+        ...
+
+    def __hash__(self) -> int:
+        """Two views of the same store are equal."""
         ...
 
 
+_PAUSES_S = (0.1, 0.5)
+"""Between two tries to put what the store had said to have taken."""
+
+
 def publish(store: ObjectStore, key: str, body: bytes | Path, *, sha256: str | None = None) -> None:
-    """Put `body` once; the same bytes already there are a success, other bytes a ConflictError. sha256: as `put_once`."""
-    if not store.put_once(key, body, sha256=sha256) and not _holds(store, key, body):
-        raise ConflictError(f"'{key}' exists with other bytes; objects are written once and never replaced")
+    """Put `body` once, and return when the store has been seen to have it: its digest, or without one the bytes themselves.
+
+    The same bytes already there are a success, other bytes a ConflictError. A body that the store said to have taken, and
+    does not have, is put again; StoreError if that does not help. sha256: as `put_once`.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        store.put_once(key, body, sha256=sha256)
+        if (info := store.head(key)) is not None:
+            if not _holds(store, info, body, sha256):
+                raise ConflictError(f"'{key}' exists with other bytes; objects are written once and never replaced")
+            return
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise lost(store, key)
+
+
+def put_first(store: ObjectStore, key: str, document: bytes) -> None:
+    """Put `document` unless something lies there, and return when the store has been seen to have one or the other.
+
+    Raises StoreError if the store said to have taken it, again and again, and has nothing.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        store.put_once(key, document)
+        if store.head(key) is not None:
+            return
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise lost(store, key)
+
+
+def lost(store: ObjectStore, key: str) -> StoreError:
+    """For what a store said to have taken, and does not have."""
+    return StoreError(f"{store!r} said that it had taken '{key}', and does not have it. Nothing is lost here: try again, and "
+                      "if it happens again, tell the store's operator")
 
 
 def other_bytes(key: str) -> StoreError:
@@ -75,12 +128,28 @@ def too_large(key: str, size_bytes: int, max_bytes: int) -> TooLargeError:
                          "there; ask who wrote it")
 
 
-def _holds(store: ObjectStore, key: str, body: bytes | Path) -> bool:
-    info = store.head(key)
-    if isinstance(body, bytes):
-        return info is not None and info.size_bytes == len(body) and store.get(key) == body
-    if info is None or info.size_bytes != body.stat().st_size:
-        return False
-    with body.open("rb") as file:
-        return all(file.read(_CHUNK_BYTES) == store.get_range(key, start, _CHUNK_BYTES)
+def _holds(store: ObjectStore, info: ObjectInfo, body: bytes | Path, sha256: str | None) -> bool:
+    """Whether the object is these bytes. Where the store has a digest of its own, nothing is fetched."""
+    with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source:
+        if info.size_bytes != source.seek(0, io.SEEK_END):
+            return False
+        source.seek(0)
+        if info.sha256 is not None:
+            return info.sha256 == (sha256 or hashlib.file_digest(source, "sha256").hexdigest())
+        if info.of_parts is not None:
+            return info.of_parts == OfParts.of(source)
+        return all(_same(store, info.key, start, source.read(_CHUNK_BYTES))
                    for start in range(0, info.size_bytes, _CHUNK_BYTES))
+
+
+def _same(store: ObjectStore, key: str, start: int, expected: bytes) -> bool:
+    """Whether a part of the object is this."""
+    def judge(found: bytes) -> None:
+        if found != expected:
+            raise ConflictError
+
+    try:
+        judged(lambda: store.get_range(key, start, len(expected)), judge, f"'{key}'")
+    except ConflictError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUn
 from fedround.files import make_folders, sha256_of, sync_folder
 from infra.stores.base import ObjectInfo, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
+from infra.stores.patience import Patience
 
 # '+' cannot stand in a key, so no object can be hidden by this folder or lie in it.
 _UNFINISHED = "+unfinished"
@@ -96,6 +97,10 @@ class DirectoryStore:
                     folders.remove(_UNFINISHED)
                 keys += [(Path(folder) / name).relative_to(self._root).as_posix() for name in files]
         return iter(sorted(key for key in keys if key.startswith(prefix)))
+
+    def within(self, patience: Patience) -> DirectoryStore:
+        """See ObjectStore."""
+        return self
 
     @contextmanager
     def _open(self, key: str) -> Iterator[BinaryIO]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from fedround.errors import NotFoundError
 from infra.stores.base import ObjectInfo, other_bytes, too_large
 from infra.stores.keys import check_key, check_prefix, check_range
+from infra.stores.patience import Patience
 
 
 class MemoryStore:
@@ -58,6 +59,10 @@ class MemoryStore:
         with self._lock:
             keys = sorted(key for key in self._objects if key.startswith(prefix))
         return iter(keys)
+
+    def within(self, patience: Patience) -> MemoryStore:
+        """See ObjectStore."""
+        return self
 
     def _body(self, key: str) -> bytes:
         check_key(key)

@@ -5,47 +5,47 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as ConnectError
-
-from fedround.errors import ContractError, NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from infra.stores.base import ObjectInfo, other_bytes, too_large
+from fedround.errors import ContractError, NotFoundError
+from infra.stores.base import ObjectInfo, other_bytes
 from infra.stores.keys import check_key, check_prefix, check_range
+from infra.stores.patience import Patience
 
 if TYPE_CHECKING:
-    from botocore.loaders import Loader
-    from botocore.session import Session
     from mypy_boto3_s3.client import S3Client
 
-CONNECT_TIMEOUT_S = 20         # also the longest pause while a body is sent: a busy server may need it
-READ_TIMEOUT_S = 60
-_ATTEMPTS = 3                                        # of one request, by botocore: lost connections and 5xx answers
-_CONFLICT_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)       # 409: two conditional writes met; AWS says try again
+    from infra.stores.s3_client import Clients
 
-_DENIED = {"AccessDenied", "AllAccessDisabled", "403"}
-_UNKNOWN_CREDENTIAL = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
-_OTHER_BYTES = {"BadDigest", "XAmzContentChecksumMismatch"}
-_NO_SPACE = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"}
+T = TypeVar("T")
+
+LARGE_BYTES = 64 << 20
+"""From here on a body travels in parts."""
+
+CALL_S, SLOWEST_BYTES_PER_S = 180.0, 32 << 10
+"""How long one call may take for whoever has no patience of its own, and besides for the bytes that travel."""
+
+_PAUSES_S = (0.2, 1.0)                               # between the tries of one request: lost connections, 5xx, damaged bodies
+_CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)      # 409: two conditional writes met; AWS says try again
 
 
 class S3Store:
     """An ObjectStore in one bucket of any S3 server that honours ``If-None-Match: *`` (see require_conditional_writes).
 
     Opening does not connect. Safe to use from threads and after a fork: every process has a client of its own. Bodies
-    travel with their SHA-256, which the signature of the request covers and the server checks; whole objects are checked
-    again on the way back.
+    travel with their SHA-256, which the signature of the request covers and the server checks; whole objects are held against
+    it on the way back, and parts against their length. What was damaged or cut on the way is fetched again.
+
+    Bodies of 64 MiB and more go in parts. Two such writers at once: exactly one wins where the server honours the condition
+    also when the parts are put together (AWS S3, SeaweedFS 4.48).
 
     Not promised: that `put_once` returns True when the answer to a successful write was lost on the way. The repeated
     request then finds its own object and returns False, so compare the bytes where that matters (`publish` does).
-    A body may have at most 5 GiB (one request). `endpoint`: "https://host[:port]"; `prefix`: "" or ends with '/'.
+    `endpoint`: "https://host[:port]"; `prefix`: "" or ends with '/'.
     """
 
     def __init__(self, endpoint: str, bucket: str, access_key: str, secret_key: str, region: str = "us-east-1",
@@ -55,156 +55,200 @@ class S3Store:
         check_prefix(prefix)
         self._endpoint, self._bucket, self._region, self._prefix = endpoint, bucket, region, prefix
         self._access_key, self._secret_key = access_key, secret_key
-        self._client_and_pid: tuple[S3Client, int] | None = None
+        self._patience: Patience | None = None
 
     def __repr__(self) -> str:
         return f"S3Store({self._endpoint}/{self._bucket}/{self._prefix})"
 
+    def _identity(self) -> tuple[str, ...]:
+        return self._endpoint, self._bucket, self._prefix, self._access_key, self._secret_key
+
+    def __eq__(self, other: object) -> bool:
+        """The same objects by the same credential, however patient."""
+        return isinstance(other, S3Store) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def within(self, patience: Patience) -> S3Store:
+        """See ObjectStore."""
+        other = S3Store(self._endpoint, self._bucket, self._access_key, self._secret_key, self._region, self._prefix)
+        other.__dict__["_clients"] = self._clients
+        other._patience = patience
+        return other
+
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         """See ObjectStore."""
-        with self._surprises(key):
-            answer = self._client().get_object(Bucket=self._bucket, Key=self._name(key))
-            with answer["Body"] as body:
-                size = answer["ContentLength"]
-                if max_bytes is not None and size > max_bytes:
-                    raise too_large(key, size, max_bytes)
-                return body.read()
+        name = self._name(key)
+        from infra.stores.s3_body import Whole
+
+        whole = Whole(self._bucket, name, key, max_bytes)
+        return self._tried(key, f"reading '{key}'", whole.fetch)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See ObjectStore."""
         check_range(key, start, length)
+        name = self._name(key)
         if length == 0:                              # S3 has no empty ranges
             if self.head(key) is None:
-                raise NotFoundError(self._missing(key))
+                raise NotFoundError(f"no object '{key}' in bucket '{self._bucket}' at {self._endpoint}")
             return b""
-        with self._surprises(key):
-            try:
-                answer = self._client().get_object(Bucket=self._bucket, Key=self._name(key),
-                                                   Range=f"bytes={start}-{start + length - 1}")
-            except ClientError as error:
-                if _status(error) == 416:            # starts at the end of the object, or behind it
-                    return b""
-                raise
-            with answer["Body"] as body:
-                return body.read()
+        from infra.stores.s3_body import fetch_range
+
+        return self._tried(key, f"reading '{key}'", lambda client, timeout_s, patience: fetch_range(
+            client, timeout_s, patience, self._bucket, name, key, start, length), length)
 
     def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
         """See ObjectStore."""
         name = self._name(key)
-        with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source, self._surprises(key):
-            checksum = base64.b64encode(_sha256(source) if sha256 is None else bytes.fromhex(sha256)).decode()
-            for wait_s in (*_CONFLICT_WAITS_S, None):
-                source.seek(0)
-                try:
-                    self._client().put_object(Bucket=self._bucket, Key=name, Body=source, IfNoneMatch="*",
-                                              ChecksumSHA256=checksum)
-                except ClientError as error:
-                    if _status(error) == 412:
-                        return False
-                    if error.response.get("Error", {}).get("Code") in _OTHER_BYTES:
-                        raise other_bytes(key) from None
-                    if _status(error) != 409 or wait_s is None:
-                        raise
-                    time.sleep(wait_s)
-                else:
-                    return True
-        raise AssertionError("unreachable")
+        with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source:
+            if (size := source.seek(0, io.SEEK_END)) < LARGE_BYTES:
+                return self._put(key, name, source, sha256 or _sha256(source), size)
+            if sha256 is not None and _sha256(source) != sha256:
+                raise other_bytes(key)
+        return self._put_large(key, name, body, size)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ObjectStore."""
+        name = self._name(key)
+        from infra.stores.s3_body import info_of
+
         try:
-            with self._surprises(key):
-                answer = self._client().head_object(Bucket=self._bucket, Key=self._name(key))
+            return self._tried(key, f"asking for '{key}'", lambda client, *_: info_of(key, client.head_object(
+                Bucket=self._bucket, Key=name, ChecksumMode="ENABLED")))
         except NotFoundError:
             return None
-        return ObjectInfo(key, answer["ContentLength"])
 
     def list(self, prefix: str) -> Iterator[str]:
         """See ObjectStore."""
         check_prefix(prefix)
-        with self._surprises(prefix):
-            pages = self._client().get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix)
-            names = [item["Key"] for page in pages for item in page.get("Contents", ())]
-        # Sorted here: SeaweedFS walks folder by folder, which puts 'a/b' before 'a-b'; S3 itself does not.
-        return iter(sorted(name.removeprefix(self._prefix) for name in names))
+        patient, names, token = self.within(self._patience_for(0)), set[str](), ""
+        while True:
+            page, token = patient._page(prefix, token)
+            names |= page
+            if not token:       # sorted here: SeaweedFS walks folder by folder, which puts 'a/b' before 'a-b'; S3 does not
+                return iter(sorted(names))
+
+    def _put(self, key: str, name: str, source: BinaryIO, sha256: str, size: int) -> bool:
+        """In one request, which names the digest: a server takes no other bytes."""
+        from botocore.exceptions import ClientError
+
+        from infra.stores.s3_body import Outgoing
+        from infra.stores.s3_client import DamagedError, are_other_bytes
+
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+
+        def request(client: S3Client, timeout_s: float, patience: Patience) -> bool:
+            source.seek(0)
+            try:
+                client.put_object(Bucket=self._bucket, Key=name, Body=cast(IO[bytes], Outgoing(source, patience, key)),
+                                  IfNoneMatch="*", ChecksumSHA256=checksum)
+            except ClientError as error:
+                if not are_other_bytes(error):
+                    raise
+                if _sha256(source) != sha256:
+                    raise other_bytes(key) from None
+                raise DamagedError(f"'{key}' did not arrive as it was sent", other_bytes(key)) from None
+            return True
+
+        return self._written_once(key, request, size)
+
+    def _put_large(self, key: str, name: str, body: bytes | Path, size: int) -> bool:
+        """In parts; what is there already is not sent again."""
+        if self.head(key) is not None:
+            return False
+        from infra.stores.s3_upload import TRIES, upload
+
+        def request(client: S3Client, timeout_s: float, patience: Patience) -> bool:
+            patient, _ = self._clients.patient(patience.left_s, TRIES)
+            upload(patient, self._bucket, name, key, body, patience)
+            return True
+
+        return self._written_once(key, request, size)
+
+    def _written_once(self, key: str, request: Callable[[S3Client, float, Patience], bool], size: int) -> bool:
+        """Whether this call created the object."""
+        from botocore.exceptions import ClientError
+
+        from infra.stores.s3_client import status
+
+        def conditional(client: S3Client, timeout_s: float, patience: Patience) -> bool:
+            for pause_s in (*_CONFLICT_PAUSES_S, None):
+                try:
+                    return request(client, timeout_s, patience)
+                except ClientError as error:
+                    if status(error) == 412:
+                        return False
+                    if error.response.get("Error", {}).get("Code") == "NoSuchUpload" and self.head(key) is not None:
+                        return False                 # put together by a request whose answer was lost
+                    if status(error) != 409 or pause_s is None:
+                        raise
+                    patience.pause(pause_s, f"another writer of '{key}'")
+            raise AssertionError("unreachable")
+
+        return self._tried(key, f"sending '{key}'", conditional, size)
+
+    def _page(self, prefix: str, token: str) -> tuple[set[str], str]:
+        """Some keys, and what to ask for the next ones with; '': there are no more. Raises DamagedError for a page again."""
+        from infra.stores.s3_client import DamagedError
+
+        more = {"ContinuationToken": token} if token else {}
+
+        def request(client: S3Client, *_: object) -> tuple[set[str], str]:
+            page = client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, **more)  # type: ignore[arg-type]
+            following = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
+            if page.get("Name") != self._bucket or (page.get("IsTruncated") and following in {"", token}):
+                raise DamagedError(f"the list of '{prefix}' is none, or does not go on")
+            return {item["Key"].removeprefix(self._prefix) for item in page.get("Contents", ())}, following
+
+        return self._tried(prefix, f"listing '{prefix}'", request)
+
+    def _tried(self, key: str, what: str, request: Callable[[S3Client, float, Patience], T], size: int = 0) -> T:
+        """What a request gives. One that failed for a reason that passes is sent again, within the patience."""
+        from botocore.exceptions import ClientError
+
+        from infra.stores.s3_client import PASSING, passes
+
+        patience = self._patience_for(size)
+        with self._surprises(key):
+            for pause_s in (*_PAUSES_S, None):
+                patience.check(what)
+                try:
+                    return request(*self._clients.patient(patience.left_s), patience)
+                except (ClientError, *PASSING) as error:
+                    patience.check(what)             # what was cut short by us is not the server's fault
+                    if pause_s is None or (isinstance(error, ClientError) and not passes(error)):
+                        raise
+                    patience.pause(pause_s, f"{what} again, after {type(error).__name__}")
+        raise AssertionError("unreachable")
+
+    def _patience_for(self, size: int) -> Patience:
+        own_s = CALL_S + size / SLOWEST_BYTES_PER_S
+        return Patience(own_s) if self._patience is None else self._patience.at_most(own_s)
 
     def _name(self, key: str) -> str:
         check_key(key)
         return self._prefix + key
 
-    def _client(self) -> S3Client:
-        """The client of this process: connections must not be shared with the process that forked this one."""
-        if self._client_and_pid is None or self._client_and_pid[1] != os.getpid():
-            from botocore.config import Config
+    @cached_property
+    def _clients(self) -> Clients:
+        from infra.stores.s3_client import Clients
 
-            # The signature covers the checksum's header, and with it the body: botocore would hash that once more.
-            config = Config(signature_version="s3v4", s3={"addressing_style": "path", "payload_signing_enabled": False},
-                            connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S,
-                            retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"})
-            client = _session().create_client(
-                "s3", region_name=self._region, endpoint_url=self._endpoint, config=config,
-                aws_access_key_id=self._access_key, aws_secret_access_key=self._secret_key)
-            self._client_and_pid = cast("S3Client", client), os.getpid()
-        return self._client_and_pid[0]
+        return Clients(self._endpoint, self._access_key, self._secret_key, self._region)
+
+    def _client(self) -> S3Client:
+        """The client that is used where there is time."""
+        return self._clients.patient(CALL_S)[0]
 
     @contextmanager
     def _surprises(self, key: str) -> Iterator[None]:
         """The client's errors as ours."""
-        try:
+        from infra.stores.s3_client import in_our_words
+
+        with in_our_words(self._endpoint, self._bucket, key):
             yield
-        except ClientError as error:
-            raise self._in_our_words(key, error.response) from None
-        except (ConnectError, HTTPClientError) as error:
-            raise StoreUnavailableError(f"the object store at {self._endpoint} does not answer "
-                                        f"({type(error).__name__}, '{key}'): check the address, the network and that "
-                                        "the server runs") from None
-        except (BotoCoreError, ValueError) as error:
-            raise StoreUnavailableError(f"the object store at {self._endpoint} could not be used for '{key}' "
-                                        f"({type(error).__name__}): check the endpoint and the bucket's name") from None
-
-    def _in_our_words(self, key: str, response: Any) -> StoreError:
-        code = response.get("Error", {}).get("Code", "")
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        where = f"bucket '{self._bucket}' at {self._endpoint}"
-        if code == "NoSuchBucket":
-            return StoreUnavailableError(f"there is no {where}: create it, or check its name")
-        if code in _UNKNOWN_CREDENTIAL:
-            return StoreUnavailableError(f"{where} does not accept this credential ({code}): check the access key and "
-                                         "the secret key, or ask the coordinator for new ones")
-        if code in _NO_SPACE:
-            return StoreUnavailableError(f"no space for '{key}' in {where}: ask its operator for more, then try again")
-        if code in _DENIED or status == 403:
-            return StoreDeniedError(f"this credential may not use '{key}' in {where}: a site may write below "
-                                    "'sites/<its name>/' only")
-        if status == 404:
-            return NotFoundError(self._missing(key))
-        return StoreUnavailableError(f"{where} could not serve '{key}' ({code or status}): try again, or ask its "
-                                     "operator")
-
-    def _missing(self, key: str) -> str:
-        return f"no object '{key}' in bucket '{self._bucket}' at {self._endpoint}"
 
 
-def _session() -> Session:
-    """A session that shares the description of S3 with all others: reading it takes a fifth of a second and 15 MB."""
-    from botocore.session import Session
-
-    session = Session()
-    session.register_component("data_loader", _loader())
-    return session
-
-
-@cache
-def _loader() -> Loader:
-    from botocore.loaders import create_loader
-
-    return create_loader()
-
-
-def _sha256(source: BinaryIO) -> bytes:
-    return hashlib.file_digest(source, "sha256").digest()
-
-
-def _status(error: ClientError) -> int:
-    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+def _sha256(source: BinaryIO) -> str:
+    source.seek(0)
+    return hashlib.file_digest(cast(io.BytesIO, source), "sha256").hexdigest()

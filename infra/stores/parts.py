@@ -1,0 +1,45 @@
+"""How an object is cut that travels in parts, and what digest it has then."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import BinaryIO
+
+PART_BYTES = 16 << 20
+"""The digest of an object in parts is made of theirs, so this stays."""
+
+
+class OfParts:
+    """What S3 calls the SHA-256 of an object that came in parts: the digest of their digests, and how many there are."""
+
+    def __init__(self) -> None:
+        self._digests, self._part, self._in_part = b"", hashlib.sha256(), 0
+
+    def update(self, piece: bytes) -> None:
+        """Take what comes next."""
+        view = memoryview(piece)
+        while len(view) > 0:
+            taken = view[:PART_BYTES - self._in_part]
+            self._part.update(taken)
+            self._in_part += len(taken)
+            view = view[len(taken):]
+            if self._in_part == PART_BYTES:
+                self._end()
+
+    @classmethod
+    def of(cls, source: BinaryIO) -> tuple[str, int]:
+        """Of all that is left of a file."""
+        parts = cls()
+        while block := source.read(1 << 20):
+            parts.update(block)
+        return parts.ended()
+
+    def ended(self) -> tuple[str, int]:
+        """The composite; nothing may come after."""
+        if self._in_part > 0:
+            self._end()
+        return hashlib.sha256(self._digests).hexdigest(), len(self._digests) // 32
+
+    def _end(self) -> None:
+        self._digests += self._part.digest()
+        self._part, self._in_part = hashlib.sha256(), 0

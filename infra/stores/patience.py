@@ -1,0 +1,56 @@
+"""How long one step waits, in all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fedround.errors import TooSlowError
+
+_TELL_FROM_S = 1.0
+
+log = logging.getLogger("fedround.store")
+
+
+class Patience:
+    """One budget of time for all that a step waits for: answers, bodies that trickle, tries after a failure, long lists.
+
+    A step makes one and hands it down; whatever waits takes from it, sleeps between two looks, and says for what it waited
+    when it is over. clock: counts seconds, and is never set back. sleep: for tests.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic,
+                 sleep: Callable[[float], None] = time.sleep):
+        self._seconds, self._clock, self._sleep = seconds, clock, sleep
+        self._end = clock() + seconds
+
+    def __repr__(self) -> str:
+        return f"Patience({self.left_s:.1f} of {self._seconds:.1f} s)"
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is over; 0 from then on."""
+        return max(0.0, self._end - self._clock())
+
+    def check(self, what: str) -> None:
+        """Raises TooSlowError if it is over. what: is waited for, for the message."""
+        if self._clock() >= self._end:
+            raise TooSlowError(f"{what} took longer than the {self._seconds:.3g} s that there were for it: the object store, "
+                               "or the way to it, is slow. Look at both, and try again; nothing is lost")
+
+    def pause(self, seconds: float, what: str) -> None:
+        """Sleep before the next look, no longer than the patience lasts. Raises TooSlowError if it is over."""
+        self.check(what)
+        if seconds >= _TELL_FROM_S:
+            log.info("waiting %.3g s for %s", seconds, what)
+        self._sleep(min(seconds, self.left_s))
+        self.check(what)
+
+    def at_most(self, seconds: float) -> Patience:
+        """A part of it: not longer than `seconds`, nor than what is left."""
+        return Patience(min(seconds, self.left_s), self._clock, self._sleep)
+
+    def share(self, among: int) -> Patience:
+        """What is left, divided: so that one who is slow does not take the time of the others."""
+        return self.at_most(self.left_s / max(1, among))

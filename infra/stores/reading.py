@@ -1,0 +1,32 @@
+"""Judging what was read: bytes suffer on the way, and not every store says so. Nobody is called a liar for that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from fedround.errors import ConflictError, ContractError, StoreUnavailableError, TrustError
+
+READS = 4
+T = TypeVar("T")
+
+
+def judged(read: Callable[[], bytes], judge: Callable[[bytes], T], what: str) -> T:
+    """What `judge` makes of the bytes. What it turns away is read again: only the same bytes, wrong twice, are wrong.
+
+    Raises what `judge` raises; StoreUnavailableError if the bytes are others, and wrong, each time.
+    """
+    wrong = set[str]()
+    for _ in range(READS):
+        body = read()
+        try:
+            return judge(body)
+        except (TrustError, ContractError, ConflictError):
+            digest = hashlib.sha256(body).hexdigest()
+            if digest in wrong:
+                raise
+            wrong.add(digest)
+    raise StoreUnavailableError(f"{what} has come with other bytes each of {READS} times, and none of them is right: "
+                                "something between this machine and the object store alters what passes, or somebody goes on "
+                                "replacing it. Look at the network, then try again")

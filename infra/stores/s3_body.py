@@ -1,0 +1,165 @@
+"""Bodies on their way from a server: whole, checked, and within a patience; and how an object is cut into parts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from botocore.exceptions import ClientError
+
+from infra.stores.base import ObjectInfo, too_large
+from infra.stores.parts import PART_BYTES, OfParts
+from infra.stores.patience import Patience
+from infra.stores.s3_client import DamagedError, status
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+_PIECE_BYTES = 256 << 10
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+def info_of(key: str, answer: Any) -> ObjectInfo:
+    """What the server says of an object. Its digest is the one that the server checked, or computed, when it was written.
+
+    Raises DamagedError for the answer of something else than an S3 server: every object has a tag there.
+    """
+    if not answer.get("ETag"):
+        raise DamagedError(f"'{key}' was answered for by something that is no S3 server")
+    said = answer.get("ChecksumSHA256") or ""
+    digest, _, parts = said.partition("-")
+    try:
+        sha256 = base64.b64decode(digest, validate=True).hex()
+    except ValueError:
+        sha256 = ""
+    if len(sha256) != 64:
+        return ObjectInfo(key, answer["ContentLength"])
+    if not parts:
+        return ObjectInfo(key, answer["ContentLength"], sha256=sha256)
+    # Parts of another size than ours say nothing to us.
+    ours = parts == str(math.ceil(answer["ContentLength"] / PART_BYTES))
+    return ObjectInfo(key, answer["ContentLength"], of_parts=(sha256, int(parts)) if ours else None)
+
+
+class Whole:
+    """One object on its way here. Cut off, it goes on where it was; damaged, it begins anew."""
+
+    def __init__(self, bucket: str, name: str, key: str, max_bytes: int | None):
+        self._bucket, self._name, self._key, self._max_bytes = bucket, name, key, max_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        self._info: ObjectInfo | None = None
+        self._body, self._etag = io.BytesIO(), ""
+        self._sha256, self._of_parts = hashlib.sha256(), OfParts()
+
+    def fetch(self, client: S3Client, timeout_s: float, patience: Patience) -> bytes:
+        """All of it. Raises TooLargeError, before any byte is read, if it is larger than allowed; DamagedError."""
+        answer = self._asked(client)
+        with closing(answer["Body"]):
+            info = self._info or info_of(self._key, answer)
+            if self._max_bytes is not None and info.size_bytes > self._max_bytes:
+                raise too_large(self._key, info.size_bytes, self._max_bytes)
+            self._info, self._etag = info, answer["ETag"]
+            for piece in _pieces(answer, timeout_s, patience, self._key):
+                self._body.write(piece)
+                if info.sha256 is not None:
+                    self._sha256.update(piece)
+                elif info.of_parts is not None:
+                    self._of_parts.update(piece)
+        if ((info.sha256 is not None and self._sha256.hexdigest() != info.sha256)
+                or (info.of_parts is not None and self._of_parts.ended() != info.of_parts)):
+            self._begin()
+            raise DamagedError(f"'{self._key}' came with another SHA-256 than the server has for it")
+        return self._body.getvalue()
+
+    def _asked(self, client: S3Client) -> Any:
+        """The server's answer: with the whole object, or with what is missing."""
+        if self._info is None:
+            return client.get_object(Bucket=self._bucket, Key=self._name, ChecksumMode="ENABLED")
+        have = self._body.tell()
+        try:
+            answer = client.get_object(Bucket=self._bucket, Key=self._name, Range=f"bytes={have}-", IfMatch=self._etag)
+            _check_range(answer, have, self._info.size_bytes - have, self._key)
+        except (ClientError, DamagedError) as error:
+            self._begin()
+            if isinstance(error, ClientError) and status(error) in {412, 416}:
+                raise DamagedError(f"'{self._key}' is another object than when its reading began") from None
+            raise
+        return answer
+
+
+def fetch_range(client: S3Client, timeout_s: float, patience: Patience, bucket: str, name: str, key: str, start: int,
+                length: int) -> bytes:
+    """A part of an object. A server has no checksum for it: its length is checked here, its bytes by who knows them."""
+    try:
+        answer: Any = client.get_object(Bucket=bucket, Key=name, Range=f"bytes={start}-{start + length - 1}")
+    except ClientError as error:
+        if status(error) == 416:                 # starts at the end of the object, or behind it
+            return b""
+        raise
+    with closing(answer["Body"]):
+        _check_range(answer, start, length, key)
+        return b"".join(_pieces(answer, timeout_s, patience, key))
+
+
+def _check_range(answer: Any, start: int, length: int, key: str) -> None:
+    """Whether the answer holds what was asked for: all of it, or what there is up to the object's end."""
+    found = _RANGE.fullmatch(answer.get("ContentRange", ""))
+    if found is None:
+        raise DamagedError(f"'{key}' came whole where a part was asked for, or with a part that is not named")
+    first, last, size = map(int, found.groups())
+    if (first, last) != (start, min(start + length, size) - 1) or answer["ContentLength"] != last - first + 1:
+        raise DamagedError(f"'{key}' came in another part than was asked for")
+
+
+def _pieces(answer: Any, timeout_s: float, patience: Patience, key: str) -> Iterator[bytes]:
+    """What has arrived, as it arrives: who trickles is noticed. Raises DamagedError if it is not as long as was announced.
+
+    `read1` of the stream below botocore's: its own `read` waits until all that is asked for is there.
+    """
+    body, left, what = answer["Body"], answer["ContentLength"], f"reading '{key}'"
+    while left > 0:
+        patience.check(what)
+        if patience.left_s < timeout_s:
+            body.set_socket_timeout(max(patience.left_s, 0.05))
+        piece = body._raw_stream.read1(min(_PIECE_BYTES, left))
+        if piece == b"":
+            raise DamagedError(f"'{key}' ended {left} bytes too early")
+        left -= len(piece)
+        yield piece
+
+
+class Outgoing(io.RawIOBase):
+    """A body on its way to a server, within a patience: a server that takes it slowly is noticed."""
+
+    def __init__(self, source: BinaryIO, patience: Patience, key: str):
+        super().__init__()
+        self._source, self._patience, self._what = source, patience, f"sending '{key}'"
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file does. Raises TooSlowError."""
+        self._patience.check(self._what)
+        return self._source.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As a file does."""
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As a file does."""
+        return self._source.tell()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
