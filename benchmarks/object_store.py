@@ -32,7 +32,8 @@ def _cost(work: Callable[[], object]) -> dict[str, float]:
     work()
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "at_rest_mb": at_rest >> 10, "largest_mb": after.ru_maxrss >> 10}
+    return {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "at_rest_mb": at_rest >> 10,
+            "largest_mb": after.ru_maxrss >> 10}
 
 
 def _in_chunks(store: S3Store, size: int) -> None:
