@@ -57,6 +57,17 @@ class Terms(Value):
     parts: Parts
     personal: Ditto | None
 
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        _check_steps(self.privacy, self.training)
+        return self
+
+
+def _check_steps(privacy: Privacy, training: LocalTraining) -> None:
+    if isinstance(privacy, SitePrivacy) and training.partial != "refuse":
+        raise ValueError("under the unit 'site' nothing may tell how many rows there are, and how many steps a site's time "
+                         "sufficed for does: agree on partial = 'refuse'")
+
 
 class Agreed(Terms):
     """What a plan says that its federation agreed on: how a round is done, with which recipe, on rows of which contract."""
@@ -104,6 +115,7 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_algorithm(self) -> Self:
+        _check_steps(self.privacy, self.training)
         if (why_not := self.training.algorithm.objection_to(self.compression, self.how_to_aggregate())) is not None:
             raise ValueError(why_not)
         return self

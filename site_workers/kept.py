@@ -9,6 +9,11 @@ None of it is sent. It is written before the answer is, under a name of its own,
 So a site that is killed in between computes from the same again, and writes the same bytes. What is lost begins anew, control
 variates and residuals at zeros, the private part as in round 1, the personal model at the shared one: slower, not wrong.
 What a backup brought back from before later answers is used, too, but for a residual: some of that has left since.
+
+What was kept with an answer serves later plans of the same run that ask for the same mechanism, and no others. Under the
+unit `site`, and without privacy, a private part is trained without noise; a later round that protects records would move by
+far more than one record's clip norm when one is gone, because all gradients are computed with it. The personal model alone
+goes on whatever is asked: nothing that leaves depends on it.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from fedround.codec import Schema, Tensors
 from fedround.compression.spec import is_unbiased
 from fedround.errors import CodecError, SetupError
 from fedround.files import make_folders, write_whole
+from fedround.privacy.spec import kind_for
 from fedround.records import Plan
 from fedround.rounds.site import PERSONAL, PRIVATE, RESIDUAL, Kept
 from site_workers import outbox
@@ -38,14 +44,14 @@ def of_plan(folder: Path, plan: Plan, private: Schema) -> Kept:
 
     private: names and shapes of the model's private part. Raises SetupError if a file is damaged, or of another model.
     """
-    before = plan.continues + 1
-    terms = plan.agreed
+    before, terms = plan.continues + 1, plan.agreed
+    asked = kind_for(terms.privacy)
     vectors = (*terms.training.algorithm.keeps, *(() if is_unbiased(terms.compression) else (RESIDUAL,)))
     models = {**({PRIVATE: private} if private else {}), **({} if terms.personal is None else {PERSONAL: plan.tensors})}
     return Kept({what: codec.flatten(found) for what in vectors
-                 if (found := newest(folder, plan.run, before, what, plan.tensors)) is not None},
-                {what: found for what, schema in models.items()
-                 if (found := newest(folder, plan.run, before, what, schema)) is not None})
+                 if (found := newest(folder, plan.run, before, what, plan.tensors, asked)) is not None},
+                {what: found for what, schema in models.items() if (found := newest(
+                    folder, plan.run, before, what, schema, None if what == PERSONAL else asked)) is not None})
 
 
 def write(folder: Path, plan: Plan, kept: Kept) -> None:
@@ -56,13 +62,15 @@ def write(folder: Path, plan: Plan, kept: Kept) -> None:
         _write(folder, plan, what, tensors)
 
 
-def newest(folder: Path, run: str, before: int, what: str, schema: Schema) -> Tensors | None:
+def newest(folder: Path, run: str, before: int, what: str, schema: Schema, mechanism: str | None = None) -> Tensors | None:
     """What was kept with the site's last answer in a run to a round earlier than `before`; None: nothing.
 
-    Raises SetupError if the file is damaged, or of another schema.
+    mechanism: the kind that the answer was noised by; None: whichever. Raises SetupError if the file is damaged, or of
+    another schema.
     """
     given = outbox.updates(folder, run, before=before)
-    path = next(_there(folder, run, what, given[:1] if what == RESIDUAL else given), None)
+    fit = [one for one in (given[:1] if what == RESIDUAL else given) if mechanism in (None, one.mechanism)]
+    path = next(_there(folder, run, what, fit), None)
     if path is None:
         return None
     try:
@@ -86,10 +94,10 @@ def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
         older.unlink()
 
 
-def _there(folder: Path, run: str, what: str, answers: list[tuple[int, int]]) -> Iterator[Path]:
+def _there(folder: Path, run: str, what: str, answers: list[outbox.Given]) -> Iterator[Path]:
     """The files that belong to these answers, those excepted that are not there."""
-    for number, attempt in answers:
-        if (path := _path(folder, run, what, number, attempt)).exists():
+    for answer in answers:
+        if (path := _path(folder, run, what, answer.round, answer.attempt)).exists():
             yield path
 
 

@@ -121,11 +121,24 @@ def answers(site_folder: Path, run: str, purpose: str, number: int) -> Iterator[
         yield _entry(site_folder, path.parent)
 
 
-def updates(site_folder: Path, run: str, before: int) -> list[tuple[int, int]]:
-    """Round and attempt of every update that the site gave in a run, among rounds earlier than `before`; newest first."""
-    paths = (site_folder / "outbox" / run / "train").glob(f"[0-9]*/[0-9][0-9]/{_ANSWER}")
-    found = [(int(path.parent.parent.name), int(path.parent.name)) for path in paths]
-    return sorted((place for place in found if place[0] < before), reverse=True)
+@dataclass(frozen=True, order=True)
+class Given:
+    """An update that the site gave in a run."""
+
+    round: int
+    attempt: int
+    mechanism: str
+    """The kind of what it was noised by."""
+
+
+def updates(site_folder: Path, run: str, before: int) -> list[Given]:
+    """Every update that the site gave in a run, among rounds earlier than `before`; newest first."""
+    found = []
+    for path in (site_folder / "outbox" / run / "train").glob(f"[0-9]*/[0-9][0-9]/{_ANSWER}"):
+        number, attempt = int(path.parent.parent.name), int(path.parent.name)
+        if number < before:
+            found.append(Given(number, attempt, json.loads(path.read_bytes())["body"]["update"]["mechanism"]["kind"]))
+    return sorted(found, reverse=True)
 
 
 def has(site_folder: Path, key: str) -> bool:

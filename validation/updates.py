@@ -9,7 +9,7 @@ from __future__ import annotations
 from fedround import codec
 from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoPrivacy, Privacy, RecordPrivacy, kind_for
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
@@ -113,7 +113,7 @@ def _check_update(update: Update | None, plan: Plan, source: str) -> None:
 
 def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     privacy, training, mechanism = plan.agreed.privacy, plan.agreed.training, update.mechanism
-    if mechanism.kind != (asked := _kind(privacy)):
+    if mechanism.kind != (asked := kind_for(privacy)):
         raise ContractError(f"{source}: the plan asks for {'no noise' if asked == 'none' else f'the mechanism {asked}'}, got "
                             f"{mechanism.kind}")
     if not isinstance(privacy, NoPrivacy) and mechanism.clip_norm != privacy.clip_norm:
@@ -140,16 +140,3 @@ def _check_count(update: Update, privacy: Privacy, source: str) -> None:
     if (update.within_clip is not None) != (asked is not None):
         raise ContractError(f"{source}: the share of gradients within the clip norm is told where the plan has them counted, "
                             "and only there")
-
-
-def _kind(privacy: Privacy) -> str:
-    """The kind of mechanism that a plan asks for."""
-    match privacy:
-        case NoPrivacy():
-            return "none"
-        case SitePrivacy():
-            return "gaussian_update"
-        case RecordPrivacy(mechanism="dp_ftrl"):
-            return "dp_ftrl"
-        case RecordPrivacy():
-            return "dp_sgd"

@@ -140,6 +140,18 @@ class NoMechanism(Value):
 PerRecord = DpSgd | DpFtrl
 """Mechanisms that bound and hide what single records do in training."""
 
+
+def kind_for(privacy: Privacy) -> str:
+    """The kind of mechanism by which an update keeps this promise."""
+    match privacy:
+        case NoPrivacy():
+            return "none"
+        case SitePrivacy():
+            return "gaussian_update"
+        case RecordPrivacy():
+            return privacy.mechanism
+
+
 TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | NoMechanism, Field(discriminator="kind")]
 
 Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism, Field(discriminator="kind")]

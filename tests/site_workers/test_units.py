@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from fedround import layout
+from fedround.agreement import Agreed
 from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpFtrl, GaussianUpdate, RecordPrivacy
+from fedround.values import parse
 from tasks.ask import plan_question
 from tasks.plan import RoundRequest
 from tests import small_federation
@@ -63,6 +67,36 @@ def test_nothing_that_a_site_signs_depends_on_how_many_rows_it_has(by_site: Smal
         assert north["update"][key] == south["update"][key]
     assert (north["update"]["rows"], north["releases"]) == (None, [])
     assert north["update"]["mechanism"] == {"kind": "gaussian_update", "noise_multiplier": 1.545, "clip_norm": 0.5}
+
+
+def test_attack_a_site_of_ten_and_one_of_a_hundred_thousand_rows_sign_the_same(by_site: SmallFederation, tmp_path):
+    """All that is signed, but for the digests of the noised numbers themselves. `min_rows` is 50, and is not told either."""
+    planned, said = by_site.plan(), []
+    for count in (10, 300, 100_000):
+        copy = by_site.copy(tmp_path / str(count))
+        for name, rows in (("train", count), ("validation", count // 5)):
+            small_federation.rows(rows, 1).to_parquet(copy.root / "data" / "north" / f"{name}.parquet")
+        north = copy.site("north")
+        path = north.folder / "site.toml"
+        path.write_text(path.read_text().replace(f"{by_site.root}/data", f"{copy.root}/data"))
+        running = replace(copy.site("north"), clock=lambda: datetime(2026, 5, 1, tzinfo=UTC))
+        assert copy.answer("north", planned, running) == "update"
+        body = answer_of(copy, "north", 1)
+        said.append((body, [body["update"]["payload"].pop(key) for key in ("sha256", "chunks")]))
+    assert said[0][0] == said[1][0] == said[2][0]
+    assert said[0][0]["update"]["payload"]["size_bytes"] > 0
+    assert len({str(digests) for _, digests in said}) == 3
+
+
+@pytest.mark.parametrize("partial", ["keep", "normalise"])
+def test_attack_how_many_steps_a_sites_time_sufficed_for_is_not_asked_under_the_unit_site(tmp_path, partial):
+    """300 rows did 2,679 steps in three seconds, a million rows 193: signed, and charged nothing."""
+    training = {"local_steps": 3, "batch_size": 32, "learning_rate": 0.5, "partial": partial}
+    with pytest.raises(ContractError, match="how many rows there are"):
+        small_federation.make(tmp_path / "agreed", privacy=SITE, training=training)
+    agreed = small_federation.make(tmp_path / "asked", privacy=SITE).plan().plan.agreed
+    with pytest.raises(ContractError, match="how many rows there are"):      # a plan that asks for it is no plan
+        parse(Agreed, {**agreed.model_dump(), "training": training}, "plan")
 
 
 def test_no_evaluation_is_asked_or_answered_under_the_unit_site(by_site: SmallFederation):

@@ -16,6 +16,7 @@ from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import schemas
 from fedround.learning.train import train
+from fedround.privacy.spec import RecordPrivacy
 from fedround.rounds import site as work
 from fedround.rounds.campaign import mechanism_for
 from site_workers import inputs
@@ -145,6 +146,28 @@ def test_another_head_draws_other_noise_under_the_same_plan(make):
         draw(found)
     assert np.array_equal(drawn[0], drawn[1])
     assert np.abs(drawn[0] - drawn[2]).max() > 1e-3       # under the same noise the last bits alone would differ
+
+
+def test_attack_a_head_that_was_trained_without_noise_is_not_where_a_promise_for_records_begins(make):
+    """Two sites that differ in one record: after a round of the unit `site` their heads differ, and with them every row's
+    gradient. A round for records that went on from there moved by 3.28 clip norms, and was charged for one."""
+    federation = make(privacy={"unit": "site", "epsilon": 5.0, "delta_dp": 1e-5, "clip_norm": 0.5, "rounds": 5},
+                      units=("site",), max_epsilon=15.0, max_epsilon_site=5.0)
+    federation.round()
+    path = federation.root / "coordinator" / "federation.toml"
+    path.write_text(path.read_text().replace('unit = "site"', 'unit = "record"'))
+    policy = federation.root / "north" / "policy.toml"
+    policy.write_text(policy.read_text().replace('["site"]', '["record"]').replace("max_epsilon_site = 5.0", ""))
+    planned, site = federation.plan(), federation.site("north")
+    assert isinstance(planned.plan.agreed.privacy, RecordPrivacy)
+    given = inputs.read(site, site_round.authorise(site, "spring", 2, 1, "train"), read_site_rows(site))
+    assert kept(federation, "north", 1) != codec.encode(given.begun.private)
+    assert codec.encode(given.rest.private) == codec.encode(given.begun.private)
+    assert federation.answer("north", planned) == "update"
+    again = site_kept.newest(site.folder, "spring", 3, "private", schemas(site.recipe, planned.plan.agreed.parts).private,
+                             "dp_sgd")
+    assert again is not None
+    assert codec.encode(again) == kept(federation, "north", 2), "and what records protect goes on from round to round"
 
 
 def test_a_head_that_was_lost_begins_anew_and_a_damaged_one_is_said(make):
