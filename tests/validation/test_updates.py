@@ -72,7 +72,7 @@ def refusal(plan: Plan = PLAN) -> Refusal:
 
 
 def admit(answer, plan: Plan = PLAN):
-    return read_answer(seal(answer.kind, answer, IDENTITY), plan, plan_digest(plan), LUND)
+    return read_answer(seal(answer, IDENTITY), plan, plan_digest(plan), LUND)
 
 
 LOUDER = told(SCORES, mechanism=GaussianCounts(noise_std=50.0))
