@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import rfc8785
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from fedround.canonical import dumps
 from fedround.errors import ContractError
 
 _FIELD = 2 ** 255 - 19
@@ -90,7 +90,7 @@ def as_read(value: Value) -> bytes:
 
 def _written(value: Value, *, exclude_unset: bool = False) -> bytes:
     try:
-        return rfc8785.dumps(value.model_dump(mode="json", exclude_unset=exclude_unset, warnings=False))
+        return dumps(value.model_dump(mode="json", exclude_unset=exclude_unset, warnings=False))
     except (ValueError, RecursionError) as error:          # rfc8785's errors, and text that is no Unicode
         raise ContractError(f"cannot be written as canonical JSON ({type(error).__name__}): a number is too large, or a text "
                             "is no Unicode") from None

@@ -82,12 +82,13 @@ def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCo
     if commit.round < seen.round:
         raise ChainError(f"{source}: continues round {commit.round}, and this site has seen round {seen.round}: the history "
                          f"was rolled back. Stop, and {_COMPARE}")
-    for number in range(commit.round, seen.round, -1):
-        named = commit.parent
-        before = _commit(site, commit.run, number - 1, source)
+    while commit.round > seen.round + 1:
+        before = _commit(site, commit.run, commit.round - 1, source)
+        if before.digest != commit.parent:
+            raise ChainError(f"{source}: round {commit.round} does not continue the committed round {commit.round - 1}")
         commit = before.commit
-        if before.digest != named:
-            raise ChainError(f"{source}: round {number} does not continue the committed round {number - 1}")
+    if commit.round > seen.round:
+        named = commit.parent              # the digest is enough: what that commit says, this site has seen
     if named != seen.digest:
         raise ChainError(f"{source}: this site has seen another commit of round {seen.round}: there are two histories. Stop, "
                          f"and {_COMPARE}")

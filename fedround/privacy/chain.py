@@ -26,17 +26,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
 import rfc8785
 
+from fedround.canonical import dumps
 from fedround.errors import ContractError, FedroundError, PrivacyError, SetupError
 from fedround.files import create_once
 from fedround.values import Digest, Value, parse
 
 _NO_LINE = "0" * 64
 _LAST_LINES_BYTES = 1 << 16
+_LINES_REMEMBERED = 4096     # some megabytes
 
 
 class Line(Value):
@@ -140,8 +143,8 @@ def append(kind: Kind[O, E], path: Path, *contents: dict[str, Any]) -> None:
 
 
 def _line(content: dict[str, Any]) -> tuple[bytes, str]:
-    digest = hashlib.sha256(rfc8785.dumps(content)).hexdigest()
-    return rfc8785.dumps(content | {"sha256": digest}), digest
+    digest = hashlib.sha256(dumps(content)).hexdigest()
+    return dumps(content | {"sha256": digest}), digest
 
 
 @contextmanager
@@ -204,16 +207,26 @@ def _torn(kind: Kind[O, E], tail: bytes) -> bool:
 
 
 def _read_line(line_type: type[L], kind: Kind[O, E], line: bytes, previous: str | None, where: str) -> L:
+    entry: L
     try:
-        entry = parse(line_type, line, where)
-        # Of the line as it stands, not of what this version makes of it: it may know keys that the line's version did not.
-        expected, _ = _line({key: value for key, value in json.loads(line).items() if key != "sha256"})
+        entry, exact = _understood(line_type, line)
     except (ContractError, RecursionError, rfc8785.CanonicalizationError):
         raise kind.error(f"{where} is not a line of a fedround {kind.name}, or was altered; restore the file from your "
                          "backup") from None
-    if expected != line:
+    if not exact:
         raise kind.error(f"{where} was altered: its digest does not match; restore the file from your backup")
     if previous is not None and entry.previous != previous:
         raise kind.error(f"{where} does not follow the line before it: lines are missing or were moved; restore the "
                          "file from your backup")
     return entry
+
+
+@lru_cache(maxsize=_LINES_REMEMBERED)
+def _understood(line_type: type[L], line: bytes) -> tuple[L, bool]:
+    """What a line says, and whether its digest is that of its bytes. The same bytes always say the same: a ledger is read
+    several times in every round, and only its last line is new.
+    """
+    entry = parse(line_type, line, "a line")
+    # Of the line as it stands, not of what this version makes of it: it may know keys that the line's version did not.
+    expected, _ = _line({key: value for key, value in json.loads(line).items() if key != "sha256"})
+    return entry, expected == line

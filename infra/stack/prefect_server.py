@@ -26,6 +26,11 @@ _SETTINGS = {
     # Task runs come as events, three for each: written many at once, within a second.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    # All sites begin and end at once. A connection beyond the pool (five by default) was made for one request: a process
+    # of the database, its description of the types, every statement prepared anew: three quarters of the database's work.
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "20",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "10",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_PREPARED_STATEMENT_CACHE_SIZE": "500",
     # One process with a handful of threads: no heap per thread, no threads for maths.
     "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",
