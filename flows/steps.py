@@ -29,6 +29,11 @@ import tasks.invite
 import tasks.plan
 import tasks.publish
 import tasks.report
+from infra.stores import Patience
+from tasks.coordinator import Coordinator
+
+STEP_S = 6 * 3600.0
+"""How long a step may go on asking the store. Collecting has a patience of its own, by the plan's deadline."""
 
 Asked = ParamSpec("Asked")
 Given = TypeVar("Given")
@@ -46,8 +51,10 @@ def _step(function: Callable[Asked, Given], name: str, *, waits: bool = False) -
 
     @wraps(function)
     def step(*arguments: Asked.args, **named: Asked.kwargs) -> Given:
+        patience = Patience(STEP_S)
+        within = [one.within(patience) if isinstance(one, Coordinator) else one for one in arguments]
         with _told(name, waits):
-            return function(*arguments, **named)
+            return function(*within, **named)  # type: ignore[arg-type]
 
     return step
 

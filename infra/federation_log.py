@@ -9,10 +9,10 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
 from fedround.records import LogHead
-from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, envelope, seal, unseal
+from fedround.signing import Identity, digest, envelope, seal, unseal
 from fedround.values import Signature
-from infra.history import is_ours, naming, newest, read_federation
-from infra.stores import ObjectStore, publish
+from infra.history import is_ours, newest, read_document, read_federation
+from infra.stores import ObjectStore, publish, put_first
 
 
 def length(store: ObjectStore, coordinator: str) -> int:
@@ -57,8 +57,8 @@ def extend(store: ObjectStore, identity: Identity, federation: Federation, docum
     document: the signed file, which this publishes first.
     Raises what `federation_log.changes` raises if the file may not follow the last one; nothing is written then.
     """
+    number = length(store, identity.key)
     while True:
-        number = length(store, identity.key)
         log = read_log(store, identity.key, number)
         if log and log[-1].entry.federation_digest == digest(document):
             return log[-1].head
@@ -68,9 +68,8 @@ def extend(store: ObjectStore, identity: Identity, federation: Federation, docum
             federation_digest=digest(document), changes=changes(before, federation, _handovers(store, before, federation)),
             tool_version=__version__)
         publish(store, layout.federation(digest(document)), document)
-        sealed = seal(entry, identity)
-        if store.put_once(layout.log_entry(number + 1), sealed):
-            return LogHead(number=number + 1, digest=digest(sealed))
+        put_first(store, layout.log_entry(number + 1), seal(entry, identity))
+        number += 1                     # ours or another's: it is read next, whatever a list says
 
 
 def read_rotation(store: ObjectStore, site: str, old: str, new: str) -> Signature:
@@ -78,11 +77,13 @@ def read_rotation(store: ObjectStore, site: str, old: str, new: str) -> Signatur
 
     Raises NotFoundError if there is nothing, SignatureError, ContractError or TooLargeError if it is not by the old key.
     """
-    document = store.get(layout.rotation(site, new), max_bytes=MAX_DOCUMENT_BYTES)
-    said = unseal(document, Rotation, old, f"the old key of '{site}'")
-    if (said.site, said.new) != (site, new):
-        raise SignatureError(f"the old key of '{site}' names another key there")
-    return envelope(document, "a rotation").signature
+    def judge(document: bytes) -> Signature:
+        said = unseal(document, Rotation, old, f"the old key of '{site}'")
+        if (said.site, said.new) != (site, new):
+            raise SignatureError(f"the old key of '{site}' names another key there")
+        return envelope(document, "a rotation").signature
+
+    return read_document(store, layout.rotation(site, new), judge)
 
 
 def _verified(store: ObjectStore, coordinator: str, before: Logged | None, number: int) -> Logged:
@@ -94,12 +95,11 @@ def _verified(store: ObjectStore, coordinator: str, before: Logged | None, numbe
 
 
 def _entry(store: ObjectStore, coordinator: str, number: int, source: str) -> tuple[LogEntry, bytes]:
-    with naming(key := layout.log_entry(number)):
-        try:
-            document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        except NotFoundError:
-            raise ChainError(f"{source}: is not in the store") from None
-        return unseal(document, LogEntry, coordinator, source), document
+    try:
+        return read_document(store, layout.log_entry(number), lambda document: (
+            unseal(document, LogEntry, coordinator, source), document))
+    except NotFoundError:
+        raise ChainError(f"{source}: is not in the store") from None
 
 
 def _is_entry(store: ObjectStore, coordinator: str, number: int) -> bool:

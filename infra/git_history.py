@@ -89,6 +89,7 @@ def clear_stale_locks(root: Path) -> None:
     control = root / ".git"
     for lock in control.rglob("*.lock"):          # dulwich locks loose objects too
         with contextlib.suppress(FileNotFoundError):
-            while time.time() - lock.stat().st_mtime < STALE_AFTER_S:
+            latest = time.monotonic() + STALE_AFTER_S            # a clock that was set back makes no lock younger
+            while time.time() - lock.stat().st_mtime < STALE_AFTER_S and time.monotonic() < latest:
                 time.sleep(0.05)
             lock.unlink()

@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fedround import codec, layout
 from fedround.agreement import Federation
@@ -29,7 +30,9 @@ from fedround.learning.spec import Parts
 from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Finding, Plan
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, envelope, unseal
 from fedround.values import MAX_ATTEMPTS, Digest, Purpose, parse
-from infra.stores import ObjectStore
+from infra.stores import ObjectStore, judged, there
+
+T = TypeVar("T")
 
 _OF_ITS_PLAN = ("federation", "federation_digest", "log", "run", "round", "parent", "base_model", "agreed")
 """What a commit says as its plan does."""
@@ -65,6 +68,12 @@ def naming(key: str) -> Iterator[None]:
         raise type(error)(f"{error}. It lies at '{key}': ask whoever may write there to restore or remove it") from None
 
 
+def read_document(store: ObjectStore, key: str, judge: Callable[[bytes], T]) -> T:
+    """What `judge` makes of the document in this place. Raises NotFoundError, TooLargeError, and what `judge` raises."""
+    with naming(key):
+        return judged(lambda: store.get(key, max_bytes=MAX_DOCUMENT_BYTES), judge, f"'{key}'")
+
+
 def newest(numbers: Collection[int], first: int, ours: Callable[[int], bool]) -> int | None:
     """The last of the objects with these numbers in their names; None: there is none.
 
@@ -74,8 +83,10 @@ def newest(numbers: Collection[int], first: int, ours: Callable[[int], bool]) ->
     end = first
     while end in numbers:
         end += 1
-    behind = (number for number in sorted(numbers, reverse=True) if number > end and ours(number))
-    return next(behind, end - 1 if end > first else None)
+    last = next((number for number in sorted(numbers, reverse=True) if number > end and ours(number)), end - 1)
+    while ours(last + 1):           # a list may be late, or leave something out
+        last += 1
+    return last if last >= first else None
 
 
 def last_round(store: ObjectStore, run: str, coordinator: str) -> int | None:
@@ -92,23 +103,28 @@ def last_round_of(keys: Iterable[str], store: ObjectStore, run: str, coordinator
 def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> Committed:
     """One committed round. Raises NotFoundError; SignatureError; ChainError if it is the commit of another round."""
     key, source = layout.commit(run, number), f"commit of round {number} of run '{run}'"
-    with naming(key):
-        document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+
+    def judge(document: bytes) -> Committed:
         commit = unseal(document, Commit, coordinator, source)
-    if (commit.run, commit.round) != (run, number):
-        raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
-    return Committed(commit, digest(document))
+        if (commit.run, commit.round) != (run, number):
+            raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
+        return Committed(commit, digest(document))
+
+    return read_document(store, key, judge)
 
 
 def read_finding(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Finding:
     """What came of one question. Raises NotFoundError; SignatureError; ChainError if it is the finding of another one."""
     source = f"finding {attempt} of round {number} of run '{run}' ({purpose})"
-    with naming(key := layout.finding(run, number, attempt, purpose)):
-        finding = unseal(store.get(key, max_bytes=MAX_DOCUMENT_BYTES), Finding, coordinator, source)
-    if (finding.run, finding.round, finding.attempt) != (run, number, attempt):
-        raise ChainError(f"{source}: lies under this name but is of attempt {finding.attempt} at round "
-                         f"{finding.round} of run '{finding.run}'")
-    return finding
+
+    def judge(document: bytes) -> Finding:
+        finding = unseal(document, Finding, coordinator, source)
+        if (finding.run, finding.round, finding.attempt) != (run, number, attempt):
+            raise ChainError(f"{source}: lies under this name but is of attempt {finding.attempt} at round "
+                             f"{finding.round} of run '{finding.run}'")
+        return finding
+
+    return read_document(store, layout.finding(run, number, attempt, purpose), judge)
 
 
 def findings(store: ObjectStore, run: str, purpose: Purpose) -> Iterator[tuple[int, int]]:
@@ -120,9 +136,8 @@ def findings(store: ObjectStore, run: str, purpose: Purpose) -> Iterator[tuple[i
 def read_plan_at(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose,
                  coordinator: str) -> tuple[Plan, Digest]:
     """One of the plans for a round, and its digest. Raises NotFoundError; SignatureError; TrustError if it is for another."""
-    with naming(key := layout.plan(run, number, attempt, purpose)):
-        document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        return _plan(document, run, number, attempt, purpose, coordinator), digest(document)
+    return read_document(store, layout.plan(run, number, attempt, purpose), lambda document: (
+        _plan(document, run, number, attempt, purpose, coordinator), digest(document)))
 
 
 def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purpose: Purpose = "train") -> Plan:
@@ -133,13 +148,12 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
     source = f"plan of round {said.round} of run '{said.run}'"
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            document = store.get(layout.plan(said.run, said.round, attempt, purpose), max_bytes=MAX_DOCUMENT_BYTES)
+            document = read_document(store, layout.plan(said.run, said.round, attempt, purpose),
+                                     lambda found: _checked(found, said.plan, source, what))
         except NotFoundError:
             break
-        except TooLargeError:
-            continue                    # no plan
-        if digest(document) != said.plan:
-            continue
+        except (TooLargeError, TrustError):
+            continue                    # no plan, or another one
         plan = _plan(document, said.run, said.round, attempt, purpose, coordinator)
         for name in _OF_ITS_PLAN if isinstance(said, Commit) else ():
             if getattr(said, name) != getattr(plan, name):
@@ -206,22 +220,30 @@ def read_named(store: ObjectStore, key: str, sha256: Digest, source: str, *, by:
     source, by: what they are and what names them, for the message. Raises TooLargeError if they are more than `max_bytes`.
     """
     try:
-        body = store.get(key, max_bytes=max_bytes)
+        return judged(lambda: there(lambda: store.get(key, max_bytes=max_bytes)),
+                      lambda body: _checked(body, sha256, source, by), source)
     except NotFoundError:
         raise ChainError(f"{source}: is not in the store") from None
-    _check(digest(body), sha256, source, by)
-    return body
 
 
 def prove(store: ObjectStore, key: str, sha256: Digest, source: str) -> int:
     """Hold what lies under `key` against its digest, in blocks; returns its size in bytes."""
-    if (info := store.head(key)) is None:
+    if (info := store.head(key) or store.head(key)) is None:
         raise ChainError(f"{source}: is not in the store")
-    hasher = hashlib.sha256()
-    for start in range(0, info.size_bytes, codec.CHUNK_BYTES):
-        hasher.update(store.get_range(key, start, codec.CHUNK_BYTES))
-    _check(hasher.hexdigest(), sha256, source, "history")
+
+    def read() -> bytes:
+        hasher = hashlib.sha256()
+        for start in range(0, info.size_bytes, codec.CHUNK_BYTES):
+            hasher.update(store.get_range(key, start, codec.CHUNK_BYTES))
+        return hasher.digest()
+
+    judged(read, lambda found: _check(found.hex(), sha256, source, "history"), source)
     return info.size_bytes
+
+
+def _checked(body: bytes, sha256: Digest, source: str, by: str) -> bytes:
+    _check(digest(body), sha256, source, by)
+    return body
 
 
 def _check(found: str, expected: str, source: str, by: str) -> None:

@@ -23,6 +23,7 @@ from fedround.records import Answer, Plan, Reason, Refusal, Update
 from fedround.rounds.site import Offer, Worked, offer, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
+from infra.stores import Patience
 from site_workers import audit, inputs, kept, limits, outbox, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
@@ -31,6 +32,9 @@ from site_workers.rows import Rows, failed_checks, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
 
 log = logging.getLogger("fedround.site")
+
+_AUTHORISE_S = 300.0
+"""How long a site waits for the store until it knows the plan."""
 
 
 class SiteRequest(Value):
@@ -63,22 +67,27 @@ def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], Outcome]:
 def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> Outcome:
     """Answer one plan; returns the kind of the answer. Raises TrustError for a plan that does not hold."""
     with _noticed(site, request):
-        order = authorise(site, request.run, request.round, request.attempt, request.purpose)
+        order = authorise(site.within(Patience(_AUTHORISE_S)), request.run, request.round, request.attempt, request.purpose)
     site = replace(site, identity=order.identity)
     audit.record(site.folder, audit.Asked(
         utc=audit.utc(site.clock()), plan=order.digest, by=site.settings.coordinator, federation=order.plan.federation,
         **request.model_dump()))
     if (earlier := outbox.find(site.folder, order.plan)) is not None:
         _decided(site, order, "send again")
-        release.send(site, earlier)
+        release.send(_patient(site, order), earlier)
         return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again")
     done = _within_limits(site, order, cancelled)
     if isinstance(done, Refusal):
         _decided(site, order, done.reason)
-        release.release(site, order.plan, done)
+        release.release(_patient(site, order), order.plan, done)
         return Outcome(Ending.ANSWERED, done.kind)
-    release.release(site, order.plan, done.answer, done.payload, done.book)
+    release.release(_patient(site, order), order.plan, done.answer, done.payload, done.book)
     return Outcome(Ending.ANSWERED, "answer" if done.answer.update is None else "update")
+
+
+def _patient(site: Site, order: Order) -> Site:
+    """Reading what the plan names, or sending the answer, waits for the store as long as the plan waits for its sites."""
+    return site.within(Patience(max(_AUTHORISE_S, order.plan.deadline_s)))
 
 
 @contextmanager
@@ -133,7 +142,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
     except ContractError as error:
         log.error("round %d of run '%s': %s", plan.round, plan.run, error)
         return refuse(site, order, Reason.BUDGET, "no noise keeps the plan's promise with the rows that are here")
-    worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest), inputs.read(site, order, rows), offered,
+    worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest), inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     kept.write(site.folder, plan, worked.keeps)
     return _Done(_answer(site, order, worked, book), worked.payload, book)

@@ -16,6 +16,7 @@ from fedround.privacy import apart
 from fedround.signing import digest
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
+from infra.stores import Patience
 from site_workers import audit, release, rollback
 from site_workers.limits import settle_in
 from site_workers.outcome import Outcome
@@ -24,6 +25,9 @@ from site_workers.site import Site, open_site
 Job = Callable[[dict[str, Any], Callable[[], bool]], str]
 
 log = logging.getLogger("fedround.site")
+
+_RESEND_S = 600.0
+"""How long a start waits for the store to take what was kept; the rest is sent with the next start, or when asked again."""
 
 
 def serve_site(folder: Path) -> None:
@@ -84,7 +88,7 @@ def _require_newest(site: Site) -> None:
 
 def _send_what_is_unsent(site: Site) -> None:
     try:
-        if (sent := release.resend(site)) > 0:
+        if (sent := release.resend(site.within(Patience(_RESEND_S)))) > 0:
             log.info("sent %d answers that an earlier process had kept", sent)
     except StoreError as error:
         log.warning("%s; kept answers stay in the outbox", error)

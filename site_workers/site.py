@@ -27,7 +27,7 @@ from fedround.privacy import noise
 from fedround.signing import Identity
 from infra.passphrase import passphrase_for
 from infra.settings import SiteSettings, load_toml
-from infra.stores import ObjectStore, open_store
+from infra.stores import ObjectStore, Patience, open_store
 from site_workers.policy import SitePolicy
 from validation.contract import Contract, load_contract
 
@@ -57,6 +57,10 @@ class Site:
     def ledger(self) -> Path:
         """The privacy ledger's file."""
         return self.folder / "ledger.jsonl"
+
+    def within(self, patience: Patience) -> Site:
+        """The same, which waits for its store no longer than this."""
+        return replace(self, store=self.store.within(patience))
 
     @property
     def row_files(self) -> tuple[Path, Path]:

@@ -18,6 +18,7 @@ from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
 from fedround.values import Name
 from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan_at
+from infra.stores import put_first
 from tasks.aggregate import check_quorum
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
@@ -126,7 +127,7 @@ def conclude(coordinator: Coordinator, planned: Planned, collected: Collected) -
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
         missing=collected.missing, totals=totals_of(releases), tool_version=__version__)
     where = plan.run, plan.round, plan.attempt, plan.asks.kind
-    coordinator.store.put_once(layout.finding(*where), seal(finding, coordinator.identity))
+    put_first(coordinator.store, layout.finding(*where), seal(finding, coordinator.identity))
     return read_finding(coordinator.store, *where, coordinator.identity.key)
 
 

@@ -11,13 +11,14 @@ from typing import TypeVar
 
 from fedround import layout
 from fedround.aggregation.rows import Row
-from fedround.errors import NotFoundError
+from fedround.errors import NotFoundError, StoreDeniedError, StoreUnavailableError, TooSlowError
 from fedround.federation_log import Logged
-from fedround.records import Answer, CommittedRefusal, Refusal, Rejection
+from fedround.records import Answer, CommittedRefusal, Plan, Refusal, Rejection, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Purpose
 from infra.federation_log import read_log
 from infra.history import NOT_OURS
+from infra.stores import Patience, judged
 from tasks import ledgers
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
@@ -32,10 +33,15 @@ _UNFORESEEN = (ArithmeticError, ValueError, TypeError, LookupError, AttributeErr
 no member's.
 """
 
+_UNREADABLE = (StoreUnavailableError, StoreDeniedError)
+"""What reading raises for an object that is there, and that the store does not give."""
+
 Asked = tuple[str, str, int, int, Purpose]
 """Site, run, round, attempt and purpose, as a store key names them."""
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
+_MOST_SHARES = 8
+"""Of the time that is left, one site's answer may take the eighth part, and more where fewer are waited for."""
 
 T = TypeVar("T")
 
@@ -103,41 +109,78 @@ class Collected:
                 return self
 
 
+def last_look_s(plan: Plan) -> float:
+    """How long reading may go on after the deadline, in all: as long as the sites had, and ten seconds at least."""
+    return max(10.0, plan.deadline_s)
+
+
 async def collect(
     coordinator: Coordinator,
     planned: Planned,
     finished: Callable[[set[str]], Awaitable[set[str]]],
     progress: Callable[[Collected], None],
+    patience: Patience | None = None,
 ) -> Collected:
     """Wait until every site has ended its flow run or the deadline is over; read each answer when its site has ended.
 
     `finished` tells which of some sites have ended; the answer itself is only what lies in the store. At the deadline the
-    store is asked once more about everybody, so an answer whose signal was lost still counts.
-    Raises ChainError or TrustError if the federation log is damaged: that is no site's fault.
+    store is asked once more about everybody, so an answer whose signal was lost still counts. An answer that cannot be read
+    although the store answers otherwise is tried again until then, and is missing after that; the others do not wait for it.
+    patience: for all of it, however slow the store is; at first the deadline and `last_look_s`.
+    Raises ChainError or TrustError if the federation log is damaged, StoreError if the store is down: no site's fault.
     """
+    patience = patience or Patience(planned.plan.deadline_s + last_look_s(planned.plan))
+    coordinator = coordinator.within(patience)
     collected, log = Collected(), _log(coordinator, planned)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
-    cohort, looked, pause = set(planned.plan.cohort), set[str](), POLL_S
-    while looked < cohort:
+    waiting, pause = set(planned.plan.cohort), POLL_S
+    while waiting:
         late = loop.time() >= deadline
-        ended = cohort - looked if late else await finished(cohort - looked)
+        ended = set(waiting) if late else await finished(set(waiting))
+        before = len(waiting)
         for site in sorted(ended):
-            collected = collected.hearing(site, _read(coordinator, planned, site, log))
+            try:
+                heard = _read(_for_one(coordinator, patience, len(waiting)), planned, site, log)
+            except _UNREADABLE as error:
+                _note_unreadable(coordinator, planned, site, error)
+                if not late:
+                    continue
+                heard = None
+            collected = collected.hearing(site, heard)
+            waiting.discard(site)
             progress(collected)
-        looked |= ended
-        if looked < cohort:
+        if waiting:
             await asyncio.sleep(pause)
-            pause = POLL_S if ended else min(pause * 1.2, MAX_POLL_S)
-    return replace(collected, missing=tuple(sorted(cohort - collected.answered)))
+            pause = POLL_S if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
+    return replace(collected, missing=tuple(sorted(set(planned.plan.cohort) - collected.answered)))
 
 
 def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) -> Collected:
     """Look once more for those who had not answered at the deadline: some were just sending."""
-    log, late = _log(coordinator, planned), collected.missing
-    for site in late:
-        collected = collected.hearing(site, _read(coordinator, planned, site, log))
+    patience, late = Patience(last_look_s(planned.plan)), collected.missing
+    log = _log(coordinator, planned)
+    for place, site in enumerate(late):
+        try:
+            heard = _read(_for_one(coordinator, patience, len(late) - place), planned, site, log)
+        except _UNREADABLE as error:
+            _note_unreadable(coordinator, planned, site, error)
+            heard = None
+        collected = collected.hearing(site, heard)
     return replace(collected, missing=tuple(site for site in late if site not in collected.answered))
+
+
+def _for_one(coordinator: Coordinator, patience: Patience, waiting: int) -> Coordinator:
+    """For one site of those that are waited for: one whose answer comes slowly leaves time for the others."""
+    return coordinator.within(patience.share(min(waiting, _MOST_SHARES)))
+
+
+def _note_unreadable(coordinator: Coordinator, planned: Planned, site: str, error: Exception) -> None:
+    """Raises the store's error if it does not give back our own plan either: then it is down, and nobody's answer missing."""
+    _logger.warning("site '%s', %s: its answer cannot be read: %s", site, planned.in_words, error)
+    if not isinstance(error, TooSlowError):
+        plan = planned.plan
+        coordinator.store.get(layout.plan(plan.run, plan.round, plan.attempt, plan.asks.kind))
 
 
 def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, ...]) -> Collected:
@@ -152,17 +195,30 @@ def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
     return read_log(coordinator.store, coordinator.identity.key, planned.plan.log.number)
 
 
+class _SilentError(Exception):
+    """A site has said nothing."""
+
+
 def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
     member = coordinator.federation.site(site)
-    try:
+
+    def read() -> bytes:
         if (document := _document(coordinator, planned, site)) is None:
-            return None
-        answer = read_answer(document, planned.plan, planned.digest, member, coordinator.federation.revoked)
+            raise _SilentError
+        return document
+
+    def judge(document: bytes) -> tuple[SiteAnswer, str]:
+        return read_answer(document, planned.plan, planned.digest, member, coordinator.federation.revoked), digest(document)
+
+    try:
+        answer, named = judged(read, judge, f"the answer of site '{site}'")
         if isinstance(answer, Refusal):
-            return Refused(answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason))
+            return Refused(answer, CommittedRefusal(site=site, answer=named, reason=answer.reason))
         ledgers.check(planned.parent.commit, answer, member, log)
         row = None if answer.update is None else row_of(coordinator, planned, site, answer.update, member.weight)
-        return Admitted(answer, digest(document), row)
+        return Admitted(answer, named, row)
+    except _SilentError:
+        return None
     except NOT_OURS as error:
         return Rejection(site=site, reason=str(error)[:300])
     except _UNFORESEEN as error:        # a mistake of ours, which one member must not use against the others

@@ -26,7 +26,7 @@ from fedround.signing import Identity, digest, seal
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml
-from infra.stores import AtHand, ObjectStore, open_store
+from infra.stores import AtHand, ObjectStore, Patience, open_store
 from validation.contract import load_contract
 
 FOLDER_VARIABLE = "FEDROUND_COORDINATOR"
@@ -54,6 +54,10 @@ class Coordinator:
     def reports(self) -> Path:
         """Where the pages and records of the rounds lie."""
         return self.folder / "reports"
+
+    def within(self, patience: Patience) -> Coordinator:
+        """The same, which waits for its store no longer than this."""
+        return replace(self, store=self.store.within(patience))
 
     def publish_federation(self) -> LogHead:
         """Make the federation file what holds from now on; returns the head of the federation log.

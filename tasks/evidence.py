@@ -22,6 +22,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Digest
 from infra.history import prove, read_checkpoint, read_named
 from infra.stores import ObjectStore
+from tasks.spool import taken
 from validation.payloads import intake_of
 from validation.updates import read_answer
 
@@ -40,9 +41,9 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Di
     """One site's "no", among those it gave."""
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind
-    keys = (key for key in store.list(layout.refusals(*where)) if layout.parse_refusal(key) is not None)
+    keys = (key for _ in range(2) for key in store.list(layout.refusals(*where)) if layout.parse_refusal(key) is not None)
     documents = (document for key in keys if (document := _document(store, key)) is not None)
-    document = next((found for found in documents if digest(found) == committed.answer), None)
+    document = next((found for found in documents if digest(found) == committed.answer), None)      # looked for twice
     if document is None:
         raise TrustError(f"{source}: the refusal that the history names is not in the store")
     if not isinstance(read_answer(document, plan, plan_digest, members.site(committed.site)), Refusal):
@@ -86,8 +87,8 @@ def _said(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Dige
 def _tensors_of(store: ObjectStore, plan: Plan, site: str, sent: Update, source: str) -> None:
     intake, key = intake_of(sent, plan, site), layout.delta(site, plan.run, plan.round, plan.attempt)
     try:
-        for start in range(0, intake.size_bytes, codec.CHUNK_BYTES):
-            intake.take(store.get_range(key, start, intake.wanted + (start + intake.wanted == intake.size_bytes)))
+        for _ in taken(store, key, intake):
+            pass
     except NotFoundError:
         raise TrustError(f"{source}: its tensors are not in the store") from None
     intake.done()

@@ -20,7 +20,7 @@ from fedround.signing import digest, seal
 from fedround.statistics import Scores
 from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
-from infra.stores import publish
+from infra.stores import publish, put_first
 from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
@@ -138,9 +138,8 @@ def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Plann
     """Sign the plan and publish it as the first attempt whose place is free; or find that it stands already."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
         asked = plan.model_copy(update={"attempt": attempt})
-        document = seal(asked, coordinator.identity)
-        if coordinator.store.put_once(layout.plan(asked.run, asked.round, attempt, asked.asks.kind), document):
-            return Planned(asked, digest(document), head)
+        put_first(coordinator.store, layout.plan(asked.run, asked.round, attempt, asked.asks.kind),
+                  seal(asked, coordinator.identity))
         standing, named = read_plan_at(coordinator.store, asked.run, asked.round, attempt, asked.asks.kind,
                                        coordinator.identity.key)
         if same_question(standing, asked):
@@ -220,7 +219,7 @@ def _begin(coordinator: Coordinator, run: str) -> None:
         if blob is not None:
             publish(coordinator.store, layout.model(digest(blob)), blob)
     publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
-    coordinator.store.put_once(layout.commit(run, 0), seal(commit, coordinator.identity))
+    put_first(coordinator.store, layout.commit(run, 0), seal(commit, coordinator.identity))
 
 
 def _start(coordinator: Coordinator) -> bytes | None:

@@ -10,6 +10,7 @@ from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Update
 from fedround.signing import digest, seal
 from infra.history import Committed, read_commit
 from infra.stores import publish as put
+from infra.stores import put_first
 from tasks import ledgers, memory, spool
 from tasks.aggregate import Aggregated
 from tasks.collect import Collected
@@ -44,7 +45,7 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
     aggregated.shelf.publish(coordinator, aggregated.averages)
     put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
-    store.put_once(layout.commit(plan.run, plan.round), seal(commit, coordinator.identity))
+    put_first(store, layout.commit(plan.run, plan.round), seal(commit, coordinator.identity))
     spool.clear(coordinator, planned)
     memory.forget(coordinator, commit.memory)
     return read_commit(store, plan.run, plan.round, coordinator.identity.key)

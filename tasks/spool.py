@@ -10,7 +10,7 @@ from typing import Protocol
 
 from fedround.errors import StoreError
 from fedround.files import sha256_of, writing_whole
-from infra.stores import ObjectStore
+from infra.stores import ObjectStore, judged, there
 from tasks.plan import Planned
 from validation.payloads import Intake
 
@@ -47,14 +47,27 @@ def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:
     """
     if path.exists() and sha256_of(path) == intake.sha256:
         return
+
+    def read() -> bytes:
+        with writing(path), writing_whole(path, durable=False) as file:      # a torn copy is fetched again
+            for chunk in taken(store, key, again := intake.anew()):
+                file.write(chunk)
+        return again.digest
+
+    judged(read, intake.judge, f"'{key}'")
+
+
+def taken(store: ObjectStore, key: str, intake: Intake) -> Iterator[bytes]:
+    """The chunks of a tensor file, each judged by `intake`; what it turns away is fetched again before that counts."""
     start = 0
-    with writing(path), writing_whole(path, durable=False) as file:      # a torn copy is fetched again
-        while (wanted := intake.wanted) > 0:
-            last = start + wanted == intake.size_bytes
-            chunk = store.get_range(key, start, wanted + last)      # one byte more: a file that goes on is another file
-            intake.take(chunk)
-            start += file.write(chunk)
-        intake.done()
+    while (wanted := intake.wanted) > 0:
+        more = start + wanted == intake.size_bytes       # one byte more of the last: a file that goes on is another file
+
+        def read(start: int = start, length: int = wanted + more) -> bytes:
+            return there(lambda: store.get_range(key, start, length))
+
+        yield judged(read, intake.take, f"'{key}'")
+        start += wanted
 
 
 @contextmanager

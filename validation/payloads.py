@@ -27,13 +27,23 @@ class Intake:
         self._form, self._chunks, self._source = form, chunks, source
         self._hasher, self._taken = hashlib.sha256(), 0
 
+    def anew(self) -> Intake:
+        """The same, with nothing taken."""
+        return Intake(self._form, self.sha256, self._source, self._chunks)
+
+    @property
+    def digest(self) -> bytes:
+        """Of what was taken so far."""
+        return self._hasher.digest()
+
     @property
     def wanted(self) -> int:
         """How many bytes the next chunk has: 0 when all are there."""
         return min(CHUNK_BYTES, self.size_bytes - self._taken)
 
-    def take(self, chunk: bytes) -> None:
-        """Judge the next `wanted` bytes; fewer or more say that the file is another.
+    def take(self, chunk: bytes) -> bytes:
+        """Judge the next `wanted` bytes, and return them; fewer or more say that the file is another. What is turned away is
+        not taken.
 
         Raises TrustError if they are not the signed ones, CodecError if the tensors are not the form's.
         """
@@ -48,12 +58,17 @@ class Intake:
             codec.check_header(chunk, self.size_bytes, self._form, self._source)
         self._hasher.update(chunk)
         self._taken += len(chunk)
+        return chunk
 
     def done(self) -> None:
         """Raises TrustError unless all bytes were taken and are the ones that `sha256` names."""
         if self.wanted > 0:
             raise TrustError(f"{self._source} has {self._taken} bytes, expected {self.size_bytes}")
-        if self._hasher.hexdigest() != self.sha256:
+        self.judge(self.digest)
+
+    def judge(self, digest: bytes) -> None:
+        """Raises TrustError unless this is the digest that names the file."""
+        if digest.hex() != self.sha256:
             raise TrustError(f"{self._source}: its SHA-256 is not the one that names it; the bytes were altered")
 
 

@@ -7,8 +7,8 @@ from infra.stores.memory import MemoryStore
 from infra.stores.opening import open_store
 from infra.stores.patience import Patience
 from infra.stores.probe import require_conditional_writes
-from infra.stores.reading import judged
+from infra.stores.reading import judged, there
 from infra.stores.s3 import S3Store
 
 __all__ = ["AtHand", "DirectoryStore", "MemoryStore", "ObjectInfo", "ObjectStore", "Patience", "S3Store", "judged",
-           "open_store", "publish", "put_first", "require_conditional_writes"]
+           "open_store", "publish", "put_first", "require_conditional_writes", "there"]

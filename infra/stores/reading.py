@@ -6,10 +6,18 @@ import hashlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from fedround.errors import ConflictError, ContractError, StoreUnavailableError, TrustError
+from fedround.errors import ConflictError, ContractError, NotFoundError, StoreUnavailableError, TrustError
 
 READS = 4
 T = TypeVar("T")
+
+
+def there(read: Callable[[], T]) -> T:
+    """What is read of an object that something signed names: asked for once more before it counts as missing."""
+    try:
+        return read()
+    except NotFoundError:
+        return read()
 
 
 def judged(read: Callable[[], bytes], judge: Callable[[bytes], T], what: str) -> T:
