@@ -142,7 +142,8 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
     except ContractError as error:
         log.error("round %d of run '%s': %s", plan.round, plan.run, error)
         return refuse(site, order, Reason.BUDGET, "no noise keeps the plan's promise with the rows that are here")
-    worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest), inputs.read(_patient(site, order), order, rows), offered,
+    worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
+                  inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     kept.write(site.folder, plan, worked.keeps)
     return _Done(_answer(site, order, worked, book), worked.payload, book)
