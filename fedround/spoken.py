@@ -1,6 +1,25 @@
-"""A digest in forms that two people can compare: on a screen, and over the telephone."""
+"""What people read: foreign words that a screen shows and does not obey, and digests in forms that two people can compare."""
 
 from __future__ import annotations
+
+import re
+
+_SPACES = "\n\u00a0\u202f"     # lines, and the two that keep a number in one piece
+
+
+def visible(text: str) -> str:
+    """With a sign for every letter that a screen would obey instead of showing it: control characters, terminal escapes,
+    marks that turn the direction of writing, halves of letters. Lines and spaces stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in _SPACES else " " if letter.isspace() else "\ufffd"
+                   for letter in text)
+
+
+def one_line(text: str) -> str:
+    """The same on one line."""
+    return " ".join(filter(None, re.split("[ \n]", visible(text))))
 
 
 def in_groups(sha256: str) -> str:

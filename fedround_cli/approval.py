@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from fedround.errors import ContractError
 from fedround.spoken import in_groups, in_numbers
@@ -68,8 +67,7 @@ def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None
         raise ContractError("--yes approves only what --digest names: give the digest of each file")
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
         typer.echo_via_pager(candidate.body.decode())
-    out.print(f"{candidate.kind:<11} '{candidate.name}', {escape(where)}, {len(candidate.body.splitlines())} lines",
-              highlight=False)
+    out.say(f"{candidate.kind:<12}'{{}}', {{}}, {{}} lines", candidate.name, where, len(candidate.body.splitlines()))
     if candidate.kind == "recipe":
         out.print(f"imports     {', '.join(candidate.imports) or 'nothing'}", highlight=False)
     if candidate.beware:

@@ -38,7 +38,7 @@ def audit(
         return
     out.print(f"[bold]{'when (UTC)':<22}{'what':<13}about[/]")      # no Table: a narrow one would break keys and digests
     for event in events[-last:]:
-        out.print(f"{event.utc:<22}{event.what:<13}{_in_words(event)}", highlight=False, markup=False)
+        out.say(f"{event.utc:<22}{event.what:<13}{{}}", _in_words(event))
     out.print(f"{len(events)} events; the chain holds, and ledger and outbox agree with it")
 
 

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 from rich.live import Live
-from rich.spinner import Spinner
 from rich.table import Table
 
 from fedround.errors import FedroundError
 from fedround.learning.task import Metrics
 from fedround_cli.output import out
+from fedround_cli.terminal import wheel
 from flows.service import cancel, start, states
 from tasks.coordinator import Coordinator
 from tasks.progress import Progress, read_progress
@@ -46,7 +46,7 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
                         shown.add(record.round)
                         live.console.print(line(record))
                 waited = waited + WATCH_S if kind == "SCHEDULED" else 0.0
-                live.update("" if quiet else Spinner("dots", _now(kind, read_progress(coordinator.folder), run, waited)))
+                live.update("" if quiet else wheel(_now(kind, read_progress(coordinator.folder), run, waited)))
                 if final:
                     break
     except (KeyboardInterrupt, asyncio.CancelledError):

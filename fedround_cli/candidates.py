@@ -46,13 +46,14 @@ def candidates(agreement: Agreement, tried: Sequence[str]) -> dict[str, Agreemen
 
 def search(asked: Asked, world: World, tried: Sequence[str], seed: int) -> Search:
     """Successive halving over the combinations, with a line for every trial."""
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, TimeElapsedColumn
 
     from fedround.simulation.tuning import halving
     from fedround_cli.output import err
+    from fedround_cli.terminal import words
 
     named = candidates(asked.agreement, tried)
-    with Progress(TextColumn("{task.completed} trials, the last: {task.description}"), TimeElapsedColumn(), console=err,
+    with Progress(words("{task.completed} trials, the last: {task.description}"), TimeElapsedColumn(), console=err,
                   transient=True) as progress:
         bar = progress.add_task("none yet")
 

@@ -136,8 +136,8 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
     table = Table("trained on", "AUC", "recall at 20 % FPR", "privacy",
                   title=f"on {_tested(machine):,} clients whom nobody trained on")
     spent = max(site.epsilon or 0 for site in last.sites)
-    table.add_row(f"[bold]the federation, {rounds} rounds[/]", f"[bold]{reached['auc']:.3f}[/]",
-                  f"[bold]{reached['recall_at_20_fpr']:.3f}[/]", f"[bold]ε = {spent:.2f}, δ = 1e-5[/]")
+    table.add_row(f"the federation, {rounds} rounds", f"{reached['auc']:.3f}", f"{reached['recall_at_20_fpr']:.3f}",
+                  f"ε = {spent:.2f}, δ = 1e-5", style="bold")
     beaten = None if failed else _add_rivals(table, machine.home / "baselines.json", reached["auc"])
     out.print(table)
     if beaten is None:

@@ -146,7 +146,7 @@ def _show(found: list[Finding], as_json: bool) -> None:
         print_json([_as_json(finding) for finding in found])
         return
     for finding in found:
-        out.print(f"[bold]{heading(finding)}[/]")
+        out.say("[bold]{}[/]", heading(finding))
         for one in tables(finding.totals):
             table = Table(*one.head[:-2], title=one.title)
             for column in one.head[-2:]:
@@ -158,7 +158,7 @@ def _show(found: list[Finding], as_json: bool) -> None:
                             ("not admitted", [f"{no.site}: {no.reason}" for no in finding.rejected]),
                             ("no answer", list(finding.missing))):
             if sites:
-                out.print(f"[yellow]{what}[/] {', '.join(sites)}")
+                out.say("[yellow]{}[/] {}", what, ", ".join(sites))
     out.print("[dim]± is how far the noise may have moved a count: 95 of 100 exact counts lie within it.[/]")
 
 

@@ -57,11 +57,11 @@ def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJ
     if as_json:
         print_json(commit.model_dump(mode="json"))
         return
-    out.print(f"[bold]{tag}[/]  model {commit.model}\nparent   {commit.base_model}\ncommit   of run '{commit.run}', "
-              f"round {commit.round}, by fedround {commit.tool_version}")
+    out.say("[bold]{}[/]  model {}\nparent   {}\ncommit   of run '{}', round {}, by fedround {}", tag, commit.model,
+            commit.base_model, commit.run, commit.round, commit.tool_version)
     for record in records(coordinator, version.run):
         if record.round == version.round:
-            out.print(f"privacy  {record.privacy}\nrule     {record.aggregation}; server {record.optimizer}")
+            out.say("privacy  {}\nrule     {}; server {}", record.privacy, record.aggregation, record.optimizer)
             out.print(sites_table(record))
             out.print(f"report   {page(coordinator, record.run, record.round)}")
 

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
 from fedround.errors import FedroundError
+from fedround_cli.terminal import Terminal
+from infra.logs import log_lines
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,12 +37,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except FedroundError as error:
-            err.print(f"[bold red]fedround:[/] {_escaped(str(error))}")
+            err.say("[bold red]fedround:[/] {}", error)
             raise typer.Exit(1) from None
         except OSError as error:
             if error.errno == errno.EPIPE:      # `| head` has seen enough
                 raise
-            err.print(f"[bold red]fedround:[/] {_escaped(_in_words(error))}")
+            err.say("[bold red]fedround:[/] {}", _in_words(error))
             raise typer.Exit(1) from None
 
     return wrapped
@@ -50,9 +50,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def log_to_terminal(level: int = logging.INFO) -> None:
     """Log lines of our own, for long-lived commands."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]",
-                        handlers=[RichHandler(console=err, show_path=False)])
-    logging.getLogger("fedround").setLevel(level)
+    from rich.logging import RichHandler
+
+    log_lines("%(message)s", RichHandler(console=err, show_path=False), level=level)
 
 
 def _in_words(error: OSError) -> str:
@@ -61,7 +61,3 @@ def _in_words(error: OSError) -> str:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return f"{where}: {error.strerror or type(error).__name__}; " + (
         "make room" if full else "check the path and its permissions") + ", then run the command again: nothing is lost"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -12,6 +12,7 @@ import typer
 
 from fedround_cli.folders import shipped
 from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.terminal import styled
 
 if TYPE_CHECKING:
     from fedround.learning.spec import LocalTraining
@@ -203,11 +204,11 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
             cells.append(f"{cost.across['record']:.4f}")
         if own:
             cells += (["", ""] if cost.already is None else
-                      [f"{cost.already:.4f}", "[green]takes all rounds[/]" if cost.refused is None
-                       else f"[red]refuses round {cost.refused}[/]"])
+                      [f"{cost.already:.4f}", styled("[green]takes all rounds[/]") if cost.refused is None
+                       else styled("[red]refuses round {}[/]", cost.refused)])
         table.add_row(*cells)
     out.print(table)
-    out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False, markup=False)
+    out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False)
 
 
 def _title(terms: Terms) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedround_cli.output import AsJson, command, err, out, print_json
+from fedround_cli.terminal import words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,18 +117,18 @@ def _try(asked: Asked, world: World, tried: list[str], seed: int, *, as_json: bo
         print_json(candidates.as_json(found))
         return
     out.print(candidates.as_table(found))
-    out.print(f"best: [bold]{found.best}[/]. {candidates.costs(found)}", highlight=False)
+    out.say("best: [bold]{}[/]. {}", found.best, candidates.costs(found))
 
 
 def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, workers: int | None) -> Result:
     """One campaign, with a bar on the terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
     from fedround.simulation.campaign import simulate as run
     from fedround.simulation.chance import Seeded
 
     chance = Seeded(seed)
-    columns = TextColumn("seed {task.fields[seed]}: round {task.completed} of {task.total}"), BarColumn(), TextColumn(
+    columns = words("seed {task.fields[seed]}: round {task.completed} of {task.total}"), BarColumn(), words(
         "{task.fields[reached]}"), TimeRemainingColumn()
     with Progress(*columns, console=err, transient=True) as progress, _crew(asked, world, chance, workers) as crew:
         bar = progress.add_task("", total=asked.rounds, seed=seed, reached="")
@@ -175,7 +176,7 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
 
     from fedround_cli.label_plot import as_text
 
-    out.print(as_text(_labels(world, asked.recipe)), highlight=False, markup=False)
+    out.print(as_text(_labels(world, asked.recipe)), highlight=False)
     if len(results) == 1:
         out.print(_rounds_table(asked, results[0]))
     table = Table("", *_names(results[0]), "ε", "sent", title="On the public test set")
@@ -189,7 +190,7 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
     _show_at_sites("", last.at_sites)
     _show_at_sites("personal models' ", last.personal_at_sites)
     for note in last.notes:
-        out.print(f"[yellow]note:[/] {note}", highlight=False)
+        out.say("[yellow]note:[/] {}", note)
 
 
 def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:

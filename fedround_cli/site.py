@@ -75,8 +75,7 @@ def check(folder: SiteFolder, as_json: AsJson = False) -> None:
         print_json([{"check": f.check, "ok": f.ok, "detail": f.detail} for f in findings])
     else:
         for finding in findings:
-            out.print(f"{'[green]✓[/]' if finding.ok else '[bold red]✗[/]'} {finding.check:<12} {finding.detail}",
-                      highlight=False)
+            out.say(f"{'[green]✓[/]' if finding.ok else '[bold red]✗[/]'} {finding.check:<12} {{}}", finding.detail)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

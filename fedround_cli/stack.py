@@ -60,7 +60,7 @@ def status(home: Home = DEFAULT_HOME, folder: CoordinatorFolder = DEFAULT_COORDI
         print_json({"stack": None if info is None else asdict(info), "processes": processes, "excluded": excluded})
         return
     for site in excluded:
-        out.print(f"[yellow]not asked[/] by the reputation policy: {site}")
+        out.say("[yellow]not asked[/] by the reputation policy: {}", site)
     if info is None:
         out.print(f"no servers run from {home}; start them with [bold]fedround up[/] or [bold]fedround demo --keep[/]")
         return

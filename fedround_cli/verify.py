@@ -13,6 +13,7 @@ import typer
 from fedround.errors import ContractError, SetupError
 from fedround.files import sha256_of
 from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.terminal import boxed
 
 if TYPE_CHECKING:
     from fedround.federation_log import Logged
@@ -81,13 +82,12 @@ def _digest_of(path: Path) -> str:
 
 def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence[Logged], recompute: bool) -> None:
     """What was proven, for people: first the sentence, then round by round, then what the reader must know."""
-    from rich.panel import Panel
     from rich.table import Table
 
     last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
     sites = sorted({site for proof in asked for site in proof.updates})
     everything = [*proofs, *(finding for proof in proofs for finding in proof.findings)]
-    out.print(Panel(
+    out.print(boxed(
         f"Model [bold]{last.model}[/]\nis the model of round [bold]{last.round}[/] of run [bold]'{run}'[/] of federation "
         f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven: {sum(p.signatures for p in everything)} "
         f"signatures, {sum(p.hashes for p in everything)} hashes; the federation log to entry {len(log)}.\n"
@@ -95,7 +95,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
         f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
         f"Recomputed  {_recomputed(asked, recompute)}\n"
-        f"Coordinator {key}", title="certificate of lineage", border_style="green"), highlight=False, soft_wrap=False)
+        f"Coordinator {key}", title="certificate of lineage"), highlight=False, soft_wrap=False)
     table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
     for proof in proofs:
         spent = [value for value in proof.epsilons.values() if value is not None]

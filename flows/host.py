@@ -13,12 +13,12 @@ from pathlib import Path
 
 from fedround.errors import FedroundError
 from flows.service import serve_coordinator
+from infra.logs import log_lines
 
 
 def main(folder: Path) -> int:
     """Serve until SIGTERM or SIGINT; a problem is one sentence in the log and exit code 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("fedround").setLevel(logging.INFO)
+    log_lines("%(asctime)s %(name)s %(message)s")
     try:
         serve_coordinator(folder)
     except FedroundError as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from fedround.errors import FedroundError, SetupError
+from infra.logs import log_lines
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 
@@ -99,6 +100,5 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("fedround").setLevel(logging.INFO)
+    log_lines("%(asctime)s %(name)s %(message)s")
     sys.exit(1 if host([Path(argument) for argument in sys.argv[1:]]) else 0)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fedround.spoken import one_line
 from tasks.reporting.record import Metric, RoundRecord, SiteRow
-from tasks.reporting.words import amount, decimals, plain, short, significant, spent
+from tasks.reporting.words import amount, decimals, short, significant, spent
 
 WIDTH, BARS_WIDTH = 480, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 52, 12, 26
@@ -118,7 +119,7 @@ def _bars(title: str, sites: Sequence[SiteRow], values: Sequence[float | None],
     known = [value for value in values if value is not None]
     if not known:
         return None
-    names = [short(plain(row.site), 18) for row in sites]
+    names = [short(one_line(row.site), 18) for row in sites]
     left = round(12 + _LETTER * max(len(name) for name in names))
     full = max([*known, limit or 0]) or 1.0
     scale = (BARS_WIDTH - left - _RIGHT) / full

@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedround.spoken import one_line
 from tasks.reporting.record import RoundRecord, SiteRow
-from tasks.reporting.words import plain, short, significant
+from tasks.reporting.words import short, significant
 
 MOST_SITES, MOST_ROUNDS = 100, 30
 NARROWEST, WIDEST = 470, 640
@@ -89,7 +90,7 @@ def distance_map(record: RoundRecord) -> Map | None:
         Cell(left + column * size, top + row * size,
              None if row == column else _colour(ratio(value), ratio(low), ratio(high)),
              "self" if row == column else "", "",
-             f"{plain(names[row])} and {plain(names[column])}: {significant(value)}" if len(names) <= _TITLED else "")
+             f"{one_line(names[row])} and {one_line(names[column])}: {significant(value)}" if len(names) <= _TITLED else "")
         for row, values in enumerate(apart) for column, value in enumerate(values))
     bottom = top + size * len(names)
     outcome = {row.site: row.outcome for row in record.sites}
@@ -97,10 +98,10 @@ def distance_map(record: RoundRecord) -> Map | None:
     return Map(
         title=f"Distance between updates, similar sites side by side{estimated}",
         summary=f"Distances between the updates of {len(names)} sites: from {significant(low)} to {significant(high)}"
-                f"{estimated}. Farthest from the others: {plain(names[-1])}.",
+                f"{estimated}. Farthest from the others: {one_line(names[-1])}.",
         width=_width(left + size * len(names)), height=bottom + 58, size=size, cells=cells, left=left,
-        rows=tuple(Name(left - 8, top + (at + 0.5) * size + 4, short(plain(name), 18), _SIGNS[outcome.get(name, "updated")])
-                   for at, name in enumerate(names)),
+        rows=tuple(Name(left - 8, top + (at + 0.5) * size + 4, short(one_line(name), 18),
+                        _SIGNS[outcome.get(name, "updated")]) for at, name in enumerate(names)),
         columns=tuple(Name(left + (at + 0.5) * size, bottom + 15, str(at + 1)) for at in _few(len(names))),
         legend=tuple(Step(left + at * 16, fill) for at, fill in enumerate(_SCALE)),
         low=f"near, {significant(low)}", high=f"far, {significant(high)}")
@@ -127,9 +128,9 @@ def history_map(records: Sequence[RoundRecord]) -> Map | None:
     return Map(
         title="What became of each site, by round",
         summary=f"Rounds {shown[0].round} to {shown[-1].round}. " + (
-            f"Left out most often: {plain(worst)}, {faults[worst]} times." if faults[worst] else "Nobody was left out."),
+            f"Left out most often: {one_line(worst)}, {faults[worst]} times." if faults[worst] else "Nobody was left out."),
         width=_width(left + size * len(shown)), height=bottom + 58, size=size, cells=tuple(cells), left=left,
-        rows=tuple(Name(left - 8, top + (at + 0.5) * size + 4, short(plain(site), 18),
+        rows=tuple(Name(left - 8, top + (at + 0.5) * size + 4, short(one_line(site), 18),
                         f"{faults[site]}×" if faults[site] else "") for at, site in enumerate(sites)),
         columns=tuple(Name(left + (at + 0.5) * size, bottom + 15, str(shown[at].round)) for at in _few(len(shown))),
         legend=tuple(Step(left + at * 16, fill) for at, fill in enumerate(reversed(_SCALE))),
@@ -152,9 +153,9 @@ def by_similarity(distances: Sequence[Sequence[float]]) -> list[int]:
 def _past_cell(row: SiteRow | None, number: int, x: float, y: float, most: float) -> Cell:
     if row is None:
         return Cell(x, y, None, "absent", "", "")
-    words = f"round {number}, {plain(row.site)}: {row.outcome.replace('_', ' ')}"
+    words = f"round {number}, {one_line(row.site)}: {row.outcome.replace('_', ' ')}"
     if row.outcome != "updated" or row.influence is None:
-        return Cell(x, y, None, row.outcome, _SIGNS[row.outcome], words + (f", {plain(row.note)}" if row.note else ""))
+        return Cell(x, y, None, row.outcome, _SIGNS[row.outcome], words + (f", {one_line(row.note)}" if row.note else ""))
     return Cell(x, y, _colour(most - row.influence, 0.0, most), "", "", f"{words}, share {significant(row.influence)}")
 
 
@@ -168,7 +169,7 @@ def _width(right: float) -> float:
 
 
 def _left(names: Sequence[str]) -> float:
-    return round(46 + _LETTER * max(len(short(plain(name), 18)) for name in names))
+    return round(46 + _LETTER * max(len(short(one_line(name), 18)) for name in names))
 
 
 def _size(names: Sequence[str]) -> float:

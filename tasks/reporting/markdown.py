@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.reporting.words import plain
+from fedround.spoken import one_line
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -15,4 +15,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def code(text: str) -> str:
     """Foreign words as a span of code. A backquote would end the span, a bar the cell: they become look-alikes."""
-    return f"`{plain(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"
+    return f"`{one_line(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedround.spoken import one_line
 from tasks.reporting import charts, heatmap, words
 from tasks.reporting.record import RoundRecord, check_campaign, foremost, metrics_of
 
@@ -44,13 +45,20 @@ def template(name: str) -> Template:
     return _environment().get_template(name)
 
 
+def _foreign(value: object) -> object:
+    """What a template fills in, on one line and without what turns the direction of writing; then the template escapes it.
+    Not what a template has drawn itself.
+    """
+    return one_line(value) if type(value) is str else value
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.plain, words.change):
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_foreign)
+    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.change):
         environment.filters[word.__name__] = word
     environment.filters["foremost"] = foremost
     environment.globals.update(OUTCOMES=OUTCOMES)

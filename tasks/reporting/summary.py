@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+from fedround.spoken import visible
 from tasks.reporting import charts
 from tasks.reporting.markdown import code, table
 from tasks.reporting.page import OUTCOMES, template
@@ -23,14 +24,14 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
     """The rounds of one run, in order. Same records, same bytes. Raises ContractError for anything else."""
     last = check_campaign(records)
     metrics = metrics_of(records)
-    return "\n\n".join([
+    return visible("\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
         " ".join(_plot(records, metric) for metric in metrics) or "No metric has been measured yet.",
         f"### Sites in round {last.round}", _sites(last),
         "### Rounds", _rounds(records, metrics),
         *([f"About the gate: {code(last.note)}"] if last.note else []),
         f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.aggregation}, {last.optimizer}.",
-    ]) + "\n"
+    ])) + "\n"
 
 
 def _plot(records: Sequence[RoundRecord], metric: Metric) -> str:

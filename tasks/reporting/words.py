@@ -53,11 +53,6 @@ def change(now: float, before: float | None) -> str:
     return "" if before is None else f"{now - before:+.3f}".replace("-", "−")
 
 
-def plain(text: str) -> str:
-    """Foreign words on one line, without control characters or marks that turn the direction of writing."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
 def short(text: str, length: int) -> str:
     """At most `length` characters, the cut shown."""
     return text if len(text) <= length else text[:length - 1] + "…"

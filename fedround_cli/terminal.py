@@ -1,0 +1,91 @@
+"""Where text meets the terminal: this file alone, so that no command can forget what foreign words may do to one.
+
+A site's name, a refusal, a note, a file's name may hold anything. Promised: no text ends a command, moves the cursor, rings,
+hides what stands beside it or turns its direction; and what is handed over as a value, or stands in a table's cell, is
+shown letter by letter. In a sentence that was put together beforehand the few tags of `styled` change the colour, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from fedround.spoken import one_line, visible
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
+    from rich.progress import TextColumn
+    from rich.spinner import Spinner
+    from rich.status import Status
+
+_TAG = re.compile(r"\[(bold red|bold|dim|green|yellow|red|/)\]")
+_PIECE = re.compile(rf"({_TAG.pattern.replace('(', '(?:', 1)}|{{}})")
+
+
+def styled(template: str, *values: object) -> Text:
+    """Text in the styles of "[bold]…[/]", nested or not; an end too many is nothing. `{}` stands for one of the `values`,
+    which are shown as they are, on one line.
+    """
+    text, styles, given = Text(), list[str](), list(values)
+    for piece in _PIECE.split(template):
+        tag = _TAG.fullmatch(piece)
+        if piece == "{}" and given:
+            text.append(one_line(str(given.pop(0))), " ".join(styles))
+        elif tag is None:
+            text.append(visible(piece), " ".join(styles))
+        elif tag[1] == "/":
+            del styles[-1:]
+        else:
+            styles.append(tag[1])
+    return text
+
+
+class Terminal(Console):
+    """A console on which every string is a sentence for `styled` when it is printed, and plain text anywhere else."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print sentences and tables."""
+        super().print(*(styled(one) if isinstance(one, str) else one for one in objects), **how)
+
+    def say(self, template: str, *values: object) -> None:
+        """Print one sentence, with values that somebody else has written."""
+        super().print(styled(template, *values))
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The last place before the terminal: whatever is drawn, a letter that a screen obeys is replaced by a sign."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    def status(self, status: RenderableType, **how: Any) -> Status:
+        """What is being done, with a wheel that turns."""
+        return super().status(Text(visible(status)) if isinstance(status, str) else status, **how)
+
+
+def wheel(doing: str) -> Spinner:
+    """What is being done, for a live display."""
+    from rich.spinner import Spinner
+
+    return Spinner("dots", Text(one_line(doing)))
+
+
+def boxed(template: str, *values: object, title: str) -> Panel:
+    """A sentence for `styled`, in a frame."""
+    from rich.panel import Panel
+
+    return Panel(styled(template, *values), title=Text(one_line(title)), border_style="green")
+
+
+def words(form: str) -> TextColumn:
+    """A column of a progress bar."""
+    from rich.progress import TextColumn
+
+    return TextColumn(form, markup=False)

@@ -1,0 +1,81 @@
+"""The one reader of TOML files: whatever is in one, it is a table of moderate numbers and depth, or one sentence."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from fedround.errors import ContractError, SetupError
+
+MAX_BYTES = 16 << 20
+MAX_DEPTH = 20
+_WHOLE = range(-(1 << 63), 1 << 63)     # what TOML promises
+
+# Its time grows with the square of a key's parts; nobody writes so many.
+_LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{2 * MAX_DEPTH}}}""")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file says. Raises SetupError if it cannot be read, ContractError if it is no TOML."""
+    return parse_toml(read_text(path), str(path))
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """What a text says. source: whose it is, for the message. Raises ContractError if it is no TOML."""
+    try:
+        if _LONG_KEY.search(text):
+            raise RecursionError
+        data = tomllib.loads(text)
+        _check(data, source)
+    except RecursionError:
+        raise ContractError(f"{source}: not valid TOML for us: tables, lists or dotted keys in more than {MAX_DEPTH} levels"
+                            ) from None
+    except ValueError as error:         # also whole numbers of thousands of digits
+        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "a number has too many digits"
+        raise ContractError(f"{source}: not valid TOML: {why}") from None
+    return data
+
+
+def document_of(path: Path) -> tomlkit.TOMLDocument:
+    """A file that will be changed and written again, with its comments. Raises as `read_toml`."""
+    text = read_text(path)
+    parse_toml(text, str(path))
+    try:
+        return tomlkit.parse(text)
+    except (TOMLKitError, ValueError, RecursionError) as error:
+        raise ContractError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """A file's text. Raises SetupError if it cannot be read, ContractError if it is none, or too long for anybody."""
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:                  # a path with a NUL
+        raise SetupError(f"cannot read {str(path)!r}: no file has such a name") from None
+    if len(body) > MAX_BYTES:
+        raise ContractError(f"{path}: larger than {MAX_BYTES >> 20} MiB: is it the right file?")
+    try:
+        return body.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise ContractError(f"{path}: not UTF-8 text") from None
+
+
+def _check(data: object, source: str) -> None:
+    """Every number and every level; by a list of what is left, since depth is what is being checked."""
+    left = [(data, 0)]
+    while left:
+        item, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        if isinstance(item, int) and item not in _WHOLE:
+            raise ContractError(f"{source}: a whole number has more than 64 bits")
+        inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        left += [(one, depth + 1) for one in inside]
