@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from fedround.errors import CodecError
 from fedround.signing import digest
@@ -30,8 +31,16 @@ CHUNK_BYTES = 8 << 20
 
 
 def schema_of(tensors: Tensors) -> Schema:
-    """Names and shapes, sorted by name."""
-    return tuple(TensorSpec(name=name, shape=tuple(tensors[name].shape)) for name in sorted(tensors))
+    """Names and shapes, sorted by name. Raises CodecError for a name that no tensor may have, and for an empty one."""
+    return tuple(_spec(name, tuple(tensors[name].shape)) for name in sorted(tensors))
+
+
+def _spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
+    try:
+        return TensorSpec(name=name, shape=shape)
+    except ValidationError:
+        raise CodecError(f"tensor {name[:200]!r} of shape {shape}: a name is made of at most 200 letters, digits, '.', '_' "
+                         "or '-', and every dimension is 1 to 2^31; rename it, or leave it out") from None
 
 
 def coordinates(schema: Schema) -> int:

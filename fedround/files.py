@@ -32,17 +32,17 @@ Version = tuple[int, ...]
 """Which version of a file is there; empty where there is none."""
 
 
-def write_whole(path: Path, body: bytes, *, durable: bool, mode: int = 0o666) -> None:
+def write_whole(path: Path, body: bytes, *, durable: bool, mode: int = 0o600) -> None:
     """Put `body` at `path`, in place of what is there. The folder must be there.
 
-    mode: the new file's, whatever the old one's was; less the umask.
+    mode: the new file's, whatever the old one's was; less the umask. Without one, nobody else may read it.
     """
     with writing_whole(path, durable=durable, mode=mode) as file:
         file.write(body)
 
 
 @contextmanager
-def writing_whole(path: Path, *, durable: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
+def writing_whole(path: Path, *, durable: bool, mode: int = 0o600) -> Iterator[BinaryIO]:
     """The same for a file that is written block by block: it takes its place when the block ends, and never if it raises."""
     temporary = _beside(path)
     try:
@@ -77,19 +77,26 @@ def create_once(path: Path, body: bytes) -> bool:
     return True
 
 
-def make_folders(folder: Path) -> None:
+def make_folders(folder: Path, mode: int = 0o777) -> None:
     """Make `folder` and its parents, durably: a new name must be synced in the folder that holds it.
 
-    Raises NotADirectoryError if something else has one of the names.
+    mode: of those that are made, less the umask. Raises NotADirectoryError if something else has one of the names.
     """
     if folder.is_dir():
         return
-    make_folders(folder.parent)
+    make_folders(folder.parent, mode)
     with suppress(FileExistsError):
-        folder.mkdir()
+        folder.mkdir(mode)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     sync_folder(folder.parent)
+
+
+def keep_private(folder: Path) -> None:
+    """Close `folder` and all that is in it to other users, whatever the umask was when it was made."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def sync_folder(folder: Path) -> None:

@@ -113,6 +113,8 @@ class Payload(Value):
 
 
 V = TypeVar("V", bound=Value)
+_MOST_PROBLEMS = 20
+"""That one sentence names."""
 
 
 def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
@@ -124,15 +126,18 @@ def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
     try:
         text = json.dumps(data) if isinstance(data, dict) else data
         return kind.model_validate_json(text)
-    except (ValidationError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:     # a ValidationError is a ValueError
         raise ContractError(f"{source}: {_in_words(error)}") from None
 
 
-def _in_words(error: ValidationError | TypeError) -> str:
+def _in_words(error: ValueError | TypeError | RecursionError) -> str:
     if isinstance(error, TypeError):
         return str(error)
+    if not isinstance(error, ValidationError):
+        return "nested too deeply, or a number has too many digits"
     lines = []
-    for problem in error.errors(include_url=False, include_input=False):
+    problems = error.errors(include_url=False, include_input=False)
+    for problem in problems[:_MOST_PROBLEMS]:
         where = ".".join(str(part) for part in problem["loc"]) or "the whole document"
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key '{where}': remove it, or check its spelling")
@@ -141,4 +146,4 @@ def _in_words(error: ValidationError | TypeError) -> str:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"'{where}': {message[0].lower()}{message[1:]}")
-    return "; ".join(lines)
+    return "; ".join(lines) + (f"; and {len(problems) - len(lines)} more" if len(problems) > len(lines) else "")

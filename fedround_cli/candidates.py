@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +97,12 @@ def _axis(words: str) -> tuple[str, list[object]]:
 
 
 def _value(text: str) -> object:
+    from fedround.errors import ContractError
+    from infra.toml import parse_toml
+
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}", text)["value"]
+    except ContractError:
         return text                 # a word
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedround.errors import ContractError, SetupError
+from fedround.errors import SetupError
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -42,14 +41,10 @@ def init(
     Addresses and the credential come from the servers that `fedround up` started, unless they are given.
     """
     from infra.settings import CoordinatorSettings, S3Settings
+    from infra.toml import read_toml
     from tasks.membership import create_coordinator
 
-    try:
-        agreed = tomllib.loads(settings.read_text())
-    except OSError as error:
-        raise SetupError(f"cannot read {settings}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ContractError(f"{settings}: not valid TOML: {error}") from None
+    agreed = read_toml(settings)
     store, api, credential = _servers(home, api_url, s3_endpoint, bucket, access_key, secret_key)
     key = create_coordinator(
         folder, agreed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,20 +110,16 @@ class Terms:
 
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     """The file's tables, with the options that were given in their place."""
-    from fedround.errors import ContractError, SetupError
+    from fedround.errors import ContractError
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import RecordPrivacy, SitePrivacy
     from fedround.statistics import LocalEvaluation
     from fedround.values import parse
+    from infra.toml import read_toml
 
     if path is not None and (path := shipped(path)).is_dir():
         path = path / "settings.toml"
-    try:
-        file = {} if path is None else tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SetupError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: not valid TOML: {error}") from None
+    file = {} if path is None else read_toml(path)
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
               for name in ("privacy", "training", "evaluation")}
     wanted = tables["privacy"]

@@ -75,7 +75,7 @@ def simulate(
 
     what = shipped(what)
     asked = asked_of(what, recipe, epsilon, rounds)
-    world = example(what, asked.recipe) if data is None else dealt(asked.recipe, data, partition, sites, test, seed)
+    world = example(what, asked.recipe) if data is None else dealt(asked, data, partition, sites, test, seed)
     if tried:
         _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
         _try(asked, world, tried, seed, as_json=as_json)

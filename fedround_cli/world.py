@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,21 +40,17 @@ class World:
 def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int | None) -> Asked:
     """The settings with the options in their place. Raises SetupError or ContractError for what cannot be read."""
     from fedround.agreement import Agreement
-    from fedround.errors import ContractError, SetupError
+    from fedround.errors import ContractError
     from fedround.learning.recipe import load_recipe
     from fedround.privacy.spec import NoPrivacy
     from fedround.values import parse
+    from infra.toml import read_toml
 
     file = what / "settings.toml" if what.is_dir() else what
     path = what / "recipe.py" if recipe is None and what.is_dir() else recipe
     if path is None:
         raise ContractError("which recipe? Give --recipe FILE, or an example's folder instead of a settings file")
-    try:
-        table = tomllib.loads(file.read_text())
-    except OSError as error:
-        raise SetupError(f"cannot read {file}: {error.strerror}; give an example's folder or a settings file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(f"{file}: not valid TOML: {error}") from None
+    table = read_toml(file)
     known = {key: value for key, value in table.items() if key in Agreement.model_fields}
     if epsilon is not None:
         known["privacy"] = {"unit": "none"} if epsilon == 0 else {**known.get("privacy", {}), "epsilon": epsilon}
@@ -86,26 +81,28 @@ def example(folder: Path, recipe: Recipe) -> World:
                  recipe.encode(parts.public_test))
 
 
-def dealt(recipe: Recipe, data: Path, partition: str, sites: int, test: Path | None, seed: int) -> World:
+def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | None, seed: int) -> World:
     """Rows of one file, dealt to sites. A fifth is held out at each site, and without a test file a fifth before for all."""
     import numpy as np
 
     from fedround.errors import ContractError
     from fedround.simulation.partition import Column, deal, parse_partition, take
     from fedround.simulation.sites import Site
-    from validation.rows import read_rows
+    from validation.encoding import columns_alone, encoded_alone
 
-    how, frame = parse_partition(partition), read_rows(data)
-    order = np.random.default_rng(seed).permutation(len(frame))
-    public = len(frame) // HELD_OUT if test is None else 0
-    rows = frame.iloc[np.sort(order[public:])].reset_index(drop=True)
+    how, everybody = parse_partition(partition), encoded_alone(data, asked.recipe, asked.path)
+    order = np.random.default_rng(seed).permutation(len(everybody))
+    public = len(everybody) // HELD_OUT if test is None else 0
+    rows = np.sort(order[public:])
     column = None
     if isinstance(how, Column):
-        if how.column not in rows:
-            raise ContractError(f"the data have no column '{how.column}': {', '.join(map(str, rows.columns))}")
-        column = rows[how.column].to_numpy(dtype=object)
-    examples = recipe.encode(rows)
-    tested = recipe.encode(frame.iloc[np.sort(order[:public])]) if test is None else recipe.encode(read_rows(test))
+        found = columns_alone([data], [how.column])
+        if how.column not in found:
+            raise ContractError(f"the data have no column '{how.column}'")
+        column = found[how.column].astype(object)[rows]
+    examples = take(everybody, rows)
+    tested = (take(everybody, np.sort(order[:public])) if test is None
+              else encoded_alone(test, asked.recipe, asked.path))
     parts = deal(how, examples, sites, seed, column)
     found = {}
     for place, (name, own) in enumerate(parts.items()):

@@ -6,16 +6,15 @@ stand in it. Relative paths are relative to the folder.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomlkit
 from pydantic import Field
 
-from fedround.errors import ContractError, SetupError
 from fedround.files import write_whole
 from fedround.values import Name, PublicKey, Value, parse
+from infra.toml import read_toml
 
 V = TypeVar("V", bound=Value)
 
@@ -102,13 +101,7 @@ class CoordinatorSettings(Value):
 
 def load_toml(kind: type[V], path: Path) -> V:
     """Read a TOML file as `kind`. Raises SetupError if there is none, ContractError if it is not one."""
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SetupError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: not valid TOML: {error}") from None
-    return parse(kind, data, str(path))
+    return parse(kind, read_toml(path), str(path))
 
 
 def save_toml(value: Value, path: Path, comment: str, *, secret: bool = False) -> None:

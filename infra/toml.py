@@ -63,7 +63,7 @@ def read_text(path: Path) -> str:
     if len(body) > MAX_BYTES:
         raise ContractError(f"{path}: larger than {MAX_BYTES >> 20} MiB: is it the right file?")
     try:
-        return body.decode().replace("\r\n", "\n")
+        return body.decode()
     except UnicodeDecodeError:
         raise ContractError(f"{path}: not UTF-8 text") from None
 

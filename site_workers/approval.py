@@ -24,6 +24,7 @@ from fedround.errors import ContractError, SetupError
 from fedround.files import make_folders, write_whole
 from fedround.signing import digest
 from infra.settings import SiteSettings, load_toml
+from infra.toml import document_of
 from site_workers import audit
 from site_workers.policy import SitePolicy
 from validation.contract import read_contract
@@ -155,8 +156,10 @@ def _recipe(text: str, body: bytes, source: str) -> Candidate:
     _check_encoding(body, source)
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError) as error:
         raise ContractError(f"{source} line {getattr(error, 'lineno', 0)}: not Python") from None
+    except (RecursionError, MemoryError):       # of the parser: 100,000 signs in a row, say
+        raise ContractError(f"{source}: nested too deeply for Python to read it") from None
     _check_names(text, source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
         node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -205,7 +208,7 @@ def _name(tree: ast.Module) -> str:
 def _listed(folder: Path, kind: str) -> tuple[tomlkit.TOMLDocument, Array]:
     path = folder / "policy.toml"
     load_toml(SitePolicy, path)         # says what is wrong with it
-    document = tomlkit.parse(path.read_text())
+    document = document_of(path)
     listed: Any = document[f"{kind}s"]
     return document, listed
 
@@ -216,5 +219,5 @@ def _save(folder: Path, document: tomlkit.TOMLDocument) -> None:
 
 def _write(path: Path, body: bytes) -> None:
     """Whole or not at all, and durable."""
-    make_folders(path.parent)
+    make_folders(path.parent, mode=0o700)
     write_whole(path, body, durable=True)

@@ -45,13 +45,15 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     identity = Identity.generate()
     there = set(folder.iterdir()) if folder.exists() else None
     try:
-        (folder / "keys").mkdir(parents=True, mode=0o700, exist_ok=True)
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        os.chmod(folder, 0o700)
+        (folder / "keys").mkdir(mode=0o700, exist_ok=True)
+        os.chmod(folder / "keys", 0o700)
         identity.save(folder / "keys" / "identity.pem", passphrase)
         noise.load_or_create_secret(folder / "keys" / "noise.key")
         if invitation.credential is not None:
             save_toml(invitation.credential, folder / "keys" / "s3.toml", "This site's S3 credential. Secret.",
                       secret=True)
-        os.chmod(folder, 0o700)
         ledger.create(folder / "ledger.jsonl", data.dataset)
         audit.begin(folder, settings.name, now)
         write_whole(folder / "policy.toml", policy_text(policy).encode(), durable=True)

@@ -61,6 +61,6 @@ def _fetched_once(site: Site, sha256: str, schema: Schema, source: str) -> Tenso
             return codec.decode(body, schema, source)
     body = read_named(site.store, layout.model(sha256), sha256, source, by="plan", max_bytes=codec.size_bytes(schema))
     tensors = codec.decode(body, schema, source)
-    make_folders(path.parent)
+    make_folders(path.parent, mode=0o700)
     write_whole(path, body, durable=False)      # a torn copy has another digest, and is fetched again
     return tensors

@@ -88,7 +88,7 @@ def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
                     "training.learning_rate", plan.round, plan.run, _WORDS.get(what, f"'{what}'"))
         return
     path = _path(folder, plan.run, what, plan.round, plan.attempt)
-    make_folders(path.parent)
+    make_folders(path.parent, mode=0o700)
     write_whole(path, codec.encode(tensors), durable=True)
     for older in list(_there(folder, plan.run, what, outbox.updates(folder, plan.run, before=plan.round)))[1:]:
         older.unlink()

@@ -7,17 +7,18 @@ all, and stays.
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fedround import layout
-from fedround.errors import ContractError
+from fedround.errors import ContractError, SetupError
 from fedround.files import make_folders, sync_folder, write_whole
-from fedround.records import Plan
+from fedround.records import ANSWERS, Answer, Plan
+from fedround.values import Purpose
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
 
@@ -38,12 +39,12 @@ class Entry:
     @property
     def kind(self) -> str:
         """Of the signed document."""
-        return str(json.loads(self.answer)["kind"])
+        return str(_said(self.folder)["kind"])
 
     @property
     def body(self) -> dict[str, Any]:
         """What the answer says."""
-        return dict(json.loads(self.answer)["body"])
+        return dict(_said(self.folder)["body"])
 
     @property
     def payload(self) -> Path | None:
@@ -64,8 +65,8 @@ class Entry:
 
 def plan_of(site_folder: Path, plan: Plan) -> str | None:
     """The digest of the plan that this site answered for the same round and purpose, if it has answered one."""
-    path = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt) / _ANSWER
-    return str(json.loads(path.read_bytes())["body"]["plan"]) if path.exists() else None
+    place = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt)
+    return str(_said(place)["body"]["plan"]) if (place / _ANSWER).exists() else None
 
 
 def find(site_folder: Path, plan: Plan) -> Entry | None:
@@ -75,7 +76,11 @@ def find(site_folder: Path, plan: Plan) -> Entry | None:
 
 
 def write(site_folder: Path, plan: Plan, sealed: bytes, payload: bytes | None) -> Entry:
-    """Keep an answer durably before any of it leaves. Raises OSError if the plan has one already."""
+    """Keep an answer durably before any of it leaves.
+
+    Raises SetupError if the disk does not take it, ContractError if the plan has another answer already. The same one, which
+    a second process may have made, is none.
+    """
     return _keep(site_folder, _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt), sealed, payload)
 
 
@@ -95,18 +100,35 @@ def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
 
 
 def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None, sent: bool = False) -> Entry:
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    make_folders(temporary)
-    if payload is not None:
-        write_whole(temporary / _PAYLOAD, payload, durable=True)
-    write_whole(temporary / _ANSWER, sealed, durable=True)
-    if sent:
-        (temporary / _SENT).touch()
-        sync_folder(temporary)
-    temporary.rename(place)
-    sync_folder(place.parent)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    try:
+        make_folders(temporary, mode=0o700)
+        if payload is not None:
+            write_whole(temporary / _PAYLOAD, payload, durable=True)
+        write_whole(temporary / _ANSWER, sealed, durable=True)
+        if sent:
+            (temporary / _SENT).touch()
+            sync_folder(temporary)
+        temporary.rename(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        if (place / _ANSWER).exists():
+            return _kept_already(site_folder, place, sealed)
+        raise SetupError(f"{place}: the answer cannot be kept ({error.strerror}), so nothing of it leaves; make room, or "
+                         "mend the folder's permissions. Asked again, the site makes the same answer, and is not charged "
+                         "again") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return _entry(site_folder, place)
+
+
+def _kept_already(site_folder: Path, place: Path, sealed: bytes) -> Entry:
+    """What another process of this site put there first."""
+    entry = _entry(site_folder, place)
+    if entry.answer != sealed:
+        raise ContractError(f"{place}: another answer to the same plan is kept there, so this one does not leave; does a "
+                            "second process serve this folder? Stop one of them")
+    return entry
 
 
 def entries(site_folder: Path) -> Iterator[Entry]:
@@ -171,11 +193,33 @@ def _refusal_place(place: Path, count: int) -> Path:
     return place.with_name(f"{place.name}{_REFUSAL}{count:04d}")
 
 
+def _said(folder: Path) -> dict[str, Any]:
+    """The signed document of an entry. Raises ContractError if it is not what was kept there."""
+    path = folder / _ANSWER
+    try:
+        said = json.loads(path.read_bytes())
+        body = said["body"]
+        if not (isinstance(body["plan"], str) and isinstance(body["site"], str) and body["asked"] in get_args(Purpose)
+                and said["kind"] in ANSWERS and (said["kind"] != Answer.kind or _describes_an_answer(body))):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ContractError(f"{path} is damaged: it is not the answer that this site kept. Restore the outbox from your "
+                            "backup, with the ledger and the audit log of the same day; there is none: move the entry away, "
+                            "and run 'fedround site recover'") from None
+    return dict(said)
+
+
+def _describes_an_answer(body: dict[str, Any]) -> bool:
+    update = body["update"]
+    return update is None or (
+        isinstance(update["payload"]["sha256"], str) and isinstance(update["payload"]["size_bytes"], int))
+
+
 def _entry(site_folder: Path, folder: Path) -> Entry:
     run, _, number, name = folder.relative_to(site_folder / "outbox").parts
     attempt, _, refusal = name.partition(_REFUSAL)
-    body = json.loads((folder / _ANSWER).read_bytes())["body"]
+    body = _said(folder)["body"]
     plan = body["site"], run, int(number), int(attempt), body["asked"]
     if refusal:
         return Entry(folder, layout.refusal(*plan, int(refusal)), None)
-    return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body["update"] is not None else None)
+    return Entry(folder, layout.answer(*plan), layout.delta(*plan[:4]) if body.get("update") is not None else None)

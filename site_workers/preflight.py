@@ -48,6 +48,12 @@ def _finding(name: str, check: Callable[[Site], str], site: Site) -> Finding:
         return Finding(name, True, check(site))
     except FedroundError as error:
         return Finding(name, False, str(error))
+    except MemoryError:
+        return Finding(name, False, "needs more memory than a process may take that reads such files: export the rows again, "
+                                    "with fewer rows or columns, or look at memory_mb in policy.toml")
+    except OSError as error:
+        return Finding(name, False, f"{error.filename or 'this machine'}: {error.strerror}; check the path and its "
+                                    "permissions")
 
 
 def _policy(site: Site) -> str:

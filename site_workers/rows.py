@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fedround.files import sha256_of
 from fedround.learning.recipe import Examples, Recipe
 from fedround.values import CheckId
-from site_workers import encoding
 from site_workers.site import Site
+from validation import encoding
 from validation import rows as gate
 from validation.contract import load_contract
 
@@ -45,17 +46,13 @@ def failed_checks(site: Site) -> tuple[CheckId, ...]:
 def _digest(paths: tuple[Path, ...]) -> bytes:
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"").digest())
+        digest.update(bytes.fromhex(sha256_of(path)) if path.is_file() else hashlib.sha256(b"").digest())
     return digest.digest()
 
 
 @functools.lru_cache(maxsize=1)
 def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes) -> Rows:
-    """A process of its own reads the rows, once per change of the files, unless pandas (90 MB) is in this one already."""
-    if "pandas" in sys.modules:
-        train, validation = (encoding.encode(path, recipe) for path in paths)
-    else:
-        train, validation = encoding.encode_in_subprocess(paths, file, recipe.digest)
+    train, validation = encoding.encoded(paths, recipe, file)       # once per change of the files
     return Rows(train, validation, digest)
 
 
@@ -64,9 +61,7 @@ def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
     wanted = sorted(set(names))
     if not wanted:
         return {}
-    if "pandas" in sys.modules:
-        return encoding.columns(site.row_files, wanted)
-    return encoding.columns_in_subprocess(site.row_files, wanted)
+    return encoding.columns_alone(site.row_files, wanted)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from pydantic import Field
 
+from fedround.errors import ContractError
 from fedround.files import write_whole
 from fedround.records import LogHead
-from fedround.values import Digest, Name, Value, parse
+from fedround.signing import digest
+from fedround.values import Digest, Name, Value, canonical, parse
 
 _FILE = "seen.json"
 
@@ -35,12 +37,27 @@ class Seen(Value):
         return Seen(log=log, runs={**self.runs, run: commit})
 
 
+class _Kept(Value):
+    """What stands in the file. The digest notices damage; whoever can write the file can make another."""
+
+    seen: Seen
+    sha256: Digest
+
+
 def read(folder: Path) -> Seen:
     """What the site in `folder` has seen; nothing, if it has seen nothing. Raises ContractError for a damaged file."""
     path = folder / _FILE
-    return parse(Seen, path.read_bytes(), str(path)) if path.exists() else Seen()
+    if not path.exists():
+        return Seen()
+    kept = parse(_Kept, path.read_bytes(), str(path))
+    if digest(canonical(kept.seen)) != kept.sha256:
+        raise ContractError(f"{path} was altered, or damaged: its digest does not match. Restore it from your backup; "
+                            "without one, move it away, and compare 'fedround verify' and 'fedround federation log' with "
+                            "other members before this site answers again")
+    return kept.seen
 
 
 def write(folder: Path, seen: Seen) -> None:
     """Remember, durably: a power cut must not bring back a memory from before a rollback."""
-    write_whole(folder / _FILE, seen.model_dump_json().encode(), durable=True, mode=0o600)
+    kept = _Kept(seen=seen, sha256=digest(canonical(seen)))
+    write_whole(folder / _FILE, kept.model_dump_json().encode(), durable=True, mode=0o600)

@@ -51,6 +51,11 @@ class Coordinator:
         return digest(self.federation_document)
 
     @property
+    def recipe_file(self) -> Path:
+        """Where the recipe lies: a process that reads rows opens it by itself."""
+        return self.folder / self.settings.recipe
+
+    @property
     def reports(self) -> Path:
         """Where the pages and records of the rounds lie."""
         return self.folder / "reports"

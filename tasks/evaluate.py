@@ -13,7 +13,7 @@ from fedround.records import Commit
 from fedround.statistics import Scores
 from infra.history import read_checkpoint, read_rest, read_tensors
 from tasks.coordinator import Coordinator
-from validation.rows import read_rows
+from validation.encoding import encoded_alone
 
 
 def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
@@ -48,7 +48,8 @@ def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scor
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen
-    return scores(coordinator.recipe, {**tensors, **frozen}, _test_set(_path(coordinator), coordinator.recipe))
+    rows = _test_set(_path(coordinator), coordinator.recipe, coordinator.recipe_file)
+    return scores(coordinator.recipe, {**tensors, **frozen}, rows)
 
 
 def _path(coordinator: Coordinator) -> Path:
@@ -56,5 +57,5 @@ def _path(coordinator: Coordinator) -> Path:
 
 
 @kept_while_unchanged
-def _test_set(path: Path, recipe: Recipe) -> Examples:
-    return recipe.encode(read_rows(path))
+def _test_set(path: Path, recipe: Recipe, file: Path) -> Examples:
+    return encoded_alone(path, recipe, file)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from pydantic import TypeAdapter, ValidationError
+from tomlkit.items import AoT
 
 from fedround import layout
 from fedround.agreement import Federation, SiteEntry
 from fedround.errors import ContractError, SetupError
-from fedround.files import sync_folder, write_whole
+from fedround.files import keep_private, sync_folder, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
@@ -32,6 +32,7 @@ from infra.settings import (
     save_toml,
 )
 from infra.stores import ObjectStore, open_store
+from infra.toml import document_of, read_text, read_toml
 from validation.contract import load_contract
 
 _HEAD = """The federation file: who takes part, and what every round asks for.
@@ -64,8 +65,9 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
                 start=None if begin is None else read(begin))
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        (new / "keys").mkdir(parents=True, mode=0o700)
-        (new / "approved").mkdir()
+        new.mkdir(parents=True, mode=0o700)
+        (new / "keys").mkdir(mode=0o700)
+        (new / "approved").mkdir(mode=0o700)
         shutil.copyfile(recipe, new / settings.recipe)
         shutil.copyfile(contract, new / settings.contract)
         if test_set is not None and settings.test_set is not None:
@@ -77,6 +79,7 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
             save_toml(credential, new / "keys" / "s3.toml", "The coordinator's S3 credential. Secret.", secret=True)
         save_toml(settings, new / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
         write_whole(new / settings.federation, _federation_file(agreed).encode(), durable=True)
+        keep_private(new)
         new.replace(folder)
         sync_folder(folder.parent)
     except BaseException:
@@ -144,6 +147,7 @@ def revoke_key(folder: Path, site: str, quorum: int | None = None) -> str:
     Raises ContractError if the federation cannot be without the site; nothing is changed then.
     """
     path, document = _federation_document(folder)
+    parse(Federation, document.unwrap(), str(path))
     entry = _entry(document, site)
     key = str(entry["key"])
     document["revoked"] = [*document.get("revoked", []), key]
@@ -161,12 +165,20 @@ def revoke_key(folder: Path, site: str, quorum: int | None = None) -> str:
 
 def _federation_document(folder: Path) -> tuple[Path, tomlkit.TOMLDocument]:
     path = folder / load_toml(CoordinatorSettings, folder / "coordinator.toml").federation
-    return path, tomlkit.parse(path.read_text())
+    document = document_of(path)
+    listed = document.get("sites", [])
+    if not isinstance(listed, list) or not all(isinstance(site, dict) for site in listed):
+        raise ContractError(f"{path}: 'sites' is no list of tables: every member is a [[sites]] with name, key and weight")
+    if not isinstance(listed, AoT):                     # an empty list, or a list of tables in one line
+        document.pop("sites", None)
+        for site in listed:
+            document.setdefault("sites", tomlkit.aot()).append(tomlkit.item(dict(site)))
+    return path, document
 
 
 def _entry(document: tomlkit.TOMLDocument, site: str) -> Any:
     for entry in document.get("sites", []):
-        if entry["name"] == site:
+        if entry.get("name") == site:
             return entry
     raise ContractError(f"the federation has no site '{site}': 'fedround federation show' names its members")
 
@@ -181,17 +193,19 @@ def make_invitation(folder: Path, site: str, credential: S3Credential | None) ->
     """
     check_name(site)
     settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-    federation = tomllib.loads((folder / settings.federation).read_text())
+    federation = read_toml(folder / settings.federation)
     if isinstance(settings.store, S3Settings) and credential is None:
         raise ContractError(f"site '{site}' needs an S3 credential of its own, that can write only below "
                             f"'sites/{site}/': give --access-key and --secret-key")
     store = settings.store
     if not isinstance(store, S3Settings):
         store = store.model_copy(update={"path": str((folder / store.path).resolve())})
-    return Invitation(
-        federation=federation["name"], site=site, coordinator=federation["coordinator"], api_url=settings.api_url,
-        store=store, credential=credential, recipe=(folder / settings.recipe).read_text(),
-        contract=(folder / settings.contract).read_text())
+    known = {"federation": federation.get("name"), "coordinator": federation.get("coordinator")}
+    return parse(Invitation, {
+        "site": site, "api_url": settings.api_url, "store": store.model_dump(),
+        "credential": None if credential is None else credential.model_dump(),
+        "recipe": read_text(folder / settings.recipe), "contract": read_text(folder / settings.contract),
+        **{key: value for key, value in known.items() if value is not None}}, f"invitation by {folder / settings.federation}")
 
 
 def check_name(site: str) -> None:

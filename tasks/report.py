@@ -126,7 +126,7 @@ def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
 
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:
     model = coordinator.folder / "spool" / f"{commit.model}.safetensors"
-    model.parent.mkdir(parents=True, exist_ok=True)
+    model.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     model.write_bytes(read_named(
         coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
@@ -144,7 +144,7 @@ def _registry(folder: Path) -> ModelRegistry:
 
 def _write(coordinator: Coordinator, record: RoundRecord) -> None:
     path = _path(coordinator, record.run, record.round)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
     write_whole(path.with_suffix(".html"), render_html(_up_to(coordinator, record)).encode(), durable=True)
 

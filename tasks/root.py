@@ -16,7 +16,7 @@ from fedround.privacy.spec import NoMechanism
 from fedround.records import Plan
 from infra.history import read_rest, read_tensors
 from tasks.coordinator import Coordinator
-from validation.rows import read_rows
+from validation.encoding import encoded_alone
 
 
 def require_root_set(coordinator: Coordinator, how: Aggregation) -> None:
@@ -34,7 +34,7 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
     if not isinstance(plan.agreed.aggregation.rule, FLTrust):
         return None
     require_root_set(coordinator, plan.agreed.aggregation)
-    rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe)
+    rows = _root_set(coordinator.folder / (coordinator.settings.root_set or ""), coordinator.recipe, coordinator.recipe_file)
     base = read_tensors(coordinator.store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
     batches = stream(bytes(32), plan_digest.encode(), b"root set")
     rest = read_rest(coordinator.store, coordinator.recipe, plan.agreed.parts, plan.rest, plan.run)
@@ -43,5 +43,5 @@ def root_update(coordinator: Coordinator, plan: Plan, plan_digest: str) -> Array
 
 
 @kept_while_unchanged
-def _root_set(path: Path, recipe: Recipe) -> Examples:
-    return recipe.encode(read_rows(path))
+def _root_set(path: Path, recipe: Recipe, file: Path) -> Examples:
+    return encoded_alone(path, recipe, file)

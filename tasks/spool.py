@@ -74,7 +74,7 @@ def taken(store: ObjectStore, key: str, intake: Intake) -> Iterator[bytes]:
 def writing(path: Path) -> Iterator[None]:
     """Write below the spool. Raises StoreError, in a sentence for the operator, if the disk cannot."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise StoreError(f"cannot spool updates to {path.parent}: {error.strerror}; make room and run the round again; "

@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,9 @@ from validation.contract import Check, Contract, load_contract
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMATS = (".parquet", ".csv")
+_ROOM_BYTES, _PER_BYTE = 1 << 30, 32
+_CPU_S = 900
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
 
@@ -38,13 +42,17 @@ def read_rows(path: Path) -> pd.DataFrame:
     Raises SetupError if there is no such file or it may not be read; ContractError if it is of another kind, damaged
     or without rows. No message, and no exception behind it, quotes the file.
     """
-    if path.suffix not in {".parquet", ".csv"}:
+    if path.suffix not in FORMATS:
         raise ContractError(f"rows at {path}: expected a .parquet or .csv file")
+    if path.exists() and not path.is_file():        # nobody waits for what never comes out of a pipe
+        raise SetupError(f"rows at {path}: it is no file; give the path of a .parquet or .csv file")
     try:
         path.open("rb").close()
     except OSError as error:
         raise SetupError(f"rows at {path} cannot be read ({error.strerror}): check the path and the permissions in the "
                          "site's settings") from None
+    if _declares_too_much(path):
+        raise ContractError(too_large(path))
     frame = _parsed(path)
     # Raised out here: a parser's error quotes lines of the file, and inside an `except` it would travel as __context__.
     if frame is None:
@@ -54,12 +62,51 @@ def read_rows(path: Path) -> pd.DataFrame:
     return frame
 
 
+def memory_for(paths: Sequence[Path]) -> int:
+    """How many bytes of memory may be taken to read these files: compression explains so much, and a bomb takes more."""
+    return _ROOM_BYTES + _PER_BYTE * sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def too_large(path: Path) -> str:
+    """The sentence about a file that takes more."""
+    return (f"rows at {path}: to read them takes more than the {memory_for([path]) >> 20} MiB that a file of this size may "
+            "take; export them again, with fewer rows or columns, or as CSV")
+
+
+def limited_by(paths: Sequence[Path]) -> None:
+    """From here on the system gives this process no more memory than these files explain, and some minutes of work. For a
+    process that does nothing else. Tighter limits of its parent stay.
+    """
+    for what, most in ((resource.RLIMIT_DATA, memory_for(paths)), (resource.RLIMIT_CPU, _CPU_S), (resource.RLIMIT_CORE, 0)):
+        soft, hard = resource.getrlimit(what)
+        known = [most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+        resource.setrlimit(what, (min(known), hard))
+
+
+def _declares_too_much(path: Path) -> bool:
+    """Whether the numbers alone that a Parquet file declares would take too much: a column of one value has few bytes."""
+    if path.suffix != ".parquet":
+        return False
+    import pyarrow.parquet as pq
+
+    with _silence():
+        try:
+            found = pq.read_metadata(path)
+        except Exception:           # damaged: what reads it says so
+            return False
+    return bool(8 * found.num_rows * max(1, found.num_columns) > memory_for([path]))
+
+
 def _parsed(path: Path) -> pd.DataFrame | None:
     import pandas as pd
 
     with _silence():
         try:
-            return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
+            # The parser of numbers that pandas takes without being asked writes beyond an array: "1\n1e3235360285" (3.0.5).
+            return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(
+                path, low_memory=False, float_precision="round_trip")
+        except MemoryError:
+            raise
         except Exception:   # whatever a damaged file provokes in a parser; its words may quote the file
             return None
 
@@ -166,6 +213,7 @@ def _main(contract: str, *rows: str) -> None:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         try:
+            limited_by([Path(path) for path in rows])
             frame = read_all([Path(path) for path in rows])
             result: dict[str, Any] = {"failed": failed_checks(frame, load_contract(Path(contract)))}
         except (SetupError, ContractError) as error:

@@ -228,7 +228,7 @@ def _execute(source: bytes, path: Path, digest: str) -> ModuleType:
     try:
         # As text: from bytes Python would take a "coding:" comment at its word, and UTF-7, say, hides a line in a comment.
         exec(compile(source.decode(), str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes are the approved ones
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ContractError(f"recipe {path.name}: does not run ({type(error).__name__}: {error})") from error
     return module

@@ -199,10 +199,10 @@ def _torn(kind: Kind[O, E], tail: bytes) -> bool:
         return False
     try:
         json.JSONDecoder().raw_decode(tail.decode("ascii"))
-    except UnicodeDecodeError:
-        return False
-    except ValueError:
+    except json.JSONDecodeError:
         return True
+    except (ValueError, RecursionError):        # other letters, thousands of digits or brackets: no line of ours begins so
+        return False
     return False
 
 
@@ -210,7 +210,7 @@ def _read_line(line_type: type[L], kind: Kind[O, E], line: bytes, previous: str 
     entry: L
     try:
         entry, exact = _understood(line_type, line)
-    except (ContractError, RecursionError, rfc8785.CanonicalizationError):
+    except (ContractError, RecursionError, ValueError):
         raise kind.error(f"{where} is not a line of a fedround {kind.name}, or was altered; restore the file from your "
                          "backup") from None
     if not exact:

@@ -137,7 +137,7 @@ class LocalStack:
         """One operation on a stack at a time."""
         lock = FileLock(self.home / ".stack.lock", timeout=_LOCK_PATIENCE_S)
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o755, parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise SetupError(f"another process has been starting or stopping the servers of {self.home} for "

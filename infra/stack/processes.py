@@ -18,7 +18,7 @@ _PATIENCE_S = 15.0
 
 def start_recorded(home: Path, name: str, command: list[str], log: Path, environment: dict[str, str]) -> int:
     """Start a process in a session of its own, with its output in `log`, and write it down; returns its id."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with log.open("ab") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL,
                                    env={**os.environ, **environment}, start_new_session=True)
@@ -66,5 +66,5 @@ def _read(home: Path) -> dict[str, list[float]]:
 
 
 def _write(home: Path, processes: dict[str, list[float]]) -> None:
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_whole(home / _FILE, json.dumps(processes).encode(), durable=False)     # after a power cut none of them runs

@@ -17,10 +17,11 @@ from fedround.records import Answer, Measure
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import GroupCounts, Histogram, Levels
 from infra.settings import load_toml, save_toml
-from site_workers import encoding, outbox, release
+from site_workers import outbox, release
 from site_workers import round as site_round
 from site_workers.policy import SitePolicy
 from tests.small_federation import SmallFederation, changed
+from validation import encoding
 
 EDGES = (-1.0, 0.0, 1.0)
 X1 = Histogram(column="x1", edges=EDGES, noise_std=4.0)

@@ -9,9 +9,9 @@ import pytest
 
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import Recipe, load_recipe
-from site_workers import encoding
 from tests import small_federation
 from tests.small_federation import SmallFederation
+from validation import encoding
 
 LIGHT = small_federation.RECIPE.replace("from torch import nn\n", "").replace(
     "def build_model():\n", "def build_model():\n    from torch import nn\n")     # a child that reads rows needs no torch

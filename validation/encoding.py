@@ -1,7 +1,8 @@
-"""From a site's files to the arrays that its recipe makes of them: in this process, or in one that gives its memory back.
+"""From files of rows to the arrays that a recipe makes of them: in a process that gives its memory back, and has a limit.
 
 The child writes one line of JSON (how it ended), then every array of every file as numpy's own format has it; nothing of it
-is written to a disk. It has no credentials, and nothing that it prints is passed on.
+is written to a disk. It has no credentials, and nothing that it prints is passed on. It may take no more memory than the size
+of the files explains (`rows.limited_by`), and dies alone of what kills a parser.
 """
 
 from __future__ import annotations
@@ -43,6 +44,24 @@ def encode(path: Path, recipe: Recipe) -> Examples:
                         "miss, or hold another type?")
 
 
+def encoded(paths: Sequence[Path], recipe: Recipe, file: Path) -> list[Examples]:
+    """What the recipe, which `file` holds, makes of every file: in a process of its own, unless pandas is in this one.
+
+    Raises as `encode_in_subprocess` does.
+    """
+    if "pandas" in sys.modules:
+        return [encode(path, recipe) for path in paths]
+    return encode_in_subprocess(paths, file, recipe.digest)
+
+
+def encoded_alone(path: Path, recipe: Recipe, file: Path) -> Examples:
+    """The same of one file. Raises ContractError also if it takes too much memory."""
+    try:
+        return encoded([path], recipe, file)[0]
+    except MemoryError:
+        raise ContractError(gate.too_large(path)) from None
+
+
 def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str) -> list[Examples]:
     """`encode` of every file, in a process of its own; recipe: the approved file, digest: of what was approved.
 
@@ -73,6 +92,11 @@ def columns_in_subprocess(paths: Sequence[Path], names: Sequence[str]) -> dict[s
                 else np.array(values, dtype=object) for name, values in found.items()}
 
 
+def columns_alone(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """`columns`, in this process only if pandas is in it already."""
+    return columns(paths, names) if "pandas" in sys.modules else columns_in_subprocess(paths, names)
+
+
 def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":      # pandas' own types may have gaps
         return values.to_numpy()
@@ -98,7 +122,7 @@ def _child(*arguments: str) -> Iterator[IO[bytes]]:
             _raise_if_it_failed(json.loads(answer.readline()))
             yield answer
         except ValueError:
-            by_hand = shlex.join(["python", "-m", "site_workers.encoding", *arguments])
+            by_hand = shlex.join(["python", "-m", "validation.encoding", *arguments])
             raise SetupError(f"the process that reads the rows at {arguments[-1]} ended without an answer; is there enough "
                              f"memory? '{by_hand}' runs it by hand") from None
 
@@ -122,6 +146,7 @@ def _raise_if_it_failed(said: dict[str, str]) -> None:
 
 def _main(what: str, *arguments: str) -> None:
     """The child: nothing on any stream but the answer, not even from C code."""
+    gate.limited_by([Path(argument) for argument in arguments if Path(argument).suffix in gate.FORMATS])
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
