@@ -30,8 +30,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
-import rfc8785
-
 from fedround.canonical import dumps
 from fedround.errors import ContractError, FedroundError, PrivacyError, SetupError
 from fedround.files import create_once
