@@ -177,6 +177,7 @@ class Reason(StrEnum):
     ROLLBACK = "rollback"        # the site's folder is older than what the site has sent: restored from a backup
     HOURS = "hours"              # not at this time of day; asked again, the site may say yes
     LIMITS = "limits"            # more time or memory than the site's policy lets one plan take
+    FAILED = "failed"            # the recipe, or the site's software, does not work; its operator sees why
 
 
 class _Said(Address, Signed):

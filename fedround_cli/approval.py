@@ -35,11 +35,14 @@ def approve(
 ) -> None:
     """Read a recipe or a contract, compare its digest over the telephone, and approve it. Nothing else ever runs.
 
-    Shows the file, what it imports and its digest; then asks. Your "yes" copies the file into approved/ and writes its
-    digest into policy.toml. It holds from the next plan on; the file that it replaces is kept in approved/earlier/.
+    Shows the file, what it imports and its digest; then asks. After your "yes" a recipe is tried: whether it encodes each
+    of your rows by itself, and whether its model can be trained, on made-up rows. Only then the file is copied into approved/
+    and its digest written into policy.toml. It holds from the next plan on; the file that it replaces is kept in
+    approved/earlier/.
     """
     from infra.settings import SiteSettings, load_toml
     from site_workers import approval
+    from site_workers.tried import try_candidate
 
     if [file is not None, show, withdraw is not None].count(True) != 1:
         raise ContractError("give a file to approve, or --list, or --withdraw DIGEST")
@@ -50,6 +53,9 @@ def approve(
     elif file is not None:
         settings, candidate = load_toml(SiteSettings, folder / "site.toml"), approval.read_candidate(file)
         ask(candidate, str(file), yes, digest)
+        if candidate.kind == "recipe":
+            for note in try_candidate(folder, settings, candidate):
+                out.print(f"[yellow]![/] {note}")
         approval.approve(folder, settings, candidate, datetime.now(UTC))
         out.print(f"approved {candidate.kind} '{candidate.name}', from the next plan on")
     else:

@@ -181,16 +181,24 @@ def show_log(
 @app.command()
 @command
 def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
-    """Check the coordinator's folder: federation file, key, recipe, contract, and that the store can be used."""
+    """Check the coordinator's folder: federation file, key, recipe (tried on the test set), contract, and the store."""
     from fedround import sightings
     from flows.service import enter
     from infra.stores import require_conditional_writes
+    from tasks.trial import try_recipe
 
     coordinator = enter(folder)
     require_conditional_writes(coordinator.store, "probes")
-    federation, members = coordinator.federation, len(coordinator.federation.sites)
+    federation, members, settings = coordinator.federation, len(coordinator.federation.sites), coordinator.settings
+    notes = () if settings.test_set is None else try_recipe(
+        folder / settings.recipe, folder / settings.test_set, federation)
     out.print(f"[green]✓[/] federation '{federation.name}': {members} sites, quorum {federation.quorum}; the store keeps "
               "what is written once")
+    out.print(f"[green]✓[/] the model of '{federation.recipe}' can be scored and trained, and encodes each row by itself"
+              if settings.test_set is not None else
+              "[yellow]![/] without a test set the recipe cannot be tried here; each site tries it on its own rows")
+    for note in notes:
+        out.print(f"[yellow]![/] {note}")
     if (liars := sightings.liars_needed(federation)) == 0:
         out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
                   f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")

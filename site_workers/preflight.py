@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedround import layout
 from fedround.errors import FedroundError, StoreDeniedError
+from fedround.learning.trial import try_out
 from fedround.privacy import ledger
 from fedround.privacy.spec import Unit
 from infra.prefect_client import other_workers
@@ -70,6 +71,13 @@ def _rows(site: Site) -> str:
         raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
                             "min_rows in policy.toml")
     return f"{count} training rows, {len(rows.validation.labels_N)} held out"
+
+
+def _recipe(site: Site) -> str:
+    """Whether a plan with it can be carried out: known before one is charged."""
+    notes = try_out(site.recipe, read_site_rows(site).train.features_NF.shape[1], None,
+                    per_record="record" in site.policy.units)
+    return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes))
 
 
 def _contract(site: Site) -> str:
@@ -138,5 +146,5 @@ def _store(site: Site) -> str:
 
 
 _CHECKS: dict[str, Callable[[Site], str]] = {
-    "policy": _policy, "rows": _rows, "contract": _contract, "ledger": _ledger, "audit log": _audit, "api": _api,
-    "store": _store}
+    "policy": _policy, "rows": _rows, "recipe": _recipe, "contract": _contract, "ledger": _ledger, "audit log": _audit,
+    "api": _api, "store": _store}

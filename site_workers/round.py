@@ -16,10 +16,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fedround import codec
-from fedround.errors import BudgetError, Cancelled, ContractError, FedroundError, SetupError
+from fedround.errors import (
+    BudgetError,
+    Cancelled,
+    ContractError,
+    FedroundError,
+    PrivacyError,
+    SetupError,
+    StoreError,
+    TrustError,
+)
+from fedround.learning.trial import try_out
 from fedround.privacy import ledger
-from fedround.privacy.spec import NoMechanism, NoPrivacy, SitePrivacy
-from fedround.records import Answer, Plan, Reason, Refusal, Update
+from fedround.privacy.spec import NoMechanism, NoPrivacy, RecordPrivacy, SitePrivacy
+from fedround.records import Answer, Measure, Plan, Reason, Refusal, Update
 from fedround.rounds.site import Offer, Worked, offer, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
@@ -126,6 +136,11 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _
         if guard.over is None:
             raise
         return refuse(site, order, *guard.over)
+    except (TrustError, PrivacyError, StoreError, SetupError):
+        raise               # of the plan, the ledger, the store or the folder: mended, the same plan can be answered
+    except (Exception, SystemExit):     # of the recipe's code, or ours: its words may quote rows, and stay here
+        log.exception("round %d of run '%s': the work failed", order.plan.round, order.plan.run)
+        return refuse(site, order, Reason.FAILED, "the work failed; the site's operator sees why")
 
 
 def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal:
@@ -134,6 +149,15 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
     rows = _rows_or_refusal(site, order)
     if isinstance(rows, Refusal):
         return rows
+    if not isinstance(plan.asks, Measure):
+        try:
+            notes = try_out(site.recipe, rows.train.features_NF.shape[1], plan.agreed.parts,
+                            per_record=isinstance(plan.agreed.privacy, RecordPrivacy))
+        except ContractError as error:
+            log.error("round %d of run '%s': %s", plan.round, plan.run, error)
+            return refuse(site, order, Reason.FAILED, "the recipe's model cannot be trained; the site's operator sees why")
+        for note in notes:
+            log.warning("recipe '%s': %s", site.recipe.name, note)
     try:
         offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan))
         book = _charge(site, order, offered)

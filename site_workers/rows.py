@@ -34,7 +34,8 @@ class Rows:
 
 def read_site_rows(site: Site) -> Rows:
     """Encode the rows by the recipe. Raises SetupError or ContractError that quotes no value."""
-    return _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, _digest(site.row_files))
+    return _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, _digest(site.row_files),
+                    site.policy.limits.seconds)
 
 
 def failed_checks(site: Site) -> tuple[CheckId, ...]:
@@ -51,8 +52,8 @@ def _digest(paths: tuple[Path, ...]) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
-def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes) -> Rows:
-    train, validation = encoding.encoded(paths, recipe, file)       # once per change of the files
+def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes, seconds: int) -> Rows:
+    train, validation = encoding.encoded(paths, recipe, file, seconds)       # once per change of the files
     return Rows(train, validation, digest)
 
 

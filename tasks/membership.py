@@ -33,6 +33,7 @@ from infra.settings import (
 )
 from infra.stores import ObjectStore, open_store
 from infra.toml import document_of, read_text, read_toml
+from tasks.trial import try_recipe
 from validation.contract import load_contract
 
 _HEAD = """The federation file: who takes part, and what every round asks for.
@@ -63,6 +64,8 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     if begin is not None or checked.parts != WHOLE:
         initial(loaded, 0, checked.parts, per_record=isinstance(checked.privacy, RecordPrivacy),
                 start=None if begin is None else read(begin))
+    if test_set is not None:
+        try_recipe(recipe, test_set, checked)
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         new.mkdir(parents=True, mode=0o700)

@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,36 +23,39 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.learning import encoding as apart
 from fedround.learning.recipe import Examples, Recipe, load_recipe
 from validation import rows as gate
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PATIENCE_S = 3600.0
+"""How long a recipe may take to encode rows, where nobody says otherwise."""
+
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
 
-def encode(path: Path, recipe: Recipe) -> Examples:
-    """What the recipe makes of one file. Raises SetupError or ContractError that quotes no value."""
+def encode(path: Path, recipe: Recipe, file: Path) -> Examples:
+    """What the recipe makes of one file of rows, each by itself (`fedround.learning.encoding`). file: the recipe's own.
+
+    Raises SetupError or ContractError that quotes no value.
+    """
     frame = gate.read_rows(path)
     try:
-        return recipe.encode(frame)
-    except (ContractError, MemoryError):
-        raise
-    except Exception as error:      # of the recipe's code; its words may quote the rows
-        kind = type(error).__name__
-    raise ContractError(f"recipe '{recipe.name}' cannot encode the rows at {path} ({kind}): does a column that it needs "
-                        "miss, or hold another type?")
+        return apart.encode(frame, recipe, lambda: load_recipe(file, recipe.digest))
+    except ContractError as error:
+        raise ContractError(f"rows at {path}: {error}") from None
 
 
-def encoded(paths: Sequence[Path], recipe: Recipe, file: Path) -> list[Examples]:
+def encoded(paths: Sequence[Path], recipe: Recipe, file: Path, timeout_s: float = PATIENCE_S) -> list[Examples]:
     """What the recipe, which `file` holds, makes of every file: in a process of its own, unless pandas is in this one.
 
     Raises as `encode_in_subprocess` does.
     """
     if "pandas" in sys.modules:
-        return [encode(path, recipe) for path in paths]
-    return encode_in_subprocess(paths, file, recipe.digest)
+        return [encode(path, recipe, file) for path in paths]
+    return encode_in_subprocess(paths, file, recipe.digest, timeout_s)
 
 
 def encoded_alone(path: Path, recipe: Recipe, file: Path) -> Examples:
@@ -62,12 +66,13 @@ def encoded_alone(path: Path, recipe: Recipe, file: Path) -> Examples:
         raise ContractError(gate.too_large(path)) from None
 
 
-def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str) -> list[Examples]:
+def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeout_s: float = PATIENCE_S) -> list[Examples]:
     """`encode` of every file, in a process of its own; recipe: the approved file, digest: of what was approved.
 
-    Raises what `encode` and `load_recipe` raise; MemoryError or SetupError if the process ends without an answer.
+    Raises what `encode` and `load_recipe` raise; MemoryError or SetupError if the process ends without an answer, and
+    SetupError if it takes longer than `timeout_s`.
     """
-    with _child("encode", str(recipe), digest, *map(str, paths)) as answer:
+    with _child("encode", str(recipe), digest, *map(str, paths), timeout_s=timeout_s) as answer:
         arrays = _Pipe(answer)
         return [Examples(*(np.lib.format.read_array(arrays, allow_pickle=False) for _ in dataclasses.fields(Examples)))
                 for _ in paths]
@@ -111,20 +116,33 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _child(*arguments: str) -> Iterator[IO[bytes]]:
+def _child(*arguments: str, timeout_s: float = PATIENCE_S) -> Iterator[IO[bytes]]:
     """The answer of a process that does this, after its first line, which says that it could."""
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, *arguments], env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    over = threading.Event()
+
+    def stop() -> None:
+        over.set()
+        child.kill()
+
+    alarm = threading.Timer(timeout_s, stop)
+    alarm.start()
     with child, child.stdout as answer:  # type: ignore[union-attr]
         try:
             _raise_if_it_failed(json.loads(answer.readline()))
             yield answer
         except ValueError:
+            if over.is_set():
+                raise SetupError(f"reading the rows at {arguments[-1]} took longer than the {timeout_s:g} s that one plan "
+                                 "may take here, and was stopped: does the recipe end?") from None
             by_hand = shlex.join(["python", "-m", "validation.encoding", *arguments])
             raise SetupError(f"the process that reads the rows at {arguments[-1]} ended without an answer; is there enough "
                              f"memory? '{by_hand}' runs it by hand") from None
+        finally:
+            alarm.cancel()
 
 
 class _Pipe:
@@ -170,7 +188,7 @@ def _main(what: str, *arguments: str) -> None:
 
 def _encoded(recipe: str, digest: str, *paths: str) -> list[Examples]:
     agreed = load_recipe(Path(recipe), digest)
-    return [encode(Path(path), agreed) for path in paths]
+    return [encode(Path(path), agreed, Path(recipe)) for path in paths]
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     import torch
 
     _check(mechanism, training, len(examples))
-    model = _model(recipe, base, rest, mechanism)
+    model = furnished(recipe, base, rest, per_record=isinstance(mechanism, PerRecord))
     recipe.check(examples)
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
     trained = {**base, **{name: array for name, array in rest.private.items() if name not in buffers}}
@@ -132,10 +132,10 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                    {**rest.private, **kept, **{name: view.copy() for name, view in weights.items() if name not in base}})
 
 
-def _model(recipe: Recipe, base: Tensors, rest: Rest, mechanism: TrainingMechanism) -> nn.Module:
+def furnished(recipe: Recipe, base: Tensors, rest: Rest, *, per_record: bool) -> nn.Module:
     """The recipe's model with its rest in it. Raises ContractError if it cannot be trained so, or the tensors are others'."""
     model = unfilled(recipe)
-    check_model(model, recipe.name, rest.private, per_record=isinstance(mechanism, PerRecord))
+    check_model(model, recipe.name, rest.private, per_record=per_record)
     check_fits(recipe, model, {**base, **rest.whole})
     still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     if wrong := sorted(still - rest.frozen.keys()):

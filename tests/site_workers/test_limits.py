@@ -145,7 +145,7 @@ def test_training_that_takes_too_long_is_refused_and_a_second_try_is_not_paid_tw
 
 def test_a_recipe_that_wants_more_memory_than_allowed_is_refused_and_the_process_lives(tmp_path):
     """Six gigabytes, only for a site's own rows: without the limit the system would give them."""
-    greedy = RECIPE.replace("    return rows[[", "    if len(rows) == 300:\n        np.zeros(6 << 27)\n    return rows[[")
+    greedy = RECIPE.replace("    return rows[[", "    if len(rows) == 256:\n        np.zeros(6 << 27)\n    return rows[[")
     federation = small_federation.make(tmp_path, recipe=greedy)
     federation.plan()
     assert answered(federation, lambda: NOON, limits=Limits(memory_mb=limits._data_mib() + 4000)) == "refusal"

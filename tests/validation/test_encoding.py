@@ -29,7 +29,7 @@ def test_a_child_gives_the_same_arrays(tmp_path: Path, agreed: tuple[Path, Recip
     small_federation.rows(300, 1).to_parquet(files[0])
     small_federation.rows(80, 2).to_csv(files[1])
     for file, found in zip(files, encoding.encode_in_subprocess(files, path, recipe.digest), strict=True):
-        here = encoding.encode(file, recipe)
+        here = encoding.encode(file, recipe, path)
         assert (found.features_NF.dtype, found.labels_N.dtype) == (here.features_NF.dtype, here.labels_N.dtype)
         assert np.array_equal(found.features_NF, here.features_NF)
         assert np.array_equal(found.labels_N, here.labels_N)
@@ -43,7 +43,7 @@ def test_its_errors_are_the_same_and_quote_nothing(tmp_path: Path, agreed: tuple
     with pytest.raises(error) as there:
         encoding.encode_in_subprocess([path], recipe, here.digest)
     with pytest.raises(error) as expected:
-        encoding.encode(path, here)
+        encoding.encode(path, here, recipe)
     assert str(there.value) == str(expected.value)
     assert "secret" not in str(there.value)
 
@@ -57,6 +57,14 @@ def test_a_child_that_dies_is_one_sentence(tmp_path: Path, agreed: tuple[Path, R
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(SetupError, match="ended without an answer"):
         encoding.encode_in_subprocess([tmp_path / "rows.csv"], agreed[0], agreed[1].digest)
+
+
+def test_a_recipe_that_never_ends_is_stopped(tmp_path: Path):
+    path = tmp_path / "recipe.py"
+    path.write_text(LIGHT.replace("def features(rows):\n", "def features(rows):\n    while True:\n        pass\n"))
+    small_federation.rows(3, 1).to_csv(tmp_path / "rows.csv")
+    with pytest.raises(SetupError, match="does the recipe end"):
+        encoding.encode_in_subprocess([tmp_path / "rows.csv"], path, load_recipe(path).digest, timeout_s=5)
 
 
 ROUND = """

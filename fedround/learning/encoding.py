@@ -1,0 +1,140 @@
+"""From rows to what a model learns from, so that every row is encoded by itself, whatever the others are.
+
+A recipe that standardises by the mean of the rows it is given makes every row's features depend on every other's; no clipping
+bounds what one record does then. So rows are encoded twice, and what differs by a bit is refused:
+
+* in their order, in chunks of one size, the last one filled up with copies of its last row;
+* by the recipe loaded anew, in a fixed shuffled order, in chunks of that size that hold half as many different rows at most.
+
+No row meets the same others twice, and nothing that the first pass left in the recipe's module is there in the second. So
+it is noticed, with the rows that are here, if a recipe pools (also above or below some number of rows only), remembers, draws
+at random or looks at the clock. Not noticed: state that a recipe hides elsewhere (in another module, in a file) and uses the
+same way twice, and pooling that other rows would provoke and these do not.
+
+A row that the recipe cannot encode counts for nothing (`Examples.counts_N`) and keeps its place: one record stops no site.
+
+N rows, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.errors import ContractError
+from fedround.learning.recipe import Examples, Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 256
+_HALF = CHUNK // 2
+_SEED = 20_240_229
+
+Places = npt.NDArray[np.int64]
+
+
+def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe]) -> Examples:
+    """What the recipe makes of the rows.
+
+    Raises ContractError, which quotes no value, if a row is encoded otherwise beside other rows, and if none can be encoded;
+    MemoryError.
+    """
+    rows = len(frame)
+    found = _encoded(frame, recipe, _in_order(rows))
+    again = _encoded(frame, loaded_anew(), _shuffled(rows))
+    _compare(found, again, recipe.name)
+    return found
+
+
+def _in_order(rows: int) -> Iterator[Places]:
+    for start in range(0, rows, CHUNK):
+        yield np.arange(start, min(start + CHUNK, rows))
+
+
+def _shuffled(rows: int) -> Iterator[Places]:
+    """At most half as many different rows in a chunk as there are, and as fit."""
+    order = np.random.default_rng(_SEED).permutation(rows)
+    size = min(_HALF, -(-rows // 2))
+    for start in range(0, rows, size):
+        yield order[start:start + size]
+
+
+def _encoded(frame: pd.DataFrame, recipe: Recipe, chunks: Iterable[Places]) -> Examples:
+    features_NF: npt.NDArray[np.float32] | None = None
+    labels_N, counts_N = np.zeros(len(frame), np.int64), np.zeros(len(frame), np.bool_)
+    for places in chunks:
+        made = _chunk(frame, recipe, places)
+        if made is None:
+            continue
+        if features_NF is None:
+            features_NF = np.zeros((len(frame), made.features_NF.shape[1]), np.float32)
+        if made.features_NF.shape[1] != features_NF.shape[1]:
+            raise ContractError(_otherwise(recipe.name, f"{made.features_NF.shape[1]} features in one part of the rows, "
+                                                        f"{features_NF.shape[1]} in another"))
+        features_NF[places], labels_N[places], counts_N[places] = made.features_NF, made.labels_N, made.counts_N
+    if features_NF is None:
+        raise ContractError(f"recipe '{recipe.name}' cannot encode a single row{_why(frame, recipe)}: does a column that it "
+                            "needs miss, or hold another type?")
+    return Examples(features_NF, labels_N, counts_N)
+
+
+def _why(frame: pd.DataFrame, recipe: Recipe) -> str:
+    """What it raises on the first row, by its kind: the words may quote the row."""
+    try:
+        recipe.encode(frame.iloc[:1])
+    except Exception as error:
+        return f" ({error})" if isinstance(error, ContractError) else f" ({type(error).__name__})"
+    return ""
+
+
+def _chunk(frame: pd.DataFrame, recipe: Recipe, places: Places) -> Examples | None:
+    """The rows at these places, beside no others; None if none of them can be encoded."""
+    made = _tried(frame, recipe, _filled(places))
+    if made is not None:
+        return Examples(made.features_NF[:len(places)], made.labels_N[:len(places)])
+    good_B = np.array([_tried(frame, recipe, _filled(places[at:at + 1])) is not None for at in range(len(places))])
+    if not good_B.any():
+        return None
+    # A copy of a good row stands where one cannot be encoded: the others are encoded as they would be without it.
+    stand_in = np.where(good_B, places, places[good_B.argmax()])
+    made = _tried(frame, recipe, _filled(stand_in))
+    if made is None:
+        raise ContractError(_otherwise(recipe.name, "it can encode rows alone that it cannot encode together"))
+    features, labels = made.features_NF[:len(places)].copy(), made.labels_N[:len(places)].copy()
+    features[~good_B], labels[~good_B] = 0, 0
+    return Examples(features, labels, good_B)
+
+
+def _filled(places: Places) -> Places:
+    return np.concatenate([places, np.full(CHUNK - len(places), places[-1])])
+
+
+def _tried(frame: pd.DataFrame, recipe: Recipe, places: Places) -> Examples | None:
+    try:
+        return recipe.encode(frame.iloc[places].reset_index(drop=True))
+    except MemoryError:
+        raise
+    except Exception:       # of the recipe's code; its words may quote the rows
+        return None
+
+
+def _compare(found: Examples, again: Examples, recipe: str) -> None:
+    if found.features_NF.shape != again.features_NF.shape:
+        raise ContractError(_otherwise(recipe, "the number of its features differs"))
+    # Not by ==, which takes a negative zero for a positive one.
+    differs_F = (found.features_NF.view(np.int32) != again.features_NF.view(np.int32)).any(axis=0)
+    if differs_F.any():
+        places = np.flatnonzero(differs_F)
+        raise ContractError(_otherwise(recipe, f"{len(places)} of {len(differs_F)} features differ, the first at place "
+                                               f"{places[0]} (counted from 0)"))
+    if not (np.array_equal(found.labels_N, again.labels_N) and np.array_equal(found.counts_N, again.counts_N)):
+        raise ContractError(_otherwise(recipe, "its labels differ"))
+
+
+def _otherwise(recipe: str, how: str) -> str:
+    return (f"recipe '{recipe}' encodes a row otherwise beside other rows: {how}. Every row must be encoded by itself, with "
+            "bounds that everybody knows: no mean, maximum or rank of rows, nothing remembered, drawn or read from a clock")

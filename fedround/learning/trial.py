@@ -1,0 +1,108 @@
+"""Can a recipe's model be scored and trained at all? One forward pass and one clipped gradient on made-up rows, before
+anything is charged: a model that fails in its first step costs a budget, and gives nothing.
+
+Made-up rows hold the same number everywhere. A model need work for one such number only: an embedding has a place 0 and may
+have no place 1, and a model that divides by the length of a row has no use for zeros.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedround.codec import Tensors
+from fedround.errors import ContractError
+from fedround.learning.evaluate import scores
+from fedround.learning.gradients import Clip, clipped_sum, gradient_sum, maps
+from fedround.learning.objective import Objective
+from fedround.learning.parts import WHOLE, Rest, mixes_rows
+from fedround.learning.recipe import Examples, Recipe, initial
+from fedround.learning.spec import Parts
+from fedround.learning.train import furnished
+
+_ROWS = 4
+_NUMBERS = (0.0, 1.0, 0.5, -1.0)
+SLOW = ("torch cannot compute the gradients of many rows of its model in one pass (recurrent layers are of that kind): they "
+        "are computed row by row, which is slow")
+
+
+def try_out(recipe: Recipe, features: int, parts: Parts | None = WHOLE, *, per_record: bool = True) -> tuple[str, ...]:
+    """What there is to know of training a recipe's model on rows of so many features; nothing, if all is well.
+
+    parts: None: not known; layers that keep statistics of batches are taken for private where that is allowed. per_record:
+    whether the privacy is that of single records. What was tried once is remembered. Raises ContractError, which
+    quotes no record because it has seen none, if the model cannot be built, does not travel, cannot be scored or trained.
+    """
+    return _tried(_Question(recipe.digest, features, parts, per_record, recipe))
+
+
+@dataclass(frozen=True)
+class _Question:
+    digest: str
+    features: int
+    parts: Parts | None
+    per_record: bool
+    recipe: Recipe = field(compare=False)
+
+
+@functools.lru_cache(maxsize=32)
+def _tried(asked: _Question) -> tuple[str, ...]:
+    recipe, problems = asked.recipe, []
+    try:
+        base, rest = initial(recipe, 0, asked.parts or _supposed(recipe), per_record=asked.per_record)
+    except ContractError:
+        raise
+    except (Exception, SystemExit) as error:    # of the recipe's code
+        raise ContractError(f"recipe '{recipe.name}': its model cannot be built ({_in_words(error)})") from None
+    for number in _NUMBERS:
+        try:
+            return _try(asked, base, rest, number)
+        except (Exception, SystemExit) as error:    # as above
+            problems.append(_in_words(error))
+    raise ContractError(f"recipe '{recipe.name}': its model cannot be trained on rows of {asked.features} features: "
+                        f"{problems[0]}. Tried on made-up rows; nothing was charged")
+
+
+def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[str, ...]:
+    import torch
+
+    recipe = asked.recipe
+    examples = Examples(np.full((_ROWS, asked.features), number, np.float32),
+                        np.arange(_ROWS, dtype=np.int64) % recipe.task.classes)
+    model = furnished(recipe, base, rest, per_record=asked.per_record)
+    objective = Objective(model, recipe.task)
+    parameters = {name: torch.from_numpy(array.copy()) for name, array in base.items()}
+    parameters |= {name: torch.from_numpy(rest.private[name].copy()) for name, _ in model.named_parameters()
+                   if name in rest.private}
+    batch = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        if not asked.per_record:
+            if not np.isfinite(gradient_sum(objective, parameters, *batch)).all():
+                raise ContractError("its gradient is not a finite number")
+            together = True
+        else:
+            together = maps(objective, parameters, asked.features)
+            loosest = Clip(1e30, 1.0)
+            _, finite = clipped_sum(objective, parameters, *batch, loosest, chunk=_ROWS, together=together)
+            if finite < _ROWS:
+                objective.loss(parameters, batch[0][:1], batch[1][:1])      # says what is wrong, if it can
+                raise ContractError("its gradient is not a finite number")
+    told = scores(recipe, {**base, **rest.whole}, examples)
+    if len(told) < _ROWS or not all(map(math.isfinite, told.chance_N)):
+        raise ContractError("its output is not a finite number")
+    return () if together else (SLOW,)
+
+
+def _supposed(recipe: Recipe) -> Parts:
+    return Parts(private=tuple(f"{part}.*" for part in mixes_rows(recipe.build_model()) if part))
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, ContractError):
+        return str(error)
+    words = str(error).splitlines()
+    return f"{type(error).__name__}: {words[0][:200]}" if words else type(error).__name__

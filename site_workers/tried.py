@@ -1,0 +1,34 @@
+"""A recipe that the operator has said yes to, tried before it becomes the site's: on the site's rows, and nothing leaves."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fedround.learning.recipe import load_recipe
+from fedround.learning.trial import try_out
+from infra.settings import SiteSettings, load_toml
+from site_workers.approval import Candidate
+from site_workers.policy import SitePolicy
+from validation.encoding import encode_in_subprocess
+
+
+def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) -> tuple[str, ...]:
+    """What there is to know of it: notes. Runs the recipe's code.
+
+    Raises ContractError, which quotes no value, if it cannot encode the rows, encodes one otherwise beside others, or its
+    model cannot be scored or trained; SetupError if it does not end in the time that one plan may take.
+    """
+    policy = load_toml(SitePolicy, folder / "policy.toml")
+    rows = folder / settings.data.train
+    if not rows.exists():
+        return (f"there are no rows at {rows} yet, so that it was not tried: run 'fedround site check' when they are there",)
+    with tempfile.TemporaryDirectory() as made:
+        file = Path(made) / "recipe.py"
+        file.write_bytes(candidate.body)
+        (examples,) = encode_in_subprocess([rows], file, candidate.digest, policy.limits.seconds)
+        notes = try_out(load_recipe(file, candidate.digest), examples.features_NF.shape[1], None,
+                        per_record="record" in policy.units)
+    left_out = len(examples) - int(examples.counts_N.sum())
+    return notes if left_out == 0 else (
+        *notes, f"{left_out} of {len(examples)} rows cannot be encoded, and would count for nothing")
