@@ -13,7 +13,10 @@ from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.statistics import LocalEvaluation
-from fedround.values import Digest, Name, PositiveFloat, PublicKey, Signed, Value
+from fedround.values import Digest, Name, PublicKey, Signed, Value, Weight
+
+Quorum = Annotated[int, Field(ge=1, le=1000)]
+Deadline = Annotated[int, Field(ge=1, le=604_800)]
 
 MAX_WINDOW = 100
 """Rounds that a reputation policy can look back."""
@@ -42,7 +45,7 @@ class SiteEntry(Value):
 
     name: Name
     key: PublicKey
-    weight: PositiveFloat
+    weight: Weight
 
 
 class Terms(Value):
@@ -81,8 +84,8 @@ class Agreement(Value):
     """What every round of a federation asks for. A settings file holds one; members and keys make it a `Federation`."""
 
     name: Name
-    quorum: Annotated[int, Field(ge=1, le=1000)]
-    deadline_s: Annotated[int, Field(ge=1, le=604_800)] = 600
+    quorum: Quorum
+    deadline_s: Deadline = 600
     training: LocalTraining = LocalTraining()
     privacy: Privacy
     evaluation: LocalEvaluation = LocalEvaluation()

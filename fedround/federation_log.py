@@ -21,7 +21,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
 from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
-from fedround.values import MAX_NUMBER, Digest, Name, PositiveFloat, PublicKey, Signature, Signed, ToolVersion, Value
+from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Signature, Signed, ToolVersion, Value, Weight
 
 
 class Begun(Value):
@@ -44,7 +44,7 @@ class Enrolled(Value):
     kind: Literal["enrol"] = "enrol"
     site: Name
     key: PublicKey
-    weight: PositiveFloat
+    weight: Weight
 
 
 class Reweighed(Value):
@@ -52,7 +52,7 @@ class Reweighed(Value):
 
     kind: Literal["weight"] = "weight"
     site: Name
-    weight: PositiveFloat
+    weight: Weight
 
 
 class Departed(Value):

@@ -22,9 +22,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreed
-from fedround.learning.spec import Parts
+from fedround.agreement import Agreed, Deadline, Quorum
+from fedround.learning.spec import MAX_BATCH, MAX_STEPS, Parts
 from fedround.learning.task import Task
+from fedround.privacy.accounting import LARGEST_EPSILON
 from fedround.privacy.spec import Mechanism, Privacy
 from fedround.statistics import Release, Scores, Statistic
 from fedround.values import (
@@ -32,17 +33,23 @@ from fedround.values import (
     Attempt,
     CheckId,
     Digest,
+    Length,
     Name,
     Payload,
-    PositiveFloat,
     PublicKey,
     Purpose,
+    Round,
     Signature,
     Signed,
+    Size,
     TensorSpec,
     ToolVersion,
     Value,
+    Weight,
 )
+
+Charges = Annotated[int, Field(ge=1, le=10 ** 9)]
+"""How many a site's ledger has."""
 
 # -- what is asked -----------------------------------------------------------------------------------------------------
 
@@ -50,7 +57,7 @@ from fedround.values import (
 class LogHead(Value):
     """Names the federation log up to one of its entries (`fedround.federation_log`)."""
 
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     digest: Digest
 
 
@@ -58,7 +65,7 @@ class Exclusion(Value):
     """A member that a round does not ask, by the federation's reputation policy."""
 
     site: Name
-    until: Annotated[int, Field(ge=1)]
+    until: Annotated[int, Field(ge=1, le=2 * MAX_NUMBER)]
     """The round in which it is asked again."""
     reason: Annotated[str, StringConstraints(max_length=300)]
 
@@ -128,7 +135,7 @@ class Address(Value):
 
     federation: Name
     run: Name
-    round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+    round: Round
     """The round that is made; of a question that makes none, the round whose model it is about."""
     attempt: Attempt = 1
 
@@ -150,8 +157,8 @@ class Plan(Address, Signed):
     cohort: tuple[Name, ...]
     excluded: tuple[Exclusion, ...] = ()
     """The members that are not in the cohort, each with the reason."""
-    quorum: int
-    deadline_s: int
+    quorum: Quorum
+    deadline_s: Deadline
     task: Task
     """What the recipe says is learnt."""
     agreed: Agreed
@@ -200,10 +207,10 @@ class Update(Value):
     """Of the plan's tensors (`codec.schema_digest`)."""
     payload: Payload
     mechanism: Mechanism
-    rows: Annotated[int, Field(ge=1)] | None = None
+    rows: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = None
     """How many training rows, where they are fewer than the plan's batch: the noise is then divided by them. Otherwise the
     mechanism's sampling rate tells."""
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     """How many steps the site did, if its time was up before the last one and the plan keeps partial work."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
     """With adaptive clipping: the noised share of gradients that were within the clip norm. `mechanism` pays for it, too."""
@@ -218,9 +225,9 @@ class Answer(_Said):
     releases: tuple[Release, ...] = ()
     update: Update | None = None
     """To a plan to train, and to no other."""
-    epsilon: Annotated[float, Field(ge=0)] | None = None
-    """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None without privacy."""
-    charges: Annotated[int, Field(ge=1)]
+    epsilon: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
+    """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None: no privacy, or no bound."""
+    charges: Charges
     """How many charges the site's ledger has, this answer's included."""
     ledger_head: Digest
 
@@ -259,7 +266,7 @@ class Checkpoint(Signed):
 
     federation: Name
     run: Name
-    round: Annotated[int, Field(ge=0)]
+    round: Round
     log: LogHead
     model: Payload
     tensors: tuple[TensorSpec, ...]
@@ -278,21 +285,21 @@ class CommittedUpdate(Value):
     site: Name
     answer: Digest
     payload: Digest
-    size_bytes: Annotated[int, Field(ge=1)]
+    size_bytes: Size
     """Of the payload: what the site uploaded."""
     sighting: Signature
     """The site's word that it was shown the plan that the commit names (`fedround.sightings`)."""
-    weight: PositiveFloat
+    weight: Weight
     """The agreed weight. Rules that count every site the same ignore it."""
     verdict: Verdict
     """Whether it entered the aggregate."""
     reason: Annotated[str, StringConstraints(max_length=300)] = ""
     """Why it did not."""
-    norm: Annotated[float, Field(ge=0)] | None
+    norm: Length | None
     """L2 norm of what the aggregation saw of the site: its update, or with a history its moving average. None: not finite."""
-    distance: Annotated[float, Field(ge=0)] | None
+    distance: Length | None
     """L2 distance of that to the aggregate."""
-    influence: float
+    influence: Annotated[float, Field(ge=-1e40, le=1e40)]
     """The site's share of the aggregate; 0 for an update that was left out."""
 
 
@@ -302,10 +309,10 @@ class SiteMemory(Value):
     site: Name
     average: Digest
     """Of the tensors, which only the coordinator and an auditor may read (`layout.memory`)."""
-    weight: PositiveFloat
+    weight: Annotated[float, Field(ge=1, le=1e6)]
     """The sum of beta^age over the uploads in it."""
-    signal_bound: Annotated[float, Field(ge=0)] | None
-    variance: Annotated[float, Field(ge=0)] | None
+    signal_bound: Length | None
+    variance: Annotated[float, Field(ge=0, le=1e120)] | None
 
 
 class SiteLedger(Value):
@@ -314,7 +321,7 @@ class SiteLedger(Value):
     site: Name
     key: PublicKey
     """Whose ledger: a site that is enrolled anew, with a new key, begins anew."""
-    charges: Annotated[int, Field(ge=1)]
+    charges: Charges
     head: Digest
 
 
@@ -337,7 +344,7 @@ class SiteWeight(Value):
     """What a member counted in a round whose aggregation is fair (`fedround.aggregation.fairness`)."""
 
     site: Name
-    weight: PositiveFloat
+    weight: Annotated[float, Field(gt=0, le=1e12)]
 
 
 class Commit(Signed):
@@ -349,7 +356,7 @@ class Commit(Signed):
     federation_digest: Digest
     log: LogHead
     run: Name
-    round: Annotated[int, Field(ge=0)]
+    round: Round
     parent: Digest | None
     plan: Digest | None
     agreed: Agreed | None
@@ -394,7 +401,7 @@ class Finding(Signed):
 
     federation: Name
     run: Name
-    round: Annotated[int, Field(ge=0)]
+    round: Round
     attempt: Attempt
     plan: Digest
     answers: tuple[Told, ...] = ()

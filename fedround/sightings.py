@@ -21,7 +21,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError
 from fedround.records import Commit, LogHead, Plan
 from fedround.signing import Identity, is_signed, sign
-from fedround.values import Digest, Name, Signature, Signed
+from fedround.values import Digest, Name, Round, Signature, Signed
 
 
 class Sighting(Signed):
@@ -31,7 +31,7 @@ class Sighting(Signed):
 
     federation: Name
     run: Name
-    round: int
+    round: Round
     site: Name
     plan: Digest
     log: LogHead

@@ -54,7 +54,20 @@ MAX_ATTEMPTS = 99
 Attempt = Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)]
 """Which of the plans for one round, or for one question about a round's model."""
 
-PositiveFloat = Annotated[float, Field(gt=0)]
+Round = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+"""A round of a run; 0 is its initial model."""
+
+LARGEST_WHOLE = 2 ** 53 - 1
+"""Beyond it JSON's numbers, which are doubles, do not tell whole numbers apart."""
+
+Size = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
+"""Of a file, in bytes."""
+
+Weight = Annotated[float, Field(ge=1e-9, le=1e12)]
+"""How much a member counts, by agreement."""
+
+Length = Annotated[float, Field(ge=0, le=1e60)]
+"""Of a vector of float32, whose squares float64 can add up."""
 
 Purpose = Literal["train", "evaluate", "measure"]
 """The kind of a question (`fedround.records.Question`), as requests, store keys, policies and ledgers name it."""
@@ -81,16 +94,16 @@ def canonical(value: Value) -> bytes:
     return _written(value)
 
 
-def as_read(value: Value) -> bytes:
+def as_read(value: Value, without: frozenset[str] = frozenset()) -> bytes:
     """The same, of a value that was read, with the keys that stood there: a later version may know more of them, with
     defaults, and goes on to read what an earlier one wrote. Numbers are those of the value: 1e16 is a number of 17 digits.
     """
-    return _written(value, exclude_unset=True)
+    return _written(value, exclude_unset=True, exclude=without)
 
 
-def _written(value: Value, *, exclude_unset: bool = False) -> bytes:
+def _written(value: Value, **what: Any) -> bytes:
     try:
-        return dumps(value.model_dump(mode="json", exclude_unset=exclude_unset, warnings=False))
+        return dumps(value.model_dump(mode="json", warnings=False, **what))
     except (ValueError, RecursionError) as error:          # rfc8785's errors, and text that is no Unicode
         raise ContractError(f"cannot be written as canonical JSON ({type(error).__name__}): a number is too large, or a text "
                             "is no Unicode") from None
@@ -100,14 +113,14 @@ class TensorSpec(Value):
     """One float32 tensor of the model."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
-    shape: tuple[Annotated[int, Field(ge=1, le=2**31)], ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=2**31)], ...], Field(max_length=32)]
 
 
 class Payload(Value):
     """The bytes of a tensor file, by content (`codec.payload_of`)."""
 
     sha256: Digest
-    size_bytes: Annotated[int, Field(ge=1)]
+    size_bytes: Size
     chunks: tuple[Digest, ...]
     """SHA-256 of every `codec.CHUNK_BYTES`: a part that was read can be believed before the rest is there."""
 

@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints
 from fedround.errors import AuditError
 from fedround.privacy import chain, ledger
 from fedround.privacy.spec import Mechanism
-from fedround.values import Digest, Name, PublicKey, Purpose, Value
+from fedround.values import LARGEST_WHOLE, Attempt, Digest, Name, PublicKey, Purpose, Round, Value
 from site_workers import outbox
 
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
@@ -63,8 +63,8 @@ class Asked(_AboutPlan):
     what: Literal["asked"] = "asked"
     federation: Name
     run: Name
-    round: int
-    attempt: int
+    round: Round
+    attempt: Attempt
     purpose: Purpose
     by: PublicKey
 
@@ -76,7 +76,7 @@ class TurnedAway(_Event):
     problem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,60}$")]
     """The kind of error; the sentence is in the site's log."""
     run: Name | None = None
-    round: int | None = None
+    round: Round | None = None
 
 
 class Decided(_AboutPlan):
@@ -103,7 +103,7 @@ class Left(_Event):
     kind: Annotated[str, StringConstraints(max_length=40)]
     key: str
     sha256: Digest
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]
 
 
 class Recovered(_Event):
@@ -113,7 +113,7 @@ class Recovered(_Event):
     plan: Digest | None
     """None: nobody knows any more which."""
     mechanisms: tuple[Mechanism, ...]
-    charges: Annotated[int, Field(ge=1)]
+    charges: Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
     """How many the ledger then has."""
 
 
@@ -132,7 +132,7 @@ class _Opening(chain.Line):
     format: Literal["fedround-audit/1"] = "fedround-audit/1"
     site: Name
     utc: str
-    charges: Annotated[int, Field(ge=0)]
+    charges: Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]
     """How many charges the ledger had when the log began."""
 
 

@@ -81,7 +81,7 @@ class SitePolicy(Value):
     max_epsilon_per_run: Annotated[float, Field(ge=0, le=1000)] | None = None
     """For one record, within one campaign."""
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
-    min_rows: Annotated[int, Field(ge=1)] = 100
+    min_rows: Annotated[int, Field(ge=1, le=10 ** 12)] = 100
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     limits: Limits = Limits()
     hours: Hours | None = None

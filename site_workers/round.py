@@ -8,6 +8,7 @@ the rows.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -229,7 +230,9 @@ def _charge(site: Site, order: Order, offered: Offer) -> ledger.Ledger:
 
 
 def _spent(book: ledger.Ledger, plan: Plan) -> float | None:
+    """None also without a bound at the plan's delta_dp: what was paid for must be an answer that can be written."""
     privacy = plan.agreed.privacy
     if isinstance(privacy, NoPrivacy):
         return None
-    return ledger.spent(book, privacy.delta_dp, run=plan.run, unit=privacy.unit)
+    spent = ledger.spent(book, privacy.delta_dp, run=plan.run, unit=privacy.unit)
+    return None if math.isinf(spent) else spent

@@ -14,7 +14,7 @@ from fedround.errors import ContractError
 from fedround.files import write_whole
 from fedround.records import LogHead
 from fedround.signing import digest
-from fedround.values import Digest, Name, Value, canonical, parse
+from fedround.values import Digest, Name, Round, Value, canonical, parse
 
 _FILE = "seen.json"
 
@@ -22,7 +22,7 @@ _FILE = "seen.json"
 class SeenCommit(Value):
     """The newest commit of a run that the site has accepted."""
 
-    round: int
+    round: Round
     digest: Digest
 
 

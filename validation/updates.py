@@ -9,11 +9,23 @@ from __future__ import annotations
 from fedround import codec
 from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoPrivacy, Privacy, RecordPrivacy, kind_for
+from fedround.learning.spec import LocalTraining
+from fedround.privacy.accounting import LARGEST_NOISE_MULTIPLIER
+from fedround.privacy.spec import (
+    DpFtrl,
+    DpSgd,
+    GaussianCounts,
+    Mechanism,
+    NoMechanism,
+    NoPrivacy,
+    Privacy,
+    RecordPrivacy,
+    kind_for,
+)
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
-from fedround.statistics import LARGEST, Release, Statistic
+from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
 
@@ -39,6 +51,8 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
             raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
         _check_releases(answer.releases, plan, source)
         _check_update(answer.update, plan, source)
+        if answer.epsilon is not None and isinstance(plan.agreed.privacy, NoPrivacy):
+            raise ContractError(f"{source}: says what it spent, and the plan has no privacy to spend")
     return answer
 
 
@@ -85,7 +99,8 @@ def _check_noise(release: Release, source: str) -> None:
     if applied.kind != asked.kind:
         raise ContractError(f"{source} was released with the mechanism {applied.kind}, the plan asks for {asked.kind}")
     if not release.is_of_one_site:
-        raise ContractError(f"{source} has numbers or noise beyond {LARGEST:g}, which no site's records make")
+        raise ContractError(f"{source} has numbers beyond {LARGEST:g}, or noise beyond {LOUDEST:g}: no site's records "
+                            "make these, and no plan asks for it")
     if isinstance(asked, GaussianCounts) and release.noise_std < asked.noise_std:
         raise ContractError(f"{source} has noise {release.noise_std}, the plan asks for at least {asked.noise_std}")
 
@@ -122,6 +137,7 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {training.local_steps}")
     if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
         raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {training.batch_size}")
+    _check_possible(mechanism, training, source)
     all_of_few = isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1
     if update.rows is not None and not (all_of_few and update.rows <= training.batch_size):
         raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
@@ -129,6 +145,15 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {training.local_steps} and "
                             f"{'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
     _check_count(update, privacy, source)
+
+
+def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) -> None:
+    """The noise, and how often rows are drawn, are what some number of rows and some promise can call for."""
+    if not isinstance(mechanism, NoMechanism | GaussianCounts) and mechanism.noise_multiplier > LARGEST_NOISE_MULTIPLIER:
+        raise ContractError(f"{source}: a noise multiplier of {mechanism.noise_multiplier:g}; no promise calls for more than "
+                            f"{LARGEST_NOISE_MULTIPLIER:g}")
+    if isinstance(mechanism, DpSgd) and mechanism.sampling_rate < min(1.0, training.batch_size / LARGEST):
+        raise ContractError(f"{source}: draws a row with chance {mechanism.sampling_rate:g}, as if of more than {LARGEST:g}")
 
 
 def _check_count(update: Update, privacy: Privacy, source: str) -> None:

@@ -20,9 +20,11 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias, overload
 from pydantic import Field, model_validator
 
 from fedround.errors import ToleranceError
-from fedround.values import PositiveFloat, Value
+from fedround.values import Value
 
 Liars: TypeAlias = Annotated[int, Field(ge=0, le=499, description="how many sites may lie")]
+
+Radius = Annotated[float, Field(gt=0, le=1e9, description="a length that updates are clipped to")]
 
 MAX_SUBSETS = 200_000
 """Rules that try every subset of honest sites refuse cohorts that have more of them."""
@@ -157,7 +159,7 @@ class CenteredClipping(Part):
     """
 
     name: Literal["centered_clipping"] = "centered_clipping"
-    radius: PositiveFloat
+    radius: Radius
     steps: Annotated[int, Field(ge=1, le=100)] = 3
 
 
@@ -261,7 +263,7 @@ class StaticClipping(_Mixing):
     """Updates scaled down to at most `norm`."""
 
     name: Literal["static_clipping"] = "static_clipping"
-    norm: PositiveFloat
+    norm: Radius
 
 
 class ArcClipping(_Mixing, _Majority):

@@ -25,6 +25,7 @@ from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.values import Value
 
+MAX_STEPS, MAX_BATCH = 10_000, 65_536
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 # -- at a site ---------------------------------------------------------------------------------------------------------
@@ -40,8 +41,8 @@ class LocalTraining(Value):
     arXiv:2007.07481). The privacy of all steps is paid in any case.
     """
 
-    local_steps: Annotated[int, Field(ge=1, le=10_000)] = 10
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    local_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.1
     momentum: Decay = 0.0
     optimizer: Literal["sgd", "adam"] = "sgd"

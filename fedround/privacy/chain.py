@@ -1,6 +1,7 @@
 """Files that only grow, and notice what was done to them: one JSON object per line, each naming the one before.
 
-Canonical JSON (RFC 8785); the first line says what the file is, every other has one field of content::
+Canonical JSON (RFC 8785), read back before it is written. The first line says what the file is, every other has one field of
+content::
 
     {"format":"…","previous":"000…0","sha256":"4b1…"}
     {"charge":{…},"previous":"4b1…","sha256":"97c…"}
@@ -30,10 +31,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
-from fedround.canonical import dumps
 from fedround.errors import ContractError, FedroundError, PrivacyError, SetupError
 from fedround.files import create_once
-from fedround.values import Digest, Value, parse
+from fedround.values import Digest, Value, as_read, parse
 
 _NO_LINE = "0" * 64
 _LAST_LINES_BYTES = 1 << 16
@@ -78,8 +78,7 @@ class Chain(Generic[O, E]):
 
 def create(kind: Kind[O, E], path: Path, opening: dict[str, Any]) -> None:
     """Begin a file, mode 0600, with this content in its first line. Raises the kind's error if the file exists."""
-    line, _ = _line({**opening, "previous": _NO_LINE})
-    parse(kind.opening, line, f"{kind.name} {path}")
+    line, _ = _line(kind.opening, {**opening, "previous": _NO_LINE}, f"{kind.name} {path}")
     if not create_once(path, line + b"\n"):
         raise kind.error(f"{path} exists already and is left as it is: a {kind.name} that is replaced forgets its history")
 
@@ -99,7 +98,7 @@ class Appender(Generic[O, E]):
 
     def append(self, content: dict[str, Any]) -> str:
         """Add one entry; returns the new head. Raises PrivacyError if it could not be made durable."""
-        line, head = _line({self._kind.content: content, "previous": self.chain.head})
+        line, head = _line(self._kind.entry, {self._kind.content: content, "previous": self.chain.head}, f"{self._path}")
         _write(self._file, self._whole, line + b"\n", self._path)
         return head
 
@@ -135,14 +134,24 @@ def append(kind: Kind[O, E], path: Path, *contents: dict[str, Any]) -> None:
         head = _read_line(kind.opening if first else kind.entry, kind, lines[-1], None, f"{path} last line").sha256
         new = b""
         for content in contents:
-            line, head = _line({kind.content: content, "previous": head})
+            line, head = _line(kind.entry, {kind.content: content, "previous": head}, f"{path}")
             new += line + b"\n"
         _write(file, b"".join(line + b"\n" for line in lines), new, path, start)
 
 
-def _line(content: dict[str, Any]) -> tuple[bytes, str]:
-    digest = hashlib.sha256(dumps(content)).hexdigest()
-    return dumps(content | {"sha256": digest}), digest
+def _line(line_type: type[Line], content: dict[str, Any], where: str) -> tuple[bytes, str]:
+    """A line that can be read: raises ContractError, and nothing was written, for content that could not be."""
+    new = parse(line_type, {**content, "sha256": _NO_LINE}, where)
+    digest = _digest(new)
+    line = as_read(new.model_copy(update={"sha256": digest}))
+    if as_read(parse(line_type, line, where)) != line:
+        raise ContractError(f"{where}: read again, the line would say something else")
+    return line, digest
+
+
+def _digest(line: Line) -> str:
+    """Of a line as it stands, not of what this version makes of it: it may know keys that the line's version did not."""
+    return hashlib.sha256(as_read(line, without=frozenset({"sha256"}))).hexdigest()
 
 
 @contextmanager
@@ -208,7 +217,7 @@ def _read_line(line_type: type[L], kind: Kind[O, E], line: bytes, previous: str 
     entry: L
     try:
         entry, exact = _understood(line_type, line)
-    except (ContractError, RecursionError, ValueError):
+    except ContractError:
         raise kind.error(f"{where} is not a line of a fedround {kind.name}, or was altered; restore the file from your "
                          "backup") from None
     if not exact:
@@ -225,6 +234,4 @@ def _understood(line_type: type[L], line: bytes) -> tuple[L, bool]:
     several times in every round, and only its last line is new.
     """
     entry = parse(line_type, line, "a line")
-    # Of the line as it stands, not of what this version makes of it: it may know keys that the line's version did not.
-    expected, _ = _line({key: value for key, value in json.loads(line).items() if key != "sha256"})
-    return entry, expected == line
+    return entry, as_read(entry) == line and _digest(entry) == entry.sha256

@@ -20,7 +20,7 @@ from fedround.errors import BudgetError, ContractError, LedgerError
 from fedround.privacy import chain
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import Mechanism, Unit
-from fedround.values import MAX_NUMBER, Digest, Name, Purpose, Value
+from fedround.values import Digest, Name, Purpose, Round, Value
 
 
 class Charge(Value):
@@ -29,7 +29,7 @@ class Charge(Value):
     federation: Name
     run: Name | None
     """None: of a run that nobody knows any more (`site_workers.recover`); it counts in every one."""
-    round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+    round: Round
     purpose: Purpose
     plan: Digest | None
     """None: nobody knows any more."""

@@ -10,7 +10,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedround.values import PositiveFloat, Value
+from fedround.values import LARGEST_WHOLE, Value
+
+NoiseMultiplier = Annotated[float, Field(ge=1e-6, le=1e6)]
+QUIETEST = 1e-6
+NoiseStd = Annotated[float, Field(ge=QUIETEST, le=1e6)]
+"""On counts; of all sites together, too."""
+ClipNorm = Annotated[float, Field(ge=1e-9, le=1000)]
 
 # -- what is promised --------------------------------------------------------------------------------------------------
 
@@ -18,9 +24,9 @@ from fedround.values import PositiveFloat, Value
 class _Budget(Value):
     """What a promise of privacy says in every unit."""
 
-    epsilon: Annotated[float, Field(gt=0, le=100)]
+    epsilon: Annotated[float, Field(ge=1e-6, le=100)]
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
-    clip_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    clip_norm: ClipNorm = 1.0
     rounds: Annotated[int, Field(ge=1, le=100_000, description="rounds that the budget must last for")]
 
 
@@ -35,7 +41,7 @@ class AdaptiveClipping(Value):
 
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
     learning_rate: Annotated[float, Field(gt=0, le=5)] = 0.5
-    noise_std: Annotated[float, Field(gt=0, le=10_000, description="noise of each step's count")] = 10.0
+    noise_std: Annotated[float, Field(ge=QUIETEST, le=10_000, description="noise of each step's count")] = 10.0
 
 
 class RecordPrivacy(_Budget):
@@ -95,12 +101,12 @@ class DpSgd(Value):
     """The mechanism a site applied: `steps` Poisson-sampled Gaussian steps."""
 
     kind: Literal["dp_sgd"] = "dp_sgd"
-    noise_multiplier: PositiveFloat
+    noise_multiplier: NoiseMultiplier
     """Of the gradients alone; what counting adds to the cost stands in `count_noise_std`."""
-    clip_norm: PositiveFloat
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    steps: Annotated[int, Field(ge=1)]
-    count_noise_std: PositiveFloat | None = None
+    clip_norm: ClipNorm
+    sampling_rate: Annotated[float, Field(ge=1e-12, le=1)]
+    steps: Annotated[int, Field(ge=1, le=100_000)]
+    count_noise_std: NoiseStd | None = None
     """Noise on a count, in every step, of the drawn gradients that were within the clip norm (`AdaptiveClipping`); None:
     nothing is counted."""
 
@@ -109,26 +115,26 @@ class DpFtrl(Value):
     """`steps` batches of `batch_size` rows in a fixed order, no row in two of them; prefix sums noised by a binary tree."""
 
     kind: Literal["dp_ftrl"] = "dp_ftrl"
-    noise_multiplier: PositiveFloat
+    noise_multiplier: NoiseMultiplier
     """Standard deviation of a node's noise, in clip norms."""
-    clip_norm: PositiveFloat
-    batch_size: Annotated[int, Field(ge=1)]
-    steps: Annotated[int, Field(ge=1)]
+    clip_norm: ClipNorm
+    batch_size: Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
+    steps: Annotated[int, Field(ge=1, le=100_000)]
 
 
 class GaussianUpdate(Value):
     """The mechanism on a whole update: clipped to `clip_norm`, then Gaussian noise on every coordinate, once."""
 
     kind: Literal["gaussian_update"] = "gaussian_update"
-    noise_multiplier: PositiveFloat
-    clip_norm: PositiveFloat
+    noise_multiplier: NoiseMultiplier
+    clip_norm: ClipNorm
 
 
 class GaussianCounts(Value):
     """The mechanism on a histogram: every count got Gaussian noise; one record changes one count by one."""
 
     kind: Literal["gaussian_counts"] = "gaussian_counts"
-    noise_std: PositiveFloat
+    noise_std: NoiseStd
 
 
 class NoMechanism(Value):

@@ -32,7 +32,7 @@ from fedround.learning.train import check_fits, train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, TrainingMechanism
 from fedround.rounds.campaign import mechanism_for
-from fedround.values import PositiveFloat, Value
+from fedround.values import Value
 
 Float32 = npt.NDArray[np.float32]
 
@@ -59,7 +59,7 @@ class Study(Value):
 
     passes: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: PositiveFloat = 0.003
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.003
 
 
 USUAL = Study()

@@ -18,15 +18,15 @@ from pydantic import Field, model_validator
 from fedround.errors import ContractError
 from fedround.privacy.noise import NoiseSource, noised_counts
 from fedround.privacy.spec import GaussianCounts, NoMechanism
-from fedround.statistics.counts import Evidence, Float64, Int64
+from fedround.statistics.counts import LOUDEST, Evidence, Float64, Int64
 from fedround.statistics.group_counts import GroupCounts, Levels
 from fedround.statistics.histogram import Histogram
 from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores", "Statistic",
-    "release", "total"]
+    "LARGEST", "LOUDEST", "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores",
+    "Statistic", "release", "total"]
 
 Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kind")]
 
@@ -34,7 +34,7 @@ WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCoun
 """By which a policy allows statistics to leave."""
 
 LARGEST = 1e10
-"""No site has so many records: a count beyond it, or noise so loud, is no site's."""
+"""No site has so many records: a count beyond it is no site's."""
 
 _LARGEST_SUM = 1e15
 
@@ -58,7 +58,7 @@ class Release(Value):
     @property
     def is_of_one_site(self) -> bool:
         """Whether a single site can have released this."""
-        return max(self.noise_std, *(abs(number) for number in self.numbers)) <= LARGEST
+        return self.noise_std <= LOUDEST and max(map(abs, self.numbers)) <= LARGEST
 
     @property
     def noise_std(self) -> float:

@@ -9,13 +9,24 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from fedround.privacy.spec import GaussianCounts, NoMechanism, Unit
+from fedround.privacy.spec import QUIETEST, GaussianCounts, NoMechanism, Unit
 from fedround.values import Value
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+
+def _check_noise(noise_std: float) -> float:
+    if 0 < noise_std < QUIETEST:
+        raise ValueError(f"noise is 0, which a policy must allow by name, or at least {QUIETEST:g}")
+    return noise_std
+
+
+LOUDEST = 10_000
+AskedNoise = Annotated[float, Field(ge=0, le=LOUDEST), AfterValidator(_check_noise)]
+"""Standard deviation of the noise that a plan asks for on counts."""
 
 
 class Evidence(Protocol):
@@ -49,7 +60,7 @@ class Counts(Value):
     in_words: ClassVar[str]
     """What it is, in a sentence."""
 
-    noise_std: Annotated[float, Field(ge=0, le=10_000)]
+    noise_std: AskedNoise
     """Standard deviation of the Gaussian noise on each cell; 0: none, which a policy must allow by name."""
 
     @property

@@ -10,9 +10,11 @@ import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
 from fedround.statistics.counts import Axis, Counts, Evidence, Int64
-from fedround.values import ColumnName, Value
+from fedround.values import LARGEST_WHOLE, ColumnName, Value
 
-Level = Annotated[str, StringConstraints(max_length=100)] | int | float
+_WITHIN = Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)
+Level = Annotated[str, StringConstraints(max_length=100)] | Annotated[int, _WITHIN] | Annotated[float, _WITHIN]
+"""A larger number than JSON's doubles tell from its neighbours is named as text, or not at all."""
 MOST_CELLS = 10_000
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
+from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Float64, Int64
 from fedround.values import Value
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -18,7 +18,7 @@ class LocalEvaluation(Value):
     """Sites score the base model on their own validation rows; a histogram of scores leaves, noised (Gaussian)."""
 
     bins: Annotated[int, Field(ge=2, le=1000)] = 10
-    noise_std: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+    noise_std: AskedNoise = 10.0
 
 
 class Scores(Counts):

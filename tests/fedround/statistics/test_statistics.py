@@ -21,6 +21,7 @@ from fedround.privacy.noise import stream
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.statistics import (
     LARGEST,
+    LOUDEST,
     WORDS,
     GroupCounts,
     Histogram,
@@ -253,7 +254,7 @@ def test_no_single_site_has_as_many_records_as_all_may_have_together():
     assert of_numbers(0.0, -LARGEST, 0.0, LARGEST).is_of_one_site
     assert not of_numbers(0.0, 0.0, 0.0, 1.01 * LARGEST).is_of_one_site
     assert not of_numbers(0.0, -1.01 * LARGEST, 0.0, 0.0).is_of_one_site
-    loud = GaussianCounts(noise_std=1.01 * LARGEST)
+    loud = GaussianCounts(noise_std=1.01 * LOUDEST)
     assert not of_numbers(0.0, 0.0, 0.0, 0.0).model_copy(update={"mechanism": loud}).is_of_one_site
 
 
