@@ -49,25 +49,31 @@ def demo(
     """Twelve banks train one model; no record moves, and every bank keeps its own privacy ledger.
 
     Starts a PostgreSQL, a Prefect server, an S3 server, a coordinator process and twelve site processes on this
-    machine, trains, compares with pooled training and with each bank alone, and stops what it started. Stopped half
-    way it goes on where it stopped; run after it has finished it begins anew.
+    machine, trains, compares with pooled training and with each bank alone, and stops what it started, also when it is
+    killed. Stopped half way it goes on where it stopped; run after it has finished it begins anew.
     """
     from flows.one_machine import OneMachine
+    from infra.watcher import watched
 
     machine = OneMachine(home)
-    began = time.monotonic()
-    try:
-        coordinator = _ready(machine, example, rounds, epsilon)
-        with _rivals(home, example) as rivals:
-            _train(coordinator, rounds)
-            _show_result(machine, coordinator, rivals, rounds)
-    finally:
-        if keep:
-            out.print(f"left running; stop it with [bold]fedround down --home {home}[/]")
-        else:
-            with out.status("stopping what was started …"):
-                machine.stop()
-            out.print(f"everything is stopped; {time.monotonic() - began:.0f} s in all")
+    with watched(machine.home) as live_on:
+        try:
+            began = time.monotonic()
+            coordinator = _ready(machine, example, rounds, epsilon)
+            with _rivals(home, example) as rivals:
+                _train(coordinator, rounds)
+                _show_result(machine, coordinator, rivals, rounds)
+        except SystemExit:              # terminated
+            keep = False
+            raise
+        finally:
+            if keep:
+                live_on()
+                out.print(f"left running; stop it with [bold]fedround down --home {home}[/]")
+            else:
+                with out.status("stopping what was started …"):
+                    machine.stop()
+                out.print(f"everything is stopped; {time.monotonic() - began:.0f} s in all")
 
 
 def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float) -> Coordinator:

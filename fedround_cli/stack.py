@@ -18,12 +18,15 @@ def up(
 ) -> None:
     """Start PostgreSQL, a Prefect server and an S3 server on this machine, and leave them running.
 
-    All data lie below --home and are kept over `fedround down`. The servers listen on 127.0.0.1 only.
+    All data lie below --home and are kept over `fedround down`. The servers listen on 127.0.0.1 only. If this command ends
+    before they are ready, killed or not, none of them stays.
     """
     from infra.stack import LocalStack
+    from infra.watcher import watched
 
-    with out.status("starting the servers …") as status:
+    with watched(home) as keep, out.status("starting the servers …") as status:
         info = LocalStack(home, api_port=api_port, s3_port=s3_port).start(status.update)
+        keep()
     out.print(f"Prefect UI  {info.ui_url}\nPrefect API {info.api_url}\nS3          {info.s3_endpoint}  "
               f"bucket {info.bucket}\n\nNext: [bold]fedround federation init[/], or stop them with "
               f"[bold]fedround down --home {home}[/]")

@@ -14,6 +14,7 @@ import psutil
 
 from fedround.errors import SetupError
 from fedround.files import write_whole
+from infra.watcher import MARK
 
 _KILL_PATIENCE_S = 10.0
 
@@ -93,7 +94,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
     The rest stays out: PREFECT_*, AWS_*, WEED_* and PG* of the person who starts the stack would change its servers.
     """
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "TZ", "LD_LIBRARY_PATH") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "TZ", "LD_LIBRARY_PATH", MARK) if name in os.environ}
     return {**kept, "LC_ALL": "C.UTF-8", **variables}
 
 
