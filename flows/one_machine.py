@@ -24,7 +24,7 @@ from site_workers.policy import Protected
 from tasks.coordinator import Coordinator
 from tasks.membership import add_member, create_coordinator, make_invitation
 
-READY_S = 900.0        # on a busy machine; a process that ends is noticed at once
+READY_S = 300.0        # for a busy machine; a process that ends is noticed at once
 
 
 @dataclass(frozen=True)

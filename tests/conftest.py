@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
 
 from infra.settings import S3Credential
 from infra.stack import LocalStack
@@ -19,21 +21,44 @@ from infra.stores import S3Store
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
-# Nothing here is judged by the clock: the machine may be busy with something else.
-settings.register_profile("fedround", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Nothing here is judged by the clock: the machine may be busy with something else. Laws are tried on other examples in
+# every run, so a run needs few.
+settings.register_profile("fedround", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedround")
+
+
+FIRST = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/parity/", "tests/conformance/", "tests/attacks/",
+         "tests/infra/stack/", "tests/faults/")
+"""Files and folders that take long: who is free last should find short ones."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Tests on one running federation share a process (pytest-xdist); those that start servers of their own, another."""
-    on_servers = [item for item in items if item.get_closest_marker("stack") is not None]
-    for item in on_servers:
-        shared = "tests/e2e/" in item.nodeid and "tutorial" not in item.nodeid
-        item.add_marker(pytest.mark.xdist_group("federation" if shared else "servers"))
+    """All tests that use the one running stack share a process (pytest-xdist). They begin first, and then what takes long."""
+    on_stack = {item for item in items if "stack" in getattr(item, "fixturenames", ())}
+    for item in on_stack:
+        item.add_marker(pytest.mark.xdist_group("stack"))
+    items.sort(key=lambda item: (item not in on_stack, turn(item.nodeid)))      # stable: a file's own order stays
     yield
-    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in on_servers):
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in on_stack):
         raise pytest.UsageError("this pytest-xdist groups no tests with this pytest: every process would start all servers")
+
+
+def turn(nodeid: str) -> int:
+    return next((n for n, path in enumerate(FIRST) if nodeid.startswith(path)), len(FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling:
+    """The tests of a file share a process, too, and what is made once for them."""
+    return ByFile(config, log)
+
+
+class ByFile(LoadGroupScheduling):
+    """A group, or else a file, goes to one process as a whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return str(super()._split_scope(nodeid)).partition("::")[0]
 
 
 @dataclass(frozen=True)

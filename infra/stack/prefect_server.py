@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.stack.ports import HOST
 from infra.stack.server import Server, clean_environment
 
-_START_PATIENCE_S = 900.0     # eight CPU seconds of imports took 93 s at a load of 30; an early end is noticed at once
+_START_PATIENCE_S = 300.0     # eight CPU seconds of imports took 93 s at a load of 30; an early end is noticed at once
 _STOP_PATIENCE_S = 10.0
 
 _SETTINGS = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedround.aggregation import spec
+from fedround.aggregation import estimate, spec, sweep
 from fedround.aggregation.engine import Aggregate, FileNumbers, Row, Verdict, aggregate
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ToleranceError
@@ -33,6 +33,7 @@ BAD = {
     "1e15": lambda row: np.full_like(row, 1e15), "denormals": lambda row: np.full_like(row, 1e-40),
     "far too short": lambda row: row * np.float32(1e-7),
 }
+SHORT_SLAB = 1 << 16
 NOT_FINITE = ("NaN", "one NaN", "one infinity", "minus infinity")
 
 
@@ -175,12 +176,15 @@ def test_an_update_that_is_none_changes_nothing(name: str, bad: str):
 
 @pytest.fixture(scope="module")
 def long_ND() -> np.ndarray:
-    """More than one slab."""
-    return cohort(3, N, (1 << 20) + 5000)
+    """More than four short slabs, and more than the sample by which distances are estimated."""
+    assert sweep.chunk_of(N + 2) * 4 == SHORT_SLAB
+    assert estimate.SAMPLE == 4 * SHORT_SLAB
+    return cohort(3, N, 4 * SHORT_SLAB + 5000)
 
 
 @every
-def test_threads_and_budget_are_irrelevant_to_the_last_bit(name: str, long_ND: np.ndarray):
+def test_threads_and_budget_are_irrelevant_to_the_last_bit(name: str, long_ND: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep, "SLAB", SHORT_SLAB)
     how = EVERY[name]
     once = result(how, long_ND)
     assert same_bits(once, result(how, long_ND, memory_budget_bytes=1))
@@ -226,17 +230,17 @@ def _holds(how: Aggregation, rows: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def rows_in_files(long_ND: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def rows_in_files(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     folder = tmp_path_factory.mktemp("rows")
-    for n, x_D in enumerate(long_ND):
+    for n, x_D in enumerate(cohort(3, N, 600_000)):
         x_D.tofile(folder / f"{n:02d}")
     return [Row(f"site-{n:02d}", 1.0, FileNumbers(folder / f"{n:02d}", 0)) for n in range(N)]
 
 
 @every
 def test_memory_is_the_budget_and_not_the_cohort(name: str, rows_in_files: list[Row]):
-    """What is held at once: the budget, the result, and a little; not 13 rows of 4 MB."""
-    rows, size, budget = rows_in_files, 1_000_000, 16 << 20
+    """What is held at once: the budget, the result, and a little; not 13 rows of 2.4 MB."""
+    rows, size, budget = rows_in_files, 600_000, 8 << 20
     how = EVERY[name]
     root = rows[0].numbers if isinstance(how.rule, spec.FLTrust) else None
     aggregate(rows, how, 1000, root=root)                              # imports and caches are not the cohort's
@@ -246,4 +250,4 @@ def test_memory_is_the_budget_and_not_the_cohort(name: str, rows_in_files: list[
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < budget + 4 * size + (4 << 20) < 4 * N * size / 2
+    assert peak < budget + 4 * size + (3 << 20) < 4 * N * size / 2

@@ -6,7 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
+from fedround.aggregation import sweep as sweeping
 from fedround.aggregation.engine import ArrayNumbers, FileNumbers, Row, Verdict, aggregate
+from fedround.aggregation.estimate import SAMPLE
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.spec import (
     Aggregation,
@@ -152,15 +154,17 @@ def test_a_bad_guess_of_the_reference_costs_a_pass_and_no_accuracy():
 
 @pytest.mark.parametrize("how", [MEAN, TRIMMED, Aggregation(rule=SpectralFilter(f=2)),
                                  NearestNeighbourMixing(f=2) >> TrimmedMean(f=2)], ids=str)
-def test_slabs_that_were_swept_elsewhere_are_the_same_bytes(how):
+def test_slabs_that_were_swept_elsewhere_are_the_same_bytes(how, monkeypatch):
     """Points and work are sent to other processes and what they found is sent back, as Dask does it."""
-    rows, size = rows_of(cohort(1, 7, 2 * SLAB + 99)), 2 * SLAB + 99
+    monkeypatch.setattr(sweeping, "SLAB", SAMPLE // 2)         # an eighth of the real one
+    slab, size = SAMPLE // 2, SAMPLE + 99
+    rows = rows_of(cohort(1, 7, size))
 
     def elsewhere(points, work, coordinates):
         sent = pickle.dumps((points, work))
         return joined([pickle.loads(pickle.dumps(
-            sweep(*pickle.loads(sent), start, min(start + SLAB, coordinates), memory_budget_bytes=1)))
-            for start in range(0, coordinates, SLAB)])
+            sweep(*pickle.loads(sent), start, min(start + slab, coordinates), memory_budget_bytes=1)))
+            for start in range(0, coordinates, slab)])
 
     here, there = aggregate(rows, how, size), aggregate(rows, how, size, sweeper=elsewhere)
     assert there.delta_D.tobytes() == here.delta_D.tobytes()
