@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +34,8 @@ from fedround_cli.main import app
 from flows.one_machine import Founding, Member, OneMachine
 from infra.stack import LocalStack
 from infra.stack.processes import recorded, stop_recorded
+from tests.e2e.pages import ROOT
+from tests.e2e.warm import fedround_on
 from tests.small_federation import CONTRACT, NAMES, RECIPE, rows, settings
 
 T = TypeVar("T")
@@ -54,11 +56,16 @@ class Federation:
 
     machine: OneMachine
     api_url: str
+    loop: asyncio.Runner
+    client: PrefectClient
+    """Lives in `loop`: to make one costs more than to ask it."""
+    typed: Path
+    """The program `fedround` of a warm parent (`tests.e2e.warm`)."""
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run `fedround …` as a person would, in a process of its own."""
-        return subprocess.run(self._line(*arguments), capture_output=True, text=True, cwd=self.machine.home,
+        return subprocess.run([self.typed, *map(str, arguments)], capture_output=True, text=True, cwd=self.machine.home,
                               check=False)
 
     def here(self, *arguments: object) -> Result:
@@ -69,17 +76,16 @@ class Federation:
     def spawn(self, *arguments: object) -> subprocess.Popen[bytes]:
         """Start `fedround …` and let it run; it is stopped when the session ends."""
         log = (self.machine.home / "logs" / "spawned.log").open("ab")
-        process = subprocess.Popen(self._line(*arguments), stdout=log, stderr=log, cwd=self.machine.home)
+        process = subprocess.Popen([self.typed, *map(str, arguments)], stdout=log, stderr=log, cwd=self.machine.home)
         self.started.append(process)
         return process
 
     def ask(self, question: Callable[[PrefectClient], Awaitable[T]]) -> T:
         """Ask the Prefect API."""
         async def asked() -> T:
-            async with PrefectClient(self.api_url) as client:
-                return await question(client)
+            return await question(self.client)
 
-        return asyncio.run(asked())
+        return self.loop.run(asked())
 
     def start(self, flow: str, **request: Any) -> UUID:
         """Ask for a round or a campaign, as the UI's form does."""
@@ -159,9 +165,6 @@ class Federation:
         with own_settings(self.api_url):
             self.machine.start_processes(lambda _: None)
 
-    def _line(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "fedround_cli.main", *map(str, arguments)]
-
 
 def wait(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
     """Wait until the condition is true; returns what it returned."""
@@ -200,22 +203,36 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
         rows(count, seed).to_parquet(data / "train.parquet")
         rows(80, 50 + seed).to_parquet(data / "validation.parquet")
         members.append(Member(name, data / "train.parquet", data / "validation.parquet", float(count)))
-    federation = Federation(machine, stack.start(lambda _: None).api_url)
+    info = stack.start(lambda _: None)
+    with (asyncio.Runner() as loop, in_loop(loop, PrefectClient(info.api_url)) as client,
+          tempfile.TemporaryDirectory(prefix="fedround-programs-") as programs,
+          fedround_on(Path(programs), os.environ | {"PYTHONPATH": str(ROOT)})):
+        federation = Federation(machine, info.api_url, loop, client, Path(programs) / "fedround")
+        try:
+            with own_settings(federation.api_url):
+                machine.set_up(
+                    Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 1.0}, privacy={
+                        "unit": "record", "epsilon": 90.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}),
+                        agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
+                    members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
+            federation.start_processes()
+            yield federation
+        finally:
+            for process in federation.started:
+                process.terminate()
+            for process in federation.started:
+                process.wait()
+            stop_recorded(machine.home)
+
+
+@contextmanager
+def in_loop(loop: asyncio.Runner, client: PrefectClient) -> Iterator[PrefectClient]:
+    """The client, open for whoever runs in this loop."""
+    loop.run(client.__aenter__())
     try:
-        with own_settings(federation.api_url):
-            machine.set_up(
-                Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 1.0}, privacy={
-                    "unit": "record", "epsilon": 90.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}),
-                    agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
-                members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
-        federation.start_processes()
-        yield federation
+        yield client
     finally:
-        for process in federation.started:
-            process.terminate()
-        for process in federation.started:
-            process.wait()
-        stop_recorded(machine.home)
+        loop.run(client.__aexit__(None, None, None))
 
 
 @pytest.fixture

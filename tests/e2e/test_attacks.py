@@ -126,12 +126,12 @@ def test_overrides_of_the_infrastructure_through_the_sites_deployment_are_ignore
 def test_a_second_worker_of_type_process_runs_what_it_likes_as_whoever_started_it_and_gets_nothing_of_the_site(
         real: Federation, run: str, proof: Path):
     """It can take a run away from the site: that run ends without an answer. `site check` names it."""
-    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=6))
+    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))      # the site leaves it for later
     taken = put_into_pool(real, "north", "site-round", HONEST_LOOKING, job_variables={"command": f"touch {proof}"},
                           state=later.model_dump(mode="json", include={"type", "name", "state_details"}))
 
     async def intrude() -> None:
-        async with ProcessWorker("north", name="intruder", prefetch_seconds=60) as intruder:
+        async with ProcessWorker("north", name="intruder", prefetch_seconds=7200) as intruder:
             await intruder.sync_with_backend()
             await intruder.get_and_submit_flow_runs()
             checked = await anyio.to_thread.run_sync(lambda: real.here("site", "check", real.machine.site("north"), "--json"))

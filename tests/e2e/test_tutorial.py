@@ -50,7 +50,7 @@ def test_the_tutorial_works_as_it_stands(folder: Path, programs: Path):
         for name, body in step.files.items():
             script.append(f"cat > {name} <<'END OF FILE'\n{body}END OF FILE")
         script += [f"echo '<step {number}>'", step.commands]
-    with fedround_on(programs, environment()):
+    with fedround_on(programs, environment(), cold=("coordinator start", "site start north")):
         shell = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, env=environment(programs), text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
     logs = {path.name: path.read_text()[-2000:] for path in folder.glob("*.log")}

@@ -4,8 +4,9 @@
 
 Most of what a command costs is to import libraries. The parent imports them once, and forks a process for every command:
 with the arguments, environment, folder and files of the shell that typed it, and from there on as `fedround_cli.main`
-itself. What was typed waits for its end, passes signals on, and ends as it does. Commands that serve (`… start`) are
-started as ever. Linux.
+itself. What was typed waits for its end, passes signals on, and ends as it does. A process that serves is then a site of
+`site_workers.host` rather than one of its own, with children that judge its rows and count its budget: `cold` says which
+commands are started as ever. Linux.
 
     python -m tests.e2e.warm SOCKET                  # the parent
 """
@@ -33,7 +34,7 @@ OURS = ("fedround", "infra", "validation", "site_workers", "tasks", "flows", "fe
 TYPED = '''#!{python} -IS
 import array, json, os, signal, socket, sys
 
-if "start" in sys.argv:
+if " ".join(sys.argv[1:]).startswith({cold!r}):
     os.execv({real!r}, [{real!r}, *sys.argv[1:]])
 parent = socket.socket(socket.AF_UNIX)
 parent.connect({path!r})
@@ -53,12 +54,14 @@ sys.exit(code)
 
 
 @contextmanager
-def fedround_on(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """While this lasts, `folder` holds a program `fedround` that costs little to start. environment: the parent's own."""
+def fedround_on(folder: Path, environment: Mapping[str, str], cold: tuple[str, ...] = ()) -> Iterator[None]:
+    """While this lasts, `folder` holds a program `fedround` that costs little to start. environment: the parent's own.
+    cold: how the commands begin that are started as ever.
+    """
     path = folder / ".parent"
     program = folder / "fedround"
     real = Path(sys.executable).with_name("fedround")
-    program.write_text(TYPED.format(python=sys.executable, path=str(path), real=str(real)))
+    program.write_text(TYPED.format(python=sys.executable, path=str(path), real=str(real), cold=cold))
     program.chmod(0o755)
     parent = subprocess.Popen([sys.executable, "-m", "tests.e2e.warm", str(path)], env=environment, cwd=folder,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)

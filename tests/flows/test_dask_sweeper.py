@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
@@ -20,6 +20,9 @@ from fedround.aggregation.sweep import SLAB
 from fedround.errors import SetupError
 from flows.dask_sweeper import dask_sweeper, ranges
 from infra.stack import LocalStack
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
 
 SIZE = 3 * SLAB + 1234
 HOWS = [Gate(f=1) >> NearestNeighbourMixing(f=1, near="inner_product") >> TrimmedMean(f=1),
@@ -37,6 +40,8 @@ def test_ranges_cover_every_coordinate_once_and_begin_at_slabs(coordinates: int,
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
+    from distributed import LocalCluster
+
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as two:
         yield two
 

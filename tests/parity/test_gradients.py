@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as logistic_loss
 
@@ -52,6 +51,8 @@ def by_loop(model, batch, clip_norm) -> tuple[np.ndarray, list[float]]:
 
 
 def by_opacus(model, batch, clip_norm) -> np.ndarray:
+    from opacus.grad_sample import GradSampleModule  # takes seconds: not in every process
+
     wrapped = GradSampleModule(model, loss_reduction="sum")
     logistic_loss(wrapped(batch[0])[:, 0], batch[1], reduction="sum").backward()
     parts = dict(model.named_parameters())

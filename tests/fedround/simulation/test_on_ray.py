@@ -15,8 +15,6 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from tests.fedround.simulation.test_campaign import AGREED, some_sites
 
-ray = pytest.importorskip("ray")
-
 RECIPE = '''
 from torch import nn
 NAME, CLASSES = "blobs", 3
@@ -28,6 +26,7 @@ def build_model():
 
 
 def test_two_workers_give_the_same_bytes(tmp_path: Path, monkeypatch):
+    ray = pytest.importorskip("ray")
     from fedround.simulation.on_ray import RayCrew
 
     monkeypatch.setattr(stacked, "MOST", 7)         # several chunks
