@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-everywhere setup check lock clean help
+.PHONY: demo test test-everywhere setup check style lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
@@ -17,15 +17,18 @@ help:
 demo: setup
 	@$(BIN)/fedround demo $(ARGS)
 
-test: setup check
-	@$(BIN)/pytest -q -n 3
+# Types take a minute when nothing is cached: beside the tests.
+test: setup style
+	@$(BIN)/mypy & types=$$!; $(BIN)/pytest -q -n 3; tests=$$?; wait $$types && exit $$tests
 
 test-everywhere: setup
 	@$(BIN)/python -m tests.everywhere $(ARGS)
 
-check: setup
-	@$(BIN)/ruff check .
+check: setup style
 	@$(BIN)/mypy
+
+style: setup
+	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.hygiene
 

@@ -202,36 +202,50 @@ def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[flo
     if epsilon(beside, privacy.delta_dp, privacy.unit) >= privacy.epsilon:
         raise ContractError(f"the evaluations alone spend {budget}: raise evaluation.noise_std or the budget")
 
-    def affordable(thousandths: int) -> bool:
-        return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp,
-                       privacy.unit) <= privacy.epsilon
+    def cost(thousandths: int) -> float:
+        return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp, privacy.unit)
 
     spent = math.fsum(_precision(one.noise_std) for one in beside if isinstance(one, GaussianCounts))
     left = _mu_squared(privacy.epsilon, privacy.delta_dp) - spent
-    low, high = _bracket(round(1000 * guess(max(left, 1e-12))), affordable)
-    if high is None:
-        raise ContractError(f"no noise multiplier up to {LARGEST_NOISE_MULTIPLIER:.0f} keeps {budget}: raise "
-                            "evaluation.noise_std, or ask for fewer rounds or steps")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if affordable(middle) else (middle, high)
-    return high / 1000
-
-
-def _bracket(guess: int, affordable: Callable[[int], bool]) -> tuple[int, int | None]:
-    """Thousandths (too little, enough) around `guess`; (…, None) if even the largest is too little."""
     largest = int(LARGEST_NOISE_MULTIPLIER * 1000)
-    at = min(max(guess, 1), largest)
-    stride = max(1, at // 128)
-    if affordable(at):
-        while at > 0 and affordable(at):
-            high, at, stride = at, max(at - stride, 0), stride * 4
-        return at, high
-    while not affordable(at):
-        if at == largest:
-            return at, None
-        low, at, stride = at, min(at + stride, largest), stride * 4
-    return low, at
+    low, high = _Tried(0, math.inf), None
+    at, halve = min(max(round(1000 * guess(max(left, 1e-12))), 1), largest), False
+    while True:
+        width = largest if high is None else high.thousandths - low.thousandths
+        tried = _Tried(at, cost(at))
+        low, high = (low, tried) if tried.cost <= privacy.epsilon else (tried, high)
+        if high is None and at == largest:
+            raise ContractError(f"no noise multiplier up to {LARGEST_NOISE_MULTIPLIER:.0f} keeps {budget}: raise "
+                                "evaluation.noise_std, or ask for fewer rounds or steps")
+        if high is not None and high.thousandths - low.thousandths == 1:
+            return high.thousandths / 1000
+        halve = not halve and high is not None and 2 * (high.thousandths - low.thousandths) > width
+        if halve and high is not None:
+            at = (low.thousandths + high.thousandths) // 2
+        else:
+            at = _next(low, high, privacy.epsilon, largest)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A noise multiplier, and what the campaign costs with it."""
+
+    thousandths: int
+    cost: float
+
+
+def _next(low: _Tried, high: _Tried | None, budget: float, largest: int) -> int:
+    """Where to look between too little and enough; each trial takes long. The cost falls at least as fast as 1/noise: from
+    one trial a step by the ratio of costs goes to the other side. From two, a line in logarithms comes near.
+    """
+    if high is None:
+        return min(math.ceil(low.thousandths * min(low.cost / budget, 4.0)) + 1, largest)
+    if math.isinf(low.cost) or high.cost <= 0:
+        found = math.floor(high.thousandths * max(high.cost / budget, 0.25)) - 1
+    else:
+        share = math.log(low.cost / budget) / math.log(low.cost / high.cost)
+        found = math.ceil(low.thousandths * (high.thousandths / low.thousandths) ** share)
+    return min(max(found, low.thousandths + 1), high.thousandths - 1)
 
 
 def _mu_squared(eps: float, delta_dp: float) -> float:

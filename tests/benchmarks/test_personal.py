@@ -16,13 +16,13 @@ def _one_thread():
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_way_serves_every_site(world):
-    """Two rounds of each: an accuracy for each site, and the same again."""
-    sites = WORLDS[world](0)
+    """An accuracy for each site, and the same again. In one world a second round; the others differ in their rows."""
+    sites, rounds = WORLDS[world](0), 2 if world == "other names" else 1
     for way in WAYS.values():
-        found = at_the_sites(way, sites, 0, rounds=2)
+        found = at_the_sites(way, sites, 0, rounds=rounds)
         assert len(found) == SITES
         assert 0 <= min(found) <= max(found) <= 1
-    assert found == at_the_sites(way, sites, 0, rounds=2)
+    assert found == at_the_sites(way, sites, 0, rounds=rounds)
 
 
 def test_own_heads_serve_sites_that_call_things_by_other_names():
