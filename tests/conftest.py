@@ -49,9 +49,9 @@ def turn(nodeid: str) -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling | None:
     """The tests of a file share a process, too, and what is made once for them."""
-    return ByFile(config, log)
+    return ByFile(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 class ByFile(LoadGroupScheduling):
