@@ -83,7 +83,7 @@ def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float) -
     story: Story = import_module(f"fedround_examples.{example}.split").STORY
     asked = machine.home / "demo.json"
     wanted = {"example": example, "rounds": rounds, "epsilon": epsilon}
-    if not machine.exists or (machine.home / "finished").exists() or json.loads(asked.read_text()) != wanted:
+    if not machine.exists or (machine.home / "finished").exists() or _read(asked) != wanted:
         _clear(machine)
     elif machine.exists:
         out.print("going on with the demonstration that was stopped")
@@ -100,6 +100,14 @@ def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float) -
         coordinator = machine.start_processes(status.update)
         out.print(f"[green]✓[/] processes  1 coordinator, {banks} sites, each in its own work pool")
     return coordinator
+
+
+def _read(asked: Path) -> object:
+    """What was asked for when it was stopped; None if that cannot be read: then it begins anew."""
+    try:
+        return json.loads(asked.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _clear(machine: OneMachine) -> None:

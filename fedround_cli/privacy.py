@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
+_MOST_DIGITS = 12
 MOST_POINTS = 40
 """Rounds that a curve is computed at."""
 
@@ -120,6 +121,8 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     if path is not None and (path := shipped(path)).is_dir():
         path = path / "settings.toml"
     file = {} if path is None else read_toml(path)
+    if wrong := [name for name in ("privacy", "training", "evaluation") if not isinstance(file.get(name, {}), dict)]:
+        raise ContractError(f"{path}: '{wrong[0]}' is no table of settings")
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
               for name in ("privacy", "training", "evaluation")}
     wanted = tables["privacy"]
@@ -143,8 +146,9 @@ def _named(rows: list[str]) -> list[tuple[str, int]]:
     found = []
     for text in rows:
         name, _, count = text.rpartition("=")
-        if not count.isdecimal() or int(count) < 1:
-            raise ContractError(f"--rows {text}: expected NAME=N with N at least 1, for example --rows north=1200")
+        if not count.isdecimal() or len(count) > _MOST_DIGITS or int(count) < 1:
+            raise ContractError(f"--rows {text}: expected NAME=N with N from 1 to 10^{_MOST_DIGITS}, for example --rows "
+                                "north=1200")
         found.append((name or "site", int(count)))
     return found
 

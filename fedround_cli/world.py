@@ -52,6 +52,8 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
         raise ContractError("which recipe? Give --recipe FILE, or an example's folder instead of a settings file")
     table = read_toml(file)
     known = {key: value for key, value in table.items() if key in Agreement.model_fields}
+    if not isinstance(known.get("privacy", {}), dict):
+        raise ContractError(f"{file}: 'privacy' is no table of settings")
     if epsilon is not None:
         known["privacy"] = {"unit": "none"} if epsilon == 0 else {**known.get("privacy", {}), "epsilon": epsilon}
     if rounds is not None and known.get("privacy", {}).get("unit") != "none":

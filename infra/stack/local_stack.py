@@ -83,7 +83,7 @@ class LocalStack:
         """The stack of `home` if all its servers live, else None. Whether they answer is not asked."""
         try:
             info = StackInfo(**json.loads((home / "stack.json").read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
         return info if LocalStack(home)._pids() == info.pids else None
 
@@ -154,5 +154,5 @@ def _read_ports(home: Path) -> dict[str, int]:
     """The ports of the last start, if there was one."""
     try:
         return dict(json.loads((home / "stack.json").read_bytes())["ports"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}

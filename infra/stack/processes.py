@@ -61,7 +61,7 @@ def _living(home: Path) -> dict[str, psutil.Process]:
 def _read(home: Path) -> dict[str, list[float]]:
     try:
         return dict(json.loads((home / _FILE).read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

@@ -115,7 +115,7 @@ class SeaweedFS:
         """The credential of the identity `name`, made and written down if there is none yet."""
         known: list[dict[str, Any]] = []
         if self._identities.exists():
-            known = json.loads(self._identities.read_bytes())["identities"]
+            known = self._known()
         keys = next((identity["credentials"][0] for identity in known if identity["name"] == name), None)
         if keys is None:
             keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
@@ -123,6 +123,15 @@ class SeaweedFS:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(self._identities, json.dumps({"identities": known}, indent=1))
         return S3Credential(access_key=keys["accessKey"], secret_key=keys["secretKey"])
+
+    def _known(self) -> list[dict[str, Any]]:
+        try:
+            return [{"name": str(one["name"]), "credentials": [{key: str(one["credentials"][0][key])
+                                                                for key in ("accessKey", "secretKey")}],
+                     "actions": list(one["actions"])} for one in json.loads(self._identities.read_bytes())["identities"]]
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            raise SetupError(f"{self._identities} is damaged: it holds the credentials of the object store. Restore it from "
+                             "your backup") from None
 
     def _store(self, port: int, credential: S3Credential) -> S3Store:
         return S3Store(endpoint(port), BUCKET, credential.access_key, credential.secret_key)
