@@ -7,9 +7,9 @@ command line) is a flow run in this worker's pool, and a second coordinator proc
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import threading
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -25,8 +25,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import SyncClientContext
+from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelled, Crashed, Failed, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
 from pydantic import ValidationError
 
 from fedround.errors import ContractError
@@ -73,6 +74,8 @@ class CoordinatorWorker(WarmWorker):
             group.start_soon(self._cancel_when_asked, running)
             await anyio.to_thread.run_sync(running.run, abandon_on_cancel=False)
             group.cancel_scope.cancel()
+        if running.finished and running.suspended:      # or whoever resumes it would have all of it done again
+            await self.client.set_flow_run_state(flow_run.id, Completed(message="done before it was suspended"), force=True)
         if running.cancelled:
             await self.client.set_flow_run_state(flow_run.id, Cancelled(message="stopped by request"), force=True)
 
@@ -119,14 +122,22 @@ class _Running:
 
     def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun, request: RoundRequest):
         self.flow, self.flow_run, self.request, self.cancelled = flow, flow_run, request, False
+        self.suspended = False
+        """Suspended, or waiting for a person: it stopped where Prefect looked, and begins anew once it is resumed."""
+        self.finished = False
+        """Its work is done, whatever is said of the flow run."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """To the end. The flow's own failure is its final state, not an exception here."""
-        with suppress(asyncio.CancelledError):
+        try:
             asyncio.run(self._main())
+        except asyncio.CancelledError:
+            pass
+        except Pause:           # no Exception: it would end the worker's process, and every run after this one with it
+            self.suspended = True
 
     def cancel(self) -> None:
         """Ask it to stop at its next await."""
@@ -140,4 +151,15 @@ class _Running:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         with SyncClientContext.get_or_create():      # one for the whole campaign: every task would make its own
             await run_flow_async(
-                self.flow, flow_run=self.flow_run, parameters={"request": self.request}, return_type="state")
+                self._noticed(), flow_run=self.flow_run, parameters={"request": self.request}, return_type="state")
+
+    def _noticed(self) -> Flow[Any, Any]:
+        """The flow, whose end is noticed even where Prefect stops it before it can say so."""
+        async def work(request: RoundRequest) -> Any:
+            result = await self.flow.fn(request)
+            self.finished = True
+            return result
+
+        flow = copy.copy(self.flow)
+        flow.fn = work
+        return flow
