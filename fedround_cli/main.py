@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from fedround_cli import coordinator, demo, federation, measure, models, privacy, simulate, site, stack, train, verify
+from fedround_cli import (
+    coordinator,
+    demo,
+    federation,
+    measure,
+    models,
+    predict,
+    privacy,
+    simulate,
+    site,
+    stack,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="fedround",
@@ -19,6 +32,7 @@ A few organisations train one model and never move a record. Start with **fedrou
   `coordinator start`, `train run`, `measure run`
 * **data scientist**: `simulate`, before anybody is asked for a record
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
+* **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`
 * **auditor**: `verify`, `models show`, `site ledger`
 """)
 
@@ -34,6 +48,7 @@ app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
 app.add_typer(measure.app, name="measure")
 app.add_typer(models.app, name="models")
+app.command("predict")(predict.predict)
 app.add_typer(privacy.app, name="privacy")
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)

@@ -1,4 +1,4 @@
-"""fedround models list, show, get: the versioned checkpoints."""
+"""fedround models list, show, get, rebuild: the versioned checkpoints; what becomes of them is in `promotion`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
+from fedround_cli import promotion
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from infra.model_registry import ModelRegistry
 
 app = typer.Typer(no_args_is_help=True, help="The versioned models: one tag per committed round, in a git + DVC store.")
+
+app.command("bundle")(promotion.bundle)
+app.command("promote")(promotion.promote)
+app.command("rollback")(promotion.rollback)
+app.command("stages")(promotion.stages)
 
 Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it.")]
 

@@ -28,19 +28,22 @@ from prefect.context import SyncClientContext
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fedround.errors import ContractError
 from flows.federated_measurement import federated_measurement
+from flows.federated_promotion import federated_promotion
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
 from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
 from tasks.plan import RoundRequest, TrainingRequest
+from tasks.promote import PromotionRequest
 
-FLOWS: dict[str, tuple[Flow[Any, Any], type[RoundRequest]]] = {flow.name: (flow, request) for flow, request in (
-    (federated_training, TrainingRequest), (federated_round, RoundRequest), (federated_measurement, MeasurementRequest))}
+FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
+    (federated_training, TrainingRequest), (federated_round, RoundRequest), (federated_measurement, MeasurementRequest),
+    (federated_promotion, PromotionRequest))}
 """What can be asked for, by name, and by which form."""
 CANCELLATION_POLL_S = 2.0
 
@@ -92,19 +95,21 @@ class CoordinatorWorker(WarmWorker):
                 return
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
-        """Campaigns that a killed process left behind are run again and do what is left; single rounds are closed."""
+        """Campaigns and promotions that a killed process left behind are run again and do what is left; single rounds are
+        closed.
+        """
         running = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
         for run in running:
-            campaign = await self._flow_name(run.flow_id) == federated_training.name
-            state = (Scheduled(message="the coordinator's process ended; a new one goes on") if campaign else
+            again = await self._flow_name(run.flow_id) in (federated_training.name, federated_promotion.name)
+            state = (Scheduled(message="the coordinator's process ended; a new one goes on") if again else
                      Crashed(message="the coordinator's process ended; run the round again: it goes on where it stopped"))
             await self.client.set_flow_run_state(run.id, state, force=True)
 
 
-def _request(form: type[RoundRequest], parameters: dict[str, Any]) -> RoundRequest:
+def _request(form: type[BaseModel], parameters: dict[str, Any]) -> BaseModel:
     """What was asked for. Checked here: the server lets unknown parameters through, and Prefect's own check would load
     whatever block a parameter names. Raises ContractError.
     """
@@ -120,7 +125,7 @@ def _request(form: type[RoundRequest], parameters: dict[str, Any]) -> RoundReque
 class _Running:
     """One flow run on a loop of its own, which another thread may cancel."""
 
-    def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun, request: RoundRequest):
+    def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun, request: BaseModel):
         self.flow, self.flow_run, self.request, self.cancelled = flow, flow_run, request, False
         self.suspended = False
         """Suspended, or waiting for a person: it stopped where Prefect looked, and begins anew once it is resumed."""
@@ -155,7 +160,7 @@ class _Running:
 
     def _noticed(self) -> Flow[Any, Any]:
         """The flow, whose end is noticed even where Prefect stops it before it can say so."""
-        async def work(request: RoundRequest) -> Any:
+        async def work(request: BaseModel) -> Any:
             result = await self.flow.fn(request)
             self.finished = True
             return result

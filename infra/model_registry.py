@@ -39,10 +39,11 @@ from filelock import FileLock
 from fedround.errors import ConflictError, ContractError, NotFoundError, SetupError, StoreUnavailableError, TrustError
 from fedround.files import sync_folder, writing_whole
 from fedround.records import Checkpoint
+from fedround.signing import digest
 from fedround.values import parse
 from infra import git_history
 
-MODEL = "model.safetensors"
+MODEL, BUNDLE = "model.safetensors", "bundle.zip"
 _BLOCK_BYTES = 1 << 20
 _POINTER, _CHECKPOINT, _METRICS = f"{MODEL}.dvc", "checkpoint.json", "metrics.json"
 _TAG = re.compile(r"[a-z0-9][a-z0-9-]*/round-[0-9]{5}")
@@ -54,12 +55,12 @@ _DVC_CONFIG = """\
 ['remote "data"']
     url = ../../{name}-data
 """
-_POINTER_TEXT = f"""\
+_POINTER_TEXT = """\
 outs:
-- md5: {{md5}}
-  size: {{size}}
+- md5: {md5}
+  size: {size}
   hash: md5
-  path: {MODEL}
+  path: {name}
 """
 _DVC_YAML = f"""\
 metrics:
@@ -132,8 +133,8 @@ class ModelRegistry:
 
     def _add(self, tag: str, checkpoint: Checkpoint, model: Path, metrics: Mapping[str, float]) -> None:
         git_history.clear_stale_locks(self.root)
-        md5 = self._keep(checkpoint, model)
-        pointer = _POINTER_TEXT.format(md5=md5, size=checkpoint.model.size_bytes)
+        md5 = self._keep(model, checkpoint.model.sha256, f"model of round {checkpoint.round} of run '{checkpoint.run}'")
+        pointer = _POINTER_TEXT.format(md5=md5, size=checkpoint.model.size_bytes, name=MODEL)
         git_history.commit(self.root, message=f"{tag}\n\nmodel {checkpoint.model.sha256}\n", files={
             _POINTER: pointer.encode(), _CHECKPOINT: _readable(checkpoint.model_dump(mode="json")),
             _METRICS: _readable(dict(metrics))})
@@ -147,8 +148,29 @@ class ModelRegistry:
         place.mkdir(exist_ok=True)
         return contextlib.closing(LockFile(str(place / "lock")))
 
-    def _keep(self, checkpoint: Checkpoint, model: Path) -> str:
-        """Put a model into the DVC remote, durably, and return the MD5 that names it there; it is judged on the way.
+    def keep_bundle(self, bundle: bytes) -> bytes:
+        """Put a bundle into the DVC remote, durably; returns the pointer file that belongs into git.
+
+        Raises StoreUnavailableError without space, or while another program keeps the registry busy.
+        """
+        from zc.lockfile import LockError
+
+        draft = self.root.with_name(f".{self.root.name}-{BUNDLE}")
+        try:
+            with self._lock, self._alone():
+                draft.write_bytes(bundle)
+                md5 = self._keep(draft, digest(bundle), BUNDLE)
+        except (OSError, LockError) as error:
+            raise StoreUnavailableError(f"model registry {self.root}: the bundle could not be kept ({error}); make room, or "
+                                        "wait for the other program, and try again") from error
+        finally:
+            draft.unlink(missing_ok=True)
+        return _POINTER_TEXT.format(md5=md5, size=len(bundle), name=BUNDLE).encode()
+
+    def _keep(self, model: Path, expected: str, what: str) -> str:
+        """Put a file into the DVC remote, durably, and return the MD5 that names it there; it is judged on the way.
+
+        expected: its SHA-256. what: it is, for the message.
 
         What 'dvc add --to-remote' does, too, but that reads and writes a file twice.
         """
@@ -163,10 +185,9 @@ class ModelRegistry:
                 copy.write(block)
             copy.flush()
             os.fsync(copy.fileno())
-        if sha256.hexdigest() != checkpoint.model.sha256:
+        if sha256.hexdigest() != expected:
             partial.unlink()
-            raise TrustError(f"{model} is not the model of round {checkpoint.round} of run '{checkpoint.run}': its SHA-256 "
-                             f"is not {checkpoint.model.sha256[:12]}…")
+            raise TrustError(f"{model} is not the {what}: its SHA-256 is not {expected[:12]}…")
         name = md5.hexdigest()
         place = data / "files" / "md5" / name[:2] / name[2:]
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +224,21 @@ class ModelRegistry:
         except (FileNotFoundError, DvcException) as error:
             raise NotFoundError(f"model registry {self.root}: the bytes of {tag} are gone ({error}); restore them from "
                                 "the object store") from error
+
+    def read_bundle(self, tag: str) -> bytes:
+        """The bundle that a promotion's tag names. Raises NotFoundError if it has none, or its bytes are gone."""
+        from dvc.api import DVCFileSystem
+        from dvc.exceptions import DvcException
+        from scmrepo.exceptions import RevError
+
+        _hush()
+        try:
+            with contextlib.closing(DVCFileSystem(str(self.root), rev=tag)) as files, files.open(BUNDLE, "rb") as source:
+                found: bytes = source.read()
+                return found
+        except (FileNotFoundError, DvcException, RevError) as error:
+            raise NotFoundError(f"model registry {self.root}: no bundle under '{tag}' ({type(error).__name__}): "
+                                "'fedround models stages' shows what there is") from error
 
     def _version(self, tag: str) -> ModelVersion:
         files = git_history.read(self.root, tag) if _TAG.fullmatch(tag) else None

@@ -153,7 +153,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
 
     def _wake_ups(self) -> tuple[list[str], list[str]]:
         """The names of events to listen for, and the resources that one of them is about."""
-        return ["prefect.flow-run.Scheduled"], [f"prefect.work-pool.{self.work_pool.id}"]
+        return ["prefect.flow-run.Scheduled", "prefect.flow-run.Resuming"], [f"prefect.work-pool.{self.work_pool.id}"]
 
     async def _hear(self, event: Event) -> None:
         await self._submit_if_due(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")), event.occurred)

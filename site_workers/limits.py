@@ -63,6 +63,17 @@ def memory(limits: Limits) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+@contextmanager
+def confined(limits: Limits) -> Iterator[None]:
+    """The same for a process that does one thing and ends: priority and CPU seconds, too; out of time, it is killed."""
+    os.nice(limits.nice)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    wanted = limits.seconds if hard == resource.RLIM_INFINITY else min(limits.seconds, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted, hard))
+    with memory(limits):
+        yield
+
+
 class Guard:
     """What training looks at between two steps: whether to stop, and afterwards why."""
 

@@ -19,6 +19,8 @@ from infra.stack.ports import choose
 from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
 from infra.stores import S3Store
 from tests import small_federation
+from tests.bundled import Bundled
+from tests.bundled import make as make_bundled
 from tests.small_federation import SmallFederation
 
 # Nothing here is judged by the clock: the machine may be busy with something else. Laws are tried on other examples in
@@ -119,3 +121,9 @@ def stack(short_folder: Path) -> Iterator[LocalStack]:
     local.start(lambda _: None)
     yield local
     local.stop()
+
+
+@pytest.fixture(scope="session")
+def bundled(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> Bundled:
+    """Two committed rounds and a bundle of the first; to read, not to change."""
+    return make_bundled(tmp_path_factory.mktemp("bundled"))

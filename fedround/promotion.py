@@ -1,0 +1,144 @@
+"""Which model may be used: what was measured of it, what the policy asks, and what comes of the two.
+
+A new kind of evidence is a field of `Evidence`, a bound in `Policy`, and a line in `judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fedround.bundle import Form
+from fedround.learning.task import Metrics
+from fedround.privacy.spec import Privacy
+from fedround.values import MAX_NUMBER, PositiveFloat, Value
+
+Stage = Literal["candidate", "production"]
+NOT_MEASURED = "not measured"
+
+
+class Measured(Value):
+    """A number with its interval, which a gate looks at: what lies inside the bound with all of it, passes."""
+
+    value: float
+    low: float
+    high: float
+    round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+    """In which it was measured."""
+    words: Annotated[str, StringConstraints(max_length=1000)]
+    """What it is, for the card: attribute, groups, method, confidence."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f}), measured in round {self.round}: {self.words}"
+
+
+class Performance(Value):
+    """One form of a model under ONNX Runtime, on the coordinator's machine."""
+
+    size_bytes: Annotated[int, Field(ge=1)]
+    p95_ms: PositiveFloat
+    """What 95 of 100 calls with a single row take at most, on one thread."""
+    public: Metrics | None
+    """On the public test set; None where there is none."""
+
+
+class Evidence(Value):
+    """What is known of a model when somebody decides."""
+
+    privacy: Privacy
+    epsilon: Annotated[float, Field(ge=0)] | None
+    """The most that any site had spent on the run; None without privacy."""
+    float32: Performance
+    int8: Performance
+    difference: Annotated[float, Field(ge=0)]
+    """The largest between the model and its ONNX form, over `checked_rows`."""
+    checked_rows: Annotated[int, Field(ge=1)]
+    at_sites: Metrics | None = None
+    """On the rows that sites hold out, from noised counts."""
+    fairness: Measured | None = None
+    """The largest gap between groups."""
+    drift: Measured | None = None
+    """The largest shift of a feature."""
+
+    def of(self, form: Form) -> Performance:
+        """One of the two forms."""
+        return self.int8 if form == "int8" else self.float32
+
+
+class Policy(Value):
+    """promotion.toml: what a model must be before anybody is asked. None: nothing is asked there."""
+
+    form: Form = "float32"
+    """Which form is used, so is judged: its quality, bytes and latency."""
+    metric: Literal["auc", "recall_at_20_fpr", "accuracy"] = "auc"
+    at_least: Annotated[float, Field(ge=0, le=1)] | None = None
+    below_production: Annotated[float, Field(ge=0, le=1)] | None = 0.01
+    """How much worse than the model in production it may be."""
+    max_epsilon: PositiveFloat | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_p95_ms: PositiveFloat | None = None
+    max_int8_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How much of the metric the 8-bit form may lose."""
+    max_fairness_gap: PositiveFloat | None = None
+    max_drift: PositiveFloat | None = None
+    approval: Literal["person", "policy"] = "person"
+    """Whether a person must say yes to production, or the bounds alone decide."""
+
+
+class Judged(Value):
+    """One bound, and how a model stands to it."""
+
+    what: str
+    asked: str
+    found: str
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found}, asked {self.asked}"
+
+
+def judge(policy: Policy, evidence: Evidence, production: Evidence | None) -> tuple[Judged, ...]:
+    """Every bound of the policy. production: what was measured of the model in that stage; None: there is none."""
+    return tuple(_judged(policy, evidence, production))
+
+
+def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> Iterator[Judged]:
+    used, known = evidence.of(policy.form), Metrics.words[policy.metric]
+    reached = _metric(policy, used.public)
+    if policy.at_least is not None:
+        yield _at_least(known, policy.at_least, reached)
+    before = None if production is None else _metric(policy, production.of(policy.form).public)
+    if policy.below_production is not None and before is not None:
+        yield _at_least(f"{known} beside production", before - policy.below_production, reached)
+    if policy.max_int8_loss is not None:
+        whole, small = _metric(policy, evidence.float32.public), _metric(policy, evidence.int8.public)
+        yield _at_most(f"{known} lost with 8 bits", policy.max_int8_loss, None if None in (whole, small) else whole - small)  # type: ignore[operator]
+    if policy.max_epsilon is not None:
+        yield _at_most("epsilon spent", policy.max_epsilon, evidence.epsilon)
+    if policy.max_bytes is not None:
+        yield _at_most(f"bytes of the {policy.form} model", policy.max_bytes, used.size_bytes)
+    if policy.max_p95_ms is not None:
+        yield _at_most("p95 latency of one row, ms", policy.max_p95_ms, used.p95_ms)
+    for what, bound, measured in (("fairness gap", policy.max_fairness_gap, evidence.fairness),
+                                  ("drift", policy.max_drift, evidence.drift)):
+        if bound is not None:
+            yield _at_most(f"{what}, upper end of its interval", bound, None if measured is None else measured.high)
+
+
+def _metric(policy: Policy, found: Metrics | None) -> float | None:
+    value = None if found is None else getattr(found, policy.metric)
+    return None if value is None else float(value)
+
+
+def _at_least(what: str, bound: float, found: float | None) -> Judged:
+    return Judged(what=what, asked=f"at least {bound:.6g}", found=_said(found), passed=found is not None and found >= bound)
+
+
+def _at_most(what: str, bound: float, found: float | None) -> Judged:
+    return Judged(what=what, asked=f"at most {bound:.6g}", found=_said(found), passed=found is not None and found <= bound)
+
+
+def _said(found: float | None) -> str:
+    return NOT_MEASURED if found is None else f"{found:.6g}"

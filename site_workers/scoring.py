@@ -1,0 +1,172 @@
+"""Scores of rows by a model from a bundle: read in parts, encoded in a process of its own, written whole or not at all.
+
+The recipe in a bundle is code. Whoever brings the coordinator's key trusts the coordinator for it; it runs in a process that
+has no credentials, no more memory and time than allowed here, and of which nothing is passed on but features. At a site it
+must be one that the operator approved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form
+from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.files import writing_whole
+from fedround.learning.exported import Float32, Served
+from site_workers import rows_in_parts
+from site_workers.policy import Limits
+
+BATCH = 50_000
+_ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was done."""
+
+    rows: int
+    out: Path
+
+
+def score(bundle: Bundle, rows: Path, out: Path, *, form: Form = "float32", limits: Limits) -> Scored:
+    """Write the chances of every row, in the order of the rows. Needs no label column, and reads none that is not needed.
+
+    out: ends with .csv or .parquet; mode 0600. limits: of the process that encodes.
+    Raises SetupError or ContractError that quotes no value; MemoryError; then nothing is written.
+    """
+    write = _WRITERS.get(out.suffix)
+    if write is None:
+        raise ContractError(f"scores at {out}: expected a name that ends with .csv or .parquet")
+    served, labels = Served(bundle.files[FORMS[form]]), bundle.manifest.task.classes
+    with writing_whole(out, durable=True, mode=0o600) as file, _encoded(bundle, rows, limits) as parts:
+        written = write(file, map(served.chances, parts), labels)
+    return Scored(written, out)
+
+
+@contextmanager
+def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Float32]]:
+    """The features of all rows, part by part, as the child makes them."""
+    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory(prefix="fedround-recipe-") as folder:
+        recipe = Path(folder) / "recipe.py"
+        recipe.write_bytes(bundle.files[RECIPE])
+        asked = json.dumps({
+            "recipe": str(recipe), "digest": bundle.manifest.recipe_digest, "rows": str(rows.absolute()), "batch": BATCH,
+            "columns": [column.model_dump() for column in bundle.manifest.columns], "limits": limits.model_dump()})
+        child = subprocess.Popen([sys.executable, "-P", "-m", __name__, asked], env=environment, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            yield _parts(child.stdout, rows, bundle.manifest.features)  # type: ignore[arg-type]
+        finally:
+            child.kill()            # it has ended, or nobody wants the rest
+            child.communicate()
+
+
+def _parts(answer: IO[bytes], rows: Path, features: int) -> Iterator[Float32]:
+    while True:
+        line = answer.readline()
+        try:
+            said = json.loads(line)
+        except ValueError:
+            raise SetupError(f"the process that encodes the rows at {rows} ended without an answer: allow it more memory or "
+                             "time (--memory-mb, --seconds)") from None
+        match said:
+            case {"end": _}:
+                return
+            case {"error": "MemoryError"}:
+                raise MemoryError
+            case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
+                raise _ERRORS[kind](message)
+        part: Float32 = np.lib.format.read_array(_Pipe(answer), allow_pickle=False)
+        if part.shape[1:] != (features,):
+            raise ContractError(f"the recipe makes {part.shape[1]} features of a row at {rows}, the model takes {features}")
+        yield part
+
+
+class _Pipe:
+    """Keeps numpy from asking where in a file it is: a pipe cannot say."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.read, self.write = stream.read, stream.write
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def _names(classes: int) -> list[str]:
+    return ["chance"] if classes == 2 else [f"chance_{label}" for label in range(classes)]
+
+
+def _to_csv(file: BinaryIO, parts: Iterator[Float32], classes: int) -> int:
+    file.write((",".join(["row", *_names(classes)]) + "\n").encode())
+    number = count()
+    for part in parts:
+        chances = part.reshape(len(part), -1).tolist()
+        file.write("".join(f"{next(number)},{','.join(f'{chance:.9g}' for chance in row)}\n" for row in chances).encode())
+    return next(number)
+
+
+def _to_parquet(file: BinaryIO, parts: Iterator[Float32], classes: int) -> int:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    names, written = _names(classes), 0
+    schema = pa.schema([("row", pa.int64()), *((name, pa.float32()) for name in names)])
+    with ParquetWriter(file, schema) as writer:
+        for part in parts:
+            columns = [pa.array(np.arange(written, written + len(part)))]
+            columns += [pa.array(np.ascontiguousarray(column)) for column in part.reshape(len(part), -1).T]
+            writer.write_table(pa.table(columns, schema=schema))
+            written += len(part)
+    return written
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, Iterator[Float32], int], int]] = {".csv": _to_csv, ".parquet": _to_parquet}
+
+
+# -- the child ---------------------------------------------------------------------------------------------------------
+
+
+def _main(asked: str) -> None:
+    """Nothing on any stream but the answer, not even from C code."""
+    with os.fdopen(os.dup(1), "wb") as answer:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        try:
+            _encode(json.loads(asked), answer)
+        except (SetupError, ContractError, MemoryError) as error:
+            answer.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
+
+
+def _encode(asked: dict[str, object], answer: IO[bytes]) -> None:
+    from fedround.learning.recipe import load_recipe
+    from site_workers.limits import confined
+
+    limits = Limits.model_validate(asked["limits"])
+    with confined(limits):
+        recipe = load_recipe(Path(str(asked["recipe"])), str(asked["digest"]))
+        columns = [Column.model_validate(column) for column in asked["columns"]]  # type: ignore[attr-defined]
+        total = 0
+        for frame in rows_in_parts.read(Path(str(asked["rows"])), columns, int(str(asked["batch"]))):
+            features_NF = rows_in_parts.encoded(recipe, frame, total)
+            answer.write(json.dumps({"rows": len(frame)}).encode() + b"\n")
+            np.lib.format.write_array(_Pipe(answer), np.ascontiguousarray(features_NF), allow_pickle=False)
+            total += len(frame)
+    answer.write(json.dumps({"end": total}).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,194 @@
+"""From a committed round to a bundle: proven, exported, checked, measured, described, signed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedround import __version__, bundle, codec
+from fedround.bundle import Approval, Bundle, Column, Manifest
+from fedround.codec import Tensors
+from fedround.errors import ContractError, NotFoundError
+from fedround.learning import exported
+from fedround.learning.exported import Float32, Served
+from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.task import Metrics, Scored
+from fedround.privacy.spec import NoPrivacy
+from fedround.promotion import Evidence, Performance
+from fedround.records import Checkpoint, Commit
+from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
+from infra.settings import load_toml
+from tasks.certificate import Certificate, certified
+from tasks.coordinator import Coordinator
+from tasks.report import records
+from tasks.reporting.card import Facts, render_card
+from validation.rows import read_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHECKED_ROWS, TOLERANCE = 10_000, 1e-5
+_CALLS, _SAMPLE = 300, 50
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A committed model, read from the store and held against its commit."""
+
+    commit: Commit
+    digest: str
+    checkpoint: Checkpoint
+    tensors: Tensors
+    """With the frozen part."""
+
+
+def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = None) -> bytes:
+    """The bundle of a committed round, which nobody has approved yet.
+
+    rows: a file of rows that may be seen, to check the export on, and to learn which columns the recipe needs; None: the
+    public test set. Raises TrustError or ChainError if the round's history does not hold; ContractError if there is no such
+    round, its model is not whole, the recipe is another one, or ONNX says something else than the model.
+    """
+    certificate = certified(coordinator.store, run, coordinator.identity.key, number)
+    model = _read(coordinator, run, number)
+    recipe, frame = coordinator.recipe, read_rows(_rows(coordinator) if rows is None else rows)
+    features_NF = recipe.features(frame)
+    onnx = exported.to_onnx(recipe, model.tensors, features_NF.shape[1])
+    files = {bundle.MODEL: codec.encode(model.tensors), bundle.RECIPE: _recipe_bytes(coordinator), bundle.ONNX: onnx,
+             bundle.INT8: exported.to_int8(onnx)}
+    tested = recipe.encode(frame) if rows is None else None
+    evidence = _measured(coordinator, model, files, features_NF, tested, certificate)
+    return _sealed(coordinator, Manifest(
+        federation=model.commit.federation, run=run, round=number, commit=model.digest, model=model.commit.model,
+        recipe=recipe.name, recipe_digest=recipe.digest, task=recipe.task, features=features_NF.shape[1],
+        columns=needed(recipe.features, frame), parts=bundle.described(files), tool_version=__version__),
+        files, evidence, certificate)
+
+
+def approved(coordinator: Coordinator, found: Bundle, approval: Approval) -> bytes:
+    """The same bundle, and who said yes to it."""
+    files = {name: found.files[name] for name in (bundle.MODEL, bundle.RECIPE, bundle.ONNX, bundle.INT8)}
+    certificate = Certificate.model_validate_json(found.files[bundle.CERTIFICATE])
+    manifest = found.manifest.model_copy(update={"approval": approval})
+    return _sealed(coordinator, manifest, files, evidence_of(found), certificate)
+
+
+def evidence_of(found: Bundle) -> Evidence:
+    """What was measured of a bundle's model."""
+    return Evidence.model_validate_json(found.files[bundle.MEASURED])
+
+
+def needed(features: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> tuple[Column, ...]:
+    """The columns without which the recipe cannot make features of these rows; a label is none of them."""
+    from pandas.api.types import is_numeric_dtype
+
+    sample = frame.head(_SAMPLE)
+    wanted = [name for name in frame.columns if not _works(features, sample.drop(columns=name))]
+    return tuple(Column(name=name, kind="number" if is_numeric_dtype(frame[name].dtype) else "other") for name in wanted)
+
+
+def _works(features: Callable[[pd.DataFrame], object], rows: pd.DataFrame) -> bool:
+    try:
+        features(rows)
+    except Exception:       # of the recipe's code
+        return False
+    return True
+
+
+def _sealed(coordinator: Coordinator, manifest: Manifest, files: Mapping[str, bytes], evidence: Evidence,
+            certificate: Certificate) -> bytes:
+    facts = read_facts(coordinator.folder)
+    whole = {**files, bundle.MEASURED: _readable(evidence), bundle.CERTIFICATE: _readable(certificate),
+             bundle.CARD: render_card(manifest, evidence, certificate, facts).encode()}
+    return bundle.sealed(manifest.model_copy(update={"parts": bundle.described(whole)}), whole, coordinator.identity)
+
+
+def read_facts(folder: Path) -> Facts:
+    """What people say of the model: card.toml in the coordinator's folder; what it leaves out is "not stated"."""
+    path = folder / "card.toml"
+    return load_toml(Facts, path) if path.exists() else Facts()
+
+
+def _readable(value: Evidence | Certificate) -> bytes:
+    return (value.model_dump_json(indent=1) + "\n").encode()
+
+
+def _rows(coordinator: Coordinator) -> Path:
+    if coordinator.settings.test_set is None:
+        raise ContractError("this federation has no public test set: name a file of rows that may be seen with --rows; it "
+                            "tells which columns the model needs")
+    return coordinator.folder / coordinator.settings.test_set
+
+
+def _recipe_bytes(coordinator: Coordinator) -> bytes:
+    return (coordinator.folder / coordinator.settings.recipe).read_bytes()
+
+
+def _read(coordinator: Coordinator, run: str, number: int) -> _Model:
+    store, key, source = coordinator.store, coordinator.identity.key, f"round {number} of run '{run}'"
+    try:
+        head = read_commit(store, run, number, key)
+    except NotFoundError:
+        raise ContractError(f"{source} is not committed: 'fedround models list' shows what is") from None
+    checkpoint = read_checkpoint(store, head.commit, key)
+    if checkpoint.recipe_digest != coordinator.recipe.digest:
+        raise ContractError(f"{source} was trained with recipe {checkpoint.recipe_digest[:16]}, and the coordinator's is "
+                            f"{coordinator.recipe.digest[:16]}: put back the recipe of that run")
+    if checkpoint.parts.private:
+        raise ContractError(f"{source}: a part of its model is private, so the whole model is only at the sites: there "
+                            "'fedround site model' writes it")
+    tensors = read_tensors(store, head.commit.model, checkpoint.tensors, f"model of {source}", by="commit")
+    frozen = read_rest(store, coordinator.recipe, checkpoint.parts, checkpoint.rest, run).frozen
+    return _Model(head.commit, head.digest, checkpoint, {**tensors, **frozen})
+
+
+def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes], features_NF: Float32,
+              tested: Examples | None, certificate: Certificate) -> Evidence:
+    recipe, served = coordinator.recipe, Served(files[bundle.ONNX])
+    checked_NF = rows_to_check(features_NF)
+    difference = float(np.abs(served.chances(checked_NF) - exported.chances(recipe, model.tensors, checked_NF)).max())
+    if not difference <= TOLERANCE:
+        raise ContractError(f"recipe '{recipe.name}': its ONNX form differs from the model by {difference:.3g} on "
+                            f"{len(checked_NF)} rows, more than {TOLERANCE:g}: no bundle was made")
+    small = Served(files[bundle.INT8])
+    record = next((one for one in records(coordinator, model.commit.run) if one.round == model.commit.round), None)
+    privacy = model.checkpoint.privacy
+    return Evidence(
+        privacy=privacy, epsilon=None if isinstance(privacy, NoPrivacy) else certificate.epsilon,
+        float32=_performance(files[bundle.ONNX], served, recipe, features_NF, tested),
+        int8=_performance(files[bundle.INT8], small, recipe, features_NF, tested),
+        difference=difference, checked_rows=len(checked_NF), at_sites=None if record is None else record.at_sites)
+
+
+def rows_to_check(features_NF: Float32) -> Float32:
+    """At least so many as are promised: the given ones, and others drawn between each feature's smallest and largest."""
+    missing = CHECKED_ROWS - len(features_NF)
+    if missing <= 0:
+        return features_NF
+    low_F, high_F = features_NF.min(axis=0), features_NF.max(axis=0)
+    drawn_NF = low_F + np.random.default_rng(0).random((missing, len(low_F)), np.float32) * (high_F - low_F)
+    return np.concatenate([features_NF, drawn_NF.astype(np.float32)])
+
+
+def _performance(onnx: bytes, served: Served, recipe: Recipe, features_NF: Float32, tested: Examples | None) -> Performance:
+    took = []
+    for call in range(_CALLS):
+        row = features_NF[call % len(features_NF)][None]
+        began = time.perf_counter()
+        served.chances(row)
+        took.append(time.perf_counter() - began)
+    public = None if tested is None else judged(recipe, served.chances(tested.features_NF), tested)
+    return Performance(size_bytes=len(onnx), p95_ms=float(f"{1000 * np.quantile(took, 0.95):.3g}"), public=public)
+
+
+def judged(recipe: Recipe, chances: Float32, tested: Examples) -> Metrics:
+    """How good these chances are; as `fedround.learning.evaluate` has it, whatever computed them."""
+    if recipe.task.classes == 2:
+        return recipe.task.metrics(Scored(chances.astype(np.float64), tested.labels_N))
+    right_N = (chances.argmax(axis=1) == tested.labels_N).astype(np.int64)
+    return recipe.task.metrics(Scored(chances.max(axis=1).astype(np.float64), right_N))

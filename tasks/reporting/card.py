@@ -1,0 +1,65 @@
+"""A model's card: all that a bundle knows, for people; its head is what model hubs read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from fedround.bundle import FORMS, Manifest
+from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
+from fedround.promotion import NOT_MEASURED, Evidence
+from fedround.values import Value
+from tasks.reporting.page import template
+
+if TYPE_CHECKING:
+    from tasks.certificate import Certificate
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=5000)]
+NOT_STATED = "not stated"
+
+
+class Facts(Value):
+    """card.toml in the coordinator's folder: what no computer knows of a model."""
+
+    data: Text = NOT_STATED
+    """Whose records these are, and how they came about."""
+    licence: Annotated[str, Field(max_length=200)] = NOT_STATED
+    """Of the data."""
+    intended_use: Text = NOT_STATED
+    limits: Text = NOT_STATED
+    """For what it must not be used, and where it is known to be weak."""
+
+
+def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate, facts: Facts) -> str:
+    """Markdown. What was not measured says so."""
+    return template("card.md.j2").render(
+        head=_head(manifest, evidence, facts), manifest=manifest, evidence=evidence, certificate=certificate, facts=facts,
+        privacy=in_words(evidence.privacy, evidence.epsilon),
+        forms=[(form, name, evidence.of(form)) for form, name in FORMS.items()],
+        fairness=evidence.fairness or NOT_MEASURED, drift=evidence.drift or NOT_MEASURED, not_measured=NOT_MEASURED)
+
+
+def in_words(privacy: Privacy, epsilon: float | None) -> str:
+    """Epsilon with all that gives it a meaning."""
+    if isinstance(privacy, NoPrivacy):
+        return "none: updates left the sites without noise."
+    unit = ("all that a site contributes, or nothing" if isinstance(privacy, SitePrivacy)
+            else "one record of one site, added or removed")
+    spent = "not known" if epsilon is None else f"{epsilon:.4g}"
+    return (f"unit: {unit}. Agreed: epsilon at most {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} "
+            f"rounds; the most that a site had spent on this run: {spent}. PLD accountant, rounded up.")
+
+
+def _head(manifest: Manifest, evidence: Evidence, facts: Facts) -> str:
+    """YAML, every value as JSON, which is YAML too."""
+    public = evidence.float32.public
+    results: list[dict[str, Any]] = [] if public is None else [{
+        "task": {"type": "tabular-classification"}, "dataset": {"name": "public test set", "type": "tabular"},
+        "metrics": [{"type": name, "value": value} for name, value in public.known().items()]}]
+    known: dict[str, Any] = {
+        "library_name": "onnx", "pipeline_tag": "tabular-classification", "tags": ["federated-learning", "fedround"],
+        "license": "other", "license_name": facts.licence,
+        "model-index": [{"name": f"{manifest.federation}-{manifest.run}-{manifest.round}", "results": results}]}
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in known.items())

@@ -1,0 +1,142 @@
+"""A model comes into use through bounds and a yes, and what was there before comes back with one command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedround import bundle
+from fedround.bundle import Approval
+from fedround.errors import NotFoundError
+from fedround.promotion import Evidence, Measured, Policy, judge
+from fedround_cli.main import app
+from infra import git_history
+from tasks.bundle import evidence_of
+from tasks.promote import PromotionRequest, approve, of_version, propose, read_decision, stages_of
+from tests.bundled import Bundled
+from tests.small_federation import SmallFederation
+
+YES = Approval(by="Ada", through="prefect", note="looked at it")
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def own(bundled: Bundled, tmp_path: Path) -> SmallFederation:
+    return bundled.federation.copy(tmp_path)
+
+
+@pytest.fixture
+def promoted(own: SmallFederation) -> SmallFederation:
+    """Round 1 and then round 2 are in production."""
+    for number in (1, 2):
+        found = propose(own.coordinator, PromotionRequest(run="spring", round=number))
+        assert found.version == f"v{number}.0.0"
+        assert approve(own.coordinator, found.version, YES) == f"v{number}.1.0"
+    return own
+
+
+def command(own: SmallFederation, *arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [*arguments, "-c", str(own.root / "coordinator")])
+    assert "Traceback" not in done.output
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_a_model_is_a_candidate_until_somebody_says_yes_and_then_the_card_names_who(own: SmallFederation):
+    request, stages = PromotionRequest(run="spring", round=1), stages_of(own.coordinator)
+    found = propose(own.coordinator, request)
+    assert (stages.current("candidate").version, stages.current("production")) == ("v1.0.0", None)
+    assert propose(own.coordinator, request) == found, "a second try makes no second candidate"
+    assert approve(own.coordinator, "v1.0.0", YES) == "v1.1.0"
+    assert approve(own.coordinator, "v1.0.0", YES) == "v1.1.0"
+    assert [(one.stage, one.version) for one in stages.history()] == [("candidate", "v1.0.0"), ("production", "v1.1.0")]
+    used = of_version(own.coordinator, "v1.1.0")
+    assert "Ada, through prefect. looked at it" in used.files[bundle.CARD].decode()
+    assert used.manifest.approval == YES
+    assert used.files[bundle.ONNX] == of_version(own.coordinator, "v1.0.0").files[bundle.ONNX]
+    assert read_decision(own.coordinator, "v1.1.0").approval == YES
+
+
+@pytest.mark.parametrize(("bound", "says"), [
+    ("at_least = 0.999", "AUC: 0."), ("max_bytes = 10", "bytes of the float32 model"), ("max_p95_ms = 1e-9", "p95 latency"),
+    ("max_epsilon = 0.001", "epsilon spent"),
+    ("max_fairness_gap = 0.1", "fairness gap, upper end of its interval: not measured"),
+    ("max_drift = 0.1", "drift, upper end of its interval: not measured"),
+])
+def test_a_bound_that_is_not_met_or_not_measured_keeps_a_model_out(own: SmallFederation, bundled, monkeypatch, bound, says):
+    (own.root / "coordinator" / "promotion.toml").write_text(bound)
+    monkeypatch.setattr("tasks.promote.build", lambda *_: bundled.body)
+    found = propose(own.coordinator, PromotionRequest(run="spring", round=1))
+    assert found.version is None
+    assert says in found.refusal()
+    assert stages_of(own.coordinator).history() == []
+    code, said = command(own, "models", "promote", "spring/round-00001", "--yes", "--by", "Ada")
+    assert (code, "promotion.toml refuses this model" in said) == (1, True), said
+
+
+def test_a_bound_on_what_was_measured_looks_at_the_whole_interval(bundled: Bundled):
+    evidence, policy = evidence_of(bundled.bundle), Policy(max_fairness_gap=0.1)
+
+    def passes(low: float, high: float) -> bool:
+        found = Measured(value=0.05, low=low, high=high, round=1, words="sex, demographic parity")
+        return all(one.passed for one in judge(policy, evidence.model_copy(update={"fairness": found}), None))
+
+    assert passes(0.01, 0.1)
+    assert not passes(0.01, 0.11)
+
+
+def test_what_is_worse_than_production_stays_out(bundled: Bundled):
+    evidence = evidence_of(bundled.bundle)
+
+    def against(auc: float) -> bool:
+        public = evidence.float32.public.model_copy(update={"auc": auc})
+        better = evidence.model_copy(update={"float32": evidence.float32.model_copy(update={"public": public})})
+        return all(one.passed for one in judge(Policy(), evidence, Evidence.model_validate(better)))
+
+    assert against(evidence.float32.public.auc)
+    assert not against(evidence.float32.public.auc + 0.02)
+
+
+def test_rollback_puts_back_what_was_there_and_says_when_there_is_nothing(promoted: SmallFederation):
+    stages = stages_of(promoted.coordinator)
+    assert stages.current("production").version == "v2.1.0"
+    assert command(promoted, "models", "rollback") == (0, "v1.1.0 is in production again")
+    assert stages.current("production").version == "v1.1.0"
+    code, said = command(promoted, "models", "rollback")
+    assert (code, "nothing to go back to" in said) == (1, True)
+    assert stages.current("candidate").version == "v2.0.0", "the other stage is as it was"
+    shown = json.loads(command(promoted, "models", "stages", "--json")[1])
+    assert shown["stages"] == {"candidate": "v2.0.0", "production": "v1.1.0"}
+    assert [one["version"] for one in shown["history"]] == ["v1.0.0", "v1.1.0", "v2.0.0", "v2.1.0", "v1.1.0"]
+    used = git_history.tags(promoted.root / "coordinator" / "models")
+    assert {"model@v1.1.0", "model#production#5", "spring/round-00002"} <= set(used)
+
+
+def test_data_scientists_read_stages_with_gto_and_dvc(promoted: SmallFederation, tmp_path):
+    store = promoted.root / "coordinator" / "models"
+
+    def run(*line: str) -> str:
+        done = subprocess.run([BIN / line[0], *line[1:]], cwd=store, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "v2.1.0" in run("gto", "show", "model#production")
+    run("dvc", "get", ".", "bundle.zip", "--rev", "model@v1.1.0", "-o", str(tmp_path / "got.zip"))
+    assert bundle.open_bundle(tmp_path / "got.zip", promoted.coordinator.identity.key).manifest.approval == YES
+    changed = json.loads(run("dvc", "metrics", "diff", "model@v1.1.0", "model@v2.1.0", "--all", "--json"))["metrics.json"]
+    assert {"auc", "int8_auc", "bytes", "p95_ms", "epsilon"} <= set(changed)
+    assert "bundle.zip" in run("dvc", "diff", "model@v1.1.0", "model@v2.1.0")
+
+
+def test_wrong_names_are_sentences(own: SmallFederation):
+    for line, says in ((("promote", "spring"), "not a committed round"), (("rollback",), "nothing is in production"),
+                       (("rollback", "--stage", "x"), "no stage 'x'"),
+                       (("promote", "spring/round-00001", "--yes"), "--by NAME")):
+        code, said = command(own, "models", *line)
+        assert (code, says in said) == (1, True), said
+    with pytest.raises(NotFoundError, match="no version 'v9"):
+        read_decision(own.coordinator, "v9.1.0")
