@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -28,12 +28,13 @@ from fedround import archive
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning.task import Task
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
-from fedround.values import MAX_NUMBER, ColumnName, Digest, Name, ToolVersion, Value
+from fedround.values import MAX_NUMBER, ColumnName, Digest, Name, Signed, ToolVersion, Value
 
 MANIFEST = "manifest.json"
 MODEL, RECIPE, ONNX, INT8 = "model.safetensors", "recipe.py", "model.onnx", "model.int8.onnx"
 MEASURED, CERTIFICATE, CARD = "measured.json", "certificate.json", "card.md"
 PARTS = (MODEL, RECIPE, ONNX, INT8, MEASURED, CERTIFICATE, CARD)
+MAX_FEATURES = 10_000_000
 Form = Literal["float32", "int8"]
 FORMS: dict[Form, str] = {"float32": ONNX, "int8": INT8}
 
@@ -43,7 +44,7 @@ class Part(Value):
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,59}$")]
     sha256: Digest
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0, le=archive.MAX_BYTES)]
 
 
 class Column(Value):
@@ -61,8 +62,10 @@ class Approval(Value):
     note: Annotated[str, StringConstraints(max_length=1000)] = ""
 
 
-class Manifest(Value):
-    """What a bundle is. Signed as a document of the kind "bundle"."""
+class Manifest(Signed):
+    """What a bundle is."""
+
+    kind: ClassVar[str] = "bundle"
 
     federation: Name
     run: Name
@@ -74,7 +77,7 @@ class Manifest(Value):
     recipe: Name
     recipe_digest: Digest
     task: Task
-    features: Annotated[int, Field(ge=1)]
+    features: Annotated[int, Field(ge=1, le=MAX_FEATURES)]
     """How many numbers the recipe makes of a row."""
     columns: Annotated[tuple[Column, ...], Field(max_length=10_000)]
     """What it needs to make them. No label."""
@@ -99,7 +102,7 @@ def described(files: Mapping[str, bytes]) -> tuple[Part, ...]:
 
 def sealed(manifest: Manifest, files: Mapping[str, bytes], identity: Identity) -> bytes:
     """The bundle's one file. Deterministic. manifest.parts: `described(files)`."""
-    return archive.pack({MANIFEST: seal("bundle", manifest, identity), **files})
+    return archive.pack({MANIFEST: seal(manifest, identity), **files})
 
 
 def open_bundle(path: Path, coordinator: str) -> Bundle:
@@ -125,7 +128,7 @@ def _proven(files: Mapping[str, bytes], coordinator: str, source: str) -> Bundle
     document = files.get(MANIFEST)
     if document is None or len(document) > MAX_DOCUMENT_BYTES:
         raise ContractError(f"{source}: has no {MANIFEST}: it is not a bundle that 'fedround models bundle' made")
-    manifest = unseal("bundle", document, Manifest, coordinator, f"manifest of {source}")
+    manifest = unseal(document, Manifest, coordinator, f"manifest of {source}")
     if set(files) != {MANIFEST, *(part.name for part in manifest.parts)}:
         raise TrustError(f"{source}: has not exactly the parts that its manifest names: get it again from who made it")
     for part in manifest.parts:

@@ -10,12 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
 from fedround.learning.task import Metrics
 from fedround.privacy.spec import Privacy
 from fedround.values import MAX_NUMBER, PositiveFloat, Value
 
 Stage = Literal["candidate", "production"]
+Bound = Annotated[float, Field(gt=0, le=1e9)]
 NOT_MEASURED = "not measured"
 
 
@@ -76,13 +78,13 @@ class Policy(Value):
     at_least: Annotated[float, Field(ge=0, le=1)] | None = None
     below_production: Annotated[float, Field(ge=0, le=1)] | None = 0.01
     """How much worse than the model in production it may be."""
-    max_epsilon: PositiveFloat | None = None
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    max_p95_ms: PositiveFloat | None = None
+    max_epsilon: Bound | None = None
+    max_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
+    max_p95_ms: Bound | None = None
     max_int8_loss: Annotated[float, Field(ge=0, le=1)] | None = None
     """How much of the metric the 8-bit form may lose."""
-    max_fairness_gap: PositiveFloat | None = None
-    max_drift: PositiveFloat | None = None
+    max_fairness_gap: Bound | None = None
+    max_drift: Bound | None = None
     approval: Literal["person", "policy"] = "person"
     """Whether a person must say yes to production, or the bounds alone decide."""
 

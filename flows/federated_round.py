@@ -13,6 +13,7 @@ from flows.dask_sweeper import sweeper_of
 from flows.watch import Watch
 from tasks.catch_up import catch_up
 from tasks.coordinator import current_coordinator
+from tasks.exports import export_apart
 from tasks.plan import RoundRequest
 from tasks.reporting import RoundRecord
 
@@ -39,4 +40,5 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
         metrics = steps.evaluate(coordinator, committed.commit)
         record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began)
         await show(coordinator, record, invited)
+    export_apart(coordinator, request.run)
     return record

@@ -123,3 +123,12 @@ def commit_beside(root: Path, parent: str, files: Mapping[str, bytes], message: 
         repo.object_store.add_object(tree)
         repo.object_store.add_object(made)
         return made.id.decode()
+
+
+def committed_at(root: Path, name: str) -> float:
+    """When the commit that a tag points at was made, in seconds since 1970."""
+    from dulwich.objectspec import parse_commit
+    from dulwich.repo import Repo
+
+    with Repo(root) as repo:
+        return float(parse_commit(repo, name.encode()).commit_time)

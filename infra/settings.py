@@ -94,6 +94,8 @@ class CoordinatorSettings(Value):
     """Rows that the coordinator itself may train on, for the rule 'fltrust'."""
     api_url: str
     store: StoreSettings
+    exports: tuple[str, ...] = ()
+    """Who is told of every committed round, after the fact: `mlflow=URI`, `lineage=FILE`, `traces=FILE`."""
     memory_budget_mb: Annotated[int, Field(ge=8, le=65_536)] = 128
     dask: str | None = None
     """Where a Dask scheduler listens whose workers make the aggregation's passes, for very large models."""

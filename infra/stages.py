@@ -88,7 +88,8 @@ class Stages:
         last = max((one.when for one in self.history()), default="")
         while _second() <= last:
             time.sleep(0.02)
-        gto.api.assign(self._root, ARTIFACT, stage, version=version, message=message, **_AUTHOR)
+        # force: gto would refuse a version that ever was in the stage, as after a rollback
+        gto.api.assign(self._root, ARTIFACT, stage, version=version, message=message, force=True, **_AUTHOR)
 
     def next_version(self) -> int:
         """The number of the next model that is promoted."""

@@ -30,6 +30,8 @@ def read(path: Path, columns: Sequence[Column], batch: int) -> Iterator[pd.DataF
     found, wanted = 0, [column.name for column in columns]
     parts = _parquet(path, wanted, batch) if path.suffix == ".parquet" else _csv(path, wanted, batch)
     while (frame := _next(parts, path)) is not None:
+        if frame.empty:         # so pandas reads a file with nothing but its head
+            continue
         _check_kinds(frame, columns, path)
         found += len(frame)
         yield frame

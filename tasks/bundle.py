@@ -54,8 +54,8 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
     public test set. Raises TrustError or ChainError if the round's history does not hold; ContractError if there is no such
     round, its model is not whole, the recipe is another one, or ONNX says something else than the model.
     """
-    certificate = certified(coordinator.store, run, coordinator.identity.key, number)
     model = _read(coordinator, run, number)
+    certificate = certified(coordinator.store, run, coordinator.identity.key, number)
     recipe, frame = coordinator.recipe, read_rows(_rows(coordinator) if rows is None else rows)
     features_NF = recipe.features(frame)
     onnx = exported.to_onnx(recipe, model.tensors, features_NF.shape[1])

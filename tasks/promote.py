@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ from fedround import bundle
 from fedround.bundle import Approval, Bundle
 from fedround.promotion import Evidence, Judged, Policy, Stage, judge
 from fedround.signing import digest, seal, unseal
-from fedround.values import MAX_NUMBER, Digest, Name, Value
+from fedround.values import MAX_NUMBER, Digest, Name, Signed
 from infra.model_registry import ModelRegistry
 from infra.settings import load_toml
 from infra.stages import Stages
@@ -32,8 +32,10 @@ class PromotionRequest(BaseModel):
     round: Annotated[int, Field(ge=1, le=MAX_NUMBER, title="Round", description="Whose model.")]
 
 
-class Decision(Value):
-    """What was decided of a model. Signed by the coordinator as a document of the kind "promotion", and kept beside it."""
+class Decision(Signed):
+    """What was decided of a model. Kept beside it in the model store."""
+
+    kind: ClassVar[str] = "promotion"
 
     federation: Name
     run: Name
@@ -124,7 +126,7 @@ def roll_back(coordinator: Coordinator, stage: Stage) -> str:
 def read_decision(coordinator: Coordinator, version: str) -> Decision:
     """The signed decision about a version. Raises NotFoundError, SignatureError."""
     document = stages_of(coordinator).promotion(version)
-    return unseal("promotion", document, Decision, coordinator.identity.key, f"decision about {version}")
+    return unseal(document, Decision, coordinator.identity.key, f"decision about {version}")
 
 
 def of_version(coordinator: Coordinator, version: str) -> Bundle:
@@ -147,7 +149,7 @@ def _candidate(coordinator: Coordinator, stages: Stages, request: PromotionReque
 
 def _keep(coordinator: Coordinator, stages: Stages, decision: Decision, body: bytes, evidence: Evidence,
           stage: Stage) -> None:
-    version = stages.add(decision.tag, decision.version, body, seal("promotion", decision, coordinator.identity),
+    version = stages.add(decision.tag, decision.version, body, seal(decision, coordinator.identity),
                          numbers(evidence))
     if (now := stages.current(stage)) is None or now.version != version:
         who = "the policy" if decision.approval is None else decision.approval.by

@@ -107,8 +107,7 @@ def test_a_round_that_is_not_there_or_of_another_recipe_makes_no_bundle(bundled:
     with pytest.raises(FedroundError, match="round 9"):
         build(bundled.federation.coordinator, "spring", 9)
     other = tmp_path / "recipe.py"
-    other.write_text(small := (bundled.federation.root / "agreed" / "recipe.py").read_text() + "# changed\n")
-    assert small
+    other.write_text((bundled.federation.root / "agreed" / "recipe.py").read_text() + "# changed\n")
     coordinator = bundled.federation.coordinator
     object.__setattr__(coordinator, "recipe", load_recipe(other))
     with pytest.raises(ContractError, match="put back the recipe"):

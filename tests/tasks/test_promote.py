@@ -30,19 +30,22 @@ def own(bundled: Bundled, tmp_path: Path) -> SmallFederation:
     return bundled.federation.copy(tmp_path)
 
 
-@pytest.fixture
-def promoted(own: SmallFederation) -> SmallFederation:
-    """Round 1 and then round 2 are in production."""
+@pytest.fixture(scope="module")
+def promoted(bundled: Bundled, tmp_path_factory: pytest.TempPathFactory) -> SmallFederation:
+    """Round 1 and then round 2 went into production, and round 1 was put back."""
+    own = bundled.federation.copy(tmp_path_factory.mktemp("promoted"))
     for number in (1, 2):
         found = propose(own.coordinator, PromotionRequest(run="spring", round=number))
         assert found.version == f"v{number}.0.0"
         assert approve(own.coordinator, found.version, YES) == f"v{number}.1.0"
+    assert stages_of(own.coordinator).current("production").version == "v2.1.0"
+    assert command(own, "models", "rollback") == (0, "v1.1.0 is in production again")
     return own
 
 
 def command(own: SmallFederation, *arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, [*arguments, "-c", str(own.root / "coordinator")])
-    assert "Traceback" not in done.output
+    assert isinstance(done.exception, SystemExit | None), done.exception
     return done.exit_code, " ".join(done.output.split())
 
 
@@ -102,13 +105,8 @@ def test_what_is_worse_than_production_stays_out(bundled: Bundled):
 
 
 def test_rollback_puts_back_what_was_there_and_says_when_there_is_nothing(promoted: SmallFederation):
-    stages = stages_of(promoted.coordinator)
-    assert stages.current("production").version == "v2.1.0"
-    assert command(promoted, "models", "rollback") == (0, "v1.1.0 is in production again")
-    assert stages.current("production").version == "v1.1.0"
     code, said = command(promoted, "models", "rollback")
     assert (code, "nothing to go back to" in said) == (1, True)
-    assert stages.current("candidate").version == "v2.0.0", "the other stage is as it was"
     shown = json.loads(command(promoted, "models", "stages", "--json")[1])
     assert shown["stages"] == {"candidate": "v2.0.0", "production": "v1.1.0"}
     assert [one["version"] for one in shown["history"]] == ["v1.0.0", "v1.1.0", "v2.0.0", "v2.1.0", "v1.1.0"]
@@ -124,7 +122,7 @@ def test_data_scientists_read_stages_with_gto_and_dvc(promoted: SmallFederation,
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "v2.1.0" in run("gto", "show", "model#production")
+    assert "v1.1.0" in run("gto", "show", "model#production")
     run("dvc", "get", ".", "bundle.zip", "--rev", "model@v1.1.0", "-o", str(tmp_path / "got.zip"))
     assert bundle.open_bundle(tmp_path / "got.zip", promoted.coordinator.identity.key).manifest.approval == YES
     changed = json.loads(run("dvc", "metrics", "diff", "model@v1.1.0", "model@v2.1.0", "--all", "--json"))["metrics.json"]
