@@ -37,8 +37,8 @@ def export(
     for target, what in done.items():
         kind = target.partition("=")[0]
         if isinstance(what, str):
-            err.print(f"[bold red]fedround:[/] {kind}: {what}", highlight=False)
+            err.say("[bold red]fedround:[/] {}: {}", kind, what)
         elif not as_json:
-            out.print(f"{kind}: {what} new rounds of '{run}'")
+            out.say("{}: {} new rounds of '{}'", kind, what, run)
     if any(isinstance(what, str) for what in done.values()):
         raise typer.Exit(1)

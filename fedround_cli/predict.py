@@ -53,8 +53,8 @@ def predict(
                     "approved_by": None if manifest.approval is None else manifest.approval.by})
         return
     who = "nobody has approved it" if manifest.approval is None else f"approved by {manifest.approval.by}"
-    out.print(f"{done.rows:,} rows scored in {time.monotonic() - began:.0f} s by round {manifest.round} of run "
-              f"'{manifest.run}' ({who}); in {done.out}", highlight=False)
+    out.say("{} rows scored in {} s by round {} of run '{}' ({}); in {}", f"{done.rows:,}", f"{time.monotonic() - began:.0f}",
+            manifest.round, manifest.run, who, done.out)
 
 
 def _proven(model: str, folder: Path, key: str | None) -> Bundle:

@@ -40,7 +40,8 @@ def bundle(
     run, number = parsed(tag)
     body = build(enter(folder), run, number, None if rows is None else rows.resolve())
     write_whole(destination, body, durable=True)
-    out.print(f"{tag} is in {destination} ({len(body):,} bytes); use it: fedround predict {destination} rows.csv -o s.csv")
+    out.say("{} is in {} ({} bytes); use it: fedround predict {} rows.csv -o scores.csv", tag, destination, f"{len(body):,}",
+            destination)
 
 
 @command
@@ -64,7 +65,7 @@ def promote(
         from flows.service import start
 
         started = asyncio.run(start(coordinator, "federated-promotion", {"run": run, "round": number}))
-        out.print(f"asked: look at the model, and say yes or no, at {started.url}")
+        out.say("asked: look at the model, and say yes or no, at {}", started.url)
         return
     if not by:
         raise ContractError("--yes needs --by NAME: who says yes stands in the model's card")
@@ -80,7 +81,7 @@ def promote(
         print_json({"version": version, "stage": "production", "judged": [one.model_dump() for one in proposal.judged]})
         return
     _show(proposal)
-    out.print(f"{tag} is [bold]{version}[/], in production; {by} said yes")
+    out.say("{} is [bold]{}[/], in production; {} said yes", tag, version, by)
 
 
 @command
@@ -93,7 +94,7 @@ def rollback(
     from tasks.promote import roll_back
 
     version = roll_back(enter(folder), _stage(stage))
-    out.print(f"{version} is in {stage} again")
+    out.say("{} is in {} again", version, stage)
 
 
 @command
@@ -117,9 +118,8 @@ def stages(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fa
     table = Table("stage", "version", "round", "since", "approved by")
     for one in reversed(history):
         decision = decisions[one.version]
-        now = current[one.stage] is one
-        table.add_row(f"[bold]{one.stage}[/]" if now else f"[dim]{one.stage}, before[/]", one.version, decision.tag, one.when,
-                      "" if decision.approval is None else decision.approval.by)
+        shown = one.stage if current[one.stage] is one else f"{one.stage}, before"
+        table.add_row(shown, one.version, decision.tag, one.when, "" if decision.approval is None else decision.approval.by)
     out.print(table)
 
 
@@ -156,4 +156,4 @@ def _stage(name: str) -> Stage:
 
 def _show(proposal: Proposal) -> None:
     for one in proposal.judged:
-        out.print(f"[green]✓[/] {one}")
+        out.say("[green]✓[/] {}", one)
