@@ -70,7 +70,7 @@ def told(coordinator: Coordinator, run: str) -> list[RoundTold]:
     registry, known = ModelRegistry.open(coordinator.folder / "models"), {one.round: one for one in records(coordinator, run)}
     metrics = {version.checkpoint.round: version.metrics for version in registry.versions() if version.checkpoint.run == run}
     found = []
-    for number in range(1, (last_round(coordinator.store, run) or 0) + 1):
+    for number in range(1, (last_round(coordinator.store, run, coordinator.identity.key) or 0) + 1):
         if number in metrics and number in known:
             ended_s = git_history.committed_at(registry.root, f"{run}/round-{number:05d}")
             found.append(_told(coordinator, run, number, dict(metrics[number]), ended_s, known[number].seconds))
