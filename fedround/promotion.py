@@ -14,7 +14,7 @@ from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
 from fedround.learning.task import Metrics
 from fedround.privacy.spec import Privacy
-from fedround.values import MAX_NUMBER, PositiveFloat, Value
+from fedround.values import MAX_NUMBER, Value
 
 Stage = Literal["candidate", "production"]
 Bound = Annotated[float, Field(gt=0, le=1e9)]
@@ -40,7 +40,7 @@ class Performance(Value):
     """One form of a model under ONNX Runtime, on the coordinator's machine."""
 
     size_bytes: Annotated[int, Field(ge=1)]
-    p95_ms: PositiveFloat
+    p95_ms: Bound
     """What 95 of 100 calls with a single row take at most, on one thread."""
     public: Metrics | None
     """On the public test set; None where there is none."""
