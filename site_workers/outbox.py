@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -161,6 +161,12 @@ def updates(site_folder: Path, run: str, before: int) -> list[Given]:
         if number < before:
             found.append(Given(number, attempt, json.loads(path.read_bytes())["body"]["update"]["mechanism"]["kind"]))
     return sorted(found, reverse=True)
+
+
+def refusals(site_folder: Path, reasons: Collection[str]) -> int:
+    """How many refusals the site has given for one of these reasons, ever."""
+    paths = (site_folder / "outbox").glob(f"*/*/[0-9]*/*{_REFUSAL}*/{_ANSWER}")
+    return sum(json.loads(path.read_bytes())["body"]["reason"] in reasons for path in paths)
 
 
 def has(site_folder: Path, key: str) -> bool:

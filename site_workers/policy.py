@@ -82,6 +82,8 @@ class SitePolicy(Value):
     """For one record, within one campaign."""
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     min_rows: Annotated[int, Field(ge=1, le=10 ** 12)] = 100
+    max_refusals: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """In all: refusals whose reason may depend on rows."""
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     limits: Limits = Limits()
     hours: Hours | None = None
@@ -185,9 +187,13 @@ delta_dp = {delta_dp}
 # Fewer rows than this, and the site refuses to train.
 min_rows = {min_rows}
 
+# So often, in all, the site may refuse for a reason that rows can have a part in: files that cannot be read, a recipe that
+# fails, time or memory. Each tells a little. Then it refuses everything, whatever the rows are: see its log, and raise this.
+max_refusals = {max_refusals}
+
 # What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
-# (the ids of the contract's checks that your rows fail), and for plans that measure "histograms" (how the values of a
-# column lie) and "group_counts" (how many rows each group has), both noised and charged. Left out: it stays.
+# (the ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how
+# the values of a column lie) and "group_counts" (how many rows each group has), both noised and charged. Left out: it stays.
 statistics = {statistics}
 
 # What training may take from this machine.
@@ -207,7 +213,8 @@ def policy_text(policy: SitePolicy) -> str:
     """policy.toml for this policy, with a comment on every key; its recipes and contracts are added by `approval`."""
     limits = policy.limits
     shown = {key: tomlkit.item(value).as_string() for key, value in (
-        policy.model_dump(mode="json", include={"purposes", "units", "max_epsilon", "delta_dp", "min_rows", "statistics"})
+        policy.model_dump(mode="json", include={
+            "purposes", "units", "max_epsilon", "delta_dp", "min_rows", "max_refusals", "statistics"})
         | limits.model_dump(include={"threads", "nice", "seconds"})).items()}
     hours = policy.hours or Hours(time_zone="Europe/Berlin", start="20:00", end="06:00", days=WEEK[:5])
     section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"

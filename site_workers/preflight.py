@@ -16,10 +16,13 @@ from fedround.privacy.spec import Unit
 from infra.prefect_client import other_workers
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit
-from site_workers.rows import failed_checks, read_site_rows
+from site_workers.rows import judged, read_site_rows
 from site_workers.site import Site, open_site
 
 MAX_CLOCK_SKEW_S = 120
+_MANY = 0.1
+"""A site of which more rows than this share count for nothing is not ready, says its preflight."""
+
 _WHOM: dict[Unit, str] = {"record": "", "site": " for the whole site"}
 _TIMEOUT_S = 10
 
@@ -70,7 +73,9 @@ def _rows(site: Site) -> str:
     if (count := len(rows.train.labels_N)) < site.policy.min_rows:
         raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
                             "min_rows in policy.toml")
-    return f"{count} training rows, {len(rows.validation.labels_N)} held out"
+    idle = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
+    return f"{count} training rows, {len(rows.validation)} held out" + (
+        f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
 
 
 def _recipe(site: Site) -> str:
@@ -81,10 +86,20 @@ def _recipe(site: Site) -> str:
 
 
 def _contract(site: Site) -> str:
-    if (failed := failed_checks(site)) != ():
-        raise FedroundError(f"the rows fail {', '.join(failed)}: mend the rows, or talk to the coordinator about "
-                            f"contract '{site.contract.name}'")
-    return f"the rows meet all {len(site.contract.checks)} checks of '{site.contract.name}'"
+    verdict, name = judged(site), site.contract.name
+    if verdict.form != ():
+        raise FedroundError(f"the files fail {', '.join(verdict.form)}, which is about their columns: this site will refuse; "
+                            f"mend the files, or talk to the coordinator about contract '{name}'")
+    if verdict.tables != ():
+        raise FedroundError(f"all rows together fail {', '.join(verdict.tables)}: mend the rows, or talk to the coordinator "
+                            f"about contract '{name}'. This site answers nevertheless: a refusal would tell of records")
+    rows = read_site_rows(site)
+    if len(verdict.left_out) > _MANY * (len(rows.train) + len(rows.validation)):
+        raise FedroundError(f"{len(verdict.left_out)} rows fail {', '.join(verdict.rows)}, and count for nothing: mend the "
+                            f"rows, or talk to the coordinator about contract '{name}'. This site answers nevertheless")
+    if verdict.rows != ():
+        return f"{len(verdict.left_out)} rows fail {', '.join(verdict.rows)}, and count for nothing; nobody is told"
+    return f"the rows meet all {len(site.contract.checks)} checks of '{name}'"
 
 
 def _ledger(site: Site) -> str:

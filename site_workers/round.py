@@ -39,10 +39,14 @@ from site_workers import audit, inputs, kept, limits, outbox, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
-from site_workers.rows import Rows, failed_checks, read_columns, read_site_rows
+from site_workers.rows import Rows, judged, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
+from validation.judging import Judged
 
 log = logging.getLogger("fedround.site")
+
+_BY_ROWS = frozenset({Reason.DATA, Reason.FAILED, Reason.LIMITS})
+"""What a site may refuse for that a record can have a part in. Each such refusal can tell a bit, and no noise is on it."""
 
 _AUTHORISE_S = 300.0
 """How long a site waits for the store until it knows the plan."""
@@ -147,6 +151,10 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _
 def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal:
     """Look at everything that speaks against it, charge, read, work, keep."""
     plan = order.plan
+    if outbox.refusals(site.folder, _BY_ROWS) >= site.policy.max_refusals:
+        log.error("round %d of run '%s': refused, as %d plans were before for what rows, recipe or machine do: look into it, "
+                  "then raise max_refusals in policy.toml", plan.round, plan.run, site.policy.max_refusals)
+        return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
     rows = _rows_or_refusal(site, order)
     if isinstance(rows, Refusal):
         return rows
@@ -179,9 +187,11 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal
     try:
-        if (failed := failed_checks(site)) != ():
-            return _refuse_rows(site, order, failed)
+        verdict = judged(site)
+        if verdict.form != ():
+            return _refuse_rows(site, order, verdict.form)
         rows = read_site_rows(site)
+        _tell_operator(site, order, rows, verdict)
         names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
                  for column in statistic.columns]        # of the others not even whether they are there is told
         columns = read_columns(site, names)
@@ -196,8 +206,17 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
     return replace(rows, columns=columns)
 
 
+def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> None:
+    """What the contract finds in records stays here: one record can change it."""
+    left_out = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
+    if left_out or verdict.tables:
+        log.warning("round %d of run '%s': %d rows count for nothing; failed checks: %s. Nothing of this is told; "
+                    "'fedround site check' says more", order.plan.round, order.plan.run, left_out,
+                    ", ".join((*verdict.rows, *verdict.tables)) or "none")
+
+
 def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:
-    """The rows do not meet the contract; which checks they fail is said where the policy lets it out."""
+    """The files have other columns or types than agreed; which checks they fail is said where the policy lets it out."""
     if "checks" in site.policy.statistics:
         return refuse(site, order, Reason.CONTRACT, f"failed checks: {len(failed)}", failed)
     log.error("round %d of run '%s': the rows fail %s", order.plan.round, order.plan.run, ", ".join(failed))

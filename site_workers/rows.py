@@ -6,19 +6,19 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from fedround.files import sha256_of
 from fedround.learning.recipe import Examples, Recipe
-from fedround.values import CheckId
 from site_workers.site import Site
-from validation import encoding
-from validation import rows as gate
+from validation import encoding, judging
 from validation.contract import load_contract
+from validation.judging import Judged
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,23 @@ class Rows:
 
 
 def read_site_rows(site: Site) -> Rows:
-    """Encode the rows by the recipe. Raises SetupError or ContractError that quotes no value."""
-    return _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, _digest(site.row_files),
-                    site.policy.limits.seconds)
+    """Encode the rows by the recipe; those that break the contract count for nothing, in their places.
+
+    Raises SetupError or ContractError that quotes no value.
+    """
+    found = _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, _digest(site.row_files),
+                     site.policy.limits.seconds)
+    counts_N = np.concatenate([found.train.counts_N, found.validation.counts_N])
+    counts_N[list(judged(site).left_out)] = False
+    of_train_N, of_validation_N = np.split(counts_N, [len(found.train)])
+    return replace(found, train=replace(found.train, counts_N=of_train_N),
+                   validation=replace(found.validation, counts_N=of_validation_N))
 
 
-def failed_checks(site: Site) -> tuple[CheckId, ...]:
-    """The ids of the contract's checks that the site's rows, both files together, fail; in the contract's order."""
-    return _failed(_Judged(site.contract.digest, _digest(site.row_files), tuple(path.suffix for path in site.row_files),
-                           site.folder / site.settings.contract, site.row_files))
+def judged(site: Site) -> Judged:
+    """What the contract says of the site's rows, both files together."""
+    return _judged(_Asked(site.contract.digest, _digest(site.row_files), tuple(path.suffix for path in site.row_files),
+                          site.folder / site.settings.contract, site.row_files))
 
 
 def _digest(paths: tuple[Path, ...]) -> bytes:
@@ -66,7 +74,7 @@ def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Asked:
     """What is judged, by content: where it lies makes no difference."""
 
     contract_digest: str
@@ -76,11 +84,11 @@ class _Judged:
     rows: tuple[Path, ...] = field(compare=False)
 
 
-@functools.lru_cache(maxsize=64)     # a few ids each; what was judged once need not be judged again
-def _failed(judged: _Judged) -> tuple[CheckId, ...]:
+@functools.lru_cache(maxsize=64)     # what was judged once need not be judged again
+def _judged(asked: _Asked) -> Judged:
     """Great Expectations costs seconds to import and 150 MB: it judges in a process of its own, once per change of
     the files, unless this process has it already (see `host`).
     """
     if "great_expectations" in sys.modules:
-        return gate.failed_checks(gate.read_all(judged.rows), load_contract(judged.contract))
-    return gate.failed_checks_in_subprocess(judged.rows, judged.contract)
+        return judging.judge(asked.rows, load_contract(asked.contract))
+    return judging.judge_in_subprocess(asked.rows, asked.contract)

@@ -32,6 +32,24 @@ _NOT_FOR_CONTRACTS = frozenset({
 })
 
 
+_FORM = frozenset({
+    "expect_column_to_exist", "expect_table_columns_to_match_set", "expect_table_columns_to_match_ordered_list",
+    "expect_table_column_count_to_equal", "expect_table_column_count_to_be_between"})
+TYPES = frozenset({"expect_column_values_to_be_of_type", "expect_column_values_to_be_in_type_list"})
+"""What a file's schema says; of a column that holds objects, each value."""
+
+ROW_BY_ROW = frozenset({
+    f"expect_{name}" for name in (
+        "column_values_to_be_between", "column_values_to_be_in_set", "column_values_to_not_be_in_set",
+        "column_values_to_be_null", "column_values_to_not_be_null", "column_value_lengths_to_be_between",
+        "column_value_lengths_to_equal", "column_values_to_match_regex", "column_values_to_match_regex_list",
+        "column_values_to_not_match_regex", "column_values_to_not_match_regex_list",
+        "column_values_to_match_strftime_format", "column_pair_values_a_to_be_greater_than_b",
+        "column_pair_values_to_be_equal", "column_pair_values_to_be_in_set", "multicolumn_sum_to_equal",
+        "multicolumn_values_to_be_equal", "select_column_values_to_be_unique_within_record")})
+"""Whether a row meets one of these follows from that row alone. All others look at many rows (`unique`, `max`) or at none."""
+
+
 class Check(Value):
     """One thing that must hold, under the id by which a refusal names it."""
 
@@ -83,6 +101,20 @@ def read_contract(data: bytes, source: str) -> Contract:
         for problem in _problems(check):
             raise ContractError(f"{source}: check '{check.id}': {problem}")
     return Contract(name=document.name, checks=document.checks, digest=digest(data))
+
+
+def is_form(check: Check) -> bool:
+    """Whether the check is about columns and types, and not about any record."""
+    return check.type in _FORM or check.type in TYPES
+
+
+def columns_of(check: Check) -> tuple[str, ...]:
+    """The columns that a check looks at, and cannot be judged without."""
+    if check.type in _FORM:
+        return ()
+    named = [check.kwargs.get(key) for key in ("column", "column_A", "column_B")]
+    listed = check.kwargs.get("column_list")
+    return tuple(str(name) for name in (*named, *(listed if isinstance(listed, list) else ())) if name is not None)
 
 
 def _problems(check: Check) -> Iterator[str]:

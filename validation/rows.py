@@ -1,31 +1,24 @@
-"""Do a site's rows meet the data contract? Only the ids of failed checks come out.
+"""A site's rows, from its files, and single checks of a contract on them.
 
 Great Expectations' own results are not fit to leave a site, not even as BOOLEAN_ONLY: `exception_info` quotes values
-and `meta` holds a fingerprint of the data. So nothing of them is passed on but the one bit of each check.
+and `meta` holds a fingerprint of the data. So nothing of them is passed on but one bit for each check, or each row.
 
-Importing Great Expectations costs four to eight CPU seconds and 150 MB. A long-lived worker therefore calls
-`failed_checks_in_subprocess`, which gives the memory back, and remembers the answer for as long as its rows and its
-contract have the same digests.
+Importing it costs four to eight CPU seconds and 150 MB: `validation.judging` has a process of its own for that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import resource
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedround.errors import ContractError, FedroundError, SetupError
-from fedround.values import CheckId
-from validation.contract import Check, Contract, load_contract
+from fedround.errors import ContractError, SetupError
+from validation.contract import Check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +26,6 @@ if TYPE_CHECKING:
 FORMATS = (".parquet", ".csv")
 _ROOM_BYTES, _PER_BYTE = 1 << 30, 32
 _CPU_S = 900
-_ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -89,7 +81,7 @@ def _declares_too_much(path: Path) -> bool:
         return False
     import pyarrow.parquet as pq
 
-    with _silence():
+    with silence():
         try:
             found = pq.read_metadata(path)
         except Exception:           # damaged: what reads it says so
@@ -100,75 +92,43 @@ def _declares_too_much(path: Path) -> bool:
 def _parsed(path: Path) -> pd.DataFrame | None:
     import pandas as pd
 
-    with _silence():
+    with silence():
         try:
             # The parser of numbers that pandas takes without being asked writes beyond an array: "1\n1e3235360285" (3.0.5).
-            return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(
-                path, low_memory=False, float_precision="round_trip")
+            if path.suffix == ".parquet":
+                return pd.read_parquet(path)
+            # One damaged line must not make the whole file unreadable, which would tell of it: it is skipped.
+            return _with_numbers(pd.read_csv(path, low_memory=False, float_precision="round_trip", on_bad_lines="skip",
+                                             encoding_errors="replace"))
         except MemoryError:
             raise
         except Exception:   # whatever a damaged file provokes in a parser; its words may quote the file
             return None
 
 
-def failed_checks(frame: pd.DataFrame, contract: Contract) -> tuple[CheckId, ...]:
-    """The ids of the checks that did not pass, in the contract's order; empty if the rows meet the contract.
-
-    A check that cannot be evaluated (a missing column, a text among numbers) has not passed. Whatever happens, nothing
-    else comes out: no value, exception, log line, warning or progress bar. To keep that promise, logging and the
-    standard streams of the whole process are silent while this runs (tenths of a second); it is not meant for threads.
-    """
-    with _silence():
-        batch = _batch(frame)
-        return tuple(check.id for check in contract.checks if batch is None or not _passes(check, batch))
-
-
-def read_all(paths: Sequence[Path]) -> pd.DataFrame:
-    """The rows of several files, one after the other. Raises what `read_rows` raises."""
+def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """A CSV file's columns, numbers where most values are: a text among them is a gap, and does not make texts of all."""
     import pandas as pd
 
-    return pd.concat([read_rows(path) for path in paths], ignore_index=True)
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            number_N = pd.to_numeric(frame[name], errors="coerce")
+            if 2 * number_N.notna().sum() > frame[name].notna().sum():
+                frame[name] = number_N
+    return frame
 
 
-def failed_checks_in_subprocess(rows: Sequence[Path], contract: Path, *, timeout_s: float = 300) -> tuple[CheckId, ...]:
-    """`failed_checks` of the rows of all these files, in a process of its own that has no credentials.
+def read_form(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a file and their types, without a row: as its schema has them, whatever gaps there are in `frame`."""
+    if path.suffix != ".parquet":
+        return frame.head(0)
+    import pyarrow.parquet as pq
 
-    This is the one for a long-lived worker. Raises what `read_rows` and `load_contract` raise; SetupError if the
-    process dies or takes longer than `timeout_s`.
-    """
-    agreed = [check.id for check in load_contract(contract).checks]
-    with tempfile.TemporaryDirectory() as home:
-        environment = {"HOME": home, "PATH": os.defpath, "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-                       "OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"}
-        try:
-            child = subprocess.run(
-                [sys.executable, "-P", "-m", "validation.rows", *(str(path.resolve()) for path in (contract, *rows))],
-                cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                timeout=timeout_s, check=False)
-        except subprocess.TimeoutExpired:
-            child = None
-    if child is None:
-        raise SetupError(f"checking the rows at {rows[0].parent} took longer than {timeout_s:g} s and was stopped")
-    return _answer(child.stdout, agreed, rows[0])
+    found: pd.DataFrame = pq.read_schema(path).empty_table().to_pandas()
+    return found
 
 
-def _answer(line: bytes, agreed: list[CheckId], rows: Path) -> tuple[CheckId, ...]:
-    """What the child found. Nothing that it printed is passed on unless it is an id of the contract."""
-    try:
-        answer = json.loads(line)
-    except ValueError:
-        answer = None
-    match answer:
-        case {"failed": list(failed)} if all(name in agreed for name in failed):
-            return tuple(failed)
-        case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
-            raise _ERRORS[kind](message)
-        case _:
-            raise SetupError(f"the process that checks the rows at {rows} ended without an answer; is there enough "
-                             f"memory? 'python -m validation.rows CONTRACT {rows}' runs it by hand")
-
-
-def _batch(frame: pd.DataFrame) -> Any | None:
+def batch_of(frame: pd.DataFrame) -> Any | None:
     """The rows as Great Expectations takes them, or None if it does not: it hashes every cell, and a hash can fail."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"     # read at import
     import great_expectations as gx
@@ -182,7 +142,8 @@ def _batch(frame: pd.DataFrame) -> Any | None:
         return None
 
 
-def _passes(check: Check, batch: Any) -> bool:
+def passes(check: Check, batch: Any) -> bool:
+    """Whether all of the rows pass. A check that cannot be evaluated (a text among numbers) has not passed."""
     from great_expectations.expectations.registry import get_expectation_impl
 
     try:
@@ -192,8 +153,21 @@ def _passes(check: Check, batch: Any) -> bool:
         return False
 
 
+def places_that_fail(check: Check, batch: Any) -> tuple[int, ...] | None:
+    """The rows that fail a check which looks at each by itself; None if it cannot be evaluated."""
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    try:
+        implementation: Any = get_expectation_impl(check.type)
+        kwargs = {key: value for key, value in check.kwargs.items() if key != "mostly"}
+        told = batch.validate(implementation(**kwargs), result_format={"result_format": "COMPLETE"}).result
+        return tuple(int(place) for place in told["unexpected_index_list"])
+    except Exception:   # as in `passes`
+        return None
+
+
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """No log record, warning or line on the standard streams of this process, by anyone, until the end."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -204,22 +178,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _main(contract: str, *rows: str) -> None:
-    """The child: one line of JSON on standard output, and nothing else on any stream, not even from C code."""
-    with os.fdopen(os.dup(1), "w") as answer:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        try:
-            limited_by([Path(path) for path in rows])
-            frame = read_all([Path(path) for path in rows])
-            result: dict[str, Any] = {"failed": failed_checks(frame, load_contract(Path(contract)))}
-        except (SetupError, ContractError) as error:
-            result = {"error": type(error).__name__, "message": str(error)}
-        json.dump(result, answer)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

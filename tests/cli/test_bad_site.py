@@ -107,7 +107,7 @@ def test_a_sites_files_with_a_mistake(fedround: Fedround, federation: SmallFeder
 
 
 @pytest.mark.parametrize(("frame", "check", "says"), [
-    (rows(300, 1).drop(columns="x2"), "rows", "cannot encode the rows"),
+    (rows(300, 1).drop(columns="x2"), "rows", "cannot encode a single row"),
     (rows(300, 1).assign(x1=99.0), "contract", "x1_in_range"),
     (rows(300, 1).assign(y=7), "contract", "label_is_binary"),
     (rows(0, 1), "rows", "there are no rows in it"),

@@ -23,7 +23,7 @@ from fedround_examples.judging import auc, predictor
 from fedround_examples.rivals import Alone, Baselines, federated, fit_logistic_regression, fit_mlp
 from fedround_examples.story import write
 from validation.contract import load_contract
-from validation.rows import failed_checks
+from validation.judging import judge_frame
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +106,12 @@ def test_every_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
     contract = load_contract(HERE / "contract.json")
     smallest = parts.banks[-1]
     for rows in (parts.banks[0].train, smallest.train, smallest.validation, parts.public_test):
-        assert failed_checks(rows, contract) == ()
+        assert judge_frame(rows, contract).failed(contract) == ()
     broken = smallest.train.assign(AGE=7, DEFAULT=0, PAY_0=0.5).drop(columns="BILL_AMT3")
-    assert failed_checks(broken, contract) == (
+    assert judge_frame(broken, contract).failed(contract) == (
         "columns_as_agreed", "pay_0_is_whole_number", "bill_amt3_is_whole_number", "age_in_range", "bill_amt3_in_range",
         "both_outcomes_present")
-    assert failed_checks(smallest.train.head(49), contract) == ("enough_rows",)
+    assert judge_frame(smallest.train.head(49), contract).failed(contract) == ("enough_rows",)
 
 
 STAGES = yaml.safe_load((HERE.parents[1] / "dvc.yaml").read_text())["stages"]

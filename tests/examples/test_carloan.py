@@ -13,7 +13,7 @@ from fedround_examples.carloan.split import HERE, NAMES, PUBLIC_ROWS, STORY, pub
 from fedround_examples.judging import auc, predictor
 from fedround_examples.rivals import best, federated, fit_logistic_regression, fit_mlp
 from validation.contract import load_contract
-from validation.rows import failed_checks
+from validation.judging import judge_frame
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_features_are_bounded_whatever_the_rows(parts, recipe):
 
 def test_the_banks_rows_meet_the_contract_and_broken_rows_do_not(parts):
     contract, rows = load_contract(HERE / "contract.json"), parts.banks[-1].validation
-    assert failed_checks(rows, contract) == ()
-    assert failed_checks(parts.public_test, contract) == ()
+    assert judge_frame(rows, contract).failed(contract) == ()
+    assert judge_frame(parts.public_test, contract).failed(contract) == ()
     broken = rows.assign(car_value=7, repaid=1, size_of_downpayment="half").drop(columns="driver_tenure")
-    assert set(failed_checks(broken, contract)) >= {
+    assert set(judge_frame(broken, contract).failed(contract)) >= {
         "columns_as_agreed", "car_value_in_range", "size_of_downpayment_is_known", "both_outcomes_present"}
 
 

@@ -17,7 +17,7 @@ from fedround_examples.digits import split as digits
 from fedround_examples.mnist import split as mnist
 from fedround_examples.story import Split
 from validation.contract import load_contract
-from validation.rows import failed_checks
+from validation.judging import judge_frame
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,9 +61,11 @@ def test_large_images_meet_the_contract_and_broken_ones_do_not(mnist_parts):
 def _meets_and_breaks(path: Path, parts: Split) -> None:
     contract = load_contract(path)
     for site in parts.banks[:2]:
-        assert failed_checks(site.train, contract) == failed_checks(site.validation, contract) == ()
+        for rows in (site.train, site.validation):
+            assert judge_frame(rows, contract).failed(contract) == ()
     pixels = next(check.id for check in contract.checks if check.id.startswith("image_is"))
-    assert failed_checks(parts.public_test.assign(image="0g", digit=11), contract) == (pixels, "digit_is_known")
+    broken = judge_frame(parts.public_test.assign(image="0g", digit=11), contract)
+    assert broken.failed(contract) == (pixels, "digit_is_known")
 
 
 def test_a_short_private_campaign_reads_better_than_chance():

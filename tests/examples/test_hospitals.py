@@ -16,7 +16,7 @@ from fedround.simulation.sites import Site
 from fedround_examples.hospitals.split import HERE, HOSPITALS, LABEL, SOURCE, STORY, read, split
 from fedround_examples.judging import auc, predictor
 from validation.contract import load_contract
-from validation.rows import failed_checks
+from validation.judging import judge_frame
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def test_what_was_not_measured_is_said_and_counts_nothing_else(recipe):
 def test_broken_rows_do_not_meet_the_contract():
     contract, rows = load_contract(HERE / "contract.json"), made_up(40)
     rows[["age", "sex", "cp"]] = rows[["age", "sex", "cp"]].fillna(1).assign(age=50.0)
-    assert failed_checks(rows, contract) == ()
-    assert set(failed_checks(rows.assign(age=7.0, thal=4.0, disease=1).drop(columns="ca"), contract)) >= {
+    assert judge_frame(rows, contract).failed(contract) == ()
+    assert set(judge_frame(rows.assign(age=7.0, thal=4.0, disease=1).drop(columns="ca"), contract).failed(contract)) >= {
         "columns_as_agreed", "age_in_range", "thal_is_known", "both_outcomes_present"}
 
 
@@ -103,8 +103,9 @@ def test_hospitals_are_unlike_and_every_part_has_both_labels(parts):
 def test_the_hospitals_rows_meet_the_contract(parts):
     contract = load_contract(HERE / "contract.json")
     for hospital in parts.banks:
-        assert failed_checks(hospital.train, contract) == failed_checks(hospital.validation, contract) == ()
-    assert failed_checks(parts.public_test, contract) == ()
+        for rows in (hospital.train, hospital.validation):
+            assert judge_frame(rows, contract).failed(contract) == ()
+    assert judge_frame(parts.public_test, contract).failed(contract) == ()
 
 
 def test_a_private_campaign_does_better_than_the_best_hospital_is_known_to_do_alone(recipe):

@@ -165,7 +165,7 @@ def test_counts_of_scores_leave_and_cost_only_where_the_policy_lets_them(federat
 
 @pytest.mark.parametrize("statistics", [("scores",), ("checks",)])
 def test_the_ids_of_failed_checks_leave_only_where_the_policy_lets_them(federation: SmallFederation, statistics):
-    small_federation.rows(300, 1).assign(x1=99.0).to_parquet(federation.root / "data" / "north" / "train.parquet")
+    small_federation.rows(300, 1).drop(columns="x1").to_parquet(federation.root / "data" / "north" / "train.parquet")
     federation.plan()
     assert answered(federation, lambda: NOON, statistics=statistics) == "refusal"
     said = refusal(federation)

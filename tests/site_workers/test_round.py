@@ -65,17 +65,48 @@ def test_a_whole_campaign_keeps_its_promise_and_one_round_more_is_refused(federa
     assert 7 < ledger.spent(ledger.read(site.ledger), 1e-5) <= site.policy.max_epsilon
 
 
-def test_rows_that_break_the_contract_are_a_refusal_that_names_checks_and_no_values(federation: SmallFederation):
-    secret = 77.125
-    frame = rows(300, 1)
-    frame.loc[3, "x1"] = secret
-    frame.to_parquet(federation.root / "data" / "north" / "train.parquet")
+def test_attack_a_row_that_breaks_the_contract_is_no_refusal_and_counts_for_nothing(federation: SmallFederation, caplog):
+    """A refusal told that it is there, and was charged nothing; now every answer is as if nothing stood in its place."""
+    planned, said = federation.plan(), []
+    for value in (77.125, -1000.0, 1e30):
+        frame = rows(300, 1)
+        frame.loc[3, "x1"] = value
+        frame.to_parquet(federation.root / "data" / "north" / "train.parquet")
+        found = site_round.read_site_rows(federation.site("north"))
+        said.append((found.train.counts_N, found.train.features_NF[found.train.counts_N], found.train.labels_N))
+    for counts_N, features_MF, _ in said:
+        assert np.flatnonzero(~counts_N).tolist() == [3]
+        assert np.array_equal(features_MF, said[0][1])
+    assert federation.answer("north", planned) == "update"
+    assert "1 rows count for nothing; failed checks: x1_in_range" in caplog.text
+    assert "e+30" not in caplog.text
+
+
+def test_files_with_other_columns_are_a_refusal_that_names_checks_and_no_values(federation: SmallFederation):
+    rows(300, 1).rename(columns={"x1": "secret"}).to_parquet(federation.root / "data" / "north" / "train.parquet")
     planned = federation.plan()
     assert federation.answer("north", planned) == "refusal"
     body = answer_of(federation, "north")
     assert (body["reason"], body["checks"]) == ("contract", ["x1_in_range"])
-    assert "77" not in json.dumps(body["detail"])
+    assert "secret" not in json.dumps(body["detail"])
     assert ledger.read(federation.site("north").ledger).charges == ()
+
+
+def test_attack_what_refusals_can_tell_ends(federation: SmallFederation):
+    """Each is one bit of what a recipe does with rows: a coordinator who asks again and again gets so many, and no more."""
+    policy = federation.root / "north" / "policy.toml"
+    policy.write_text(policy.read_text().replace("max_refusals = 50", "max_refusals = 2"))
+    path = federation.root / "data" / "north" / "train.parquet"
+    body, planned, reasons = path.read_bytes(), federation.plan(), []
+    path.unlink()
+    for _ in range(3):
+        assert federation.answer("north", planned) == "refusal"
+        reasons.append(answer_of(federation, "north")["reason"])
+    path.write_bytes(body)
+    assert federation.answer("north", planned) == "refusal"
+    assert [*reasons, answer_of(federation, "north")["reason"]] == ["data", "data", "policy", "policy"]
+    policy.write_text(policy.read_text().replace("max_refusals = 2", "max_refusals = 3"))
+    assert federation.answer("north", planned) == "update"
 
 
 def test_a_missing_column_is_a_refusal(federation: SmallFederation):
@@ -216,8 +247,7 @@ def test_a_site_that_refused_may_answer_when_its_rows_are_mended(federation: Sma
     """Asked again under the same plan: nobody else is asked for a second noise, and nobody is charged twice."""
     path = federation.root / "data" / "north" / "train.parquet"
     good = pd.read_parquet(path)
-    bad = good.copy()
-    bad.loc[0, "x1"] = 99.0
+    bad = good.rename(columns={"x1": "other"})
     planned = federation.plan(quorum=3)
     bad.to_parquet(path)
     assert [federation.answer(name, planned) for name in ("north", "north", "east", "south")] == [

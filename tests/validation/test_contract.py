@@ -84,6 +84,6 @@ def test_a_fraction_that_binary_cannot_hold_is_accepted(tmp_path):
 
 def test_reading_a_contract_does_not_import_great_expectations(tmp_path):
     import subprocess
-    code = ("import sys, pathlib; from validation.rows import load_contract; load_contract(pathlib.Path(sys.argv[1]));"
+    code = ("import sys, pathlib; from validation.judging import load_contract; load_contract(pathlib.Path(sys.argv[1]));"
             "sys.exit('great_expectations' in sys.modules or 'pandas' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code, written(tmp_path, AGE)], check=False).returncode == 0

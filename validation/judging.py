@@ -1,0 +1,212 @@
+"""What a contract says of a site's rows, apart by what may be told of it.
+
+* **Form**: which columns there are, and of which types, as the files' own schema says. It depends on no record, and is the
+  only thing for which a site refuses. (A CSV file says no types. There a column is numbers where most of its values are.)
+* **Rows**: what each row meets by itself. A row that does not counts for nothing, in its place; how many these are is for
+  the site's operator.
+* **Tables**: sums, extremes, shares, what is there twice. One record can change any of them, so they are for the site's
+  operator alone: the site answers as it would without them.
+
+So no answer and no refusal tells whether a record is there, whatever a contract asks. Great Expectations judges, in a process
+of its own (`judge_in_subprocess`) that gives its memory back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.values import CheckId
+from validation import rows as gate
+from validation.contract import ROW_BY_ROW, TYPES, Check, Contract, columns_of, is_form, load_contract
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Bools = npt.NDArray[np.bool_]
+_ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on all files together."""
+
+    form: tuple[CheckId, ...]
+    """Failed whatever the records are: the only ones that may be told."""
+    rows: tuple[CheckId, ...]
+    """Failed by some row."""
+    tables: tuple[CheckId, ...]
+    """Failed by all rows together."""
+    left_out: tuple[int, ...]
+    """The places of rows that fail one of `rows`, counted through the files from 0."""
+
+    def failed(self, contract: Contract) -> tuple[CheckId, ...]:
+        """All, in the contract's order; for the site's operator."""
+        found = {*self.form, *self.rows, *self.tables}
+        return tuple(check.id for check in contract.checks if check.id in found)
+
+
+def judge(paths: Sequence[Path], contract: Contract) -> Judged:
+    """Judge the rows of these files. Raises what `rows.read_rows` raises."""
+    import pandas as pd
+
+    frames = [gate.read_rows(path) for path in paths]
+    forms = [gate.read_form(path, frame) for path, frame in zip(paths, frames, strict=True)]
+    typed = all(path.suffix == ".parquet" for path in paths)
+    with gate.silence():
+        return _judged(pd.concat(frames, ignore_index=True), forms, contract, typed)
+
+
+def judge_frame(frame: pd.DataFrame, contract: Contract) -> Judged:
+    """The same of rows in memory, whose form is the frame's own."""
+    with gate.silence():
+        return _judged(frame.reset_index(drop=True), [frame.head(0)], contract, typed=True)
+
+
+def _judged(frame: pd.DataFrame, forms: Sequence[pd.DataFrame], contract: Contract, typed: bool) -> Judged:
+    form, rows, tables = list[CheckId](), list[CheckId](), list[CheckId]()
+    fails_N, whole = np.zeros(len(frame), np.bool_), _Whole(frame)
+    empty = [gate.batch_of(one) for one in forms]
+    for check in contract.checks:
+        if not all(set(columns_of(check)) <= set(one.columns) for one in forms):
+            form.append(check.id)
+        elif is_form(check) and (typed or check.type not in TYPES):
+            if not all(batch is not None and gate.passes(check, batch) for batch in empty):
+                form.append(check.id)
+            elif check.type in TYPES and (by_value_N := whole.failing(check, objects_only=True)).any():
+                rows.append(check.id)
+                fails_N |= by_value_N
+        elif check.type in TYPES:
+            if (no_number_N := _of_another_type(frame, check)).any():
+                rows.append(check.id)
+                fails_N |= no_number_N
+        elif check.type in ROW_BY_ROW:
+            if (failing_N := whole.failing(check)).any():
+                rows.append(check.id)
+                fails_N |= failing_N
+        elif whole.batch is None or not gate.passes(check, whole.batch):
+            tables.append(check.id)
+    return Judged(tuple(form), tuple(rows), tuple(tables), tuple(np.flatnonzero(fails_N).tolist()))
+
+
+class _Whole:
+    """All rows, as Great Expectations takes them."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self._frame, self.batch = frame, gate.batch_of(frame)
+
+    def failing(self, check: Check, *, objects_only: bool = False) -> Bools:
+        """Which rows fail the check, each judged by itself, (N,).
+
+        A column may hold values of many types; a check that raises an error on one of them must not fail all rows. So rows
+        are judged together with others of the same types only, and fail where an error is raised.
+        objects_only: only where a column says nothing of its type by itself.
+        """
+        fails_N = np.zeros(len(self._frame), np.bool_)
+        mixed = [name for name in columns_of(check) if self._frame[name].dtype == object]
+        if not mixed and objects_only:
+            return fails_N
+        if not mixed and self.batch is not None:
+            found = gate.places_that_fail(check, self.batch)
+            fails_N[slice(None) if found is None else list(found)] = True
+            return fails_N
+        for places in self._alike(mixed):
+            part = self._frame.iloc[places][list(dict.fromkeys(columns_of(check)))].reset_index(drop=True)
+            batch = gate.batch_of(part)
+            found = None if batch is None else gate.places_that_fail(check, batch)
+            fails_N[places if found is None else places[list(found)]] = True
+        return fails_N
+
+    def _alike(self, columns: Sequence[str]) -> Iterator[npt.NDArray[np.int64]]:
+        kinds = [tuple(type(value).__name__ for value in row) for row in zip(
+            *(self._frame[name].tolist() for name in columns), strict=True)] or [()] * len(self._frame)
+        for kind in sorted(set(kinds)):
+            yield np.flatnonzero(np.array([one == kind for one in kinds], np.bool_))
+
+
+def _of_another_type(frame: pd.DataFrame, check: Check) -> Bools:
+    """Of a file without types: rows whose value is no number, or not a whole one, where the contract says numbers."""
+    import pandas as pd
+
+    named = check.kwargs.get("type_", check.kwargs.get("type_list", []))
+    types = [str(one).lower() for one in (named if isinstance(named, list) else [named])]
+    (column,) = columns_of(check)
+    if not types or not all(one.startswith(("int", "uint", "float")) for one in types):
+        return np.zeros(len(frame), np.bool_)
+    there_N = frame[column].notna().to_numpy()
+    number_N = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
+    fails_N: Bools = there_N & ~np.isfinite(number_N)
+    if not any(one.startswith("float") for one in types):
+        fails_N |= np.isfinite(number_N) & (number_N % 1 != 0)
+    return fails_N
+
+
+# -- in a process of its own -------------------------------------------------------------------------------------------
+
+
+def judge_in_subprocess(paths: Sequence[Path], contract: Path, *, timeout_s: float = 300) -> Judged:
+    """`judge`, in a process of its own that has no credentials: for a long-lived worker.
+
+    Raises what `judge` and `load_contract` raise; SetupError if the process dies or takes longer than `timeout_s`.
+    """
+    agreed = {check.id for check in load_contract(contract).checks}
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"HOME": home, "PATH": os.defpath, "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+                       "OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"}
+        try:
+            child = subprocess.run(
+                [sys.executable, "-P", "-m", __name__, *(str(path.resolve()) for path in (contract, *paths))],
+                cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired:
+            child = None
+    if child is None:
+        raise SetupError(f"checking the rows at {paths[0].parent} took longer than {timeout_s:g} s and was stopped")
+    return _answer(child.stdout, agreed, paths[0])
+
+
+def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
+    """What the child found. Nothing that it printed is passed on unless it is an id of the contract, or a row's place."""
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        answer = None
+    match answer:
+        case {"form": list(form), "rows": list(some), "tables": list(tables), "left_out": list(places)} if (
+                {*form, *some, *tables} <= agreed and all(isinstance(place, int) for place in places)):
+            return Judged(tuple(form), tuple(some), tuple(tables), tuple(places))
+        case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
+            raise _ERRORS[kind](message)
+        case _:
+            raise SetupError(f"the process that checks the rows at {rows} ended without an answer; is there enough "
+                             f"memory? 'python -m validation.judging CONTRACT {rows}' runs it by hand")
+
+
+def _main(contract: str, *paths: str) -> None:
+    """The child: one line of JSON on standard output, and nothing else on any stream, not even from C code."""
+    with os.fdopen(os.dup(1), "w") as answer:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        files = [Path(path) for path in paths]
+        try:
+            gate.limited_by(files)
+            found: Any = vars(judge(files, load_contract(Path(contract))))
+        except (SetupError, ContractError) as error:
+            found = {"error": type(error).__name__, "message": str(error)}
+        json.dump(found, answer)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
