@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from fedround.values import Value
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
+    from prefect.states import State
 
 ASKED, CLOSED = "fedround.asked", "fedround.closed"
 ROUND_RUN = "fedround.round-run"
@@ -48,6 +50,30 @@ class Asked(Value):
 def task_run(flow_run: uuid.UUID, plan: str) -> uuid.UUID:
     """The task run in which a site answers a plan, within the flow run that it has for the whole campaign."""
     return uuid.uuid5(flow_run, plan)
+
+
+def answered(flow_run: uuid.UUID, plan: str, name: str, began: datetime, state: State[Any]) -> dict[str, Any]:
+    """What a site says when it has answered a plan within a campaign: the event of a task run that has ended.
+
+    Prefect's server writes such task runs many at a time: a tenth of the price of a request to make one. The id of the event
+    is that of the state: said again, it is written once.
+    """
+    run = task_run(flow_run, plan)
+    return {
+        "id": str(uuid.uuid5(run, "ended")), "occurred": state.timestamp.isoformat(),
+        "event": f"prefect.task-run.{state.name}",
+        "resource": {"prefect.resource.id": f"prefect.task-run.{run}", "prefect.resource.name": name,
+                     "prefect.orchestration": "client", "prefect.state-type": state.type.value,
+                     "prefect.state-name": state.name, "prefect.state-message": state.message},
+        "related": [{"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}],
+        "payload": {
+            "intended": {"from": None, "to": state.type.value}, "initial_state": None,
+            "validated_state": {"type": state.type.value, "name": state.name, "message": state.message, "state_details": {},
+                                "data": None},
+            "task_run": {"name": name, "task_key": "answer", "dynamic_key": plan, "run_count": 1,
+                         "start_time": began.isoformat(), "expected_start_time": began.isoformat(),
+                         "end_time": state.timestamp.isoformat(),
+                         "total_run_time": (state.timestamp - began).total_seconds()}}}
 
 
 def resource(site: str) -> str:

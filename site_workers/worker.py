@@ -1,6 +1,7 @@
-"""The site's Prefect worker: a real flow run in the site's own pool, in two API calls.
+"""The site's Prefect worker: a real flow run in the site's own pool, written once where the work is short.
 
-The flow engine makes about 18 calls per run; this worker claims the run (Scheduled → Running) and reports its outcome.
+The flow engine makes about 18 calls per run. This worker asks whether somebody has the run already, works, and makes the
+run in the state in which it ended; work that takes longer than a moment is Running meanwhile, and can be cancelled there.
 Tracebacks, log lines and results stay at the site: a state's message is one of the fixed sentences below.
 """
 
@@ -25,11 +26,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, to_state_create
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State, to_state_create
+from prefect.types._datetime import now
 
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
-from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, resource, task_run
+from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, answered, resource
 from infra.prefect_client import is_in, named
 from infra.warm_worker import WarmWorker
 from site_workers.campaign import CampaignRequest, Waiting
@@ -41,17 +43,20 @@ Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
 _CANCELLING = "prefect.flow-run.Cancelling"
 _STATES = {Ending.ANSWERED: Completed, Ending.STOPPED: Cancelled, Ending.FAILED: Failed}
 
+SHOWN_AFTER_S = 1.5
+"""Work that ends sooner has its flow run written once, in the state in which it ended: nobody could have stopped it."""
 LOOK_S = 10.0
 CANCELLATION_POLL_S = 2.0
 REPORT_AGAIN_S = 2.0
 OTHERS_POLL_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Work:
     """What a job does now."""
 
-    flow_run: uuid.UUID
+    flow_run: uuid.UUID | None
+    """None until the run is shown."""
     plan: str | None
     """The plan's digest, where the flow run is for more than one."""
     name: str
@@ -73,6 +78,7 @@ class SiteWorker(WarmWorker):
         self._work: _Work | None = None
         self._campaigns: dict[uuid.UUID, str] = {}      # the flow runs that serve whole campaigns, and their runs
         self._last_plan: str | None = None
+        self._last_words: dict[str, Any] = {}
         self._claimant = f"site process {os.getpid()}"
         self._asked_meanwhile: Asked | None = None
         self._flow: uuid.UUID | None = None
@@ -151,7 +157,9 @@ class SiteWorker(WarmWorker):
         try:
             if (standing := asked.standing.get(self._work_pool_name)) is not None:
                 if uuid.UUID(standing) in self._campaigns:      # else we claim it soon, and look in the store then
-                    await self._serve(_Work(uuid.UUID(standing), asked.plan, asked.tag, asked.parameters))
+                    await self._serve(uuid.UUID(standing), asked.plan, asked.tag, asked.parameters)
+            elif not await self._is_known(asked):
+                await self._work_and_show(asked)
             elif (flow_run := await self._begin(asked)) is not None:
                 await self._carry_out(flow_run)
         except httpx.HTTPError as error:
@@ -168,20 +176,67 @@ class SiteWorker(WarmWorker):
             self._take(asked)
         await super()._go_on()
 
+    async def _is_known(self, asked: Asked) -> bool:
+        """Whether there is a flow run for what is asked: the coordinator has scheduled or closed it, or it has been done."""
+        counted = await self.client.request("POST", "/flow_runs/count", json={"flow_runs": {
+            "idempotency_key": {"any_": [asked.key(self._work_pool_name)]}}})
+        return bool(counted.json())
+
+    async def _work_and_show(self, asked: Asked) -> None:
+        """Work, and make the flow run in the state in which it ended, or Running if the work is not done in a moment."""
+        work = _Work(None, None, asked.name(self._work_pool_name), asked.parameters)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._show, asked, work)
+            outcome = await self._outcome(work)
+            group.cancel_scope.cancel()
+        await self._report(lambda: self._end(asked, work, _STATES[outcome.ending](message=outcome.message)))
+
+    async def _show(self, asked: Asked, work: _Work) -> None:
+        """After a moment, make the run Running. If somebody else has it, or has closed it, the work is stopped."""
+        await anyio.sleep(SHOWN_AFTER_S)
+        while True:
+            try:
+                flow_run = await self._begin(asked)
+            except httpx.HTTPError as error:
+                self._logger.warning("%s: cannot show the run (%s); trying again", work.name, type(error).__name__)
+                await anyio.sleep(REPORT_AGAIN_S)
+                continue
+            if flow_run is None:
+                work.stop.set()
+            else:
+                work.flow_run = flow_run.id
+            return
+
+    async def _end(self, asked: Asked, work: _Work, state: State[Any]) -> None:
+        """Bring the run into this state: the one that is shown; else a new one, or the one that is ours to end."""
+        flow_run = work.flow_run
+        if flow_run is None:
+            there = await self._make(asked, {"type": state.type.value, "name": state.name, "message": state.message})
+            if self._is_mine(there) or (there.state is not None and there.state.is_scheduled()):
+                flow_run = there.id
+        if flow_run is not None:
+            await self.client.set_flow_run_state(flow_run, state)
+
     async def _begin(self, asked: Asked) -> FlowRun | None:
         """A flow run in our pool that is Running from the start; None if it was begun, or ended, by somebody else."""
+        flow_run = await self._make(asked, {
+            "type": "RUNNING", "name": "Running", "message": f"claimed by {self._claimant}"})
+        if flow_run.state is not None and flow_run.state.is_scheduled():               # the coordinator was quicker
+            return flow_run if await self._claim(flow_run) else None
+        return flow_run if self._is_mine(flow_run) else None
+
+    async def _make(self, asked: Asked, state: dict[str, str | None]) -> FlowRun:
+        """The flow run for what is asked: made in this state, or as it is."""
         site = self._work_pool_name
         made = await self.client.request("POST", "/flow_runs/", json={
             "flow_id": str(await self._flow_id()), "work_pool_name": site, "name": asked.name(site), "tags": [asked.tag],
             "labels": {ROUND_RUN: asked.by}, "idempotency_key": asked.key(site), "parameters": asked.parameters,
-            "state": {"type": "RUNNING", "name": "Running", "message": f"claimed by {self._claimant}"}})
-        flow_run = FlowRun.model_validate(made.json())
-        if flow_run.state is None:
-            return None
-        if flow_run.state.is_scheduled():               # the coordinator was quicker
-            return flow_run if await self._claim(flow_run) else None
-        mine = flow_run.state.is_running() and flow_run.state.message == f"claimed by {self._claimant}"
-        return flow_run if mine else None
+            "state": state})
+        return FlowRun.model_validate(made.json())
+
+    def _is_mine(self, flow_run: FlowRun) -> bool:
+        state = flow_run.state
+        return state is not None and state.is_running() and state.message == f"claimed by {self._claimant}"
 
     async def _flow_id(self) -> uuid.UUID:
         if self._flow is None:
@@ -190,31 +245,38 @@ class SiteWorker(WarmWorker):
 
     # -- one flow run for a whole campaign -----------------------------------------------------------------------------
 
-    async def _serve(self, work: _Work) -> None:
+    async def _serve(self, flow_run: uuid.UUID, plan: str, name: str, parameters: Mapping[str, Any]) -> None:
         """Answer one plan within the campaign's flow run, if that still runs; a task run says how it ended."""
-        if not await self._is_running(work.flow_run):
-            await self._leave(work.flow_run)
+        if not await self._is_running(flow_run):
+            await self._leave(flow_run)
             return
-        outcome = await self._outcome(work)
-        self._last_plan = work.plan
-        await self._report(lambda: self.client.request("POST", "/task_runs/", json={
-            "id": str(task_run(work.flow_run, str(work.plan))), "flow_run_id": str(work.flow_run), "name": work.name,
-            "task_key": "answer", "dynamic_key": work.plan, "state": _STATES[outcome.ending](
-                message=outcome.message).model_dump(mode="json", include={"type", "name", "message"})}))
-        if outcome == STOPPED and not await self._is_running(work.flow_run):
-            await self._leave(work.flow_run)
+        began = now("UTC")
+        outcome = await self._outcome(_Work(flow_run, plan, name, parameters))
+        state = _STATES[outcome.ending](message=outcome.message)
+        self._last_plan, self._last_words = plan, answered(flow_run, plan, name, began, state)
+        await self._report(self._say)
+        if outcome == STOPPED and not await self._is_running(flow_run):
+            await self._leave(flow_run)
+
+    async def _say(self) -> None:
+        """How the last plan of a campaign ended. Said again it changes nothing."""
+        await self.client.request("POST", "/events", json=[self._last_words])
 
     async def _look(self, flow_run: uuid.UUID) -> None:
-        """What the store has for the campaign and we have not heard of."""
+        """What the store has for the campaign and we have not heard of; or nobody has heard of us."""
         try:
             waiting = await anyio.to_thread.run_sync(self._newest_plan, self._campaigns[flow_run])
         except FedroundError as error:
             self._logger.warning("%s", error)
             return
-        if waiting is not None and waiting.plan != self._last_plan:
+        if waiting is None:
+            return
+        if waiting.plan == self._last_plan:
+            await self._say()
+        else:
             request = waiting.request
-            await self._serve(_Work(flow_run, waiting.plan, f"{request.run}/{request.purpose}-{request.round:05d}",
-                                    request.model_dump(mode="json")))
+            await self._serve(flow_run, waiting.plan, f"{request.run}/{request.purpose}-{request.round:05d}",
+                              request.model_dump(mode="json"))
 
     async def _look_now_and_then(self) -> None:
         """Events may be lost, plans may not; and a campaign that has ended, or was paused, is left."""
@@ -295,7 +357,7 @@ class SiteWorker(WarmWorker):
         """While a job runs, ask every few seconds whether its flow run still does; otherwise ask nothing."""
         while True:
             await anyio.sleep(CANCELLATION_POLL_S)
-            if (work := self._work) is None:
+            if (work := self._work) is None or work.flow_run is None:
                 continue
             try:
                 if not await self._is_running(work.flow_run):

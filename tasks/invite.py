@@ -34,7 +34,7 @@ from fedround.records import Plan
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, task_run, tell
 from tasks.plan import Planned
 
-TAKEN_S = 3.0
+TAKEN_S = 5.0
 GRACE_S = 5.0
 _OVER = "the campaign is over"
 _NOT_ENDED = [state for state in StateType if state not in TERMINAL_STATES]

@@ -39,7 +39,7 @@ def test_a_site_that_is_killed_in_its_round_and_started_again_answers_and_is_cha
     with real.held(real.machine.site("east")):
         started = real.start("federated-round", run=run)
         wait(lambda: real.charges("east", run), "the charge, which comes before the work")
-        assert is_running(real, run, "east")
+        wait(lambda: is_running(real, run, "east"), "the run of work that takes longer than a moment")
         real.restart_site("east")
     completed(real, started)
     assert real.record(run)["outcomes"]["east"] == "updated"

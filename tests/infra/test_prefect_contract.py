@@ -12,23 +12,31 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import httpx
 import prefect
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterIdempotencyKey,
+    TaskRunFilter,
+    TaskRunFilterId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flow_engine import run_flow_async
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
-from prefect.states import Cancelled, Completed, Running, Scheduled
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled
+from prefect.types._datetime import now
 from prefect.workers.base import BaseWorker
 
-from infra.asking import Asked
+from infra.asking import Asked, answered, task_run
 from infra.prefect_client import is_in
 from infra.stack import LocalStack
-from site_workers.worker import SiteWorker
+from site_workers.worker import SiteWorker, _Work
 
 
 def parameters(function: object) -> list[str]:
@@ -192,6 +200,44 @@ async def test_a_site_that_is_asked_begins_a_run_in_its_pool_that_nobody_else_be
     assert (await claimant(client, "one")._begin(question)).id == run.id, "the request was sent again"
     await client.set_flow_run_state(run.id, Completed())
     assert await claimant(client, "one")._begin(question) is None
+
+
+@stack_only
+async def test_short_work_has_its_run_made_in_the_state_in_which_it_ended(client: PrefectClient):
+    question, site = asked(), claimant(client, "one")
+    assert not await site._is_known(question)
+    work = _Work(None, None, "r", {})
+    await site._end(question, work, Completed(message="update"))
+    await site._end(question, work, Failed(message="the request was sent again"))
+    assert await site._is_known(question)
+    [made] = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+        idempotency_key=FlowRunFilterIdempotencyKey(any_=[question.key(POOL)])))
+    assert (made.work_pool_name, made.state.type, made.state.message) == (POOL, "COMPLETED", "update")
+
+
+@stack_only
+async def test_a_run_that_was_begun_or_scheduled_meanwhile_is_brought_to_its_end(client: PrefectClient):
+    for begin in (lambda question: claimant(client, "one")._begin(question),
+                  lambda question: scheduled(client, idempotency_key=question.key(POOL))):
+        question = asked()
+        run = await begin(question)
+        await claimant(client, "one")._end(question, _Work(None, None, "r", {}), Completed())
+        assert (await client.read_flow_run(run.id)).state.is_completed()
+
+
+@stack_only
+async def test_what_a_site_says_of_a_campaigns_plan_becomes_a_task_run_of_its_flow_run_once(client: PrefectClient):
+    run, plan = await scheduled(client), uuid.uuid4().hex
+    words = answered(run.id, plan, "r/train-00001", now("UTC"), Completed(message="update"))
+    wanted, found = TaskRunFilter(id=TaskRunFilterId(any_=[task_run(run.id, plan)])), []
+    await client.request("POST", "/events", json=[words, words])
+    while not found:
+        await anyio.sleep(0.1)
+        found = await client.read_task_runs(task_run_filter=wanted)
+    assert [(one.flow_run_id, one.name, one.state.type, one.state.message) for one in found] == [
+        (run.id, "r/train-00001", "COMPLETED", "update")]
+    assert found[0].start_time is not None
+    assert len(await client.read_task_run_states(found[0].id)) == 1
 
 
 @stack_only

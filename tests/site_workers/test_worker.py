@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,16 @@ import anyio
 import pytest
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.events import Event
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.schemas.core import TaskRun
+from prefect.server.services.task_run_recorder import task_run_from_event
 from prefect.states import Cancelled, Completed, Running, Scheduled, State
 
 from infra.asking import ASKED, CLOSED, Asked, task_run
+from site_workers import worker
+from site_workers.campaign import Waiting
 from site_workers.outcome import STOPPED, Ending, Outcome
+from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
 
 DONE = Outcome(Ending.ANSWERED, "update")
@@ -29,8 +36,9 @@ class Server:
 
     def __init__(self, state: State | None = None):
         self.state = state
-        self.id, self.keys, self.ended = uuid.uuid4(), list[str](), list[State]()
-        self.task_runs: list[dict[str, Any]] = []
+        self.id, self.keys, self.made, self.ended = uuid.uuid4(), list[str](), list[State](), list[State]()
+        self.task_runs: list[TaskRun] = []
+        self.count: int | None = None       # what it says to every question how many there are, if it is behind
 
     async def create_flow_from_name(self, name: str) -> uuid.UUID:
         return uuid.uuid4()
@@ -38,13 +46,17 @@ class Server:
     async def request(self, method: str, path: str, json: dict[str, Any], path_params: object = None) -> SimpleNamespace:
         if path == "/flow_runs/":
             self.keys.append(json["idempotency_key"])
-            self.state = self.state or Running(message=json["state"]["message"])
+            if self.state is None:
+                self.state = State(type=json["state"]["type"], message=json["state"]["message"])
+                self.made.append(self.state)
             made = FlowRun(id=self.id, flow_id=uuid.uuid4(), parameters=json["parameters"], state=self.state)
             return SimpleNamespace(json=lambda: made.model_dump(mode="json"))
         if path == "/flow_runs/count":
-            return SimpleNamespace(json=lambda: int(self.state is not None and self.state.is_running()))
-        if path == "/task_runs/":
-            self.task_runs.append(json)
+            asked = json["flow_runs"]
+            there = self.state is not None and ("idempotency_key" in asked or self.state.is_running())
+            return SimpleNamespace(json=lambda: int(there) if self.count is None else self.count)
+        if path == "/events":
+            self.task_runs += [task_run_from_event(ReceivedEvent.model_validate(event)) for event in json]
             return SimpleNamespace(json=dict)
         assert path == "/flow_runs/{id}/set_state"
         self.state = Running(message=json["state"]["message"])
@@ -92,12 +104,81 @@ def asked(kind: str = ASKED, plan: str = "p1", standing: uuid.UUID | None = None
     return Event(event=kind, resource={"prefect.resource.id": f"fedround.plan.{plan}"}, payload=payload)
 
 
-async def test_a_site_that_is_asked_begins_a_run_of_its_own_and_says_how_it_ended():
+async def test_a_site_that_is_asked_makes_a_run_of_its_own_that_says_how_it_ended():
+    """Short work: the run is written once."""
     server = Server()
     site = Site(server)
     await site.hear(asked())
     assert (server.keys, site.jobs) == (["p1/north/2"], [PARAMETERS])
-    assert [(state.type, state.message) for state in server.ended] == [("COMPLETED", "update")]
+    assert [(state.type, state.message) for state in server.made] == [("COMPLETED", "update")]
+    assert server.ended == []
+
+
+async def begun(site: Site, server: Server, then: Callable[[], Awaitable[object]]) -> None:
+    """Work that takes longer than a moment, and what happens once its run is shown; then the work is let go on."""
+    site.hold.clear()
+    async with anyio.create_task_group() as group:
+        site.worker._runs_task_group = group
+        await site.worker._hear(asked())
+        while not server.keys:
+            await anyio.sleep(0)
+        await then()
+        site.hold.set()
+
+
+async def nothing() -> None:
+    """Nothing happens."""
+
+
+async def test_a_run_that_takes_a_while_is_running_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "SHOWN_AFTER_S", 0.0)
+    server = Server()
+    site = Site(server)
+    await begun(site, server, nothing)
+    assert [state.type for state in (*server.made, *server.ended)] == ["RUNNING", "COMPLETED"]
+    assert len(site.jobs) == 1
+
+
+async def test_a_run_that_is_shown_can_be_cancelled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "SHOWN_AFTER_S", 0.0)
+    server = Server()
+    site = Site(server)
+
+    async def cancel() -> None:
+        while site.worker._work.flow_run is None:
+            await anyio.sleep(0)
+        await site.worker._hear(Event(event="prefect.flow-run.Cancelling", resource={
+            "prefect.resource.id": f"prefect.flow-run.{server.id}"}))
+        while site.worker._work is not None:
+            await anyio.sleep(0)
+
+    await begun(site, server, cancel)
+    assert [state.type for state in server.ended] == ["CANCELLED"]
+
+
+async def test_work_whose_run_was_closed_before_it_was_shown_is_stopped(monkeypatch: pytest.MonkeyPatch):
+    """The deadline passes between the question whether there is a run, and the run."""
+    monkeypatch.setattr(worker, "SHOWN_AFTER_S", 0.0)
+    server = Server()
+    site = Site(server)
+    server.count = 0
+    server.state = Cancelled()
+
+    async def stopped() -> None:
+        while site.worker._work is not None:
+            await anyio.sleep(0)
+
+    await begun(site, server, stopped)
+    assert (server.made, server.ended) == ([], [])
+
+
+async def test_a_run_that_the_coordinator_schedules_while_we_work_is_ended_by_us():
+    server = Server(Scheduled())
+    server.count = 0
+    site = Site(server)
+    await site.hear(asked())
+    assert len(site.jobs) == 1
+    assert [state.type for state in server.ended] == ["COMPLETED"]
 
 
 @pytest.mark.parametrize("state", [Cancelled(), Completed(), Running(message="claimed by site process 0")],
@@ -135,7 +216,7 @@ async def test_a_plan_that_is_asked_twice_while_it_is_answered_breaks_nothing():
     site = Site(server)
     site.worker._campaigns[server.id] = "spring"
     await site.hear(asked(standing=server.id), asked(standing=server.id))
-    assert {made["id"] for made in server.task_runs} == {str(task_run(server.id, "p1"))}
+    assert {made.id for made in server.task_runs} == {task_run(server.id, "p1")}
 
 
 async def test_what_was_closed_while_the_site_was_busy_is_not_begun():
@@ -164,8 +245,21 @@ async def test_in_a_campaign_a_task_run_says_how_it_ended_and_the_flow_run_goes_
     site.worker._campaigns[server.id] = "spring"
     await site.hear(asked(standing=server.id))
     assert (server.keys, server.ended) == ([], [])
-    assert [(made["id"], made["flow_run_id"], made["state"]["type"]) for made in server.task_runs] == [
-        (str(task_run(server.id, "p1")), str(server.id), "COMPLETED")]
+    assert [(made.id, made.flow_run_id, made.state.type) for made in server.task_runs] == [
+        (task_run(server.id, "p1"), server.id, "COMPLETED")]
+
+
+async def test_a_campaigns_plan_that_waits_although_it_was_answered_is_answered_once_and_told_again():
+    """A server that was killed before it wrote the task run down."""
+    server = Server(Running())
+    site = Site(server)
+    site.worker._campaigns[server.id] = "spring"
+    await site.hear(asked(standing=server.id))
+    site.worker._newest_plan = lambda run: Waiting("p1", SiteRequest(**PARAMETERS))
+    await site.worker._look(server.id)
+    assert len(site.jobs) == 1
+    first, again = server.task_runs
+    assert first == again
 
 
 async def test_a_campaign_that_is_not_ours_yet_is_not_answered():
@@ -198,7 +292,7 @@ async def test_a_round_that_is_closed_is_stopped_and_the_campaign_is_not():
         await anyio.sleep(0)
         assert server.task_runs == []
         await site.worker._hear(asked(CLOSED, standing=server.id))
-    assert [made["state"]["type"] for made in server.task_runs] == ["CANCELLED"]
+    assert [made.state.type for made in server.task_runs] == ["CANCELLED"]
     assert site.worker._campaigns == {server.id: "spring"}
 
 
