@@ -44,6 +44,8 @@ def demo(
                                                   "(synthetic) car-loan market, which takes longer.")] = Example.BANKS,
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=200, help="Rounds of the campaign.")] = 10,
     epsilon: Annotated[float, typer.Option(min=0.1, max=100, help="Each bank's privacy budget for the campaign.")] = 5.0,
+    liar: Annotated[str | None, typer.Option(metavar="BANK", help="Let this bank lie: in every round it pushes the model in "
+                                                                  "one direction, far beyond what it learnt.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers, the sites and the UI running.")] = False,
 ) -> None:
     """Twelve banks train one model; no record moves, and every bank keeps its own privacy ledger.
@@ -59,9 +61,11 @@ def demo(
     with watched(machine.home) as live_on:
         try:
             began = time.monotonic()
-            coordinator = _ready(machine, example, rounds, epsilon)
-            with _rivals(home, example) as rivals:
+            coordinator = _ready(machine, example, rounds, epsilon, liar)
+            with _rivals(home, example, rounds, liar) as rivals:
                 _train(coordinator, rounds)
+                if liar is not None:
+                    _show_liar(coordinator, liar)
                 _show_result(machine, coordinator, rivals, rounds)
         except SystemExit:              # terminated
             keep = False
@@ -76,13 +80,17 @@ def demo(
                 out.print(f"everything is stopped; {time.monotonic() - began:.0f} s in all")
 
 
-def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float) -> Coordinator:
+def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float, liar: str | None) -> Coordinator:
     """Servers, folders, processes. What an interrupted demonstration left behind is used; a finished one is cleared."""
+    from fedround.errors import SetupError
     from fedround_examples.live import set_up
 
     story: Story = import_module(f"fedround_examples.{example}.split").STORY
     asked = machine.home / "demo.json"
-    wanted = {"example": example, "rounds": rounds, "epsilon": epsilon}
+    names = [bank.name for bank in story.split().banks]
+    if liar is not None and liar not in names:
+        raise SetupError(f"there is no bank '{liar}' in this example: {', '.join(names)}")
+    wanted = {"example": example, "rounds": rounds, "epsilon": epsilon, "liar": liar}
     if not machine.exists or (machine.home / "finished").exists() or _read(asked) != wanted:
         _clear(machine)
     elif machine.exists:
@@ -97,8 +105,10 @@ def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float) -
         banks = len(list((machine.home / "sites").iterdir()))
         out.print(f"[green]✓[/] federation {banks} banks, ε ≤ {epsilon:g} at δ = 1e-5 for {rounds} rounds, record level")
         status.update("starting the coordinator's and the sites' processes …")
-        coordinator = machine.start_processes(status.update)
+        coordinator = machine.start_processes(status.update, {} if liar is None else {liar: "fedround_examples.liar"})
         out.print(f"[green]✓[/] processes  1 coordinator, {banks} sites, each in its own work pool")
+        if liar is not None:
+            out.print(f"[red]![/] {liar} lies: on top of its update comes a push of length 20, the same in every round")
     return coordinator
 
 
@@ -118,10 +128,14 @@ def _clear(machine: OneMachine) -> None:
 
 
 @contextmanager
-def _rivals(home: Path, example: Example) -> Iterator[subprocess.Popen[bytes]]:
-    """Pooled training, the federation without noise, and each bank alone: meanwhile, at low priority."""
+def _rivals(home: Path, example: Example, rounds: int, liar: str | None) -> Iterator[subprocess.Popen[bytes]]:
+    """Pooled training, the federation without noise, and each bank alone: meanwhile, at low priority.
+
+    With a liar, also what the federation would be without it, and what a plain mean would make of it.
+    """
+    also = [] if liar is None else ["--liar", liar, "--rounds", str(rounds)]
     process = subprocess.Popen(
-        ["nice", "-n", "15", sys.executable, "-m", f"fedround_examples.{example}.baselines", "--json"],
+        ["nice", "-n", "15", sys.executable, "-m", f"fedround_examples.{example}.baselines", "--json", *also],
         stdout=(home / "baselines.json").open("wb"), stderr=(home / "logs" / "baselines.log").open("wb"))
     try:
         yield process
@@ -136,6 +150,18 @@ def _train(coordinator: Coordinator, rounds: int) -> None:
     from fedround_cli.campaign import show_campaign
 
     asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": rounds}))
+
+
+def _show_liar(coordinator: Coordinator, liar: str) -> None:
+    """In which rounds the liar was left out, and why."""
+    from tasks.report import records
+
+    seen = [row for record in records(coordinator, RUN) for row in record.sites if row.site == liar]
+    caught = [row for row in seen if row.outcome == "left_out"]
+    if caught:
+        out.print(f"[red]{liar} was left out in {len(caught)} of {len(seen)} rounds[/]: {caught[-1].note}")
+    else:
+        out.print(f"[red]{liar} was never left out[/]: see the report for what became of its updates")
 
 
 def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int) -> None:
@@ -182,6 +208,6 @@ def _add_rivals(table: Table, path: Path, mine: float) -> int:
 
     rivals = Baselines.model_validate_json(path.read_bytes())
     for name, reached in rivals.lines():
-        privacy = "its own ε, the same" if name.endswith("private") else "none"
+        privacy = "the same" if name.endswith("private") else "none"
         table.add_row(name, f"{reached.auc:.3f}", f"{reached.recall_at_20_fpr:.3f}", privacy)
     return sum(mine > bank.test.auc for bank in rivals.alone)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from fedround_examples.story import Story, write
+from fedround_examples.story import SHORT_ROUNDS, Story, write
 from flows.one_machine import Founding, Member, OneMachine
-
-SHORT_ROUNDS = 12       # up to here larger steps do better: demo.toml, where an example has one
 
 
 def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: float) -> None:

@@ -7,12 +7,13 @@ on its own validation rows.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from fedround.aggregation.spec import Aggregation, WeightedMean
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
@@ -24,9 +25,11 @@ from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism, NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
+from fedround.simulation.crew import Trainer
 from fedround.simulation.sites import Site, together
 from fedround.values import Name, Value
 from fedround_examples.judging import Predict, auc, judge, predictor
+from fedround_examples.liar import Lying
 from fedround_examples.story import Encoded, Story
 
 Method = Literal["logistic regression", "mlp", "recipe's model", "gradient boosting"]
@@ -49,6 +52,13 @@ class Alone(Value):
     """The federation's own training with this bank alone in it, at the federation's epsilon."""
 
 
+class LiedTo(Value):
+    """What the same federation makes of a liar, simulated."""
+
+    what: str
+    test: Metrics
+
+
 class Baselines(Value):
     """Everything on the same public test set."""
 
@@ -56,11 +66,13 @@ class Baselines(Value):
     without_privacy: Metrics
     """The federation with the same rounds and settings, without clipping or noise."""
     alone: tuple[Alone, ...] = Field(min_length=1)
+    lied_to: tuple[LiedTo, ...] = ()
 
     def lines(self) -> list[tuple[str, Metrics]]:
         """What a person reads, best first among the banks."""
         ranked = sorted(self.alone, key=lambda bank: bank.test.auc, reverse=True)
-        return [("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
+        return [*((f"{case.what}, private", case.test) for case in self.lied_to),
+                ("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
                 *((f"{bank.bank} alone ({bank.method})", bank.test) for bank in ranked),
                 *((f"{bank.bank} alone, private", bank.private) for bank in ranked if bank.private is not None)]
 
@@ -75,14 +87,27 @@ def baselines(story: Story, fits: dict[Method, Fit], seed: int, *, private: bool
 
 
 def federated(recipe: Recipe, banks: Mapping[str, Examples], settings: Agreement, seed: int, *,
-              private: bool = True) -> Tensors:
+              private: bool = True, liars: Sequence[str] = ()) -> Tensors:
     """The model after all `settings.privacy.rounds` rounds, simulated, every bank weighted by its rows.
 
-    private: every bank calibrates its noise to its own rows; without, nothing is clipped or noised.
+    private: every bank calibrates its noise to its own rows; without, nothing is clipped or noised. liars: banks that lie as
+    `fedround_examples.liar` does.
     """
     agreed = settings if private else settings.model_copy(update={"privacy": NoPrivacy()})
     sites = {name: Site(rows) for name, rows in banks.items()}
-    return simulate(agreed, recipe, sites, rounds=rounds_of(settings), chance=Seeded(seed)).model
+    crew = Lying(Trainer(recipe, dict(banks), settings.training, Seeded(seed)), frozenset(liars)) if liars else None
+    return simulate(agreed, recipe, sites, rounds=rounds_of(settings), chance=Seeded(seed), crew=crew).model
+
+
+def lied_to(story: Story, liar: str, rounds: int, seed: int) -> tuple[LiedTo, ...]:
+    """The federation without the liar; and with it, had the banks agreed on a plain mean."""
+    recipe, rows, settings = story.recipe(), story.encoded(), story.settings_for(rounds)
+    others = {name: examples for name, examples in rows.train.items() if name != liar}
+    mean = settings.model_copy(update={"aggregation": Aggregation(rule=WeightedMean())})
+    without = federated(recipe, others, settings, seed)
+    fooled = federated(recipe, rows.train, mean, seed, liars=(liar,))
+    return (LiedTo(what=f"the federation without {liar}", test=judge(predictor(recipe, without), rows.test)),
+            LiedTo(what=f"a plain mean, with {liar}", test=judge(predictor(recipe, fooled), rows.test)))
 
 
 def rounds_of(settings: Agreement) -> int:
@@ -145,7 +170,7 @@ def fit_boosting(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) 
     return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
 
 
-def main(compute: Callable[[int], Baselines]) -> None:
+def main(story: Story, compute: Callable[[int], Baselines]) -> None:
     """Print the table."""
     import torch
 
@@ -153,8 +178,12 @@ def main(compute: Callable[[int], Baselines]) -> None:
     parser = argparse.ArgumentParser(description="Baselines on the public test set.")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--liar", help="also what a federation in which this bank lies makes of it")
+    parser.add_argument("--rounds", type=int, default=20, help="of that federation")
     asked = parser.parse_args()
     table = compute(asked.seed)
+    if asked.liar is not None:
+        table = table.model_copy(update={"lied_to": lied_to(story, asked.liar, asked.rounds, asked.seed)})
     if asked.json:
         print(table.model_dump_json(indent=2))
         return

@@ -12,7 +12,10 @@ import pandas as pd
 from fedround.agreement import Agreement
 from fedround.errors import SetupError
 from fedround.learning.recipe import Examples, Recipe, load_recipe
+from fedround.privacy.spec import NoPrivacy
 from infra.settings import load_toml
+
+SHORT_ROUNDS = 12       # up to here larger steps do better: demo.toml, where an example has one
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class Story:
     def settings(self, file: str = "settings.toml") -> Agreement:
         """What the banks agreed on, apart from members and keys."""
         return load_toml(Agreement, self.folder / file)
+
+    def settings_for(self, rounds: int) -> Agreement:
+        """The settings of a campaign of so many rounds: larger steps in a short one, where an example has them."""
+        short = rounds <= SHORT_ROUNDS and (self.folder / "demo.toml").exists()
+        agreed = self.settings("demo.toml" if short else "settings.toml")
+        if isinstance(agreed.privacy, NoPrivacy):
+            return agreed
+        return agreed.model_copy(update={"privacy": agreed.privacy.model_copy(update={"rounds": rounds})})
 
     def encoded(self) -> Encoded:
         """All rows as the recipe sees them."""

@@ -91,19 +91,24 @@ class OneMachine:
         asyncio.run(register(self.coordinator, None, "scheduled"))
         (self.home / ".set-up").touch()
 
-    def start_processes(self, progress: Callable[[str], None]) -> Coordinator:
-        """Start the coordinator's and the sites' processes and wait until all of them serve their pools."""
+    def start_processes(self, progress: Callable[[str], None], others: Mapping[str, str] | None = None) -> Coordinator:
+        """Start the coordinator's and the sites' processes and wait until all of them serve their pools.
+
+        others: sites that run another program than the pipeline's: its module, by site. It gets the site's folder.
+        """
         coordinator = enter(self.coordinator)
         names = [site.name for site in coordinator.federation.sites]
+        programs = {"sites": ("site_workers.host", [name for name in names if name not in (others or {})])}
+        programs |= {f"site-{name}": (module, [name]) for name, module in (others or {}).items()}
         running, logs = recorded(self.home), self.home / "logs"
         if "coordinator" not in running:
             start_recorded(self.home, "coordinator", [
                 sys.executable, "-m", "flows.host", str(self.coordinator)],
                 logs / "coordinator.log", {})
-        if "sites" not in running:
-            start_recorded(self.home, "sites", [
-                sys.executable, "-m", "site_workers.host", *(str(self.site(name)) for name in names)],
-                logs / "sites.log", {})
+        for process, (module, served) in programs.items():
+            if process not in running and served:
+                start_recorded(self.home, process, [
+                    sys.executable, "-m", module, *(str(self.site(name)) for name in served)], logs / f"{process}.log", {})
         asyncio.run(_wait_until_serving(self, coordinator, names, progress))
         return coordinator
 
@@ -120,7 +125,7 @@ async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, nam
     from flows.coordinator_worker import pool_of
 
     waiting = {*names, pool_of(coordinator.federation.name)}
-    total, end = len(waiting), time.monotonic() + READY_S
+    total, end, started = len(waiting), time.monotonic() + READY_S, recorded(machine.home).keys()
     since = time.time()
     async with get_client() as client:
         while waiting:
@@ -130,7 +135,7 @@ async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, nam
                        and w.status == "ONLINE" for w in workers):
                     waiting.discard(pool)
             progress(f"{total - len(waiting)} of {total} processes are ready")
-            if {"coordinator", "sites"} - recorded(machine.home).keys():
+            if started - recorded(machine.home).keys():
                 raise SetupError(f"a process ended while it started; its last words are in {machine.home / 'logs'} and "
                                  "in the sites' site.log")
             if time.monotonic() > end:

@@ -17,4 +17,4 @@ def baselines(seed: int = 0) -> Baselines:
 
 
 if __name__ == "__main__":
-    rivals.main(baselines)
+    rivals.main(STORY, baselines)

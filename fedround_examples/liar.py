@@ -1,0 +1,66 @@
+"""Sites that lie, for demonstrations: the real site process, but that the update is another one.
+
+    python -m fedround_examples.liar FOLDER...
+
+The lie is the one that a plain mean bears worst: the same push of length 20 in every round, in a direction that was drawn
+once, on top of the noise that was declared. Everything else is as it is at every site: keys, policy, ledger, signature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround import codec
+from fedround.learning import train as training
+from fedround.rounds import site
+from fedround.simulation.crew import Chunk, Crew, Learnt
+from site_workers.host import host
+
+LENGTH = 20.0
+"""Of the push. An honest update of a bank carries a signal of 0.2 to 1.4; the clip norm would allow 22."""
+
+
+def push_D(size: int) -> npt.NDArray[np.float32]:
+    """The direction, as one vector; the same for every liar and every round."""
+    drawn_D = np.random.default_rng(3).standard_normal(size)
+    return np.asarray(LENGTH * drawn_D / np.linalg.norm(drawn_D), np.float32)
+
+
+def lying(*asked: Any, **options: Any) -> training.Trained:
+    """As `fedround.learning.train.train`, with the push added to what comes of it."""
+    honest = training.train(*asked, **options)
+    flat_D = codec.flatten(honest.delta)
+    return dataclasses.replace(honest, delta=codec.unflatten(flat_D + push_D(len(flat_D)), codec.schema_of(honest.delta)))
+
+
+@dataclass(frozen=True)
+class Lying:
+    """The same for simulated sites: whoever trains them (`crew`), and which of them lie."""
+
+    crew: Crew
+    liars: frozenset[str]
+
+    def __call__(self, orders: Iterable[Chunk]) -> Iterator[Learnt]:
+        """As `Crew`."""
+        for chunk in orders:
+            for learnt in self.crew([chunk]):
+                delta_SD = learnt.delta_SD.copy()
+                for place, job in enumerate(chunk.jobs):
+                    if job.site in self.liars:
+                        delta_SD[place] += push_D(delta_SD.shape[1])
+                yield dataclasses.replace(learnt, delta_SD=delta_SD)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    site.train = lying
+    sys.exit(1 if host([Path(argument) for argument in sys.argv[1:]]) else 0)
