@@ -26,7 +26,8 @@ from fedround.aggregation.gate import norm_bounds
 
 SIGMAS = 4.0        # the gate's own
 MARGIN = 0.98       # of each bound: lies keep off the edge
-SHARES = (0.2, 0.5, 0.9)
+SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.9)
+LEANS = (0.05, 0.15, 0.3, 0.8)
 
 
 def quiet_push(view: View) -> Floats:
@@ -48,7 +49,7 @@ def magnet(view: View) -> Floats:
     own_LD = own_directions(view)
     noise_D = _noise(view).sum(axis=0) / max(view.noise_energy, 1e-12)
     return _worst(view, (_filled(view, _push(view, share * bound) + lean * bound * noise_D, own_LD, _lengths(view)[0])
-                         for share in SHARES for lean in (0.3, 0.8)))
+                         for share in SHARES for lean in LEANS))
 
 
 def framing(view: View) -> Floats:

@@ -53,7 +53,8 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
 
     sweeper: who goes over the updates; this process if it is None.
 
-    Raises QuorumError, and nothing is committed, if too few are admitted, or too few of these are used.
+    The quorum counts who is admitted. What the aggregation then leaves out is bounded by f, so f liars do not stop a round.
+    Raises QuorumError, and nothing is committed, if too few are admitted, or more are left out than f liars can explain.
     """
     check_quorum(planned, collected)
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
@@ -92,9 +93,10 @@ def _check_used(planned: Planned, result: Aggregate) -> None:
     plan = planned.plan
     left_out = {site: standing for site, standing in result.standings.items() if standing.verdict is not Verdict.USED}
     used = len(result.standings) - len(left_out)
-    if used < plan.quorum:
+    fewest = plan.agreed.aggregation.fewest_used(plan.quorum)
+    if used < fewest:
         reasons = "; ".join(f"'{site}': {standing.verdict}" for site, standing in left_out.items())
         raise QuorumError(
-            f"{planned.in_words}: {used} updates remain of {len(result.standings)}, the quorum is "
-            f"{plan.quorum} (left out: {reasons}). Nothing is committed; run the round again when more sites answer, or ask "
-            "with a smaller quorum")
+            f"{planned.in_words}: {used} updates remain of {len(result.standings)}, and of a quorum of {plan.quorum} at "
+            f"least {fewest} must (left out: {reasons}). Nothing is committed; run the round again when more sites answer, "
+            "or ask with a smaller quorum")

@@ -17,6 +17,7 @@ from fedround.aggregation.coordinate import Form
 from fedround.aggregation.gate import admit
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.linear import bulyan_selection, solve
+from fedround.aggregation.loudness import calmed
 from fedround.aggregation.mixing import mix
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Coordinates, Floats
@@ -80,21 +81,27 @@ class Decision:
         return share_N
 
 
-def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int, seed: bytes) -> Decision:
-    """Gate, mixing and rule. What the gate left out counts against the f of what follows.
+def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int, seed: bytes,
+           gone: int = 0) -> Decision:
+    """Gate, mixing and rule. Liars that are gone count against the f of what follows: who was left out before any
+    arithmetic (`gone`), and who the gate left out.
 
     Raises ToleranceError, naming the theorem, if too few rows are left for a part.
     """
-    verdicts, reasons, gone, note = (Verdict.USED,) * geometry.sites, ("",) * geometry.sites, 0, ""
+    verdicts, reasons, note = (Verdict.USED,) * geometry.sites, ("",) * geometry.sites, ""
     if how.gate is not None:
-        admission = admit(how.gate, geometry, laws, coordinates)
-        verdicts, reasons, gone, note = admission.verdicts, admission.reasons, admission.liars, admission.note
-        geometry = geometry.only([n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED])
+        calm = calmed(how.gate, geometry, laws)
+        admission = admit(_bearing(how.gate, gone), calm.geometry, calm.laws, coordinates)
+        verdicts, note, gone = admission.verdicts, admission.note, gone + admission.liars
+        reasons = tuple("; ".join(filter(None, (calm.reasons.get(n), said))) for n, said in enumerate(admission.reasons))
+        stay = [n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED]
+        geometry, laws = calm.geometry.only(stay), [calm.laws[n] for n in stay]
         if not admission.judged and any(map(_needs_a_gate, how.mixing)):
             how = how.model_copy(update={"mixing": tuple(map(_by_distance, how.mixing))})
             note += "; so nearest neighbours are those by distance"
+    std_K = _noise(laws)
     for mixing in how.mixing:
-        geometry = mix(_bearing(mixing, gone), geometry, seed)
+        geometry, std_K = mix(_bearing(mixing, gone), geometry, seed, std_K), None
     rule = _bearing(how.rule, gone)
     rule.check(len(geometry))
     if isinstance(rule, Bulyan):
@@ -102,6 +109,12 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
     if isinstance(rule, coordinate.CoordinateRule):
         return Decision(geometry.combos_KP, coordinate.form_of(rule, len(geometry)), verdicts, reasons, note)
     return Decision(solve(rule, geometry)[None], None, verdicts, reasons, note)
+
+
+def _noise(laws: Sequence[NoiseLaw | None]) -> Floats | None:
+    """Standard deviations, (K,); None unless every row has a law."""
+    known = [law.std for law in laws if law is not None]
+    return np.array(known) if len(known) == len(laws) else None
 
 
 def is_blind(how: Aggregation) -> bool:

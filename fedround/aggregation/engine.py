@@ -3,8 +3,8 @@
 Legend: N admitted updates, P points (the N, the origin, the coordinator's own), M of them that are read, S sampled
 coordinates, D coordinates.
 
-Same rows, same bytes: whatever the order of arrival, the memory budget and the number of threads. Rows that are left out
-before any arithmetic (`survey.screen`) change nothing: all that remains of them is their standing.
+Same rows, same bytes: whatever the order of arrival, the names of sites, the memory budget and the number of threads. Rows
+that are left out before any arithmetic (`survey.screen`) change nothing but f: all that remains of them is their standing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedround.aggregation import estimate
 from fedround.aggregation.decide import Decision, decide, is_blind
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Floats, Numbers, Row, cohort, sampled
-from fedround.aggregation.spec import Aggregation
+from fedround.aggregation.spec import Aggregation, Bucketing
 from fedround.aggregation.survey import Survey, Surveyed, guess_reference, reference, screen, why
 from fedround.aggregation.sweep import Sweeper, Swept, Work, sweep, total
 from fedround.aggregation.verdict import Verdict
@@ -72,10 +72,13 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
     median, trimmed mean or Meamed stand alone; once more if some rows must be left out first, or if the guessed reference
     was a bad one.
 
+    Rows that nobody honest sends (`survey.screen`) lower N and f alike: a cohort of N rows that bears f liars, g of them
+    gone, is one of N-g rows that bears f-g. `note` says so.
+
     Raises ContractError for an empty cohort, two rows of one site and, naming the site, an update that ends early;
     ToleranceError, naming the theorem, if too few rows are left for a part of `how`.
     """
-    rows = cohort(rows, coordinates)
+    rows = in_order(cohort(rows, coordinates), how, coordinates)
     how.check(len(rows))
     if sweeper is None:
         def sweeper(points: Sequence[Numbers], work: Work, coordinates: int) -> Swept:
@@ -84,14 +87,17 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
     blind = is_blind(how)
 
     def look(some: Sequence[Row], about: int) -> tuple[Floats, _Done | Surveyed]:
-        return _compute(some, how, sweeper, coordinates) if blind else _survey(some, extra, about, sweeper, coordinates)
+        if blind:
+            return _compute(some, how, sweeper, coordinates, len(rows) - len(some))
+        return _survey(some, extra, about, sweeper, coordinates)
 
     sample_NS = sampled(rows, coordinates)
     guess = guess_reference(_norms(sample_NS))
     norm_N, seen = look(rows, guess)
     verdicts = screen(norm_N)
     chosen = [n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED]
-    how.check(len(chosen))
+    gone = len(rows) - len(chosen)
+    how.check_gone(gone, len(rows))
     admitted, sample_NS = [rows[n] for n in chosen], sample_NS[chosen]
     about = reference(norm_N[chosen], _norms(sample_NS))
     if len(admitted) < len(rows) or (about != guess and not blind):
@@ -100,14 +106,34 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
     if isinstance(seen, Surveyed):
         geometry = Geometry.of(seen.gram_PP, _weights(admitted), _places(extra, len(admitted)))
         distances_NN = np.sqrt(geometry.squared_distances_KK())
-        decision = decide(how, geometry, [row.law for row in admitted], coordinates, seed)
+        decision = decide(how, geometry, [row.law for row in admitted], coordinates, seed, gone)
         done = _carry_out(decision, geometry, [*admitted, *extra.values()], sweeper, coordinates)
     else:
         done = seen
         distances_NN = estimate.distances(admitted, done.delta_D, done.distance_N, about, seed + sample_NS.tobytes(), sweeper)
     influence_N = done.decision.influence(sample_NS)
+    by_name = sorted(range(len(admitted)), key=lambda n: admitted[n].site)
     return Aggregate(done.delta_D, _standings(rows, norm_N, verdicts, done, influence_N),
-                     tuple(row.site for row in admitted), distances_NN, done.decision.note)
+                     tuple(admitted[n].site for n in by_name), distances_NN[np.ix_(by_name, by_name)],
+                     _note(gone, len(admitted), done.decision.note))
+
+
+def in_order(rows: Sequence[Row], how: Aggregation, coordinates: int) -> list[Row]:
+    """The rows in the order of what is in them, so that ties go by content and a name decides nothing.
+
+    Buckets are dealt by place. So there the order is that of the names, which no site can choose once it knows the plan.
+    """
+    if any(isinstance(mixing, Bucketing) for mixing in how.mixing):
+        return list(rows)
+    content = [sample_S.tobytes() for sample_S in sampled(rows, coordinates)]
+    return [rows[n] for n in sorted(range(len(rows)), key=lambda n: (content[n], rows[n].weight, rows[n].site))]
+
+
+def _note(gone: int, left: int, note: str) -> str:
+    if not gone:
+        return note
+    screened = f"{gone} left out before any arithmetic, as liars that are gone: {left} remain, and f counts {gone} less"
+    return f"{screened}; {note}" if note else screened
 
 
 def estimates_distances(how: Aggregation, coordinates: int) -> bool:
@@ -150,10 +176,14 @@ def _carry_out(decision: Decision, geometry: Geometry, numbers: Sequence[Numbers
     return _Done(decision, swept.out_D, distance_N)
 
 
-def _compute(rows: Sequence[Row], how: Aggregation, sweeper: Sweeper, coordinates: int) -> tuple[Floats, _Done]:
-    """The only pass where nothing must be found first: the norms of the rows, and what holds if all of them are admitted."""
+def _compute(rows: Sequence[Row], how: Aggregation, sweeper: Sweeper, coordinates: int,
+             gone: int) -> tuple[Floats, _Done]:
+    """The only pass where nothing must be found first: the norms of the rows, and what holds if all of them are admitted.
+
+    gone: how many were left out before.
+    """
     anything = Geometry.of(np.eye(len(rows) + 1), _weights(rows))
-    decision = decide(how, anything, [None] * len(rows), coordinates, b"")
+    decision = decide(how, anything, [None] * len(rows), coordinates, b"", gone)
     swept = sweeper(rows, decision.work(range(len(rows)), measures=True), coordinates)
     norm_N, distance_N = np.sqrt(total(swept.slabs))
     return norm_N, _Done(decision, swept.out_D, distance_N)
@@ -185,4 +215,4 @@ def _standings(rows: Sequence[Row], norm_N: Floats, verdicts: Sequence[Verdict],
             standings[row.site] = Standing(float(norm), float(distance), float(influence), of_gate, reason)
         else:
             standings[row.site] = Standing(float(norm), math.nan, 0.0, verdict, why(verdict))
-    return standings
+    return dict(sorted(standings.items()))

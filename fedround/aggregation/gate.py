@@ -19,8 +19,8 @@ several steps a site's later gradients see its own earlier noise, and with a mov
 <s_i, n_j> by a second-order term, which in practice the slack in S_i S_j exceeds by far (measured in the tests).
 
 What colluders have left is about (k sqrt(D))^(1/2) sigma in common instead of sigma sqrt(2D); the rule behind the gate must
-bear that, and a lone liar of honest length. A site that declares more noise than others widens its own bounds, and must then
-be as long as it declared: far from everybody, where the rule behind ignores it.
+bear that, and a lone liar of honest length. A site that declares more noise than others widens its own bounds, and counts
+less for it: `loudness` scales it down first. S_i is the declared bound, or what the cohort shows, if that is less.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import numpy as np
 
 from fedround.aggregation.cover import disjoint_conflicts, in_every_cover, is_coverable, without
 from fedround.aggregation.geometry import Geometry
+from fedround.aggregation.loudness import observed
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Floats
 from fedround.aggregation.spec import Gate
@@ -80,14 +81,16 @@ def admit(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None], coord
     gate.check(len(geometry))
     if all(law is None for law in laws):
         return _nobody(geometry, {}, "no site declared the law of its noise: nobody was judged")
-    unfit = _unfit(gate, geometry, laws, coordinates)
+    declared = {row: law for row, law in enumerate(laws) if law is not None}
+    seen = observed(gate, geometry, declared, coordinates)
+    unfit = _unfit(gate, geometry, seen, coordinates)
     left_out = {row: verdict for row, (verdict, _) in unfit.items()}
     reasons = {row: reason for row, (_, reason) in unfit.items()}
     if len(unfit) > gate.f:
         return _nobody(geometry, reasons, f"{len(unfit)} of {len(geometry)} updates do not fit their declared noise, and "
                                           f"at most {gate.f} may lie: the declared laws are wrong, and nobody was left out")
 
-    fit = {row: law for row, law in enumerate(laws) if law is not None and row not in unfit}
+    fit = {row: law for row, law in seen.items() if row not in unfit}
     notes, may_lie = [], gate.f - len(unfit)
     excess_KK = _excess(gate, geometry, fit, coordinates)
     if not is_coverable(excess_KK > 0, may_lie):
@@ -104,7 +107,7 @@ def admit(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None], coord
         left_out[row] = Verdict.GATE
         reasons[row] = "goes with or against another more than independent noise can: one of the two lies, both are left out"
 
-    inaudible = sum(not audible(law, coordinates, gate.sigmas) for law in fit.values())
+    inaudible = sum(not audible(law, coordinates, gate.sigmas) for row, law in declared.items() if row in fit)
     if inaudible:
         notes.append(f"the noise of {inaudible} of {len(geometry)} updates is soft beside what their signal may be: whether "
                      "it is there was not audited")
@@ -144,15 +147,14 @@ def audible(law: NoiseLaw, coordinates: int, sigmas: float) -> bool:
     return norm_bounds(law, coordinates, sigmas)[0] > law.signal_bound
 
 
-def _unfit(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None],
-           coordinates: int) -> dict[int, tuple[Verdict, str]]:
+def _unfit(gate: Gate, geometry: Geometry, laws: Mapping[int, NoiseLaw], coordinates: int) -> dict[int, tuple[Verdict, str]]:
     """Rows without a law, too short or too long for theirs: what they are to be called, and why."""
     unfit = {}
-    for row, (law, norm) in enumerate(zip(laws, geometry.norms_K(), strict=True)):
-        if law is None:
+    for row, norm in enumerate(geometry.norms_K()):
+        if row not in laws:
             unfit[row] = Verdict.NOISE, "declares no law of its noise"
             continue
-        shortest, longest = norm_bounds(law, coordinates, gate.sigmas)
+        shortest, longest = norm_bounds(laws[row], coordinates, gate.sigmas)
         if norm < shortest:
             unfit[row] = Verdict.NOISE, f"too short for its declared noise: {norm:.3g}, at least {shortest:.3g} expected"
         elif norm > longest:

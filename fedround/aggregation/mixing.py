@@ -19,18 +19,20 @@ from fedround.aggregation.spec import ArcClipping, Bucketing, Mixing, NearestNei
 _DOMAIN = b"fedround/1/bucketing"
 
 
-def mix(mixing: Mixing, geometry: Geometry, seed: bytes) -> Geometry:
+def mix(mixing: Mixing, geometry: Geometry, seed: bytes, std_K: Floats | None = None) -> Geometry:
     """The geometry in which the next part sees mixed rows.
 
-    seed: what the order of buckets is drawn from (the plan's digest); used by bucketing only.
+    seed: what the order of buckets is drawn from (the plan's digest); used by bucketing only. std_K: the noise of every row,
+    which inner products are measured in; None: all alike.
     Raises ToleranceError, naming the theorem, if the cohort is too small.
     """
     mixing.check(len(geometry))
     match mixing:
         case NearestNeighbourMixing(f=f, near=near):
-            by_distance = near == "distance"
-            farness_KK = geometry.squared_distances_KK() if by_distance else -geometry.inner_products(geometry.origin_P)
-            return nearest_neighbour_mixing(geometry, farness_KK, f)
+            if near == "distance":
+                return nearest_neighbour_mixing(geometry, geometry.squared_distances_KK(), f)
+            along_KK = geometry.inner_products(geometry.origin_P) / (1.0 if std_K is None else std_K)
+            return nearest_neighbour_mixing(geometry, -along_KK, f)
         case Bucketing(size=size):
             return bucketing(geometry, size, seed)
         case StaticClipping(norm=norm):
@@ -42,12 +44,12 @@ def mix(mixing: Mixing, geometry: Geometry, seed: bytes) -> Geometry:
 
 
 def nearest_neighbour_mixing(geometry: Geometry, farness_KK: Floats, f: int) -> Geometry:
-    """Every row becomes the mean of itself and the K-f-1 others that are least far. Weights stay with their rows."""
+    """Every row becomes the weighted mean of itself and the K-f-1 others that are least far. Weights stay with their rows."""
     others_KK = np.where(np.eye(len(geometry), dtype=bool), -np.inf, farness_KK)      # itself first, whatever its twins
     nearest = np.argsort(others_KK, axis=1, kind="stable")[:, :len(geometry) - f]
     mixing_KK = np.zeros_like(farness_KK)
-    np.put_along_axis(mixing_KK, nearest, 1 / nearest.shape[1], axis=1)
-    return geometry.mixed(mixing_KK, geometry.weight_K)
+    np.put_along_axis(mixing_KK, nearest, geometry.share_K[nearest], axis=1)
+    return geometry.mixed(mixing_KK / mixing_KK.sum(axis=1, keepdims=True), geometry.weight_K)
 
 
 def bucketing(geometry: Geometry, size: int, seed: bytes) -> Geometry:

@@ -88,7 +88,7 @@ class _Majority(Part):
 
 
 class WeightedMean(Part):
-    """The mean with the weights of the federation file. One liar moves it as far as he likes."""
+    """The mean with the weights of the federation file. One liar moves it as far as it likes."""
 
     name: Literal["weighted_mean"] = "weighted_mean"
 
@@ -237,12 +237,13 @@ Rule = Annotated[
 
 
 class NearestNeighbourMixing(_Mixing, _Majority):
-    """NNM: every update is replaced by the mean of its N-f nearest, itself among them (Allouah et al. 2023,
-    arXiv:2302.01772).
+    """NNM: every update is replaced by the weighted mean of its N-f nearest, itself among them (Allouah et al. 2023,
+    arXiv:2302.01772; there all weights are the same).
 
-    near: by distance, as published, or by inner product: as if all updates were equally long. Where updates are mostly
-    noise a liar who makes his shorter is nearer to everybody than the honest are to each other; inner products do not see
-    that. They need a gate before them: it bounds the norms, and without it a long liar could be everybody's neighbour.
+    near: by distance, as published, or by inner product in units of the other's noise: as if all updates were equally long.
+    Where updates are mostly noise, a liar with a shorter update is nearer to everybody than the honest are to each other.
+    Inner products do not see that. They need a gate before them: it bounds the norms, and without it a long liar could be
+    everybody's neighbour.
     """
 
     name: Literal["nearest_neighbour_mixing"] = "nearest_neighbour_mixing"
@@ -282,11 +283,14 @@ class Gate(_Majority, _Chained):
     """Leaves out up to f updates whose norms and inner products cannot come from the noise that the sites declared.
 
     Used where updates declare the law of their noise; where none does it lets everybody through and says so. The liars
-    that it surely left out count against the f of what follows.
+    that it surely left out count against the f of what follows. Before it judges, updates whose declared noise counts too
+    much are scaled down, and signal bounds are lowered to what the cohort shows (`fedround.aggregation.loudness`).
     """
 
     _theorem: ClassVar[str] = "the gate trusts a majority: N >= 2f+1"
     sigmas: Annotated[float, Field(ge=3, le=10, description="how far from its law an honest site may fall")] = 4.0
+    loudest: Annotated[float, Field(ge=1, le=100, description="how many times the median a site's noise may count")] = 1.5
+    slack: Annotated[float, Field(ge=1, le=100, description="how many times what the cohort shows a signal may be")] = 1.25
 
     def _chain(self) -> Prelude:
         return Prelude(gate=self)
@@ -348,8 +352,8 @@ class Aggregation(Value):
         if self.fairness is not None and not uses_weights(self):
             parts = " >> ".join(map(in_words, (*self.mixing, self.rule)))
             raise ValueError(f"fairness weighs the sites, and {parts} counts every site the same: agree on weighted_mean, "
-                             "norm_clipping, geometric_median or centered_clipping, without nearest_neighbour_mixing and "
-                             "bucketing before it")
+                             "norm_clipping, geometric_median or centered_clipping without bucketing before it, or on "
+                             "nearest_neighbour_mixing")
         return self
 
     def check(self, rows: int) -> None:
@@ -362,17 +366,39 @@ class Aggregation(Value):
                 rows = math.ceil(rows / mixing.size)
         self.rule.check(rows)
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Gate, mixing and rule, in the order in which they work."""
+        return tuple(part for part in (self.gate, *self.mixing, self.rule) if part is not None)
+
+    @property
+    def bears(self) -> int | None:
+        """How many sites may lie: the least that a part bears which counts liars; None if no part counts them."""
+        return min((part.f for part in self.parts if isinstance(part, _Majority | Krum | Bulyan)), default=None)
+
+    def fewest_used(self, quorum: int) -> int:
+        """How many updates must be left of a quorum: each liar can take one honest site with it, and no more (`gate`)."""
+        return max(1, quorum - 2 * (self.bears or 0))
+
+    def check_gone(self, gone: int, rows: int) -> None:
+        """Raises ToleranceError if more rows of a cohort are nobody's honest ones than may lie, or all of them are."""
+        most = rows - 1 if self.bears is None else self.bears
+        if gone > most:
+            raise ToleranceError(f"{gone} of {rows} updates are not finite, or far longer or shorter than all others, and at "
+                                 f"most {most} may lie: look for what went wrong at these sites, or agree on a larger f")
+
     def __str__(self) -> str:
-        parts = [part for part in (self.gate, *self.mixing, self.rule) if part is not None]
         history = f", on a moving average with beta {self.history:g}" if self.history else ""
         fairness = "" if self.fairness is None else f", weighted by {in_words(self.fairness)}"
-        return " >> ".join(map(in_words, parts)) + history + fairness
+        return " >> ".join(map(in_words, self.parts)) + history + fairness
 
 
 def uses_weights(how: Aggregation) -> bool:
-    """Whether the weights of the sites count: most robust rules, and what mixes updates, count every site the same."""
+    """Whether the weights of the sites count: nearest-neighbour mixing and some rules know them, bucketing forgets them."""
+    if any(isinstance(mixing, NearestNeighbourMixing) for mixing in how.mixing):
+        return True
     counting = isinstance(how.rule, WeightedMean | NormClipping | GeometricMedian | CenteredClipping)
-    return counting and not any(isinstance(mixing, NearestNeighbourMixing | Bucketing) for mixing in how.mixing)
+    return counting and not any(isinstance(mixing, Bucketing) for mixing in how.mixing)
 
 
 def in_words(part: Part | QFair | Agnostic) -> str:

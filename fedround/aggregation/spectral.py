@@ -17,6 +17,9 @@ from fedround.aggregation.rows import Floats
 SAME_EIGENVALUE = 1e-9
 """Eigenvalues nearer to the first than this, relative to it, count as the first."""
 
+SAME_DISTANCE = 1e-9
+"""Rows nearer to the farthest than this, relative to its distance, lie as far: rounding must not leave one of two copies."""
+
 SUBSET_BYTES = 64 << 20
 """About how much memory the Gram matrices of the subsets that are looked at together may take."""
 
@@ -43,7 +46,7 @@ def spectral_filter(gram_KK: Floats, f: int) -> Floats:
         along_K[mass_K == 0] = 0
         if along_K.max() == 0:
             break
-        mass_K = mass_K * (1 - along_K / along_K.max())
+        mass_K = np.where(along_K >= (1 - SAME_DISTANCE) * along_K.max(), 0, mass_K * (1 - along_K / along_K.max()))
     return best_K
 
 

@@ -133,7 +133,7 @@ class _Run:
             files = self.sites.send(number, terms, jobs, done, updates)
             agreed = self._agree(number, now, weights, _Arrived(jobs, done, files, updates))
         used = [job.site for job in jobs if agreed.verdicts[job.site] is Verdict.USED]
-        if len(used) < self._agreement.quorum:
+        if len(used) < terms.aggregation.fewest_used(self._agreement.quorum) or len(jobs) < self._agreement.quorum:
             raise QuorumError(f"{len(used)} of {len(jobs)} updates remain, the quorum is {self._agreement.quorum}: ask with "
                               "a smaller quorum, or let more sites take part")
         following = server.step(terms, now.server, agreed.delta_D, used, weights)

@@ -216,16 +216,17 @@ def test_bulyan_selects_as_its_loops(seed, rows, f):
 # -- mixing ------------------------------------------------------------------------------------------------------------
 
 
-def nearest_neighbour_mixing(rows):
-    return [mean([rows[i] for i in nearest(rows, row, len(rows) - F)]) for row in rows]
+def nearest_neighbour_mixing(rows, weights):
+    chosen = [nearest(rows, row, len(rows) - F) for row in rows]
+    return [mean([rows[i] for i in some], [weights[i] for i in some]) for some in chosen]
 
 
-def bucketing(rows):
+def bucketing(rows, weights):
     order = shuffled(len(rows), b"plan")
     return [mean([rows[i] for i in order[start:start + 3]]) for start in range(0, len(rows), 3)]
 
 
-def adaptive_clipping(rows):
+def adaptive_clipping(rows, weights):
     longest_first = sorted(map(norm, rows), reverse=True)
     return [clip(row, longest_first[math.floor(2 * F * (len(rows) - F) / len(rows))]) for row in rows]
 
@@ -233,7 +234,7 @@ def adaptive_clipping(rows):
 MIXINGS = {
     spec.NearestNeighbourMixing(f=F): nearest_neighbour_mixing,
     spec.Bucketing(size=3): bucketing,
-    spec.StaticClipping(norm=1.2): lambda rows: [clip(row, 1.2) for row in rows],
+    spec.StaticClipping(norm=1.2): lambda rows, weights: [clip(row, 1.2) for row in rows],
     spec.ArcClipping(f=F): adaptive_clipping,
 }
 
@@ -244,13 +245,27 @@ def test_a_mixing_is_its_loops(mixing, seed, rows):
     x_ND, weight_N = cohort(seed, rows)
     mixed = mix(mixing, geometry_of(x_ND, weight_N, reference=1), b"plan")
     points_PD, _ = points_of(x_ND)
-    assert mixed.combos_KP @ points_PD == pytest.approx(np.array(MIXINGS[mixing](x_ND.tolist())), rel=1e-10, abs=1e-12)
+    expected = np.array(MIXINGS[mixing](x_ND.tolist(), list(weight_N)))
+    assert mixed.combos_KP @ points_PD == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
 @pytest.mark.parametrize("first", MIXINGS, ids=lambda mixing: mixing.name)
 @pytest.mark.parametrize("second", MIXINGS, ids=lambda mixing: mixing.name)
 def test_mixings_follow_one_another(first, second):
-    x_ND, weight_N = cohort(5, 15)
-    geometry = mix(second, mix(first, geometry_of(x_ND, weight_N), b"plan"), b"plan")
-    expected = MIXINGS[second](MIXINGS[first](x_ND.tolist()))
+    x_ND, weight_N = cohort(5, 15)[0], [1.0] * 15        # what is mixed alike is a tie, and twins must not weigh differently
+    between = mix(first, geometry_of(x_ND, weight_N), b"plan")
+    geometry = mix(second, between, b"plan")
+    expected = MIXINGS[second](MIXINGS[first](x_ND.tolist(), list(weight_N)), between.weight_K.tolist())
     assert geometry.combos_KP @ points_of(x_ND)[0] == pytest.approx(np.array(expected), rel=1e-9, abs=1e-12)
+
+
+def test_neighbours_by_inner_product_are_in_units_of_the_others_noise():
+    x_ND, weight_N = cohort(4, 9)
+    std_N = np.random.default_rng(4).uniform(0.5, 3.0, 9)
+    mixed = mix(spec.NearestNeighbourMixing(f=F, near="inner_product"), geometry_of(x_ND, weight_N, reference=1), b"", std_N)
+    rows, weights, expected = x_ND.tolist(), list(weight_N), []
+    for i, row in enumerate(rows):
+        others = sorted((j for j in range(9) if j != i), key=lambda j: -inner(row, rows[j]) / std_N[j])
+        chosen = [i, *others[:9 - F - 1]]
+        expected.append(mean([rows[j] for j in chosen], [weights[j] for j in chosen]))
+    assert mixed.combos_KP @ points_of(x_ND)[0] == pytest.approx(np.array(expected), rel=1e-10, abs=1e-12)

@@ -76,8 +76,8 @@ def test_nothing_follows_a_rule():
 
 def test_an_aggregation_reads_as_it_is_written():
     gated = (Gate(f=2) >> NNM >> TrimmedMean(f=2)).model_copy(update={"history": 0.9})
-    assert str(gated) == ("gate(f=2, sigmas=4.0) >> nearest_neighbour_mixing(f=2, near=distance) >> trimmed_mean(f=2), "
-                          "on a moving average with beta 0.9")
+    assert str(gated) == ("gate(f=2, sigmas=4.0, loudest=1.5, slack=1.25) >> nearest_neighbour_mixing(f=2, near=distance) >> "
+                          "trimmed_mean(f=2), on a moving average with beta 0.9")
     assert str(Aggregation(rule=WeightedMean())) == "weighted_mean"
 
 
