@@ -93,8 +93,7 @@ def _contract(site: Site) -> str:
     if verdict.tables != ():
         raise FedroundError(f"all rows together fail {', '.join(verdict.tables)}: mend the rows, or talk to the coordinator "
                             f"about contract '{name}'. This site answers nevertheless: a refusal would tell of records")
-    rows = read_site_rows(site)
-    if len(verdict.left_out) > _MANY * (len(rows.train) + len(rows.validation)):
+    if len(verdict.left_out) > _MANY * verdict.total:
         raise FedroundError(f"{len(verdict.left_out)} rows fail {', '.join(verdict.rows)}, and count for nothing: mend the "
                             f"rows, or talk to the coordinator about contract '{name}'. This site answers nevertheless")
     if verdict.rows != ():

@@ -50,6 +50,8 @@ class Judged:
     """Failed by all rows together."""
     left_out: tuple[int, ...]
     """The places of rows that fail one of `rows`, counted through the files from 0."""
+    total: int
+    """How many rows there are."""
 
     def failed(self, contract: Contract) -> tuple[CheckId, ...]:
         """All, in the contract's order; for the site's operator."""
@@ -97,7 +99,7 @@ def _judged(frame: pd.DataFrame, forms: Sequence[pd.DataFrame], contract: Contra
                 fails_N |= failing_N
         elif whole.batch is None or not gate.passes(check, whole.batch):
             tables.append(check.id)
-    return Judged(tuple(form), tuple(rows), tuple(tables), tuple(np.flatnonzero(fails_N).tolist()))
+    return Judged(tuple(form), tuple(rows), tuple(tables), tuple(np.flatnonzero(fails_N).tolist()), len(frame))
 
 
 class _Whole:
@@ -183,9 +185,9 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
     except ValueError:
         answer = None
     match answer:
-        case {"form": list(form), "rows": list(some), "tables": list(tables), "left_out": list(places)} if (
-                {*form, *some, *tables} <= agreed and all(isinstance(place, int) for place in places)):
-            return Judged(tuple(form), tuple(some), tuple(tables), tuple(places))
+        case {"form": list(form), "rows": list(some), "tables": list(tables), "left_out": list(places),
+              "total": int(total)} if {*form, *some, *tables} <= agreed and all(isinstance(place, int) for place in places):
+            return Judged(tuple(form), tuple(some), tuple(tables), tuple(places), total)
         case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
             raise _ERRORS[kind](message)
         case _:

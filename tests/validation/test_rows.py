@@ -205,7 +205,7 @@ def test_attack_nothing_that_may_be_told_depends_on_whether_a_record_is_there(tm
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_attack_a_gap_among_whole_numbers_is_no_change_of_type(tmp_path, suffix):
     whole = {"id": "type", "type": "expect_column_values_to_be_of_type", "kwargs": {"column": "sex", "type_": "int64"}}
-    assert told(good(), tmp_path, whole, suffix=suffix) == Judged((), (), (), ())
+    assert told(good(), tmp_path, whole, suffix=suffix) == Judged((), (), (), (), 6)
     assert told(good().assign(sex=pd.array([1, 2, None, 2, 1, 2], "Int64")), tmp_path, whole, suffix=suffix).form == ()
 
 
