@@ -167,6 +167,7 @@ def _show_liar(coordinator: Coordinator, liar: str) -> None:
 def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int) -> None:
     from rich.table import Table
 
+    from fedround_cli.demo_use import put_to_use
     from tasks.report import page, records
 
     last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
@@ -187,6 +188,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
                   "train alone")
     if rounds < FULL_ROUNDS:
         out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
+    put_to_use(machine, coordinator, RUN, last.round)
     out.print(f"report       {page(coordinator, RUN, last.round)}\n"
               f"models       fedround models list -c {machine.coordinator}\n"
               f"proof        fedround verify {RUN} --as {machine.coordinator}   (needs the S3 server: fedround up --home "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -22,5 +23,8 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
     write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
                       float(len(bank.train) + len(bank.validation))) for bank in parts.banks]
+    card = here / "card.toml"
     machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
                    max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])
+    if card.exists():
+        shutil.copyfile(card, machine.coordinator / card.name)

@@ -5,7 +5,11 @@ Two classes: the chance of label 1, (N,). More: the chance of every label, (N, c
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +40,10 @@ def to_onnx(recipe: Recipe, tensors: Tensors, features: int) -> bytes:
 
     model = _chances(recipe, tensors)
     try:
-        program: Any = torch.onnx.export(
-            model, (torch.zeros(2, features),), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("rows")},), verbose=False)
+        with _silence():
+            program: Any = torch.onnx.export(
+                model, (torch.zeros(2, features),), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("rows")},), verbose=False)
     except Exception as error:      # of torch's exporter: it has many kinds
         raise ContractError(f"recipe '{recipe.name}': its model cannot be written as ONNX ({type(error).__name__}): use "
                             "layers that torch.onnx.export knows") from None
@@ -49,7 +54,7 @@ def to_int8(onnx: bytes) -> bytes:
     """The same model with weights of 8 bits: smaller, and off by as much as `fedround models bundle` says."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory(prefix="fedround-int8-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fedround-int8-") as folder, _silence():
         whole, small = Path(folder) / "whole.onnx", Path(folder) / "small.onnx"
         whole.write_bytes(onnx)
         quantize_dynamic(whole, small, weight_type=QuantType.QInt8)
@@ -100,6 +105,19 @@ def _chances(recipe: Recipe, tensors: Tensors) -> nn.Module:
             return torch.sigmoid(raw.reshape(-1)) if task.classes == 2 else torch.softmax(raw, dim=1)
 
     return Chances().eval()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """torch and ONNX Runtime advise people who write exporters; whoever reads our terminal can do nothing with it."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _without_traces(model: Any) -> bytes:

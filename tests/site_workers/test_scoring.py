@@ -14,7 +14,7 @@ from fedround import bundle
 from fedround.bundle import Bundle
 from fedround.errors import ContractError, SetupError
 from fedround.learning.exported import Served
-from fedround.signing import digest
+from fedround.signing import Identity, digest
 from fedround_cli.main import app
 from site_workers import rows_in_parts, scoring
 from site_workers.policy import Limits
@@ -143,7 +143,7 @@ def test_a_bundle_that_cannot_be_proven_scores_nothing(bundled: Bundled, tmp_pat
     path = bundled.file(tmp_path)
     unlabelled().to_csv(tmp_path / "rows.csv", index=False)
     asked = (path, tmp_path / "rows.csv", "-o", tmp_path / "scores.csv")
-    for options, says in ((("--key", "ed25519:" + "0" * 64), "another key"), (("--key", "me"), "not a public key"),
+    for options, says in ((("--key", Identity.generate().key), "another key"), (("--key", "me"), "not a public key"),
                           (("--as", tmp_path), "whose bundle is it")):
         code, said = predict(*asked, *options)
         assert (code, says in said) == (1, True), said

@@ -6,20 +6,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from fedround import bundle
-from fedround.bundle import Approval
+from fedround.bundle import Approval, read_bundle
 from fedround.errors import NotFoundError
 from fedround.promotion import Evidence, Measured, Policy, judge
+from fedround_cli.demo_use import put_to_use
 from fedround_cli.main import app
+from fedround_cli.promotion import resolved
 from infra import git_history
 from tasks.bundle import evidence_of
 from tasks.promote import PromotionRequest, approve, of_version, propose, read_decision, stages_of
 from tests.bundled import Bundled
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, rows
 
 YES = Approval(by="Ada", through="prefect", note="looked at it")
 BIN = Path(sys.executable).parent
@@ -128,6 +131,16 @@ def test_data_scientists_read_stages_with_gto_and_dvc(promoted: SmallFederation,
     changed = json.loads(run("dvc", "metrics", "diff", "model@v1.1.0", "model@v2.1.0", "--all", "--json"))["metrics.json"]
     assert {"auc", "int8_auc", "bytes", "p95_ms", "epsilon"} <= set(changed)
     assert "bundle.zip" in run("dvc", "diff", "model@v1.1.0", "model@v2.1.0")
+
+
+def test_the_demonstration_ends_with_a_model_in_use_and_a_scored_file(own: SmallFederation, bundled: Bundled, monkeypatch):
+    monkeypatch.setattr("tasks.promote.build", lambda *_: bundled.body)
+    rows(60, 3).to_parquet(own.root / "data" / "public_test.parquet")
+    put_to_use(SimpleNamespace(home=own.root), own.coordinator, "spring", 1)
+    assert (own.root / "scores.csv").read_text().count("\n") == 61
+    used = read_bundle(resolved(own.coordinator, "production"), own.coordinator.identity.key, "bundle")
+    assert used.manifest.approval.by == "the demonstration"
+    assert read_bundle(resolved(own.coordinator, "v1.0.0"), own.coordinator.identity.key, "bundle").manifest.approval is None
 
 
 def test_wrong_names_are_sentences(own: SmallFederation):

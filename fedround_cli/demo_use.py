@@ -1,0 +1,32 @@
+"""The end of the demonstration: the last model is put into production, and scores clients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedround_cli.output import out
+
+if TYPE_CHECKING:
+    from flows.one_machine import OneMachine
+    from tasks.coordinator import Coordinator
+
+
+def put_to_use(machine: OneMachine, coordinator: Coordinator, run: str, number: int) -> None:
+    """Held against the policy, approved in the demonstration's name, and used on rows whose labels it does not read."""
+    from fedround.bundle import Approval
+    from site_workers.policy import Limits
+    from site_workers.scoring import score
+    from tasks.promote import PromotionRequest, approve, of_version, propose
+
+    with out.status("making a bundle of the last model, and holding it against the policy …"):
+        proposal = propose(coordinator, PromotionRequest(run=run, round=number))
+    if proposal.version is None:
+        out.say("promotion    {}", proposal.refusal())
+        return
+    with out.status("scoring the public clients with it …"):
+        version = approve(coordinator, proposal.version, Approval(
+            by="the demonstration", through="command line", note="Nobody has looked at it."))
+        rows = machine.home / "data" / "public_test.parquet"
+        done = score(of_version(coordinator, version), rows, machine.home / "scores.csv", limits=Limits())
+    out.say("promotion    round {} is {}, in production: it met the policy, and the demonstration said yes", number, version)
+    out.say("scored       {} clients in {}, without their labels", f"{done.rows:,}", done.out)
