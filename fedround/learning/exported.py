@@ -109,7 +109,7 @@ def _chances(recipe: Recipe, tensors: Tensors) -> nn.Module:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """torch and ONNX Runtime advise people who write exporters; whoever reads our terminal can do nothing with it."""
+    """No advice for people who write exporters: whoever reads our terminal can do nothing with it."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
