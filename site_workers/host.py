@@ -8,7 +8,6 @@ fifth of the time. Each child opens its own connections. Real sites are separate
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import logging
@@ -20,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 
 from fedround.errors import FedroundError, SetupError
+from fedround.parent import end_with_parent
 from infra.logs import log_lines
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 
-_PR_SET_PDEATHSIG = 1
 _PRELOADED = (
     "boto3", "dp_accounting.pld.privacy_loss_distribution", "pandas", "pyarrow.parquet", "torch.func", "torch.nn",
     "great_expectations",           # so that no site needs a process of its own to judge its rows
@@ -76,7 +75,7 @@ def _fork(folder: Path) -> int:
         return pid
     status = 1
     try:
-        _end_with(parent)
+        end_with_parent(signal.SIGTERM, parent)
         log = os.open(folder / "site.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -89,14 +88,6 @@ def _fork(folder: Path) -> int:
     finally:
         sys.stdout.flush()
         os._exit(status)
-
-
-def _end_with(parent: int) -> None:
-    """Ask Linux to end this process when its parent ends, however that ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.learning import encoding as apart
 from fedround.learning.recipe import Examples, Recipe, load_recipe
+from fedround.parent import as_parent, end_with_parent
 from validation import rows as gate
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 @contextmanager
 def _child(*arguments: str, timeout_s: float = PATIENCE_S) -> Iterator[IO[bytes]]:
     """The answer of a process that does this, after its first line, which says that it could."""
-    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
+                   **as_parent()}
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, *arguments], env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -164,6 +166,7 @@ def _raise_if_it_failed(said: dict[str, str]) -> None:
 
 def _main(what: str, *arguments: str) -> None:
     """The child: nothing on any stream but the answer, not even from C code."""
+    end_with_parent()
     gate.limited_by([Path(argument) for argument in arguments if Path(argument).suffix in gate.FORMATS])
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedround.errors import SetupError
+from fedround.parent import as_parent, end_with_parent
 from fedround.privacy import accounting
 from fedround.privacy.accounting import Composed
 
@@ -80,7 +81,7 @@ class Apart:
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                                                "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+                                                "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **as_parent()})
         print(line, file=self._child.stdin, flush=True)
         answers = self._child.stdout
         if answers is None or not select.select([answers], [], [], _PATIENCE_S)[0]:
@@ -116,6 +117,7 @@ def _read(question: dict[str, Any]) -> Composed:
 
 def _main() -> None:
     """The child: one list of questions a line, one list of answers a line, until nobody listens."""
+    end_with_parent()
     for line in sys.stdin:
         answers = [accounting.total(_read(question)) for question in json.loads(line)]
         sys.stdout.write(json.dumps(answers) + "\n")

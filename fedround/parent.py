@@ -1,0 +1,30 @@
+"""A process that ends with the one that started it, however that one ends: a site that is killed leaves no child at work."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PARENT = "FEDROUND_PARENT"
+_PR_SET_PDEATHSIG = 1
+
+
+def as_parent() -> dict[str, str]:
+    """What stands in a child's environment, so that it knows who started it."""
+    return {_PARENT: str(os.getpid())}
+
+
+def end_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None = None) -> None:
+    """Ask Linux for this signal when the parent ends, and end at once if it has ended before that. The child's first line.
+
+    parent: who it is; None: the environment says so (`as_parent`), and who was started by hand waits for nobody.
+    """
+    expected = int(os.environ.get(_PARENT, "0")) if parent is None else parent
+    if expected == 0:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != expected:
+        os._exit(1)

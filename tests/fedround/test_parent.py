@@ -1,0 +1,53 @@
+"""A child ends with its parent: the system sees to it, also when the parent is gone before the child has begun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+PATIENCE_S = 60.0      # never waited for, unless a test fails
+CHILD = """
+import time
+from fedround.parent import end_with_parent
+end_with_parent()
+print("here", flush=True)
+time.sleep(3600)
+"""
+PARENT = f"""
+import os, subprocess, sys
+from fedround.parent import as_parent
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], env={{**os.environ, **as_parent()}}, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_or_terminated_a_parent_takes_its_child_with_it(number: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.send_signal(number)
+    parent.wait()
+    end = time.monotonic() + PATIENCE_S
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_child_whose_parent_is_gone_before_it_has_begun_ends_at_once() -> None:
+    somebody_else = {**os.environ, "FEDROUND_PARENT": str(os.getppid())}
+    assert subprocess.run([sys.executable, "-c", CHILD], env=somebody_else, check=False, stdout=subprocess.PIPE).stdout == b""
+
+
+def test_who_was_started_by_hand_waits_for_nobody() -> None:
+    alone = {name: value for name, value in os.environ.items() if name != "FEDROUND_PARENT"}
+    child = subprocess.run([sys.executable, "-c", CHILD.replace("3600", "0")], env=alone, check=True, stdout=subprocess.PIPE)
+    assert child.stdout == b"here\n"
