@@ -25,6 +25,7 @@ from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.files import writing_whole
 from fedround.learning.exported import Float32, Served
+from fedround.parent import as_parent, end_with_parent
 from site_workers import rows_in_parts
 from site_workers.policy import Limits
 
@@ -58,7 +59,8 @@ def score(bundle: Bundle, rows: Path, out: Path, *, form: Form = "float32", limi
 @contextmanager
 def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Float32]]:
     """The features of all rows, part by part, as the child makes them."""
-    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
+                   **as_parent()}
     with tempfile.TemporaryDirectory(prefix="fedround-recipe-") as folder:
         recipe = Path(folder) / "recipe.py"
         recipe.write_bytes(bundle.files[RECIPE])
@@ -141,6 +143,7 @@ _WRITERS: dict[str, Callable[[BinaryIO, Iterator[Float32], int], int]] = {".csv"
 
 def _main(asked: str) -> None:
     """Nothing on any stream but the answer, not even from C code."""
+    end_with_parent()
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.parent import as_parent, end_with_parent
 from fedround.values import CheckId
 from validation import rows as gate
 from validation.contract import ROW_BY_ROW, TYPES, Check, Contract, columns_of, is_form, load_contract
@@ -165,7 +166,7 @@ def judge_in_subprocess(paths: Sequence[Path], contract: Path, *, timeout_s: flo
     agreed = {check.id for check in load_contract(contract).checks}
     with tempfile.TemporaryDirectory() as home:
         environment = {"HOME": home, "PATH": os.defpath, "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-                       "OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false"}
+                       "OMP_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false", **as_parent()}
         try:
             child = subprocess.run(
                 [sys.executable, "-P", "-m", __name__, *(str(path.resolve()) for path in (contract, *paths))],
@@ -197,6 +198,7 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
 
 def _main(contract: str, *paths: str) -> None:
     """The child: one line of JSON on standard output, and nothing else on any stream, not even from C code."""
+    end_with_parent()
     with os.fdopen(os.dup(1), "w") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
