@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-everywhere setup check style lock clean help
+.PHONY: demo test test-everywhere fuzz setup check style lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
 	@echo "make test   set up, and run every check and test"
 	@echo "make test-everywhere   the tests as other processors run them, and on a busy machine"
+	@echo "make fuzz   an hour of other inputs than any before, for everything that reads foreign bytes"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
 	@echo "make lock   resolve the dependencies anew"
 
@@ -23,6 +24,9 @@ test: setup style
 
 test-everywhere: setup
 	@$(BIN)/python -m tests.everywhere $(ARGS)
+
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz $(SECONDS_OF_IT)
 
 check: setup style
 	@$(BIN)/mypy

@@ -53,8 +53,10 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
         await cancel(started)
         out.print("asked the coordinator to stop; committed rounds stay, run the same command again to go on")
         raise
+    progress = read_progress(coordinator.folder)
+    if kind == "COMPLETED" and not quiet and progress is not None and progress.run == run and progress.problem is not None:
+        out.say("{}", progress.problem)
     if kind != "COMPLETED":
-        progress = read_progress(coordinator.folder)
         problem = progress.problem if progress is not None and progress.problem is not None else message
         raise FedroundError(f"the run ended as {kind.lower()}: {problem}")
 

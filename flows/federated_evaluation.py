@@ -8,6 +8,7 @@ from fedround.records import Finding
 from flows import steps
 from flows.asked import asked
 from flows.watch import Watch
+from tasks.afterwards import afterwards
 from tasks.ask import find
 from tasks.catch_up import catch_up
 from tasks.collect import read_again
@@ -21,10 +22,11 @@ async def federated_evaluation(request: RoundRequest) -> Finding:
     """Noised counts only, charged to the sites' ledgers like everything that leaves. Asked again, nobody is charged again."""
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
-        catch_up(coordinator, request.run)
+        catch_up(coordinator, request.run, watch.missed)
         planned = steps.plan_question(coordinator, request)
         if (finding := find(coordinator, planned)) is None:
             _, answers = await asked(coordinator, planned, watch)
             finding = steps.conclude(coordinator, planned, answers)
-        record_evaluation(coordinator, planned, read_again(coordinator, planned, finding.missing))
+        with afterwards("the page of the evaluation", watch.missed):
+            record_evaluation(coordinator, planned, read_again(coordinator, planned, finding.missing))
     return finding

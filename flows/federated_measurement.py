@@ -9,6 +9,7 @@ from flows import steps
 from flows.artifacts import show_finding
 from flows.asked import asked
 from flows.watch import Watch
+from tasks.afterwards import afterwards
 from tasks.ask import MeasurementRequest, find
 from tasks.coordinator import current_coordinator
 
@@ -22,5 +23,6 @@ async def federated_measurement(request: MeasurementRequest) -> Finding:
         if (finding := find(coordinator, planned)) is None:
             _, answers = await asked(coordinator, planned, watch)
             finding = steps.conclude(coordinator, planned, answers)
-        await show_finding(finding)
+        with afterwards("the artifact of the measurement", watch.missed):
+            await show_finding(finding)
     return finding

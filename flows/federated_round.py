@@ -11,23 +11,24 @@ from flows.artifacts import show
 from flows.asked import asked
 from flows.dask_sweeper import sweeper_of
 from flows.watch import Watch
+from tasks.afterwards import afterwards
 from tasks.catch_up import catch_up
 from tasks.coordinator import current_coordinator
 from tasks.exports import export_apart
 from tasks.plan import RoundRequest
-from tasks.reporting import RoundRecord
 
 
 @flow(name="federated-round", flow_run_name="{request.run}: one more round", persist_result=False, log_prints=False)
-async def federated_round(request: RoundRequest) -> RoundRecord:
+async def federated_round(request: RoundRequest) -> int:
     """Plan, invite, collect until everybody has answered or the deadline is over, aggregate, publish, evaluate, report.
 
-    A round that fails commits nothing; run again, it goes on with the answers that are there.
+    Returns the round's number. A round that fails commits nothing; run again, it goes on with the answers that are there.
+    Once it is committed nothing stops it: what cannot be evaluated or reported is told, and made by the next round.
     """
     began = time.monotonic()
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
-        catch_up(coordinator, request.run)
+        catch_up(coordinator, request.run, watch.missed)
         planned = steps.plan_round(coordinator, request)
         invited, answers = await asked(coordinator, planned, watch)
 
@@ -37,8 +38,10 @@ async def federated_round(request: RoundRequest) -> RoundRecord:
         committed = steps.publish(coordinator, planned, answers, aggregate)
 
         watch.stage("evaluate")
-        metrics = steps.evaluate(coordinator, committed.commit)
-        record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began)
-        await show(coordinator, record, invited)
-    export_apart(coordinator, request.run)
-    return record
+        with afterwards(f"the report of round {planned.plan.round}", watch.missed):
+            metrics = steps.evaluate(coordinator, committed.commit)
+            record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began)
+            await show(coordinator, record, invited)
+    with afterwards("the exports"):
+        export_apart(coordinator, request.run)
+    return committed.commit.round

@@ -54,9 +54,17 @@ class Watch:
                        self._now.updates, self._now.refused, self._now.rejected,
                        self._now.cohort - self._now.updates - self._now.refused - self._now.rejected)
 
+    def missed(self, problem: str) -> None:
+        """Something that follows a commit could not be made."""
+        self._log.warning("%s", problem)
+        self._tell(problem=problem)
+
     def _tell(self, **changes: object) -> None:
         self._now = self._now.model_copy(update=changes)
-        write_progress(self._folder, self._now)
+        try:
+            write_progress(self._folder, self._now)
+        except OSError as error:            # it is for people, and the round is not
+            self._log.warning("%s: what the round is doing cannot be shown (%s)", self._folder, error.strerror)
 
 
 def a_sentence_is_enough(record: logging.LogRecord) -> bool:

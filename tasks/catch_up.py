@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fedround.records import Plan
 from infra.history import (
@@ -17,21 +17,28 @@ from infra.history import (
     read_plan_at,
 )
 from tasks import spool
+from tasks.afterwards import afterwards
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.plan import Planned
-from tasks.report import page, record_evaluation, records, report
+from tasks.report import is_reported, record_evaluation, records, report
+
+_ROUNDS_BACK = 10
+"""Before a round begins. Older ones wait for 'fedround models rebuild'."""
 
 
-def catch_up(coordinator: Coordinator, run: str) -> None:
-    """Write the record, the page and the version of the run's last round, if they are not there.
+def catch_up(coordinator: Coordinator, run: str, tell: Callable[[str], None] | None = None) -> None:
+    """Write the record, the page and the version of the run's last rounds, if they are not there; how long they took is lost.
 
-    Called before a run goes on, so that only the last round can lack them. How long the round took is lost: 0 seconds.
+    Called before a run goes on. A round whose report fails again, and why, is told to `tell` (None: to the log), and keeps
+    nobody from going on.
     """
-    number = last_round(coordinator.store, run, coordinator.identity.key)
-    if number is not None and number > 0 and not page(coordinator, run, number).exists():
-        _report(coordinator, run, number, 0.0)
+    last = last_round(coordinator.store, run, coordinator.identity.key) or 0
+    for number in range(max(1, last - _ROUNDS_BACK + 1), last + 1):
+        if not is_reported(coordinator, run, number):
+            with afterwards(f"the report of round {number}", *([] if tell is None else [tell])):
+                _report(coordinator, run, number, 0.0)
 
 
 def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
@@ -53,8 +60,8 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> 
     planned = Planned(plan, committed.commit.plan or "", parent)
     collected = read_again(then, planned, committed.commit.missing)
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)
-    spool.clear(then, planned)
     _evaluations(coordinator, committed)
+    spool.clear(then, planned)
 
 
 def _evaluations(coordinator: Coordinator, committed: Committed) -> None:

@@ -12,6 +12,7 @@ from infra.history import Committed, read_commit
 from infra.stores import publish as put
 from infra.stores import put_first
 from tasks import ledgers, memory, spool
+from tasks.afterwards import afterwards
 from tasks.aggregate import Aggregated
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
@@ -46,8 +47,9 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     aggregated.shelf.publish(coordinator, aggregated.averages)
     put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
     put_first(store, layout.commit(plan.run, plan.round), seal(commit, coordinator.identity))
-    spool.clear(coordinator, planned)
-    memory.forget(coordinator, commit.memory)
+    with afterwards("a tidy spool"):
+        spool.clear(coordinator, planned)
+        memory.forget(coordinator, commit.memory)
     return read_commit(store, plan.run, plan.round, coordinator.identity.key)
 
 

@@ -10,6 +10,7 @@ from fedround import codec, layout
 from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
+from fedround.errors import ContractError
 from fedround.files import write_whole
 from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
@@ -42,9 +43,8 @@ def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Col
     """Add what the sites found about the plan's base model to the record of the round that made it."""
     base = planned.parent.commit.round
     path = _path(coordinator, planned.plan.run, base)
-    if base == 0 or not path.exists():
+    if base == 0 or not path.exists() or (record := _if_whole(path)) is None:
         return
-    record = read_record(path)
     over_all, per_site = _at_the_sites(collected, planned.plan.task)
     _write(coordinator, record.model_copy(update={
         "at_sites": over_all or record.at_sites,
@@ -52,8 +52,22 @@ def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Col
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:
-    """The run's records so far, by round."""
-    return [read_record(path) for path in sorted((coordinator.reports / run).glob("[0-9]*.json"))]
+    """The run's records so far, by round; without those that are damaged, which are written again."""
+    found = (_if_whole(path) for path in sorted((coordinator.reports / run).glob("[0-9]*.json")))
+    return [record for record in found if record is not None]
+
+
+def is_reported(coordinator: Coordinator, run: str, number: int) -> bool:
+    """Whether the round has its page, and a record that can be read."""
+    path = _path(coordinator, run, number)
+    return page(coordinator, run, number).exists() and path.exists() and _if_whole(path) is not None
+
+
+def _if_whole(path: Path) -> RoundRecord | None:
+    try:
+        return read_record(path)
+    except (ContractError, OSError):
+        return None
 
 
 def read_record(path: Path) -> RoundRecord:

@@ -1,0 +1,82 @@
+"""The law of everything that reads foreign bytes: what was changed is not accepted where a signature or a digest stands over
+it, nothing outside the error tree is raised, and nothing is written.
+
+Each input of `corpus/` was a fault once; its name says which, and for which parser.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedround.errors import FedroundError
+from fedround.signing import seal, unseal
+from fedround.values import parse
+from tests.fuzz.effort import examples
+from tests.fuzz.mutations import mutations
+from tests.fuzz.parsers import KEY, PARSERS
+from tests.fuzz.signed_types import instances, signed_types
+
+SIGNED = signed_types()
+CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+SEALED = ("signed",)
+"""What holds no changed byte."""
+MOST_BYTES = 1 << 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_gigabyte_more_and_not_one_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a parser asks for beyond it is refused by the kernel, as MemoryError, which is no error of ours."""
+    here = tmp_path_factory.mktemp("nothing")
+    before, limits = os.getcwd(), resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + MOST_BYTES, limits[1]))
+    os.chdir(here)
+    yield
+    os.chdir(before)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert list(here.iterdir()) == []
+
+
+def refused(name: str, data: bytes) -> bool:
+    """Whether a parser refuses these bytes, in a sentence."""
+    try:
+        PARSERS[name].read(data)
+    except FedroundError as error:
+        assert len(str(error)) < 20_000, "a sentence, not the input"
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_what_is_honest_is_read(name: str):
+    assert not refused(name, PARSERS[name].honest)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@examples(40)
+@given(data=st.data())
+def test_a_parser_raises_nothing_but_our_errors(name: str, data: st.DataObject):
+    other = data.draw(mutations(PARSERS[name].honest))
+    assert refused(name, other) or name not in SEALED
+
+
+@pytest.mark.parametrize("kind", SIGNED)
+@examples(25)
+@given(data=st.data())
+def test_a_changed_document_is_never_accepted(kind: str, data: st.DataObject):
+    document = seal(parse(SIGNED[kind], data.draw(instances(SIGNED[kind])), "it"), KEY)
+    with pytest.raises(FedroundError):
+        unseal(data.draw(mutations(document)), SIGNED[kind], KEY.key, "it")
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_what_was_a_fault_once_is_refused(path: Path):
+    parser = path.name.partition("--")[0]
+    assert refused(parser, path.read_bytes())
