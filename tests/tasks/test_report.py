@@ -18,7 +18,7 @@ from tasks.catch_up import catch_up, rebuild
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.plan import RoundRequest
-from tasks.report import page, records, report
+from tasks.report import page, read_record, records, report
 from tests import small_federation
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
@@ -155,10 +155,13 @@ def test_a_record_is_json_for_anybody(coordinator: Coordinator, answered: Answer
 @pytest.mark.parametrize(("old", "new", "says"), [
     ('"round": 2', '"round": "two"', "'round'"), ('"quorum"', '"kworum"', "unknown key 'kworum'"),
     ('"outcome": "updated"', '"outcome": "vanished"', "'sites.0.outcome'")])
-def test_a_record_that_is_none_is_refused_by_its_name(coordinator: Coordinator, answered: Answered, old: str, new: str,
-                                                      says: str):
+def test_a_record_that_is_none_is_refused_by_its_name_and_written_again(coordinator: Coordinator, answered: Answered, old: str,
+                                                                        new: str, says: str):
     written(coordinator, answered)
     path = coordinator.reports / "spring" / "00002.json"
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ContractError, match=f"record .*00002.json: .*{says}"):
-        records(coordinator, "spring")
+        read_record(path)
+    assert records(coordinator, "spring") == []
+    catch_up(coordinator, "spring")
+    assert [record.round for record in records(coordinator, "spring")] == [1, 2]
