@@ -155,8 +155,8 @@ def test_a_record_is_json_for_anybody(coordinator: Coordinator, answered: Answer
 @pytest.mark.parametrize(("old", "new", "says"), [
     ('"round": 2', '"round": "two"', "'round'"), ('"quorum"', '"kworum"', "unknown key 'kworum'"),
     ('"outcome": "updated"', '"outcome": "vanished"', "'sites.0.outcome'")])
-def test_a_record_that_is_none_is_refused_by_its_name_and_written_again(coordinator: Coordinator, answered: Answered, old: str,
-                                                                        new: str, says: str):
+def test_a_record_that_is_none_is_refused_and_written_again(coordinator: Coordinator, answered: Answered, old: str,
+                                                            new: str, says: str):
     written(coordinator, answered)
     path = coordinator.reports / "spring" / "00002.json"
     path.write_text(path.read_text().replace(old, new))
