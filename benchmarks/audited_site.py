@@ -17,7 +17,7 @@ from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
-from fedround.privacy.accounting import calibrate
+from fedround.privacy.calibration import calibrate
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, RecordPrivacy
 

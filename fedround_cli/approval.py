@@ -58,8 +58,25 @@ def approve(
                 out.print(f"[yellow]![/] {note}")
         approval.approve(folder, settings, candidate, datetime.now(UTC))
         out.print(f"approved {candidate.kind} '{candidate.name}', from the next plan on")
+        _warn(folder)
     else:
         _list(approval.approvals(folder), as_json)
+
+
+def _warn(folder: Path) -> None:
+    """What the policy lets in that means little for these rows; as far as they can be read now."""
+    from fedround.errors import FedroundError
+    from site_workers.preflight import doubts
+    from site_workers.rows import read_site_rows
+    from site_workers.site import open_site
+
+    try:
+        site = open_site(folder.resolve())
+        rows = read_site_rows(site)
+    except FedroundError:
+        return          # 'fedround site check' says what is wrong with them
+    for doubt in doubts(site.policy, len(rows.train) + len(rows.validation)):
+        out.print(f"[bold yellow]![/] policy.toml: {doubt}", highlight=False)
 
 
 def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None:

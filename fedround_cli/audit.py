@@ -30,7 +30,8 @@ def audit(
     from site_workers import audit as log
 
     if begin:
-        log.begin(folder, load_toml(SiteSettings, folder / "site.toml").name, datetime.now(UTC))
+        settings = load_toml(SiteSettings, folder / "site.toml")
+        log.begin(folder, settings.name, datetime.now(UTC), settings.data.ledger_file(folder))
         out.print("began a new audit log")
     events = log.verify(folder)
     if as_json:

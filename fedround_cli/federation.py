@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedround.errors import SetupError
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from fedround.agreement import Federation
 
 app = typer.Typer(no_args_is_help=True, help="The coordinator's folder and the federation file.")
 
@@ -199,11 +202,26 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
               "[yellow]![/] without a test set the recipe cannot be tried here; each site tries it on its own rows")
     for note in notes:
         out.print(f"[yellow]![/] {note}")
+    _warn_of_meaningless_privacy(federation)
     if (liars := sightings.liars_needed(federation)) == 0:
         out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
                   f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")
     else:
         out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie")
+
+
+def _warn_of_meaningless_privacy(federation: Federation) -> None:
+    """What sites will refuse. How many rows they have is theirs to know: the agreed weights are taken for numbers of rows."""
+    from fedround.privacy import sense
+    from fedround.privacy.spec import NoPrivacy
+
+    privacy = federation.privacy
+    if isinstance(privacy, NoPrivacy):
+        return
+    rows = max([0, *(round(site.weight) for site in federation.sites)])
+    batch = federation.training.batch_size if privacy.unit == "record" else None
+    for doubt in sense.doubts(privacy.delta_dp, rows or None, None, batch):
+        out.print(f"[bold yellow]![/] {doubt}", highlight=False)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from fedround_cli.terminal import styled
 
 if TYPE_CHECKING:
     from fedround.learning.spec import LocalTraining
+    from fedround.privacy.ledger import Ledger
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
     from fedround.rounds.campaign import SpentAfter
     from fedround.statistics import LocalEvaluation
@@ -43,7 +44,9 @@ class Cost:
     already: float | None = None
     """Spent before, for a site's own folder."""
     refused: int | None = None
-    """The round that its ledger would refuse."""
+    """The round that its ledger would refuse: the first, since a campaign is set aside whole."""
+    doubts: tuple[str, ...] = ()
+    """What makes the promise mean less than its epsilon."""
 
 
 @app.command()
@@ -155,6 +158,7 @@ def _named(rows: list[str]) -> list[tuple[str, int]]:
 
 def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refused: int | None = None) -> Cost:
     from fedround.errors import ContractError
+    from fedround.privacy import sense
     from fedround.rounds import campaign
 
     privacy, evaluation = terms.privacy, terms.evaluation
@@ -165,24 +169,36 @@ def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refu
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
     return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points)),
-                campaign.across_units(privacy, mechanism, evaluation), already, refused)
+                campaign.across_units(privacy, mechanism, evaluation), already, refused,
+                tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
 
 
 def _own_cost(terms: Terms, folder: Path) -> Cost:
     """With what the site's ledger holds and its policy allows."""
     from fedround.privacy import ledger
-    from fedround.rounds import campaign
     from site_workers.rows import read_site_rows
     from site_workers.site import open_site
 
     site = open_site(folder)
     count = len(read_site_rows(site).train)
     book, policy = ledger.read(site.ledger), site.policy
-    cost = _cost(terms, site.name, count, ledger.spent(book, policy.delta_dp, unit=terms.privacy.unit))
-    before = [mechanism for charge in book.charges for mechanism in charge.mechanisms]
-    refused = campaign.first_refused(cost.mechanism, campaign.counts_of(terms.privacy, terms.evaluation), before,
-                                     terms.privacy.rounds, policy.budgets, policy.delta_dp)
-    return Cost(cost.site, cost.rows, cost.mechanism, cost.course, cost.across, cost.already, refused)
+    cost = _cost(terms, site.name, count, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit))
+    refused = 1 if any(_held_with(terms, cost.mechanism, book, policy.delta_dp, unit) > bound
+                       for unit, bound in policy.budgets.items()) else None
+    return replace(cost, refused=refused)
+
+
+def _held_with(terms: Terms, mechanism: Mechanism, book: Ledger, delta_dp: float, unit: Unit) -> float:
+    """What the ledger would hold if this campaign began now: it is set aside whole, or refused in its first round."""
+    from fedround.privacy import ledger
+    from fedround.privacy.entries import Charge, Lot
+    from fedround.rounds.campaign import counts_of
+
+    counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
+    lots = (Lot(mechanism=mechanism, times=rounds), *(Lot(mechanism=one, times=rounds + 1) for one in counts))
+    begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None, mechanisms=(mechanism, *counts),
+                   delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots)
+    return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)
 
 
 def _show(terms: Terms, costs: list[Cost]) -> None:
@@ -204,10 +220,13 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
         if own:
             cells += (["", ""] if cost.already is None else
                       [f"{cost.already:.4f}", styled("[green]takes all rounds[/]") if cost.refused is None
-                       else styled("[red]refuses round {}[/]", cost.refused)])
+                       else styled("[red]refuses it[/]")])
         table.add_row(*cells)
     out.print(table)
     out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False)
+    for cost in costs:
+        for doubt in cost.doubts:
+            out.print(styled("[bold yellow]![/] {}: {}", cost.site, doubt), highlight=False)
 
 
 def _title(terms: Terms) -> str:
@@ -232,4 +251,4 @@ def _as_json(cost: Cost) -> dict[str, Any]:
     return {"site": cost.site, "rows": cost.rows, "mechanism": cost.mechanism.model_dump(),
             "course": [asdict(spent) for spent in cost.course],
             "epsilon_across_units": {unit: None if math.isinf(value) else value for unit, value in cost.across.items()},
-            "spent_before": cost.already, "refused_in_round": cost.refused}
+            "spent_before": cost.already, "refused_in_round": cost.refused, "warnings": list(cost.doubts)}

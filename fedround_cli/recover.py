@@ -11,7 +11,7 @@ from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
-    from fedround.privacy.ledger import Charge
+    from fedround.privacy.entries import Charge
     from site_workers.recover import Recovery
     from site_workers.site import Site
 
@@ -55,15 +55,13 @@ def recover(
 
 def _told(site: Site, found: Recovery) -> dict[str, Any]:
     from fedround.privacy import ledger
-    from fedround.privacy.accounting import epsilon
 
-    before = ledger.read(site.ledger).charges
-    mechanisms = [one for charge in before for one in charge.mechanisms]
-    added = [one for charge in found.charges for one in charge.mechanisms]
+    before = ledger.read(site.ledger)
+    after = ledger.with_entries(before, found.charges)
     return {"answers": [sent.key for sent in found.answers], "proven": [_line(charge) for charge in found.proven],
             "unknown": [_line(charge) for charge in found.unknown], "delta_dp": site.policy.delta_dp,
-            "epsilon": {unit: {"before": epsilon(mechanisms, site.policy.delta_dp, unit), "allowed": allowed,
-                               "after": epsilon([*mechanisms, *added], site.policy.delta_dp, unit)}
+            "epsilon": {unit: {"before": ledger.held(before, site.policy.delta_dp, unit=unit), "allowed": allowed,
+                               "after": ledger.held(after, site.policy.delta_dp, unit=unit)}
                         for unit, allowed in site.policy.budgets.items()}}
 
 

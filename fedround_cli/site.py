@@ -1,20 +1,20 @@
-"""fedround site init, key, rotate, check, start, ledger; approve, audit, recover and model have modules of their own."""
+"""fedround site init, key, rotate, check, start; ledger, approve, audit, recover and model have modules of their own."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedround_cli import approval, audit, recover, site_model
+from fedround_cli import approval, audit, recover, site_ledger, site_model
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="A site: its own data, keys, policy and ledger. It opens no port.")
 app.command("approve")(approval.approve)
 app.command("audit")(audit.audit)
+app.command("ledger")(site_ledger.ledger)
 app.command("recover")(recover.recover)
 app.command("model")(site_model.model)
 
@@ -26,6 +26,9 @@ def init(
     invitation: Annotated[Path, typer.Option(help="The file that the coordinator gave you.")],
     train: Annotated[Path, typer.Option(help="Rows to train on (parquet or CSV).")],
     validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on.")],
+    ledger: Annotated[Path | None, typer.Option(
+        help="A folder of ledgers on this machine, one for each data set: name the same for every federation that uses these "
+        "rows, or what one spends the other does not know.")] = None,
     dataset: Annotated[str, typer.Option(help="A name for these people's data: what is spent is spent on it.")] = "main",
     max_epsilon: Annotated[float, typer.Option(help="The most that may ever be spent on this data set.")] = 5.0,
     delta_dp: Annotated[float, typer.Option(help="The probability that goes with it.")] = 1e-5,
@@ -52,11 +55,15 @@ def init(
     for candidate in offered(offer):
         approval.ask(candidate, f"in {invitation}", yes, digest)
     data = parse(DataSettings, {"dataset": dataset, "train": str(train.resolve()),
-                                "validation": str(validation.resolve())}, "the site's data")
+                                "validation": str(validation.resolve()),
+                                "ledger": None if ledger is None else str(ledger.resolve())}, "the site's data")
     key = create_site(
         folder, offer, data,
         max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
         passphrase=_new_passphrase() if passphrase else None)
+    if ledger is None:
+        out.print("its ledger counts for this federation only; if these rows serve another one, too, name one --ledger DIR "
+                  "for both")
     out.print(f"made [bold]{folder}[/]; send this public key to the coordinator:\n  [bold]{key}[/]\n"
               f"Next: [bold]fedround site check {folder}[/], and [bold]fedround site start {folder}[/] once you are a member")
 
@@ -121,43 +128,9 @@ def start(folder: SiteFolder) -> None:
     serve_site(folder)
 
 
-@app.command()
-@command
-def ledger(folder: SiteFolder, as_json: AsJson = False) -> None:
-    """Show what has been spent on this site's rows: every charge, by run, and what is left."""
-    from rich.table import Table
-
-    from fedround.privacy import ledger as book
-    from infra.settings import load_toml
-    from site_workers.policy import SitePolicy
-
-    policy = load_toml(SitePolicy, folder / "policy.toml")
-    read = book.read(folder / "ledger.jsonl")
-    spent, of_site = (book.spent(read, policy.delta_dp, unit=unit) for unit in ("record", "site"))
-    if as_json:
-        print_json({"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
-                    "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
-                    "max_epsilon": policy.max_epsilon, "charges": [c.model_dump(mode="json") for c in read.charges]})
-        return
-    table = Table("when (UTC)", "run", "round", "purpose", "mechanisms", title=f"data set '{read.dataset}'")
-    for charge in read.charges:
-        table.add_row(charge.utc, charge.run or "unknown", str(charge.round), charge.purpose,
-                      ", ".join(_in_words(mechanism) for mechanism in charge.mechanisms))
-    out.print(table)
-    out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "
-              f"ledger head {read.head[:16]}…")
-    if policy.max_epsilon_site is not None:
-        out.print(f"spent ε {of_site:.4f} of {policy.max_epsilon_site:g} at δ {policy.delta_dp:g} for the site as a whole")
-
-
 def _new_passphrase() -> bytes:
     from infra.passphrase import passphrase_from_file
 
     given = passphrase_from_file()
     return given if given is not None else str(typer.prompt(
         "passphrase of the new key", hide_input=True, confirmation_prompt=True)).encode()
-
-
-def _in_words(mechanism) -> str:
-    return " ".join(f"{key} {value:g}" if isinstance(value, float | int) else str(value)
-                    for key, value in mechanism.model_dump().items())

@@ -51,6 +51,21 @@ class DataSettings(Value):
     dataset: Name
     train: str
     validation: str
+    ledger: str | None = None
+    """A folder of ledgers on this machine, by data set: every federation that uses these rows names the same. None: this site
+    folder has a ledger of its own, which counts for this federation only."""
+
+    def ledgers(self, folder: Path) -> Path:
+        """Where the ledgers of this machine are that the site in `folder` belongs to."""
+        return folder if self.ledger is None else folder / self.ledger
+
+    def home(self, folder: Path) -> Path:
+        """Where this data set's ledger is, and what belongs to it."""
+        return folder if self.ledger is None else self.ledgers(folder) / self.dataset
+
+    def ledger_file(self, folder: Path) -> Path:
+        """The privacy ledger."""
+        return self.home(folder) / "ledger.jsonl"
 
 
 class SiteSettings(Value):

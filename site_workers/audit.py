@@ -18,8 +18,10 @@ from pydantic import Field, StringConstraints
 
 from fedround.errors import AuditError
 from fedround.privacy import chain, ledger
+from fedround.privacy.entries import Charge, Lot, Rows
 from fedround.privacy.spec import Mechanism
 from fedround.values import LARGEST_WHOLE, Attempt, Digest, Name, PublicKey, Purpose, Round, Value
+from infra.settings import SiteSettings, load_toml
 from site_workers import outbox
 
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
@@ -92,6 +94,9 @@ class Spent(_AboutPlan):
     what: Literal["spent"] = "spent"
     mechanisms: tuple[Mechanism, ...]
     ledger_head: Digest
+    campaign: tuple[Lot, ...] = ()
+    """What was to be set aside, if it was the first of its campaign."""
+    rows: tuple[Rows, ...] = ()
 
 
 class Left(_Event):
@@ -150,13 +155,12 @@ def utc(now: datetime) -> str:
     return now.strftime(_UTC)
 
 
-def begin(folder: Path, site: str, now: datetime) -> None:
+def begin(folder: Path, site: str, now: datetime, book: Path) -> None:
     """Begin a site's log; what its ledger and its outbox hold already is counted and named as what was there before.
 
     Raises AuditError if there is a log.
     """
-    book = folder / "ledger.jsonl"
-    charges = len(ledger.read(book).charges) if book.exists() else 0
+    charges = len(ledger.read(book).entries) if book.exists() else 0
     chain.create(_KIND, _path(folder), {"format": "fedround-audit/1", "site": site, "utc": utc(now), "charges": charges})
     record(folder, *_found(outbox.entries(folder), now))
 
@@ -223,22 +227,24 @@ def verify(folder: Path) -> tuple[Event, ...]:
 
 
 def _against_the_ledger(folder: Path, before: int, events: tuple[Event, ...]) -> Iterator[str]:
-    book = ledger.read(folder / "ledger.jsonl")
+    settings = load_toml(SiteSettings, folder / "site.toml")
+    book = ledger.read(settings.data.ledger_file(folder))
     heads, charges = set(book.heads), book.charges
+    lines = book.entries
     asked = {event.plan for event in events if isinstance(event, Asked | Recovered)}
     again = {(charge.plan, charge.mechanisms) for charge in charges}
     recovered = max((number for number, event in enumerate(events) if isinstance(event, Recovered)), default=0)
-    for charge in charges[before:]:
-        if charge.plan not in asked:
+    for charge in lines[before:]:
+        if isinstance(charge, Charge) and charge.plan not in asked and charge.federation == settings.federation:
             yield (f"the ledger was charged for round {charge.round} of run '{charge.run}', and the log does not know that "
                    "anybody asked: its last lines are missing")
     for number, event in enumerate(events):
         if isinstance(event, Spent) and event.ledger_head not in heads and not (
                 number < recovered and (event.plan, event.mechanisms) in again):
             yield f"the ledger no longer holds what was spent on {event.utc}: it was cut, or is an older copy"
-        if isinstance(event, Recovered) and len(charges) < event.charges:
+        if isinstance(event, Recovered) and len(lines) < event.charges:
             yield f"the ledger no longer holds what was recovered on {event.utc}: it was cut, or is an older copy"
-    if len(charges) < before:
+    if len(lines) < before:
         yield "the ledger has fewer charges than when the log began: it was cut, or is an older copy"
 
 

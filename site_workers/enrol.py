@@ -9,11 +9,11 @@ from pathlib import Path
 
 from fedround.errors import ContractError, SetupError
 from fedround.files import write_whole
-from fedround.privacy import ledger, noise
+from fedround.privacy import noise
 from fedround.signing import Identity
 from fedround.values import parse
 from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
-from site_workers import approval, audit
+from site_workers import approval, audit, registry
 from site_workers.policy import Protected, SitePolicy, policy_text
 
 
@@ -54,8 +54,8 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         if invitation.credential is not None:
             save_toml(invitation.credential, folder / "keys" / "s3.toml", "This site's S3 credential. Secret.",
                       secret=True)
-        ledger.create(folder / "ledger.jsonl", data.dataset)
-        audit.begin(folder, settings.name, now)
+        registry.join(folder, data)
+        audit.begin(folder, settings.name, now, data.ledger_file(folder))
         write_whole(folder / "policy.toml", policy_text(policy).encode(), durable=True)
         for candidate in candidates:
             approval.approve(folder, settings, candidate, now)

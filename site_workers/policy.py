@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import tomlkit
 from pydantic import Field, StringConstraints, model_validator
 
+from fedround.privacy import sense
 from fedround.privacy.spec import NoPrivacy, Unit
-from fedround.records import Plan, Reason
+from fedround.records import Plan, Reason, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
 from fedround.values import Digest, Purpose, Value
@@ -84,6 +85,10 @@ class SitePolicy(Value):
     min_rows: Annotated[int, Field(ge=1, le=10 ** 12)] = 100
     max_refusals: Annotated[int, Field(ge=1, le=10_000)] = 50
     """In all: refusals whose reason may depend on rows."""
+    min_noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = sense.MIN_NOISE_MULTIPLIER
+    """In every single release, however seldom a record is drawn for it."""
+    min_batch: Annotated[int, Field(ge=1)] = sense.MIN_BATCH
+    """Rows that a step is expected to draw, where records are protected."""
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     limits: Limits = Limits()
     hours: Hours | None = None
@@ -108,6 +113,11 @@ class SitePolicy(Value):
     def budgets(self) -> dict[Unit, float]:
         """The most that may ever be spent, for each unit that is promised anything."""
         return {"record": self.max_epsilon, **({} if self.max_epsilon_site is None else {"site": self.max_epsilon_site})}
+
+    @property
+    def bounds(self) -> tuple[float, float | None, float | None]:
+        """For one record, for the site as a whole, and for one record in one campaign."""
+        return self.max_epsilon, self.max_epsilon_site, self.max_epsilon_per_run
 
     def lets_out(self, statistic: Statistic, plan: Plan) -> bool:
         """Whether the answer to this plan may carry this statistic."""
@@ -154,6 +164,8 @@ def _about_privacy(policy: SitePolicy, plan: Plan) -> Iterator[str]:
         yield f"privacy of the unit '{privacy.unit}' is not what the policy asks for here"
     if privacy.delta_dp > policy.delta_dp:
         yield f"delta_dp {privacy.delta_dp:g} is above the {policy.delta_dp:g} allowed here"
+    if privacy.unit == "record" and isinstance(plan.asks, Train) and plan.agreed.training.batch_size < policy.min_batch:
+        yield f"batches of fewer than {policy.min_batch} rows are not allowed here"
     if privacy.unit == "record" and per_run is not None and privacy.epsilon > per_run:
         yield f"epsilon {privacy.epsilon:g} for one run is above the {per_run:g} allowed here"
 
@@ -191,6 +203,11 @@ min_rows = {min_rows}
 # fails, time or memory. Each tells a little. Then it refuses everything, whatever the rows are: see its log, and raise this.
 max_refusals = {max_refusals}
 
+# However small an epsilon a plan promises: noise below this many times what one record can do to a release, or steps that
+# draw fewer rows than this, and the site refuses. So it does if delta_dp times its rows is above 0.1.
+min_noise_multiplier = {min_noise_multiplier}
+min_batch = {min_batch}
+
 # What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
 # (the ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how
 # the values of a column lie) and "group_counts" (how many rows each group has), both noised and charged. Left out: it stays.
@@ -214,7 +231,8 @@ def policy_text(policy: SitePolicy) -> str:
     limits = policy.limits
     shown = {key: tomlkit.item(value).as_string() for key, value in (
         policy.model_dump(mode="json", include={
-            "purposes", "units", "max_epsilon", "delta_dp", "min_rows", "max_refusals", "statistics"})
+            "purposes", "units", "max_epsilon", "delta_dp", "min_rows", "max_refusals", "min_noise_multiplier", "min_batch",
+            "statistics"})
         | limits.model_dump(include={"threads", "nice", "seconds"})).items()}
     hours = policy.hours or Hours(time_zone="Europe/Berlin", start="20:00", end="06:00", days=WEEK[:5])
     section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"

@@ -11,11 +11,12 @@ from pathlib import Path
 from fedround import layout
 from fedround.errors import FedroundError, StoreDeniedError
 from fedround.learning.trial import try_out
-from fedround.privacy import ledger
+from fedround.privacy import ledger, sense
 from fedround.privacy.spec import Unit
 from infra.prefect_client import other_workers
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit
+from site_workers.policy import SitePolicy
 from site_workers.rows import judged, read_site_rows
 from site_workers.site import Site, open_site
 
@@ -73,6 +74,8 @@ def _rows(site: Site) -> str:
     if (count := len(rows.train.labels_N)) < site.policy.min_rows:
         raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
                             "min_rows in policy.toml")
+    for doubt in doubts(site.policy, count + len(rows.validation)):
+        raise FedroundError(f"policy.toml: {doubt}")
     idle = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
     return f"{count} training rows, {len(rows.validation)} held out" + (
         f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
@@ -83,6 +86,15 @@ def _recipe(site: Site) -> str:
     notes = try_out(site.recipe, read_site_rows(site).train.features_NF.shape[1], None,
                     per_record="record" in site.policy.units)
     return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes))
+
+
+def doubts(policy: SitePolicy, rows: int) -> list[str]:
+    """What makes the policy's own promise mean less than its numbers say."""
+    weak = [f"{name} = {value:g} lets plans in that any site refuses which says nothing of it ({usual:g})"
+            for name, value, usual in (
+        ("min_noise_multiplier", policy.min_noise_multiplier, sense.MIN_NOISE_MULTIPLIER),
+        ("min_batch", policy.min_batch, sense.MIN_BATCH)) if value < usual]
+    return [*(sense.doubts(policy.delta_dp, rows, None, None) if not policy.allows_no_privacy else ()), *weak]
 
 
 def _contract(site: Site) -> str:
@@ -105,8 +117,9 @@ def _ledger(site: Site) -> str:
     book = ledger.read(site.ledger)
     told = []
     for unit, bound in site.policy.budgets.items():
-        spent = ledger.spent(book, site.policy.delta_dp, unit=unit)
-        told.append(f"epsilon {spent:.2f} of {bound:g} spent{_WHOM[unit]}")
+        spent, held = (what(book, site.policy.delta_dp, unit=unit) for what in (ledger.spent, ledger.held))
+        told.append(f"epsilon {spent:.2f} of {bound:g} spent{_WHOM[unit]}" + (
+            f", {held:.2f} with what is set aside" if held > spent else ""))
         if spent >= bound and not site.policy.allows_no_privacy:
             raise FedroundError(f"the budget is spent: {told[-1]}; this site will refuse")
     return f"intact, {len(book.charges)} charges, {', '.join(told)}"

@@ -11,23 +11,23 @@ with a coordinator that hides every later commit, hides what they cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError
 from fedround.privacy import ledger
 from fedround.privacy.accounting import dearest
-from fedround.privacy.ledger import Charge
+from fedround.privacy.entries import Charge, Lot, Rows
 from fedround.privacy.spec import Mechanism
 from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
-from fedround.rounds.site import offer
+from fedround.rounds.site import Offer, offer
 from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length
 from infra.history import NOT_OURS
-from site_workers import audit, outbox, rollback
+from site_workers import audit, outbox, registry, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import read_site_rows
 from site_workers.site import Site
@@ -69,17 +69,19 @@ def forgotten(site: Site) -> Recovery:
     """
     keys = rollback.own_keys(site, signed_length(site.store, site.settings.coordinator))
     lost = tuple(rollback.not_kept(site, keys))
-    charges, history = ledger.read(site.ledger).charges, _history(site, keys)
+    book, history = ledger.read(site.ledger), _history(site, keys)
+    charges = book.charges
     said = [*(sent.answer for sent in lost), *_kept(site)]
     known = {(charge.plan, charge.mechanisms) for charge in charges}
-    proven = tuple(charge for release, charge in _proven(site, said).items() if release not in known)
+    proven = tuple(charge for release, charge in _proven(site, said, history.plans).items() if release not in known)
     lengths = [history.longest, *(answer.charges for answer in said if isinstance(answer, Answer))]
-    return Recovery(lost, proven, tuple(_unknown(site, (*charges, *proven), history, max(lengths))))
+    others = len(book.entries) - len(charges)
+    return Recovery(lost, proven, tuple(_unknown(site, (*charges, *proven), history, max(lengths) - others)))
 
 
 def restore(site: Site, recovery: Recovery) -> None:
     """Put back what was forgotten. Killed at any point, it is begun again with `forgotten`; nothing is charged twice."""
-    before = len(ledger.read(site.ledger).charges)
+    before = len(ledger.read(site.ledger).entries)
     audit.record(site.folder, *(audit.Recovered(
         utc=charge.utc, plan=charge.plan, mechanisms=charge.mechanisms, charges=before + number)
         for number, charge in enumerate(recovery.charges, start=1)))
@@ -90,18 +92,25 @@ def restore(site: Site, recovery: Recovery) -> None:
     audit.find_again(site.folder, site.clock())
 
 
-def _proven(site: Site, said: Iterable[SiteAnswer]) -> dict[tuple[str | None, tuple[Mechanism, ...]], Charge]:
+def _proven(site: Site, said: Iterable[SiteAnswer],
+            plans: Mapping[str, Plan]) -> dict[tuple[str | None, tuple[Mechanism, ...]], Charge]:
     """What the site's own answers and its own audit log say that it charged, each release once, in the ledger's order.
 
     A plan may have been charged twice, for other rows: such charges differ in their mechanisms.
     """
-    answers = [answer for answer in said if isinstance(answer, Answer)]
-    charges = [*_from_audit(site), *(_from_answer(site, answer) for answer in sorted(answers, key=lambda one: one.charges))]
+    answers = sorted((answer for answer in said if isinstance(answer, Answer)), key=lambda one: one.charges)
+    charges = [*(_from_answer(site, answer, plans.get(answer.plan)) for answer in answers), *_from_audit(site)]
     return {(charge.plan, charge.mechanisms): charge for charge in charges}
 
 
-def _from_answer(site: Site, answer: Answer) -> Charge:
-    return _charge(site, answer.federation, answer.run, answer.round, answer.asked, answer.plan, answer.mechanisms)
+def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
+    """plan: the one that it answers, which says for how many rounds the campaign was set aside; None: it is lost."""
+    charge = _charge(site, answer.federation, answer.run, answer.round, answer.asked, answer.plan, answer.mechanisms)
+    if plan is None or answer.update is None:
+        return charge
+    offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases))
+    rows = offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
+    return charge.model_copy(update={"campaign": offered.campaign(plan.agreed.privacy, rows), "rows": rows})
 
 
 def _from_audit(site: Site) -> Iterator[Charge]:
@@ -109,7 +118,8 @@ def _from_audit(site: Site) -> Iterator[Charge]:
     asked = {event.plan: event for event in events if isinstance(event, audit.Asked)}
     for event in events:
         if isinstance(event, audit.Spent) and (plan := asked.get(event.plan)) is not None:
-            yield _charge(site, plan.federation, plan.run, plan.round, plan.purpose, event.plan, event.mechanisms)
+            yield _charge(site, plan.federation, plan.run, plan.round, plan.purpose, event.plan, event.mechanisms,
+                          event.campaign, event.rows)
 
 
 def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: int) -> Iterator[Charge]:
@@ -148,9 +158,12 @@ def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
 
 
 def _charge(site: Site, federation: str, run: str | None, number: int, purpose: Purpose, plan: str | None,
-            mechanisms: Iterable[Mechanism]) -> Charge:
-    return Charge(federation=federation, run=run, round=number, purpose=purpose, plan=plan, mechanisms=tuple(mechanisms),
-                  delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()))
+            mechanisms: Iterable[Mechanism], campaign: tuple[Lot, ...] = (),
+            rows: tuple[Rows, ...] = ()) -> Charge:
+    """campaign: what was set aside for it; empty: nobody knows, and it is one by itself, which is never cheaper."""
+    charge = Charge(federation=federation, run=run, round=number, purpose=purpose, plan=plan, mechanisms=tuple(mechanisms),
+                    delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()), rows=rows)
+    return charge.model_copy(update={"campaign": campaign or charge.alone()})
 
 
 def _kept(site: Site) -> Iterator[SiteAnswer]:

@@ -18,7 +18,6 @@ from pydantic import Field
 
 from fedround import codec
 from fedround.errors import (
-    BudgetError,
     Cancelled,
     ContractError,
     FedroundError,
@@ -29,13 +28,13 @@ from fedround.errors import (
 )
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
-from fedround.privacy.spec import NoMechanism, NoPrivacy, RecordPrivacy, SitePrivacy
+from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
 from fedround.records import Answer, Measure, Plan, Reason, Refusal, Update
-from fedround.rounds.site import Offer, Worked, offer, work
+from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
 from infra.stores import Patience
-from site_workers import audit, inputs, kept, limits, outbox, release, rollback
+from site_workers import audit, charging, inputs, kept, limits, outbox, registry, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -167,14 +166,10 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
             return refuse(site, order, Reason.FAILED, "the recipe's model cannot be trained; the site's operator sees why")
         for note in notes:
             log.warning("recipe '%s': %s", site.recipe.name, note)
-    try:
-        offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan))
-        book = _charge(site, order, offered)
-    except BudgetError:
-        return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded")
-    except ContractError as error:
-        log.error("round %d of run '%s': %s", plan.round, plan.run, error)
-        return refuse(site, order, Reason.BUDGET, "no noise keeps the plan's promise with the rows that are here")
+    charged = charging.offer_and_charge(site, order, rows)
+    if isinstance(charged, Refusal):
+        return charged
+    offered, book = charged
     worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
                   inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
@@ -192,6 +187,7 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
             return _refuse_rows(site, order, verdict.form)
         rows = read_site_rows(site)
         _tell_operator(site, order, rows, verdict)
+        registry.look(site.folder, site.settings.data, rows.digest, audit.utc(site.clock()))
         names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
                  for column in statistic.columns]        # of the others not even whether they are there is told
         columns = read_columns(site, names)
@@ -226,26 +222,11 @@ def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refus
 def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger) -> Answer:
     plan, said = order.plan, worked.declared
     return Answer(
-        **order.addressed(site), charges=len(book.charges), ledger_head=book.head, epsilon=_spent(book, plan),
+        **order.addressed(site), charges=len(book.entries), ledger_head=book.head, epsilon=_spent(book, plan),
         sighting=sign_sighting(plan, order.digest, site.name, site.identity), releases=worked.releases,
         update=None if said is None or worked.payload is None else Update(
             base_model=plan.base_model, schema_digest=codec.schema_digest(plan.tensors), mechanism=said.mechanism,
             rows=said.rows, steps=said.steps, within_clip=said.within_clip, payload=codec.payload_of(worked.payload)))
-
-
-def _charge(site: Site, order: Order, offered: Offer) -> ledger.Ledger:
-    """Write down what this answer will cost, before any work. A plan that was charged is not charged again."""
-    plan, policy, now = order.plan, site.policy, audit.utc(site.clock())
-    charge = ledger.Charge(
-        federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
-        mechanisms=offered.mechanisms, delta_dp=policy.delta_dp, utc=now)
-    # Where nothing is noised, the policy allows it by name, and that ends every other promise.
-    bounds = ((float("inf"),) if NoMechanism() in charge.mechanisms else
-              (policy.max_epsilon, policy.max_epsilon_site, policy.max_epsilon_per_run))
-    book = ledger.charge(ledger.read(site.ledger), charge, *bounds)
-    _decided(site, order, "carry out", audit.Spent(
-        utc=now, plan=order.digest, mechanisms=charge.mechanisms, ledger_head=book.head))
-    return book
 
 
 def _spent(book: ledger.Ledger, plan: Plan) -> float | None:

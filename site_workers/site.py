@@ -56,7 +56,7 @@ class Site:
     @property
     def ledger(self) -> Path:
         """The privacy ledger's file."""
-        return self.folder / "ledger.jsonl"
+        return self.settings.data.ledger_file(self.folder)
 
     def within(self, patience: Patience) -> Site:
         """The same, which waits for its store no longer than this."""

@@ -103,6 +103,26 @@ def columns_alone(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.
     return columns(paths, names) if "pandas" in sys.modules else columns_in_subprocess(paths, names)
 
 
+def prints(path: Path, key: str) -> npt.NDArray[np.uint64]:
+    """A keyed hash of each row's content, (N,): the same in whatever format and order of columns. Raises as `columns`."""
+    import pandas as pd
+
+    frame = gate.read_rows(path).reset_index(drop=True)
+    same = {name: (frame[name].astype(np.float64) + 0.0 if isinstance(frame[name].dtype, np.dtype) and
+                   frame[name].dtype.kind in "biuf" else frame[name].astype(str)) for name in sorted(map(str, frame.columns))}
+    salt = pd.Series([key] * len(frame), dtype=str)     # pandas keys only strings
+    hashed = pd.util.hash_pandas_object(pd.DataFrame({"": salt, **same}), index=False, hash_key=key, categorize=False)
+    return hashed.to_numpy().astype(np.uint64)
+
+
+def prints_alone(paths: Sequence[Path], key: str) -> list[npt.NDArray[np.uint64]]:
+    """`prints` of every file, in this process only if pandas is in it already. Raises as `columns_in_subprocess` does."""
+    if "pandas" in sys.modules:
+        return [prints(path, key) for path in paths]
+    with _child("prints", key, *map(str, paths)) as answer:
+        return [np.lib.format.read_array(_Pipe(answer), allow_pickle=False) for _ in paths]
+
+
 def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":      # pandas' own types may have gaps
         return values.to_numpy()
@@ -173,8 +193,7 @@ def _main(what: str, *arguments: str) -> None:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         try:
-            found = _encoded(*arguments) if what == "encode" else columns([Path(path) for path in arguments[1:]],
-                                                                          json.loads(arguments[0]))
+            found = _found(what, *arguments)
         except (SetupError, ContractError, MemoryError) as error:
             answer.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
             return
@@ -183,10 +202,21 @@ def _main(what: str, *arguments: str) -> None:
             told = {name: values.tolist() if values.dtype == object else None for name, values in found.items()}
             answer.write(json.dumps(told).encode() + b"\n")
             arrays = [values for values in found.values() if values.dtype != object]
+        elif what == "prints":
+            arrays = found
         else:
             arrays = [np.asarray(getattr(one, field.name)) for one in found for field in dataclasses.fields(one)]
         for array in arrays:
             np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)
+
+
+def _found(what: str, *arguments: str) -> Any:
+    if what == "encode":
+        return _encoded(*arguments)
+    first, *paths = arguments
+    if what == "prints":
+        return [prints(Path(path), first) for path in paths]
+    return columns([Path(path) for path in paths], json.loads(first))
 
 
 def _encoded(recipe: str, digest: str, *paths: str) -> list[Examples]:

@@ -10,7 +10,7 @@ from fedround import codec
 from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.accounting import LARGEST_NOISE_MULTIPLIER
+from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
 from fedround.privacy.spec import (
     DpFtrl,
     DpSgd,

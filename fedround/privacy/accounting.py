@@ -13,6 +13,10 @@ The accountant is the privacy loss distributions (PLD) of dp_accounting with pes
 arXiv:2207.04380; composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed
 size would need another analysis, and `DpFtrl`, which samples nothing, gains nothing from it.
 
+What is fixed before anything of it leaves composes exactly. What is chosen after something has left is priced at a Gaussian
+that dominates it (`later`; `fedround.privacy.envelope` has the theorem): sums of squared means are a privacy filter, composed
+PLDs are none.
+
 Cheap because a campaign repeats itself: PLDs are cached, and `n` repetitions are the composition of `n//2` and
 `n - n//2` of them, so that round k needs one composition when round k-1 was asked before. A total depends on the
 multiset of mechanisms only, not on their order and not on what was asked earlier.
@@ -28,7 +32,7 @@ from functools import lru_cache, reduce
 from itertools import chain, repeat
 from typing import Any
 
-from fedround.errors import ContractError, PrivacyError
+from fedround.errors import PrivacyError
 from fedround.privacy.spec import (
     DpFtrl,
     DpSgd,
@@ -36,8 +40,6 @@ from fedround.privacy.spec import (
     GaussianUpdate,
     Mechanism,
     NoMechanism,
-    RecordPrivacy,
-    SitePrivacy,
     Unit,
 )
 from fedround.privacy.tree import depth
@@ -48,7 +50,9 @@ SMALLEST_DELTA_DP = 1e-10
 LARGEST_EPSILON = 500.0
 """An epsilon above this promises nothing; it is reported as infinite, which keeps the work bounded."""
 
-LARGEST_NOISE_MULTIPLIER = 1000.0
+FOR_TAILS = 0.05
+"""The share of delta_dp that pays for the tails of what is chosen later: a dominating Gaussian need not reach into them."""
+
 _SMALLEST_NOISE = 0.02          # one Gaussian release with less costs more than LARGEST_EPSILON
 _LARGEST_NOISE = 1e6            # more is counted as this much
 _FINEST_GRID, _COARSEST_GRID = 2.0 ** -20, 2.0 ** -8
@@ -66,39 +70,80 @@ class _Gaussians:
     steps: int = 1
 
 
-def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "record") -> float:
-    """What all of `mechanisms` together cost at `delta_dp`: an upper bound, rounded up to a millionth.
+@dataclass(frozen=True)
+class Batch:
+    """Mechanisms that were fixed together, before any of them was used, and how often each."""
 
-    At most 0.5 % above the exact value for up to 10^5 steps and delta_dp >= 1e-8 (tested). Infinite with a
-    `NoMechanism` among them, with a mechanism that bounds nothing for this unit, and when the true cost is above
-    LARGEST_EPSILON. Nothing costs 0.
+    fixed: tuple[tuple[Mechanism, int], ...]
+    unused: tuple[tuple[Mechanism, int], ...] = ()
+    """Those of them that can never be used any more; they give back what a Gaussian that they dominate costs."""
+
+
+def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "record") -> float:
+    """What all of `mechanisms` together cost at `delta_dp`, if they were fixed before any of them was used: an upper bound,
+    rounded up to a millionth.
+
+    At most 0.5 % above the exact value for up to 10^5 steps and delta_dp >= 1e-8, and at most 2 % above it down to
+    SMALLEST_DELTA_DP (both tested). Infinite with a `NoMechanism` among them, with a mechanism that bounds nothing for this
+    unit, and when the true cost is above LARGEST_EPSILON. Nothing costs 0.
     Raises PrivacyError if `delta_dp` is outside [SMALLEST_DELTA_DP, 1).
+    """
+    return epsilon_of_batches([Batch(tuple(Counter(mechanisms).items()))], delta_dp, unit)
+
+
+def epsilon_of_batches(batches: Sequence[Batch], delta_dp: float, unit: Unit = "record") -> float:
+    """What batches cost together at `delta_dp`, each of which was chosen by somebody who had seen all that the ones before
+    it released: an upper bound, as `epsilon`, of the first alone what that says.
+
+    The first composes exactly, and every later one is priced at a Gaussian that dominates it. So a rule that goes on as long
+    as this number stays within a bound keeps the bound, however the choices are made (`fedround.privacy.envelope`).
     """
     if not SMALLEST_DELTA_DP <= delta_dp < 1:
         raise PrivacyError(f"delta_dp {delta_dp} is outside [{SMALLEST_DELTA_DP}, 1): no bound can be vouched for")
+    forms = [_form(batch.fixed, unit) for batch in batches]
+    unused = [_form(batch.unused, unit) for batch in batches]
+    if any(form is None for form in forms):
+        return math.inf
+    first, later = (forms[0], forms[1:]) if forms else (_NOTHING, [])
+    asked = Composed(*(first or _NOTHING), delta_dp, tuple(one for one in later if one is not None and one != _NOTHING),
+                     tuple(one for one in unused if one is not None and one != _NOTHING) if any(later) else ())
+    return total(asked) if _elsewhere is None else _elsewhere(asked)
+
+
+Sampled = tuple[tuple[tuple[float, float, int], int], ...]
+"""(noise multiplier, sampling rate, steps) of sampled Gaussians, and how many of each."""
+Precisions = tuple[tuple[float, int], ...]
+"""noise multiplier ** -2 of Gaussians of whole data sets, and how many of each."""
+Form = tuple[Sampled, Precisions]
+_NOTHING: Form = ((), ())
+
+
+def _form(mechanisms: Iterable[tuple[Mechanism, int]], unit: Unit) -> Form | None:
+    """Releases in one form, whatever order they were told in; None: nothing bounds them."""
     sampled: Counter[tuple[float, float, int]] = Counter()
     precisions: Counter[float] = Counter()
-    for mechanism in mechanisms:
+    for mechanism, times in mechanisms:
         releases = _for_record(mechanism) if unit == "record" else _for_site(mechanism)
         if releases is None:
-            return math.inf
+            return None
         if releases.sampling_rate == 1:
-            precisions[releases.steps * _precision(releases.noise_multiplier)] += 1
+            precisions[releases.steps * precision_of(releases.noise_multiplier)] += times
         else:
-            sampled[min(releases.noise_multiplier, _LARGEST_NOISE), releases.sampling_rate, releases.steps] += 1
-    asked = Composed(tuple(sorted(sampled.items())), tuple(sorted(precisions.items())), delta_dp)
-    return total(asked) if _elsewhere is None else _elsewhere(asked)
+            sampled[min(releases.noise_multiplier, _LARGEST_NOISE), releases.sampling_rate, releases.steps] += times
+    return tuple(sorted(sampled.items())), tuple(sorted(precisions.items()))
 
 
 @dataclass(frozen=True)
 class Composed:
-    """What the accountant is asked: many releases in one form, whatever order they were told in."""
+    """What the accountant is asked."""
 
-    sampled: tuple[tuple[tuple[float, float, int], int], ...]
-    """(noise multiplier, sampling rate, steps) of sampled Gaussians, and how many of each."""
-    precisions: tuple[tuple[float, int], ...]
-    """noise multiplier ** -2 of Gaussians of whole data sets, and how many of each."""
+    sampled: Sampled
+    precisions: Precisions
     delta_dp: float
+    later: tuple[Form, ...] = ()
+    """Batches that were chosen later, in their order."""
+    unused: tuple[Form, ...] = ()
+    """What gives back."""
 
 
 _elsewhere: Callable[[Composed], float] | None = None
@@ -123,6 +168,14 @@ def _for_record(mechanism: Mechanism) -> _Gaussians | None:
             return _Gaussians(noise / 2)                            # from one point of a ball to any other
         case NoMechanism():
             return None
+
+
+def noise_of_one(mechanism: Mechanism) -> float:
+    """The noise of a single release, in what the protected can do to it; the draw of a sample, which hides it, left aside."""
+    if isinstance(mechanism, GaussianUpdate):
+        return mechanism.noise_multiplier
+    releases = _for_record(mechanism)
+    return 0.0 if releases is None else releases.noise_multiplier
 
 
 def _for_site(mechanism: Mechanism) -> _Gaussians | None:
@@ -167,99 +220,10 @@ def joint_noise(gradients: float, count_std: float) -> float:
     gradients: noise multiplier of the sum of gradients. count_std: standard deviation of the noise on the count of gradients
     within the clip norm, counted as +1/2 or -1/2 each, so that one record moves it by a half.
     """
-    return 1 / math.sqrt(_precision(gradients) + _precision(2 * count_std))
+    return 1 / math.sqrt(precision_of(gradients) + precision_of(2 * count_std))
 
 
-def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int, beside: Sequence[Mechanism]) -> float:
-    """The smallest noise multiplier, in thousandths, that keeps a whole campaign of DP-SGD within its budget.
-
-    The campaign is `privacy.rounds` rounds of `steps_per_round` steps, with adaptive clipping the counts of every step, and
-    all that the campaign releases `beside` them. "Within" is judged by `epsilon` itself, so a ledger that charges exactly
-    this campaign ends at or below `privacy.epsilon`. Deterministic. Raises ContractError if no noise can do it; the message
-    says what to change.
-    """
-    if not 0 < sampling_rate <= 1 or steps_per_round < 1:
-        raise ContractError(f"sampling rate {sampling_rate} must be in (0, 1], steps {steps_per_round} at least 1")
-    spread = sampling_rate ** 2 * privacy.rounds * steps_per_round
-
-    def training(noise: float) -> Mechanism:
-        return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round,
-                     count_noise_std=privacy.count_noise_std)
-
-    return smallest_noise(privacy, training, beside, lambda mu2: 1 / math.sqrt(math.log1p(mu2 / spread)))
-
-
-def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[float], Mechanism],
-                   beside: Sequence[Mechanism], guess: Callable[[float], float]) -> float:
-    """The smallest noise multiplier, in thousandths, with which `rounds` times `training(noise)` and what is released
-    `beside` them stay within the budget of `privacy`.
-
-    guess: where to look first, from what the training may spend, as the squared mean of a Gaussian's privacy loss (mu²). It
-    decides only how long the search takes.
-    Raises ContractError if no noise can do it.
-    """
-    budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {privacy.rounds} rounds"
-    if epsilon(beside, privacy.delta_dp, privacy.unit) >= privacy.epsilon:
-        raise ContractError(f"the evaluations alone spend {budget}: raise evaluation.noise_std or the budget")
-
-    def cost(thousandths: int) -> float:
-        return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp, privacy.unit)
-
-    spent = math.fsum(_precision(one.noise_std) for one in beside if isinstance(one, GaussianCounts))
-    left = _mu_squared(privacy.epsilon, privacy.delta_dp) - spent
-    largest = int(LARGEST_NOISE_MULTIPLIER * 1000)
-    low, high = _Tried(0, math.inf), None
-    at, halve = min(max(round(1000 * guess(max(left, 1e-12))), 1), largest), False
-    while True:
-        width = largest if high is None else high.thousandths - low.thousandths
-        tried = _Tried(at, cost(at))
-        low, high = (low, tried) if tried.cost <= privacy.epsilon else (tried, high)
-        if high is None and at == largest:
-            raise ContractError(f"no noise multiplier up to {LARGEST_NOISE_MULTIPLIER:.0f} keeps {budget}: raise "
-                                "evaluation.noise_std, or ask for fewer rounds or steps")
-        if high is not None and high.thousandths - low.thousandths == 1:
-            return high.thousandths / 1000
-        halve = not halve and high is not None and 2 * (high.thousandths - low.thousandths) > width
-        if halve and high is not None:
-            at = (low.thousandths + high.thousandths) // 2
-        else:
-            at = _next(low, high, privacy.epsilon, largest)
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """A noise multiplier, and what the campaign costs with it."""
-
-    thousandths: int
-    cost: float
-
-
-def _next(low: _Tried, high: _Tried | None, budget: float, largest: int) -> int:
-    """Where to look between too little and enough; each trial takes long. The cost falls at least as fast as 1/noise: from
-    one trial a step by the ratio of costs goes to the other side. From two, a line in logarithms comes near.
-    """
-    if high is None:
-        return min(math.ceil(low.thousandths * min(low.cost / budget, 4.0)) + 1, largest)
-    if math.isinf(low.cost) or high.cost <= 0:
-        found = math.floor(high.thousandths * max(high.cost / budget, 0.25)) - 1
-    else:
-        share = math.log(low.cost / budget) / math.log(low.cost / high.cost)
-        found = math.ceil(low.thousandths * (high.thousandths / low.thousandths) ** share)
-    return min(max(found, low.thousandths + 1), high.thousandths - 1)
-
-
-def _mu_squared(eps: float, delta_dp: float) -> float:
-    """The squared mean of the Gaussian that costs exactly (eps, delta_dp): what many small releases add up to
-    (Bu et al. 2020, arXiv:1911.11607).
-    """
-    low, high = 0.0, 1000.0
-    for _ in range(60):
-        mu = (low + high) / 2
-        low, high = (low, mu) if _gaussian_delta(eps, mu) > delta_dp else (mu, high)
-    return low ** 2
-
-
-def _gaussian_delta(eps: float, mu: float) -> float:
+def gaussian_delta(eps: float, mu: float) -> float:
     """delta_dp of the Gaussian mechanism with noise 1/mu at `eps` (Balle and Wang 2018, arXiv:1805.06530)."""
     def tail(x: float) -> float:
         return math.erfc(x / math.sqrt(2)) / 2
@@ -274,9 +238,14 @@ def total(asked: Composed) -> float:
     Gaussians without sampling compose in closed form: their precisions add up.
     """
     sampled, delta_dp = asked.sampled, asked.delta_dp
-    precision = math.fsum(chain.from_iterable(repeat(one, times) for one, times in asked.precisions))
+    precision = _added(asked.precisions)
+    if asked.later:
+        chosen, delta_dp = _chosen_later(asked), delta_dp * (1 - FOR_TAILS)
+        precision += chosen
     if not sampled and precision == 0:
         return 0.0
+    if math.isinf(precision):
+        return math.inf
     grid = _grid(sampled, precision)
     parts = [(noise, rate, steps, times) for (noise, rate, steps), times in sampled]
     if precision > 0:
@@ -288,7 +257,46 @@ def total(asked: Composed) -> float:
     return math.ceil(bound * _DIGITS) / _DIGITS if bound <= LARGEST_EPSILON else math.inf
 
 
-def _precision(noise: float) -> float:
+def _added(precisions: Precisions) -> float:
+    return math.fsum(chain.from_iterable(repeat(one, times) for one, times in precisions))
+
+
+def _chosen_later(asked: Composed) -> float:
+    """The squared mean of the Gaussian that dominates all that was chosen later, less what is given back."""
+    place, squares = 0, []
+    for sampled, precisions in asked.later:
+        squares.append(_added(precisions))
+        if sampled:
+            place += 1          # shares of the tails: 1/2, 1/6, 1/12 … add up to the whole, however many there are
+            squares.append(_dominating(sampled, asked.delta_dp * FOR_TAILS / (place * (place + 1))))
+    back = [_added(precisions) + _dominated(sampled) for sampled, precisions in asked.unused]
+    return max(0.0, math.fsum(squares) - math.fsum(back))
+
+
+@lru_cache(maxsize=256)
+def _dominating(sampled: Sampled, tail: float) -> float:
+    from fedround.privacy import envelope
+
+    whole = _envelopes_pld(sampled)
+    return math.inf if whole is None else envelope.dominating(whole, tail) ** 2
+
+
+@lru_cache(maxsize=256)
+def _dominated(sampled: Sampled) -> float:
+    from fedround.privacy import envelope
+
+    whole = _envelopes_pld(sampled) if sampled else None
+    return 0.0 if whole is None else envelope.dominated(whole) ** 2
+
+
+def _envelopes_pld(sampled: Sampled) -> Pld:
+    """Few steps want a finer grid here than their sum's epsilon does: the envelope is compared cell by cell."""
+    steps = sum(steps_each * times for (_, _, steps_each), times in sampled)
+    grid = max(_grid(sampled, 0.0) * 2.0 ** -math.ceil(math.log2(max(1.0, 6 / math.sqrt(steps)))), _FINEST_GRID)
+    return reduce(_compose, [_pld(noise, rate, steps_each, times, grid) for (noise, rate, steps_each), times in sampled])
+
+
+def precision_of(noise: float) -> float:
     """1 / noise², in a range where nothing overflows: half of _SMALLEST_NOISE already costs everything."""
     return min(max(noise, _SMALLEST_NOISE / 2), _LARGEST_NOISE) ** -2
 
@@ -302,7 +310,7 @@ def _grid(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision: 
     variance, steps = precision, int(precision > 0)
     for (noise, rate, steps_each), times in sampled:
         # chi-square divergence of one sampled step; the cap only keeps exp finite.
-        variance += times * steps_each * rate ** 2 * math.expm1(min(_precision(noise), 50.0))
+        variance += times * steps_each * rate ** 2 * math.expm1(min(precision_of(noise), 50.0))
         steps += times * steps_each
     cell = math.sqrt(variance / steps) / 5
     return 2.0 ** math.floor(math.log2(min(max(cell, _FINEST_GRID), _COARSEST_GRID)))

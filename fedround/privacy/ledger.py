@@ -1,8 +1,12 @@
-"""A site's privacy ledger: what every release from one data set cost, on the site's own disk.
+"""A data set's privacy ledger: what every release from it cost, on the site's own disk.
 
-A hash-chained file (`fedround.privacy.chain`): its first line names the data set, every other is one charge. It is the site's
-own, so the chain says that the file is as we wrote it, not that nobody rewrote all of it. It stores mechanisms, not
-epsilons: a better accountant later reads the same facts.
+A hash-chained file (`fedround.privacy.chain`): its first line names the data set, every other is one entry
+(`fedround.privacy.entries`). It is the site's own, so the chain says that the file is as we wrote it, not that nobody rewrote
+all of it. It stores mechanisms, not epsilons: a better accountant later reads the same facts.
+
+It is a privacy filter: a campaign's first charge sets aside all that the campaign may use, and what is set aside counts
+against the budget (`held`) from then on. What later campaigns cost is bounded however they were chosen
+(`fedround.privacy.campaigns`, `envelope`).
 
 `charge` returns only after its line is durable, and work begins only after `charge` has returned: a crash can leave a charge
 for work that was not done (too much is safe), and never work without its charge.
@@ -10,33 +14,21 @@ for work that was not done (too much is safe), and never work without its charge
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, StringConstraints
+from typing import Literal
 
 from fedround.errors import BudgetError, ContractError, LedgerError
 from fedround.privacy import chain
-from fedround.privacy.accounting import epsilon
-from fedround.privacy.spec import Mechanism, Unit
-from fedround.values import Digest, Name, Purpose, Round, Value
+from fedround.privacy.accounting import epsilon_of_batches
+from fedround.privacy.campaigns import Book, batches, sort, views
+from fedround.privacy.entries import Charge, Closing, Entry, Shared
+from fedround.privacy.spec import Unit
+from fedround.values import Name
 
-
-class Charge(Value):
-    """What one release costs: the mechanisms, and the plan that asked for it."""
-
-    federation: Name
-    run: Name | None
-    """None: of a run that nobody knows any more (`site_workers.recover`); it counts in every one."""
-    round: Round
-    purpose: Purpose
-    plan: Digest | None
-    """None: nobody knows any more."""
-    mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1)]
-    delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
-    """What the plan promises its epsilon at; the total over the data set is compared with the budget at this value."""
-    utc: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$")]
+__all__ = ["Bound", "Charge", "Ledger", "add", "charge", "create", "held", "read", "spent", "with_entries"]
 
 
 class _Opening(chain.Line):
@@ -45,7 +37,7 @@ class _Opening(chain.Line):
 
 
 class _Entry(chain.Line):
-    charge: Charge
+    charge: Entry
 
 
 _KIND = chain.Kind(
@@ -60,14 +52,37 @@ class Ledger:
 
     path: Path
     dataset: str
-    charges: tuple[Charge, ...]
+    entries: tuple[Entry, ...]
     heads: tuple[str, ...]
-    """The digests of its lines: the first, before any charge, and then one for each charge."""
+    """The digests of its lines: the first, before any entry, and then one for each."""
 
     @property
     def head(self) -> str:
         """The digest of the last line; it stands for the whole history."""
         return self.heads[-1]
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """The entries that are charges."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Charge))
+
+    @property
+    def book(self) -> Book:
+        """Its lines, sorted."""
+        return sort(self.entries)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What may not be exceeded."""
+
+    epsilon: float
+    delta_dp: float
+    unit: Unit
+    run: str | None
+    """None: over everything."""
+    whose: str
+    """Who said so, for the message."""
 
 
 def create(path: Path, dataset: str) -> Ledger:
@@ -82,57 +97,91 @@ def read(path: Path) -> Ledger:
 
 
 def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site: float | None = None,
-           max_epsilon_per_run: float | None = None) -> Ledger:
+           max_epsilon_per_run: float | None = None, promised: Bound | None = None) -> Ledger:
     """Record `charge` before the work that it pays for; durable when this returns.
 
-    The budget is the data set's: every charge in the ledger counts, of every run and federation. The same charge for
-    the same plan (its time aside) is recorded once: a retry costs nothing. The same plan with other mechanisms is
-    another release and is charged. Another process may have charged since `ledger` was read; that counts too.
+    The budget is the data set's: everything in the ledger counts, of every run and federation, with what is set aside. A
+    charge draws on its run's campaign while that has room for it; otherwise `charge.campaign` is set aside as a whole. The
+    same charge for the same plan (its time aside) is recorded once: a retry costs nothing. The same plan with other
+    mechanisms is another release and is charged. Another process may have charged since `ledger` was read; that counts too.
     max_epsilon bounds what one record spends, max_epsilon_site what the site as a whole does (None: nothing was promised for
     it). Each counts everything that ever left, whatever it was noised for (see `accounting`). max_epsilon_per_run bounds what
-    one record spends in the charge's own run.
-    Raises BudgetError, and records nothing, if a total would exceed its bound at the charge's delta_dp; LedgerError if the
-    file is not as we wrote it or does not continue `ledger`; PrivacyError if it cannot be written.
+    one record spends in the charge's own run. promised: what the plan itself promises for its run.
+    Raises BudgetError, and records nothing, if a total would exceed its bound; LedgerError if the file is not as we wrote it
+    or does not continue `ledger`; PrivacyError if it cannot be written.
     """
-    bounds: list[tuple[float | None, Unit, str | None]] = [
+    given: list[tuple[float | None, Unit, str | None]] = [
         (max_epsilon, "record", None), (max_epsilon_site, "site", None), (max_epsilon_per_run, "record", charge.run)]
-    for bound, _, _ in bounds:
-        if bound is not None and not bound >= 0:    # NaN too: nothing is greater than NaN, so it would allow everything
-            raise ContractError(f"a budget is a number of at least 0, got max_epsilon {bound}")
+    bounds = [Bound(bound, charge.delta_dp, unit, run, "the site's policy allows")
+              for bound, unit, run in given if bound is not None]
+    for bound in (*bounds, *([] if promised is None else [promised])):
+        if not bound.epsilon >= 0:                  # NaN too: nothing is greater than NaN, so it would allow everything
+            raise ContractError(f"a budget is a number of at least 0, got max_epsilon {bound.epsilon}")
     with chain.appending(_KIND, ledger.path) as file:
-        current = _ledger(ledger.path, file.chain)
-        if current.charges[:len(ledger.charges)] != ledger.charges or current.dataset != ledger.dataset:
-            raise LedgerError(f"{ledger.path} does not continue what was read from it before: restore the newest copy")
-        if charge.plan is not None and any(
-                charge.model_copy(update={"utc": earlier.utc}) == earlier for earlier in current.charges):
+        current = _continued(ledger, file)
+        if charge.plan is not None and any(charge.is_of(earlier) for earlier in current.charges):
             file.settle()
             return current
-        for bound, unit, run in bounds:
-            if bound is not None:
-                _check_budget(current, charge, bound, unit, run)
-        head = file.append(charge.model_dump(mode="json"))
-    return _extended(current, charge, head)
+        home = current.book.room_for(charge) if charge.campaign else None
+        entry = charge if home is None else charge.model_copy(update={"campaign": home.lots})
+        for bound in (*bounds, *([] if promised is None else [promised])):
+            _check_bound(current, entry, bound)
+        head = file.append(entry.model_dump(mode="json"))
+    return _extended(current, entry, head)
+
+
+def add(ledger: Ledger, entry: Closing | Shared) -> Ledger:
+    """Write down what costs nothing by itself; durable when this returns. Raises as `charge`, but no BudgetError."""
+    with chain.appending(_KIND, ledger.path) as file:
+        current = _continued(ledger, file)
+        head = file.append(entry.model_dump(mode="json"))
+    return _extended(current, entry, head)
+
+
+def with_entries(ledger: Ledger, entries: Iterable[Entry]) -> Ledger:
+    """What the ledger would be with these, too; nothing is written."""
+    return replace(ledger, entries=(*ledger.entries, *entries))
 
 
 def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record") -> float:
-    """Epsilon of one unit at `delta_dp`, of all charges or of those of one run; rounded up, infinite if anything left
-    without noise for that unit.
+    """Epsilon of one unit at `delta_dp` of what was released, of all charges or of those of one run; rounded up, infinite if
+    anything left without noise for that unit. Of a record: of the one that has spent most.
     """
-    return epsilon([mechanism for charge in ledger.charges if run is None or charge.run in (None, run)
-                    for mechanism in charge.mechanisms], delta_dp, unit)
+    return _most(ledger, delta_dp, run, unit, whole=False)
 
 
-def _check_budget(ledger: Ledger, charge: Charge, bound: float, unit: Unit, run: str | None) -> None:
-    after = spent(_extended(ledger, charge, ledger.head), charge.delta_dp, run, unit)
-    if after > bound:
+def held(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record") -> float:
+    """The same with what is set aside for campaigns and not yet used: what counts against a budget."""
+    return _most(ledger, delta_dp, run, unit, whole=True)
+
+
+def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, *, whole: bool) -> float:
+    book = ledger.book
+    told = {tuple(batches(book, view, run, whole=whole)) for view in ([None] if unit == "site" else views(book))}
+    return max(epsilon_of_batches(asked, delta_dp, unit) for asked in told)
+
+
+def _check_bound(ledger: Ledger, charge: Charge, bound: Bound) -> None:
+    if math.isinf(bound.epsilon):
+        return
+    after = held(_extended(ledger, charge, ledger.head), bound.delta_dp, bound.run, bound.unit)
+    if after > bound.epsilon:
         raise BudgetError(
-            f"data set '{ledger.dataset}': round {charge.round} of run '{charge.run}' would bring the epsilon of a {unit} "
-            f"{'' if run is None else 'in this run '}from {spent(ledger, charge.delta_dp, run, unit):.6f} to {after:.6f} at "
-            f"delta_dp {charge.delta_dp}, and the site's policy allows {bound:g}; nothing was charged")
+            f"data set '{ledger.dataset}': round {charge.round} of run '{charge.run}' would bring the epsilon of a "
+            f"{bound.unit} {'' if bound.run is None else 'in this run '}from "
+            f"{held(ledger, bound.delta_dp, bound.run, bound.unit):.6f} to {after:.6f} at delta_dp {bound.delta_dp}, and "
+            f"{bound.whose} {bound.epsilon:g}; nothing was charged")
 
 
-def _extended(ledger: Ledger, charge: Charge, head: str) -> Ledger:
-    return Ledger(ledger.path, ledger.dataset, (*ledger.charges, charge), (*ledger.heads, head))
+def _continued(ledger: Ledger, file: chain.Appender[_Opening, _Entry]) -> Ledger:
+    current = _ledger(ledger.path, file.chain)
+    if current.entries[:len(ledger.entries)] != ledger.entries or current.dataset != ledger.dataset:
+        raise LedgerError(f"{ledger.path} does not continue what was read from it before: restore the newest copy")
+    return current
+
+
+def _extended(ledger: Ledger, entry: Entry, head: str) -> Ledger:
+    return Ledger(ledger.path, ledger.dataset, (*ledger.entries, entry), (*ledger.heads, head))
 
 
 def _ledger(path: Path, found: chain.Chain[_Opening, _Entry]) -> Ledger:

@@ -4,15 +4,15 @@ after each round.
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.accounting import calibrate, epsilon, smallest_noise
+from fedround.privacy.accounting import epsilon
+from fedround.privacy.calibration import calibrate, smallest_noise
 from fedround.privacy.spec import (
     DpFtrl,
     DpSgd,
@@ -32,8 +32,11 @@ from fedround.statistics import LocalEvaluation
 
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
-                  rows: int) -> TrainingMechanism:
+                  rows: int, *, apart: bool = False) -> TrainingMechanism:
     """What a site with so many training rows applies in every round, with the smallest noise that keeps the promise.
+
+    apart: no row is ever both trained on and held out. Then none pays for both (parallel composition), and the training may
+    spend all that is promised; so may the evaluations.
 
     The same in all rounds of a campaign: the clip norm aside it depends on nothing that changes between them.
     Raises ContractError if no noise can keep it, or the rows are too few for it.
@@ -41,7 +44,8 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
     if isinstance(privacy, NoPrivacy):
         return NoMechanism()
     # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
-    noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.local_steps, evaluation, rows)
+    noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.local_steps, evaluation, rows,
+                   apart=apart)
     if isinstance(privacy, SitePrivacy):
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
     if privacy.mechanism == "dp_ftrl":
@@ -53,18 +57,23 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
 
 @functools.lru_cache(maxsize=256)
 def _noise(privacy: RecordPrivacy | SitePrivacy, batch_size: int, steps: int, evaluation: LocalEvaluation,
-           rows: int) -> float:
+           rows: int, *, apart: bool) -> float:
     training = LocalTraining(batch_size=batch_size, local_steps=steps)
     if isinstance(privacy, SitePrivacy):
         return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
+    others = beside(privacy, evaluation)
+    if apart:
+        if epsilon(others, privacy.delta_dp) > privacy.epsilon:
+            raise ContractError(f"the evaluations alone spend more than epsilon {privacy.epsilon}: raise evaluation."
+                                "noise_std")
+        others = ()
     if privacy.mechanism == "dp_ftrl":
         batch = _fixed_batch(training, rows)
         return smallest_noise(
             privacy, lambda noise: DpFtrl(noise_multiplier=noise, clip_norm=1.0, batch_size=batch, steps=steps),
-            beside(privacy, evaluation),
-            lambda mu2: math.sqrt(privacy.rounds * depth(steps) / mu2))
-    return calibrate(privacy, training.sampling_rate(rows), steps, beside(privacy, evaluation))
+            others, lambda mu2: math.sqrt(privacy.rounds * depth(steps) / mu2))
+    return calibrate(privacy, training.sampling_rate(rows), steps, others)
 
 
 def _fixed_batch(training: LocalTraining, rows: int) -> int:
@@ -132,17 +141,3 @@ def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism,
     everything = [*[mechanism] * privacy.rounds, *[*counts_of(privacy, evaluation)] * (privacy.rounds + 1)]
     units: tuple[Unit, ...] = ("record", "site")
     return {unit: epsilon(everything, privacy.delta_dp, unit) for unit in units}
-
-
-def first_refused(mechanism: Mechanism, counts: Sequence[Mechanism], before: Sequence[Mechanism], rounds: int,
-                  bounds: Mapping[Unit, float], delta_dp: float) -> int | None:
-    """The first of `rounds` rounds that a ledger which holds `before` would refuse to charge; None: it takes them all.
-
-    bounds: what the site's policy allows for each unit, at its delta_dp.
-    """
-    def refused(number: int) -> bool:
-        everything = [*before, *[mechanism, *counts] * number]
-        return any(epsilon(everything, delta_dp, unit) > bound for unit, bound in bounds.items())
-
-    first = bisect.bisect_left(range(1, rounds + 1), True, key=refused) + 1
-    return None if first > rounds else first

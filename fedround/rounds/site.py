@@ -11,8 +11,10 @@ D coordinates of what travels.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,8 +33,9 @@ from fedround.learning.personal import personalise
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
+from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
-from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, TrainingMechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, NoMechanism, NoPrivacy, Privacy, TrainingMechanism
 from fedround.records import Question, Train
 from fedround.rounds.campaign import first_row, mechanism_for
 from fedround.statistics import Release, Statistic, release
@@ -61,13 +64,40 @@ class Offer:
         trained = () if self.training is None else (self.training,)
         return (*trained, *(statistic.mechanism for statistic in self.statistics))
 
+    @property
+    def rows(self) -> tuple[Rows, ...]:
+        """Which rows each of them is used on, where those to train on and those held out have none in common."""
+        return (*(() if self.training is None else ("train",)), *(statistic.rows for statistic in self.statistics))
 
-def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statistic], bool]) -> Offer:
-    """What a site with so many training rows will release.
+    def louder(self, factor: float) -> Offer:
+        """The same with more noise in training."""
+        if self.training is None or isinstance(self.training, NoMechanism):
+            return self
+        noise = math.ceil(1000 * factor * self.training.noise_multiplier) / 1000
+        return replace(self, training=self.training.model_copy(update={"noise_multiplier": noise}))
+
+    def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0) -> tuple[Lot, ...]:
+        """All that the campaign may use which this offer begins: fixed by what was agreed, before anything of it leaves.
+
+        `privacy.rounds` times what is offered, less the rounds that the run has done otherwise, and once more the scores, of
+        the last model. A question that makes no model is a campaign by itself. rows: which each mechanism is used on; empty:
+        all.
+        """
+        rounds = 1 if self.training is None or isinstance(privacy, NoPrivacy) else max(1, privacy.rounds - done)
+        final = {"validation"} if self.training is not None else set()
+        sets = Counter[Use]()
+        for place, (mechanism, where) in enumerate(zip(self.mechanisms, self.rows, strict=True)):
+            sets[without_clip_norm(mechanism), rows[place] if rows else "all"] += rounds + (where in final)
+        return tuple(Lot(mechanism=mechanism, rows=where, times=times) for (mechanism, where), times in sets.items())
+
+
+def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statistic], bool], *, apart: bool = False) -> Offer:
+    """What a site with so many training rows will release. apart: as `mechanism_for`.
 
     may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
     """
-    mechanism = mechanism_for(terms.privacy, terms.training, terms.evaluation, rows) if isinstance(asks, Train) else None
+    mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, apart=apart)
+                 if isinstance(asks, Train) else None)
     return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)))
 
 

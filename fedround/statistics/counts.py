@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, Field
 
+from fedround.privacy.entries import Rows
 from fedround.privacy.spec import QUIETEST, GaussianCounts, NoMechanism, Unit
 from fedround.values import Value
 
@@ -59,6 +60,8 @@ class Counts(Value):
     """By which a site's policy allows it to leave."""
     in_words: ClassVar[str]
     """What it is, in a sentence."""
+    rows: ClassVar[Rows] = "all"
+    """Of which rows it counts."""
 
     noise_std: AskedNoise
     """Standard deviation of the Gaussian noise on each cell; 0: none, which a policy must allow by name."""

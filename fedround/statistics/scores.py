@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedround.privacy.entries import Rows
 from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Float64, Int64
 from fedround.values import Value
 
@@ -30,6 +31,7 @@ class Scores(Counts):
 
     word: ClassVar[str] = "scores"
     in_words: ClassVar[str] = "counts of scores"
+    rows: ClassVar[Rows] = "validation"
     kind: Literal["scores"] = "scores"
     bins: Annotated[int, Field(ge=2, le=1000)]
     edges: tuple[Share, ...] = ()

@@ -27,17 +27,19 @@ from tests import small_federation
 from tests.attacks.test_rollback import back_up, restore
 from tests.small_federation import SmallFederation
 
+LONG = {"unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 6}
+
 
 @pytest.fixture
 def federation(tmp_path: Path, rows_are_judged_here: None) -> SmallFederation:
     """With budget for many rounds."""
-    return small_federation.make(tmp_path, max_epsilon=80.0)
+    return small_federation.make(tmp_path, max_epsilon=80.0, privacy=LONG)
 
 
 @pytest.fixture(scope="module")
 def yesterday(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> tuple[SmallFederation, float]:
     """Three rounds that north has forgotten, and what it had truly spent; made once."""
-    federation = small_federation.make(tmp_path_factory.mktemp("yesterday"), max_epsilon=80.0)
+    federation = small_federation.make(tmp_path_factory.mktemp("yesterday"), max_epsilon=80.0, privacy=LONG)
     return federation, three_rounds_later(federation)
 
 
@@ -187,7 +189,9 @@ def test_a_charge_that_nobody_shows_is_noticed_by_the_ledgers_length_and_counts_
     assert [(charge.run, charge.plan) for charge in found.unknown] == [(None, None)]
     assert spent(federation) >= truth
     assert spent(federation, "spring") > in_spring
-    goes_on(federation)
+    planned = federation.plan()
+    assert federation.answer("north", planned) == "refusal", "nobody can vouch for what the plan promises of this run"
+    assert federation.answer("north", federation.plan("summer")) == "update"
 
 
 def test_a_hidden_plan_is_no_cheaper_than_the_dearest_that_is_shown(federation: SmallFederation):

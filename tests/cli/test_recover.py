@@ -48,7 +48,7 @@ def test_for_scripts_it_is_json_and_asks_nothing(fedround: Fedround, federation:
     told = json.loads(fedround("site", "recover", north, "--json", "--yes").stdout)
     assert (len(told["answers"]), len(told["proven"]), [charge["run"] for charge in told["unknown"]]) == (2, 2, ["autumn"])
     spent = told["epsilon"]["record"]
-    assert spent["before"] < spent["after"] == ledger.spent(ledger.read(north / "ledger.jsonl"), 1e-5) < spent["allowed"]
+    assert spent["before"] < spent["after"] == ledger.held(ledger.read(north / "ledger.jsonl"), 1e-5) < spent["allowed"]
     empty = json.loads(fedround("site", "recover", north, "--json", "--yes").stdout)
     assert (empty["answers"], empty["proven"], empty["unknown"]) == ([], [], [])
 

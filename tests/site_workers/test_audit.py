@@ -170,7 +170,7 @@ def test_a_ledger_that_is_older_than_the_log_is_noticed(federation: SmallFederat
     """The log was begun anew after charges that the ledger then lost: no line of the log tells of them."""
     begun = (north / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
     (north / "audit.jsonl").unlink()
-    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC))
+    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
     (north / "ledger.jsonl").write_bytes(begun)
     with pytest.raises(AuditError, match="fewer charges than when the log began"):
         audit.verify(north)
@@ -236,11 +236,11 @@ def test_a_lost_log_is_begun_anew_with_what_there_is(north: Path):
     (north / "audit.jsonl").unlink()
     with pytest.raises(SetupError, match="--begin"):
         audit.verify(north)
-    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC))
+    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
     assert told(north) == ["found"] * 3
     audit.verify(north)
     with pytest.raises(AuditError, match="exists already"):
-        audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC))
+        audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
 
 
 def test_the_log_holds_no_rows_and_is_its_owners(north: Path):

@@ -266,3 +266,32 @@ def test_a_lost_noise_secret_is_not_replaced(federation: SmallFederation):
     (federation.root / "north" / "keys" / "noise.key").unlink()
     with pytest.raises(SetupError, match="restore it from your backup"):
         federation.site("north")
+
+
+def test_rows_that_change_in_the_middle_of_a_run_keep_its_promise(tmp_path, rows_are_judged_here):
+    """The rest is a campaign of its own, with more noise if the promise has no room for it otherwise."""
+    from tests import small_federation
+
+    federation = small_federation.make(tmp_path, max_epsilon=50.0, privacy={
+        "unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 12})
+    federation.round()
+    rows(360, 1).to_parquet(federation.root / "data" / "north" / "train.parquet")
+    assert "north" in {update.site for update in federation.round().updates}
+    assert federation.answer("north", federation.plan()) == "update"
+    book = ledger.read(federation.site("north").ledger)
+    noises = [charge.mechanisms[0].noise_multiplier for charge in book.charges]
+    assert noises[0] != noises[1] == noises[2]
+    assert [one.rounds for one in book.book.campaigns] == [3]
+    assert ledger.held(book, 1e-5, run="spring") <= 8.0
+
+
+def test_a_plan_is_held_to_its_own_promise_under_any_policy(tmp_path, rows_are_judged_here):
+    """Epsilon 8 over three rounds; the operator would allow a hundred."""
+    from tests import small_federation
+
+    federation = small_federation.make(tmp_path, max_epsilon=100.0)
+    for _ in range(3):
+        federation.round()
+    assert federation.answer("north", federation.plan()) == "refusal"
+    assert ledger.held(ledger.read(federation.site("north").ledger), 1e-5) <= 8.0
+    assert federation.answer("north", federation.plan("summer")) == "update"

@@ -1,0 +1,56 @@
+"""A promise of privacy in other words: epsilon at several deltas, the nearest Gaussian, a trade-off curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedround.privacy.calibration import mu_squared
+
+DELTAS = (1e-4, 1e-5, 1e-6, 1e-8)
+"""At which epsilon is told."""
+
+WRONGLY = (0.001, 0.01, 0.05, 0.1)
+"""How often an attacker says of a record that is not there that it is."""
+
+_FOR_THE_CURVE = (*DELTAS, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.4)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All of it is computed from the accountant's upper bounds, so it is one, too."""
+
+    epsilons: dict[float, float]
+    """By delta_dp."""
+    mu: float
+    """The mean of the Gaussian mechanism that costs as much at the promise's delta_dp."""
+    rightly: dict[float, float]
+    """The trade-off curve of f-DP (Dong, Roth and Su 2022): whoever says wrongly so often that a record is there, says so
+    rightly at most that often, whatever else he knows."""
+
+
+def profile(epsilon_at: Callable[[float], float], delta_dp: float) -> Profile:
+    """What epsilon_at, epsilon as a function of delta_dp, says in other words."""
+    known = {delta: epsilon_at(delta) for delta in (*_FOR_THE_CURVE, delta_dp)}
+    return Profile({delta: known[delta] for delta in sorted({*DELTAS, delta_dp}, reverse=True)},
+                   _nearest(known[delta_dp], delta_dp),
+                   {wrongly: min(_power(eps, delta, wrongly) for delta, eps in known.items()) for wrongly in WRONGLY})
+
+
+def _nearest(eps: float, delta_dp: float) -> float:
+    return math.inf if math.isinf(eps) else 0.0 if eps == 0 else math.sqrt(mu_squared(eps, delta_dp))
+
+
+def _power(eps: float, delta: float, wrongly: float) -> float:
+    """How often at most a test that (eps, delta) bounds says yes rightly (Kairouz, Oh and Viswanath 2015, theorem 2.1)."""
+    if eps > 700:
+        return 1.0
+    return min(1.0, delta + math.exp(eps) * wrongly, 1 - math.exp(-eps) * (1 - delta - wrongly))
+
+
+def in_words(told: Profile) -> list[str]:
+    """Two lines of at most 80 characters."""
+    several = "  ".join(f"δ {delta:g}: {eps:.3f}" for delta, eps in told.epsilons.items())
+    curve = ", ".join(f"{wrongly:.1%} → {power:.1%}" for wrongly, power in told.rightly.items())
+    return [f"ε at {several}  (Gaussian μ {told.mu:.3f})", f"accused wrongly → rightly, at most: {curve}"]

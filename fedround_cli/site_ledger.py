@@ -1,0 +1,165 @@
+"""fedround site ledger: what each charge cost, what is set aside, and what remains."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedround_cli.folders import SiteFolder
+from fedround_cli.output import AsJson, command, out, print_json
+
+if TYPE_CHECKING:
+    from fedround.privacy.campaigns import Campaign
+    from fedround.privacy.ledger import Ledger
+    from site_workers.policy import SitePolicy
+
+MOST_SHOWN = 40
+"""Charges in the table; all of them are in --json."""
+
+_MOST_ROUNDS = 1000
+
+
+@command
+def ledger(
+    folder: SiteFolder,
+    close: Annotated[str | None, typer.Option(
+        metavar="RUN", help="End a run here for good: what was set aside for it and not used is given back.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what has been spent on this site's rows: what each charge cost, what is set aside, and what is left.
+
+    A campaign is set aside whole when it begins: that, and not what was used of it, counts against the budget. One that
+    will not go on gives back a little less than it has left, with --close; it can then never be continued at this site.
+    """
+    from fedround.privacy import ledger as book
+    from infra.settings import SiteSettings, load_toml
+    from site_workers.policy import SitePolicy
+
+    settings, policy = load_toml(SiteSettings, folder / "site.toml"), load_toml(SitePolicy, folder / "policy.toml")
+    read = book.read(settings.data.ledger_file(folder))
+    if close is not None:
+        read = _close(read, settings.federation, close, policy)
+    if as_json:
+        print_json(_as_json(read, policy))
+    else:
+        _show(read, policy)
+
+
+def _close(read: Ledger, federation: str, run: str, policy: SitePolicy) -> Ledger:
+    from fedround.errors import ContractError
+    from fedround.privacy import ledger as book
+    from fedround.privacy.entries import Closing
+    from site_workers.audit import utc
+
+    if not any(one.is_open and (one.federation, one.run) == (federation, run) for one in read.book.campaigns):
+        raise ContractError(f"no campaign of run '{run}' of federation '{federation}' is open: see 'fedround site ledger'")
+    before = book.held(read, policy.delta_dp)
+    after = book.add(read, Closing(federation=federation, run=run, utc=utc(datetime.now(UTC))))
+    out.print(f"run '{run}' is closed at this site; set aside were ε {before:.4f}, and "
+              f"{book.held(after, policy.delta_dp):.4f} are. More comes back when the next campaign begins")
+    return after
+
+
+def _show(read: Ledger, policy: SitePolicy) -> None:
+    from rich.table import Table
+
+    from fedround.privacy import ledger as book
+    from fedround.privacy.profile import in_words, profile
+
+    first = max(0, len(read.charges) - MOST_SHOWN)
+    table = Table("when (UTC)", "run", "round", "asked", "costs ε", "total ε", title=f"data set '{read.dataset}'")
+    for charge, cost, total in _priced(read, policy.delta_dp, first):
+        table.add_row(charge.utc[:16].replace("T", " "), _short(charge.run or "unknown"), str(charge.round), charge.purpose,
+                      f"{cost:.4f}", f"{total:.4f}")
+    out.print(table)
+    if first:
+        out.print(f"{first} earlier charges: --json shows them all")
+    spent, held = (what(read, policy.delta_dp) for what in (book.spent, book.held))
+    out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "
+              f"ledger head {read.head[:16]}…")
+    if policy.max_epsilon_site is not None:
+        out.print(f"spent ε {book.spent(read, policy.delta_dp, unit='site'):.4f} of {policy.max_epsilon_site:g} at δ "
+                  f"{policy.delta_dp:g} for the site as a whole")
+    out.print(f"set aside ε {held:.4f}, left {max(0.0, policy.max_epsilon - held):.4f}: {_room(read, policy)}")
+    if 0 < spent < math.inf:
+        for line in in_words(profile(lambda delta: book.spent(read, delta), policy.delta_dp)):
+            out.print(line, highlight=False)
+
+
+def _priced(read: Ledger, delta_dp: float, first: int) -> list[tuple[Any, float, float]]:
+    """Each charge from `first` on, what it added to what one record spent, and the total after it."""
+    from dataclasses import replace
+
+    from fedround.privacy import ledger as book
+    from fedround.privacy.entries import Charge
+
+    places = [place for place, entry in enumerate(read.entries) if isinstance(entry, Charge)][first:]
+
+    def after(place: int) -> float:
+        return book.spent(replace(read, entries=read.entries[:place]), delta_dp)
+
+    totals = [after(places[0]) if places else 0.0, *(after(place + 1) for place in places)]
+    return [(read.entries[place], _difference(before, total), total)
+            for place, before, total in zip(places, totals[:-1], totals[1:], strict=True)]
+
+
+def _difference(before: float, total: float) -> float:
+    return total if math.isinf(total) else max(0.0, total - before)
+
+
+def _room(read: Ledger, policy: SitePolicy) -> str:
+    """How many rounds go on: of the campaigns that are open, or of one more like the last."""
+    training = [one for one in read.book.campaigns if one.trains]
+    if not training:
+        return "no campaign has begun"
+    running = [f"{_left(one)} rounds of '{one.run}'" for one in training if one.is_open and _left(one)]
+    if running:
+        return f"room for {', '.join(running)}"
+    return f"room for {_fitting(read, policy, training[-1])} rounds more like those of '{training[-1].run}', as a new run"
+
+
+def _left(one: Campaign) -> int:
+    from fedround.privacy.spec import GaussianCounts
+
+    return min((times - one.used[use] for use, times in one.fixed.items() if not isinstance(use[0], GaussianCounts)),
+               default=0)
+
+
+def _fitting(read: Ledger, policy: SitePolicy, like: Campaign) -> int:
+    from fedround.privacy import ledger as book
+    from fedround.privacy.entries import Charge, Lot
+    from fedround.privacy.spec import GaussianCounts
+
+    def too_many(rounds: int) -> bool:
+        lots = tuple(Lot(mechanism=lot.mechanism, rows=lot.rows,
+                         times=rounds + isinstance(lot.mechanism, GaussianCounts)) for lot in like.lots)
+        charge = Charge(federation=like.federation, run="one-more", round=1, purpose="train", plan=None, rows=tuple(
+            lot.rows for lot in lots), mechanisms=tuple(lot.mechanism for lot in lots), delta_dp=policy.delta_dp,
+            utc="2000-01-01T00:00:00Z", campaign=lots, partition=like.partition)
+        after = book.with_entries(read, [charge])
+        return any(book.held(after, policy.delta_dp, unit=unit) > bound for unit, bound in policy.budgets.items())
+
+    return bisect.bisect_left(range(1, _MOST_ROUNDS + 1), True, key=too_many)
+
+
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else f"{name[:most - 1]}…"
+
+
+def _as_json(read: Ledger, policy: SitePolicy) -> dict[str, Any]:
+    from fedround.privacy import ledger as book
+    from fedround.privacy.profile import profile
+
+    of_site, spent = (book.spent(read, policy.delta_dp, unit="site"), book.spent(read, policy.delta_dp))
+    told = None if math.isinf(spent) else profile(lambda delta: book.spent(read, delta), policy.delta_dp)
+    return {"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
+            "set_aside": book.held(read, policy.delta_dp), "room": _room(read, policy),
+            "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
+            "max_epsilon": policy.max_epsilon, "profile": None if told is None else asdict(told),
+            "charges": [{**charge.model_dump(mode="json"), "costs": cost, "total": total}
+                        for charge, cost, total in _priced(read, policy.delta_dp, 0)]}

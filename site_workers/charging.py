@@ -1,0 +1,121 @@
+"""What an answer is charged before any work: within the plan's promise and the policy's bounds."""
+
+from __future__ import annotations
+
+import logging
+
+import rfc8785
+
+from fedround.errors import BudgetError, ContractError
+from fedround.privacy import ledger, sense
+from fedround.privacy.spec import NoPrivacy
+from fedround.records import Plan, Reason, Refusal
+from fedround.rounds.site import Offer, offer
+from fedround.signing import digest
+from site_workers import audit, registry
+from site_workers.authorise import Order, refuse
+from site_workers.rows import Rows
+from site_workers.site import Site
+
+log = logging.getLogger("fedround.site")
+
+
+def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledger.Ledger] | Refusal:
+    """What will be released, charged; or why it will not be."""
+    plan = order.plan
+    try:
+        offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan),
+                        apart=registry.are_apart(site.folder, site.settings.data))
+        refusal = refuse_if_meaningless(site, order, offered, len(rows.train) + len(rows.validation))
+        return charge(site, order, offered) if refusal is None else refusal
+    except BudgetError as error:
+        log.error("%s", error)
+        return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded")
+    except ContractError as error:
+        log.error("round %d of run '%s': %s", plan.round, plan.run, error)
+        return refuse(site, order, Reason.BUDGET, "no noise keeps the plan's promise with the rows that are here")
+
+
+def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -> Refusal | None:
+    """A promise that means nothing (`fedround.privacy.sense`), in a sentence without a number; the operator reads them.
+
+    Under the unit `record` the number of rows is public. Under `site` it is not: there nothing that is signed depends on it,
+    and whether the policy's own delta_dp fits the rows is what 'fedround site check' says.
+    """
+    privacy, policy = order.plan.agreed.privacy, site.policy
+    if isinstance(privacy, NoPrivacy):
+        return None
+    delta_dp, known = (privacy.delta_dp, rows) if privacy.unit == "record" else (0.0, None)
+    floors = policy.min_noise_multiplier, policy.min_batch
+    problems = [problem for mechanism in offered.mechanisms
+                for problem in sense.doubts(delta_dp, known, mechanism, None, *floors)]
+    if not problems:
+        return None
+    log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, problems[0])
+    return refuse(site, order, Reason.POLICY, "the plan's promise means nothing with the rows that are here: its delta_dp is "
+                                              "too large, or its noise or its batches are too small")
+
+
+_LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
+"""How many times the noise a site tries, from its smallest on, where its rows have changed in the middle of a run."""
+
+
+def charge(site: Site, order: Order, offered: Offer) -> tuple[Offer, ledger.Ledger]:
+    """Write down what this answer will cost, before any work, and what it is. A plan that was charged is not charged again.
+
+    A run whose rows have changed goes on with what the plan's promise has left for the other rounds, and with more noise if
+    that alone fits.
+    """
+    before = ledger.read(site.ledger)
+    *tried, last = _candidates(site, order, before, offered)
+    for one, charge in tried:
+        try:
+            return one, _written(site, order, before, charge)
+        except BudgetError:
+            continue
+    return last[0], _written(site, order, before, last[1])
+
+
+def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer) -> list[tuple[Offer, ledger.Charge]]:
+    """What may be charged, the best first. What was charged for the plan before, or goes on with a campaign, is alone."""
+    plan, privacy, book = order.plan, order.plan.agreed.privacy, before.book
+    done = sum(one.rounds for one in book.campaigns
+               if one.trains and (one.federation, one.run) == (plan.federation, plan.run))
+    changed = done > 0 and not isinstance(privacy, NoPrivacy) and done < privacy.rounds
+    found, rows = [], offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
+    for factor in _LOUDER if changed else _LOUDER[:1]:
+        louder = offered.louder(factor)
+        found.append((louder, ledger.Charge(
+            federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
+            mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
+            campaign=louder.campaign(privacy, rows, done), terms=_terms(plan), rows=rows)))
+    again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
+    going_on = [one for one in found if book.room_for(one[1]) is not None]
+    return again[:1] or going_on[:1] or found
+
+
+def _terms(plan: Plan) -> str:
+    """A digest of all that a mechanism follows from, but for the rows and the clip norm."""
+    agreed, privacy = plan.agreed, plan.agreed.privacy
+    if not isinstance(privacy, NoPrivacy):
+        privacy = privacy.model_copy(update={"clip_norm": 1.0})
+    return digest(rfc8785.dumps([one.model_dump(mode="json") for one in (privacy, agreed.training, agreed.evaluation)]))
+
+
+def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:
+    # Where nothing is noised, the policy allows it by name, and that ends every other promise.
+    book = (ledger.charge(before, charge, *site.policy.bounds, _promised(order.plan)) if charge.is_private
+            else ledger.charge(before, charge, float("inf")))
+    audit.record(
+        site.folder,
+        audit.Spent(utc=charge.utc, plan=order.digest, mechanisms=charge.mechanisms, ledger_head=book.head,
+                    campaign=charge.campaign, rows=charge.rows),
+        audit.Decided(utc=charge.utc, plan=order.digest, decision="carry out"))
+    return book
+
+
+def _promised(plan: Plan) -> ledger.Bound | None:
+    """What the plan says that its run costs at most: a site holds it to that, whatever its own policy would allow."""
+    privacy = plan.agreed.privacy
+    return None if isinstance(privacy, NoPrivacy) else ledger.Bound(
+        privacy.epsilon, privacy.delta_dp, privacy.unit, plan.run, "the plan promises")

@@ -1,0 +1,54 @@
+"""fedround site ledger: one table within 80 columns, what remains, and giving back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fedround.privacy import ledger
+from fedround.privacy.entries import Charge, Lot
+from fedround.privacy.spec import DpSgd, GaussianCounts
+from tests.cli.conftest import Fedround, one_sentence
+from tests.small_federation import SmallFederation
+
+STEP, COUNTS = (DpSgd(noise_multiplier=4.0, clip_norm=1.0, sampling_rate=0.2, steps=10), GaussianCounts(noise_std=10.0))
+CAMPAIGN = (Lot(mechanism=STEP, times=5), Lot(mechanism=COUNTS, times=6))
+
+
+@pytest.fixture
+def book(federation: SmallFederation) -> ledger.Ledger:
+    """Two rounds of five."""
+    book = ledger.read(federation.site("north").ledger)
+    for number in (1, 2):
+        book = ledger.charge(book, Charge(
+            federation="small", run="a-run-with-a-rather-long-name", round=number, purpose="train", plan=f"{number:064x}",
+            mechanisms=(STEP, COUNTS), delta_dp=1e-5, utc="2026-03-01T10:00:00Z", campaign=CAMPAIGN), 8.0)
+    return book
+
+
+def test_the_table_fits_eighty_columns_and_says_what_is_left(fedround: Fedround, federation: SmallFederation,
+                                                             book: ledger.Ledger, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = fedround("site", "ledger", federation.root / "north")
+    assert result.exit_code == 0, (result.output, result.exception)
+    shown = result.stdout
+    table = [line for line in shown.splitlines() if line and line[0] in "┏┃┡│└"]
+    assert len(table) == 6
+    assert max(map(len, table)) <= 80
+    assert f"spent ε {ledger.spent(book, 1e-5):.4f} of 8" in shown
+    assert f"set aside ε {ledger.held(book, 1e-5):.4f}" in shown
+    assert "room for 3 rounds of 'a-run-with-a-rather-long-name'" in shown
+    told = json.loads(fedround("site", "ledger", federation.root / "north", "--json").stdout)
+    assert [charge["total"] for charge in told["charges"]][-1] == told["spent"] == ledger.spent(book, 1e-5)
+    assert told["profile"]["epsilons"]["1e-06"] > told["spent"]
+    assert told["profile"]["rightly"]["0.01"] < 0.6
+
+
+def test_closing_a_run_gives_back_and_ends_it(fedround: Fedround, federation: SmallFederation, book: ledger.Ledger):
+    north = federation.root / "north"
+    one_sentence(fedround("site", "ledger", north, "--close", "nothing"), "no campaign of run 'nothing'")
+    assert "is closed" in fedround("site", "ledger", north, "--close", "a-run-with-a-rather-long-name").stdout
+    closed = ledger.read(book.path)
+    assert not closed.book.campaigns[0].is_open
+    assert "as a new run" in fedround("site", "ledger", north).stdout
