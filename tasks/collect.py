@@ -202,10 +202,15 @@ class _SilentError(Exception):
 def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
     member = coordinator.federation.site(site)
 
-    def read() -> bytes:
-        if (document := _document(coordinator, planned, site)) is None:
+    found = list[str]()
+
+    def read() -> bytes:                # what is read again is not looked for again: refusals may be many
+        if found:
+            return coordinator.store.get(found[0], max_bytes=MAX_DOCUMENT_BYTES)
+        if (said := _document(coordinator, planned, site)) is None:
             raise _SilentError
-        return document
+        found.append(said[0])
+        return said[1]
 
     def judge(document: bytes) -> tuple[SiteAnswer, str]:
         return read_answer(document, planned.plan, planned.digest, member, coordinator.federation.revoked), digest(document)
@@ -227,15 +232,16 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[L
                                            f"({type(error).__name__}); the coordinator's log says where")
 
 
-def _document(coordinator: Coordinator, planned: Planned, site: str) -> bytes | None:
-    """What the site said: its answer, or without one its last refusal."""
+def _document(coordinator: Coordinator, planned: Planned, site: str) -> tuple[str, bytes] | None:
+    """What the site said, and where: its answer, or without one its last refusal."""
     plan = planned.plan
     where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
     try:
-        return coordinator.store.get(layout.answer(*where), max_bytes=MAX_DOCUMENT_BYTES)
+        return (key := layout.answer(*where)), coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
     except NotFoundError:
-        count = _refusals(coordinator, where)
-        return None if count == 0 else coordinator.store.get(layout.refusal(*where, count), max_bytes=MAX_DOCUMENT_BYTES)
+        if (count := _refusals(coordinator, where)) == 0:
+            return None
+        return (key := layout.refusal(*where, count)), coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
 
 
 def _refusals(coordinator: Coordinator, where: Asked) -> int:
