@@ -27,7 +27,11 @@ LINEAR = '''from torch import nn
 NAME = "linear"
 
 
-def encode(rows):
+def features(rows):
+    raise NotImplementedError
+
+
+def labels(rows):
     raise NotImplementedError
 
 

@@ -170,14 +170,14 @@ def test_nothing_costs_nothing_and_no_noise_costs_everything():
     assert epsilon([counts(20.0), NoMechanism()], DELTA) == math.inf
 
 
-@pytest.mark.parametrize("mechanism", [sgd(1.0, 1e-6, 1), sgd(0.5, 1e-6, 10_000), sgd(0.5, 0.1, 10_000), counts(1e-200),
-                                       sgd(0.5, 1e-200, 1)],
+@pytest.mark.parametrize("mechanism", [sgd(1.0, 1e-6, 1), sgd(0.5, 1e-6, 10_000), sgd(0.5, 0.1, 10_000), counts(1e-6),
+                                       sgd(0.5, 1e-6, 1)],
                          ids=str)
 def test_hardly_any_noise_is_infinite_at_once_instead_of_filling_the_memory(mechanism):
     assert epsilon([mechanism], DELTA) == math.inf
 
 
-@pytest.mark.parametrize("mechanism", [sgd(0.5, 1e9, 100), sgd(1e-9, 1.0, 100), sgd(0.5, 1e200, 1), counts(1e200)],
+@pytest.mark.parametrize("mechanism", [sgd(0.5, 1e6, 100), sgd(1e-9, 1.0, 100), sgd(0.5, 1e6, 1), counts(1e6)],
                          ids=str)
 def test_next_to_nothing_costs_next_to_nothing(mechanism):
     assert 0.0 <= epsilon([mechanism], DELTA) <= 1e-3
