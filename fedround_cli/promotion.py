@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError
-from fedround.promotion import Stage
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
+    from fedround.promotion import Stage
     from tasks.coordinator import Coordinator
     from tasks.promote import Proposal
 

@@ -36,10 +36,15 @@ FIRST = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/parity/
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """All tests that use the one running stack share a process (pytest-xdist). They begin first, and then what takes long."""
+    """All tests that use the one running stack share a process (pytest-xdist), and so do those that use one bundle. The
+    former begin first, and then what takes long.
+    """
     on_stack = {item for item in items if "stack" in getattr(item, "fixturenames", ())}
     for item in on_stack:
         item.add_marker(pytest.mark.xdist_group("stack"))
+    for item in items:
+        if "bundled" in getattr(item, "fixturenames", ()):       # an export to ONNX costs ten seconds of CPU time
+            item.add_marker(pytest.mark.xdist_group("bundled"))
     items.sort(key=lambda item: (item not in on_stack, turn(item.nodeid)))      # stable: a file's own order stays
     yield
     if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in on_stack):
