@@ -158,7 +158,10 @@ def test_another_question_about_the_same_model_has_a_plan_of_its_own(fresh: Smal
     assert attempts == [1, 2, 3, 1]
 
 
-def test_after_a_round_the_same_is_asked_of_the_new_model(fresh: SmallFederation):
+def test_after_a_round_the_same_is_asked_of_the_new_model(tmp_path, rows_are_judged_here: None):
+    """Without noise in training: a run whose measurement has spent some has no room for what its plan promises."""
+    fresh = small_federation.make(tmp_path, units=("record", "none"), privacy={"unit": "none"})
+    allow(fresh, *NAMES)
     first = concluded(fresh)
     fresh.round()
     planned = asked(fresh)
