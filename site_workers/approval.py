@@ -1,7 +1,7 @@
-"""Approving a recipe or a contract: what the operator looks at, and what his "yes" writes down.
+"""Approving a recipe or a contract: what the operator sees first, and what a "yes" writes down.
 
-A file is read, never run, until its digest stands in policy.toml. That line is the approval; the copy in approved/ is what
-runs or judges, and its bytes are compared with the line again whenever the site opens it.
+A file is read, never run, until its digest stands in policy.toml. That line is the approval. The copy in approved/ is what
+runs or judges. Its bytes are compared with the line whenever the site opens it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from site_workers.policy import SitePolicy
 from validation.contract import read_contract
 
 MIN_PREFIX = 16
-"""Hexadecimal digits that name a file: nobody makes a second file that begins like a given one (2^64 tries)."""
+"""Hexadecimal digits that name a file. To make a second file whose digest begins with the same ones takes 2^64 tries."""
 
 _RUNS_MORE = frozenset({"__import__", "eval", "exec", "compile", "importlib", "runpy", "ctypes", "subprocess", "socket"})
 _KINDS: dict[str, Literal["recipe", "contract"]] = {".py": "recipe", ".json": "contract"}
@@ -38,7 +38,7 @@ _KINDS: dict[str, Literal["recipe", "contract"]] = {".py": "recipe", ".json": "c
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that an operator may approve, and what there is to know before."""
+    """A file that an operator may approve, and what the site found out about it."""
 
     kind: Literal["recipe", "contract"]
     name: str
@@ -47,7 +47,7 @@ class Candidate:
     imports: tuple[str, ...] = ()
     """Modules that a recipe names; nothing was imported to find out."""
     beware: tuple[str, ...] = ()
-    """Names in it by which code can do more than its imports tell."""
+    """Names in the recipe that let code do more than its imports show."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,11 @@ def read_candidate(path: Path) -> Candidate:
 
 
 def examine(kind: Literal["recipe", "contract"], body: bytes, source: str) -> Candidate:
-    """What there is to know before approving these bytes; nothing of them runs. source: whose they are, for the message.
+    """Examine these bytes before an approval. Nothing of them runs.
 
+    source: where they come from, for the message.
     Raises ContractError for what no operator should approve: text that a screen shows otherwise than it runs, a recipe that
-    is no Python, a contract that is none.
+    is not Python, a file that is not a data contract.
     """
     text = _readable(body, source)
     if kind == "contract":
@@ -93,9 +94,10 @@ def matches(sha256: str, prefix: str) -> bool:
 
 
 def approve(folder: Path, settings: SiteSettings, candidate: Candidate, now: datetime) -> None:
-    """Make the file the site's current one of its kind, and write its digest into policy.toml, whose comments stay.
+    """Make the file the site's current recipe or contract, and write its digest into policy.toml, whose comments stay.
 
-    What it displaces is kept in approved/earlier/. Killed at any point and repeated, it ends the same.
+    The file that it replaces is kept in approved/earlier/. A call that was killed at any point can be repeated: the end is
+    the same.
     """
     audit.record(folder, audit.Approved(utc=audit.utc(now), kind=candidate.kind, file=candidate.digest))
     document, listed = _listed(folder, candidate.kind)
@@ -139,7 +141,7 @@ def _place(settings: SiteSettings, kind: str) -> str:
 
 
 def _readable(body: bytes, source: str) -> str:
-    """The text, if what a screen shows is what is there ("Trojan Source", CVE-2021-42574; terminal escapes)."""
+    """The text, if a screen shows all of it as it is ("Trojan Source", CVE-2021-42574; terminal escapes)."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -180,7 +182,7 @@ def _check_encoding(body: bytes, source: str) -> None:
 
 
 def _check_names(text: str, source: str) -> None:
-    """Letters of other alphabets look like Latin ones, so that a name may not be the one that one reads (CVE-2021-42694)."""
+    """Refuse names with letters of other alphabets: one can look like another name with Latin letters (CVE-2021-42694)."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NAME and not token.string.isascii():
             odd = next(one for one in token.string if not one.isascii())
@@ -197,7 +199,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _name(tree: ast.Module) -> str:
-    """What the recipe calls itself, as far as that can be told without running it."""
+    """The name that the recipe gives itself, as far as it can be found without running the recipe."""
     for node in tree.body:
         if (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
                 and any(isinstance(target, ast.Name) and target.id == "NAME" for target in node.targets)):
@@ -218,6 +220,6 @@ def _save(folder: Path, document: tomlkit.TOMLDocument) -> None:
 
 
 def _write(path: Path, body: bytes) -> None:
-    """Whole or not at all, and durable."""
+    """Write the file whole or not at all, and durably."""
     make_folders(path.parent, mode=0o700)
     write_whole(path, body, durable=True)

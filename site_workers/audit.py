@@ -1,9 +1,10 @@
-"""The site's audit log: what was asked, what was decided, what was spent, what left. For the operator and his auditor.
+"""The site's audit log: what was asked, what was decided, what was spent, what left. For the operator and the auditor.
 
-audit.jsonl in the site's folder, append-only and hash-chained (`fedround.privacy.chain`), mode 0600; it never leaves. Every
-line is on the disk before what it tells of happens: "asked" before the ledger is charged, "left" before the first byte goes.
-So a crash can leave a line about something that did not happen, and never the reverse. `verify` compares the log with the
-ledger and the outbox, which notices lines that were cut off its end; it cannot notice somebody who rewrites all three.
+audit.jsonl in the site's folder is append-only and hash-chained (`fedround.privacy.chain`), has mode 0600 and never leaves.
+Every line is on the disk before the thing that it reports happens: "asked" before the ledger is charged, "left" before the
+first byte goes. So a crash can leave a line about something that did not happen, and never the reverse. `verify` compares the
+log with the ledger and the outbox, and so notices lines that were cut off its end. It cannot notice somebody who rewrites all
+three.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Withdrawn(_Event):
 
 
 class Asked(_AboutPlan):
-    """Somebody who reaches the API named a plan, and it is one that the coordinator `by` signed for us."""
+    """Somebody who reaches the API named a plan. The coordinator `by` has signed that plan for this site."""
 
     what: Literal["asked"] = "asked"
     federation: Name
@@ -72,7 +73,7 @@ class Asked(_AboutPlan):
 
 
 class TurnedAway(_Event):
-    """Somebody who reaches the API asked for something that does not hold; nothing was done, and nothing said."""
+    """Somebody who reaches the API asked for something that does not hold. The site did nothing and answered nothing."""
 
     what: Literal["turned away"] = "turned away"
     problem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,60}$")]
@@ -116,14 +117,14 @@ class Recovered(_Event):
 
     what: Literal["recovered"] = "recovered"
     plan: Digest | None
-    """None: nobody knows any more which."""
+    """None: which plan it was is no longer known."""
     mechanisms: tuple[Mechanism, ...]
     charges: Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
     """How many the ledger then has."""
 
 
 class Found(_Event):
-    """An answer of which this log does not know that it has left: it replaces a lost one, or an older copy was restored."""
+    """An answer that the log does not know to have left: the log replaces a lost one, or is an older copy from a backup."""
 
     what: Literal["found"] = "found"
     key: str
@@ -166,12 +167,12 @@ def begin(folder: Path, site: str, now: datetime, book: Path) -> None:
 
 
 def recovered(folder: Path) -> int:
-    """Up to how many charges the ledger was last written again; 0: it never was."""
+    """How many charges the ledger had when `recover` last wrote to it; 0: it never did."""
     return max((event.charges for event in read(folder) if isinstance(event, Recovered)), default=0)
 
 
 def find_again(folder: Path, now: datetime) -> None:
-    """Name what the outbox says that has left, and the log does not."""
+    """Record the answers that the outbox says have left, and the log does not."""
     logged = _logged(read(folder))
     record(folder, *(found for found in _found((entry for entry in outbox.entries(folder) if entry.sent), now)
                      if (found.key, found.sha256) not in logged))
@@ -191,7 +192,7 @@ def read(folder: Path) -> tuple[Event, ...]:
 
 
 def leaving(entry: outbox.Entry, now: datetime) -> list[Left]:
-    """What uploading this entry of the outbox lets out: the tensors, and then the answer that commits them."""
+    """What leaves when this entry of the outbox is uploaded: the tensors, and then the answer that commits to them."""
     return [Left(utc=utc(now), plan=entry.body["plan"], kind=kind, key=key, sha256=sha256, size_bytes=size)
             for kind, key, sha256, size in _objects(entry)]
 

@@ -1,7 +1,7 @@
 """May this plan be carried out here? Signature, membership, chain, history, policy: in that order, before any row is read.
 
-What does not hold is raised (TrustError): somebody is lying or something is broken, and the site says nothing at all.
-What the site's operator does not allow is returned: a signed refusal is an answer.
+What does not hold is raised (TrustError): somebody lies or something is broken, and the site sends nothing at all. What the
+site's operator does not allow is returned as a signed refusal, which is an answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Order:
     """The key that the federation has agreed for this site: it may have been rotated since the process began."""
 
     def addressed(self, site: Site) -> dict[str, Any]:
-        """What every answer of the site to this plan says."""
+        """The fields that are the same in every answer of the site to this plan."""
         plan = self.plan
         return {"federation": plan.federation, "run": plan.run, "round": plan.round, "attempt": plan.attempt,
                 "site": site.name, "plan": self.digest, "asked": plan.asks.kind, "log": plan.log, "tool_version": __version__}

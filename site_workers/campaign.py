@@ -1,4 +1,4 @@
-"""A site's flow run that serves a whole campaign: which plan waits for an answer, as the store has it."""
+"""A site's flow run that serves a whole campaign: it finds in the store which plan waits for an answer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from site_workers.site import Site
 
 
 class CampaignRequest(Value):
-    """All that the API can say to a site that shall serve a campaign: which run."""
+    """All that the API can say to a site that is to serve a campaign: which run."""
 
     run: Name
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A plan in the store that the coordinator signed: whether it may be carried out is for whoever answers it."""
+    """A plan in the store that the coordinator signed. Whether it may be carried out is decided where it is answered."""
 
     plan: str
     """Its digest."""
@@ -28,7 +28,7 @@ class Waiting:
 
 
 def newest_plan(site: Site) -> Callable[[str], Waiting | None]:
-    """What looks in the store for the newest plan of a run: None if there is none, or it has its commit or finding."""
+    """A function that looks in the store for a run's newest plan. It returns None if no plan waits for an answer."""
 
     def look(run: str) -> Waiting | None:
         keys = list(site.store.list(layout.plans(run)))

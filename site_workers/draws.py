@@ -49,5 +49,5 @@ class SiteDraws:
 
 
 def _digest_of(private: Tensors) -> tuple[bytes, ...]:
-    """What noise must depend on, because a release does: the private part. Frozen tensors are named by the plan."""
+    """A digest of the private part: a release depends on it, so its noise must too. Frozen tensors are named by the plan."""
     return (hashlib.sha256(codec.encode(private)).digest(),) if private else ()

@@ -73,7 +73,7 @@ def offered(invitation: Invitation) -> tuple[approval.Candidate, approval.Candid
 
 
 def _remove_all_but(folder: Path, there: set[Path] | None) -> None:
-    """Half a site would be in the way of the next try. What was in the folder before stays; None: no folder was."""
+    """Remove a half-made site: it would block the next try. What was there before stays; None: the folder is new."""
     if there is None:
         shutil.rmtree(folder, ignore_errors=True)
         return

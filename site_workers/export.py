@@ -1,6 +1,6 @@
-"""A model for use at the site: the shared one with the site's own parts, or its personal one, fine-tuned if it likes.
+"""A model for use at the site: the shared model with the site's own parts, or the site's personal one; fine-tuned if asked.
 
-Nothing of this is sent, charged or told to anybody; it reads the store as any member may.
+Nothing of this is sent, charged or reported to anybody. It reads the store as any member may.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ class OwnModel:
 
 
 def own_model(site: Site, run: str | None = None, *, personal: bool = False, tuning: LocalTraining | None = None) -> OwnModel:
-    """The run's last committed model with the frozen and the private parts that belong to it; or the site's personal one.
+    """The run's last committed model with the frozen and the private parts that belong to it; or the site's personal model.
 
-    run: which; None, if the site has taken part in one only. tuning: train it further on the site's rows, without noise, all
-    parts that are trained together; the same rows and model give the same bytes.
-    Raises ContractError if there is no such model, TrustError or ChainError if the store's does not hold: that it is a proven
-    one says 'fedround verify'.
+    run: which one; None if the site has taken part in one only.
+    tuning: train it further on the site's rows, without noise, in all parts that are trained together. The same rows and
+    model give the same bytes.
+    Raises ContractError if there is no such model, TrustError or ChainError if the model in the store does not hold. It does
+    not prove the model's lineage: 'fedround verify' does.
     """
     commit = history.newest(site, _only(site) if run is None else run, seen.read(site.folder))
     checkpoint, rows = _checkpoint(site, commit), read_site_rows(site)

@@ -1,6 +1,7 @@
-"""Does what the coordinator shows us continue what we have seen? The federation log, the run's commits, and our own answers.
+"""Does what the coordinator shows this site continue what the site has seen?
 
-Everything here is raised (ChainError, TrustError): a history that does not hold gets no answer at all.
+That is the federation log, the run's commits, and the site's own answers. Everything here is raised (ChainError, TrustError):
+a history that does not hold gets no answer at all.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _COMPARE_LOGS = "compare 'fedround federation log' with other members"
 
 
 def agreement(site: Site, plan: Plan, seen: Seen, source: str) -> tuple[Federation, tuple[Logged, ...]]:
-    """The federation file that holds for the plan, and the log up to it, which must contain what this site has seen."""
+    """The federation file that holds for the plan, and the log up to it. The log must contain what this site has seen."""
     if seen.log is not None and plan.log.number < seen.log.number:
         raise ChainError(f"{source}: names entry {plan.log.number} as the end of the federation log, and this site has seen "
                          f"entry {seen.log.number}: the log was rolled back. Stop, and {_COMPARE_LOGS}")
@@ -36,8 +37,10 @@ def agreement(site: Site, plan: Plan, seen: Seen, source: str) -> tuple[Federati
 
 
 def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: str) -> Commit:
-    """The signed commit that the plan continues, whose model it starts from, which continues what this site has seen of the
-    run, and whose plan a majority of the members was shown.
+    """The signed commit that the plan continues. Four things are checked.
+
+    The plan starts from the commit's model. The commit continues what this site has seen of the run. It is signed. A majority
+    of the members was shown its plan.
     """
     number = plan.continues
     head = _commit(site, plan.run, number, source)
@@ -95,7 +98,7 @@ def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCo
 
 
 def _check_sighted(site: Site, commit: Commit, log: tuple[Logged, ...], source: str) -> None:
-    """Everybody whose update the commit holds was shown the commit's plan; and what it says of us is what we said."""
+    """Check that every site in the commit was shown the commit's plan, and that the commit repeats our own answer."""
     if commit.log.number > len(log) or log[commit.log.number - 1].digest != commit.log.digest:
         raise ChainError(f"{source}: names another federation log than its successor's plan")
     logged = log[commit.log.number - 1]

@@ -33,7 +33,7 @@ def read(site: Site, order: Order, rows: Rows) -> Inputs:
 
 
 def begun(site: Site, run: str, sha256: str | None, agreed: Parts) -> Rest:
-    """What the run's model has besides what travels, as it begins at every site: the file that `sha256` names.
+    """The part of the run's model that does not travel, as it begins at every site: the file that `sha256` names.
 
     Raises TrustError if the store holds another.
     """
@@ -53,7 +53,7 @@ def _named(site: Site, plan: Plan, sha256: str, what: str) -> Tensors:
 
 
 def _fetched_once(site: Site, sha256: str, schema: Schema, source: str) -> Tensors:
-    """From the store, or from the copy here: the file may be far larger than all that travels."""
+    """From the store, or from the copy here: this file may be far larger than all that travels."""
     path = site.folder / "kept" / f"{sha256}.safetensors"
     if path.exists():
         body = path.read_bytes()

@@ -6,14 +6,15 @@ of the model, and its personal model.
     kept/<run>/<what>/<round>-<attempt>.safetensors      after that answer
 
 None of it is sent. It is written before the answer is, under a name of its own, and counts once the answer is in the outbox.
-So a site that is killed in between computes from the same again, and writes the same bytes. What is lost begins anew, control
-variates and residuals at zeros, the private part as in round 1, the personal model at the shared one: slower, not wrong.
-What a backup brought back from before later answers is used, too, but for a residual: some of that has left since.
+So a site that is killed in between starts from the same values again, and writes the same bytes. What is lost begins anew:
+control variates and residuals at zeros, the private part as in round 1, the personal model at the shared one. Training is
+then slower, not wrong. Files that a backup brought back from before later answers are used too, except a residual: a part of
+it has left since.
 
-What was kept with an answer serves later plans of the same run that ask for the same mechanism, and no others. Under the
-unit `site`, and without privacy, a private part is trained without noise; a later round that protects records would move by
-far more than one record's clip norm when one is gone, because all gradients are computed with it. The personal model alone
-goes on whatever is asked: nothing that leaves depends on it.
+What was kept with an answer is used for later plans of the same run that ask for the same mechanism, and for no others.
+Under the unit `site`, and without privacy, a private part is trained without noise. A later round that protects records
+computes all gradients with it: without one record, that round would move by far more than one record's clip norm. Only the
+personal model goes on under every mechanism: nothing that leaves depends on it.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def write(folder: Path, plan: Plan, kept: Kept) -> None:
 
 
 def newest(folder: Path, run: str, before: int, what: str, schema: Schema, mechanism: str | None = None) -> Tensors | None:
-    """What was kept with the site's last answer in a run to a round earlier than `before`; None: nothing.
+    """What was kept with the site's last answer in a run to a round earlier than `before`; None: nothing was kept.
 
-    mechanism: the kind that the answer was noised by; None: whichever. Raises SetupError if the file is damaged, or of
-    another schema.
+    mechanism: the kind of noise of that answer; None: any.
+    Raises SetupError if the file is damaged, or of another schema.
     """
     given = outbox.updates(folder, run, before=before)
     fit = [one for one in (given[:1] if what == RESIDUAL else given) if mechanism in (None, one.mechanism)]
@@ -80,8 +81,10 @@ def newest(folder: Path, run: str, before: int, what: str, schema: Schema, mecha
 
 
 def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
-    """One file; older ones than a retry needs go. What is not finite is not kept, and the operator reads so: the site's
-    answer must not wait for, nor tell of, what trained without noise and went astray.
+    """Write one file, and delete files that are older than a retry needs.
+
+    Tensors with a number that is not finite are not kept, and the log tells the operator. They were trained without noise:
+    the site's answer must neither depend on them nor tell of them.
     """
     if not all(np.isfinite(array).all() for array in tensors.values()):
         log.warning("round %d of run '%s': the site's %s is not finite and not kept; the last one stays. Ask for a smaller "
@@ -95,7 +98,7 @@ def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
 
 
 def _there(folder: Path, run: str, what: str, answers: list[outbox.Given]) -> Iterator[Path]:
-    """The files that belong to these answers, those excepted that are not there."""
+    """The files that belong to these answers, as far as they exist."""
     for answer in answers:
         if (path := _path(folder, run, what, answer.round, answer.attempt)).exists():
             yield path

@@ -16,10 +16,10 @@ from site_workers.site import Site
 
 
 def begin_rotation(site: Site, passphrase: bytes | None) -> str:
-    """Make the next key, and have the present one say so in the store; returns the new public key.
+    """Make the next key, and publish in the store that the present key hands over to it; returns the new public key.
 
-    Nothing changes until the coordinator has put the new key into the federation log: until then the old one signs. Done
-    twice, it names the same new key. Raises StoreError if the store does not take it.
+    Nothing changes until the coordinator has put the new key into the federation log: until then the old one signs. A second
+    call names the same new key. Raises StoreError if the store does not take it.
     """
     path = _next(site.folder)
     if not path.exists():

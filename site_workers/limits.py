@@ -1,10 +1,10 @@
-"""Holding the process that trains to what the operator allows: threads and priority at its start, memory and time at work.
+"""Hold the process that trains to what the operator allows: threads and priority at its start, memory and time at work.
 
-Memory: Linux counts what the process has asked for and may write to (RLIMIT_DATA), and refuses more; so a recipe, a model or
-a batch that is too big fails before it can hurt the machine. Time, and the hours in which plans may be carried out: looked at
-between two steps. Promised: no plan gets more. Not promised: that code which never returns is stopped (a recipe is code that
-the operator has read), or that a library which cannot bear a refused allocation does not end the process; a service manager
-starts it again.
+Memory: Linux counts the writable memory that the process asks for (RLIMIT_DATA), and refuses more. So a recipe, a model or a
+batch that is too big fails before it can hurt the machine. Time, and the hours in which plans may be carried out, are checked
+between two steps.
+Promised: no plan gets more. Not promised: that code which never returns is stopped (a recipe is code that the operator has
+read); that the process survives a library which ends it when memory is refused. A service manager starts it again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from site_workers.policy import Limits, SitePolicy
 
 _MIB = 1 << 20
 _ROOM_MIB = 128
-"""What even a small round needs beyond what the process has at its start."""
+"""Memory that even a small round needs beyond what the process has at its start."""
 
 _RESERVE = 0.1
-"""Of its time a site keeps this share back for what follows training: encoding, signing, sending."""
+"""The share of its time that a site keeps for what follows training: encoding, signing, sending."""
 
 
 def settle_in(limits: Limits) -> None:
@@ -65,7 +65,7 @@ def memory(limits: Limits) -> Iterator[None]:
 
 @contextmanager
 def confined(limits: Limits) -> Iterator[None]:
-    """The same for a process that does one thing and ends: priority and CPU seconds, too; out of time, it is killed."""
+    """The same for a process that does one thing and ends: also priority and CPU seconds. Out of time, it is killed."""
     os.nice(limits.nice)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     wanted = limits.seconds if hard == resource.RLIM_INFINITY else min(limits.seconds, hard)
@@ -96,7 +96,7 @@ class Guard:
         return self.over is not None or self._cancelled()
 
     def time_is_up(self) -> bool:
-        """After a step: whether another one, and what follows, might not fit into the policy's time, or into the plan's."""
+        """Called after a step: whether another step, and what follows, might exceed the policy's time or the plan's."""
         now, limit_s = self._clock(), min(self._policy.limits.seconds, self._deadline_s)
         self._longest_step_s = max(self._longest_step_s, (now - self._looked).total_seconds())
         left_s = limit_s - (now - self._began).total_seconds()

@@ -1,7 +1,7 @@
-"""What leaves, on the site's own disk first: a retry repeats the bytes, never the noise.
+"""What leaves is written to the site's own disk first: a retry repeats the bytes and never draws new noise.
 
-One folder per plan, written beside its place, synced with its names, and renamed into it: an entry is there whole or not at
-all, and stays.
+One folder per plan. It is written beside its place, synced with its names, and renamed into it: an entry is there whole or
+not at all, and stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """Of the signed document."""
+        """The digest of the signed document."""
         return str(_said(self.folder)["kind"])
 
     @property
@@ -70,7 +70,7 @@ def plan_of(site_folder: Path, plan: Plan) -> str | None:
 
 
 def find(site_folder: Path, plan: Plan) -> Entry | None:
-    """The answer to this plan, if there is one. A refusal is none: asked again, the site looks again."""
+    """The answer to this plan, if there is one. A refusal does not count: asked again, the site looks again."""
     folder = _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt)
     return _entry(site_folder, folder) if folder.exists() else None
 
@@ -78,8 +78,8 @@ def find(site_folder: Path, plan: Plan) -> Entry | None:
 def write(site_folder: Path, plan: Plan, sealed: bytes, payload: bytes | None) -> Entry:
     """Keep an answer durably before any of it leaves.
 
-    Raises SetupError if the disk does not take it, ContractError if the plan has another answer already. The same one, which
-    a second process may have made, is none.
+    Raises SetupError if the disk does not take it, ContractError if the plan has another answer already. The same answer,
+    which a second process may have made, is no error.
     """
     return _keep(site_folder, _place(site_folder, plan.run, plan.asks.kind, plan.round, plan.attempt), sealed, payload)
 
@@ -92,7 +92,7 @@ def write_refusal(site_folder: Path, plan: Plan, sealed: bytes) -> Entry:
 
 
 def put_back(site_folder: Path, key: str, sealed: bytes) -> Entry:
-    """Keep what lies in the store under `key` already and this folder has forgotten. Raises ContractError: no such key."""
+    """Keep the object under `key` in the store, which this folder has forgotten. Raises ContractError: no such key."""
     place = _place_of(site_folder, key)
     if place is None:
         raise ContractError(f"'{key}' is no place for an answer or a refusal")
@@ -170,13 +170,13 @@ def refusals(site_folder: Path, reasons: Collection[str]) -> int:
 
 
 def has(site_folder: Path, key: str) -> bool:
-    """Whether the answer, or the refusal, that lies in the store under this key is kept here, too; never, if none can."""
+    """Whether the answer or refusal that lies in the store under this key is kept here too; False for any other key."""
     place = _place_of(site_folder, key)
     return place is not None and (place / _ANSWER).exists()
 
 
 def unsent(site_folder: Path) -> Iterator[Entry]:
-    """Every entry of which some byte may not have arrived."""
+    """Every entry that is not known to have arrived completely."""
     return (entry for entry in entries(site_folder) if not entry.sent)
 
 

@@ -19,7 +19,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the work ended, and one fixed sentence about it: nothing that comes from rows, from a model or from a file."""
+    """How the work ended, and one fixed sentence about it. Nothing in it comes from rows, from a model or from a file."""
 
     ending: Ending
     message: str
@@ -29,5 +29,5 @@ STOPPED = Outcome(Ending.STOPPED, "stopped by request")
 
 
 def failed(error: Exception) -> Outcome:
-    """The work raised `error`. Its text may name files or values, so that only its type leaves."""
+    """The work raised `error`. Its text may name files or values, so only its type leaves."""
     return Outcome(Ending.FAILED, f"the site could not answer ({type(error).__name__}); its operator sees why")

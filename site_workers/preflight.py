@@ -22,7 +22,7 @@ from site_workers.site import Site, open_site
 
 MAX_CLOCK_SKEW_S = 120
 _MANY = 0.1
-"""A site of which more rows than this share count for nothing is not ready, says its preflight."""
+"""The largest share of rows that may count for nothing: with more, the preflight says that the site is not ready."""
 
 _WHOM: dict[Unit, str] = {"record": "", "site": " for the whole site"}
 _TIMEOUT_S = 10
@@ -82,14 +82,14 @@ def _rows(site: Site) -> str:
 
 
 def _recipe(site: Site) -> str:
-    """Whether a plan with it can be carried out: known before one is charged."""
+    """Try whether a plan with the recipe can be carried out, before one is charged."""
     notes = try_out(site.recipe, read_site_rows(site).train.features_NF.shape[1], None,
                     per_record="record" in site.policy.units)
     return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes))
 
 
 def doubts(policy: SitePolicy, rows: int) -> list[str]:
-    """What makes the policy's own promise mean less than its numbers say."""
+    """Settings of the policy that make its promise mean less than its numbers say."""
     weak = [f"{name} = {value:g} lets plans in that any site refuses which says nothing of it ({usual:g})"
             for name, value, usual in (
         ("min_noise_multiplier", policy.min_noise_multiplier, sense.MIN_NOISE_MULTIPLIER),

@@ -21,9 +21,10 @@ from site_workers.site import Site
 def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = None, book: Ledger | None = None) -> None:
     """Sign, keep, then upload: payload first, answer last.
 
-    book: the ledger that was charged for the answer. Raises PrivacyError, and keeps and sends nothing, if it holds no charge
-    of just this plan and these mechanisms: what leaves is what was paid for. Raises StoreError if the store does not take it;
-    the answer then stays in the outbox and `resend` sends the same bytes.
+    book: the ledger that was charged for the answer.
+    Raises PrivacyError, and keeps and sends nothing, if the ledger holds no charge for this plan and these mechanisms: what
+    leaves is what was paid for. Raises StoreError if the store does not take it. The answer then stays in the outbox, and
+    `resend` sends the same bytes.
     """
     if isinstance(answer, Answer):
         paid = {(charge.plan, charge.mechanisms) for charge in (book.charges if book is not None else ())}
@@ -36,7 +37,7 @@ def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = 
 
 
 def hand_over(site: Site, rotation: Rotation) -> None:
-    """Say, in the store and signed by the old key, which key comes after it: two public keys and no more."""
+    """Publish which key follows the old one, signed by the old one: two public keys and no more."""
     sealed, key = seal(rotation, site.identity), layout.rotation(site.name, rotation.new)
     audit.record(site.folder, audit.Left(utc=audit.utc(site.clock()), plan=None, kind="rotation", key=key,
                                          sha256=digest(sealed), size_bytes=len(sealed)))

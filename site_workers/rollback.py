@@ -32,10 +32,10 @@ class Sent:
 
 
 def refusal(site: Site, order: Order) -> Refusal | None:
-    """A refusal, if this folder is behind what the plan's parent says of its ledger, or has forgotten an answer to the round.
+    """A refusal if this folder is behind what the plan's parent says of its ledger, or has forgotten an answer to the round.
 
-    Not noticed before the next start, which looks at everything (`require_newest`): that the folder was restored while its
-    process was running, and what it has forgotten is in no commit of this run.
+    One case is not noticed before the next start, which looks at everything (`require_newest`): the folder was restored while
+    its process was running, and no commit of this run holds what it has forgotten.
     """
     plan, keys = order.plan, own_keys(site, order.plan.log.number)
     this_round = layout.answers(site.name, plan.run, plan.round, plan.asks.kind)
@@ -75,13 +75,13 @@ def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Ite
 
 
 def _may_be_ours(site: Site, key: str) -> bool:
-    """Whether this site would give an answer or a refusal such a name: nothing else is looked at, however much there is."""
+    """Whether this site would use such a name for an answer or a refusal. Objects with other names are not looked at."""
     said = layout.parse_answer(key) or layout.parse_refusal(key)
     return said is not None and said[0] == site.name
 
 
 def _ours(site: Site, keys: frozenset[str], key: str) -> Sent | None:
-    """Whoever owns the bucket can put there what he likes, and move what is there; a stranger's key signs for nobody here."""
+    """The answer under `key`, if this site signed it: whoever owns the bucket can put and move anything there."""
     try:
         document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
         said = envelope(document, key)
@@ -103,9 +103,9 @@ def _belongs(answer: SiteAnswer, key: str) -> bool:
 
 
 def _is_behind(site: Site, commit: Commit, keys: frozenset[str]) -> bool:
-    """The commit names how long our ledger was, and its head: what we have is shorter, or went on otherwise.
+    """Whether our ledger is behind the commit, which names its length and head: ours is shorter, or continued otherwise.
 
-    What `site_workers.recover` has written again has other heads, and the audit log knows up to which length.
+    What `site_workers.recover` has written again has other heads. The audit log knows how many charges that concerns.
     """
     heads = ledger.read(site.ledger).heads
     for known in commit.ledgers:

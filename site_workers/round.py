@@ -45,7 +45,7 @@ from validation.judging import Judged
 log = logging.getLogger("fedround.site")
 
 _BY_ROWS = frozenset({Reason.DATA, Reason.FAILED, Reason.LIMITS})
-"""What a site may refuse for that a record can have a part in. Each such refusal can tell a bit, and no noise is on it."""
+"""Reasons to refuse that a record can influence. Each such refusal can tell one bit, and it carries no noise."""
 
 _AUTHORISE_S = 300.0
 """How long a site waits for the store until it knows the plan."""
@@ -100,7 +100,7 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> O
 
 
 def _patient(site: Site, order: Order) -> Site:
-    """Reading what the plan names, or sending the answer, waits for the store as long as the plan waits for its sites."""
+    """The site, whose store is waited for as long as the plan waits for its sites."""
     return site.within(Patience(max(_AUTHORISE_S, order.plan.deadline_s)))
 
 
@@ -129,7 +129,7 @@ class _Done:
 
 
 def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _Done | Refusal:
-    """Do the work, or refuse when it takes more than the operator allows one plan."""
+    """Do the work. Refuse if it takes more than the operator allows for one plan."""
     guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
         with limits.memory(site.policy.limits):
@@ -148,7 +148,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _
 
 
 def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal:
-    """Look at everything that speaks against it, charge, read, work, keep."""
+    """Check everything that could forbid it; then charge, read, work, keep."""
     plan = order.plan
     if outbox.refusals(site.folder, _BY_ROWS) >= site.policy.max_refusals:
         log.error("round %d of run '%s': refused, as %d plans were before for what rows, recipe or machine do: look into it, "
@@ -203,7 +203,7 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
 
 
 def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> None:
-    """What the contract finds in records stays here: one record can change it."""
+    """Tell the operator which checks the records fail. That stays here: one record can change it."""
     left_out = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
     if left_out or verdict.tables:
         log.warning("round %d of run '%s': %d rows count for nothing; failed checks: %s. Nothing of this is told; "
@@ -212,7 +212,7 @@ def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> Non
 
 
 def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:
-    """The files have other columns or types than agreed; which checks they fail is said where the policy lets it out."""
+    """A refusal: the files have other columns or types than agreed. The policy says whether it names the failed checks."""
     if "checks" in site.policy.statistics:
         return refuse(site, order, Reason.CONTRACT, f"failed checks: {len(failed)}", failed)
     log.error("round %d of run '%s': the rows fail %s", order.plan.round, order.plan.run, ", ".join(failed))
@@ -230,7 +230,10 @@ def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger) -> An
 
 
 def _spent(book: ledger.Ledger, plan: Plan) -> float | None:
-    """None also without a bound at the plan's delta_dp: what was paid for must be an answer that can be written."""
+    """The epsilon that the run has spent; None also if there is no bound at the plan's delta_dp.
+
+    What was paid for must be an answer that can be written.
+    """
     privacy = plan.agreed.privacy
     if isinstance(privacy, NoPrivacy):
         return None

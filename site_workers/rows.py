@@ -66,7 +66,7 @@ def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes
 
 
 def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Columns of all rows, of both files, (N,) each; without those that one of the files does not have."""
+    """Columns of all rows, of both files, (N,) each. A column that one of the files lacks is left out."""
     wanted = sorted(set(names))
     if not wanted:
         return {}
@@ -75,7 +75,7 @@ def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is judged, by content: where it lies makes no difference."""
+    """What is judged, identified by content: the path makes no difference."""
 
     contract_digest: str
     digest: bytes
@@ -86,8 +86,9 @@ class _Asked:
 
 @functools.lru_cache(maxsize=64)     # what was judged once need not be judged again
 def _judged(asked: _Asked) -> Judged:
-    """Great Expectations costs seconds to import and 150 MB: it judges in a process of its own, once per change of
-    the files, unless this process has it already (see `host`).
+    """The judgement, made in a process of its own, once per change of the files: Great Expectations takes seconds and 150 MB.
+
+    It judges in this process if it is imported already (see `host`).
     """
     if "great_expectations" in sys.modules:
         return judging.judge(asked.rows, load_contract(asked.contract))

@@ -55,7 +55,10 @@ def encoded(recipe: Recipe, frame: pd.DataFrame, before: int) -> Float32:
 
 
 def _next(parts: Iterator[pd.DataFrame], path: Path) -> pd.DataFrame | None:
-    """Raised out here: a parser's error quotes lines of the file, and inside an `except` it would travel as __context__."""
+    """The next part. Raises outside of the `except`: there, a parser's error would travel as __context__.
+
+    Such an error quotes lines of the file.
+    """
     try:
         return next(parts, None)
     except (ContractError, MemoryError):

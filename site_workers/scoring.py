@@ -1,8 +1,8 @@
 """Scores of rows by a model from a bundle: read in parts, encoded in a process of its own, written whole or not at all.
 
-The recipe in a bundle is code. Whoever brings the coordinator's key trusts the coordinator for it; it runs in a process that
-has no credentials, no more memory and time than allowed here, and of which nothing is passed on but features. At a site it
-must be one that the operator approved.
+The recipe in a bundle is code. Whoever brings the coordinator's key trusts the coordinator for it. It runs in a process
+without credentials, with no more memory and time than allowed here, and that hands over features and nothing else. At a site
+the operator must have approved it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _parts(answer: IO[bytes], rows: Path, features: int) -> Iterator[Float32]:
 
 
 class _Pipe:
-    """Keeps numpy from asking where in a file it is: a pipe cannot say."""
+    """Hides the stream's position, because a pipe has none: numpy does not ask for it then."""
 
     def __init__(self, stream: IO[bytes]):
         self.read, self.write = stream.read, stream.write
@@ -142,7 +142,7 @@ _WRITERS: dict[str, Callable[[BinaryIO, Iterator[Float32], int], int]] = {".csv"
 
 
 def _main(asked: str) -> None:
-    """Nothing on any stream but the answer, not even from C code."""
+    """Write nothing but the answer to any stream, not even from C code."""
     end_with_parent()
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,6 +1,6 @@
-"""What this site has seen of the federation: how far its log goes, and how far each run's history. It only goes forwards.
+"""What this site has seen of the federation: how far its log goes, and how far each run's history. It only grows.
 
-One file in the site's folder, written whole or not at all. Losing it loses a memory, not a key: the site then believes the
+One file in the site's folder, written whole or not at all. If it is lost, no key is lost with it: the site then believes the
 first history that it is shown, as a new site does.
 """
 

@@ -58,7 +58,7 @@ def serve_site(folder: Path) -> None:
 
 
 def _with_the_accountant_apart(work: Job) -> Job:
-    """Does as `work`, and holds no accountant between two pieces of it; unless this process has one already (see `host`)."""
+    """The same job, which unloads the accountant after each piece of work; not if this process has it (see `host`)."""
     if "dp_accounting" in sys.modules:
         return work
     accountant = apart.settle()
@@ -73,7 +73,7 @@ def _with_the_accountant_apart(work: Job) -> Job:
 
 
 def _begin(site: Site) -> None:
-    """Only a folder whose audit log, ledger and outbox tell one story is served: an older copy of one of them does not."""
+    """Serve a folder only if its audit log, ledger and outbox agree. An older copy of one of them does not agree."""
     audit.verify(site.folder)
     audit.record(site.folder, audit.Started(
         utc=audit.utc(site.clock()), policy=digest((site.folder / "policy.toml").read_bytes()), version=__version__))

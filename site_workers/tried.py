@@ -14,10 +14,10 @@ from validation.encoding import encode_in_subprocess
 
 
 def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) -> tuple[str, ...]:
-    """What there is to know of it: notes. Runs the recipe's code.
+    """Notes on the candidate, from running its code.
 
-    Raises ContractError, which quotes no value, if it cannot encode the rows, encodes one otherwise beside others, or its
-    model cannot be scored or trained; SetupError if it does not end in the time that one plan may take.
+    Raises ContractError, which quotes no value, if the recipe cannot encode the rows, encodes a row differently beside other
+    rows, or its model cannot be scored or trained; SetupError if it does not end in the time that one plan may take.
     """
     policy = load_toml(SitePolicy, folder / "policy.toml")
     rows = folder / settings.data.train

@@ -44,7 +44,7 @@ _CANCELLING = "prefect.flow-run.Cancelling"
 _STATES = {Ending.ANSWERED: Completed, Ending.STOPPED: Cancelled, Ending.FAILED: Failed}
 
 SHOWN_AFTER_S = 1.5
-"""Work that ends sooner has its flow run written once, in the state in which it ended: nobody could have stopped it."""
+"""Work that ends sooner has its flow run written once, in its final state: nobody could have stopped it."""
 LOOK_S = 10.0
 CANCELLATION_POLL_S = 2.0
 REPORT_AGAIN_S = 2.0
@@ -151,8 +151,9 @@ class SiteWorker(WarmWorker):
             self._runs_task_group.start_soon(self._answer, asked, slot)
 
     async def _answer(self, asked: Asked, slot: object) -> None:
-        """Begin a flow run of our own and carry it out, or answer within the campaign's. What goes wrong before it has begun
-        is left to the coordinator, who then schedules one.
+        """Begin a flow run of our own and carry it out, or answer within the campaign's.
+
+        If something goes wrong before the run has begun, the coordinator schedules one later.
         """
         try:
             if (standing := asked.standing.get(self._work_pool_name)) is not None:
@@ -177,13 +178,13 @@ class SiteWorker(WarmWorker):
         await super()._go_on()
 
     async def _is_known(self, asked: Asked) -> bool:
-        """Whether there is a flow run for what is asked: the coordinator has scheduled or closed it, or it has been done."""
+        """Whether there is a flow run for this request already: the coordinator has scheduled or closed it, or it is done."""
         counted = await self.client.request("POST", "/flow_runs/count", json={"flow_runs": {
             "idempotency_key": {"any_": [asked.key(self._work_pool_name)]}}})
         return bool(counted.json())
 
     async def _work_and_show(self, asked: Asked) -> None:
-        """Work, and make the flow run in the state in which it ended, or Running if the work is not done in a moment."""
+        """Work, then create the flow run in its final state. Work that takes longer is shown as Running until it ends."""
         work = _Work(None, None, asked.name(self._work_pool_name), asked.parameters)
         async with anyio.create_task_group() as group:
             group.start_soon(self._show, asked, work)
@@ -208,7 +209,7 @@ class SiteWorker(WarmWorker):
             return
 
     async def _end(self, asked: Asked, work: _Work, state: State[Any]) -> None:
-        """Bring the run into this state: the one that is shown; else a new one, or the one that is ours to end."""
+        """Set the run to this state: the run that is shown; otherwise a new one, or the one that is ours to end."""
         flow_run = work.flow_run
         if flow_run is None:
             there = await self._make(asked, {"type": state.type.value, "name": state.name, "message": state.message})
@@ -263,7 +264,7 @@ class SiteWorker(WarmWorker):
         await self.client.request("POST", "/events", json=[self._last_words])
 
     async def _look(self, flow_run: uuid.UUID) -> None:
-        """What the store has for the campaign and we have not heard of; or nobody has heard of us."""
+        """Answer the campaign's plan that waits in the store. If we have answered it, report that again."""
         try:
             waiting = await anyio.to_thread.run_sync(self._newest_plan, self._campaigns[flow_run])
         except FedroundError as error:
@@ -341,8 +342,9 @@ class SiteWorker(WarmWorker):
             self._work = None
 
     async def _report(self, tell: Callable[[], Awaitable[object]]) -> None:
-        """Tell the outcome, also if the API is away for a while: the answer is in the store, but the coordinator asks
-        the API who is done.
+        """Report the outcome, also if the API is away for a while.
+
+        The answer is in the store, but the coordinator asks the API which sites are done.
         """
         while True:
             try:
@@ -354,7 +356,7 @@ class SiteWorker(WarmWorker):
                 return
 
     async def _watch_for_cancellation(self) -> None:
-        """While a job runs, ask every few seconds whether its flow run still does; otherwise ask nothing."""
+        """While a job runs, ask every few seconds whether its flow run still runs. Ask nothing otherwise."""
         while True:
             await anyio.sleep(CANCELLATION_POLL_S)
             if (work := self._work) is None or work.flow_run is None:
@@ -366,8 +368,10 @@ class SiteWorker(WarmWorker):
                 self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
 
     async def _watch_for_other_workers(self) -> None:
-        """Say in the site's log who else serves this pool. Such a worker runs where, and as whom, somebody started it: it can
-        take a round away, which then ends without an answer. It has no key of the site's, and gets nothing from it.
+        """Write to the site's log who else serves this pool.
+
+        Such a worker runs on the machine, and as the user, that started it. It can take a round away, which then ends without
+        an answer. It has no key of the site's, and gets nothing from it.
         """
         known = ""
         while True:
@@ -382,8 +386,10 @@ class SiteWorker(WarmWorker):
             await anyio.sleep(OTHERS_POLL_S)
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
-        """A killed process leaves its run Running for ever. Its successor takes it up again: what was charged is not
-        charged twice, and what was drawn is drawn again. The coordinator's deadline ends what never ends.
+        """A killed process leaves its run Running for ever. The next process takes it up again.
+
+        What was charged is not charged twice, and the same noise is drawn again. Work that never ends is ended by the
+        coordinator's deadline.
         """
         left = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(
