@@ -1,4 +1,4 @@
-"""What is computed on every coordinate once it is decided: a weighted sum of the points, or a rule of coordinates.
+"""The work on every coordinate after the decision: a weighted sum of the points, or a coordinate-wise rule.
 
 Legend: P numbers that are read, K rows that a rule sees, C coordinates of a chunk.
 """
@@ -23,8 +23,8 @@ _Writer = Callable[[Coordinates, Floats, Coordinates], None]
 class Combine:
     """Work: writes sum_p w_p x_p if there is no form (K = 1), else what the form makes of K weighted sums.
 
-    Yields, if it `measures`, every point's squared norm, and its squared distance to what is written: (2, P), in float64.
-    Only the first is right while rows that are not finite are among the points.
+    If it `measures`, it yields every point's squared norm and its squared distance to the written result: (2, P), in
+    float64. If some rows are not finite, only the norms are right.
     """
 
     weights_KP: Floats
@@ -63,7 +63,9 @@ class Combine:
 
 
 def _weighted_sum(weight_P: Floats, chunk: int) -> _Writer:
-    """Products are rounded by themselves and added in a fixed order: the same bytes on every processor, unlike BLAS."""
+    """Each product is rounded separately and added in a fixed order. So, unlike with BLAS, the bytes are the same on every
+    processor.
+    """
     weight_P1, product_PC, sum_C = weight_P[:, None], np.empty((len(weight_P), chunk)), np.empty(chunk)
 
     def write(_: Coordinates, wide_PC: Floats, out_C: Coordinates) -> None:
@@ -76,7 +78,7 @@ def _weighted_sum(weight_P: Floats, chunk: int) -> _Writer:
 
 
 def _of_coordinates(form: Form, weights_KP: Floats, chunk: int) -> _Writer:
-    """Rows that are points as they came are compared as they came; mixed rows are float64 products, rounded to float32."""
+    """Unmixed rows are compared as they arrived. Mixed rows are float64 products, rounded to float32."""
     rows = len(weights_KP)
     y_KC, mixed_KC = np.empty((rows, chunk), np.float32), np.empty((rows, chunk))
     picks, values = as_picks(weights_KP), coordinate.Kernel(form, rows, chunk)
@@ -94,7 +96,7 @@ def _of_coordinates(form: Form, weights_KP: Floats, chunk: int) -> _Writer:
 
 
 def as_picks(weights_KP: Floats) -> list[int] | None:
-    """Which points the rows are, if every row is a point as it came; None if any is a mixture."""
+    """The index of each row's point, if no row is a mixture; None if any is."""
     is_one = (weights_KP == 1).sum(axis=1) == 1
     is_pure = np.count_nonzero(weights_KP, axis=1) == 1
     return [int(point) for point in weights_KP.argmax(axis=1)] if (is_one & is_pure).all() else None

@@ -1,8 +1,8 @@
-"""Rules that look at one coordinate of all rows at a time: their values, and how much each row has in them.
+"""Coordinate-wise rules: their values, and each row's share of them.
 
 Legend: K rows that a rule sees, C coordinates of a chunk, S of a sample.
 
-Values are compared as float32, which is exact, and averaged in float64: a mean of values is then never outside of them.
+Values are compared as float32, which is exact, and averaged in float64. So a mean of values is never outside their range.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fedround.aggregation.rows import Coordinates, Floats
 from fedround.aggregation.spec import Bulyan, CoordinateMedian, Meamed, TrimmedMean
 
 _MOST_ROWS_IN_A_NETWORK = 64
-"""Above, the number of comparators (n log² n) has outgrown the processor's own sort of short rows."""
+"""Above this number of rows, an ordinary sort is faster than the network, which needs n log² n comparators."""
 
 
 @dataclass(frozen=True)
 class Middle:
-    """The mean of every coordinate without its `drop` smallest and `drop` largest values; at most one is left for the
-    largest `drop`: the median.
+    """The mean of every coordinate without its `drop` smallest and `drop` largest values. With the largest possible `drop`
+    it is the median.
     """
 
     drop: int
@@ -32,7 +32,9 @@ class Middle:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The mean of the `keep` values of every coordinate that are nearest to its median; of two equally near the smaller."""
+    """The mean of the `keep` values of every coordinate that are nearest to its median. Of two equally near values, the
+    smaller is taken.
+    """
 
     keep: int
 
@@ -42,9 +44,9 @@ CoordinateRule = CoordinateMedian | TrimmedMean | Meamed | Bulyan
 
 
 def form_of(rule: CoordinateRule, rows: int) -> Form:
-    """What the rule does on every coordinate of so many rows.
+    """What the rule does on every coordinate of `rows` rows.
 
-    For Bulyan: its second half, on the rows that its first half selected.
+    For Bulyan this is the second half, on the rows that the first half selected.
     """
     match rule:
         case CoordinateMedian():
@@ -97,10 +99,10 @@ class Kernel:
 
 
 def _nearest(sorted_rows: list[Coordinates], keep: int) -> list[Floats]:
-    """Of sorted values, those that are nearest to their median, `keep` in number.
+    """The `keep` sorted values that are nearest to their median.
 
-    They are neighbours in the order, and so many neighbours have one place of every residue modulo `keep`; along the places
-    of one residue the distance to the median falls, then rises.
+    They are neighbours in the order. So their places have every residue modulo `keep` exactly once. Along the places of one
+    residue, the distance to the median first falls and then rises.
     """
     rows = len(sorted_rows)
     y_KC = [y_C.astype(np.float64) for y_C in sorted_rows]

@@ -1,4 +1,4 @@
-"""Whom to leave out so that no two of the rest are in conflict: vertex covers and matchings of small graphs.
+"""Which rows to leave out so that no two of the rest are in conflict: vertex covers and matchings of small graphs.
 
 Legend: N rows; `conflicts_NN` is symmetric, true where two rows cannot both stay. Finding a smallest cover is
 NP-hard in general; with the reductions below the search branches only at rows with three or more conflicts, at most
@@ -43,8 +43,8 @@ def is_coverable(conflicts_NN: Conflicts, size: int) -> bool:
 def cover(conflicts_NN: Conflicts, size: int, order: Sequence[int]) -> list[int] | None:
     """Exactly `size` rows that can be left out so that no conflict remains, ascending; None if there are no such rows.
 
-    order: all rows; of several answers, the one that leaves out the first row of `order` if any does, then the second, and so
-    on. So the answer is a property of the graph and the order, not of the search.
+    order: all rows. If there are several answers, one that leaves out the first row of `order` is preferred, then the
+    second, and so on. So the answer depends on the graph and the order, not on the search.
     """
     if size > len(conflicts_NN) or not is_coverable(conflicts_NN, size):
         return None
@@ -60,15 +60,15 @@ def cover(conflicts_NN: Conflicts, size: int, order: Sequence[int]) -> list[int]
 
 
 def in_every_cover(conflicts_NN: Conflicts, size: int) -> list[int]:
-    """The rows that have to go whichever `size` rows (or fewer) go: to keep one, all its opponents would have to go, and too
-    many others after them.
+    """The rows that every choice of at most `size` rows must contain. To keep such a row, all its opponents would have to
+    go, and then too many others.
     """
     return [row for row, opponents in enumerate(map(np.flatnonzero, conflicts_NN))
             if not is_coverable(without(conflicts_NN, opponents), size - len(opponents))]
 
 
 def disjoint_conflicts(strength_NN: Floats) -> list[tuple[int, int]]:
-    """Pairs of rows in conflict that have no row in common, the strongest conflicts first; no conflict remains beside them.
+    """Pairs of rows in conflict, strongest first, without a row in common. No conflict remains among the other rows.
 
     strength_NN: symmetric; zero where there is no conflict. Of equally strong conflicts the first in order is taken.
     """

@@ -1,4 +1,4 @@
-"""What an aggregation does with its points, decided on their inner products alone.
+"""Decides what an aggregation does with its points, from their inner products alone.
 
 Legend: N admitted updates, P points, M of them whose numbers are read, K rows that the rule sees, S sampled coordinates.
 """
@@ -60,8 +60,8 @@ class Decision:
         return np.delete(self.weights_KP, self.sites, axis=1)
 
     def needs(self) -> list[int]:
-        """Which of the numbers must be read: for a sum those with a weight, for a form every update, which is then asked
-        how far from the result it is.
+        """Which points must be read. For a sum: those with a weight. For a form: every update, because its distance to the
+        result is measured, too.
         """
         if self.form is not None:
             return list(range(self.sites))
@@ -83,8 +83,8 @@ class Decision:
 
 def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int, seed: bytes,
            gone: int = 0) -> Decision:
-    """Gate, mixing and rule. Liars that are gone count against the f of what follows: who was left out before any
-    arithmetic (`gone`), and who the gate left out.
+    """Apply gate, mixing and rule. Liars that are already left out reduce the f of the next parts: those left out before any
+    arithmetic (`gone`), and those that the gate left out.
 
     Raises ToleranceError, naming the theorem, if too few rows are left for a part.
     """
@@ -118,13 +118,13 @@ def _noise(laws: Sequence[NoiseLaw | None]) -> Floats | None:
 
 
 def is_blind(how: Aggregation) -> bool:
-    """Whether what is decided depends on the number of rows and their weights only, and on no inner product."""
+    """Whether the decision depends only on the number of rows and their weights, not on inner products."""
     alone = how.gate is None and not how.mixing
     return alone and isinstance(how.rule, WeightedMean | CoordinateMedian | TrimmedMean | Meamed)
 
 
 def _needs_a_gate(mixing: Mixing) -> bool:
-    """Inner products find neighbours only among norms that were judged."""
+    """Neighbours by inner product are safe only if the gate has judged the norms."""
     return isinstance(mixing, NearestNeighbourMixing) and mixing.near == "inner_product"
 
 
@@ -133,6 +133,6 @@ def _by_distance(mixing: Mixing) -> Mixing:
 
 
 def _bearing(part: P, fewer: int) -> P:
-    """The part as it must be when so many liars are gone."""
+    """The same part with f reduced by the number of liars that are gone."""
     f = getattr(part, "f", None)
     return part if f is None else part.model_copy(update={"f": max(0, f - fewer)})

@@ -3,8 +3,8 @@
 Legend: N admitted updates, P points (the N, the origin, the coordinator's own), M of them that are read, S sampled
 coordinates, D coordinates.
 
-Same rows, same bytes: whatever the order of arrival, the names of sites, the memory budget and the number of threads. Rows
-that are left out before any arithmetic (`survey.screen`) change nothing but f: all that remains of them is their standing.
+The same rows give the same bytes, whatever the order of arrival, the names of sites, the memory budget and the number of
+threads. Rows that are left out before any arithmetic (`survey.screen`) change only f. Only their standing is reported.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Standing:
     distance: float
     """To the result; not a number for a row that was left out before arithmetic."""
     influence: float
-    """The share of the result that comes from this update. Rules that clip leave a rest that comes from nobody; for rules
-    of coordinates it is the mean over a fixed sample of them."""
+    """The share of the result that comes from this update. Under rules that clip, the shares sum to less than 1. For
+    coordinate-wise rules it is the mean over a fixed sample of coordinates."""
     verdict: Verdict
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """What a cohort agreed on, and how everybody stands to it."""
+    """The aggregate of a cohort, and how each update relates to it."""
 
     delta_D: Coordinates
     standings: dict[str, Standing]
@@ -66,14 +66,14 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
 
     seed: what bucketing draws its order from, and the sample of estimated distances (with the updates). centre: where
     centered clipping begins, the origin if None. root: the coordinator's own update, which `fltrust` needs.
-    sweeper: who goes over the updates; None: this process, with this budget and these threads. The bytes are the same.
+    sweeper: what goes over the updates. None: this process, with this budget and these threads. The bytes are the same.
     Memory: the budget covers what is read and worked on (one chunk of every row at least, see `sweep.chunk_of`); the
-    result's 4 D bytes come on top. Every update is read twice; only once, and a sample of it again, where weighted mean,
-    median, trimmed mean or Meamed stand alone; once more if some rows must be left out first, or if the guessed reference
-    was a bad one.
+    result's 4 D bytes come on top. Every update is read twice. If weighted mean, median, trimmed mean or Meamed stands
+    alone, it is read once, and a sample of it again. It is read once more if some rows must be left out first, or if the
+    guessed reference was a bad one.
 
-    Rows that nobody honest sends (`survey.screen`) lower N and f alike: a cohort of N rows that bears f liars, g of them
-    gone, is one of N-g rows that bears f-g. `note` says so.
+    Rows that no honest site sends (`survey.screen`) lower N and f by the same number: a cohort of N rows that bears f liars
+    becomes one of N-g rows that bears f-g. `note` says so.
 
     Raises ContractError for an empty cohort, two rows of one site and, naming the site, an update that ends early;
     ToleranceError, naming the theorem, if too few rows are left for a part of `how`.
@@ -119,9 +119,10 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
 
 
 def in_order(rows: Sequence[Row], how: Aggregation, coordinates: int) -> list[Row]:
-    """The rows in the order of what is in them, so that ties go by content and a name decides nothing.
+    """The rows in the order of their content, so that names do not decide ties.
 
-    Buckets are dealt by place. So there the order is that of the names, which no site can choose once it knows the plan.
+    With bucketing the order is that of the names: buckets are dealt by place, and no site can change its name after it knows
+    the plan.
     """
     if any(isinstance(mixing, Bucketing) for mixing in how.mixing):
         return list(rows)
@@ -166,7 +167,7 @@ def _survey(rows: Sequence[Row], extra: Mapping[str, Numbers], about: int, sweep
 
 def _carry_out(decision: Decision, geometry: Geometry, numbers: Sequence[Numbers], sweeper: Sweeper,
                coordinates: int) -> _Done:
-    """Pass 2. Distances to a weighted sum are known from the geometry."""
+    """Pass 2. The distances to a weighted sum follow from the geometry."""
     needed = decision.needs()
     if not needed:
         return _Done(decision, np.zeros(coordinates, np.float32), geometry.distances_to(decision.weights_KP[0]))
@@ -178,7 +179,7 @@ def _carry_out(decision: Decision, geometry: Geometry, numbers: Sequence[Numbers
 
 def _compute(rows: Sequence[Row], how: Aggregation, sweeper: Sweeper, coordinates: int,
              gone: int) -> tuple[Floats, _Done]:
-    """The only pass where nothing must be found first: the norms of the rows, and what holds if all of them are admitted.
+    """The only pass, if no geometry is needed: the norms of the rows, and the result if all of them are admitted.
 
     gone: how many were left out before.
     """

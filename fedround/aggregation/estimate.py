@@ -7,8 +7,8 @@ an angle,
 
     |u_i - u_j|^2 = a_i^2 + a_j^2 - 2 a_i a_j cos_ij        with a_i = |u_i - R|,
 
-and the lengths are measured on every coordinate anyway. So whoever is far from the result looks far from the others,
-wherever in the model the difference lies, and no estimate is below |a_i - a_j| or above a_i + a_j. The cosines come from
+and the lengths are measured on every coordinate anyway. So an update that is far from the result also appears far from the
+others, wherever in the model the difference lies. No estimate is below |a_i - a_j| or above a_i + a_j. The cosines come from
 the sample: where updates differ by noise they are right to about 1/sqrt(S).
 """
 

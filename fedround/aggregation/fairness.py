@@ -2,11 +2,11 @@
 
 Legend: N members.
 
-A loss is read in what a site's answer holds anyway, the noised counts of the base model's scores (`Task.mean_loss`). It is
-bounded by 1, like what a liar or the noise can make of it.
+A loss is computed from the noised counts of the base model's scores, which a site's answer holds anyway (`Task.mean_loss`).
+It is at most 1, whatever a liar or the noise does.
 
-Nothing a site says about itself gives it weight, says the law of this package; fairness is the one exception, and a
-federation agrees on how large it may be: `cap`.
+In this package, nothing that a site says about itself gives it weight. Fairness is the only exception, and the federation
+limits it by `cap`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Float64 = npt.NDArray[np.float64]
 
 def fair_weights(fairness: Fairness, agreed: Mapping[str, float], losses: Mapping[str, float | None],
                  past: Mapping[str, float]) -> dict[str, float]:
-    """What every member counts in a round, by name; in shares of the whole, which the agreed weights are made first.
+    """The weight of every member in a round, by name, as a share of the whole.
 
-    losses: of the members that answered; who did not, or whose loss is None, counts as if its loss were the median of the
-    others'. past: what the round before gave; empty, or without a member: as agreed.
+    losses: of the members that answered. A member that did not answer, or whose loss is None, is treated as if its loss were
+    the median of the others. past: the weights of the round before. If a member is not in it, its agreed weight is used.
 
-    Promised: sum 1, and every weight within [1/cap, cap] of the agreed share, whatever the losses are (for q-FFL before they
-    are made to sum to 1). Same numbers, same weights.
+    Promised: sum 1, and every weight within [1/cap, cap] of the agreed share, whatever the losses are (for q-FFL: before
+    normalisation to sum 1). Same numbers, same weights.
     """
     names = sorted(agreed)
     agreed_N = np.array([agreed[name] for name in names]) / math.fsum(agreed.values())

@@ -1,4 +1,4 @@
-"""The gate: who cannot be honest, given the noise that every site declared.
+"""The gate: finds updates that cannot be honest, given the noise that every site declared.
 
 Legend: K rows (one per site), D coordinates. u = s + n is a site's upload, its signal and its noise.
 
@@ -8,19 +8,20 @@ common. With |s_i| <= S_i and n_i ~ N(0, sigma_i^2 I_D), independent between sit
 
 * the norm: |n|^2 / sigma^2 is chi-squared with D degrees of freedom (Laurent and Massart 2000, lemma 1), so that
   sigma sqrt(D - k sqrt(2D)) - S <= |u| <= sigma sqrt(D + k sqrt(2D) + k^2) + S. The lower side is an audit: a site that
-  forgot its noise is too short. It can hear only noise that is louder than the signal may be (`audible`).
+  forgot its noise is too short. It works only if the noise is larger than the largest allowed signal (`audible`).
 * every pair: <u_i, u_j> - <s_i, s_j> = <s_i, n_j> + <n_i, s_j> + <n_i, n_j> is sub-gamma with variance at most
   v = sigma_i^2 S_j^2 + sigma_j^2 S_i^2 + sigma_i^2 sigma_j^2 D and scale c = sigma_i sigma_j, so that
   |<u_i, u_j>| <= S_i S_j + k sqrt(v) + c k^2 / 2 (Boucheron, Lugosi and Massart 2013, section 2.4).
 
-Each side of each bound fails for honest sites with probability exp(-k^2/2) at most, and in truth about as often as a normal
-law leaves k sigmas. The pair bound takes a site's signal as independent of both noises. That is so for one step; over
-several steps a site's later gradients see its own earlier noise, and with a moving average everybody's. This moves
-<s_i, n_j> by a second-order term, which in practice the slack in S_i S_j exceeds by far (measured in the tests).
+Each side of each bound fails for honest sites with probability at most exp(-k^2/2), and in practice about as often as a
+normal variable exceeds k sigmas. The pair bound assumes that a site's signal is independent of both noises. This is true for
+one step. Over several steps, a site's later gradients depend on its own earlier noise; with a moving average, on the noise
+of all sites. This changes <s_i, n_j> by a second-order term, which in practice the slack in S_i S_j exceeds by far (measured
+in the tests).
 
-What colluders have left is about (k sqrt(D))^(1/2) sigma in common instead of sigma sqrt(2D); the rule behind the gate must
-bear that, and a lone liar of honest length. A site that declares more noise than others widens its own bounds, and counts
-less for it: `loudness` scales it down first. S_i is the declared bound, or what the cohort shows, if that is less.
+Colluders can still have about (k sqrt(D))^(1/2) sigma in common, instead of sigma sqrt(2D). The rule after the gate must
+bear this, and a single liar of honest length. A site that declares more noise than others has wider bounds, but counts less:
+`loudness` scales it down first. S_i is the declared bound, or what the cohort shows, if that is less.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Admission:
-    """Whom the gate lets through, and why not the others; one entry per row."""
+    """Which rows the gate lets through, and why not the others; one entry per row."""
 
     verdicts: tuple[Verdict, ...]
     reasons: tuple[str, ...]
-    """What the gate has against a row, also where it lets the row through; empty where nothing."""
+    """What the gate finds wrong with a row, even if it lets the row through; empty if nothing."""
     liars: int
-    """How many liars are surely among the rows left out: so many fewer must the rest of the aggregation bear."""
+    """How many liars are surely among the rows left out. The rest of the aggregation must bear that many fewer."""
     judged: bool = False
     """Whether every row that is let through has the length that its law allows. If not, what follows must not rely on it:
     nearest neighbours by inner product become nearest neighbours by distance."""
@@ -63,17 +64,18 @@ class Admission:
 def admit(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int) -> Admission:
     """Judge every row by the laws that the sites declared.
 
-    Left out, as surely lying, are rows that are too short (NOISE) or too long (GATE) for their law, rows without a law where
-    others have one (NOISE), and rows that must lie whoever else does if no more than f lie in all: without them more than
-    f would be needed to explain which pairs break their bound (GATE). Pairs that still do have a liar each, and nothing
-    tells which: of every such pair both are left out (GATE), pairs without a row in common, the worst first.
+    The gate leaves out rows that surely lie: rows that are too short (NOISE) or too long (GATE) for their law; rows without
+    a law where others have one (NOISE); and rows that must be liars, because otherwise more than f liars would be needed to
+    explain which pairs break their bound (GATE). Each pair that still breaks its bound has at least one liar, and it is not
+    known which. So both rows of the pair are left out (GATE). Pairs are taken worst first, without a row in common.
 
     So where u rows surely lie and m pairs go, N-u-2m rows remain, of which at most f-u-m lie: never a larger share than
-    before. Who frames an honest site pays with a liar. Of an odd group of colluders one remains, among those f-u-m.
+    before. To exclude an honest site this way costs the attackers one liar. Of an odd group of colluders one remains, and it
+    is among those f-u-m.
 
-    At most f sites lie, and honest ones keep their law. So if more than f fit no law, or no f rows explain the pairs, it
-    is the laws that are wrong (another training code, say) and not the sites: that test then leaves nobody out, and
-    `note` says so. Liars alone cannot bring this about.
+    At most f sites lie, and honest sites keep their law. So if more than f rows do not fit their law, or no f rows explain
+    the pairs, the laws are wrong (because of other training code, for example). That test then leaves no row out, and `note`
+    says so. Liars alone cannot cause this.
 
     laws: one per row, None where a site declared none. coordinates: D.
     Raises ToleranceError, naming the theorem, if the cohort is too small.
@@ -124,7 +126,9 @@ def norm_bounds(law: NoiseLaw, coordinates: int, sigmas: float) -> tuple[float, 
 
 
 def fits_its_law(norm: float, law: NoiseLaw | None, gate: Gate | None, coordinates: int) -> bool:
-    """Whether an upload of this norm may be shown to the gate as part of an average, which hides what is wrong with one."""
+    """Whether an upload of this norm may be judged as part of an average. An average hides what is wrong with a single
+    upload.
+    """
     if gate is None or law is None:
         return True
     shortest, longest = norm_bounds(law, coordinates, gate.sigmas)

@@ -1,4 +1,4 @@
-"""What a cohort looks like from afar: inner products instead of coordinates.
+"""A cohort described by inner products instead of coordinates.
 
 Legend: P points (the N admitted rows in site order, the origin, then any extra points), K rows that a rule sees.
 
@@ -109,7 +109,7 @@ class Geometry:
         return coefficients_P
 
     def scaled(self, factor_K: Floats) -> Geometry:
-        """The geometry in which a rule sees every row multiplied by its factor: a step to the origin, or away from it."""
+        """The geometry with every row multiplied by its factor: a step towards the origin, or away from it."""
         combos_KP = factor_K[:, None] * self.combos_KP
         combos_KP[:, self.sites] += 1 - factor_K
         return replace(self, combos_KP=combos_KP)

@@ -43,7 +43,7 @@ def with_upload(past: History | None, law: NoiseLaw | None, beta: float) -> Hist
 def blend(past_B: Coordinates | None, upload_B: Coordinates, history: History) -> Coordinates:
     """The average with the upload in it, every coordinate by itself, float64 inside.
 
-    An upload that is not finite makes an average that is not finite, for whoever looks at it next.
+    An upload that is not finite makes the average not finite; a later step must check it.
     """
     if past_B is None or history.share == 1:
         return upload_B

@@ -106,9 +106,10 @@ def norm_clipping(geometry: Geometry) -> Floats:
 
 
 def centered_clipping(geometry: Geometry, radius: float, steps: int) -> Floats:
-    """Coefficients of: from the centre, `steps` times the weighted mean of the ways to all rows, each at most `radius`.
+    """Coefficients of centered clipping: `steps` times, a step by the weighted mean of the differences to all rows, each
+    clipped to length `radius`.
 
-    Starts at the point "centre" (the last round's result); in a first round, which has none, at the origin.
+    It starts at the point "centre" (the last round's result). In a first round there is none, and it starts at the origin.
     """
     centre_P = geometry.point("centre")
     if centre_P is None:
@@ -122,7 +123,7 @@ def centered_clipping(geometry: Geometry, radius: float, steps: int) -> Floats:
 def fltrust(geometry: Geometry) -> Floats:
     """Coefficients of the mean of the rows, scaled to the root's norm and weighted by their cosine to it (0 where negative).
 
-    If nobody goes the root's way the result is the origin: the model stays as it is.
+    If no row has a positive cosine to the root, the result is the origin: the model does not change.
     """
     root_P = geometry.point("root")
     if root_P is None:
@@ -142,8 +143,8 @@ def fltrust(geometry: Geometry) -> Floats:
 def geometric_median(geometry: Geometry) -> Floats:
     """Weights of the point with the smallest weighted sum of distances to the rows, (K,): Weiszfeld's iteration, converged.
 
-    Should that take more than 10,000 steps (a row that is only just the median), the last step is the result: the sum
-    of distances is then right to many digits, the place to fewer.
+    If it needs more than 10,000 steps (when a row is only just the median), the last step is the result. Then the sum of
+    distances is accurate to many digits, and the point to fewer.
     """
     share_K, d2_KK = geometry.share_K, geometry.squared_distances_KK()
     floor = WEISZFELD_FLOOR * _typical_distance(d2_KK)

@@ -1,9 +1,10 @@
-"""How loud a site may be, and how long its signal can be: what the cohort shows of it, whatever a site declares.
+"""Limits on each site's noise and signal length, taken from the cohort, whatever a site declares.
 
 Legend: K rows (one per site), D coordinates, sigma_k the declared noise, w_k the agreed weight.
 
 A declaration must never make a site count more. Declared noise widens a site's bounds at the gate, and a declared signal
-bound (clip norm times learning rate times steps) is far above what sites really learn in a round. Here the cohort says both:
+bound (clip norm times learning rate times steps) is far above what sites really learn in a round. Here the cohort limits
+both:
 
 * loudness. A site brings w_k sigma_k of noise into a weighted mean. Sites whose noise was calibrated to one epsilon bring
   about the same. What is more than `loudest` times the median is scaled down, update and law alike. At most f of K rows
@@ -27,7 +28,7 @@ from fedround.aggregation.spec import Gate
 
 @dataclass(frozen=True, eq=False)
 class Calmed:
-    """The cohort, with nobody louder than it may be."""
+    """The cohort after rows that are too loud were scaled down."""
 
     geometry: Geometry
     laws: tuple[NoiseLaw | None, ...]
@@ -52,7 +53,8 @@ def calmed(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> C
 
 
 def observed(gate: Gate, geometry: Geometry, laws: Mapping[int, NoiseLaw], coordinates: int) -> dict[int, NoiseLaw]:
-    """The laws with signal bounds of at most `gate.slack` times what the cohort shows; a declaration only ever lowers one.
+    """The laws with signal bounds of at most `gate.slack` times what the cohort shows; a bound is never above the declared
+    one.
 
     With fewer than 2f+3 laws the declared bounds stay.
     """

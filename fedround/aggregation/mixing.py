@@ -1,4 +1,4 @@
-"""What happens to the rows before a rule sees them, on inner products alone.
+"""Mixing: what is done to the rows before the rule, from inner products alone.
 
 Legend: K rows that a rule sees, B buckets. Exact ties go to the first in site order.
 """
@@ -44,7 +44,7 @@ def mix(mixing: Mixing, geometry: Geometry, seed: bytes, std_K: Floats | None = 
 
 
 def nearest_neighbour_mixing(geometry: Geometry, farness_KK: Floats, f: int) -> Geometry:
-    """Every row becomes the weighted mean of itself and the K-f-1 others that are least far. Weights stay with their rows."""
+    """Every row becomes the weighted mean of itself and its K-f-1 nearest others. Weights stay with their rows."""
     others_KK = np.where(np.eye(len(geometry), dtype=bool), -np.inf, farness_KK)      # itself first, whatever its twins
     nearest = np.argsort(others_KK, axis=1, kind="stable")[:, :len(geometry) - f]
     mixing_KK = np.zeros_like(farness_KK)
@@ -66,7 +66,9 @@ def bucketing(geometry: Geometry, size: int, seed: bytes) -> Geometry:
 
 
 def shuffled(count: int, seed: bytes) -> list[int]:
-    """0 … count-1 in an order that nobody can choose without finding a seed that gives it (SHA-256)."""
+    """A pseudorandom order of 0 … count-1, from SHA-256 of the seed. To get a chosen order, one would have to find a seed
+    that gives it.
+    """
     key = hashlib.sha256(_DOMAIN + seed).digest()
     return sorted(range(count), key=lambda place: hashlib.sha256(key + place.to_bytes(4, "big")).digest())
 

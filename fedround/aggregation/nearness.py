@@ -1,4 +1,4 @@
-"""Who is near whom: what Krum, MoNNA and MDA choose, from squared distances alone.
+"""Which rows are near each other: what Krum, MoNNA and MDA choose, from squared distances alone.
 
 Legend: K rows; d2_KK squared distances, symmetric, zero on the diagonal. Exact ties go to the first in site order.
 """
@@ -42,8 +42,8 @@ def minimum_diameter(d2_KK: Floats, f: int) -> list[int]:
     """The K-f rows with the smallest diameter, exactly.
 
     Rows farther apart than a given diameter are in conflict; the smallest diameter whose conflicts f rows can cover is
-    found by bisection. A diameter is the distance of two rows only, so that several sets often share the smallest: of
-    those, the one without the most remote row is taken, then without the second most remote, and so on.
+    found by bisection. A diameter is the distance of only two rows, so several sets often share the smallest one. Of these,
+    sets without the most remote row are preferred, then sets without the second most remote, and so on.
     """
     diameters = np.unique(d2_KK)
     low, high = 0, len(diameters) - 1

@@ -44,8 +44,9 @@ def sorting_network(rows: int) -> tuple[tuple[int, int], ...]:
 def selection_network(rows: int, low: int, high: int, *, ordered: bool) -> tuple[Comparator, ...]:
     """What brings the order statistics low … high-1 into these rows, in their order if `ordered`, else in any.
 
-    The sorting network without what the wanted rows do not depend on: walked backwards, a comparator goes if neither of
-    its results is needed, or if both are wanted, nothing has touched them since, and their order does not matter.
+    It is the sorting network without the comparators that the wanted rows do not depend on. Going backwards, a comparator is
+    removed in two cases: neither of its results is needed; or both are wanted, no later comparator uses them, and their
+    order does not matter.
     """
     needed, touched, kept = set(range(low, high)), set[int](), []
     for one, other in reversed(sorting_network(rows)):

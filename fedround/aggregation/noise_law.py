@@ -18,8 +18,8 @@ _FLOAT32_MAX = 3.4e38
 class NoiseLaw:
     """An upload is signal + noise: |signal| <= `signal_bound` (Euclidean), the noise of every coordinate is N(0, `variance`).
 
-    Raises ContractError if a bound is negative, the variance not above zero, or either more than float32 can hold: then
-    whatever the site declared is no law.
+    Raises ContractError if a bound is negative, the variance not above zero, or either more than float32 can hold: then what
+    the site declared is not a law.
     """
 
     signal_bound: float

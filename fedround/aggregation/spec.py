@@ -67,14 +67,14 @@ class _Chained:
 
 
 class _Mixing(Part, _Chained):
-    """Whatever changes the rows that a rule sees."""
+    """A part that changes the rows before the rule sees them."""
 
     def _chain(self) -> Prelude:
         return Prelude(mixing=(self,))     # type: ignore[arg-type]
 
 
 class _Majority(Part):
-    """Whatever bears f liars among at least 2f+1."""
+    """A part that bears f liars among at least 2f+1 rows."""
 
     f: Liars
     _theorem: ClassVar[str] = "N >= 2f+1: nobody can tell a majority of liars from the honest"
@@ -147,7 +147,7 @@ class Bulyan(Part):
 
 class GeometricMedian(Part):
     """The point with the smallest weighted sum of distances to all updates, converged (RFA: Pillutla et al. 2022,
-    arXiv:1912.13445). Bears every minority of the weight.
+    arXiv:1912.13445). It tolerates liars with less than half of the weight.
     """
 
     name: Literal["geometric_median"] = "geometric_median"
@@ -304,9 +304,10 @@ Cap = Annotated[float, Field(gt=1, le=100, description="how far a weight may lea
 class QFair(Value):
     """q-FFL: a site counts its agreed weight times (its loss / the median loss)^q (Li et al. 2020, arXiv:1905.10497).
 
-    The model is fitted more to whom it fits badly. Here the losses change the weights only; how long the step is, the rule
-    and the server's optimizer say. Losses are read in the noised counts of scores that sites send anyway, so they cost no
-    privacy. A site can lie about its loss: it then counts at most `cap` times what was agreed, and the median is no liar's.
+    The model is fitted more to sites that it fits badly. Here the losses change only the weights. The rule and the server's
+    optimizer decide how long the step is. Losses are read in the noised counts of scores that sites send anyway, so they
+    cost no privacy. A site can lie about its loss: it then counts at most `cap` times what was agreed. A minority of liars
+    cannot control the median.
     """
 
     name: Literal["q_ffl"] = "q_ffl"
@@ -373,15 +374,17 @@ class Aggregation(Value):
 
     @property
     def bears(self) -> int | None:
-        """How many sites may lie: the least that a part bears which counts liars; None if no part counts them."""
+        """How many sites may lie: the smallest f of the parts that count liars; None if no part counts them."""
         return min((part.f for part in self.parts if isinstance(part, _Majority | Krum | Bulyan)), default=None)
 
     def fewest_used(self, quorum: int) -> int:
-        """How many updates must be left of a quorum: each liar can take one honest site with it, and no more (`gate`)."""
+        """How many updates of a quorum surely remain: at the gate each liar can cause the exclusion of at most one honest
+        site (`gate`).
+        """
         return max(1, quorum - 2 * (self.bears or 0))
 
     def check_gone(self, gone: int, rows: int) -> None:
-        """Raises ToleranceError if more rows of a cohort are nobody's honest ones than may lie, or all of them are."""
+        """Raises ToleranceError if more rows of a cohort than may lie cannot be honest, or all of them cannot."""
         most = rows - 1 if self.bears is None else self.bears
         if gone > most:
             raise ToleranceError(f"{gone} of {rows} updates are not finite, or far longer or shorter than all others, and at "
@@ -408,8 +411,8 @@ def in_words(part: Part | QFair | Agnostic) -> str:
 
 
 def default_aggregation(cohort: int, *, noise_is_declared: bool, rounds: int) -> Aggregation:
-    """What a federation gets that names nothing: gate, nearest-neighbour mixing and trimmed mean where the noise is
-    declared, the spectral filter where it is not; against f = floor((cohort-1)/4) liars.
+    """The aggregation of a federation that does not name one: gate, nearest-neighbour mixing and trimmed mean if the noise
+    is declared, the spectral filter if it is not; against f = floor((cohort-1)/4) liars.
 
     cohort: the fewest updates that a round may have, its quorum. rounds: how long a run is to be; long runs get a longer
     memory. With fewer than five sites f is 0, and the weighted mean remains.
@@ -425,7 +428,7 @@ def default_aggregation(cohort: int, *, noise_is_declared: bool, rounds: int) ->
 
 @dataclass(frozen=True)
 class Prelude(_Chained):
-    """Gate and mixing that wait for their rule; what `>>` makes on the way."""
+    """Gate and mixing without a rule yet: the intermediate value of `>>`."""
 
     gate: Gate | None = None
     mixing: tuple[Mixing, ...] = ()

@@ -1,8 +1,8 @@
-"""Who sticks out together: what SMEA, CAF and DnC choose, from eigenvectors of the K x K Gram matrix.
+"""Spectral filters: what SMEA, CAF and DnC choose, from eigenvectors of the K x K Gram matrix.
 
 Legend: K rows; gram_KK their inner products about any reference. The covariance of rows has the same eigenvalues above zero
-as their weighted, centred Gram matrix, and its eigenvectors follow from it: exact in any dimension. An eigenvector's sign
-never matters, and where several directions have the first eigenvalue all of them count: no choice among them is made.
+as their weighted, centred Gram matrix, and its eigenvectors follow from it: exact in any dimension. The sign of an
+eigenvector never matters. If several directions have the first eigenvalue, all of them are used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ SAME_EIGENVALUE = 1e-9
 """Eigenvalues nearer to the first than this, relative to it, count as the first."""
 
 SAME_DISTANCE = 1e-9
-"""Rows nearer to the farthest than this, relative to its distance, lie as far: rounding must not leave one of two copies."""
+"""Rows whose distance differs from the farthest by less than this (relative) count as equally far. Otherwise rounding could
+remove only one of two equal rows."""
 
 SUBSET_BYTES = 64 << 20
 """About how much memory the Gram matrices of the subsets that are looked at together may take."""

@@ -1,9 +1,10 @@
-"""Pass 1: how long every point is, and how all of them lie to each other.
+"""Pass 1: the norm of every point, and all inner products.
 
 Legend: P points or numbers, N updates (the first of them), C coordinates of a chunk.
 
-The Gram matrix is float64 and of points that are centred at one of the updates. Centred at an attacker, or not at all, the
-distances of updates that lie close together far from there would drown in rounding (float32: wholly; float64: to 1e-8).
+The Gram matrix is float64 and of points that are centred at one of the updates. If the reference were an attacker's, or the
+origin, and the updates lay close together far from it, rounding would hide their distances (in float32: wholly; in float64:
+to 1e-8).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from fedround.aggregation.sweep import Kernel, total
 from fedround.aggregation.verdict import Verdict
 
 SHORTEST, LONGEST = 1e-30, 1e18
-"""Norms outside are no update's: below lie denormal numbers, above float32 squares overflow. Zero is an honest answer."""
+"""No update may have a norm outside this range: below are denormal numbers, and above float32 squares overflow. Zero is
+allowed."""
 
 LINK = 1000.0
 """Norms that differ by at most this factor belong together."""
@@ -85,14 +87,14 @@ class Surveyed:
 
 
 def screen(norm_N: Floats) -> list[Verdict]:
-    """Who is left out before any arithmetic on rows, by the norm alone.
+    """Which rows are left out before any arithmetic, by the norm alone.
 
-    Left out are rows that are not finite, and rows that are nobody's honest update: shorter than 1e-30 without being zero,
-    or longer than 1e18. Of the rest, norms that differ by at most a factor of 1000 are linked. If one chain of links holds
-    more than half of the rows that are not zero, the others are left out; if none does, nobody can tell who is wrong.
+    Left out are rows that are not finite, and rows that cannot be honest: shorter than 1e-30 but not zero, or longer than
+    1e18. Of the rest, norms that differ by at most a factor of 1000 are linked. If one chain of links holds more than half
+    of the rows that are not zero, the others are left out; if none does, it is not known which rows are wrong.
 
-    What is promised: leaving out a row that was left out changes no other verdict, and a majority of honest rows that are
-    linked is never left out. What is not: a row within the factor passes, however it was made.
+    Promised: removing a row that was left out changes no other verdict, and a linked majority of honest rows is never left
+    out. Not promised: that a row within the factor is honest.
     """
     verdicts = [Verdict.NOT_FINITE if not np.isfinite(norm) else
                 Verdict.USED if norm == 0 or SHORTEST <= norm <= LONGEST else Verdict.NORM for norm in norm_N]

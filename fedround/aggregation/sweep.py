@@ -3,8 +3,8 @@
 Legend: P vectors of numbers (updates, the coordinator's own), C coordinates of a chunk, S slabs.
 
 Work is done on chunks whose size follows from P alone. What chunks yield is added up chunk by chunk within a slab of 2^20
-coordinates, and slab by slab. So no sum knows how much was read at once, by how many threads, or in how many places: slabs
-that were swept elsewhere, joined in order, are the same bytes.
+coordinates, and slab by slab. So no sum depends on how much was read at once, on the number of threads, or on the number of
+machines. Slabs that were swept elsewhere and are joined in order give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Kernel = Callable[[Coordinates, Coordinates], Floats]
 
 
 class Work(Protocol):
-    """What is to be done on every chunk: a value that can be sent to where it is done."""
+    """The work to do on every chunk: a value that can be sent to another process."""
 
     @property
     def writes(self) -> bool:
         """Whether it computes a number for every coordinate."""
 
     def kernel(self, chunk: int) -> Kernel:
-        """Scratch space for chunks of at most `chunk` coordinates, and what uses it; one for each thread."""
+        """A function with scratch space for chunks of at most `chunk` coordinates; each thread has its own."""
 
     def scratch_bytes(self, chunk: int) -> int:
         """How much space that is."""
@@ -62,7 +62,7 @@ class Swept:
 
 
 class Sweeper(Protocol):
-    """Whoever goes over all coordinates of the points: this process, or many.
+    """What goes over all coordinates of the points: this process, or many.
 
     The same bytes come out if each range that begins at a multiple of SLAB is given to `sweep`, wherever, and the parts
     are `joined`. Points and work can be pickled; the points must be readable there.
@@ -112,7 +112,7 @@ def total(slabs: Floats) -> Floats:
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
-    """BLAS threads wait for each other by spinning: two of them burn ten times the time of one on a busy machine."""
+    """BLAS threads wait for each other by spinning. On a busy machine two of them use ten times the CPU time of one."""
     limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
     return limit
 

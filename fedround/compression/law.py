@@ -10,7 +10,7 @@ from fedround.errors import ContractError
 
 def law_of_what_arrives(how: Compression, law: NoiseLaw | None, read: wire.Read, size: int, source: str, *,
                         is_judged: bool) -> NoiseLaw | None:
-    """Quantisation adds to the variance; what leaves numbers out leaves no law.
+    """Quantisation adds to the variance. A compression that leaves numbers out has no known law.
 
     read: the compressed file's data. is_judged: whether a gate needs the law; raises ContractError, naming `source`, if it
     does and the law cannot be told.

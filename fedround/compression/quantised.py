@@ -43,7 +43,7 @@ def form(how: Quantised, size: int) -> Form:
 
 
 def encode(vector_D: Float32, how: Quantised, draws_D: Float64) -> bytes:
-    """The data section. Rounded up where the draw is below what is above a whole number of steps."""
+    """The data section. A number is rounded up if its draw is below the fraction of a step that it has."""
     size, top = len(vector_D), largest(how)
     blocks_KB = np.zeros((-(-size // BLOCK), BLOCK))
     blocks_KB.reshape(-1)[:size] = vector_D
@@ -81,9 +81,9 @@ def scales(read: Read, size: int) -> Float32:
 def rounding(scale_K: Float32, how: Quantised, size: int) -> tuple[float, float]:
     """What rounding adds to the variance of a number, as a mean over all, and the length of the longest step.
 
-    Rounding x at random to whole steps of length s has variance s² f (1 - f), f being what is above a whole number of them.
-    Gaussian noise of standard deviation std in x makes f uniform but for a share of exp(-2 pi² (std/s)²) (Poisson
-    summation): then it is s²/6, to 1 % from std = s/2 on.
+    Rounding x at random to whole steps of length s has variance s² f (1 - f), where f is the fractional part of x/s.
+    Gaussian noise of standard deviation std in x makes f uniform up to a share of exp(-2 pi² (std/s)²) (Poisson summation).
+    Then the variance is s²/6, to 1 % if std >= s/2.
     """
     step_K = scale_K.astype(np.float64) / largest(how)
     counts_K = np.full(len(step_K), BLOCK)

@@ -5,7 +5,7 @@
     table   float32   rows x columns
 
 Legend: R rows, C columns. In row r coordinate i is added, times a sign, at one column; both follow from the seed, r and i.
-Every table of finite numbers is the valid file of what is read from it.
+Every table of finite numbers is a valid file.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def columns(how: CountSketch, size: int) -> int:
 
 
 def encode(vector_D: Float32, how: CountSketch, seed: bytes) -> bytes:
-    """The data section: the table, scaled so that what is read from it is as near to the vector as a scale makes it.
+    """The data section: the table, scaled by the factor that brings the decoded vector nearest to the vector.
 
-    What is left over is then never longer than the vector, so error feedback contracts. Unscaled it grows: what is misread is
-    as long as what is read, round after round.
+    The residual is then never longer than the vector, so error feedback contracts. Without the scale the residual would grow
+    every round, because the read error is as long as what is read.
     """
     table_RC = sketched(vector_D, how, seed)
     read_D = _largest_in(_rounded(table_RC), how, len(vector_D), seed).astype(np.float64)
@@ -51,7 +51,9 @@ def encode(vector_D: Float32, how: CountSketch, seed: bytes) -> bytes:
 
 
 def _rounded(table_RC: npt.NDArray[np.float64]) -> Float32:
-    """In float32, at most half of its largest number: sums may be too large for it, and the mean of two must not be."""
+    """In float32, limited to half of its largest number: sums may be too large for it, and a mean of two numbers must not
+    overflow.
+    """
     largest_number = float(np.finfo(np.float32).max) / 2
     return np.clip(table_RC, -largest_number, largest_number).astype("<f4")
 

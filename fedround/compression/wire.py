@@ -31,8 +31,8 @@ def form(how: Compression, size: int) -> Form:
 def compress(vector_D: Float32, how: Compression, draws_D: Callable[[int], npt.NDArray[np.float64]], seed: bytes) -> bytes:
     """The file of a vector. Same arguments, same bytes. Raises CodecError if it is not finite.
 
-    draws_D: so many uniform numbers in [0, 1) that nobody else can predict; asked for by `Quantised` only. seed: what both
-    sides know, where a sketch has its places from (the plan's digest).
+    draws_D: gives uniform numbers in [0, 1) that nobody else can predict; used by `Quantised` only. seed: known to both
+    sides (the plan's digest); a sketch derives its places from it.
     """
     if not np.isfinite(vector_D).all():
         raise CodecError("an update that has numbers that are not finite cannot be compressed")
