@@ -14,7 +14,7 @@ Predict = Callable[[Examples], Float64]
 
 
 def judge(predict: Predict, rows: Examples) -> Metrics:
-    """Everything about a model on these rows."""
+    """All metrics of a model on these rows."""
     return CLASSIFY.metrics(Scored(predict(rows), rows.labels_N))
 
 

@@ -26,7 +26,7 @@ from fedround.simulation.crew import Chunk, Crew, Learnt
 from site_workers.host import host
 
 LENGTH = 20.0
-"""Of the push. An honest update of a bank carries a signal of 0.2 to 1.4; the clip norm would allow 22."""
+"""The length of the push. An honest update of a bank carries a signal of 0.2 to 1.4; the clip norm would allow 22."""
 
 
 def push_D(size: int) -> npt.NDArray[np.float32]:
@@ -44,7 +44,7 @@ def lying(*asked: Any, **options: Any) -> training.Trained:
 
 @dataclass(frozen=True)
 class Lying:
-    """The same for simulated sites: whoever trains them (`crew`), and which of them lie."""
+    """The same for simulated sites: `crew` trains them, and the names say which of them lie."""
 
     crew: Crew
     liars: frozenset[str]

@@ -42,18 +42,18 @@ PENALTIES = np.logspace(-3, 1, 9)
 
 
 class Alone(Value):
-    """One bank with its own rows only."""
+    """One bank alone, trained on its own rows only."""
 
     bank: Name
     method: Method
-    """What was better on the bank's own validation rows."""
+    """The method that was better on the bank's own validation rows."""
     test: Metrics
     private: Metrics | None = None
     """The federation's own training with this bank alone in it, at the federation's epsilon."""
 
 
 class LiedTo(Value):
-    """What the same federation makes of a liar, simulated."""
+    """What the same federation reaches with a liar in it, simulated."""
 
     what: str
     test: Metrics
@@ -69,7 +69,7 @@ class Baselines(Value):
     lied_to: tuple[LiedTo, ...] = ()
 
     def lines(self) -> list[tuple[str, Metrics]]:
-        """What a person reads, best first among the banks."""
+        """The table for people: the banks are sorted, best first."""
         ranked = sorted(self.alone, key=lambda bank: bank.test.auc, reverse=True)
         return [*((f"{case.what}, private", case.test) for case in self.lied_to),
                 ("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
@@ -100,7 +100,7 @@ def federated(recipe: Recipe, banks: Mapping[str, Examples], settings: Agreement
 
 
 def lied_to(story: Story, liar: str, rounds: int, seed: int) -> tuple[LiedTo, ...]:
-    """The federation without the liar; and with it, had the banks agreed on a plain mean."""
+    """The federation without the liar, and the federation with it under a plain mean."""
     recipe, rows, settings = story.recipe(), story.encoded(), story.settings_for(rounds)
     others = {name: examples for name, examples in rows.train.items() if name != liar}
     mean = settings.model_copy(update={"aggregation": Aggregation(rule=WeightedMean())})
@@ -111,7 +111,7 @@ def lied_to(story: Story, liar: str, rounds: int, seed: int) -> tuple[LiedTo, ..
 
 
 def rounds_of(settings: Agreement) -> int:
-    """How many rounds the privacy pays for."""
+    """The number of rounds that the privacy budget is calibrated for."""
     if isinstance(settings.privacy, NoPrivacy):
         raise ContractError("settings without privacy do not say how many rounds there are")
     return settings.privacy.rounds
@@ -135,7 +135,7 @@ def best(recipe: Recipe, rows: Examples, held_out: Examples, fits: dict[Method, 
 
 
 def fit_mlp(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) -> Predict:
-    """The recipe's model by plain SGD, as it was when it did best on the rows held out."""
+    """The recipe's model, trained by plain SGD: the state that did best on the held-out rows."""
     model = best = initial_tensors(recipe, seed)
     best_auc, best_epoch = auc(predictor(recipe, model), held_out), 0
     for epoch in range(1, EPOCHS + 1):

@@ -29,7 +29,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Split:
-    """Everything: nobody but this example sees it in one place."""
+    """All rows of all banks. Only this example sees them in one place."""
 
     public_test: pd.DataFrame
     banks: tuple[Bank, ...]
@@ -46,7 +46,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Story:
-    """An example: a folder with recipe.py, contract.json and settings.toml, and who has which rows."""
+    """An example: a folder with recipe.py, contract.json and settings.toml, and a function that gives each bank its rows."""
 
     folder: Path
     split: Callable[[], Split]
@@ -60,7 +60,7 @@ class Story:
         return load_toml(Agreement, self.folder / file)
 
     def settings_for(self, rounds: int) -> Agreement:
-        """The settings of a campaign of so many rounds: larger steps in a short one, where an example has them."""
+        """The settings of a campaign with this number of rounds. Some examples take larger steps in a short campaign."""
         short = rounds <= SHORT_ROUNDS and (self.folder / "demo.toml").exists()
         agreed = self.settings("demo.toml" if short else "settings.toml")
         if isinstance(agreed.privacy, NoPrivacy):

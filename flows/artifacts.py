@@ -1,5 +1,6 @@
-"""What the Prefect UI shows of a round: a table, a plot of the run so far, and the way to every site's flow run; and of a
-finding: its tables.
+"""What the Prefect UI shows of a round and of a finding.
+
+Of a round: a table, a plot of the run so far, and links to every site's flow run. Of a finding: its tables.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitatio
 
 
 async def show_finding(finding: Finding) -> None:
-    """Publish what came of a measurement; the artifact's versions are the measurements of the run."""
+    """Publish the result of a measurement. The artifact's versions are the measurements of the run."""
     await acreate_markdown_artifact(
         key=f"measured-{finding.run}", description=f"Counted at the sites, round {finding.round} of run {finding.run}",
         markdown=render_finding(finding))

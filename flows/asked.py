@@ -1,4 +1,4 @@
-"""A question on its way: from a published plan to everybody's answers. What is made of them is the flow's."""
+"""A question from its published plan to all sites' answers. What is made of the answers is decided in the flow."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ from tasks.promote import PromotionRequest
 FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
     (federated_training, TrainingRequest), (federated_round, RoundRequest), (federated_measurement, MeasurementRequest),
     (federated_promotion, PromotionRequest))}
-"""What can be asked for, by name, and by which form."""
+"""The flows that can be asked for, by name, and the form of each."""
 CANCELLATION_POLL_S = 2.0
 
 
@@ -95,9 +95,7 @@ class CoordinatorWorker(WarmWorker):
                 return
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
-        """Campaigns and promotions that a killed process left behind are run again and do what is left; single rounds are
-        closed.
-        """
+        """Campaigns and promotions of a killed process are run again and do what is left. Single rounds are closed."""
         running = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))),
@@ -110,8 +108,10 @@ class CoordinatorWorker(WarmWorker):
 
 
 def _request(form: type[BaseModel], parameters: dict[str, Any]) -> BaseModel:
-    """What was asked for. Checked here: the server lets unknown parameters through, and Prefect's own check would load
-    whatever block a parameter names. Raises ContractError.
+    """The request, checked. Raises ContractError.
+
+    It is checked here because the server lets unknown parameters through, and Prefect's own check would load any block that a
+    parameter names.
     """
     if set(parameters) != {"request"}:
         raise ContractError("nothing was run: expected one parameter, 'request', as the form has it")
@@ -128,15 +128,15 @@ class _Running:
     def __init__(self, flow: Flow[Any, Any], flow_run: FlowRun, request: BaseModel):
         self.flow, self.flow_run, self.request, self.cancelled = flow, flow_run, request, False
         self.suspended = False
-        """Suspended, or waiting for a person: it stopped where Prefect looked, and begins anew once it is resumed."""
+        """Suspended, or waiting for a person: Prefect stopped it at a check, and it begins anew once it is resumed."""
         self.finished = False
-        """Its work is done, whatever is said of the flow run."""
+        """Its work is done, whatever state the flow run is given afterwards."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """To the end. The flow's own failure is its final state, not an exception here."""
+        """Run to the end. If the flow fails, that is its final state, not an exception here."""
         try:
             asyncio.run(self._main())
         except asyncio.CancelledError:
@@ -159,7 +159,7 @@ class _Running:
                 self._noticed(), flow_run=self.flow_run, parameters={"request": self.request}, return_type="state")
 
     def _noticed(self) -> Flow[Any, Any]:
-        """The flow, whose end is noticed even where Prefect stops it before it can say so."""
+        """The flow. It records its own end, even where Prefect stops it before it can report that."""
         async def work(request: BaseModel) -> Any:
             result = await self.flow.fn(request)
             self.finished = True

@@ -1,7 +1,7 @@
-"""The aggregation's passes on the workers of a Dask cluster, as Prefect tasks: for models that one machine is slow with.
+"""The aggregation's passes on the workers of a Dask cluster, as Prefect tasks: for models that are slow on one machine.
 
 Needs the extra `dask` (`pip install 'fedround[dask]'`), and workers that run the same fedround and read the coordinator's
-folder under the same path. The bytes are those that one process makes (`fedround.aggregation.sweep.Sweeper`).
+folder under the same path. The bytes are the same as from one process (`fedround.aggregation.sweep.Sweeper`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RANGES_PER_WORKER = 2          # the last range of a slow worker is then half a
 
 @contextmanager
 def sweeper_of(coordinator: Coordinator) -> Iterator[Sweeper | None]:
-    """What the coordinator's own settings say: a cluster's workers, or None for its own process."""
+    """The sweeper that the coordinator's own settings name: a cluster's workers, or None for its own process."""
     settings = coordinator.settings
     if settings.dask is None:
         yield None
@@ -59,7 +59,7 @@ def dask_sweeper(address: str, memory_budget_bytes: int) -> Iterator[Sweeper]:
 
 
 def ranges(coordinates: int, parts: int) -> list[tuple[int, int]]:
-    """At most `parts` ranges of whole slabs, as even as slabs allow."""
+    """At most `parts` ranges of whole slabs, of sizes as equal as possible."""
     slabs = -(-coordinates // SLAB)
     cuts = sorted({part * slabs // parts for part in range(parts + 1)})
     return [(low * SLAB, min(high * SLAB, coordinates)) for low, high in pairwise(cuts)]

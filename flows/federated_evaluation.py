@@ -19,7 +19,7 @@ from tasks.report import record_evaluation
 
 @flow(name="federated-evaluation", flow_run_name="{request.run}: evaluation at the sites", persist_result=False)
 async def federated_evaluation(request: RoundRequest) -> Finding:
-    """Noised counts only, charged to the sites' ledgers like everything that leaves. Asked again, nobody is charged again."""
+    """Only noised counts leave. They are charged to the sites' ledgers. Asked again, no site is charged again."""
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
         catch_up(coordinator, request.run, watch.missed)

@@ -16,7 +16,7 @@ from tasks.coordinator import current_coordinator
 
 @flow(name="federated-measurement", flow_run_name="{request.run}: measurement at the sites", persist_result=False)
 async def federated_measurement(request: MeasurementRequest) -> Finding:
-    """Noised counts only, charged to the sites' ledgers like everything that leaves. Asked again, nobody is charged again."""
+    """Only noised counts leave. They are charged to the sites' ledgers. Asked again, no site is charged again."""
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
         planned = steps.plan_question(coordinator, request)

@@ -1,6 +1,6 @@
-"""Put a committed round's model into use: measured, held against the policy, and a person says yes.
+"""Put a committed round's model into use: it is measured, compared with the policy, and a person says yes.
 
-The run is suspended while it waits: it holds no process, other rounds go on, and it survives restarts of everything.
+The run is suspended while it waits. It holds no process, other rounds go on, and it survives a restart of every server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Consent(RunInput):
 
 @flow(name="federated-promotion", flow_run_name="{request.run}: round {request.round} into production", persist_result=False)
 async def federated_promotion(request: PromotionRequest) -> str:
-    """Make the round's bundle and the candidate of it, if promotion.toml lets it; ask for a yes; put it into production."""
+    """Make the round's bundle, and the candidate if promotion.toml allows. Ask for a yes, then put it into production."""
     coordinator = current_coordinator()
     proposal = propose(coordinator, request)
     if proposal.version is None:

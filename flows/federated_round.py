@@ -20,10 +20,10 @@ from tasks.plan import RoundRequest
 
 @flow(name="federated-round", flow_run_name="{request.run}: one more round", persist_result=False, log_prints=False)
 async def federated_round(request: RoundRequest) -> int:
-    """Plan, invite, collect until everybody has answered or the deadline is over, aggregate, publish, evaluate, report.
+    """Plan, invite, collect until every site has answered or the deadline is over, aggregate, publish, evaluate, report.
 
-    Returns the round's number. A round that fails commits nothing; run again, it goes on with the answers that are there.
-    Once it is committed nothing stops it: what cannot be evaluated or reported is told, and made by the next round.
+    Returns the round's number. A round that fails commits nothing; run again, it uses the answers that are there. Once it is
+    committed nothing stops it. What cannot be evaluated or reported is logged, and made by the next round.
     """
     began = time.monotonic()
     coordinator = current_coordinator()

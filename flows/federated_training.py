@@ -1,4 +1,4 @@
-"""A training campaign: rounds until enough are committed, then one evaluation at the sites, where counts may leave."""
+"""A training campaign: rounds until enough are committed, then one evaluation at the sites if counts may leave."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from tasks.plan import RoundRequest, TrainingRequest
 
 @flow(name="federated-training", flow_run_name="{request.run}: {request.rounds} rounds", persist_result=False)
 async def federated_training(request: TrainingRequest) -> int:
-    """Run rounds until `request.rounds` of the run are committed; returns how many are. Stops at the first that fails.
+    """Run rounds until `request.rounds` of the run are committed; returns how many are committed.
 
-    Rounds that exist count, so a campaign that was interrupted and is started again does only what is left.
+    Stops at the first that fails. Rounds that exist count, so a campaign that was interrupted and is started again does only
+    what is left.
     """
     one_more = RoundRequest(run=request.run, quorum=request.quorum, deadline_s=request.deadline_s)
     async with _sites(request):
@@ -39,7 +40,7 @@ def _committed(run: str) -> int:
 
 @asynccontextmanager
 async def _sites(request: TrainingRequest) -> AsyncIterator[None]:
-    """The sites' own flow runs, if each shall have one for the whole campaign."""
+    """The sites' own flow runs, if each site is to have one for the whole campaign."""
     if not request.one_run_per_site:
         yield
         return

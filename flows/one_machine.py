@@ -29,7 +29,7 @@ READY_S = 300.0        # for a busy machine; a process that ends is noticed at o
 
 @dataclass(frozen=True)
 class Member:
-    """A site to be: where its rows are and how much it counts."""
+    """A site that will be made: where its rows are, and its weight."""
 
     name: str
     train: Path
@@ -39,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Founding:
-    """What a federation on one machine begins with: the federation file's settings, and the files that it names."""
+    """What a federation on one machine begins with: the settings of the federation file, and the files that these name."""
 
     settings: Mapping[str, Any]
     recipe: Path
@@ -60,7 +60,7 @@ class OneMachine:
 
     @property
     def exists(self) -> bool:
-        """Whether the federation was set up, to its end."""
+        """Whether the set-up of the federation was completed."""
         return (self.home / ".set-up").exists()
 
     def start_servers(self, progress: Callable[[str], None]) -> StackInfo:
@@ -94,7 +94,7 @@ class OneMachine:
     def start_processes(self, progress: Callable[[str], None], others: Mapping[str, str] | None = None) -> Coordinator:
         """Start the coordinator's and the sites' processes and wait until all of them serve their pools.
 
-        others: sites that run another program than the pipeline's: its module, by site. It gets the site's folder.
+        others: by site, the module of the program that runs instead of the pipeline's. It gets the site's folder.
         """
         coordinator = enter(self.coordinator)
         names = [site.name for site in coordinator.federation.sites]

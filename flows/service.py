@@ -75,7 +75,7 @@ async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
 
 
 async def register_site(folder: Path, site: str) -> bool:
-    """Deploy one site, so that a campaign that is running finds it; False if the API does not answer."""
+    """Deploy one site, so that a running campaign finds it; False if the API does not answer."""
     use_api(load_toml(CoordinatorSettings, folder / "coordinator.toml").api_url, folder.resolve())
     import httpx
     from prefect import get_client
@@ -120,8 +120,8 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
 async def states(started: Started, tick_s: float, ask_s: float) -> AsyncIterator[tuple[str, str, bool]]:
     """The run's state (type, message, whether it is final) every `tick_s` seconds until it is final.
 
-    The API is asked only every `ask_s` seconds whether the state is still the same, and for all of it when it is not: that
-    costs the server ten milliseconds.
+    The API is asked only every `ask_s` seconds whether the state is still the same. The whole state is fetched only when it
+    changed: that costs the server ten milliseconds.
     """
     import asyncio
 

@@ -1,8 +1,8 @@
-"""The coordinator's steps as task runs: what they do is in `tasks/`, here they get names, and that they run once.
+"""The coordinator's steps as task runs: `tasks/` has the work, and here it gets a name and is run once.
 
-No step is retried by Prefect and no result is kept by it: a round that stops is run again, and finds in the object
-store what is there already. So Prefect's task engine has nothing to do here. A step tells how it ended, in one event with
-its times; one that waits for sites tells also that it has begun.
+Prefect retries no step and keeps no result: a round that stops is run again, and finds in the object store what is there
+already. So Prefect's task engine has nothing to do here. A step reports how it ended, in one event with its times. A step
+that waits for sites also reports that it has begun.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from infra.stores import Patience
 from tasks.coordinator import Coordinator
 
 STEP_S = 6 * 3600.0
-"""How long a step may go on asking the store. Collecting has a patience of its own, by the plan's deadline."""
+"""How long a step may go on asking the store. Collecting has a patience of its own, which follows the plan's deadline."""
 
 Asked = ParamSpec("Asked")
 Given = TypeVar("Given")
 
 
 def _step(function: Callable[Asked, Given], name: str, *, waits: bool = False) -> Callable[Asked, Given]:
-    """`function`, which tells the flow run how it went. waits: it takes long, so that its begin is told, too."""
+    """`function`, which reports to the flow run how it went. waits: it takes long, so its begin is reported too."""
     if iscoroutinefunction(function):
         @wraps(function)
         async def waited(*arguments: Asked.args, **named: Asked.kwargs) -> Any:

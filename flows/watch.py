@@ -1,4 +1,4 @@
-"""Says what a round is doing: in the flow run's log, and in the progress file that the command line watches."""
+"""Shows what a round is doing: in the flow run's log, and in the progress file that the command line reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.progress import Progress, write_progress
 
 
 class Watch:
-    """What one round is doing, told to whoever looks. An error that ends the round is told too, and goes on."""
+    """What one round is doing, shown to whoever looks. An error that ends the round is shown, and raised further."""
 
     def __init__(self, folder: Path, run: str):
         self._folder = folder
@@ -68,7 +68,7 @@ class Watch:
 
 
 def a_sentence_is_enough(record: logging.LogRecord) -> bool:
-    """A log filter: what we raise says what to do, so no traceback follows it; a surprise keeps its own."""
+    """A log filter: our own errors say what to do and lose their traceback. An unexpected error keeps it."""
     if record.exc_info and isinstance(record.exc_info[1], FedroundError):
         record.exc_info = None
     return True

@@ -1,7 +1,7 @@
-"""What follows a commit or a finding: reports, versions, pages, a tidy disk. The round is made without them.
+"""What follows a commit or a finding: reports, versions, pages, cleaning up the disk.
 
-So a step that fails here is told (in the log, and to whoever watches), and stops nothing. What it left undone is done by the
-next round, before it begins (`tasks.catch_up`), or by 'fedround models rebuild'.
+The round is made without them. So a step that fails here is reported (in the log, and to whoever watches), and stops nothing.
+What is left undone is done by the next round before it begins (`tasks.catch_up`), or by 'fedround models rebuild'.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _log(problem: str) -> None:
 
 @contextmanager
 def afterwards(what: str, tell: Callable[[str], None] = _log) -> Iterator[None]:
-    """Whatever is raised inside is told in a sentence, and goes no further. Cancelling is no failure, and goes on."""
+    """Report whatever is raised inside in one sentence, and stop it here. A cancellation is no failure, and is passed on."""
     try:
         yield
     except Exception as error:

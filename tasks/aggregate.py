@@ -26,7 +26,7 @@ from tasks.weights import weights_of
 
 @dataclass(frozen=True, eq=False)
 class Aggregated:
-    """One delta, what became of every update on the way, and what the coordinator may remember of them."""
+    """One delta, what became of every update, and what the coordinator may remember of them."""
 
     combined: Combined
     weights: Mapping[str, float]
@@ -51,10 +51,9 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
               sweeper: Sweeper | None = None) -> Aggregated:
     """Apply the plan's gate, mixing and rule to the admitted updates, or to the sites' moving averages.
 
-    sweeper: who goes over the updates; this process if it is None.
-
-    The quorum counts who is admitted. What the aggregation then leaves out is bounded by f, so f liars do not stop a round.
-    Raises QuorumError, and nothing is committed, if too few are admitted, or more are left out than f liars can explain.
+    sweeper: does the passes over the updates; None: this process does.
+    The quorum counts the admitted updates. The aggregation may leave out at most what f liars can explain, so f liars do not
+    stop a round. Raises QuorumError, and nothing is committed, if too few are admitted or too many are left out.
     """
     check_quorum(planned, collected)
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
@@ -77,7 +76,7 @@ def combine(workplace: Workplace, planned: Planned, rows: Sequence[Row], weights
 
 
 def check_quorum(planned: Planned, collected: Collected) -> None:
-    """Raises QuorumError that says what became of everybody."""
+    """Raises QuorumError, which says what became of every site."""
     plan, admitted = planned.plan, len(collected.admitted)
     if admitted < plan.quorum:
         what, nothing, again = (("an update", "committed", "run the round again") if plan.asks.makes_model else

@@ -1,5 +1,7 @@
-"""Does a plan ask what was agreed, and does a commit say of everybody what it must? Held against the federation file and the
-round before. For proofs: nothing is believed, everything that does not fit is a ChainError.
+"""Does a plan ask what was agreed, and does a commit give every site what it must?
+
+Both are compared with the federation file and the round before. For proofs: nothing is believed, and everything that does not
+fit is a ChainError.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Proven:
     task: Task | None = None
     """What its plan says is learnt; None for round 0, which has no plan."""
     answers: Mapping[str, Answer] = field(default_factory=dict)
-    """As far as they may be read."""
+    """Only those that this credential may read."""
 
 
 # -- what a plan asks --------------------------------------------------------------------------------------------------
@@ -60,7 +62,7 @@ def _check_terms(plan: Plan, members: Federation, before: Proven, source: str) -
 
 
 def _privacy(agreed: Privacy, asked: Privacy, before: Proven) -> Privacy:
-    """What the plan must ask for: where the clip norm follows the gradients, the one that the last answers call for."""
+    """The privacy that the plan must ask for. A clip norm that follows the gradients follows from the last answers."""
     last = before.committed.commit
     if last.agreed is None:
         return agreed
@@ -77,8 +79,10 @@ def _differing(one: Agreed, other: Agreed) -> list[str]:
 
 
 def _check_question(plan: Plan, before: Proven, source: str) -> None:
-    """What is asked is what the terms, the task and the round before give, but for the edges between which scores are
-    counted: the coordinator computes these from rows that nobody else has. A measurement asks whatever somebody asked.
+    """Check that what is asked follows from the terms, the task and the round before.
+
+    One thing is left out: the edges between which scores are counted. The coordinator computes them from rows that nobody
+    else has. A measurement may ask anything.
     """
     last = before.committed.commit.agreed
     if last is not None and last.recipe_digest == plan.agreed.recipe_digest and before.task != plan.task:
@@ -92,7 +96,7 @@ def _check_question(plan: Plan, before: Proven, source: str) -> None:
 
 
 def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
-    """Every member was asked, those excepted whom the agreed policy excludes; returns these.
+    """Check that every member was asked, except those that the agreed policy excludes; returns the excluded ones.
 
     past: the run's rounds up to the one that the plan continues, as many as can count.
     """
@@ -112,7 +116,7 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
 
 
 def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
-    """Nobody is left out or counted twice, and the quorum was met."""
+    """Check that no site is left out or counted twice, and that the quorum was met."""
     if isinstance(said, Commit):
         what, used = "commit", sum(update.verdict is Verdict.USED for update in said.updates)
         answered = [update.site for update in said.updates]
@@ -126,9 +130,9 @@ def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
 
 
 def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str) -> None:
-    """Nobody is given another weight than was agreed, and what does not travel is what it was.
+    """Check that every site has the agreed weight, and that what does not travel is unchanged.
 
-    That the commit is of this plan says `infra.history.read_plan`.
+    `infra.history.read_plan` checks that the commit is of this plan.
     """
     if commit.blob("rest") != plan.rest:
         raise ChainError(f"commit of {source}: has other parts that do not travel than its plan")
@@ -139,7 +143,7 @@ def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str
 
 def check_ledgers(commit: Commit, before: Commit, members: Federation, log: Sequence[Logged], answers: Mapping[str, Answer],
                   source: str) -> None:
-    """Every ledger grows, and the commit says of it what the site said."""
+    """Check that every ledger grows, and that the commit repeats what the site said of it."""
     known = {ledger.site: ledger for ledger in before.ledgers}
     for ledger in commit.ledgers:
         earlier = known.pop(ledger.site, None)

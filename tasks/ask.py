@@ -1,7 +1,7 @@
 """Questions that make no model: how good the run's last model is at the sites, and what is counted in the sites' rows.
 
-A question is a signed plan, as a round is. What comes of it is a finding: signed by the coordinator, written once beside its
-plan, and read again whenever the same is asked. Sites are asked, and charged, once.
+A question is a signed plan, as a round is. Its result is a finding: signed by the coordinator, written once beside its plan,
+and read again whenever the same is asked. So sites are asked, and charged, once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def plan_question(coordinator: Coordinator, request: RoundRequest) -> Planned:
 
 
 def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
-    """What came of the question when it was asked; None: nothing yet. Nobody is asked, and nothing is written.
+    """The result of the same question, asked before; None: there is none yet. Nobody is asked, and nothing is written.
 
     Raises as `plan_question`.
     """
@@ -88,9 +88,9 @@ def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Q
 
 
 def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Planned | None:
-    """The same question, asked before, if there is a finding that is good enough: nobody is asked, or charged, again.
+    """The same question, asked before, if its finding is good enough: then nobody is asked, or charged, again.
 
-    What a finding says hangs on the question, the round and who was asked; a deadline that was another then does not matter.
+    A finding depends on the question, the round and who was asked. It does not depend on the deadline, which may differ.
     """
     federation, asks = asked_with(coordinator.federation, request), bare(_asks(coordinator, head, request))
     cohort, _ = cohort_of(coordinator, federation, head)
@@ -137,7 +137,7 @@ def totals_of(answers: list[tuple[Release, ...]]) -> tuple[Release, ...]:
 
 
 def find(coordinator: Coordinator, planned: Planned) -> Finding | None:
-    """What came of a question; None: nothing yet."""
+    """The result of a question; None: there is none yet."""
     plan = planned.plan
     try:
         return read_finding(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind, coordinator.identity.key)

@@ -71,7 +71,7 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
 
 
 def approved(coordinator: Coordinator, found: Bundle, approval: Approval) -> bytes:
-    """The same bundle, and who said yes to it."""
+    """The same bundle, with the name of who said yes to it."""
     files = {name: found.files[name] for name in (bundle.MODEL, bundle.RECIPE, bundle.ONNX, bundle.INT8)}
     certificate = Certificate.model_validate_json(found.files[bundle.CERTIFICATE])
     manifest = found.manifest.model_copy(update={"approval": approval})
@@ -84,7 +84,7 @@ def evidence_of(found: Bundle) -> Evidence:
 
 
 def needed(features: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> tuple[Column, ...]:
-    """The columns without which the recipe cannot make features of these rows; a label is none of them."""
+    """The columns without which the recipe cannot make features of these rows. A label is not among them."""
     from pandas.api.types import is_numeric_dtype
 
     sample = frame.head(_SAMPLE)
@@ -166,7 +166,7 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
 
 
 def rows_to_check(features_NF: Float32) -> Float32:
-    """At least so many as are promised: the given ones, and others drawn between each feature's smallest and largest."""
+    """At least `CHECKED_ROWS` rows: the given ones, and others drawn between each feature's smallest and largest value."""
     missing = CHECKED_ROWS - len(features_NF)
     if missing <= 0:
         return features_NF
@@ -187,7 +187,7 @@ def _performance(onnx: bytes, served: Served, recipe: Recipe, features_NF: Float
 
 
 def judged(recipe: Recipe, chances: Float32, tested: Examples) -> Metrics:
-    """How good these chances are; as `fedround.learning.evaluate` has it, whatever computed them."""
+    """How good these chances are, by the measures of `fedround.learning.evaluate`, whichever program computed them."""
     if recipe.task.classes == 2:
         return recipe.task.metrics(Scored(chances.astype(np.float64), tested.labels_N))
     right_N = (chances.argmax(axis=1) == tested.labels_N).astype(np.int64)

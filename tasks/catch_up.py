@@ -1,4 +1,4 @@
-"""Reports of rounds that were committed and not reported, or whose reports are lost: from the store alone."""
+"""Reports of rounds that were committed and not reported, or whose reports are lost. They are made from the store alone."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _ROUNDS_BACK = 10
 
 
 def catch_up(coordinator: Coordinator, run: str, tell: Callable[[str], None] | None = None) -> None:
-    """Write the record, the page and the version of the run's last rounds, if they are not there; how long they took is lost.
+    """Write the record, the page and the version of the run's last rounds, if they are not there.
 
-    Called before a run goes on. A round whose report fails again, and why, is told to `tell` (None: to the log), and keeps
-    nobody from going on.
+    Called before a run goes on. How long the rounds took is lost. If a report fails again, `tell` is told the reason (None:
+    the log is), and the run goes on.
     """
     last = last_round(coordinator.store, run, coordinator.identity.key) or 0
     for number in range(max(1, last - _ROUNDS_BACK + 1), last + 1):
@@ -42,7 +42,7 @@ def catch_up(coordinator: Coordinator, run: str, tell: Callable[[str], None] | N
 
 
 def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
-    """Write them for every round of the run, in order, whatever became of the coordinator's folder; yields each round.
+    """Write them for every round of the run, in order, even if the coordinator's folder was lost; yields each round.
 
     Versions that are there stay as they are.
     """
@@ -65,7 +65,7 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> 
 
 
 def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
-    """What the sites found about the round's model, where they were asked for nothing else."""
+    """Record the evaluations at the sites of the round's model that were asked as a question of their own."""
     commit, key = committed.commit, coordinator.identity.key
     for number, attempt in findings(coordinator.store, commit.run, "evaluate"):
         if number == commit.round:
@@ -76,7 +76,7 @@ def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
 
 
 def _as_of(coordinator: Coordinator, plan: Plan) -> Coordinator:
-    """With the federation file that the plan names: who was a member then may have left since."""
+    """With the federation file that the plan names: a member of that time may have left since."""
     return dataclasses.replace(coordinator, federation=read_federation(
         coordinator.store, plan.federation_digest, coordinator.identity.key,
         f"federation file of round {plan.round} of run '{plan.run}'"))

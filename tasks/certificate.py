@@ -13,7 +13,7 @@ from tasks.verify import verify_run
 
 
 class Certificate(Value):
-    """A model's lineage, proven back to round 0 when the bundle was made. Who has the store proves it again."""
+    """A model's lineage, proven back to round 0 when the bundle was made. Whoever has the store can prove it again."""
 
     run: Name
     round: Annotated[int, Field(ge=0)]
@@ -30,7 +30,7 @@ class Certificate(Value):
     epsilon: Annotated[float, Field(ge=0)] | None
     """The most that a site said it had spent on the run."""
     unseen: tuple[Name, ...]
-    """Whose answers could not be read: for those the coordinator's signature vouches."""
+    """Sites whose answers could not be read: there the coordinator's signature vouches."""
     tool_version: ToolVersion
 
 

@@ -1,4 +1,4 @@
-"""The privacy that the next plan asks for, from what the last round's sites told (`fedround.privacy.clipping`)."""
+"""The privacy that the next plan asks for, from what the last round's sites reported (`fedround.privacy.clipping`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.coordinator import Coordinator
 
 
 def privacy_after(coordinator: Coordinator, commit: Commit) -> Privacy:
-    """What a plan that continues this commit asks for. Composed again, it is the same."""
+    """The privacy that a plan asks for if it continues this commit. The same commit gives the same privacy."""
     agreed = coordinator.federation.privacy
     if commit.agreed is None or not follows_answers(agreed):
         return agreed
@@ -28,6 +28,6 @@ def follows_answers(privacy: Privacy) -> bool:
 
 
 def shares_of(commit: Commit, answers: Mapping[str, Answer]) -> list[float]:
-    """What the sites whose updates were used told of their gradients."""
+    """What the sites whose updates were used reported of their gradients."""
     told = [answers[said.site].update for said in commit.updates if said.verdict is Verdict.USED]
     return [update.within_clip for update in told if update is not None and update.within_clip is not None]

@@ -26,22 +26,23 @@ from tasks.rows import row_of
 from validation.updates import read_answer
 
 _MOST_REFUSALS = 100
-"""Of one plan that are looked at. A site gives one each time that somebody asks it again."""
+"""How many refusals of one plan are looked at. A site writes one each time that it is asked again."""
 
 _UNFORESEEN = (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What a mistake in the code that judges an answer raises. Not the store's errors, the disk's, or those of memory: they are
-no member's.
+"""What a mistake in the code that judges an answer raises.
+
+Errors of the store, of the disk and of memory are not among them: no member causes those.
 """
 
 _UNREADABLE = (StoreUnavailableError, StoreDeniedError)
-"""What reading raises for an object that is there, and that the store does not give."""
+"""What reading raises if an object is there and the store does not give it out."""
 
 Asked = tuple[str, str, int, int, Purpose]
 """Site, run, round, attempt and purpose, as a store key names them."""
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
 _MOST_SHARES = 8
-"""Of the time that is left, one site's answer may take the eighth part, and more where fewer are waited for."""
+"""One site's answer may take an eighth of the time that is left, and more if fewer sites are waited for."""
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Refused:
 
 
 Heard = Admitted | Refused | Rejection
-"""What became of what a site said."""
+"""An answer, a refusal, or the reason why the site's answer was rejected."""
 
 
 def _none() -> Mapping[str, T]:
@@ -75,7 +76,7 @@ def _none() -> Mapping[str, T]:
 
 @dataclass(frozen=True)
 class Collected:
-    """Every site of the cohort is in exactly one of the four. Nobody can change it: what is heard later makes another one."""
+    """Every site of the cohort is in exactly one of the four. The value never changes: a later answer gives a new value."""
 
     admitted: Mapping[str, Admitted] = field(default_factory=_none)
     refused: Mapping[str, Refused] = field(default_factory=_none)
@@ -97,7 +98,7 @@ class Collected:
         return frozenset(self.admitted.keys() | self.refused.keys() | self.rejected.keys())
 
     def hearing(self, site: str, heard: Heard | None) -> Collected:
-        """With what became of one site's answer; None: it has said nothing."""
+        """With the answer of one site added; None: the site has said nothing."""
         match heard:
             case Admitted():
                 return replace(self, admitted={**self.admitted, site: heard})
@@ -110,7 +111,7 @@ class Collected:
 
 
 def last_look_s(plan: Plan) -> float:
-    """How long reading may go on after the deadline, in all: as long as the sites had, and ten seconds at least."""
+    """How many seconds reading may go on after the deadline, in all: as many as the sites had, and at least ten."""
     return max(10.0, plan.deadline_s)
 
 
@@ -123,9 +124,10 @@ async def collect(
 ) -> Collected:
     """Wait until every site has ended its flow run or the deadline is over; read each answer when its site has ended.
 
-    `finished` tells which of some sites have ended; the answer itself is only what lies in the store. At the deadline the
-    store is asked once more about everybody, so an answer whose signal was lost still counts. An answer that cannot be read
-    although the store answers otherwise is tried again until then, and is missing after that; the others do not wait for it.
+    `finished` tells which of some sites have ended. The answer itself is only what lies in the store. At the deadline the
+    store is asked once more about every site, so an answer whose signal was lost still counts. If an answer cannot be read
+    although the store answers otherwise, it is tried again until then, and is missing after that. The other sites do not wait
+    for it.
     patience: for all of it, however slow the store is; at first the deadline and `last_look_s`.
     Raises ChainError or TrustError if the federation log is damaged, StoreError if the store is down: no site's fault.
     """
@@ -157,7 +159,7 @@ async def collect(
 
 
 def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) -> Collected:
-    """Look once more for those who had not answered at the deadline: some were just sending."""
+    """Look once more for sites that had not answered at the deadline: some may just have been sending."""
     patience, late = Patience(last_look_s(planned.plan)), collected.missing
     log = _log(coordinator, planned)
     for place, site in enumerate(late):
@@ -171,12 +173,15 @@ def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) 
 
 
 def _for_one(coordinator: Coordinator, patience: Patience, waiting: int) -> Coordinator:
-    """For one site of those that are waited for: one whose answer comes slowly leaves time for the others."""
+    """The coordinator with a share of the time for one site: a site whose answer comes slowly leaves time for the others."""
     return coordinator.within(patience.share(min(waiting, _MOST_SHARES)))
 
 
 def _note_unreadable(coordinator: Coordinator, planned: Planned, site: str, error: Exception) -> None:
-    """Raises the store's error if it does not give back our own plan either: then it is down, and nobody's answer missing."""
+    """Log the error, and raise it if the store does not give back our own plan either.
+
+    Then the store is down, and no site's answer is missing.
+    """
     _logger.warning("site '%s', %s: its answer cannot be read: %s", site, planned.in_words, error)
     if not isinstance(error, TooSlowError):
         plan = planned.plan
@@ -184,7 +189,7 @@ def _note_unreadable(coordinator: Coordinator, planned: Planned, site: str, erro
 
 
 def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, ...]) -> Collected:
-    """What the sites of a committed round said, those excepted that were late then."""
+    """What the sites of a committed round said, without those that were late then."""
     collected, log = Collected(missing=missing), _log(coordinator, planned)
     for site in sorted(set(planned.plan.cohort) - set(missing)):
         collected = collected.hearing(site, _read(coordinator, planned, site, log))
@@ -233,7 +238,7 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[L
 
 
 def _document(coordinator: Coordinator, planned: Planned, site: str) -> tuple[str, bytes] | None:
-    """What the site said, and where: its answer, or without one its last refusal."""
+    """The key and the document of the site's answer; if it gave none, of its last refusal."""
     plan = planned.plan
     where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
     try:
@@ -245,8 +250,9 @@ def _document(coordinator: Coordinator, planned: Planned, site: str) -> tuple[st
 
 
 def _refusals(coordinator: Coordinator, where: Asked) -> int:
-    """How many refusals lie there, counted from the first: asked one by one, so that nothing else that the site has put
-    there, however much and however named, is looked at.
+    """How many refusals lie there, counted from the first.
+
+    They are asked for one by one. So nothing else that the site has put there is looked at, however much there is.
     """
     count = 0
     while count < _MOST_REFUSALS and coordinator.store.head(layout.refusal(*where, count + 1)) is not None:

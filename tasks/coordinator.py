@@ -61,11 +61,11 @@ class Coordinator:
         return self.folder / "reports"
 
     def within(self, patience: Patience) -> Coordinator:
-        """The same, which waits for its store no longer than this."""
+        """The same coordinator, which waits for its store no longer than this."""
         return replace(self, store=self.store.within(patience))
 
     def publish_federation(self) -> LogHead:
-        """Make the federation file what holds from now on; returns the head of the federation log.
+        """Put the federation file into force; returns the head of the federation log.
 
         Raises ChainError or TrustError if it says what no file may: see `fedround.federation_log.changes`.
         """
@@ -108,6 +108,6 @@ def current_coordinator() -> Coordinator:
 
 @functools.lru_cache(maxsize=1)
 def _opened(folder: Path, _files: tuple[tuple[Path, Version], ...]) -> Coordinator:
-    """With the models of the last round at hand: it is evaluated, registered, and then the next round's base."""
+    """Open the folder, with a cache for models: each is evaluated, registered, and then the next round's base."""
     coordinator = open_coordinator(folder)
     return replace(coordinator, store=AtHand(coordinator.store, "models/", _AT_HAND_BYTES))

@@ -17,14 +17,15 @@ from validation.encoding import encoded_alone
 
 
 def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
-    """The committed model on the public test set; None if the coordinator has none, or not the whole model: its private part
-    is at the sites.
+    """The committed model on the public test set. None if the coordinator has no test set, or not the whole model.
+
+    A private part of the model is at the sites alone.
     """
     return None if (found := _public(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
 
 
 def score_statistic(coordinator: Coordinator, commit: Commit) -> Scores:
-    """What sites are asked about a committed model's scores; where `evaluate` says something, with bins that suit them."""
+    """What sites are asked about a committed model's scores. If `evaluate` gives a result, the bins are chosen by it."""
     return coordinator.recipe.task.statistic(coordinator.federation.evaluation, _public(coordinator, commit))
 
 
@@ -44,7 +45,7 @@ def _public_scores(coordinator: Coordinator, commit: Commit) -> Scored:
 
 @functools.lru_cache(maxsize=2)
 def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scored:
-    """Of a committed model: its report needs them, and then the next plan."""
+    """The scores of a committed model. They are cached: the model's report needs them, and then the next plan."""
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen

@@ -1,4 +1,7 @@
-"""What lies in the store under a name, read and held against the digest that names it. For proofs: nothing is believed."""
+"""What lies in the store under a name, read and compared with the digest that names it.
+
+For proofs: nothing is believed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
 
 
 def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedRefusal) -> None:
-    """One site's "no", among those it gave."""
+    """Prove the refusal of a site that the history names. The site may have given several."""
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind
     keys = (key for _ in range(2) for key in store.list(layout.refusals(*where)) if layout.parse_refusal(key) is not None)
@@ -51,7 +54,7 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Di
 
 
 def _document(store: ObjectStore, key: str) -> bytes | None:
-    """What lies there; None if it is too large for a document: a site may put there what it likes."""
+    """What lies there; None if it is too large for a document: a site may put anything there."""
     try:
         return store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
     except TooLargeError:
@@ -116,7 +119,7 @@ def memory(store: ObjectStore, commit: Commit) -> int | None:
 
 
 def start(store: ObjectStore, commit: Commit, sha256: str, source: str) -> None:
-    """The checkpoint that the federation file names; and the run's first model, with its rest, holds every number of it."""
+    """Prove the checkpoint that the federation file names, and that the run's first model holds all its numbers."""
     checkpoint = _tensors(store, sha256, f"checkpoint with which {source} begins")
     held = dict(_tensors(store, commit.model, f"model of {source}"))
     if (rest := commit.blob("rest")) is not None:

@@ -1,5 +1,7 @@
-"""Telling other tools of committed rounds, after the fact. Nothing here can fail a round: it is called when the round exists,
-from a process of its own, and what goes wrong is a sentence.
+"""Report committed rounds to other tools, after the fact.
+
+Nothing here can fail a round: it is called when the round exists, from a process of its own, and an error becomes one
+sentence.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ _KINDS: dict[str, Callable[[str], Exporter]] = {
 
 
 def export(coordinator: Coordinator, run: str, targets: tuple[str, ...]) -> dict[str, int | str]:
-    """Tell every target of all rounds of a run; for each how many were new to it, or what went wrong, by its kind alone.
+    """Report all rounds of a run to every target. Says for each target how many rounds were new to it, or the kind of error.
 
-    targets: `mlflow=sqlite:///…`, `mlflow=http://…`, `lineage=FILE`, `traces=FILE`. Raises ContractError for another, before
-    anything is told, and if there is no such run.
+    targets: `mlflow=sqlite:///…`, `mlflow=http://…`, `lineage=FILE`, `traces=FILE`.
+    Raises ContractError for any other target, before anything is reported, and if there is no such run.
     """
     exporters = {target: exporter_of(target) for target in targets}
     with FileLock(coordinator.folder / ".exporting"):
@@ -45,7 +47,7 @@ def export(coordinator: Coordinator, run: str, targets: tuple[str, ...]) -> dict
 
 
 def export_apart(coordinator: Coordinator, run: str) -> None:
-    """The same for the targets of coordinator.toml, in a process that nobody waits for; its words go to logs/exports.log."""
+    """The same for the targets of coordinator.toml, in a process that nobody waits for; it writes to logs/exports.log."""
     if not coordinator.settings.exports:
         return
     with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Invitations: one event for all sites, one flow run in every site's own pool, one shared poll, and an orderly end at the
-deadline. In a campaign with one run per site, a task run within it takes the flow run's place.
+"""Invitations: one event for all sites, a flow run in every site's own pool, one shared poll, an end at the deadline.
 
-The Prefect plane only signals. What a site answered is what lies in the store under its signature.
+In a campaign with one run per site, a task run within it takes the place of the flow run. The Prefect plane only signals. A
+site's answer is what lies in the store under its signature.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class Invitation:
         self._taken_by = asyncio.get_running_loop().time() + TAKEN_S
 
     async def ended(self, client: PrefectClient, among: set[str]) -> set[str]:
-        """The sites of `among` whose flow run, or task run, has ended, however it ended. Only the ended runs travel.
+        """The sites of `among` whose flow run, or task run, has ended, in whatever way. Only the ended runs travel.
 
-        A site without a flow run after some seconds has not heard of the plan: a scheduled one then waits for it.
+        A site that has no flow run after some seconds has not heard of the plan: then one is scheduled, which waits for the
+        site.
         """
         rounds, campaign = among - self._standing.keys(), among & self._standing.keys()
         ended = set()
@@ -117,10 +118,10 @@ def round_tag(plan: Plan) -> str:
 
 
 async def invite(planned: Planned) -> Invitation:
-    """Ask every site of the cohort, in one event; who has an open flow run for the plan already is not asked again.
+    """Ask every site of the cohort, in one event. A site with an open flow run for the plan is not asked again.
 
-    A tag ties the round's own run and the sites' runs together, both ways; a subflow link would cost a dummy task run and
-    an event per site.
+    A tag ties the round's own run and the sites' runs together, both ways. A subflow link would cost a dummy task run and an
+    event per site.
     """
     plan, parent = planned.plan, runtime.flow_run.id
     tag = round_tag(plan)
@@ -141,7 +142,7 @@ async def invite(planned: Planned) -> Invitation:
 
 
 async def _forget_failed_tries(client: PrefectClient, asked: Asked) -> None:
-    """A plan that is asked again after a missed quorum: task runs that ended without an answer make room for new ones."""
+    """Prepare a plan that is asked again after a missed quorum: delete task runs that ended without an answer."""
     if asked.standing:
         tries = await client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(
             any_=[task_run(UUID(run), asked.plan) for run in asked.standing.values()])))
@@ -156,15 +157,16 @@ def campaign_tag(run: str) -> str:
 
 
 def _standing(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
-    """The flow runs that serve the campaign, by site; of several the one that was made last."""
+    """The flow runs that serve the campaign, by site. If a site has several, the last one that was made counts."""
     tag = campaign_tag(run)
     mine = [found for found in runs if tag in found.tags and found.state is not None and not found.state.is_final()]
     return {found.name.removeprefix(f"{tag}/"): found for found in sorted(mine, key=lambda found: str(found.created))}
 
 
 async def begin_campaign(run: str, sites: Iterable[str]) -> None:
-    """One flow run for every site that serves all rounds of the run: found again if it is there. What another campaign left
-    behind is closed.
+    """One flow run for every site, which serves all rounds of the run. A run that is there already is found again.
+
+    What another campaign left behind is closed.
     """
     parent = runtime.flow_run.id
     async with get_client() as client:
@@ -183,8 +185,9 @@ async def begin_campaign(run: str, sites: Iterable[str]) -> None:
 
 
 async def end_campaign(run: str, *, done: bool) -> None:
-    """End the sites' flow runs. done: the campaign has reached its end; else who is at work is asked to stop, and after a
-    moment it is written down that it has.
+    """End the sites' flow runs.
+
+    done: the campaign has reached its end. If not, sites at work are asked to stop, and after a moment their runs are closed.
     """
     left = FlowRunFilter(tags=FlowRunFilterTags(all_=[campaign_tag(run)]),
                          state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED)))

@@ -1,4 +1,4 @@
-"""How far the sites' ledgers go, as they said themselves. A ledger only grows: a shorter one was restored from a backup."""
+"""How long the sites' ledgers are, as the sites said. A ledger only grows: a shorter one was restored from a backup."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fedround.records import Answer, Commit, SiteLedger
 
 
 def keys_of(member: SiteEntry, log: Sequence[Logged]) -> frozenset[str]:
-    """The member's key, and those that handed over to it: they share a ledger."""
+    """The member's key, and its earlier keys that handed over to it: they share a ledger."""
     return frozenset({member.key, *handed_over(log, member.key)})
 
 
 def check(parent: Commit, answer: Answer, member: SiteEntry, log: Sequence[Logged]) -> None:
-    """Raises TrustError if the site's ledger does not go beyond what the run's history has of it.
+    """Raises TrustError if the site's ledger is not longer than the run's history says it was.
 
-    Every answer is charged, so the ledger of a later answer is longer. The history holds no more of it than its length and
-    its digest: that the lines before are the same is the site's own care (`site_workers.rollback`).
+    Every answer is charged, so the ledger of a later answer is longer. The history holds only the ledger's length and digest.
+    That the earlier lines are unchanged is checked by the site itself (`site_workers.rollback`).
     """
     known = {ledger.site: ledger for ledger in parent.ledgers}.get(member.name)
     if known is not None and known.key in keys_of(member, log) and answer.charges <= known.charges:
@@ -28,7 +28,7 @@ def check(parent: Commit, answer: Answer, member: SiteEntry, log: Sequence[Logge
 
 
 def after(parent: Commit, federation: Federation, answers: Mapping[str, Answer]) -> tuple[SiteLedger, ...]:
-    """What the commit says of the ledgers: the parent's word, and what this round's answers say."""
+    """What the commit says of the ledgers: the parent's entries, updated by this round's answers."""
     known = {ledger.site: ledger for ledger in parent.ledgers}
     for site, answer in answers.items():
         known[site] = SiteLedger(site=site, key=federation.site(site).key, charges=answer.charges, head=answer.ledger_head)

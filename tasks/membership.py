@@ -103,10 +103,11 @@ def add_member(folder: Path, name: str, key: str, weight: float) -> None:
 
 
 def rotate_key(folder: Path, site: str, key: str | None = None) -> str:
-    """Take the key that the site's old key names in the store as the site's, from the next plan on; returns it.
+    """Take as the site's key, from the next plan on, the one that its old key names in the store; returns it.
 
-    key: which one, where the old key has named several.
-    Raises ContractError if the site has left no word there that its present key signed, or several and `key` is None.
+    key: which one, if the old key has named several.
+    Raises ContractError if the store has no such statement signed by the site's present key, or if there are several and
+    `key` is None.
     """
     path, document = _federation_document(folder)
     settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
@@ -129,7 +130,7 @@ def rotate_key(folder: Path, site: str, key: str | None = None) -> str:
 
 
 def _named(store: ObjectStore, federation: Federation, site: str) -> list[str]:
-    """The keys that nobody has or had, and that the site's present key names."""
+    """The keys that the site's present key names, without those that any member has or had."""
     old, used = federation.site(site).key, {member.key for member in federation.sites} | set(federation.revoked)
     named = []
     for name in store.list(layout.rotations(site)):
@@ -144,9 +145,10 @@ def _named(store: ObjectStore, federation: Federation, site: str) -> list[str]:
 
 
 def revoke_key(folder: Path, site: str, quorum: int | None = None) -> str:
-    """Strike the site's key: no plan from the next one on asks for it, and it never comes back; returns it.
+    """Revoke the site's key; returns it. No plan from the next one on asks for it, and it never becomes valid again.
 
-    The site can be enrolled again with a new key. quorum: what every round asks for with one member less.
+    The site can be enrolled again with a new key.
+    quorum: what every round asks for with one member less.
     Raises ContractError if the federation cannot be without the site; nothing is changed then.
     """
     path, document = _federation_document(folder)
@@ -212,7 +214,7 @@ def make_invitation(folder: Path, site: str, credential: S3Credential | None) ->
 
 
 def check_name(site: str) -> None:
-    """Raises ContractError unless a site may be called this. Before anything is made for it: a credential, a file."""
+    """Raises ContractError unless a site may have this name. Called before anything is made for it: a credential, a file."""
     try:
         TypeAdapter(Name).validate_python(site)
     except ValidationError:

@@ -56,14 +56,14 @@ class Shelf:
         return self._named(FileNumbers(path, len(head)), hasher.hexdigest())
 
     def recall(self, planned: Planned) -> Memory:
-        """What the parent round left, spooled and checked. Raises TrustError if the stored bytes are others."""
+        """What the parent round left, brought to local disk and checked. Raises TrustError if the stored bytes are others."""
         centre, size = planned.parent.commit.blob("centre"), codec.coordinates(planned.plan.tensors)
         return Memory({site: Average(_history(said), self._fetched(said.average, self._schema))
                        for site, said in _recalled(planned).items()},
                       None if centre is None else self._fetched(centre, flat_schema("centre", size)))
 
     def said_of(self, averages: Mapping[str, Average]) -> tuple[SiteMemory, ...]:
-        """What a commit says of averages that lie here."""
+        """The commit's entry for averages that lie here."""
         return tuple(SiteMemory(
             site=site, average=self._digests[average.numbers], weight=average.history.weight,
             signal_bound=None if (law := average.history.law) is None else law.signal_bound,
@@ -97,7 +97,7 @@ def forget(workplace: Workplace, memory: tuple[SiteMemory, ...]) -> None:
 
 
 def _recalled(planned: Planned) -> dict[str, SiteMemory]:
-    """What the parent round says of the members that are still there; nothing where no history is agreed."""
+    """What the parent round says of those that are still members; nothing if no history is agreed."""
     plan = planned.plan
     if plan.agreed.aggregation.history == 0:
         return {}

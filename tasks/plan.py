@@ -82,8 +82,9 @@ def in_words(plan: Plan) -> str:
 def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
     """The plan of the next round of the run; begins the run if it is new.
 
-    A round that was planned before and not committed keeps its plan, so a coordinator that was killed goes on where it
-    stopped. If it would be asked differently now (the federation file or the request has changed) it is a new attempt.
+    A round that was planned before and not committed keeps its plan, so a coordinator that was killed continues where it
+    stopped. If the round would be asked differently now (the federation file or the request has changed), it is a new
+    attempt.
     """
     head = head_of(coordinator, request.run)
     plan = compose(coordinator, head, request, _training(coordinator, head.commit))
@@ -92,9 +93,9 @@ def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
 
 
 def asked_to_train(agreed: Agreed, parent: Commit, scores: Scores) -> Train:
-    """What a round that continues `parent` asks for, under these terms: a function of what is signed, but for the edges
-    between which scores are counted.
+    """What a round that continues `parent` asks for, under these terms.
 
+    It follows from what is signed, except for the edges between which scores are counted.
     scores: what the task asks about a model's scores.
     """
     blobs = {blob.name: blob for blob in parent.state}
@@ -128,7 +129,7 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
 
 def cohort_of(coordinator: Coordinator, federation: Federation,
               head: Committed) -> tuple[tuple[Name, ...], tuple[Exclusion, ...]]:
-    """Who is asked about the model of `head`, and which members are not, by the agreed policy."""
+    """The sites that are asked about the model of `head`, and the members that the agreed policy excludes."""
     excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
     out = {exclusion.site for exclusion in excluded}
     return tuple(site.name for site in federation.sites if site.name not in out), excluded
@@ -148,20 +149,22 @@ def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Plann
 
 
 def same_question(one: Plan, other: Plan) -> bool:
-    """Whether sites would be asked for the same. Two plans may differ in who composed them: in the version of fedround (an
-    upgrade is no reason to ask anew), and in the edges between which scores are counted. These are computed from a model,
-    and another processor may give another last bit, for which nobody's privacy should be spent twice.
+    """Whether both plans ask the sites for the same.
+
+    Two plans may differ in the version of fedround that composed them (an upgrade is no reason to ask anew), and in the edges
+    between which scores are counted. The edges are computed from a model, and another processor may give another last bit. No
+    privacy should be spent twice for that.
     """
     return _bare(one) == _bare(other)
 
 
 def _bare(plan: Plan) -> Plan:
-    """Without what may differ."""
+    """The plan without what may differ."""
     return plan.model_copy(update={"tool_version": __version__, "asks": bare(plan.asks)})
 
 
 def bare(asks: Question) -> Question:
-    """A question without edges that were computed. Those of a measurement are part of what was asked."""
+    """The question without the edges that were computed. Edges of a measurement are a part of what was asked."""
     if isinstance(asks, Measure):
         return asks
     return asks.model_copy(update={"statistics": tuple(
@@ -170,7 +173,7 @@ def bare(asks: Question) -> Question:
 
 
 def asked_with(federation: Federation, request: RoundRequest) -> Federation:
-    """The federation file with what the request says instead: a form cannot talk a round out of the file's own rules."""
+    """The federation file with the quorum and deadline of the request. A request cannot break the file's own rules."""
     said = request.model_dump(include={"quorum", "deadline_s"}, exclude_none=True)
     asked = parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")
     if asked.quorum < needed(federation):
@@ -193,10 +196,10 @@ def head_of(coordinator: Coordinator, run: str) -> Committed:
 
 
 def _begin(coordinator: Coordinator, run: str) -> None:
-    """Commit round 0: the checkpoint that the federation file names, and where it says nothing or there is none the recipe's
-    initial model, the same for everybody who builds it from the run's name.
+    """Commit round 0: the checkpoint that the federation file names, completed by the recipe's initial model.
 
-    What travels is the model; what does not is a file of its own.
+    The initial model is the same for everybody who builds it from the run's name. What travels is the model. What does not
+    travel is a file of its own.
     """
     federation = coordinator.federation
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)

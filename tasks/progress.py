@@ -1,4 +1,4 @@
-"""What the coordinator is doing right now, in one small file that the command line watches."""
+"""What the coordinator is doing now, in one small file that the command line reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_progress(folder: Path, progress: Progress) -> None:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """The last words, or None."""
+    """The state that was written last, or None."""
     try:
         return Progress.model_validate_json((folder / _FILE).read_bytes())
     except (OSError, ValueError):

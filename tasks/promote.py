@@ -1,5 +1,6 @@
-"""From a committed round to a model in use: a bundle, the policy's bounds, somebody's yes, a stage. Each step once: begun
-again, it finds what is there.
+"""From a committed round to a model in use: a bundle, the policy's bounds, a person's yes, a stage.
+
+Each step is done once: begun again, it finds what is there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class PromotionRequest(BaseModel):
 
 
 class Decision(Signed):
-    """What was decided of a model. Kept beside it in the model store."""
+    """What was decided about a model. Kept beside it in the model store."""
 
     kind: ClassVar[str] = "promotion"
 
@@ -71,7 +72,7 @@ class Proposal:
 
 
 def read_policy(folder: Path) -> Policy:
-    """promotion.toml in the coordinator's folder; without one: no worse than production by 0.01, and a person says yes."""
+    """promotion.toml in the coordinator's folder. Without one: at most 0.01 worse than production, and a person says yes."""
     path = folder / "promotion.toml"
     return load_toml(Policy, path) if path.exists() else Policy()
 
@@ -82,7 +83,7 @@ def stages_of(coordinator: Coordinator) -> Stages:
 
 
 def propose(coordinator: Coordinator, request: PromotionRequest) -> Proposal:
-    """Make the round's bundle, hold it against the policy, and if it meets it, make it the candidate.
+    """Make the round's bundle and compare it with the policy. If it meets the policy, make it the candidate.
 
     Raises what `tasks.bundle.build` raises.
     """
@@ -104,7 +105,7 @@ def propose(coordinator: Coordinator, request: PromotionRequest) -> Proposal:
 
 
 def approve(coordinator: Coordinator, candidate: str, approval: Approval) -> str:
-    """Put a candidate into production; returns the approved version. Again: nothing changes."""
+    """Put a candidate into production; returns the approved version. Repeated, it changes nothing."""
     stages = stages_of(coordinator)
     decision, found = read_decision(coordinator, candidate), of_version(coordinator, candidate)
     body = approved(coordinator, found, approval)
@@ -157,7 +158,7 @@ def _keep(coordinator: Coordinator, stages: Stages, decision: Decision, body: by
 
 
 def numbers(evidence: Evidence) -> dict[str, float]:
-    """For `dvc metrics`: one name for each number, and none for what was not measured."""
+    """Numbers for `dvc metrics`: one name for each. What was not measured has none."""
     known = {} if evidence.float32.public is None else evidence.float32.public.known()
     small = {} if evidence.int8.public is None else evidence.int8.public.known()
     found: dict[str, float | None] = {

@@ -1,8 +1,8 @@
 """Computing a committed round again from the sites' stored tensors, and comparing every byte with what was committed.
 
-Signatures prove who said what; this proves that the model is what the updates, the agreed rule and the server's step make of
-each other. It is the coordinator's own code (`aggregate.combine`, `step.take_step`) on an auditor's bench. Memory is bounded
-as the coordinator's is; updates are brought to local disk, one round at a time.
+Signatures prove who said what. This proves that the model follows from the updates, the agreed rule and the server's step. It
+runs the coordinator's own code (`aggregate.combine`, `step.take_step`) at an auditor's place. Memory is bounded as the
+coordinator's is. Updates are brought to local disk, one round at a time.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _difference(said: CommittedUpdate, again: CommittedUpdate | None) -> str:
 
 
 def _how_far(bench: Bench, planned: Planned, commit: Commit, again: bytes) -> str:
-    """How much the model that was committed differs from the one that was computed, against the step that was taken."""
+    """How far the committed model is from the computed one, compared with the step that was taken."""
     schema = planned.plan.tensors
     try:
         said_D, base_D = (codec.flatten(read_tensors(bench.store, name, schema, "model"))

@@ -104,8 +104,9 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
 
 
 def _distances(coordinator: Coordinator, commit: Commit) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
-    """Who was compared, and pairwise distances from what the commit names; nothing for cohorts that no reader could look
-    through.
+    """The sites that were compared, and their pairwise distances, from the blob that the commit names.
+
+    Nothing for a cohort that is too large for a page.
     """
     near = tuple(update.site for update in commit.updates if update.verdict not in (Verdict.NOT_FINITE, Verdict.NORM))
     sha256 = commit.blob("distances")
@@ -172,7 +173,7 @@ def _path(coordinator: Coordinator, run: str, number: int) -> Path:
 
 
 def _in_words(value: Value) -> str:
-    """`fedprox (mu=0.1)`: a value with a name by its name, what is not agreed left out."""
+    """`fedprox (mu=0.1)`: a value that has a name is shown by its name. What is not agreed is left out."""
     said = ", ".join(f"{key}={_item(getattr(value, key))}" for key in type(value).model_fields
                      if key != "name" and getattr(value, key) is not None)
     name = getattr(value, "name", "").replace("_", " ")

@@ -1,7 +1,7 @@
-"""Who sits out: members whose updates were left out of the aggregate too often, by the policy that the federation agreed.
+"""Who is not asked for a while: members that were left out of the aggregate too often, by the agreed policy.
 
-Everything follows from signed plans and commits, so that whoever can read these can compute it again; `verify` does. Only
-updates that bear the site's own signature count: nobody else can write a site into disrepute.
+Everything follows from signed plans and commits. So whoever can read these can compute it again; `verify` does. Only updates
+with the site's own signature count: nobody else can give a site a bad reputation.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
 
 
 def first_that_counts(federation: Federation, number: int) -> int:
-    """The oldest round that the plan of round `number` looks at."""
+    """The oldest round that matters for the plan of round `number`."""
     policy = federation.reputation
     return number if policy is None else max(1, number - policy.window)
 
 
 def exclusions(federation: Federation, number: int, past: Sequence[Past]) -> tuple[Exclusion, ...]:
-    """Who sits out round `number`, in the order of the federation file.
+    """The members that are not asked in round `number`, in the order of the federation file.
 
     past: the rounds from `first_that_counts` to `number` - 1, in order.
-    Raises ContractError if those who are left could not meet the quorum.
+    Raises ContractError if the members that are left could not meet the quorum.
     """
     found = [exclusion for site in federation.sites
              if (exclusion := _exclusion(federation, site.name, number, past)) is not None]

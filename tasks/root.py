@@ -20,7 +20,7 @@ from validation.encoding import encoded_alone
 
 
 def require_root_set(coordinator: Coordinator, how: Aggregation) -> None:
-    """Raises ContractError if the rule needs rows of the coordinator's own and there are none."""
+    """Raises ContractError if the rule needs rows of the coordinator's own, and it has none."""
     if isinstance(how.rule, FLTrust) and coordinator.settings.root_set is None:
         raise ContractError("the rule 'fltrust' compares every update with the coordinator's own: name a file of rows that "
                             "it may train on, 'root_set = \"root.parquet\"', in coordinator.toml, or agree on another rule")

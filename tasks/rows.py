@@ -16,10 +16,10 @@ from validation.payloads import Intake, intake_of
 
 
 def row_of(workplace: Workplace, planned: Planned, site: str, update: Update, weight: float) -> Row:
-    """Bring the update's payload to local disk, judging it chunk by chunk.
+    """Bring the update's payload to local disk, and judge it chunk by chunk.
 
-    Raises what `spool.fetch` raises; CodecError if it is compressed and not the one valid file of its numbers; ContractError
-    if its law cannot be told and the plan has a gate.
+    Raises what `spool.fetch` raises. Raises CodecError if it is compressed and is not the one valid file for its numbers;
+    ContractError if the law of its noise is unknown and the plan has a gate.
     """
     plan, source = planned.plan, f"site '{site}' round {planned.plan.round}"
     path, intake = spool.folder(workplace, planned) / f"{site}.safetensors", intake_of(update, plan, site)

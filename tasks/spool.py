@@ -40,10 +40,10 @@ def clear(workplace: Workplace, planned: Planned) -> None:
 
 
 def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:
-    """Bring a tensor file to `path`, judging every chunk before it is written, unless it is there already.
+    """Bring a tensor file to `path`, unless it is there already. Every chunk is judged before it is written.
 
-    Raises what `intake` raises. A copy that was altered on this disk is fetched again; one that was altered in the store is
-    not fetched to its end.
+    Raises what `intake` raises. A copy that was altered on this disk is fetched again. A file that was altered in the store
+    is not fetched to its end.
     """
     if path.exists() and sha256_of(path) == intake.sha256:
         return
@@ -58,7 +58,7 @@ def fetch(store: ObjectStore, key: str, intake: Intake, path: Path) -> None:
 
 
 def taken(store: ObjectStore, key: str, intake: Intake) -> Iterator[bytes]:
-    """The chunks of a tensor file, each judged by `intake`; what it turns away is fetched again before that counts."""
+    """The chunks of a tensor file, each judged by `intake`. A chunk that it rejects is fetched again first."""
     start = 0
     while (wanted := intake.wanted) > 0:
         more = start + wanted == intake.size_bytes       # one byte more of the last: a file that goes on is another file

@@ -1,8 +1,8 @@
-"""The server's step: from the aggregate to the next model, and to what the round after it continues.
+"""The server's step: from the aggregate to the next model, and to the state that the round after it continues.
 
-What it computes is in `fedround.rounds.server`; here is what it begins with, and the names of what comes out: a function of
-the plan, its parent and the aggregate, and of what these name in the store. Whoever has them computes the same bytes, the
-coordinator that commits and the auditor who checks.
+The computation is in `fedround.rounds.server`. Here are its inputs, and the names of its results. The step is a function of
+the plan, its parent, the aggregate, and what these name in the store. Whoever has them computes the same bytes: the
+coordinator that commits, and the auditor who checks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Canonical tensor files, to be named by the commit."""
+    """Canonical tensor files, which the commit will name."""
 
     model: bytes
     rest: Blob | None
@@ -43,7 +43,7 @@ class Stepped:
 
     @property
     def state(self) -> tuple[Blob, ...]:
-        """What the commit says of all but the model."""
+        """The commit's entries for everything but the model."""
         return (*(() if self.rest is None else (self.rest,)), *(part.blob for part in self.parts))
 
 

@@ -12,9 +12,9 @@ from validation.encoding import encoded_alone
 
 
 def try_recipe(file: Path, test_set: Path, agreement: Agreement) -> tuple[str, ...]:
-    """What there is to know of training the recipe as agreed: notes.
+    """Train the recipe as agreed, on trial; returns notes.
 
-    Raises ContractError if it encodes rows otherwise beside other rows, or its model cannot be scored or trained.
+    Raises ContractError if it encodes a row differently beside other rows, or its model cannot be scored or trained.
     """
     recipe = load_recipe(file)
     return try_out(recipe, encoded_alone(test_set, recipe, file).features_NF.shape[1], agreement.parts,

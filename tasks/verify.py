@@ -1,8 +1,8 @@
-"""Proof of a model's lineage from the object store alone: every signature, every hash, every link, back to round 0; and of
-what was found on the way.
+"""Proof of a model's lineage from the object store alone: every signature, every hash, every link, back to round 0.
 
-Trusts one thing: the coordinator's public key, which the auditor brings. Reads everything, writes nothing there, and does not
-need the Prefect server. On a bench (`tasks.recompute`) every model is also computed again from the sites' updates.
+What was found on the way is proven too. One thing is trusted: the coordinator's public key, which the auditor brings. Reads
+everything, writes nothing there, and does not need the Prefect server. On a bench (`tasks.recompute`) every model is also
+computed again from the sites' updates.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FindingProof:
     signatures: int
     hashes: int
     unseen: tuple[str, ...] = ()
-    """Sites whose answers this credential may not read. If there are any, the totals are not added up again."""
+    """Sites whose answers this credential may not read. If there are any, the totals cannot be added up again."""
     excluded: tuple[str, ...] = ()
     """Members that were not asked, as the agreed policy has it."""
 
@@ -72,11 +72,11 @@ class RoundProof:
     excluded: tuple[str, ...] = ()
     """Members that were not asked, as the agreed policy has it."""
     revoked_since: tuple[str, ...] = ()
-    """Sites whose key of then was revoked later. It was good then; whoever revoked it may know from when on it was not."""
+    """Sites whose key was revoked later. It was valid then. Whoever revoked it may know from when on it was not safe."""
     recomputed: bool = False
     """Whether the model was computed again from the sites' stored updates, and is the same, byte for byte."""
     not_recomputed: str = ""
-    """Why it was not, where it was asked for."""
+    """Why the model was not computed again, if that was asked for."""
     unseen: tuple[str, ...] = ()
     """Sites whose answers this credential may not read: a site sees its own, the coordinator and an auditor see all."""
     memory_unseen: bool = False
@@ -94,10 +94,11 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
                bench: Bench | None = None) -> Iterator[RoundProof]:
     """Prove the rounds of a run in order, with what was asked about each, and the federation log first.
 
-    coordinator: the public key that must have signed the history. until: the last round to prove; None: all. bench: where to
-    compute every round again; None: it is not done.
+    coordinator: the public key that must have signed the history.
+    until: the last round to prove; None: all.
+    bench: where to compute every round again; None: no round is computed again.
     Raises TrustError or ChainError at the first thing that does not hold, ContractError if there is no such run.
-    Not promised: that no rounds were taken away at the end, and no findings. Compare the last commit with one that you saw
+    Not promised: that no rounds, and no findings, were removed at the end. Compare the last commit with one that you saw
     before.
     """
     last = last_round(store, run, coordinator)
@@ -130,7 +131,7 @@ def find_model(store: ObjectStore, sha256: str, coordinator: str) -> tuple[str, 
 
 
 def _asked(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, int]]]:
-    """Purposes and attempts of what was found, by the round that it is about."""
+    """Purposes and attempts of the findings, by the round that they are about."""
     found = dict[int, list[tuple[Purpose, int]]]()
     purposes: tuple[Purpose, ...] = ("evaluate", "measure")
     for purpose in purposes:
@@ -194,7 +195,7 @@ class _Trial:
         ), Proven(head, plan.task, answers)
 
     def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
-        """What came of a question about the model of a round that is proven."""
+        """Prove the result of a question about the model of a proven round."""
         head = about.committed.commit
         finding = read_finding(self.store, head.run, head.round, attempt, purpose, self.coordinator)
         plan = read_plan(self.store, finding, self.coordinator, purpose)
@@ -224,7 +225,7 @@ class _Trial:
             signatures=2 + read + len(answers), hashes=1 + read, unseen=(*unseen, *hidden), excluded=excluded)
 
     def _members(self, said: Commit | Plan, since: LogHead | None, source: str) -> Federation:
-        """The federation file that held, by the log. since: what the document before it named."""
+        """The federation file that was in force, by the log. since: the entry that the document before it named."""
         if said.log.number > len(self.log) or self.log[said.log.number - 1].digest != said.log.digest:
             raise ChainError(f"{source}: names an entry {said.log.number} that is not in the federation log")
         if since is not None and said.log.number < since.number:
@@ -235,7 +236,7 @@ class _Trial:
         return logged.federation
 
     def _recompute(self, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer]) -> str:
-        """Why the round was not computed again, where that was asked for; nothing if it was, and is the same."""
+        """Why the round was not computed again although that was asked for; empty if it was, and is the same."""
         if self.bench is None:
             return ""
         if len(answers) < len(commit.updates):

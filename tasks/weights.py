@@ -1,4 +1,4 @@
-"""What every member counts in a round: as agreed, or by the plan's fairness, from what the members' answers say."""
+"""The weight of every member in a round: as agreed, or by the plan's fairness, from what the members' answers say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.plan import Planned
 
 
 def weights_of(planned: Planned, members: Federation, answers: Mapping[str, Answer]) -> dict[str, float]:
-    """By name, of all members; a function of signed documents, so whoever has them finds the same.
+    """The weights of all members, by name. They follow from signed documents, so whoever has these finds the same.
 
     answers: the admitted ones, by site.
     """
@@ -23,7 +23,7 @@ def weights_of(planned: Planned, members: Federation, answers: Mapping[str, Answ
 
 
 def to_commit(plan: Plan, weights: Mapping[str, float]) -> tuple[SiteWeight, ...]:
-    """What a commit says of the weights: nothing where they are the agreed ones."""
+    """The weights as a commit has them: empty if they are the agreed ones."""
     if plan.agreed.aggregation.fairness is None:
         return ()
     return tuple(SiteWeight(site=site, weight=weight) for site, weight in sorted(weights.items()))

@@ -26,7 +26,7 @@ CAMPAIGN, MODEL, METRICS, CURVE, REPORT = (
 
 
 def train() -> None:
-    """The campaign of params.yaml, live. The servers' data go with the temporary folder."""
+    """The campaign of params.yaml, with real processes. The servers' data are deleted with the temporary folder."""
     from fedround_cli.campaign import show_campaign
     from flows.one_machine import OneMachine
     from infra.model_registry import ModelRegistry

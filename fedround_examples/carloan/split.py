@@ -38,7 +38,7 @@ def split(source: Path = SOURCE) -> Split:
 
 
 def public_rows(source: Path = SOURCE) -> pd.DataFrame:
-    """Loans that belong to no bank and to no test set: settings are chosen on them, which costs nobody any privacy."""
+    """Loans that belong to no bank and to no test set. Settings are chosen on them, which costs no bank any privacy."""
     return _split(source)[1]
 
 

@@ -42,7 +42,7 @@ def split(source: Path = SOURCE, seed: int = SEED) -> Split:
 
 
 def hospitals(source: Path = SOURCE, seed: int = SEED) -> list[Hospital]:
-    """A quarter of each hospital's patients, drawn by label, are tested on; of the others a fifth is its validation."""
+    """The test set is a quarter of each hospital's patients, drawn by label; the validation set a fifth of the others."""
     rows = read(source)
     generator, parts = np.random.default_rng(seed), []
     for value, name in HOSPITALS.items():
@@ -59,7 +59,7 @@ def read(source: Path = SOURCE) -> pd.DataFrame:
 
 
 def _held_out(rows: pd.DataFrame, share: float, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows that stay, and a share that is held out: of each label alike, one row of each at least."""
+    """The rows that stay, and a share that is held out: the same share of each label, and at least one row of each."""
     shuffled = rows.iloc[generator.permutation(len(rows))]
     place = shuffled.groupby(LABEL).cumcount()
     most = shuffled[LABEL].map(lambda label: max(1, round(share * int((rows[LABEL] == label).sum()))))

@@ -1,4 +1,4 @@
-"""A model's card: all that a bundle knows, for people; its head is what model hubs read."""
+"""A model's card: all that a bundle knows, for people. Model hubs read its head."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NOT_STATED = "not stated"
 
 
 class Facts(Value):
-    """card.toml in the coordinator's folder: what no computer knows of a model."""
+    """card.toml in the coordinator's folder: what only people know of a model."""
 
     data: Text = NOT_STATED
-    """Whose records these are, and how they came about."""
+    """Whose records these are, and how they were collected."""
     licence: Annotated[str, Field(max_length=200)] = NOT_STATED
     """Of the data."""
     intended_use: Text = NOT_STATED
@@ -45,7 +45,7 @@ def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate
 
 
 def in_words(privacy: Privacy, epsilon: float | None) -> str:
-    """Epsilon with all that gives it a meaning."""
+    """Epsilon, with everything that is needed to read it."""
     if isinstance(privacy, NoPrivacy):
         return "none: updates left the sites without noise."
     unit = ("all that a site contributes, or nothing" if isinstance(privacy, SitePrivacy)
@@ -56,7 +56,7 @@ def in_words(privacy: Privacy, epsilon: float | None) -> str:
 
 
 def _head(manifest: Manifest, evidence: Evidence, facts: Facts) -> str:
-    """YAML, every value as JSON, which is YAML too."""
+    """YAML with every value as JSON, which is valid YAML."""
     public = evidence.float32.public
     results: list[dict[str, Any]] = [] if public is None else [{
         "task": {"type": "tabular-classification"}, "dataset": {"name": "public test set", "type": "tabular"},

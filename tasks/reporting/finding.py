@@ -1,4 +1,4 @@
-"""What came of a question, as people read it: every cell with its words, its number and how far noise may have moved it."""
+"""The result of a question, as people read it: every cell with its words, its number and how far noise may have moved it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedround.statistics import Release
 from tasks.reporting.markdown import code, table
 
 WIDTH = 1.96
-"""In standard deviations of the noise: the exact number lies so near, 95 times of 100."""
+"""The half-width of the interval in standard deviations of the noise: 95 of 100 exact numbers lie in it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
     number: float
     """What all sites say together; noise may have made it negative."""
     plus_minus: float
-    """How far from the exact number it is at most, 95 times of 100; 0: it is exact."""
+    """How far it is from the exact number at most, in 95 of 100 cases; 0: it is exact."""
 
     @property
     def texts(self) -> tuple[str, ...]:

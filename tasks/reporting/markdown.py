@@ -14,5 +14,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Foreign words as a span of code. A backquote would end the span, a bar the cell: they become look-alikes."""
+    """Foreign words as a span of code.
+
+    A backquote would end the span, and a bar the cell: a similar character replaces each.
+    """
     return f"`{one_line(text).replace('`', 'ˋ').replace('|', '¦') or ' '}`"

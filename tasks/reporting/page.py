@@ -46,8 +46,9 @@ def template(name: str) -> Template:
 
 
 def _foreign(value: object) -> object:
-    """What a template fills in, on one line and without what turns the direction of writing; then the template escapes it.
-    Not what a template has drawn itself.
+    """What a template fills in, on one line and without characters that change the direction of writing.
+
+    The template then escapes it. This is not for what a template has drawn itself.
     """
     return one_line(value) if type(value) is str else value
 

@@ -24,17 +24,17 @@ class SiteRow(Value):
 
     site: str
     outcome: Outcome
-    """updated: it is in the aggregate; left_out: the aggregation found fault with its numbers; refused: the site said no;
-    rejected: the coordinator did; missing: no answer; excluded: it was not asked, by the reputation policy."""
+    """updated: it is in the aggregate; left_out: the aggregation excluded it for its numbers; refused: the site refused;
+    rejected: the coordinator rejected the answer; missing: no answer; excluded: not asked, by the reputation policy."""
     note: str
     """The reason, as the site or the coordinator worded it. Shown, never trusted."""
     weight: float
     checks: tuple[str, ...] = ()
     """The ids of the data contract's checks that failed."""
     verdict: Verdict | None = None
-    """What the aggregation made of its update."""
+    """How the aggregation judged its update."""
     norm: float | None = None
-    """L2 norm of the update, or with a history of the site's moving average."""
+    """L2 norm of the update; with a history, of the site's moving average."""
     distance: float | None = None
     """L2 distance of that from the aggregate."""
     influence: float | None = None
@@ -69,7 +69,7 @@ class RoundRecord(Value):
     epsilon_limit: float | None = None
     """What each site may spend on this run; None without differential privacy."""
     reputation: str = "off"
-    """When a member is not asked for a while."""
+    """The rule by which a member is not asked for a while."""
     note: str = ""
     """Why the gate did less than it was asked to."""
     near: tuple[str, ...] = ()

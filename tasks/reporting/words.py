@@ -22,7 +22,7 @@ def label(metric: str) -> str:
 
 
 def fault(verdict: Verdict | None) -> str:
-    """What the aggregation found fault with."""
+    """The words for why the aggregation left an update out."""
     return "" if verdict is None else _FAULTS.get(verdict, str(verdict))
 
 
@@ -39,7 +39,7 @@ def significant(value: float | None) -> str:
 
 
 def amount(value: float) -> str:
-    """A number that somebody chose, as people write it."""
+    """A number that a person chose, written as people write it."""
     return f"{value:,.10g}".replace(",", "\u202f")
 
 
