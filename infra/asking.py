@@ -1,7 +1,7 @@
 """How the coordinator wakes its sites: one event for all of them, which names the plan to look up.
 
-The event carries no authority and may be lost. What is asked stands in the signed plan; who has not taken it up after a
-while finds a scheduled flow run in its pool. Both begin under the same idempotency key, so a site works on it once.
+The event carries no authority and may be lost. The question stands in the signed plan. A site that has not taken it up after
+a while finds a scheduled flow run in its pool. Both begin under the same idempotency key, so a site works on it once.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def task_run(flow_run: uuid.UUID, plan: str) -> uuid.UUID:
 
 
 def answered(flow_run: uuid.UUID, plan: str, name: str, began: datetime, state: State[Any]) -> dict[str, Any]:
-    """What a site says when it has answered a plan within a campaign: the event of a task run that has ended.
+    """What a site reports when it has answered a plan within a campaign: the event of a task run that has ended.
 
-    Prefect's server writes such task runs many at a time: a tenth of the price of a request to make one. The id of the event
-    is that of the state: said again, it is written once.
+    Prefect's server writes such task runs many at a time, for a tenth of the price of a request to make one. The event's id
+    is the state's id: sent again, it is written once.
     """
     run = task_run(flow_run, plan)
     return {
@@ -82,7 +82,7 @@ def resource(site: str) -> str:
 
 
 async def tell(client: PrefectClient, event: str, asked: Asked, sites: Iterable[str]) -> None:
-    """Tell the sites that the plan waits for answers, or (CLOSED) that it does not any more, in one request."""
+    """Tell the sites in one request that the plan waits for answers, or that it no longer does (CLOSED)."""
     from prefect.types._datetime import now
 
     await client.request("POST", "/events", json=[{

@@ -22,7 +22,7 @@ def length(store: ObjectStore, coordinator: str) -> int:
 
 
 def signed_length(store: ObjectStore, coordinator: str) -> int:
-    """The same, without what somebody else put behind the coordinator's last entry: for who only reads."""
+    """The same, without entries that somebody else put after the coordinator's last one. For readers only."""
     number = length(store, coordinator)
     while number > 0 and not _is_entry(store, coordinator, number):
         number -= 1
@@ -52,7 +52,7 @@ def read_up_to(store: ObjectStore, coordinator: str, head: LogHead, source: str)
 
 
 def extend(store: ObjectStore, identity: Identity, federation: Federation, document: bytes) -> LogHead:
-    """Make `federation` what holds from now on, if it is not already; returns the log's head.
+    """Put `federation` into force, if it is not already; returns the log's head.
 
     document: the signed file, which this publishes first.
     Raises what `federation_log.changes` raises if the file may not follow the last one; nothing is written then.
@@ -103,7 +103,7 @@ def _entry(store: ObjectStore, coordinator: str, number: int, source: str) -> tu
 
 
 def _is_entry(store: ObjectStore, coordinator: str, number: int) -> bool:
-    """Whether the coordinator signed what lies in this place, for this place. An absent one is none."""
+    """Whether the coordinator signed what lies in this place, for this place. False if nothing lies there."""
     def read() -> None:
         if _entry(store, coordinator, number, "")[0].number != number:
             raise ChainError("another entry was copied there")
@@ -112,7 +112,7 @@ def _is_entry(store: ObjectStore, coordinator: str, number: int) -> bool:
 
 
 def _handovers(store: ObjectStore, before: Federation | None, after: Federation) -> dict[str, Signature]:
-    """What old keys said to new ones, for the members whose key differs; whether it holds is not judged here."""
+    """The old keys' signatures for new keys, for the members whose key differs. They are not verified here."""
     old = {site.name: site.key for site in before.sites} if before is not None else {}
     found = {}
     for site in after.sites:

@@ -14,7 +14,7 @@ from fedround.files import write_whole
 
 _AUTHOR = b"fedround <fedround@localhost>"
 STALE_AFTER_S = 5.0
-"""A git command in a repository of small files holds a lock for milliseconds; an older lock belongs to the dead."""
+"""A git command in a repository of small files holds a lock for milliseconds. Older locks are of processes that died."""
 
 
 def create(root: Path) -> None:
@@ -85,7 +85,7 @@ def read(root: Path, name: str) -> dict[str, bytes] | None:
 
 
 def clear_stale_locks(root: Path) -> None:
-    """Remove the lock files that killed processes left, and wait for younger ones. Call it while we alone write."""
+    """Remove the lock files that killed processes left, and wait for younger ones. Call it as the only writer."""
     control = root / ".git"
     for lock in control.rglob("*.lock"):          # dulwich locks loose objects too
         with contextlib.suppress(FileNotFoundError):

@@ -1,15 +1,15 @@
-"""What lies in the store under a digest or a signed name: read, and held against it. The coordinator's steps, an auditor's
-proof and a site's process read a history with the same functions.
+"""What lies in the store under a digest or a signed name: read, and compared with it.
 
-A *place* (`read_commit`, `read_plan_at`, `read_finding`) is where something ought to be: NotFoundError if nothing is there,
-and what is there must be signed for that place. A *name* stands in a signed document: what it names must be there, ChainError
-if it is not, and must be those bytes, TrustError if they are others. `coordinator` is the public key that must have signed.
+The coordinator's steps, an auditor's proof and a site's process read a history with the same functions. A *place*
+(`read_commit`, `read_plan_at`, `read_finding`) is where something ought to be: NotFoundError if nothing is there, and what is
+there must be signed for that place. A *name* stands in a signed document. What it names must be there (else ChainError), and
+must be exactly those bytes (else TrustError). `coordinator` is the public key that must have signed.
 
-Whoever may write to the bucket may put anything anywhere. What lies under a name that nobody gives is not looked at; what
-lies in a place and is not signed for it is an error that names the place, for whoever must mend it; and no number is believed
-because an object has it in its name (`newest`).
+Whoever may write to the bucket may put anything anywhere. So an object under a name that no signed document gives is not
+looked at. An object in a place that it is not signed for is an error, which names the place for whoever must repair it. A
+number is never believed because an object has it in its name (`newest`).
 
-Nothing here says that one round continues another: that is for who reads two.
+Nothing here says that one round continues another: that is checked by the caller, which reads both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from infra.stores import ObjectStore, judged, there
 T = TypeVar("T")
 
 _OF_ITS_PLAN = ("federation", "federation_digest", "log", "run", "round", "parent", "base_model", "agreed")
-"""What a commit says as its plan does."""
+"""Fields that a commit must repeat from its plan."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def is_ours(read: Callable[[], object]) -> bool:
 
 @contextmanager
 def naming(key: str) -> Iterator[None]:
-    """Errors about what lies in a place say where that is, and who can mend it."""
+    """Errors about what lies in a place say where that is, and who can repair it."""
     try:
         yield
     except (SignatureError, ContractError, TooLargeError) as error:
@@ -69,7 +69,7 @@ def naming(key: str) -> Iterator[None]:
 
 
 def read_document(store: ObjectStore, key: str, judge: Callable[[bytes], T]) -> T:
-    """What `judge` makes of the document in this place. Raises NotFoundError, TooLargeError, and what `judge` raises."""
+    """The result of `judge` for the document in this place. Raises NotFoundError, TooLargeError, and what `judge` raises."""
     with naming(key):
         return judged(lambda: store.get(key, max_bytes=MAX_DOCUMENT_BYTES), judge, f"'{key}'")
 
@@ -77,8 +77,8 @@ def read_document(store: ObjectStore, key: str, judge: Callable[[bytes], T]) -> 
 def newest(numbers: Collection[int], first: int, ours: Callable[[int], bool]) -> int | None:
     """The last of the objects with these numbers in their names; None: there is none.
 
-    They are written one after the other. So one behind a gap counts only if it is `ours`: then those before it were taken
-    away, which its reader notices. Otherwise somebody put it there, and nothing waits for that.
+    They are written one after the other. So an object behind a gap counts only if it is `ours`: then those before it were
+    removed, which its reader notices. If it is not ours, somebody else put it there, and it is ignored.
     """
     end = first
     while end in numbers:
@@ -95,7 +95,7 @@ def last_round(store: ObjectStore, run: str, coordinator: str) -> int | None:
 
 
 def last_round_of(keys: Iterable[str], store: ObjectStore, run: str, coordinator: str) -> int | None:
-    """The same, for who has the store's keys already."""
+    """The same, for a caller that has the store's keys already."""
     found = {place[1] for key in keys if (place := layout.parse_commit(key)) is not None}
     return newest(found, 0, lambda number: is_ours(lambda: read_commit(store, run, number, coordinator)))
 
@@ -114,7 +114,7 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
 
 
 def read_finding(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Finding:
-    """What came of one question. Raises NotFoundError; SignatureError; ChainError if it is the finding of another one."""
+    """The result of one question. Raises NotFoundError; SignatureError; ChainError if it is the finding of another one."""
     source = f"finding {attempt} of round {number} of run '{run}' ({purpose})"
 
     def judge(document: bytes) -> Finding:
@@ -171,14 +171,14 @@ def _plan(document: bytes, run: str, number: int, attempt: int, purpose: Purpose
 
 
 def read_answer(store: ObjectStore, plan: Plan, committed: CommittedUpdate) -> Answer:
-    """What a site said whose update our own commit names: that the site has signed it, the coordinator has seen before."""
+    """The answer of a site whose update our own commit names. The coordinator checked the site's signature before."""
     source = f"answer of site '{committed.site}' in round {plan.round}"
     key = layout.answer(committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind)
     return parse(Answer, envelope(read_named(store, key, committed.answer, source, by="commit"), source).body, source)
 
 
 def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Checkpoint:
-    """What a round's model is. Raises TrustError also if it describes another model than the commit."""
+    """The checkpoint of a round. Raises TrustError also if it describes another model than the commit."""
     source = f"checkpoint of round {commit.round} of run '{commit.run}'"
     key = layout.checkpoint(commit.run, commit.round, commit.checkpoint)
     document = read_named(store, key, commit.checkpoint, source, by="commit")
@@ -206,7 +206,7 @@ def read_blob(store: ObjectStore, key: str, sha256: Digest, schema: Schema, sour
 
 
 def read_rest(store: ObjectStore, recipe: Recipe, parts: Parts, rest: Digest | None, run: str) -> Rest:
-    """What a model has besides what travels: the frozen tensors, and where private ones begin."""
+    """The part of a model that does not travel: the frozen tensors, and the first values of the private ones."""
     if rest is None:
         return NO_REST
     found = schemas(recipe, parts)
@@ -227,7 +227,7 @@ def read_named(store: ObjectStore, key: str, sha256: Digest, source: str, *, by:
 
 
 def prove(store: ObjectStore, key: str, sha256: Digest, source: str) -> int:
-    """Hold what lies under `key` against its digest, in blocks; returns its size in bytes."""
+    """Compare what lies under `key` with its digest, in blocks; returns its size in bytes."""
     if (info := store.head(key) or store.head(key)) is None:
         raise ChainError(f"{source}: is not in the store")
 

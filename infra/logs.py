@@ -1,4 +1,4 @@
-"""Log lines of our own processes: one line for each, whatever somebody else's words in it hold."""
+"""Log lines of our own processes: one line for each message, even if it contains text from somebody else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from fedround.spoken import one_line, visible
 
 
 class OneLine(logging.Formatter):
-    """A message is one line, so that nobody writes a second one into our log; a traceback is what it is, with a sign for
-    every letter that a screen obeys.
+    """A message is one line, so foreign text cannot add a second line to our log.
+
+    A traceback keeps its lines. Every control character is replaced by a sign.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -21,7 +22,7 @@ class OneLine(logging.Formatter):
 
 
 def log_lines(form: str, handler: logging.Handler | None = None, level: int = logging.INFO) -> None:
-    """Log what we say from `level` on, and what libraries say from warnings on; to standard error without a handler."""
+    """Log our own messages from `level` on, and those of libraries from warnings on. Without a handler: to standard error."""
     handler = logging.StreamHandler() if handler is None else handler
     handler.setFormatter(OneLine(form, datefmt=None if "asctime" in form else "[%X]"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

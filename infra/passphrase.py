@@ -1,4 +1,4 @@
-"""Where the passphrase of an encrypted key comes from: a file that a service is given, or whoever sits at the terminal."""
+"""Where the passphrase of an encrypted key comes from: a file that a service is given, or the person at the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def passphrase_for(key: Path) -> Callable[[], bytes]:
 
 
 def passphrase_from_file() -> bytes | None:
-    """What stands in the file that FEDROUND_PASSPHRASE_FILE names, without its last newline; None if it names none."""
+    """The text of the file that FEDROUND_PASSPHRASE_FILE names, without its last newline; None if it names none."""
     name = os.environ.get(FILE_VARIABLE)
     if name is None:
         return None

@@ -29,8 +29,8 @@ _QUIET = {
 def use_api(api_url: str, home: Path) -> None:
     """Point this process at an API, before Prefect is imported. Prefect's own files go below `home`.
 
-    The environment wins where the operator has set something himself, the API address excepted: that stands in the
-    site's or the coordinator's own file.
+    A variable that the operator has set in the environment wins. The API address is the exception: it stands in the site's or
+    the coordinator's own file.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -40,7 +40,7 @@ def use_api(api_url: str, home: Path) -> None:
 
 
 async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
-    """Whether the flow run is in one of these states. One number travels: a third of the price of the run itself."""
+    """Whether the flow run is in one of these states. Only a number is sent back: a third of the cost of the run itself."""
     counted = await client.request("POST", "/flow_runs/count", json={"flow_runs": {
         "id": {"any_": [str(run)]}, "state": {"type": {"any_": list(states)}}}})
     return bool(counted.json())
@@ -49,7 +49,7 @@ async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
 def other_workers(api_url: str, pool: str) -> str:
     """Who serves a pool besides the worker that is named after it: names, quoted; empty if nobody does.
 
-    Prefect lets any number of workers of any type poll one pool, for whoever reaches the API.
+    Prefect lets everybody who reaches the API poll a pool with any number of workers of any type.
     """
     import asyncio
 

@@ -46,7 +46,7 @@ class S3Credential(Value):
 
 
 class DataSettings(Value):
-    """A site's rows. `dataset` names them in the ledger: all that is spent on these people is spent there."""
+    """A site's rows. `dataset` names them in the ledger: everything that is spent on these people is charged there."""
 
     dataset: Name
     train: str
@@ -132,6 +132,6 @@ def save_toml(value: Value, path: Path, comment: str, *, secret: bool = False) -
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: an absent key says the same."""
+    """Drop what is None. TOML has no null: an absent key says the same."""
     return {key: _without_none(item) if isinstance(item, dict) else item
             for key, item in data.items() if item is not None}

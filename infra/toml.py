@@ -1,4 +1,4 @@
-"""The one reader of TOML files: whatever is in one, it is a table of moderate numbers and depth, or one sentence."""
+"""The one reader of TOML files: the result is a table of moderate numbers and depth, or a one-sentence error."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file says. Raises SetupError if it cannot be read, ContractError if it is no TOML."""
+    """The table that a file holds. Raises SetupError if it cannot be read, ContractError if it is not TOML."""
     return parse_toml(read_text(path), str(path))
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
-    """What a text says. source: whose it is, for the message. Raises ContractError if it is no TOML."""
+    """The table that a text holds. source: where it comes from, for the message. Raises ContractError if it is not TOML."""
     try:
         if _LONG_KEY.search(text):
             raise RecursionError
@@ -69,7 +69,7 @@ def read_text(path: Path) -> str:
 
 
 def _check(data: object, source: str) -> None:
-    """Every number and every level; by a list of what is left, since depth is what is being checked."""
+    """Check every number and every level. It walks a list, without recursion, since the depth itself is checked."""
     left = [(data, 0)]
     while left:
         item, depth = left.pop()

@@ -36,12 +36,15 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from fedround.errors import SetupError
 
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
-"""Between the tries to read a run that was announced: Prefect's server announces it before the transaction that makes it has
-ended. With 12 sites we saw it 4 times in 1,100 runs; each would have waited for a poll."""
+"""The pauses between the tries to read a run that was announced.
+
+Prefect's server announces a run before the transaction that makes it has ended. With 12 sites we saw that 4 times in 1,100
+runs; each of these would have waited for a poll.
+"""
 
 
 class NoVariables(BaseVariables):
-    """Nothing that a work pool says can change what this process runs, so there is nothing to set."""
+    """A work pool sets nothing: nothing that it says can change what this process runs."""
 
 
 class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]):
@@ -82,8 +85,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         raise NotImplementedError
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Poll. An API that is away is asked again for as long as it takes: Prefect's own loop ends the worker after
-        some minutes, and then every site needs a person.
+        """Poll. If the API is away, it is asked again for as long as that lasts.
+
+        Prefect's own loop would end the worker after some minutes, and then every site would need a person.
         """
         try:
             return await super().get_and_submit_flow_runs()
@@ -99,7 +103,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             self._note_absence(error)
 
     def _note_absence(self, error: httpx.HTTPError) -> None:
-        """Say in the log that the API is away. Raises the error if it is an answer: asking again would not change it."""
+        """Log that the API is away. Raises the error if the API answered with it: asking again would not change that."""
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
             raise error
         self._logger.warning("the Prefect API does not answer (%s); asking again", type(error).__name__)
@@ -125,7 +129,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         await self._go_on()
 
     async def _go_on(self) -> None:
-        """What to do once a run has ended."""
+        """Called when a run has ended."""
         if self._heard_while_busy:
             self._heard_while_busy = False
             await self.get_and_submit_flow_runs()
@@ -136,7 +140,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         return self._names[flow_id]
 
     async def _listen(self) -> None:
-        """Wake up at once instead of at the next poll. The poll stays on: events may be lost, runs may not."""
+        """Wake up at once instead of at the next poll. Polling goes on, because events may be lost and runs may not."""
         names, resources = self._wake_ups()
         wanted = EventFilter(event=EventNameFilter(name=names), any_resource=EventAnyResourceFilter(id=resources))
         while True:
@@ -159,9 +163,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         await self._submit_if_due(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")), event.occurred)
 
     async def _submit_if_due(self, run_id: uuid.UUID, announced: datetime) -> None:
-        """Read one run: a third of the price of a poll, which also starts two bookkeeping jobs in the server.
+        """Read one run, for a third of the cost of a poll, which also starts two bookkeeping jobs in the server.
 
-        It is due by this machine's clock or by the server's, which `announced` it: a site whose clock is behind is not late.
+        It is due by this machine's clock or by the server's, which `announced` it: so a site whose clock is slow is not late.
         """
         if self.limiter.borrowed_tokens > 0:
             self._heard_while_busy = True
@@ -175,7 +179,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
                 work_pool_id=self.work_pool.id, work_queue_id=run.work_queue_id, flow_run=run)])
 
     async def _read(self, run_id: uuid.UUID) -> FlowRun | None:
-        """A run that was announced; None if it cannot be read for a while: then a poll finds it, if it is there at all."""
+        """A run that was announced. None if it cannot be read for a while: then a poll finds it, if it exists."""
         for pause_s in _PATIENCE_S:
             with suppress(ObjectNotFound):
                 return await self.client.read_flow_run(run_id)

@@ -1,3 +1,5 @@
-"""What other tools are told of committed rounds, after the fact. Each takes what `base` has, adds what it does not have yet,
-and decides nothing: whatever goes wrong here, a round is as it is.
+"""What other tools are told of committed rounds, after the fact.
+
+Each exporter takes what `base` has, adds what its tool does not have yet, and decides nothing. An error here changes no
+round.
 """

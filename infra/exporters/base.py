@@ -1,4 +1,4 @@
-"""What is told: committed values, and no others. No record, no tensor, no word that a site or a person typed, no secret."""
+"""What is reported: only committed values. No record, no tensor, no text that a site or a person typed, no secret."""
 
 from __future__ import annotations
 

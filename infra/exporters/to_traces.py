@@ -27,7 +27,7 @@ def _tell(told: RoundTold, file: IO[str]) -> None:
     from opentelemetry.sdk.trace.id_generator import IdGenerator
 
     class Named(IdGenerator):
-        """The same run and round are the same trace and span, whoever exports them."""
+        """The ids of a trace and its spans. The same run and round always give the same ids, whoever exports them."""
 
         def generate_trace_id(self) -> int:
             return int(hashlib.sha256(f"{told.federation}/{told.run}".encode()).hexdigest()[:32], 16)

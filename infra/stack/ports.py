@@ -55,7 +55,7 @@ def choose(names: tuple[str, ...], wanted: dict[str, int | None], before: dict[s
 
 
 def _last(name: str, before: dict[str, int]) -> int:
-    """The port of the last start, or 0. A server that was killed a moment ago holds it a moment longer."""
+    """The port of the last start, or 0. A server that was killed a moment ago may hold its port a moment longer."""
     port, deadline = before.get(name, 0), time.monotonic() + _PATIENCE_S
     while port and not is_free(port) and time.monotonic() < deadline:
         time.sleep(0.05)

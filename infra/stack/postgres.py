@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel, for the Prefect server: a unix socket that only its owner can reach, and no port."""
+"""PostgreSQL from a wheel, for the Prefect server. It has a unix socket that only its owner can reach, and no port."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Postgres:
         return f"postgresql+asyncpg://postgres@/postgres?host={quote(str(sockets))}"
 
     def stop(self) -> None:
-        """End it in order, by force after some seconds; what was committed is kept either way."""
+        """Stop it in order, by force after some seconds. What was committed is kept in both cases."""
         self.server.signal(signal.SIGINT)            # "fast": do not wait for clients
         self.server.wait_gone(_STOP_PATIENCE_S)
         shutil.rmtree(_socket_path(self._data), ignore_errors=True)
@@ -92,9 +92,9 @@ class Postgres:
         unfinished.rename(self._data)
 
     def _end_strays(self) -> None:
-        """End what an interrupted start or a killed server left behind, so that its lock file means nothing any more.
+        """End what an interrupted start or a killed server left behind, so that its lock file is no longer valid.
 
-        Backends of a killed server end by themselves soon; two servers on one folder would ruin it.
+        Backends of a killed server end by themselves soon. Two servers on one folder would destroy it.
         """
         strays = []
         for process in psutil.process_iter(["name"]):
@@ -116,7 +116,7 @@ class Postgres:
             return False
 
     def _socket_folder(self, user: str | None) -> Path:
-        """A short path of our own: a socket's path may have 107 bytes, and `home` may be deep or oddly named."""
+        """A short path of our own: a socket's path may have 107 bytes, and `home` may be deep or have unusual characters."""
         folder = _socket_path(self._data)
         if len(str(folder)) > 90:
             raise SetupError(f"{folder} is too long a path for a socket: set TMPDIR to a folder with a shorter one")

@@ -1,5 +1,7 @@
-"""Prefect's API as a long-lived process on one machine likes it: what it does for other clients, and for databases far away,
-is left out; what is imported stays, and is not searched for garbage again.
+"""Prefect's API, adapted to a long-lived process on one machine.
+
+What it does for other clients, and for databases far away, is left out. Imported modules stay, and the garbage collector does
+not search them again.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ def create_app() -> FastAPI:
 
 
 def _engine(*arguments: Any, **named: Any) -> AsyncEngine:
-    """A connection through a socket to a database that starts and stops with us: it need not be tried before each use."""
+    """A connection through a socket to a database that starts and stops with us need not be tested before each use."""
     return create_async_engine(*arguments, **{**named, "pool_pre_ping": False})
 
 
 def _is_idle(middleware: Middleware) -> bool:
-    """Compression on the loopback interface, and a header that only clients older than ours forget."""
+    """Whether a middleware has no use here: compression on loopback, or a header that only older clients omit."""
     dispatch = middleware.kwargs.get("dispatch")
     return middleware.cls is GZipMiddleware or getattr(dispatch, "__name__", "") == "default_content_type"

@@ -68,11 +68,11 @@ class PrefectServer:
         self.server.wait_ready(lambda: is_healthy(port), _START_PATIENCE_S)
 
     def ask_to_stop(self) -> None:
-        """Let it end in order."""
+        """Stop it in order."""
         self.server.signal(signal.SIGINT)
 
     def wait_stopped(self) -> None:
-        """Wait for its end, by force after some seconds."""
+        """Wait until it has ended; use force after some seconds."""
         self.server.wait_gone(_STOP_PATIENCE_S)
 
 

@@ -32,7 +32,7 @@ def recorded(home: Path) -> dict[str, int]:
 
 
 def stop_recorded(home: Path) -> list[str]:
-    """Ask every process to end, then end it; returns their names. What has ended already is not touched."""
+    """Ask every process to end, then end it by force; returns their names. Processes that have ended are not touched."""
     living = _living(home)
     for process in living.values():
         process.send_signal(signal.SIGTERM)
@@ -46,7 +46,7 @@ def stop_recorded(home: Path) -> list[str]:
 
 
 def _living(home: Path) -> dict[str, psutil.Process]:
-    """A process id is used again one day: the time of its creation tells whether it is still ours."""
+    """Whether this process is still ours. Ids are used again, so the time of its creation is compared."""
     living = {}
     for name, (pid, created) in _read(home).items():
         try:

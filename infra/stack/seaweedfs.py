@@ -69,11 +69,11 @@ class SeaweedFS:
         self.server.wait_ready(lambda: _can_list(store, "runs/"), _START_PATIENCE_S)
 
     def ask_to_stop(self) -> None:
-        """Let it end in order."""
+        """Stop it in order."""
         self.server.signal(signal.SIGINT)
 
     def wait_stopped(self, ports: dict[str, int]) -> None:
-        """Wait for its end, by force after some seconds. ports: the ones it ran on, as far as they are known."""
+        """Wait until it has ended; use force after some seconds. ports: the ones it ran on, as far as they are known."""
         self.server.wait_gone(_STOP_PATIENCE_S)
         for port in ports.values():
             for number in filter(is_free, (port, port + GRPC_OFFSET)):       # else the socket may be another stack's
@@ -85,7 +85,7 @@ class SeaweedFS:
         return self._identities.exists() and _can_list(self._store(port, self.coordinator_credential()), "runs/")
 
     def coordinator_credential(self) -> S3Credential:
-        """May do everything in the bucket, and nothing outside."""
+        """A credential that may do everything in the bucket, and nothing outside."""
         return self._identity("coordinator", [f"{action}:{BUCKET}" for action in ("Read", "List", "Write")])
 
     def grant_site(self, site: str, port: int | None) -> S3Credential:

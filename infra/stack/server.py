@@ -92,7 +92,7 @@ class Server:
 def clean_environment(**variables: str) -> dict[str, str]:
     """The few variables that a server inherits, and `variables`.
 
-    The rest stays out: PREFECT_*, AWS_*, WEED_* and PG* of the person who starts the stack would change its servers.
+    All others are left out: PREFECT_*, AWS_*, WEED_* and PG* of the person who starts the stack would change its servers.
     """
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "TZ", "LD_LIBRARY_PATH", MARK) if name in os.environ}
     return {**kept, "LC_ALL": "C.UTF-8", **variables}

@@ -1,4 +1,4 @@
-"""A store that gives back from memory what this process put or got last."""
+"""A store that returns from memory what this process wrote or read last."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from infra.stores.patience import Patience
 class AtHand:
     """An ObjectStore in front of another: whole objects below `prefix` that it saw last are not fetched again.
 
-    An object is written once, so what was seen is what is there. Memory: at most `most_bytes`, and none for larger objects.
-    Not for who must know what the store holds now: an auditor asks the store itself.
+    An object is written once, so what was seen is what is there.
+    Memory: at most `most_bytes`. An object that is larger is not kept.
+    Not for a caller that must know what the store holds now: an auditor asks the store itself.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, most_bytes: int, seen: OrderedDict[str, bytes] | None = None):
@@ -59,7 +60,7 @@ class AtHand:
         return self._store, self._prefix, id(self._seen)
 
     def __eq__(self, other: object) -> bool:
-        """The same store, however patient."""
+        """The same store with this patience."""
         return isinstance(other, AtHand) and self._identity() == other._identity()
 
     def __hash__(self) -> int:

@@ -25,7 +25,7 @@ class ObjectInfo:
     key: str
     size_bytes: int
     sha256: str | None = field(default=None, compare=False)
-    """The digest that the store itself took of the bytes when they came; None: it has none."""
+    """The digest that the store computed from the bytes when they came; None: it has none."""
     of_parts: tuple[str, int] | None = field(default=None, compare=False)
     """For an object that came in parts: the digest of their digests, and how many there are."""
 
@@ -67,7 +67,7 @@ class ObjectStore(Protocol):
         ...
 
     def within(self, patience: Patience) -> ObjectStore:
-        """The same store, whose calls raise TooSlowError once the patience is over. Where nothing is waited for: itself."""
+        """The same store, whose calls raise TooSlowError once the patience is over. A store that never waits: itself."""
         ...
 
     def __hash__(self) -> int:
@@ -76,14 +76,15 @@ class ObjectStore(Protocol):
 
 
 _PAUSES_S = (0.1, 0.5)
-"""Between two tries to put what the store had said to have taken."""
+"""The pauses before the next try to put an object that the store said it had taken."""
 
 
 def publish(store: ObjectStore, key: str, body: bytes | Path, *, sha256: str | None = None) -> None:
-    """Put `body` once, and return when the store has been seen to have it: its digest, or without one the bytes themselves.
+    """Put `body` once, and return when the store is seen to have it: its digest, or without a digest the bytes themselves.
 
-    The same bytes already there are a success, other bytes a ConflictError. A body that the store said to have taken, and
-    does not have, is put again; StoreError if that does not help. sha256: as `put_once`.
+    If the same bytes are already there, that is a success; other bytes are a ConflictError. A body that the store said it had
+    taken, and does not have, is put again. StoreError if that does not help.
+    sha256: as `put_once`.
     """
     for pause_s in (*_PAUSES_S, None):
         store.put_once(key, body, sha256=sha256)
@@ -97,9 +98,9 @@ def publish(store: ObjectStore, key: str, body: bytes | Path, *, sha256: str | N
 
 
 def put_first(store: ObjectStore, key: str, document: bytes) -> None:
-    """Put `document` unless something lies there, and return when the store has been seen to have one or the other.
+    """Put `document` unless something lies there, and return when the store is seen to have one or the other.
 
-    Raises StoreError if the store said to have taken it, again and again, and has nothing.
+    Raises StoreError if the store says several times that it has taken it, and has nothing.
     """
     for pause_s in (*_PAUSES_S, None):
         store.put_once(key, document)
@@ -111,25 +112,25 @@ def put_first(store: ObjectStore, key: str, document: bytes) -> None:
 
 
 def lost(store: ObjectStore, key: str) -> StoreError:
-    """For what a store said to have taken, and does not have."""
+    """The error for an object that a store said it had taken, and does not have."""
     return StoreError(f"{store!r} said that it had taken '{key}', and does not have it. Nothing is lost here: try again, and "
                       "if it happens again, tell the store's operator")
 
 
 def other_bytes(key: str) -> StoreError:
-    """For a body that does not have the digest that it was announced with."""
+    """The error for a body that does not have the announced digest."""
     return StoreError(f"'{key}': the SHA-256 of the bytes to be stored is not the expected one, and nothing was stored; they "
                       "were altered on this machine's disk or on the way. Restore the file from your backup, then try again")
 
 
 def too_large(key: str, size_bytes: int, max_bytes: int) -> TooLargeError:
-    """For an object that is larger than its reader expects."""
+    """The error for an object that is larger than its reader expects."""
     return TooLargeError(f"'{key}' has {size_bytes} bytes, at most {max_bytes} were expected: it is not what belongs "
                          "there; ask who wrote it")
 
 
 def _holds(store: ObjectStore, info: ObjectInfo, body: bytes | Path, sha256: str | None) -> bool:
-    """Whether the object is these bytes. Where the store has a digest of its own, nothing is fetched."""
+    """Whether the object is these bytes. If the store has a digest of its own, nothing is fetched."""
     with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source:
         if info.size_bytes != source.seek(0, io.SEEK_END):
             return False
@@ -143,7 +144,7 @@ def _holds(store: ObjectStore, info: ObjectInfo, body: bytes | Path, sha256: str
 
 
 def _same(store: ObjectStore, key: str, start: int, expected: bytes) -> bool:
-    """Whether a part of the object is this."""
+    """Whether the object has these bytes from `start` on."""
     def judge(found: bytes) -> None:
         if found != expected:
             raise ConflictError

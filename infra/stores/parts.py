@@ -1,4 +1,4 @@
-"""How an object is cut that travels in parts, and what digest it has then."""
+"""How an object that travels in parts is cut, and the digest that it then has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from typing import BinaryIO
 
 PART_BYTES = 16 << 20
-"""The digest of an object in parts is made of theirs, so this stays."""
+"""The digest of an object in parts is made of the parts' digests, so their size must not change."""
 
 
 class OfParts:
@@ -16,7 +16,7 @@ class OfParts:
         self._digests, self._part, self._in_part = b"", hashlib.sha256(), 0
 
     def update(self, piece: bytes) -> None:
-        """Take what comes next."""
+        """Add the next bytes."""
         view = memoryview(piece)
         while len(view) > 0:
             taken = view[:PART_BYTES - self._in_part]
@@ -28,14 +28,14 @@ class OfParts:
 
     @classmethod
     def of(cls, source: BinaryIO) -> tuple[str, int]:
-        """Of all that is left of a file."""
+        """Add all that is left of a file."""
         parts = cls()
         while block := source.read(1 << 20):
             parts.update(block)
         return parts.ended()
 
     def ended(self) -> tuple[str, int]:
-        """The composite; nothing may come after."""
+        """The composite digest. No bytes may be added afterwards."""
         if self._in_part > 0:
             self._end()
         return hashlib.sha256(self._digests).hexdigest(), len(self._digests) // 32

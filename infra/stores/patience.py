@@ -1,4 +1,4 @@
-"""How long one step waits, in all."""
+"""How long one step waits in all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ log = logging.getLogger("fedround.store")
 
 
 class Patience:
-    """One budget of time for all that a step waits for: answers, bodies that trickle, tries after a failure, long lists.
+    """One budget of time for everything that a step waits for: answers, slow bodies, tries after a failure, long lists.
 
-    A step makes one and hands it down; whatever waits takes from it, sleeps between two looks, and says for what it waited
-    when it is over. clock: counts seconds, and is never set back. sleep: for tests.
+    A step makes one and hands it down. Each wait takes from it, sleeps between two looks, and says what it waited for when it
+    is over.
+    clock: counts seconds, and is never set back.
+    sleep: for tests.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic,
@@ -36,8 +38,8 @@ class Patience:
     def check(self, what: str) -> None:
         """Raises TooSlowError if it is over. what: is waited for, for the message."""
         if self._clock() >= self._end:
-            raise TooSlowError(f"{what} took longer than the {self._seconds:.3g} s that there were for it: the object store, "
-                               "or the way to it, is slow. Look at both, and try again; nothing is lost")
+            raise TooSlowError(f"{what} took longer than the {self._seconds:.3g} s that it may take: the object store, "
+                               "or the network, is slow. Look at both, and try again; nothing is lost")
 
     def pause(self, seconds: float, what: str) -> None:
         """Sleep before the next look, no longer than the patience lasts. Raises TooSlowError if it is over."""
@@ -48,9 +50,9 @@ class Patience:
         self.check(what)
 
     def at_most(self, seconds: float) -> Patience:
-        """A part of it: not longer than `seconds`, nor than what is left."""
+        """A part of it: at most `seconds`, and at most what is left."""
         return Patience(min(seconds, self.left_s), self._clock, self._sleep)
 
     def share(self, among: int) -> Patience:
-        """What is left, divided: so that one who is slow does not take the time of the others."""
+        """An equal share of what is left, so that one slow member does not take the time of the others."""
         return self.at_most(self.left_s / max(1, among))

@@ -1,4 +1,4 @@
-"""Judging what was read: bytes suffer on the way, and not every store says so. Nobody is called a liar for that."""
+"""Judging what was read. Bytes can be damaged on the way, and not every store reports it. So no member is blamed for that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def there(read: Callable[[], T]) -> T:
-    """What is read of an object that something signed names: asked for once more before it counts as missing."""
+    """Read an object that something signed names. It is asked for once more before it counts as missing."""
     try:
         return read()
     except NotFoundError:
@@ -21,9 +21,9 @@ def there(read: Callable[[], T]) -> T:
 
 
 def judged(read: Callable[[], bytes], judge: Callable[[bytes], T], what: str) -> T:
-    """What `judge` makes of the bytes. What it turns away is read again: only the same bytes, wrong twice, are wrong.
+    """The result of `judge` for the bytes. Bytes that it rejects are read again: the same bytes twice are really wrong.
 
-    Raises what `judge` raises; StoreUnavailableError if the bytes are others, and wrong, each time.
+    Raises what `judge` raises; StoreUnavailableError if the bytes are wrong and differ each time.
     """
     wrong = set[str]()
     for _ in range(READS):

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGE_BYTES = 64 << 20
-"""From here on a body travels in parts."""
+"""A body of this size or more travels in parts."""
 
 CALL_S, SLOWEST_BYTES_PER_S = 180.0, 32 << 10
-"""How long one call may take for whoever has no patience of its own, and besides for the bytes that travel."""
+"""The time for a call without a patience of its own, and the slowest rate for its bytes, whose time is added."""
 
 _PAUSES_S = (0.2, 1.0)                               # between the tries of one request: lost connections, 5xx, damaged bodies
 _CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)      # 409: two conditional writes met; AWS says try again
@@ -64,7 +64,7 @@ class S3Store:
         return self._endpoint, self._bucket, self._prefix, self._access_key, self._secret_key
 
     def __eq__(self, other: object) -> bool:
-        """The same objects by the same credential, however patient."""
+        """The same objects with the same credential, and this patience."""
         return isinstance(other, S3Store) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
@@ -130,7 +130,7 @@ class S3Store:
                 return iter(sorted(names))
 
     def _put(self, key: str, name: str, source: BinaryIO, sha256: str, size: int) -> bool:
-        """In one request, which names the digest: a server takes no other bytes."""
+        """Put it in one request, which names the digest: a server takes no other bytes."""
         from botocore.exceptions import ClientError
 
         from infra.stores.s3_body import Outgoing
@@ -154,7 +154,7 @@ class S3Store:
         return self._written_once(key, request, size)
 
     def _put_large(self, key: str, name: str, body: bytes | Path, size: int) -> bool:
-        """In parts; what is there already is not sent again."""
+        """Put it in parts. An object that is there already is not sent again."""
         if self.head(key) is not None:
             return False
         from infra.stores.s3_upload import TRIES, upload
@@ -189,7 +189,10 @@ class S3Store:
         return self._tried(key, f"sending '{key}'", conditional, size)
 
     def _page(self, prefix: str, token: str) -> tuple[set[str], str]:
-        """Some keys, and what to ask for the next ones with; '': there are no more. Raises DamagedError for a page again."""
+        """Some keys, and the token to ask for the next ones; '': there are no more.
+
+        Raises DamagedError if the list is of another bucket, or repeats this page's token.
+        """
         from infra.stores.s3_client import DamagedError
 
         more = {"ContinuationToken": token} if token else {}
@@ -198,13 +201,13 @@ class S3Store:
             page = client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, **more)  # type: ignore[arg-type]
             following = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
             if page.get("Name") != self._bucket or (page.get("IsTruncated") and following in {"", token}):
-                raise DamagedError(f"the list of '{prefix}' is none, or does not go on")
+                raise DamagedError(f"the list of '{prefix}' is of another bucket, or repeats itself")
             return {item["Key"].removeprefix(self._prefix) for item in page.get("Contents", ())}, following
 
         return self._tried(prefix, f"listing '{prefix}'", request)
 
     def _tried(self, key: str, what: str, request: Callable[[S3Client, float, Patience], T], size: int = 0) -> T:
-        """What a request gives. One that failed for a reason that passes is sent again, within the patience."""
+        """The result of a request. If it failed for a reason that may pass, it is sent again, within the patience."""
         from botocore.exceptions import ClientError
 
         from infra.stores.s3_client import PASSING, passes

@@ -28,10 +28,10 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 def info_of(key: str, answer: Any) -> ObjectInfo:
     """What the server says of an object. Its digest is the one that the server checked, or computed, when it was written.
 
-    Raises DamagedError for the answer of something else than an S3 server: every object has a tag there.
+    Raises DamagedError for an answer that is not from an S3 server: an S3 server gives every object a tag.
     """
     if not answer.get("ETag"):
-        raise DamagedError(f"'{key}' was answered for by something that is no S3 server")
+        raise DamagedError(f"'{key}' was answered by something that is not an S3 server")
     said = answer.get("ChecksumSHA256") or ""
     digest, _, parts = said.partition("-")
     try:
@@ -48,7 +48,7 @@ def info_of(key: str, answer: Any) -> ObjectInfo:
 
 
 class Whole:
-    """One object on its way here. Cut off, it goes on where it was; damaged, it begins anew."""
+    """One object on its way here. If it is cut off, it continues there; if it is damaged, it begins anew."""
 
     def __init__(self, bucket: str, name: str, key: str, max_bytes: int | None):
         self._bucket, self._name, self._key, self._max_bytes = bucket, name, key, max_bytes
@@ -80,7 +80,7 @@ class Whole:
         return self._body.getvalue()
 
     def _asked(self, client: S3Client) -> Any:
-        """The server's answer: with the whole object, or with what is missing."""
+        """The server's answer: the whole object, or the part that is missing."""
         if self._info is None:
             return client.get_object(Bucket=self._bucket, Key=self._name, ChecksumMode="ENABLED")
         have = self._body.tell()
@@ -97,7 +97,7 @@ class Whole:
 
 def fetch_range(client: S3Client, timeout_s: float, patience: Patience, bucket: str, name: str, key: str, start: int,
                 length: int) -> bytes:
-    """A part of an object. A server has no checksum for it: its length is checked here, its bytes by who knows them."""
+    """A part of an object. A server has no checksum for it. Its length is checked here, its bytes by the caller."""
     try:
         answer: Any = client.get_object(Bucket=bucket, Key=name, Range=f"bytes={start}-{start + length - 1}")
     except ClientError as error:
@@ -120,9 +120,9 @@ def _check_range(answer: Any, start: int, length: int, key: str) -> None:
 
 
 def _pieces(answer: Any, timeout_s: float, patience: Patience, key: str) -> Iterator[bytes]:
-    """What has arrived, as it arrives: who trickles is noticed. Raises DamagedError if it is not as long as was announced.
+    """What has arrived, as it arrives, so that a slow sender is noticed. Raises DamagedError for another length.
 
-    `read1` of the stream below botocore's: its own `read` waits until all that is asked for is there.
+    It uses `read1` of the stream below botocore's: botocore's own `read` waits until all requested bytes are there.
     """
     body, left, what = answer["Body"], answer["ContentLength"], f"reading '{key}'"
     while left > 0:

@@ -1,5 +1,7 @@
-"""boto3's client as our store uses it, and its errors in our words. Imported when a store in S3 is first asked for something:
-a member whose store is a folder never pays for it (3 MB over botocore, 35 MB in all).
+"""boto3's client as our store uses it, and its errors in our words.
+
+It is imported when a store in S3 is first used: a member whose store is a folder never pays for it (3 MB over botocore, 35 MB
+in all).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 20.0       # also the longest pause while a body is sent: a busy server may need it
 TIMEOUTS_S = (60.0, 15.0, 4.0, 1.0)
-"""How long a client waits for the next byte. One client for each that is needed: nearly always only the first."""
+"""How long a client waits for the next byte. One client is opened for each value in use: nearly always only the first."""
 
 _UNKNOWN_CREDENTIAL = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
@@ -40,7 +42,7 @@ _PASSES = {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", 
 
 
 class DamagedError(Exception):
-    """The bytes that came are not those that were sent: another try may bring them.
+    """The bytes that came are not those that were sent. Another try may bring them.
 
     in_the_end: what to raise if none does.
     """
@@ -51,7 +53,7 @@ class DamagedError(Exception):
 
 
 PASSING = (ConnectError, HTTPClientError, HTTPError, HTTPException, ResponseParserError, DamagedError, ConnectionResetError)
-"""What may be gone at the next try, besides the answers that `passes` knows."""
+"""Errors that may pass until the next try, besides the answers that `passes` knows."""
 
 
 class Clients:
@@ -62,9 +64,9 @@ class Clients:
         self._pid, self._clients = 0, dict[tuple[float, int], "S3Client"]()
 
     def patient(self, left_s: float, tries: int = 1) -> tuple[S3Client, float]:
-        """A client that waits for no byte longer than `left_s` seconds (than one, if there is less), and how long it does.
+        """A client that waits for no byte longer than `left_s` seconds (or than one second, if less is left), and that time.
 
-        tries: of every request. Who asks tries again within a patience, which botocore does not know.
+        tries: of every request. The caller tries again within a patience, which botocore does not know.
         """
         if self._pid != os.getpid():
             self._pid, self._clients = os.getpid(), {}
@@ -93,17 +95,17 @@ def _if_nothing_is_there(params: dict[str, Any], **_: Any) -> Any:
 
 
 def status(error: ClientError) -> int:
-    """Of the HTTP answer."""
+    """The status of the HTTP answer."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def passes(error: ClientError) -> bool:
-    """Whether a server in trouble answered so."""
+    """Whether the answer is of a server that may work again soon."""
     return error.response.get("Error", {}).get("Code") in _PASSES or status(error) in {429, 500, 502, 503, 504}
 
 
 def are_other_bytes(error: ClientError) -> bool:
-    """Whether the server says that what came is not what the request names."""
+    """Whether the server says that the bytes that came are not those that the request names."""
     return error.response.get("Error", {}).get("Code") in _OTHER_BYTES
 
 
@@ -140,7 +142,7 @@ def _of_answer(where: str, key: str, error: ClientError) -> StoreError:
 
 
 def _of_refusal(where: str, key: str, code: str, skew_s: float) -> StoreError:
-    """A clock, a credential that the server does not know, or one that may not."""
+    """The error for a wrong clock, an unknown credential, or one that lacks the right."""
     if code in _CLOCK or abs(skew_s) > _MOST_SKEW_S:
         return StoreUnavailableError(f"{where} turned '{key}' away because this machine's clock and its own differ"
                                      f"{f' by {abs(skew_s) / 60:.0f} minutes' if abs(skew_s) >= 60 else ''}: set the clocks "

@@ -1,4 +1,4 @@
-"""Large bodies go in parts, by boto3's transfer manager: what a lost connection cut off is sent again, and no more."""
+"""Large bodies go in parts, by boto3's transfer manager: only what a lost connection cut off is sent again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 TRIES = 4
-"""Of one part, by botocore."""
+"""How often botocore tries to send one part."""
 
 _AT_ONCE = 4
 _CONFIG = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=_AT_ONCE,
@@ -24,7 +24,7 @@ _CONFIG = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PAR
 
 
 class _Watch(BaseSubscriber):
-    """Ends an upload when the patience is over: it is told of every block that is read to be sent."""
+    """Ends an upload when the patience is over. It is called for every block that is read for sending."""
 
     def __init__(self, patience: Patience, key: str):
         self._patience, self._what = patience, f"sending '{key}'"
@@ -37,8 +37,8 @@ class _Watch(BaseSubscriber):
 def upload(client: S3Client, bucket: str, name: str, key: str, body: bytes | Path, patience: Patience) -> None:
     """Send all parts, each with its SHA-256, and put them together under the name if nothing lies there.
 
-    That condition is `Clients`' business. Raises what the client raises. What was sent of an upload that failed is taken
-    back, unless this process dies first.
+    `Clients` sets that condition. Raises what the client raises. The parts of a failed upload are removed, unless this
+    process dies first.
     """
     source = io.BytesIO(body) if isinstance(body, bytes) else str(body)
     with create_transfer_manager(client, _CONFIG) as manager:
