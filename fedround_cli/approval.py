@@ -1,4 +1,4 @@
-"""fedround site approve: looking at a recipe or a contract, and saying yes to exactly these bytes."""
+"""fedround site approve: reading a recipe or a contract, and approving exactly these bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedround_cli.output import AsJson, command, out, print_json
 if TYPE_CHECKING:
     from site_workers.approval import Candidate
 
-Yes = Annotated[bool, typer.Option("--yes", help="Approve without being asked, what --digest names.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve without a question, but only what --digest names.")]
 Digests = Annotated[list[str], typer.Option(
     help="The beginning of the SHA-256 that you expect, at least 16 digits; once for each file. Anything else is refused.")]
 
@@ -30,14 +30,14 @@ def approve(
     digest: Digests = [],  # noqa: B006 - typer makes its own list
     show: Annotated[bool, typer.Option("--list", help="Show what is approved.")] = False,
     withdraw: Annotated[str | None, typer.Option(
-        help="Take an approval back, by the beginning of its digest: its file runs no more.")] = None,
+        help="Take an approval back, by the beginning of its digest: its file never runs again.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a recipe or a contract, compare its digest over the telephone, and approve it. Nothing else ever runs.
 
-    Shows the file, what it imports and its digest; then asks. After your "yes" a recipe is tried: whether it encodes each
-    of your rows by itself, and whether its model can be trained, on made-up rows. Only then the file is copied into approved/
-    and its digest written into policy.toml. It holds from the next plan on; the file that it replaces is kept in
+    Shows the file, what it imports and its digest; then asks. After your "yes" a recipe is tried: does it encode each of your
+    rows by itself, and can its model be trained on made-up rows? Only then the file is copied into approved/ and its digest
+    is written into policy.toml. The approval holds from the next plan on. The file that is replaced is kept in
     approved/earlier/.
     """
     from infra.settings import SiteSettings, load_toml
@@ -64,7 +64,7 @@ def approve(
 
 
 def _warn(folder: Path) -> None:
-    """What the policy lets in that means little for these rows; as far as they can be read now."""
+    """Print each setting of the policy whose promise means little for these rows; nothing if the rows cannot be read now."""
     from fedround.errors import FedroundError
     from site_workers.preflight import doubts
     from site_workers.rows import read_site_rows

@@ -19,12 +19,13 @@ def audit(
     folder: SiteFolder,
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="Show this many events, the newest.")] = 50,
     begin: Annotated[bool, typer.Option(
-        "--begin", help="Begin a new log where the old one is lost; it starts with what ledger and outbox hold.")] = False,
+        "--begin", help="Begin a new log if the old one is lost; it starts with what ledger and outbox hold.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show this site's audit log, and check it: its chain, and that ledger and outbox agree with it.
+    """Show this site's audit log, and check it: its chain, and whether it agrees with the ledger and the outbox.
 
-    Exit code 0 if nothing was altered, cut off or exchanged; 1 if something was, with what to do. --json prints all events.
+    Exit code 0 if nothing was altered, cut off or exchanged. Exit code 1 if something was, with what to do. --json prints all
+    events.
     """
     from infra.settings import SiteSettings, load_toml
     from site_workers import audit as log

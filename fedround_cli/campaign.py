@@ -30,7 +30,7 @@ _WORDS = {"missing": "late", "left_out": "left out", "excluded": "not asked"}
 async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, Any], *, quiet: bool = False) -> None:
     """Start a flow and show it until it ends. Raises FedroundError, with the coordinator's sentence, if it fails.
 
-    Ctrl-C asks the coordinator to stop and waits for its word.
+    Ctrl-C asks the coordinator to stop, and waits for its answer.
     """
     started = await start(coordinator, flow, request)
     run = request["run"]

@@ -20,7 +20,7 @@ MOST = 81
 def candidates(agreement: Agreement, tried: Sequence[str]) -> dict[str, Agreement]:
     """Every combination of the values in words like "training.learning_rate=0.5,1,2", by its name.
 
-    Raises ContractError for words that are no such thing, unknown keys, values that cannot be, and too many combinations.
+    Raises ContractError for words of another form, unknown keys, invalid values, and too many combinations.
     """
     from fedround.agreement import Agreement
     from fedround.errors import ContractError
@@ -63,7 +63,7 @@ def search(asked: Asked, world: World, tried: Sequence[str], seed: int) -> Searc
 
 
 def as_table(found: Search) -> Table:
-    """The best first; a candidate's last trial counts, since the longest tells most."""
+    """The best first. A candidate's last trial counts, since the longest trial tells most."""
     from rich.table import Table
 
     table = Table("candidate", "rounds", "on the rows that sites hold out", title="Tried")
@@ -74,11 +74,11 @@ def as_table(found: Search) -> Table:
 
 
 def costs(found: Search) -> str:
-    """What the search would cost if it were not simulated."""
+    """What the search would cost in privacy if it were not simulated."""
     price = ("no privacy was asked for" if found.epsilon_if_live is None else
              f"epsilon {found.epsilon_if_live:.2f} for each {found.trials[0].result.agreement.privacy.unit}")
-    return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on rows that may be looked at, this costs no "
-            f"privacy; asked of a live federation, every trial would be charged: {price}.")
+    return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on public rows, this costs no privacy. "
+            f"A live federation would charge every trial: {price}.")
 
 
 def as_json(found: Search) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _value(text: str) -> object:
 
 
 def _put(table: dict[str, Any], key: str, value: object) -> None:
-    """Change one entry. A section that is not there yet is made, and what the settings do not know is refused later."""
+    """Change one entry. A section that is not there yet is made. A key that the settings do not know is refused later."""
     *sections, last = key.split(".")
     for section in sections:
         table = table.setdefault(section, {})

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="The coordinator's process.")
 def start(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     """Serve the federation's rounds until stopped: scheduled, from the UI's form, or from `train run` and `round run`.
 
-    One process, one round at a time. Killed at any moment and started again, it goes on where it stopped.
+    One process, one round at a time. If it is killed at any moment and started again, it continues where it stopped.
     """
     from flows.service import serve_coordinator
 

@@ -31,7 +31,7 @@ FULL_ROUNDS = 20
 
 
 class Example(StrEnum):
-    """A story that can be told live: a folder of fedround_examples/."""
+    """An example that the demonstration can run: a folder of fedround_examples/."""
 
     BANKS = "banks"
     CARLOAN = "carloan"
@@ -50,9 +50,9 @@ def demo(
 ) -> None:
     """Twelve banks train one model; no record moves, and every bank keeps its own privacy ledger.
 
-    Starts a PostgreSQL, a Prefect server, an S3 server, a coordinator process and twelve site processes on this
-    machine, trains, compares with pooled training and with each bank alone, and stops what it started, also when it is
-    killed. Stopped half way it goes on where it stopped; run after it has finished it begins anew.
+    Starts PostgreSQL, a Prefect server, an S3 server, a coordinator process and twelve site processes on this machine.
+    Trains, compares with pooled training and with each bank alone, and stops what it started, also when it is killed. If it
+    was stopped half way, it continues there. If it has finished, it begins anew.
     """
     from flows.one_machine import OneMachine
     from infra.watcher import watched
@@ -113,7 +113,7 @@ def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float, l
 
 
 def _read(asked: Path) -> object:
-    """What was asked for when it was stopped; None if that cannot be read: then it begins anew."""
+    """What was asked for when it was stopped; None if that cannot be read: then the demonstration begins anew."""
     try:
         return json.loads(asked.read_text())
     except (OSError, ValueError, RecursionError):
@@ -129,9 +129,9 @@ def _clear(machine: OneMachine) -> None:
 
 @contextmanager
 def _rivals(home: Path, example: Example, rounds: int, liar: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Pooled training, the federation without noise, and each bank alone: meanwhile, at low priority.
+    """Pooled training, the federation without noise, and each bank alone; computed meanwhile, at low priority.
 
-    With a liar, also what the federation would be without it, and what a plain mean would make of it.
+    With a liar, also the federation without it, and the federation with it under a plain mean.
     """
     also = [] if liar is None else ["--liar", liar, "--rounds", str(rounds)]
     process = subprocess.Popen(

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def put_to_use(machine: OneMachine, coordinator: Coordinator, run: str, number: int) -> None:
-    """Held against the policy, approved in the demonstration's name, and used on rows whose labels it does not read."""
+    """Compare the model with the policy, approve it in the demonstration's name, and score rows with it.
+
+    It does not read the labels of these rows.
+    """
     from fedround.bundle import Approval
     from site_workers.policy import Limits
     from site_workers.scoring import score

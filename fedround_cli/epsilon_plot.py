@@ -13,7 +13,7 @@ _COLOURS = ("#1f5fbf", "#c2571a", "#2f855a", "#8a3ffc", "#b7791f", "#0f766e")
 
 
 def as_text(courses: Courses, budget: float, width: int = 64, height: int = 12) -> str:
-    """The course of the site that spends most (●), what its evaluations take of it (·), and the budget (─)."""
+    """The epsilon of the site that spends most (●), the part of its evaluations (·), and the budget (─)."""
     name = max(courses, key=lambda site: courses[site][-1].total)
     course = courses[name]
     last, ticks = course[-1].round, nice_ticks(0.0, max(budget, course[-1].total))
@@ -34,7 +34,7 @@ def as_text(courses: Courses, budget: float, width: int = 64, height: int = 12) 
 
 
 def as_svg(courses: Courses, budget: float, title: str, width: int = 640, height: int = 320) -> str:
-    """A picture that opens by itself: a line for each site, dashed what evaluations take, the budget above."""
+    """An SVG file that needs no other: a line for each site, a dashed line for its evaluations, the budget above."""
     left, right, top, bottom = 48, 120, 34, 34
     last = max(course[-1].round for course in courses.values())
     ticks = nice_ticks(0.0, max([budget, *(course[-1].total for course in courses.values())]))

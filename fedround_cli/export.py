@@ -20,9 +20,9 @@ def export(
              "Default: 'exports' in coordinator.toml.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell other tools of every committed round that they do not know yet: metrics, digests, who took part, epsilon.
+    """Report to other tools every committed round that they do not know yet: metrics, digests, who took part, epsilon.
 
-    Only what is committed, and nothing that anybody typed. Rounds are as they are, whatever becomes of it.
+    Only committed values are reported, and no text that anybody typed. An error here changes no round.
     """
     from flows.service import enter
     from tasks.exports import export as told

@@ -101,9 +101,9 @@ def add(
     weight: Annotated[float, typer.Option(help="How much its updates count, for example its agreed number of rows.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
 ) -> None:
-    """Add a member to the federation file. The next round asks it too: a campaign that runs goes on, nobody restarts.
+    """Add a member to the federation file. The next round asks it too: a running campaign goes on, and nothing is restarted.
 
-    The Prefect server hears of it first, so that no round asks for a member that the server does not know.
+    The Prefect server hears of it first, so that no round asks a member that the server does not know.
     """
     import asyncio
 
@@ -142,7 +142,7 @@ def revoke(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     quorum: Annotated[int | None, typer.Option(help="The quorum from now on, with one member less.")] = None,
 ) -> None:
-    """Strike a member's key. Rounds before stay proven; nothing that is signed with it counts any more, ever.
+    """Revoke a member's key. Earlier rounds stay proven; nothing that is signed with the key counts any more.
 
     The site can come back with a new key: `fedround federation add`.
     """
@@ -211,7 +211,7 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
 
 
 def _warn_of_meaningless_privacy(federation: Federation) -> None:
-    """What sites will refuse. How many rows they have is theirs to know: the agreed weights are taken for numbers of rows."""
+    """What sites will refuse. The coordinator does not know how many rows they have: the agreed weights stand for them."""
     from fedround.privacy import sense
     from fedround.privacy.spec import NoPrivacy
 
@@ -227,7 +227,7 @@ def _warn_of_meaningless_privacy(federation: Federation) -> None:
 @app.command()
 @command
 def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
-    """Show who takes part and what every round asks for. The recipe's and the contract's numbers are for the telephone."""
+    """Show who takes part and what every round asks for, with the recipe's and the contract's numbers for the telephone."""
     from rich.table import Table
 
     from fedround.spoken import in_numbers
@@ -253,7 +253,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
 
 
 def _in_words(values: dict[str, object]) -> str:
-    """`local_steps 10  algorithm fedprox (mu 0.1)`; what is not agreed is not shown."""
+    """`local_steps 10 algorithm fedprox (mu 0.1)`; a setting that is not agreed is not shown."""
     def one(value: object) -> str:
         if not isinstance(value, dict):
             return str(value)

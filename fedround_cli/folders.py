@@ -15,7 +15,7 @@ SiteFolder = Annotated[Path, typer.Argument(help="The site's folder (site init m
 
 
 def shipped(named: Path) -> Path:
-    """The file or folder of this name; and if there is none, the example of this name that comes with fedround."""
+    """The file or folder of this name. If there is none, the example of this name that comes with fedround."""
     if named.exists() or len(named.parts) != 1:
         return named
     found = Path(__file__).parents[1] / "fedround_examples" / named

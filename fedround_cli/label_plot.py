@@ -9,7 +9,7 @@ Labels = Mapping[str, Sequence[int]]
 """How many rows of each label a site has."""
 
 MOST = 20
-"""Sites that a terminal shows; a picture shows all."""
+"""The most sites that a terminal shows; an SVG file shows all."""
 _COLOURS = ("#1f5fbf", "#c2571a", "#2f855a", "#8a3ffc", "#b7791f", "#0f766e", "#b42318", "#5b708b", "#7a5195", "#8d6e63")
 _MARKS = "█▓▒░▚▞▪▫◆◇"
 
@@ -29,7 +29,7 @@ def as_text(labels: Labels, width: int = 48) -> str:
 
 
 def as_svg(labels: Labels, title: str, width: int = 720) -> str:
-    """A picture that opens by itself."""
+    """An SVG file that needs no other."""
     largest = max(sum(counts) for counts in labels.values())
     classes = len(next(iter(labels.values())))
     step = 18 if len(labels) <= 60 else max(2, 1080 // len(labels))
@@ -58,7 +58,7 @@ def as_svg(labels: Labels, title: str, width: int = 720) -> str:
 
 
 def _cells(counts: Sequence[int], largest: int, width: int) -> list[int]:
-    """How many cells each label takes: rounded so that the bar is as long as it should be."""
+    """How many cells each label takes. They are rounded so that the bar keeps its length."""
     ends, total = [], 0
     for count in counts:
         total += count

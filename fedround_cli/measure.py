@@ -25,8 +25,8 @@ app = typer.Typer(no_args_is_help=True, help="Counts of the sites' rows: histogr
 def measure_run(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     run: Annotated[str, typer.Option(
-        "--run", "-r", help="Where the result is kept. A run of its own: what measurements cost counts against their run's "
-        "epsilon.")] = "study",
+        "--run", "-r", help="The run in which the result is kept. Use one for measurements only: their cost counts against "
+        "their run's epsilon.")] = "study",
     histogram: Annotated[list[str] | None, typer.Option(
         "--histogram", metavar="COLUMN=EDGE,…", help="Count records by a column of numbers, between these edges. Repeatable.",
     )] = None,
@@ -41,11 +41,11 @@ def measure_run(
     deadline_s: Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask every site to count something in its rows, and show what all say together. The same question costs nothing again.
+    """Ask every site to count something in its rows, and show the total. The same question costs nothing again.
 
     For example: `fedround measure run --histogram age=20,30,40 --groups sex=1,2 --noise 10`. A site answers if its policy
-    allows the purpose "measure" and these statistics; its ledger is charged for each. The work is done by
-    `fedround coordinator start` and the sites' processes; this command asks and watches.
+    allows the purpose "measure" and these statistics. Its ledger is charged for each of them. The work is done by `fedround
+    coordinator start` and the sites' processes; this command asks and watches.
     """
     from pydantic import ValidationError
 

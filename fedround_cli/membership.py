@@ -10,7 +10,7 @@ from infra.stores import ObjectStore, open_store
 
 
 def store_and_key(folder: Path) -> tuple[ObjectStore, str]:
-    """The store, and the coordinator's public key as that member knows it. Raises SetupError for another folder."""
+    """The store, and the coordinator's public key as this member knows it. Raises SetupError for any other folder."""
     if (folder / "site.toml").exists():
         site = load_toml(SiteSettings, folder / "site.toml")
         return open_store(site.store, folder), site.coordinator

@@ -56,7 +56,7 @@ def log_to_terminal(level: int = logging.INFO) -> None:
 
 
 def _in_words(error: OSError) -> str:
-    """What the operating system refused, where, and what helps."""
+    """The operating system's error, its file, and what helps."""
     where = error.filename if error.filename is not None else "this machine"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return f"{where}: {error.strerror or type(error).__name__}; " + (

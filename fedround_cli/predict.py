@@ -25,16 +25,16 @@ def predict(
     folder: Annotated[Path, typer.Option(
         "--as", help="A coordinator's or a site's folder: says whose signature the bundle must have.",
         envvar="FEDROUND_COORDINATOR")] = Path("coordinator"),
-    key: Annotated[str | None, typer.Option(help="Or the coordinator's public key itself: ed25519:…")] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="With the smaller form of the model, which is a little off.")] = False,
-    memory_mb: Annotated[int, typer.Option(min=256, help="What the process that runs the recipe may have.")] = 4096,
-    seconds: Annotated[int, typer.Option(min=1, max=604_800, help="CPU seconds that it may take.")] = 3600,
+    key: Annotated[str | None, typer.Option(help="Instead of --as: the coordinator's public key, ed25519:…")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="The smaller form of the model: slightly less exact.")] = False,
+    memory_mb: Annotated[int, typer.Option(min=256, help="Memory that the process that runs the recipe may use.")] = 4096,
+    seconds: Annotated[int, typer.Option(min=1, max=604_800, help="CPU seconds that this process may use.")] = 3600,
     as_json: AsJson = False,
 ) -> None:
-    """Score rows with a model, after every bit of it has been proven against the coordinator's signature.
+    """Score rows with a model. Every file of its bundle is verified with the coordinator's signature first.
 
-    The scores are written in the order of the rows, whole or not at all, readable by you alone. The bundle's recipe is code:
-    it runs in a process of its own, without credentials; at a site only if its operator approved it.
+    The scores are written in the order of the rows, whole or not at all, and only you can read them. The bundle's recipe is
+    code. It runs in a process of its own, without credentials; at a site only if its operator approved it.
     """
     from site_workers.policy import Limits
     from site_workers.scoring import score

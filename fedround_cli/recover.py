@@ -24,8 +24,9 @@ def recover(
 ) -> None:
     """Charge what a restored ledger has forgotten, as the store's signed answers, plans and commits show it.
 
-    What was charged, and nobody shows for what, costs as much as the dearest that it can have been. Nothing is ever taken
-    from the ledger. Look for a newer backup first: it knows exactly. Stop the site's process before.
+    Some charges are known to have been made, and nothing shows what for. Each of them is priced as the dearest release that
+    was possible. Nothing is ever removed from the ledger. Look for a newer backup first: a backup has the exact charges. Stop
+    the site's process before you run this.
     """
     from filelock import FileLock, Timeout
 
@@ -71,7 +72,7 @@ def _line(charge: Charge) -> dict[str, Any]:
 
 def _show(found: Recovery, told: dict[str, Any]) -> None:
     if not (found.charges or found.answers):
-        out.print("nothing is forgotten: everything that anybody shows of this site is in its outbox and its ledger")
+        out.print("nothing is forgotten: all known answers and charges of this site are in its outbox and its ledger")
         return
     from rich.table import Table
 

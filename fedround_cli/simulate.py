@@ -35,21 +35,21 @@ def simulate(
     recipe: Annotated[Path | None, typer.Option(help="The recipe, if WHAT is a file.")] = None,
     data: Annotated[Path | None, typer.Option(help="Rows (Parquet or CSV) that are dealt to simulated sites.")] = None,
     partition: Annotated[str, typer.Option(
-        help="How: iid, dirichlet:0.5, shards:2, quantity:1, features:0.8 or column:NAME.")] = "iid",
-    sites: Annotated[int, typer.Option(min=1, help="To how many sites.")] = 10,
+        help="How rows are dealt: iid, dirichlet:0.5, shards:2, quantity:1, features:0.8 or column:NAME.")] = "iid",
+    sites: Annotated[int, typer.Option(min=1, help="Number of simulated sites.")] = 10,
     test: Annotated[Path | None, typer.Option(help="Public rows to judge with. Default: a fifth of the data, drawn.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy pays for, or 10.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy allows, or 10.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Instead of privacy.epsilon. 0: no privacy at all.")] = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Of the sites that are asked in each round, drawn anew.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed; everything follows from it.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="How many campaigns, with seeds that follow each other.")] = 1,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the sites that each round asks, drawn anew.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; all random draws follow from it.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of campaigns, with consecutive seeds.")] = 1,
     exact: Annotated[bool, typer.Option(
-        "--exact", help="Train site by site with the arithmetic of a live site: slower, and the same law.")] = False,
+        "--exact", help="Train site by site with the arithmetic of a live site: slower, same distribution.")] = False,
     workers: Annotated[int | None, typer.Option(
-        min=1, help="Train on so many Ray workers (pip install 'fedround[ray]'); the result is the same.")] = None,
+        min=1, help="Train on this number of Ray workers (pip install 'fedround[ray]'); same result.")] = None,
     tried: Annotated[list[str] | None, typer.Option(
-        "--try", metavar="KEY=V1,V2,…", help="Compare settings, with several --try all combinations, by successive "
-        "halving on the rows that sites hold out.")] = None,
+        "--try", metavar="KEY=V1,V2,…", help="Compare settings by successive halving on the rows that sites hold "
+        "out. Several --try: all combinations.")] = None,
     compare: Annotated[bool, typer.Option(
         "--compare", help="Also train on all rows in one place, and at each site alone.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the labels of every site as an SVG picture.")] = None,
@@ -57,8 +57,8 @@ def simulate(
 ) -> None:
     """Run a whole campaign in this process: no servers, no keys, no protection. For choosing settings.
 
-    The same settings, recipe, rule, privacy and server optimizer as a live federation, and the same code where these are
-    computed. What a campaign reaches, what it costs in epsilon and what it sends, before anybody is asked for a record.
+    Settings, recipe, rule, privacy and server optimizer are those of a live federation, and the same code computes them.
+    Shows what a campaign reaches, what it costs in epsilon and what it sends, before anybody is asked for a record.
 
     * `fedround simulate banks`: twelve banks, the agreed settings, every round on the public test set
     * `fedround simulate banks --epsilon 1 --seeds 3`: the same at a smaller budget, three times
@@ -66,9 +66,10 @@ def simulate(
     * `fedround simulate banks --try training.learning_rate=1,3,9 --try training.local_steps=5,10`: which is best?
     * `fedround simulate settings.toml --recipe recipe.py --data rows.parquet --sites 100 --partition dirichlet:0.3`
 
-    A partition says how unlike the sites are. *iid*: not at all. *dirichlet:A*: each label's rows are dealt in shares drawn
-    with concentration A; at 0.1 most sites see few labels. *shards:K*: K pieces of the rows sorted by label. *quantity:A*:
-    unlike sizes. *features:S*: rows that look alike go together. *column:NAME*: one site for each value, as the data came.
+    A partition says how different the sites are. *iid*: not at all. *dirichlet:A*: each label's rows are dealt in shares
+    drawn with concentration A; at 0.1 most sites see few labels. *shards:K*: each site gets K pieces of the rows sorted by
+    label. *quantity:A*: sites of different sizes. *features:S*: rows that look alike go together. *column:NAME*: one site for
+    each value of the column.
     """
     from fedround_cli.folders import shipped
     from fedround_cli.world import asked_of, dealt, example

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from site_workers.policy import SitePolicy
 
 MOST_SHOWN = 40
-"""Charges in the table; all of them are in --json."""
+"""The most charges that the table shows; --json shows all of them."""
 
 _MOST_ROUNDS = 1000
 
@@ -28,13 +28,14 @@ _MOST_ROUNDS = 1000
 def ledger(
     folder: SiteFolder,
     close: Annotated[str | None, typer.Option(
-        metavar="RUN", help="End a run here for good: what was set aside for it and not used is given back.")] = None,
+        metavar="RUN", help="End a run here for good, and give back what was set aside for it and not used.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what has been spent on this site's rows: what each charge cost, what is set aside, and what is left.
 
-    A campaign is set aside whole when it begins: that, and not what was used of it, counts against the budget. One that
-    will not go on gives back a little less than it has left, with --close; it can then never be continued at this site.
+    When a campaign begins, its whole cost is set aside. That amount counts against the budget, not the part that was used. If
+    a campaign will not go on, --close gives back a little less than it has left. The campaign can then never be continued at
+    this site.
     """
     from fedround.privacy import ledger as book
     from infra.settings import SiteSettings, load_toml
@@ -60,8 +61,8 @@ def _close(read: Ledger, federation: str, run: str, policy: SitePolicy) -> Ledge
         raise ContractError(f"no campaign of run '{run}' of federation '{federation}' is open: see 'fedround site ledger'")
     before = book.held(read, policy.delta_dp)
     after = book.add(read, Closing(federation=federation, run=run, utc=utc(datetime.now(UTC))))
-    out.print(f"run '{run}' is closed at this site; set aside were ε {before:.4f}, and "
-              f"{book.held(after, policy.delta_dp):.4f} are. More comes back when the next campaign begins")
+    out.print(f"run '{run}' is closed at this site; ε {before:.4f} was set aside before, and "
+              f"{book.held(after, policy.delta_dp):.4f} is now. More comes back when the next campaign begins")
     return after
 
 
@@ -92,7 +93,7 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
 
 
 def _priced(read: Ledger, delta_dp: float, first: int) -> list[tuple[Any, float, float]]:
-    """Each charge from `first` on, what it added to what one record spent, and the total after it."""
+    """Each charge from `first` on, how much it added to what one record has spent, and the total after it."""
     from dataclasses import replace
 
     from fedround.privacy import ledger as book
@@ -113,7 +114,7 @@ def _difference(before: float, total: float) -> float:
 
 
 def _room(read: Ledger, policy: SitePolicy) -> str:
-    """How many rounds go on: of the campaigns that are open, or of one more like the last."""
+    """How many more rounds are possible: of the campaigns that are open, or of one more like the last."""
     training = [one for one in read.book.campaigns if one.trains]
     if not training:
         return "no campaign has begun"

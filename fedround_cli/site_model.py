@@ -15,17 +15,17 @@ from fedround_cli.output import AsJson, command, out, print_json
 def model(
     folder: SiteFolder,
     destination: Annotated[Path, typer.Option("--out", help="File to write, for example model.safetensors.")],
-    run: Annotated[str | None, typer.Option(help="Whose last model; needed where the site knows several runs.")] = None,
+    run: Annotated[str | None, typer.Option(help="The run whose model is written; needed if the site has several.")] = None,
     personal: Annotated[bool, typer.Option("--personal", help="The site's personal model, not the shared one.")] = False,
-    fine_tune: Annotated[int, typer.Option(min=0, max=10_000, help="Train it so many steps further on the rows here.")] = 0,
-    learning_rate: Annotated[float, typer.Option(help="Of these steps.")] = 0.05,
-    batch_size: Annotated[int, typer.Option(help="Of these steps.")] = 32,
+    fine_tune: Annotated[int, typer.Option(min=0, max=10_000, help="Steps to train it further on the rows here.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of these steps.")] = 0.05,
+    batch_size: Annotated[int, typer.Option(help="Batch size of these steps.")] = 32,
     as_json: AsJson = False,
 ) -> None:
     """Write the last committed model, with this site's private and the frozen parts, for use here; and say how good it is.
 
-    What it says is exact and of rows that you hold out: it is for you alone, and is neither sent nor charged. Private parts,
-    the personal model and fine-tuning know your rows: treat the file as you treat them.
+    The metrics are exact, and about rows that you hold out. They are for you alone, and are neither sent nor charged. Private
+    parts, the personal model and fine-tuning depend on your rows: treat the file as you treat them.
     """
     from fedround.learning.spec import LocalTraining
     from fedround.values import parse

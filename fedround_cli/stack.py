@@ -18,8 +18,8 @@ def up(
 ) -> None:
     """Start PostgreSQL, a Prefect server and an S3 server on this machine, and leave them running.
 
-    All data lie below --home and are kept over `fedround down`. The servers listen on 127.0.0.1 only. If this command ends
-    before they are ready, killed or not, none of them stays.
+    All data lie below --home, and `fedround down` keeps them. The servers listen on 127.0.0.1 only. If this command ends
+    before they are ready, or is killed, none of them stays.
     """
     from infra.stack import LocalStack
     from infra.watcher import watched
@@ -36,7 +36,7 @@ def up(
 def down(home: Home = DEFAULT_HOME) -> None:
     """Stop the servers of --home, and the processes that `fedround demo` started there. Data are kept.
 
-    What you started yourself with `site start` or `coordinator start` you stop yourself, with Ctrl-C.
+    Processes that you started yourself with `site start` or `coordinator start` go on: stop them with Ctrl-C.
     """
     from infra.stack import LocalStack
     from infra.stack.processes import stop_recorded

@@ -29,8 +29,9 @@ _PIECE = re.compile(rf"({_TAG.pattern.replace('(', '(?:', 1)}|{{}})")
 
 
 def styled(template: str, *values: object) -> Text:
-    """Text in the styles of "[bold]…[/]", nested or not; an end too many is nothing. `{}` stands for one of the `values`,
-    which are shown as they are, on one line.
+    """Text in the styles of "[bold]…[/]", nested or not; a closing tag too many is ignored.
+
+    `{}` stands for one of the `values`, which are shown unchanged, on one line.
     """
     text, styles, given = Text(), list[str](), list(values)
     for piece in _PIECE.split(template):
@@ -61,12 +62,12 @@ class Terminal(Console):
         super().print(styled(template, *values))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The last place before the terminal: whatever is drawn, a letter that a screen obeys is replaced by a sign."""
+        """The last step before the terminal: in everything that is drawn, a sign replaces each control character."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
     def status(self, status: RenderableType, **how: Any) -> Status:
-        """What is being done, with a wheel that turns."""
+        """What is being done, with a spinner."""
         return super().status(Text(visible(status)) if isinstance(status, str) else status, **how)
 
 

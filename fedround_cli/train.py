@@ -32,7 +32,7 @@ def train_run(
         "--one-run-per-site", help="One flow run per site for the whole campaign: cheaper where rounds are short.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a campaign and show it round by round. Ctrl-C asks it to stop; committed rounds stay, run again to go on.
+    """Run a campaign and show it round by round. Ctrl-C asks it to stop; committed rounds stay; run it again to go on.
 
     The work is done by `fedround coordinator start` and the sites' processes; this command asks and watches.
     """

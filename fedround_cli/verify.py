@@ -35,9 +35,9 @@ def verify(
 ) -> None:
     """Prove a run's history from the object store alone: every signature and hash, the federation log, who was shown what.
 
-    What was found by evaluations and measurements of the run is proven, too: that all sites together said so.
-    With --recompute also that nobody tampered between the updates and the model: the aggregate and the server's step of
-    every round are computed again. Without it, the coordinator's signature vouches for what it computed.
+    The results of the run's evaluations and measurements are proven too: all sites together said so.
+    With --recompute it is also proven that nobody tampered between the updates and the model: the aggregate and the server's
+    step of every round are computed again. Without it, the coordinator's signature vouches for these computations.
     Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
     not hold.
     """
@@ -81,7 +81,7 @@ def _digest_of(path: Path) -> str:
 
 
 def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence[Logged], recompute: bool) -> None:
-    """What was proven, for people: first the sentence, then round by round, then what the reader must know."""
+    """What was proven, for people: first the sentence, then each round, then what the reader must know."""
     from rich.table import Table
 
     last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
@@ -108,17 +108,17 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
     for proof in proofs:
         if proof.revoked_since:
             out.print(f"[yellow]![/] round {proof.round}: the key of {', '.join(proof.revoked_since)} was revoked later; ask "
-                      "since when it was not its owner's alone")
+                      "since when somebody else had it")
     if any(proof.memory_unseen for proof in proofs):
-        out.print("[yellow]![/] this credential may not read what the coordinator remembers of the sites: for that the "
-                  "coordinator's signature vouches; an auditor's credential proves it too")
+        out.print("[yellow]![/] this credential may not read what the coordinator remembers of the sites: the coordinator's "
+                  "signature vouches for that; an auditor's credential proves it too")
     if hidden := {site for proof in everything for site in proof.unseen}:
         out.print(f"[yellow]![/] this credential may not read the answers of {', '.join(sorted(hidden))}: for those the "
                   "coordinator's signature vouches, and the sites' own for the plan; an auditor's credential proves them too")
 
 
 def _findings(proofs: Sequence[RoundProof]) -> None:
-    """What was asked besides, and whether its totals were added up again."""
+    """The questions besides training, and whether their totals were added up again."""
     from rich.table import Table
 
     if not any(proof.findings for proof in proofs):
@@ -135,7 +135,7 @@ def _findings(proofs: Sequence[RoundProof]) -> None:
 
 def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:
     if not wanted:
-        return "no: that the models follow from the updates, the coordinator's signature vouches (--recompute)"
+        return "no: the coordinator's signature vouches that the models follow from the updates (prove it with --recompute)"
     why = _in_turn(proof.not_recomputed for proof in asked if proof.not_recomputed)
     done = sum(proof.recomputed for proof in asked)
     return (f"{done} of {len(asked)} rounds from the sites' updates, byte for byte: aggregate, server's step, every verdict"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedround.simulation.sites import Site
 
 HELD_OUT = 5
-"""One row of so many is held out: of the data for the public test set, and of each site's rows for its own validation."""
+"""One row of this number is held out: of the data for the public test set, and of each site's rows for its validation."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
 
 
 def example(folder: Path, recipe: Recipe) -> World:
-    """The rows of an example: what the STORY of its split.py says."""
+    """The rows of an example: those that STORY in its split.py gives."""
     from fedround.errors import ContractError, SetupError
     from fedround.simulation.sites import Site
 

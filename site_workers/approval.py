@@ -177,8 +177,7 @@ def _check_encoding(body: bytes, source: str) -> None:
     except SyntaxError:
         encoding = "unknown"
     if encoding != "utf-8":
-        raise ContractError(f"{source}: says of itself that it is encoded as {encoding}, and what you read is UTF-8. Ask its "
-                            "author why")
+        raise ContractError(f"{source}: declares the encoding {encoding}, but what you read is UTF-8. Ask its author why")
 
 
 def _check_names(text: str, source: str) -> None:

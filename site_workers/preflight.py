@@ -90,7 +90,7 @@ def _recipe(site: Site) -> str:
 
 def doubts(policy: SitePolicy, rows: int) -> list[str]:
     """Settings of the policy that make its promise mean less than its numbers say."""
-    weak = [f"{name} = {value:g} lets plans in that any site refuses which says nothing of it ({usual:g})"
+    weak = [f"{name} = {value:g} lets plans in that a site with the default ({usual:g}) refuses"
             for name, value, usual in (
         ("min_noise_multiplier", policy.min_noise_multiplier, sense.MIN_NOISE_MULTIPLIER),
         ("min_batch", policy.min_batch, sense.MIN_BATCH)) if value < usual]

@@ -151,8 +151,9 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
     """Check everything that could forbid it; then charge, read, work, keep."""
     plan = order.plan
     if outbox.refusals(site.folder, _BY_ROWS) >= site.policy.max_refusals:
-        log.error("round %d of run '%s': refused, as %d plans were before for what rows, recipe or machine do: look into it, "
-                  "then raise max_refusals in policy.toml", plan.round, plan.run, site.policy.max_refusals)
+        log.error("round %d of run '%s': refused, because %d plans were refused before for reasons of rows, recipe or "
+                  "machine: find out why, then raise max_refusals in policy.toml",
+                  plan.round, plan.run, site.policy.max_refusals)
         return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
     rows = _rows_or_refusal(site, order)
     if isinstance(rows, Refusal):
