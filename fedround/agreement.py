@@ -23,10 +23,11 @@ MAX_WINDOW = 100
 
 
 class Reputation(Value):
-    """When a member is not asked for a while: after `exclude_after` of its last `window` rounds were left out of the
-    aggregate (a `Verdict` other than "used"), it sits out `exclude_for` rounds of the run, and begins anew.
+    """When a member is excluded for a while. If its updates of `exclude_after` of the last `window` rounds were left out of
+    the aggregate (a `Verdict` other than "used"), it sits out `exclude_for` rounds of the run, and then starts with a clean
+    record.
 
-    Only what a site signed counts against it. The plan names who sits out, why, and until when.
+    Only what a site signed counts against it. The plan names the excluded members, the reasons, and until when.
     """
 
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
@@ -49,7 +50,7 @@ class SiteEntry(Value):
 
 
 class Terms(Value):
-    """How a round is done, in full: what the sites do, what leaves, what the server makes of it."""
+    """The complete terms of a round: what the sites do, what leaves them, and what the server does with it."""
 
     training: LocalTraining
     privacy: Privacy
@@ -99,7 +100,7 @@ class Agreement(Value):
     personal: Ditto | None = None
     """A second model for each site, which stays there; None: there is none."""
     reputation: Reputation | None = None
-    """None: everybody is asked in every round, whatever became of its updates."""
+    """None: every member is asked in every round, whatever happened to its updates."""
 
     @model_validator(mode="after")
     def _check_aggregation(self) -> Self:
@@ -142,14 +143,14 @@ class Agreement(Value):
         return isinstance(self.privacy, SitePrivacy) or (isinstance(self.privacy, RecordPrivacy) and self.training.is_linear)
 
     def how_to_aggregate(self) -> Aggregation:
-        """What was agreed, or what a federation gets that names nothing."""
+        """The agreed aggregation, or the default if none was named."""
         if self.aggregation is not None:
             return self.aggregation
         rounds = 1 if isinstance(self.privacy, NoPrivacy) else self.privacy.rounds
         return default_aggregation(self.quorum, noise_is_declared=self.noise_is_declared, rounds=rounds)
 
     def terms(self, quorum: int | None = None) -> Terms:
-        """How a round is done that asks for this quorum; None: for the agreed one."""
+        """The terms of a round with this quorum; None: the agreed quorum."""
         return Terms(**self._terms(quorum))
 
     def _terms(self, quorum: int | None) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class Federation(Agreement, Signed):
         return self
 
     def agreed(self, quorum: int | None = None) -> Agreed:
-        """What a plan says of all this if it asks for this quorum; None: for the agreed one."""
+        """What a plan with this quorum says of all this; None: the agreed quorum."""
         return Agreed(**self._terms(quorum), recipe=self.recipe, recipe_digest=self.recipe_digest,
                       contract_digest=self.contract_digest)
 

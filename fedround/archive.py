@@ -1,7 +1,7 @@
 """Several small files as one: a ZIP archive that any program opens, and of which there is exactly one for given files.
 
-Nothing is compressed, and there are no times, comments or extra fields: so every bit of the file is either a bit of a member
-or has only one value that it may have, and `unpack` refuses a file in which any bit is another.
+Nothing is compressed, and there are no times, comments or extra fields. So every bit of the file either belongs to a member
+or is fixed, and `unpack` refuses a file in which any fixed bit differs.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@
     certificate.json     what was proven of its lineage
     card.md              all of it for people
 
-It is a ZIP archive that any program opens (`fedround.archive`), or the folder that comes out of it. Trusted is one thing: the
-coordinator's public key, which whoever opens it brings. What is in it is believed only after `open_bundle`.
+It is a ZIP archive that any program opens (`fedround.archive`), or the folder that comes out of it. Only one thing is
+trusted: the coordinator's public key, which the person who opens the bundle provides. The content is believed only after
+`open_bundle`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Column(Value):
 
 
 class Approval(Value):
-    """Who said yes. What a person typed: neither Prefect nor the command line knows who sits there."""
+    """Who approved it, as a person typed it. Neither Prefect nor the command line checks who that is."""
 
     by: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
     through: Literal["prefect", "command line", "policy"]
@@ -82,7 +83,7 @@ class Manifest(Signed):
     columns: Annotated[tuple[Column, ...], Field(max_length=10_000)]
     """What it needs to make them. No label."""
     approval: Approval | None = None
-    """None: nobody has said yes; it may be looked at."""
+    """None: nobody has approved it; it may be inspected."""
     parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=100)]
     tool_version: ToolVersion
 
@@ -108,8 +109,8 @@ def sealed(manifest: Manifest, files: Mapping[str, bytes], identity: Identity) -
 def open_bundle(path: Path, coordinator: str) -> Bundle:
     """Read a bundle's file or folder and prove all of it. coordinator: the public key that must have signed.
 
-    Raises SetupError if it cannot be read; SignatureError, TrustError, CodecError or ContractError if a single bit of it is
-    not what was signed, a part is missing, or there is one too many.
+    Raises SetupError if it cannot be read; SignatureError, TrustError, CodecError or ContractError if a single bit differs
+    from what was signed, a part is missing, or there is an extra part.
     """
     try:
         if path.is_dir():

@@ -1,7 +1,7 @@
-"""Canonical JSON (RFC 8785), as `rfc8785.dumps` writes it, and several times as fast for what fedround writes.
+"""Canonical JSON (RFC 8785): the same bytes as `rfc8785.dumps`, several times faster for what fedround writes.
 
 A round writes and checks some hundred lines of it at every site: with the library alone that was a third of a site's work.
-Numbers and texts that need a thought are left to the library, which also raises for what has no such form.
+Difficult numbers and texts are left to the library, which also raises for values without a canonical form.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Named float32 tensors as bytes (safetensors), in one canonical layout.
 
-For a given schema there is exactly one valid header: sorted names, float32, contiguous from offset 0. So a decoder
-compares the header's bytes with the ones it expects, and that refuses at once every malformed file there is:
-overlapping offsets, giant headers, other dtypes, other shapes, pickles. Nothing is allocated from a declared size.
+For a given schema there is exactly one valid header: sorted names, float32, contiguous from offset 0. So a decoder compares
+the header's bytes with the expected ones. This refuses every malformed file at once: overlapping offsets, giant headers,
+other dtypes, other shapes, pickles. No memory is allocated from a declared size.
 
 The data section of a canonical file is the flat vector of all coordinates, little-endian: D coordinates, 4 D bytes.
 """
@@ -27,7 +27,7 @@ Tensors = Mapping[str, npt.NDArray[np.float32]]
 Schema = tuple[TensorSpec, ...]
 ITEM_BYTES = {"F32": 4, "U32": 4, "I8": 1, "U8": 1}
 CHUNK_BYTES = 8 << 20
-"""A payload's digests are of pieces of this size, so that a part of it can be read and believed."""
+"""A payload has a digest for each piece of this size, so that a part of it can be read and verified."""
 
 
 def schema_of(tensors: Tensors) -> Schema:
@@ -50,7 +50,7 @@ def coordinates(schema: Schema) -> int:
 
 @dataclass(frozen=True)
 class Form:
-    """All that a canonical file must be before its numbers are looked at."""
+    """What a canonical file must satisfy before its numbers are read."""
 
     header: bytes
     """The length prefix and header that it begins with."""
@@ -120,7 +120,7 @@ def encode(tensors: Tensors) -> bytes:
 
 
 def is_finite(array: npt.NDArray[np.float32]) -> bool:
-    """Whether no number is NaN or infinite. A minimum passes a NaN on, so no array of answers is made."""
+    """Whether no number is NaN or infinite. A minimum propagates NaN, so no boolean array is needed."""
     return array.size == 0 or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 

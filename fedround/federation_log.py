@@ -1,9 +1,10 @@
-"""The federation log: who was a member, under which key and which agreement, from when on; hash-chained and signed.
+"""The federation log: which sites were members, with which key, under which agreement, and since when. It is hash-chained
+and signed.
 
-Entry n names the digest of entry n - 1 and of the federation file that holds from there on, and says what that file
-changes. What a file may change follows from the file before it (`changes`), so that whoever reads both can check it. Plans
-name the log's head: it is the federation's clock. A key is good for an answer to a plan if the file at the plan's head
-gives it to the site; what is enrolled, rotated or revoked later makes no difference to that.
+Entry n names the digest of entry n - 1 and of the federation file that holds from there on, and says what that file changes.
+The file before it determines what a file may change (`changes`), so any reader of both can check it. Plans name the log's
+head: it is the federation's clock. A key is valid for an answer to a plan if the file at the plan's head gives it to the
+site. Later enrolments, rotations and revocations do not change that.
 
 A member's key changes in two ways: the old key signs for the new one (`Rotated`), or the old key is revoked and the site
 is enrolled anew. A key that was revoked stays revoked.
@@ -86,7 +87,7 @@ class Rotated(Value):
 
 
 class Revoked(Value):
-    """A key is good for nothing from here on, and never will be again. Rounds before this entry still verify."""
+    """A key is invalid from here on, for ever. Rounds before this entry still verify."""
 
     kind: Literal["revoke"] = "revoke"
     site: Name
@@ -130,11 +131,11 @@ def sign_rotation(federation: str, site: str, new: str, old: Identity) -> Signat
 
 
 def changes(before: Federation | None, after: Federation, rotations: Mapping[str, Signature]) -> tuple[Change, ...]:
-    """What the file `after` changes in `before` (None: the log begins), in one order; nothing if nothing.
+    """What the file `after` changes in `before` (None: the log begins), in a fixed order; empty if nothing.
 
     rotations: by new key, what the old key signed.
-    Raises ChainError for what no file may change: the federation's name or coordinator, and what was revoked; TrustError
-    for a member's key that changed without a word of the old one.
+    Raises ChainError for changes that no file may make: the federation's name or coordinator, or what was revoked;
+    TrustError for a member's key that changed without the old key's signature.
     """
     if before is None:
         return (Begun(coordinator=after.coordinator), *(
@@ -187,7 +188,7 @@ def check_continues(log: Logged | None, entry: LogEntry, federation: Federation,
 
 
 def handed_over(log: Sequence[Logged], key: str) -> tuple[str, ...]:
-    """The keys before `key` that handed over to each other, and at last to it, by rotations: the newest first."""
+    """The earlier keys in the chain of rotations that leads to `key`, the newest first."""
     before: dict[str, str] = {change.new: change.old for logged in log for change in logged.entry.changes
                               if isinstance(change, Rotated)}
     found: list[str] = []

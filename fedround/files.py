@@ -1,16 +1,18 @@
-"""Files that exist whole or not at all, folders whose names last, and whether a file is still the one that was read.
+"""Files that exist whole or not at all, folders whose names are durable, and a check whether a file has changed since it was
+read.
 
 One promise for everybody: a reader, at any time and whatever process is killed, finds the old file or the new one, never a
 part of one. What a power cut may do is said by `durable`:
 
 * durable: when the call returns, the new file is on the disk, its name too. A power cut before that leaves the old file or
   the new one, whole.
-* not durable: a power cut may bring the old file back, or leave an empty or a torn one. Only for what can be made again and
-  whose reader notices damage, or for people's eyes.
+* not durable: a power cut may bring the old file back, or leave an empty or a torn one. Use this only for files that can be
+  made again and whose reader notices damage, or that only people read.
 
-Not promised: that a folder which the caller made itself lasts (`make_folders` makes one that does), that a disk which says
-"written" before it has written is honest, or that two writers of one file agree: the last one wins. A writer that is killed
-leaves its temporary file, `.<name>.<chance>`, beside the place; nobody reads it, and it may be removed when nobody writes.
+Not promised: that a folder which the caller made itself lasts (`make_folders` makes one that does), anything about a disk
+that reports "written" before it has written, or that two writers of one file agree: the last one wins. A writer that is
+killed leaves its temporary file, `.<name>.<chance>`, beside the place; nobody reads it, and it may be removed when nobody
+writes.
 """
 
 from __future__ import annotations
@@ -115,8 +117,8 @@ def sha256_of(path: Path) -> str:
 
 
 def version_of(path: Path) -> Version:
-    """Which version of a file this is: another one if it was replaced, written to or touched, even if length and time of
-    change were made the same again. The time of the last change of its entry is looked at, too, and nobody can set that.
+    """Identifies the version of a file. It differs if the file was replaced, written to or touched, even if length and
+    modification time were set back. It includes the inode's change time, which nobody can set.
 
     Not promised: that two changes within one tick of the system's clock (a few milliseconds) are told apart.
     """
@@ -144,7 +146,9 @@ def kept_while_unchanged(read: Callable[[Path, *A], T]) -> Callable[[Path, *A], 
 
 
 def _beside(path: Path) -> Path:
-    """In the same folder, so in the same file system; by chance, so that neither threads nor machines meet there."""
+    """A random name in the same folder: so it is in the same file system, and neither threads nor machines use the same
+    name.
+    """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 

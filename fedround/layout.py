@@ -19,7 +19,7 @@
     sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json    (…/measurements/… the same)
     sites/<site>/rotations/<key>.json                   the site's old key hands over to this new one
 
-Everything a site writes begins with its own prefix, so that one credential rule keeps each site to itself. A round that
+The keys of everything that a site writes begin with its own prefix. So one credential rule separates the sites. A round that
 missed its quorum is tried again under the same plan; a plan that would ask for something else now is a new attempt.
 
 Keys are built here and parsed here. `parse_commit(key)` gives what `commit` was called with, or None if `commit` never makes
@@ -70,7 +70,7 @@ def parse_log_entry(key: str) -> int | None:
 
 
 def rotations(site: str) -> str:
-    """The prefix of what a site's old keys say of their successors."""
+    """The prefix of the rotations that a site's old keys signed."""
     return f"{site_prefix(site)}rotations/"
 
 
@@ -127,7 +127,7 @@ def parse_plan(key: str) -> tuple[str, int, int, Purpose] | None:
 
 
 def checkpoint(run: str, number: int, digest: str) -> str:
-    """What a round's model is. By content: a try that died before its commit is in nobody's way."""
+    """What a round's model is. The key contains a digest, so a try that died before its commit blocks no later one."""
     return f"{rounds(run)}{number:05d}/checkpoint-{digest}.json"
 
 

@@ -9,7 +9,7 @@
 
 Why not PKCS8: what the library writes there is PBKDF2 with 2,048 rounds, and a graphics card tries a million passphrases a
 second. scrypt with N = 2^17, r = 8, p = 1 (RFC 7914; what OWASP asks for) takes a third of a second and 128 MiB for each
-try. The parameters are the format's: a file cannot ask for less, nor for more than a machine has.
+try. The format fixes the parameters: a file can ask neither for less, nor for more than a machine has.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def continues(optimizer: ServerOptimizer, before: ServerOptimizer | None) -> boo
 
 
 def _state(past: Mapping[str, Float64], aggregate_D: Float64, optimizer: ServerOptimizer) -> dict[str, Float64]:
-    """The state after the step; without momentum, too, FedAvg's velocity is what moves the model."""
+    """The state after the step. Even without momentum, FedAvg's velocity moves the model."""
     if isinstance(optimizer, FedAvg):
         return {"velocity": aggregate_D + optimizer.momentum * past.get("velocity", 0.0)}
     m_D = optimizer.beta1 * past.get("m", 0.0) + (1 - optimizer.beta1) * aggregate_D

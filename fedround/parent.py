@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, however that one ends: a site that is killed leaves no child at work."""
+"""Makes a child process end when its parent ends, for any reason: a site that is killed leaves no running child."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def as_parent() -> dict[str, str]:
 def end_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None = None) -> None:
     """Ask Linux for this signal when the parent ends, and end at once if it has ended before that. The child's first line.
 
-    parent: who it is; None: the environment says so (`as_parent`), and who was started by hand waits for nobody.
+    parent: the parent's process id; None: it is read from the environment (`as_parent`). A process that was started by hand
+    has none there; then nothing is done.
     """
     expected = int(os.environ.get(_PARENT, "0")) if parent is None else parent
     if expected == 0:

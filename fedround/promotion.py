@@ -1,4 +1,4 @@
-"""Which model may be used: what was measured of it, what the policy asks, and what comes of the two.
+"""Which model may be used: its measurements, the policy, and the judgement from both.
 
 A new kind of evidence is a field of `Evidence`, a bound in `Policy`, and a line in `judge`.
 """
@@ -22,7 +22,7 @@ NOT_MEASURED = "not measured"
 
 
 class Measured(Value):
-    """A number with its interval, which a gate looks at: what lies inside the bound with all of it, passes."""
+    """A number with its interval. A gate passes if the whole interval is within the bound."""
 
     value: float
     low: float
@@ -47,7 +47,7 @@ class Performance(Value):
 
 
 class Evidence(Value):
-    """What is known of a model when somebody decides."""
+    """What is known of a model at the time of the decision."""
 
     privacy: Privacy
     epsilon: Annotated[float, Field(ge=0)] | None
@@ -73,7 +73,7 @@ class Policy(Value):
     """promotion.toml: what a model must be before anybody is asked. None: nothing is asked there."""
 
     form: Form = "float32"
-    """Which form is used, so is judged: its quality, bytes and latency."""
+    """Which form is used, and therefore judged: its quality, bytes and latency."""
     metric: Literal["auc", "recall_at_20_fpr", "accuracy"] = "auc"
     at_least: Annotated[float, Field(ge=0, le=1)] | None = None
     below_production: Annotated[float, Field(ge=0, le=1)] | None = 0.01

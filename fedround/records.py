@@ -92,7 +92,7 @@ class _Question(Value):
     makes_model: ClassVar[bool] = False
     """Whether the answers become the next round's model."""
     needs_all: ClassVar[bool] = True
-    """Whether a site that may not release every statistic refuses; or else leaves these out of its answer."""
+    """True: a site that may not release every statistic refuses. False: it leaves those statistics out of its answer."""
 
     statistics: Annotated[tuple[Statistic, ...], Field(max_length=64)] = ()
     """What is asked about rows and the base model. Each is noised and charged by itself."""
@@ -104,7 +104,7 @@ class _Question(Value):
 
 
 class Train(_Question):
-    """Train the base model and send the noised change; and say how good the base model is, where counts may leave."""
+    """Train the base model and send the noised change. If counts may leave, also say how good the base model is."""
 
     makes_model: ClassVar[bool] = True
     needs_all: ClassVar[bool] = False
@@ -136,7 +136,7 @@ class Address(Value):
     federation: Name
     run: Name
     round: Round
-    """The round that is made; of a question that makes none, the round whose model it is about."""
+    """The round that the question makes. If it makes none: the round whose model it is about."""
     attempt: Attempt = 1
 
 
@@ -208,8 +208,8 @@ class Update(Value):
     payload: Payload
     mechanism: Mechanism
     rows: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = None
-    """How many training rows, where they are fewer than the plan's batch: the noise is then divided by them. Otherwise the
-    mechanism's sampling rate tells."""
+    """The number of training rows, if it is below the plan's batch: the noise is then divided by it. Otherwise the
+    mechanism's sampling rate says enough."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     """How many steps the site did, if its time was up before the last one and the plan keeps partial work."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
@@ -217,11 +217,11 @@ class Update(Value):
 
 
 class Answer(_Said):
-    """What a site says to a plan that it carries out. What leaves is what stands here, and what was charged is the same."""
+    """A site's answer to a plan that it carried out. It lists all that leaves, and exactly this was charged."""
 
     kind: ClassVar[str] = "answer"
     sighting: Signature
-    """The site's word for everybody that it was shown this plan (`fedround.sightings`)."""
+    """The site's signed statement, for all members, that it was shown this plan (`fedround.sightings`)."""
     releases: tuple[Release, ...] = ()
     update: Update | None = None
     """To a plan to train, and to no other."""
@@ -288,7 +288,7 @@ class CommittedUpdate(Value):
     size_bytes: Size
     """Of the payload: what the site uploaded."""
     sighting: Signature
-    """The site's word that it was shown the plan that the commit names (`fedround.sightings`)."""
+    """The site's signed statement that it was shown the plan that the commit names (`fedround.sightings`)."""
     weight: Weight
     """The agreed weight. Rules that count every site the same ignore it."""
     verdict: Verdict
@@ -296,7 +296,7 @@ class CommittedUpdate(Value):
     reason: Annotated[str, StringConstraints(max_length=300)] = ""
     """Why it did not."""
     norm: Length | None
-    """L2 norm of what the aggregation saw of the site: its update, or with a history its moving average. None: not finite."""
+    """L2 norm of the site's row in the aggregation: its update or, with a history, its moving average. None: not finite."""
     distance: Length | None
     """L2 distance of that to the aggregate."""
     influence: Annotated[float, Field(ge=-1e40, le=1e40)]
@@ -316,11 +316,11 @@ class SiteMemory(Value):
 
 
 class SiteLedger(Value):
-    """How far a site's ledger went when it last answered. It only grows: a shorter one was restored from a backup."""
+    """The length of a site's ledger at its last answer. A ledger only grows, so a shorter one was restored from a backup."""
 
     site: Name
     key: PublicKey
-    """Whose ledger: a site that is enrolled anew, with a new key, begins anew."""
+    """Identifies the ledger: a site that is enrolled again with a new key has a new ledger."""
     charges: Charges
     head: Digest
 
@@ -341,7 +341,7 @@ class Rejection(Value):
 
 
 class SiteWeight(Value):
-    """What a member counted in a round whose aggregation is fair (`fedround.aggregation.fairness`)."""
+    """A member's weight in a round with a fair aggregation (`fedround.aggregation.fairness`)."""
 
     site: Name
     weight: Annotated[float, Field(gt=0, le=1e12)]
@@ -395,7 +395,7 @@ class Told(Value):
 
 
 class Finding(Signed):
-    """What came of a question that makes no model: who answered, and what all say together."""
+    """The result of a question that makes no model: which sites answered, and their combined answer."""
 
     kind: ClassVar[str] = "finding"
 

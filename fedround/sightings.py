@@ -1,16 +1,17 @@
-"""What members signed about the history that they were shown, and what that proves.
+"""Sightings: members' signatures of the history that they were shown, and what these prove.
 
 Every update carries a sighting: the site's signature of the plan that it answers (site, run, round, plan, head of the log).
 Sites cannot read each other's answers, so the commit hands the sightings of its updates on to everybody, and at the next
-round every site checks them (`check`). A plan names the commit that it continues; so to sight a plan is to sight the whole
-history before it.
+round every site checks them (`check`). A plan names the commit that it continues. So a sighting of a plan is a sighting of
+the whole history before it.
 
 The argument. An honest site continues one commit of a round, and remembers which. Suppose a coordinator, alone or together
-with the store, shows two groups two histories that part at the commits C and C' of round k. For each history to go on he
-needs a commit of round k + 1 with the sightings of a majority of the members. Two majorities share a member; that member
-would have sighted a plan that continues C and one that continues C', and an honest one does not. So at most one history has
-a commit of round k + 1, and whoever was shown the other refuses round k + 2; if neither group is a majority, all refuse.
-With q sightings asked of n members, two histories need 2q - n members who lie (`liars_needed`).
+with the store, shows two groups two histories that part at the commits C and C' of round k. To continue each history, the
+coordinator needs a commit of round k + 1 with the sightings of a majority of the members. Two majorities share a member.
+That member would have sighted a plan that continues C and one that continues C', which an honest member never does. So at
+most one history has a commit of round k + 1. The members that were shown the other history refuse round k + 2; if neither
+group is a majority, all refuse. If q sightings of n members are required, two histories need 2q - n lying members
+(`liars_needed`).
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def is_sighting(plan: Plan, plan_digest: Digest, site: str, key: str, signature:
 
 
 def needed(federation: Federation) -> int:
-    """How many members must have sighted a round's plan. A majority; but one, where the agreed quorum is no majority."""
+    """How many members must have sighted a round's plan: a majority; one, if the agreed quorum is not a majority."""
     majority = len(federation.sites) // 2 + 1
     return majority if federation.quorum >= majority else 1
 
 
 def liars_needed(federation: Federation) -> int:
-    """How many members must lie before two histories can both go on; 0: none, a coordinator can do it alone."""
+    """How many members must lie so that two histories can both continue; 0: a coordinator can do it alone."""
     return max(0, 2 * needed(federation) - len(federation.sites))
 
 

@@ -4,8 +4,8 @@ A signed document is one line of canonical JSON (RFC 8785): ``{"body": …, "key
 signature covers the kind and the bytes of the body, so a plan can never pass for a commit. The digest of a document is
 the SHA-256 of these bytes: it names the body and who signed it.
 
-A document has one form in bytes (`envelope`, `unseal`): who has no key cannot make a second one, with another digest, that
-also holds. And what was sealed can be read: `seal` reads it back before anybody else can see it.
+A document has exactly one form in bytes (`envelope`, `unseal`). So nobody without the key can make a second valid document
+with another digest. A sealed document can always be read: `seal` reads it back before it returns.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def seal(body: Signed, identity: Identity) -> bytes:
 
 
 class Envelope(NamedTuple):
-    """The parts of a document in its one form. Nothing in it is believed before its signature was held against a key."""
+    """The parts of a document in its one form. Nothing in it is trusted before its signature is checked against a key."""
 
     body: bytes
     key: str
@@ -145,7 +145,7 @@ _KEY, _SIGNATURE = re.compile("ed25519:[0-9a-f]{64}"), re.compile("[0-9a-f]{128}
 def envelope(document: bytes, source: str) -> Envelope:
     """Take a document apart, byte for byte: no JSON is read.
 
-    Raises SignatureError if a byte is not where the one form has it, ContractError if there are too many.
+    Raises SignatureError if any byte differs from this form, ContractError if there are too many bytes.
     """
     if len(document) > MAX_DOCUMENT_BYTES:
         raise ContractError(f"{source}: {len(document)} bytes; a signed document has at most {MAX_DOCUMENT_BYTES}")

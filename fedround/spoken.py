@@ -1,4 +1,4 @@
-"""What people read: foreign words that a screen shows and does not obey, and digests in forms that two people can compare."""
+"""Text for people: untrusted text that is safe on a terminal, and digests in forms that two people can compare."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _SPACES = "\n\u00a0\u202f"     # lines, and the two that keep a number in one pi
 
 
 def visible(text: str) -> str:
-    """With a sign for every letter that a screen would obey instead of showing it: control characters, terminal escapes,
-    marks that turn the direction of writing, halves of letters. Lines and spaces stay.
+    """Replaces every character that a terminal would interpret instead of showing it: control characters, terminal escapes,
+    marks that change the direction of writing, lone surrogates. Line breaks and spaces stay.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -31,7 +31,7 @@ def in_numbers(sha256: str) -> str:
     """A digest for the ear: sixteen groups of five decimal digits, each of them four hexadecimal ones.
 
     Digits sound alike in every language and on every line ("b" and "d" do not), groups of five are what messengers show,
-    and people find more differences in numbers than in hexadecimal (Dechand et al. 2016, USENIX Security). All 256 bits:
-    who writes a file can search for two that share a part of their digests.
+    and people find more differences in numbers than in hexadecimal (Dechand et al. 2016, USENIX Security). All 256 bits are
+    shown, because an attacker can search for two files that share a part of their digests.
     """
     return " ".join(f"{int(group, 16):05d}" for group in in_groups(sha256).split())

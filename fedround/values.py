@@ -14,7 +14,8 @@ _FIELD = 2 ** 255 - 19
 _OF_SMALL_ORDER = (0, 1, _FIELD - 1, *(int.from_bytes(bytes.fromhex(y), "little") for y in (
     "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
     "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")))
-"""The y of the eight points of Ed25519's curve under which one signature holds for many messages; libsodium's list."""
+"""The y coordinates of the eight small-order points of Ed25519's curve (libsodium's list). Under such a key one signature is
+valid for many messages."""
 
 
 def _check_key(key: str) -> str:
@@ -31,7 +32,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hexadecimal."""
 
 PublicKey = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$"), AfterValidator(_check_key)]
-"""An Ed25519 public key, in its one form, and not one of the few for which anybody can sign."""
+"""An Ed25519 public key in its canonical form, and not one of the few for which anybody can sign."""
 
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 """An Ed25519 signature."""
@@ -58,7 +59,7 @@ Round = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 """A round of a run; 0 is its initial model."""
 
 LARGEST_WHOLE = 2 ** 53 - 1
-"""Beyond it JSON's numbers, which are doubles, do not tell whole numbers apart."""
+"""Beyond it, JSON's numbers, which are doubles, cannot represent every whole number."""
 
 Size = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
 """Of a file, in bytes."""

@@ -33,12 +33,12 @@ from fedround.statistics import LocalEvaluation
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
                   rows: int, *, apart: bool = False) -> TrainingMechanism:
-    """What a site with so many training rows applies in every round, with the smallest noise that keeps the promise.
+    """The mechanism of a site with this many training rows for every round, with the smallest noise that keeps the promise.
 
-    apart: no row is ever both trained on and held out. Then none pays for both (parallel composition), and the training may
-    spend all that is promised; so may the evaluations.
+    apart: no row is ever both trained on and held out. Then no row pays for both (parallel composition), and both the
+    training and the evaluations may spend the whole promise.
 
-    The same in all rounds of a campaign: the clip norm aside it depends on nothing that changes between them.
+    It is the same in all rounds of a campaign: apart from the clip norm, it depends on nothing that changes between them.
     Raises ContractError if no noise can keep it, or the rows are too few for it.
     """
     if isinstance(privacy, NoPrivacy):
@@ -85,13 +85,13 @@ def _fixed_batch(training: LocalTraining, rows: int) -> int:
 
 
 def first_row(mechanism: DpFtrl, round_number: int, rows: int) -> int:
-    """Where in its rows a site's round begins, so that in time all rows are used equally often."""
+    """The first row of a site's round, chosen so that over time all rows are used equally often."""
     return (round_number - 1) * mechanism.steps * mechanism.batch_size % rows
 
 
 def counts_leave(privacy: Privacy) -> bool:
-    """Whether sites count their scores. Not under the unit `site`: a whole histogram would have to be hidden, by noise as
-    large as the counts, and nothing could be read in them.
+    """Whether sites count their scores. Under the unit `site` they do not: hiding a whole histogram takes noise as large as
+    the counts, and nothing could be read.
     """
     return not isinstance(privacy, SitePrivacy)
 

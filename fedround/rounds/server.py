@@ -7,8 +7,8 @@
     combine   updates, or their moving averages, become one delta
     step      the delta becomes the next model, and what the round after it continues
 
-A function of signed documents and of the bytes that they name: whoever has them computes the same, the coordinator that
-commits and the auditor who checks. D coordinates.
+It is a function of signed documents and of the bytes that they name. So the coordinator that commits and the auditor that
+checks compute the same. D coordinates.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def law(terms: Terms, said: Declared, read: wire.Read, size: int, source: str) -
 
 def weigh(terms: Terms, task: Task, agreed: Mapping[str, float], told: Mapping[str, Release | None],
           past: Mapping[str, float]) -> dict[str, float]:
-    """What every member counts: as agreed, or by the terms' fairness.
+    """The weight of every member: as agreed, or by the terms' fairness.
 
-    told: what the members that answered say of the base model's scores. past: what the round before gave, if it was as fair.
+    told: the score counts of the members that answered. past: the weights of the round before, if it had the same fairness.
     """
     how = terms.aggregation.fairness
     if how is None:
@@ -123,7 +123,7 @@ Shelf = Callable[[str, Iterator[Float32]], Numbers]
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """One delta, what became of every update on the way, and what may be remembered of them."""
+    """One delta, the outcome of every update, and what may be remembered of the updates."""
 
     result: Aggregate
     averages: Mapping[str, Average]
@@ -155,8 +155,8 @@ def combine(how: Aggregation, size: int, rows: Sequence[Row], memory: Memory, sh
 def _with_past(how: Aggregation, size: int, row: Row, past: Average | None, shelf: Shelf) -> tuple[Average, Row]:
     """A site's average with this upload in it, and the row that is aggregated.
 
-    An average hides what is wrong with one upload, a forgotten noise above all. So an upload whose length does not fit its
-    own law is shown to the gate as it is, instead of the average.
+    An average hides what is wrong with one upload, above all missing noise. So an upload whose length does not fit its own
+    law is shown to the gate as it is, instead of the average.
     """
     history, squares = with_upload(None if past is None else past.history, row.law, how.history), [0.0]
 
@@ -184,7 +184,7 @@ def read(numbers: Numbers, start: int, count: int) -> Float32:
 
 @dataclass(frozen=True, eq=False)
 class Server:
-    """What a round begins with, and what it ends with."""
+    """The state at the beginning or at the end of a round."""
 
     model: Tensors
     optimizer: Vectors | None = None
@@ -210,7 +210,7 @@ def step(terms: Terms, before: Server, delta_D: Float32, used: Sequence[str], we
 
 
 def share_of(used: Sequence[str], weights: Mapping[str, float], *, weighted: bool) -> float:
-    """How much of the federation an aggregate of the sites `used` stands for; not weighted: by heads."""
+    """The share of the federation that the sites `used` make up: by weight, or by number of sites if weights do not count."""
     counted = weights if weighted else dict.fromkeys(weights, 1.0)
     return min(1.0, sum(counted[site] for site in sorted(used)) / sum(counted[site] for site in sorted(weights)))
 

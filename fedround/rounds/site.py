@@ -77,11 +77,11 @@ class Offer:
         return replace(self, training=self.training.model_copy(update={"noise_multiplier": noise}))
 
     def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0) -> tuple[Lot, ...]:
-        """All that the campaign may use which this offer begins: fixed by what was agreed, before anything of it leaves.
+        """All that the campaign that begins with this offer may use. The agreement fixes it before anything leaves.
 
-        `privacy.rounds` times what is offered, less the rounds that the run has done otherwise, and once more the scores, of
-        the last model. A question that makes no model is a campaign by itself. rows: which each mechanism is used on; empty:
-        all.
+        It is `privacy.rounds` times the offer, less the rounds that the run has already done with another mechanism, plus
+        one more score count, of the last model. A question that makes no model is a campaign of its own. rows: which each
+        mechanism is used on; empty: all.
         """
         rounds = 1 if self.training is None or isinstance(privacy, NoPrivacy) else max(1, privacy.rounds - done)
         final = {"validation"} if self.training is not None else set()
@@ -263,11 +263,11 @@ def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> 
 
 
 def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, seed: bytes) -> Sent:
-    """From a delta that may leave to what does.
+    """Pack a delta that may leave.
 
-    Under a compression that keeps numbers back they are added to the next round's delta of the run (error feedback): over the
-    rounds, what arrives and what waits are together what was computed. It is noised before it comes here, so nothing of this
-    costs privacy.
+    If the compression keeps numbers back, they are added to the next round's delta of the run (error feedback). So over the
+    rounds, what arrived plus what waits equals what was computed. The delta is already noised here, so packing costs no
+    privacy.
     """
     if how is None:
         return Sent(delta_D, None, None)

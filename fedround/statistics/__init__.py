@@ -34,7 +34,7 @@ WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCoun
 """By which a policy allows statistics to leave."""
 
 LARGEST = 1e10
-"""No site has so many records: a count beyond it is no site's."""
+"""No site has this many records, so a larger count is not valid."""
 
 _LARGEST_SUM = 1e15
 
@@ -74,8 +74,8 @@ class Release(Value):
 def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource) -> Release:
     """Compute a statistic on a site's rows and noise it by its mechanism. The exact cells go nowhere else.
 
-    noise: secret and fresh, or the release tells the rows. Raises ContractError, quoting no value, if the rows do not have
-    what the statistic counts.
+    noise: must be secret and fresh; otherwise the release reveals the rows. Raises ContractError, quoting no value, if the
+    rows do not have what the statistic counts.
     """
     cells: Int64 = statistic.cells(evidence)
     noised = cells if statistic.noise_std == 0 else noised_counts(cells, statistic.noise_std, noise)

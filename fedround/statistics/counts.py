@@ -86,7 +86,7 @@ class Counts(Value):
         return ()
 
     def sensitivity(self, unit: Unit) -> float | None:
-        """How far the cells move (L2) when the contribution of one `unit` is replaced by nothing; None: no bound is known."""
+        """The L2 sensitivity: how far the cells move if one `unit`'s contribution is removed; None: no bound is known."""
         return 1.0 if unit == "record" else None
 
     @property

@@ -14,7 +14,7 @@ from fedround.values import LARGEST_WHOLE, ColumnName, Value
 
 _WITHIN = Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)
 Level = Annotated[str, StringConstraints(max_length=100)] | Annotated[int, _WITHIN] | Annotated[float, _WITHIN]
-"""A larger number than JSON's doubles tell from its neighbours is named as text, or not at all."""
+"""Above this, JSON's doubles cannot distinguish neighbouring whole numbers; such a number can be named only as text."""
 MOST_CELLS = 10_000
 
 

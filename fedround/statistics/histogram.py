@@ -61,7 +61,7 @@ class Histogram(Counts):
 
 
 def numbers(evidence: Evidence, column: str) -> Float64:
-    """A column as float64, NaN for what is no number: one text among numbers must not tell more than its own absence."""
+    """A column as float64, NaN for what is not a number. So one text among numbers changes only its own cell."""
     found = evidence.column(column)
     if found.dtype.kind in "biuf":
         return found.astype(np.float64)
