@@ -84,14 +84,14 @@ def get(
 ) -> None:
     """Fetch a model as a safetensors file, checked against its digest.
 
-    What travels is in it. A private part is at the sites alone: there, 'fedround site model' writes all of it.
+    The file holds what travels. A private part is at the sites alone: there, 'fedround site model' writes the whole model.
     """
     _registry(folder).fetch(tag, destination)
     out.print(f"{tag} is in {destination}" + (_completed(tag, destination, folder) if whole else ""))
 
 
 def _completed(tag: str, destination: Path, folder: Path) -> str:
-    """Put the frozen part into the file; what to say of it."""
+    """Put the frozen part into the file; returns the words for the message."""
     from fedround import codec
     from fedround.files import write_whole
     from fedround.learning.start import read
@@ -112,7 +112,7 @@ def rebuild(
     run: Annotated[str, typer.Argument(help="The run whose versions and reports to write again.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
 ) -> None:
-    """Write a run's versions, records and pages again from the bucket: for a coordinator's folder that was lost.
+    """Write a run's versions, records and pages again from the bucket, if a coordinator's folder was lost.
 
     What is there stays. How long rounds took is not in the bucket.
     """

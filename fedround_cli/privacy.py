@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost
 
 _MOST_DIGITS = 12
 MOST_POINTS = 40
-"""Rounds that a curve is computed at."""
+"""The most rounds at which a curve is computed."""
 
 
 @app.callback()
@@ -44,9 +44,9 @@ class Cost:
     already: float | None = None
     """Spent before, for a site's own folder."""
     refused: int | None = None
-    """The round that its ledger would refuse: the first, since a campaign is set aside whole."""
+    """The round that the site's ledger would refuse. It is the first one, since a campaign is set aside whole."""
     doubts: tuple[str, ...] = ()
-    """What makes the promise mean less than its epsilon."""
+    """Reasons why the promise means less than its epsilon."""
 
 
 @app.command()
@@ -72,10 +72,10 @@ def plan(
 ) -> None:
     """Cost a campaign before it runs: the noise that each site needs, and what it will have spent after each round.
 
-    Nothing is charged, sent or trained. Epsilon is what an observer of everything that leaves a site can learn about one
-    record (or about the site), in the worst case; it grows fast at first, and then like the square root of the rounds. A
-    site with few rows draws each of them more often (the sampling rate) and needs more noise. What the noised score counts
-    of the evaluations take stands in a column of its own: raise evaluation.noise_std (--evaluation-noise) if it is much.
+    Nothing is charged, sent or trained. Epsilon bounds what an observer of everything that leaves a site can learn about one
+    record (or about the site), in the worst case. It grows fast at first, and then like the square root of the rounds. A site
+    with few rows draws each of them more often (the sampling rate) and needs more noise. The noised score counts of the
+    evaluations have a column of their own. If they cost much, raise evaluation.noise_std (--evaluation-noise).
 
     * `fedround privacy plan banks --rows north=1200 --rows south=400`
     * `fedround privacy plan --epsilon 5 --rounds 20 --steps 10 --batch 256 --rows all=1800`
@@ -189,7 +189,7 @@ def _own_cost(terms: Terms, folder: Path) -> Cost:
 
 
 def _held_with(terms: Terms, mechanism: Mechanism, book: Ledger, delta_dp: float, unit: Unit) -> float:
-    """What the ledger would hold if this campaign began now: it is set aside whole, or refused in its first round."""
+    """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
     from fedround.privacy.entries import Charge, Lot
     from fedround.rounds.campaign import counts_of

@@ -26,12 +26,12 @@ def bundle(
     destination: Annotated[Path, typer.Argument(help="File to write, for example spring.zip.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     rows: Annotated[Path | None, typer.Option(
-        help="Rows that may be seen, where there is no public test set: they tell which columns the model needs.")] = None,
+        help="Public rows, if there is no public test set: they show which columns the model needs.")] = None,
 ) -> None:
-    """Write a model with all that it needs elsewhere: recipe, ONNX, card, certificate, signed.
+    """Write a model with all that it needs elsewhere: recipe, ONNX, card, certificate; signed.
 
-    Its history is proven first, and its ONNX form compared with the model on 10,000 rows. Nobody has approved it:
-    `models promote` asks somebody.
+    The model's history is proven first, and its ONNX form is compared with the model on 10,000 rows. The bundle is not
+    approved yet: `models promote` asks a person.
     """
     from fedround.files import write_whole
     from flows.service import enter
@@ -49,13 +49,13 @@ def promote(
     tag: Tag,
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     yes: Annotated[bool, typer.Option("--yes", help="Say yes here, not in the UI, if the policy's bounds are met.")] = False,
-    by: Annotated[str | None, typer.Option(help="Who says yes. It stands in the model's card.")] = None,
+    by: Annotated[str | None, typer.Option(help="The name of who says yes. The model's card shows it.")] = None,
     note: Annotated[str, typer.Option(help="Why.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Put a model into production: the bounds of promotion.toml first, then a person's yes in the Prefect UI, or here.
 
-    Without --yes the coordinator's process does it, and waits in the UI for as long as it takes, whatever is restarted.
+    Without --yes the coordinator's process does it. It waits in the UI for any length of time, also across restarts.
     """
     from flows.service import enter
     from tasks.promote import PromotionRequest, approve, propose
@@ -89,7 +89,7 @@ def rollback(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     stage: Annotated[str, typer.Option(help="candidate or production.")] = "production",
 ) -> None:
-    """Put back what was promoted to a stage before the model that is there now. Nothing is deleted."""
+    """Put back the model that was promoted to a stage before the present one. Nothing is deleted."""
     from flows.service import enter
     from tasks.promote import roll_back
 
@@ -99,7 +99,7 @@ def rollback(
 
 @command
 def stages(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
-    """Show which model is in which stage, and everything that ever was."""
+    """Show which model is in which stage, and all earlier promotions."""
     from rich.table import Table
 
     from flows.service import enter

@@ -27,19 +27,20 @@ def init(
     train: Annotated[Path, typer.Option(help="Rows to train on (parquet or CSV).")],
     validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on.")],
     ledger: Annotated[Path | None, typer.Option(
-        help="A folder of ledgers on this machine, one for each data set: name the same for every federation that uses these "
-        "rows, or what one spends the other does not know.")] = None,
-    dataset: Annotated[str, typer.Option(help="A name for these people's data: what is spent is spent on it.")] = "main",
+        help="A folder of ledgers on this machine, one for each data set. Name the same folder for every federation that "
+        "uses these rows: otherwise one ledger does not know what the other has spent.")] = None,
+    dataset: Annotated[str, typer.Option(help="A name for these people's data: their ledger has this name.")] = "main",
     max_epsilon: Annotated[float, typer.Option(help="The most that may ever be spent on this data set.")] = 5.0,
     delta_dp: Annotated[float, typer.Option(help="The probability that goes with it.")] = 1e-5,
-    unit: Annotated[list[str], typer.Option(help="Whom the noise must protect: record or site. And none: plans without "
-                                                 "noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
+    unit: Annotated[list[str], typer.Option(help="Whom the noise must protect: record or site. With none, plans "
+                                                 "without noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
     max_epsilon_site: Annotated[float | None, typer.Option(help="With --unit site: the most for the whole site.")] = None,
     min_rows: Annotated[int, typer.Option(help="Refuse to train on fewer rows.")] = 100,
     yes: approval.Yes = False,
     digest: approval.Digests = [],  # noqa: B006
     passphrase: Annotated[bool, typer.Option(
-        "--passphrase", help="Encrypt the private key; a start asks, or reads the file FEDROUND_PASSPHRASE_FILE.")] = False,
+        "--passphrase", help="Encrypt the private key. A start asks for the passphrase, or reads it from the file "
+        "FEDROUND_PASSPHRASE_FILE.")] = False,
 ) -> None:
     """Make a site's folder: a key pair, a noise secret, a policy, an empty privacy ledger, an audit log.
 
@@ -102,9 +103,9 @@ def rotate(
     folder: SiteFolder,
     passphrase: Annotated[bool, typer.Option("--passphrase", help="Encrypt the new private key.")] = False,
 ) -> None:
-    """Make a new key and let the present one hand over to it. Nothing changes until the coordinator has taken it.
+    """Make a new key, and let the present one hand over to it. Nothing changes until the coordinator has taken it.
 
-    Then the site's process takes it by itself; one whose key has a passphrase that was typed must be started again.
+    Then the site's process takes it without a restart. Only if the key's passphrase was typed, start the process again.
     """
     from site_workers.keys import begin_rotation
     from site_workers.site import open_site
@@ -120,7 +121,8 @@ def rotate(
 def start(folder: SiteFolder) -> None:
     """Serve this site's rounds until stopped. Opens no port; runs only what the policy approves.
 
-    Killed at any moment and started again, it goes on: what was charged stays charged, what was computed is sent again.
+    If it is killed at any moment and started again, it goes on: what was charged stays charged, what was computed is sent
+    again.
     """
     from site_workers.service import serve_site
 

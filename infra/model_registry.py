@@ -168,11 +168,11 @@ class ModelRegistry:
         return _POINTER_TEXT.format(md5=md5, size=len(bundle), name=BUNDLE).encode()
 
     def _keep(self, model: Path, expected: str, what: str) -> str:
-        """Put a file into the DVC remote, durably, and return the MD5 that names it there; it is judged on the way.
+        """Put a file into the DVC remote, durably, and return the MD5 that names it there. Its bytes are checked on the way.
 
-        expected: its SHA-256. what: it is, for the message.
-
-        What 'dvc add --to-remote' does, too, but that reads and writes a file twice.
+        expected: its SHA-256.
+        what: what the file is, for the message.
+        'dvc add --to-remote' does the same, but reads and writes a file twice.
         """
         data = self.root.with_name(f"{self.root.name}-data")
         data.mkdir(exist_ok=True)

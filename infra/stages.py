@@ -40,7 +40,7 @@ class Assigned:
     version: str
     commit: str
     number: int
-    """They ascend over all stages."""
+    """The numbers ascend over all stages."""
     when: str
 
 
@@ -66,7 +66,7 @@ class Stages:
         return next((one for one in reversed(self.history()) if one.stage == stage), None)
 
     def add(self, tag: str, version: str, bundle: bytes, promotion: bytes, metrics: Mapping[str, float]) -> str:
-        """Keep a promotion beside the round `tag` as `version`, durably; a version that is there stays as it is."""
+        """Keep a promotion beside the round `tag` as `version`, durably. A version that is there stays as it is."""
         known = git_history.tags(self._registry.root)
         if f"{ARTIFACT}@{version}" in known:
             return version
@@ -97,7 +97,7 @@ class Stages:
         return 1 + max((int(tag.removeprefix(f"{ARTIFACT}@v").partition(".")[0]) for tag in tags), default=0)
 
     def before(self, stage: Stage) -> Assigned:
-        """What a rollback puts back: the version that was promoted to the stage before the one that is there now.
+        """The version that a rollback puts back: the one that was promoted to the stage before the present one.
 
         Raises ContractError if there is none.
         """

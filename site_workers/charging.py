@@ -1,4 +1,4 @@
-"""What an answer is charged before any work: within the plan's promise and the policy's bounds."""
+"""What an answer is charged, before any work. The charge keeps the plan's promise and the policy's bounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("fedround.site")
 
 
 def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledger.Ledger] | Refusal:
-    """What will be released, charged; or why it will not be."""
+    """What will be released, charged; or the reason why it will not be."""
     plan = order.plan
     try:
         offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan),
@@ -37,10 +37,10 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
 
 
 def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -> Refusal | None:
-    """A promise that means nothing (`fedround.privacy.sense`), in a sentence without a number; the operator reads them.
+    """A refusal if the plan's promise means nothing (`fedround.privacy.sense`). It has no numbers; the operator reads them.
 
-    Under the unit `record` the number of rows is public. Under `site` it is not: there nothing that is signed depends on it,
-    and whether the policy's own delta_dp fits the rows is what 'fedround site check' says.
+    Under the unit `record` the number of rows is public. Under `site` it is not, so nothing that is signed depends on it.
+    There 'fedround site check' says whether the policy's own delta_dp fits the rows.
     """
     privacy, policy = order.plan.agreed.privacy, site.policy
     if isinstance(privacy, NoPrivacy):
@@ -57,14 +57,14 @@ def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -
 
 
 _LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
-"""How many times the noise a site tries, from its smallest on, where its rows have changed in the middle of a run."""
+"""Factors of the noise that a site tries, the smallest first, if its rows have changed in the middle of a run."""
 
 
 def charge(site: Site, order: Order, offered: Offer) -> tuple[Offer, ledger.Ledger]:
-    """Write down what this answer will cost, before any work, and what it is. A plan that was charged is not charged again.
+    """Write down what this answer is and what it will cost, before any work. A plan that was charged is not charged again.
 
-    A run whose rows have changed goes on with what the plan's promise has left for the other rounds, and with more noise if
-    that alone fits.
+    If a run's rows have changed, the run goes on with what the plan's promise has left for the other rounds. It takes more
+    noise if nothing else fits.
     """
     before = ledger.read(site.ledger)
     *tried, last = _candidates(site, order, before, offered)
@@ -77,7 +77,7 @@ def charge(site: Site, order: Order, offered: Offer) -> tuple[Offer, ledger.Ledg
 
 
 def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer) -> list[tuple[Offer, ledger.Charge]]:
-    """What may be charged, the best first. What was charged for the plan before, or goes on with a campaign, is alone."""
+    """Charges to try, the best first. Only one if the plan was charged before, or if it goes on with a campaign."""
     plan, privacy, book = order.plan, order.plan.agreed.privacy, before.book
     done = sum(one.rounds for one in book.campaigns
                if one.trains and (one.federation, one.run) == (plan.federation, plan.run))
@@ -95,7 +95,7 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer)
 
 
 def _terms(plan: Plan) -> str:
-    """A digest of all that a mechanism follows from, but for the rows and the clip norm."""
+    """A digest of everything that determines a mechanism, except the rows and the clip norm."""
     agreed, privacy = plan.agreed, plan.agreed.privacy
     if not isinstance(privacy, NoPrivacy):
         privacy = privacy.model_copy(update={"clip_norm": 1.0})
@@ -115,7 +115,7 @@ def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Cha
 
 
 def _promised(plan: Plan) -> ledger.Bound | None:
-    """What the plan says that its run costs at most: a site holds it to that, whatever its own policy would allow."""
+    """The highest cost of the run, as the plan promises. A site enforces it, even if its own policy would allow more."""
     privacy = plan.agreed.privacy
     return None if isinstance(privacy, NoPrivacy) else ledger.Bound(
         privacy.epsilon, privacy.delta_dp, privacy.unit, plan.run, "the plan promises")

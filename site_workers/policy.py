@@ -26,10 +26,10 @@ TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$
 
 
 class Hours(Value):
-    """When plans may be carried out, by the clock on the wall in `time_zone`.
+    """When plans may be carried out, by local time in `time_zone`.
 
-    From `start` to `end`, and if `end` is not later than `start`, until `end` of the next day, on each of `days`, which are
-    the days of the start.
+    The hours are from `start` to `end`. If `end` is not later than `start`, they last until `end` of the next day. `days` are
+    the days on which they start.
     """
 
     time_zone: str
@@ -84,11 +84,11 @@ class SitePolicy(Value):
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     min_rows: Annotated[int, Field(ge=1, le=10 ** 12)] = 100
     max_refusals: Annotated[int, Field(ge=1, le=10_000)] = 50
-    """In all: refusals whose reason may depend on rows."""
+    """The most refusals, in all, whose reason may depend on rows."""
     min_noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = sense.MIN_NOISE_MULTIPLIER
-    """In every single release, however seldom a record is drawn for it."""
+    """The least noise of every single release, even if a record is rarely drawn for it."""
     min_batch: Annotated[int, Field(ge=1)] = sense.MIN_BATCH
-    """Rows that a step is expected to draw, where records are protected."""
+    """The least number of rows that a step is expected to draw, if records are protected."""
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     limits: Limits = Limits()
     hours: Hours | None = None
@@ -185,9 +185,9 @@ contracts = []
 # something in your rows, as far as 'statistics' below allows).
 purposes = {purposes}
 
-# Whom the noise must protect: "record" (each row) or "site" (your whole contribution; with max_epsilon_site, which counts
-# it, while max_epsilon goes on to count each row, at up to twice the price: allow about 11 for 5). And "none": plans
-# without noise run here, and with the first of them all guarantees for the data set end.
+# Whom the noise must protect: "record" (each row) or "site" (your whole contribution). With "site", max_epsilon_site counts
+# the contribution, and max_epsilon still counts each row, at up to twice the price: allow about 11 for 5. With "none", plans
+# without noise run here; the first of them ends all guarantees for the data set.
 units = {units}
 
 # The most that may ever be spent on the data set, over all campaigns and federations, at delta_dp. The ledger counts.
@@ -199,18 +199,20 @@ delta_dp = {delta_dp}
 # Fewer rows than this, and the site refuses to train.
 min_rows = {min_rows}
 
-# So often, in all, the site may refuse for a reason that rows can have a part in: files that cannot be read, a recipe that
-# fails, time or memory. Each tells a little. Then it refuses everything, whatever the rows are: see its log, and raise this.
+# How often, in all, the site may refuse for a reason that rows can influence: files that cannot be read, a recipe that
+# fails, time or memory. Each refusal tells a little. After that the site refuses everything, whatever the rows are. See its
+# log, then raise this number.
 max_refusals = {max_refusals}
 
-# However small an epsilon a plan promises: noise below this many times what one record can do to a release, or steps that
-# draw fewer rows than this, and the site refuses. So it does if delta_dp times its rows is above 0.1.
+# The least noise of a release, as a multiple of what one record can do to it, and the fewest rows that a step may draw. Below
+# these the site refuses, however small the plan's epsilon is. It also refuses if delta_dp times its rows is above 0.1.
 min_noise_multiplier = {min_noise_multiplier}
 min_batch = {min_batch}
 
 # What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
 # (the ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how
-# the values of a column lie) and "group_counts" (how many rows each group has), both noised and charged. Left out: it stays.
+# the values of a column lie) and "group_counts" (how many rows each group has), both noised and charged.
+# What is not listed stays.
 statistics = {statistics}
 
 # What training may take from this machine.

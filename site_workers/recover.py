@@ -1,12 +1,12 @@
 """Rebuilding what a folder that was restored from a backup has forgotten, so that it can answer again.
 
-The witnesses: what this site's key signed and lies in the store; what its audit log and outbox still hold; and what the
-coordinator signed of it, in commits (how long the ledger was, whose updates they hold) and plans.
+The witnesses are what this site's key signed and lies in the store; what its audit log and outbox still hold; and what the
+coordinator signed about it, in commits (the ledger's length, whose updates they hold) and plans.
 
-What is proven is charged as it was. A charge that is known to have been made, and of which nobody shows what for, is charged
-as the dearest release that anything above could have asked for (`accounting.dearest`). Promised: nothing that any witness
-shows costs less afterwards than it did. Not promised: what no witness shows at all. A store that hides every later answer,
-with a coordinator that hides every later commit, hides what they cost.
+What is proven is charged as it was. Some charges are known to have been made, and nothing shows what for. Each of them is
+charged as the dearest release that any witness could have asked for (`accounting.dearest`).
+Promised: nothing that any witness shows costs less afterwards than it did. Not promised: what no witness shows at all. If a
+store hides every later answer, and a coordinator hides every later commit, their cost stays hidden too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Recovery:
     proven: tuple[Charge, ...]
     """Charges that the ledger lacks, as they were."""
     unknown: tuple[Charge, ...]
-    """Charges that were made and of which nothing shows what they cost, each at the dearest."""
+    """Charges that were made, and whose cost nothing shows: each has the highest possible price."""
 
     @property
     def charges(self) -> tuple[Charge, ...]:
@@ -52,20 +52,20 @@ class Recovery:
 
 @dataclass(frozen=True)
 class _History:
-    """What the coordinator signed."""
+    """What the coordinator signed about this site."""
 
     plans: dict[str, Plan]
-    """By digest: those that ask this site."""
+    """Plans that ask this site, by digest."""
     updated: dict[str, Commit]
-    """By plan: the commits that hold an update of this site, which its own key sighted."""
+    """Commits that hold an update of this site, which its own key sighted; by plan."""
     longest: int
-    """How many charges the ledger had, says the commit that says most."""
+    """The length of the ledger, by the commit with the highest number."""
 
 
 def forgotten(site: Site) -> Recovery:
-    """What this folder has forgotten, as far as anybody shows it. Changes nothing.
+    """What this folder has forgotten, as far as any witness shows it. Changes nothing.
 
-    Raises SetupError, with what to do, if a cost can be bounded by nothing.
+    Raises SetupError, with what to do, if a cost cannot be bounded.
     """
     keys = rollback.own_keys(site, signed_length(site.store, site.settings.coordinator))
     lost = tuple(rollback.not_kept(site, keys))
@@ -104,7 +104,10 @@ def _proven(site: Site, said: Iterable[SiteAnswer],
 
 
 def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
-    """plan: the one that it answers, which says for how many rounds the campaign was set aside; None: it is lost."""
+    """The charge for an answer.
+
+    plan: the plan that it answers, which says for how many rounds the campaign was set aside; None: it is lost.
+    """
     charge = _charge(site, answer.federation, answer.run, answer.round, answer.asked, answer.plan, answer.mechanisms)
     if plan is None or answer.update is None:
         return charge
@@ -123,7 +126,7 @@ def _from_audit(site: Site) -> Iterator[Charge]:
 
 
 def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: int) -> Iterator[Charge]:
-    """Charges that commits name, or that are missing from the number that was reached."""
+    """Charges that commits name, and charges that are missing from the known number."""
     charged = {charge.plan for charge in known}
     named = {plan: commit for plan, commit in history.updated.items() if plan not in charged}
     nameless = max(0, longest - len(known) - len(named))
@@ -133,13 +136,13 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
         if plan not in history.plans:
             raise SetupError(
                 f"round {commit.round} of run '{commit.run}' holds an update of this site, and neither the answer nor the "
-                "plan is in the store: what it cost cannot be had. Ask the coordinator for both, or stay out with "
+                "plan is in the store: its cost is unknown. Ask the coordinator for both, or stay out with "
                 "max_epsilon = 0 in policy.toml")
     price = dearest((*(charge.mechanisms for charge in known),
                      *(_asked(site, asked) for plan, asked in history.plans.items() if plan not in charged)))
     if price == ():
-        raise SetupError(f"{nameless} charges are missing, and neither the ledger nor the store shows a plan: what they cost "
-                         "cannot be had. Stay out with max_epsilon = 0 in policy.toml")
+        raise SetupError(f"{nameless} charges are missing, and neither the ledger nor the store shows a plan: their cost "
+                         "is unknown. Stay out with max_epsilon = 0 in policy.toml")
     for plan, commit in named.items():
         yield _charge(site, commit.federation, commit.run, commit.round, "train", plan, price)
     for _ in range(nameless):
@@ -147,7 +150,7 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
 
 
 def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
-    """What a plan would have cost this site, with the rows and the policy that it has now; nothing, if it would refuse."""
+    """What a plan would have cost this site, with its present rows and policy. Nothing if the site would refuse."""
     if plan.agreed.privacy.unit not in site.policy.units:
         return ()
     try:
@@ -160,7 +163,7 @@ def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
 def _charge(site: Site, federation: str, run: str | None, number: int, purpose: Purpose, plan: str | None,
             mechanisms: Iterable[Mechanism], campaign: tuple[Lot, ...] = (),
             rows: tuple[Rows, ...] = ()) -> Charge:
-    """campaign: what was set aside for it; empty: nobody knows, and it is one by itself, which is never cheaper."""
+    """campaign: what was set aside for it. Empty: it is unknown, and the charge counts alone, which is never cheaper."""
     charge = Charge(federation=federation, run=run, round=number, purpose=purpose, plan=plan, mechanisms=tuple(mechanisms),
                     delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()), rows=rows)
     return charge.model_copy(update={"campaign": campaign or charge.alone()})

@@ -8,10 +8,9 @@
     DIR/prints.key                          the key of the hashes; mode 0600
     DIR/.lock                               whoever looks or charges holds it
 
-A site folder that names no DIR has all of this in itself, and shares it with nobody. Rows are recognised by what stands in
-them, whatever the file is called, where it lies and which format it has: a copy, a link and a part of a file are the same
-rows. A row of which a number was corrected is another row; the name of the data set, which the operator chooses, holds them
-together.
+A site folder that names no DIR has all of this in itself, and shares it with nobody. Rows are recognised by their content,
+not by the file's name, place or format: a copy, a link and a part of a file are the same rows. A row with a corrected number
+is another row. Both belong together by the name of the data set, which the operator chooses.
 """
 
 from __future__ import annotations
@@ -53,17 +52,17 @@ def join(folder: Path, data: DataSettings) -> Path:
 
 
 def are_apart(folder: Path, data: DataSettings) -> bool:
-    """Whether no row was ever both trained on and held out, as far as anybody looked: only with a DIR."""
+    """Whether no row is known to have been both trained on and held out. This is known only with a DIR."""
     return data.ledger is not None and not ledger.read(data.ledger_file(folder)).book.shared
 
 
 def look(folder: Path, data: DataSettings, files: bytes, utc: str) -> None:
     """Recognise the rows as they are now, before anything is charged to them; once for the same files.
 
-    files: a digest of them. Without a DIR there is nothing to compare with, and nothing is looked at.
+    files: a digest of them. Without a DIR there is nothing to compare with, and nothing is done.
 
-    Raises ContractError if some are rows of another data set in the same DIR. A row that was to train on and is now held
-    out, or the reverse, is written into the ledger: both sides then pay for both.
+    Raises ContractError if some rows belong to another data set in the same DIR. If a row that was trained on is now held
+    out, or the reverse, the ledger records it: both sides then pay for both.
     """
     seen = data.home(folder) / "looked"
     if data.ledger is None or (seen.exists() and files.hex() in seen.read_text().split()):
@@ -89,7 +88,7 @@ def _look(folder: Path, data: DataSettings) -> bool:
             if other != place and (same := sum(np.isin(_known(other, side), every).sum() for side in SIDES)):
                 raise ContractError(
                     f"{same} rows of data set '{data.dataset}' are rows of data set '{other.name}' in "
-                    f"{data.ledgers(folder)}, too: people are protected over both only in one ledger. Name it with "
+                    f"{data.ledgers(folder)}, too: only one ledger protects these people over both. Name it with "
                     f"dataset = \"{other.name}\" (site.toml, [data]; at first: --dataset {other.name})")
     make_folders(place)
     for side in SIDES:

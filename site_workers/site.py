@@ -34,7 +34,7 @@ from validation.contract import Contract, load_contract
 
 @dataclass(frozen=True)
 class Site:
-    """Everything that a site's process needs; nothing in it leaves but through `release`."""
+    """Everything that a site's process needs. Only `release` lets any of it leave."""
 
     folder: Path
     settings: SiteSettings
@@ -46,7 +46,7 @@ class Site:
     store: ObjectStore
     clock: Callable[[], datetime]
     stamps: tuple[Version, ...]
-    """Of the files that the operator changes by approving: which versions of them this is."""
+    """The versions of the files that the operator changes by approving."""
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ def load_identity(folder: Path) -> Identity:
 
 
 def _noise_secret(path: Path) -> bytes:
-    """Never made anew here: with another secret a retry would draw a second noise for one charge."""
+    """The noise secret. It is never made anew here: with another secret, a retry would draw a second noise for one charge."""
     if not path.is_file():
         raise SetupError(f"no noise secret at {path}: restore it from your backup; without it, make a new site folder, "
                          "and count what this data set has spent as spent")
