@@ -1,1 +1,1 @@
-"""Judgements that touch nothing: on rows, and on what a site sent."""
+"""Pure checks without side effects: of rows, and of what a site sent."""

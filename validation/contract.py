@@ -25,7 +25,7 @@ from fedround.values import CheckId, Digest, Name, Value, parse
 _NOT_FOR_CONTRACTS = frozenset({
     # Runs as a pandas query, which can call Python functions.
     "row_condition", "condition_parser",
-    # What comes out, and how loudly, is not for a contract to say.
+    # A contract may not choose the form or the detail of the result.
     "result_format", "catch_exceptions", "rendered_content",
     # Bookkeeping of Great Expectations.
     "id", "meta", "notes", "description", "severity", "windows", "batch_id", "metadata", "library_metadata",
@@ -36,7 +36,7 @@ _FORM = frozenset({
     "expect_column_to_exist", "expect_table_columns_to_match_set", "expect_table_columns_to_match_ordered_list",
     "expect_table_column_count_to_equal", "expect_table_column_count_to_be_between"})
 TYPES = frozenset({"expect_column_values_to_be_of_type", "expect_column_values_to_be_in_type_list"})
-"""What a file's schema says; of a column that holds objects, each value."""
+"""Decided by a file's schema; for a column that holds objects, by each value."""
 
 ROW_BY_ROW = frozenset({
     f"expect_{name}" for name in (
@@ -47,7 +47,7 @@ ROW_BY_ROW = frozenset({
         "column_values_to_match_strftime_format", "column_pair_values_a_to_be_greater_than_b",
         "column_pair_values_to_be_equal", "column_pair_values_to_be_in_set", "multicolumn_sum_to_equal",
         "multicolumn_values_to_be_equal", "select_column_values_to_be_unique_within_record")})
-"""Whether a row meets one of these follows from that row alone. All others look at many rows (`unique`, `max`) or at none."""
+"""Checks that look at each row alone. All others look at many rows (`unique`, `max`) or at none."""
 
 
 class Check(Value):

@@ -1,8 +1,8 @@
-"""From files of rows to the arrays that a recipe makes of them: in a process that gives its memory back, and has a limit.
+"""Encodes files of rows to a recipe's arrays, in a child process, so that memory is limited and is given back.
 
 The child writes one line of JSON (how it ended), then every array of every file as numpy's own format has it; nothing of it
 is written to a disk. It has no credentials, and nothing that it prints is passed on. It may take no more memory than the size
-of the files explains (`rows.limited_by`), and dies alone of what kills a parser.
+of the files explains (`rows.limited_by`), and an input that crashes a parser kills only this process.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeo
 def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     """These columns of all files, one after the other, (N,) each; without those that one of them does not have.
 
-    A number is a number; what else there is, is as the file has it, and None where nothing is. Raises SetupError or
-    ContractError that quotes no value.
+    Numbers are numbers; other values are as in the file; None where there is no value. Raises SetupError or ContractError
+    that quotes no value.
     """
     frames = [gate.read_rows(path) for path in paths]
     return {name: _joined(values) for name in names
@@ -168,7 +168,7 @@ def _child(*arguments: str, timeout_s: float = PATIENCE_S) -> Iterator[IO[bytes]
 
 
 class _Pipe:
-    """Keeps numpy from asking where in a file it is: a pipe cannot say."""
+    """Keeps numpy from asking for the position in the file, which a pipe does not have."""
 
     def __init__(self, stream: IO[bytes]):
         self.read, self.write = stream.read, stream.write
@@ -185,7 +185,7 @@ def _raise_if_it_failed(said: dict[str, str]) -> None:
 
 
 def _main(what: str, *arguments: str) -> None:
-    """The child: nothing on any stream but the answer, not even from C code."""
+    """The child process. It writes only the answer on any stream; even output of C code is suppressed."""
     end_with_parent()
     gate.limited_by([Path(argument) for argument in arguments if Path(argument).suffix in gate.FORMATS])
     with os.fdopen(os.dup(1), "wb") as answer:

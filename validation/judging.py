@@ -1,11 +1,11 @@
-"""What a contract says of a site's rows, apart by what may be told of it.
+"""Judges a site's rows by a contract, and separates the results by who may see them.
 
 * **Form**: which columns there are, and of which types, as the files' own schema says. It depends on no record, and is the
   only thing for which a site refuses. (A CSV file says no types. There a column is numbers where most of its values are.)
-* **Rows**: what each row meets by itself. A row that does not counts for nothing, in its place; how many these are is for
-  the site's operator.
-* **Tables**: sums, extremes, shares, what is there twice. One record can change any of them, so they are for the site's
-  operator alone: the site answers as it would without them.
+* **Rows**: what each row meets by itself. A row that fails does not count, but keeps its place. Only the site's operator
+  sees how many rows fail.
+* **Tables**: sums, extremes, shares, duplicates. One record can change any of them, so only the site's operator sees them.
+  The site's answer does not depend on them.
 
 So no answer and no refusal tells whether a record is there, whatever a contract asks. Great Expectations judges, in a process
 of its own (`judge_in_subprocess`) that gives its memory back.
@@ -44,11 +44,11 @@ class Judged:
     """The verdict on all files together."""
 
     form: tuple[CheckId, ...]
-    """Failed whatever the records are: the only ones that may be told."""
+    """Failed checks that do not depend on the records. Only these may be told."""
     rows: tuple[CheckId, ...]
-    """Failed by some row."""
+    """Checks that some row fails."""
     tables: tuple[CheckId, ...]
-    """Failed by all rows together."""
+    """Checks that the rows fail together, as a table."""
     left_out: tuple[int, ...]
     """The places of rows that fail one of `rows`, counted through the files from 0."""
     total: int
@@ -112,9 +112,9 @@ class _Whole:
     def failing(self, check: Check, *, objects_only: bool = False) -> Bools:
         """Which rows fail the check, each judged by itself, (N,).
 
-        A column may hold values of many types; a check that raises an error on one of them must not fail all rows. So rows
-        are judged together with others of the same types only, and fail where an error is raised.
-        objects_only: only where a column says nothing of its type by itself.
+        A column may hold values of many types. A check that raises an error on one of them must not fail all rows. So rows
+        are judged only together with rows of the same types, and those for which an error is raised fail. objects_only: only
+        for columns whose type does not follow from the column itself.
         """
         fails_N = np.zeros(len(self._frame), np.bool_)
         mixed = [name for name in columns_of(check) if self._frame[name].dtype == object]
@@ -139,7 +139,7 @@ class _Whole:
 
 
 def _of_another_type(frame: pd.DataFrame, check: Check) -> Bools:
-    """Of a file without types: rows whose value is no number, or not a whole one, where the contract says numbers."""
+    """For a file without types: the rows whose value is not a number, or not a whole one, although the contract says so."""
     import pandas as pd
 
     named = check.kwargs.get("type_", check.kwargs.get("type_list", []))

@@ -1,6 +1,6 @@
-"""Judging a tensor file while it arrives, chunk by chunk: what is refused is not fetched to its end, nothing is read twice.
+"""Judges a tensor file chunk by chunk while it arrives. A refused file is not fetched to its end, and nothing is read twice.
 
-Memory is one chunk, and what is asked for is what the plan's tensors need: no size that anybody declared is believed.
+Memory is one chunk. The number of bytes that are fetched follows from the plan's tensors; no declared size is trusted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Intake:
         return min(CHUNK_BYTES, self.size_bytes - self._taken)
 
     def take(self, chunk: bytes) -> bytes:
-        """Judge the next `wanted` bytes, and return them; fewer or more say that the file is another. What is turned away is
-        not taken.
+        """Judge the next `wanted` bytes, and return them. Fewer or more bytes mean that it is another file. Refused bytes
+        are not taken.
 
         Raises TrustError if they are not the signed ones, CodecError if the tensors are not the form's.
         """
@@ -73,7 +73,7 @@ class Intake:
 
 
 def form_of(plan: Plan) -> Form:
-    """What every payload of this plan is: as long as the model, or as its compression says."""
+    """The form of every payload of this plan: as long as the model, or as its compression determines."""
     if (how := plan.agreed.compression) is None:
         return codec.form(plan.tensors)
     return wire.form(how, codec.coordinates(plan.tensors))

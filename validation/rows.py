@@ -1,7 +1,7 @@
 """A site's rows, from its files, and single checks of a contract on them.
 
 Great Expectations' own results are not fit to leave a site, not even as BOOLEAN_ONLY: `exception_info` quotes values
-and `meta` holds a fingerprint of the data. So nothing of them is passed on but one bit for each check, or each row.
+and `meta` holds a fingerprint of the data. So only one bit for each check or row is passed on.
 
 Importing it costs four to eight CPU seconds and 150 MB: `validation.judging` has a process of its own for that.
 """
@@ -55,12 +55,12 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def memory_for(paths: Sequence[Path]) -> int:
-    """How many bytes of memory may be taken to read these files: compression explains so much, and a bomb takes more."""
+    """The memory limit, in bytes, to read these files. It allows for normal compression; a decompression bomb needs more."""
     return _ROOM_BYTES + _PER_BYTE * sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def too_large(path: Path) -> str:
-    """The sentence about a file that takes more."""
+    """The message about a file that needs more."""
     return (f"rows at {path}: to read them takes more than the {memory_for([path]) >> 20} MiB that a file of this size may "
             "take; export them again, with fewer rows or columns, or as CSV")
 
@@ -76,7 +76,9 @@ def limited_by(paths: Sequence[Path]) -> None:
 
 
 def _declares_too_much(path: Path) -> bool:
-    """Whether the numbers alone that a Parquet file declares would take too much: a column of one value has few bytes."""
+    """Whether the declared numbers of a Parquet file alone need too much memory: a column with one repeated value has few
+    bytes in the file.
+    """
     if path.suffix != ".parquet":
         return False
     import pyarrow.parquet as pq
@@ -94,10 +96,10 @@ def _parsed(path: Path) -> pd.DataFrame | None:
 
     with silence():
         try:
-            # The parser of numbers that pandas takes without being asked writes beyond an array: "1\n1e3235360285" (3.0.5).
+            # The default number parser of pandas writes beyond an array: "1\n1e3235360285" (3.0.5).
             if path.suffix == ".parquet":
                 return pd.read_parquet(path)
-            # One damaged line must not make the whole file unreadable, which would tell of it: it is skipped.
+            # A damaged line is skipped. If it made the whole file unreadable, the refusal would reveal it.
             return _with_numbers(pd.read_csv(path, low_memory=False, float_precision="round_trip", on_bad_lines="skip",
                                              encoding_errors="replace"))
         except MemoryError:
@@ -107,7 +109,9 @@ def _parsed(path: Path) -> pd.DataFrame | None:
 
 
 def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """A CSV file's columns, numbers where most values are: a text among them is a gap, and does not make texts of all."""
+    """A CSV file's columns, as numbers if most of its values are. A text among them becomes a gap and does not turn the
+    column into texts.
+    """
     import pandas as pd
 
     for name in frame.columns:
@@ -119,7 +123,7 @@ def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_form(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a file and their types, without a row: as its schema has them, whatever gaps there are in `frame`."""
+    """The columns of a file and their types, without reading rows: from the schema, whatever gaps there are in `frame`."""
     if path.suffix != ".parquet":
         return frame.head(0)
     import pyarrow.parquet as pq
@@ -129,7 +133,7 @@ def read_form(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def batch_of(frame: pd.DataFrame) -> Any | None:
-    """The rows as Great Expectations takes them, or None if it does not: it hashes every cell, and a hash can fail."""
+    """The rows in Great Expectations' form, or None if it refuses them: it hashes every cell, and a hash can fail."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"     # read at import
     import great_expectations as gx
 

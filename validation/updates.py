@@ -1,4 +1,4 @@
-"""Admission: judgements on what a site sent. They touch no store and no network, and believe nothing.
+"""Admission: checks of what a site sent. They use no store and no network, and trust nothing in it.
 
 `read_answer` judges the signed document, `payloads.Intake` the tensors beside it. What passes both is an answer that the
 member made for this plan; whether an update is an honest one is the aggregation rule's question.
@@ -34,7 +34,7 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
                 revoked: tuple[PublicKey, ...] = ()) -> SiteAnswer:
     """The answer of `member` to `plan`, if `document` is one.
 
-    revoked: keys that the federation has struck; only the reason is another than for any other wrong key.
+    revoked: the federation's revoked keys; only the error message differs from that for any other wrong key.
     Raises SignatureError if the member's key did not sign it, TrustError or ChainError if it speaks for another site or
     answers another plan, ContractError if it is not what the plan asks for. Every message names the site.
     """
@@ -94,7 +94,7 @@ def _in_order(told: tuple[Statistic, ...], asked: tuple[Statistic, ...]) -> bool
 
 
 def _check_noise(release: Release, source: str) -> None:
-    """The mechanism is of the kind that was asked for, and the noise at least as loud."""
+    """Check that the mechanism is of the requested kind, and its noise at least the requested one."""
     asked, applied = release.statistic.mechanism, release.mechanism
     if applied.kind != asked.kind:
         raise ContractError(f"{source} was released with the mechanism {applied.kind}, the plan asks for {asked.kind}")
@@ -148,7 +148,7 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
 
 
 def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) -> None:
-    """The noise, and how often rows are drawn, are what some number of rows and some promise can call for."""
+    """Check that some number of rows and some promise can lead to this noise and this sampling rate."""
     if not isinstance(mechanism, NoMechanism | GaussianCounts) and mechanism.noise_multiplier > LARGEST_NOISE_MULTIPLIER:
         raise ContractError(f"{source}: a noise multiplier of {mechanism.noise_multiplier:g}; no promise calls for more than "
                             f"{LARGEST_NOISE_MULTIPLIER:g}")

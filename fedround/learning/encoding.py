@@ -1,15 +1,15 @@
-"""From rows to what a model learns from, so that every row is encoded by itself, whatever the others are.
+"""Encodes rows for a model, and checks that every row is encoded independently of the others.
 
-A recipe that standardises by the mean of the rows it is given makes every row's features depend on every other's; no clipping
-bounds what one record does then. So rows are encoded twice, and what differs by a bit is refused:
+If a recipe standardises by the mean of the given rows, every row's features depend on all other rows. Then no clipping
+bounds the effect of one record. So rows are encoded twice, and any difference of a bit is refused:
 
 * in their order, in chunks of one size, the last one filled up with copies of its last row;
 * by the recipe loaded anew, in a fixed shuffled order, in chunks of that size that hold half as many different rows at most.
 
-No row meets the same others twice, and nothing that the first pass left in the recipe's module is there in the second. So
-it is noticed, with the rows that are here, if a recipe pools (also above or below some number of rows only), remembers, draws
-at random or looks at the clock. Not noticed: state that a recipe hides elsewhere (in another module, in a file) and uses the
-same way twice, and pooling that other rows would provoke and these do not.
+No row is beside the same others twice, and the second pass sees nothing that the first pass left in the recipe's module. So,
+on the given rows, this detects a recipe that pools (even only above or below some number of rows), remembers, draws at
+random or reads the clock. Not noticed: state that a recipe hides elsewhere (in another module, in a file) and uses the same
+way twice, and pooling that only other rows would cause.
 
 A row that the recipe cannot encode counts for nothing (`Examples.counts_N`) and keeps its place: one record stops no site.
 
@@ -40,7 +40,7 @@ Places = npt.NDArray[np.int64]
 def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe]) -> Examples:
     """What the recipe makes of the rows.
 
-    Raises ContractError, which quotes no value, if a row is encoded otherwise beside other rows, and if none can be encoded;
+    Raises ContractError, which quotes no value, if a row's encoding depends on the other rows, or if no row can be encoded;
     MemoryError.
     """
     rows = len(frame)

@@ -25,9 +25,9 @@ CHUNK = 128
 def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
     """The model's scores of all examples that count. tensors: the whole model; where not all of it travels, with its rest.
 
-    A row's score is the same bits whatever the other rows are, so that a record which is replaced by nothing takes one count
-    of a table with it and moves no other, also under weights that were chosen to make roundings large. A row on which the
-    model raises an error counts for nothing.
+    A row's score has the same bits whatever the other rows are. So removing a record lowers one count of a table by one and
+    changes no other, even with weights that were chosen to make rounding errors large. A row on which the model raises an
+    error counts for nothing.
     Raises ContractError if model, tensors and examples do not fit each other.
     """
     import torch

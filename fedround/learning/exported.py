@@ -34,7 +34,7 @@ Float32 = npt.NDArray[np.float32]
 def to_onnx(recipe: Recipe, tensors: Tensors, features: int) -> bytes:
     """The model with these numbers. Deterministic, and without a trace of where it was made.
 
-    features: how many a row has. Raises ContractError for a model that ONNX cannot say.
+    features: how many a row has. Raises ContractError for a model that cannot be expressed in ONNX.
     """
     import torch
 
@@ -79,7 +79,7 @@ class Served:
 
 
 def chances(recipe: Recipe, tensors: Tensors, features_NF: Float32) -> Float32:
-    """What torch says of the same rows."""
+    """The output of torch for the same rows."""
     import torch
 
     model = _chances(recipe, tensors)
@@ -109,7 +109,7 @@ def _chances(recipe: Recipe, tensors: Tensors) -> nn.Module:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No advice for people who write exporters: whoever reads our terminal can do nothing with it."""
+    """Suppresses torch's advice for authors of exporters; users of our command line can do nothing with it."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

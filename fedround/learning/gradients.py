@@ -1,4 +1,4 @@
-"""Sums of gradients over rows: plain, or of which each row's part is bounded to the last bit.
+"""Sums of gradients over rows: plain, or with each row's part bounded exactly.
 
 B rows, F features, D coordinates (in the order of `codec.flatten`).
 """
@@ -44,8 +44,8 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], f
                  labels_B: torch.Tensor) -> Float64:
     """The sum over rows of the loss gradient, (D,); zero for a parameter that takes no part.
 
-    A model that normalises by the statistics of a batch sees all rows at once; of a single one, which has none, it learns
-    nothing.
+    A model that normalises by batch statistics sees all rows at once. From a single row, which has no such statistics, it
+    learns nothing.
     """
     import torch
 
@@ -73,7 +73,7 @@ def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], fe
     Every row adds its own vector of whole numbers, shorter than norm / cell, whatever the other rows are: the model sees one
     row at a time, and rows are computed `chunk` at a time, always as many, so that the same code of the processor runs for
     every row whatever their number. A row that counts for nothing (`counts_B`, bool; None: all count) keeps its place and
-    adds zeros. So does a row whose gradient is not finite, as infinity times zero would tell that it is there, and a row on
+    adds zeros. The same holds for a row whose gradient is not finite (infinity times zero would reveal it), and for a row on
     which the model raises an error.
     chunk: by public numbers only (`chunk_for`). together: as `maps` says.
     """
@@ -97,8 +97,8 @@ def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], fe
 
 
 def chunk_for(expected_batch: float) -> int:
-    """How many rows are computed at once where so many are expected in a batch: half of them, as a power of two, so that
-    little is computed for nothing; and enough that the processor's widest instructions leave no row over.
+    """How many rows are computed at once, from the expected batch: half of it, as a power of two, so that little work is
+    wasted. It is never so small that the processor's widest instructions leave a row over.
     """
     return min(CHUNK, max(SMALLEST_CHUNK, 1 << int(math.log2(max(expected_batch / 2, 1)))))
 
@@ -127,8 +127,8 @@ def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.T
 
     Each row gets weights of its own (views of the same numbers), so one backward pass gives every row's gradient.
     (torch.func.grad would do, and import torch's compiler: 80 MB in every site's process.)
-    Raises what the model raises on one of the rows. That is why it looks at all of them with shared weights first: with
-    weights for each row torch takes a place that an embedding does not have for a place in the weights of another row.
+    Raises what the model raises on one of the rows. That is why it first runs all rows with shared weights: with separate
+    weights for each row, torch would read an index outside an embedding from the weights of another row.
     """
     import torch
     from torch.func import vmap

@@ -15,7 +15,8 @@ from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, Mechanism
 
 BATCH_DOUBT = 20.0
-"""A Poisson batch may be larger than expected. The signal bound fails with probability exp(-20), about 2e-9 a round."""
+"""A Poisson batch may be larger than expected. So the signal bound fails with probability exp(-20), about 2e-9, in each
+round."""
 
 def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = None,
            steps: int | None = None) -> NoiseLaw | None:
@@ -30,9 +31,9 @@ def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = Non
     * variance = (lr z C / b)^2 sum_t m_t^2, exactly (float32 rounding of the weights aside);
     * |signal| <= lr C (sum_t m_t + sqrt(2 x (1-q) sum_t m_t^2 / b) + (1-q) x max m_t / (3 b)) but with probability
       exp(-x), x = 20: Bernstein's inequality for sum_t m_t B_t with binomial batches B_t (Boucheron, Lugosi and Massart
-      2013, theorem 2.10); at q = 1 the batch is what it is, and the bound certain.
+      2013, theorem 2.10); at q = 1 the batch is fixed, and the bound is certain.
 
-    With a tree's noise (`DpFtrl`) batches are what they are, too; a node that step t brings in counts m_t, less m_s if step s
+    With a tree's noise (`DpFtrl`) batches are fixed, too; a node that step t brings in counts m_t, less m_s if step s
     takes it away again. A whole update (`GaussianUpdate`) is clipped to C and noised with z C, whatever was done before.
 
     Clip norm and steps are taken as declared: admission has compared them with the plan.

@@ -1,8 +1,9 @@
-"""Of which parts a model is made: what travels, what stays at its site, and what nobody trains.
+"""The parts of a model: the part that travels, the private part that stays at its site, and the frozen part that nobody
+trains.
 
 What travels is what plans call the model: its names and shapes stand in `Plan.tensors`. The others are the model's rest:
-one file in the store, by digest, which every plan of a run names (`Plan.rest`). It holds the frozen tensors, and where
-every site's private part begins; what becomes of that part never leaves the site.
+one file in the store, by digest, which every plan of a run names (`Plan.rest`). It holds the frozen tensors and the initial
+private part. The trained private part never leaves its site.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Schemas:
 
     @property
     def rest(self) -> Schema:
-        """Of what does not travel."""
+        """The schema of the parts that do not travel."""
         return tuple(sorted((*self.private, *self.frozen), key=lambda spec: spec.name))
 
     def rest_of(self, tensors: Tensors) -> Rest:

@@ -1,4 +1,6 @@
-"""A model of a site's own: trained on its rows without noise, pulled to the shared one or not, and never released."""
+"""A site's personal model: trained on its rows without noise, with or without a pull to the shared model, and never
+released.
+"""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class Examples:
     features_NF: npt.NDArray[np.float32]
     labels_N: npt.NDArray[np.int64]
     counts_N: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, np.bool_))
-    """False: the row counts for nothing, whatever its features and its label are, and keeps its place among the others, so
-    that nothing else moves. A recipe says nothing of it: all its rows count. A site leaves out so what it cannot use."""
+    """False: the row does not count, whatever its features and its label are. It keeps its place, so that no other row
+    changes. A recipe does not set this: all its rows count. A site uses it to leave out rows that it cannot use."""
 
     def __post_init__(self) -> None:
         if self.counts_N.size == 0:
@@ -107,7 +107,7 @@ class Recipe:
 
 
 def unfilled(recipe: Recipe) -> nn.Module:
-    """The recipe's model without the numbers that torch would draw for its parameters: for who brings them all.
+    """The recipe's model without torch's random initial parameters, for callers that set all of them.
 
     Drawing ten million takes a tenth of a second, in every training and every evaluation.
     """
@@ -132,7 +132,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     """Run the recipe file and return what it defines.
 
     The bytes that are hashed are the bytes that run. Without `expected_digest` any file runs: only for one's own.
-    Raises ContractError, before anything runs, if the digest is another; and if the file does not run or lacks a part.
+    Raises ContractError if the digest differs (before anything runs), if the file does not run, or if it lacks a part.
     """
     try:
         source = path.read_bytes()
@@ -185,8 +185,8 @@ def initial(recipe: Recipe, seed: int, parts: Parts = WHOLE, *, per_record: bool
             start: Tensors | None = None) -> tuple[Tensors, Rest]:
     """The model of round 0: what travels, by name, float32, and the rest. Same recipe, seed and torch version: same numbers.
 
-    per_record: whether the privacy is that of single records. start: a checkpoint's numbers, for what it has of the model.
-    Raises ContractError as `check_model`, `parts.divide` and `start.begun_from` do.
+    per_record: whether the privacy is that of single records. start: a checkpoint's numbers, used for the tensors that it
+    has. Raises ContractError as `check_model`, `parts.divide` and `start.begun_from` do.
     """
     import torch
 
@@ -204,8 +204,9 @@ def initial(recipe: Recipe, seed: int, parts: Parts = WHOLE, *, per_record: bool
 def check_model(model: nn.Module, name: str, private: Collection[str] = (), *, per_record: bool = True) -> None:
     """Raise ContractError for a model that cannot be trained as the federation agreed, or would not travel whole.
 
-    Batch statistics mix the records of a batch, so that no clipping can bound what one of them does, and the noise would
-    never reach them: with `per_record` privacy no layer may keep them, and otherwise only one that is all `private`.
+    Batch statistics mix the records of a batch. So no clipping can bound the effect of one record, and the noise would never
+    reach the statistics. With `per_record` privacy no layer may keep them; otherwise only a layer that is wholly `private`
+    may.
     """
     from torch import float32
 
@@ -226,7 +227,8 @@ def _execute(source: bytes, path: Path, digest: str) -> ModuleType:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module       # dataclasses and typing look a class's module up by its name
     try:
-        # As text: from bytes Python would take a "coding:" comment at its word, and UTF-7, say, hides a line in a comment.
+        # As text: from bytes Python would obey a "coding:" comment, and UTF-7, for example, can hide a line of code in a
+        # comment.
         exec(compile(source.decode(), str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes are the approved ones
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]

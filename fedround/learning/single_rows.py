@@ -1,8 +1,8 @@
-"""Rows that a model sees one at a time, many in one pass of torch where it can.
+"""Runs a model on one row at a time; where torch can, many such runs share one pass.
 
-Whatever a model does with a batch (a layer that normalises by it, a product of matrices that adds up in another order): it
-never sees two rows together here, and every pass is over as many rows, so that a row's numbers are the same bits whatever
-the other rows are. A row on which the model raises an error counts for nothing: one record must not end a round.
+A model may treat a batch in any way (a layer that normalises by it, a matrix product that adds in another order). Here it
+never sees two rows together, and every pass has the same number of rows. So a row's numbers have the same bits whatever the
+other rows are. A row on which the model raises an error counts for nothing: one record must not end a round.
 
 B rows of a chunk, F features.
 """
@@ -41,10 +41,10 @@ def works_for(of_rows: OfRows[object], one_by_one: OfRows[object], features: int
 
 def without_rows_that_raise(of_rows: OfRows[Result], one: OfRows[object], x_BF: torch.Tensor, y_B: torch.Tensor,
                             there_B: torch.Tensor) -> Result:
-    """What `of_rows` says. A row for which `one` raises an error (a place that an embedding does not have, say) is struck
-    from `there_B` and replaced by zeros, so that the others are computed as they would be without it.
+    """What `of_rows` says. A row for which `one` raises an error (a place that an embedding does not have, say) is removed
+    from `there_B` and replaced by zeros, so that the others are computed as if it were not there.
 
-    Raises what `of_rows` raises then.
+    Raises what `of_rows` then raises.
     """
     try:
         return of_rows(x_BF, y_B)

@@ -89,11 +89,11 @@ class Parts(Value):
     frozen: trained by nobody. Parameters that the recipe's model does not train (requires_grad False: adapters of
     `fedround.learning.lora` have such a base) are frozen without being named.
 
-    Privacy. Under the unit `record` a row's gradient is clipped over all that is trained, the private part too, and all of
-    it is noised: later updates are computed with the private part, so a part that knew the rows would tell of them, however
-    much noise the updates get. What stays is then as private as what leaves. Under the unit `site` the private part is
-    trained without noise: what one round releases is a vector of bounded length, whatever the site computed it from, and
-    the noise hides any such vector; the promise is about all that the site contributes.
+    Privacy. Under the unit `record` a row's gradient is clipped over all trained parameters, the private part included, and
+    all of it is noised. The reason: later updates are computed with the private part. If it were not noised, the updates
+    would reveal the rows, however much noise they get. So the part that stays is as private as what leaves. Under the unit
+    `site` the private part is trained without noise: what one round releases is a vector of bounded length, whatever the
+    site computed it from, and the noise hides any such vector; the promise is about all that the site contributes.
     """
 
     private: tuple[Pattern, ...] = ()
@@ -117,8 +117,8 @@ class _Adaptive(Value):
     """Algorithm 2 of Reddi et al. 2021 (arXiv:2003.00295): m = beta1 m + (1 - beta1) aggregate;
     model += learning_rate m / (sqrt(v) + tau). They differ in v, which begins at tau².
 
-    The aggregate's own noise enters v, squared: where noise drowns a coordinate's signal, its steps become short. Nothing is
-    promised about convergence under noise.
+    The aggregate's own noise enters v, squared: where noise drowns a coordinate's signal, its steps become short.
+    Convergence under noise is not promised.
     """
 
     learning_rate: Annotated[float, Field(gt=0, le=10)]

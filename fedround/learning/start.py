@@ -3,7 +3,7 @@
 The coordinator makes one canonical file of it, whose digest stands in the signed federation file. Every run's round 0 holds
 these numbers, which `fedround verify` proves, and the recipe's own initial ones where the checkpoint says nothing.
 
-What a checkpoint was trained on is nobody's here: no ledger counts it.
+The checkpoint's own training data are assumed to belong to no site: no ledger counts them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read(body: bytes) -> Tensors:
 
 
 def begun_from(whole: Tensors, start: Tensors, name: str) -> Tensors:
-    """A recipe's initial numbers with the checkpoint's instead, where it has any.
+    """A recipe's initial numbers, replaced by the checkpoint's where it has any.
 
     Raises ContractError, naming the recipe and the tensors, if one of them is not in the model, or has another shape there.
     """

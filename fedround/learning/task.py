@@ -27,14 +27,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 MAX_CLASSES = 100_000
 SMALLEST_LOSS = 0.01
-"""Losses below are noise: without it the ratio of two of them would be anything."""
+"""Smaller losses are only noise; without this bound the ratio of two of them could be anything."""
 
 
 class Metrics(Value):
-    """How good a model is; None stands for what the numbers at hand do not tell.
+    """How good a model is; None: the available numbers do not determine it.
 
     Two classes: the area under the ROC curve, the share of positives found when 20 % of negatives are flagged by mistake,
-    and the accuracy at a score of one half (which bins of noised counts do not tell). More classes: the accuracy alone.
+    and the accuracy at a score of one half (which binned noised counts do not determine). More classes: the accuracy alone.
     """
 
     words: ClassVar[dict[str, str]] = {
@@ -126,10 +126,10 @@ class Classify(Value):
         return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges)
 
     def mean_loss(self, told: Release) -> float | None:
-        """A site's mean loss, from `SMALLEST_LOSS` to 1, by its noised scores; None where the noise leaves nothing to tell.
+        """A site's mean loss, from `SMALLEST_LOSS` to 1, from its noised scores; None if the noise hides it.
 
-        One less the mean chance that the model gives to what is true; with more than two labels the share of rows that are
-        predicted wrongly. Its noise has a standard deviation of at most noise_std · sqrt(2 bins) / rows.
+        It is one minus the mean probability that the model gives to the true label; with more than two labels, the share of
+        rows that are predicted wrongly. Its noise has a standard deviation of at most noise_std · sqrt(2 bins) / rows.
         """
         statistic, table_TB = _scores(told), told.table
         rows = float(table_TB.sum())
@@ -181,7 +181,7 @@ class Classify(Value):
         tpr = np.concatenate([[0.0], np.cumsum(positives_B) / positives])
         fpr = np.concatenate([[0.0], np.cumsum(negatives_B) / negatives])
         area = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
-        # Noise can make the curve step back; a running maximum makes it a curve that can be read off.
+        # Noise can make the curve decrease; a running maximum makes it monotone.
         recall = float(np.interp(0.2, np.maximum.accumulate(fpr), np.maximum.accumulate(tpr)))
         return Metrics(auc=min(max(area, 0.0), 1.0), recall_at_20_fpr=min(max(recall, 0.0), 1.0),
                        rows=round(positives + negatives))
@@ -191,7 +191,7 @@ Task = Classify
 """What a recipe may say is learnt. Another kind is a class with the same methods, and joins this union."""
 
 CLASSIFY = Classify()
-"""What a recipe learns that says nothing of it."""
+"""The task of a recipe that does not name one."""
 
 
 def _scores(told: Release) -> Scores:

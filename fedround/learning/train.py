@@ -36,7 +36,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training gives: all of it but `private` may leave, if the mechanism is one."""
+    """The result of local training. With a privacy mechanism, all of it except `private` may leave."""
 
     delta: Tensors
     """The model's change: names and shapes of the base model, float32."""
@@ -67,16 +67,17 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
 
     What follows from a step's gradient (`Descent`: the proximal term, the correction, momentum, Adam) is computed from it
     when it is noised already. shift_D: the algorithm's (`LocalAlgorithm.shift`).
-    time_is_up: looked at after every step but the last, unless the plan says partial = "refuse". When it is true the steps so
-    far are what is returned, scaled if the plan normalises: a prefix of what the mechanism covers, which was charged whole.
+    time_is_up: looked at after every step but the last, unless the plan says partial = "refuse". When it is true, the steps
+    so far are returned, scaled if the plan normalises. They are a prefix of the steps that the mechanism covers, and all
+    steps were charged.
     rest: what the model has besides `base`. Its private part is trained by the same steps: gradients are clipped over both
     together, and noised on every coordinate (`GaussianUpdate`: the private part is not noised; `Parts` says why).
     towards: what the proximal term pulls to, if it is not `base`.
 
     Promises: what is returned satisfies what an accountant says of `mechanism`, provided `noise` is secret and fresh
     (the number of rows counts as public, except with `GaussianUpdate`), to the last bit (`fedround.privacy.noise`); same
-    inputs, same bytes on one machine with one thread. Promises nothing about how long it takes, hence about how many steps
-    are done in some time; or about numbers that the caller derives from `examples` by other ways.
+    inputs, same bytes on one machine with one thread. Not promised: how long it takes, and so how many steps are done in a
+    given time; anything about numbers that the caller derives from `examples` in other ways.
 
     Raises Cancelled if `cancelled()` is true before a step; ContractError if the model cannot be trained so, or `base`
     is not of this model, or the mechanism was charged for another number of steps or other batches.
@@ -89,7 +90,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
     trained = {**base, **{name: array for name, array in rest.private.items() if name not in buffers}}
     schema = schema_of(trained)
-    # torch looks at the weights through these views, so that a step on the flat vector is a step of the model.
+    # torch sees the weights through these views. So a step on the flat vector is a step of the model.
     base_D, weights_D = flatten(trained), flatten(trained)
     weights = unflatten(weights_D, schema)
     parameters = {name: torch.from_numpy(view) for name, view in weights.items()}
@@ -126,7 +127,8 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
         clip = _clip(mechanism)
         delta_D = ((clipped_vector(delta_D, clip) + noise.normal(GRID, len(delta_D))) * clip.cell).astype(np.float32)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
-    # Numbers that layers keep by themselves were never noised: where single records are protected they end with the round.
+    # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after the
+    # round.
     kept = {} if noised is not None else {name: buffer.numpy().copy() for name, buffer in buffers.items()}
     return Trained(unflatten(delta_D, schema_of(base)), within, steps,
                    {**rest.private, **kept, **{name: view.copy() for name, view in weights.items() if name not in base}})
@@ -153,7 +155,7 @@ def _places(schema: Schema, base: Tensors) -> npt.NDArray[np.bool_] | slice:
 
 
 def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) -> Float32 | None:
-    """An algorithm corrects what travels; the private part's own gradients are what it is to follow."""
+    """An algorithm corrects only what travels; the private part follows its own gradients."""
     if shift_D is None or isinstance(shared_D, slice):
         return shift_D
     spread_D = np.zeros(len(shared_D), np.float32)
@@ -170,8 +172,9 @@ class _NoisedSum:
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
         self.surplus = 0.0
-        """Where they are counted: rows within the clip norm minus rows that were not, noised, over all batches so far. A row
-        moves it by one, which is half of what it would cost to count only those within."""
+        """Where they are counted: rows within the clip norm minus rows that were not, noised, over all batches so far. Each
+        row counts +1 or -1, so the count changes by one when a row is removed. A count of only the rows within would cost
+        twice as much."""
 
     @property
     def counts(self) -> bool:
@@ -215,7 +218,7 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> 
     if isinstance(mechanism, PerRecord):
         if mechanism.steps != training.local_steps:
             raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.local_steps}")
-        # Whole numbers are exact below 2**53, halves below 2**52: all rows together must stay well inside.
+        # Whole numbers are exact below 2**53, halves below 2**52: the sum over all rows must stay well below.
         if rows > mechanism.noise_multiplier * 2 ** 50 / GRID:
             raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "
                                 f"{mechanism.noise_multiplier:g}: ask for more noise, that is, for a smaller epsilon")

@@ -1,8 +1,8 @@
 """Can a recipe's model be scored and trained at all? One forward pass and one clipped gradient on made-up rows, before
 anything is charged: a model that fails in its first step costs a budget, and gives nothing.
 
-Made-up rows hold the same number everywhere. A model need work for one such number only: an embedding has a place 0 and may
-have no place 1, and a model that divides by the length of a row has no use for zeros.
+Made-up rows hold the same number everywhere. A model needs to work for only one such number: an embedding has an index 0 but
+perhaps no index 1, and a model that divides by the length of a row cannot use zeros.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SLOW = ("torch cannot compute the gradients of many rows of its model in one pas
 
 
 def try_out(recipe: Recipe, features: int, parts: Parts | None = WHOLE, *, per_record: bool = True) -> tuple[str, ...]:
-    """What there is to know of training a recipe's model on rows of so many features; nothing, if all is well.
+    """Warnings about training a recipe's model on rows with this many features; empty if there are none.
 
-    parts: None: not known; layers that keep statistics of batches are taken for private where that is allowed. per_record:
-    whether the privacy is that of single records. What was tried once is remembered. Raises ContractError, which
+    parts: None: not known; layers that keep batch statistics are then assumed to be private where that is allowed.
+    per_record: whether the privacy is that of single records. What was tried once is remembered. Raises ContractError, which
     quotes no record because it has seen none, if the model cannot be built, does not travel, cannot be scored or trained.
     """
     return _tried(_Question(recipe.digest, features, parts, per_record, recipe))

@@ -1,3 +1,3 @@
 """Whole campaigns in one process, for choosing settings: the same plan values, recipe, rule, privacy and server optimizer as
-a live federation, and the same functions where these are computed. No Prefect, no keys, no store; and no protection.
+a live federation, computed by the same functions. There is no Prefect, no key and no store, and also no protection.
 """

@@ -45,7 +45,7 @@ from fedround.simulation.sites import Site, Sites, judged, personal_judged
 from fedround.simulation.spool import MEMORY_BYTES, Updates
 
 ONE_BY_ONE = 8
-"""Sites that are trained one after the other make chunks of so many: enough to be worth sending."""
+"""Sites that are trained one after the other make chunks of this size, large enough to be worth sending."""
 
 
 def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, chance: Chance,
@@ -57,11 +57,11 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
 
     stacked: many sites are trained at once (`fedround.simulation.stacked`), much faster, with other draws of the same law;
     without, one after the other as live sites do: with a live federation's `chance` the same bytes as there.
-    share: of the sites that are asked in each round, drawn anew. test: public rows, judged every `judge_every` rounds and
-    after the last, like what the sites hold out. model: where round 0 begins; None: the recipe's own.
+    share: of the sites that are asked in each round, drawn anew. test: public rows, evaluated every `judge_every` rounds and
+    after the last, as are the rows that the sites hold out. model: where round 0 begins; None: the recipe's own.
     root: the coordinator's own rows, for `fltrust`. steps: (round, site) -> after how many steps its time is up, where the
     agreement keeps partial work. crew: who trains; None: this process. memory_bytes: updates that take more go to a file.
-    told: hears of every round.
+    told: is called after every round.
 
     Deterministic in `chance`. Raises ContractError if the agreement cannot hold for these sites, or pays for fewer rounds;
     QuorumError if fewer updates than the quorum remain in a round.
@@ -161,7 +161,7 @@ class _Run:
         return scores(self._recipe, {**model, **frozen}, self._test)
 
     def _train(self, number: int, base: Tensors, jobs: Sequence[Job], updates: Updates) -> list[Done]:
-        """Every job's update goes to its place; and what else is known of each, in the order of jobs."""
+        """Put every job's update in its place; return what else is known of each, in the order of jobs."""
         chunks = self._chunks(jobs)
         orders = (Chunk(number, turn, base, [jobs[place] for place in places], self._at_once > 0)
                   for turn, places in enumerate(chunks))
@@ -172,7 +172,9 @@ class _Run:
         return [done[place] for place in range(len(jobs))]
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """Which jobs are done together: of like numbers of rows, so that little is padded; as even as can be."""
+        """Which jobs are trained together: those with similar numbers of rows, so that little is padded, in chunks of nearly
+        equal size.
+        """
         order = list(range(len(jobs)))
         if self._at_once:
             order.sort(key=[len(self._rows[job.site]) for job in jobs].__getitem__)
@@ -246,7 +248,7 @@ def _kept_whole(_: str, blocks: Iterator[Float32]) -> Numbers:
 
 
 def _not_simulated(agreement: Agreement) -> list[str]:
-    """What was agreed and has no effect here."""
+    """Agreed settings that have no effect here."""
     return [] if agreement.reputation is None else ["reputation is not simulated: everybody is asked in every round"]
 
 

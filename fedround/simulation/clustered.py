@@ -1,4 +1,4 @@
-"""Sites of several kinds: one model for each kind, and who belongs to which is found out.
+"""Clustered federated learning: sites of several kinds, one model for each kind, and the assignment is learnt.
 
 Simulated only, no live plan asks for it: which model a site picks tells something of its rows, without noise, and no
 mechanism here pays for that. So an agreement with privacy is refused.
@@ -39,7 +39,7 @@ class Clustered:
     picked: Mapping[str, int]
     """The model that each site trained in this round."""
     loss: float
-    """The mean over the sites of the loss of the model that each picked, before the round: what to choose a seed by."""
+    """The mean over the sites of the loss of the model that each picked, before the round. Use it to choose a seed."""
     sent_bytes: int
     """To the sites and from them, in this round: every site is shown all models and sends one update."""
 
@@ -91,8 +91,8 @@ def bipartition(delta_ND: Float32) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The sites in two groups, such that the largest cosine between updates of different groups is as small as it can be
     (clustered federated learning: Sattler et al. 2020, arXiv:1910.01991, equation 18). Site 0 is in the first.
 
-    Always two groups, whether there are two kinds of sites or not: ask `is_incongruent` first. Noised updates have cosines
-    near zero, and tell little. Raises ContractError with fewer than two updates, or if one is zero or not finite.
+    It always returns two groups, even if there is only one kind of sites: check `is_incongruent` first. Noised updates have
+    cosines near zero, and tell little. Raises ContractError with fewer than two updates, or if one is zero or not finite.
     """
     from scipy.cluster.hierarchy import linkage, to_tree
     from scipy.spatial.distance import squareform
@@ -110,8 +110,8 @@ def bipartition(delta_ND: Float32) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def is_incongruent(delta_ND: Float32, weight_N: npt.NDArray[np.float64], *, still: float, moving: float) -> bool:
-    """Whether the sites together have come to rest though one alone would still move (the same, equations 28 and 29): the
-    weighted mean of their updates is shorter than `still`, and the longest update is longer than `moving`.
+    """Whether the shared model has converged although single sites would still change it (the same paper, equations 28 and
+    29): the weighted mean of their updates is shorter than `still`, and the longest update is longer than `moving`.
 
     That is when to split. Lengths depend on learning rate and steps: choose both after looking at a few rounds.
     """

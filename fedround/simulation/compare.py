@@ -1,7 +1,8 @@
-"""What a simulated federation is compared with: all rows in one place, and each site with its own rows only. None is private.
+"""Baselines for a simulated federation: training on all rows in one place, and each site on its own rows only. No baseline
+is private.
 
-A rival is fair: where it holds out rows, it may take a smaller learning rate, if it does better on them. (What suits clipped
-and noised gradients is often too much for others.)
+The comparison is fair: a baseline that holds out rows may use a smaller learning rate, if it does better on them. (A rate
+that suits clipped and noised gradients is often too large for others.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fedround.simulation.chance import Chance
 from fedround.simulation.sites import Site, together
 
 SLOWER = (1.0, 0.25, 0.0625)
-"""Shares of the agreed learning rate that a rival tries."""
+"""Shares of the agreed learning rate that a baseline tries."""
 
 LARGEST_BATCH = 65_536
 

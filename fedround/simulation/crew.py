@@ -1,4 +1,4 @@
-"""Who trains: this process, or several on one machine or many. What comes out is the same, bit for bit.
+"""The workers that train: this process, or several, on one machine or many. The result is the same, bit for bit.
 
 The unit of work is a chunk of sites. How a cohort is cut into chunks follows from the plan alone, and so do each one's draws.
 """
@@ -43,7 +43,7 @@ class Crew(Protocol):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """More give other bytes, and sites are what is parallel here."""
+    """One thread: more threads would give other bytes, and the parallel work is over sites."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Learning from each other's answers instead of each other's weights: what a model says of public rows is what travels.
+"""Federated distillation: sites exchange their models' predictions on public rows ("answers") instead of weights.
 
 Sites may then have different models, and what travels grows with the public rows, not with the model. Simulated only: no
 live plan asks for it.
@@ -6,9 +6,9 @@ live plan asks for it.
 Privacy. Answers are computed from a model that saw the records, so they tell of records as the model does; nothing is added
 to them before they leave. With an agreement that has privacy under the unit `record`, models are trained by that mechanism,
 and answers are post-processing of what it released: a site's epsilon is the agreement's, however many public rows are asked.
-That costs what DP-SGD costs, and small sites most: no other site's noise cancels theirs before the model is used. Without
-privacy the answers leave as they are, and a membership test on them works as on the model. Under the unit `site` nothing is
-offered: a site's own model never leaves, so there is no update to clip.
+This has the accuracy cost of DP-SGD, and small sites lose most: noise is not averaged over sites before the model is used.
+Without privacy the answers leave as they are, and a membership test on them works as on the model. Under the unit `site`
+nothing is offered: a site's own model never leaves, so there is no update to clip.
 
 Legend: N public rows, F features, C classes.
 """
@@ -97,7 +97,7 @@ def consensus(answers: Iterable[tuple[float, Float32]]) -> Float32:
     """The weighted mean of answers, (N, C).
 
     Of chances, not of logits (FedMD and FedDF mean logits): a chance is at most 1, so one site moves the mean by its share of
-    the weight at most, however sure it says it is.
+    the weight at most, however confident it claims to be.
     """
     weights, answers_SNC = zip(*answers, strict=True)
     mean_NC: Float32 = np.average(np.stack(answers_SNC), axis=0, weights=weights).astype(np.float32)
@@ -162,8 +162,8 @@ def distil(student: Recipe, teachers: Iterable[Teacher], public_NF: Float32, *, 
     """A model that answers as the teachers do together.
 
     With one teacher and a smaller recipe: a student for small machines. With the models of all sites after a round, and their
-    mean as `start`: the server's step of FedDF (Lin et al. 2020, arXiv:2006.07242). Nothing but the teachers' answers is
-    looked at, so a student of private models is as private as they are.
+    mean as `start`: the server's step of FedDF (Lin et al. 2020, arXiv:2006.07242). It uses only the teachers' answers, so a
+    student of private models is as private as they are.
     """
     agreed_NC = consensus((teacher.weight, answer(teacher.recipe, teacher.model, public_NF)) for teacher in teachers)
     return study(student, initial_tensors(student, seed) if start is None else start, public_NF, agreed_NC, how, seed)

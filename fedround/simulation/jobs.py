@@ -61,7 +61,7 @@ class Learnt:
 
 
 class Countdown:
-    """A guard (`fedround.rounds.site.Guard`) that nobody stops, and whose time is up after so many steps; None: never."""
+    """A guard (`fedround.rounds.site.Guard`) that nobody cancels, and whose time is up after `steps` steps (None: never)."""
 
     def __init__(self, steps: int | None = None):
         self._left = steps

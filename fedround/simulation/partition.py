@@ -1,4 +1,4 @@
-"""Rows of one data set dealt to simulated sites: evenly, or as unlike each other as real sites are.
+"""Partitions of one data set among simulated sites: even, or as different from each other as real sites are.
 
 Every partition is a value; `deal` is a function of it, the rows and a seed. Every row goes to exactly one site, and every
 site gets one row at least. In words for a command line: "iid", "dirichlet:0.5", "shards:2", "quantity:1", "features:0.8",
@@ -185,7 +185,7 @@ def _slug(value: str) -> str:
 
 
 def _at_least_one(parts: list[Places]) -> list[Places]:
-    """Whoever has nothing gets the last row of whoever has most."""
+    """Each site without rows gets the last row of the site with the most."""
     for place, part in enumerate(parts):
         if len(part) == 0:
             richest = max(range(len(parts)), key=lambda other: len(parts[other]))

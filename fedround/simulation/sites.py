@@ -1,4 +1,4 @@
-"""The sites' side of a simulated round: who has what, who is asked what, and what each keeps for the next round.
+"""The sites' side of a simulated round: their rows, their jobs, and what each keeps for the next round.
 
 What a site computes and sends is `fedround.rounds.site`; training may be done for many sites at once (`crew`).
 """
@@ -113,7 +113,7 @@ class Sites:
 
     def train_personal(self, number: int, cohort: Iterable[str], terms: Terms, base: Tensors) -> None:
         """The cohort's personal models go on, where they are agreed: one after the other, in this process, whatever crew
-        trains the shared model. A model that goes astray is not kept, and the last one stays.
+        trains the shared model. If a model diverges, it is not kept, and the previous one stays.
         """
         if terms.personal is None:
             return
@@ -169,7 +169,9 @@ class Sites:
         return found
 
     def _sizes(self, terms: Terms) -> dict[int, int]:
-        """For how many rows a site calibrates its noise: its own, or the next smaller number of a few, which takes more."""
+        """The number of rows that a site calibrates its noise for: its own, or the next smaller of a few values, which needs
+        more noise.
+        """
         sizes = sorted(set(self._rows.values()))
         if isinstance(terms.privacy, NoPrivacy) or len(sizes) <= MOST_SIZES:
             return {size: size for size in sizes}
@@ -201,7 +203,7 @@ def personal_judged(recipe: Recipe, sites: Sites) -> dict[str, Metrics]:
 
 
 def together(parts: Sequence[Examples]) -> Examples:
-    """All rows in one place: what a federation is there to avoid."""
+    """All rows in one place, for the baselines."""
     return Examples(np.concatenate([part.features_NF for part in parts]), np.concatenate([part.labels_N for part in parts]))
 
 

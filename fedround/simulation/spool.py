@@ -1,4 +1,5 @@
-"""The updates of a round: in memory as long as they fit, else in a file. Sites are put in any order, and read in theirs.
+"""The updates of a round: in memory as long as they fit, else in a file. Sites are written in any order and read in the
+order of their places.
 
 Legend: N sites, D coordinates.
 """

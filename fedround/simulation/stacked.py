@@ -38,7 +38,8 @@ STACK_BYTES = 256 << 20
 """What a stack may take, roughly."""
 
 ALONE = 1 << 16
-"""Models with more coordinates keep a processor busy by themselves: three sites' convolutions took a third longer stacked."""
+"""A single model with more coordinates already keeps a processor busy: three sites' convolutions took a third longer when
+stacked."""
 
 
 class Stacked:

@@ -2,8 +2,8 @@
 
 What it costs in privacy. On public rows, or on one's own, nothing: nothing leaves. Asked of a live federation's records,
 every trial would be a campaign and charged as one, also those that were dropped: `Search.epsilon_if_live` says how much that
-adds up to. And what is chosen depends on the validation rows: choosing on the counts that live sites noise is part of that
-charge; choosing on exact metrics of private rows, as here, is not allowed for by any of it.
+adds up to. The choice also depends on the validation rows. Choosing by the noised counts of live sites is part of that
+charge. Choosing by exact metrics of private rows, as here, is not covered by any charge.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Search:
 
     @functools.cached_property
     def epsilon_if_live(self) -> float | None:
-        """What one record's owner would have been charged if every trial had been a live campaign, in the agreements' unit
-        and at their delta_dp; None without privacy. Of the most frequent kinds of sites, the largest of a few.
+        """The epsilon that one record would have been charged if every trial had been a live campaign, in the agreements'
+        unit and at their delta_dp; None without privacy. Of the most frequent kinds of sites, the largest of a few.
         """
         privacy = self.trials[0].result.agreement.privacy
         if isinstance(privacy, NoPrivacy):
@@ -75,7 +75,7 @@ class Search:
 def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, seed: int,
             keep: int = 3, told: Callable[[Trial], None] = lambda _: None) -> Search:
     """Run all candidates for a few rounds, keep the best of every `keep`, run those `keep` times as long, and so on; the
-    last rung runs two for `rounds`: what wins a short campaign often loses a long one.
+    last rung runs two for `rounds`, because the winner of a short campaign often loses a long one.
 
     Every rung begins anew with the same seed, so that candidates differ in nothing but their settings; all rungs take about
     as many rounds. A candidate that starts slowly and ends well may be dropped. Deterministic in `seed`: equal scores are

@@ -1,4 +1,5 @@
-"""How a site follows its gradients, and what becomes of it at the server: one value, and one file, for each algorithm.
+"""Local algorithms: how a site uses its gradients, and what the server does with the result. Each algorithm is one value in
+one file.
 
 A new one is a subclass of `LocalAlgorithm` in a file of its own, and a name in the union below. Live rounds, the simulator,
 `verify --recompute` and the settings files know it then.

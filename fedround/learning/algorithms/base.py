@@ -21,7 +21,7 @@ Vectors = Mapping[str, Float32]
 
 
 class Steps(Protocol):
-    """What an algorithm must know of local training (`fedround.learning.spec.LocalTraining`)."""
+    """The settings of local training that an algorithm needs (`fedround.learning.spec.LocalTraining`)."""
 
     @property
     def local_steps(self) -> int:
@@ -41,7 +41,7 @@ class Steps(Protocol):
 
     @property
     def partial(self) -> str:
-        """What a site sends whose time is up."""
+        """What a site sends if its time is up."""
 
 
 class LocalAlgorithm(Value):
@@ -59,7 +59,7 @@ class LocalAlgorithm(Value):
 
     @property
     def pull(self) -> float:
-        """How strongly every step is pulled back to the round's base model, by its distance."""
+        """The strength of the pull back to the round's base model in every step, times the distance."""
         return 0.0
 
     def objection(self, training: Steps) -> str | None:
@@ -79,5 +79,5 @@ class LocalAlgorithm(Value):
         return {}
 
     def at_server(self, served: Vectors, aggregate_D: Float32, training: Steps, share: float) -> Vectors:
-        """What the server serves after a round with this aggregate, which stands for `share` of the federation's weight."""
+        """What the server provides after a round with this aggregate, whose sites have `share` of the federation's weight."""
         return {}

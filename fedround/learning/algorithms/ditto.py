@@ -13,11 +13,11 @@ from fedround.values import Value
 class Ditto(Value):
     """Every site also trains a model of its own, beside the shared one and from round to round (Ditto: Li et al. 2021,
     arXiv:2012.04221): as many steps as in the shared training, each pulled to the round's base model by `pull` times the
-    distance (`fedround.learning.personal.personalise`). It serves at the site. pull = 0: what a site alone would learn; much:
-    the shared model.
+    distance (`fedround.learning.personal.personalise`). The site uses it. pull = 0: the model that a site would learn alone;
+    a large pull: nearly the shared model.
 
-    It never leaves, and nothing that leaves depends on it: it takes no noise and costs no privacy. So it knows its site's
-    rows as any model does that was trained without noise; what its site shows of it is covered by no promise. The server has
+    It never leaves, and nothing that leaves depends on it: it takes no noise and costs no privacy. So, like any model
+    trained without noise, it may reveal its site's rows. No privacy promise covers what the site shows of it. The server has
     no half of it.
     """
 

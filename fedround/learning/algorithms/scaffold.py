@@ -24,11 +24,11 @@ _CONTROL = "control"
 
 
 class Scaffold(LocalAlgorithm):
-    """Every step is corrected by c - c_i: what all sites' gradients were, less what this site's were.
+    """Every step is corrected by c - c_i: the mean of all sites' gradients minus this site's own.
 
-    c_i stays at its site; whatever rule protects the model protects c. Nothing more leaves a site, and it costs no privacy.
-    The upload then carries old noise, too: its law is not known, and no gate can judge it (under the unit `site` it is known,
-    and a gate can).
+    c_i stays at its site. The rule that protects the model also protects c. Nothing more leaves a site, and it costs no
+    privacy. The upload then carries old noise, too: its law is not known, and no gate can judge it (under the unit `site` it
+    is known, and a gate can).
     """
 
     keeps: ClassVar[tuple[str, ...]] = (_CONTROL,)
@@ -57,7 +57,7 @@ class Scaffold(LocalAlgorithm):
         return None
 
     def shift(self, served: Vectors, kept: Vectors) -> Float32 | None:
-        """C - c_i. None, where neither is there yet, stands for zeros."""
+        """C - c_i. None (when neither exists yet) stands for zeros."""
         server_D, site_D = served.get(_CONTROL), kept.get(_CONTROL)
         if server_D is None and site_D is None:
             return None
