@@ -80,7 +80,7 @@ def _warn(folder: Path) -> None:
 
 
 def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None:
-    """Show a candidate and what there is to know, and ask. Raises ContractError if it is not what --digest names."""
+    """Show a candidate and the notes about it, and ask. Raises ContractError if it is not what --digest names."""
     from site_workers import approval
 
     if digests and not any(approval.matches(candidate.digest, digest) for digest in digests):

@@ -1,4 +1,4 @@
-"""fedround models list, show, get, rebuild: the versioned checkpoints; what becomes of them is in `promotion`."""
+"""fedround models list, show, get, rebuild: the versioned checkpoints. Their use is in `promotion`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fedround site recover: a folder that was restored from a backup learns again what it has spent."""
+"""fedround site recover: give a folder that was restored from a backup its lost charges back."""
 
 from __future__ import annotations
 

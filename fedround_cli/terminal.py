@@ -1,9 +1,9 @@
-"""Where text meets the terminal: this file alone, so that no command can forget what foreign words may do to one.
+"""Where text meets the terminal. Only this file prints, so that no command forgets what foreign text may do to a terminal.
 
 A site's name, a refusal, a note, a file's name may hold anything. Promised: no text ends a command, moves the cursor, rings,
-hides what stands beside it or turns its direction; and what is handed over as a value, or stands in a table's cell, is
-shown letter by letter. In a sentence that was put together beforehand the few tags of `styled` change the colour, and
-nothing else.
+hides the text beside it or turns its direction. A value that is passed as a value, or stands in a table's cell, is shown
+letter by letter. In a sentence that was put together beforehand, the few tags of `styled` change the colour, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def styled(template: str, *values: object) -> Text:
 
 
 class Terminal(Console):
-    """A console on which every string is a sentence for `styled` when it is printed, and plain text anywhere else."""
+    """A console. A string that is printed is a sentence for `styled`; anywhere else a string is plain text."""
 
     def __init__(self, *, stderr: bool = False):
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False)

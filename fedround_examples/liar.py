@@ -1,9 +1,9 @@
-"""Sites that lie, for demonstrations: the real site process, but that the update is another one.
+"""Sites that lie, for demonstrations: the real site process, with a false update.
 
     python -m fedround_examples.liar FOLDER...
 
-The lie is the one that a plain mean bears worst: the same push of length 20 in every round, in a direction that was drawn
-once, on top of the noise that was declared. Everything else is as it is at every site: keys, policy, ledger, signature.
+This lie harms a plain mean most: the same push of length 20 in every round, in a direction that was drawn once, on top of the
+declared noise. Everything else is as at every site: keys, policy, ledger, signature.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a federation is compared with, on the public test set: pooled rows, and each bank with its own rows only.
 
-None of it is private, unless it says so. A bank alone is a fair rival: it tunes several models and takes whichever is best
-on its own validation rows.
+None of it is private, unless it says so. A bank alone is a strong rival: it tunes several models and takes the one that is
+best on its own validation rows.
 """
 
 from __future__ import annotations

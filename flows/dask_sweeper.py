@@ -34,9 +34,10 @@ def sweeper_of(coordinator: Coordinator) -> Iterator[Sweeper | None]:
 
 @contextmanager
 def dask_sweeper(address: str, memory_budget_bytes: int) -> Iterator[Sweeper]:
-    """A sweeper on the cluster whose scheduler listens at `address`; inside of a Prefect flow.
+    """A sweeper on the cluster whose scheduler listens at `address`. Only inside of a Prefect flow.
 
-    memory_budget_bytes: of each worker. Raises SetupError if the extra is missing or nobody listens.
+    memory_budget_bytes: of each worker.
+    Raises SetupError if the extra is missing or nobody listens.
     """
     try:
         from prefect_dask import DaskTaskRunner

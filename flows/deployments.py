@@ -49,7 +49,7 @@ async def deploy(federation: Federation, *, cron: str | None = None, cron_run: s
 
 
 async def deploy_site(client: PrefectClient, site: str) -> str:
-    """Register one site's pool and deployments, and touch nothing else; returns the name of the rounds' one. Idempotent."""
+    """Register one site's pool and deployments, and nothing else; returns the rounds' deployment. Idempotent."""
     await _pool(client, site, SiteWorker)
     await _deployment(client, CAMPAIGN_FLOW, site, site, CampaignRequest.model_json_schema(), [],
                       description="All rounds of one campaign at this site. Started by the coordinator; carries no code.")

@@ -91,10 +91,10 @@ class ModelRegistry:
 
     @classmethod
     def open(cls, root: Path) -> ModelRegistry:
-        """Open the registry at `root`, creating it there if nothing is (killed half-way: nothing is).
+        """Open the registry at `root`; it is created if nothing is there. If that is killed half way, nothing is there.
 
-        Needs neither a git nor a dvc command, no git identity and no network; `root` may lie inside another checkout.
-        Raises SetupError if something else is at `root`.
+        Needs neither a git nor a dvc command, no git identity and no network; `root` may lie inside another checkout. Raises
+        SetupError if something else is at `root`.
         """
         root = root.absolute()
         with _lock(root):

@@ -14,9 +14,9 @@ FILE_VARIABLE = "FEDROUND_PASSPHRASE_FILE"
 
 
 def passphrase_for(key: Path) -> Callable[[], bytes]:
-    """Asks for the passphrase of the key at `key` when it is called, and only then.
+    """Asks for the passphrase of the key at `key`, but only when it is called.
 
-    Raises SetupError where nobody can be asked, or if the file that FEDROUND_PASSPHRASE_FILE names cannot be used.
+    Raises SetupError if there is nobody to ask, or if the file that FEDROUND_PASSPHRASE_FILE names cannot be used.
     """
 
     def ask() -> bytes:

@@ -117,7 +117,7 @@ class CoordinatorSettings(Value):
 
 
 def load_toml(kind: type[V], path: Path) -> V:
-    """Read a TOML file as `kind`. Raises SetupError if there is none, ContractError if it is not one."""
+    """Read a TOML file as `kind`. Raises SetupError if there is no such file, ContractError if it is not of that kind."""
     return parse(kind, read_toml(path), str(path))
 
 

@@ -52,7 +52,7 @@ def document_of(path: Path) -> tomlkit.TOMLDocument:
 
 
 def read_text(path: Path) -> str:
-    """A file's text. Raises SetupError if it cannot be read, ContractError if it is none, or too long for anybody."""
+    """A file's text. Raises SetupError if it cannot be read, ContractError if it is not text, or too long."""
     try:
         with path.open("rb") as file:
             body = file.read(MAX_BYTES + 1)

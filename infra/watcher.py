@@ -38,8 +38,7 @@ _LOOK_S = 0.3
 
 @contextmanager
 def watched(home: Path) -> Iterator[Callable[[], None]]:
-    """While this lasts, the end of this process is the end of all that it starts from here on; yields what to call when it is
-    to live on.
+    """While this lasts, everything that this process starts ends with it; yields what to call if it is to live on.
 
     SIGTERM and SIGHUP end the command as Ctrl-C does, so that it can stop in order what it has begun.
     """
@@ -101,7 +100,7 @@ def _ending(home: Path) -> Iterator[None]:
 
 
 def _watch(home: Path, token: str) -> None:
-    """Wait for the command's end, or its word that what it has started is to live on."""
+    """Wait for the command's end, or for its message that what it has started is to live on."""
     if os.read(sys.stdin.fileno(), 1) == _KEEP or not home.is_dir():
         return
     with _ending(home):

@@ -157,7 +157,7 @@ def utc(now: datetime) -> str:
 
 
 def begin(folder: Path, site: str, now: datetime, book: Path) -> None:
-    """Begin a site's log; what its ledger and its outbox hold already is counted and named as what was there before.
+    """Begin a site's log. Its first event counts what its ledger and its outbox hold already.
 
     Raises AuditError if there is a log.
     """

@@ -1,7 +1,7 @@
-"""Where a site's randomness comes from: its secret, and nothing else.
+"""Where a site's randomness comes from: only from its secret.
 
-The context of every stream holds the plan and a digest of the rows: the same plan on other rows draws other noise, so no
-two releases ever share it; and a retry draws the same.
+The context of every stream holds the plan and a digest of the rows. The same plan on other rows draws other noise, so no two
+releases ever share it. A retry draws the same.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from site_workers.site import Site
 
 @dataclass(frozen=True, eq=False)
 class OwnModel:
-    """A whole model, as good as it is on the rows that this site holds out."""
+    """A whole model, and its metrics on the rows that this site holds out."""
 
     run: str
     round: int

@@ -41,9 +41,10 @@ _WORDS = {RESIDUAL: "residual", PRIVATE: "private part of the model", PERSONAL: 
 
 
 def of_plan(folder: Path, plan: Plan, private: Schema) -> Kept:
-    """What was kept with the site's last answers to earlier rounds of the plan's run, as far as the plan's terms use it.
+    """What was kept with the site's last answers to earlier rounds of the plan's run, if the plan's terms use it.
 
-    private: names and shapes of the model's private part. Raises SetupError if a file is damaged, or of another model.
+    private: names and shapes of the model's private part.
+    Raises SetupError if a file is damaged, or of another model.
     """
     before, terms = plan.continues + 1, plan.agreed
     asked = kind_for(terms.privacy)

@@ -1,4 +1,4 @@
-"""What became of a site's work on one flow run, as far as the API may know it."""
+"""The result of a site's work on one flow run. It holds only what the API may know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this site ready? Each finding is one line: what was checked, whether it holds, and what to mend."""
+"""Is this site ready? Each finding is one line: what was checked, whether it holds, and what to repair."""
 
 from __future__ import annotations
 

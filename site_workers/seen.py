@@ -38,7 +38,7 @@ class Seen(Value):
 
 
 class _Kept(Value):
-    """What stands in the file. The digest notices damage; whoever can write the file can make another."""
+    """The content of the file. The digest shows damage; it is no protection from somebody who can write the file."""
 
     seen: Seen
     sha256: Digest

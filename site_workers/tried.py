@@ -1,4 +1,4 @@
-"""A recipe that the operator has said yes to, tried before it becomes the site's: on the site's rows, and nothing leaves."""
+"""A recipe that the operator has approved is tried on the site's rows before it becomes the site's. Nothing leaves."""
 
 from __future__ import annotations
 

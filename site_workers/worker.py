@@ -227,7 +227,7 @@ class SiteWorker(WarmWorker):
         return flow_run if self._is_mine(flow_run) else None
 
     async def _make(self, asked: Asked, state: dict[str, str | None]) -> FlowRun:
-        """The flow run for what is asked: made in this state, or as it is."""
+        """The flow run for this request: it is made in this state, or returned as it is."""
         site = self._work_pool_name
         made = await self.client.request("POST", "/flow_runs/", json={
             "flow_id": str(await self._flow_id()), "work_pool_name": site, "name": asked.name(site), "tags": [asked.tag],

@@ -48,11 +48,12 @@ class _Model:
 
 
 def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = None) -> bytes:
-    """The bundle of a committed round, which nobody has approved yet.
+    """The bundle of a committed round. Nobody has approved it yet.
 
-    rows: a file of rows that may be seen, to check the export on, and to learn which columns the recipe needs; None: the
-    public test set. Raises TrustError or ChainError if the round's history does not hold; ContractError if there is no such
-    round, its model is not whole, the recipe is another one, or ONNX says something else than the model.
+    rows: a file of public rows, to check the export on, and to find the columns that the recipe needs; None: the public test
+    set.
+    Raises TrustError or ChainError if the round's history does not hold; ContractError if there is no such round, its model
+    is not whole, the recipe is another one, or ONNX computes something else than the model.
     """
     model = _read(coordinator, run, number)
     certificate = certified(coordinator.store, run, coordinator.identity.key, number)

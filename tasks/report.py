@@ -71,7 +71,7 @@ def _if_whole(path: Path) -> RoundRecord | None:
 
 
 def read_record(path: Path) -> RoundRecord:
-    """One record as `report` wrote it. Raises ContractError, naming the file, if it is none."""
+    """One record as `report` wrote it. Raises ContractError, naming the file, if it is not a record."""
     return parse(RoundRecord, path.read_bytes(), f"record {path}")
 
 

@@ -1,4 +1,4 @@
-"""Does the recipe work, as far as the public test set can tell? Tried before a round is asked for."""
+"""Does the recipe work on the public test set? Tried before a round is asked for."""
 
 from __future__ import annotations
 

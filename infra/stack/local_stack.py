@@ -38,8 +38,8 @@ class StackInfo:
 class LocalStack:
     """The servers whose data, logs and secrets lie below `home`. All data are kept from one start to the next.
 
-    Every method may be called from any process: what runs is written down in `home`. One operation at a time; a second
-    one waits. For one machine and one person: whoever can sign in to this machine can reach the Prefect API.
+    Every method may be called from any process: `home` records what runs. One operation at a time; a second one waits. For
+    one machine and one person: whoever can sign in to this machine can reach the Prefect API.
     """
 
     def __init__(self, home: Path, *, api_port: int | None = None, s3_port: int | None = None):
@@ -48,11 +48,11 @@ class LocalStack:
         self._postgres, self._prefect, self._s3 = Postgres(self.home), PrefectServer(self.home), SeaweedFS(self.home)
 
     def start(self, progress: Callable[[str], None]) -> StackInfo:
-        """Start the servers and wait until all of them answer. A stack that runs and answers is left as it is; one of
-        which a part is missing is stopped and started as a whole.
+        """Start the servers and wait until all of them answer.
 
-        progress: told, in one line each time, what is being waited for.
-        Raises SetupError if a wanted port is in use, something is missing or a server does not come up; nothing is left
+        A stack that runs and answers is left as it is. A stack with a missing part is stopped and started as a whole.
+        progress: is told, in one line each time, what is being waited for.
+        Raises SetupError if a wanted port is in use, something is missing or a server does not come up. Nothing is left
         running then, nor after Ctrl-C.
         """
         with self._lock():
@@ -80,7 +80,7 @@ class LocalStack:
 
     @staticmethod
     def find(home: Path) -> StackInfo | None:
-        """The stack of `home` if all its servers live, else None. Whether they answer is not asked."""
+        """The stack of `home` if all its servers live, else None. It is not checked whether they answer."""
         try:
             info = StackInfo(**json.loads((home / "stack.json").read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError):

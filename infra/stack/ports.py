@@ -33,8 +33,8 @@ def is_free(port: int) -> bool:
 def choose(names: tuple[str, ...], wanted: dict[str, int | None], before: dict[str, int]) -> dict[str, int]:
     """A port for every name, each free together with the one `GRPC_OFFSET` above it.
 
-    wanted: ports that the operator asked for; only these are an error when taken.
-    before: ports of the last start, kept where they are free, so that addresses written down elsewhere stay right.
+    wanted: ports that the operator asked for. Only these are an error if they are in use.
+    before: ports of the last start. They are kept if they are free, so that addresses written down elsewhere stay right.
     Raises SetupError naming the port that is in use, or if there are no free ports at all.
     """
     chosen = {name: _wanted(name, port) for name, port in wanted.items() if port is not None}

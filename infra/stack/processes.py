@@ -1,4 +1,4 @@
-"""Processes of ours that run below a folder: written down when they start, stopped by id, and never anybody else's."""
+"""Our processes that run below a folder: recorded when they start, and stopped by id. No other process is ever stopped."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ _KILL_PATIENCE_S = 10.0
 class Server:
     """A process that outlives the one that started it, known by a record on disk: its pid and its command line.
 
-    A pid alone may by now be somebody else's. A process is ours while its command line is the recorded one, which
-    names this server's own data folder or port; the clock, which may be set, plays no part.
+    The pid alone may by now belong to another process. So a process is ours only while its command line is the recorded one,
+    which names this server's own data folder or port. The clock is not used, since it may be set.
     """
 
     def __init__(self, home: Path, name: str):
@@ -49,7 +49,7 @@ class Server:
         write_private(self._record, json.dumps({"pid": self._child.pid, "command": command}))
 
     def process(self) -> psutil.Process | None:
-        """The living process, or None. A record that cannot be read is none."""
+        """The living process, or None. A record that cannot be read counts as none."""
         if self._child is not None:
             self._child.poll()                       # a dead child stays in the process table until it is asked for
         try:

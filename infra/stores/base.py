@@ -1,4 +1,4 @@
-"""What fedround asks of an object store, and nothing more."""
+"""All that fedround needs from an object store."""
 
 from __future__ import annotations
 

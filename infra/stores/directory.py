@@ -25,12 +25,11 @@ _UNFINISHED = "+unfinished"
 class DirectoryStore:
     """An ObjectStore in a folder, for trying things out and for shared file systems with hard links.
 
-    An object is written to a temporary file, synced, and then linked under its name: a link never replaces, so exactly
-    one of many writers wins, and a writer that is killed leaves nothing that a reader can see (its temporary file stays
-    in '+unfinished' and may be deleted when nobody writes). Object files are read-only.
-
-    Not promised: that members are kept apart. Whoever may write to the folder may delete from it.
-    An object 'a' and an object 'a/b' cannot both exist (StoreError): a folder is not a file.
+    An object is written to a temporary file, synced, and then linked under its name. A link never replaces, so exactly one of
+    many writers wins. A writer that is killed leaves nothing that a reader can see: its temporary file stays in '+unfinished'
+    and may be deleted when nobody writes. Object files are read-only.
+    Not promised: that members are kept apart. Whoever may write to the folder may delete from it. An object 'a' and an object
+    'a/b' cannot both exist (StoreError): a folder is not a file.
     """
 
     def __init__(self, root: Path):

@@ -110,7 +110,7 @@ def fetch_range(client: S3Client, timeout_s: float, patience: Patience, bucket: 
 
 
 def _check_range(answer: Any, start: int, length: int, key: str) -> None:
-    """Whether the answer holds what was asked for: all of it, or what there is up to the object's end."""
+    """Whether the answer holds what was asked for: all of it, or the rest of the object if it ends before."""
     found = _RANGE.fullmatch(answer.get("ContentRange", ""))
     if found is None:
         raise DamagedError(f"'{key}' came whole where a part was asked for, or with a part that is not named")
