@@ -113,8 +113,8 @@ class _Whole:
         """Which rows fail the check, each judged by itself, (N,).
 
         A column may hold values of many types. A check that raises an error on one of them must not fail all rows. So rows
-        are judged only together with rows of the same types, and those for which an error is raised fail. objects_only: only
-        for columns whose type does not follow from the column itself.
+        are judged only together with rows of the same types, and those for which an error is raised fail.
+        objects_only: only for columns whose type does not follow from the column itself.
         """
         fails_N = np.zeros(len(self._frame), np.bool_)
         mixed = [name for name in columns_of(check) if self._frame[name].dtype == object]

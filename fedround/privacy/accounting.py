@@ -5,21 +5,21 @@ Two units, which are never added or compared:
 * `record`: one record of one site, its contribution replaced by nothing; the number of rows is public.
 * `site`: all that one site contributes, replaced by nothing.
 
-What leaves under one unit has a cost under the other, too. A noised update protects each record as well, but at twice the
-clip norm: exchanging one record can turn the clipped update into any other. Whatever was noised for records only has no
-bound for the site: its cost is infinite.
+A release under one unit also has a cost under the other. A noised update protects each record too, but at twice the clip
+norm, because exchanging one record can turn the clipped update into any other. A release that was noised only for records
+has no bound for the site: its cost is infinite.
 
 The accountant is the privacy loss distributions (PLD) of dp_accounting with pessimistic rounding (Doroshenko et al. 2022,
 arXiv:2207.04380; composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed
 size would need another analysis, and `DpFtrl`, which samples nothing, gains nothing from it.
 
-What is fixed before anything of it leaves composes exactly. What is chosen after something has left is priced at a Gaussian
-that dominates it (`later`; `fedround.privacy.envelope` has the theorem): sums of squared means are a privacy filter, composed
-PLDs are none.
+Mechanisms that are fixed before any of them releases anything compose exactly. A mechanism that is chosen after a release is
+priced at a Gaussian that dominates it (`later`; `fedround.privacy.envelope` has the theorem): sums of squared means are a
+privacy filter, composed PLDs are none.
 
-Cheap because a campaign repeats itself: PLDs are cached, and `n` repetitions are the composition of `n//2` and
-`n - n//2` of them, so that round k needs one composition when round k-1 was asked before. A total depends on the
-multiset of mechanisms only, not on their order and not on what was asked earlier.
+This is cheap because a campaign repeats itself: PLDs are cached, and `n` repetitions are the composition of `n//2` and
+`n - n//2` of them, so that round k needs one composition when round k-1 was asked before. A total depends only on the
+multiset of mechanisms, not on their order or on earlier questions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from fedround.privacy.spec import (
 from fedround.privacy.tree import depth
 
 SMALLEST_DELTA_DP = 1e-10
-"""Below this the rounding of the FFT is no longer small against delta_dp."""
+"""Below this, the rounding of the FFT is not small compared with delta_dp."""
 
 LARGEST_EPSILON = 500.0
 """An epsilon above this promises nothing; it is reported as infinite, which keeps the work bounded."""
@@ -63,7 +63,7 @@ Pld = Any                       # dp_accounting.pld.privacy_loss_distribution.Pr
 
 @dataclass(frozen=True)
 class _Gaussians:
-    """`steps` Gaussian releases in a row, each of a Poisson sample: what every mechanism is to the accountant."""
+    """`steps` Gaussian releases in sequence, each of a Poisson sample: the accountant's form of every mechanism."""
 
     noise_multiplier: float
     sampling_rate: float = 1.0
@@ -76,7 +76,7 @@ class Batch:
 
     fixed: tuple[tuple[Mechanism, int], ...]
     unused: tuple[tuple[Mechanism, int], ...] = ()
-    """Those of them that can never be used any more; they give back what a Gaussian that they dominate costs."""
+    """Those of them that can never be used again. They give back the cost of a Gaussian that they dominate."""
 
 
 def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "record") -> float:
@@ -92,11 +92,11 @@ def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "reco
 
 
 def epsilon_of_batches(batches: Sequence[Batch], delta_dp: float, unit: Unit = "record") -> float:
-    """What batches cost together at `delta_dp`, each of which was chosen by somebody who had seen all that the ones before
-    it released: an upper bound, as `epsilon`, of the first alone what that says.
+    """The total cost of batches at `delta_dp`, if each was chosen after seeing all that the earlier ones released: an upper
+    bound, like `epsilon`. For a single batch it equals `epsilon`.
 
-    The first composes exactly, and every later one is priced at a Gaussian that dominates it. So a rule that goes on as long
-    as this number stays within a bound keeps the bound, however the choices are made (`fedround.privacy.envelope`).
+    The first composes exactly, and every later one is priced at a Gaussian that dominates it. So a rule that continues while
+    this number is within a bound keeps the bound, however the choices are made (`fedround.privacy.envelope`).
     """
     if not SMALLEST_DELTA_DP <= delta_dp < 1:
         raise PrivacyError(f"delta_dp {delta_dp} is outside [{SMALLEST_DELTA_DP}, 1): no bound can be vouched for")
@@ -119,7 +119,7 @@ _NOTHING: Form = ((), ())
 
 
 def _form(mechanisms: Iterable[tuple[Mechanism, int]], unit: Unit) -> Form | None:
-    """Releases in one form, whatever order they were told in; None: nothing bounds them."""
+    """Releases in a canonical form that does not depend on their order; None: nothing bounds them."""
     sampled: Counter[tuple[float, float, int]] = Counter()
     precisions: Counter[float] = Counter()
     for mechanism, times in mechanisms:
@@ -150,13 +150,13 @@ _elsewhere: Callable[[Composed], float] | None = None
 
 
 def ask(elsewhere: Callable[[Composed], float] | None) -> None:
-    """Have `total` computed by somebody else from now on (`fedround.privacy.apart`), or here again: None."""
+    """Delegate `total` from now on (to `fedround.privacy.apart`, for example); None: compute it in this process again."""
     global _elsewhere  # noqa: PLW0603 - one process has one accountant, as it has one cache of its answers
     _elsewhere = elsewhere
 
 
 def _for_record(mechanism: Mechanism) -> _Gaussians | None:
-    """What one record is protected by; None: by nothing."""
+    """The protection of one record; None: there is none."""
     match mechanism:
         case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps, count_noise_std=std):
             return _Gaussians(noise if std is None else joint_noise(noise, std), rate, steps)
@@ -171,7 +171,7 @@ def _for_record(mechanism: Mechanism) -> _Gaussians | None:
 
 
 def noise_of_one(mechanism: Mechanism) -> float:
-    """The noise of a single release, in what the protected can do to it; the draw of a sample, which hides it, left aside."""
+    """The noise of a single release, relative to the sensitivity, without the effect of sampling."""
     if isinstance(mechanism, GaussianUpdate):
         return mechanism.noise_multiplier
     releases = _for_record(mechanism)
@@ -179,13 +179,13 @@ def noise_of_one(mechanism: Mechanism) -> float:
 
 
 def _for_site(mechanism: Mechanism) -> _Gaussians | None:
-    """What a site as a whole is protected by; None: by nothing that could be bounded."""
+    """The protection of a site as a whole; None: there is no bound."""
     return _Gaussians(mechanism.noise_multiplier) if isinstance(mechanism, GaussianUpdate) else None
 
 
 def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
-    """Mechanisms that cost at least as much as those of any one charge, whatever else they are composed with; their very
-    price, if all are alike. A charge has one training mechanism at most, and any number of counts.
+    """Mechanisms that cost at least as much as those of any single charge, whatever they are composed with; exactly as much,
+    if all charges are alike. A charge has one training mechanism at most, and any number of counts.
 
     Less noise, more steps and drawing rows more often never cost less (to draw less often is post-processing of the data).
     """
@@ -262,7 +262,7 @@ def _added(precisions: Precisions) -> float:
 
 
 def _chosen_later(asked: Composed) -> float:
-    """The squared mean of the Gaussian that dominates all that was chosen later, less what is given back."""
+    """The squared mean of the Gaussian that dominates everything chosen later, minus what is given back."""
     place, squares = 0, []
     for sampled, precisions in asked.later:
         squares.append(_added(precisions))
@@ -290,7 +290,7 @@ def _dominated(sampled: Sampled) -> float:
 
 
 def _envelopes_pld(sampled: Sampled) -> Pld:
-    """Few steps want a finer grid here than their sum's epsilon does: the envelope is compared cell by cell."""
+    """Few steps need a finer grid here than for epsilon, because the envelope is compared cell by cell."""
     steps = sum(steps_each * times for (_, _, steps_each), times in sampled)
     grid = max(_grid(sampled, 0.0) * 2.0 ** -math.ceil(math.log2(max(1.0, 6 / math.sqrt(steps)))), _FINEST_GRID)
     return reduce(_compose, [_pld(noise, rate, steps_each, times, grid) for (noise, rate, steps_each), times in sampled])

@@ -1,4 +1,4 @@
-"""The accountant in a process of its own: for a process that lives long and needs it seldom.
+"""The accountant in a child process, for a long-lived process that rarely needs it.
 
 The accountant imports scipy: 70 MB that a site would hold for good. `settle` has it answer from a child instead, which begins
 with the first question and ends with `rest`; what was answered is remembered here. A campaign asks one question a round, the
@@ -25,14 +25,14 @@ from fedround.privacy import accounting
 from fedround.privacy.accounting import Composed
 
 AHEAD = 8
-"""For how many rounds to come a child answers."""
+"""For how many coming rounds a child answers in advance."""
 
 _REMEMBERED = 1024
 _PATIENCE_S = 600.0
 
 
 def settle() -> Apart:
-    """From now on no question is answered in this process. Call `rest` on what is returned whenever there are no more."""
+    """From now on no question is answered in this process. Call `rest` on the returned value after the last question."""
     apart = Apart()
     accounting.ask(apart)
     return apart
@@ -65,7 +65,7 @@ class Apart:
             self._child = None
 
     def _answered(self, asked: Composed) -> Mapping[Composed, float]:
-        """The answer, and those to the questions that follow from it and from an earlier one."""
+        """The answer, and the answers to the questions that are expected next, judging from this one and an earlier one."""
         questions = [asked, *ahead(asked, next((old for old in reversed(self._asked) if steps(old, asked)), None))]
         try:
             answers = self._converse(json.dumps([asdict(question) for question in questions]))
@@ -77,7 +77,7 @@ class Apart:
 
     def _converse(self, line: str) -> list[float]:
         if self._child is None:
-            # It needs no secret of this process, and gets none.
+            # The child needs no secret of this process, and gets none.
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -98,7 +98,7 @@ def steps(old: Composed, new: Composed) -> bool:
 
 
 def ahead(asked: Composed, old: Composed | None) -> list[Composed]:
-    """The next questions, if what came since `old` comes again and again."""
+    """The next questions, assuming that the difference between `old` and `new` repeats."""
     if old is None:
         return []
 

@@ -1,4 +1,4 @@
-"""The smallest noise that keeps a promise: the accountant, asked by bisection."""
+"""The smallest noise that keeps a promise, found with the accountant by bisection."""
 
 from __future__ import annotations
 
@@ -78,8 +78,9 @@ class _Tried:
 
 
 def _next(low: _Tried, high: _Tried | None, budget: float, largest: int) -> int:
-    """Where to look between too little and enough; each trial takes long. The cost falls at least as fast as 1/noise: from
-    one trial a step by the ratio of costs goes to the other side. From two, a line in logarithms comes near.
+    """The next noise to try between too little and enough; each trial takes long. The cost falls at least as fast as
+    1/noise. So after one trial, a step by the ratio of costs reaches the other side. After two trials, linear interpolation
+    of logarithms is close.
     """
     if high is None:
         return min(math.ceil(low.thousandths * min(low.cost / budget, 4.0)) + 1, largest)

@@ -5,9 +5,9 @@ lasts. So a campaign is one batch of mechanisms that were fixed beforehand, what
 campaigns after the first are batches that were chosen later (`accounting.epsilon_of_batches`). Lines of versions that wrote
 no campaign draw on their run's, if one has room for them; the others count as one batch before all.
 
-Rows stand in parts: of each partition (the rows of one week, say) those to train on and those held out. A record pays for
-what its own part was used for: for everything else it is not among the data (parallel composition; McSherry 2009, theorem 4).
-Parts of which the site has seen a common row are one. What is charged to no partition, or to all rows of one, is paid by all.
+Rows stand in parts: of each partition (the rows of one week, say) those to train on and those held out. A record pays only
+for the uses of its own part: for all other uses it is not among the data (parallel composition; McSherry 2009, theorem 4).
+Parts of which the site has seen a common row are one. A charge to no partition, or to all rows of one, is paid by all rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fedround.privacy.spec import GaussianCounts, Mechanism
 
 @dataclass
 class Campaign:
-    """What was set aside together, and how much of it was used."""
+    """The mechanisms that were set aside together, and how much of them was used."""
 
     federation: str
     run: str | None
@@ -63,7 +63,7 @@ class Campaign:
                 and self.used + Counter(charge.uses()) <= self.now)
 
     def is_continued_by(self, charge: Charge) -> bool:
-        """Whether it goes on so, because the site's rows have changed."""
+        """Whether the campaign continues with this charge because the site's rows have changed."""
         return (self.is_open and self.trains and self.terms is not None and (
             self.federation, self.run, self.partition, self.terms) == (
             charge.federation, charge.run, charge.partition, charge.terms))
@@ -90,7 +90,7 @@ class Book:
     """A ledger's lines, sorted."""
 
     before: tuple[Charge, ...]
-    """Those that no campaign has."""
+    """Charges without a campaign."""
     campaigns: tuple[Campaign, ...]
     """In the order in which they began."""
     shared: tuple[Shared, ...]
@@ -143,11 +143,11 @@ def _close(campaigns: list[Campaign]) -> None:
 # -- whose price -------------------------------------------------------------------------------------------------------
 
 View = frozenset[Part] | None
-"""Parts that a record may be in, those that pay together; None: all that there are."""
+"""The parts that a record may be in, which pay together; None: all parts."""
 
 
 def views(book: Book) -> list[frozenset[Part]]:
-    """One for each group of rows that may pay for something else than the others do."""
+    """One for each group of rows that may pay for different charges than the others."""
     named = {name for name in (*(one.partition for one in book.before), *(one.partition for one in book.campaigns))
              if name is not None}
     sides: tuple[Literal["train", "validation"], ...] = ("train", "validation")
@@ -175,8 +175,8 @@ def _groups(parts: Sequence[Part], shared: Iterable[Shared]) -> list[frozenset[P
 def batches(book: Book, view: View, run: str | None = None, *, whole: bool = False) -> list[Batch]:
     """What a record pays for, in the accountant's order.
 
-    run: only of this one, and of runs that nobody knows any more, unless they were written down before it began. whole: with
-    what is set aside and not yet used; otherwise what was used.
+    run: only charges of this run, and of unknown runs unless they were recorded before this run began. whole: with what is
+    set aside and not yet used; otherwise only what was used.
     """
     began = next((place for place, one in enumerate(book.campaigns) if one.run == run), len(book.campaigns))
     of_run = book.campaigns if run is None else [

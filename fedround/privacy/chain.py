@@ -1,4 +1,4 @@
-"""Files that only grow, and notice what was done to them: one JSON object per line, each naming the one before.
+"""Append-only files that detect changes: one JSON object per line, each naming the one before.
 
 Canonical JSON (RFC 8785), read back before it is written. The first line says what the file is, every other has one field of
 content::
@@ -9,13 +9,13 @@ content::
 `sha256` covers the rest of its line and `previous` is the line before, so no byte of the file and no line inside it can
 change unseen. It says that the file is as we wrote it, not that nobody rewrote all of it, or cut its end off.
 
-A line counts once it is whole. Appending returns only after the line, its newline and an fsync. So a crash can leave two
-things at the end of the file, and neither loses what was acknowledged:
+A line counts once it is whole. Appending returns only after the line, its newline and an fsync. So a crash can leave one of
+two things at the end of the file. Neither loses an acknowledged line:
 
 * a whole line without its newline: counted (its writer may never have heard of it);
 * the beginning of a line: not counted, because no append returned for it; the next append removes it.
 
-Anything else that is not a line of ours is an error of the file's kind, and a human looks.
+Anything else that is not a valid line is an error of the file's kind, and a person must look at it.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def _line(line_type: type[Line], content: dict[str, Any], where: str) -> tuple[b
 
 
 def _digest(line: Line) -> str:
-    """Of a line as it stands, not of what this version makes of it: it may know keys that the line's version did not."""
+    """The digest of the line's own bytes, not of the value as this version writes it: this version may add keys that the
+    line does not have.
+    """
     return hashlib.sha256(as_read(line, without=frozenset({"sha256"}))).hexdigest()
 
 
@@ -165,7 +167,7 @@ def _opened(kind: Kind[O, E], path: Path, mode: Literal["rb", "r+b"]) -> Iterato
 
 
 def _write(file: BinaryIO, whole: bytes, new: bytes, path: Path, start: int = 0) -> None:
-    """Put `new` after the `whole` lines that begin at `start`, in place of the beginning of a line that a crash left."""
+    """Write `new` after the `whole` lines that begin at `start`. It replaces the partial line that a crash left."""
     try:
         kept = min(file.seek(0, os.SEEK_END), start + len(whole))
         file.truncate(kept)

@@ -1,10 +1,10 @@
 """Where the clip norm goes next, when it follows a quantile (Andrew et al. 2021, arXiv:1905.03871).
 
-The shares are noised at the sites, so what arrives is paid for, and following it costs nothing more. The clip norm is the
-same for all sites and stands in the plan: updates stay comparable, the coordinator's gate knows how long an honest one can
-be, and a site keeps no state. The median of the sites' shares is taken, so that fewer than half of the sites, lying, cannot
-move it beyond what honest ones say. Not for the unit `site`: a site has one vote a round there, and its own noise would drown
-it.
+The shares are noised at the sites and already charged, so using them costs nothing more. The clip norm is the same for all
+sites and stands in the plan: updates stay comparable, the coordinator's gate knows how long an honest one can be, and a site
+keeps no state. The median of the sites' shares is taken. So if fewer than half of the sites lie, they cannot move it beyond
+the honest shares. This is not used for the unit `site`: there a site has one vote in each round, and its own noise would
+hide it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def next_clip_norm(clip_norm: float, shares: Sequence[float], adaptive: Adaptive
 
 
 def next_privacy(agreed: Privacy, last: Privacy, shares: Sequence[float]) -> Privacy:
-    """What `agreed` asks for after a round that asked for `last`, in which the sites that were used told these shares: with
-    its next clip norm, if that follows the gradients.
+    """The privacy settings of the next round, after a round with the settings `last` whose used sites reported `shares`.
 
-    Agreed privacy that is other than the last round's, the clip norm aside, begins anew with its own clip norm.
+    If the clip norm follows the gradients, it is the next one. If `agreed` differs from `last` in anything but the clip norm,
+    it starts again with its own clip norm.
     """
     if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or not isinstance(last, RecordPrivacy):
         return agreed

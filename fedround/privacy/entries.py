@@ -18,7 +18,7 @@ Rows = Literal["train", "validation", "all"]
 """Of a partition: those to train on, those held out, or both."""
 
 Use = tuple[Mechanism, Rows]
-"""A mechanism and the rows that it is used on; the clip norm aside, which costs nothing."""
+"""A mechanism and the rows that it is used on, without the clip norm, which does not change the cost."""
 
 
 class Lot(Value):
@@ -44,8 +44,8 @@ class Charge(Value):
 
     federation: Name
     run: Name | None
-    """None: of a run that nobody knows any more (`site_workers.recover`); it counts in every one that had
-    begun when it was written down."""
+    """None: the run is no longer known (`site_workers.recover`). The charge then counts in every run that had begun when it
+    was recorded."""
     round: Round
     purpose: Purpose
     plan: Digest | None
@@ -58,8 +58,9 @@ class Charge(Value):
     """All that its campaign may use, fixed before the first of it left. Empty: an earlier version's charge; what it had
     fixed beforehand is not written."""
     terms: Digest | None = None
-    """What was agreed for its campaign, the clip norm aside. If a run goes on under the same terms with other mechanisms, it
-    is because the site's rows have changed, which nobody chose by what was released: the campaign goes on with them."""
+    """What was agreed for its campaign, the clip norm aside. If a run continues under the same terms with other mechanisms,
+    the reason is that the site's rows have changed. Nobody chose this from what was released, so the campaign continues with
+    them."""
     rows: tuple[Rows, ...] = ()
     """Which rows each mechanism is used on. Empty: all."""
     partition: Name | None = None
@@ -86,7 +87,7 @@ class Charge(Value):
 
 
 class Closing(Value):
-    """No campaign of this run goes on: what was set aside for one and never used is given back."""
+    """No campaign of this run continues: what was set aside and never used is given back."""
 
     federation: Name
     run: Name
@@ -101,7 +102,9 @@ class Part(Value):
 
 
 class Shared(Value):
-    """The site has seen a row of one part in another: it moved, or came again. They count as one from here on, and before."""
+    """The site has seen a row of one part in another part: it moved, or was delivered again. The two parts count as one, for
+    earlier and later charges.
+    """
 
     shared: Annotated[tuple[Part, ...], Field(min_length=2)]
     utc: Utc

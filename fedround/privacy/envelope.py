@@ -11,14 +11,16 @@ the fully adaptive composition of Gaussian differential privacy (Smith and Thaku
 and Honkela 2023, arXiv:2209.15596).
 
 *Proof.* Backwards. After b_1 … b_k what remains is B - b_1 - … - b_k =: R. Claim: given what was released so far, all that
-still comes is dominated by the pair of R. At the end that is nothing, which every pair dominates. If it holds after M_k
-whatever M_k released, then M_k and the rest together are dominated by the pair of b_k times the pair of R_k (composition of
-dominating pairs: Zhu, Dong and Wang 2022, arXiv:2106.08567, theorem 10), which is the pair of b_k + R_k = R_{k-1}. ∎
+still comes is dominated by the pair of R. At the end nothing still comes, and every pair dominates that. If the claim holds
+after M_k, whatever M_k released, then M_k and the rest together are dominated by the pair of b_k times the pair of R_k
+(composition of dominating pairs: Zhu, Dong and Wang 2022, arXiv:2106.08567, theorem 10), which is the pair of b_k + R_k =
+R_{k-1}. ∎
 
 The pairs here: b = (mu², -ln(1 - t)): a Gaussian of mean mu, and with probability t everything is lost. So
 
 * `dominating` finds mu for a PLD and a t: delta(e) <= (1 - t) delta_mu(e) + t for all e, which is what domination means;
-* what is fixed before anything else leaves may stand before them all as it is: the pair of B then multiplies its PLD;
+* mechanisms that are fixed before anything else leaves may come first with their exact PLD: it is then multiplied by the
+  pair of B;
 * **giving back**: after some of a fixed sequence, its rest L can be exchanged for a Gaussian budget mu² that L dominates
   (`dominated`): whatever comes instead stays within what L would have cost, by the same step of the proof. The exchange must
   be for good, and may depend on all that was seen.
@@ -68,7 +70,7 @@ def dominated(pld: Pld) -> float:
     delta_E = np.minimum(remove_E, add_E)
 
     def fits(mu: float) -> bool:
-        # Both fall, so a Gaussian that is below at an interval's begin what `pld` is at its end is below in between.
+        # Both fall. So if a Gaussian at an interval's begin is below `pld` at its end, it is below `pld` in between.
         there_E = _gaussian(ends_E, mu)[0]
         return bool((there_E[:-1] <= delta_E[1:]).all() and there_E[-1] <= delta_E[-1])
 
@@ -86,7 +88,7 @@ def _bisect(below: Any) -> tuple[float, float]:
 
 
 def _profiles(pld: Pld) -> tuple[Float64, Float64, Float64]:
-    """Where delta(epsilon) has its ends, from 0 on, and what it is there, if a record is removed and if one is added."""
+    """The breakpoints of delta(epsilon) from 0 on, and its values there, for removing and for adding a record."""
     remove, add = (one.to_dense_pmf() for one in (pld._pmf_remove, pld._pmf_add))
     grid = remove._discretization
     last = max(one._lower_loss + one.size for one in (remove, add))

@@ -5,7 +5,7 @@ A hash-chained file (`fedround.privacy.chain`): its first line names the data se
 all of it. It stores mechanisms, not epsilons: a better accountant later reads the same facts.
 
 It is a privacy filter: a campaign's first charge sets aside all that the campaign may use, and what is set aside counts
-against the budget (`held`) from then on. What later campaigns cost is bounded however they were chosen
+against the budget (`held`) from then on. The cost of later campaigns is bounded, however they were chosen
 (`fedround.privacy.campaigns`, `envelope`).
 
 `charge` returns only after its line is durable, and work begins only after `charge` has returned: a crash can leave a charge
@@ -74,7 +74,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Bound:
-    """What may not be exceeded."""
+    """A budget that may not be exceeded."""
 
     epsilon: float
     delta_dp: float
@@ -139,7 +139,7 @@ def add(ledger: Ledger, entry: Closing | Shared) -> Ledger:
 
 
 def with_entries(ledger: Ledger, entries: Iterable[Entry]) -> Ledger:
-    """What the ledger would be with these, too; nothing is written."""
+    """The ledger as it would be with these entries added; nothing is written."""
     return replace(ledger, entries=(*ledger.entries, *entries))
 
 
@@ -151,7 +151,7 @@ def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = 
 
 
 def held(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record") -> float:
-    """The same with what is set aside for campaigns and not yet used: what counts against a budget."""
+    """The same, plus what is set aside for campaigns and not yet used: this counts against a budget."""
     return _most(ledger, delta_dp, run, unit, whole=True)
 
 

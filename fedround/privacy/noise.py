@@ -1,4 +1,4 @@
-"""Noise that only the site can predict, that a retry repeats, and whose low bits tell nothing.
+"""Noise that only the site can predict, that a retry repeats, and whose low bits reveal nothing.
 
 A site keeps one secret of 32 bytes. The noise of one release is a function of that secret and of everything the release
 depends on (plan, rows, …), so after a crash the same release gets the same bytes, and nobody can average two draws; any
@@ -6,10 +6,10 @@ other release gets noise that cannot be told from independent noise without the 
 
 The uniform bits are AES-256 in counter mode under a key from HKDF-SHA256 (RFC 5869), so the generator is cryptographic.
 
-Floating point. Gaussian numbers made and added in floating point betray what they were added to, because different sums
-reach different sets of doubles (Mironov 2012, doi 10.1145/2382196.2382264; Jin et al. 2022, arXiv:2112.05307), and float
-sums move by more than one clipped record when a record leaves (Casacuberta et al. 2022, arXiv:2207.10635). So whatever is
-noised is counted in *cells*, `1/GRID` of the noise's standard deviation:
+Floating point. Gaussian numbers that are generated and added in floating point reveal the value that they were added to,
+because different sums reach different sets of doubles (Mironov 2012, doi 10.1145/2382196.2382264; Jin et al. 2022,
+arXiv:2112.05307), and float sums move by more than one clipped record when a record leaves (Casacuberta et al. 2022,
+arXiv:2207.10635). So whatever is noised is counted in *cells*, `1/GRID` of the noise's standard deviation:
 
 * every record's contribution is cut to whole cells, towards zero, which never makes it longer, and added up in integers
   (`fedround.learning.gradients`): a record's share of the sum is what it is, in any order, to the last bit;
@@ -60,7 +60,9 @@ _ZEROS = bytes(24 * _BLOCK)
 
 
 class NoiseSource(Protocol):
-    """Where all randomness of a site comes from. With privacy: the site's secret, and never the same draw twice."""
+    """The source of all randomness of a site. With privacy it must be derived from the site's secret, and no draw may be
+    used twice.
+    """
 
     def random(self, size: int) -> Float64:
         """Uniform in [0, 1)."""
@@ -116,7 +118,7 @@ class Stream:
         return flat.reshape(size)
 
     def _try(self, tries: int) -> Float64:
-        """The accepted ones (5 of 7) of so many tries: whole and a half cells.
+        """The accepted ones (5 of 7) of so many tries: in cells, whole numbers and a half.
 
         ± (m + f): m is drawn with weights exp(-m²/2), f is uniform in [0, 1), and the sum is accepted with probability
         exp(-f (2 m + f) / 2), which makes its density exp(-(m + f)²/2).
@@ -152,7 +154,7 @@ def _thresholds() -> list[Decimal]:
 
 
 def _steps(doubt: float) -> Float64:
-    """An odd place in this list is too near to a threshold, or to one, to tell the whole part in double precision."""
+    """An odd index in this list means: too near to a threshold, or to one, to decide the whole part in double precision."""
     apart = [float(threshold) for threshold in _THRESHOLDS if 1 - threshold > 4 * Decimal(doubt)]
     return np.array([threshold + side for threshold in apart for side in (-doubt, doubt)] + [1 - 2 * doubt])
 

@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from fedround.privacy.calibration import mu_squared
 
 DELTAS = (1e-4, 1e-5, 1e-6, 1e-8)
-"""At which epsilon is told."""
+"""The values of delta_dp at which epsilon is reported."""
 
 WRONGLY = (0.001, 0.01, 0.05, 0.1)
-"""How often an attacker says of a record that is not there that it is."""
+"""False positive rates of an attacker: how often an absent record is declared present."""
 
 _FOR_THE_CURVE = (*DELTAS, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """All of it is computed from the accountant's upper bounds, so it is one, too."""
+    """All numbers are computed from the accountant's upper bounds, so they are upper bounds, too."""
 
     epsilons: dict[float, float]
     """By delta_dp."""
     mu: float
     """The mean of the Gaussian mechanism that costs as much at the promise's delta_dp."""
     rightly: dict[float, float]
-    """The trade-off curve of f-DP (Dong, Roth and Su 2022): whoever says wrongly so often that a record is there, says so
-    rightly at most that often, whatever else he knows."""
+    """The trade-off curve of f-DP (Dong, Roth and Su 2022): for each false positive rate, the largest true positive rate of
+    any attacker, whatever else the attacker knows."""
 
 
 def profile(epsilon_at: Callable[[float], float], delta_dp: float) -> Profile:
-    """What epsilon_at, epsilon as a function of delta_dp, says in other words."""
+    """The profile of epsilon_at, which gives epsilon as a function of delta_dp."""
     known = {delta: epsilon_at(delta) for delta in (*_FOR_THE_CURVE, delta_dp)}
     return Profile({delta: known[delta] for delta in sorted({*DELTAS, delta_dp}, reverse=True)},
                    _nearest(known[delta_dp], delta_dp),
@@ -43,7 +43,7 @@ def _nearest(eps: float, delta_dp: float) -> float:
 
 
 def _power(eps: float, delta: float, wrongly: float) -> float:
-    """How often at most a test that (eps, delta) bounds says yes rightly (Kairouz, Oh and Viswanath 2015, theorem 2.1)."""
+    """The largest true positive rate of a test that (eps, delta) bounds (Kairouz, Oh and Viswanath 2015, theorem 2.1)."""
     if eps > 700:
         return 1.0
     return min(1.0, delta + math.exp(eps) * wrongly, 1 - math.exp(-eps) * (1 - delta - wrongly))

@@ -1,8 +1,8 @@
-"""When a promise means nothing, whatever its epsilon: too large a delta, too little noise, too small a batch.
+"""When a promise means little, whatever its epsilon: if delta is too large, the noise too small, or the batch too small.
 
 With probability delta a mechanism may tell everything. Publishing each record with probability delta is (0, delta)-private:
-of n records it publishes delta · n. So delta · n must be well below 1. And where rare draws hide little noise, epsilon may be
-small at such a delta while a single draw is a picture of the record (`tests/attacks/test_promise.py` reads them).
+of n records it publishes delta · n. So delta · n must be well below 1. And with rare sampling and little noise, epsilon may
+be small at such a delta, although a single draw shows the record (`tests/attacks/test_promise.py` reads them).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MOST_DELTA_ROWS = 0.1
 """delta_dp times the number of rows may be this at most."""
 
 MIN_NOISE_MULTIPLIER = 0.3
-"""What a site asks for if its policy says nothing: noise of this many times what a record can do, in every single release."""
+"""The default of a site's policy: in every single release, the noise is at least this many times the effect of one record."""
 
 MIN_BATCH = 16
-"""And so many rows in a step, expected."""
+"""The default of a site's policy: at least this many expected rows in a step."""
 
 
 def largest_delta_dp(rows: int) -> float:
@@ -29,7 +29,9 @@ def largest_delta_dp(rows: int) -> float:
 
 def doubts(delta_dp: float, rows: int | None, mechanism: Mechanism | None, batch_size: int | None,
            min_noise_multiplier: float = MIN_NOISE_MULTIPLIER, min_batch: int = MIN_BATCH) -> Iterator[str]:
-    """What makes a promise mean less than its epsilon, in words for who may know the number of rows. None: not known."""
+    """Reasons why a promise means less than its epsilon, in words for readers who may know the number of rows. None: it is
+    not known.
+    """
     if rows is not None and delta_dp * rows > MOST_DELTA_ROWS:
         yield (f"delta_dp {delta_dp:g} times {rows} rows is {delta_dp * rows:.3g}: so many records may be published outright "
                f"under this promise. Sites refuse more than {MOST_DELTA_ROWS:g}: ask for at most "

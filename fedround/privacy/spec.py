@@ -83,7 +83,7 @@ class SitePrivacy(_Budget):
 
 
 class NoPrivacy(Value):
-    """No noise. A site's policy must allow this by name; for comparisons and for data that are public anyway."""
+    """No noise. A site's policy must allow this by name. It is for comparisons, and for data that are public anyway."""
 
     unit: Literal["none"] = "none"
 
@@ -91,7 +91,8 @@ class NoPrivacy(Value):
 Privacy = Annotated[RecordPrivacy | SitePrivacy | NoPrivacy, Field(discriminator="unit")]
 
 Unit = Literal["record", "site"]
-"""Whom a number of epsilon protects: one record of a site, or all that the site contributes. Never compared or added."""
+"""The unit that an epsilon protects: one record of a site, or all that the site contributes. Epsilons of different units are
+never compared or added."""
 
 
 # -- what is done for it -----------------------------------------------------------------------------------------------

@@ -79,9 +79,9 @@ class Offer:
     def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0) -> tuple[Lot, ...]:
         """All that the campaign that begins with this offer may use. The agreement fixes it before anything leaves.
 
-        It is `privacy.rounds` times the offer, less the rounds that the run has already done with another mechanism, plus
-        one more score count, of the last model. A question that makes no model is a campaign of its own. rows: which each
-        mechanism is used on; empty: all.
+        It is `privacy.rounds` times the offer, less the rounds of the run's earlier campaigns, plus one more score count, of
+        the last model. A question that makes no model is a campaign of its own. rows: which each mechanism is used on;
+        empty: all.
         """
         rounds = 1 if self.training is None or isinstance(privacy, NoPrivacy) else max(1, privacy.rounds - done)
         final = {"validation"} if self.training is not None else set()
