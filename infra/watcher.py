@@ -1,13 +1,13 @@
-"""Nothing that a command starts outlives it, unless it says so: a small process waits for the command's end, however it ends.
+"""Nothing that a command starts outlives it, unless it says so: a small process waits for the command's end.
 
     python -m infra.watcher HOME TOKEN           # begun by `watched`, before anything else is
 
-The command holds a pipe to it. The pipe's end is the command's end, by SIGKILL, too; the system sees to that, and there is
-no moment at which it could be missed. If the command has left something then, the processes and servers below HOME are
-stopped in order, as `fedround down` does. What it has left carries the token that its children inherit, and their children;
-whatever still does afterwards is ended, too. A command that has begun nothing leaves what ran before it as it is.
+The command holds a pipe to it. The system closes the pipe when the command ends, also by SIGKILL, and the watcher cannot miss
+that. If the command has left something then, the processes and servers below HOME are stopped in order, as `fedround down`
+does. All children of the command, and their children, inherit the token. A process that still has it afterwards is ended too.
+If the command has begun nothing, what ran before it goes on.
 
-Until then it holds nothing but Python itself, 10 MB. Not promised: anything if the watcher is killed first.
+Until then the watcher needs only Python itself, 10 MB. Not promised: anything if the watcher is killed first.
 """
 
 from __future__ import annotations

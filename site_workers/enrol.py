@@ -23,9 +23,9 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     """Make a site's folder; returns the public key to send to the coordinator.
 
     passphrase: encrypts the private key; every start then asks for it.
-    Creating it approves the invitation's recipe and contract: show them to the operator first (`offered`).
-    Raises SetupError if the folder holds a site already or the data files are not there, ContractError if something of the
-    invitation or the policy cannot be; nothing is overwritten.
+    Creating the folder approves the invitation's recipe and contract: show them to the operator first (`offered`). Raises
+    SetupError if the folder holds a site already or the data files are missing, ContractError if the invitation or the policy
+    has an invalid value; nothing is overwritten.
     """
     folder = folder.resolve()
     if (folder / "site.toml").exists():

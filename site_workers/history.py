@@ -79,7 +79,7 @@ def _commit(site: Site, run: str, number: int, source: str) -> Committed:
 
 
 def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCommit | None, source: str) -> None:
-    """The chain from `commit`, whose digest is `named`, must lead back to the newest commit that this site has accepted."""
+    """Check that the chain from `commit`, whose digest is `named`, leads back to the newest commit seen here."""
     if seen is None:
         return
     if commit.round < seen.round:

@@ -123,7 +123,7 @@ def _keep(site_folder: Path, place: Path, sealed: bytes, payload: bytes | None, 
 
 
 def _kept_already(site_folder: Path, place: Path, sealed: bytes) -> Entry:
-    """What another process of this site put there first."""
+    """The answer that another process of this site put there first."""
     entry = _entry(site_folder, place)
     if entry.answer != sealed:
         raise ContractError(f"{place}: another answer to the same plan is kept there, so this one does not leave; does a "
@@ -132,7 +132,7 @@ def _kept_already(site_folder: Path, place: Path, sealed: bytes) -> Entry:
 
 
 def entries(site_folder: Path) -> Iterator[Entry]:
-    """Everything that was ever to leave, oldest round of each run first."""
+    """Everything that has left or is to leave, the oldest round of each run first."""
     for path in sorted((site_folder / "outbox").glob(f"*/*/[0-9]*/[0-9]*/{_ANSWER}")):
         yield _entry(site_folder, path.parent)
 
@@ -150,7 +150,7 @@ class Given:
     round: int
     attempt: int
     mechanism: str
-    """The kind of what it was noised by."""
+    """The kind of its noise mechanism."""
 
 
 def updates(site_folder: Path, run: str, before: int) -> list[Given]:

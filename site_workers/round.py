@@ -1,8 +1,8 @@
 """One round at a site, from a request to an answer in the store.
 
-verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release. Killed
-at any point and started again, it ends with the same bytes: noise and sampling are drawn from the site's secret, the plan and
-the rows.
+verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release.
+If it is killed at any point and started again, it ends with the same bytes: noise and sampling are drawn from the site's
+secret, the plan and the rows.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _patient(site: Site, order: Order) -> Site:
 
 @contextmanager
 def _noticed(site: Site, request: SiteRequest | None = None) -> Iterator[None]:
-    """What does not hold is written down before it is turned away."""
+    """Record in the audit log what does not hold, before it is turned away."""
     try:
         yield
     except FedroundError as error:

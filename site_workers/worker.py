@@ -58,7 +58,7 @@ class _Work:
     flow_run: uuid.UUID | None
     """None until the run is shown."""
     plan: str | None
-    """The plan's digest, where the flow run is for more than one."""
+    """The plan's digest, if the flow run serves several plans."""
     name: str
     parameters: Mapping[str, Any]
     stop: threading.Event = field(default_factory=threading.Event)
@@ -260,7 +260,7 @@ class SiteWorker(WarmWorker):
             await self._leave(flow_run)
 
     async def _say(self) -> None:
-        """How the last plan of a campaign ended. Said again it changes nothing."""
+        """Report how the last plan of a campaign ended. A second report changes nothing."""
         await self.client.request("POST", "/events", json=[self._last_words])
 
     async def _look(self, flow_run: uuid.UUID) -> None:
@@ -280,7 +280,7 @@ class SiteWorker(WarmWorker):
                               request.model_dump(mode="json"))
 
     async def _look_now_and_then(self) -> None:
-        """Events may be lost, plans may not; and a campaign that has ended, or was paused, is left."""
+        """Look in the store now and then, since events may be lost. A campaign that has ended, or was paused, is left."""
         while True:
             await anyio.sleep(LOOK_S)
             for flow_run in list(self._campaigns):
@@ -298,7 +298,7 @@ class SiteWorker(WarmWorker):
                 await self._go_on()
 
     async def _leave(self, flow_run: uuid.UUID) -> None:
-        """Serve the campaign no more, and say so if somebody waits for that. Scheduled again, it is claimed again."""
+        """Stop serving the campaign, and confirm it if somebody waits for that. A new schedule is claimed again."""
         self._campaigns.pop(flow_run, None)
         state = (await self.client.read_flow_run(flow_run)).state
         if state is not None and state.type == StateType.CANCELLING:

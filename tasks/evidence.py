@@ -50,7 +50,7 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Di
     if document is None:
         raise TrustError(f"{source}: the refusal that the history names is not in the store")
     if not isinstance(read_answer(document, plan, plan_digest, members.site(committed.site)), Refusal):
-        raise TrustError(f"{source}: the history says that it refused, and it did not")
+        raise TrustError(f"{source}: the history says that it refused, but it did not")
 
 
 def _document(store: ObjectStore, key: str) -> bytes | None:

@@ -1,8 +1,8 @@
-"""What the coordinator alone remembers between two rounds (`fedround.rounds.server.Memory`): where it lies, and its names.
+"""What only the coordinator remembers between two rounds (`fedround.rounds.server.Memory`): where it lies, and its names.
 
-Tensors lie in the store under their digest, which the commit names: a coordinator that is killed, and an auditor, find them
-there. Averages are read, blended and written in blocks, one site after the other: memory grows neither with sites nor with
-coordinates.
+Tensors lie in the store under their digest, which the commit names. So a coordinator that was killed, and an auditor, find
+them there. Averages are read, blended and written in blocks, one site after the other: memory grows neither with the number
+of sites nor with the model.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Shelf:
             variance=None if law is None else law.variance) for site, average in sorted(averages.items()))
 
     def publish(self, workplace: Workplace, averages: Mapping[str, Average]) -> None:
-        """Put the new ones where the commit will name them. They stay on local disk, too: the next round finds them there."""
+        """Put the new averages where the commit will name them. They also stay on local disk, for the next round."""
         for _, average in sorted(averages.items()):
             numbers, sha256 = average.numbers, self._digests[average.numbers]
             if isinstance(numbers, FileNumbers) and numbers.path.parent == self._folder:

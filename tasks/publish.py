@@ -22,7 +22,7 @@ from tasks.weights import to_commit
 
 
 def publish(coordinator: Coordinator, planned: Planned, collected: Collected, aggregated: Aggregated) -> Committed:
-    """Take the server's step and commit the round. Of two coordinators that try, one commits; both then read the same.
+    """Take the server's step and commit the round. If two coordinators try, one commits, and both then read the same.
 
     Deterministic: the same plan and the same answers give the same bytes.
     """

@@ -53,7 +53,7 @@ class DamagedError(Exception):
 
 
 PASSING = (ConnectError, HTTPClientError, HTTPError, HTTPException, ResponseParserError, DamagedError, ConnectionResetError)
-"""Errors that may pass until the next try, besides the answers that `passes` knows."""
+"""Errors that may not occur again at the next try, besides the answers that `passes` knows."""
 
 
 class Clients:

@@ -29,7 +29,7 @@ class Facts(Value):
     """Of the data."""
     intended_use: Text = NOT_STATED
     limits: Text = NOT_STATED
-    """For what it must not be used, and where it is known to be weak."""
+    """Uses that are not allowed, and known weaknesses."""
 
 
 def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate, facts: Facts) -> str:

@@ -62,7 +62,7 @@ class RoundRecord(Value):
     quorum: int
     seconds: float
     public: Metrics | None = None
-    """On the public test set; None where there is none."""
+    """On the public test set; None if there is none."""
     at_sites: Metrics | None = None
     """On all rows that the sites hold out, from noised counts; known a round later."""
     sites: tuple[SiteRow, ...]
