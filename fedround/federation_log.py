@@ -76,7 +76,7 @@ class Rotation(Signed):
 
 
 class Rotated(Value):
-    """A member signs with another key from here on, and its old key says so."""
+    """A member signs with another key from here on. Its old key signed this change."""
 
     kind: Literal["rotate"] = "rotate"
     site: Name
@@ -126,7 +126,7 @@ class Logged:
 
 
 def sign_rotation(federation: str, site: str, new: str, old: Identity) -> Signature:
-    """What the old key says to its successor."""
+    """The statement that the old key signs for its successor."""
     return sign(Rotation(federation=federation, site=site, old=old.key, new=new), old)
 
 

@@ -1,8 +1,8 @@
 """Files that exist whole or not at all, folders whose names are durable, and a check whether a file has changed since it was
 read.
 
-One promise for everybody: a reader, at any time and whatever process is killed, finds the old file or the new one, never a
-part of one. What a power cut may do is said by `durable`:
+One promise always holds: at any time, and whatever process is killed, a reader finds the old file or the new one, never a
+part of one. `durable` decides what a power cut may do:
 
 * durable: when the call returns, the new file is on the disk, its name too. A power cut before that leaves the old file or
   the new one, whole.

@@ -81,7 +81,7 @@ class Value(BaseModel):
 
 
 class Signed(Value):
-    """The body of a signed document (`fedround.signing`). The kind belongs to the type, so nobody can mix them up.
+    """The body of a signed document (`fedround.signing`). The kind belongs to the type, so kinds cannot be confused.
 
     Every number in it has a smallest and a largest value, within what RFC 8785 can write and everybody can compute with; a
     test finds each signed type, and fails for a number without bounds.

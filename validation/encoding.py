@@ -138,7 +138,7 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 @contextmanager
 def _child(*arguments: str, timeout_s: float = PATIENCE_S) -> Iterator[IO[bytes]]:
-    """The answer of a process that does this, after its first line, which says that it could."""
+    """The answer of a child process that does this work, without its first line, which reports success."""
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
                    **as_parent()}
     child = subprocess.Popen(

@@ -81,7 +81,7 @@ def solve(rule: LinearRule, geometry: Geometry) -> Floats:      # noqa: PLR0911,
 
 
 def bulyan_selection(geometry: Geometry, f: int) -> list[int]:
-    """The K-2f rows that Bulyan goes on with, ascending: Krum's choice, again and again among those that remain.
+    """The K-2f rows that Bulyan selects, ascending: Krum's choice, repeated among the rows that remain.
 
     When fewer than f+3 rows remain, the nearest neighbour decides. Promises nothing below Bulyan's K >= 4f+3, which its
     spec checks.

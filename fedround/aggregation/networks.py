@@ -15,7 +15,7 @@ from fedround.aggregation.rows import Coordinates
 
 
 class Comparator(NamedTuple):
-    """Compares rows `low` and `high`; a result that nobody needs is not computed."""
+    """Compares rows `low` and `high`; a result that is not needed is not computed."""
 
     low: int
     high: int

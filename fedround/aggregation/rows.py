@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Numbers(Protocol):
-    """A vector of float32 that is read by ranges, as often as one likes, and always says the same."""
+    """A vector of float32 that can be read by ranges any number of times, always with the same result."""
 
     def read(self, start: int, out_B: Coordinates) -> None:
         """Fill `out_B` (contiguous) with the numbers from coordinate `start` on.

@@ -48,7 +48,7 @@ class Part(Value):
 
 
 class _Chained:
-    """What `>>` goes on from."""
+    """The left operand of `>>`."""
 
     def _chain(self) -> Prelude:
         raise NotImplementedError
@@ -282,7 +282,7 @@ Mixing = Annotated[NearestNeighbourMixing | Bucketing | StaticClipping | ArcClip
 class Gate(_Majority, _Chained):
     """Leaves out up to f updates whose norms and inner products cannot come from the noise that the sites declared.
 
-    Used where updates declare the law of their noise; where none does it lets everybody through and says so. The liars
+    It is used if updates declare the law of their noise. If none does, it lets all updates through and says so. The liars
     that it surely left out count against the f of what follows. Before it judges, updates whose declared noise counts too
     much are scaled down, and signal bounds are lowered to what the cohort shows (`fedround.aggregation.loudness`).
     """

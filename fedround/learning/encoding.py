@@ -56,7 +56,7 @@ def _in_order(rows: int) -> Iterator[Places]:
 
 
 def _shuffled(rows: int) -> Iterator[Places]:
-    """At most half as many different rows in a chunk as there are, and as fit."""
+    """Chunks in shuffled order, with at most half of all rows, and half of the rows that fit into a chunk."""
     order = np.random.default_rng(_SEED).permutation(rows)
     size = min(_HALF, -(-rows // 2))
     for start in range(0, rows, size):

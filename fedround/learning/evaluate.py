@@ -1,4 +1,4 @@
-"""What a model says of rows that are here."""
+"""Scores a model on local rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 128
-"""Rows that are scored in one pass: always as many, and the last chunk is filled up."""
+"""Rows that are scored in one pass. The number is constant; the last chunk is padded."""
 
 
 def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
@@ -57,7 +57,7 @@ def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
 
 
 def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
-    """What the model says of each row, which it sees by itself."""
+    """The model's output for each row, computed separately."""
     from torch import vmap
 
     def of_one(x_F: torch.Tensor) -> torch.Tensor:

@@ -104,8 +104,8 @@ def chunk_for(expected_batch: float) -> int:
 
 
 def maps(objective: Objective, parameters: Mapping[str, torch.Tensor], features: int) -> bool:
-    """Whether torch can compute the gradients of many rows of so many features in one pass; if not, one row after the other
-    is computed, slowly. Looks at no row of a site's.
+    """Whether torch can compute the gradients of many rows with this many features in one pass. If not, rows are computed
+    one after the other, slowly. It uses no row of a site.
     """
     return works_for(partial(_gradient_of_each_row, objective, parameters),
                      partial(_gradient_of_one_row_after_another, objective, parameters), features)

@@ -38,7 +38,7 @@ class Rest:
 
 
 WHOLE, NO_REST = Parts(), Rest()
-"""A model that travels as it is: all that is agreed about its parts, and all there is besides."""
+"""A model that travels as a whole: nothing is agreed about its parts, and there are no other tensors."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ OfRows = Callable[["torch.Tensor", "torch.Tensor"], Result]
 def works_for(of_rows: OfRows[object], one_by_one: OfRows[object], features: int) -> bool:
     """Whether `of_rows` computes what `one_by_one` does: torch cannot map every layer over rows (recurrent ones).
 
-    Looks at made-up rows with so many features, never at a site's.
+    It uses made-up rows with this many features, never a site's rows.
     """
     import torch
 

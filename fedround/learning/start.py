@@ -1,7 +1,7 @@
 """A warm start: a federation begins with a checkpoint's numbers, of the whole model or of a part of it.
 
 The coordinator makes one canonical file of it, whose digest stands in the signed federation file. Every run's round 0 holds
-these numbers, which `fedround verify` proves, and the recipe's own initial ones where the checkpoint says nothing.
+these numbers (`fedround verify` proves this), and the recipe's own initial ones for tensors that the checkpoint lacks.
 
 The checkpoint's own training data are assumed to belong to no site: no ledger counts them.
 """

@@ -158,7 +158,7 @@ class Classify(Value):
                        accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored))
 
     def metrics_of(self, told: Sequence[Release]) -> Metrics | None:
-        """Metrics of all sites together, from their noised scores; None when noise leaves nothing to tell.
+        """Metrics of all sites together, from their noised scores; None if the noise hides them.
 
         The counts are added first: noise of many sites cancels, and no single site is read. Each is then used as it is,
         negative or not, so that the noise does not bias the AUC; the result is cut to [0, 1]. Expect a standard error of
@@ -188,7 +188,7 @@ class Classify(Value):
 
 
 Task = Classify
-"""What a recipe may say is learnt. Another kind is a class with the same methods, and joins this union."""
+"""The tasks that a recipe may name. A new kind is a class with the same methods, added to this union."""
 
 CLASSIFY = Classify()
 """The task of a recipe that does not name one."""

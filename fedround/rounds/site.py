@@ -182,7 +182,7 @@ class Sent:
     """An update as it travels."""
 
     arrives_D: Float32
-    """What whoever reads it gets."""
+    """What its reader decodes."""
     packed: bytes | None
     """The compressed file; None: the numbers travel as they are."""
     residual_D: Float32 | None
@@ -228,7 +228,7 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
                   Kept(vectors_after(terms, shift_D, sent), models))
 
 
-# -- its parts, for whoever trains many sites at once ------------------------------------------------------------------
+# -- its parts, for training many sites at once ------------------------------------------------------------------------
 
 
 def rest_at(begun: Rest, kept: Kept) -> Rest:

@@ -1,7 +1,7 @@
 """Clustered federated learning: sites of several kinds, one model for each kind, and the assignment is learnt.
 
-Simulated only, no live plan asks for it: which model a site picks tells something of its rows, without noise, and no
-mechanism here pays for that. So an agreement with privacy is refused.
+Simulated only, no live plan asks for it: a site's choice of model reveals something about its rows, without noise, and no
+mechanism here charges for that. So an agreement with privacy is refused.
 
 Legend: N sites, D coordinates, K clusters.
 """

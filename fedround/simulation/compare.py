@@ -61,7 +61,7 @@ def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chan
 
 
 def _quality(recipe: Recipe, model: Tensors, rows: Examples | None) -> float:
-    """On rows held out: AUC of two classes, accuracy of more; 0 where they tell nothing."""
+    """On rows held out: AUC for two classes, accuracy for more; 0 if it is not defined for these rows."""
     if rows is None:
         return 0.0
     try:

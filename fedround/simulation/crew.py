@@ -35,7 +35,7 @@ class Chunk:
 
 
 class Crew(Protocol):
-    """Whoever trains chunks."""
+    """Workers that train chunks."""
 
     def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Learnt]:
         """What each gave, in their order."""

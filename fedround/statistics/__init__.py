@@ -1,8 +1,8 @@
 """What may leave a site besides an update: statistics, each a value that says what it is, whom it protects and what it costs.
 
 A new statistic is one class of this package: what it computes from a site's rows (`cells`), its shape, its sensitivity by
-unit, its mechanism, and the word by which a site's policy allows it. It joins the union `Statistic`, and every question, the
-ledger, the simulator and `verify` know it.
+unit, its mechanism, and the word by which a site's policy allows it. Add it to the union `Statistic`: then every question,
+the ledger, the simulator and `verify` support it.
 """
 
 from __future__ import annotations

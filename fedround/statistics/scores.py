@@ -25,7 +25,7 @@ class LocalEvaluation(Value):
 class Scores(Counts):
     """The base model's scores in `bins` bins, by truth: row 0 of the table counts what is not true, row 1 what is.
 
-    What is scored, and what its truth is, says the task (`fedround.learning.task`). A bin holds the scores from its lower
+    The task defines what is scored and what counts as true (`fedround.learning.task`). A bin holds the scores from its lower
     edge up to, and without, its upper one. edges: the inner edges, ascending and public; none: bins of equal width.
     """
 
