@@ -135,7 +135,7 @@ def _findings(proofs: Sequence[RoundProof]) -> None:
 
 def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:
     if not wanted:
-        return "no: the coordinator's signature vouches that the models follow from the updates (prove it with --recompute)"
+        return "no: the coordinator's signature vouches that the models follow from the updates; prove it (--recompute)"
     why = _in_turn(proof.not_recomputed for proof in asked if proof.not_recomputed)
     done = sum(proof.recomputed for proof in asked)
     return (f"{done} of {len(asked)} rounds from the sites' updates, byte for byte: aggregate, server's step, every verdict"
