@@ -23,6 +23,8 @@ def read(path: Path, columns: Sequence[Column], batch: int) -> Iterator[pd.DataF
     """
     if path.suffix not in {".parquet", ".csv"}:
         raise ContractError(f"rows at {path}: expected a .parquet or .csv file")
+    if path.exists() and not path.is_file():        # nobody waits for what never comes out of a pipe
+        raise SetupError(f"rows at {path}: it is no file; give the path of a .parquet or .csv file")
     try:
         path.open("rb").close()
     except OSError as error:
@@ -81,7 +83,8 @@ def _csv(path: Path, wanted: Sequence[str], batch: int) -> Iterator[pd.DataFrame
     import pandas as pd
 
     _check_names(list(pd.read_csv(path, nrows=0).columns), wanted, path)
-    with pd.read_csv(path, usecols=list(wanted), chunksize=batch) as parts:
+    # As in `validation.rows`: the parser of numbers that pandas takes without being asked writes beyond an array.
+    with pd.read_csv(path, usecols=list(wanted), chunksize=batch, float_precision="round_trip") as parts:
         for part in parts:
             yield part.reset_index(drop=True)
 

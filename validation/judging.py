@@ -140,15 +140,13 @@ class _Whole:
 
 def _of_another_type(frame: pd.DataFrame, check: Check) -> Bools:
     """For a file without types: the rows whose value is not a number, or not a whole one, although the contract says so."""
-    import pandas as pd
-
     named = check.kwargs.get("type_", check.kwargs.get("type_list", []))
     types = [str(one).lower() for one in (named if isinstance(named, list) else [named])]
     (column,) = columns_of(check)
     if not types or not all(one.startswith(("int", "uint", "float")) for one in types):
         return np.zeros(len(frame), np.bool_)
     there_N = frame[column].notna().to_numpy()
-    number_N = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
+    number_N = gate.numbers_in(frame[column])
     fails_N: Bools = there_N & ~np.isfinite(number_N)
     if not any(one.startswith("float") for one in types):
         fails_N |= np.isfinite(number_N) & (number_N % 1 != 0)
