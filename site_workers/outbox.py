@@ -7,6 +7,7 @@ not at all, and stays.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
@@ -21,6 +22,7 @@ from fedround.records import ANSWERS, Answer, Plan
 from fedround.values import Purpose
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
+_PLACE = re.compile(rf"[0-9]{{5}}/[0-9]{{2}}(?:{_REFUSAL}[0-9]{{4,}})?")
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,12 @@ def _kept_already(site_folder: Path, place: Path, sealed: bytes) -> Entry:
 
 def entries(site_folder: Path) -> Iterator[Entry]:
     """Everything that has left or is to leave, the oldest round of each run first."""
-    for path in sorted((site_folder / "outbox").glob(f"*/*/[0-9]*/[0-9]*/{_ANSWER}")):
-        yield _entry(site_folder, path.parent)
+    return (_entry(site_folder, folder) for folder in _folders(site_folder, "*/*/*/*"))
 
 
 def answers(site_folder: Path, run: str, purpose: str, number: int) -> Iterator[Entry]:
     """What the site answered to the attempts at one round; refusals are none."""
-    for path in sorted((site_folder / "outbox" / run / purpose / f"{number:05d}").glob(f"[0-9][0-9]/{_ANSWER}")):
-        yield _entry(site_folder, path.parent)
+    return (_entry(site_folder, folder) for folder in _folders(site_folder, f"{run}/{purpose}/{number:05d}/[0-9][0-9]"))
 
 
 @dataclass(frozen=True, order=True)
@@ -156,17 +156,16 @@ class Given:
 def updates(site_folder: Path, run: str, before: int) -> list[Given]:
     """Every update that the site gave in a run, among rounds earlier than `before`; newest first."""
     found = []
-    for path in (site_folder / "outbox" / run / "train").glob(f"[0-9]*/[0-9][0-9]/{_ANSWER}"):
-        number, attempt = int(path.parent.parent.name), int(path.parent.name)
+    for folder in _folders(site_folder, f"{run}/train/*/[0-9][0-9]"):
+        number, attempt = int(folder.parent.name), int(folder.name)
         if number < before:
-            found.append(Given(number, attempt, json.loads(path.read_bytes())["body"]["update"]["mechanism"]["kind"]))
+            found.append(Given(number, attempt, _said(folder)["body"]["update"]["mechanism"]["kind"]))
     return sorted(found, reverse=True)
 
 
 def refusals(site_folder: Path, reasons: Collection[str]) -> int:
     """How many refusals the site has given for one of these reasons, ever."""
-    paths = (site_folder / "outbox").glob(f"*/*/[0-9]*/*{_REFUSAL}*/{_ANSWER}")
-    return sum(json.loads(path.read_bytes())["body"]["reason"] in reasons for path in paths)
+    return sum(_said(folder)["body"]["reason"] in reasons for folder in _folders(site_folder, f"*/*/*/*{_REFUSAL}*"))
 
 
 def has(site_folder: Path, key: str) -> bool:
@@ -199,6 +198,12 @@ def _refusal_place(place: Path, count: int) -> Path:
     return place.with_name(f"{place.name}{_REFUSAL}{count:04d}")
 
 
+def _folders(site_folder: Path, pattern: str) -> list[Path]:
+    """Where answers and refusals are kept, in order. A folder with another name (an operator's copy, say) keeps none."""
+    found = (path.parent for path in (site_folder / "outbox").glob(f"{pattern}/{_ANSWER}"))
+    return sorted(folder for folder in found if _PLACE.fullmatch(f"{folder.parent.name}/{folder.name}"))
+
+
 def _said(folder: Path) -> dict[str, Any]:
     """The signed document of an entry. Raises ContractError if it is not what was kept there."""
     path = folder / _ANSWER
@@ -206,9 +211,10 @@ def _said(folder: Path) -> dict[str, Any]:
         said = json.loads(path.read_bytes())
         body = said["body"]
         if not (isinstance(body["plan"], str) and isinstance(body["site"], str) and body["asked"] in get_args(Purpose)
-                and said["kind"] in ANSWERS and (said["kind"] != Answer.kind or _describes_an_answer(body))):
+                and said["kind"] in ANSWERS and (_describes_an_answer(body) if said["kind"] == Answer.kind
+                                                 else isinstance(body["reason"], str))):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ContractError(f"{path} is damaged: it is not the answer that this site kept. Restore the outbox from your "
                             "backup, with the ledger and the audit log of the same day; there is none: move the entry away, "
                             "and run 'fedround site recover'") from None
@@ -218,7 +224,8 @@ def _said(folder: Path) -> dict[str, Any]:
 def _describes_an_answer(body: dict[str, Any]) -> bool:
     update = body["update"]
     return update is None or (
-        isinstance(update["payload"]["sha256"], str) and isinstance(update["payload"]["size_bytes"], int))
+        isinstance(update["payload"]["sha256"], str) and isinstance(update["payload"]["size_bytes"], int)
+        and isinstance(update["mechanism"]["kind"], str))
 
 
 def _entry(site_folder: Path, folder: Path) -> Entry:

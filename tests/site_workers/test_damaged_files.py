@@ -51,6 +51,27 @@ def test_a_damaged_answer_in_the_outbox_is_one_sentence_for_audit_and_recovery(f
             look()
 
 
+def test_an_answer_that_names_no_mechanism_a_refusal_without_reason_and_a_lost_one_are_one_sentence(folder: Path):
+    path = kept(folder)
+    said = json.loads(path.read_bytes())
+    del said["body"]["update"]["mechanism"]
+    path.write_text(json.dumps(said))
+    with pytest.raises(ContractError, match="answer.json is damaged"):
+        outbox.updates(folder, "spring", 9)
+    refused = path.parent.with_name("01-refusal-0001")
+    refused.mkdir()
+    said["kind"] = "refusal"
+    (refused / "answer.json").write_text(json.dumps(said))
+    with pytest.raises(ContractError, match="answer.json is damaged"):
+        outbox.refusals(folder, ("budget",))
+
+
+def test_an_answer_that_was_moved_away_is_looked_at_by_nobody(folder: Path):
+    path = kept(folder).parent
+    path.rename(path.with_name("01.damaged"))
+    assert (list(outbox.entries(folder)), outbox.updates(folder, "spring", 9)) == ([], [])
+
+
 @pytest.mark.parametrize("tail", [NESTED, DIGITS, b'{"charge":{"a":"\xff'])
 def test_a_torn_tail_that_is_none_is_not_cut_off_in_silence(folder: Path, tail: bytes):
     path = folder / "ledger.jsonl"
@@ -66,6 +87,8 @@ def test_a_torn_tail_that_is_none_is_not_cut_off_in_silence(folder: Path, tail: 
 def test_a_disk_that_takes_no_answer_is_one_sentence_and_the_next_try_sends_the_same(
         answered: SmallFederation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int, says: str):
     federation = answered.copy(tmp_path)
+    policy = tmp_path / "north" / "policy.toml"
+    policy.write_text(policy.read_text().replace("max_epsilon = 8.0", "max_epsilon = 80.0"))
     planned = federation.plan("autumn")
 
     def full(*_: object, **__: object) -> None:
