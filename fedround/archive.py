@@ -14,6 +14,8 @@ from fedround.errors import CodecError
 
 MAX_BYTES = 1 << 31
 """Of a whole archive: beyond this the format would need its 64-bit fields."""
+MAX_FILES = 10_000
+"""In one: beyond 65,535 the same."""
 
 _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _VERSION, _MIDNIGHT, _FIRST_DAY, _UNIX, _PLAIN_FILE = 20, 0, 33, 3 << 8, 0o100644 << 16
@@ -21,7 +23,9 @@ _HEAD_BYTES = 30
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """The archive of these files, in their order. Names are plain ASCII. Raises CodecError if it would be too large."""
+    """The archive of these files, in their order. Names are plain ASCII. Raises CodecError: too many, or too large."""
+    if len(files) > MAX_FILES:
+        raise CodecError(f"these are {len(files)} files, more than the {MAX_FILES} that an archive may have")
     if sum(map(len, files.values())) + 1000 * (len(files) + 1) > MAX_BYTES:
         raise CodecError(f"these files are more than the {MAX_BYTES >> 30} GiB that an archive may have")
     body, index = bytearray(), bytearray()
@@ -43,6 +47,8 @@ def unpack(archive: bytes, source: str) -> dict[str, bytes]:
         size, name_bytes = struct.unpack_from("<IH", archive, place + 22)
         begin = place + _HEAD_BYTES + name_bytes
         name = archive[place + _HEAD_BYTES:begin].decode("ascii", "replace")
+        if name in files or len(files) == MAX_FILES:
+            break                       # before a million of them are looked at
         files[name] = archive[begin:begin + size]
         place = begin + size
     if not all(map(str.isascii, files)) or pack(files) != archive:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from fedround.learning.task import Metrics, Scored
 from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Evidence, Performance
 from fedround.records import Checkpoint, Commit
+from fedround.values import Value, parse
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from infra.settings import load_toml
 from tasks.certificate import Certificate, certified
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 CHECKED_ROWS, TOLERANCE = 10_000, 1e-5
 _CALLS, _SAMPLE = 300, 50
+V = TypeVar("V", bound=Value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +76,30 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
 def approved(coordinator: Coordinator, found: Bundle, approval: Approval) -> bytes:
     """The same bundle, with the name of who said yes to it."""
     files = {name: found.files[name] for name in (bundle.MODEL, bundle.RECIPE, bundle.ONNX, bundle.INT8)}
-    certificate = Certificate.model_validate_json(found.files[bundle.CERTIFICATE])
     manifest = found.manifest.model_copy(update={"approval": approval})
-    return _sealed(coordinator, manifest, files, evidence_of(found), certificate)
+    return _sealed(coordinator, manifest, files, evidence_of(found), certificate_of(found))
 
 
 def evidence_of(found: Bundle) -> Evidence:
-    """What was measured of a bundle's model."""
-    return Evidence.model_validate_json(found.files[bundle.MEASURED])
+    """What was measured of a bundle's model. Raises ContractError if another version wrote it down in other words."""
+    return _part(found, bundle.MEASURED, Evidence)
+
+
+def certificate_of(found: Bundle) -> Certificate:
+    """What was proven of its lineage. Raises as `evidence_of`."""
+    return _part(found, bundle.CERTIFICATE, Certificate)
+
+
+def _part(found: Bundle, name: str, kind: type[V]) -> V:
+    body = found.files.get(name)
+    what = f"'{name}' of the bundle of round {found.manifest.round} of run '{found.manifest.run}'"
+    if body is None:
+        raise ContractError(f"{what}: there is none, so nothing can be decided about it; make the bundle again")
+    try:
+        return parse(kind, body, what)
+    except ContractError as error:
+        raise ContractError(f"{error}. fedround {found.manifest.tool_version} made it, and this is {__version__}: make the "
+                            "bundle again") from None
 
 
 def needed(features: Callable[[pd.DataFrame], object], frame: pd.DataFrame) -> tuple[Column, ...]:
