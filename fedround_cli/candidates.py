@@ -77,8 +77,8 @@ def costs(found: Search) -> str:
     """What the search would cost in privacy if it were not simulated."""
     price = ("no privacy was asked for" if found.epsilon_if_live is None else
              f"epsilon {found.epsilon_if_live:.2f} for each {found.trials[0].result.agreement.privacy.unit}")
-    return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on rows that may be seen, this costs no "
-            f"privacy. In a live federation every trial would be charged: {price}.")
+    return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on public rows, this costs no privacy. "
+            f"A live federation would charge every trial: {price}.")
 
 
 def as_json(found: Search) -> dict[str, Any]:

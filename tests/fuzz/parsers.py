@@ -6,13 +6,11 @@ A parser takes bytes; what it returns is of no interest, unless it is a reader o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedround import codec, locked
 from fedround.agreement import Federation
@@ -24,16 +22,18 @@ from fedround.learning import start
 from fedround.privacy import ledger
 from fedround.privacy.ledger import Charge
 from fedround.privacy.spec import GaussianCounts
-from fedround.signing import Identity, seal, unseal
+from fedround.signing import Identity, unseal
 from fedround.values import parse
 from infra.settings import load_toml
 from site_workers import seen
 from site_workers.policy import SitePolicy
 from site_workers.round import SiteRequest
+from tests.fuzz.of_bundles import BUNDLES
+from tests.fuzz.of_sites import SITES
+from tests.fuzz.of_stores import STORES
+from tests.fuzz.parser import FEDERATION, KEY, ROTATION, Parser, as_file
 from validation.contract import load_contract
 
-KEY = Identity(Ed25519PrivateKey.from_private_bytes(b"fuzz" * 8))       # always the same: the corpus is signed with it
-ROTATION = seal(Rotation(federation="banks", site="lund", old=KEY.key, new=f"ed25519:07{'5' * 62}"), KEY)
 _WORDS = b"four quite long words"
 _RNG = np.random.default_rng(7)
 _TENSORS = {"layer.bias": _RNG.normal(size=3).astype(np.float32), "layer.weight": _RNG.normal(size=(3, 4)).astype(np.float32)}
@@ -43,34 +43,6 @@ _COMPRESSIONS = {"quantised": Quantised(), "top_k": TopK(share=0.05), "count_ske
 _CONTRACT = (b'{"name":"tiny","checks":[{"id":"label","type":"expect_column_values_to_be_in_set",'
              b'"kwargs":{"column":"y","value_set":[0,1]}}]}')
 _POLICY = b'recipes = []\ncontracts = []\nmax_epsilon = 8.0\ndelta_dp = 1e-5\nmin_rows = 50\n[limits]\nthreads = 1\n'
-_FEDERATION = b"""name = "banks"
-quorum = 1
-coordinator = "%b"
-recipe = "r"
-recipe_digest = "%b"
-contract_digest = "%b"
-privacy = {unit = "none"}
-[[sites]]
-name = "lund"
-key = "ed25519:07%b"
-weight = 300.0
-""" % (KEY.key.encode(), b"0" * 64, b"1" * 64, b"5" * 62)
-
-
-@dataclass(frozen=True)
-class Parser:
-    """How bytes are read, and bytes that can be."""
-
-    read: Callable[[bytes], object]
-    honest: bytes
-
-
-def _as_file(read: Callable[[Path], object], name: str, data: bytes) -> object:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(data)
-        path.chmod(0o600)
-        return read(path)
 
 
 def _ledger() -> bytes:
@@ -115,17 +87,18 @@ def _unlock(data: bytes) -> object:
 
 PARSERS: Mapping[str, Parser] = {
     "signed": Parser(lambda data: unseal(data, Rotation, KEY.key, "it"), ROTATION),
-    "federation.toml": Parser(partial(_as_file, partial(load_toml, Federation), "federation.toml"), _FEDERATION),
-    "policy.toml": Parser(partial(_as_file, partial(load_toml, SitePolicy), "policy.toml"), _POLICY),
+    "federation.toml": Parser(partial(as_file, partial(load_toml, Federation), "federation.toml"), FEDERATION),
+    "policy.toml": Parser(partial(as_file, partial(load_toml, SitePolicy), "policy.toml"), _POLICY),
     "request": Parser(lambda data: parse(SiteRequest, data, "it"),
                       b'{"run":"spring","round":1,"attempt":1,"purpose":"train"}'),
-    "contract": Parser(partial(_as_file, load_contract, "contract.json"), _CONTRACT),
-    "ledger": Parser(partial(_as_file, ledger.read, "ledger.jsonl"), _ledger()),
-    "seen": Parser(partial(_as_file, lambda path: seen.read(path.parent), "seen.json"), _seen()),
+    "contract": Parser(partial(as_file, load_contract, "contract.json"), _CONTRACT),
+    "ledger": Parser(partial(as_file, ledger.read, "ledger.jsonl"), _ledger()),
+    "seen": Parser(partial(as_file, lambda path: seen.read(path.parent), "seen.json"), _seen()),
     "tensors": Parser(lambda data: codec.decode(data, _SCHEMA, "it"), codec.encode(_TENSORS)),
-    "start": Parser(partial(_as_file, start.canonical, "start.safetensors"), codec.encode(_TENSORS)),
-    "key": Parser(partial(_as_file, Identity.load, "identity.pem"), _key()),
+    "start": Parser(partial(as_file, start.canonical, "start.safetensors"), codec.encode(_TENSORS)),
+    "key": Parser(partial(as_file, Identity.load, "identity.pem"), _key()),
     "locked key": Parser(_unlock, locked.lock(bytes(32), _WORDS)),
     **{name: Parser(partial(_expand, how), wire.compress(_VECTOR, how, _RNG.random, b"s" * 32))
        for name, how in _COMPRESSIONS.items()},
+    **BUNDLES, **SITES, **STORES,
 }
