@@ -22,8 +22,9 @@ from infra.stores import (
     publish,
     require_conditional_writes,
 )
+from tests.faulty.store import AskedAgain
 
-KINDS = ["memory", "directory", "at hand", pytest.param("s3", marks=pytest.mark.stack)]
+KINDS = ["memory", "directory", "at hand", "faulty", pytest.param("s3", marks=pytest.mark.stack)]
 Opener = Callable[[], ObjectStore]
 
 
@@ -36,6 +37,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "at hand":
         behind = MemoryStore()
         return lambda: AtHand(behind, "", 1 << 20)
+    if request.param == "faulty":
+        faulty = AskedAgain(MemoryStore(), 1)
+        return lambda: faulty
     if request.param == "directory":
         return lambda: DirectoryStore(tmp_path / "store")
     server, prefix = request.getfixturevalue("s3_server"), f"{uuid4().hex}/"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from fedround.errors import StoreDeniedError, StoreUnavailableError
 from infra.stores import ObjectInfo, ObjectStore, Patience
+
+T = TypeVar("T")
 
 READING = ("flip", "zero", "truncate", "empty", "in trouble", "cut", "denied for once")
 """What may happen to what is read."""
@@ -105,3 +108,31 @@ class FaultyStore:
             case "denied for once":
                 raise StoreDeniedError(f"this credential may not use '{key}'")
         return body
+
+
+class AskedAgain(FaultyStore):
+    """A store in trouble now and then, as who asks again sees it: it keeps every promise that the one behind it keeps."""
+
+    def __init__(self, store: ObjectStore, seed: int):
+        super().__init__(store, seed, ("get in trouble", "get cut", "put in trouble"), rate=0.3)
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """See ObjectStore."""
+        return _until_it_answers(lambda: FaultyStore.get(self, key, max_bytes=max_bytes))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See ObjectStore."""
+        return _until_it_answers(lambda: FaultyStore.get_range(self, key, start, length))
+
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+        """See ObjectStore."""
+        return _until_it_answers(lambda: FaultyStore.put_once(self, key, body, sha256=sha256))
+
+
+def _until_it_answers(ask: Callable[[], T]) -> T:
+    for _ in range(100):
+        try:
+            return ask()
+        except StoreUnavailableError:
+            continue
+    raise AssertionError("a hundred tries")

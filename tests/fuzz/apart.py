@@ -14,13 +14,13 @@ MOST_CPU_S = 60
 """Of processor time, whatever else the machine does. An input takes a few thousandths of a second, or for ever."""
 
 
-def apart(judge: Callable[[Path], bool], paths: Sequence[Path]) -> dict[str, str]:
+def apart(judge: Callable[[Path], bool], paths: Sequence[Path], most_cpu_s: int = MOST_CPU_S) -> dict[str, str]:
     """What `judge` says of each file, by name; of the one that ended the process, how; of those behind it, nothing."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     if (child := os.fork()) == 0:
         try:
-            resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+            resource.setrlimit(resource.RLIMIT_CPU, (most_cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGXCPU, signal.SIG_DFL)
             for path in paths:
