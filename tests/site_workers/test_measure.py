@@ -164,7 +164,7 @@ def test_a_plan_to_train_cannot_ask_on_the_side_which_columns_there_are(federati
 
 def test_over_the_budget_it_is_refused(federation: SmallFederation):
     allow(federation, "north")
-    ask(federation, Histogram(column="x1", edges=EDGES, noise_std=0.1))
+    ask(federation, Histogram(column="x1", edges=EDGES, noise_std=0.35))
     assert answer(federation) == "refusal"
     assert refusal(federation)["reason"] == "budget"
 
