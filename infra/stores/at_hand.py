@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ class AtHand:
     Not for a caller that must know what the store holds now: an auditor asks the store itself.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, most_bytes: int, seen: OrderedDict[str, bytes] | None = None):
+    def __init__(self, store: ObjectStore, prefix: str, most_bytes: int, seen: OrderedDict[str, bytes] | None = None,
+                 lock: threading.Lock | None = None):
         self._store, self._prefix, self._most_bytes = store, prefix, most_bytes
         self._seen = OrderedDict[str, bytes]() if seen is None else seen
+        self._lock = threading.Lock() if lock is None else lock
 
     def __repr__(self) -> str:
         return repr(self._store)
@@ -54,7 +57,7 @@ class AtHand:
 
     def within(self, patience: Patience) -> AtHand:
         """See ObjectStore."""
-        return AtHand(self._store.within(patience), self._prefix, self._most_bytes, self._seen)
+        return AtHand(self._store.within(patience), self._prefix, self._most_bytes, self._seen, self._lock)
 
     def _identity(self) -> tuple[object, ...]:
         return self._store, self._prefix, id(self._seen)
@@ -69,7 +72,8 @@ class AtHand:
     def _keep(self, key: str, body: bytes) -> None:
         if not key.startswith(self._prefix) or len(body) > self._most_bytes:
             return
-        self._seen[key] = body
-        self._seen.move_to_end(key)
-        while sum(map(len, self._seen.values())) > self._most_bytes:
-            self._seen.popitem(last=False)
+        with self._lock:            # threads share a store
+            self._seen[key] = body
+            self._seen.move_to_end(key)
+            while sum(map(len, self._seen.values())) > self._most_bytes:
+                self._seen.popitem(last=False)
