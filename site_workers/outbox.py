@@ -158,8 +158,8 @@ def updates(site_folder: Path, run: str, before: int) -> list[Given]:
     found = []
     for folder in _folders(site_folder, f"{run}/train/*/[0-9][0-9]"):
         number, attempt = int(folder.parent.name), int(folder.name)
-        if number < before:
-            found.append(Given(number, attempt, _said(folder)["body"]["update"]["mechanism"]["kind"]))
+        if number < before and (update := _said(folder)["body"]["update"]) is not None:
+            found.append(Given(number, attempt, update["mechanism"]["kind"]))
     return sorted(found, reverse=True)
 
 

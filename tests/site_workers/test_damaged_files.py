@@ -66,6 +66,14 @@ def test_an_answer_that_names_no_mechanism_a_refusal_without_reason_and_a_lost_o
         outbox.refusals(folder, ("budget",))
 
 
+def test_an_answer_without_an_update_gave_none(folder: Path):
+    path = kept(folder)
+    said = json.loads(path.read_bytes())
+    assert [given.round for given in outbox.updates(folder, "spring", 9)] == [1]
+    path.write_text(json.dumps({**said, "body": {**said["body"], "update": None}}))
+    assert outbox.updates(folder, "spring", 9) == []
+
+
 def test_an_answer_that_was_moved_away_is_looked_at_by_nobody(folder: Path):
     path = kept(folder).parent
     path.rename(path.with_name("01.damaged"))

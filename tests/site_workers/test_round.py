@@ -289,7 +289,7 @@ def test_a_plan_is_held_to_its_own_promise_under_any_policy(tmp_path, rows_are_j
     """Epsilon 8 over three rounds; the operator would allow a hundred."""
     from tests import small_federation
 
-    federation = small_federation.make(tmp_path, max_epsilon=100.0)
+    federation = small_federation.make(tmp_path, max_epsilon=100.0, privacy=small_federation.settings()["privacy"])
     for _ in range(3):
         federation.round()
     assert federation.answer("north", federation.plan()) == "refusal"
