@@ -12,8 +12,8 @@ from site_workers import approval, outbox, seen
 from tests.disk import is_durable, watched
 from tests.small_federation import RECIPE, SmallFederation
 
-UPDATE = (b'{"body":{"asked":"train","plan":"0","site":"north","update":{"payload":{"sha256":"0","size_bytes":7}}},'
-          b'"kind":"answer"}')
+UPDATE = (b'{"body":{"asked":"train","plan":"0","site":"north","update":{"mechanism":{"kind":"none"},'
+          b'"payload":{"sha256":"0","size_bytes":7}}},"kind":"answer"}')
 
 
 def test_what_was_seen_is_durable(tmp_path: Path):
