@@ -52,3 +52,12 @@ def cohort(seed: int, rows: int = N, size: int = 40) -> np.ndarray:
     """Honest rows around a common direction."""
     generator = np.random.default_rng(seed)
     return (generator.normal(size=(rows, size)) + 0.5).astype(np.float32)
+
+
+def bearing_one_less(how: Aggregation) -> Aggregation:
+    """The same for one liar less: what a cohort gets from which one liar is gone."""
+    parts = how.model_dump()
+    for part in (parts["gate"], *parts["mixing"], parts["rule"]):
+        if part and "f" in part:
+            part["f"] -= 1
+    return Aggregation.model_validate(parts)

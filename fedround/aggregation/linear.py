@@ -83,14 +83,15 @@ def solve(rule: LinearRule, geometry: Geometry) -> Floats:      # noqa: PLR0911,
 def bulyan_selection(geometry: Geometry, f: int) -> list[int]:
     """The K-2f rows that Bulyan selects, ascending: Krum's choice, repeated among the rows that remain.
 
-    When fewer than f+3 rows remain, the nearest neighbour decides. Promises nothing below Bulyan's K >= 4f+3, which its
-    spec checks.
+    When fewer than f+3 rows remain, the nearest neighbour decides. Two rows that are each other's nearest then tie, and the
+    one that is nearer to the whole cohort is taken. Promises nothing below Bulyan's K >= 4f+3, which its spec checks.
     """
     d2_KK = geometry.squared_distances_KK()
+    far_K = d2_KK.sum(axis=1)
     remaining, chosen = list(range(len(d2_KK))), []
     for _ in range(len(d2_KK) - 2 * f):
         scores = krum_scores(d2_KK[np.ix_(remaining, remaining)], f)
-        chosen.append(remaining.pop(int(scores.argmin())))
+        chosen.append(remaining.pop(int(np.lexsort((far_K[remaining], scores))[0])))
     return sorted(chosen)
 
 

@@ -35,6 +35,7 @@ from fedround.aggregation.spec import (
     TrimmedMean,
     WeightedMean,
 )
+from tests.cohorts import bearing_one_less
 
 N, D, F = 12, 300, 2
 NNM = NearestNeighbourMixing(f=F)
@@ -73,7 +74,7 @@ def test_a_row_that_is_not_finite_changes_nothing(how, poison):
     x_ND = np.vstack([cohort(), cohort(1, 1)])
     x_ND[N, D // 2] = poison
     result = run(x_ND, how)
-    assert result.delta_D.tobytes() == run(x_ND[:N], how).delta_D.tobytes()
+    assert result.delta_D.tobytes() == run(x_ND[:N], bearing_one_less(how)).delta_D.tobytes()
     assert np.isfinite(result.delta_D).all()
     assert result.standings["site-12"].verdict is Verdict.NOT_FINITE
 

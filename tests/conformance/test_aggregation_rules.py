@@ -13,7 +13,7 @@ from fedround.aggregation import estimate, spec, sweep
 from fedround.aggregation.engine import Aggregate, FileNumbers, Row, Verdict, aggregate
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ToleranceError
-from tests.cohorts import COORDINATEWISE, EVERY, ROBUST, F, N, cohort, result, rows_of
+from tests.cohorts import COORDINATEWISE, EVERY, ROBUST, F, N, bearing_one_less, cohort, result, rows_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 every = pytest.mark.parametrize("name", EVERY)
@@ -152,14 +152,6 @@ def test_rules_of_coordinates_stay_inside_the_honest_values(name: str, seed: int
     found_D = result(ROBUST[name], x_ND).delta_D
     assert (honest_ND.min(axis=0) <= found_D).all()
     assert (found_D <= honest_ND.max(axis=0)).all()
-
-
-def bearing_one_less(how: Aggregation) -> Aggregation:
-    parts = how.model_dump()
-    for part in (parts["gate"], *parts["mixing"], parts["rule"]):
-        if part and "f" in part:
-            part["f"] -= 1
-    return Aggregation.model_validate(parts)
 
 
 @every

@@ -64,7 +64,8 @@ def test_bulyan_is_krum_after_krum_and_then_the_values_nearest_to_the_median(f):
         for i in alive:
             squares = sorted(float(((x_ND[i].astype(float) - x_ND[j]) ** 2).sum()) for j in alive if j != i)
             scores.append(sum(squares[:max(1, len(alive) - f - 2)]))
-        chosen.append(alive.pop(int(np.argmin(scores))))
+        far = [float(((x_ND[i].astype(float) - x_ND) ** 2).sum()) for i in alive]
+        chosen.append(alive.pop(min(range(len(alive)), key=lambda place: (scores[place], far[place]))))
     expected = []
     for column in x_ND[sorted(chosen)].T.astype(float):
         kept = sorted(column, key=lambda x: (abs(x - np.median(column)), x))[:len(chosen) - 2 * f]

@@ -70,7 +70,8 @@ def bulyan_rows(rows, f):
     left, chosen = list(range(len(rows))), []
     while len(chosen) < len(rows) - 2 * f:
         scores = [krum_score([rows[i] for i in left], place, f) for place in range(len(left))]
-        chosen.append(left.pop(scores.index(min(scores))))
+        far = [math.fsum(distance(rows[i], row) ** 2 for row in rows) for i in left]
+        chosen.append(left.pop(min(range(len(left)), key=lambda place: (scores[place], far[place]))))
     return sorted(chosen)
 
 
