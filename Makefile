@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-everywhere fuzz setup check style lock clean help
+.PHONY: demo test test-all test-everywhere fuzz setup check style lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
-	@echo "make test   set up, and run every check and test"
+	@echo "make test   set up, and run every check and the tests"
+	@echo "make test-all   that, and the tests that take minutes together"
 	@echo "make test-everywhere   the tests as other processors run them, and on a busy machine"
 	@echo "make fuzz   an hour of other inputs than any before, for everything that reads foreign bytes"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
@@ -20,7 +21,11 @@ demo: setup
 
 # Types take a minute when nothing is cached: beside the tests.
 test: setup style
-	@$(BIN)/mypy & types=$$!; $(BIN)/pytest -q -n 3; tests=$$?; wait $$types && exit $$tests
+	@$(BIN)/mypy & types=$$!; $(BIN)/pytest -q -n 3 -m "not slow"; tests=$$?; wait $$types && exit $$tests
+
+# With the tests that take minutes together: the wheel's demonstration, promotions, everything about --one-run-per-site.
+test-all: setup style
+	@$(BIN)/mypy && $(BIN)/pytest -q -n 3
 
 test-everywhere: setup
 	@$(BIN)/python -m tests.everywhere $(ARGS)

@@ -34,7 +34,15 @@ FIRST = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/parity/
 """Files and folders that take long: who is free last should find short ones."""
 
 
-@pytest.hookimpl(wrapper=True)
+SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_promotion.py", "tests/e2e/test_models_page.py",
+        "tests/e2e/test_one_run_per_site.py::test_a", "tests/infra/stack/test_local_stack.py", "tests/infra/test_stages.py",
+        "tests/benchmarks/test_one_run_audit.py", "tests/benchmarks/test_personal.py", "tests/benchmarks/test_membership.py",
+        "tests/benchmarks/test_compression.py", "tests/benchmarks/test_breakdown.py", "tests/cli/test_hostile_files.py",
+        "tests/tasks/test_exports.py", "tests/site_workers/test_scoring.py", "tests/site_workers/test_recipes_that_fail.py")
+"""What `make test` leaves to `make test-all`: tests that take minutes together and whose core others test faster."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """All tests that use the one running stack share a process (pytest-xdist), and so do those that use one bundle. The
     former begin first, and then what takes long.
@@ -43,6 +51,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in on_stack:
         item.add_marker(pytest.mark.xdist_group("stack"))
     for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if "bundled" in getattr(item, "fixturenames", ()):       # an export to ONNX costs ten seconds of CPU time
             item.add_marker(pytest.mark.xdist_group("bundled"))
     items.sort(key=lambda item: (item not in on_stack, turn(item.nodeid)))      # stable: a file's own order stays
