@@ -38,7 +38,7 @@ def agreed(tmp_path: Path) -> Path:
      ["trimmed_mean with f=1 needs at least 3 updates", "Yin et al. 2018"]),
     (r'^name = "north"', 'name = "east"', ["two sites have the same name"]),
     (r'^name = "north"', 'name = "North"', ["'sites.0.name'"]),
-    (r"^weight = 300.0", "weight = -300.0", ["'sites.0.weight'", "greater than 0"]),
+    (r"^weight = 300.0", "weight = -300.0", ["'sites.0.weight'", "greater than or equal to"]),
     (r"^weight = 300.0", "weight = nan", ["'sites.0.weight'"]),
     (r"^name = ", "name == ", ["not valid TOML"]),
     (r'^coordinator = "ed25519:..', 'coordinator = "ed25519:00', ["'coordinator' is not the key in keys/identity.pem"]),
@@ -55,7 +55,7 @@ def test_a_federation_file_that_does_not_hold(fedround: Fedround, coordinator: P
 @pytest.mark.parametrize(("name", "key", "weight", "says"), [
     ("north", ANOTHER_KEY, "1", "two sites have the same name"),
     ("west", None, "1", "two members have the same key"),
-    ("west", ANOTHER_KEY, "0", "'weight': input should be greater than 0"),
+    ("west", ANOTHER_KEY, "0", "'weight': input should be greater than or equal to"),
     ("west", ANOTHER_KEY, "nan", "'weight'"),
     ("west", ANOTHER_KEY, "inf", "'weight'"),
     ("West!", ANOTHER_KEY, "1", "'name'"),

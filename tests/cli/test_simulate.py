@@ -121,7 +121,7 @@ def test_settings_are_compared_and_a_rate_that_learns_beats_one_that_does_not(fo
     assert told["epsilon_if_live"] > 8, "every trial is a campaign"
     assert max(trial["rounds"] for trial in told["trials"]) == 4
     said = run(*words)
-    assert "every trial would be charged" in said
+    assert "would charge every trial" in said
     assert said.index("learning_rate 0.001") > said.index("learning_rate 0.5")
 
 
