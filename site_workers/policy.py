@@ -87,7 +87,7 @@ class SitePolicy(Value):
     """The most refusals, in all, whose reason may depend on rows."""
     min_noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = sense.MIN_NOISE_MULTIPLIER
     """The least noise of every single release, even if a record is rarely drawn for it."""
-    min_batch: Annotated[int, Field(ge=1)] = sense.MIN_BATCH
+    min_batch: Annotated[int, Field(ge=1, le=1_000_000)] = sense.MIN_BATCH
     """The least number of rows that a step is expected to draw, if records are protected."""
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     limits: Limits = Limits()

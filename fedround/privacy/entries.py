@@ -26,7 +26,7 @@ class Lot(Value):
 
     mechanism: Mechanism
     rows: Rows = "all"
-    times: Annotated[int, Field(ge=1)]
+    times: Annotated[int, Field(ge=1, le=1_000_000)]
 
     @property
     def use(self) -> Use:
