@@ -40,7 +40,8 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/cli/test_hostile_files.py", "tests/cli/test_terminal.py", "tests/cli/test_bad_surroundings.py",
         "tests/faulty/", "tests/parity/test_simulation.py", "tests/tasks/test_exports.py",
         "tests/tasks/test_promote.py", "tests/fedround/privacy/test_apart.py", "tests/site_workers/test_scoring.py",
-        "tests/site_workers/test_recipes_that_fail.py")
+        "tests/site_workers/test_recipes_that_fail.py",
+        "tests/fuzz/test_law.py::test_a_changed_document_is_never_accepted[bundle")
 """What `make test` leaves to `make test-all`: tests that take minutes together and whose core others test faster."""
 
 
