@@ -116,17 +116,20 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
 
 
 def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
-    """Check that no site is left out or counted twice, and that the quorum was met."""
+    """Check that no site is left out or counted twice, that the quorum answered, and that enough of it was used."""
     if isinstance(said, Commit):
-        what, used = "commit", sum(update.verdict is Verdict.USED for update in said.updates)
-        answered = [update.site for update in said.updates]
+        what, answered = "commit", [update.site for update in said.updates]
+        used = sum(update.verdict is Verdict.USED for update in said.updates)
+        if used < (fewest := plan.agreed.aggregation.fewest_used(plan.quorum)):
+            raise ChainError(f"{what} of {source}: {used} updates are used, and of a quorum of {plan.quorum} at least {fewest} "
+                             "must be")
     else:
-        what, used, answered = "finding", len(said.answers), [told.site for told in said.answers]
+        what, answered = "finding", [told.site for told in said.answers]
     named = [*answered, *(no.site for no in said.refusals), *(no.site for no in said.rejected), *said.missing]
     if sorted(named) != sorted(plan.cohort):
         raise ChainError(f"{what} of {source}: does not name every site of the cohort once")
-    if used < plan.quorum:
-        raise ChainError(f"{what} of {source}: {used} answers, its plan asks for a quorum of {plan.quorum}")
+    if len(answered) < plan.quorum:
+        raise ChainError(f"{what} of {source}: {len(answered)} answers, its plan asks for a quorum of {plan.quorum}")
 
 
 def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str) -> None:

@@ -128,7 +128,7 @@ def test_a_liar_who_declares_absurd_noise_is_rejected_and_the_round_goes_on(crow
     for name in CROWD:
         crowd.answer(name, planned)
     crowd.lie(LIAR, planned, lambda update_D: update_D,
-              mechanism=DpSgd(noise_multiplier=1e308, clip_norm=1.0, sampling_rate=0.1, steps=3))
+              mechanism=DpSgd(noise_multiplier=1e6, clip_norm=1.0, sampling_rate=0.1, steps=3))
     commit = crowd.commit(planned).commit
     assert [rejection.site for rejection in commit.rejected] == [LIAR]
     assert [update.site for update in commit.updates] == sorted(HONEST)
