@@ -121,8 +121,8 @@ def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
         what, answered = "commit", [update.site for update in said.updates]
         used = sum(update.verdict is Verdict.USED for update in said.updates)
         if used < (fewest := plan.agreed.aggregation.fewest_used(plan.quorum)):
-            raise ChainError(f"{what} of {source}: {used} updates are used, and of a quorum of {plan.quorum} at least {fewest} "
-                             "must be")
+            raise ChainError(f"{what} of {source}: {used} updates are used, and of a quorum of {plan.quorum} at least "
+                             f"{fewest} must be")
     else:
         what, answered = "finding", [told.site for told in said.answers]
     named = [*answered, *(no.site for no in said.refusals), *(no.site for no in said.rejected), *said.missing]
