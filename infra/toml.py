@@ -55,7 +55,9 @@ def read_text(path: Path) -> str:
     """A file's text. Raises SetupError if it cannot be read, ContractError if it is not text, or too long."""
     try:
         with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
+            body = b""
+            while len(body) <= MAX_BYTES and (block := file.read(1 << 16)):     # one large read would take that much memory
+                body += block
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:                  # a path with a NUL

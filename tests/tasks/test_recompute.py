@@ -14,7 +14,7 @@ from fedround.aggregation.spec import Aggregation, CoordinateMedian
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed
 from fedround.compression.spec import TopK
-from fedround.errors import ChainError, StoreDeniedError
+from fedround.errors import ChainError, QuorumError, StoreDeniedError
 from fedround.learning.algorithms import Ditto, Scaffold
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.task import Classify
@@ -192,14 +192,12 @@ def first_round(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: 
 
 @pytest.mark.parametrize(("changes", "says"), [
     ({"training": LocalTraining(local_steps=3, batch_size=32, learning_rate=0.25)}, "training"),
-    ({"evaluation": LocalEvaluation(bins=10, noise_std=6.0)}, "evaluation"),
     ({"optimizer": FedAvg(learning_rate=2.0, momentum=0.5)}, "optimizer"),
     ({"aggregation": Aggregation(rule=CoordinateMedian())}, "aggregation"),
-    ({"privacy": RecordPrivacy(epsilon=7.0, delta_dp=1e-5, rounds=3)}, "say: privacy"),
     ({"cohort": ("north", "east")}, "every member that the agreed policy leaves in"),
     ({"cohort": ("north", "east"), "excluded": (Exclusion(site="south", until=9, reason="I do not like it"),)},
      "excludes others"),
-], ids=["training", "evaluation", "optimizer", "aggregation", "privacy", "cohort", "excluded"])
+], ids=["training", "optimizer", "aggregation", "cohort", "excluded"])
 def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_round: SmallFederation, tmp_path: Path,
                                                                         changes: dict, says: str):
     """Sites answer it: it is within their policies. Every signature and every hash of the round holds."""
@@ -207,6 +205,17 @@ def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_ro
     round_under(federation, **changes)
     with pytest.raises(ChainError, match=f"plan of round 2 .*{says}"):
         proofs(federation, None)
+
+
+@pytest.mark.parametrize("changes", [
+    {"evaluation": LocalEvaluation(bins=10, noise_std=6.0)},
+    {"privacy": RecordPrivacy(epsilon=7.0, delta_dp=1e-5, rounds=3)}], ids=["evaluation", "privacy"])
+def test_a_plan_that_would_cost_more_than_its_campaign_promised_gets_no_update(first_round: SmallFederation, tmp_path: Path,
+                                                                               changes: dict):
+    """Other mechanisms than those that were set aside with the first round: no site answers, so nothing is committed."""
+    federation = first_round.copy(tmp_path / "copy")
+    with pytest.raises(QuorumError, match="0 of 3 sites gave an update.*refused 3"):
+        round_under(federation, **changes)
 
 
 OTHERS = {
