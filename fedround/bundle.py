@@ -58,7 +58,7 @@ class Column(Value):
 class Approval(Value):
     """Who approved it, as a person typed it. Neither Prefect nor the command line checks who that is."""
 
-    by: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    by: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
     through: Literal["prefect", "command line", "policy"]
     note: Annotated[str, StringConstraints(max_length=1000)] = ""
 
