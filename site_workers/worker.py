@@ -1,8 +1,8 @@
 """The site's Prefect worker: a real flow run in the site's own pool, written once where the work is short.
 
-The flow engine makes about 18 calls per run. This worker asks whether somebody has the run already, works, and makes the
-run in the state in which it ended; work that takes longer than a moment is Running meanwhile, and can be cancelled there.
-Tracebacks, log lines and results stay at the site: a state's message is one of the fixed sentences below.
+This worker asks whether somebody has the run already, works, and makes the run in the state in which it ended. Work that
+takes longer than a moment is Running meanwhile, and can be cancelled there. Tracebacks, log lines and results stay at the
+site: a state's message is one of the fixed sentences below.
 """
 
 from __future__ import annotations
@@ -12,29 +12,24 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun
 from prefect.events import Event
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State, to_state_create
+from prefect.states import Cancelled, Completed, Failed
 from prefect.types._datetime import now
 
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
-from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, answered, resource
-from infra.prefect_client import is_in, named
+from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, SITE_FLOW, Asked, answered, resource
+from infra.prefect_client import named
 from infra.warm_worker import WarmWorker
 from site_workers.campaign import CampaignRequest, Waiting
+from site_workers.flow_runs import FlowRuns
 from site_workers.outcome import STOPPED, Ending, Outcome, failed
 
 Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
@@ -79,9 +74,11 @@ class SiteWorker(WarmWorker):
         self._campaigns: dict[uuid.UUID, str] = {}      # the flow runs that serve whole campaigns, and their runs
         self._last_plan: str | None = None
         self._last_words: dict[str, Any] = {}
-        self._claimant = f"site process {os.getpid()}"
         self._asked_meanwhile: Asked | None = None
-        self._flow: uuid.UUID | None = None
+
+    @cached_property
+    def _flow_runs(self) -> FlowRuns:
+        return FlowRuns(self.client, self._work_pool_name, f"site process {os.getpid()}")
 
     async def setup(self) -> None:
         """Connect and listen, also for cancellation."""
@@ -94,7 +91,7 @@ class SiteWorker(WarmWorker):
         """Claim the run, do the job in a thread, report. A run for a whole campaign goes on after that."""
         campaign = await self._flow_name(flow_run.flow_id) == CAMPAIGN_FLOW
         run = parse(CampaignRequest, flow_run.parameters, "parameters of the flow run").run if campaign else None
-        if not await self._claim(flow_run):
+        if not await self._flow_runs.claim(flow_run):
             return
         if run is None:
             await self._carry_out(flow_run)
@@ -104,8 +101,7 @@ class SiteWorker(WarmWorker):
 
     async def _carry_out(self, flow_run: FlowRun) -> None:
         outcome = await self._outcome(_Work(flow_run.id, None, flow_run.name, flow_run.parameters))
-        await self._report(lambda: self.client.set_flow_run_state(
-            flow_run.id, _STATES[outcome.ending](message=outcome.message)))
+        await self._report(lambda: self._flow_runs.end(flow_run.id, _STATES[outcome.ending](message=outcome.message)))
 
     # -- what the coordinator asks by an event -------------------------------------------------------------------------
 
@@ -159,9 +155,9 @@ class SiteWorker(WarmWorker):
             if (standing := asked.standing.get(self._work_pool_name)) is not None:
                 if uuid.UUID(standing) in self._campaigns:      # else we claim it soon, and look in the store then
                     await self._serve(uuid.UUID(standing), asked.plan, asked.tag, asked.parameters)
-            elif not await self._is_known(asked):
+            elif not await self._flow_runs.is_known(asked):
                 await self._work_and_show(asked)
-            elif (flow_run := await self._begin(asked)) is not None:
+            elif (flow_run := await self._flow_runs.begin(asked)) is not None:
                 await self._carry_out(flow_run)
         except httpx.HTTPError as error:
             self._logger.warning("%s: the API went away (%s)", asked.tag, type(error).__name__)
@@ -177,12 +173,6 @@ class SiteWorker(WarmWorker):
             self._take(asked)
         await super()._go_on()
 
-    async def _is_known(self, asked: Asked) -> bool:
-        """Whether there is a flow run for this request already: the coordinator has scheduled or closed it, or it is done."""
-        counted = await self.client.request("POST", "/flow_runs/count", json={"flow_runs": {
-            "idempotency_key": {"any_": [asked.key(self._work_pool_name)]}}})
-        return bool(counted.json())
-
     async def _work_and_show(self, asked: Asked) -> None:
         """Work, then create the flow run in its final state. Work that takes longer is shown as Running until it ends."""
         work = _Work(None, None, asked.name(self._work_pool_name), asked.parameters)
@@ -190,14 +180,16 @@ class SiteWorker(WarmWorker):
             group.start_soon(self._show, asked, work)
             outcome = await self._outcome(work)
             group.cancel_scope.cancel()
-        await self._report(lambda: self._end(asked, work, _STATES[outcome.ending](message=outcome.message)))
+        state = _STATES[outcome.ending](message=outcome.message)
+        await self._report(lambda: self._flow_runs.make_ended(asked, state) if work.flow_run is None else
+                           self._flow_runs.end(work.flow_run, state))
 
     async def _show(self, asked: Asked, work: _Work) -> None:
         """After a moment, make the run Running. If somebody else has it, or has closed it, the work is stopped."""
         await anyio.sleep(SHOWN_AFTER_S)
         while True:
             try:
-                flow_run = await self._begin(asked)
+                flow_run = await self._flow_runs.begin(asked)
             except httpx.HTTPError as error:
                 self._logger.warning("%s: cannot show the run (%s); trying again", work.name, type(error).__name__)
                 await anyio.sleep(REPORT_AGAIN_S)
@@ -208,47 +200,11 @@ class SiteWorker(WarmWorker):
                 work.flow_run = flow_run.id
             return
 
-    async def _end(self, asked: Asked, work: _Work, state: State[Any]) -> None:
-        """Set the run to this state: the run that is shown; otherwise a new one, or the one that is ours to end."""
-        flow_run = work.flow_run
-        if flow_run is None:
-            there = await self._make(asked, {"type": state.type.value, "name": state.name, "message": state.message})
-            if self._is_mine(there) or (there.state is not None and there.state.is_scheduled()):
-                flow_run = there.id
-        if flow_run is not None:
-            await self.client.set_flow_run_state(flow_run, state)
-
-    async def _begin(self, asked: Asked) -> FlowRun | None:
-        """A flow run in our pool that is Running from the start; None if it was begun, or ended, by somebody else."""
-        flow_run = await self._make(asked, {
-            "type": "RUNNING", "name": "Running", "message": f"claimed by {self._claimant}"})
-        if flow_run.state is not None and flow_run.state.is_scheduled():               # the coordinator was quicker
-            return flow_run if await self._claim(flow_run) else None
-        return flow_run if self._is_mine(flow_run) else None
-
-    async def _make(self, asked: Asked, state: dict[str, str | None]) -> FlowRun:
-        """The flow run for this request: it is made in this state, or returned as it is."""
-        site = self._work_pool_name
-        made = await self.client.request("POST", "/flow_runs/", json={
-            "flow_id": str(await self._flow_id()), "work_pool_name": site, "name": asked.name(site), "tags": [asked.tag],
-            "labels": {ROUND_RUN: asked.by}, "idempotency_key": asked.key(site), "parameters": asked.parameters,
-            "state": state})
-        return FlowRun.model_validate(made.json())
-
-    def _is_mine(self, flow_run: FlowRun) -> bool:
-        state = flow_run.state
-        return state is not None and state.is_running() and state.message == f"claimed by {self._claimant}"
-
-    async def _flow_id(self) -> uuid.UUID:
-        if self._flow is None:
-            self._flow = await self.client.create_flow_from_name(SITE_FLOW)
-        return self._flow
-
     # -- one flow run for a whole campaign -----------------------------------------------------------------------------
 
     async def _serve(self, flow_run: uuid.UUID, plan: str, name: str, parameters: Mapping[str, Any]) -> None:
         """Answer one plan within the campaign's flow run, if that still runs; a task run says how it ended."""
-        if not await self._is_running(flow_run):
+        if not await self._flow_runs.is_running(flow_run):
             await self._leave(flow_run)
             return
         began = now("UTC")
@@ -256,7 +212,7 @@ class SiteWorker(WarmWorker):
         state = _STATES[outcome.ending](message=outcome.message)
         self._last_plan, self._last_words = plan, answered(flow_run, plan, name, began, state)
         await self._report(self._say)
-        if outcome == STOPPED and not await self._is_running(flow_run):
+        if outcome == STOPPED and not await self._flow_runs.is_running(flow_run):
             await self._leave(flow_run)
 
     async def _say(self) -> None:
@@ -290,7 +246,7 @@ class SiteWorker(WarmWorker):
                 except anyio.WouldBlock:
                     continue
                 try:
-                    await (self._look(flow_run) if await self._is_running(flow_run) else self._leave(flow_run))
+                    await (self._look(flow_run) if await self._flow_runs.is_running(flow_run) else self._leave(flow_run))
                 except httpx.HTTPError as error:
                     self._logger.warning("cannot ask about the campaign: %s", type(error).__name__)
                 finally:
@@ -300,33 +256,9 @@ class SiteWorker(WarmWorker):
     async def _leave(self, flow_run: uuid.UUID) -> None:
         """Stop serving the campaign, and confirm it if somebody waits for that. A new schedule is claimed again."""
         self._campaigns.pop(flow_run, None)
-        state = (await self.client.read_flow_run(flow_run)).state
-        if state is not None and state.type == StateType.CANCELLING:
-            await self.client.set_flow_run_state(flow_run, Cancelled(message=STOPPED.message))
+        await self._flow_runs.confirm_stopped(flow_run)
 
-    async def _is_running(self, flow_run: uuid.UUID) -> bool:
-        return await is_in(self.client, flow_run, StateType.RUNNING)
-
-    # -- flow runs -----------------------------------------------------------------------------------------------------
-
-    async def _claim(self, flow_run: FlowRun) -> bool:
-        """Take the run, or learn that somebody else has it.
-
-        The server refuses a transition whose id equals the current state's. An id derived from the run makes one call
-        both the lease and the start: of two claimants, one is rejected. (Random ids would let both into Running.)
-        """
-        state = to_state_create(Running(message=f"claimed by {self._claimant}"))
-        state.state_details.flow_run_id = flow_run.id
-        state.state_details.transition_id = uuid.uuid5(flow_run.id, f"claim after {flow_run.run_count} attempts")
-        answer = (await self.client.request(
-            "POST", "/flow_runs/{id}/set_state", path_params={"id": flow_run.id},
-            json={"state": state.model_dump(mode="json"), "force": False},
-        )).json()
-        if answer["status"] == "ACCEPT":
-            return True
-        # A rejected claim in our own name is our own first request, whose answer was lost.
-        current = answer.get("state") or {}
-        return bool(current.get("type") == "RUNNING" and current.get("message") == state.message)
+    # -- the work, and what is watched meanwhile -----------------------------------------------------------------------
 
     async def _outcome(self, work: _Work) -> Outcome:
         self._work = work
@@ -362,7 +294,7 @@ class SiteWorker(WarmWorker):
             if (work := self._work) is None or work.flow_run is None:
                 continue
             try:
-                if not await self._is_running(work.flow_run):
+                if not await self._flow_runs.is_running(work.flow_run):
                     work.stop.set()
             except Exception as error:
                 self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
@@ -386,17 +318,4 @@ class SiteWorker(WarmWorker):
             await anyio.sleep(OTHERS_POLL_S)
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
-        """A killed process leaves its run Running for ever. The next process takes it up again.
-
-        What was charged is not charged twice, and the same noise is drawn again. Work that never ends is ended by the
-        coordinator's deadline.
-        """
-        left = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(
-                type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING]))),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
-        for run in left:
-            goes_on = run.state is not None and run.state.is_running()
-            state = (Scheduled(message="the site's process ended; a new one goes on") if goes_on else
-                     Cancelled(message="the site's process ended"))
-            await self.client.set_flow_run_state(run.id, state, force=True)
+        await self._flow_runs.take_over()

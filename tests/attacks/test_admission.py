@@ -26,11 +26,11 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
-from fedround.records import Answer, LogHead, Payload, Plan, Train, Update
+from fedround.records import Answer, LogHead, Plan, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal
 from fedround.statistics import LocalEvaluation, Release, Scores
-from fedround.values import canonical
+from fedround.values import Payload, canonical
 from infra.stores import MemoryStore
 from tasks import spool
 from tests.small_federation import changed

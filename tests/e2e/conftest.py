@@ -204,7 +204,7 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
         data = machine.home / "data" / name
         data.mkdir(parents=True)
         rows(count, seed).to_parquet(data / "train.parquet")
-        rows(80, 50 + seed).to_parquet(data / "validation.parquet")
+        rows(400, 50 + seed).to_parquet(data / "validation.parquet")     # enough to be heard above the noise
         members.append(Member(name, data / "train.parquet", data / "validation.parquet", float(count)))
     info = stack.start(lambda _: None)
     with (asyncio.Runner() as loop, in_loop(loop, PrefectClient(info.api_url)) as client,

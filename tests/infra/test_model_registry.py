@@ -28,7 +28,8 @@ from fedround.errors import (
     TrustError,
 )
 from fedround.privacy.spec import NoPrivacy
-from fedround.records import Checkpoint, LogHead, TensorSpec
+from fedround.records import Checkpoint, LogHead
+from fedround.values import TensorSpec
 from infra import git_history
 from infra.model_registry import ModelRegistry
 

@@ -36,7 +36,8 @@ from prefect.workers.base import BaseWorker
 from infra.asking import Asked, answered, task_run
 from infra.prefect_client import is_in
 from infra.stack import LocalStack
-from site_workers.worker import SiteWorker, _Work
+from site_workers.flow_runs import FlowRuns
+from site_workers.worker import SiteWorker
 
 
 def parameters(function: object) -> list[str]:
@@ -163,25 +164,19 @@ async def scheduled(client: PrefectClient, **more: object) -> FlowRun:
     return await client.read_flow_run(uuid.UUID(made.json()["id"]))
 
 
-def claimant(client: PrefectClient, name: str) -> SiteWorker:
-    worker = SiteWorker(POOL, lambda parameters, cancelled: "done")
-    worker._client, worker._claimant = client, name
-    return worker
-
-
 @stack_only
 async def test_of_two_claimants_one_is_rejected(client: PrefectClient):
     run = await scheduled(client)
-    assert await claimant(client, "one")._claim(run)
-    assert not await claimant(client, "two")._claim(run)
+    assert await FlowRuns(client, POOL, "one").claim(run)
+    assert not await FlowRuns(client, POOL, "two").claim(run)
     assert "claimed by one" in (await client.read_flow_run(run.id)).state.message
 
 
 @stack_only
 async def test_a_claim_whose_answer_was_lost_is_ones_own(client: PrefectClient):
-    run, worker = await scheduled(client), claimant(client, "one")
-    assert await worker._claim(run)
-    assert await worker._claim(run), "the request was sent again"
+    run, mine = await scheduled(client), FlowRuns(client, POOL, "one")
+    assert await mine.claim(run)
+    assert await mine.claim(run), "the request was sent again"
 
 
 def asked() -> Asked:
@@ -192,24 +187,23 @@ def asked() -> Asked:
 @stack_only
 async def test_a_site_that_is_asked_begins_a_run_in_its_pool_that_nobody_else_begins_again(client: PrefectClient):
     question = asked()
-    run = await claimant(client, "one")._begin(question)
+    run = await FlowRuns(client, POOL, "one").begin(question)
     begun = await client.read_flow_run(run.id)
     assert (begun.work_pool_name, begun.state.type, begun.run_count) == (POOL, "RUNNING", 1)
     assert begun.start_time is not None
-    assert await claimant(client, "two")._begin(question) is None
-    assert (await claimant(client, "one")._begin(question)).id == run.id, "the request was sent again"
+    assert await FlowRuns(client, POOL, "two").begin(question) is None
+    assert (await FlowRuns(client, POOL, "one").begin(question)).id == run.id, "the request was sent again"
     await client.set_flow_run_state(run.id, Completed())
-    assert await claimant(client, "one")._begin(question) is None
+    assert await FlowRuns(client, POOL, "one").begin(question) is None
 
 
 @stack_only
 async def test_short_work_has_its_run_made_in_the_state_in_which_it_ended(client: PrefectClient):
-    question, site = asked(), claimant(client, "one")
-    assert not await site._is_known(question)
-    work = _Work(None, None, "r", {})
-    await site._end(question, work, Completed(message="update"))
-    await site._end(question, work, Failed(message="the request was sent again"))
-    assert await site._is_known(question)
+    question, mine = asked(), FlowRuns(client, POOL, "one")
+    assert not await mine.is_known(question)
+    await mine.make_ended(question, Completed(message="update"))
+    await mine.make_ended(question, Failed(message="the request was sent again"))
+    assert await mine.is_known(question)
     [made] = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
         idempotency_key=FlowRunFilterIdempotencyKey(any_=[question.key(POOL)])))
     assert (made.work_pool_name, made.state.type, made.state.message) == (POOL, "COMPLETED", "update")
@@ -217,11 +211,11 @@ async def test_short_work_has_its_run_made_in_the_state_in_which_it_ended(client
 
 @stack_only
 async def test_a_run_that_was_begun_or_scheduled_meanwhile_is_brought_to_its_end(client: PrefectClient):
-    for begin in (lambda question: claimant(client, "one")._begin(question),
+    for begin in (lambda question: FlowRuns(client, POOL, "one").begin(question),
                   lambda question: scheduled(client, idempotency_key=question.key(POOL))):
         question = asked()
         run = await begin(question)
-        await claimant(client, "one")._end(question, _Work(None, None, "r", {}), Completed())
+        await FlowRuns(client, POOL, "one").make_ended(question, Completed())
         assert (await client.read_flow_run(run.id)).state.is_completed()
 
 
@@ -245,7 +239,7 @@ async def test_a_run_that_was_scheduled_and_closed_under_the_key_is_not_begun(cl
     question = asked()
     run = await scheduled(client, idempotency_key=question.key(POOL))
     await client.set_flow_run_state(run.id, Cancelled())
-    assert await claimant(client, "one")._begin(question) is None
+    assert await FlowRuns(client, POOL, "one").begin(question) is None
 
 
 @stack_only
@@ -268,20 +262,20 @@ async def test_it_is_the_derived_transition_id_that_rejects(client: PrefectClien
 async def test_a_run_that_is_scheduled_again_can_be_claimed_again(client: PrefectClient):
     """After a killed process: its successor puts the run back and takes it."""
     run = await scheduled(client)
-    assert await claimant(client, "dead")._claim(run)
+    assert await FlowRuns(client, POOL, "dead").claim(run)
     await client.set_flow_run_state(run.id, Scheduled(message="again"), force=True)
     again = await client.read_flow_run(run.id)
     assert again.run_count > run.run_count
-    assert await claimant(client, "alive")._claim(again)
+    assert await FlowRuns(client, POOL, "alive").claim(again)
 
 
 @stack_only
 async def test_a_stale_claim_after_completion_is_accepted(client: PrefectClient):
     """Known weakness: so a site's job must end well when it is run twice (outbox and ledger see to that)."""
     run = await scheduled(client)
-    assert await claimant(client, "one")._claim(run)
+    assert await FlowRuns(client, POOL, "one").claim(run)
     await client.set_flow_run_state(run.id, Completed())
-    assert await claimant(client, "two")._claim(run)
+    assert await FlowRuns(client, POOL, "two").claim(run)
 
 
 @stack_only

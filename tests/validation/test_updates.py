@@ -10,10 +10,11 @@ from fedround.errors import ChainError, ContractError, SignatureError, TrustErro
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.task import Classify
 from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, NoPrivacy, RecordPrivacy
-from fedround.records import Answer, Evaluate, LogHead, Measure, Payload, Plan, Reason, Refusal, Train, Update
+from fedround.records import Answer, Evaluate, LogHead, Measure, Plan, Reason, Refusal, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
 from fedround.statistics import Histogram, LocalEvaluation, Release, Scores, Statistic
+from fedround.values import Payload
 from tests.small_federation import changed
 from validation.payloads import intake_of
 from validation.updates import read_answer

@@ -1,0 +1,36 @@
+"""The values that cross a boundary: one type each, frozen, strict, unknown keys refused.
+
+::
+
+    Plan        what the coordinator asks of one round:       where it stands, what is agreed, and one question
+    Answer      what a site says to it:                       releases, and with a question to train an update
+    Refusal     a site's "no"
+    Commit      how a model came to be
+    Finding     what came of a question that makes no model
+    Checkpoint  what a model is
+
+Everything here can be written as JSON and read back unchanged. Nothing here holds a tensor, a record or a secret.
+Units are in the names (`deadline_s`, `size_bytes`); `epsilon` is privacy spent, `delta_dp` a probability, and `delta`
+alone is a model change.
+"""
+
+from fedround.records.asked import Blob, Evaluate, Exclusion, LogHead, Measure, Plan, Question, Train, named
+from fedround.records.committed import (
+    Checkpoint,
+    Commit,
+    CommittedRefusal,
+    CommittedUpdate,
+    Finding,
+    Rejection,
+    SiteLedger,
+    SiteMemory,
+    SiteWeight,
+    Told,
+)
+from fedround.records.said import ANSWERS, Answer, Reason, Refusal, SiteAnswer, Update
+
+__all__ = [
+    "ANSWERS", "Answer", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Evaluate",
+    "Exclusion", "Finding", "LogHead", "Measure", "Plan", "Question", "Reason", "Refusal", "Rejection", "SiteAnswer",
+    "SiteLedger", "SiteMemory", "SiteWeight", "Told", "Train", "Update", "named",
+]

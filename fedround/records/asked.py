@@ -1,0 +1,129 @@
+"""What is asked: a plan, and its one question."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from fedround.agreement import Agreed, Deadline, Quorum
+from fedround.learning.task import Task
+from fedround.statistics import Scores, Statistic
+from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
+
+
+class LogHead(Value):
+    """Names the federation log up to one of its entries (`fedround.federation_log`)."""
+
+    number: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    digest: Digest
+
+
+class Exclusion(Value):
+    """A member that a round does not ask, by the federation's reputation policy."""
+
+    site: Name
+    until: Annotated[int, Field(ge=1, le=2 * MAX_NUMBER)]
+    """The round in which it is asked again."""
+    reason: Annotated[str, StringConstraints(max_length=300)]
+
+
+class Blob(Value):
+    """A tensor file in the store, by content, and who may read it."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
+    digest: Digest
+    readers: Literal["everybody", "coordinator"] = "everybody"
+    """"coordinator": and auditors, but no site."""
+
+
+def named(blobs: tuple[Blob, ...], name: str) -> Digest | None:
+    """The digest of the blob with this name; None: there is none."""
+    return next((blob.digest for blob in blobs if blob.name == name), None)
+
+
+class _Question(Value):
+    """What every question has in common. A new one is a class here, what a site does for it (`fedround.rounds.site`), what
+    the server does with the answers, and a word in the sites' policies (`values.Purpose`).
+    """
+
+    makes_model: ClassVar[bool] = False
+    """Whether the answers become the next round's model."""
+    needs_all: ClassVar[bool] = True
+    """True: a site that may not release every statistic refuses. False: it leaves those statistics out of its answer."""
+
+    statistics: Annotated[tuple[Statistic, ...], Field(max_length=64)] = ()
+    """What is asked about rows and the base model. Each is noised and charged by itself."""
+
+    @property
+    def scores(self) -> Scores | None:
+        """How the base model's scores are asked for, if they are."""
+        return next((one for one in self.statistics if isinstance(one, Scores)), None)
+
+
+class Train(_Question):
+    """Train the base model and send the noised change. If counts may leave, also say how good the base model is."""
+
+    makes_model: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = False
+    kind: Literal["train"] = "train"
+    state: tuple[Blob, ...] = ()
+    """What the server remembers of the rounds before and local training needs (`Algorithm.serves`)."""
+
+
+class Evaluate(_Question):
+    """Say how good the base model is."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    statistics: Annotated[tuple[Scores, ...], Field(min_length=1, max_length=1)]
+
+
+class Measure(_Question):
+    """Count something in the rows. No model is made, and none need be there."""
+
+    kind: Literal["measure"] = "measure"
+    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=64)]
+
+
+Question = Annotated[Train | Evaluate | Measure, Field(discriminator="kind")]
+
+
+class Address(Value):
+    """Where a question stands in a federation's history."""
+
+    federation: Name
+    run: Name
+    round: Round
+    """The round that the question makes. If it makes none: the round whose model it is about."""
+    attempt: Attempt = 1
+
+
+class Plan(Address, Signed):
+    """What the coordinator asks of a cohort; a site does nothing that no plan asks for."""
+
+    kind: ClassVar[str] = "plan"
+
+    federation_digest: Digest
+    log: LogHead
+    """The federation log up to the entry that names this federation file."""
+    parent: Digest
+    base_model: Digest
+    tensors: tuple[TensorSpec, ...]
+    rest: Digest | None = None
+    """The tensors that do not travel, the same in every round of the run: the frozen ones, and where private ones begin.
+    None: there are none. `tensors` are the others."""
+    cohort: tuple[Name, ...]
+    excluded: tuple[Exclusion, ...] = ()
+    """The members that are not in the cohort, each with the reason."""
+    quorum: Quorum
+    deadline_s: Deadline
+    task: Task
+    """What the recipe says is learnt."""
+    agreed: Agreed
+    asks: Question
+    tool_version: ToolVersion
+
+    @property
+    def continues(self) -> int:
+        """The committed round whose model the question is about."""
+        return self.round - 1 if self.asks.makes_model else self.round

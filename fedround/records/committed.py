@@ -1,0 +1,185 @@
+"""What the coordinator commits: models, how they came to be, and findings."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Agreed
+from fedround.learning.spec import Parts
+from fedround.privacy.spec import Privacy
+from fedround.records.asked import Blob, LogHead, named
+from fedround.records.said import Charges, Reason
+from fedround.statistics import Release
+from fedround.values import (
+    Attempt,
+    Digest,
+    Length,
+    Name,
+    Payload,
+    PublicKey,
+    Round,
+    Signature,
+    Signed,
+    Size,
+    TensorSpec,
+    ToolVersion,
+    Value,
+    Weight,
+)
+
+
+class Checkpoint(Signed):
+    """What a model is: enough to load it and to know what it was trained under."""
+
+    kind: ClassVar[str] = "checkpoint"
+
+    federation: Name
+    run: Name
+    round: Round
+    log: LogHead
+    model: Payload
+    tensors: tuple[TensorSpec, ...]
+    parts: Parts = Parts()
+    rest: Digest | None = None
+    """The frozen tensors, and where private ones begin; None: `model` is all there is."""
+    recipe: Name
+    recipe_digest: Digest
+    privacy: Privacy
+    tool_version: ToolVersion
+
+
+class CommittedUpdate(Value):
+    """An update that was admitted, and what the aggregation made of it."""
+
+    site: Name
+    answer: Digest
+    payload: Digest
+    size_bytes: Size
+    """Of the payload: what the site uploaded."""
+    sighting: Signature
+    """The site's signed statement that it was shown the plan that the commit names (`fedround.sightings`)."""
+    weight: Weight
+    """The agreed weight. Rules that count every site the same ignore it."""
+    verdict: Verdict
+    """Whether it entered the aggregate."""
+    reason: Annotated[str, StringConstraints(max_length=300)] = ""
+    """Why it did not."""
+    norm: Length | None
+    """L2 norm of the site's row in the aggregation: its update or, with a history, its moving average. None: not finite."""
+    distance: Length | None
+    """L2 distance of that to the aggregate."""
+    influence: Annotated[float, Field(ge=-1e40, le=1e40)]
+    """The site's share of the aggregate; 0 for an update that was left out."""
+
+
+class SiteMemory(Value):
+    """The coordinator's moving average of what one site uploaded, and the law of the noise in it."""
+
+    site: Name
+    average: Digest
+    """Of the tensors, which only the coordinator and an auditor may read (`layout.memory`)."""
+    weight: Annotated[float, Field(ge=1, le=1e6)]
+    """The sum of beta^age over the uploads in it."""
+    signal_bound: Length | None
+    variance: Annotated[float, Field(ge=0, le=1e120)] | None
+
+
+class SiteLedger(Value):
+    """The length of a site's ledger at its last answer. A ledger only grows, so a shorter one was restored from a backup."""
+
+    site: Name
+    key: PublicKey
+    """Identifies the ledger: a site that is enrolled again with a new key has a new ledger."""
+    charges: Charges
+    head: Digest
+
+
+class CommittedRefusal(Value):
+    """A site's "no", kept for the record."""
+
+    site: Name
+    answer: Digest
+    reason: Reason
+
+
+class Rejection(Value):
+    """An answer that the coordinator did not admit, and why."""
+
+    site: Name
+    reason: Annotated[str, StringConstraints(max_length=300)]
+
+
+class SiteWeight(Value):
+    """A member's weight in a round with a fair aggregation (`fedround.aggregation.fairness`)."""
+
+    site: Name
+    weight: Annotated[float, Field(gt=0, le=1e12)]
+
+
+class Commit(Signed):
+    """How a model came to be. A round exists once this object exists; round 0 is the initial model."""
+
+    kind: ClassVar[str] = "commit"
+
+    federation: Name
+    federation_digest: Digest
+    log: LogHead
+    run: Name
+    round: Round
+    parent: Digest | None
+    plan: Digest | None
+    agreed: Agreed | None
+    """The plan's; None for round 0, which nobody was asked for."""
+    base_model: Digest | None
+    model: Digest
+    checkpoint: Digest
+    state: tuple[Blob, ...] = ()
+    """What a round leaves besides its model, by name: "rest" (what does not travel; the same in every round of the run),
+    "optimizer", what the local algorithm serves, "centre" (this round's aggregate, where the rule begins with it), and
+    "distances" (between the updates that passed the screening, in the order of `updates`)."""
+    updates: tuple[CommittedUpdate, ...] = ()
+    refusals: tuple[CommittedRefusal, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    missing: tuple[Name, ...] = ()
+    note: Annotated[str, StringConstraints(max_length=1000)] = ""
+    """Why the aggregation's gate did less than it was asked to; empty if it did all."""
+    ledgers: tuple[SiteLedger, ...] = ()
+    """Of every site whose update entered this round or one before it."""
+    memory: tuple[SiteMemory, ...] = ()
+    """With a history: what the next round's averages continue."""
+    weights: tuple[SiteWeight, ...] = ()
+    """With fairness: what every member counted, whether it answered or not."""
+    tool_version: ToolVersion
+
+    def blob(self, name: str) -> Digest | None:
+        """The digest of a part of the state; None: there is none."""
+        return named(self.state, name)
+
+
+class Told(Value):
+    """An answer that entered a finding."""
+
+    site: Name
+    answer: Digest
+
+
+class Finding(Signed):
+    """The result of a question that makes no model: which sites answered, and their combined answer."""
+
+    kind: ClassVar[str] = "finding"
+
+    federation: Name
+    run: Name
+    round: Round
+    attempt: Attempt
+    plan: Digest
+    answers: tuple[Told, ...] = ()
+    refusals: tuple[CommittedRefusal, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    missing: tuple[Name, ...] = ()
+    totals: tuple[Release, ...] = ()
+    """One for each statistic of the question: the sum of the answers' numbers, and the noise in it."""
+    tool_version: ToolVersion

@@ -1,0 +1,100 @@
+"""What sites say to a plan: an answer, or a refusal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from fedround.learning.spec import MAX_BATCH, MAX_STEPS
+from fedround.privacy.accounting import LARGEST_EPSILON
+from fedround.privacy.spec import Mechanism
+from fedround.records.asked import Address, LogHead
+from fedround.statistics import Release, Scores
+from fedround.values import CheckId, Digest, Name, Payload, Purpose, Signature, Signed, ToolVersion, Value
+
+Charges = Annotated[int, Field(ge=1, le=10 ** 9)]
+"""How many a site's ledger has."""
+
+
+class Reason(StrEnum):
+    """Why a site said no."""
+
+    POLICY = "policy"            # the site's policy does not allow what the plan asks
+    CONTRACT = "contract"        # the site's rows do not meet the data contract
+    BUDGET = "budget"            # the privacy ledger would be overspent
+    DATA = "data"                # the data file is missing, unreadable or has too few rows
+    ROLLBACK = "rollback"        # the site's folder is older than what the site has sent: restored from a backup
+    HOURS = "hours"              # not at this time of day; asked again, the site may say yes
+    LIMITS = "limits"            # more time or memory than the site's policy lets one plan take
+    FAILED = "failed"            # the recipe, or the site's software, does not work; its operator sees why
+
+
+class _Said(Address, Signed):
+    """What everything that a site says to a plan carries."""
+
+    site: Name
+    plan: Digest
+    asked: Purpose
+    """What the plan asks."""
+    log: LogHead
+    """The newest head of the federation log that the site has seen: the plan's."""
+    tool_version: ToolVersion
+
+
+class Update(Value):
+    """A site's noised model delta, by description; the tensors lie beside the answer."""
+
+    base_model: Digest
+    schema_digest: Digest
+    """Of the plan's tensors (`codec.schema_digest`)."""
+    payload: Payload
+    mechanism: Mechanism
+    rows: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = None
+    """The number of training rows, if it is below the plan's batch: the noise is then divided by it. Otherwise the
+    mechanism's sampling rate says enough."""
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """How many steps the site did, if its time was up before the last one and the plan keeps partial work."""
+    within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    """With adaptive clipping: the noised share of gradients that were within the clip norm. `mechanism` pays for it, too."""
+
+
+class Answer(_Said):
+    """A site's answer to a plan that it carried out. It lists all that leaves, and exactly this was charged."""
+
+    kind: ClassVar[str] = "answer"
+    sighting: Signature
+    """The site's signed statement, for all members, that it was shown this plan (`fedround.sightings`)."""
+    releases: tuple[Release, ...] = ()
+    update: Update | None = None
+    """To a plan to train, and to no other."""
+    epsilon: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
+    """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None: no privacy, or no bound."""
+    charges: Charges
+    """How many charges the site's ledger has, this answer's included."""
+    ledger_head: Digest
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """All that was noised for this answer, as the ledger was charged for it."""
+        trained = () if self.update is None else (self.update.mechanism,)
+        return (*trained, *(release.mechanism for release in self.releases))
+
+    @property
+    def scores(self) -> Release | None:
+        """What it says of the base model."""
+        return next((release for release in self.releases if isinstance(release.statistic, Scores)), None)
+
+
+class Refusal(_Said):
+    """A site's signed "no": a reason code, the failed checks by id, and never a value."""
+
+    kind: ClassVar[str] = "refusal"
+    reason: Reason
+    checks: tuple[CheckId, ...] = ()
+    detail: Annotated[str, StringConstraints(max_length=300)] = ""
+
+
+SiteAnswer = Answer | Refusal
+ANSWERS: dict[str, type[Answer] | type[Refusal]] = {one.kind: one for one in (Answer, Refusal)}
