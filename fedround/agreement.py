@@ -12,7 +12,7 @@ from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
-from fedround.statistics import LocalEvaluation
+from fedround.statistics import Groups, LocalEvaluation
 from fedround.values import Digest, Name, PublicKey, Signed, Value, Weight
 
 Quorum = Annotated[int, Field(ge=1, le=1000)]
@@ -60,6 +60,7 @@ class Terms(Value):
     compression: Compression | None
     parts: Parts
     personal: Ditto | None
+    groups: Groups | None = None
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -99,6 +100,8 @@ class Agreement(Value):
     """Which parts of the model stay at the sites, or are trained by nobody. It cannot change within a run."""
     personal: Ditto | None = None
     """A second model for each site, which stays there; None: there is none."""
+    groups: Groups | None = None
+    """Between which groups a model's decisions are compared before it is promoted; None: between none."""
     reputation: Reputation | None = None
     """None: every member is asked in every round, whatever happened to its updates."""
 
@@ -115,6 +118,16 @@ class Agreement(Value):
         if self.how_to_aggregate().fairness is not None and isinstance(self.privacy, SitePrivacy):
             raise ValueError("fairness needs the sites' losses, and under the unit 'site' no counts of scores leave: agree "
                              "on another unit, or on no fairness")
+        return self
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.groups is not None and isinstance(self.privacy, SitePrivacy):
+            raise ValueError("groups are compared by counts, and under the unit 'site' no counts leave: agree on another "
+                             "unit, or watch no groups")
+        silent = self.groups is not None and any(one.noise_std == 0 for one in self.groups.watched)
+        if silent and not isinstance(self.privacy, NoPrivacy):
+            raise ValueError("counts of groups without noise keep no promise: give every watched attribute a noise_std")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 
 from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
+from fedround.fairness_of_groups import GroupFairness, Measure
 from fedround.learning.task import Metrics
 from fedround.privacy.spec import Privacy
 from fedround.values import MAX_NUMBER, Value
@@ -59,8 +60,8 @@ class Evidence(Value):
     checked_rows: Annotated[int, Field(ge=1)]
     at_sites: Metrics | None = None
     """On the rows that sites hold out, from noised counts."""
-    fairness: Measured | None = None
-    """The largest gap between groups."""
+    fairness: GroupFairness | None = None
+    """Between the groups that the federation watches."""
     drift: Measured | None = None
     """The largest shift of a feature."""
 
@@ -84,6 +85,8 @@ class Policy(Value):
     max_int8_loss: Annotated[float, Field(ge=0, le=1)] | None = None
     """How much of the metric the 8-bit form may lose."""
     max_fairness_gap: Bound | None = None
+    fairness_measure: Measure = "demographic_parity"
+    """What may not differ between groups by more than `max_fairness_gap`."""
     max_drift: Bound | None = None
     approval: Literal["person", "policy"] = "person"
     """Whether a person must say yes to production, or the bounds alone decide."""
@@ -123,10 +126,13 @@ def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> 
         yield _at_most(f"bytes of the {policy.form} model", policy.max_bytes, used.size_bytes)
     if policy.max_p95_ms is not None:
         yield _at_most("p95 latency of one row, ms", policy.max_p95_ms, used.p95_ms)
-    for what, bound, measured in (("fairness gap", policy.max_fairness_gap, evidence.fairness),
-                                  ("drift", policy.max_drift, evidence.drift)):
-        if bound is not None:
-            yield _at_most(f"{what}, upper end of its interval", bound, None if measured is None else measured.high)
+    if policy.max_fairness_gap is not None:
+        gap = None if evidence.fairness is None else evidence.fairness.gap(policy.fairness_measure)
+        yield _at_most(f"largest gap between groups ({policy.fairness_measure.replace('_', ' ')}), upper end of its interval",
+                       policy.max_fairness_gap, None if gap is None else gap.high)
+    if policy.max_drift is not None:
+        drift = evidence.drift
+        yield _at_most("drift, upper end of its interval", policy.max_drift, None if drift is None else drift.high)
 
 
 def _metric(policy: Policy, found: Metrics | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedround_cli.compare_groups import compare_groups
 from fedround_cli.output import out
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def put_to_use(machine: OneMachine, coordinator: Coordinator, run: str, number: 
     from site_workers.scoring import score
     from tasks.promote import PromotionRequest, approve, of_version, propose
 
+    compare_groups(coordinator, run, number)
     with out.status("making a bundle of the last model, and holding it against the policy …"):
         proposal = propose(coordinator, PromotionRequest(run=run, round=number))
     if proposal.version is None:

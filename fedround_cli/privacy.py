@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedround_cli import group_preview
 from fedround_cli.folders import shipped
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import styled
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fedround.privacy.ledger import Ledger
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
     from fedround.rounds.campaign import SpentAfter
-    from fedround.statistics import LocalEvaluation
+    from fedround.statistics import Groups, LocalEvaluation
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
@@ -67,6 +68,8 @@ def plan(
     unit: Annotated[str | None, typer.Option(help="'record' (each row is protected) or 'site' (all it contributes).")] = None,
     evaluation_noise: Annotated[float | None, typer.Option(
         help="Standard deviation of the noise on every score count.")] = None,
+    groups_from: Annotated[Path | None, typer.Option(
+        help="Public rows with the watched attributes: they tell how large groups are. Without: all equally large.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -94,11 +97,16 @@ def plan(
         from fedround_cli.epsilon_plot import as_svg
 
         picture.write_text(as_svg({cost.site: cost.course for cost in costs}, terms.privacy.epsilon, _title(terms)))
+    previewed = None if terms.groups is None else group_preview.preview(
+        terms.groups, terms.privacy.delta_dp, {cost.site: cost.rows for cost in costs}, groups_from)
     if as_json:
         print_json({"privacy": terms.privacy.model_dump(), "training": terms.training.model_dump(),
-                    "evaluation": terms.evaluation.model_dump(), "sites": [_as_json(cost) for cost in costs]})
+                    "evaluation": terms.evaluation.model_dump(), "sites": [_as_json(cost) for cost in costs],
+                    "groups": None if previewed is None else asdict(previewed)})
         return
     _show(terms, costs)
+    if previewed is not None:
+        group_preview.show(previewed)
     if picture is not None:
         out.print(f"wrote {picture}")
 
@@ -110,6 +118,7 @@ class Terms:
     privacy: RecordPrivacy | SitePrivacy
     training: LocalTraining
     evaluation: LocalEvaluation
+    groups: Groups | None
 
 
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
@@ -117,14 +126,15 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     from fedround.errors import ContractError
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import RecordPrivacy, SitePrivacy
-    from fedround.statistics import LocalEvaluation
+    from fedround.statistics import Groups, LocalEvaluation
     from fedround.values import parse
     from infra.toml import read_toml
 
     if path is not None and (path := shipped(path)).is_dir():
         path = path / "settings.toml"
     file = {} if path is None else read_toml(path)
-    if wrong := [name for name in ("privacy", "training", "evaluation") if not isinstance(file.get(name, {}), dict)]:
+    known = ("privacy", "training", "evaluation", "groups")
+    if wrong := [name for name in known if not isinstance(file.get(name, {}), dict)]:
         raise ContractError(f"{path}: '{wrong[0]}' is no table of settings")
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
               for name in ("privacy", "training", "evaluation")}
@@ -140,7 +150,8 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
         raise ContractError(f"{source}: the unit is 'record' or 'site'")
     return Terms(parse(SitePrivacy if wanted["unit"] == "site" else RecordPrivacy, wanted, source),
                  parse(LocalTraining, tables["training"], source.replace("privacy", "training")),
-                 parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")))
+                 parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
+                 parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None)
 
 
 def _named(rows: list[str]) -> list[tuple[str, int]]:
@@ -163,13 +174,13 @@ def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refu
 
     privacy, evaluation = terms.privacy, terms.evaluation
     try:
-        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows)
+        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups)
     except ContractError as error:
         raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
-    return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points)),
-                campaign.across_units(privacy, mechanism, evaluation), already, refused,
+    return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points, terms.groups)),
+                campaign.across_units(privacy, mechanism, evaluation, terms.groups), already, refused,
                 tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
 
 
@@ -192,10 +203,11 @@ def _held_with(terms: Terms, mechanism: Mechanism, book: Ledger, delta_dp: float
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
     from fedround.privacy.entries import Charge, Lot
-    from fedround.rounds.campaign import counts_of
+    from fedround.rounds.campaign import counts_of, groups_of
 
     counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
-    lots = (Lot(mechanism=mechanism, times=rounds), *(Lot(mechanism=one, times=rounds + 1) for one in counts))
+    lots = (Lot(mechanism=mechanism, times=rounds), *(Lot(mechanism=one, times=rounds + 1) for one in counts),
+            *(Lot(mechanism=one, times=1) for one in groups_of(terms.groups)))
     begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None, mechanisms=(mechanism, *counts),
                    delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots)
     return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)

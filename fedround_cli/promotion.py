@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError
+from fedround_cli.compare_groups import compare_groups
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -73,6 +74,7 @@ def promote(
     from fedround.values import parse
 
     approval = parse(Approval, {"by": by, "through": "command line", "note": note}, "approval")
+    compare_groups(coordinator, run, number)
     proposal = propose(coordinator, PromotionRequest(run=run, round=number))
     if proposal.version is None:
         raise ContractError(proposal.refusal())

@@ -36,6 +36,9 @@ def init(
                                                  "without noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
     max_epsilon_site: Annotated[float | None, typer.Option(help="With --unit site: the most for the whole site.")] = None,
     min_rows: Annotated[int, typer.Option(help="Refuse to train on fewer rows.")] = 100,
+    groups: Annotated[bool, typer.Option(
+        "--groups", help="Let out, noised and charged, how often the model is right and wrong about the groups that the "
+        "federation watches: policy.toml then allows plans that measure decisions.")] = False,
     yes: approval.Yes = False,
     digest: approval.Digests = [],  # noqa: B006
     passphrase: Annotated[bool, typer.Option(
@@ -61,7 +64,7 @@ def init(
     key = create_site(
         folder, offer, data,
         max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
-        passphrase=_new_passphrase() if passphrase else None)
+        compares_groups=groups, passphrase=_new_passphrase() if passphrase else None)
     if ledger is None:
         out.print("its ledger counts for this federation only; if these rows serve another one, too, name one --ledger DIR "
                   "for both")

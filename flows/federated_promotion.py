@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fedround.bundle import CARD, Approval
 from fedround.errors import ContractError
+from flows.compare_groups import groups_compared
 from tasks.coordinator import Coordinator, current_coordinator
 from tasks.promote import PromotionRequest, Proposal, approve, of_version, propose
 
@@ -29,6 +30,7 @@ class Consent(RunInput):
 async def federated_promotion(request: PromotionRequest) -> str:
     """Make the round's bundle, and the candidate if promotion.toml allows. Ask for a yes, then put it into production."""
     coordinator = current_coordinator()
+    await groups_compared(coordinator, request.run, request.round)
     proposal = propose(coordinator, request)
     if proposal.version is None:
         raise ContractError(proposal.refusal())

@@ -86,7 +86,8 @@ class OneMachine:
             key = create_site(
                 self.site(member.name), invitation,
                 DataSettings(dataset="clients", train=str(member.train), validation=str(member.validation)),
-                max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows)
+                max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows,
+                compares_groups=founding.settings.get("groups") is not None)
             add_member(self.coordinator, member.name, key, member.weight)
         asyncio.run(register(self.coordinator, None, "scheduled"))
         (self.home / ".set-up").touch()

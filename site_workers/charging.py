@@ -88,7 +88,7 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer)
         found.append((louder, ledger.Charge(
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
             mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
-            campaign=louder.campaign(privacy, rows, done), terms=_terms(plan), rows=rows)))
+            campaign=louder.campaign(privacy, rows, done, plan.agreed.groups), terms=_terms(plan), rows=rows)))
     again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
     going_on = [one for one in found if book.room_for(one[1]) is not None]
     return again[:1] or going_on[:1] or found
@@ -99,7 +99,8 @@ def _terms(plan: Plan) -> str:
     agreed, privacy = plan.agreed, plan.agreed.privacy
     if not isinstance(privacy, NoPrivacy):
         privacy = privacy.model_copy(update={"clip_norm": 1.0})
-    return digest(rfc8785.dumps([one.model_dump(mode="json") for one in (privacy, agreed.training, agreed.evaluation)]))
+    agreed_on = (privacy, agreed.training, agreed.evaluation, *([] if agreed.groups is None else [agreed.groups]))
+    return digest(rfc8785.dumps([one.model_dump(mode="json") for one in agreed_on]))
 
 
 def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:

@@ -29,7 +29,7 @@ from fedround.errors import (
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
-from fedround.records import Answer, Measure, Plan, Reason, Refusal, Update
+from fedround.records import Answer, Plan, Reason, Refusal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
@@ -158,7 +158,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
     rows = _rows_or_refusal(site, order)
     if isinstance(rows, Refusal):
         return rows
-    if not isinstance(plan.asks, Measure):
+    if plan.asks.reads_model:
         try:
             notes = try_out(site.recipe, rows.train.features_NF.shape[1], plan.agreed.parts,
                             per_record=isinstance(plan.agreed.privacy, RecordPrivacy))

@@ -25,6 +25,7 @@ from fedround.values import Value, parse
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from infra.settings import load_toml
 from tasks.certificate import Certificate, certified
+from tasks.compare_groups import compared
 from tasks.coordinator import Coordinator
 from tasks.report import records
 from tasks.reporting.card import Facts, render_card
@@ -181,7 +182,8 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
         privacy=privacy, epsilon=None if isinstance(privacy, NoPrivacy) else certificate.epsilon,
         float32=_performance(files[bundle.ONNX], served, recipe, features_NF, tested),
         int8=_performance(files[bundle.INT8], small, recipe, features_NF, tested),
-        difference=difference, checked_rows=len(checked_NF), at_sites=None if record is None else record.at_sites)
+        difference=difference, checked_rows=len(checked_NF), at_sites=None if record is None else record.at_sites,
+        fairness=compared(coordinator, model.commit))
 
 
 def rows_to_check(features_NF: Float32) -> Float32:

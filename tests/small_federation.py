@@ -217,6 +217,6 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
             root / name, make_invitation(folder, name, None),
             DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
             max_epsilon=max_epsilon, delta_dp=1e-5, units=units, max_epsilon_site=max_epsilon_site, min_rows=50,
-            passphrase=passphrase)
+            compares_groups="groups" in changes, passphrase=passphrase)
         add_member(folder, name, key, float(count))
     return SmallFederation(root, names)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.learning.objective import Objective
@@ -23,7 +24,14 @@ CHUNK = 128
 
 
 def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
-    """The model's scores of all examples that count. tensors: the whole model; where not all of it travels, with its rest.
+    """The model's scores of all examples that count, as `scored_rows`."""
+    return scored_rows(recipe, tensors, examples)[0]
+
+
+def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[Scored, npt.NDArray[np.bool_]]:
+    """The model's scores of all examples that count, and which of the examples these are, (N,).
+
+    tensors: the whole model; where not all of it travels, with its rest.
 
     A row's score has the same bits whatever the other rows are. So removing a record lowers one count of a table by one and
     changes no other, even with weights that were chosen to make rounding errors large. A row on which the model raises an
@@ -53,7 +61,7 @@ def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
             made = len(chance_N[rows])
             chance_N[rows], truth_N[rows] = chance[:made].numpy(), truth[:made].numpy()
             counts_N[rows] = there_B[:made].numpy()
-    return Scored(chance_N[counts_N], truth_N[counts_N])
+    return Scored(chance_N[counts_N], truth_N[counts_N]), counts_N
 
 
 def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:

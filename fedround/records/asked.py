@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from fedround.agreement import Agreed, Deadline, Quorum
 from fedround.learning.task import Task
-from fedround.statistics import Scores, Statistic
+from fedround.statistics import Decisions, Scores, Statistic
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
 
 
@@ -60,6 +60,11 @@ class _Question(Value):
         """How the base model's scores are asked for, if they are."""
         return next((one for one in self.statistics if isinstance(one, Scores)), None)
 
+    @property
+    def reads_model(self) -> bool:
+        """Whether a site works with the base model."""
+        return self.makes_model or any(one.reads_model for one in self.statistics)
+
 
 class Train(_Question):
     """Train the base model and send the noised change. If counts may leave, also say how good the base model is."""
@@ -79,7 +84,7 @@ class Evaluate(_Question):
 
 
 class Measure(_Question):
-    """Count something in the rows. No model is made, and none need be there."""
+    """Count something in the rows, or what the base model decides about them. No model is made."""
 
     kind: Literal["measure"] = "measure"
     statistics: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=64)]
@@ -122,6 +127,16 @@ class Plan(Address, Signed):
     agreed: Agreed
     asks: Question
     tool_version: ToolVersion
+
+    @model_validator(mode="after")
+    def _check_decisions(self) -> Self:
+        for one in self.asks.statistics:
+            if isinstance(one, Decisions) and one.model != self.base_model:
+                raise ValueError(f"decisions of model {one.model[:16]} are asked for, and the plan is about "
+                                 f"{self.base_model[:16]}")
+            if isinstance(one, Decisions) and self.task.classes != 2:
+                raise ValueError(f"decisions are of two labels, and the task has {self.task.classes}")
+        return self
 
     @property
     def continues(self) -> int:

@@ -28,15 +28,15 @@ from fedround.privacy.spec import (
     Unit,
 )
 from fedround.privacy.tree import depth
-from fedround.statistics import LocalEvaluation
+from fedround.statistics import Groups, LocalEvaluation
 
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
-                  rows: int, *, apart: bool = False) -> TrainingMechanism:
+                  rows: int, groups: Groups | None = None, *, apart: bool = False) -> TrainingMechanism:
     """The mechanism of a site with this many training rows for every round, with the smallest noise that keeps the promise.
 
-    apart: no row is ever both trained on and held out. Then no row pays for both (parallel composition), and both the
-    training and the evaluations may spend the whole promise.
+    groups: what promotions of its models will ask for. apart: no row is ever both trained on and held out. Then no row pays
+    for both (parallel composition), and both the training and the counts may spend the whole promise.
 
     It is the same in all rounds of a campaign: apart from the clip norm, it depends on nothing that changes between them.
     Raises ContractError if no noise can keep it, or the rows are too few for it.
@@ -45,7 +45,7 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
         return NoMechanism()
     # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
     noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.local_steps, evaluation, rows,
-                   apart=apart)
+                   groups, apart=apart)
     if isinstance(privacy, SitePrivacy):
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
     if privacy.mechanism == "dp_ftrl":
@@ -57,16 +57,16 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
 
 @functools.lru_cache(maxsize=256)
 def _noise(privacy: RecordPrivacy | SitePrivacy, batch_size: int, steps: int, evaluation: LocalEvaluation,
-           rows: int, *, apart: bool) -> float:
+           rows: int, groups: Groups | None, *, apart: bool) -> float:
     training = LocalTraining(batch_size=batch_size, local_steps=steps)
     if isinstance(privacy, SitePrivacy):
         return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
-    others = beside(privacy, evaluation)
+    others = beside(privacy, evaluation, groups)
     if apart:
         if epsilon(others, privacy.delta_dp) > privacy.epsilon:
-            raise ContractError(f"the evaluations alone spend more than epsilon {privacy.epsilon}: raise evaluation."
-                                "noise_std")
+            raise ContractError(f"the counts of evaluations and groups alone spend more than epsilon {privacy.epsilon}: "
+                                "raise their noise_std")
         others = ()
     if privacy.mechanism == "dp_ftrl":
         batch = _fixed_batch(training, rows)
@@ -103,15 +103,24 @@ def counts_of(privacy: Privacy, evaluation: LocalEvaluation) -> tuple[Mechanism,
     return (NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std),)
 
 
-def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation) -> tuple[Mechanism, ...]:
-    """All that a campaign releases besides its updates: the counts of every round's base model, and of the final one.
+def groups_of(groups: Groups | None) -> tuple[Mechanism, ...]:
+    """What a campaign's promotions release, if groups are watched."""
+    return () if groups is None else groups.mechanisms * groups.promotions
+
+
+def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation,
+           groups: Groups | None = None) -> tuple[Mechanism, ...]:
+    """All that a campaign releases besides its updates: the counts of every round's base model and of the final one, and
+    those of watched groups.
 
     Raises ContractError if they leave without noise, which no promise allows.
     """
-    counts = counts_of(privacy, evaluation)
+    counts, by_group = counts_of(privacy, evaluation), groups_of(groups)
     if NoMechanism() in counts:
         raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
-    return counts * (privacy.rounds + 1)
+    if NoMechanism() in by_group:
+        raise ContractError("a noise_std of groups.watched is 0, so counts of groups leave unprotected: raise it above 0")
+    return counts * (privacy.rounds + 1) + by_group
 
 
 @dataclass(frozen=True)
@@ -122,22 +131,24 @@ class SpentAfter:
     total: float
     """Epsilon in the campaign's unit."""
     evaluation: float
-    """What the score counts alone cost; the rest is the training's (epsilons do not add up)."""
+    """What the score counts alone cost; the rest is the training's and the groups' (epsilons do not add up)."""
 
 
 def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
-           rounds: Iterable[int] | None = None) -> Iterator[SpentAfter]:
-    """Epsilon after each of `rounds` (None: after every one), the last evaluation included in the last."""
+           rounds: Iterable[int] | None = None, groups: Groups | None = None) -> Iterator[SpentAfter]:
+    """Epsilon after each of `rounds` (None: after every one); the last evaluation and the promotions included in the last."""
     counts = counts_of(privacy, evaluation)
     for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
         evaluations = [*counts] * (number + (number == privacy.rounds))
-        yield SpentAfter(number, epsilon([*[mechanism] * number, *evaluations], privacy.delta_dp, privacy.unit),
+        promoted = groups_of(groups) if number == privacy.rounds else ()
+        yield SpentAfter(number, epsilon([*[mechanism] * number, *evaluations, *promoted], privacy.delta_dp, privacy.unit),
                     epsilon(evaluations, privacy.delta_dp, privacy.unit))
 
 
 def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism,
-                 evaluation: LocalEvaluation) -> dict[Unit, float]:
+                 evaluation: LocalEvaluation, groups: Groups | None = None) -> dict[Unit, float]:
     """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it)."""
-    everything = [*[mechanism] * privacy.rounds, *[*counts_of(privacy, evaluation)] * (privacy.rounds + 1)]
+    counts = [*counts_of(privacy, evaluation)] * (privacy.rounds + 1)
+    everything = [*[mechanism] * privacy.rounds, *counts, *groups_of(groups)]
     units: tuple[Unit, ...] = ("record", "site")
     return {unit: epsilon(everything, privacy.delta_dp, unit) for unit in units}

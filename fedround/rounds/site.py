@@ -27,18 +27,19 @@ from fedround.compression import wire
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
-from fedround.learning.evaluate import scores
+from fedround.learning.evaluate import scored_rows
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import LocalTraining
+from fedround.learning.task import Scored
 from fedround.learning.train import train
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, NoMechanism, NoPrivacy, Privacy, TrainingMechanism
 from fedround.records import Question, Train
 from fedround.rounds.campaign import first_row, mechanism_for
-from fedround.statistics import Release, Statistic, release
+from fedround.statistics import Groups, Release, Statistic, release
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -76,18 +77,22 @@ class Offer:
         noise = math.ceil(1000 * factor * self.training.noise_multiplier) / 1000
         return replace(self, training=self.training.model_copy(update={"noise_multiplier": noise}))
 
-    def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0) -> tuple[Lot, ...]:
+    def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0,
+                 groups: Groups | None = None) -> tuple[Lot, ...]:
         """All that the campaign that begins with this offer may use. The agreement fixes it before anything leaves.
 
         It is `privacy.rounds` times the offer, less the rounds of the run's earlier campaigns, plus one more score count, of
         the last model. A question that makes no model is a campaign of its own. rows: which each mechanism is used on;
-        empty: all.
+        empty: all. groups: what promotions of the campaign's models will ask for.
         """
         rounds = 1 if self.training is None or isinstance(privacy, NoPrivacy) else max(1, privacy.rounds - done)
         final = {"validation"} if self.training is not None else set()
         sets = Counter[Use]()
         for place, (mechanism, where) in enumerate(zip(self.mechanisms, self.rows, strict=True)):
             sets[without_clip_norm(mechanism), rows[place] if rows else "all"] += rounds + (where in final)
+        if self.training is not None and groups is not None:
+            for mechanism in groups.mechanisms:
+                sets[mechanism, "validation" if rows else "all"] += groups.promotions
         return tuple(Lot(mechanism=mechanism, rows=where, times=times) for (mechanism, where), times in sets.items())
 
 
@@ -96,7 +101,7 @@ def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statisti
 
     may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
     """
-    mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, apart=apart)
+    mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, terms.groups, apart=apart)
                  if isinstance(asks, Train) else None)
     return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)))
 
@@ -291,11 +296,20 @@ class _Evidence:
 
     def scores(self) -> tuple[Float64, Int64]:
         """As `Evidence`."""
-        return self._scores
+        told, _ = self._scored
+        return told.chance_N, told.truth_N
+
+    def held_out(self, name: str) -> npt.NDArray[Any]:
+        """As `Evidence`."""
+        _, counts_N = self._scored
+        value_N = self.column(name)
+        if len(value_N) != len(self._inputs.train) + len(counts_N):
+            raise ContractError(f"column '{name}' has {len(value_N)} values, and there are {len(self._inputs.train)} rows to "
+                                f"train on and {len(counts_N)} held out")
+        return value_N[len(self._inputs.train):][counts_N]
 
     @functools.cached_property
-    def _scores(self) -> tuple[Float64, Int64]:
+    def _scored(self) -> tuple[Scored, npt.NDArray[np.bool_]]:
         if self._inputs.validation is None:
             raise ContractError("the site holds out no rows, and the question asks how good the model is on them")
-        told = scores(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole}, self._inputs.validation)
-        return told.chance_N, told.truth_N
+        return scored_rows(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole}, self._inputs.validation)

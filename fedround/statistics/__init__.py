@@ -19,18 +19,19 @@ from fedround.errors import ContractError
 from fedround.privacy.noise import NoiseSource, noised_counts
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.statistics.counts import LOUDEST, Evidence, Float64, Int64
+from fedround.statistics.decisions import Bands, Decisions, Groups, Watched
 from fedround.statistics.group_counts import GroupCounts, Levels
 from fedround.statistics.histogram import Histogram
 from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "LOUDEST", "WORDS", "Evidence", "GroupCounts", "Histogram", "Levels", "LocalEvaluation", "Release", "Scores",
-    "Statistic", "release", "total"]
+    "LARGEST", "LOUDEST", "WORDS", "Bands", "Decisions", "Evidence", "GroupCounts", "Groups", "Histogram", "Levels",
+    "LocalEvaluation", "Release", "Scores", "Statistic", "Watched", "release", "total"]
 
-Statistic = Annotated[Scores | Histogram | GroupCounts, Field(discriminator="kind")]
+Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions, Field(discriminator="kind")]
 
-WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts))
+WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts, Decisions))
 """By which a policy allows statistics to leave."""
 
 LARGEST = 1e10

@@ -44,6 +44,9 @@ class Evidence(Protocol):
         Raises ContractError if there is no such column.
         """
 
+    def held_out(self, name: str) -> npt.NDArray[Any]:
+        """The same of the rows that `scores` is about, in its order. Raises as `column` and `scores`."""
+
 
 class Axis(NamedTuple):
     """One axis of a table, for people."""
@@ -62,6 +65,8 @@ class Counts(Value):
     """What it is, in a sentence."""
     rows: ClassVar[Rows] = "all"
     """Of which rows it counts."""
+    reads_model: ClassVar[bool] = False
+    """Whether it is about the base model, too."""
 
     noise_std: AskedNoise
     """Standard deviation of the Gaussian noise on each cell; 0: none, which a policy must allow by name."""

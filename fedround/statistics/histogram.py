@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from numbers import Real
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
@@ -62,10 +63,14 @@ class Histogram(Counts):
 
 def numbers(evidence: Evidence, column: str) -> Float64:
     """A column as float64, NaN for what is not a number. So one text among numbers changes only its own cell."""
-    found = evidence.column(column)
-    if found.dtype.kind in "biuf":
-        return found.astype(np.float64)
-    return np.array([_number(value) for value in found.tolist()], dtype=np.float64)
+    return as_numbers(evidence.column(column))
+
+
+def as_numbers(value_N: npt.NDArray[Any]) -> Float64:
+    """Values as float64, NaN for what is not a number."""
+    if value_N.dtype.kind in "biuf":
+        return value_N.astype(np.float64)
+    return np.array([_number(value) for value in value_N.tolist()], dtype=np.float64)
 
 
 def _number(value: object) -> float:

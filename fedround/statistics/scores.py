@@ -32,6 +32,7 @@ class Scores(Counts):
     word: ClassVar[str] = "scores"
     in_words: ClassVar[str] = "counts of scores"
     rows: ClassVar[Rows] = "validation"
+    reads_model: ClassVar[bool] = True
     kind: Literal["scores"] = "scores"
     bins: Annotated[int, Field(ge=2, le=1000)]
     edges: tuple[Share, ...] = ()

@@ -11,6 +11,7 @@ from fedround.bundle import FORMS, Manifest
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.promotion import NOT_MEASURED, Evidence
 from fedround.values import Value
+from tasks.reporting.groups import render_groups
 from tasks.reporting.page import template
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate
         head=head, manifest=manifest, evidence=evidence, certificate=certificate, facts=facts,
         privacy=in_words(evidence.privacy, evidence.epsilon),
         forms=[(form, name, evidence.of(form)) for form, name in FORMS.items()],
-        fairness=evidence.fairness or NOT_MEASURED, drift=evidence.drift or NOT_MEASURED, not_measured=NOT_MEASURED)
+        fairness=NOT_MEASURED if evidence.fairness is None else Markup(render_groups(evidence.fairness)),  # noqa: S704 - foreign words are code
+        drift=evidence.drift or NOT_MEASURED, not_measured=NOT_MEASURED)
 
 
 def in_words(privacy: Privacy, epsilon: float | None) -> str:

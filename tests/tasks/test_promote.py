@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from fedround import bundle
 from fedround.bundle import Approval, read_bundle
 from fedround.errors import NotFoundError
-from fedround.promotion import Evidence, Measured, Policy, judge
+from fedround.fairness_of_groups import Gap, GroupFairness
+from fedround.promotion import Evidence, Policy, judge
 from fedround_cli.demo_use import put_to_use
 from fedround_cli.main import app
 from fedround_cli.promotion import resolved
@@ -70,7 +71,7 @@ def test_a_model_is_a_candidate_until_somebody_says_yes_and_then_the_card_names_
 @pytest.mark.parametrize(("bound", "says"), [
     ("at_least = 0.999", "AUC: 0."), ("max_bytes = 10", "bytes of the float32 model"), ("max_p95_ms = 1e-9", "p95 latency"),
     ("max_epsilon = 0.001", "epsilon spent"),
-    ("max_fairness_gap = 0.1", "fairness gap, upper end of its interval: not measured"),
+    ("max_fairness_gap = 0.1", "largest gap between groups (demographic parity), upper end of its interval: not measured"),
     ("max_drift = 0.1", "drift, upper end of its interval: not measured"),
 ])
 def test_a_bound_that_is_not_met_or_not_measured_keeps_a_model_out(own: SmallFederation, bundled, monkeypatch, bound, says):
@@ -88,7 +89,8 @@ def test_a_bound_on_what_was_measured_looks_at_the_whole_interval(bundled: Bundl
     evidence, policy = evidence_of(bundled.bundle), Policy(max_fairness_gap=0.1)
 
     def passes(low: float, high: float) -> bool:
-        found = Measured(value=0.05, low=low, high=high, round=1, words="sex, demographic parity")
+        gap = Gap(measure="demographic_parity", attribute="sex", groups=("f", "m"), value=0.05, low=low, high=high)
+        found = GroupFairness(round=1, threshold=0.5, confidence=0.95, smallest=30, sites=(), rates=(), gaps=(gap,))
         return all(one.passed for one in judge(policy, evidence.model_copy(update={"fairness": found}), None))
 
     assert passes(0.01, 0.1)

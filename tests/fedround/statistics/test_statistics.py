@@ -23,6 +23,7 @@ from fedround.statistics import (
     LARGEST,
     LOUDEST,
     WORDS,
+    Decisions,
     GroupCounts,
     Histogram,
     LocalEvaluation,
@@ -62,6 +63,8 @@ class Rows:
         values[:] = [getattr(one, name) for one in self.records]
         return values
 
+    held_out = column
+
 
 AGES = [None, np.nan, np.inf, -np.inf, -4, -3.5, 0, 17.999, 18, 18.0, 40, 65, 66.5, 10 ** 400, -10 ** 400, "65", "old", True,
         [65], (1, 2)]
@@ -84,6 +87,11 @@ STATISTICS = {
         {"column": "sex", "values": values},)), NOISES, NAMED),
     "group_counts of two": st.builds(lambda noise_std, sex, ward: GroupCounts(noise_std=noise_std, by=(
         {"column": "sex", "values": sex}, {"column": "ward", "values": ward})), NOISES, NAMED, NAMED),
+    "decisions by levels": st.builds(lambda noise_std, values, threshold: Decisions(
+        noise_std=noise_std, model="0" * 64, of={"column": "sex", "values": values}, threshold=threshold),
+        NOISES, NAMED, st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+    "decisions by bands": st.builds(lambda noise_std, edges: Decisions(
+        noise_std=noise_std, model="0" * 64, of={"column": "age", "edges": edges}, threshold=0.5), NOISES, EDGES),
 }
 ANY = st.one_of(*STATISTICS.values())
 
@@ -101,6 +109,11 @@ def place_of(statistic, record: Record) -> tuple[int, ...]:
         if not is_number(record.age):
             return (len(statistic.edges) + 1,)
         return (sum(edge <= record.age for edge in statistic.edges),)
+    if isinstance(statistic, Decisions):
+        decision = int(record.chance >= statistic.threshold)
+        if hasattr(statistic.of, "values"):
+            return (*place_of(GroupCounts(noise_std=1.0, by=(statistic.of,)), record), record.truth, decision)
+        return (*place_of(Histogram(noise_std=1.0, column="age", edges=statistic.of.edges), record), record.truth, decision)
     found = []
     for levels in statistic.by:
         value, group = getattr(record, levels.column), len(levels.values)

@@ -1,0 +1,138 @@
+"""What a model decides about rows that a site holds out, by group: the groups of one attribute, the truth, the decision.
+
+N records, G groups.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fedround.privacy.entries import Rows
+from fedround.privacy.spec import Mechanism
+from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Int64
+from fedround.statistics.group_counts import Levels
+from fedround.statistics.histogram import Number, as_numbers
+from fedround.statistics.scores import Share
+from fedround.values import ColumnName, Digest, Value
+
+
+class Bands(Value):
+    """Ranges of a column of numbers that make groups, between public edges. Records without a number are one group more."""
+
+    column: ColumnName
+    edges: Annotated[tuple[Number, ...], Field(min_length=1, max_length=50)]
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.edges)):
+            raise ValueError("edges must ascend")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each group is, in words."""
+        between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges))
+        return f"below {self.edges[0]:g}", *between, f"from {self.edges[-1]:g}", "missing"
+
+    def group(self, value_N: npt.NDArray[Any]) -> Int64:
+        """Which group each record is in, (N,)."""
+        number_N = as_numbers(value_N)
+        group_N = np.searchsorted(np.array(self.edges), number_N, side="right")
+        group_N[np.isnan(number_N)] = len(self.edges) + 1
+        return group_N
+
+
+class Decisions(Counts):
+    """Held-out records by group, truth (label 0, label 1) and decision (no, yes): yes if the chance of label 1 reaches
+    `threshold`.
+
+    For tasks with two labels. The model is named by its digest, and a plan that names it is about that model.
+    """
+
+    word: ClassVar[str] = "decisions"
+    in_words: ClassVar[str] = "counts of decisions by group"
+    rows: ClassVar[Rows] = "validation"
+    reads_model: ClassVar[bool] = True
+    kind: Literal["decisions"] = "decisions"
+    model: Digest
+    of: Levels | Bands
+    threshold: Share
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(group, truth, decision)."""
+        return len(self.of.labels), 2, 2
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """As `Counts`."""
+        return Axis(self.of.column, self.of.labels), Axis("true", ("no", "yes")), Axis("decision", ("no", "yes"))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """As `Counts`."""
+        return (self.of.column,)
+
+    def cells(self, evidence: Evidence) -> Int64:
+        """As `Counts`."""
+        chance_N, truth_N = evidence.scores()
+        group_N = self.of.group(evidence.held_out(self.of.column))
+        flat_N = np.ravel_multi_index((group_N, truth_N, (chance_N >= self.threshold).astype(np.int64)), self.shape)
+        return np.bincount(flat_N, minlength=4 * self.shape[0]).reshape(self.shape)
+
+
+class Watched(Value):
+    """An attribute that a federation watches. It need not be a feature of the model."""
+
+    of: Levels | Bands
+    words: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=40)], ...], Field(max_length=1000)] = ()
+    """What the groups are called in reports, in their order; empty: as `of` says."""
+    noise_std: AskedNoise
+    """Of the noise that every site adds to each count."""
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        if self.words and len(self.words) != len(self.of.labels) - 1:
+            raise ValueError(f"'{self.of.column}' has {len(self.of.labels) - 1} groups and {len(self.words)} words for them")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each group is called, and last all other records."""
+        return (*self.words, self.of.labels[-1]) if self.words else self.of.labels
+
+
+class Groups(Value):
+    """[groups] of a federation file: between which groups the model's decisions are compared before it is promoted.
+
+    Every site counts its held-out rows once for each attribute, and its ledger pays for each.
+    """
+
+    threshold: Share
+    """The chance of label 1 from which on the model's answer is yes."""
+    watched: Annotated[tuple[Watched, ...], Field(min_length=1, max_length=10)]
+    promotions: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many models of one campaign may be compared: for so many the campaign sets privacy aside."""
+    smallest: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """Of fewer records nothing is said."""
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        if len({one.of.column for one in self.watched}) < len(self.watched):
+            raise ValueError("an attribute is watched twice")
+        return self
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """What one comparison releases."""
+        return tuple(asked.mechanism for asked in self.about("0" * 64))
+
+    def about(self, model: Digest) -> tuple[Decisions, ...]:
+        """What sites are asked about this model."""
+        return tuple(Decisions(noise_std=one.noise_std, model=model, of=one.of, threshold=self.threshold)
+                     for one in self.watched)

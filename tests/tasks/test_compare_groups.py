@@ -1,0 +1,202 @@
+"""What is asked before a promotion: decisions by group, of one model, on rows held out; noised, charged, and agreed on."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from fedround import layout
+from fedround.agreement import Agreement
+from fedround.errors import QuorumError
+from fedround.learning.evaluate import scores
+from fedround.privacy import ledger
+from fedround.privacy.spec import GaussianCounts
+from fedround.records import Answer, Measure
+from fedround.signing import unseal
+from fedround.statistics import Decisions, Groups
+from infra.history import read_checkpoint, read_commit, read_tensors
+from infra.settings import load_toml, save_toml
+from site_workers.policy import SitePolicy
+from tasks.ask import conclude, plan_question
+from tasks.compare_groups import compared, question
+from tasks.verify import verify_run
+from tests import small_federation
+from tests.small_federation import NAMES, SmallFederation, changed
+
+GROUPS = {"threshold": 0.5, "smallest": 5, "watched": [
+    {"of": {"column": "x1", "edges": [0.0]}, "words": ["small", "large"], "noise_std": 2.0},
+    {"of": {"column": "sex", "values": ["f", "m"]}, "noise_std": 3.0}]}
+CANARY = secrets.token_hex(8)
+
+
+@pytest.fixture(scope="module")
+def watching(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
+    """One committed round of a federation that watches two attributes; no feature shows the second. Nobody was asked yet."""
+    federation = small_federation.make(tmp_path_factory.mktemp("watching"), max_epsilon=8.0, groups=GROUPS)
+    for place, name in enumerate(NAMES):
+        for part in ("train", "validation"):
+            path = federation.root / "data" / name / f"{part}.parquet"
+            frame = pd.read_parquet(path)
+            frame["sex"] = np.random.default_rng(place).choice(["f", "m", CANARY], len(frame), p=[0.48, 0.48, 0.04])
+            frame.to_parquet(path)
+    federation.round()
+    return federation
+
+
+@pytest.fixture
+def own(watching: SmallFederation, tmp_path) -> SmallFederation:
+    return watching.copy(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def told(watching: SmallFederation, tmp_path_factory) -> SmallFederation:
+    """All sites were asked, and it is concluded. Its tests change nothing."""
+    own = watching.copy(tmp_path_factory.mktemp("told"))
+    ask(own)
+    return own
+
+
+def ask(federation: SmallFederation, sites: tuple[str, ...] = NAMES) -> list[str]:
+    planned = plan_question(federation.coordinator, question(federation.coordinator, "spring", 1))
+    said = [federation.answer(name, planned) for name in sites]
+    conclude(federation.coordinator, planned, federation.collect(planned))
+    return said
+
+
+def head(federation: SmallFederation):
+    coordinator = federation.coordinator
+    return read_commit(coordinator.store, "spring", 1, coordinator.identity.key).commit
+
+
+def answer_of(federation: SmallFederation, name: str) -> Answer:
+    path = federation.root / "store" / layout.answer(name, "spring", 1, 1, "measure")
+    return unseal(path.read_bytes(), Answer, federation.site(name).identity.key, name)
+
+
+def exact(federation: SmallFederation, name: str) -> list[np.ndarray]:
+    """The counts without noise, by a loop over the rows that the site holds out."""
+    coordinator, commit = federation.coordinator, head(federation)
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    model = read_tensors(coordinator.store, commit.model, checkpoint.tensors, "model")
+    frame = pd.read_parquet(federation.root / "data" / name / "validation.parquet")
+    chance_N = scores(coordinator.recipe, model, coordinator.recipe.encode(frame)).chance_N
+    by_x1, by_sex = np.zeros((3, 2, 2)), np.zeros((3, 2, 2))
+    for (_, row), chance in zip(frame.iterrows(), chance_N, strict=True):
+        yes = int(chance >= 0.5)
+        by_x1[int(row["x1"] >= 0), int(row["y"]), yes] += 1
+        by_sex[{"f": 0, "m": 1}.get(row["sex"], 2), int(row["y"]), yes] += 1
+    return [by_x1, by_sex]
+
+
+# -- what a site says --------------------------------------------------------------------------------------------------
+
+
+def test_what_leaves_is_the_counts_of_held_out_rows_with_the_agreed_noise(told: SmallFederation):
+    for name in NAMES:
+        said = answer_of(told, name)
+        assert [one.mechanism for one in said.releases] == [GaussianCounts(noise_std=2.0), GaussianCounts(noise_std=3.0)]
+        for release, cells in zip(said.releases, exact(told, name), strict=True):
+            noise = release.table - cells
+            assert 0 < np.abs(noise).max() < 6 * release.noise_std
+        assert said.update is None
+
+
+def test_it_was_set_aside_with_the_campaign_and_stays_within_its_promise(told: SmallFederation):
+    """The run's epsilon is spent to the last; still a promotion's question is paid, and nothing else is."""
+    for name in NAMES:
+        book = ledger.read(told.site(name).ledger)
+        train, measured = book.charges
+        assert (train.purpose, measured.purpose, measured.campaign) == ("train", "measure", train.campaign)
+        assert ledger.held(book, 1e-5, run="spring") <= 8.0
+    planned = plan_question(told.coordinator, question_again(told))
+    assert told.answer("north", planned) == "refusal"
+    assert ledger.read(told.site("north").ledger).charges == (train_of(told), measured_of(told))
+
+
+def train_of(federation):
+    return ledger.read(federation.site("north").ledger).charges[0]
+
+
+def measured_of(federation):
+    return ledger.read(federation.site("north").ledger).charges[1]
+
+
+def question_again(federation: SmallFederation):
+    """The same with other noise: another release, for which nothing was set aside."""
+    groups = Groups.model_validate({**GROUPS, "watched": [{**GROUPS["watched"][0], "noise_std": 0.5}]}, strict=False)
+    from tasks.ask import MeasurementRequest
+
+    return MeasurementRequest(run="spring", statistics=groups.about(head(federation).model))
+
+
+def test_nothing_else_of_the_attribute_leaves(told: SmallFederation):
+    """A value that only rows have is in no object of the store, and in no bundle's words."""
+    for path in (told.root / "store").rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+    assert CANARY not in compared(told.coordinator, head(told)).model_dump_json()
+
+
+def test_a_site_whose_policy_does_not_name_decisions_refuses_and_pays_nothing(own: SmallFederation):
+    for name in ("north", "east"):
+        path = own.root / name / "policy.toml"
+        allowed = load_toml(SitePolicy, path).model_copy(update={"statistics": ("scores", "checks", "group_counts")})
+        save_toml(allowed, path, "decisions stay")
+    before = len(ledger.read(own.site("north").ledger).charges)
+    with pytest.raises(QuorumError):
+        ask(own)
+    refused = sorted((own.root / "store" / layout.refusals("north", "spring", 1, 1, "measure")).parent.glob("refusal-*"))
+    assert "counts of decisions by group do not leave" in json.loads(refused[-1].read_bytes())["body"]["detail"]
+    assert len(ledger.read(own.site("north").ledger).charges) == before
+
+
+def test_a_plan_names_the_model_that_it_is_about_and_no_other(own: SmallFederation):
+    plan = own.plan().plan
+    other = Decisions(noise_std=2.0, model="0" * 64, of={"column": "sex", "values": ("f",)}, threshold=0.5)
+    with pytest.raises(ValidationError, match="decisions of model 0000000000000000 are asked for"):
+        type(plan).model_validate(changed(plan, asks=Measure(statistics=(other,))).model_dump())
+
+
+# -- what the coordinator makes of it ----------------------------------------------------------------------------------
+
+
+def test_the_finding_is_found_again_by_its_model_and_nobody_is_asked_twice(told: SmallFederation):
+    assert question(told.coordinator, "spring", 1) is None
+    found = compared(told.coordinator, head(told))
+    assert found == compared(told.coordinator, head(told)), "the same finding, the same intervals"
+    assert [site.site for site in found.sites] == sorted(NAMES)
+    assert {(one.attribute, one.group) for one in found.rates} == {
+        ("x1", "small"), ("x1", "large"), ("x1", "missing"), ("sex", "f"), ("sex", "m"), ("sex", "other")}
+    gap = found.worst("demographic_parity")
+    assert (gap.attribute, gap.groups) == ("x1", ("small", "large"))
+    assert gap.low > 0.3, "the label is larger where x1 is, and the model knows"
+    assert verify_run(told.coordinator.store, "spring", told.coordinator.identity.key)
+
+
+def test_an_older_round_is_not_asked_about(own: SmallFederation):
+    own.round()
+    assert question(own.coordinator, "spring", 1) is None
+    assert question(own.coordinator, "spring", 2) is not None
+    assert compared(own.coordinator, head(own)) is None
+
+
+def test_where_nothing_is_watched_nobody_is_asked(federation: SmallFederation):
+    federation.round()
+    assert question(federation.coordinator, "spring", 1) is None
+    assert compared(federation.coordinator, head(federation)) is None
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"groups": {**GROUPS, "watched": []}}, "at least 1"),
+    ({"groups": {**GROUPS, "watched": GROUPS["watched"][:1] * 2}}, "watched twice"),
+    ({"groups": {**GROUPS, "watched": [{**GROUPS["watched"][0], "words": ["one"]}]}}, "2 groups and 1 words"),
+    ({"groups": {**GROUPS, "watched": [{**GROUPS["watched"][0], "noise_std": 0}]}}, "without noise keep no promise"),
+    ({"privacy": {"unit": "site", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3}, "groups": GROUPS},
+     "under the unit 'site' no counts leave")])
+def test_what_cannot_be_agreed_on_is_a_sentence(changes: dict, says: str):
+    with pytest.raises(ValidationError, match=says):
+        Agreement.model_validate_json(json.dumps(small_federation.settings(**changes)))
