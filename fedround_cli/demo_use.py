@@ -8,12 +8,24 @@ from fedround_cli.compare_groups import compare_groups
 from fedround_cli.output import out
 
 if TYPE_CHECKING:
+    from fedround.fairness_of_groups import Measure
     from flows.one_machine import OneMachine
     from tasks.coordinator import Coordinator
 
 
+def _show_groups(coordinator: Coordinator, run: str, number: int, measure: Measure) -> None:
+    """How the model decides about groups, if the federation watches any."""
+    from fedround_cli.groups_table import show_groups
+    from infra.history import read_commit
+    from tasks.compare_groups import compared
+
+    found = compared(coordinator, read_commit(coordinator.store, run, number, coordinator.identity.key).commit)
+    if found is not None:
+        show_groups(found, measure)
+
+
 def put_to_use(machine: OneMachine, coordinator: Coordinator, run: str, number: int) -> None:
-    """Compare the model with the policy, approve it in the demonstration's name, and score rows with it.
+    """Compare groups, hold the model against the policy, approve it in the demonstration's name, and score rows with it.
 
     It does not read the labels of these rows.
     """
@@ -25,6 +37,7 @@ def put_to_use(machine: OneMachine, coordinator: Coordinator, run: str, number: 
     compare_groups(coordinator, run, number)
     with out.status("making a bundle of the last model, and holding it against the policy …"):
         proposal = propose(coordinator, PromotionRequest(run=run, round=number))
+    _show_groups(coordinator, run, number, proposal.policy.fairness_measure)
     if proposal.version is None:
         out.say("promotion    {}", proposal.refusal())
         return

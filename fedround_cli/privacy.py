@@ -97,7 +97,7 @@ def plan(
         from fedround_cli.epsilon_plot import as_svg
 
         picture.write_text(as_svg({cost.site: cost.course for cost in costs}, terms.privacy.epsilon, _title(terms)))
-    previewed = None if terms.groups is None else group_preview.preview(
+    previewed = None if terms.groups is None or terms.privacy.unit == "site" else group_preview.preview(
         terms.groups, terms.privacy.delta_dp, {cost.site: cost.rows for cost in costs}, groups_from)
     if as_json:
         print_json({"privacy": terms.privacy.model_dump(), "training": terms.training.model_dump(),
@@ -207,7 +207,7 @@ def _held_with(terms: Terms, mechanism: Mechanism, book: Ledger, delta_dp: float
 
     counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
     lots = (Lot(mechanism=mechanism, times=rounds), *(Lot(mechanism=one, times=rounds + 1) for one in counts),
-            *(Lot(mechanism=one, times=1) for one in groups_of(terms.groups)))
+            *(Lot(mechanism=one, times=1) for one in groups_of(terms.privacy, terms.groups)))
     begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None, mechanisms=(mechanism, *counts),
                    delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots)
     return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)

@@ -23,8 +23,8 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
     write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
                       float(len(bank.train) + len(bank.validation))) for bank in parts.banks]
-    card = here / "card.toml"
     machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
                    max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])
-    if card.exists():
-        shutil.copyfile(card, machine.coordinator / card.name)
+    for name in ("card.toml", "promotion.toml"):
+        if (here / name).exists():
+            shutil.copyfile(here / name, machine.coordinator / name)

@@ -103,9 +103,9 @@ def counts_of(privacy: Privacy, evaluation: LocalEvaluation) -> tuple[Mechanism,
     return (NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std),)
 
 
-def groups_of(groups: Groups | None) -> tuple[Mechanism, ...]:
+def groups_of(privacy: Privacy, groups: Groups | None) -> tuple[Mechanism, ...]:
     """What a campaign's promotions release, if groups are watched."""
-    return () if groups is None else groups.mechanisms * groups.promotions
+    return () if groups is None or not counts_leave(privacy) else groups.mechanisms * groups.promotions
 
 
 def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation,
@@ -115,7 +115,7 @@ def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation,
 
     Raises ContractError if they leave without noise, which no promise allows.
     """
-    counts, by_group = counts_of(privacy, evaluation), groups_of(groups)
+    counts, by_group = counts_of(privacy, evaluation), groups_of(privacy, groups)
     if NoMechanism() in counts:
         raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
     if NoMechanism() in by_group:
@@ -140,7 +140,7 @@ def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluatio
     counts = counts_of(privacy, evaluation)
     for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
         evaluations = [*counts] * (number + (number == privacy.rounds))
-        promoted = groups_of(groups) if number == privacy.rounds else ()
+        promoted = groups_of(privacy, groups) if number == privacy.rounds else ()
         yield SpentAfter(number, epsilon([*[mechanism] * number, *evaluations, *promoted], privacy.delta_dp, privacy.unit),
                     epsilon(evaluations, privacy.delta_dp, privacy.unit))
 
@@ -149,6 +149,6 @@ def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism,
                  evaluation: LocalEvaluation, groups: Groups | None = None) -> dict[Unit, float]:
     """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it)."""
     counts = [*counts_of(privacy, evaluation)] * (privacy.rounds + 1)
-    everything = [*[mechanism] * privacy.rounds, *counts, *groups_of(groups)]
+    everything = [*[mechanism] * privacy.rounds, *counts, *groups_of(privacy, groups)]
     units: tuple[Unit, ...] = ("record", "site")
     return {unit: epsilon(everything, privacy.delta_dp, unit) for unit in units}

@@ -1,9 +1,9 @@
 """The stages of dvc.yaml: train the banks' federation for real, evaluate its model, report.
 
-    python -m fedround_examples.banks.pipeline train|evaluate|report
+    python -m fedround_examples.banks.pipeline train|evaluate|fairness|report
 
-Training starts the servers and the thirteen processes, runs the campaign, copies out its records and its last model,
-and stops them. What lies in experiment/ belongs to the experiment; the federation's model store is another one.
+Training starts the servers and the thirteen processes, runs the campaign, compares groups, copies out records, groups and the
+last model, and stops them. What lies in experiment/ belongs to the experiment; the federation's model store is another one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ RUN = "experiment"
 BUILD = Path("experiment")
 CAMPAIGN, MODEL, METRICS, CURVE, REPORT = (
     BUILD / name for name in ("campaign.json", "model.safetensors", "metrics.json", "rounds.csv", "report.html"))
+GROUPS, FAIRNESS, GAPS = (BUILD / name for name in ("groups.json", "fairness.json", "gaps.csv"))
 
 
 def train() -> None:
     """The campaign of params.yaml, with real processes. The servers' data are deleted with the temporary folder."""
     from fedround_cli.campaign import show_campaign
+    from fedround_cli.compare_groups import compare_groups
     from flows.one_machine import OneMachine
+    from infra.history import read_commit
     from infra.model_registry import ModelRegistry
+    from tasks.compare_groups import compared
     from tasks.report import records
 
     asked = yaml.safe_load(Path("params.yaml").read_text())
@@ -41,11 +45,15 @@ def train() -> None:
             coordinator = machine.start_processes(lambda _: None)
             asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": asked["rounds"]}))
             campaign = records(coordinator, RUN)
+            last = read_commit(coordinator.store, RUN, campaign[-1].round, coordinator.identity.key).commit
+            compare_groups(coordinator, RUN, last.round)
+            found = compared(coordinator, last)
             registry = ModelRegistry.open(machine.coordinator / "models")
             MODEL.unlink(missing_ok=True)
             registry.fetch(f"{RUN}/round-{campaign[-1].round:05d}", MODEL)
         finally:
             machine.stop()
+    GROUPS.write_text("null" if found is None else found.model_dump_json(indent=1))
     CAMPAIGN.write_text(json.dumps([record.model_dump(mode="json") for record in campaign], indent=1))
 
 
@@ -69,6 +77,20 @@ def evaluate() -> None:
     pd.DataFrame(curve)[["round", "auc", "recall_at_20_fpr"]].to_csv(CURVE, index=False)
 
 
+def fairness() -> None:
+    """The largest gaps between groups for `dvc metrics`, and all gaps with their intervals for `dvc plots`."""
+    import pandas as pd
+
+    from fedround.fairness_of_groups import GroupFairness
+    from fedround.values import parse
+    from tasks.promote import fairness_numbers
+
+    found = parse(GroupFairness, json.loads(GROUPS.read_text()), str(GROUPS))
+    FAIRNESS.write_text(json.dumps(fairness_numbers(found), indent=1))
+    pd.DataFrame([{"measure": one.measure, "attribute": one.attribute, "gap": one.value, "low": one.low, "high": one.high}
+                  for one in found.gaps]).to_csv(GAPS, index=False)
+
+
 def report() -> None:
     """The page of the campaign, from its records."""
     from fedround.values import parse
@@ -78,4 +100,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "evaluate": evaluate, "report": report}[sys.argv[1]]()
+    {"train": train, "evaluate": evaluate, "fairness": fairness, "report": report}[sys.argv[1]]()

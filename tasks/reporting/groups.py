@@ -15,7 +15,7 @@ _WIDTH = 25
 
 def render_groups(found: GroupFairness, before: GroupFairness | None = None) -> str:
     """Markdown. before: what was counted of the model in production, where there is one."""
-    rates = [[code(one.attribute), code(one.group), f"{one.records:,.0f}", *(rate_in_words(one, name) for name in RATES)]
+    rates = [[code(one.attribute), code(one.group), records_in_words(one), *(rate_in_words(one, name) for name in RATES)]
              for one in found.rates]
     gaps = [gap_in_words(one, before) for one in found.gaps]
     return "\n\n".join([
@@ -32,6 +32,11 @@ def said_of(found: GroupFairness) -> str:
             "each rate's alone and all gaps' of a measure together; they count the noise, and that other people might have "
             f"been held out. Of fewer than about {found.smallest} records nothing is said ({TOO_FEW}), and such a group is "
             "in no gap.")
+
+
+def records_in_words(one: GroupRates) -> str:
+    """About how many records the group has. Of a small group the count would be of its noise."""
+    return TOO_FEW if one.selection is None else f"{one.records:,.0f}"
 
 
 def rate_in_words(one: GroupRates, name: Rated) -> str:

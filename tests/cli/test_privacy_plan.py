@@ -59,6 +59,31 @@ def test_the_plan_is_what_the_accountant_says_of_the_mechanism_it_names(fedround
     assert noises[0] > noises[1], "few rows need more noise"
 
 
+def test_groups_are_paid_within_the_promise_and_the_preview_says_error_and_better_noise(fedround: Fedround, settings: Path):
+    settings.write_text(SETTINGS)
+    alone = as_json(fedround, settings, "--rows", "north=1000", "--rows", "south=1000")
+    settings.write_text(SETTINGS + """
+[groups]
+threshold = 0.5
+watched = [
+  {of = {column = "sex", values = ["f", "m"]}, noise_std = 6.0},
+  {of = {column = "age", edges = [40.0]}, noise_std = 6.0}]
+""")
+    public = Path("public.csv")
+    public.write_text("sex,age\n" + "f,30\nm,50\n" * 50 + "f,30\n" * 80)
+    said = as_json(fedround, settings, "--rows", "north=1000", "--rows", "south=1000", "--groups-from", public)
+    noise, before = (told["sites"][0]["mechanism"]["noise_multiplier"] for told in (said, alone))
+    assert noise > before, "training is noised more for it"
+    assert said["sites"][0]["course"][-1]["total"] <= 3.0
+    assert said["groups"]["epsilon"] == epsilon([GaussianCounts(noise_std=6.0)] * 2, 1e-6)
+    sex, age = said["groups"]["lines"]
+    assert (sex["attribute"], age["attribute"]) == ("sex", "age")
+    assert sex["recall"] > sex["selection"] > 0
+    assert sum(1 / one["better_noise_std"] ** 2 for one in (sex, age)) == pytest.approx(2 / 36, rel=0.01)
+    shown = fedround("privacy", "plan", settings, "--rows", "north=1000").stdout
+    assert "set aside" in " ".join(shown.split())
+
+
 def test_options_win_over_the_file(fedround: Fedround, settings: Path):
     settings.write_text(SETTINGS)
     said = as_json(fedround, settings, "--rows", "north=100", "--epsilon", "1", "--rounds", "2", "--steps", "1",

@@ -9,37 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedround.fairness_of_groups import RATED, GroupFairness, Measure
+from benchmarks.fairness import federation, largest
+from fedround.fairness_of_groups import RATED
 from validation.group_cells import Counted, possible
 from validation.group_gaps import Found, by_fairlearn, judged, shares, together
 
-SITES, SIGMA = 12, 3.0
-NOISE = SIGMA * SITES ** 0.5
 TABLES = st.integers(0, 2 ** 32).map(np.random.default_rng)
-
-
-def counts(group_N, groups: int, truth_N, decision_N):
-    flat_N = np.ravel_multi_index((group_N, truth_N, decision_N), (groups, 2, 2))
-    return np.bincount(flat_N, minlength=4 * groups).reshape(groups, 2, 2).astype(float)
-
-
-def drawn(seed: int, gap: float, people: int = 4_500) -> Found:
-    """A federation of the banks' size: sex, and age in three bands. The model says yes to the second sex more often by `gap`;
-    by sex, every rate but precision differs by it, and by age none does.
-    """
-    rng = np.random.default_rng(seed)
-    sex_N, age_N = rng.choice(2, people, p=[0.4, 0.6]), rng.choice(3, people, p=[0.34, 0.36, 0.3])
-    truth_N = (rng.random(people) < 0.22).astype(int)
-    decision_N = (rng.random(people) < np.where(truth_N, 0.55, 0.25) + gap * (sex_N - 0.5)).astype(int)
-    counted = [Counted(name, tuple("abc"[:groups]), counts(group_N, groups, truth_N, decision_N)
-                       + rng.normal(0, NOISE, (groups, 2, 2)), NOISE)
-               for name, group_N, groups in (("sex", sex_N, 2), ("age", age_N, 3))]
-    return judged(counted, 30, np.random.default_rng(seed + 10 ** 6), draws=200, by=shares)
-
-
-def largest(found: Found, measure: Measure):
-    return GroupFairness(round=1, threshold=0.5, confidence=0.95, smallest=30, sites=(), rates=(),
-                         gaps=found.gaps).gap(measure)
 
 
 # -- counts that are possible ------------------------------------------------------------------------------------------
@@ -131,18 +106,18 @@ def test_everybody_is_counted_from_the_attribute_that_knows_best():
 
 # -- intervals and bounds, over 200 federations ------------------------------------------------------------------------
 
-SEEDS = 200
+SEEDS, NOISE = 200, 3.0
 BOUND = 0.1
 
 
 @pytest.fixture(scope="module")
 def without_gap() -> list[Found]:
-    return [drawn(seed, 0.0) for seed in range(SEEDS)]
+    return [federation(seed, 0.0, NOISE) for seed in range(SEEDS)]
 
 
 @pytest.fixture(scope="module")
 def with_gap() -> list[Found]:
-    return [drawn(seed + SEEDS, 0.15) for seed in range(SEEDS)]
+    return [federation(seed + SEEDS, 0.15, NOISE) for seed in range(SEEDS)]
 
 
 @pytest.mark.parametrize("measure", ["demographic_parity", "equal_opportunity", "equalised_odds"])
