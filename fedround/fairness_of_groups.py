@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fedround.statistics import Thresholds
 from fedround.values import MAX_NUMBER, Name, Value
 
 Rated = Literal["selection", "recall", "false_positives", "precision"]
@@ -73,6 +74,8 @@ class GroupFairness(Value):
     round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     """Whose model."""
     threshold: Share
+    own: Thresholds | None = None
+    """Instead of `threshold`, for the groups of one attribute."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Of each rate alone, and of all gaps of a measure together."""
     smallest: Annotated[int, Field(ge=1)]

@@ -50,8 +50,8 @@ def compared(coordinator: Coordinator, commit: Commit) -> GroupFairness | None:
     sites = tuple(
         _of_site(told.site, groups, evidence.answer(coordinator.store, members, plan, finding.plan, told).releases, generator)
         for told, generator in zip(finding.answers, of_sites, strict=True))
-    return GroupFairness(round=commit.round, threshold=groups.threshold, confidence=CONFIDENCE, smallest=groups.smallest,
-                         sites=sites, rates=whole.rates, gaps=whole.gaps)
+    return GroupFairness(round=commit.round, threshold=groups.threshold, own=groups.own, confidence=CONFIDENCE,
+                         smallest=groups.smallest, sites=sites, rates=whole.rates, gaps=whole.gaps)
 
 
 def _of_site(site: str, groups: Groups, releases: Sequence[Release], generator: np.random.Generator) -> SiteFairness:

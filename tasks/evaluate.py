@@ -21,26 +21,23 @@ def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
 
     A private part of the model is at the sites alone.
     """
-    return None if (found := _public(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
+    return None if (found := public_scores(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
 
 
 def score_statistic(coordinator: Coordinator, commit: Commit) -> Scores:
     """What sites are asked about a committed model's scores. If `evaluate` gives a result, the bins are chosen by it."""
-    return coordinator.recipe.task.statistic(coordinator.federation.evaluation, _public(coordinator, commit))
+    return coordinator.recipe.task.statistic(coordinator.federation.evaluation, public_scores(coordinator, commit))
 
 
-def _public(coordinator: Coordinator, commit: Commit) -> Scored | None:
-    return _public_scores(coordinator, commit) if _can_score(coordinator, commit) else None
+def public_scores(coordinator: Coordinator, commit: Commit) -> Scored | None:
+    """The committed model's scores of the public test set. None where `evaluate` is None."""
+    return _scores(coordinator, commit, version_of(_path(coordinator))) if _can_score(coordinator, commit) else None
 
 
 def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
     if coordinator.settings.test_set is None or commit.blob("rest") is None:
         return coordinator.settings.test_set is not None
     return not read_checkpoint(coordinator.store, commit, coordinator.identity.key).parts.private
-
-
-def _public_scores(coordinator: Coordinator, commit: Commit) -> Scored:
-    return _scores(coordinator, commit, version_of(_path(coordinator)))
 
 
 @functools.lru_cache(maxsize=2)

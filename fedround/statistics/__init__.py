@@ -19,7 +19,7 @@ from fedround.errors import ContractError
 from fedround.privacy.noise import NoiseSource, noised_counts
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.statistics.counts import LOUDEST, Evidence, Float64, Int64
-from fedround.statistics.decisions import Bands, Decisions, Groups, Watched
+from fedround.statistics.decisions import Bands, Decisions, Groups, Thresholds, Watched
 from fedround.statistics.group_counts import GroupCounts, Levels
 from fedround.statistics.histogram import Histogram
 from fedround.statistics.scores import LocalEvaluation, Scores
@@ -27,7 +27,7 @@ from fedround.values import Value
 
 __all__ = [
     "LARGEST", "LOUDEST", "WORDS", "Bands", "Decisions", "Evidence", "GroupCounts", "Groups", "Histogram", "Levels",
-    "LocalEvaluation", "Release", "Scores", "Statistic", "Watched", "release", "total"]
+    "LocalEvaluation", "Release", "Scores", "Statistic", "Thresholds", "Watched", "release", "total"]
 
 Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions, Field(discriminator="kind")]
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from fedround.privacy.entries import Rows
 from fedround.privacy.spec import Mechanism
-from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Int64
+from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Float64, Int64
 from fedround.statistics.group_counts import Levels
 from fedround.statistics.histogram import Number, as_numbers
 from fedround.statistics.scores import Share
@@ -47,9 +47,24 @@ class Bands(Value):
         return group_N
 
 
+class Thresholds(Value):
+    """A threshold of its own for each group of one attribute: a mitigation. Who decides must know the attribute."""
+
+    of: Levels | Bands
+    at: Annotated[tuple[Share, ...], Field(min_length=2, max_length=1001)]
+    """In the order of the groups; the last is for all other records."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if len(self.at) != len(self.of.labels):
+            raise ValueError(f"'{self.of.column}' has {len(self.of.labels)} groups, all others included, and {len(self.at)} "
+                             "thresholds")
+        return self
+
+
 class Decisions(Counts):
     """Held-out records by group, truth (label 0, label 1) and decision (no, yes): yes if the chance of label 1 reaches
-    `threshold`.
+    `threshold`, or the record's own group's.
 
     For tasks with two labels. The model is named by its digest, and a plan that names it is about that model.
     """
@@ -62,6 +77,7 @@ class Decisions(Counts):
     model: Digest
     of: Levels | Bands
     threshold: Share
+    own: Thresholds | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,14 +92,21 @@ class Decisions(Counts):
     @property
     def columns(self) -> tuple[str, ...]:
         """As `Counts`."""
-        return (self.of.column,)
+        own = () if self.own is None else (self.own.of.column,)
+        return tuple(dict.fromkeys((self.of.column, *own)))
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
         chance_N, truth_N = evidence.scores()
         group_N = self.of.group(evidence.held_out(self.of.column))
-        flat_N = np.ravel_multi_index((group_N, truth_N, (chance_N >= self.threshold).astype(np.int64)), self.shape)
+        yes_N = chance_N >= self._limits(evidence)
+        flat_N = np.ravel_multi_index((group_N, truth_N, yes_N.astype(np.int64)), self.shape)
         return np.bincount(flat_N, minlength=4 * self.shape[0]).reshape(self.shape)
+
+    def _limits(self, evidence: Evidence) -> float | Float64:
+        if self.own is None:
+            return self.threshold
+        return np.array(self.own.at)[self.own.of.group(evidence.held_out(self.own.of.column))]
 
 
 class Watched(Value):
@@ -115,6 +138,8 @@ class Groups(Value):
 
     threshold: Share
     """The chance of label 1 from which on the model's answer is yes."""
+    own: Thresholds | None = None
+    """Groups that have a threshold of their own instead; None: one for all."""
     watched: Annotated[tuple[Watched, ...], Field(min_length=1, max_length=10)]
     promotions: Annotated[int, Field(ge=1, le=100)] = 1
     """How many models of one campaign may be compared: for so many the campaign sets privacy aside."""
@@ -134,5 +159,5 @@ class Groups(Value):
 
     def about(self, model: Digest) -> tuple[Decisions, ...]:
         """What sites are asked about this model."""
-        return tuple(Decisions(noise_std=one.noise_std, model=model, of=one.of, threshold=self.threshold)
+        return tuple(Decisions(noise_std=one.noise_std, model=model, of=one.of, threshold=self.threshold, own=self.own)
                      for one in self.watched)

@@ -26,12 +26,13 @@ def render_groups(found: GroupFairness, before: GroupFairness | None = None) -> 
 
 def said_of(found: GroupFairness) -> str:
     """How to read the tables."""
+    own = "" if found.own is None else f", or by {code(found.own.of.column)}: " + ", ".join(
+        f"{code(group)} {at:g}" for group, at in zip(found.own.of.labels, found.own.at, strict=True))
     return (f"Decisions of the model of round {found.round} about held-out rows of {len(found.sites)} sites: yes from a "
-            f"chance of {found.threshold:g} on. From noised counts. The intervals hold in {100 * found.confidence:g} of 100 "
-            "cases, "
-            "each rate's alone and all gaps' of a measure together; they count the noise, and that other people might have "
-            f"been held out. Of fewer than about {found.smallest} records nothing is said ({TOO_FEW}), and such a group is "
-            "in no gap.")
+            f"chance of {found.threshold:g} on{own}. From noised counts. The intervals hold in {100 * found.confidence:g} of "
+            "100 cases, each rate's alone and all gaps' of a measure together; they count the noise, and that other people "
+            f"might have been held out. Of fewer than about {found.smallest} records nothing is said ({TOO_FEW}), and such a "
+            "group is in no gap.")
 
 
 def records_in_words(one: GroupRates) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fedround import layout
 from fedround.agreement import Agreement
-from fedround.errors import QuorumError
+from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
 from fedround.privacy import ledger
 from fedround.privacy.spec import GaussianCounts
@@ -22,11 +22,13 @@ from fedround.statistics import Decisions, Groups
 from infra.history import read_checkpoint, read_commit, read_tensors
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
-from tasks.ask import conclude, plan_question
+from tasks.ask import MeasurementRequest, conclude, plan_question
 from tasks.compare_groups import compared, question
+from tasks.group_thresholds import mitigation
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation, changed
+from tests.tasks.conftest import objects
 
 GROUPS = {"threshold": 0.5, "smallest": 5, "watched": [
     {"of": {"column": "x1", "edges": [0.0]}, "words": ["small", "large"], "noise_std": 2.0},
@@ -129,8 +131,6 @@ def measured_of(federation):
 def question_again(federation: SmallFederation):
     """The same with other noise: another release, for which nothing was set aside."""
     groups = Groups.model_validate({**GROUPS, "watched": [{**GROUPS["watched"][0], "noise_std": 0.5}]}, strict=False)
-    from tasks.ask import MeasurementRequest
-
     return MeasurementRequest(run="spring", statistics=groups.about(head(federation).model))
 
 
@@ -200,3 +200,33 @@ def test_where_nothing_is_watched_nobody_is_asked(federation: SmallFederation):
 def test_what_cannot_be_agreed_on_is_a_sentence(changes: dict, says: str):
     with pytest.raises(ValidationError, match=says):
         Agreement.model_validate_json(json.dumps(small_federation.settings(**changes)))
+
+
+# -- a mitigation ------------------------------------------------------------------------------------------------------
+
+
+def test_thresholds_chosen_on_public_rows_close_the_gap_there_and_ask_no_site(own: SmallFederation):
+    coordinator = own.coordinator
+    before = objects(coordinator.store)
+    found = mitigation(coordinator, "spring", 1, "x1", "demographic_parity")
+    assert objects(coordinator.store) == before
+    assert found.before.gaps["demographic_parity"] > 0.3
+    assert found.after.gaps["demographic_parity"] < 0.05
+    assert found.after.accuracy < found.before.accuracy, "x1 explains the label"
+    assert found.after.selected == pytest.approx(found.before.selected, abs=0.05)
+    small, large, missing = found.own.at
+    assert (small < 0.5 < large, missing) == (True, 0.5)
+    with pytest.raises(ContractError, match="does not watch 'x2'"):
+        mitigation(coordinator, "spring", 1, "x2", "demographic_parity")
+    with pytest.raises(ContractError, match="no column 'sex'"):
+        mitigation(coordinator, "spring", 1, "sex", "demographic_parity")
+
+
+def test_where_thresholds_are_agreed_sites_count_by_them():
+    """One table for all: whoever is asked by other thresholds is asked something else."""
+    own = {"of": {"column": "x1", "edges": [0.0]}, "at": [0.2, 0.9, 0.5]}
+    plain, told = (Groups.model_validate_json(json.dumps({**GROUPS, **more})) for more in ({}, {"own": own}))
+    assert plain.about("0" * 64) != told.about("0" * 64)
+    assert {one.columns for one in told.about("0" * 64)} == {("x1",), ("sex", "x1")}
+    with pytest.raises(ValidationError, match="3 groups, all others included, and 2"):
+        Groups.model_validate_json(json.dumps({**GROUPS, "own": {**own, "at": [0.1, 0.2]}}))

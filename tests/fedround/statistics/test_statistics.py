@@ -90,6 +90,10 @@ STATISTICS = {
     "decisions by levels": st.builds(lambda noise_std, values, threshold: Decisions(
         noise_std=noise_std, model="0" * 64, of={"column": "sex", "values": values}, threshold=threshold),
         NOISES, NAMED, st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+    "decisions by thresholds of their own": st.builds(lambda noise_std, values, at: Decisions(
+        noise_std=noise_std, model="0" * 64, of={"column": "sex", "values": values}, threshold=0.5,
+        own={"of": {"column": "age", "edges": (18.0,)}, "at": at}),
+        NOISES, NAMED, st.tuples(*[st.sampled_from([0.0, 0.25, 0.5, 1.0])] * 3)),
     "decisions by bands": st.builds(lambda noise_std, edges: Decisions(
         noise_std=noise_std, model="0" * 64, of={"column": "age", "edges": edges}, threshold=0.5), NOISES, EDGES),
 }
@@ -110,7 +114,10 @@ def place_of(statistic, record: Record) -> tuple[int, ...]:
             return (len(statistic.edges) + 1,)
         return (sum(edge <= record.age for edge in statistic.edges),)
     if isinstance(statistic, Decisions):
-        decision = int(record.chance >= statistic.threshold)
+        limit = statistic.threshold
+        if statistic.own is not None:
+            limit = statistic.own.at[place_of(Histogram(noise_std=1.0, column="age", edges=(18.0,)), record)[0]]
+        decision = int(record.chance >= limit)
         if hasattr(statistic.of, "values"):
             return (*place_of(GroupCounts(noise_std=1.0, by=(statistic.of,)), record), record.truth, decision)
         return (*place_of(Histogram(noise_std=1.0, column="age", edges=statistic.of.edges), record), record.truth, decision)
