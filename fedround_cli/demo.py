@@ -51,8 +51,9 @@ def demo(
     """Twelve banks train one model; no record moves, and every bank keeps its own privacy ledger.
 
     Starts PostgreSQL, a Prefect server, an S3 server, a coordinator process and twelve site processes on this machine.
-    Trains, compares with pooled training and with each bank alone, and stops what it started, also when it is killed. If it
-    was stopped half way, it continues there. If it has finished, it begins anew.
+    Trains, compares with pooled training and with each bank alone. Then it shows how the model decides about groups of
+    clients, holds it against a policy, and scores a file with it. Stops what it started, also when it is killed. If it was
+    stopped half way, it continues there. If it has finished, it begins anew.
     """
     from flows.one_machine import OneMachine
     from infra.watcher import watched

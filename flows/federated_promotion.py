@@ -15,7 +15,7 @@ from fedround.bundle import CARD, Approval
 from fedround.errors import ContractError
 from flows.compare_groups import groups_compared
 from tasks.coordinator import Coordinator, current_coordinator
-from tasks.promote import PromotionRequest, Proposal, approve, of_version, propose
+from tasks.promote import PromotionRequest, Proposal, approve, groups_before_and_after, of_version, propose
 
 
 class Consent(RunInput):
@@ -47,6 +47,8 @@ async def federated_promotion(request: PromotionRequest) -> str:
 async def _show(coordinator: Coordinator, request: PromotionRequest, proposal: Proposal, version: str) -> None:
     bounds = "\n".join(f"* {one}" for one in proposal.judged) or "* no bound of promotion.toml applies"
     card = of_version(coordinator, version).files[CARD].decode()
+    groups = groups_before_and_after(coordinator, version)
+    beside = f"## Groups, beside the model in production\n\n{groups}\n" if groups else ""
     await acreate_markdown_artifact(
         key=f"promotion-{request.run}", description=f"Round {request.round} of run {request.run}: into production?",
-        markdown=f"## The policy's bounds, all met\n\n{bounds}\n\n{card.partition('---')[2].partition('---')[2]}")
+        markdown=f"## The policy's bounds, all met\n\n{bounds}\n\n{beside}{card.partition('---')[2].partition('---')[2]}")

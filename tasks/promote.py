@@ -23,6 +23,7 @@ from infra.stages import Stages
 from tasks.bundle import approved, build, evidence_of
 from tasks.catch_up import catch_up
 from tasks.coordinator import Coordinator
+from tasks.reporting.groups import render_groups
 
 
 class PromotionRequest(BaseModel):
@@ -134,6 +135,14 @@ def read_decision(coordinator: Coordinator, version: str) -> Decision:
 def of_version(coordinator: Coordinator, version: str) -> Bundle:
     """A promoted bundle, proven. Raises NotFoundError, TrustError."""
     return _opened(coordinator, stages_of(coordinator).bundle(version))
+
+
+def groups_before_and_after(coordinator: Coordinator, version: str) -> str:
+    """Markdown: how a candidate decides about groups, beside the model that was in production then. Empty without both."""
+    before = read_decision(coordinator, version).production
+    found = evidence_of(of_version(coordinator, version)).fairness
+    earlier = None if before is None else evidence_of(of_version(coordinator, before)).fairness
+    return "" if found is None or earlier is None else render_groups(found, earlier)
 
 
 def _opened(coordinator: Coordinator, body: bytes) -> Bundle:

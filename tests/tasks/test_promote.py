@@ -20,8 +20,20 @@ from fedround_cli.demo_use import put_to_use
 from fedround_cli.main import app
 from fedround_cli.promotion import resolved
 from infra import git_history
+from tasks.ask import conclude, plan_question
 from tasks.bundle import evidence_of
-from tasks.promote import PromotionRequest, approve, of_version, propose, read_decision, stages_of
+from tasks.compare_groups import question
+from tasks.promote import (
+    PromotionRequest,
+    approve,
+    groups_before_and_after,
+    numbers,
+    of_version,
+    propose,
+    read_decision,
+    stages_of,
+)
+from tests import small_federation
 from tests.bundled import Bundled
 from tests.small_federation import SmallFederation, rows
 
@@ -95,6 +107,35 @@ def test_a_bound_on_what_was_measured_looks_at_the_whole_interval(bundled: Bundl
 
     assert passes(0.01, 0.1)
     assert not passes(0.01, 0.11)
+
+
+def test_a_promotion_shows_gaps_before_and_after_and_a_gap_beyond_the_bound_is_refused(tmp_path, rows_are_judged_here):
+    """The whole way: two rounds, each compared while it is the newest."""
+    federation = small_federation.make(tmp_path, groups={"threshold": 0.5, "smallest": 5, "watched": [
+        {"of": {"column": "x1", "edges": [0.0]}, "words": ["small", "large"], "noise_std": 3.0}], "promotions": 2})
+    policy, versions = federation.root / "coordinator" / "promotion.toml", []
+    policy.write_text("max_fairness_gap = 1.0\nbelow_production = 0.9\n")
+    for number in (1, 2):
+        federation.round()
+        planned = plan_question(federation.coordinator, question(federation.coordinator, "spring", number))
+        for name in federation.names:
+            assert federation.answer(name, planned) == "answer"
+        conclude(federation.coordinator, planned, federation.collect(planned))
+        found = propose(federation.coordinator, PromotionRequest(run="spring", round=number))
+        versions.append(approve(federation.coordinator, found.version, YES))
+    used = of_version(federation.coordinator, "v2.1.0")
+    gap = evidence_of(used).fairness.gap("demographic_parity")
+    card = used.files[bundle.CARD].decode()
+    assert f"`small` < `large` | {gap} |" in card
+    shown = groups_before_and_after(federation.coordinator, "v2.0.0")
+    before = evidence_of(of_version(federation.coordinator, "v1.1.0")).fairness.gap("demographic_parity")
+    assert f"| {before} |" in shown
+    reached = numbers(evidence_of(used))
+    assert (reached["gap_demographic_parity"], reached["gap_demographic_parity_high"]) == (gap.value, gap.high)
+    policy.write_text(f"max_fairness_gap = {gap.high - 0.001}\nbelow_production = 0.9\n")
+    refused = propose(federation.coordinator, PromotionRequest(run="spring", round=2))
+    assert refused.version is None
+    assert "largest gap between groups (demographic parity)" in refused.refusal()
 
 
 def test_what_is_worse_than_production_stays_out(bundled: Bundled):
