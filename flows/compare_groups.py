@@ -5,8 +5,9 @@ from __future__ import annotations
 from flows import steps
 from flows.asked import asked
 from flows.watch import Watch
+from tasks.afterwards import afterwards
 from tasks.ask import find
-from tasks.compare_groups import question
+from tasks.compare_groups import question, tell
 from tasks.coordinator import Coordinator
 
 
@@ -19,3 +20,5 @@ async def groups_compared(coordinator: Coordinator, run: str, number: int) -> No
         if find(coordinator, planned) is None:
             _, answers = await asked(coordinator, planned, watch)
             steps.conclude(coordinator, planned, answers)
+        with afterwards("groups on the round's page", watch.missed):
+            tell(coordinator, planned.parent.commit)

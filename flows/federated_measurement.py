@@ -11,6 +11,7 @@ from flows.asked import asked
 from flows.watch import Watch
 from tasks.afterwards import afterwards
 from tasks.ask import MeasurementRequest, find
+from tasks.compare_groups import tell
 from tasks.coordinator import current_coordinator
 
 
@@ -25,4 +26,6 @@ async def federated_measurement(request: MeasurementRequest) -> Finding:
             finding = steps.conclude(coordinator, planned, answers)
         with afterwards("the artifact of the measurement", watch.missed):
             await show_finding(finding)
+        with afterwards("groups on the round's page", watch.missed):
+            tell(coordinator, planned.parent.commit)
     return finding

@@ -16,7 +16,7 @@ from infra.history import (
     read_plan,
     read_plan_at,
 )
-from tasks import spool
+from tasks import compare_groups, spool
 from tasks.afterwards import afterwards
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
@@ -61,6 +61,7 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> 
     collected = read_again(then, planned, committed.commit.missing)
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)
     _evaluations(coordinator, committed)
+    compare_groups.tell(then, committed.commit)
     spool.clear(then, planned)
 
 

@@ -13,6 +13,7 @@ from infra.history import NOT_OURS, findings, last_round, read_commit, read_fede
 from tasks import evidence
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator
+from tasks.report import record_groups
 from validation.group_cells import Counted
 from validation.group_gaps import CONFIDENCE, judged, shares, together
 
@@ -52,6 +53,12 @@ def compared(coordinator: Coordinator, commit: Commit) -> GroupFairness | None:
         for told, generator in zip(finding.answers, of_sites, strict=True))
     return GroupFairness(round=commit.round, threshold=groups.threshold, own=groups.own, confidence=CONFIDENCE,
                          smallest=groups.smallest, sites=sites, rates=whole.rates, gaps=whole.gaps)
+
+
+def tell(coordinator: Coordinator, commit: Commit) -> None:
+    """Put what is known of this round's model into the round's record and page. Nothing, if nothing is."""
+    if (found := compared(coordinator, commit)) is not None:
+        record_groups(coordinator, found, commit.run)
 
 
 def _of_site(site: str, groups: Groups, releases: Sequence[Release], generator: np.random.Generator) -> SiteFairness:

@@ -11,6 +11,7 @@ from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
 from fedround.errors import ContractError
+from fedround.fairness_of_groups import GroupFairness
 from fedround.files import write_whole
 from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
@@ -49,6 +50,13 @@ def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Col
     _write(coordinator, record.model_copy(update={
         "at_sites": over_all or record.at_sites,
         "sites": tuple(row.model_copy(update={"local": per_site.get(row.site) or row.local}) for row in record.sites)}))
+
+
+def record_groups(coordinator: Coordinator, found: GroupFairness, run: str) -> None:
+    """Add how a round's model decides about groups to its record, and to its page."""
+    path = _path(coordinator, run, found.round)
+    if path.exists() and (record := _if_whole(path)) is not None:
+        _write(coordinator, record.model_copy(update={"fairness": found}))
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround.spoken import one_line
-from tasks.reporting import charts, heatmap, words
+from tasks.reporting import charts, groups, heatmap, words
+from tasks.reporting.gap_plot import gap_plots
 from tasks.reporting.record import RoundRecord, check_campaign, foremost, metrics_of
 
 if TYPE_CHECKING:
@@ -29,9 +30,18 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
     return template("report.html.j2").render(
-        records=records, last=last, before=records[-2] if len(records) > 1 else None, metrics=metrics,
+        **_groups(records), records=records, last=last, before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
+
+
+def _groups(records: Sequence[RoundRecord]) -> dict[str, object]:
+    """The newest comparison of groups so far, of whichever round."""
+    found = next((record.fairness for record in reversed(records) if record.fairness is not None), None)
+    if found is None:
+        return {"groups": None}
+    return {"groups": found, "gap_plots": gap_plots(found, groups.TITLES), "said_of_groups": groups.said_of(found),
+            "RATES": groups.RATES, "rate_in_words": groups.rate_in_words, "records_in_words": groups.records_in_words}
 
 
 def _locally(record: RoundRecord) -> str:

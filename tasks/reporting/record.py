@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
+from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.task import Metrics
 from fedround.values import Value
 
@@ -82,6 +83,8 @@ class RoundRecord(Value):
     """How updates were made smaller before they left."""
     uploaded_bytes: int = 0
     """All updates of the round together."""
+    fairness: GroupFairness | None = None
+    """How this round's model decides about groups; known if a promotion asked."""
     estimated: bool = False
     """Whether these distances are estimates, from a sample of the model."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,10 @@ from infra.history import read_checkpoint, read_commit, read_tensors
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
 from tasks.ask import MeasurementRequest, conclude, plan_question
-from tasks.compare_groups import compared, question
+from tasks.catch_up import catch_up, rebuild
+from tasks.compare_groups import compared, question, tell
 from tasks.group_thresholds import mitigation
+from tasks.report import page, records
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation, changed
@@ -188,6 +191,23 @@ def test_where_nothing_is_watched_nobody_is_asked(federation: SmallFederation):
     federation.round()
     assert question(federation.coordinator, "spring", 1) is None
     assert compared(federation.coordinator, head(federation)) is None
+
+
+def test_the_round_that_was_compared_shows_it_on_its_page_and_so_do_the_rounds_after_it(own: SmallFederation):
+    ask(own)
+    catch_up(own.coordinator, "spring")
+    tell(own.coordinator, head(own))
+    shown = page(own.coordinator, "spring", 1).read_text()
+    assert "Groups, by the model of round 1" in shown
+    assert shown.count("<circle class=\"dot\"") >= 4
+    assert "large" in shown
+    own.round()
+    catch_up(own.coordinator, "spring")
+    assert "Groups, by the model of round 1" in page(own.coordinator, "spring", 2).read_text()
+    before = records(own.coordinator, "spring")
+    shutil.rmtree(own.coordinator.reports / "spring")
+    list(rebuild(own.coordinator, "spring"))
+    assert records(own.coordinator, "spring")[0].fairness == before[0].fairness, "it is in the bucket"
 
 
 @pytest.mark.parametrize(("changes", "says"), [
