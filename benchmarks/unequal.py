@@ -55,9 +55,9 @@ class View:
     """The liar's own, as its plan's calibration gives it."""
     generator: np.random.Generator
 
-    def noise_D(self, times: float = 1.0) -> Floats:
-        """Noise as declared, or louder."""
-        return times * self.law.std * self.generator.standard_normal(len(self.learnt_D))
+    def noise_D(self) -> Floats:
+        """Noise as declared."""
+        return self.law.std * self.generator.standard_normal(len(self.learnt_D))
 
 
 Attack = Callable[[View], tuple[Floats, NoiseLaw]]
@@ -77,9 +77,18 @@ def one_way(length: float) -> Attack:
     return attack
 
 
-def declared(times: float) -> Attack:
-    """Noise so many times as loud, and declared as such."""
-    return lambda view: (view.noise_D(times), NoiseLaw(view.law.signal_bound, view.law.variance * times ** 2))
+def as_if(times: float, attack: Attack) -> Attack:
+    """The same by a liar whose noise, and whose declaration, is so many times as loud as its plan's calibration gives."""
+    return lambda view: attack(replace(view, law=NoiseLaw(view.law.signal_bound, view.law.variance * times ** 2)))
+
+
+def with_learnt(length: float) -> Attack:
+    """One way, and a little along what was learnt: nobody's inner product with it is negative."""
+    def attack(view: View) -> tuple[Floats, NoiseLaw]:
+        drawn_D = np.random.default_rng(3).standard_normal(len(view.learnt_D))
+        way_D = drawn_D / np.linalg.norm(drawn_D) + 0.5 * view.learnt_D
+        return view.noise_D() + length * way_D / np.linalg.norm(way_D), view.law
+    return attack
 
 
 def lean(length: float) -> Attack:
@@ -95,7 +104,9 @@ def lean(length: float) -> Attack:
 ATTACKS: dict[str, Attack | None] = {
     "none": None, "against learning, 0.5": against_learning(0.5), "against learning, 1": against_learning(1),
     "against learning, 2": against_learning(2), "one way, 2": one_way(2), "one way, 20": one_way(20),
-    "declared x100": declared(100), "lean on the public delta, 2": lean(2)}
+    "declared x100": as_if(100, one_way(0)), "lean on the public delta, 2": lean(2),
+    "declared x0.01, one way, 1": as_if(0.01, one_way(1)), "declared x0.01, with learning, 1": as_if(0.01, with_learnt(1)),
+    "declared x0.01, lean, 1": as_if(0.01, lean(1))}
 
 
 @dataclass(eq=False)

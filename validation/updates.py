@@ -23,6 +23,7 @@ from fedround.privacy.spec import (
     kind_for,
 )
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
+from fedround.rounds.campaign import misfit
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
 from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
@@ -145,6 +146,8 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {training.local_steps} and "
                             f"{'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
     _check_count(update, privacy, source)
+    if (why_not := misfit(privacy, plan.agreed.evaluation, mechanism)) is not None:
+        raise ContractError(f"{source}: {why_not}")
 
 
 def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) -> None:

@@ -17,7 +17,7 @@ from fedround.aggregation.coordinate import Form
 from fedround.aggregation.gate import admit
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.linear import bulyan_selection, solve
-from fedround.aggregation.loudness import calmed
+from fedround.aggregation.loudness import calmed, units
 from fedround.aggregation.mixing import mix
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Coordinates, Floats
@@ -99,7 +99,7 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
         if not admission.judged and any(map(_needs_a_gate, how.mixing)):
             how = how.model_copy(update={"mixing": tuple(map(_by_distance, how.mixing))})
             note += "; so nearest neighbours are those by distance"
-    std_K = _noise(laws)
+    std_K = None if how.gate is None else units(how.gate, geometry, laws)
     for mixing in how.mixing:
         geometry, std_K = mix(_bearing(mixing, gone), geometry, seed, std_K), None
     rule = _bearing(how.rule, gone)
@@ -109,12 +109,6 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
     if isinstance(rule, coordinate.CoordinateRule):
         return Decision(geometry.combos_KP, coordinate.form_of(rule, len(geometry)), verdicts, reasons, note)
     return Decision(solve(rule, geometry)[None], None, verdicts, reasons, note)
-
-
-def _noise(laws: Sequence[NoiseLaw | None]) -> Floats | None:
-    """Standard deviations, (K,); None unless every row has a law."""
-    known = [law.std for law in laws if law is not None]
-    return np.array(known) if len(known) == len(laws) else None
 
 
 def is_blind(how: Aggregation) -> bool:

@@ -62,7 +62,7 @@ Pld = Any                       # dp_accounting.pld.privacy_loss_distribution.Pr
 
 
 @dataclass(frozen=True)
-class _Gaussians:
+class Released:
     """`steps` Gaussian releases in sequence, each of a Poisson sample: the accountant's form of every mechanism."""
 
     noise_multiplier: float
@@ -123,7 +123,7 @@ def _form(mechanisms: Iterable[tuple[Mechanism, int]], unit: Unit) -> Form | Non
     sampled: Counter[tuple[float, float, int]] = Counter()
     precisions: Counter[float] = Counter()
     for mechanism, times in mechanisms:
-        releases = _for_record(mechanism) if unit == "record" else _for_site(mechanism)
+        releases = released(mechanism, unit)
         if releases is None:
             return None
         if releases.sampling_rate == 1:
@@ -155,17 +155,22 @@ def ask(elsewhere: Callable[[Composed], float] | None) -> None:
     _elsewhere = elsewhere
 
 
-def _for_record(mechanism: Mechanism) -> _Gaussians | None:
+def released(mechanism: Mechanism, unit: Unit) -> Released | None:
+    """The accountant's form of a mechanism for this unit; None: nothing bounds what it costs."""
+    return _for_record(mechanism) if unit == "record" else _for_site(mechanism)
+
+
+def _for_record(mechanism: Mechanism) -> Released | None:
     """The protection of one record; None: there is none."""
     match mechanism:
         case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps, count_noise_std=std):
-            return _Gaussians(noise if std is None else joint_noise(noise, std), rate, steps)
+            return Released(noise if std is None else joint_noise(noise, std), rate, steps)
         case DpFtrl(noise_multiplier=noise, steps=steps):
-            return _Gaussians(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
+            return Released(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
         case GaussianCounts(noise_std=std):
-            return _Gaussians(std)
+            return Released(std)
         case GaussianUpdate(noise_multiplier=noise):
-            return _Gaussians(noise / 2)                            # from one point of a ball to any other
+            return Released(noise / 2)                            # from one point of a ball to any other
         case NoMechanism():
             return None
 
@@ -178,9 +183,9 @@ def noise_of_one(mechanism: Mechanism) -> float:
     return 0.0 if releases is None else releases.noise_multiplier
 
 
-def _for_site(mechanism: Mechanism) -> _Gaussians | None:
+def _for_site(mechanism: Mechanism) -> Released | None:
     """The protection of a site as a whole; None: there is no bound."""
-    return _Gaussians(mechanism.noise_multiplier) if isinstance(mechanism, GaussianUpdate) else None
+    return Released(mechanism.noise_multiplier) if isinstance(mechanism, GaussianUpdate) else None
 
 
 def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.calibration import calibrate, smallest_noise
+from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import (
+    QUIETEST,
     DpFtrl,
     DpSgd,
     GaussianCounts,
@@ -53,6 +56,40 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
                       steps=training.local_steps)
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
                  steps=training.local_steps, count_noise_std=privacy.count_noise_std)
+
+
+LITTLE, MUCH = 4.0, 1.5
+"""How many times less noise than the promise calls for surely is too little, how many times more too much."""
+
+JUDGED_RATE, JUDGED_EPSILON = 1e-3, 0.1
+"""Below these the quick bound on epsilon is too far above the cost to say what is too little."""
+
+
+def misfit(privacy: Privacy, evaluation: LocalEvaluation, declared: TrainingMechanism) -> str | None:
+    """Why no site that keeps this promise declares so little or so much noise; None if one may.
+
+    Sites take the smallest noise that keeps the promise (`mechanism_for`). Too little: `LITTLE` times as much would still cost
+    more than is promised, even without evaluations. Too much: `MUCH` times less would still keep the promise, evaluations
+    included. Judged by a bound that takes milliseconds (`fedround.privacy.quick`): the exact cost of what a liar declares can
+    take minutes.
+    """
+    if isinstance(privacy, NoPrivacy) or isinstance(declared, NoMechanism):
+        return None
+
+    def with_noise(times: float) -> list[tuple[Mechanism, int]]:
+        noise = min(max(declared.noise_multiplier * times, QUIETEST), 1 / QUIETEST)
+        return [(declared.model_copy(update={"noise_multiplier": noise, "clip_norm": 1.0}), privacy.rounds)]
+
+    seldom = isinstance(declared, DpSgd) and declared.sampling_rate < JUDGED_RATE
+    others = [(one, times) for one, times in Counter(beside(privacy, evaluation)).items()]
+    said = f"declares noise of {declared.noise_multiplier:g} clip norms: too"
+    promise = f"epsilon {privacy.epsilon:g} for {privacy.rounds} rounds"
+    if (not seldom and privacy.epsilon >= JUDGED_EPSILON
+            and epsilon_at_most(with_noise(LITTLE), privacy.delta_dp, privacy.unit) > privacy.epsilon):
+        return f"{said} little, {LITTLE:g} times as much would not keep {promise}"
+    if epsilon_at_most([*with_noise(1 / MUCH), *others], privacy.delta_dp, privacy.unit) < privacy.epsilon:
+        return f"{said} much, {MUCH:g} times less would keep {promise}"
+    return None
 
 
 @functools.lru_cache(maxsize=256)

@@ -223,6 +223,8 @@ ADAPTIVE = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, adaptive=Adaptiv
 FTRL = RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, mechanism="dp_ftrl")
 SITE = SitePrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20)
 AGREED = PLAN.agreed.privacy
+TREE = DpFtrl(noise_multiplier=8.8, clip_norm=1.0, batch_size=128, steps=10)
+ALL_ROWS = DpSgd(noise_multiplier=13.9, clip_norm=1.0, sampling_rate=1.0, steps=10)
 COUNTED = DpSgd(**DP, count_noise_std=10.0, sampling_rate=0.3, steps=10)
 
 
@@ -255,10 +257,24 @@ def test_a_mechanism_that_is_not_the_plans(privacy, claims: dict, says: str):
         read(seal(signed_for(BODY, plan=plan, **claims), LUND_KEY), plan=plan)
 
 
+@pytest.mark.parametrize(("times", "says"), [(0.01, "too little"), (0.2, "too little"), (2, "too much"), (40, "too much")])
 @pytest.mark.parametrize(("privacy", "claims"), [
-    (ADAPTIVE, {"mechanism": COUNTED, "within_clip": 0.5}), (FTRL, {"mechanism": DpFtrl(**DP, batch_size=128, steps=10)}),
-    (SITE, {"mechanism": GaussianUpdate(**DP)}),
-    (AGREED, {"rows": 100, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)})],
+    (AGREED, {"mechanism": DpSgd(**DP, sampling_rate=0.3, steps=10)}), (ADAPTIVE, {"mechanism": COUNTED, "within_clip": 0.5}),
+    (FTRL, {"mechanism": TREE}), (SITE, {"mechanism": GaussianUpdate(**DP)}), (AGREED, {"rows": 100, "mechanism": ALL_ROWS})],
+    ids=["dp_sgd", "adaptive", "ftrl", "site", "fewer rows than a batch"])
+def test_noise_that_the_promise_does_not_call_for(privacy, claims: dict, times: float, says: str):
+    """A liar that declares almost no noise would be everybody's nearest neighbour; with much noise, its bounds would be
+    wide. What its sampling rate calls for is known.
+    """
+    declared = claims["mechanism"].model_copy(update={"noise_multiplier": claims["mechanism"].noise_multiplier * times})
+    plan = under(privacy)
+    with pytest.raises(ContractError, match=f"site 'lund' round 3: declares noise of .* {says}"):
+        read(seal(signed_for(BODY, plan=plan, **claims | {"mechanism": declared}), LUND_KEY), plan=plan)
+
+
+@pytest.mark.parametrize(("privacy", "claims"), [
+    (ADAPTIVE, {"mechanism": COUNTED, "within_clip": 0.5}), (FTRL, {"mechanism": TREE}),
+    (SITE, {"mechanism": GaussianUpdate(**DP)}), (AGREED, {"rows": 100, "mechanism": ALL_ROWS})],
     ids=["adaptive", "ftrl", "site", "fewer rows than a batch"])
 def test_the_honest_one_of_each_kind_passes(privacy, claims: dict):
     plan = under(privacy)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedround.aggregation.engine import ArrayNumbers, Row, Verdict, aggregate
-from fedround.aggregation.loudness import calmed, observed
+from fedround.aggregation.loudness import calmed, observed, units
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.spec import Gate, WeightedMean, default_aggregation
 from tests.geometries import geometry_of
@@ -67,6 +67,41 @@ def test_who_declares_a_hundred_times_the_noise_moves_the_result_no_farther_than
     assert all("scaled down to 1.5" in attacked.standings[f"site-{site:02d}"].reason for site in liars)
     loose = result(x_ND, laws, Gate(f=F, loudest=100.0, slack=100.0) >> WeightedMean())
     assert np.linalg.norm(loose.delta_D - honest.delta_D) > 5 * noise           # what it would have been
+
+
+@settings(max_examples=30)
+@given(quieter=st.floats(1e-6, 1), site=st.integers(0, N - 1))
+def test_a_quieter_declaration_never_makes_a_site_nearer_than_the_least_noise_that_is_believed(quieter, site):
+    laws = list(LAWS)
+    laws[site] = NoiseLaw(22.0, LAWS[site].variance * quieter ** 2)
+    units_K = units(Gate(f=F), geometry_of(uploads(0), WEIGHTS), laws)
+    assert units_K[site] == pytest.approx(LAWS[site].std * max(quieter, 1 / 1.5), rel=1e-9)
+    assert np.delete(units_K, site) == pytest.approx([law.std for law in np.delete(LAWS, site)], rel=1e-9)
+
+
+def test_without_every_law_there_are_no_units():
+    assert units(Gate(f=F), geometry_of(uploads(0), WEIGHTS), (None, *LAWS[1:])) is None
+
+
+@pytest.mark.parametrize("liars", [(0, 1), (10, 11)], ids=["the two largest", "the two smallest"])
+def test_who_declares_a_hundredth_of_the_noise_gains_nothing_beside_its_honest_declaration(liars):
+    """Measured in units of its own noise, such a site was everybody's nearest neighbour, whatever it pushed for."""
+    push_D = np.random.default_rng(3).standard_normal(D)
+    push_D /= np.linalg.norm(push_D)
+
+    def influence(times):
+        found = []
+        for seed in range(8):
+            x_ND, laws = uploads(seed), list(LAWS)
+            for site in liars:
+                laws[site] = NoiseLaw(22.0, LAWS[site].variance * times ** 2)
+                x_ND[site] = push_D + laws[site].std * np.random.default_rng([8, seed, site]).standard_normal(D)
+            standings = result(x_ND, laws).standings
+            found.append(sum(standings[f"site-{site:02d}"].influence for site in liars))
+        return float(np.mean(found))
+
+    share = sum(WEIGHTS[site] for site in liars) / sum(WEIGHTS)
+    assert influence(0.01) < influence(1.0) + share / 4
 
 
 # -- signal --------------------------------------------------------------------------------------------------------------
