@@ -198,6 +198,10 @@ class Federation(Agreement, Signed):
             raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
         if self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
+        try:
+            self.how_to_aggregate().check_weights([site.weight for site in self.sites], self.quorum)
+        except ToleranceError as error:
+            raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
         return self
 
     def agreed(self, quorum: int | None = None) -> Agreed:

@@ -17,7 +17,8 @@ N = 13                          # enough for the hungriest theorem: Bulyan's 4f+
 _nearest = spec.NearestNeighbourMixing(f=F)
 ROBUST: dict[str, Aggregation] = {str(how): how for how in (
     *(Aggregation(rule=rule) for rule in (
-        spec.CoordinateMedian(), spec.TrimmedMean(f=F), spec.Meamed(f=F), spec.Krum(f=F), spec.MultiKrum(f=F),
+        spec.CoordinateMedian(), spec.TrimmedMean(f=F), spec.WeightedMedian(), spec.WeightedTrimmedMean(f=F),
+        spec.Meamed(f=F), spec.Krum(f=F), spec.MultiKrum(f=F),
         spec.Bulyan(f=F), spec.GeometricMedian(), spec.MinimumDiameter(f=F), spec.MinimumSpectrum(f=F),
         spec.NearestToPivot(f=F), spec.SpectralFilter(f=F), spec.DivideAndConquer(f=F), spec.NormClipping())),
     _nearest >> spec.TrimmedMean(f=F), _nearest >> spec.CoordinateMedian(), _nearest >> spec.Krum(f=F),
@@ -32,7 +33,8 @@ EVERY: dict[str, Aggregation] = {str(how): how for how in (
     spec.Gate(f=F) >> spec.NearestNeighbourMixing(f=F, near="inner_product") >> spec.TrimmedMean(f=F),
     spec.Gate(f=F) >> spec.SpectralFilter(f=F))}
 
-COORDINATEWISE = [str(Aggregation(rule=rule)) for rule in (spec.CoordinateMedian(), spec.TrimmedMean(f=F))]
+COORDINATEWISE = [str(Aggregation(rule=rule)) for rule in (
+    spec.CoordinateMedian(), spec.TrimmedMean(f=F), spec.WeightedMedian(), spec.WeightedTrimmedMean(f=F))]
 
 
 def rows_of(x_ND: np.ndarray, weights: Sequence[float] | None = None, law: NoiseLaw | None = None) -> list[Row]:

@@ -12,10 +12,18 @@ from functools import reduce
 from typing import assert_never
 
 import numpy as np
+import numpy.typing as npt
 
 from fedround.aggregation import networks
 from fedround.aggregation.rows import Coordinates, Floats
-from fedround.aggregation.spec import Bulyan, CoordinateMedian, Meamed, TrimmedMean
+from fedround.aggregation.spec import (
+    Bulyan,
+    CoordinateMedian,
+    Meamed,
+    TrimmedMean,
+    WeightedMedian,
+    WeightedTrimmedMean,
+)
 
 _MOST_ROWS_IN_A_NETWORK = 64
 """Above this number of rows, an ordinary sort is faster than the network, which needs n log² n comparators."""
@@ -39,16 +47,36 @@ class Nearest:
     keep: int
 
 
-Form = Middle | Nearest
-CoordinateRule = CoordinateMedian | TrimmedMean | Meamed | Bulyan
+@dataclass(frozen=True)
+class Weighed:
+    """The weighted mean of every coordinate without a weight of `cut` at each end; the last value there counts in part. If
+    nothing is left between the ends, the mean of the two values where they meet.
+
+    weights: of the rows, as whole numbers, so that what is cut off is cut off exactly.
+    """
+
+    weights: tuple[int, ...]
+    cut: int
 
 
-def form_of(rule: CoordinateRule, rows: int) -> Form:
-    """What the rule does on every coordinate of `rows` rows.
+Form = Middle | Nearest | Weighed
+CoordinateRule = CoordinateMedian | TrimmedMean | WeightedMedian | WeightedTrimmedMean | Meamed | Bulyan
+
+
+def form_of(rule: CoordinateRule, share_K: Floats) -> Form:
+    """What the rule does on every coordinate of rows that weigh so much. Raises ToleranceError if too much of it may lie.
 
     For Bulyan this is the second half, on the rows that the first half selected.
     """
+    rows = len(share_K)
+    rule.check_weights(share_K.tolist())
     match rule:
+        case WeightedMedian():
+            weights = _whole(share_K)
+            return Weighed(weights, (sum(weights) - 1) // 2)
+        case WeightedTrimmedMean(f=f):
+            weights = _whole(share_K)
+            return Weighed(weights, min(sum(sorted(weights)[rows - f:]), (sum(weights) - 1) // 2))
         case CoordinateMedian():
             return Middle((rows - 1) // 2)
         case TrimmedMean(f=f):
@@ -61,6 +89,11 @@ def form_of(rule: CoordinateRule, rows: int) -> Form:
             assert_never(rule)
 
 
+def _whole(share_K: Floats) -> tuple[int, ...]:
+    """Shares as even numbers of parts of 2^-40: twice the half of any sum of them is that sum."""
+    return tuple(2 * max(1, round(share * 2 ** 39)) for share in share_K.tolist())
+
+
 class Kernel:
     """The values of a form on chunks of at most `width` coordinates, with scratch space of its own."""
 
@@ -68,15 +101,17 @@ class Kernel:
         self._form, self._rows = form, rows
         kept = (form.drop, rows - form.drop) if isinstance(form, Middle) else (0, rows)
         self._network = None
-        if rows <= _MOST_ROWS_IN_A_NETWORK:
+        if rows <= _MOST_ROWS_IN_A_NETWORK and not isinstance(form, Weighed):
             self._network = networks.selection_network(rows, *kept, ordered=isinstance(form, Nearest))
         self._spare_C = np.empty(width, np.float32)
         self._mean_C = np.empty(width)
 
     def __call__(self, y_KC: Coordinates) -> Floats:
         """(C,), to be used before the next call. Overwrites y_KC."""
-        rows = self._sorted(y_KC)
         mean_C = self._mean_C[:y_KC.shape[1]]
+        if isinstance(self._form, Weighed):
+            return _weighed(self._form, y_KC, mean_C)
+        rows = self._sorted(y_KC)
         if isinstance(self._form, Middle):
             kept: list[Coordinates] | list[Floats] = rows[self._form.drop:self._rows - self._form.drop]
         else:
@@ -114,9 +149,34 @@ def _nearest(sorted_rows: list[Coordinates], keep: int) -> list[Floats]:
     return [reduce(nearer, y_KC[residue::keep]) for residue in range(keep)]
 
 
+def _weighed(form: Weighed, y_KC: Coordinates, mean_C: Floats) -> Floats:
+    order_KC, kept_KC = _kept(form, y_KC)
+    y_KC = np.take_along_axis(y_KC, order_KC, axis=0)
+    mean_C[:] = 0
+    for y_C, kept_C in zip(y_KC, kept_KC, strict=True):
+        mean_C += np.multiply(y_C, kept_C, out=np.zeros_like(mean_C), where=kept_C > 0)
+    mean_C /= kept_KC.sum(axis=0)
+    return mean_C
+
+
+def _kept(form: Weighed, y_KC: Coordinates) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+    """The rows in the order of their values, and how much of each one's weight counts, in that order, (K, C)."""
+    order_KC = np.ascontiguousarray(np.argsort(np.ascontiguousarray(y_KC.T), axis=1, kind="stable").T)
+    above_KC = np.cumsum(np.array(form.weights)[order_KC], axis=0)
+    total = sum(form.weights)
+    kept_KC = np.clip(above_KC, form.cut, total - form.cut)
+    kept_KC[1:] -= kept_KC[:-1].copy()
+    kept_KC[0] -= form.cut
+    return order_KC, kept_KC
+
+
 def shares(form: Form, y_KS: Coordinates) -> Floats:
     """The mean weight of each row in the values of a sample of coordinates: (K,), adding up to one."""
     rows, size = y_KS.shape
+    if isinstance(form, Weighed):
+        order_KS, kept_KS = _kept(form, y_KS)
+        kept_K: Floats = np.bincount(order_KS.ravel(), weights=kept_KS.ravel(), minlength=rows)
+        return kept_K / kept_K.sum()
     order_KS = np.argsort(y_KS, axis=0, kind="stable")
     if isinstance(form, Middle):
         kept = order_KS[form.drop:rows - form.drop]

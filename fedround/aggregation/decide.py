@@ -31,6 +31,8 @@ from fedround.aggregation.spec import (
     Part,
     TrimmedMean,
     WeightedMean,
+    WeightedMedian,
+    WeightedTrimmedMean,
 )
 from fedround.aggregation.verdict import Verdict
 
@@ -107,14 +109,15 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
     if isinstance(rule, Bulyan):
         geometry = geometry.only(bulyan_selection(geometry, rule.f))
     if isinstance(rule, coordinate.CoordinateRule):
-        return Decision(geometry.combos_KP, coordinate.form_of(rule, len(geometry)), verdicts, reasons, note)
+        return Decision(geometry.combos_KP, coordinate.form_of(rule, geometry.share_K), verdicts, reasons, note)
     return Decision(solve(rule, geometry)[None], None, verdicts, reasons, note)
 
 
 def is_blind(how: Aggregation) -> bool:
     """Whether the decision depends only on the number of rows and their weights, not on inner products."""
     alone = how.gate is None and not how.mixing
-    return alone and isinstance(how.rule, WeightedMean | CoordinateMedian | TrimmedMean | Meamed)
+    return alone and isinstance(how.rule, WeightedMean | CoordinateMedian | TrimmedMean | WeightedMedian
+                                | WeightedTrimmedMean | Meamed)
 
 
 def _needs_a_gate(mixing: Mixing) -> bool:

@@ -58,8 +58,8 @@ def calmed(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> C
 def units(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> Floats | None:
     """The noise that mixing measures inner products in, (K,); None unless every row has a law.
 
-    Each row's own, but never so little that it counts less than 1/`gate.loudest` of the median: a liar that declares almost no
-    noise would be everybody's nearest neighbour.
+    Each row's own, but never so little that it counts less than 1/`gate.loudest` of the median: a liar that declares almost
+    no noise would be everybody's nearest neighbour.
     """
     std_K = np.array([law.std for law in laws if law is not None])
     if len(std_K) < len(laws):

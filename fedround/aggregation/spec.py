@@ -14,6 +14,7 @@ names, their bounds, and the condition of each theorem, which is checked before 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias, overload
 
@@ -43,6 +44,9 @@ class Part(Value):
             raise ToleranceError(
                 f"{getattr(self, 'name', 'gate')} with f={getattr(self, 'f', 0)} needs at least {self.fewest_rows()} "
                 f"updates ({self._theorem}), and may get {rows}: agree on a smaller f, or wait for more sites")
+
+    def check_weights(self, weights: Sequence[float]) -> None:
+        """Raises ToleranceError, naming the theorem, if it does not hold for sites of these weights."""
 
     _theorem: ClassVar[str] = "one update"
 
@@ -104,6 +108,34 @@ class TrimmedMean(_Majority):
 
     name: Literal["trimmed_mean"] = "trimmed_mean"
     _theorem: ClassVar[str] = "Yin et al. 2018: N >= 2f+1"
+
+
+class WeightedMedian(Part):
+    """The weighted median of every coordinate: the value that has at most half of the weight below it and at most half above;
+    between two such values, their mean. It is within the honest values if less than half of the weight lies.
+    """
+
+    name: Literal["weighted_median"] = "weighted_median"
+
+
+class WeightedTrimmedMean(_Majority):
+    """The weighted mean of every coordinate without its smallest and its largest values: from each end as much weight is cut
+    off as the f heaviest sites have, the last value in part. With equal weights it is `TrimmedMean`.
+
+    Whoever f liars are, all that they weigh may lie at one end. So it is within the honest values if the f heaviest weigh
+    less than half; `check_weights` stops where they do not.
+    """
+
+    name: Literal["weighted_trimmed_mean"] = "weighted_trimmed_mean"
+    _theorem: ClassVar[str] = "Yin et al. 2018, in weights: N >= 2f+1"
+
+    def check_weights(self, weights: Sequence[float]) -> None:
+        """As `Part`."""
+        heavy, total = math.fsum(sorted(weights)[len(weights) - self.f:]), math.fsum(weights)
+        if 2 * heavy >= total:
+            raise ToleranceError(f"weighted_trimmed_mean with f={self.f}: the {self.f} heaviest of {len(weights)} sites have "
+                                 f"{heavy / total:.0%} of the weight, and less than half may lie: agree on a smaller f, on "
+                                 "smaller differences between the weights, or wait for more sites")
 
 
 class Meamed(_Majority):
@@ -228,8 +260,9 @@ class FLTrust(Part):
 
 
 Rule = Annotated[
-    WeightedMean | CoordinateMedian | TrimmedMean | Meamed | Krum | MultiKrum | Bulyan | GeometricMedian | CenteredClipping
-    | NormClipping | MinimumDiameter | MinimumSpectrum | NearestToPivot | SpectralFilter | DivideAndConquer | FLTrust,
+    WeightedMean | CoordinateMedian | TrimmedMean | WeightedMedian | WeightedTrimmedMean | Meamed | Krum | MultiKrum | Bulyan
+    | GeometricMedian | CenteredClipping | NormClipping | MinimumDiameter | MinimumSpectrum | NearestToPivot | SpectralFilter
+    | DivideAndConquer | FLTrust,
     Field(discriminator="name")]
 
 
@@ -353,8 +386,8 @@ class Aggregation(Value):
         if self.fairness is not None and not uses_weights(self):
             parts = " >> ".join(map(in_words, (*self.mixing, self.rule)))
             raise ValueError(f"fairness weighs the sites, and {parts} counts every site the same: agree on weighted_mean, "
-                             "norm_clipping, geometric_median or centered_clipping without bucketing before it, or on "
-                             "nearest_neighbour_mixing")
+                             "weighted_median, weighted_trimmed_mean, norm_clipping, geometric_median or centered_clipping "
+                             "without bucketing before it, or on nearest_neighbour_mixing")
         return self
 
     def check(self, rows: int) -> None:
@@ -366,6 +399,16 @@ class Aggregation(Value):
             if isinstance(mixing, Bucketing):
                 rows = math.ceil(rows / mixing.size)
         self.rule.check(rows)
+
+    def check_weights(self, weights: Sequence[float], quorum: int) -> None:
+        """Raises ToleranceError if a part's theorem does not hold for every cohort of so many of these sites.
+
+        The worst one is that of the heaviest with the lightest.
+        """
+        ordered = sorted(weights)
+        for part in self.parts:
+            f = min(getattr(part, "f", 0), quorum)
+            part.check_weights([*ordered[:quorum - f], *ordered[len(ordered) - f:]])
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -400,7 +443,8 @@ def uses_weights(how: Aggregation) -> bool:
     """Whether the weights of the sites count: nearest-neighbour mixing and some rules know them, bucketing forgets them."""
     if any(isinstance(mixing, NearestNeighbourMixing) for mixing in how.mixing):
         return True
-    counting = isinstance(how.rule, WeightedMean | NormClipping | GeometricMedian | CenteredClipping)
+    counting = isinstance(how.rule, WeightedMean | WeightedMedian | WeightedTrimmedMean | NormClipping | GeometricMedian
+                          | CenteredClipping)
     return counting and not any(isinstance(mixing, Bucketing) for mixing in how.mixing)
 
 

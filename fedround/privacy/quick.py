@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from fedround.privacy.accounting import Released, released
+from fedround.privacy.accounting import released
 from fedround.privacy.spec import Mechanism, Unit
 
 Floats = npt.NDArray[np.float64]

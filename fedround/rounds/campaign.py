@@ -65,15 +65,15 @@ JUDGED_RATE, JUDGED_EPSILON = 1e-3, 0.1
 """Below these the quick bound on epsilon is too far above the cost to say what is too little."""
 
 
-def misfit(privacy: Privacy, evaluation: LocalEvaluation, declared: TrainingMechanism) -> str | None:
+def misfit(privacy: Privacy, evaluation: LocalEvaluation, declared: Mechanism) -> str | None:
     """Why no site that keeps this promise declares so little or so much noise; None if one may.
 
-    Sites take the smallest noise that keeps the promise (`mechanism_for`). Too little: `LITTLE` times as much would still cost
-    more than is promised, even without evaluations. Too much: `MUCH` times less would still keep the promise, evaluations
-    included. Judged by a bound that takes milliseconds (`fedround.privacy.quick`): the exact cost of what a liar declares can
-    take minutes.
+    Sites take the smallest noise that keeps the promise (`mechanism_for`). Too little: `LITTLE` times as much would still
+    cost more than is promised, even without evaluations. Too much: `MUCH` times less would still keep the promise, with all
+    evaluations. Judged by a bound that takes milliseconds (`fedround.privacy.quick`): the exact cost of what a liar declares
+    can take minutes.
     """
-    if isinstance(privacy, NoPrivacy) or isinstance(declared, NoMechanism):
+    if isinstance(privacy, NoPrivacy) or isinstance(declared, NoMechanism | GaussianCounts):
         return None
 
     def with_noise(times: float) -> list[tuple[Mechanism, int]]:

@@ -1,12 +1,22 @@
 """Rules of coordinates and the weighted mean against two loops in exact arithmetic."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from fedround.aggregation.engine import aggregate
-from fedround.aggregation.spec import Aggregation, Bulyan, CoordinateMedian, Meamed, TrimmedMean, WeightedMean
+from fedround.aggregation.spec import (
+    Aggregation,
+    Bulyan,
+    CoordinateMedian,
+    Meamed,
+    TrimmedMean,
+    WeightedMean,
+    WeightedMedian,
+    WeightedTrimmedMean,
+)
 from tests.cohorts import rows_of
 
 SIZE = 700
@@ -21,6 +31,9 @@ def naive(x_ND, weights, rule) -> list[float]:
             shares = [Fraction(weight) for weight in weights]
             result.append(sum(w * x for w, x in zip(shares, column, strict=True)) / sum(shares))
             continue
+        if isinstance(rule, WeightedMedian | WeightedTrimmedMean):
+            result.append(of_weights(column, [Fraction(weight) for weight in weights], rule))
+            continue
         column.sort()
         n = len(column)
         middle = (column[(n - 1) // 2] + column[n // 2]) / 2
@@ -34,7 +47,25 @@ def naive(x_ND, weights, rule) -> list[float]:
     return [float(x) for x in result]
 
 
-RULES = [WeightedMean(), CoordinateMedian(), TrimmedMean(f=0), TrimmedMean(f=2), Meamed(f=0), Meamed(f=2)]
+def of_weights(column, weights, rule) -> Fraction:
+    """Weight after weight along the sorted values, as the words of the rules say."""
+    total, ordered = sum(weights), sorted(zip(column, weights, strict=True))
+    if isinstance(rule, WeightedMedian):
+        upto = itertools.accumulate(weight for _, weight in ordered)
+        middle = [value for (value, weight), end in zip(ordered, upto, strict=True)
+                  if 2 * (end - weight) <= total <= 2 * end]
+        return Fraction(sum(middle), len(middle))
+    cut = sum(sorted(weights)[len(weights) - rule.f:])
+    left = kept = Fraction(0)
+    start = Fraction(0)
+    for value, weight in ordered:
+        inside = max(Fraction(0), min(start + weight, total - cut) - max(start, cut))
+        left, kept, start = left + inside * value, kept + inside, start + weight
+    return left / kept
+
+
+RULES = [WeightedMean(), WeightedMedian(), WeightedTrimmedMean(f=0), WeightedTrimmedMean(f=1), CoordinateMedian(),
+         TrimmedMean(f=0), TrimmedMean(f=2), Meamed(f=0), Meamed(f=2)]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)

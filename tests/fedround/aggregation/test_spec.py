@@ -34,6 +34,8 @@ from fedround.aggregation.spec import (
     StaticClipping,
     TrimmedMean,
     WeightedMean,
+    WeightedMedian,
+    WeightedTrimmedMean,
     default_aggregation,
 )
 from fedround.errors import ContractError, ToleranceError
@@ -41,7 +43,8 @@ from fedround.values import parse
 
 RULES = [WeightedMean(), CoordinateMedian(), TrimmedMean(f=2), Meamed(f=2), Krum(f=2), MultiKrum(f=2), Bulyan(f=2),
          GeometricMedian(), CenteredClipping(radius=2.5), NormClipping(), MinimumDiameter(f=2), MinimumSpectrum(f=2),
-         NearestToPivot(f=2), SpectralFilter(f=2), DivideAndConquer(f=2), FLTrust()]
+         NearestToPivot(f=2), SpectralFilter(f=2), DivideAndConquer(f=2), FLTrust(),
+         WeightedMedian(), WeightedTrimmedMean(f=2)]
 MIXINGS = [NearestNeighbourMixing(f=2), Bucketing(size=3), StaticClipping(norm=4.0), ArcClipping(f=1)]
 NNM = NearestNeighbourMixing(f=2)
 
