@@ -69,7 +69,7 @@ def initial_models(seeds: tuple[int, ...]) -> Numbers:
     models = np.zeros((len(seeds), COORDINATES), np.float32)
     for model_D, seed in zip(models, seeds, strict=True):
         generator = np.random.default_rng(seed)
-        hidden, _, output, _ = _layers(model_D)
+        hidden, _, output, _ = layers(model_D)
         hidden[:] = 0.12 * generator.standard_normal(hidden.shape)
         output[:] = 0.18 * generator.standard_normal(output.shape)
     return models
@@ -95,7 +95,7 @@ def local_updates(models_RSD: Numbers, digits: Digits, liars_flip_R: npt.NDArray
 
 def gradient(models: Numbers, images: Numbers, labels: Labels) -> Numbers:
     """Of the mean cross-entropy. models (..., D), images (..., E, 64), labels (..., E); leading axes broadcast."""
-    hidden_weights, hidden_bias, output_weights, output_bias = _layers(models)
+    hidden_weights, hidden_bias, output_weights, output_bias = layers(models)
     hidden = np.maximum(images @ hidden_weights + hidden_bias[..., None, :], 0)
     logits = hidden @ output_weights + output_bias[..., None, :]
     slope = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -105,7 +105,7 @@ def gradient(models: Numbers, images: Numbers, labels: Labels) -> Numbers:
     slope_hidden = slope @ output_weights.swapaxes(-1, -2)
     slope_hidden *= hidden > 0
     result = np.empty_like(models)
-    d_hidden_weights, d_hidden_bias, d_output_weights, d_output_bias = _layers(result)
+    d_hidden_weights, d_hidden_bias, d_output_weights, d_output_bias = layers(result)
     d_hidden_weights[:] = images.swapaxes(-1, -2) @ slope_hidden
     d_hidden_bias[:] = slope_hidden.sum(axis=-2)
     d_output_weights[:] = hidden.swapaxes(-1, -2) @ slope
@@ -115,14 +115,14 @@ def gradient(models: Numbers, images: Numbers, labels: Labels) -> Numbers:
 
 def accuracy(models_RSD: Numbers, digits: Digits) -> npt.NDArray[np.float64]:
     """The share of test images that each model names rightly, (R, S)."""
-    hidden_weights, hidden_bias, output_weights, output_bias = _layers(models_RSD)
+    hidden_weights, hidden_bias, output_weights, output_bias = layers(models_RSD)
     hidden = np.maximum(digits.test_images @ hidden_weights + hidden_bias[..., None, :], 0)
     logits = hidden @ output_weights + output_bias[..., None, :]
     right: npt.NDArray[np.float64] = (logits.argmax(axis=-1) == digits.test_labels).mean(axis=-1)
     return right
 
 
-def _layers(models: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+def layers(models: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Views of (..., D): hidden weights (64, 32) and bias, output weights (32, 10) and bias."""
     first, second, third = np.cumsum([INPUTS * HIDDEN, HIDDEN, HIDDEN * CLASSES])
     lead = models.shape[:-1]

@@ -12,6 +12,7 @@ from benchmarks.adaptive import ADAPTIVE, near_the_floor, quiet_push
 from benchmarks.attacked import SITES, Coordinator, Setting, simulate
 from benchmarks.attacks import ATTACKS, View, a_little_is_enough, inner_product, mimic, min_max, sign_flip, squared_distances
 from benchmarks.contenders import CONTENDERS, DEFAULT
+from benchmarks.patient import backdoor, copies, slow_drift, two_names
 from benchmarks.tables import Table, markdown
 from fedround.aggregation.engine import Standing, aggregate
 from fedround.aggregation.noise_law import NoiseLaw
@@ -162,3 +163,18 @@ def judged(rows_ND: np.ndarray, how: Aggregation) -> list[Standing]:
 def verdicts(rows_ND: np.ndarray) -> list[Verdict]:
     """Of the gate with f=3."""
     return [standing.verdict for standing in judged(rows_ND, Gate(f=LIARS) >> WeightedMean())]
+
+
+def test_a_backdoor_is_learnt_and_shows_in_no_accuracy():
+    accuracy, success, _ = backdoor("mean", 3, 1.0, 0.1, 0, rounds=8)
+    honest, nothing, _ = backdoor("mean", 0, 1.0, 0.1, 0, rounds=8)
+    assert success > nothing + 0.3
+    assert accuracy > honest - 0.1
+
+
+def test_patient_liars_send_what_they_are_called(view):
+    assert np.array_equal(copies(view), view.honest_HD[:LIARS])
+    assert (two_names(view) == two_names(view)[0]).all()
+    moved_LD = slow_drift(0.3)(view) - view.trained_LD
+    assert np.linalg.norm(moved_LD, axis=1) == pytest.approx(0.3)
+    assert np.array_equal(moved_LD[0], slow_drift(0.3)(view)[0] - view.trained_LD[0])
