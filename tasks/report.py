@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fedround import codec, layout
 from fedround.aggregation.engine import estimates_distances
+from fedround.aggregation.gate import chance
+from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
 from fedround.errors import ContractError
@@ -106,7 +108,8 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(terms.privacy),
         quorum=plan.quorum, seconds=seconds, public=metrics,
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
-        reputation=_reputation_in_words(coordinator.federation.reputation), note=commit.note, near=near, distances=distances,
+        reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
+        note=commit.note, near=near, distances=distances,
         estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.tensors)),
         sites=(*(_row(coordinator, site, collected, commit) for site in plan.cohort), *_not_asked(coordinator, plan)))
 
@@ -192,11 +195,13 @@ def _item(item: object) -> str:
     return _in_words(item) if isinstance(item, Value) else f"{item:g}" if isinstance(item, float) else str(item)
 
 
-def _reputation_in_words(policy: Reputation | None) -> str:
+def _reputation_in_words(policy: Reputation | None, gate: Gate | None, rows: int) -> str:
+    by_chance = ("" if gate is None else
+                 f"; chance alone has the gate leave an honest site out of at most {chance(gate, rows):.1%} of rounds")
     if policy is None:
-        return "off: every member is asked in every round"
+        return f"off: every member is asked in every round{by_chance}"
     return (f"who is left out of {policy.exclude_after} of {policy.window} rounds sits out {policy.exclude_for}, and is then "
-            "asked again")
+            f"asked again with a clean record{by_chance}")
 
 
 def _privacy_in_words(privacy: Privacy) -> str:

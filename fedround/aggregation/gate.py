@@ -135,6 +135,13 @@ def fits_its_law(norm: float, law: NoiseLaw | None, gate: Gate | None, coordinat
     return shortest <= norm <= longest
 
 
+def chance(gate: Gate, rows: int) -> float:
+    """How likely the gate finds fault with an honest site in a round of so many sites, at most: two sides of its norm bound
+    and of the bound of each of its pairs, exp(-k^2/2) each.
+    """
+    return min(1.0, 2 * rows * math.exp(-gate.sigmas ** 2 / 2))
+
+
 def pair_bounds(laws: Sequence[NoiseLaw], coordinates: int, sigmas: float) -> Floats:
     """How large the inner product of two honest uploads may be, up to its sign, (K, K)."""
     signal_K = np.array([law.signal_bound for law in laws])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedround.aggregation.gate import admit, audible, norm_bounds, pair_bounds
+from fedround.aggregation.gate import admit, audible, chance, norm_bounds, pair_bounds
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
@@ -250,3 +250,9 @@ def test_where_no_f_liars_explain_the_pairs_nobody_is_left_out_for_them():
 def test_too_small_a_cohort_is_refused():
     with pytest.raises(ToleranceError, match="the gate trusts a majority"):
         judged(honest(16)[:6], [LAW] * 6)
+
+
+def test_chance_alone_leaves_an_honest_site_out_of_at_most_one_round_in_a_hundred_of_twelve_sites():
+    assert chance(Gate(f=2), 12) == pytest.approx(24 * math.exp(-8))
+    assert chance(Gate(f=2), 12) < 0.01
+    assert chance(Gate(f=2, sigmas=3.0), 1000) == 1.0
