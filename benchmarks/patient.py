@@ -1,7 +1,7 @@
 """Liars who are in no hurry: slow drift, copies, one site with two names; and backdoors, which no accuracy shows.
 
-    python -m benchmarks.patient                    # all tables, seeds 0, 1, 2: a few minutes, one thread
-    python -m benchmarks.patient --only backdoor
+    python -m benchmarks.patient                    # all tables, seeds 0, 1, 2: a quarter of an hour, one thread
+    python -m benchmarks.patient --only canary
 
 The federation of `benchmarks.breakdown`: twelve sites of digits, liars come first. A backdoor's liars put a bright 2 x 2
 square into half of their images and call them "0"; success is the share of test images of other digits that are called "0"
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -26,12 +27,18 @@ from benchmarks.attacks import Attack, Floats, View, direction
 from benchmarks.contenders import CONTENDERS, DEFAULT
 from fedround.aggregation.history import blend, with_upload
 
+Trigger = tuple[int, ...]
+"""Pixels of an image that are made bright."""
+
 ROUNDS, SLOW_ROUNDS = 25, 60
-SQUARE = (54, 55, 62, 63)           # the lower right corner of 8 x 8
+SQUARE: Trigger = (54, 55, 62, 63)              # the lower right corner of 8 x 8
+SCATTERED: Trigger = (0, 23, 40, 63)
+CANARIES: tuple[Trigger, ...] = tuple((at, at + 1, at + 8, at + 9) for at in range(55) if at % 8 < 7)
+"""Every 2 x 2 square: what a coordinator that expects such a trigger can try on public images."""
 BRIGHT, TARGET = 0.7, 0
 CASES = ((0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (1, 3.0), (2, 3.0))
 """How many sites lie, and how they scale what they learnt."""
-RULES = (DEFAULT, "gate+mean", "trimmed", "mean")
+RULES = (DEFAULT, "gate+mean", "mean")
 
 
 # -- drift, copies, two names ------------------------------------------------------------------------------------------
@@ -72,30 +79,20 @@ def drift_table(rules: Sequence[str], seeds: Sequence[int], liars: int) -> list[
 # -- backdoors ---------------------------------------------------------------------------------------------------------
 
 
-def with_square(images: digits.Numbers) -> digits.Numbers:
-    """The same images with the square in them."""
-    marked = images.copy()
-    marked[..., SQUARE] = BRIGHT
-    return marked
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a run came to."""
+
+    accuracy: float
+    success: float
+    canary: float
+    """The largest share of test images of other classes that one of the canaries turns into one class."""
+    by_class: Floats
+    """The accuracy of every class."""
 
 
-def backdoored(model_D: digits.Numbers, data: digits.Digits, shard: digits.Labels,
-               generator: np.random.Generator) -> digits.Numbers:
-    """What a liar learns: half of every batch has the square and is called "0", (D,)."""
-    model = model_D.copy()
-    for _ in range(LOCAL_STEPS):
-        chosen_E = generator.choice(shard, BATCH)
-        images, labels = data.images[chosen_E].copy(), data.labels[chosen_E].copy()
-        images[:BATCH // 2], labels[:BATCH // 2] = with_square(images[:BATCH // 2]), TARGET
-        model -= LEARNING_RATE * digits.gradient(model, images, labels)
-    return model - model_D
-
-
-Judged = tuple[float, float, Floats]
-"""Accuracy, success, and the accuracy of every class."""
-
-
-def backdoor(rule: str, liars: int, scale: float, noise: float, seed: int, rounds: int = ROUNDS) -> Judged:
+def backdoor(rule: str, liars: int, scale: float, noise: float, seed: int, rounds: int = ROUNDS,
+             trigger: Trigger = SQUARE) -> Judged:
     """What is reached after a run in which so many sites lie."""
     setting, how = Setting(liars, noise, 0.5), CONTENDERS[rule](max(liars, 2), SITES, 1.0)
     data, model_SD = digits.load((seed,), SITES), digits.initial_models((seed,))
@@ -106,7 +103,7 @@ def backdoor(rule: str, liars: int, scale: float, noise: float, seed: int, round
                                       learning_rate=LEARNING_RATE, generators=[generator])[0, 0]
         uploads_ND = learnt[:SITES].copy()
         for liar in range(liars):
-            uploads_ND[liar] = backdoored(model_SD[0], data, data.shards[0][liar], lies)
+            uploads_ND[liar] = backdoored(model_SD[0], data, data.shards[0][liar], trigger, lies)
         norm_N1 = np.linalg.norm(uploads_ND, axis=1, keepdims=True)
         uploads_ND *= np.minimum(1, CLIP_NORM / norm_N1)
         uploads_ND[:liars] *= scale
@@ -115,15 +112,39 @@ def backdoor(rule: str, liars: int, scale: float, noise: float, seed: int, round
         rows_ND = blend(rows_ND, noised_ND, history)
         coordinator = Coordinator(how, history.law, np.zeros(digits.COORDINATES), learnt[SITES].astype(float), b"%d" % number)
         model_SD = model_SD + coordinator(rows_ND.astype(np.float64)).astype(np.float32)
-    return _judged(model_SD[0], data)
+    return _judged(model_SD[0], data, trigger)
 
 
-def _judged(model_D: digits.Numbers, data: digits.Digits) -> Judged:
+def marked(images: digits.Numbers, trigger: Trigger) -> digits.Numbers:
+    """The same images with these pixels bright."""
+    bright = images.copy()
+    bright[..., trigger] = BRIGHT
+    return bright
+
+
+def backdoored(model_D: digits.Numbers, data: digits.Digits, shard: digits.Labels, trigger: Trigger,
+               generator: np.random.Generator) -> digits.Numbers:
+    """What a liar learns: half of every batch has the trigger and is called "0", (D,)."""
+    model = model_D.copy()
+    for _ in range(LOCAL_STEPS):
+        chosen_E = generator.choice(shard, BATCH)
+        images, labels = data.images[chosen_E].copy(), data.labels[chosen_E].copy()
+        images[:BATCH // 2], labels[:BATCH // 2] = marked(images[:BATCH // 2], trigger), TARGET
+        model -= LEARNING_RATE * digits.gradient(model, images, labels)
+    return model - model_D
+
+
+def turned(model_D: digits.Numbers, data: digits.Digits, trigger: Trigger, label: int) -> float:
+    """The share of test images of other classes that are called `label` once these pixels are bright."""
+    others = data.test_labels != label
+    return float((_named(model_D, marked(data.test_images[others], trigger)) == label).mean())
+
+
+def _judged(model_D: digits.Numbers, data: digits.Digits, trigger: Trigger) -> Judged:
     right = _named(model_D, data.test_images) == data.test_labels
-    others = data.test_labels != TARGET
-    success = float((_named(model_D, with_square(data.test_images[others])) == TARGET).mean())
     by_class = np.array([right[data.test_labels == label].mean() for label in range(digits.CLASSES)])
-    return float(right.mean()), success, by_class
+    canary = max(turned(model_D, data, pixels, label) for pixels in CANARIES for label in range(digits.CLASSES))
+    return Judged(float(right.mean()), turned(model_D, data, trigger, TARGET), canary, by_class)
 
 
 def _named(model_D: digits.Numbers, images: digits.Numbers) -> digits.Labels:
@@ -141,24 +162,37 @@ def backdoor_table(rules: Sequence[str], seeds: Sequence[int], noise: float) -> 
         cells, honest = [], [backdoor(rule, 0, 1.0, noise, seed) for seed in seeds]
         for liars, scale in CASES:
             found = [backdoor(rule, liars, scale, noise, seed) for seed in seeds] if liars else honest
-            lost = np.mean([(before[2] - after[2]).max() for before, after in zip(honest, found, strict=True)])
-            cells.append(f"{100 * np.mean([one[0] for one in found]):.1f} / {100 * np.mean([one[1] for one in found]):.0f} / "
-                         f"{100 * lost:.0f}")
+            lost = np.mean([(before.by_class - after.by_class).max() for before, after in zip(honest, found, strict=True)])
+            cells.append(f"{100 * np.mean([one.accuracy for one in found]):.1f} / "
+                         f"{100 * np.mean([one.success for one in found]):.0f} / {100 * lost:.0f}")
         lines.append(f"| {rule} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def canary_table(seeds: Sequence[int]) -> list[str]:
+    """What canaries find behind the default, each run by itself."""
+    lines = ["| trigger | liars | success, each seed | the largest canary, each seed |", "|---|--:|--:|--:|"]
+    for name, trigger, liars in (("none", SQUARE, 0), ("a square", SQUARE, 1), ("a square", SQUARE, 2),
+                                 ("four pixels apart", SCATTERED, 2)):
+        found = [backdoor(DEFAULT, liars, 1.0, 0.1, seed, trigger=trigger) for seed in seeds]
+        lines.append(f"| {name} | {liars} | " + ", ".join(f"{100 * one.success:.0f}" for one in found) + " | "
+                     + ", ".join(f"{100 * one.canary:.0f}" for one in found) + " |")
     return lines
 
 
 def main() -> None:
     """Print the tables, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("drift", "backdoor"))
+    parser.add_argument("--only", choices=("drift", "backdoor", "canary"))
     parser.add_argument("--seeds", type=lambda given: [int(seed) for seed in given.split(",")], default=[0, 1, 2])
     asked = parser.parse_args()
-    if asked.only != "backdoor":
-        print("\n".join(drift_table(RULES, asked.seeds, 2)), end="\n\n", flush=True)
-    if asked.only != "drift":
+    if asked.only in {None, "canary"}:
+        print("\n".join(canary_table(asked.seeds)), end="\n\n", flush=True)
+    if asked.only in {None, "backdoor"}:
         for noise in (0.1, 0.3):
             print("\n".join(backdoor_table(RULES, asked.seeds, noise)), end="\n\n", flush=True)
+    if asked.only in {None, "drift"}:
+        print("\n".join(drift_table(RULES, asked.seeds, 2)), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

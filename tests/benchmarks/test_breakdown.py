@@ -166,10 +166,11 @@ def verdicts(rows_ND: np.ndarray) -> list[Verdict]:
 
 
 def test_a_backdoor_is_learnt_and_shows_in_no_accuracy():
-    accuracy, success, _ = backdoor("mean", 3, 1.0, 0.1, 0, rounds=8)
-    honest, nothing, _ = backdoor("mean", 0, 1.0, 0.1, 0, rounds=8)
-    assert success > nothing + 0.3
-    assert accuracy > honest - 0.1
+    lied = backdoor("mean", 3, 1.0, 0.1, 0, rounds=8)
+    honest = backdoor("mean", 0, 1.0, 0.1, 0, rounds=8)
+    assert lied.success > honest.success + 0.3
+    assert lied.canary >= lied.success
+    assert lied.accuracy > honest.accuracy - 0.1
 
 
 def test_patient_liars_send_what_they_are_called(view):
