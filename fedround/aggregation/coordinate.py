@@ -29,6 +29,9 @@ _MOST_ROWS_IN_A_NETWORK = 64
 """Above this number of rows, an ordinary sort is faster than the network, which needs n log² n comparators."""
 
 
+_FEW = 1024
+
+
 @dataclass(frozen=True)
 class Middle:
     """The mean of every coordinate without its `drop` smallest and `drop` largest values. With the largest possible `drop`
@@ -150,12 +153,14 @@ def _nearest(sorted_rows: list[Coordinates], keep: int) -> list[Floats]:
 
 
 def _weighed(form: Weighed, y_KC: Coordinates, mean_C: Floats) -> Floats:
-    order_KC, kept_KC = _kept(form, y_KC)
-    y_KC = np.take_along_axis(y_KC, order_KC, axis=0)
-    mean_C[:] = 0
-    for y_C, kept_C in zip(y_KC, kept_KC, strict=True):
-        mean_C += np.multiply(y_C, kept_C, out=np.zeros_like(mean_C), where=kept_C > 0)
-    mean_C /= kept_KC.sum(axis=0)
+    """A few coordinates at a time: their order and their weights take several times the room of the values."""
+    for start in range(0, len(mean_C), _FEW):
+        y, mean = y_KC[:, start:start + _FEW], mean_C[start:start + _FEW]
+        order, kept = _kept(form, y)
+        mean[:] = 0
+        for y_C, kept_C in zip(np.take_along_axis(y, order, axis=0), kept, strict=True):
+            mean += np.multiply(y_C, kept_C, out=np.zeros_like(mean), where=kept_C > 0)
+        mean /= sum(form.weights) - 2 * form.cut
     return mean_C
 
 
