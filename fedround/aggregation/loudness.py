@@ -50,8 +50,9 @@ def calmed(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> C
         factor_K[row] = min(1.0, most / loud)
     scaled = tuple(law if law is None or factor == 1 else NoiseLaw(law.signal_bound * factor, law.variance * factor ** 2)
                    for law, factor in zip(laws, factor_K.tolist(), strict=True))
-    reasons = {row: f"its noise counts {gate.loudest * loud / most:.3g} times as much as the middle site's: scaled down to "
-                    f"{gate.loudest:g}" for row, loud in known.items() if factor_K[row] < 1}
+    reasons = {row: f"its noise (declared louder, or not averaged over rounds yet) counts {gate.loudest * loud / most:.3g} "
+                    f"times as much as the middle site's: scaled down to {gate.loudest:g}"
+               for row, loud in known.items() if factor_K[row] < 1}
     return Calmed(geometry.scaled(factor_K) if reasons else geometry, scaled, reasons)
 
 
