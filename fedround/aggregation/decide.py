@@ -95,8 +95,7 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
         calm = calmed(how.gate, geometry, laws)
         admission = admit(_bearing(how.gate, gone), calm.geometry, calm.laws, coordinates)
         verdicts, note, gone = admission.verdicts, admission.note, gone + admission.liars
-        reasons = tuple("; ".join(filter(None, (calm.reasons.get(n) if verdict is Verdict.USED else None, said)))
-                        for n, (verdict, said) in enumerate(zip(verdicts, admission.reasons, strict=True)))
+        reasons = tuple("; ".join(filter(None, (calm.reasons.get(n), said))) for n, said in enumerate(admission.reasons))
         stay = [n for n, verdict in enumerate(verdicts) if verdict is Verdict.USED]
         geometry, laws = calm.geometry.only(stay), [calm.laws[n] for n in stay]
         if not admission.judged and any(map(_needs_a_gate, how.mixing)):
