@@ -180,8 +180,9 @@ def shares(form: Form, y_KS: Coordinates) -> Floats:
     rows, size = y_KS.shape
     if isinstance(form, Weighed):
         order_KS, kept_KS = _kept(form, y_KS)
-        kept_K: Floats = np.bincount(order_KS.ravel(), weights=kept_KS.ravel(), minlength=rows)
-        return kept_K / kept_K.sum()
+        counted = np.bincount(order_KS.ravel(), weights=kept_KS.astype(np.float64).ravel(), minlength=rows)
+        weighed_K: Floats = counted / counted.sum()
+        return weighed_K
     order_KS = np.argsort(y_KS, axis=0, kind="stable")
     if isinstance(form, Middle):
         kept = order_KS[form.drop:rows - form.drop]
