@@ -9,15 +9,12 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.events import Event
-from prefect.server.events.schemas.events import ReceivedEvent
-from prefect.server.schemas.core import TaskRun
-from prefect.server.services.task_run_recorder import task_run_from_event
 from prefect.states import Cancelled, Completed, Running, Scheduled, State
 
 from infra.asking import ASKED, CLOSED, Asked, task_run
@@ -26,6 +23,9 @@ from site_workers.campaign import Waiting
 from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
+
+if TYPE_CHECKING:
+    from prefect.server.schemas.core import TaskRun
 
 DONE = Outcome(Ending.ANSWERED, "update")
 PARAMETERS: dict[str, str | int] = {"run": "spring", "round": 1, "attempt": 1, "purpose": "train"}
@@ -56,6 +56,9 @@ class Server:
             there = self.state is not None and ("idempotency_key" in asked or self.state.is_running())
             return SimpleNamespace(json=lambda: int(there) if self.count is None else self.count)
         if path == "/events":
+            from prefect.server.events.schemas.events import ReceivedEvent  # seconds of imports, for this alone
+            from prefect.server.services.task_run_recorder import task_run_from_event
+
             self.task_runs += [task_run_from_event(ReceivedEvent.model_validate(event)) for event in json]
             return SimpleNamespace(json=dict)
         assert path == "/flow_runs/{id}/set_state"
