@@ -20,18 +20,16 @@ demo: setup
 	@$(BIN)/fedround demo $(ARGS)
 
 # What tests write is thrown away. Where memory has room for it, nobody waits for a disk.
-IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "/dev/shm"}')
-ifneq ($(IN_MEMORY),)
-test test-all: export TMPDIR := $(IN_MEMORY)
-endif
+ROOMY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "/dev/shm"}')
+THROWN_AWAY := TMPDIR=$$(mktemp -d $(or $(ROOMY),$${TMPDIR:-/tmp})/fedround-tests-XXXXXX) && export TMPDIR && trap 'rm -rf "$$TMPDIR"' EXIT
 
 # Types take a minute when nothing is cached: beside the tests.
 test: setup style
-	@$(BIN)/mypy & types=$$!; $(BIN)/pytest -q -n 3 -m "not slow"; tests=$$?; wait $$types && exit $$tests
+	@$(THROWN_AWAY); $(BIN)/mypy & types=$$!; $(BIN)/pytest -q -n 3 -m "not slow"; tests=$$?; wait $$types && exit $$tests
 
 # With the tests that take minutes together: the wheel's demonstration, promotions, everything about --one-run-per-site.
 test-all: setup style
-	@$(BIN)/mypy && $(BIN)/pytest -q -n 3
+	@$(THROWN_AWAY); $(BIN)/mypy && $(BIN)/pytest -q -n 3
 
 test-everywhere: setup
 	@$(BIN)/python -m tests.everywhere $(ARGS)

@@ -107,7 +107,7 @@ def set_up(machine: OneMachine, sites: int, rounds: int, parameters: int) -> Non
     machine.set_up(Founding({
         "name": "bench", "quorum": sites, "deadline_s": 300,
         "evaluation": {"noise_std": 50.0},
-        "training": {"local_steps": 1, "batch_size": 8, "learning_rate": 0.1},
+        "training": {"local_steps": 1, "batch_size": 32, "learning_rate": 0.1},
         "privacy": {"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "rounds": rounds} if small else {"unit": "none"},
     }, agreed / "recipe.py", agreed / "contract.json", write(machine.home / "data/test.parquet", 200)),
         members, max_epsilon=5.0, delta_dp=1e-5, units=("record",) if small else ("record", "none"))

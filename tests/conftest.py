@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadGroupScheduling
 
+from fedround.learning.recipe import Recipe
 from infra.settings import S3Credential
 from infra.stack import LocalStack
 from infra.stack.ports import choose
 from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
 from infra.stores import S3Store
+from site_workers import rows
 from tests import small_federation
 from tests.bundled import Bundled
 from tests.bundled import make as make_bundled
@@ -26,7 +28,7 @@ from tests.small_federation import SmallFederation
 
 # Nothing here is judged by the clock: the machine may be busy with something else. Laws are tried on other examples in
 # every run, so a run needs few.
-settings.register_profile("fedround", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fedround", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedround")
 
 
@@ -111,9 +113,23 @@ class S3Server:
 
 
 @pytest.fixture(scope="session")
-def rows_are_judged_here() -> None:
-    """Great Expectations is imported once, so that sites judge their rows in this process and not in one each."""
+def rows_are_judged_here() -> Iterator[None]:
+    """Great Expectations is imported once, so that sites judge their rows in this process and not in one each. Many sites
+    live in it, too: it remembers the encoded rows of all of them, by content, and not only of the last.
+    """
     import great_expectations  # noqa: F401
+
+    encode, known = rows._encoded.__wrapped__, {}
+
+    def encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes, seconds: int) -> rows.Rows:
+        key = digest, recipe.digest, *(path.suffix for path in paths)
+        if key not in known:
+            known[key] = encode(paths, recipe, file, digest, seconds)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_encoded", encoded)
+        yield
 
 
 @pytest.fixture(scope="session")

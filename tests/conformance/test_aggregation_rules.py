@@ -89,9 +89,10 @@ def test_equal_updates_give_that_update_or_a_shorter_one(name: str, seed: int, s
 
 @pytest.mark.parametrize("name", TRANSLATES)
 @few
-@given(seed=SEEDS, shift=st.floats(-50, 50))
-def test_shifting_every_update_shifts_the_result(name: str, seed: int, shift: float):
-    x_ND = cohort(seed)
+@given(seed=SEEDS, shift=st.integers(-50, 50))
+def test_shifting_every_update_shifts_the_result(name: str, seed: int, shift: int):
+    """On a grid, where a shift rounds nothing: rounding may turn a near tie the other way."""
+    x_ND = np.round(cohort(seed) * 256) / 256
     shifted = result(EVERY[name], x_ND + np.float32(shift)).delta_D
     assert np.allclose(shifted, result(EVERY[name], x_ND).delta_D + np.float32(shift), rtol=1e-4, atol=1e-3)
 
