@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fedround.aggregation.spec import Aggregation, FLTrust, default_aggregation
 from fedround.compression.spec import Compression, is_unbiased
+from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
@@ -61,6 +62,7 @@ class Terms(Value):
     parts: Parts
     personal: Ditto | None
     groups: Groups | None = None
+    drift: DriftWatch | None = None
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -102,6 +104,8 @@ class Agreement(Value):
     """A second model for each site, which stays there; None: there is none."""
     groups: Groups | None = None
     """Between which groups a model's decisions are compared before it is promoted; None: between none."""
+    drift: DriftWatch | None = None
+    """Which columns are counted, and how often; None: none."""
     reputation: Reputation | None = None
     """None: every member is asked in every round, whatever happened to its updates."""
 
@@ -148,6 +152,12 @@ class Agreement(Value):
                              "private part: agree on another rule, or on no private parts")
         return self
 
+    @model_validator(mode="after")
+    def _check_drift(self) -> Self:
+        if self.drift is not None and (why_not := _objection(self.drift, self.privacy)) is not None:
+            raise ValueError(f"drift: {why_not}")
+        return self
+
     @property
     def noise_is_declared(self) -> bool:
         """Whether the law of the noise in an upload follows from what its site declares."""
@@ -169,6 +179,18 @@ class Agreement(Value):
     def _terms(self, quorum: int | None) -> dict[str, Any]:
         asked = self if quorum is None else self.model_copy(update={"quorum": quorum})
         return {**{name: getattr(self, name) for name in Terms.model_fields}, "aggregation": asked.how_to_aggregate()}
+
+
+def _objection(watch: DriftWatch, privacy: Privacy) -> str | None:
+    if isinstance(privacy, SitePrivacy):
+        return "under the unit 'site' no counts leave: agree on another unit, or watch nothing"
+    if isinstance(privacy, NoPrivacy):
+        return None if watch.measurements is not None else "without privacy.rounds, say for how many measurements it is"
+    if watch.noise_std == 0:
+        return "noise_std is 0, so the counts leave unprotected: raise it above 0"
+    if watch.partitions is None and watch.times(privacy.rounds) == 0:
+        return f"every {watch.every} rounds is never in a campaign of {privacy.rounds}"
+    return None
 
 
 class Federation(Agreement, Signed):

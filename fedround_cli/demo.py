@@ -168,7 +168,7 @@ def _show_liar(coordinator: Coordinator, liar: str) -> None:
 def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int) -> None:
     from rich.table import Table
 
-    from fedround_cli.demo_use import put_to_use
+    from fedround_cli.demo_use import put_to_use, show_drift
     from tasks.report import page, records
 
     last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
@@ -189,6 +189,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
                   "train alone")
     if rounds < FULL_ROUNDS:
         out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
+    show_drift(machine, coordinator, RUN)
     put_to_use(machine, coordinator, RUN, last.round)
     out.print(f"report       {page(coordinator, RUN, last.round)}\n"
               f"models       fedround models list -c {machine.coordinator}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from fedround_cli.compare_groups import compare_groups
@@ -11,6 +12,36 @@ if TYPE_CHECKING:
     from fedround.fairness_of_groups import Measure
     from flows.one_machine import OneMachine
     from tasks.coordinator import Coordinator
+
+WATCH = "watch"
+
+
+def show_drift(machine: OneMachine, coordinator: Coordinator, run: str) -> None:
+    """What the campaign's last measurement of drift says; where rows have dates, what later months' rows say."""
+    from fedround_cli import drift
+    from tasks.drift import judgements
+    from tasks.report import records
+
+    watch = coordinator.federation.drift
+    if watch is not None and watch.partitions is not None:
+        _watch_later_months(machine, coordinator)
+        drift.show_drift(judgements(coordinator, WATCH)[-1])
+    elif (found := records(coordinator, run)[-1].drift) is not None:
+        drift.show_drift(found)
+
+
+def _watch_later_months(machine: OneMachine, coordinator: Coordinator) -> None:
+    """New loans arrive at the banks, month by month, and are counted."""
+    from fedround_cli.campaign import show_campaign
+    from fedround_examples.carloan.later import MONTHS, deliver
+    from tasks.drift import judgements
+    from tasks.reporting.drift import in_a_sentence
+
+    for month in MONTHS:
+        with out.status(f"the loans of {month} arrive, and are counted …"):
+            deliver(month, machine.home / "data")
+            asyncio.run(show_campaign(coordinator, "federated-drift", {"run": WATCH, "partition": month}, quiet=True))
+        out.say("loans of     {}: {}", month, in_a_sentence(judgements(coordinator, WATCH)[-1]))
 
 
 def _show_groups(coordinator: Coordinator, run: str, number: int, measure: Measure) -> None:

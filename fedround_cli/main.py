@@ -7,6 +7,7 @@ import typer
 from fedround_cli import (
     coordinator,
     demo,
+    drift,
     federation,
     measure,
     models,
@@ -29,7 +30,7 @@ app = typer.Typer(
 A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
-  `coordinator start`, `train run`, `measure run`
+  `coordinator start`, `train run`, `measure run`, `drift run`
 * **data scientist**: `simulate`, before anybody is asked for a record
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`
@@ -47,6 +48,7 @@ app.command("deploy")(coordinator.deploy)
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
 app.add_typer(measure.app, name="measure")
+app.add_typer(drift.app, name="drift")
 app.add_typer(models.app, name="models")
 app.command("predict")(predict.predict)
 app.add_typer(privacy.app, name="privacy")

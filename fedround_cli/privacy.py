@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import styled
 
 if TYPE_CHECKING:
+    from fedround.drift.spec import DriftWatch
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.ledger import Ledger
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
@@ -54,8 +56,8 @@ class Cost:
 @command
 def plan(
     settings: Annotated[Path | None, typer.Argument(
-        help="federation.toml or settings.toml: its tables [privacy], [training] and [evaluation]; or an example's name. "
-        "Options win.")] = None,
+        help="federation.toml or settings.toml: its tables [privacy], [training], [evaluation] and [drift]; or an example's "
+        "name. Options win.")] = None,
     rows: Annotated[list[str] | None, typer.Option(
         "--rows", metavar="NAME=N", help="A site and its number of training rows; once for each site.")] = None,
     site: Annotated[list[Path] | None, typer.Option(
@@ -78,7 +80,8 @@ def plan(
     Nothing is charged, sent or trained. Epsilon bounds what an observer of everything that leaves a site can learn about one
     record (or about the site), in the worst case. It grows fast at first, and then like the square root of the rounds. A site
     with few rows draws each of them more often (the sampling rate) and needs more noise. The noised score counts of the
-    evaluations have a column of their own. If they cost much, raise evaluation.noise_std (--evaluation-noise).
+    evaluations have a column of their own. If they cost much, raise evaluation.noise_std (--evaluation-noise). So have the
+    counts for drift, if the file agrees on some.
 
     * `fedround privacy plan banks --rows north=1200 --rows south=400`
     * `fedround privacy plan --epsilon 5 --rounds 20 --steps 10 --batch 256 --rows all=1800`
@@ -102,6 +105,7 @@ def plan(
     if as_json:
         print_json({"privacy": terms.privacy.model_dump(), "training": terms.training.model_dump(),
                     "evaluation": terms.evaluation.model_dump(), "sites": [_as_json(cost) for cost in costs],
+                    "drift": None if terms.drift is None else terms.drift.model_dump(mode="json"),
                     "groups": None if previewed is None else asdict(previewed)})
         return
     _show(terms, costs)
@@ -119,10 +123,12 @@ class Terms:
     training: LocalTraining
     evaluation: LocalEvaluation
     groups: Groups | None
+    drift: DriftWatch | None
 
 
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     """The file's tables, with the options that were given in their place."""
+    from fedround.drift.spec import DriftWatch
     from fedround.errors import ContractError
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import RecordPrivacy, SitePrivacy
@@ -133,7 +139,7 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     if path is not None and (path := shipped(path)).is_dir():
         path = path / "settings.toml"
     file = {} if path is None else read_toml(path)
-    known = ("privacy", "training", "evaluation", "groups")
+    known = ("privacy", "training", "evaluation", "groups", "drift")
     if wrong := [name for name in known if not isinstance(file.get(name, {}), dict)]:
         raise ContractError(f"{path}: '{wrong[0]}' is no table of settings")
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
@@ -151,7 +157,8 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     return Terms(parse(SitePrivacy if wanted["unit"] == "site" else RecordPrivacy, wanted, source),
                  parse(LocalTraining, tables["training"], source.replace("privacy", "training")),
                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
-                 parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None)
+                 parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
+                 parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None)
 
 
 def _named(rows: list[str]) -> list[tuple[str, int]]:
@@ -172,15 +179,15 @@ def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refu
     from fedround.privacy import sense
     from fedround.rounds import campaign
 
-    privacy, evaluation = terms.privacy, terms.evaluation
+    privacy, evaluation, drift = terms.privacy, terms.evaluation, terms.drift
     try:
-        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups)
+        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift)
     except ContractError as error:
         raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
-    return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points, terms.groups)),
-                campaign.across_units(privacy, mechanism, evaluation, terms.groups), already, refused,
+    return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift)),
+                campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift), already, refused,
                 tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
 
 
@@ -203,11 +210,12 @@ def _held_with(terms: Terms, mechanism: Mechanism, book: Ledger, delta_dp: float
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
     from fedround.privacy.entries import Charge, Lot
-    from fedround.rounds.campaign import counts_of, groups_of
+    from fedround.rounds.campaign import counts_of, groups_of, watched
 
     counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
+    others = Counter([*groups_of(terms.privacy, terms.groups), *watched(terms.privacy, terms.drift)])
     lots = (Lot(mechanism=mechanism, times=rounds), *(Lot(mechanism=one, times=rounds + 1) for one in counts),
-            *(Lot(mechanism=one, times=1) for one in groups_of(terms.privacy, terms.groups)))
+            *(Lot(mechanism=one, times=times) for one, times in others.items()))
     begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None, mechanisms=(mechanism, *counts),
                    delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots)
     return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)
@@ -221,12 +229,15 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
     privacy, own = terms.privacy, any(cost.already is not None for cost in costs)
     table = Table("site", "rows", "sampling", "noise multiplier", "ε after the last round", "evaluations alone",
                   title=_title(terms))
-    for heading in ["ε of a record"] * (privacy.unit == "site") + ["spent before", "the ledger"] * own:
+    for heading in (["drift alone"] * (terms.drift is not None) + ["ε of a record"] * (privacy.unit == "site")
+                    + ["spent before", "the ledger"] * own):
         table.add_column(heading)
     for cost in costs:
         last = cost.course[-1]
         cells = [cost.site, f"{cost.rows}", _sampling(cost.mechanism), f"{cost.mechanism.noise_multiplier:.3f}",
                  f"{last.total:.4f}", f"{last.evaluation:.4f}" if last.evaluation > 0 else "none leave"]
+        if terms.drift is not None:
+            cells.append(f"{last.drift:.4f}")
         if privacy.unit == "site":
             cells.append(f"{cost.across['record']:.4f}")
         if own:

@@ -1,4 +1,4 @@
-"""fedround site init, key, rotate, check, start; ledger, approve, audit, recover and model have modules of their own."""
+"""fedround site init, key, rotate, check, start. The other commands have modules of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedround_cli import approval, audit, recover, site_ledger, site_model
+from fedround_cli import approval, audit, recover, site_drift, site_ledger, site_model
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 
@@ -17,6 +17,7 @@ app.command("audit")(audit.audit)
 app.command("ledger")(site_ledger.ledger)
 app.command("recover")(recover.recover)
 app.command("model")(site_model.model)
+app.command("drift")(site_drift.drift)
 
 
 @app.command()

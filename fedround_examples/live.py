@@ -9,22 +9,29 @@ from pathlib import Path
 from fedround_examples.story import SHORT_ROUNDS, Story, write
 from flows.one_machine import Founding, Member, OneMachine
 
+WATCHED = 1.0
+"""What a bank's ledger allows beyond the campaign for a watch by partitions, which is a run of its own."""
+
 
 def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: float) -> None:
     """Split the clients into `data`, then set up the federation; its servers must run.
 
-    Every bank's budget is `epsilon` for the whole campaign of `rounds` rounds, and its policy allows no more. A bank's weight
-    is its number of clients.
+    Every bank's budget is `epsilon` for the whole campaign of `rounds` rounds, and its policy allows no more, except for a
+    watch that is a run of its own. A bank's weight is its number of clients.
     """
     short, here = story.folder / "demo.toml", story.folder
     settings = tomllib.loads((short if rounds <= SHORT_ROUNDS and short.exists() else here / "settings.toml").read_text())
     settings["privacy"] |= {"epsilon": epsilon, "rounds": rounds}
+    watched = here / "drift.toml"
+    if watched.exists() and rounds > 1:
+        settings["drift"] = {"every": rounds // 2, **tomllib.loads(watched.read_text())}    # the second can be compared
     parts = story.split()
     write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
                       float(len(bank.train) + len(bank.validation))) for bank in parts.banks]
     machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
-                   max_epsilon=epsilon, delta_dp=settings["privacy"]["delta_dp"])
+                   max_epsilon=epsilon + WATCHED * ("partitions" in settings.get("drift", {})), measures="drift" in settings,
+                   delta_dp=settings["privacy"]["delta_dp"], min_rows=20)
     for name in ("card.toml", "promotion.toml"):
         if (here / name).exists():
             shutil.copyfile(here / name, machine.coordinator / name)

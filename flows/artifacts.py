@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from prefect.artifacts import acreate_markdown_artifact
 
+from fedround.drift.judge import Drift
 from fedround.records import Finding
 from tasks.coordinator import Coordinator
 from tasks.invite import Invitation
 from tasks.report import records
 from tasks.reporting import RoundRecord, render_finding, render_markdown
+from tasks.reporting.drift import in_a_sentence, render_drift
 
 
 async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitation) -> None:
@@ -20,6 +22,12 @@ async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitatio
     await acreate_markdown_artifact(
         key=f"run-{record.run}", description=f"Round {record.round} of run {record.run}",
         markdown=f"{render_markdown(records(coordinator, record.run))}\n\n### Flow runs of the sites\n\n{links}\n")
+
+
+async def show_drift(run: str, drift: Drift) -> None:
+    """Publish what a measurement of drift says. The artifact's versions are the measurements of the run."""
+    await acreate_markdown_artifact(key=f"drift-{run}", description=f"Drift in run {run}: {in_a_sentence(drift)}",
+                                    markdown=render_drift(drift))
 
 
 async def show_finding(finding: Finding) -> None:

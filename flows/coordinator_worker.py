@@ -31,6 +31,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
 from pydantic import BaseModel, ValidationError
 
 from fedround.errors import ContractError
+from flows.federated_drift import federated_drift
 from flows.federated_measurement import federated_measurement
 from flows.federated_promotion import federated_promotion
 from flows.federated_round import federated_round
@@ -38,12 +39,13 @@ from flows.federated_training import federated_training
 from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
+from tasks.drift import DriftRequest
 from tasks.plan import RoundRequest, TrainingRequest
 from tasks.promote import PromotionRequest
 
 FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
     (federated_training, TrainingRequest), (federated_round, RoundRequest), (federated_measurement, MeasurementRequest),
-    (federated_promotion, PromotionRequest))}
+    (federated_drift, DriftRequest), (federated_promotion, PromotionRequest))}
 """The flows that can be asked for, by name, and the form of each."""
 CANCELLATION_POLL_S = 2.0
 

@@ -10,6 +10,7 @@ from flows import steps
 from flows.artifacts import show
 from flows.asked import asked
 from flows.dask_sweeper import sweeper_of
+from flows.drift import measured_when_due
 from flows.watch import Watch
 from tasks.afterwards import afterwards
 from tasks.catch_up import catch_up
@@ -36,6 +37,8 @@ async def federated_round(request: RoundRequest) -> int:
         with sweeper_of(coordinator) as sweeper:
             aggregate = steps.aggregate(coordinator, planned, answers, sweeper)
         committed = steps.publish(coordinator, planned, answers, aggregate)
+        with afterwards(f"the measurement of drift after round {planned.plan.round}", watch.missed):
+            await measured_when_due(coordinator, request, planned.plan.round, watch)
 
         watch.stage("evaluate")
         with afterwards(f"the report of round {planned.plan.round}", watch.missed):

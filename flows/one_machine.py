@@ -68,8 +68,8 @@ class OneMachine:
         return LocalStack(self.home).start(progress)
 
     def set_up(self, founding: Founding, members: list[Member], *, max_epsilon: float, delta_dp: float,
-               units: tuple[Protected, ...] = ("record",), min_rows: int = 100) -> None:
-        """Create the coordinator's and every site's folder, and deploy. The servers must run."""
+               units: tuple[Protected, ...] = ("record",), min_rows: int = 100, measures: bool = False) -> None:
+        """Create the coordinator's and every site's folder, and deploy. The servers must run. measures: as `create_site`."""
         stack = LocalStack(self.home)
         info = stack.find(self.home)
         if info is None:
@@ -86,7 +86,7 @@ class OneMachine:
             key = create_site(
                 self.site(member.name), invitation,
                 DataSettings(dataset="clients", train=str(member.train), validation=str(member.validation)),
-                max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows,
+                max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows, measures=measures,
                 compares_groups=founding.settings.get("groups") is not None)
             add_member(self.coordinator, member.name, key, member.weight)
         asyncio.run(register(self.coordinator, None, "scheduled"))

@@ -90,6 +90,21 @@ async def register_site(folder: Path, site: str) -> bool:
     return True
 
 
+async def retrain(coordinator: Coordinator, rounds: int | None) -> bool:
+    """As `flows.alarms.retrain_on_alarm`. Raises SetupError if the federation is not deployed, or the API does not answer."""
+    import httpx
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.alarms import retrain_on_alarm
+
+    try:
+        return await retrain_on_alarm(coordinator.federation, rounds)
+    except ObjectNotFound:
+        raise _not_deployed(coordinator) from None
+    except httpx.TransportError:
+        raise _no_api(coordinator) from None
+
+
 @dataclass(frozen=True)
 class Started:
     """A flow run that the coordinator's process will carry out."""
@@ -110,7 +125,7 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
             deployment = await client.read_deployment_by_name(f"{flow}/{coordinator.federation.name}")
             run = await client.create_flow_run_from_deployment(deployment.id, parameters={"request": request})
     except ObjectNotFound:
-        raise SetupError(f"federation '{coordinator.federation.name}' is not deployed: run 'fedround deploy'") from None
+        raise _not_deployed(coordinator) from None
     except httpx.TransportError:
         raise _no_api(coordinator) from None
     ui = coordinator.settings.api_url.removesuffix("/api")
@@ -148,6 +163,10 @@ async def cancel(started: Started) -> None:
 
     async with get_client() as client:
         await client.set_flow_run_state(started.id, Cancelling())
+
+
+def _not_deployed(coordinator: Coordinator) -> SetupError:
+    return SetupError(f"federation '{coordinator.federation.name}' is not deployed: run 'fedround deploy'")
 
 
 def _no_api(coordinator: Coordinator) -> SetupError:

@@ -88,10 +88,24 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer)
         found.append((louder, ledger.Charge(
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
             mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
-            campaign=louder.campaign(privacy, rows, done, plan.agreed.groups), terms=_terms(plan), rows=rows)))
+            campaign=louder.campaign(privacy, rows, done, plan.agreed.groups, plan.agreed.drift), terms=_terms(plan),
+            rows=rows, partition=_partition(plan, before))))
     again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
     going_on = [one for one in found if book.room_for(one[1]) is not None]
     return again[:1] or going_on[:1] or found
+
+
+def _partition(plan: Plan, before: ledger.Ledger) -> str | None:
+    """The partition that pays; None: all rows do.
+
+    Two ways to tell rows apart overlap (a week, a month), and a ledger takes partitions as disjoint. So if others than these
+    were charged before, all rows pay, which is too much and never too little.
+    """
+    part = plan.asks.part
+    if part is None:
+        return None
+    others = {charge.partition for charge in before.charges if charge.partition is not None}
+    return part.in_ledger if all(other.endswith(f"-{part.scheme}") for other in others) else None
 
 
 def _terms(plan: Plan) -> str:
@@ -99,7 +113,8 @@ def _terms(plan: Plan) -> str:
     agreed, privacy = plan.agreed, plan.agreed.privacy
     if not isinstance(privacy, NoPrivacy):
         privacy = privacy.model_copy(update={"clip_norm": 1.0})
-    agreed_on = (privacy, agreed.training, agreed.evaluation, *([] if agreed.groups is None else [agreed.groups]))
+    agreed_on = (privacy, agreed.training, agreed.evaluation, *([] if agreed.groups is None else [agreed.groups]),
+                 *([] if agreed.drift is None else [agreed.drift]))
     return digest(rfc8785.dumps([one.model_dump(mode="json") for one in agreed_on]))
 
 

@@ -16,16 +16,21 @@ from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
 from site_workers import approval, audit, registry
 from site_workers.policy import Protected, SitePolicy, policy_text
 
-_GROUPS = {"purposes": ["train", "evaluate", "measure"], "statistics": ["scores", "checks", "decisions"]}
+
+def _let_out(compares_groups: bool, measures: bool) -> dict[str, list[str]]:
+    """What the policy allows beyond its defaults."""
+    also = [*(["decisions"] if compares_groups else []), *(["histograms", "group_counts"] if measures else [])]
+    return {"purposes": ["train", "evaluate", "measure"], "statistics": ["scores", "checks", *also]} if also else {}
 
 
 def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max_epsilon: float, delta_dp: float,
                 units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, min_rows: int = 100,
-                compares_groups: bool = False, passphrase: bytes | None = None) -> str:
+                compares_groups: bool = False, measures: bool = False, passphrase: bytes | None = None) -> str:
     """Make a site's folder; returns the public key to send to the coordinator.
 
     compares_groups: lets out what the model decides about the groups that the federation watches, noised and charged.
-    passphrase: encrypts the private key; every start then asks for it.
+    measures: lets out counts of rows for plans that measure, noised and charged. passphrase: encrypts the private key; every
+    start then asks for it.
     Creating the folder approves the invitation's recipe and contract: show them to the operator first (`offered`). Raises
     SetupError if the folder holds a site already or the data files are missing, ContractError if the invitation or the policy
     has an invalid value; nothing is overwritten.
@@ -42,7 +47,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
         "max_epsilon_site": max_epsilon_site, "min_rows": min_rows,
-        **(_GROUPS if compares_groups else {})}, "the site's policy")
+        **_let_out(compares_groups, measures)}, "the site's policy")
     settings = SiteSettings(
         name=invitation.site, federation=invitation.federation, coordinator=invitation.coordinator,
         api_url=invitation.api_url, store=invitation.store, data=data)

@@ -113,7 +113,8 @@ def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
         return charge
     offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases))
     rows = offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
-    return charge.model_copy(update={"campaign": offered.campaign(plan.agreed.privacy, rows), "rows": rows})
+    campaign = offered.campaign(plan.agreed.privacy, rows, drift=plan.agreed.drift)
+    return charge.model_copy(update={"campaign": campaign, "rows": rows})
 
 
 def _from_audit(site: Site) -> Iterator[Charge]:

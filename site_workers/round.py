@@ -34,7 +34,7 @@ from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
 from infra.stores import Patience
-from site_workers import audit, charging, inputs, kept, limits, outbox, registry, release, rollback
+from site_workers import accepted, audit, charging, inputs, kept, limits, outbox, registry, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -96,6 +96,8 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> O
         release.release(_patient(site, order), order.plan, done)
         return Outcome(Ending.ANSWERED, done.kind)
     release.release(_patient(site, order), order.plan, done.answer, done.payload, done.book)
+    if order.plan.asks.makes_model:
+        accepted.keep(site, done.rows)
     return Outcome(Ending.ANSWERED, "answer" if done.answer.update is None else "update")
 
 
@@ -126,6 +128,8 @@ class _Done:
     answer: Answer
     payload: bytes | None
     book: ledger.Ledger
+    rows: bytes
+    """The digest of the rows that it is about."""
 
 
 def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _Done | Refusal:
@@ -175,7 +179,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
                   inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     kept.write(site.folder, plan, worked.keeps)
-    return _Done(_answer(site, order, worked, book), worked.payload, book)
+    return _Done(_answer(site, order, worked, book), worked.payload, book, rows.digest)
 
 
 def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
@@ -191,11 +195,12 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
         registry.look(site.folder, site.settings.data, rows.digest, audit.utc(site.clock()))
         names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
                  for column in statistic.columns]        # of the others not even whether they are there is told
-        columns = read_columns(site, names)
+        part = order.plan.asks.part
+        columns = read_columns(site, names if part is None else [*names, part.column], part)
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why")
-    if missing := sorted(set(names) - columns.keys()):
+    if missing := sorted({*names, *([] if part is None else [part.column])} - columns.keys()):
         return refuse(site, order, Reason.DATA, f"the rows have no column '{missing[0]}'"[:300])
     # Under the unit `site` the number of rows is not told, hence not whether they are few.
     if len(rows.train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):

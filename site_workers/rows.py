@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fedround.files import sha256_of
 from fedround.learning.recipe import Examples, Recipe
+from fedround.statistics.partitions import Partition
 from site_workers.site import Site
 from validation import encoding, judging
 from validation.contract import load_contract
@@ -65,12 +66,18 @@ def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes
     return Rows(train, validation, digest)
 
 
-def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Columns of all rows, of both files, (N,) each. A column that one of the files lacks is left out."""
+def read_columns(site: Site, names: Iterable[str], part: Partition | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Columns of all rows of both files, or of those in `part`, (N,) each. A column that one of the files lacks is left out;
+    if it is the part's, no row is in the part.
+    """
     wanted = sorted(set(names))
     if not wanted:
         return {}
-    return encoding.columns_alone(site.row_files, wanted)
+    found = encoding.columns_alone(site.row_files, wanted)
+    if part is None or part.column not in found:
+        return found if part is None else {}
+    inside_N = part.holds(found[part.column])
+    return {name: value_N[inside_N] for name, value_N in found.items()}
 
 
 @dataclass(frozen=True)

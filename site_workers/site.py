@@ -10,6 +10,8 @@
     audit.jsonl      what was asked, decided, spent and sent
     outbox/          what leaves, written here first
     kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts
+    accepted/        the rows of the last round that trained, for 'site drift'; never leaves
+    drift/           Evidently's reports over rows; never leaves
 """
 
 from __future__ import annotations

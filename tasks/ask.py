@@ -16,6 +16,7 @@ from fedround.records import Evaluate, Finding, Measure, Question, Told
 from fedround.rounds.campaign import counts_leave
 from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
+from fedround.statistics.partitions import Partition
 from fedround.values import Name
 from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan_at
 from infra.stores import put_first
@@ -44,6 +45,9 @@ class MeasurementRequest(RoundRequest):
         min_length=1, max_length=64, title="Statistics",
         description="What every site counts. A histogram names a column and the edges between its cells; group counts name "
                     "columns and the values that make groups. Each has its own noise, and is charged by itself.")]
+    partition: Annotated[Partition | None, Field(
+        default=None, title="Partition",
+        description="Which rows are counted, and pay: those of one week, say, told apart by a column. Empty: all.")] = None
 
 
 def plan_question(coordinator: Coordinator, request: RoundRequest) -> Planned:
@@ -81,7 +85,7 @@ def _check_leaves(coordinator: Coordinator) -> None:
 
 def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Question:
     if isinstance(request, MeasurementRequest):
-        return Measure(statistics=request.statistics)
+        return Measure(statistics=request.statistics, partition=request.partition)
     if head.commit.round == 0:
         raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
     return Evaluate(statistics=(score_statistic(coordinator, head.commit),))

@@ -27,6 +27,7 @@ from infra.settings import load_toml
 from tasks.certificate import Certificate, certified
 from tasks.compare_groups import compared
 from tasks.coordinator import Coordinator
+from tasks.drift import evidence as drift_evidence
 from tasks.report import records
 from tasks.reporting.card import Facts, render_card
 from validation.rows import read_rows
@@ -183,7 +184,7 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
         float32=_performance(files[bundle.ONNX], served, recipe, features_NF, tested),
         int8=_performance(files[bundle.INT8], small, recipe, features_NF, tested),
         difference=difference, checked_rows=len(checked_NF), at_sites=None if record is None else record.at_sites,
-        fairness=compared(coordinator, model.commit))
+        fairness=compared(coordinator, model.commit), drift=None if record is None else drift_evidence(record.drift))
 
 
 def rows_to_check(features_NF: Float32) -> Float32:

@@ -21,8 +21,10 @@ from fedround.records import Commit, Plan
 from fedround.values import Value, parse
 from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
+from tasks.afterwards import afterwards
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
+from tasks.drift import drift_after
 from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
@@ -36,6 +38,8 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
     The sites' own evaluation of this round's model arrives with the next round's answers: see `record_evaluation`.
     """
     record = _record(coordinator, planned, collected, committed, metrics, seconds)
+    with afterwards(f"the judgement of drift for round {record.round}"):
+        record = record.model_copy(update={"drift": drift_after(coordinator, record.run, record.round)})
     record_evaluation(coordinator, planned, collected)
     _register(coordinator, committed.commit, record)
     _write(coordinator, record)
@@ -157,7 +161,8 @@ def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> 
     model.write_bytes(read_named(
         coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
         max_bytes=checkpoint.model.size_bytes))
-    known = {} if record.public is None else record.public.known()
+    known = {**({} if record.public is None else record.public.known()),
+             **({} if record.drift is None else record.drift.numbers())}
     _registry(coordinator.folder / "models").register(checkpoint, model, known)
     model.unlink()
 

@@ -35,7 +35,7 @@ class Campaign:
     """What was used before the site's rows changed."""
     used: Counter[Use] = field(default_factory=Counter)
     rounds: int = 0
-    """Charges that drew on it."""
+    """Charges to train that drew on it."""
     is_open: bool = True
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Campaign:
     def draw(self, charge: Charge) -> None:
         """Use what the charge uses."""
         self.used += Counter(charge.uses())
-        self.rounds += 1
+        self.rounds += charge.purpose == "train"
 
 
 def _total(lots: Iterable[Lot]) -> Counter[Use]:

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.agreement import Agreed, Deadline, Quorum
 from fedround.learning.task import Task
 from fedround.statistics import Decisions, Scores, Statistic
+from fedround.statistics.partitions import Partition
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
 
 
@@ -65,6 +66,11 @@ class _Question(Value):
         """Whether a site works with the base model."""
         return self.makes_model or any(one.reads_model for one in self.statistics)
 
+    @property
+    def part(self) -> Partition | None:
+        """The only rows that it is about; None: all."""
+        return None
+
 
 class Train(_Question):
     """Train the base model and send the noised change. If counts may leave, also say how good the base model is."""
@@ -88,6 +94,19 @@ class Measure(_Question):
 
     kind: Literal["measure"] = "measure"
     statistics: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=64)]
+    partition: Partition | None = None
+    """Of which rows; None: of all."""
+
+    @model_validator(mode="after")
+    def _check_partition(self) -> Self:
+        if self.partition is not None and self.reads_model:
+            raise ValueError("what a model does is counted over all rows held out: a partition is for what counts columns")
+        return self
+
+    @property
+    def part(self) -> Partition | None:
+        """As `_Question`."""
+        return self.partition
 
 
 Question = Annotated[Train | Evaluate | Measure, Field(discriminator="kind")]

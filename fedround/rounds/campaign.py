@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import epsilon
@@ -35,11 +36,13 @@ from fedround.statistics import Groups, LocalEvaluation
 
 
 def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
-                  rows: int, groups: Groups | None = None, *, apart: bool = False) -> TrainingMechanism:
+                  rows: int, groups: Groups | None = None, drift: DriftWatch | None = None, *,
+                  apart: bool = False) -> TrainingMechanism:
     """The mechanism of a site with this many training rows for every round, with the smallest noise that keeps the promise.
 
-    groups: what promotions of its models will ask for. apart: no row is ever both trained on and held out. Then no row pays
-    for both (parallel composition), and both the training and the counts may spend the whole promise.
+    groups, drift: what else the campaign will count. apart: no row is ever both trained on and held out. Then no row pays for
+    both (parallel composition), and both the training and the counts of held-out rows may spend the whole promise, less what
+    is counted of all rows for drift.
 
     It is the same in all rounds of a campaign: apart from the clip norm, it depends on nothing that changes between them.
     Raises ContractError if no noise can keep it, or the rows are too few for it.
@@ -48,7 +51,7 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
         return NoMechanism()
     # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
     noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.local_steps, evaluation, rows,
-                   groups, apart=apart)
+                   groups, drift, apart=apart)
     if isinstance(privacy, SitePrivacy):
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
     if privacy.mechanism == "dp_ftrl":
@@ -94,17 +97,17 @@ def misfit(privacy: Privacy, evaluation: LocalEvaluation, declared: Mechanism) -
 
 @functools.lru_cache(maxsize=256)
 def _noise(privacy: RecordPrivacy | SitePrivacy, batch_size: int, steps: int, evaluation: LocalEvaluation,
-           rows: int, groups: Groups | None, *, apart: bool) -> float:
+           rows: int, groups: Groups | None, drift: DriftWatch | None, *, apart: bool) -> float:
     training = LocalTraining(batch_size=batch_size, local_steps=steps)
     if isinstance(privacy, SitePrivacy):
         return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
-    others = beside(privacy, evaluation, groups)
+    others = beside(privacy, evaluation, groups, drift)
     if apart:
         if epsilon(others, privacy.delta_dp) > privacy.epsilon:
-            raise ContractError(f"the counts of evaluations and groups alone spend more than epsilon {privacy.epsilon}: "
-                                "raise their noise_std")
-        others = ()
+            raise ContractError(f"the counts of evaluations, groups and drift alone spend more than epsilon "
+                                f"{privacy.epsilon}: raise their noise_std")
+        others = watched(privacy, drift)
     if privacy.mechanism == "dp_ftrl":
         batch = _fixed_batch(training, rows)
         return smallest_noise(
@@ -145,10 +148,15 @@ def groups_of(privacy: Privacy, groups: Groups | None) -> tuple[Mechanism, ...]:
     return () if groups is None or not counts_leave(privacy) else groups.mechanisms * groups.promotions
 
 
-def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation,
-           groups: Groups | None = None) -> tuple[Mechanism, ...]:
-    """All that a campaign releases besides its updates: the counts of every round's base model and of the final one, and
-    those of watched groups.
+def watched(privacy: Privacy, drift: DriftWatch | None) -> tuple[Mechanism, ...]:
+    """All that a campaign counts of all rows, for drift."""
+    return () if drift is None or isinstance(privacy, NoPrivacy) else drift.releases(privacy.rounds)
+
+
+def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation, groups: Groups | None = None,
+           drift: DriftWatch | None = None) -> tuple[Mechanism, ...]:
+    """All that a campaign releases besides its updates: the counts of every round's base model and of the final one, those
+    of watched groups, and those for drift.
 
     Raises ContractError if they leave without noise, which no promise allows.
     """
@@ -157,7 +165,7 @@ def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation,
         raise ContractError("evaluation.noise_std is 0, so the score counts leave unprotected: raise it above 0")
     if NoMechanism() in by_group:
         raise ContractError("a noise_std of groups.watched is 0, so counts of groups leave unprotected: raise it above 0")
-    return counts * (privacy.rounds + 1) + by_group
+    return counts * (privacy.rounds + 1) + by_group + watched(privacy, drift)
 
 
 @dataclass(frozen=True)
@@ -169,23 +177,28 @@ class SpentAfter:
     """Epsilon in the campaign's unit."""
     evaluation: float
     """What the score counts alone cost; the rest is the training's and the groups' (epsilons do not add up)."""
+    drift: float = 0.0
+    """What the counts for drift alone cost."""
 
 
 def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
-           rounds: Iterable[int] | None = None, groups: Groups | None = None) -> Iterator[SpentAfter]:
+           rounds: Iterable[int] | None = None, groups: Groups | None = None,
+           drift: DriftWatch | None = None) -> Iterator[SpentAfter]:
     """Epsilon after each of `rounds` (None: after every one); the last evaluation and the promotions included in the last."""
     counts = counts_of(privacy, evaluation)
     for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
         evaluations = [*counts] * (number + (number == privacy.rounds))
         promoted = groups_of(privacy, groups) if number == privacy.rounds else ()
-        yield SpentAfter(number, epsilon([*[mechanism] * number, *evaluations, *promoted], privacy.delta_dp, privacy.unit),
-                    epsilon(evaluations, privacy.delta_dp, privacy.unit))
+        counted = () if drift is None else drift.releases(number)
+        everything = [*[mechanism] * number, *evaluations, *promoted, *counted]
+        yield SpentAfter(number, *(epsilon(part, privacy.delta_dp, privacy.unit)
+                                   for part in (everything, evaluations, counted)))
 
 
-def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism,
-                 evaluation: LocalEvaluation, groups: Groups | None = None) -> dict[Unit, float]:
+def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
+                 groups: Groups | None = None, drift: DriftWatch | None = None) -> dict[Unit, float]:
     """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it)."""
     counts = [*counts_of(privacy, evaluation)] * (privacy.rounds + 1)
-    everything = [*[mechanism] * privacy.rounds, *counts, *groups_of(privacy, groups)]
+    everything = [*[mechanism] * privacy.rounds, *counts, *groups_of(privacy, groups), *watched(privacy, drift)]
     units: tuple[Unit, ...] = ("record", "site")
     return {unit: epsilon(everything, privacy.delta_dp, unit) for unit in units}

@@ -25,6 +25,7 @@ from fedround.agreement import Terms
 from fedround.codec import Tensors
 from fedround.compression import wire
 from fedround.compression.spec import Compression, is_unbiased
+from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
 from fedround.learning.evaluate import scored_rows
@@ -78,12 +79,12 @@ class Offer:
         return replace(self, training=self.training.model_copy(update={"noise_multiplier": noise}))
 
     def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0,
-                 groups: Groups | None = None) -> tuple[Lot, ...]:
+                 groups: Groups | None = None, drift: DriftWatch | None = None) -> tuple[Lot, ...]:
         """All that the campaign that begins with this offer may use. The agreement fixes it before anything leaves.
 
         It is `privacy.rounds` times the offer, less the rounds of the run's earlier campaigns, plus one more score count, of
         the last model. A question that makes no model is a campaign of its own. rows: which each mechanism is used on;
-        empty: all. groups: what promotions of the campaign's models will ask for.
+        empty: all. groups: what promotions of the campaign's models will ask for. drift: what is still to be counted for it.
         """
         rounds = 1 if self.training is None or isinstance(privacy, NoPrivacy) else max(1, privacy.rounds - done)
         final = {"validation"} if self.training is not None else set()
@@ -93,7 +94,10 @@ class Offer:
         if self.training is not None and groups is not None:
             for mechanism in groups.mechanisms:
                 sets[mechanism, "validation" if rows else "all"] += groups.promotions
-        return tuple(Lot(mechanism=mechanism, rows=where, times=times) for (mechanism, where), times in sets.items())
+        if drift is not None and self.training is not None and not isinstance(privacy, NoPrivacy):
+            for statistic in drift.statistics:
+                sets[statistic.mechanism, "all"] += drift.times(privacy.rounds) - drift.times(min(done, privacy.rounds))
+        return tuple(Lot(mechanism=mechanism, rows=where, times=times) for (mechanism, where), times in sets.items() if times)
 
 
 def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statistic], bool], *, apart: bool = False) -> Offer:
@@ -101,7 +105,7 @@ def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statisti
 
     may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
     """
-    mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, terms.groups, apart=apart)
+    mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, terms.groups, terms.drift, apart=apart)
                  if isinstance(asks, Train) else None)
     return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)))
 

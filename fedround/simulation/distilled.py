@@ -176,7 +176,7 @@ def _mechanisms(agreement: Agreement, parties: Mapping[str, Party], rounds: int)
                             "recipe")
     if not isinstance(privacy, NoPrivacy) and privacy.rounds < rounds:
         raise ContractError(f"the privacy that was agreed pays for {privacy.rounds} rounds, {rounds} are asked")
-    found = {name: mechanism_for(privacy, agreement.training, agreement.evaluation, len(party.train))
+    found = {name: mechanism_for(privacy, agreement.training, agreement.evaluation, len(party.train), drift=agreement.drift)
              for name, party in parties.items()}
     if not all(isinstance(mechanism, NoMechanism) or (isinstance(mechanism, DpSgd) and mechanism.count_noise_std is None)
                for mechanism in found.values()):

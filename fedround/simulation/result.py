@@ -79,6 +79,7 @@ class Result:
             return None
         most = max(self.took_part.values())
         kinds = Counter(mechanism for site, mechanism in self.mechanisms.items() if self.took_part.get(site) == most)
-        counts = campaign.counts_of(privacy, self.agreement.evaluation)
-        return max(epsilon([*[mechanism] * most, *counts * (most + 1)], privacy.delta_dp, privacy.unit)
+        counts = campaign.counts_of(privacy, self.agreement.evaluation) * (most + 1)
+        watched = () if self.agreement.drift is None else self.agreement.drift.releases(most)
+        return max(epsilon([*[mechanism] * most, *counts, *watched], privacy.delta_dp, privacy.unit)
                    for mechanism, _ in kinds.most_common(_FEW))

@@ -161,7 +161,8 @@ class Sites:
     def _mechanism(self, site: str, terms: Terms) -> TrainingMechanism:
         rows = self._rows[site]
         try:
-            found = mechanism_for(terms.privacy, terms.training, terms.evaluation, self._noised_for[rows], terms.groups)
+            found = mechanism_for(terms.privacy, terms.training, terms.evaluation, self._noised_for[rows], terms.groups,
+                                  terms.drift)
         except ContractError as error:
             raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
         if isinstance(found, DpSgd):

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -72,7 +73,7 @@ def evaluate() -> None:
     campaign = json.loads(CAMPAIGN.read_text())
     spent = max((site["epsilon"] or 0 for site in campaign[-1]["sites"]), default=0)
     METRICS.write_text(json.dumps({"auc": reached.auc, "recall_at_20_fpr": reached.recall_at_20_fpr, "epsilon": spent,
-                                   "rounds": len(campaign)}, indent=1))
+                                   "rounds": len(campaign), **_drift(campaign[-1])}, indent=1))
     curve = [{"round": record["round"], **record["public"]} for record in campaign]
     pd.DataFrame(curve)[["round", "auc", "recall_at_20_fpr"]].to_csv(CURVE, index=False)
 
@@ -89,6 +90,14 @@ def fairness() -> None:
     FAIRNESS.write_text(json.dumps(fairness_numbers(found), indent=1))
     pd.DataFrame([{"measure": one.measure, "attribute": one.attribute, "gap": one.value, "low": one.low, "high": one.high}
                   for one in found.gaps]).to_csv(GAPS, index=False)
+
+
+def _drift(record: dict[str, Any]) -> dict[str, float]:
+    from fedround.values import parse
+    from tasks.reporting import RoundRecord
+
+    drift = parse(RoundRecord, record, "the last round").drift
+    return {} if drift is None else drift.numbers()
 
 
 def report() -> None:

@@ -19,7 +19,6 @@ _SETTINGS = {
     "DO_NOT_TRACK": "1",
     # Loops that a federation does not use. Schedules, late runs and the foreman (pool status in the UI) stay on.
     "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_ENABLED": "false",
@@ -40,7 +39,7 @@ _SETTINGS = {
 class PrefectServer:
     """Prefect's API and UI on the loopback interface; its own files lie in home/prefect, and the user's stay untouched.
 
-    Automations do not fire, and the UI's feed of events stays empty: their services are off.
+    Automations fire. The UI's feed of events stays empty: no event is kept.
     """
 
     def __init__(self, home: Path):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedround.aggregation.verdict import Verdict
+from fedround.drift.judge import Drift
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.task import Metrics
@@ -85,6 +86,8 @@ class RoundRecord(Value):
     """All updates of the round together."""
     fairness: GroupFairness | None = None
     """How this round's model decides about groups; known if a promotion asked."""
+    drift: Drift | None = None
+    """The run's newest measurement of drift at that time."""
     estimated: bool = False
     """Whether these distances are estimates, from a sample of the model."""
 

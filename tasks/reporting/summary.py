@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from fedround.spoken import visible
 from tasks.reporting import charts
+from tasks.reporting.drift import render_drift
 from tasks.reporting.markdown import code, table
 from tasks.reporting.page import OUTCOMES, template
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
@@ -29,6 +30,7 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
         " ".join(_plot(records, metric) for metric in metrics) or "No metric has been measured yet.",
         f"### Sites in round {last.round}", _sites(last),
         "### Rounds", _rounds(records, metrics),
+        *([] if last.drift is None else [render_drift(last.drift)]),
         *([f"About the gate: {code(last.note)}"] if last.note else []),
         f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.aggregation}, {last.optimizer}.",
     ])) + "\n"

@@ -212,3 +212,16 @@ def test_a_preflight_shows_the_budget_of_every_unit_that_is_promised_something(f
     path.write_text(path.read_text().replace("max_epsilon_site = 4.0", "max_epsilon_site = 3.0"))
     assert not found("ledger")["ok"]
     assert "of 3 spent for the whole site; this site will refuse" in found("ledger")["detail"]
+
+
+def test_what_is_counted_for_drift_is_part_of_the_price(fedround: Fedround, tmp_path: Path):
+    """The campaign still keeps its promise, and takes more noise for it."""
+    plain, watched = tmp_path / "plain.toml", tmp_path / "watched.toml"
+    plain.write_text(SETTINGS)
+    watched.write_text(SETTINGS + "[drift]\nevery = 2\nnoise_std = 25.0\ncolumns = [{column = 'age', edges = [30, 40]}]\n")
+    (one,), (other,) = (as_json(fedround, path, "--rows", "north=900")["sites"] for path in (plain, watched))
+    assert other["mechanism"]["noise_multiplier"] > one["mechanism"]["noise_multiplier"]
+    assert other["course"][-1]["drift"] == pytest.approx(epsilon([GaussianCounts(noise_std=25.0)] * 2, 1e-6))
+    assert other["course"][-1]["total"] <= 3.0
+    shown = fedround("privacy", "plan", watched, "--rows", "north=900")
+    assert "drift" in shown.output

@@ -40,6 +40,9 @@ from tests.small_federation import CONTRACT, NAMES, RECIPE, rows, settings
 
 T = TypeVar("T")
 DEADLINE_S = 900
+WATCH = {"columns": [{"column": "x1", "edges": [-1.0, 0.0, 1.0]}], "noise_std": 2.0, "measurements": 2,
+         "partitions": {"column": "y", "by": "value"}}
+"""Campaigns measure none of it. The rows of the two labels differ in x1, so one label after the other is a drift."""
 PATIENCE_S = 300.0
 """Only a broken test waits so long: all others go on when what they wait for has happened."""
 
@@ -215,7 +218,7 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
             with own_settings(federation.api_url):
                 machine.set_up(
                     Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 5.0}, privacy={
-                        "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}),
+                        "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}, drift=WATCH),
                         agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
                     members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
             federation.start_processes()

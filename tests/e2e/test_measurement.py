@@ -44,7 +44,7 @@ def test_a_question_goes_to_every_site_and_its_answer_into_the_ui(real: Federati
     assert [told["site"] for told in found["answers"]] == ["east", "north"]
     assert [(no["site"], no["reason"]) for no in found["refusals"]] == [("south", "policy")]
     histogram, groups = found["tables"]
-    rows = 300 + 200 + 2 * 80
+    rows = 300 + 200 + 2 * 400
     assert sum(cell["number"] for cell in histogram["cells"]) == pytest.approx(rows, abs=50)
     assert sum(cell["number"] for cell in groups["cells"]) == pytest.approx(rows, abs=50)
     for name, charges in (("north", 1), ("east", 1), ("south", 0)):

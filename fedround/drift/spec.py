@@ -1,0 +1,93 @@
+"""What a federation watches: public columns and edges, agreed before any site counts anything."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedround.privacy.spec import GaussianCounts, NoMechanism
+from fedround.statistics.counts import AskedNoise
+from fedround.statistics.group_counts import GroupCounts, Level, Levels
+from fedround.statistics.histogram import Histogram, Number
+from fedround.statistics.partitions import Partitions
+from fedround.values import ColumnName, Value
+
+MOST_CELLS = 50
+
+
+class Watched(Value):
+    """A column, and the cells in which its values are counted: between edges, or by value."""
+
+    column: ColumnName
+    edges: Annotated[tuple[Number, ...], Field(max_length=MOST_CELLS)] = ()
+    values: Annotated[tuple[Level, ...], Field(max_length=MOST_CELLS)] = ()
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> Self:
+        if bool(self.edges) == bool(self.values):
+            raise ValueError(f"column '{self.column}' is watched by edges or by values: give one of them")
+        self.counted(1.0)
+        return self
+
+    def counted(self, noise_std: float) -> Histogram | GroupCounts:
+        """What sites are asked."""
+        if self.edges:
+            return Histogram(column=self.column, edges=self.edges, noise_std=noise_std)
+        return GroupCounts(by=(Levels(column=self.column, values=self.values),), noise_std=noise_std)
+
+
+class DriftWatch(Value):
+    """[drift] of a federation file. Sites count the columns every so many rounds; each count is noised and charged."""
+
+    columns: Annotated[tuple[Watched, ...], Field(min_length=1, max_length=32)]
+    every: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """After every so many rounds of a campaign."""
+    noise_std: AskedNoise = 20.0
+    """Of the noise that each site adds to each count."""
+    reference: Annotated[int, Field(ge=1, le=1000)] = 1
+    """The first so many measurements together are what later ones are compared with."""
+    false_alarms: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """How probable any false alarm is in all measurements of a run together, if nothing drifts."""
+    measurements: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    """How many measurements `false_alarms` is promised for; None: as many as a campaign has."""
+    partitions: Partitions | None = None
+    """How rows are told apart. Then each measurement counts the rows of one partition, a week say, and only these pay;
+    campaigns measure nothing, and a run of its own does ('fedround drift run', or a schedule). None: all rows are counted.
+    """
+    method: Literal["jensenshannon"] = "jensenshannon"
+    """Evidently's word for how far two histograms are apart."""
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        if len({watched.column for watched in self.columns}) < len(self.columns):
+            raise ValueError("a column is watched twice")
+        if self.partitions is not None and self.measurements is None:
+            raise ValueError("partitions go on for ever: say for how many measurements false_alarms is")
+        return self
+
+    @property
+    def statistics(self) -> tuple[Histogram | GroupCounts, ...]:
+        """What a measurement asks, column by column."""
+        return tuple(watched.counted(self.noise_std) for watched in self.columns)
+
+    def is_due(self, number: int) -> bool:
+        """Whether the columns are counted after this round."""
+        return self.partitions is None and number > 0 and number % self.every == 0
+
+    def times(self, rounds: int) -> int:
+        """How often they are counted in a campaign."""
+        return 0 if self.partitions is not None else rounds // self.every
+
+    def releases(self, rounds: int) -> tuple[GaussianCounts | NoMechanism, ...]:
+        """All that a campaign releases for it."""
+        return self.once * self.times(rounds)
+
+    @property
+    def once(self) -> tuple[GaussianCounts | NoMechanism, ...]:
+        """What one measurement releases."""
+        return tuple(one.mechanism for one in self.statistics)
+
+    def level(self, rounds: int) -> float:
+        """The chance of a false alarm that one measurement may have (Bonferroni over the measurements)."""
+        return self.false_alarms / max(1, (self.measurements or self.times(rounds)) - self.reference)

@@ -1,0 +1,69 @@
+"""Rows told apart by one of their columns: the rows of one week, say. Only these are counted, and only these pay.
+
+A row's partition is a function of the row itself, so each row is in one at most, at every site and whatever other rows there
+are: parallel composition (McSherry 2009, theorem 4). A row whose column changes is another row, in another partition. The
+question names the partition. If sites chose it ("the newest"), a single row could move it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import StringConstraints
+
+from fedround.values import ColumnName, Value
+
+By = Literal["day", "week", "month", "value"]
+Bools = npt.NDArray[np.bool_]
+PartitionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$")]
+
+
+class Partitions(Value):
+    """How rows are told apart: by the day, the ISO week or the month of a column of dates, or by a column's value."""
+
+    column: ColumnName
+    by: By = "week"
+
+    def name_of(self, value: object) -> str | None:
+        """The partition of a row with this value: "2026-11-29", "2026-w48", "2026-11", or the value in lower case. None: it
+        is in none, and never counted where partitions are.
+        """
+        if self.by == "value":
+            return None if value is None else str(value).lower()
+        try:
+            day = datetime.date.fromisoformat(str(value)[:10])
+        except ValueError:
+            return None
+        year, week, _ = day.isocalendar()
+        return {"day": f"{day:%Y-%m-%d}", "week": f"{year}-w{week:02d}", "month": f"{day:%Y-%m}"}[self.by]
+
+    def before(self, day: datetime.date) -> str:
+        """The last partition that was over on this day. Raises ValueError for partitions by value."""
+        if self.by == "value":
+            raise ValueError("partitions by value have no order: name one")
+        first = {"day": day, "week": day - datetime.timedelta(days=day.weekday()), "month": day.replace(day=1)}[self.by]
+        return self.name_of(first - datetime.timedelta(days=1)) or ""
+
+
+class Partition(Partitions):
+    """One of them."""
+
+    name: PartitionName
+
+    @property
+    def in_ledger(self) -> str:
+        """Its name in a site's ledger; partitions by another column, or by month instead of week, have other endings."""
+        return f"{self.name}-{self.scheme}"
+
+    @property
+    def scheme(self) -> str:
+        """What all partitions that are told apart in this way have in common."""
+        return hashlib.sha256(f"{self.by}:{self.column}".encode()).hexdigest()[:8]
+
+    def holds(self, value_N: npt.NDArray[Any]) -> Bools:
+        """Which rows are in it, (N,)."""
+        return np.array([self.name_of(value) == self.name for value in value_N.tolist()], dtype=bool)

@@ -1,0 +1,58 @@
+"""Rows told apart by a column of their own."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedround.records import Measure
+from fedround.statistics import Histogram, Scores
+from fedround.statistics.partitions import Partition, Partitions
+
+DAY = datetime.date(2026, 11, 29)
+
+
+@pytest.mark.parametrize(("by", "name", "last"), [
+    ("day", "2026-11-29", "2026-11-28"), ("week", "2026-w48", "2026-w47"), ("month", "2026-11", "2026-10")])
+def test_a_date_has_one_partition_and_the_last_one_that_is_over_comes_before_it(by: str, name: str, last: str):
+    told_apart = Partitions(column="day", by=by)
+    for value in (DAY, DAY.isoformat(), f"{DAY} 23:59:59.5", datetime.datetime(2026, 11, 29, 1, tzinfo=datetime.UTC)):
+        assert told_apart.name_of(value) == name
+    assert told_apart.before(DAY) == last
+
+
+def test_a_year_of_iso_weeks_ends_where_the_calendar_says():
+    assert Partitions(column="day").name_of("2027-01-01") == "2026-w53"
+
+
+@pytest.mark.parametrize("value", [None, "", "yesterday", "2026-13-01", 20_261_399, float("nan"), [1]])
+def test_what_is_no_date_is_in_no_partition(value: object):
+    assert Partitions(column="day", by="day").name_of(value) is None
+
+
+@given(st.lists(st.one_of(st.none(), st.dates().map(str), st.text(max_size=12), st.integers()), max_size=40))
+def test_every_row_is_in_one_partition_at_most_whatever_other_rows_there_are(values: list):
+    value_N = np.array([*values, None], dtype=object)[:-1]
+    told_apart = Partitions(column="day", by="week")
+    names = {name for value in values if (name := told_apart.name_of(value)) is not None}
+    parts = [Partition(column="day", by="week", name=name).holds(value_N) for name in sorted(names)]
+    assert np.sum(parts, axis=0, dtype=int).tolist() == ([int(told_apart.name_of(value) is not None) for value in values]
+                                                         if parts else 0)
+
+
+def test_ways_to_tell_rows_apart_are_told_apart_in_a_ledger():
+    ways = [Partition(column=column, by=by, name="2026-11") for column in ("day", "due") for by in ("month", "value")]
+    assert len({way.in_ledger for way in ways}) == 4
+    assert all(way.in_ledger.endswith(way.scheme) for way in ways)
+
+
+def test_scores_are_of_all_rows():
+    week = Partition(column="day", name="2026-w48")
+    Measure(statistics=(Histogram(column="x", edges=(0.0,), noise_std=1.0),), partition=week)
+    with pytest.raises(ValidationError, match="all rows held out"):
+        Measure(statistics=(Scores(bins=2, noise_std=1.0),), partition=week)
