@@ -20,6 +20,7 @@ from fedround.privacy.spec import GaussianCounts
 from fedround.records import Answer, Measure
 from fedround.signing import unseal
 from fedround.statistics import Decisions, Groups
+from fedround_cli.groups_table import show_groups
 from infra.history import read_checkpoint, read_commit, read_tensors
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
@@ -178,6 +179,14 @@ def test_the_finding_is_found_again_by_its_model_and_nobody_is_asked_twice(told:
     assert (gap.attribute, gap.groups) == ("x1", ("small", "large"))
     assert gap.low > 0.3, "the label is larger where x1 is, and the model knows"
     assert verify_run(told.coordinator.store, "spring", told.coordinator.identity.key)
+
+
+def test_the_terminal_shows_groups_and_gaps_and_of_whom_too_little_is_known(told: SmallFederation, capsys):
+    show_groups(compared(told.coordinator, head(told)), "demographic_parity")
+    shown = capsys.readouterr().out
+    assert "x1: small" in shown
+    assert "small < large" in shown
+    assert "too few records to say everything of: x1 missing" in " ".join(shown.split())
 
 
 def test_an_older_round_is_not_asked_about(own: SmallFederation):
