@@ -126,7 +126,8 @@ def test_a_promotion_shows_gaps_before_and_after_and_a_gap_beyond_the_bound_is_r
     used = of_version(federation.coordinator, "v2.1.0")
     gap = evidence_of(used).fairness.gap("demographic_parity")
     card = used.files[bundle.CARD].decode()
-    assert f"`small` < `large` | {gap} |" in card
+    low, high = evidence_of(used).fairness.worst("demographic_parity").groups
+    assert f"`{low}` < `{high}` | {gap} |" in card
     shown = groups_before_and_after(federation.coordinator, "v2.0.0")
     before = evidence_of(of_version(federation.coordinator, "v1.1.0")).fairness.gap("demographic_parity")
     assert f"| {before} |" in shown
