@@ -161,3 +161,16 @@ def create(root: Path, **changes: object) -> None:
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json",
                             api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store")),
         root / "recipe.py", root / "contract.json", None)
+
+
+def test_whose_heaviest_members_weigh_half_cannot_bear_that_they_lie(tmp_path: Path):
+    """A theorem in weights is checked for the worst quorum, before any round."""
+    create(tmp_path, quorum=3, aggregation={"rule": {"name": "weighted_trimmed_mean", "f": 1}})
+    for name, weight in (("north", 2.0), ("east", 1.0), ("south", 1.0)):
+        add_member(tmp_path / "coordinator", name, Identity.generate().key, weight)
+    with pytest.raises(ContractError, match="the 1 heaviest of 3 sites have 50% of the weight"):
+        open_coordinator(tmp_path / "coordinator")
+    create(tmp_path / "equal", quorum=3, aggregation={"rule": {"name": "weighted_trimmed_mean", "f": 1}})
+    for name in NAMES:
+        add_member(tmp_path / "equal" / "coordinator", name, Identity.generate().key, 1.0)
+    assert len(open_coordinator(tmp_path / "equal" / "coordinator").federation.sites) == 3
