@@ -16,11 +16,8 @@ report. Rounds and floors take turns, so that both meet the same noise of a shar
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,17 +30,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from fedround import codec, optimizers
-from fedround.aggregation.engine import ArrayNumbers, Row, aggregate
-from fedround.aggregation.spec import Aggregation, WeightedMean
-from fedround.codec import Schema
-from fedround.learning.recipe import load_recipe
-from fedround.learning.spec import FedAvg
+from benchmarks.large_model_floor import INPUTS, FloorOfASite, Floors, Parts, raw_client, used
 from infra.settings import CoordinatorSettings, DataSettings, S3Credential, S3Settings, load_toml
 
 RUN = "large"
-INPUTS = 1000
-CHUNK_BYTES = 8 << 20
 
 
 def main() -> None:
@@ -126,7 +116,7 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, grants: dict
         root / "coordinator", {
             "name": "large", "quorum": len(grants), "deadline_s": 300, "evaluation": {"noise_std": 50.0},
             "aggregation": {"rule": {"name": "weighted_mean"}},
-            "training": {"local_steps": 1, "batch_size": 8, "learning_rate": 0.1}, "privacy": privacy},
+            "training": {"local_steps": 1, "batch_size": 32, "learning_rate": 0.1}, "privacy": privacy},
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", test_set="test.parquet",
                             api_url="http://127.0.0.1:9/api", store=store),
         agreed / "recipe.py", agreed / "contract.json", credential, test, None)
@@ -144,7 +134,7 @@ class Site:
 
     def __init__(self, folder: Path):
         self.parts: dict[str, dict[str, float]] = {}
-        self._process = subprocess.Popen([sys.executable, __file__, "--as-site", str(folder)],
+        self._process = subprocess.Popen([sys.executable, "-m", "benchmarks.large_model", "--as-site", str(folder)],
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def tell(self, order: dict[str, Any]) -> None:
@@ -182,25 +172,6 @@ class Meter:
         wall, after = time.monotonic() - began, self._store.cpu_times()
         return {"store": after.user + after.system - store.user - store.system, "coordinator": used() - own, "sites": sites,
                 "wall": wall}
-
-
-def used() -> float:
-    """CPU seconds of this process and of its children that have ended."""
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-class Parts:
-    """CPU seconds of the parts of one piece of work."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-        self._at = used()
-
-    def done(self, name: str) -> None:
-        """What was used since the last call belongs to `name`."""
-        now = used()
-        self.spent[name] = self.spent.get(name, 0.0) + now - self._at
-        self._at = now
 
 
 class Rounds:
@@ -251,73 +222,6 @@ class Rounds:
         return seconds
 
 
-class Floors:
-    """The least that a round can do, again and again."""
-
-    def __init__(self, folder: Path, sites: list[Site], unit: str):
-        settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-        self._client, self._bucket = raw_client(settings.store, load_toml(S3Credential, folder / "keys" / "s3.toml"))
-        self._sites, self._unit, self._turn, self.parts = sites, unit, 0, dict[str, float]()
-        recipe = load_recipe(folder / settings.recipe, hashlib.sha256((folder / settings.recipe).read_bytes()).hexdigest())
-        self._model = {name: tensor.detach().numpy().copy() for name, tensor in recipe.build_model().named_parameters()}
-        self._base = "models/floor-0"
-        self._send(self._base, codec.encode(self._model))
-
-    def __call__(self) -> float:
-        """Returns the sites' CPU seconds."""
-        self._turn += 1
-        parts, schema = Parts(), codec.schema_of(self._model)
-        for site in self._sites:
-            site.tell({"do": "floor", "base": self._base, "unit": self._unit, "turn": self._turn})
-        heard = [site.hear() for site in self._sites]
-        parts.done("wait")
-        size, rows = codec.coordinates(schema), []
-        for number, said in enumerate(heard):
-            update_D = np.empty(size, np.float32)
-            file = memoryview(update_D).cast("B")
-            head, hasher, at = len(codec.header(schema)), hashlib.sha256(), 0
-            for start in range(0, codec.size_bytes(schema), CHUNK_BYTES):
-                chunk = self._client.get_object(Bucket=self._bucket, Key=said["key"],
-                                                Range=f"bytes={start}-{start + CHUNK_BYTES - 1}")["Body"].read()
-                hasher.update(chunk)
-                data = memoryview(chunk)[head if start == 0 else 0:]
-                file[at:at + len(data)] = data
-                at += len(data)
-            if hasher.hexdigest() != said["sha256"]:
-                raise SystemExit("other bytes came back")
-            rows.append(Row(f"site-{number:02d}", 1.0, ArrayNumbers(update_D)))
-        parts.done("collect")
-        done = aggregate(rows, Aggregation(rule=WeightedMean()), size, seed=bytes(32))
-        parts.done("aggregate")
-        self._model, _ = optimizers.step(self._model, None, done.delta_D, FedAvg(learning_rate=1.0, momentum=0.0))
-        self._base = f"models/floor-{self._turn}"
-        self._send(self._base, b"".join([codec.header(schema), *(memoryview(np.ascontiguousarray(self._model[spec.name]))
-                                                                 .cast("B") for spec in schema)]))
-        parts.done("publish")
-        self.parts = parts.spent
-        return sum(float(said["cpu_s"]) for said in heard)
-
-    def _send(self, key: str, body: bytes) -> None:
-        send(self._client, self._bucket, key, body, hashlib.sha256(body).digest())
-
-
-def raw_client(store: Any, credential: S3Credential) -> tuple[Any, str]:
-    """The S3 client with nothing switched on that hashes a body twice."""
-    from botocore.config import Config
-    from botocore.session import Session
-
-    client = Session().create_client(
-        "s3", region_name=store.region, endpoint_url=store.endpoint, aws_access_key_id=credential.access_key,
-        aws_secret_access_key=credential.secret_key,
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path", "payload_signing_enabled": False}))
-    return client, store.bucket
-
-
-def send(client: Any, bucket: str, key: str, body: Any, sha256: bytes) -> None:
-    """One request; the server checks the hash."""
-    client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", ChecksumSHA256=base64.b64encode(sha256).decode())
-
-
 def serve(folder: Path) -> None:
     """A site's process: one order a line on standard input, one answer a line on standard output."""
     from infra.settings import SiteSettings
@@ -334,62 +238,12 @@ def serve(folder: Path) -> None:
         order, began = json.loads(line), used()
         if order["do"] == "round":
             said = job(site)({name: order[name] for name in ("run", "round", "attempt", "purpose")}, lambda: False)
-            result: dict[str, Any] = {"said": said, "cpu_s": used() - began, "did": "round"}
+            result: dict[str, Any] = {"said": said.message, "cpu_s": used() - began, "did": "round"}
         elif order["do"] == "floor":
             result = {"did": "floor", **floor(order["base"], order["unit"], order["turn"]), "cpu_s": used() - began}
         else:
             result = {"rss_mb": psutil.Process().memory_info().rss / 1e6}
         print(json.dumps(result), flush=True)
-
-
-class FloorOfASite:
-    """The least that a site can do for a round."""
-
-    def __init__(self, folder: Path, client: Any, bucket: str, name: str, recipe: Any):
-        self._path, self._client, self._bucket, self._name = folder / "floor", client, bucket, name
-        self._recipe, self._model, self._schema = recipe, recipe.build_model(), Schema()
-
-    def __call__(self, base: str, unit: str, turn: int) -> dict[str, Any]:
-        """Read the model, take a step, send an update."""
-        import torch
-
-        from fedround.privacy.noise import GRID, stream
-
-        parts = Parts()
-        body = self._client.get_object(Bucket=self._bucket, Key=base)["Body"].read()
-        hashlib.sha256(body).hexdigest()
-        schema = tuple(sorted(codec.schema_of({name: tensor.detach().numpy() for name, tensor in
-                                               self._model.named_parameters()}), key=lambda spec: spec.name))
-        base_D = np.frombuffer(body, "<f4", offset=len(codec.header(schema)))
-        parts.done("read")
-        found = codec.unflatten(base_D.copy(), schema)
-        parameters = {name: torch.from_numpy(array).requires_grad_() for name, array in found.items()}
-        features = torch.zeros(8, INPUTS)
-        features[:, 0] = torch.linspace(-1, 1, 8)
-        loss = torch.func.functional_call(self._model, parameters, (features,)).square().sum()
-        gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-        delta_D = np.concatenate([gradients[spec.name].numpy().ravel() for spec in schema])
-        delta_D *= np.float32(-0.1 / 8)
-        parts.done("train")
-        if unit == "site":
-            norm = float(np.sqrt(np.vdot(delta_D, delta_D)))
-            cells_D = stream(bytes(range(32)), str(turn).encode()).normal(GRID, len(delta_D))
-            for start in range(0, len(delta_D), 1 << 16):
-                block = slice(start, start + (1 << 16))
-                cells_D[block] += np.trunc(delta_D[block] * (GRID * min(1.0, 1.0 / max(norm, 1e-12))))
-                delta_D[block] = cells_D[block] * (0.1 / GRID)
-        parts.done("clip and noise")
-        if not np.isfinite(delta_D).all():
-            raise SystemExit("not finite")
-        payload = b"".join([codec.header(schema), memoryview(delta_D).cast("B")])
-        digest = hashlib.sha256(payload).digest()
-        parts.done("encode and hash")
-        self._path.write_bytes(payload)
-        key = f"sites/{self._name}/floor-{turn}"
-        with self._path.open("rb") as file:
-            send(self._client, self._bucket, key, file, digest)
-        parts.done("write and send")
-        return {"key": key, "sha256": digest.hex(), "parts": parts.spent}
 
 
 def table(result: dict[str, Any]) -> str:
