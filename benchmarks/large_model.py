@@ -110,7 +110,7 @@ def set_up(root: Path, store: S3Settings, credential: S3Credential, grants: dict
         return path
 
     privacy = {"unit": "none"} if unit == "none" else {
-        "unit": "site", "epsilon": 100.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": repeats + 1}
+        "unit": "site", "epsilon": 10.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": repeats + 1}
     test = rows("test", 200)
     create_coordinator(
         root / "coordinator", {
