@@ -130,7 +130,7 @@ def judged(weeks: Weeks, seed: int) -> Iterator[Drift]:
 
 def counted(rows: Rows, name: str) -> tuple[Any, ...]:
     """What a site releases."""
-    return tuple(release(statistic, rows, stream(b"benchmark", f"{name}/{statistic.columns[0]}".encode()))
+    return tuple(release(statistic, rows, stream(bytes(32), f"{name}/{statistic.columns[0]}".encode()))
                  for statistic in WATCH.statistics)
 
 

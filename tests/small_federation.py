@@ -74,7 +74,7 @@ def settings(**changes: object) -> dict:
     """The agreed settings, with changes; None leaves a setting out."""
     agreed = {
         "name": "small", "quorum": 2, "deadline_s": 60,
-        "training": {"local_steps": 1, "batch_size": 32, "learning_rate": 0.5},
+        "training": {"local_steps": 3, "batch_size": 32, "learning_rate": 0.5},
         "privacy": {"unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3},
         "evaluation": {"bins": 10, "noise_std": 5.0},
         "aggregation": {"rule": {"name": "weighted_mean"}},

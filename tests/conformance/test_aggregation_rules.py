@@ -18,7 +18,7 @@ from tests.cohorts import COORDINATEWISE, EVERY, ROBUST, F, N, bearing_one_less,
 SEEDS = st.integers(0, 2**32 - 1)
 every = pytest.mark.parametrize("name", EVERY)
 robust = pytest.mark.parametrize("name", ROBUST)
-few = settings(max_examples=8)
+few = settings(max_examples=4)
 
 TRANSLATES = [name for name, how in EVERY.items() if how.gate is None and not isinstance(
     how.rule, spec.CenteredClipping | spec.NormClipping | spec.FLTrust) and not any(isinstance(

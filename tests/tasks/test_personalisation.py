@@ -12,7 +12,7 @@ import pytest
 
 from fedround import codec, layout
 from fedround.errors import ContractError, SetupError, TrustError
-from fedround.learning.evaluate import scores
+from fedround.learning.evaluate import scored_rows, scores
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import schemas
 from fedround.learning.train import train
@@ -88,7 +88,7 @@ def test_the_sites_own_evaluation_is_of_the_model_with_its_own_head(make, monkey
     federation = make()
     federation.round()
     planned, seen = federation.plan(), []
-    monkeypatch.setattr(work, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
+    monkeypatch.setattr(work, "scored_rows", lambda recipe, tensors, rows: seen.append(tensors) or scored_rows(
         recipe, tensors, rows))
     federation.answer("north", planned)
     assert np.array_equal(np.concatenate([seen[0][name].ravel() for name in ("2.bias", "2.weight")]),
@@ -236,7 +236,7 @@ def test_an_evaluation_of_a_round_uses_the_head_as_that_round_left_it(make, monk
     federation.round()
     federation.round()
     planned = plan_question(federation.coordinator, RoundRequest(run="spring"))
-    monkeypatch.setattr(work, "scores", lambda recipe, tensors, rows: seen.append(tensors) or scores(
+    monkeypatch.setattr(work, "scored_rows", lambda recipe, tensors, rows: seen.append(tensors) or scored_rows(
         recipe, tensors, rows))
     assert federation.answer("north", planned) == "answer"
     assert np.array_equal(seen[0]["2.weight"].ravel(), numbers_of(kept(federation, "north", 2))[1:])

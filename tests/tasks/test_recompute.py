@@ -14,6 +14,7 @@ from fedround.aggregation.spec import Aggregation, CoordinateMedian
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed
 from fedround.compression.spec import TopK
+from fedround.drift.spec import DriftWatch, Watched
 from fedround.errors import ChainError, QuorumError, StoreDeniedError
 from fedround.learning.algorithms import Ditto, Scaffold
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
@@ -22,6 +23,8 @@ from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.records import Blob, Checkpoint, Commit, Evaluate, Exclusion, Train
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import Histogram, LocalEvaluation, Scores
+from fedround.statistics.decisions import Bands, Groups
+from fedround.statistics.decisions import Watched as WatchedGroup
 from infra.stores import DirectoryStore, ObjectStore
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench
@@ -222,7 +225,10 @@ OTHERS = {
     "training": LocalTraining(local_steps=3, batch_size=32, learning_rate=0.25), "privacy": NoPrivacy(),
     "evaluation": LocalEvaluation(bins=11, noise_std=5.0), "aggregation": Aggregation(rule=CoordinateMedian()),
     "optimizer": FedAvg(learning_rate=2.0, momentum=0.5), "compression": TopK(share=0.5), "parts": Parts(frozen=("0.*",)),
-    "personal": Ditto(pull=0.1), "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
+    "personal": Ditto(pull=0.1),
+    "groups": Groups(threshold=0.5, watched=(WatchedGroup(of=Bands(column="x1", edges=(0.0,)), noise_std=5.0),)),
+    "drift": DriftWatch(columns=(Watched(column="x1", edges=(-1.0, 0.0, 1.0)),)),
+    "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
 
 
 def test_that_is_all_that_can_be_agreed():
