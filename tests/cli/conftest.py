@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import prefect.main  # noqa: F401 - sets up logging, once, and closes streams of earlier handlers: not inside a test
 import pytest
+import typer.testing
 from click.testing import Result
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
@@ -17,6 +19,8 @@ from tests.small_federation import SmallFederation
 
 API_THAT_IS_DOWN = "http://127.0.0.1:9/api"        # nobody listens on port 9; the small federation's files name it
 Fedround = Callable[..., Result]
+
+typer.testing._get_command = functools.cache(typer.testing._get_command)      # the tree of commands is built once
 
 
 @pytest.fixture

@@ -21,14 +21,17 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[s
     return [path, *(found for name, child in sorted(children.items()) for found in commands(child, (*path, name)))]
 
 
+FEDROUND = typer.main.get_command(app)
+
+
 def find(path: tuple[str, ...]) -> click.Command:
-    command = typer.main.get_command(app)
+    command = FEDROUND
     for name in path:
         command = command.commands[name]        # type: ignore[attr-defined]
     return command
 
 
-ALL = commands(typer.main.get_command(app))
+ALL = commands(FEDROUND)
 
 
 def test_all_the_commands_are_there():
