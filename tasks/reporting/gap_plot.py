@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedround.fairness_of_groups import GroupFairness, Measure
 from fedround.spoken import one_line
+from tasks.reporting.charts import nice_ticks
 from tasks.reporting.words import short
 
 WIDTH = 480
@@ -39,7 +40,8 @@ class Plot:
 
 def gap_plots(found: GroupFairness, titles: dict[Measure, str]) -> list[Plot]:
     """A plot for each measure, all from 0 to the same end."""
-    end = max([0.1, *(one.high for one in found.gaps)])
+    named = nice_ticks(0.0, max([0.1, *(one.high for one in found.gaps)]))
+    end = named[-1]
 
     def place(gap: float) -> float:
         return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * gap / end, 1)
@@ -52,6 +54,6 @@ def gap_plots(found: GroupFairness, titles: dict[Measure, str]) -> list[Plot]:
             _TOP + _ROW * (row + 0.5), place(one.low), place(one.value), place(one.high)) for row, one in enumerate(gaps))
         if whiskers:
             summary = "; ".join(one_line(one.text) for one in whiskers)
-            ticks = tuple((place(end * part / 4), f"{end * part / 4:.2f}") for part in range(5))
+            ticks = tuple((place(tick), f"{tick:g}") for tick in named)
             plots.append(Plot(title, summary, _TOP + _ROW * len(whiskers) + _BOTTOM, _LEFT, whiskers, ticks))
     return plots
