@@ -10,6 +10,7 @@ from fedround.errors import BudgetError, ContractError
 from fedround.privacy import ledger, sense
 from fedround.privacy.spec import NoPrivacy
 from fedround.records import Plan, Reason, Refusal
+from fedround.rounds.campaign import LOUDER
 from fedround.rounds.site import Offer, offer
 from fedround.signing import digest
 from site_workers import audit, registry
@@ -56,10 +57,6 @@ def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -
                                               "too large, or its noise or its batches are too small")
 
 
-_LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
-"""Factors of the noise that a site tries, the smallest first, if its rows have changed in the middle of a run."""
-
-
 def charge(site: Site, order: Order, offered: Offer) -> tuple[Offer, ledger.Ledger]:
     """Write down what this answer is and what it will cost, before any work. A plan that was charged is not charged again.
 
@@ -83,7 +80,7 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer)
                if one.trains and (one.federation, one.run) == (plan.federation, plan.run))
     changed = done > 0 and not isinstance(privacy, NoPrivacy) and done < privacy.rounds
     found, rows = [], offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
-    for factor in _LOUDER if changed else _LOUDER[:1]:
+    for factor in LOUDER if changed else LOUDER[:1]:
         louder = offered.louder(factor)
         found.append((louder, ledger.Charge(
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,

@@ -146,7 +146,7 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {training.local_steps} and "
                             f"{'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
     _check_count(update, privacy, source)
-    if (why_not := misfit(privacy, plan.agreed.evaluation, mechanism)) is not None:
+    if (why_not := misfit(plan.agreed, mechanism)) is not None:
         raise ContractError(f"{source}: {why_not}")
 
 

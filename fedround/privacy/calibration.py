@@ -43,7 +43,8 @@ def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[flo
     """
     budget = f"epsilon {privacy.epsilon} at delta_dp {privacy.delta_dp} for {privacy.rounds} rounds"
     if epsilon(beside, privacy.delta_dp, privacy.unit) >= privacy.epsilon:
-        raise ContractError(f"the evaluations alone spend {budget}: raise evaluation.noise_std or the budget")
+        raise ContractError(f"the counts of evaluations, groups and drift alone spend {budget}: raise their noise_std, or "
+                            "the budget")
 
     def cost(thousandths: int) -> float:
         return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp, privacy.unit)

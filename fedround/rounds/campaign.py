@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from fedround.agreement import Terms
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
@@ -61,21 +62,25 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
                  steps=training.local_steps, count_noise_std=privacy.count_noise_std)
 
 
-LITTLE, MUCH = 4.0, 1.5
+LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
+"""Factors of the noise that a site tries, the smallest first, if its rows have changed in the middle of a run."""
+
+LITTLE, MUCH = 4.0, 1.5 * LOUDER[-1]
 """How many times less noise than the promise calls for surely is too little, how many times more too much."""
 
 JUDGED_RATE, JUDGED_EPSILON = 1e-3, 0.1
 """Below these the quick bound on epsilon is too far above the cost to say what is too little."""
 
 
-def misfit(privacy: Privacy, evaluation: LocalEvaluation, declared: Mechanism) -> str | None:
+def misfit(terms: Terms, declared: Mechanism) -> str | None:
     """Why no site that keeps this promise declares so little or so much noise; None if one may.
 
-    Sites take the smallest noise that keeps the promise (`mechanism_for`). Too little: `LITTLE` times as much would still
-    cost more than is promised, even without evaluations. Too much: `MUCH` times less would still keep the promise, with all
-    evaluations. Judged by a bound that takes milliseconds (`fedround.privacy.quick`): the exact cost of what a liar declares
-    can take minutes.
+    Sites take the smallest noise that keeps the promise (`mechanism_for`), or up to `LOUDER[-1]` times as much. Too little:
+    `LITTLE` times as much would still cost more than is promised, even without any counts. Too much: `MUCH` times less would
+    still keep the promise, with all that the campaign counts. Judged by a bound that takes milliseconds
+    (`fedround.privacy.quick`): the exact cost of what a liar declares can take minutes.
     """
+    privacy = terms.privacy
     if isinstance(privacy, NoPrivacy) or isinstance(declared, NoMechanism | GaussianCounts):
         return None
 
@@ -84,7 +89,7 @@ def misfit(privacy: Privacy, evaluation: LocalEvaluation, declared: Mechanism) -
         return [(declared.model_copy(update={"noise_multiplier": noise, "clip_norm": 1.0}), privacy.rounds)]
 
     seldom = isinstance(declared, DpSgd) and declared.sampling_rate < JUDGED_RATE
-    others = [(one, times) for one, times in Counter(beside(privacy, evaluation)).items()]
+    others = [(one, times) for one, times in Counter(beside(privacy, terms.evaluation, terms.groups, terms.drift)).items()]
     said = f"declares noise of {declared.noise_multiplier:g} clip norms: too"
     promise = f"epsilon {privacy.epsilon:g} for {privacy.rounds} rounds"
     if (not seldom and privacy.epsilon >= JUDGED_EPSILON
