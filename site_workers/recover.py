@@ -113,7 +113,7 @@ def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
         return charge
     offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases))
     rows = offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
-    campaign = offered.campaign(plan.agreed.privacy, rows, drift=plan.agreed.drift)
+    campaign = offered.campaign(plan.agreed.privacy, rows, groups=plan.agreed.groups, drift=plan.agreed.drift)
     return charge.model_copy(update={"campaign": campaign, "rows": rows})
 
 

@@ -104,6 +104,21 @@ def test_what_the_store_shows_is_charged_exactly_and_the_site_goes_on(old: Small
     assert len(list(verify_run(coordinator.store, "spring", coordinator.identity.key))) == 5
 
 
+def test_a_campaign_is_set_aside_again_with_all_that_it_counts(tmp_path: Path, rows_are_judged_here: None):
+    """Also what its promotions and its drift will ask for."""
+    federation = small_federation.make(
+        tmp_path, max_epsilon=80.0, privacy=LONG,
+        groups={"threshold": 0.5, "watched": [{"of": {"column": "x1", "edges": [0.0]}, "noise_std": 30.0}]},
+        drift={"columns": [{"column": "x2", "edges": [0.0]}], "noise_std": 20.0})
+    backup = back_up(federation)
+    federation.round()
+    truth = charges(federation)[-1]
+    assert len(truth.campaign) > 2
+    restore(federation, backup)
+    recovered(federation)
+    assert charges(federation)[-1].campaign == truth.campaign
+
+
 def test_done_twice_it_does_nothing_the_second_time(old: SmallFederation):
     recovered(old)
     before = (old.root / "north" / "audit.jsonl").read_bytes(), charges(old)
