@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedround.simplex import onto_simplex
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -37,15 +39,5 @@ def possible(cells: Sequence[Float64], noise_stds: Sequence[float]) -> list[Floa
     variances = np.array([one.shape[-3] * max(std, 1e-9) ** 2 for one, std in zip(cells, noise_stds, strict=True)])
     weights = (1 / variances) / (1 / variances).sum()
     sums = sum(weight * one.sum(axis=-3) for weight, one in zip(weights, cells, strict=True))
-    total = np.maximum(sums, 0.0)
-    return [_onto_simplex(one, total) for one in cells]
-
-
-def _onto_simplex(cells: Float64, total: Float64) -> Float64:
-    """The nearest point with groups of at least 0 that add up to `total` (Duchi et al. 2008)."""
-    ordered = np.flip(np.sort(cells, axis=-3), axis=-3)
-    places = np.arange(1, cells.shape[-3] + 1).reshape(-1, 1, 1)
-    shifts = (np.cumsum(ordered, axis=-3) - total[..., None, :, :]) / places
-    last = np.maximum((ordered > shifts).sum(axis=-3, keepdims=True) - 1, 0)
-    projected: Float64 = np.maximum(cells - np.take_along_axis(shifts, last, axis=-3), 0.0)
-    return projected
+    total = np.maximum(sums, 0.0)[..., None, :, :]
+    return [onto_simplex(one, total, axis=-3) for one in cells]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedround.simplex import onto_simplex
+
 Float64 = npt.NDArray[np.float64]
 
 MOST_VALUES = 50_000
@@ -61,16 +63,8 @@ def rebuilt(count_BC: Float64) -> Float64:
     `MOST_VALUES` altogether.
     """
     total_B = np.maximum(count_BC.sum(axis=-1, keepdims=True), 1.0)
-    near_BC = _onto_simplex(count_BC, total_B)
+    near_BC = onto_simplex(count_BC, total_B, axis=-1)
     return np.asarray(np.rint(near_BC * np.minimum(1.0, MOST_VALUES / total_B)))
-
-
-def _onto_simplex(count_BC: Float64, total_B: Float64) -> Float64:
-    """The nearest point with no negative number and this sum (Duchi et al. 2008)."""
-    falling_BC = -np.sort(-count_BC, axis=-1)
-    over_BC = (falling_BC.cumsum(axis=-1) - total_B) / np.arange(1, count_BC.shape[-1] + 1)
-    last_B = (falling_BC > over_BC).sum(axis=-1, keepdims=True) - 1
-    return np.asarray(np.maximum(count_BC - np.take_along_axis(over_BC, last_B, axis=-1), 0.0))
 
 
 def distance(one_BC: Float64, other_BC: Float64) -> Float64:

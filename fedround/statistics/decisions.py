@@ -5,46 +5,24 @@ N records, G groups.
 
 from __future__ import annotations
 
-import itertools
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedround.privacy.entries import Rows
 from fedround.privacy.spec import Mechanism
 from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Float64, Int64
 from fedround.statistics.group_counts import Levels
-from fedround.statistics.histogram import Number, as_numbers
+from fedround.statistics.histogram import Number, Ranges
 from fedround.statistics.scores import Share
-from fedround.values import ColumnName, Digest, Value
+from fedround.values import Digest, Value
 
 
-class Bands(Value):
-    """Ranges of a column of numbers that make groups, between public edges. Records without a number are one group more."""
+class Bands(Ranges):
+    """Ranges of a column of numbers that make groups. Records without a number are one group more."""
 
-    column: ColumnName
     edges: Annotated[tuple[Number, ...], Field(min_length=1, max_length=50)]
-
-    @model_validator(mode="after")
-    def _check_edges(self) -> Self:
-        if any(later <= earlier for earlier, later in itertools.pairwise(self.edges)):
-            raise ValueError("edges must ascend")
-        return self
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What each group is, in words."""
-        between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges))
-        return f"below {self.edges[0]:g}", *between, f"from {self.edges[-1]:g}", "missing"
-
-    def group(self, value_N: npt.NDArray[Any]) -> Int64:
-        """Which group each record is in, (N,)."""
-        number_N = as_numbers(value_N)
-        group_N = np.searchsorted(np.array(self.edges), number_N, side="right")
-        group_N[np.isnan(number_N)] = len(self.edges) + 1
-        return group_N
 
 
 class Thresholds(Value):

@@ -12,21 +12,18 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
-from fedround.values import ColumnName
+from fedround.values import ColumnName, Value
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 
 
-class Histogram(Counts):
-    """Records by the value of a column of numbers, between public edges that the question names.
+class Ranges(Value):
+    """A column of numbers, cut at public edges.
 
-    The table has a cell below the first edge, one between each two, one from the last edge up, and a last one for records
-    that have no number there. A cell holds its lower edge, and not its upper one.
+    There is a range below the first edge, one between each two, one from the last edge up, and a last one for records that
+    have no number there. A range holds its lower edge, and not its upper one.
     """
 
-    word: ClassVar[str] = "histograms"
-    in_words: ClassVar[str] = "histograms of columns"
-    kind: Literal["histogram"] = "histogram"
     column: ColumnName
     edges: Annotated[tuple[Number, ...], Field(min_length=1, max_length=1000)]
 
@@ -37,6 +34,27 @@ class Histogram(Counts):
         return self
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What each range is, in words."""
+        between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges))
+        return f"below {self.edges[0]:g}", *between, f"from {self.edges[-1]:g}", "missing"
+
+    def group(self, value_N: npt.NDArray[Any]) -> Int64:
+        """Which range each record is in, (N,). One text among numbers changes only its own record's."""
+        number_N = _as_numbers(value_N)
+        place_N = np.searchsorted(np.array(self.edges), number_N, side="right")
+        place_N[np.isnan(number_N)] = len(self.edges) + 1
+        return place_N
+
+
+class Histogram(Ranges, Counts):
+    """Records by the value of a column of numbers: a cell for each of the `Ranges` that the question names."""
+
+    word: ClassVar[str] = "histograms"
+    in_words: ClassVar[str] = "histograms of columns"
+    kind: Literal["histogram"] = "histogram"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(cell,)."""
         return (len(self.edges) + 2,)
@@ -44,8 +62,7 @@ class Histogram(Counts):
     @property
     def axes(self) -> tuple[Axis, ...]:
         """As `Counts`."""
-        between = (f"{low:g} to {high:g}" for low, high in itertools.pairwise(self.edges))
-        return (Axis(self.column, (f"below {self.edges[0]:g}", *between, f"from {self.edges[-1]:g}", "missing")),)
+        return (Axis(self.column, self.labels),)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -54,19 +71,10 @@ class Histogram(Counts):
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
-        value_N = numbers(evidence, self.column)
-        missing_N = np.isnan(value_N)
-        cell_N = np.searchsorted(np.array(self.edges), value_N, side="right")
-        cell_N[missing_N] = len(self.edges) + 1
-        return np.bincount(cell_N, minlength=len(self.edges) + 2)
+        return np.bincount(self.group(evidence.column(self.column)), minlength=len(self.edges) + 2)
 
 
-def numbers(evidence: Evidence, column: str) -> Float64:
-    """A column as float64, NaN for what is not a number. So one text among numbers changes only its own cell."""
-    return as_numbers(evidence.column(column))
-
-
-def as_numbers(value_N: npt.NDArray[Any]) -> Float64:
+def _as_numbers(value_N: npt.NDArray[Any]) -> Float64:
     """Values as float64, NaN for what is not a number."""
     if value_N.dtype.kind in "biuf":
         return value_N.astype(np.float64)
