@@ -10,6 +10,7 @@ import numpy as np
 
 from fedround.drift.law import Float64, rebuilt
 from fedround.errors import ContractError
+from validation.evidently_report import drift_preset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,19 +25,14 @@ Tables = Mapping[str, tuple[Float64, Float64]]
 def distances(tables: Tables, method: str) -> dict[str, float]:
     """How far each column has moved, by Evidently's `DataDriftPreset` with this one method for every column.
 
-    A cell is a category, so Evidently chooses no bins of its own. Its import costs seconds of processor time.
+    A cell is a category, so Evidently chooses no bins of its own.
     """
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
     found = {}
     for column, (first_C, now_C) in tables.items():         # one by one: columns have different numbers of values
-        if not (rebuilt(first_C).any() and rebuilt(now_C).any()):
-            continue
-        shape = DataDefinition(categorical_columns=[column])
-        first, now = (Dataset.from_pandas(_values(column, table_C), data_definition=shape) for table_C in (first_C, now_C))
-        metrics = Report([DataDriftPreset(columns=[column], cat_method=method)]).run(now, first).dict()["metrics"]
-        found[column] = float(next(one["value"] for one in metrics if one["config"]["type"].endswith(":ValueDrift")))
+        if rebuilt(first_C).any() and rebuilt(now_C).any():
+            _, [metric] = drift_preset(_values(column, now_C), _values(column, first_C), categories=(column,),
+                                       columns=[column], cat_method=method)
+            found[column] = float(metric["value"])
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedround.errors import ContractError
 from fedround.files import write_whole
+from validation.evidently_report import drift_preset
 from validation.rows import read_rows
 
 if TYPE_CHECKING:
@@ -36,18 +36,12 @@ def report(before: Sequence[Path], now: Sequence[Path], page: Path) -> list[Colu
 
     Raises ContractError if the rows have no column in common, or SetupError if a file cannot be read.
     """
-    os.environ["DO_NOT_TRACK"] = "1"
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
     old, new = _joined(before), _joined(now)
     both = [name for name in new.columns if name in old.columns]
     if not both or old.empty or new.empty:
         raise ContractError("the rows of then and now have no column in common, or there are none: nothing can be compared")
-    datasets = [Dataset.from_pandas(frame[both], data_definition=DataDefinition()) for frame in (new, old)]
-    snapshot = Report([DataDriftPreset()], include_tests=True).run(*datasets)
+    snapshot, found = drift_preset(new[both], old[both], with_tests=True)
     write_whole(page, snapshot.get_html_str(as_iframe=False).encode(), durable=False, mode=0o600)
-    found = [one for one in snapshot.dict()["metrics"] if one["config"]["type"].endswith(":ValueDrift")]
     return [ColumnDrift(of["column"], of["method"], float(one["value"]), float(of["threshold"]))
             for one in found for of in [one["config"]]]
 
