@@ -47,7 +47,7 @@ def main() -> None:
 
 def ours(case: str, paths: list[Path], coordinates: int, f: int, budget_bytes: int) -> Callable[[], Any]:
     """Reading included: the rows lie in files."""
-    from fedround.aggregation import spec
+    from fedround.aggregation import rules, spec
     from fedround.aggregation.engine import FileNumbers, Row, aggregate
     from fedround.aggregation.noise_law import NoiseLaw
 
@@ -55,19 +55,19 @@ def ours(case: str, paths: list[Path], coordinates: int, f: int, budget_bytes: i
         return lambda: [read(path, budget_bytes // len(paths)) for path in paths]
     if case == "w @ X":
         return lambda: naive_mean(paths, coordinates)
-    nearest, trimmed = spec.NearestNeighbourMixing(f=f), spec.TrimmedMean(f=f)
+    nearest, trimmed = spec.NearestNeighbourMixing(f=f), rules.TrimmedMean(f=f)
     how = {
-        "mean": spec.Aggregation(rule=spec.WeightedMean()), "median": spec.Aggregation(rule=spec.CoordinateMedian()),
-        "trimmed mean": spec.Aggregation(rule=trimmed), "Meamed": spec.Aggregation(rule=spec.Meamed(f=f)),
-        "Krum": spec.Aggregation(rule=spec.Krum(f=f)), "multi-Krum": spec.Aggregation(rule=spec.MultiKrum(f=f)),
-        "Bulyan": spec.Aggregation(rule=spec.Bulyan(f=f)), "MoNNA": spec.Aggregation(rule=spec.NearestToPivot(f=f)),
-        "MDA": spec.Aggregation(rule=spec.MinimumDiameter(f=f)), "SMEA": spec.Aggregation(rule=spec.MinimumSpectrum(f=f)),
-        "CAF": spec.Aggregation(rule=spec.SpectralFilter(f=f)), "DnC": spec.Aggregation(rule=spec.DivideAndConquer(f=f)),
-        "geometric median": spec.Aggregation(rule=spec.GeometricMedian()),
-        "converged geometric median": spec.Aggregation(rule=spec.GeometricMedian()),
-        "centered clipping": spec.Aggregation(rule=spec.CenteredClipping(radius=RADIUS)),
+        "mean": spec.Aggregation(rule=rules.WeightedMean()), "median": spec.Aggregation(rule=rules.CoordinateMedian()),
+        "trimmed mean": spec.Aggregation(rule=trimmed), "Meamed": spec.Aggregation(rule=rules.Meamed(f=f)),
+        "Krum": spec.Aggregation(rule=rules.Krum(f=f)), "multi-Krum": spec.Aggregation(rule=rules.MultiKrum(f=f)),
+        "Bulyan": spec.Aggregation(rule=rules.Bulyan(f=f)), "MoNNA": spec.Aggregation(rule=rules.NearestToPivot(f=f)),
+        "MDA": spec.Aggregation(rule=rules.MinimumDiameter(f=f)), "SMEA": spec.Aggregation(rule=rules.MinimumSpectrum(f=f)),
+        "CAF": spec.Aggregation(rule=rules.SpectralFilter(f=f)), "DnC": spec.Aggregation(rule=rules.DivideAndConquer(f=f)),
+        "geometric median": spec.Aggregation(rule=rules.GeometricMedian()),
+        "converged geometric median": spec.Aggregation(rule=rules.GeometricMedian()),
+        "centered clipping": spec.Aggregation(rule=rules.CenteredClipping(radius=RADIUS)),
         "ARC + trimmed mean": spec.ArcClipping(f=f) >> trimmed,
-        "NNM + trimmed mean": nearest >> trimmed, "NNM + geometric median": nearest >> spec.GeometricMedian(),
+        "NNM + trimmed mean": nearest >> trimmed, "NNM + geometric median": nearest >> rules.GeometricMedian(),
         "gate + NNM + trimmed mean": (spec.Gate(f=f) >> spec.NearestNeighbourMixing(f=f, near="inner_product") >> trimmed),
     }[case]
     law = NoiseLaw(signal_bound=COMMON * coordinates ** 0.5, variance=1.0)      # only a gate looks at it

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedround.aggregation.spec import (
-    Aggregation,
-    ArcClipping,
-    Bucketing,
+from fedround.aggregation.rules import (
     Bulyan,
     CenteredClipping,
     CoordinateMedian,
     DivideAndConquer,
     FLTrust,
-    Gate,
     GeometricMedian,
     Krum,
     Meamed,
     MinimumDiameter,
     MinimumSpectrum,
     MultiKrum,
-    NearestNeighbourMixing,
     NearestToPivot,
     NormClipping,
     SpectralFilter,
     TrimmedMean,
     WeightedMean,
 )
+from fedround.aggregation.spec import Aggregation, ArcClipping, Bucketing, Gate, NearestNeighbourMixing
 
 Contender = Callable[[int, int, float], Aggregation]
 """From the liars to bear, the number of sites and the norm of an honest row (where a radius must be named) to a value."""

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 from benchmarks.papers import mnist, recipe
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.compression.spec import TopK
 from fedround.learning.evaluate import scores

@@ -13,7 +13,8 @@ import numpy as np
 
 from fedround import codec, optimizers
 from fedround.aggregation.engine import ArrayNumbers, Row, aggregate
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.codec import Schema
 from fedround.learning.recipe import load_recipe
 from fedround.learning.spec import FedAvg

@@ -24,7 +24,8 @@ from rich.progress import track
 
 from fedround.aggregation.engine import aggregate
 from fedround.aggregation.rows import ArrayNumbers, Row
-from fedround.aggregation.spec import Aggregation, CoordinateMedian, TrimmedMean, WeightedMean
+from fedround.aggregation.rules import CoordinateMedian, TrimmedMean, WeightedMean
+from fedround.aggregation.spec import Aggregation
 
 WORKERS, LIARS, TRAINING_IMAGES, CLASSES = 40, 2, 4000, 10
 ITERATIONS, MEASURED_ITERATIONS = 60, 5

@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.learning.algorithms import Algorithm, FedProx, Scaffold
 from fedround.learning.recipe import Examples, Recipe

@@ -20,7 +20,8 @@ import numpy as np
 from torch import nn
 
 from benchmarks.pages import Memory, fill, table
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.learning.evaluate import scores
 from fedround.learning.parts import WHOLE

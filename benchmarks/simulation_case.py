@@ -86,7 +86,8 @@ def _of_others() -> float:
 
 def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, private: bool = False,
          filed: bool = False) -> float:
-    from fedround.aggregation.spec import Aggregation, WeightedMean
+    from fedround.aggregation.rules import WeightedMean
+    from fedround.aggregation.spec import Aggregation
     from fedround.agreement import Agreement
     from fedround.learning.recipe import Examples, Recipe
     from fedround.learning.spec import LocalTraining

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Row
-from fedround.aggregation.spec import Aggregation, WeightedMean, default_aggregation
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation, default_aggregation
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement
 from fedround.learning.recipe import Recipe

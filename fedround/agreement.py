@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from fedround.aggregation.spec import Aggregation, FLTrust, default_aggregation
+from fedround.aggregation.rules import FLTrust
+from fedround.aggregation.spec import Aggregation, default_aggregation
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fedround import codec
-from fedround.aggregation.spec import FLTrust
+from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
 from fedround.records import Answer, Blob, Commit, CommittedUpdate

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fedround import codec
 from fedround.aggregation.rows import ArrayNumbers
-from fedround.aggregation.spec import Aggregation, FLTrust
+from fedround.aggregation.rules import FLTrust
+from fedround.aggregation.spec import Aggregation
 from fedround.errors import ContractError
 from fedround.files import kept_while_unchanged
 from fedround.learning.recipe import Examples, Recipe

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedround.aggregation import spec
+from fedround.aggregation import rules, spec
 from fedround.aggregation.engine import Aggregate, ArrayNumbers, Row, aggregate
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.spec import Aggregation
@@ -17,24 +17,24 @@ N = 13                          # enough for the hungriest theorem: Bulyan's 4f+
 _nearest = spec.NearestNeighbourMixing(f=F)
 ROBUST: dict[str, Aggregation] = {str(how): how for how in (
     *(Aggregation(rule=rule) for rule in (
-        spec.CoordinateMedian(), spec.TrimmedMean(f=F), spec.WeightedMedian(), spec.WeightedTrimmedMean(f=F),
-        spec.Meamed(f=F), spec.Krum(f=F), spec.MultiKrum(f=F),
-        spec.Bulyan(f=F), spec.GeometricMedian(), spec.MinimumDiameter(f=F), spec.MinimumSpectrum(f=F),
-        spec.NearestToPivot(f=F), spec.SpectralFilter(f=F), spec.DivideAndConquer(f=F), spec.NormClipping())),
-    _nearest >> spec.TrimmedMean(f=F), _nearest >> spec.CoordinateMedian(), _nearest >> spec.Krum(f=F),
-    _nearest >> spec.GeometricMedian(), _nearest >> spec.SpectralFilter(f=F),
-    spec.ArcClipping(f=F) >> _nearest >> spec.TrimmedMean(f=F))}
+        rules.CoordinateMedian(), rules.TrimmedMean(f=F), rules.WeightedMedian(), rules.WeightedTrimmedMean(f=F),
+        rules.Meamed(f=F), rules.Krum(f=F), rules.MultiKrum(f=F),
+        rules.Bulyan(f=F), rules.GeometricMedian(), rules.MinimumDiameter(f=F), rules.MinimumSpectrum(f=F),
+        rules.NearestToPivot(f=F), rules.SpectralFilter(f=F), rules.DivideAndConquer(f=F), rules.NormClipping())),
+    _nearest >> rules.TrimmedMean(f=F), _nearest >> rules.CoordinateMedian(), _nearest >> rules.Krum(f=F),
+    _nearest >> rules.GeometricMedian(), _nearest >> rules.SpectralFilter(f=F),
+    spec.ArcClipping(f=F) >> _nearest >> rules.TrimmedMean(f=F))}
 """Those that promise something about F liars among N."""
 
 EVERY: dict[str, Aggregation] = {str(how): how for how in (
-    Aggregation(rule=spec.WeightedMean()), *ROBUST.values(), Aggregation(rule=spec.CenteredClipping(radius=1.0)),
-    Aggregation(rule=spec.FLTrust()), spec.Bucketing(size=2) >> spec.GeometricMedian(),
-    spec.StaticClipping(norm=2.0) >> spec.WeightedMean(),
-    spec.Gate(f=F) >> spec.NearestNeighbourMixing(f=F, near="inner_product") >> spec.TrimmedMean(f=F),
-    spec.Gate(f=F) >> spec.SpectralFilter(f=F))}
+    Aggregation(rule=rules.WeightedMean()), *ROBUST.values(), Aggregation(rule=rules.CenteredClipping(radius=1.0)),
+    Aggregation(rule=rules.FLTrust()), spec.Bucketing(size=2) >> rules.GeometricMedian(),
+    spec.StaticClipping(norm=2.0) >> rules.WeightedMean(),
+    spec.Gate(f=F) >> spec.NearestNeighbourMixing(f=F, near="inner_product") >> rules.TrimmedMean(f=F),
+    spec.Gate(f=F) >> rules.SpectralFilter(f=F))}
 
 COORDINATEWISE = [str(Aggregation(rule=rule)) for rule in (
-    spec.CoordinateMedian(), spec.TrimmedMean(f=F), spec.WeightedMedian(), spec.WeightedTrimmedMean(f=F))]
+    rules.CoordinateMedian(), rules.TrimmedMean(f=F), rules.WeightedMedian(), rules.WeightedTrimmedMean(f=F))]
 
 
 def rows_of(x_ND: np.ndarray, weights: Sequence[float] | None = None, law: NoiseLaw | None = None) -> list[Row]:
@@ -46,7 +46,7 @@ def rows_of(x_ND: np.ndarray, weights: Sequence[float] | None = None, law: Noise
 def result(how: Aggregation, x_ND: np.ndarray, weights: Sequence[float] | None = None, **options: object) -> Aggregate:
     """With a coordinator's own update along the ones, for the rule that needs it."""
     size = x_ND.shape[1]
-    root = ArrayNumbers(np.ones(size, np.float32)) if isinstance(how.rule, spec.FLTrust) else None
+    root = ArrayNumbers(np.ones(size, np.float32)) if isinstance(how.rule, rules.FLTrust) else None
     return aggregate(rows_of(x_ND, weights), how, size, seed=b"a plan", root=root, **options)      # type: ignore[arg-type]
 
 

@@ -16,14 +16,7 @@ import numpy.typing as npt
 
 from fedround.aggregation import networks
 from fedround.aggregation.rows import Coordinates, Floats
-from fedround.aggregation.spec import (
-    Bulyan,
-    CoordinateMedian,
-    Meamed,
-    TrimmedMean,
-    WeightedMedian,
-    WeightedTrimmedMean,
-)
+from fedround.aggregation.rules import Bulyan, CoordinateMedian, Meamed, TrimmedMean, WeightedMedian, WeightedTrimmedMean
 
 _MOST_ROWS_IN_A_NETWORK = 64
 """Above this number of rows, an ordinary sort is faster than the network, which needs n log² n comparators."""

@@ -21,19 +21,17 @@ from fedround.aggregation.loudness import calmed, units
 from fedround.aggregation.mixing import mix
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Coordinates, Floats
-from fedround.aggregation.spec import (
-    Aggregation,
+from fedround.aggregation.rules import (
     Bulyan,
     CoordinateMedian,
     Meamed,
-    Mixing,
-    NearestNeighbourMixing,
     Part,
     TrimmedMean,
     WeightedMean,
     WeightedMedian,
     WeightedTrimmedMean,
 )
+from fedround.aggregation.spec import Aggregation, Mixing, NearestNeighbourMixing
 from fedround.aggregation.verdict import Verdict
 
 P = TypeVar("P", bound=Part)

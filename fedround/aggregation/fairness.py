@@ -1,4 +1,4 @@
-"""Weights that follow the sites' losses: q-FFL and agnostic federated learning (values: `fedround.aggregation.spec`).
+"""Weights that follow the sites' losses: q-FFL and agnostic federated learning (values: `fedround.aggregation.weighing`).
 
 Legend: N members.
 
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from fedround.aggregation.spec import Agnostic, Fairness, QFair
+from fedround.aggregation.weighing import Agnostic, Fairness, QFair
 
 Float64 = npt.NDArray[np.float64]
 

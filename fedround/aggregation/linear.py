@@ -15,7 +15,7 @@ import numpy as np
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.nearness import krum_scores, mean_of, minimum_diameter, nearest_to_pivot, remoteness, smallest
 from fedround.aggregation.rows import Floats
-from fedround.aggregation.spec import (
+from fedround.aggregation.rules import (
     CenteredClipping,
     DivideAndConquer,
     FLTrust,

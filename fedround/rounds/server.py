@@ -28,7 +28,8 @@ from fedround.aggregation.gate import fits_its_law
 from fedround.aggregation.history import History, blend, with_upload
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import Numbers, Row
-from fedround.aggregation.spec import Aggregation, CenteredClipping, uses_weights
+from fedround.aggregation.rules import CenteredClipping
+from fedround.aggregation.spec import Aggregation, uses_weights
 from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Terms

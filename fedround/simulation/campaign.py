@@ -21,7 +21,7 @@ import numpy as np
 
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Numbers, Row
-from fedround.aggregation.spec import FLTrust
+from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement, Terms
 from fedround.codec import Tensors, flatten, schema_of, size_bytes

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError

@@ -12,7 +12,8 @@ import pytest
 import rfc8785
 
 from fedround import codec
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreed, SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts

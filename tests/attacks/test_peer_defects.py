@@ -12,29 +12,25 @@ import numpy as np
 import pytest
 
 from fedround.aggregation.engine import ArrayNumbers, FileNumbers, Row, Verdict, aggregate
-from fedround.aggregation.spec import (
-    Aggregation,
-    ArcClipping,
-    Bucketing,
+from fedround.aggregation.rules import (
     Bulyan,
     CenteredClipping,
     CoordinateMedian,
     DivideAndConquer,
     FLTrust,
-    Gate,
     GeometricMedian,
     Krum,
     Meamed,
     MinimumDiameter,
     MinimumSpectrum,
     MultiKrum,
-    NearestNeighbourMixing,
     NearestToPivot,
     NormClipping,
     SpectralFilter,
     TrimmedMean,
     WeightedMean,
 )
+from fedround.aggregation.spec import Aggregation, ArcClipping, Bucketing, Gate, NearestNeighbourMixing
 from tests.cohorts import bearing_one_less
 
 N, D, F = 12, 300, 2

@@ -17,7 +17,8 @@ from benchmarks.tables import Table, markdown
 from fedround.aggregation.engine import Standing, aggregate
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Row
-from fedround.aggregation.spec import Aggregation, Gate, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation, Gate
 from fedround.aggregation.verdict import Verdict
 
 LIARS, HONEST, D = 3, 9, 2000

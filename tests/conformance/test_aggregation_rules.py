@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedround.aggregation import estimate, spec, sweep
+from fedround.aggregation import estimate, rules, spec, sweep
 from fedround.aggregation.engine import Aggregate, FileNumbers, Row, Verdict, aggregate
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ToleranceError
@@ -21,9 +21,9 @@ robust = pytest.mark.parametrize("name", ROBUST)
 few = settings(max_examples=4)
 
 TRANSLATES = [name for name, how in EVERY.items() if how.gate is None and not isinstance(
-    how.rule, spec.CenteredClipping | spec.NormClipping | spec.FLTrust) and not any(isinstance(
+    how.rule, rules.CenteredClipping | rules.NormClipping | rules.FLTrust) and not any(isinstance(
         mixing, spec.StaticClipping | spec.ArcClipping) for mixing in how.mixing)]
-SCALES = [name for name, how in EVERY.items() if not isinstance(how.rule, spec.CenteredClipping | spec.FLTrust)
+SCALES = [name for name, how in EVERY.items() if not isinstance(how.rule, rules.CenteredClipping | rules.FLTrust)
           and not any(isinstance(mixing, spec.StaticClipping) for mixing in how.mixing)]
 
 BAD = {
@@ -55,7 +55,7 @@ def test_the_order_of_arrival_is_irrelevant_to_the_last_bit(name: str, seed: int
     x_ND, how = cohort(seed), EVERY[name]
     order = np.random.default_rng(seed).permutation(N)
     rows = rows_of(x_ND, range(1, N + 1))
-    root = rows_of(np.ones((1, 40)))[0].numbers if isinstance(how.rule, spec.FLTrust) else None
+    root = rows_of(np.ones((1, 40)))[0].numbers if isinstance(how.rule, rules.FLTrust) else None
     assert same_bits(aggregate(rows, how, 40, seed=b"s", root=root),
                      aggregate([rows[i] for i in order], how, 40, seed=b"s", root=root))
 
@@ -81,7 +81,7 @@ def test_equal_updates_give_that_update_or_a_shorter_one(name: str, seed: int, s
     found_D = result(EVERY[name], x_ND).delta_D.astype(float)
     if name in TRANSLATES:
         assert np.allclose(found_D, row_D, rtol=1e-5, atol=1e-6)
-    elif not isinstance(EVERY[name].rule, spec.FLTrust):       # FLTrust follows the coordinator's own length
+    elif not isinstance(EVERY[name].rule, rules.FLTrust):       # FLTrust follows the coordinator's own length
         scale = found_D @ row_D / (row_D @ row_D)
         assert -1e-6 <= scale <= 1 + 1e-5
         assert np.allclose(found_D, scale * row_D, atol=1e-5)
@@ -131,7 +131,7 @@ def test_f_arbitrary_updates_cannot_drag_it_away(name: str, seed: int, reach: fl
     lies_FD = np.broadcast_to(centre_D + away_FD, (F, honest_ND.shape[1]))
     x_ND = np.concatenate([lies_FD, honest_ND])[generator.permutation(N)]
     # Norm clipping promises least: each liar moves it by one median norm, wherever the honest are.
-    bound = 4 * radius + np.median(np.linalg.norm(honest_ND, axis=1)) * isinstance(ROBUST[name].rule, spec.NormClipping)
+    bound = 4 * radius + np.median(np.linalg.norm(honest_ND, axis=1)) * isinstance(ROBUST[name].rule, rules.NormClipping)
     assert np.linalg.norm(result(ROBUST[name], x_ND).delta_D - centre_D) <= bound
 
 
@@ -139,7 +139,7 @@ def test_the_mean_fails_the_law_above():
     """So the law can fail."""
     honest_ND = cohort(1, N - F)
     lies_FD = np.full((F, honest_ND.shape[1]), 100.0, np.float32)
-    found_D = result(Aggregation(rule=spec.WeightedMean()), np.concatenate([lies_FD, honest_ND])).delta_D
+    found_D = result(Aggregation(rule=rules.WeightedMean()), np.concatenate([lies_FD, honest_ND])).delta_D
     radius = np.linalg.norm(honest_ND - honest_ND.mean(axis=0), axis=1).max()
     assert np.linalg.norm(found_D - honest_ND.mean(axis=0)) > 4 * radius
 
@@ -164,7 +164,7 @@ def test_an_update_that_is_none_changes_nothing(name: str, bad: str):
     without = np.delete(np.arange(N + 1), where)
     x_ND[where] = BAD[bad](x_ND[where])
     how, rows = EVERY[name], rows_of(x_ND, range(1, N + 2))
-    root = rows_of(np.ones((1, 40)))[0].numbers if isinstance(how.rule, spec.FLTrust) else None
+    root = rows_of(np.ones((1, 40)))[0].numbers if isinstance(how.rule, rules.FLTrust) else None
     found = aggregate(rows, how, 40, seed=b"s", root=root)
     clean = aggregate([rows[n] for n in without], bearing_one_less(how), 40, seed=b"s", root=root)
     assert found.delta_D.tobytes() == clean.delta_D.tobytes()
@@ -243,7 +243,7 @@ def test_memory_is_the_budget_and_not_the_cohort(name: str, rows_in_files: list[
     """What is held at once: the budget, the result, and a little; not 13 rows of 2.4 MB."""
     rows, size, budget = rows_in_files, 600_000, 8 << 20
     how = EVERY[name]
-    root = rows[0].numbers if isinstance(how.rule, spec.FLTrust) else None
+    root = rows[0].numbers if isinstance(how.rule, rules.FLTrust) else None
     aggregate(rows, how, 1000, root=root)                              # imports and caches are not the cohort's
     tracemalloc.start()
     try:

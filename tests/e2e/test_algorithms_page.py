@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from fedround.aggregation.spec import Fairness
+from fedround.aggregation.weighing import Fairness
 from fedround.agreement import Agreement
 from fedround.compression.spec import Compression
 from fedround.learning.spec import Algorithm, ServerOptimizer

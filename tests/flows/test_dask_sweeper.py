@@ -15,7 +15,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from fedround.aggregation.engine import Aggregate, FileNumbers, Row, aggregate
 from fedround.aggregation.noise_law import NoiseLaw
-from fedround.aggregation.spec import Aggregation, CoordinateMedian, Gate, NearestNeighbourMixing, SpectralFilter, TrimmedMean
+from fedround.aggregation.rules import CoordinateMedian, SpectralFilter, TrimmedMean
+from fedround.aggregation.spec import Aggregation, Gate, NearestNeighbourMixing
 from fedround.aggregation.sweep import SLAB
 from fedround.errors import SetupError
 from flows.dask_sweeper import dask_sweeper, ranges

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 import fedround
-from fedround.aggregation.spec import TrimmedMean
+from fedround.aggregation.rules import TrimmedMean
 from fedround.agreement import Agreed, Federation
 from fedround.errors import ContractError
 from fedround.statistics import Release, Scores

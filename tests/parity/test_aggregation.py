@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from fedround.aggregation.engine import aggregate
-from fedround.aggregation.spec import (
-    Aggregation,
+from fedround.aggregation.rules import (
     Bulyan,
     CoordinateMedian,
     Meamed,
@@ -17,6 +16,7 @@ from fedround.aggregation.spec import (
     WeightedMedian,
     WeightedTrimmedMean,
 )
+from fedround.aggregation.spec import Aggregation
 from tests.cohorts import rows_of
 
 SIZE = 700

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.aggregation.fairness import fair_weights, nearest_mixture
-from fedround.aggregation.spec import QFair
+from fedround.aggregation.weighing import QFair
 
 SITES = st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.01, 1)), min_size=1, max_size=6)
 

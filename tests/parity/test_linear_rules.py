@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from fedround.aggregation import spec
+from fedround.aggregation import rules, spec
 from fedround.aggregation.linear import bulyan_selection
 from fedround.aggregation.mixing import mix, shuffled
 from tests.geometries import geometry_of, points_of, result_of
@@ -162,17 +162,17 @@ def fltrust(rows, root):
 
 F = 2
 TWINS = {
-    spec.WeightedMean(): mean,
-    spec.Krum(f=F): lambda rows, weights: multi_krum(rows, F, 1),
-    spec.MultiKrum(f=F): lambda rows, weights: multi_krum(rows, F, len(rows) - F),
-    spec.GeometricMedian(): geometric_median,
-    spec.NormClipping(): norm_clipping,
-    spec.MinimumDiameter(f=F): lambda rows, weights: minimum_diameter(rows, F),
-    spec.MinimumSpectrum(f=F): lambda rows, weights: minimum_spectrum(rows, F),
-    spec.NearestToPivot(f=F): lambda rows, weights: nearest_to_pivot(rows, F),
-    spec.SpectralFilter(f=F): lambda rows, weights: spectral_filter(rows, F),
-    spec.DivideAndConquer(f=F): lambda rows, weights: divide_and_conquer(rows, F),
-    spec.CenteredClipping(radius=1.5): lambda rows, weights: centered_clipping(rows, weights, 1.5, 3, [0.0] * len(rows[0])),
+    rules.WeightedMean(): mean,
+    rules.Krum(f=F): lambda rows, weights: multi_krum(rows, F, 1),
+    rules.MultiKrum(f=F): lambda rows, weights: multi_krum(rows, F, len(rows) - F),
+    rules.GeometricMedian(): geometric_median,
+    rules.NormClipping(): norm_clipping,
+    rules.MinimumDiameter(f=F): lambda rows, weights: minimum_diameter(rows, F),
+    rules.MinimumSpectrum(f=F): lambda rows, weights: minimum_spectrum(rows, F),
+    rules.NearestToPivot(f=F): lambda rows, weights: nearest_to_pivot(rows, F),
+    rules.SpectralFilter(f=F): lambda rows, weights: spectral_filter(rows, F),
+    rules.DivideAndConquer(f=F): lambda rows, weights: divide_and_conquer(rows, F),
+    rules.CenteredClipping(radius=1.5): lambda rows, weights: centered_clipping(rows, weights, 1.5, 3, [0.0] * len(rows[0])),
 }
 
 
@@ -196,7 +196,7 @@ def test_centered_clipping_starts_at_its_centre(seed):
     x_ND, weight_N = cohort(seed, 6)
     centre_D = np.array([0.3, -2.0, 0.1, 5.0])
     expected_D = centered_clipping(x_ND.tolist(), weight_N.tolist(), 0.7, 2, centre_D.tolist())
-    rule = spec.CenteredClipping(radius=0.7, steps=2)
+    rule = rules.CenteredClipping(radius=0.7, steps=2)
     assert result_of(rule, x_ND, weight_N, centre=centre_D) == pytest.approx(np.array(expected_D), rel=1e-10)
 
 
@@ -205,7 +205,7 @@ def test_fltrust_is_its_loops(seed):
     x_ND, _ = cohort(seed, 9)
     root_D = np.array([1.0, 0.5, -0.2, 0.7])
     expected_D = np.array(fltrust(x_ND.tolist(), root_D.tolist()))
-    assert result_of(spec.FLTrust(), x_ND, root=root_D) == pytest.approx(expected_D, rel=1e-10)
+    assert result_of(rules.FLTrust(), x_ND, root=root_D) == pytest.approx(expected_D, rel=1e-10)
 
 
 @pytest.mark.parametrize(("seed", "rows", "f"), [(0, 7, 1), (1, 11, 2), (2, 12, 2), (3, 3, 0), (4, 15, 3)])

@@ -9,7 +9,8 @@ import pytest
 
 from fedround import codec
 from fedround.aggregation.rows import ArrayNumbers
-from fedround.aggregation.spec import Aggregation, Gate, NearestNeighbourMixing, TrimmedMean, WeightedMean
+from fedround.aggregation.rules import TrimmedMean, WeightedMean
+from fedround.aggregation.spec import Aggregation, Gate, NearestNeighbourMixing
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import QuorumError
 from fedround.privacy.spec import DpSgd

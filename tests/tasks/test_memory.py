@@ -13,7 +13,8 @@ import pytest
 from fedround import codec, layout
 from fedround.aggregation.history import History
 from fedround.aggregation.rows import ArrayNumbers, FileNumbers, Numbers, Row
-from fedround.aggregation.spec import Aggregation, CenteredClipping, WeightedMean
+from fedround.aggregation.rules import CenteredClipping, WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.errors import ContractError, StoreDeniedError, TrustError
 from fedround.records import Commit, SiteMemory
 from fedround.rounds import server

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fedround import codec, layout
-from fedround.aggregation.spec import Aggregation, CoordinateMedian
+from fedround.aggregation.rules import CoordinateMedian
+from fedround.aggregation.spec import Aggregation
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed
 from fedround.compression.spec import TopK

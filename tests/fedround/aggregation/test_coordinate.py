@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedround.aggregation.coordinate import Kernel, Middle, Nearest, Weighed, form_of, shares
-from fedround.aggregation.spec import Aggregation, TrimmedMean, WeightedMedian, WeightedTrimmedMean
+from fedround.aggregation.rules import TrimmedMean, WeightedMedian, WeightedTrimmedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.errors import ToleranceError
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)

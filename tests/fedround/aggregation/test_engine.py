@@ -10,20 +10,18 @@ from fedround.aggregation import sweep as sweeping
 from fedround.aggregation.engine import ArrayNumbers, FileNumbers, Row, Verdict, aggregate
 from fedround.aggregation.estimate import SAMPLE
 from fedround.aggregation.noise_law import NoiseLaw
-from fedround.aggregation.spec import (
-    Aggregation,
+from fedround.aggregation.rules import (
     Bulyan,
     CenteredClipping,
     CoordinateMedian,
     FLTrust,
-    Gate,
     Krum,
     MinimumDiameter,
-    NearestNeighbourMixing,
     SpectralFilter,
     TrimmedMean,
     WeightedMean,
 )
+from fedround.aggregation.spec import Aggregation, Gate, NearestNeighbourMixing
 from fedround.aggregation.sweep import SLAB, joined, sweep
 from fedround.errors import ContractError, ToleranceError
 from tests.cohorts import cohort, result, rows_of

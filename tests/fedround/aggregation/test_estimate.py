@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fedround.aggregation.engine import aggregate, estimates_distances
 from fedround.aggregation.estimate import SAMPLE, windows
 from fedround.aggregation.rows import ArrayNumbers, Coordinates, Excerpt, Numbers, Row
-from fedround.aggregation.spec import Aggregation, CoordinateMedian, Krum, NearestNeighbourMixing, TrimmedMean, WeightedMean
+from fedround.aggregation.rules import CoordinateMedian, Krum, TrimmedMean, WeightedMean
+from fedround.aggregation.spec import Aggregation, NearestNeighbourMixing
 from tests.cohorts import cohort, rows_of
 
 MEAN, TRIMMED = Aggregation(rule=WeightedMean()), Aggregation(rule=TrimmedMean(f=1))

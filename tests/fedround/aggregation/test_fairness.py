@@ -10,16 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fedround.aggregation.fairness import fair_weights, nearest_mixture
-from fedround.aggregation.spec import (
-    Aggregation,
-    Agnostic,
-    Bucketing,
-    CoordinateMedian,
-    GeometricMedian,
-    QFair,
-    TrimmedMean,
-    WeightedMean,
-)
+from fedround.aggregation.rules import CoordinateMedian, GeometricMedian, TrimmedMean, WeightedMean
+from fedround.aggregation.spec import Aggregation, Bucketing
+from fedround.aggregation.weighing import Agnostic, QFair
 from fedround.errors import ContractError
 from fedround.learning.task import SMALLEST_LOSS
 from fedround.values import parse

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedround.aggregation import spectral
 from fedround.aggregation.linear import bulyan_selection, solve
-from fedround.aggregation.spec import (
+from fedround.aggregation.rules import (
     CenteredClipping,
     DivideAndConquer,
     FLTrust,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fedround.aggregation.engine import ArrayNumbers, Row, Verdict, aggregate
 from fedround.aggregation.loudness import calmed, observed, units
 from fedround.aggregation.noise_law import NoiseLaw
-from fedround.aggregation.spec import Gate, WeightedMean, default_aggregation
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Gate, default_aggregation
 from tests.geometries import geometry_of
 
 D, N, F = 2000, 12, 2

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 
 from fedround.aggregation.linear import solve
 from fedround.aggregation.mixing import mix, shuffled
-from fedround.aggregation.spec import (
-    ArcClipping,
-    Bucketing,
-    NearestNeighbourMixing,
-    StaticClipping,
-    WeightedMean,
-)
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import ArcClipping, Bucketing, NearestNeighbourMixing, StaticClipping
 from fedround.errors import ToleranceError
 from tests.geometries import geometry_of, points_of
 

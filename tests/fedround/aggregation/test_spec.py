@@ -9,33 +9,35 @@ import pytest
 import tomlkit
 from pydantic import TypeAdapter, ValidationError
 
-from fedround.aggregation.spec import (
-    Aggregation,
-    ArcClipping,
-    Bucketing,
+from fedround.aggregation.rules import (
     Bulyan,
     CenteredClipping,
     CoordinateMedian,
     DivideAndConquer,
     FLTrust,
-    Gate,
     GeometricMedian,
     Krum,
     Meamed,
     MinimumDiameter,
     MinimumSpectrum,
-    Mixing,
     MultiKrum,
-    NearestNeighbourMixing,
     NearestToPivot,
     NormClipping,
     Rule,
     SpectralFilter,
-    StaticClipping,
     TrimmedMean,
     WeightedMean,
     WeightedMedian,
     WeightedTrimmedMean,
+)
+from fedround.aggregation.spec import (
+    Aggregation,
+    ArcClipping,
+    Bucketing,
+    Gate,
+    Mixing,
+    NearestNeighbourMixing,
+    StaticClipping,
     default_aggregation,
 )
 from fedround.errors import ContractError, ToleranceError

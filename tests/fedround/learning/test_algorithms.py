@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.learning.algorithms import Algorithm, FedProx, LocalAlgorithm, Plain, Scaffold
 from fedround.learning.spec import LocalTraining
 

@@ -13,15 +13,10 @@ from fedround.aggregation import engine
 from fedround.aggregation.gate import fits_its_law
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Row
-from fedround.aggregation.spec import (
-    Aggregation,
-    CenteredClipping,
-    Gate,
-    QFair,
-    TrimmedMean,
-    WeightedMean,
-)
+from fedround.aggregation.rules import CenteredClipping, TrimmedMean, WeightedMean
+from fedround.aggregation.spec import Aggregation, Gate
 from fedround.aggregation.verdict import Verdict
+from fedround.aggregation.weighing import QFair
 from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.compression.spec import Quantised, TopK

@@ -12,7 +12,8 @@ from torch import nn
 
 from fedround.aggregation import engine
 from fedround.aggregation.rows import ArrayNumbers, Row
-from fedround.aggregation.spec import Aggregation, WeightedMean
+from fedround.aggregation.rules import WeightedMean
+from fedround.aggregation.spec import Aggregation
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement, Reputation
 from fedround.codec import encode, flatten
