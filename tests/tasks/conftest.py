@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tasks.collect
+from fedround.aggregation.spec import default_aggregation
 from infra.history import Committed
 from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
@@ -64,9 +65,16 @@ CROWD = ("ash", "birch", "cedar", "elm", "fir", "oak", "pine")
 
 @pytest.fixture(scope="session")
 def crowd(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
-    """Seven sites with audible noise and the default aggregation, against one liar. Every test takes a run of its own."""
+    """Seven sites with audible noise and the default aggregation, against one liar. Every test takes a run of its own.
+
+    The gate asks for six sigmas instead of four. With four, chance leaves an honest site out of one round in some hundred.
+    """
+    default = default_aggregation(5, noise_is_declared=True, rounds=6)
+    assert default.gate is not None
+    how = default.model_copy(update={"gate": default.gate.model_copy(update={"sigmas": 6.0})})
     return small_federation.make(
-        tmp_path_factory.mktemp("crowd"), names=CROWD, recipe=small_federation.WIDE, max_epsilon=900.0, aggregation=None,
+        tmp_path_factory.mktemp("crowd"), names=CROWD, recipe=small_federation.WIDE, max_epsilon=900.0,
+        aggregation=how.model_dump(mode="json", exclude_none=True),
         quorum=5, evaluation={"bins": 10, "noise_std": 40.0},
         privacy={"unit": "record", "epsilon": 1.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 6})
 

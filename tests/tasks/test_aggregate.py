@@ -17,6 +17,7 @@ from fedround.privacy.spec import DpSgd
 from fedround.records import Commit, CommittedUpdate
 from tasks.aggregate import aggregate
 from tasks.verify import verify_run
+from tests import small_federation
 from tests.small_federation import Lie, SmallFederation
 from tests.tasks.conftest import CROWD
 
@@ -47,8 +48,10 @@ def proofs(crowd: SmallFederation, run: str) -> list:
     return list(verify_run(crowd.coordinator.store, run, crowd.coordinator.identity.key))
 
 
-def test_the_default_is_what_the_plan_says_in_full(crowd: SmallFederation):
-    how = crowd.plan("in-full").plan.agreed.aggregation
+def test_the_default_is_what_the_plan_says_in_full(tmp_path):
+    unnamed = small_federation.make(tmp_path, names=CROWD, aggregation=None, quorum=5, privacy={
+        "unit": "record", "epsilon": 1.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 6})
+    how = unnamed.plan().plan.agreed.aggregation
     assert (how.gate, how.rule, how.history) == (Gate(f=1), TrimmedMean(f=1), 0.5)
     assert isinstance(how.mixing[0], NearestNeighbourMixing)
 

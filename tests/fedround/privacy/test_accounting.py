@@ -231,7 +231,7 @@ def test_every_prefix_of_a_calibrated_campaign_fits():
 
 @pytest.mark.parametrize(("std", "rounds", "message"), [
     (0.0, 20, "noise_std is 0"),
-    (1.0, 20, "evaluations alone"),
+    (1.0, 20, "evaluations, groups and drift alone"),
     (3.989, 19, "no noise multiplier up to 1000"),
 ])
 def test_an_impossible_budget_says_what_to_change(std, rounds, message):
