@@ -98,18 +98,19 @@ def doubts(policy: SitePolicy, rows: int) -> list[str]:
 
 
 def _contract(site: Site) -> str:
-    verdict, name = judged(site), site.contract.name
+    verdict, name, files = judged(site), site.contract.name, site.row_files
     if verdict.form != ():
-        raise FedroundError(f"the files fail {', '.join(verdict.form)}, which is about their columns: this site will refuse; "
-                            f"mend the files, or talk to the coordinator about contract '{name}'")
+        raise FedroundError(f"{verdict.by_file(files, 'form')}, which is about columns: this site will refuse; mend the "
+                            f"rows, or talk to the coordinator about contract '{name}'")
     if verdict.tables != ():
-        raise FedroundError(f"all rows together fail {', '.join(verdict.tables)}: mend the rows, or talk to the coordinator "
-                            f"about contract '{name}'. This site answers nevertheless: a refusal would tell of records")
+        raise FedroundError(f"{verdict.by_file(files, 'tables')}, which is about all its rows together: mend the rows, or "
+                            f"talk to the coordinator about contract '{name}'. This site answers nevertheless: a refusal "
+                            "would tell of records")
     if len(verdict.left_out) > _MANY * verdict.total:
-        raise FedroundError(f"{len(verdict.left_out)} rows fail {', '.join(verdict.rows)}, and count for nothing: mend the "
+        raise FedroundError(f"{len(verdict.left_out)} rows count for nothing: {verdict.by_file(files, 'rows')}; mend the "
                             f"rows, or talk to the coordinator about contract '{name}'. This site answers nevertheless")
     if verdict.rows != ():
-        return f"{len(verdict.left_out)} rows fail {', '.join(verdict.rows)}, and count for nothing; nobody is told"
+        return f"{len(verdict.left_out)} rows count for nothing: {verdict.by_file(files, 'rows')}; nobody is told"
     return f"the rows meet all {len(site.contract.checks)} checks of '{name}'"
 
 

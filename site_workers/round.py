@@ -189,6 +189,7 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
     try:
         verdict = judged(site)
         if verdict.form != ():
+            log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, verdict.by_file(site.row_files, "form"))
             return _refuse_rows(site, order, verdict.form)
         rows = read_site_rows(site)
         _tell_operator(site, order, rows, verdict)
@@ -221,7 +222,6 @@ def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refus
     """A refusal: the files have other columns or types than agreed. The policy says whether it names the failed checks."""
     if "checks" in site.policy.statistics:
         return refuse(site, order, Reason.CONTRACT, f"failed checks: {len(failed)}", failed)
-    log.error("round %d of run '%s': the rows fail %s", order.plan.round, order.plan.run, ", ".join(failed))
     return refuse(site, order, Reason.CONTRACT, "the rows do not meet the contract; the site's operator sees why")
 
 

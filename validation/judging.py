@@ -19,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractEr
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdict on all files together."""
+    """The verdict on files of rows. Every file is judged by itself; what fails in one fails in all together."""
 
     form: tuple[CheckId, ...]
     """Failed checks that do not depend on the records. Only these may be told."""
@@ -53,6 +53,13 @@ class Judged:
     """The places of rows that fail one of `rows`, counted through the files from 0."""
     total: int
     """How many rows there are."""
+    files: tuple[Judged, ...] = field(default=(), compare=False)
+    """The verdict on each file, in order; empty for what is one."""
+
+    def by_file(self, paths: Sequence[Path], kind: Literal["form", "rows", "tables"]) -> str:
+        """Which files fail which checks, in words for the site's operator."""
+        return "; ".join(f"{path} fails {', '.join(getattr(one, kind))}" for path, one in zip(paths, self.files, strict=True)
+                         if getattr(one, kind))
 
     def failed(self, contract: Contract) -> tuple[CheckId, ...]:
         """All, in the contract's order; for the site's operator."""
@@ -60,15 +67,27 @@ class Judged:
         return tuple(check.id for check in contract.checks if check.id in found)
 
 
-def judge(paths: Sequence[Path], contract: Contract) -> Judged:
-    """Judge the rows of these files. Raises what `rows.read_rows` raises."""
-    import pandas as pd
+_IDS = ("form", "rows", "tables")
 
-    frames = [gate.read_rows(path) for path in paths]
-    forms = [gate.read_form(path, frame) for path, frame in zip(paths, frames, strict=True)]
-    typed = all(path.suffix == ".parquet" for path in paths)
-    with gate.silence():
-        return _judged(pd.concat(frames, ignore_index=True), forms, contract, typed)
+
+def judge(paths: Sequence[Path], contract: Contract) -> Judged:
+    """Judge the rows of each of these files by itself: joined, a column that one of them lacks would be there.
+
+    Raises what `rows.read_rows` raises.
+    """
+    found = []
+    for path in paths:
+        frame = gate.read_rows(path)
+        with gate.silence():
+            found.append(_judged(frame, [gate.read_form(path, frame)], contract, path.suffix == ".parquet"))
+    return _together(found)
+
+
+def _together(files: Sequence[Judged]) -> Judged:
+    before = np.cumsum([0, *(file.total for file in files)]).tolist()
+    failed = {name: tuple(dict.fromkeys(one for file in files for one in getattr(file, name))) for name in _IDS}
+    left_out = tuple(start + place for file, start in zip(files, before, strict=False) for place in file.left_out)
+    return Judged(**failed, left_out=left_out, total=before[-1], files=tuple(files))
 
 
 def judge_frame(frame: pd.DataFrame, contract: Contract) -> Judged:
@@ -184,6 +203,8 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
     except ValueError:
         answer = None
     match answer:
+        case {"files": list(files)} if files:
+            return _together([_answer(json.dumps(file).encode(), agreed, rows) for file in files])
         case {"form": list(form), "rows": list(some), "tables": list(tables), "left_out": list(places),
               "total": int(total)} if {*form, *some, *tables} <= agreed and all(isinstance(place, int) for place in places):
             return Judged(tuple(form), tuple(some), tuple(tables), tuple(places), total)
@@ -204,7 +225,7 @@ def _main(contract: str, *paths: str) -> None:
         files = [Path(path) for path in paths]
         try:
             gate.limited_by(files)
-            found: Any = vars(judge(files, load_contract(Path(contract))))
+            found: Any = {"files": [vars(one) | {"files": ()} for one in judge(files, load_contract(Path(contract))).files]}
         except (SetupError, ContractError) as error:
             found = {"error": type(error).__name__, "message": str(error)}
         json.dump(found, answer)

@@ -157,6 +157,21 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
             read_rows(tmp_path / name)
 
 
+def test_attack_a_column_that_one_file_lacks_is_missed_although_the_other_has_it(tmp_path):
+    """Joined, both had it, and a recipe that fills gaps with zeros trained on zeros."""
+    paths = [tmp_path / "train.parquet", tmp_path / "validation.csv"]
+    good().drop(columns="age").to_parquet(paths[0])
+    good().to_csv(paths[1], index=False)
+    path = contract_file(tmp_path, {"id": "there", "type": "expect_column_to_exist", "kwargs": {"column": "age"}},
+                         between("age", "age", 18, 120), between("sex", "sex", 1, 1))
+    found = judge(paths, load_contract(path))
+    assert (found.form, found.rows, found.total) == (("there", "age"), ("sex",), 12)
+    assert found.by_file(paths, "form") == f"{paths[0]} fails there, age"
+    assert found.left_out == tuple(place + side for side in (0, 6) for place in np.flatnonzero(good()["sex"] != 1))
+    apart = judge_in_subprocess(paths, path)
+    assert (apart, apart.files) == (found, found.files)
+
+
 # -- the process of its own --------------------------------------------------------------------------------------------
 
 
