@@ -8,7 +8,8 @@
     │   └── ToleranceError        a theorem's condition does not hold (too few updates for this many liars)
     ├── TrustError                a signature, key, digest or chain does not hold
     │   ├── SignatureError        the signature is missing, malformed or by another key
-    │   └── ChainError            a document does not continue the history it claims to continue
+    │   ├── ChainError            a document does not continue the history it claims to continue
+    │   └── LostError             what a member signed was altered, or is gone, since the history named it
     ├── PrivacyError              the accountant or the ledger cannot vouch for what was asked
     │   ├── BudgetError           the spending would exceed what the site's policy allows
     │   ├── LedgerError           the ledger file was altered, truncated or is not ours
@@ -55,6 +56,10 @@ class SignatureError(TrustError):
 
 class ChainError(TrustError):
     """A document does not continue the history that it claims to continue."""
+
+
+class LostError(TrustError):
+    """What a member signed is not in the store as the history names it: it was altered, or is gone."""
 
 
 class PrivacyError(FedroundError):

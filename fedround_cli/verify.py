@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedround.errors import ContractError, SetupError
+from fedround.errors import ContractError, LostError, SetupError
 from fedround.files import sha256_of
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import boxed
@@ -39,7 +39,7 @@ def verify(
     With --recompute it is also proven that nobody tampered between the updates and the model: the aggregate and the server's
     step of every round are computed again. Without it, the coordinator's signature vouches for these computations.
     Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
-    not hold.
+    not hold; or, after all that holds, the answers that members altered or took away since.
     """
     from fedround_cli.membership import store_and_key
     from tasks.recompute import Bench
@@ -56,14 +56,28 @@ def verify(
     if run is None:
         raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
     with TemporaryDirectory(prefix="fedround-verify-") as bench:
-        proofs = list(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None))
+        proofs, lost = _all(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None))
     log = read_log(store, key)
     if as_json:
         print_json({
             "run": run, "coordinator": key, "model": proofs[-1].model, "rounds": [_as_json(proof) for proof in proofs],
             "log": [{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log]})
-        return
-    _certificate(run, key, proofs, log, recompute)
+    else:
+        _certificate(run, key, proofs, log, recompute)
+    if lost is not None:
+        raise LostError(f"{lost}. All the rest is proven. Whoever writes below a member's prefix can do this, and only the "
+                        "old bytes end it: look for them in an older version of the object, or in that site's outbox")
+
+
+def _all(proofs: Iterator[RoundProof]) -> tuple[list[RoundProof], LostError | None]:
+    """Every proof, and what members altered or took away since, in words."""
+    found: list[RoundProof] = []
+    try:
+        for proof in proofs:
+            found.append(proof)
+    except LostError as error:
+        return found, error
+    return found, None
 
 
 def _as_json(proof: RoundProof) -> dict[str, Any]:
@@ -87,9 +101,11 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
     last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
     sites = sorted({site for proof in asked for site in proof.updates})
     everything = [*proofs, *(finding for proof in proofs for finding in proof.findings)]
+    gone = sorted({site for proof in everything for site in proof.lost})
+    but = f", [bold red]but not what {', '.join(gone)} signed, which was altered or is gone[/]" if gone else ""
     out.print(boxed(
         f"Model [bold]{last.model}[/]\nis the model of round [bold]{last.round}[/] of run [bold]'{run}'[/] of federation "
-        f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven: {sum(p.signatures for p in everything)} "
+        f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven{but}: {sum(p.signatures for p in everything)} "
         f"signatures, {sum(p.hashes for p in everything)} hashes; the federation log to entry {len(log)}.\n"
         f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"

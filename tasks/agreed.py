@@ -14,11 +14,9 @@ from fedround.agreement import Agreed, Federation
 from fedround.errors import ChainError
 from fedround.federation_log import Logged
 from fedround.learning.task import Task
-from fedround.privacy.clipping import next_privacy
-from fedround.privacy.spec import NoPrivacy, Privacy
 from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
 from infra.history import Committed
-from tasks.clipping import follows_answers, shares_of
+from tasks.clipping import privacy_after
 from tasks.ledgers import keys_of
 from tasks.plan import asked_to_train, bare
 from tasks.reputation import Past, exclusions, first_that_counts
@@ -55,23 +53,10 @@ def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -
 
 def _check_terms(plan: Plan, members: Federation, before: Proven, source: str) -> None:
     agreed = members.agreed(plan.quorum)
-    expected = agreed.model_copy(update={"privacy": _privacy(agreed.privacy, plan.agreed.privacy, before)})
+    expected = agreed.model_copy(update={"privacy": privacy_after(agreed.privacy, before.committed.commit)})
     if plan.agreed != expected:
-        raise ChainError(f"plan of {source}: asks for something else than the federation file, and the answers of the round "
+        raise ChainError(f"plan of {source}: asks for something else than the federation file, and the commit of the round "
                          f"before, say: {', '.join(_differing(plan.agreed, expected))}")
-
-
-def _privacy(agreed: Privacy, asked: Privacy, before: Proven) -> Privacy:
-    """The privacy that the plan must ask for. A clip norm that follows the gradients follows from the last answers."""
-    last = before.committed.commit
-    if last.agreed is None:
-        return agreed
-    used = {update.site for update in last.updates if update.verdict is Verdict.USED}
-    if used <= before.answers.keys():
-        return next_privacy(agreed, last.agreed.privacy, shares_of(last, before.answers))
-    if follows_answers(agreed) and not isinstance(asked, NoPrivacy):
-        return agreed.model_copy(update={"clip_norm": asked.clip_norm})       # not all may be read: the coordinator vouches
-    return agreed
 
 
 def _differing(one: Agreed, other: Agreed) -> list[str]:

@@ -1,14 +1,18 @@
 """What lies in the store under a name, read and compared with the digest that names it.
 
-For proofs: nothing is believed.
+For proofs: nothing is believed. What lies below a member's prefix is that member's to alter, whenever it likes. So what is
+altered or gone there is a LostError: of that member, and of nobody else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.codec import Tensors
-from fedround.errors import ChainError, NotFoundError, StoreDeniedError, TooLargeError, TrustError
+from fedround.errors import ChainError, CodecError, LostError, NotFoundError, StoreDeniedError, TooLargeError, TrustError
 from fedround.learning.start import read as read_start
 from fedround.records import (
     Answer,
@@ -48,7 +52,7 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Di
     documents = (document for key in keys if (document := _document(store, key)) is not None)
     document = next((found for found in documents if digest(found) == committed.answer), None)      # looked for twice
     if document is None:
-        raise TrustError(f"{source}: the refusal that the history names is not in the store")
+        raise LostError(f"{source}: the refusal that the history names is not in the store")
     if not isinstance(read_answer(document, plan, plan_digest, members.site(committed.site)), Refusal):
         raise TrustError(f"{source}: the history says that it refused, but it did not")
 
@@ -73,8 +77,8 @@ def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Dig
     """One site's answer with its update, and the update's tensors."""
     found, source = _said(store, members, plan, plan_digest, committed.site, committed.answer)
     sent = found.update if isinstance(found, Answer) else None
-    if not isinstance(found, Answer) or sent is None or (
-            sent.payload.sha256, found.sighting) != (committed.payload, committed.sighting):
+    if not isinstance(found, Answer) or sent is None or (sent.payload.sha256, found.sighting, sent.within_clip) != (
+            committed.payload, committed.sighting, committed.within_clip):
         raise TrustError(f"{source}: is not the update that was committed")
     _tensors_of(store, plan, committed.site, sent, source)
     return found
@@ -83,18 +87,28 @@ def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Dig
 def _said(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, site: str,
           named: Digest) -> tuple[SiteAnswer, str]:
     source = f"answer of '{site}' in round {plan.round}"
-    document = read_named(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind), named, source)
+    with _of_a_member(source):
+        document = read_named(store, layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind), named, source)
     return read_answer(document, plan, plan_digest, members.site(site)), source
 
 
 def _tensors_of(store: ObjectStore, plan: Plan, site: str, sent: Update, source: str) -> None:
     intake, key = intake_of(sent, plan, site), layout.delta(site, plan.run, plan.round, plan.attempt)
-    try:
+    with _of_a_member(source):
         for _ in taken(store, key, intake):
             pass
+        intake.done()
+
+
+@contextmanager
+def _of_a_member(source: str) -> Iterator[None]:
+    """Around reading what a member signed and may have altered since."""
+    try:
+        yield
     except NotFoundError:
-        raise TrustError(f"{source}: its tensors are not in the store") from None
-    intake.done()
+        raise LostError(f"{source}: its tensors are not in the store") from None
+    except (TrustError, CodecError, TooLargeError) as error:
+        raise LostError(str(error)) from None
 
 
 def state(store: ObjectStore, commit: Commit, source: str) -> int:

@@ -123,7 +123,7 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
         tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
         quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,
-        agreed=federation.agreed().model_copy(update={"privacy": privacy_after(coordinator, head.commit)}),
+        agreed=federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)}),
         tool_version=__version__)
 
 

@@ -65,8 +65,9 @@ def committed(answer: Answer, update: Update, document: str, weight: float, stan
     """What a commit says of an answer's update. document: the digest of the signed answer."""
     return CommittedUpdate(
         site=answer.site, answer=document, payload=update.payload.sha256, size_bytes=update.payload.size_bytes,
-        sighting=answer.sighting, weight=weight, verdict=standing.verdict, reason=standing.reason[:300],
-        norm=_finite(standing.norm), distance=_finite(standing.distance), influence=standing.influence)
+        sighting=answer.sighting, weight=weight, within_clip=update.within_clip, verdict=standing.verdict,
+        reason=standing.reason[:300], norm=_finite(standing.norm), distance=_finite(standing.distance),
+        influence=standing.influence)
 
 
 def _finite(number: float) -> float | None:

@@ -8,16 +8,17 @@ computed again from the sites' updates.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
-from fedround.errors import ChainError, ContractError, NotFoundError, StoreDeniedError
+from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
-from fedround.records import Answer, Commit, CommittedRefusal, LogHead, Plan
+from fedround.records import Answer, Commit, CommittedRefusal, CommittedUpdate, LogHead, Plan, Told
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log
@@ -29,6 +30,9 @@ from tasks.ask import totals_of
 from tasks.plan import Planned, in_words
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
+
+T = TypeVar("T", CommittedUpdate, CommittedRefusal, Told)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class FindingProof:
     hashes: int
     unseen: tuple[str, ...] = ()
     """Sites whose answers this credential may not read. If there are any, the totals cannot be added up again."""
+    lost: tuple[str, ...] = ()
+    """Sites whose answers were altered, or are gone, since: as `unseen`."""
     excluded: tuple[str, ...] = ()
     """Members that were not asked, as the agreed policy has it."""
 
@@ -79,6 +85,8 @@ class RoundProof:
     """Why the model was not computed again, if that was asked for."""
     unseen: tuple[str, ...] = ()
     """Sites whose answers this credential may not read: a site sees its own, the coordinator and an auditor see all."""
+    lost: tuple[str, ...] = ()
+    """Sites whose answers or tensors were altered, or are gone, since the round was committed. Nothing is proven of those."""
     memory_unseen: bool = False
     """This credential may not read what the coordinator remembers of the sites: a site may not."""
     findings: tuple[FindingProof, ...] = ()
@@ -97,7 +105,9 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
     coordinator: the public key that must have signed the history.
     until: the last round to prove; None: all.
     bench: where to compute every round again; None: no round is computed again.
-    Raises TrustError or ChainError at the first thing that does not hold, ContractError if there is no such run.
+    Raises TrustError or ChainError at the first thing that does not hold, ContractError if there is no such run. A member may
+    alter what it signed at any time; this stops the proof of nothing else. So LostError, which names every such answer, is
+    raised after the last proof.
     Not promised: that no rounds, and no findings, were removed at the end. Compare the last commit with one that you saw
     before.
     """
@@ -114,6 +124,8 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
         proof, before = trial.prove(head, before)
         told = tuple(trial.prove_finding(purpose, attempt, before) for purpose, attempt in asked.get(number, ()))
         yield replace(proof, findings=told)
+    if trial.lost:
+        raise LostError("; ".join(trial.lost))
 
 
 def find_model(store: ObjectStore, sha256: str, coordinator: str) -> tuple[str, int]:
@@ -140,6 +152,32 @@ def _asked(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, int]]]
     return found
 
 
+@dataclass
+class _Read:
+    """What one round's sites said, as far as it can be read."""
+
+    lost: list[str]
+    """What is altered or gone, in words: added to what other rounds lost."""
+    unseen: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Sites."""
+    proven: int = 0
+
+    def all(self, named: Sequence[T], read: Callable[[T], R]) -> dict[str, R]:
+        """What the history names, proven, by site, without what may not be read and what is altered or gone."""
+        found = {}
+        for told in named:
+            try:
+                found[told.site] = read(told)
+                self.proven += 1
+            except StoreDeniedError:
+                self.unseen.append(told.site)
+            except LostError as error:
+                self.gone.append(told.site)
+                self.lost.append(str(error))
+        return found
+
+
 @dataclass(frozen=True)
 class _Trial:
     """One run's history, held against the federation log round by round."""
@@ -150,6 +188,8 @@ class _Trial:
     bench: Bench | None
     past: deque[Past] = field(default_factory=lambda: deque(maxlen=MAX_WINDOW))
     """The last rounds that were proven."""
+    lost: list[str] = field(default_factory=list)
+    """What members signed and is altered or gone, in words."""
 
     def prove(self, head: Committed, before: Proven | None) -> tuple[RoundProof, Proven]:
         """One committed round after `before`; None: the first."""
@@ -176,20 +216,23 @@ class _Trial:
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, source)
         sighted = sightings.check(commit, members, f"commit of {source}")
-        answers, unseen = self._answers(commit, plan, members)
+        read = _Read(self.lost)
+        answers = read.all(commit.updates, lambda told: evidence.update(self.store, members, plan, commit.plan or "", told))
+        read.all(commit.refusals, lambda told: evidence.refusal(self.store, members, plan, commit.plan or "", told))
         check_everybody(commit, plan, source)
         check_ledgers(commit, before.committed.commit, members, self.log[:commit.log.number], answers, source)
         excluded = check_cohort(plan, members, self.past, source)
-        why_not = self._recompute(Planned(plan, commit.plan or "", before.committed), commit, members, answers)
+        why_not = self._recompute(Planned(plan, commit.plan or "", before.committed), commit, members, answers,
+                                  read.gone != [])
         self.past.append(Past(plan, commit))
-        read = len(commit.updates) + len(commit.refusals) - len(unseen)
         used = {update.site: update.verdict is Verdict.USED for update in commit.updates}
         return replace(
             proof, updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
-            signatures=proof.signatures + 1 + sighted + read, hashes=proof.hashes + 1 + read + len(answers),
+            signatures=proof.signatures + 1 + sighted + read.proven, hashes=proof.hashes + 1 + read.proven + len(answers),
             aggregation=str(plan.agreed.aggregation), privacy=plan.agreed.privacy,
             epsilons={site: answer.epsilon for site, answer in answers.items()},
-            left_out=tuple(site for site, so in used.items() if not so), excluded=excluded, unseen=unseen,
+            left_out=tuple(site for site, so in used.items() if not so), excluded=excluded,
+            unseen=tuple(read.unseen), lost=tuple(read.gone),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
         ), Proven(head, plan.task, answers)
@@ -206,23 +249,20 @@ class _Trial:
         check_agreed(plan, members, about, source)
         excluded = check_cohort(plan, members, self.past, source)
         check_everybody(finding, plan, source)
-        answers, unseen = dict[str, Answer](), list[str]()
-        for told in finding.answers:
-            try:
-                answers[told.site] = evidence.answer(self.store, members, plan, finding.plan, told)
-            except StoreDeniedError:
-                unseen.append(told.site)
-        hidden = self._refusals(finding.refusals, plan, finding.plan, members)
-        if not unseen and finding.totals != totals_of([answers[told.site].releases for told in finding.answers]):
+        read = _Read(self.lost)
+        answers = read.all(finding.answers, lambda told: evidence.answer(self.store, members, plan, finding.plan, told))
+        whole = len(answers) == len(finding.answers)
+        read.all(finding.refusals, lambda told: evidence.refusal(self.store, members, plan, finding.plan, told))
+        if whole and finding.totals != totals_of([answers[told.site].releases for told in finding.answers]):
             raise ChainError(f"finding of {source}: its totals are not what the sites' answers add up to")
         if tuple(total.statistic for total in finding.totals) != plan.asks.statistics:
             raise ChainError(f"finding of {source}: its totals are of other statistics than its plan asks for")
-        read = len(answers) + len(finding.refusals) - len(hidden)
         # signatures: finding, plan, what sites said, and their sightings; hashes: the plan and what sites said
         return FindingProof(
             asked=purpose, attempt=finding.attempt, answers=tuple(told.site for told in finding.answers),
             refusals=tuple(no.site for no in finding.refusals), totals=finding.totals,
-            signatures=2 + read + len(answers), hashes=1 + read, unseen=(*unseen, *hidden), excluded=excluded)
+            signatures=2 + read.proven + len(answers), hashes=1 + read.proven, unseen=tuple(read.unseen),
+            lost=tuple(read.gone), excluded=excluded)
 
     def _members(self, said: Commit | Plan, since: LogHead | None, source: str) -> Federation:
         """The federation file that was in force, by the log. since: the entry that the document before it named."""
@@ -235,33 +275,14 @@ class _Trial:
             raise ChainError(f"{source}: names another federation file than the log does")
         return logged.federation
 
-    def _recompute(self, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer]) -> str:
+    def _recompute(self, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer],
+                   gone: bool) -> str:
         """Why the round was not computed again although that was asked for; empty if it was, and is the same."""
         if self.bench is None:
             return ""
         if len(answers) < len(commit.updates):
-            return "this credential may not read every update"
+            return "an update was altered, or is gone" if gone else "this credential may not read every update"
         try:
             return recompute(self.bench, planned, commit, members, answers)
         except StoreDeniedError:
             return "this credential may not read what the coordinator remembers of the sites"
-
-    def _answers(self, commit: Commit, plan: Plan, members: Federation) -> tuple[dict[str, Answer], tuple[str, ...]]:
-        """The answers whose updates the commit names, proven, and the sites whose answers may not be read."""
-        answers, unseen = dict[str, Answer](), list[str]()
-        for committed in commit.updates:
-            try:
-                answers[committed.site] = evidence.update(self.store, members, plan, commit.plan or "", committed)
-            except StoreDeniedError:
-                unseen.append(committed.site)
-        return answers, (*unseen, *self._refusals(commit.refusals, plan, commit.plan or "", members))
-
-    def _refusals(self, said: Sequence[CommittedRefusal], plan: Plan, plan_digest: str, members: Federation) -> list[str]:
-        """Prove refusals; returns the sites whose word may not be read."""
-        unseen = []
-        for refusal in said:
-            try:
-                evidence.refusal(self.store, members, plan, plan_digest, refusal)
-            except StoreDeniedError:
-                unseen.append(refusal.site)
-        return unseen

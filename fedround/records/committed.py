@@ -63,6 +63,9 @@ class CommittedUpdate(Value):
     """The site's signed statement that it was shown the plan that the commit names (`fedround.sightings`)."""
     weight: Weight
     """The agreed weight. Rules that count every site the same ignore it."""
+    within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None
+    """As the site said it (`Update`). It stands here because the next plan's clip norm follows from it, and the site may
+    alter its answer afterwards."""
     verdict: Verdict
     """Whether it entered the aggregate."""
     reason: Annotated[str, StringConstraints(max_length=300)] = ""

@@ -16,7 +16,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed
 from fedround.compression.spec import TopK
 from fedround.drift.spec import DriftWatch, Watched
-from fedround.errors import ChainError, QuorumError, StoreDeniedError
+from fedround.errors import ChainError, QuorumError, StoreDeniedError, TrustError
 from fedround.learning.algorithms import Ditto, Scaffold
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.task import Classify
@@ -308,9 +308,19 @@ def test_a_clip_norm_that_the_answers_do_not_call_for_is_caught(adaptive: SmallF
     federation = adaptive.copy(tmp_path / "copy")
     asked = federation.coordinator.federation.privacy
     round_under(federation, privacy=asked.model_copy(update={"clip_norm": clip_norm}))
-    with pytest.raises(ChainError, match="plan of round 2 .* something else than the federation file, .* say: privacy"):
+    for view in (None, SitesView(federation.root / "store")):        # a site sees it, too
+        with pytest.raises(ChainError, match="plan of round 2 .* something else than the federation file, .* say: privacy"):
+            proofs(federation, None, view)
+
+
+def test_a_share_within_the_clip_norm_that_no_site_said_is_caught(adaptive: SmallFederation, tmp_path: Path):
+    """The commit names it for the next plan's clip norm, and the answer that it names holds it."""
+    federation = adaptive.copy(tmp_path / "copy")
+    federation.round()
+    lie(federation, lambda commit: {"updates": tuple(
+        said.model_copy(update={"within_clip": 0.9}) for said in commit.updates)})
+    with pytest.raises(TrustError, match="is not the update that was committed"):
         proofs(federation, None)
-    assert len(proofs(federation, None, SitesView(federation.root / "store"))) == 3, "a site cannot know"
 
 
 def test_a_control_variate_that_the_round_before_did_not_leave_is_caught(tmp_path: Path, rows_are_judged_here: None):

@@ -1,4 +1,4 @@
-"""Proof: whatever is changed in the history of a run, by whoever owns the bucket, `verify_run` stops there."""
+"""Proof: whatever is changed in the history of a run, by whoever owns the bucket, `verify_run` says so."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
-from fedround.errors import ChainError, ContractError, FedroundError, StoreDeniedError, TrustError
+from fedround.errors import ChainError, ContractError, FedroundError, LostError, StoreDeniedError, TrustError
 from fedround.learning.spec import FedAvg
 from fedround.records import Blob, Commit, CommittedUpdate
 from fedround.signing import Identity, digest, seal, unseal
 from infra.stores import MemoryStore, ObjectStore
+from tasks.certificate import certified
 from tasks.verify import find_model, verify_run
 from tests.tasks.conftest import Answered, objects
 
@@ -163,7 +164,7 @@ def test_an_update_that_the_history_calls_a_refusal(answered: Answered, run: dic
     with pytest.raises(TrustError, match="'south' did not sign that it was shown the plan"):
         prove(lies(answered, run, refusals=(), updates=(*commit.updates, CommittedUpdate(
             site=refusal.site, answer=refusal.answer, payload=update.payload, size_bytes=1, sighting=update.sighting,
-            weight=150.0, verdict=Verdict.USED, norm=1.0, distance=1.0, influence=0.5))), key)
+            weight=150.0, within_clip=None, verdict=Verdict.USED, norm=1.0, distance=1.0, influence=0.5))), key)
 
 
 def test_a_model_of_another_length_than_its_checkpoint_says(answered: Answered, run: dict[str, bytes], key: str):
@@ -265,3 +266,23 @@ def test_a_later_attempt_proves_as_well(federation):
     assert federation.commit(planned).commit.missing == ("south",)
     proofs = list(verify_run(federation.coordinator.store, "spring", federation.coordinator.identity.key))
     assert proofs[-1].updates == ("east", "north")
+
+
+MEMBERS_OWN = ("update", "refusal", "tensors", "update of the later refuser")
+
+
+@pytest.mark.parametrize("kind", MEMBERS_OWN)
+@pytest.mark.parametrize("gone", [False, True], ids=["altered", "gone"])
+def test_what_a_member_altered_since_hides_nothing_of_the_others(run: dict[str, bytes], key: str, kind: str, gone: bool):
+    """It may overwrite what it sent at any time: its own answer is then not proven, and everything else is."""
+    whole = list(verify_run(store_of(run), "spring", key))
+    for name in [name for name in run if re.match(KINDS[kind], name)]:
+        left = {other: body for other, body in run.items() if other != name}
+        proofs, history = [], verify_run(store_of(left if gone else {**run, name: run[name][:-1] + b"?"}), "spring", key)
+        with pytest.raises(LostError, match=f"site '{(site := name.split('/')[1])}'|answer of '{site}'"):
+            proofs.extend(history)
+        assert [proof.round for proof in proofs] == [0, 1, 2]
+        assert [proof.model for proof in proofs] == [proof.model for proof in whole]
+        assert {lost for proof in proofs for lost in proof.lost} == {site}
+        assert sum(proof.signatures for proof in whole) - sum(proof.signatures for proof in proofs) == 1
+        assert certified(store_of(left), "spring", key, 2).lost == (site,)
