@@ -43,6 +43,9 @@ ToolVersion = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+-]{1,40}$"
 CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
 """The id of one check of a data contract; agreed beforehand, so that naming it tells nothing about a record."""
 
+MAX_CHECKS = 1000
+"""Of one data contract."""
+
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 """A column of a site's rows: any text on one line."""
 

@@ -93,6 +93,8 @@ def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None
     out.say(f"{candidate.kind:<12}'{{}}', {{}}, {{}} lines", candidate.name, where, len(candidate.body.splitlines()))
     if candidate.kind == "recipe":
         out.print(f"imports     {', '.join(candidate.imports) or 'nothing'}", highlight=False)
+    if candidate.warnings:
+        out.say("only warn   {}", ", ".join(candidate.warnings))
     if candidate.beware:
         out.print(f"[bold]beware[/]      it names {', '.join(candidate.beware)}: such code can do more than its imports tell")
     out.print(f"SHA-256     {in_groups(candidate.digest)}\n"

@@ -89,7 +89,8 @@ def sites_table(record: RoundRecord) -> Table:
         table.add_row(site.site, _WORDS.get(site.outcome, site.outcome), f"{site.weight:g}", _number(site.norm, ".3g"),
                       _number(site.influence, ".3f"), _number(site.epsilon, ".2f"),
                       _number(locally[site.site][1] if site.site in locally else None, ".3f"),
-                      f"{site.note} {', '.join(site.checks)}".strip())
+                      f"{site.note} {'' if site.outcome == 'refused' or not site.checks else 'warns: '}"
+                      f"{', '.join(site.checks)}".strip())
     return table
 
 

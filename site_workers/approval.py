@@ -48,6 +48,8 @@ class Candidate:
     """Modules that a recipe names; nothing was imported to find out."""
     beware: tuple[str, ...] = ()
     """Names in the recipe that let code do more than its imports show."""
+    warnings: tuple[str, ...] = ()
+    """The contract's checks that only warn."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def examine(kind: Literal["recipe", "contract"], body: bytes, source: str) -> Ca
     """
     text = _readable(body, source)
     if kind == "contract":
-        return Candidate(kind, read_contract(body, source).name, body, digest(body))
+        contract = read_contract(body, source)
+        return Candidate(kind, contract.name, body, contract.digest, warnings=contract.warnings)
     return _recipe(text, body, source)
 
 

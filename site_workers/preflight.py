@@ -98,6 +98,16 @@ def doubts(policy: SitePolicy, rows: int) -> list[str]:
 
 
 def _contract(site: Site) -> str:
+    return "; ".join((_judged(site), *_warned(site)))
+
+
+def _warned(site: Site) -> list[str]:
+    verdict = judged(site)
+    found = [verdict.by_file(site.row_files, kind) for kind in ("form_warnings", "warnings") if getattr(verdict, kind)]
+    return [f"{one}, which only warns" for one in found]
+
+
+def _judged(site: Site) -> str:
     verdict, name, files = judged(site), site.contract.name, site.row_files
     if verdict.form != ():
         raise FedroundError(f"{verdict.by_file(files, 'form')}, which is about columns: this site will refuse; mend the "
@@ -111,7 +121,8 @@ def _contract(site: Site) -> str:
                             f"rows, or talk to the coordinator about contract '{name}'. This site answers nevertheless")
     if verdict.rows != ():
         return f"{len(verdict.left_out)} rows count for nothing: {verdict.by_file(files, 'rows')}; nobody is told"
-    return f"the rows meet all {len(site.contract.checks)} checks of '{name}'"
+    strict = len(site.contract.checks) - len(site.contract.warnings)
+    return f"the rows meet all {strict} checks of '{name}'"
 
 
 def _ledger(site: Site) -> str:

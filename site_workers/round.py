@@ -159,9 +159,10 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
                   "machine: find out why, then raise max_refusals in policy.toml",
                   plan.round, plan.run, site.policy.max_refusals)
         return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
-    rows = _rows_or_refusal(site, order)
-    if isinstance(rows, Refusal):
-        return rows
+    allowed = _rows_or_refusal(site, order)
+    if isinstance(allowed, Refusal):
+        return allowed
+    rows, warnings = allowed
     if plan.asks.reads_model:
         try:
             notes = try_out(site.recipe, rows.train.features_NF.shape[1], plan.agreed.parts,
@@ -179,11 +180,11 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
                   inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     kept.write(site.folder, plan, worked.keeps)
-    return _Done(_answer(site, order, worked, book), worked.payload, book, rows.digest)
+    return _Done(_answer(site, order, worked, book, warnings), worked.payload, book, rows.digest)
 
 
-def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
-    """The rows, if policy, folder, contract and rows themselves allow the plan."""
+def _rows_or_refusal(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:
+    """The rows, and the warnings that may be told, if policy, folder, contract and rows themselves allow the plan."""
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal
     try:
@@ -206,7 +207,7 @@ def _rows_or_refusal(site: Site, order: Order) -> Rows | Refusal:
     # Under the unit `site` the number of rows is not told, hence not whether they are few.
     if len(rows.train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):
         return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for")
-    return replace(rows, columns=columns)
+    return replace(rows, columns=columns), verdict.form_warnings if "checks" in site.policy.statistics else ()
 
 
 def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> None:
@@ -216,6 +217,9 @@ def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> Non
         log.warning("round %d of run '%s': %d rows count for nothing; failed checks: %s. Nothing of this is told; "
                     "'fedround site check' says more", order.plan.round, order.plan.run, left_out,
                     ", ".join((*verdict.rows, *verdict.tables)) or "none")
+    if verdict.warnings or verdict.form_warnings:
+        log.warning("round %d of run '%s': failed checks that only warn: %s", order.plan.round, order.plan.run,
+                    ", ".join((*verdict.form_warnings, *verdict.warnings)))
 
 
 def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:
@@ -225,10 +229,11 @@ def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refus
     return refuse(site, order, Reason.CONTRACT, "the rows do not meet the contract; the site's operator sees why")
 
 
-def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger) -> Answer:
+def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger, warnings: tuple[CheckId, ...]) -> Answer:
     plan, said = order.plan, worked.declared
     return Answer(
-        **order.addressed(site), charges=len(book.entries), ledger_head=book.head, epsilon=_spent(book, plan),
+        **order.addressed(site), charges=len(book.entries), ledger_head=book.head, checks=warnings,
+        epsilon=_spent(book, plan),
         sighting=sign_sighting(plan, order.digest, site.name, site.identity), releases=worked.releases,
         update=None if said is None or worked.payload is None else Update(
             base_model=plan.base_model, schema_digest=codec.schema_digest(plan.tensors), mechanism=said.mechanism,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedround.agreement import Federation
@@ -27,7 +27,7 @@ from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml
 from infra.stores import AtHand, ObjectStore, Patience, open_store
-from validation.contract import load_contract
+from validation.contract import Contract, load_contract
 
 FOLDER_VARIABLE = "FEDROUND_COORDINATOR"
 _AT_HAND_BYTES = 256 << 20
@@ -43,6 +43,7 @@ class Coordinator:
     federation_document: bytes
     identity: Identity
     recipe: Recipe
+    contract: Contract = field(hash=False)
     store: ObjectStore
 
     @property
@@ -81,12 +82,13 @@ def open_coordinator(folder: Path) -> Coordinator:
     if federation.coordinator != identity.key:
         raise ContractError(f"{settings.federation}: 'coordinator' is not the key in keys/identity.pem; "
                             f"expected {identity.key}")
-    if load_contract(folder / settings.contract).digest != federation.contract_digest:
+    contract = load_contract(folder / settings.contract)
+    if contract.digest != federation.contract_digest:
         raise ContractError(f"{settings.federation}: 'contract_digest' is not that of {settings.contract}")
     return Coordinator(
         folder=folder, settings=settings, federation=federation, identity=identity,
         federation_document=seal(federation, identity),
-        recipe=load_recipe(folder / settings.recipe, federation.recipe_digest),
+        recipe=load_recipe(folder / settings.recipe, federation.recipe_digest), contract=contract,
         store=open_store(settings.store, folder))
 
 

@@ -29,6 +29,7 @@ from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
 from tasks.reporting.heatmap import MOST_SITES
+from validation.contract import Contract
 
 
 def report(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
@@ -112,6 +113,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(terms.privacy),
         quorum=plan.quorum, seconds=seconds, public=metrics,
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
+        contract=_contract_in_words(coordinator.contract),
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
         note=commit.note, near=near, distances=distances,
         estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.tensors)),
@@ -139,7 +141,8 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
         return SiteRow(
             site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=said.reason, weight=weight,
             verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
-            epsilon=collected.admitted[site].answer.epsilon)
+            epsilon=(answer := collected.admitted[site].answer).epsilon,
+            checks=tuple(check for check in answer.checks if check in coordinator.contract.warnings))
     if site in collected.refused:
         refusal = collected.refused[site].refusal
         return SiteRow(site=site, outcome="refused", note=f"{refusal.reason}: {refusal.detail}", weight=weight,
@@ -198,6 +201,13 @@ def _in_words(value: Value) -> str:
 
 def _item(item: object) -> str:
     return _in_words(item) if isinstance(item, Value) else f"{item:g}" if isinstance(item, float) else str(item)
+
+
+def _contract_in_words(contract: Contract) -> str:
+    """Which checks only warn depends on no record, and everybody may read it."""
+    warnings = contract.warnings
+    return f"'{contract.name}', {len(contract.checks)} checks" + (
+        f", of which {len(warnings)} only warn{'s' * (len(warnings) == 1)}: {', '.join(warnings)}" if warnings else "")
 
 
 def _reputation_in_words(policy: Reputation | None, gate: Gate | None, rows: int) -> str:

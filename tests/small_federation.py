@@ -193,13 +193,14 @@ class SmallFederation:
 
 def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, max_epsilon: float = 8.0,
          units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, root_set: str | None = None,
-         passphrase: bytes | None = None, start: Path | None = None, **changes: object) -> SmallFederation:
+         passphrase: bytes | None = None, start: Path | None = None, contract: Mapping[str, object] = CONTRACT,
+         **changes: object) -> SmallFederation:
     """A federation of three sites with 300, 200 and 150 rows, or of more."""
     if max_epsilon > 8.0:       # who may spend more wants more rounds than three, and a run ends with its plan's
         changes = {"privacy": {**settings()["privacy"], "epsilon": 16.0, "rounds": 12}, **changes}
     (root / "agreed").mkdir(parents=True)
     (root / "agreed" / "recipe.py").write_text(recipe)
-    (root / "agreed" / "contract.json").write_text(json.dumps(CONTRACT))
+    (root / "agreed" / "contract.json").write_text(json.dumps(contract))
     rows(400, 99).to_parquet(root / "agreed" / "test.parquet")
     folder = root / "coordinator"
     create_coordinator(

@@ -1,7 +1,8 @@
 """The data contract: what rows must look like, as every member agreed.
 
 A contract is a JSON file: ``{"name": …, "checks": [{"id": …, "type": "expect_…", "kwargs": {…}}]}``. Types and
-arguments are those of Great Expectations, narrowed to the ones that look at one table of rows and run no code.
+arguments are those of Great Expectations, narrowed to the ones that look at one table of rows and run no code. A check with
+``"severity": "warning"`` refuses nothing and leaves no row out (`validation.judging`).
 
 Reading one costs milliseconds: Great Expectations ships its argument schemas as files, and those are read instead of
 importing it (four to eight CPU seconds, 150 MB).
@@ -14,13 +15,13 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from fedround.errors import ContractError, SetupError
 from fedround.signing import digest
-from fedround.values import CheckId, Digest, Name, Value, parse
+from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Value, parse
 
 _NOT_FOR_CONTRACTS = frozenset({
     # Runs as a pandas query, which can call Python functions.
@@ -50,19 +51,24 @@ ROW_BY_ROW = frozenset({
 """Checks that look at each row alone. All others look at many rows (`unique`, `max`) or at none."""
 
 
+Severity = Literal["error", "warning"]
+
+
 class Check(Value):
     """One thing that must hold, under the id by which a refusal names it."""
 
     id: CheckId
     type: Annotated[str, StringConstraints(pattern=r"^expect_[a-z_]{1,100}$")]
     kwargs: dict[str, JsonValue]
+    severity: Severity = "error"
+    """error: other columns or types are refused, and a row that fails counts for nothing; warning: neither."""
 
 
 class ContractFile(Value):
     """What stands in the file."""
 
     name: Name
-    checks: Annotated[tuple[Check, ...], Field(min_length=1, max_length=1000)]
+    checks: Annotated[tuple[Check, ...], Field(min_length=1, max_length=MAX_CHECKS)]
 
     @model_validator(mode="after")
     def _check_ids(self) -> Self:
@@ -78,6 +84,11 @@ class Contract(ContractFile):
     """A contract and the SHA-256 of the file it was read from."""
 
     digest: Digest
+
+    @property
+    def warnings(self) -> tuple[CheckId, ...]:
+        """The checks that only warn."""
+        return tuple(check.id for check in self.checks if check.severity == "warning")
 
 
 def load_contract(path: Path) -> Contract:

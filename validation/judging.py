@@ -7,6 +7,9 @@
 * **Tables**: sums, extremes, shares, duplicates. One record can change any of them, so only the site's operator sees them.
   The site's answer does not depend on them.
 
+A check that only warns refuses nothing and leaves no row out. If it is about form, the site's answer may name it. If it is
+about rows or tables, only the operator sees that it fails.
+
 So no answer and no refusal tells whether a record is there, whatever a contract asks. Great Expectations judges, in a process
 of its own (`judge_in_subprocess`) that gives its memory back.
 """
@@ -21,7 +24,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Bools = npt.NDArray[np.bool_]
+Kind = Literal["form", "rows", "tables", "form_warnings", "warnings"]
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
 
@@ -44,11 +48,15 @@ class Judged:
     """The verdict on files of rows. Every file is judged by itself; what fails in one fails in all together."""
 
     form: tuple[CheckId, ...]
-    """Failed checks that do not depend on the records. Only these may be told."""
+    """Failed checks that do not depend on the records. Only these, and `form_warnings`, may be told."""
     rows: tuple[CheckId, ...]
     """Checks that some row fails."""
     tables: tuple[CheckId, ...]
     """Checks that the rows fail together, as a table."""
+    form_warnings: tuple[CheckId, ...]
+    """Failed checks that only warn, and do not depend on the records."""
+    warnings: tuple[CheckId, ...]
+    """Failed checks that only warn, about rows or tables."""
     left_out: tuple[int, ...]
     """The places of rows that fail one of `rows`, counted through the files from 0."""
     total: int
@@ -56,18 +64,18 @@ class Judged:
     files: tuple[Judged, ...] = field(default=(), compare=False)
     """The verdict on each file, in order; empty for what is one."""
 
-    def by_file(self, paths: Sequence[Path], kind: Literal["form", "rows", "tables"]) -> str:
+    def by_file(self, paths: Sequence[Path], kind: Kind) -> str:
         """Which files fail which checks, in words for the site's operator."""
         return "; ".join(f"{path} fails {', '.join(getattr(one, kind))}" for path, one in zip(paths, self.files, strict=True)
                          if getattr(one, kind))
 
     def failed(self, contract: Contract) -> tuple[CheckId, ...]:
         """All, in the contract's order; for the site's operator."""
-        found = {*self.form, *self.rows, *self.tables}
+        found = {*self.form, *self.rows, *self.tables, *self.form_warnings, *self.warnings}
         return tuple(check.id for check in contract.checks if check.id in found)
 
 
-_IDS = ("form", "rows", "tables")
+_IDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def judge(paths: Sequence[Path], contract: Contract) -> Judged:
@@ -97,36 +105,45 @@ def judge_frame(frame: pd.DataFrame, contract: Contract) -> Judged:
 
 
 def _judged(frame: pd.DataFrame, forms: Sequence[pd.DataFrame], contract: Contract, typed: bool) -> Judged:
-    form, rows, tables = list[CheckId](), list[CheckId](), list[CheckId]()
-    fails_N, whole = np.zeros(len(frame), np.bool_), _Whole(frame)
-    empty = [gate.batch_of(one) for one in forms]
+    found: dict[str, list[CheckId]] = {name: [] for name in _IDS}
+    whole, left_out_N = _Whole(frame, forms, typed), np.zeros(len(frame), np.bool_)
     for check in contract.checks:
-        if not all(set(columns_of(check)) <= set(one.columns) for one in forms):
-            form.append(check.id)
-        elif is_form(check) and (typed or check.type not in TYPES):
-            if not all(batch is not None and gate.passes(check, batch) for batch in empty):
-                form.append(check.id)
-            elif check.type in TYPES and (by_value_N := whole.failing(check, objects_only=True)).any():
-                rows.append(check.id)
-                fails_N |= by_value_N
-        elif check.type in TYPES:
-            if (no_number_N := _of_another_type(frame, check)).any():
-                rows.append(check.id)
-                fails_N |= no_number_N
-        elif check.type in ROW_BY_ROW:
-            if (failing_N := whole.failing(check)).any():
-                rows.append(check.id)
-                fails_N |= failing_N
-        elif whole.batch is None or not gate.passes(check, whole.batch):
-            tables.append(check.id)
-    return Judged(tuple(form), tuple(rows), tuple(tables), tuple(np.flatnonzero(fails_N).tolist()), len(frame))
+        if (fault := whole.fault(check)) is None:
+            continue
+        about, fails_N = fault
+        if check.severity == "error":
+            found[about].append(check.id)
+            left_out_N |= fails_N
+        else:
+            found["form_warnings" if about == "form" else "warnings"].append(check.id)
+    return Judged(**{name: tuple(ids) for name, ids in found.items()},
+                  left_out=tuple(np.flatnonzero(left_out_N).tolist()), total=len(frame))
 
 
 class _Whole:
-    """All rows, as Great Expectations takes them."""
+    """All rows, as Great Expectations takes them, and the form of each file."""
 
-    def __init__(self, frame: pd.DataFrame):
-        self._frame, self.batch = frame, gate.batch_of(frame)
+    def __init__(self, frame: pd.DataFrame, forms: Sequence[pd.DataFrame], typed: bool):
+        self._frame, self._forms, self._typed = frame, forms, typed
+        self._batch, self._empty = gate.batch_of(frame), [gate.batch_of(one) for one in forms]
+
+    def fault(self, check: Check) -> tuple[Literal["form", "rows", "tables"], Bools] | None:
+        """What it is that fails the check, and which rows fail it each by itself, (N,); None: it holds."""
+        fails_N = np.zeros(len(self._frame), np.bool_)
+        if not all(set(columns_of(check)) <= set(one.columns) for one in self._forms):
+            return "form", fails_N
+        if is_form(check) and (self._typed or check.type not in TYPES):
+            if not all(batch is not None and gate.passes(check, batch) for batch in self._empty):
+                return "form", fails_N
+            if check.type in TYPES:
+                fails_N = self.failing(check, objects_only=True)
+        elif check.type in TYPES:
+            fails_N = of_another_type(self._frame, check)
+        elif check.type in ROW_BY_ROW:
+            fails_N = self.failing(check)
+        elif self._batch is None or not gate.passes(check, self._batch):
+            return "tables", fails_N
+        return ("rows", fails_N) if fails_N.any() else None
 
     def failing(self, check: Check, *, objects_only: bool = False) -> Bools:
         """Which rows fail the check, each judged by itself, (N,).
@@ -139,8 +156,8 @@ class _Whole:
         mixed = [name for name in columns_of(check) if self._frame[name].dtype == object]
         if not mixed and objects_only:
             return fails_N
-        if not mixed and self.batch is not None:
-            found = gate.places_that_fail(check, self.batch)
+        if not mixed and self._batch is not None:
+            found = gate.places_that_fail(check, self._batch)
             fails_N[slice(None) if found is None else list(found)] = True
             return fails_N
         for places in self._alike(mixed):
@@ -157,7 +174,14 @@ class _Whole:
             yield np.flatnonzero(np.array([one == kind for one in kinds], np.bool_))
 
 
-def _of_another_type(frame: pd.DataFrame, check: Check) -> Bools:
+def rows_that_fail(frame: pd.DataFrame, check: Check) -> Bools:
+    """Which rows fail a check that looks at each by itself, or at its type where the column holds objects, (N,)."""
+    with gate.silence():
+        part = frame[list(dict.fromkeys(columns_of(check)))].reset_index(drop=True)
+        return _Whole(part, [], typed=True).failing(check, objects_only=check.type in TYPES)
+
+
+def of_another_type(frame: pd.DataFrame, check: Check) -> Bools:
     """For a file without types: the rows whose value is not a number, or not a whole one, although the contract says so."""
     named = check.kwargs.get("type_", check.kwargs.get("type_list", []))
     types = [str(one).lower() for one in (named if isinstance(named, list) else [named])]
@@ -205,9 +229,10 @@ def _answer(line: bytes, agreed: set[CheckId], rows: Path) -> Judged:
     match answer:
         case {"files": list(files)} if files:
             return _together([_answer(json.dumps(file).encode(), agreed, rows) for file in files])
-        case {"form": list(form), "rows": list(some), "tables": list(tables), "left_out": list(places),
-              "total": int(total)} if {*form, *some, *tables} <= agreed and all(isinstance(place, int) for place in places):
-            return Judged(tuple(form), tuple(some), tuple(tables), tuple(places), total)
+        case {"left_out": list(places), "total": int(total), **found} if (
+                all(isinstance(place, int) for place in places)
+                and all(isinstance(found.get(name), list) and agreed.issuperset(found[name]) for name in _IDS)):
+            return Judged(**{name: tuple(found[name]) for name in _IDS}, left_out=tuple(places), total=total)
         case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
             raise _ERRORS[kind](message)
         case _:

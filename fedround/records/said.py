@@ -12,10 +12,12 @@ from fedround.privacy.accounting import LARGEST_EPSILON
 from fedround.privacy.spec import Mechanism
 from fedround.records.asked import Address, LogHead
 from fedround.statistics import Release, Scores
-from fedround.values import CheckId, Digest, Name, Payload, Purpose, Signature, Signed, ToolVersion, Value
+from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Payload, Purpose, Signature, Signed, ToolVersion, Value
 
 Charges = Annotated[int, Field(ge=1, le=10 ** 9)]
 """How many a site's ledger has."""
+
+FailedChecks = Annotated[tuple[CheckId, ...], Field(max_length=MAX_CHECKS)]
 
 
 class Reason(StrEnum):
@@ -74,6 +76,8 @@ class Answer(_Said):
     charges: Charges
     """How many charges the site's ledger has, this answer's included."""
     ledger_head: Digest
+    checks: FailedChecks = ()
+    """Checks of the data contract that the files' columns or types fail, and that only warn. No record decides them."""
 
     @property
     def mechanisms(self) -> tuple[Mechanism, ...]:
@@ -92,7 +96,7 @@ class Refusal(_Said):
 
     kind: ClassVar[str] = "refusal"
     reason: Reason
-    checks: tuple[CheckId, ...] = ()
+    checks: FailedChecks = ()
     detail: Annotated[str, StringConstraints(max_length=300)] = ""
 
 

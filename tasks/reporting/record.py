@@ -32,7 +32,7 @@ class SiteRow(Value):
     """The reason, as the site or the coordinator worded it. Shown, never trusted."""
     weight: float
     checks: tuple[str, ...] = ()
-    """The ids of the data contract's checks that failed."""
+    """The ids of the data contract's checks that its files fail: what it refused for, or, in an answer, what only warns."""
     verdict: Verdict | None = None
     """How the aggregation judged its update."""
     norm: float | None = None
@@ -82,6 +82,8 @@ class RoundRecord(Value):
     """What every site did."""
     compression: str = "none"
     """How updates were made smaller before they left."""
+    contract: str = ""
+    """The data contract, and which of its checks only warn."""
     uploaded_bytes: int = 0
     """All updates of the round together."""
     fairness: GroupFairness | None = None

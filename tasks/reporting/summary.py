@@ -32,6 +32,7 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
         "### Rounds", _rounds(records, metrics),
         *([] if last.drift is None else [render_drift(last.drift)]),
         *([f"About the gate: {code(last.note)}"] if last.note else []),
+        *([f"Data contract: {code(last.contract)}"] if last.contract else []),
         f"Privacy: {last.privacy}. Model `{last.model[:12]}…`, {last.aggregation}, {last.optimizer}.",
     ])) + "\n"
 

@@ -18,13 +18,16 @@ from fedround.rounds.site import offer, work
 from fedround.statistics import Release
 from infra.settings import load_toml, save_toml
 from infra.stores import DirectoryStore
-from site_workers import inputs, release
+from site_workers import inputs, preflight, release
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.policy import SitePolicy
 from site_workers.rows import Rows
-from tests.small_federation import SmallFederation, rows
+from tasks import report as reporting
+from tasks.plan import Planned
+from tasks.reporting import RoundRecord
+from tests.small_federation import SmallFederation, make, rows
 
 
 def answer_of(federation: SmallFederation, site: str, number: int = 1) -> dict:
@@ -90,6 +93,40 @@ def test_files_with_other_columns_are_a_refusal_that_names_checks_and_no_values(
     assert (body["reason"], body["checks"]) == ("contract", ["x1_in_range"])
     assert "secret" not in json.dumps(body["detail"])
     assert ledger.read(federation.site("north").ledger).charges == ()
+
+
+def recorded(federation: SmallFederation, planned: Planned) -> RoundRecord:
+    collected, committed = federation.collect(planned), federation.commit(planned)
+    return reporting._record(federation.coordinator, planned, collected, committed, None, 1.0)
+
+
+def test_a_warning_lets_the_round_go_on_and_tells_of_columns_only(rows_are_judged_here: None, tmp_path, caplog):
+    """What rows fail is for the operator. That a column is missing may be told, where the policy lets checks out."""
+    federation = make(tmp_path, contract={"name": "small", "checks": [
+        {"id": "x1_small", "type": "expect_column_values_to_be_between", "severity": "warning",
+         "kwargs": {"column": "x1", "min_value": -0.1, "max_value": 0.1}},
+        {"id": "x9_there", "type": "expect_column_to_exist", "severity": "warning", "kwargs": {"column": "x9"}}]})
+    policy = federation.root / "east" / "policy.toml"
+    save_toml(load_toml(SitePolicy, policy).model_copy(update={"statistics": ("scores",)}), policy, "tells no checks")
+    planned = federation.plan()
+    assert site_round.read_site_rows(federation.site("north")).train.counts_N.all()
+    assert [federation.answer(name, planned) for name in federation.names] == ["update"] * 3
+    assert [answer_of(federation, name)["checks"] for name in federation.names] == [["x9_there"], [], ["x9_there"]]
+    assert "failed checks that only warn: x9_there, x1_small" in caplog.text
+    said = {finding.check: finding for finding in preflight.preflight(federation.root / "north")}["contract"]
+    assert (said.ok, "train.parquet fails x1_small" in said.detail, "which only warns" in said.detail) == (True, True, True)
+    record = recorded(federation, planned)
+    assert record.contract == "'small', 2 checks, of which 2 only warn: x1_small, x9_there"
+    assert [row.checks for row in record.sites] == [("x9_there",), (), ("x9_there",)]
+
+
+def test_attack_a_member_cannot_have_the_report_show_checks_that_nobody_agreed_on(federation: SmallFederation):
+    planned = federation.plan()
+    for name in federation.names:
+        federation.answer(name, planned)
+    federation.lie("north", planned, lambda delta_D: delta_D, checks=("x1_in_range", "the-others-lie"))
+    record = recorded(federation, planned)
+    assert [(row.outcome, row.checks) for row in record.sites] == [("updated", ())] * 3
 
 
 def test_attack_what_refusals_can_tell_ends(federation: SmallFederation):

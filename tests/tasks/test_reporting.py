@@ -151,6 +151,15 @@ def test_the_page_tells_outcomes_reasons_checks_and_provenance():
         assert words in text
 
 
+def test_a_warning_of_the_contract_is_shown_beside_the_site_that_was_used_and_the_contract_says_what_only_warns():
+    warned = with_(record(1, updated("bank-01", checks=("age.range",))), contract="'banks', 9 checks, of which 1 warns: a")
+    text = " ".join(Page(render_html([warned])).text.split())
+    assert "in the aggregate warnings of the data contract: age.range" in text
+    assert "Data contract'banks', 9 checks, of which 1 warns: a" in text
+    assert "failed checks" not in text
+    assert "`'banks', 9 checks, of which 1 warns: a`" in render_markdown([warned])
+
+
 def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
     rows = [updated(f"bank-{index}", epsilon=5.0 + index, norm=10.0**index, influence=index / 66) for index in range(12)]
     rounds = [record(number, *rows, auc=0.5 + number / 300) for number in range(1, 61)]

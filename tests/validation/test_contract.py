@@ -29,6 +29,12 @@ def test_a_contract_keeps_its_order_and_is_named_by_its_bytes(tmp_path):
     assert contract.checks[1].kwargs == AGE["kwargs"]
 
 
+def test_a_check_that_says_nothing_of_its_severity_is_an_error(tmp_path):
+    contract = load_contract(written(tmp_path, AGE, {**ROWS, "severity": "warning"}))
+    assert [check.severity for check in contract.checks] == ["error", "warning"]
+    assert contract.warnings == ("enough-rows",)
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"type": "expect_column_values_to_be_nice"}, ["age.range", "expect_column_values_to_be_nice"]),
     ({"kwargs": {"column": "age", "min_vlaue": 18}}, ["age.range", "min_value", "spelling"]),
@@ -36,7 +42,8 @@ def test_a_contract_keeps_its_order_and_is_named_by_its_bytes(tmp_path):
     ({"kwargs": {"column": 7}}, ["age.range", "'column'"]),
     ({"kwargs": {"column": "age", "mostly": 1.5}}, ["age.range", "'mostly'"]),
     ({"kwargs": {"column": "age", "min_value": {"$PARAMETER": "x"}}}, ["age.range", "'min_value'"]),
-    ({"severity": "critical"}, ["unknown key 'checks.0.severity'"]),
+    ({"severity": "critical"}, ["checks.0.severity", "'error' or 'warning'"]),
+    ({"kwargs": {**AGE["kwargs"], "severity": "warning"}}, ["age.range", "spelling"]),
     ({"id": "Age Range"}, ["checks.0.id"]),
 ])
 def test_a_wrong_check_is_refused_by_name(tmp_path, change, words):

@@ -220,7 +220,7 @@ def test_attack_nothing_that_may_be_told_depends_on_whether_a_record_is_there(tm
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_attack_a_gap_among_whole_numbers_is_no_change_of_type(tmp_path, suffix):
     whole = {"id": "type", "type": "expect_column_values_to_be_of_type", "kwargs": {"column": "sex", "type_": "int64"}}
-    assert told(good(), tmp_path, whole, suffix=suffix) == Judged((), (), (), (), 6)
+    assert told(good(), tmp_path, whole, suffix=suffix) == Judged((), (), (), (), (), (), 6)
     assert told(good().assign(sex=pd.array([1, 2, None, 2, 1, 2], "Int64")), tmp_path, whole, suffix=suffix).form == ()
 
 
@@ -243,6 +243,35 @@ def test_a_row_is_judged_by_itself_also_among_values_of_many_types(tmp_path):
         others = np.arange(6) != gone
         assert [place for place in found.left_out if place != gone] == np.arange(6)[others][
             list(judge_frame(frame[others], contract).left_out)].tolist()
+
+
+def test_a_check_that_warns_leaves_no_row_out_and_refuses_nothing(tmp_path):
+    """Whatever fails it; and only what columns and types fail may be told."""
+    checks = [between("age", "age", 18, 40),
+              {"id": "sex", "type": "expect_column_values_to_be_in_set", "kwargs": {"column": "sex", "value_set": [1]}},
+              {"id": "mean", "type": "expect_column_mean_to_be_between", "kwargs": {"column": "income", "max_value": 0}},
+              {"id": "gone", "type": "expect_column_values_to_not_be_null", "kwargs": {"column": "gone"}},
+              {"id": "kind", "type": "expect_column_values_to_be_of_type", "kwargs": {"column": "age", "type_": "str"}}]
+    strict = told(good(), tmp_path, *checks)
+    assert (strict.form, strict.rows, strict.tables, len(strict.left_out)) == (
+        ("gone", "kind"), ("age", "sex"), ("mean",), 4)
+    mild = told(good(), tmp_path, checks[0], *({**check, "severity": "warning"} for check in checks[1:]))
+    assert mild == Judged((), ("age",), (), ("gone", "kind"), ("sex", "mean"), (3, 4, 5), 6)
+
+
+def test_attack_what_a_warning_tells_depends_on_no_record(tmp_path):
+    """As a check that refuses: a contract may make a warning of every one that names somebody's value."""
+    checks = [{"id": "ada", "type": "expect_column_values_to_not_be_in_set", "severity": "warning",
+               "kwargs": {"column": "age", "value_set": [77]}},
+              {"id": "max", "type": "expect_column_max_to_be_between", "severity": "warning",
+               "kwargs": {"column": "income", "max_value": 50}},
+              {"id": "kind", "type": "expect_column_values_to_be_of_type", "severity": "warning",
+               "kwargs": {"column": "age", "type_": "int64"}}]
+    for suffix in (".parquet", ".csv"):
+        for frame in (good(), good().assign(age=[20, 77, 40, 50, 60, 70]), good().assign(income=80.0),
+                      good().assign(age=[20, None, 40, 50, 60, 70]).astype({"age": "Int64"})):
+            found = told(frame, tmp_path, *checks, suffix=suffix)
+            assert (found.form, found.form_warnings, found.left_out) == ((), (), ())
 
 
 def test_a_damaged_line_does_not_make_the_file_unreadable(tmp_path):
