@@ -43,7 +43,7 @@ def candidates(agreement: Agreement, tried: Sequence[str]) -> dict[str, Agreemen
     return found
 
 
-def search(asked: Asked, world: World, tried: Sequence[str], seed: int) -> Search:
+def search(asked: Asked, world: World, tried: Sequence[str], seed: int, *, apart: bool) -> Search:
     """Successive halving over the combinations, with a line for every trial."""
     from rich.progress import Progress, TimeElapsedColumn
 
@@ -59,7 +59,7 @@ def search(asked: Asked, world: World, tried: Sequence[str], seed: int) -> Searc
         def told(trial: Trial) -> None:
             progress.update(bar, advance=1, description=f"{trial.name}: {trial.score:.4f} after {trial.rounds} rounds")
 
-        return halving(named, asked.recipe, world.sites, rounds=asked.rounds, seed=seed, told=told)
+        return halving(named, asked.recipe, world.sites, rounds=asked.rounds, seed=seed, apart=apart, told=told)
 
 
 def as_table(found: Search) -> Table:

@@ -44,6 +44,8 @@ class Cost:
     mechanism: Mechanism
     course: list[SpentAfter]
     across: dict[Unit, float]
+    apart: bool
+    """Whether rows to train on and rows held out pay apart."""
     already: float | None = None
     """Spent before, for a site's own folder."""
     refused: int | None = None
@@ -70,6 +72,9 @@ def plan(
     unit: Annotated[str | None, typer.Option(help="'record' (each row is protected) or 'site' (all it contributes).")] = None,
     evaluation_noise: Annotated[float | None, typer.Option(
         help="Standard deviation of the noise on every score count.")] = None,
+    apart: Annotated[bool, typer.Option(
+        "--apart", help="The sites of --rows are made with 'site init --ledger': rows to train on and rows held out pay "
+        "apart. (--site FOLDER knows by itself.)")] = False,
     groups_from: Annotated[Path | None, typer.Option(
         help="Public rows with the watched attributes: they tell how large groups are. Without: all equally large.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
@@ -90,7 +95,7 @@ def plan(
     terms = _terms(settings, {
         "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit},
         "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}})
-    costs = [_cost(terms, name, count) for name, count in _named(rows or [])]
+    costs = [_cost(terms, name, count, apart=apart) for name, count in _named(rows or [])]
     costs += [_own_cost(terms, folder) for folder in site or []]
     if not costs:
         from fedround.errors import ContractError
@@ -174,49 +179,55 @@ def _named(rows: list[str]) -> list[tuple[str, int]]:
     return found
 
 
-def _cost(terms: Terms, site: str, rows: int, already: float | None = None, refused: int | None = None) -> Cost:
+def _cost(terms: Terms, site: str, rows: int, already: float | None = None, *, apart: bool) -> Cost:
     from fedround.errors import ContractError
     from fedround.privacy import sense
     from fedround.rounds import campaign
 
     privacy, evaluation, drift = terms.privacy, terms.evaluation, terms.drift
     try:
-        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift)
+        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift, apart=apart)
     except ContractError as error:
         raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
-    return Cost(site, rows, mechanism, list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift)),
-                campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift), already, refused,
-                tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
+    course = list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift, apart=apart))
+    return Cost(site, rows, mechanism, course,
+                campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift, apart=apart), apart, already,
+                doubts=tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
 
 
 def _own_cost(terms: Terms, folder: Path) -> Cost:
     """With what the site's ledger holds and its policy allows."""
     from fedround.privacy import ledger
+    from site_workers import registry
     from site_workers.rows import read_site_rows
     from site_workers.site import open_site
 
     site = open_site(folder)
     count = len(read_site_rows(site).train)
     book, policy = ledger.read(site.ledger), site.policy
-    cost = _cost(terms, site.name, count, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit))
-    refused = 1 if any(_held_with(terms, cost.mechanism, book, policy.delta_dp, unit) > bound
+    cost = _cost(terms, site.name, count, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
+                 apart=registry.are_apart(site.folder, site.settings.data))
+    refused = 1 if any(_held_with(terms, cost, book, policy.delta_dp, unit) > bound
                        for unit, bound in policy.budgets.items()) else None
     return replace(cost, refused=refused)
 
 
-def _held_with(terms: Terms, mechanism: Mechanism, book: Ledger, delta_dp: float, unit: Unit) -> float:
+def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Unit) -> float:
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
-    from fedround.privacy.entries import Charge, Lot
+    from fedround.privacy.entries import Charge, Lot, Rows, Use
     from fedround.rounds.campaign import counts_of, groups_of, watched
 
+    sides: tuple[Rows, Rows] = ("train", "validation") if cost.apart else ("all", "all")
     counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
-    others = Counter([*groups_of(terms.privacy, terms.groups), *watched(terms.privacy, terms.drift)])
-    lots = (Lot(mechanism=mechanism, times=rounds), *(Lot(mechanism=one, times=rounds + 1) for one in counts),
-            *(Lot(mechanism=one, times=times) for one, times in others.items()))
-    begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None, mechanisms=(mechanism, *counts),
+    uses = Counter[Use]({(cost.mechanism, sides[0]): rounds})
+    uses.update([(one, sides[1]) for one in (*counts * (rounds + 1), *groups_of(terms.privacy, terms.groups))])
+    uses.update([(one, "all") for one in watched(terms.privacy, terms.drift)])
+    lots = tuple(Lot(mechanism=one, rows=side, times=times) for (one, side), times in uses.items())
+    begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None,
+                   mechanisms=(cost.mechanism, *counts), rows=(sides[0], *[sides[1]] * len(counts)) if cost.apart else (),
                    delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots)
     return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)
 
@@ -247,6 +258,8 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
         table.add_row(*cells)
     out.print(table)
     out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False)
+    if apart := [cost.site for cost in costs if cost.apart]:
+        out.say("rows to train on and rows held out pay apart at {}: ε is of the record that pays most", ", ".join(apart))
     for cost in costs:
         for doubt in cost.doubts:
             out.print(styled("[bold yellow]![/] {}: {}", cost.site, doubt), highlight=False)
@@ -271,7 +284,7 @@ def _sampling(mechanism: Mechanism) -> str:
 
 
 def _as_json(cost: Cost) -> dict[str, Any]:
-    return {"site": cost.site, "rows": cost.rows, "mechanism": cost.mechanism.model_dump(),
+    return {"site": cost.site, "rows": cost.rows, "apart": cost.apart, "mechanism": cost.mechanism.model_dump(),
             "course": [asdict(spent) for spent in cost.course],
             "epsilon_across_units": {unit: None if math.isinf(value) else value for unit, value in cost.across.items()},
             "spent_before": cost.already, "refused_in_round": cost.refused, "warnings": list(cost.doubts)}

@@ -50,6 +50,9 @@ def simulate(
     tried: Annotated[list[str] | None, typer.Option(
         "--try", metavar="KEY=V1,V2,…", help="Compare settings by successive halving on the rows that sites hold "
         "out. Several --try: all combinations.")] = None,
+    apart: Annotated[bool, typer.Option(
+        "--apart", help="Sites as made with 'site init --ledger': rows to train on and rows held out pay apart, and less "
+        "noise keeps the same epsilon.")] = False,
     compare: Annotated[bool, typer.Option(
         "--compare", help="Also train on all rows in one place, and at each site alone.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the labels of every site as an SVG picture.")] = None,
@@ -79,9 +82,9 @@ def simulate(
     world = example(what, asked.recipe) if data is None else dealt(asked, data, partition, sites, test, seed)
     if tried:
         _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
-        _try(asked, world, tried, seed, as_json=as_json)
+        _try(asked, world, tried, seed, apart=apart, as_json=as_json)
         return
-    results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers)
+    results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers, apart=apart)
                for number in range(seed, seed + seeds)]
     rivals = _rivals(asked, world, seed, share) if compare else {}
     if picture is not None:
@@ -110,10 +113,10 @@ def _refuse_beside_try(*given: bool) -> None:
                             "with it afterwards")
 
 
-def _try(asked: Asked, world: World, tried: list[str], seed: int, *, as_json: bool) -> None:
+def _try(asked: Asked, world: World, tried: list[str], seed: int, *, apart: bool, as_json: bool) -> None:
     from fedround_cli import candidates
 
-    found = candidates.search(asked, world, tried, seed)
+    found = candidates.search(asked, world, tried, seed, apart=apart)
     if as_json:
         print_json(candidates.as_json(found))
         return
@@ -121,7 +124,8 @@ def _try(asked: Asked, world: World, tried: list[str], seed: int, *, as_json: bo
     out.say("best: [bold]{}[/]. {}", found.best, candidates.costs(found))
 
 
-def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, workers: int | None) -> Result:
+def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, workers: int | None,
+         apart: bool) -> Result:
     """One campaign, with a bar on the terminal."""
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
@@ -134,7 +138,7 @@ def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, 
     with Progress(*columns, console=err, transient=True) as progress, _crew(asked, world, chance, workers) as crew:
         bar = progress.add_task("", total=asked.rounds, seed=seed, reached="")
         return run(asked.agreement, asked.recipe, world.sites, rounds=asked.rounds, chance=chance, stacked=stacked,
-                   share=share, test=world.test, crew=crew, told=lambda one: progress.update(
+                   share=share, test=world.test, crew=crew, apart=apart, told=lambda one: progress.update(
                        bar, advance=1, reached="" if one.test is None else str(one.test)))
 
 
@@ -188,10 +192,21 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
         table.add_row(name, *_cells(found), "no privacy", "")
     out.print(table)
     last = results[-1]
+    if noises := _noises(last):
+        out.print(f"noise multipliers: smallest {noises[0]:.3f}, median {statistics.median(noises):.3f}, largest "
+                  f"{noises[-1]:.3f} ({len(noises)} sites)", highlight=False)
     _show_at_sites("", last.at_sites)
     _show_at_sites("personal models' ", last.personal_at_sites)
     for note in last.notes:
         out.say("[yellow]note:[/] {}", note)
+
+
+def _noises(result: Result) -> list[float]:
+    """The noise multipliers of the sites that took part, sorted; none where nothing is noised."""
+    from fedround.privacy.spec import NoMechanism
+
+    return sorted(mechanism.noise_multiplier for mechanism in result.mechanisms.values()
+                  if not isinstance(mechanism, NoMechanism))
 
 
 def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:
@@ -234,7 +249,9 @@ def _in_words(size_bytes: float) -> str:
 
 
 def _as_json(seed: int, result: Result) -> dict[str, Any]:
-    return {"seed": seed, "epsilon": result.epsilon, "sent_bytes": result.sent_bytes, "notes": list(result.notes),
+    return {"seed": seed, "epsilon": result.epsilon, "sent_bytes": result.sent_bytes,
+            "notes": list(result.notes), "apart": result.apart,
+            "mechanisms": {site: mechanism.model_dump() for site, mechanism in result.mechanisms.items()},
             "rounds": [{"round": one.number, "asked": one.asked, "left_out": list(one.left_out), "sent_bytes": one.sent_bytes,
                         "received_bytes": one.received_bytes,
                         "test": None if one.test is None else one.test.model_dump(exclude_none=True),

@@ -194,8 +194,8 @@ class SmallFederation:
 def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, max_epsilon: float = 8.0,
          units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, root_set: str | None = None,
          passphrase: bytes | None = None, start: Path | None = None, contract: Mapping[str, object] = CONTRACT,
-         **changes: object) -> SmallFederation:
-    """A federation of three sites with 300, 200 and 150 rows, or of more."""
+         apart: bool = False, **changes: object) -> SmallFederation:
+    """A federation of three sites with 300, 200 and 150 rows, or of more. apart: each has a folder of ledgers."""
     if max_epsilon > 8.0:       # who may spend more wants more rounds than three, and a run ends with its plan's
         changes = {"privacy": {**settings()["privacy"], "epsilon": 16.0, "rounds": 12}, **changes}
     (root / "agreed").mkdir(parents=True)
@@ -216,7 +216,8 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
         rows(80, 50 + seed).to_parquet(data / "validation.parquet")
         key = create_site(
             root / name, make_invitation(folder, name, None),
-            DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet")),
+            DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet"),
+                         ledger=str(data / "ledgers") if apart else None),
             max_epsilon=max_epsilon, delta_dp=1e-5, units=units, max_epsilon_site=max_epsilon_site, min_rows=50,
             compares_groups="groups" in changes, passphrase=passphrase)
         add_member(folder, name, key, float(count))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedround.agreement import Terms
@@ -179,31 +179,47 @@ class SpentAfter:
 
     round: int
     total: float
-    """Epsilon in the campaign's unit."""
+    """Epsilon in the campaign's unit: of the record that pays most."""
     evaluation: float
     """What the score counts alone cost; the rest is the training's and the groups' (epsilons do not add up)."""
     drift: float = 0.0
     """What the counts for drift alone cost."""
 
 
+def dearest_record(trained: Sequence[Mechanism], held_out: Sequence[Mechanism], of_all: Sequence[Mechanism], delta_dp: float,
+                   unit: Unit, *, apart: bool = False) -> float:
+    """Epsilon of the record that pays most; of the unit `site`, all of it together.
+
+    trained: what rows to train on are used for. held_out: what is counted of rows held out. of_all: what is counted of both.
+    apart: as `mechanism_for`; otherwise a row may be on both sides, and pays for everything.
+    """
+    if not apart or unit == "site":
+        return epsilon([*trained, *held_out, *of_all], delta_dp, unit)
+    return max(epsilon([*side, *of_all], delta_dp, unit) for side in (trained, held_out))
+
+
 def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
            rounds: Iterable[int] | None = None, groups: Groups | None = None,
-           drift: DriftWatch | None = None) -> Iterator[SpentAfter]:
-    """Epsilon after each of `rounds` (None: after every one); the last evaluation and the promotions included in the last."""
+           drift: DriftWatch | None = None, *, apart: bool = False) -> Iterator[SpentAfter]:
+    """Epsilon after each of `rounds` (None: after every one); the last evaluation and the promotions included in the last.
+    apart: as `mechanism_for`.
+    """
     counts = counts_of(privacy, evaluation)
     for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
         evaluations = [*counts] * (number + (number == privacy.rounds))
         promoted = groups_of(privacy, groups) if number == privacy.rounds else ()
         counted = () if drift is None else drift.releases(number)
-        everything = [*[mechanism] * number, *evaluations, *promoted, *counted]
-        yield SpentAfter(number, *(epsilon(part, privacy.delta_dp, privacy.unit)
-                                   for part in (everything, evaluations, counted)))
+        total = dearest_record([mechanism] * number, [*evaluations, *promoted], counted, privacy.delta_dp, privacy.unit,
+                               apart=apart)
+        yield SpentAfter(number, total, *(epsilon(part, privacy.delta_dp, privacy.unit) for part in (evaluations, counted)))
 
 
 def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
-                 groups: Groups | None = None, drift: DriftWatch | None = None) -> dict[Unit, float]:
-    """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it)."""
-    counts = [*counts_of(privacy, evaluation)] * (privacy.rounds + 1)
-    everything = [*[mechanism] * privacy.rounds, *counts, *groups_of(privacy, groups), *watched(privacy, drift)]
+                 groups: Groups | None = None, drift: DriftWatch | None = None, *, apart: bool = False) -> dict[Unit, float]:
+    """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it).
+    apart: as `mechanism_for`.
+    """
+    held_out = [*[*counts_of(privacy, evaluation)] * (privacy.rounds + 1), *groups_of(privacy, groups)]
     units: tuple[Unit, ...] = ("record", "site")
-    return {unit: epsilon(everything, privacy.delta_dp, unit) for unit in units}
+    return {unit: dearest_record([mechanism] * privacy.rounds, held_out, watched(privacy, drift), privacy.delta_dp, unit,
+                                 apart=apart) for unit in units}

@@ -51,7 +51,7 @@ ONE_BY_ONE = 8
 def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, chance: Chance,
              stacked: bool = False, share: float = 1.0, test: Examples | None = None, judge_every: int = 1,
              model: Tensors | None = None, root: Examples | None = None, steps: Callable[[int, str], int] | None = None,
-             crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES,
+             crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES, apart: bool = False,
              told: Callable[[Round], None] = lambda _: None) -> Result:
     """Run the campaign.
 
@@ -61,7 +61,8 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     after the last, as are the rows that the sites hold out. model: where round 0 begins; None: the recipe's own.
     root: the coordinator's own rows, for `fltrust`. steps: (round, site) -> after how many steps its time is up, where the
     agreement keeps partial work. crew: who trains; None: this process. memory_bytes: updates that take more go to a file.
-    told: is called after every round.
+    apart: every site was made with `site init --ledger`: rows to train on and rows held out pay apart. told: is called after
+    every round.
 
     Deterministic in `chance`. Raises ContractError if the agreement cannot hold for these sites, or pays for fewer rounds;
     QuorumError if fewer updates than the quorum remain in a round.
@@ -70,7 +71,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
                           per_record=isinstance(agreement.privacy, RecordPrivacy))
     now = _Now(Server(begun), agreement.terms())
-    everybody = Sites(now.terms, recipe, sites, rest, chance, steps)
+    everybody = Sites(now.terms, recipe, sites, rest, chance, steps, apart=apart)
     run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes)
     if stacked:
         run.stack(now.terms)
@@ -85,7 +86,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
                   run.sites.mechanisms(took_part, agreement.terms()), took_part,
                   {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
-                  personal_judged(recipe, run.sites), tuple(run.notes))
+                  personal_judged(recipe, run.sites), tuple(run.notes), apart)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,7 @@ from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.learning.parts import Rest
 from fedround.learning.task import Metrics
-from fedround.privacy.accounting import epsilon
-from fedround.privacy.spec import Mechanism, NoPrivacy
+from fedround.privacy.spec import NoPrivacy, TrainingMechanism
 from fedround.rounds import campaign
 
 _FEW = 4
@@ -46,7 +45,7 @@ class Result:
     rounds: tuple[Round, ...]
     at_sites: Mapping[str, Metrics]
     """The last model on each site's own rows that it holds out; without sites whose rows tell nothing."""
-    mechanisms: Mapping[str, Mechanism]
+    mechanisms: Mapping[str, TrainingMechanism]
     """What each site applied in a round."""
     took_part: Mapping[str, int]
     """In how many rounds."""
@@ -58,6 +57,8 @@ class Result:
     """Each of these on the rows that its site holds out."""
     notes: tuple[str, ...]
     """What was done otherwise than asked, and why."""
+    apart: bool = False
+    """Whether rows to train on and rows held out paid apart."""
 
     @property
     def last(self) -> Round:
@@ -72,7 +73,7 @@ class Result:
     @functools.cached_property
     def epsilon(self) -> float | None:
         """What a live site would have spent, in the agreement's unit, the counts of every evaluation included; None without
-        privacy. Of the sites that took part most often, the largest of a few.
+        privacy. Of the sites that took part most often, the largest of a few; of the record there that pays most.
         """
         privacy = self.agreement.privacy
         if isinstance(privacy, NoPrivacy):
@@ -81,5 +82,5 @@ class Result:
         kinds = Counter(mechanism for site, mechanism in self.mechanisms.items() if self.took_part.get(site) == most)
         counts = campaign.counts_of(privacy, self.agreement.evaluation) * (most + 1)
         watched = () if self.agreement.drift is None else self.agreement.drift.releases(most)
-        return max(epsilon([*[mechanism] * most, *counts, *watched], privacy.delta_dp, privacy.unit)
-                   for mechanism, _ in kinds.most_common(_FEW))
+        return max(campaign.dearest_record([mechanism] * most, counts, watched, privacy.delta_dp, privacy.unit,
+                                           apart=self.apart) for mechanism, _ in kinds.most_common(_FEW))

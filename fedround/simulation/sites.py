@@ -64,14 +64,14 @@ class Sites:
     """All of them, and what they keep from round to round."""
 
     def __init__(self, terms: Terms, recipe: Recipe, sites: Mapping[str, Site], begun: Rest, chance: Chance,
-                 steps: Callable[[int, str], int] | None = None):
-        """begun: what the model has besides what travels, as it begins at every site. steps: as `simulate`."""
+                 steps: Callable[[int, str], int] | None = None, *, apart: bool = False):
+        """begun: what the model has besides what travels, as it begins at every site. steps, apart: as `simulate`."""
         if not sites:
             raise ContractError("a campaign needs a site at least")
         self.by_name, self.weights = sites, {name: site.agreed_weight for name, site in sites.items()}
         self.notes: list[str] = []
         self._recipe, self._begun, self._chance, self._steps = recipe, begun, chance, steps
-        self._kept = dict[str, Kept]()
+        self._kept, self._apart = dict[str, Kept](), apart
         self._rows = {name: len(site.train) for name, site in sites.items()}
         self._noised_for = self._sizes(terms)
 
@@ -162,7 +162,7 @@ class Sites:
         rows = self._rows[site]
         try:
             found = mechanism_for(terms.privacy, terms.training, terms.evaluation, self._noised_for[rows], terms.groups,
-                                  terms.drift)
+                                  terms.drift, apart=self._apart)
         except ContractError as error:
             raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
         if isinstance(found, DpSgd):

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.recipe import Recipe
-from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import NoPrivacy
 from fedround.rounds import campaign
 from fedround.simulation.campaign import simulate
@@ -68,18 +67,19 @@ class Search:
         counts = [count for trial in self.trials for count in
                   campaign.counts_of(privacy, trial.result.agreement.evaluation) * (trial.rounds + 1)]
         lengths = [trial.rounds for trial in self.trials]
-        return max(epsilon([*(one for one, rounds in zip(kind, lengths, strict=True) for _ in range(rounds)), *counts],
-                           privacy.delta_dp, privacy.unit) for kind, _ in kinds.most_common(_FEW))
+        return max(campaign.dearest_record(
+            [one for one, rounds in zip(kind, lengths, strict=True) for _ in range(rounds)], counts, (), privacy.delta_dp,
+            privacy.unit, apart=self.trials[0].result.apart) for kind, _ in kinds.most_common(_FEW))
 
 
 def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, seed: int,
-            keep: int = 3, told: Callable[[Trial], None] = lambda _: None) -> Search:
+            keep: int = 3, apart: bool = False, told: Callable[[Trial], None] = lambda _: None) -> Search:
     """Run all candidates for a few rounds, keep the best of every `keep`, run those `keep` times as long, and so on; the
     last rung runs two for `rounds`, because the winner of a short campaign often loses a long one.
 
     Every rung begins anew with the same seed, so that candidates differ in nothing but their settings; all rungs take about
     as many rounds. A candidate that starts slowly and ends well may be dropped. Deterministic in `seed`: equal scores are
-    kept in the order of names.
+    kept in the order of names. apart: as `simulate`.
 
     Raises ContractError without candidates, unless all agree on the same unit of privacy and delta_dp, and if a site holds
     out no rows; and what `simulate` raises.
@@ -89,7 +89,7 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
     left, trials = sorted(candidates), list[Trial]()
     for rung in range(rungs, -1, -1):
         length = max(1, round(rounds / keep**rung))
-        ran = [_trial(name, candidates[name], recipe, sites, length, seed) for name in left]
+        ran = [_trial(name, candidates[name], recipe, sites, length, seed, apart=apart) for name in left]
         for trial in ran:
             told(trial)
         trials += ran
@@ -98,8 +98,10 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
     return Search(left[0], tuple(trials))
 
 
-def _trial(name: str, agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], rounds: int, seed: int) -> Trial:
-    result = simulate(agreement, recipe, sites, rounds=rounds, chance=Seeded(seed), stacked=True, judge_every=rounds)
+def _trial(name: str, agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], rounds: int, seed: int, *,
+           apart: bool) -> Trial:
+    result = simulate(agreement, recipe, sites, rounds=rounds, chance=Seeded(seed), stacked=True, judge_every=rounds,
+                      apart=apart)
     if (reached := result.last.validation) is None:
         raise ContractError("the rows that sites hold out are of one label only: nothing tells candidates apart; "
                             "hold out more")

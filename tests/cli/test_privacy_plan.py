@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pandas as pd
 import pytest
 
 from fedround.privacy import ledger
@@ -159,6 +160,41 @@ def test_a_promise_that_means_nothing_is_warned_of(fedround: Fedround):
     asked = ("--epsilon", "1", "--rounds", "5", "--steps", "10", "--batch", "64", "--rows", "all=1800")
     assert "published outright" in fedround("privacy", "plan", *asked, "--delta-dp", "0.05").stdout
     assert as_json(fedround, *asked)["sites"][0]["warnings"] == []
+
+
+def test_where_rows_pay_apart_the_plan_has_the_noise_and_the_price_of_the_live_sites(
+        fedround: Fedround, tmp_path: Path, rows_are_judged_here: None):
+    """The same numbers from rows alone, at the site before, and in the ledger of the round that ran."""
+    federation = small_federation.make(tmp_path, names=("north",), quorum=1, apart=True, max_epsilon=2.0, drift={
+        "every": 2, "noise_std": 40.0, "columns": [{"column": "x1", "edges": [0.0]}]}, privacy={
+        "unit": "record", "epsilon": 2.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3},
+        evaluation={"bins": 10, "noise_std": 5.0})
+    agreed, folder = federation.root / "coordinator" / "federation.toml", federation.root / "north"
+    (named,) = as_json(fedround, agreed, "--rows", "north=300", "--apart")["sites"]
+    (own,) = as_json(fedround, agreed, "--site", folder)["sites"]
+    assert {key: own[key] for key in ("mechanism", "course", "apart")} == {
+        key: named[key] for key in ("mechanism", "course", "apart")}
+    assert own["refused_in_round"] is None
+    federation.round()
+    book = ledger.read(federation.site("north").ledger)
+    assert named["mechanism"] == book.charges[0].mechanisms[0].model_dump(mode="json")
+    assert named["course"][-1]["total"] == ledger.held(book, 1e-5) <= 2.0
+    (together,) = as_json(fedround, agreed, "--rows", "north=300")["sites"]
+    assert together["mechanism"]["noise_multiplier"] > 1.2 * named["mechanism"]["noise_multiplier"]
+    assert "pay apart" in fedround("privacy", "plan", agreed, "--rows", "north=300", "--apart").stdout
+
+
+def test_a_row_on_both_sides_ends_it(fedround: Fedround, tmp_path: Path, rows_are_judged_here: None):
+    """The registry has seen one: the plan at the site is the dearer one again."""
+    federation = small_federation.make(tmp_path, names=("north",), quorum=1, apart=True)
+    agreed, data = federation.root / "coordinator" / "federation.toml", federation.root / "data" / "north"
+    held_out = pd.read_parquet(data / "validation.parquet")
+    pd.concat([held_out, pd.read_parquet(data / "train.parquet").head(1)]).to_parquet(data / "validation.parquet")
+    federation.round()
+    (own,) = as_json(fedround, agreed, "--site", federation.root / "north")["sites"]
+    (together,) = as_json(fedround, agreed, "--rows", "north=300")["sites"]
+    assert not own["apart"]
+    assert own["mechanism"] == together["mechanism"]
 
 
 # -- at a site ---------------------------------------------------------------------------------------------------------

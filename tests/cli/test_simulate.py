@@ -91,6 +91,16 @@ def test_options_take_the_place_of_settings(folder: Path):
     assert len(free["campaigns"][0]["rounds"]) == 3
 
 
+def test_sites_whose_rows_pay_apart_take_less_noise_for_the_same_promise(folder: Path):
+    together, apart = (json.loads(run(*dealt(folder, "--epsilon", 2, "--sites", 2, "--json", *more)))["campaigns"][0]
+                       for more in ((), ("--apart",)))
+    assert (together["apart"], apart["apart"]) == (False, True)
+    assert 1.5 < apart["epsilon"] <= 2
+    for site, mechanism in apart["mechanisms"].items():
+        assert mechanism["noise_multiplier"] < together["mechanisms"][site]["noise_multiplier"]
+    assert "noise multipliers: smallest" in run(*dealt(folder, "--sites", 2, "--apart"))
+
+
 def test_a_column_says_who_has_which_rows_and_a_picture_shows_it(folder: Path):
     said = run(*dealt(folder, "--partition", "column:clinic", "--picture", folder / "labels.svg", "--rounds", 1))
     assert "upper-clinic" in said

@@ -19,6 +19,7 @@ import torch
 from fedround import codec
 from fedround.agreement import Agreement
 from fedround.learning.recipe import load_recipe
+from fedround.privacy import ledger
 from fedround.privacy.noise import stream
 from fedround.signing import digest
 from fedround.simulation.campaign import simulate
@@ -117,22 +118,22 @@ def world(federation: SmallFederation):
     return Agreement.model_validate(agreed.model_dump(include=set(Agreement.model_fields))), recipe, sites
 
 
-def simulated(federation: SmallFederation, rounds: int):
+def simulated(federation: SmallFederation, rounds: int, *, apart: bool = False):
     """The campaign with the live federation's draws."""
     agreement, recipe, sites = world(federation)
     test = recipe.encode(pd.read_parquet(federation.root / "agreed" / "test.parquet"))
     root = federation.root / "coordinator" / "root.parquet"
     return simulate(agreement, recipe, sites, rounds=rounds, chance=Live(federation), test=test,
-                    root=recipe.encode(pd.read_parquet(root)) if root.exists() else None)
+                    root=recipe.encode(pd.read_parquet(root)) if root.exists() else None, apart=apart)
 
 
-def assert_same(federation: SmallFederation, rounds: int = 2) -> Result:
+def assert_same(federation: SmallFederation, rounds: int = 2, *, apart: bool = False) -> Result:
     """The last model continues all others, so it alone is compared. rounds: three where one leaves to the next what it made
     of what the one before had left. Returns the simulated campaign.
     """
     torch.set_num_threads(1)
     commits = [federation.round(RUN) for _ in range(rounds)]
-    found = simulated(federation, rounds)
+    found = simulated(federation, rounds, apart=apart)
     assert digest(codec.encode(found.model)) == commits[-1].model
     assert len({commit.model for commit in commits}) == rounds
     return found
@@ -147,6 +148,18 @@ def test_under_every_privacy(tmp_path: Path, privacy, rounds):
     assert_same(small_federation.make(
         tmp_path / "live", privacy=privacy, units=(unit,), aggregation=MEAN, max_epsilon=100.0,
         max_epsilon_site=8.0 if unit == "site" else None), rounds)
+
+
+def test_where_rows_to_train_on_and_rows_held_out_pay_apart(tmp_path: Path):
+    """Less noise, the same bytes, and the epsilon that every site's ledger has set aside."""
+    promise = {**RECORD, "epsilon": 2.0, "rounds": 2}
+    federation = small_federation.make(tmp_path / "live", privacy=promise, aggregation=MEAN, apart=True,
+                                       evaluation={"bins": 10, "noise_std": 4.0})
+    found = assert_same(federation, apart=True)
+    books = [ledger.read(federation.site(name).ledger) for name in federation.names]
+    assert found.epsilon == max(ledger.held(book, 1e-5) for book in books) <= 2.0
+    for name, mechanism in simulated(federation, 2).mechanisms.items():
+        assert mechanism.noise_multiplier > 1.3 * found.mechanisms[name].noise_multiplier
 
 
 @pytest.mark.parametrize("optimizer", [
