@@ -18,7 +18,7 @@ from fedround.errors import ContractError, SetupError, StoreDeniedError
 from infra.settings import S3Credential
 from infra.stack import LocalStack, StackInfo
 from infra.stack.ports import GRPC_OFFSET, choose
-from infra.stores import S3Store, require_conditional_writes
+from infra.stores import S3Store, require_conditional_writes, s3
 
 pytestmark = pytest.mark.stack
 
@@ -173,6 +173,22 @@ def test_a_site_cannot_read_or_list_others(stack: LocalStack) -> None:
     for prefix in ("sites/", "", "sites/a"):
         with pytest.raises(StoreDeniedError):
             list(site.list(prefix))
+
+
+def test_a_site_sends_in_parts_below_its_own_prefix_only(stack: LocalStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "LARGE_BYTES", 17 << 20)
+    coordinator, site = open_as(stack, stack.coordinator_credential()), open_as(stack, stack.grant_site("a"))
+    body = bytes(range(256)) * (70 << 10)                                # two parts
+    assert site.put_once("sites/a/large", body)
+    assert not site.put_once("sites/a/large", b"other" + body)
+    info = coordinator.head("sites/a/large")
+    assert info is not None
+    assert info.of_parts is not None
+    assert coordinator.get("sites/a/large") == body
+    for key in ("sites/b/large", "sites/ab/large", "models/large"):
+        with pytest.raises(StoreDeniedError, match=key):
+            site.put_once(key, body)
+        assert coordinator.head(key) is None
 
 
 def test_the_ports_behind_s3_serve_nobody_without_a_token(stack: LocalStack) -> None:
