@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -63,7 +63,7 @@ class Identity:
             return cls(_unlocked(path, pem, passphrase))
         try:
             private = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):     # the last two: of a kind that is no key here
             raise SetupError(f"{path} is not a private key that fedround made: restore it from your backup") from None
         if not isinstance(private, Ed25519PrivateKey):
             raise SetupError(f"{path} holds another kind of key; expected Ed25519")

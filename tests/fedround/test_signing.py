@@ -243,6 +243,21 @@ def test_a_short_passphrase_makes_no_key(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_key_with_one_bit_of_damage_is_a_sentence_or_opens(tmp_path: Path):
+    """The kind of a key is a few of its bits: with one of them flipped, OpenSSL knows a kind that it cannot make, or none."""
+    Identity.generate().save(whole := tmp_path / "key.pem")
+    begin, body, end = whole.read_text().splitlines()
+    der = base64.b64decode(body)
+    for bit in range(8 * len(der)):
+        damaged = bytearray(der)
+        damaged[bit // 8] ^= 1 << bit % 8
+        whole.write_text(f"{begin}\n{base64.b64encode(damaged).decode()}\n{end}\n")
+        try:
+            Identity.load(whole)
+        except SetupError as error:
+            assert "key" in str(error)
+
+
 def test_a_key_that_others_can_read_is_not_used(tmp_path: Path):
     _, path = saved(tmp_path)
     path.chmod(0o640)
