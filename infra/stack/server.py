@@ -49,10 +49,13 @@ class Server:
         write_private(self._record, json.dumps({"pid": self._child.pid, "command": command}))
 
     def process(self) -> psutil.Process | None:
-        """The living process, or None. A record that cannot be read counts as none."""
-        if self._child is not None:
-            self._child.poll()                       # a dead child stays in the process table until it is asked for
+        """The living process, or None. A record that cannot be read counts as none.
+
+        Our own child is known without its command line, which the system shows a moment after the start only.
+        """
         try:
+            if self._child is not None and self._child.poll() is None:
+                return psutil.Process(self._child.pid)
             record = json.loads(self._record.read_bytes())
             process = psutil.Process(record["pid"])
             return process if process.cmdline() == record["command"] else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -63,6 +65,18 @@ CROWD = ("ash", "birch", "cedar", "elm", "fir", "oak", "pine")
 """The members of `crowd`; in its tests, fir lies."""
 
 
+class Crowd(SmallFederation):
+    """A federation of many tests: a run that two of them name would make the verdict hang on their order."""
+
+    runs: ClassVar[dict[str, str]] = {}
+
+    def plan(self, run: str = "spring", **changes: object) -> Planned:
+        """As a `SmallFederation`, for the test that named the run first."""
+        test = os.environ["PYTEST_CURRENT_TEST"].partition("[")[0].partition(" ")[0]
+        assert self.runs.setdefault(run, test) == test, f"{self.runs[run]} has a run '{run}': choose another name"
+        return super().plan(run, **changes)
+
+
 @pytest.fixture(scope="session")
 def crowd(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
     """Seven sites with audible noise and the default aggregation, against one liar. Every test takes a run of its own.
@@ -72,11 +86,12 @@ def crowd(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) 
     default = default_aggregation(5, noise_is_declared=True, rounds=6)
     assert default.gate is not None
     how = default.model_copy(update={"gate": default.gate.model_copy(update={"sigmas": 6.0})})
-    return small_federation.make(
+    made = small_federation.make(
         tmp_path_factory.mktemp("crowd"), names=CROWD, recipe=small_federation.WIDE, max_epsilon=900.0,
         aggregation=how.model_dump(mode="json", exclude_none=True),
         quorum=5, evaluation={"bins": 10, "noise_std": 40.0},
         privacy={"unit": "record", "epsilon": 1.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 6})
+    return Crowd(made.root, made.names)
 
 
 @pytest.fixture(autouse=True)

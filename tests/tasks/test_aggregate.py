@@ -116,7 +116,7 @@ def test_a_liar_that_is_left_out_does_not_stop_the_round_although_everybody_was_
 
 
 def test_where_nobody_may_lie_a_quorum_that_is_lost_by_leaving_out_stops_the_round(crowd: SmallFederation):
-    planned = crowd.plan("mean", quorum=7)
+    planned = crowd.plan("too-few", quorum=7)
     for name in CROWD:
         crowd.answer(name, planned)
     crowd.lie(LIAR, planned, poisoned)

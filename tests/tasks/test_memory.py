@@ -191,9 +191,10 @@ def test_centered_clipping_begins_where_the_last_round_ended(tmp_path, rows_are_
     assert federation.commit(planned).commit.blob("centre") != first.blob("centre")
 
 
-def blended(crowd: SmallFederation, folder: Path, upload: Numbers, past: Numbers, size: int) -> tuple[Average, Shelf]:
+def blended(crowd: SmallFederation, run: str, folder: Path, upload: Numbers, past: Numbers,
+            size: int) -> tuple[Average, Shelf]:
     """A site's average with this upload in it, half of it new."""
-    planned = crowd.plan("blended")
+    planned = crowd.plan(run)
     shelf = Shelf(Bench(folder, MemoryStore()), dataclasses.replace(
         planned, plan=changed(planned.plan, tensors=flat_schema("w", size))))
     how = Aggregation(history=0.5, rule=WeightedMean())
@@ -209,7 +210,8 @@ def test_blending_holds_blocks_and_not_rows(crowd: SmallFederation, tmp_path: Pa
     del past, new
     tracemalloc.start()
     try:
-        average, shelf = blended(crowd, tmp_path, FileNumbers(tmp_path / "new", 0), FileNumbers(tmp_path / "past", 0), size)
+        average, shelf = blended(crowd, "in-blocks", tmp_path, FileNumbers(tmp_path / "new", 0),
+                                 FileNumbers(tmp_path / "past", 0), size)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -223,7 +225,7 @@ def test_blending_holds_blocks_and_not_rows(crowd: SmallFederation, tmp_path: Pa
 
 def test_an_average_of_another_length_is_no_average(crowd: SmallFederation, tmp_path: Path):
     with pytest.raises(ContractError, match="ends after 2 coordinates"):
-        blended(crowd, tmp_path, ArrayNumbers(np.zeros(2, np.float32)), ArrayNumbers(np.zeros(3, np.float32)), 3)
+        blended(crowd, "too-short", tmp_path, ArrayNumbers(np.zeros(2, np.float32)), ArrayNumbers(np.zeros(3, np.float32)), 3)
 
 
 def test_the_commit_says_the_same_to_everybody_who_reads_it(crowd: SmallFederation):

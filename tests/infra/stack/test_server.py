@@ -82,6 +82,16 @@ def test_one_that_ends_while_it_starts_is_reported_with_its_log(server: Server, 
     assert "no such module" in server.log.read_text()
 
 
+def test_one_that_has_just_begun_has_no_command_line_yet_and_lives(server: Server, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    server.spawn(SLEEP, clean_environment(), tmp_path)
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda _: [])
+    assert server.process() is not None
+    server.signal(signal.SIGKILL)
+    server.wait_gone(10.0)
+    assert server.process() is None
+
+
 def test_one_that_takes_too_long_is_reported(server: Server, tmp_path: Path) -> None:
     server.spawn(SLEEP, clean_environment(), tmp_path)
     with pytest.raises(SetupError, match="not ready after 0 s"):
