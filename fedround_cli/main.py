@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fedround_cli import (
+    contract,
     coordinator,
     demo,
     drift,
@@ -31,7 +32,7 @@ A few organisations train one model and never move a record. Start with **fedrou
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
   `coordinator start`, `train run`, `measure run`, `drift run`
-* **data scientist**: `simulate`, before anybody is asked for a record
+* **data scientist**: `simulate`, before anybody is asked for a record; `contract infer`, `check`, `diff`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`
 * **auditor**: `verify`, `models show`, `site ledger`
@@ -50,6 +51,7 @@ app.add_typer(train.round_app, name="round")
 app.add_typer(measure.app, name="measure")
 app.add_typer(drift.app, name="drift")
 app.add_typer(models.app, name="models")
+app.add_typer(contract.app, name="contract")
 app.command("predict")(predict.predict)
 app.add_typer(privacy.app, name="privacy")
 app.command("simulate")(simulate.simulate)

@@ -43,7 +43,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/e2e/test_models_page.py", "tests/e2e/test_pages.py", "tests/e2e/test_one_run_per_site.py",
         "tests/infra/stack/test_local_stack.py", "tests/infra/test_stages.py", "tests/benchmarks/",
         "tests/cli/test_hostile_files.py", "tests/cli/test_terminal.py", "tests/cli/test_bad_surroundings.py",
-        "tests/parity/test_simulation.py", "tests/tasks/test_exports.py",
+        "tests/parity/test_simulation.py", "tests/parity/test_checking.py::test_every_check", "tests/tasks/test_exports.py",
         "tests/tasks/test_promote.py", "tests/fedround/privacy/test_apart.py", "tests/site_workers/test_scoring.py",
         "tests/site_workers/test_recipes_that_fail.py",
         "tests/e2e/test_ui.py", "tests/e2e/test_measurement.py", "tests/flows/test_dask_sweeper.py",

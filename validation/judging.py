@@ -192,7 +192,8 @@ def of_another_type(frame: pd.DataFrame, check: Check) -> Bools:
     number_N = gate.numbers_in(frame[column])
     fails_N: Bools = there_N & ~np.isfinite(number_N)
     if not any(one.startswith("float") for one in types):
-        fails_N |= np.isfinite(number_N) & (number_N % 1 != 0)
+        with np.errstate(invalid="ignore"):
+            fails_N |= np.isfinite(number_N) & (number_N % 1 != 0)
     return fails_N
 
 
