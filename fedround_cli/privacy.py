@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedround_cli import group_preview
+from fedround_cli import group_preview, promise
 from fedround_cli.folders import shipped
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import styled
@@ -46,6 +46,8 @@ class Cost:
     across: dict[Unit, float]
     apart: bool
     """Whether rows to train on and rows held out pay apart."""
+    worth: promise.Worth
+    """The promise in other words."""
     already: float | None = None
     """Spent before, for a site's own folder."""
     refused: int | None = None
@@ -75,6 +77,8 @@ def plan(
     apart: Annotated[bool, typer.Option(
         "--apart", help="The sites of --rows are made with 'site init --ledger': rows to train on and rows held out pay "
         "apart. (--site FOLDER knows by itself.)")] = False,
+    rows_per_person: Annotated[int | None, typer.Option(
+        min=1, max=50, metavar="K", help="Also say what the promise is worth for a person with K rows at one site.")] = None,
     groups_from: Annotated[Path | None, typer.Option(
         help="Public rows with the watched attributes: they tell how large groups are. Without: all equally large.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
@@ -95,8 +99,8 @@ def plan(
     terms = _terms(settings, {
         "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit},
         "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}})
-    costs = [_cost(terms, name, count, apart=apart) for name, count in _named(rows or [])]
-    costs += [_own_cost(terms, folder) for folder in site or []]
+    costs = [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in _named(rows or [])]
+    costs += [_own_cost(terms, folder, rows_per_person) for folder in site or []]
     if not costs:
         from fedround.errors import ContractError
 
@@ -179,9 +183,10 @@ def _named(rows: list[str]) -> list[tuple[str, int]]:
     return found
 
 
-def _cost(terms: Terms, site: str, rows: int, already: float | None = None, *, apart: bool) -> Cost:
+def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, already: float | None = None, *,
+          apart: bool) -> Cost:
     from fedround.errors import ContractError
-    from fedround.privacy import sense
+    from fedround.privacy import persons, sense
     from fedround.rounds import campaign
 
     privacy, evaluation, drift = terms.privacy, terms.evaluation, terms.drift
@@ -191,13 +196,17 @@ def _cost(terms: Terms, site: str, rows: int, already: float | None = None, *, a
         raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
+    uses = campaign.whole(privacy, mechanism, evaluation, terms.groups, drift)
+    told = promise.worth(lambda delta: campaign.dearest_record(*uses, delta, privacy.unit, apart=apart),
+                         privacy.delta_dp, rows, rows_per_person,
+                         lambda own: persons.dearest_person(*uses, privacy.delta_dp, own, apart=apart))
     course = list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift, apart=apart))
     return Cost(site, rows, mechanism, course,
-                campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift, apart=apart), apart, already,
+                campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift, apart=apart), apart, told, already,
                 doubts=tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
 
 
-def _own_cost(terms: Terms, folder: Path) -> Cost:
+def _own_cost(terms: Terms, folder: Path, rows_per_person: int | None) -> Cost:
     """With what the site's ledger holds and its policy allows."""
     from fedround.privacy import ledger
     from site_workers import registry
@@ -207,7 +216,7 @@ def _own_cost(terms: Terms, folder: Path) -> Cost:
     site = open_site(folder)
     count = len(read_site_rows(site).train)
     book, policy = ledger.read(site.ledger), site.policy
-    cost = _cost(terms, site.name, count, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
+    cost = _cost(terms, site.name, count, rows_per_person, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
                  apart=registry.are_apart(site.folder, site.settings.data))
     refused = 1 if any(_held_with(terms, cost, book, policy.delta_dp, unit) > bound
                        for unit, bound in policy.budgets.items()) else None
@@ -235,6 +244,7 @@ def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Un
 def _show(terms: Terms, costs: list[Cost]) -> None:
     from rich.table import Table
 
+    from fedround.privacy.profile import upward
     from fedround_cli.epsilon_plot import as_text
 
     privacy, own = terms.privacy, any(cost.already is not None for cost in costs)
@@ -246,18 +256,19 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
     for cost in costs:
         last = cost.course[-1]
         cells = [cost.site, f"{cost.rows}", _sampling(cost.mechanism), f"{cost.mechanism.noise_multiplier:.3f}",
-                 f"{last.total:.4f}", f"{last.evaluation:.4f}" if last.evaluation > 0 else "none leave"]
+                 upward(last.total, 4), upward(last.evaluation, 4) if last.evaluation > 0 else "none leave"]
         if terms.drift is not None:
-            cells.append(f"{last.drift:.4f}")
+            cells.append(upward(last.drift, 4))
         if privacy.unit == "site":
-            cells.append(f"{cost.across['record']:.4f}")
+            cells.append(upward(cost.across["record"], 4))
         if own:
             cells += (["", ""] if cost.already is None else
-                      [f"{cost.already:.4f}", styled("[green]takes all rounds[/]") if cost.refused is None
+                      [upward(cost.already, 4), styled("[green]takes all rounds[/]") if cost.refused is None
                        else styled("[red]refuses it[/]")])
         table.add_row(*cells)
     out.print(table)
     out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False)
+    promise.show({cost.site: cost.worth for cost in costs})
     if apart := [cost.site for cost in costs if cost.apart]:
         out.say("rows to train on and rows held out pay apart at {}: ε is of the record that pays most", ", ".join(apart))
     for cost in costs:
@@ -287,4 +298,5 @@ def _as_json(cost: Cost) -> dict[str, Any]:
     return {"site": cost.site, "rows": cost.rows, "apart": cost.apart, "mechanism": cost.mechanism.model_dump(),
             "course": [asdict(spent) for spent in cost.course],
             "epsilon_across_units": {unit: None if math.isinf(value) else value for unit, value in cost.across.items()},
-            "spent_before": cost.already, "refused_in_round": cost.refused, "warnings": list(cost.doubts)}
+            **promise.as_json(cost.worth), "spent_before": cost.already, "refused_in_round": cost.refused,
+            "warnings": list(cost.doubts)}

@@ -49,8 +49,15 @@ def _power(eps: float, delta: float, wrongly: float) -> float:
     return min(1.0, delta + math.exp(eps) * wrongly, 1 - math.exp(-eps) * (1 - delta - wrongly))
 
 
+def upward(value: float, digits: int) -> str:
+    """A number with so many digits after the point, never less than it is."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{math.ceil(value * 10 ** digits - 1e-9) / 10 ** digits:.{digits}f}"
+
+
 def in_words(told: Profile) -> list[str]:
     """Two lines of at most 80 characters."""
-    several = "  ".join(f"δ {delta:g}: {eps:.3f}" for delta, eps in told.epsilons.items())
-    curve = ", ".join(f"{wrongly:.1%} → {power:.1%}" for wrongly, power in told.rightly.items())
-    return [f"ε at {several}  (Gaussian μ {told.mu:.3f})", f"accused wrongly → rightly, at most: {curve}"]
+    several = "  ".join(f"δ {delta:g}: {upward(eps, 3)}" for delta, eps in told.epsilons.items())
+    curve = ", ".join(f"{wrongly:.1%} → {upward(100 * power, 1)}%" for wrongly, power in told.rightly.items())
+    return [f"ε at {several}  (Gaussian μ {upward(told.mu, 3)})", f"accused wrongly → rightly, at most: {curve}"]

@@ -219,7 +219,14 @@ def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, eva
     """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it).
     apart: as `mechanism_for`.
     """
-    held_out = [*[*counts_of(privacy, evaluation)] * (privacy.rounds + 1), *groups_of(privacy, groups)]
     units: tuple[Unit, ...] = ("record", "site")
-    return {unit: dearest_record([mechanism] * privacy.rounds, held_out, watched(privacy, drift), privacy.delta_dp, unit,
-                                 apart=apart) for unit in units}
+    uses = whole(privacy, mechanism, evaluation, groups, drift)
+    return {unit: dearest_record(*uses, privacy.delta_dp, unit, apart=apart) for unit in units}
+
+
+def whole(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
+          groups: Groups | None = None,
+          drift: DriftWatch | None = None) -> tuple[Sequence[Mechanism], Sequence[Mechanism], Sequence[Mechanism]]:
+    """All that a campaign uses: rows to train on, rows held out, and both."""
+    return ([mechanism] * privacy.rounds,
+            [*counts_of(privacy, evaluation) * (privacy.rounds + 1), *groups_of(privacy, groups)], watched(privacy, drift))

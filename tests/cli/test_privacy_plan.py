@@ -12,6 +12,8 @@ import pytest
 
 from fedround.privacy import ledger
 from fedround.privacy.accounting import epsilon
+from fedround.privacy.persons import epsilon_of_person
+from fedround.privacy.profile import upward
 from fedround.privacy.spec import DpSgd, GaussianCounts
 from tests import small_federation
 from tests.cli.conftest import Fedround, one_sentence
@@ -116,6 +118,24 @@ def test_it_shows_a_table_and_a_plot_and_writes_a_picture(fedround: Fedround, se
     course = [tuple(map(float, point.split(","))) for point in lines[2].get("points").split()]
     assert len(course) == 5
     assert all(one[0] < two[0] and one[1] > two[1] for one, two in itertools.pairwise(course))
+
+
+def test_the_promise_in_other_words_is_the_accountants(fedround: Fedround, settings: Path):
+    """Epsilon at several deltas, and the person: as computed here from the mechanism that it names."""
+    settings.write_text(SETTINGS)
+    words = (settings, "--rows", "north=900", "--rows-per-person", "3")
+    (site,) = as_json(fedround, *words)["sites"]
+    campaign = [*[DpSgd(**site["mechanism"])] * 5, *[GaussianCounts(noise_std=25.0)] * 6]
+    assert site["profile"]["epsilons"] == {f"{delta:g}": epsilon(campaign, delta) for delta in (1e-4, 1e-5, 1e-6, 1e-8)}
+    assert site["delta_rows"] == 900 * 1e-6
+    assert site["person"] == {"rows": 3, "epsilon": epsilon_of_person([(one, 3) for one in campaign], 1e-6)}
+    powers = [site["profile"]["rightly"][rate] for rate in ("0.001", "0.01", "0.05", "0.1")]
+    assert powers == sorted(powers)
+    assert 0.01 < powers[1] < 1
+    shown = fedround("privacy", "plan", *words).stdout
+    assert f"a person with 3 rows: ε {upward(site['person']['epsilon'], 2)}" in shown
+    assert f"Gaussian μ {upward(site['profile']['mu'], 3)}" in shown
+    assert fedround("privacy", "plan", *words[:-1], "51").exit_code == 2
 
 
 def test_a_long_campaign_is_drawn_at_a_few_rounds_with_the_first_and_the_last(fedround: Fedround):
