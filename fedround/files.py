@@ -17,6 +17,7 @@ writes.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import functools
 import hashlib
@@ -26,6 +27,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar, TypeVarTuple
+
+from fedround.errors import ContractError
 
 A = TypeVarTuple("A")
 T = TypeVar("T")
@@ -114,6 +117,21 @@ def sha256_of(path: Path) -> str:
     """The digest of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_utf8(body: bytes, source: str) -> None:
+    """Raise ContractError unless a file that is named by its digest is UTF-8 text without a mark that no screen shows.
+
+    source: which file it is, for the message.
+    """
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ContractError(f"{source}: it is UTF-16 text; save it as UTF-8, without a byte order mark")
+    if body.startswith(codecs.BOM_UTF8):
+        raise ContractError(f"{source}: it begins with a byte order mark, which no screen shows; save it as UTF-8 without it")
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise ContractError(f"{source}: not UTF-8 text; save it as UTF-8") from None
 
 
 def version_of(path: Path) -> Version:

@@ -46,6 +46,7 @@ def init(
     from infra.settings import CoordinatorSettings, S3Settings
     from infra.toml import read_toml
     from tasks.membership import create_coordinator
+    from validation.row_files import ending_of
 
     agreed = read_toml(settings)
     store, api, credential = _servers(home, api_url, s3_endpoint, bucket, access_key, secret_key)
@@ -54,7 +55,7 @@ def init(
         CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", api_url=api,
                             store=S3Settings(endpoint=store[0], bucket=store[1], region=region),
                             start=None if start_from is None else "approved/start.safetensors",
-                            test_set=None if test_set is None else f"test_set{test_set.suffix}"),
+                            test_set=None if test_set is None else f"test_set{ending_of(test_set)}"),
         recipe, contract, credential, test_set, start_from)
     out.print(f"made [bold]{folder}[/]; the coordinator's public key, which every site will trust, is\n  {key}\n"
               f"Next: [bold]fedround federation invite NAME --coordinator {folder}[/] for every site")
@@ -194,7 +195,7 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     require_conditional_writes(coordinator.store, "probes")
     federation, members, settings = coordinator.federation, len(coordinator.federation.sites), coordinator.settings
     notes = () if settings.test_set is None else try_recipe(
-        folder / settings.recipe, folder / settings.test_set, federation)
+        folder / settings.recipe, folder / settings.test_set, federation, folder / settings.contract)
     out.print(f"[green]✓[/] federation '{federation.name}': {members} sites, quorum {federation.quorum}; the store keeps "
               "what is written once")
     out.print(f"[green]✓[/] the model of '{federation.recipe}' can be scored and trained, and encodes each row by itself"

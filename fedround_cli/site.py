@@ -25,8 +25,9 @@ app.command("drift")(site_drift.drift)
 def init(
     folder: SiteFolder,
     invitation: Annotated[Path, typer.Option(help="The file that the coordinator gave you.")],
-    train: Annotated[Path, typer.Option(help="Rows to train on (parquet or CSV).")],
-    validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on.")],
+    train: Annotated[Path, typer.Option(help="Rows to train on: a .parquet, .csv or .csv.gz file, a folder of them, or a "
+                                             "pattern in quotation marks: 'rows/2019-*.parquet'.")],
+    validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on; as --train.")],
     ledger: Annotated[Path | None, typer.Option(
         help="A folder of ledgers on this machine, one for each data set. Name the same folder for every federation that "
         "uses these rows: otherwise one ledger does not know what the other has spent.")] = None,
@@ -59,8 +60,9 @@ def init(
     out.print(f"federation  {offer.federation}, as site '{offer.site}'\ncoordinator {offer.coordinator}")
     for candidate in offered(offer):
         approval.ask(candidate, f"in {invitation}", yes, digest)
-    data = parse(DataSettings, {"dataset": dataset, "train": str(train.resolve()),
-                                "validation": str(validation.resolve()),
+    # Not resolved: where a link leads to next week is the operator's business.
+    data = parse(DataSettings, {"dataset": dataset, "train": str(train.absolute()),
+                                "validation": str(validation.absolute()),
                                 "ledger": None if ledger is None else str(ledger.resolve())}, "the site's data")
     key = create_site(
         folder, offer, data,

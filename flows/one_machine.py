@@ -23,6 +23,7 @@ from site_workers.enrol import create_site
 from site_workers.policy import Protected
 from tasks.coordinator import Coordinator
 from tasks.membership import add_member, create_coordinator, make_invitation
+from validation.row_files import ending_of
 
 READY_S = 300.0        # for a busy machine; a process that ends is noticed at once
 
@@ -78,7 +79,7 @@ class OneMachine:
             self.coordinator, dict(founding.settings),
             CoordinatorSettings(
                 recipe="approved/recipe.py", contract="approved/contract.json", api_url=info.api_url,
-                test_set=None if founding.test_set is None else f"test_set{founding.test_set.suffix}",
+                test_set=None if founding.test_set is None else f"test_set{ending_of(founding.test_set)}",
                 store=S3Settings(endpoint=info.s3_endpoint, bucket=info.bucket)),
             founding.recipe, founding.contract, stack.coordinator_credential(), founding.test_set)
         for member in members:

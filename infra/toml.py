@@ -22,7 +22,7 @@ _LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The table that a file holds. Raises SetupError if it cannot be read, ContractError if it is not TOML."""
-    return parse_toml(read_text(path), str(path))
+    return parse_toml(_read(path), str(path))
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -43,12 +43,17 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 
 def document_of(path: Path) -> tomlkit.TOMLDocument:
     """A file that will be changed and written again, with its comments. Raises as `read_toml`."""
-    text = read_text(path)
+    text = _read(path)
     parse_toml(text, str(path))
     try:
         return tomlkit.parse(text)
     except (TOMLKitError, ValueError, RecursionError) as error:
         raise ContractError(f"{path}: not valid TOML: {error}") from None
+
+
+def _read(path: Path) -> str:
+    """Without the mark that some editors put in front."""
+    return read_text(path).removeprefix("\ufeff")
 
 
 def read_text(path: Path) -> str:
@@ -67,7 +72,7 @@ def read_text(path: Path) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise ContractError(f"{path}: not UTF-8 text") from None
+        raise ContractError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
 def _check(data: object, source: str) -> None:

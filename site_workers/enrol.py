@@ -15,6 +15,7 @@ from fedround.values import parse
 from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
 from site_workers import approval, audit, registry
 from site_workers.policy import Protected, SitePolicy, policy_text
+from validation import row_files
 
 
 def _let_out(compares_groups: bool, measures: bool) -> dict[str, list[str]]:
@@ -38,11 +39,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     folder = folder.resolve()
     if (folder / "site.toml").exists():
         raise SetupError(f"{folder} holds a site already; its keys and its ledger are kept. Choose another folder")
-    for name in (data.train, data.validation):
-        if not (folder / name).is_file():
-            raise SetupError(f"no data file {folder / name}: give the path of a parquet or CSV file")
-    if data.train == data.validation:
-        raise ContractError("training and validation rows must be two files: rows that are trained on prove nothing")
+    _check_rows(folder / data.train, folder / data.validation)
     candidates, now = offered(invitation), datetime.now(UTC)
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
@@ -73,6 +70,18 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         _remove_all_but(folder, there)
         raise
     return identity.key
+
+
+def _check_rows(train: Path, validation: Path) -> None:
+    """Raise SetupError or ContractError unless the two paths name files of rows, and no file twice."""
+    files = []
+    for path in (train, validation):
+        if not row_files.is_there(path):
+            raise SetupError(f"no data file {path}: {row_files.KINDS}")
+        files.append({os.path.realpath(part.path) for part in row_files.parts_of(path)})
+    if files[0] & files[1]:
+        raise ContractError("training and validation rows must be two files: rows that are trained on prove nothing. "
+                            f"{sorted(files[0] & files[1])[0]} is among both")
 
 
 def offered(invitation: Invitation) -> tuple[approval.Candidate, approval.Candidate]:

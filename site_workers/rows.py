@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedround.files import sha256_of
 from fedround.learning.recipe import Examples, Recipe
 from fedround.statistics.partitions import Partition
 from site_workers.site import Site
-from validation import encoding, judging
+from validation import encoding, judging, row_files
 from validation.contract import load_contract
 from validation.judging import Judged
 
@@ -49,15 +48,12 @@ def read_site_rows(site: Site) -> Rows:
 
 def judged(site: Site) -> Judged:
     """What the contract says of the site's rows, both files together."""
-    return _judged(_Asked(site.contract.digest, _digest(site.row_files), tuple(path.suffix for path in site.row_files),
+    return _judged(_Asked(site.contract.digest, _digest(site.row_files), tuple(map(row_files.ending_of, site.row_files)),
                           site.folder / site.settings.contract, site.row_files))
 
 
 def _digest(paths: tuple[Path, ...]) -> bytes:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(bytes.fromhex(sha256_of(path)) if path.is_file() else hashlib.sha256(b"").digest())
-    return digest.digest()
+    return hashlib.sha256(b"".join(map(row_files.digest_of, paths))).digest()
 
 
 @functools.lru_cache(maxsize=1)

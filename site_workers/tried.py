@@ -11,6 +11,7 @@ from infra.settings import SiteSettings, load_toml
 from site_workers.approval import Candidate
 from site_workers.policy import SitePolicy
 from validation.encoding import encode_in_subprocess
+from validation.row_files import is_there
 
 
 def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) -> tuple[str, ...]:
@@ -21,7 +22,7 @@ def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) ->
     """
     policy = load_toml(SitePolicy, folder / "policy.toml")
     rows = folder / settings.data.train
-    if not rows.exists():
+    if not is_there(rows):
         return (f"there are no rows at {rows} yet, so that it was not tried: run 'fedround site check' when they are there",)
     with tempfile.TemporaryDirectory() as made:
         file = Path(made) / "recipe.py"

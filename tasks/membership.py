@@ -35,6 +35,7 @@ from infra.stores import ObjectStore, open_store
 from infra.toml import document_of, read_text, read_toml
 from tasks.trial import try_recipe
 from validation.contract import load_contract
+from validation.row_files import is_there, parts_of
 
 _HEAD = """The federation file: who takes part, and what every round asks for.
 Edit it, then run 'fedround federation check' and 'fedround deploy'. Every plan names the digest of this file."""
@@ -51,7 +52,7 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     """
     if folder.exists() and any(folder.iterdir()):
         raise SetupError(f"{folder} exists and is not empty: choose another folder, or move it away")
-    if test_set is not None and not test_set.is_file():
+    if test_set is not None and (not is_there(test_set) or parts_of(test_set)[0].name):
         raise SetupError(f"no test set at {test_set}: give the path of a parquet or CSV file")
     identity = Identity.generate()
     loaded = load_recipe(recipe)
@@ -65,7 +66,7 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
         initial(loaded, 0, checked.parts, per_record=isinstance(checked.privacy, RecordPrivacy),
                 start=None if begin is None else read(begin))
     if test_set is not None:
-        try_recipe(recipe, test_set, checked)
+        try_recipe(recipe, test_set, checked, contract)
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         new.mkdir(parents=True, mode=0o700)

@@ -4,18 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from fedround.agreement import Agreement
-from fedround.learning.recipe import load_recipe
+from fedround.errors import ContractError
+from fedround.learning.recipe import Examples, load_recipe
 from fedround.learning.trial import try_out
 from fedround.privacy.spec import RecordPrivacy
-from validation.encoding import encoded_alone
+from validation.contract import Contract, load_contract, needed_by
+from validation.encoding import columns_alone, encoded_alone
 
 
-def try_recipe(file: Path, test_set: Path, agreement: Agreement) -> tuple[str, ...]:
-    """Train the recipe as agreed, on trial; returns notes.
+def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path) -> tuple[str, ...]:
+    """Encode the test set, and train the recipe as agreed, on trial; returns notes.
 
-    Raises ContractError if it encodes a row differently beside other rows, or its model cannot be scored or trained.
+    Raises SetupError if the test set cannot be read. Raises ContractError if it lacks a column that the contract asks for, or
+    has labels of one kind only; if the recipe encodes a row differently beside other rows, or its model cannot be scored or
+    trained.
     """
     recipe = load_recipe(file)
-    return try_out(recipe, encoded_alone(test_set, recipe, file).features_NF.shape[1], agreement.parts,
-                   per_record=isinstance(agreement.privacy, RecordPrivacy))
+    found = encoded_alone(test_set, recipe, file)
+    _check_columns(test_set, load_contract(contract))
+    notes = try_out(recipe, found.features_NF.shape[1], agreement.parts,
+                    per_record=isinstance(agreement.privacy, RecordPrivacy))
+    return (*notes, *_notes_on(found, test_set, recipe.task.classes))
+
+
+def _check_columns(test_set: Path, contract: Contract) -> None:
+    """A model is judged by rows like those that it learns from."""
+    asked = {name: check.id for check in reversed(contract.checks) if check.severity == "error" for name in needed_by(check)}
+    there = columns_alone([test_set], list(asked)) if asked else {}
+    for name, check in asked.items():
+        if name not in there:
+            raise ContractError(f"the test set {test_set} has no column '{name}', which the check '{check}' of the contract "
+                                f"'{contract.name}' asks for: take rows like those at the sites")
+
+
+def _notes_on(found: Examples, test_set: Path, classes: int) -> list[str]:
+    there = np.unique(found.labels_N[found.counts_N]).tolist()
+    if len(there) == 1:
+        raise ContractError(f"all rows of the test set {test_set} have the label {there[0]}: a model can be judged only by "
+                            f"rows of {'both' if classes == 2 else 'all'} labels")
+    idle, lacks = int((~found.counts_N).sum()), [str(label) for label in range(classes) if label not in there]
+    notes = [f"{idle} of {len(found)} rows of the test set cannot be encoded, and count for nothing"] if idle else []
+    shown = ", ".join(lacks[:5]) + (" …" if lacks[5:] else "")
+    return [*notes, *([f"no row of the test set has the label {shown}"] if lacks else [])]

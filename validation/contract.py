@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from fedround.errors import ContractError, SetupError
+from fedround.files import check_utf8
 from fedround.signing import digest
 from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Value, parse
 
@@ -107,6 +108,7 @@ def load_contract(path: Path) -> Contract:
 
 def read_contract(data: bytes, source: str) -> Contract:
     """The same, of a file's bytes. source: whose they are, for the message."""
+    check_utf8(data, source)
     document = parse(ContractFile, data, source)
     for check in document.checks:
         for problem in _problems(check):
@@ -126,6 +128,17 @@ def columns_of(check: Check) -> tuple[str, ...]:
     named = [check.kwargs.get(key) for key in ("column", "column_A", "column_B")]
     listed = check.kwargs.get("column_list")
     return tuple(str(name) for name in (*named, *(listed if isinstance(listed, list) else ())) if name is not None)
+
+
+def needed_by(check: Check) -> tuple[str, ...]:
+    """The columns that must be there for a check to hold."""
+    if check.type == "expect_column_to_exist":
+        return (str(check.kwargs["column"]),)
+    listed = check.kwargs.get("column_set", check.kwargs.get("column_list"))
+    exact = check.kwargs.get("exact_match", True) is not False
+    if check.type in _FORM and isinstance(listed, list):
+        return tuple(str(name) for name in listed if name is not None) if exact else ()
+    return columns_of(check)
 
 
 def _problems(check: Check) -> Iterator[str]:

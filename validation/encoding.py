@@ -42,7 +42,7 @@ def encode(path: Path, recipe: Recipe, file: Path) -> Examples:
 
     Raises SetupError or ContractError that quotes no value.
     """
-    frame = gate.read_rows(path)
+    frame = gate.read_typed(path)
     try:
         return apart.encode(frame, recipe, lambda: load_recipe(file, recipe.digest))
     except ContractError as error:
@@ -85,7 +85,7 @@ def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArra
     Numbers are numbers; other values are as in the file; None where there is no value. Raises SetupError or ContractError
     that quotes no value.
     """
-    frames = [gate.read_rows(path) for path in paths]
+    frames = [gate.read_typed(path, names) for path in paths]
     return {name: _joined(values) for name in names
             if all(name in frame.columns for frame in frames) and (values := [_plain(frame[name]) for frame in frames])}
 
@@ -104,12 +104,13 @@ def columns_alone(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.
 
 
 def prints(path: Path, key: str) -> npt.NDArray[np.uint64]:
-    """A keyed hash of each row's content, (N,): the same in whatever format and order of columns. Raises as `columns`."""
+    """A keyed hash of each row's content, (N,): the same in whatever format, width of numbers and order of columns. Raises as
+    `columns`.
+    """
     import pandas as pd
 
-    frame = gate.read_rows(path).reset_index(drop=True)
-    same = {name: (frame[name].astype(np.float64) + 0.0 if isinstance(frame[name].dtype, np.dtype) and
-                   frame[name].dtype.kind in "biuf" else frame[name].astype(str)) for name in sorted(map(str, frame.columns))}
+    frame = gate.read_typed(path)
+    same = {name: _same(frame[name]) for name in sorted(map(str, frame.columns))}
     salt = pd.Series([key] * len(frame), dtype=str)     # pandas keys only strings
     hashed = pd.util.hash_pandas_object(pd.DataFrame({"": salt, **same}), index=False, hash_key=key, categorize=False)
     return hashed.to_numpy().astype(np.uint64)
@@ -123,9 +124,22 @@ def prints_alone(paths: Sequence[Path], key: str) -> list[npt.NDArray[np.uint64]
         return [np.lib.format.read_array(_Pipe(answer), allow_pickle=False) for _ in paths]
 
 
+def _same(values: pd.Series[Any]) -> pd.Series[Any]:
+    """What of a column is hashed: numbers as float64, everything else as text."""
+    import pandas as pd
+
+    if values.dtype == object or values.dtype.kind == "M":
+        return pd.Series(_plain(values)).astype(str)
+    number_N = values.to_numpy(np.float64, na_value=np.nan) + 0.0
+    return pd.Series(np.where(np.isnan(number_N), np.nan, number_N))        # there are many nan, and one is hashed
+
+
 def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":      # pandas' own types may have gaps
         return values.to_numpy()
+    if values.dtype.kind == "M":
+        return np.array([None if one == "NaT" else one.removesuffix("T00:00:00.000000").removesuffix(".000000").replace(
+            "T", " ") for one in np.datetime_as_string(values.to_numpy(), unit="us").tolist()], dtype=object)
     missing_N = values.isna().to_numpy()
     return np.array([None if gone else value if isinstance(value, str | bool | int | float) else str(value)
                      for value, gone in zip(values.tolist(), missing_N, strict=True)], dtype=object)
@@ -187,7 +201,7 @@ def _raise_if_it_failed(said: dict[str, str]) -> None:
 def _main(what: str, *arguments: str) -> None:
     """The child process. It writes only the answer on any stream; even output of C code is suppressed."""
     end_with_parent()
-    gate.limited_by([Path(argument) for argument in arguments if Path(argument).suffix in gate.FORMATS])
+    gate.limited_by([Path(path) for path in arguments[2 if what == "encode" else 1:]])
     with os.fdopen(os.dup(1), "wb") as answer:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

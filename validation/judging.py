@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.parent import as_parent, end_with_parent
@@ -83,11 +85,12 @@ def judge(paths: Sequence[Path], contract: Contract) -> Judged:
 
     Raises what `rows.read_rows` raises.
     """
-    found = []
+    found, ours = [], contract.model_copy(update={"checks": tuple(map(_in_our_types, contract.checks))})
     for path in paths:
-        frame = gate.read_rows(path)
+        typed = gate.is_typed(path)
+        frame = gate.read_rows(path, dates=typed)
         with gate.silence():
-            found.append(_judged(frame, [gate.read_form(path, frame)], contract, path.suffix == ".parquet"))
+            found.append(_judged(frame, [gate.read_form(path, frame)], ours, typed))
     return _together(found)
 
 
@@ -102,6 +105,21 @@ def judge_frame(frame: pd.DataFrame, contract: Contract) -> Judged:
     """The same of rows in memory, whose form is the frame's own."""
     with gate.silence():
         return _judged(frame.reset_index(drop=True), [frame.head(0)], contract, typed=True)
+
+
+def _in_our_types(check: Check) -> Check:
+    """The check with the one width that numbers have here (`validation.kinds`)."""
+    if check.type not in TYPES:
+        return check
+    kwargs = {key: [_width(one) for one in value] if key == "type_list" and isinstance(value, list) else
+              _width(value) if key == "type_" else value for key, value in check.kwargs.items()}
+    return check.model_copy(update={"kwargs": kwargs})
+
+
+def _width(name: JsonValue) -> JsonValue:
+    if re.fullmatch(r"u?int(8|16|32|64)", str(name)):
+        return "int64"
+    return "float64" if re.fullmatch(r"float(16|32)", str(name)) else name
 
 
 def _judged(frame: pd.DataFrame, forms: Sequence[pd.DataFrame], contract: Contract, typed: bool) -> Judged:

@@ -21,52 +21,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedround.errors import ContractError, SetupError
 from validation.contract import Check
+from validation.row_files import is_typed
+from validation.tables import Table, memory_for, plain_frame, to_frame, too_large
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = (".parquet", ".csv")
-_ROOM_BYTES, _PER_BYTE = 1 << 30, 32
+__all__ = ["batch_of", "is_typed", "limited_by", "memory_for", "numbers_in", "passes", "places_that_fail", "read_form",
+           "read_rows", "read_typed", "silence", "too_large"]
 _CPU_S = 900
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """Read a site's rows from a ``.parquet`` or ``.csv`` file.
+def read_rows(path: Path, *, dates: bool = True) -> pd.DataFrame:
+    """The rows that a path names (`row_files`), in the types of `kinds`: whole numbers are float64 if one of them misses.
 
-    Raises SetupError if there is no such file or it may not be read; ContractError if it is of another kind, damaged
-    or without rows. No message, and no exception behind it, quotes the file.
+    dates: False: days in a CSV file stay texts. Raises as `tables.Table`. No message, and no exception behind it, quotes a
+    value.
     """
-    if path.suffix not in FORMATS:
-        raise ContractError(f"rows at {path}: expected a .parquet or .csv file")
-    if path.exists() and not path.is_file():        # nobody waits for what never comes out of a pipe
-        raise SetupError(f"rows at {path}: it is no file; give the path of a .parquet or .csv file")
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise SetupError(f"rows at {path} cannot be read ({error.strerror}): check the path and the permissions in the "
-                         "site's settings") from None
-    if _declares_too_much(path):
-        raise ContractError(too_large(path))
-    frame = _parsed(path)
-    # Raised out here: a parser's error quotes lines of the file, and inside an `except` it would travel as __context__.
-    if frame is None:
-        raise ContractError(f"rows at {path}: not a readable {path.suffix[1:]} file; export it again")
-    if frame.empty:
-        raise ContractError(f"rows at {path}: there are no rows in it")
-    return frame
+    return plain_frame(read_typed(path, dates=dates))
 
 
-def memory_for(paths: Sequence[Path]) -> int:
-    """The memory limit, in bytes, to read these files. It allows for normal compression; a decompression bomb needs more."""
-    return _ROOM_BYTES + _PER_BYTE * sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def too_large(path: Path) -> str:
-    """The message about a file that needs more."""
-    return (f"rows at {path}: to read them takes more than the {memory_for([path]) >> 20} MiB that a file of this size may "
-            "take; export them again, with fewer rows or columns, or as CSV")
+def read_typed(path: Path, columns: Sequence[str] | None = None, *, dates: bool = True) -> pd.DataFrame:
+    """The same, all columns or those of these that are there, as `tables.to_frame` has them: a gap changes no type."""
+    with silence():
+        return to_frame(list(Table(path, columns, dates=dates).batches()))
 
 
 def limited_by(paths: Sequence[Path]) -> None:
@@ -79,55 +58,8 @@ def limited_by(paths: Sequence[Path]) -> None:
         resource.setrlimit(what, (min(known), hard))
 
 
-def _declares_too_much(path: Path) -> bool:
-    """Whether the declared numbers of a Parquet file alone need too much memory: a column with one repeated value has few
-    bytes in the file.
-    """
-    if path.suffix != ".parquet":
-        return False
-    import pyarrow.parquet as pq
-
-    with silence():
-        try:
-            found = pq.read_metadata(path)
-        except Exception:           # damaged: what reads it says so
-            return False
-    return bool(8 * found.num_rows * max(1, found.num_columns) > memory_for([path]))
-
-
-def _parsed(path: Path) -> pd.DataFrame | None:
-    import pandas as pd
-
-    with silence():
-        try:
-            # The default number parser of pandas writes beyond an array: "1\n1e3235360285" (3.0.5).
-            if path.suffix == ".parquet":
-                return pd.read_parquet(path)
-            # A damaged line is skipped. If it made the whole file unreadable, the refusal would reveal it.
-            return _with_numbers(pd.read_csv(path, low_memory=False, float_precision="round_trip", on_bad_lines="skip",
-                                             encoding_errors="replace"))
-        except MemoryError:
-            raise
-        except Exception:   # whatever a damaged file provokes in a parser; its words may quote the file
-            return None
-
-
-def _with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """A CSV file's columns, as numbers if most of its values are. A text among them becomes a gap and does not turn the
-    column into texts.
-    """
-    import pandas as pd
-
-    for name in frame.columns:
-        if not pd.api.types.is_numeric_dtype(frame[name]):
-            number_N = numbers_in(frame[name])
-            if 2 * np.count_nonzero(~np.isnan(number_N)) > frame[name].notna().sum():
-                frame[name] = number_N
-    return frame
-
-
 def numbers_in(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """What the cells say, (N,); nan: no number. Not by `pandas.to_numeric`, which has the parser that `_parsed` avoids."""
+    """What the cells say, (N,); nan: no number. Not by `pandas.to_numeric`: its parser writes beyond an array."""
     return np.fromiter(map(_number, values), np.float64, len(values))
 
 
@@ -141,13 +73,11 @@ def _number(value: object) -> float:
 
 
 def read_form(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a file and their types, without reading rows: from the schema, whatever gaps there are in `frame`."""
-    if path.suffix != ".parquet":
+    """The columns of a path and their types, without rows: from the schema, whatever gaps there are in `frame`."""
+    if not is_typed(path):
         return frame.head(0)
-    import pyarrow.parquet as pq
-
-    found: pd.DataFrame = pq.read_schema(path).empty_table().to_pandas()
-    return found
+    with silence():
+        return to_frame([Table(path).without_rows()])
 
 
 def batch_of(frame: pd.DataFrame) -> Any | None:

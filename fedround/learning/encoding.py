@@ -11,6 +11,10 @@ on the given rows, this detects a recipe that pools (even only above or below so
 random or reads the clock. Not noticed: state that a recipe hides elsewhere (in another module, in a file) and uses the same
 way twice, and pooling that only other rows would cause.
 
+A recipe gets numbers in numpy's own types, and those cannot say that a whole number misses. So rows that lack one are encoded
+apart from the others: in those rows whole numbers are float64, in all others int64. Otherwise one row without an age would
+change the type of all other ages.
+
 A row that the recipe cannot encode counts for nothing (`Examples.counts_N`) and keeps its place: one record stops no site.
 
 N rows, F features.
@@ -18,8 +22,8 @@ N rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,42 +47,65 @@ def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe
     Raises ContractError, which quotes no value, if a row's encoding depends on the other rows, or if no row can be encoded;
     MemoryError.
     """
-    rows = len(frame)
-    found = _encoded(frame, recipe, _in_order(rows))
-    again = _encoded(frame, loaded_anew(), _shuffled(rows))
+    alike = by_types(frame)
+    found = _encoded(alike, recipe, _in_order)
+    again = _encoded(alike, loaded_anew(), _shuffled)
     _compare(found, again, recipe.name)
     return found
 
 
-def _in_order(rows: int) -> Iterator[Places]:
-    for start in range(0, rows, CHUNK):
-        yield np.arange(start, min(start + CHUNK, rows))
+def by_types(frame: pd.DataFrame) -> list[tuple[Places, pd.DataFrame]]:
+    """All rows, as a recipe gets them: the places of rows whose columns have the same types, and a table of these types in
+    which they stand at these places. A row's types depend on the row alone.
+
+    frame: whole numbers and truths, where one row has none, as pandas' `Int64` and `boolean`.
+    """
+    import pandas as pd
+
+    gaps: dict[str, Any] = {str(name): values for name, values in frame.items()
+                            if isinstance(values.dtype, pd.Int64Dtype | pd.BooleanDtype)}
+    if not gaps:
+        return [(np.arange(len(frame)), frame)]
+    lacks_N = np.any([values.isna() for values in gaps.values()], axis=0)
+    whole = frame.assign(**{name: values.fillna(0).astype("int64" if isinstance(values.dtype, pd.Int64Dtype) else "bool")
+                            for name, values in gaps.items()})
+    broken = frame.assign(**{name: values.to_numpy(np.float64, na_value=np.nan) if isinstance(values.dtype, pd.Int64Dtype)
+                             else values.to_numpy(object, na_value=None) for name, values in gaps.items()})
+    return [(places, table) for places, table in ((np.flatnonzero(~lacks_N), whole), (np.flatnonzero(lacks_N), broken))
+            if len(places)]
 
 
-def _shuffled(rows: int) -> Iterator[Places]:
+def _in_order(places: Places) -> Iterator[Places]:
+    for start in range(0, len(places), CHUNK):
+        yield places[start:start + CHUNK]
+
+
+def _shuffled(places: Places) -> Iterator[Places]:
     """Chunks in shuffled order, with at most half of all rows, and half of the rows that fit into a chunk."""
-    order = np.random.default_rng(_SEED).permutation(rows)
-    size = min(_HALF, -(-rows // 2))
-    for start in range(0, rows, size):
+    order = np.random.default_rng(_SEED).permutation(places)
+    size = min(_HALF, -(-len(places) // 2))
+    for start in range(0, len(places), size):
         yield order[start:start + size]
 
 
-def _encoded(frame: pd.DataFrame, recipe: Recipe, chunks: Iterable[Places]) -> Examples:
+def _encoded(alike: Sequence[tuple[Places, pd.DataFrame]], recipe: Recipe,
+             chunks: Callable[[Places], Iterator[Places]]) -> Examples:
     features_NF: npt.NDArray[np.float32] | None = None
-    labels_N, counts_N = np.zeros(len(frame), np.int64), np.zeros(len(frame), np.bool_)
-    for places in chunks:
+    rows = sum(len(places) for places, _ in alike)
+    labels_N, counts_N = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
+    for frame, places in ((frame, places) for all_of_them, frame in alike for places in chunks(all_of_them)):
         made = _chunk(frame, recipe, places)
         if made is None:
             continue
         if features_NF is None:
-            features_NF = np.zeros((len(frame), made.features_NF.shape[1]), np.float32)
+            features_NF = np.zeros((rows, made.features_NF.shape[1]), np.float32)
         if made.features_NF.shape[1] != features_NF.shape[1]:
             raise ContractError(_otherwise(recipe.name, f"{made.features_NF.shape[1]} features in one part of the rows, "
                                                         f"{features_NF.shape[1]} in another"))
         features_NF[places], labels_N[places], counts_N[places] = made.features_NF, made.labels_N, made.counts_N
     if features_NF is None:
-        raise ContractError(f"recipe '{recipe.name}' cannot encode a single row{_why(frame, recipe)}: does a column that it "
-                            "needs miss, or hold another type?")
+        raise ContractError(f"recipe '{recipe.name}' cannot encode a single row{_why(alike[0][1], recipe)}: does a column "
+                            "that it needs miss, or hold another type?")
     return Examples(features_NF, labels_N, counts_N)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
+from fedround.files import check_utf8
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
@@ -138,6 +140,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         source = path.read_bytes()
     except OSError as error:
         raise ContractError(f"recipe {path.name}: cannot be read ({error.strerror}); check the path {path}") from None
+    check_utf8(source, f"recipe {path.name}")
     digest = hashlib.sha256(source).hexdigest()
     if expected_digest is not None and digest != expected_digest:
         raise ContractError(f"recipe {path.name}: its digest is {digest[:12]}…, the approved one is "
@@ -157,17 +160,39 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}") from None
 
     def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
-        found_NF: npt.NDArray[np.float32] = module.features(rows)
+        found_NF = _array("features", module.features, rows)
         check_features(found_NF, len(rows))
+        if found_NF.shape[1] == 0:
+            raise ContractError("features have no columns: a model needs one at least")
         return found_NF
 
     def encode(rows: pd.DataFrame) -> Examples:
-        examples = Examples(features(rows), module.labels(rows))
+        features_NF, labels_N = features(rows), _array("labels", module.labels, rows)
+        if labels_N.dtype.kind in "bi" or (labels_N.dtype.kind == "u" and labels_N.max(initial=0) < 1 << 63):
+            labels_N = labels_N.astype(np.int64)
+        examples = Examples(features_NF, labels_N)
         recipe.check(examples)
         return examples
 
     recipe = Recipe(name, digest, module.build_model, encode, task, features)
     return recipe
+
+
+def _array(what: str, function: Callable[[pd.DataFrame], Any], rows: pd.DataFrame) -> npt.NDArray[Any]:
+    """What a recipe's function returns, in one piece of memory and in this machine's order of bytes.
+
+    Raises ContractError if it is no array of numpy; RuntimeWarning for a number that becomes a whole one and is none: some
+    processors make a zero of it, others the smallest number.
+    """
+    with warnings.catch_warnings(), np.errstate(invalid="warn"):
+        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+        found = function(rows)
+    if type(found) is not np.ndarray:
+        kind = "float32" if what == "features" else "int64"
+        raise ContractError(f"{what} returns {type(found).__name__}, expected an array of numpy: end it with "
+                            f".to_numpy(np.{kind})")
+    native = found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
+    return native if native.ndim == 0 else np.ascontiguousarray(native)
 
 
 @functools.lru_cache(maxsize=4)

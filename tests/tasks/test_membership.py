@@ -9,12 +9,14 @@ import pytest
 
 from fedround.errors import ContractError, SetupError
 from fedround.privacy.spec import NoPrivacy
-from fedround.signing import Identity
-from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, S3Settings, load_toml, save_toml
+from fedround.signing import Identity, digest
+from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, Invitation, S3Settings, load_toml, save_toml
 from site_workers.enrol import create_site
 from tasks.coordinator import open_coordinator
 from tasks.membership import add_member, create_coordinator, make_invitation
+from tests import small_federation
 from tests.small_federation import CONTRACT, NAMES, RECIPE, SmallFederation, rows, settings
+from validation.contract import load_contract
 
 
 def enrol(federation: SmallFederation, name: str, weight: float) -> str:
@@ -170,3 +172,52 @@ def test_whose_heaviest_members_weigh_half_cannot_bear_that_they_lie(tmp_path: P
         add_member(tmp_path / "coordinator", name, Identity.generate().key, weight)
     with pytest.raises(ContractError, match="the 1 heaviest of 3 sites have 50% of the weight"):
         open_coordinator(tmp_path / "coordinator")
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_attack_a_file_with_other_line_ends_is_the_same_file_at_every_member(tmp_path: Path, end: str):
+    """Read as text, a recipe with CRLF had one digest at the coordinator and another at the sites: no round ever worked."""
+    recipe = RECIPE.replace("\n", end) + f"# å, \\, \"\"\" and '''{end}"
+    federation = small_federation.make(tmp_path, recipe=recipe)
+    save_toml(make_invitation(federation.root / "coordinator", "west", None), tmp_path / "west.toml", "test")
+    arrived = load_toml(Invitation, tmp_path / "west.toml")
+    assert digest(arrived.recipe.encode()) == federation.coordinator.federation.recipe_digest
+    assert arrived.recipe == (federation.root / "agreed" / "recipe.py").read_bytes().decode()
+    assert federation.site("north").recipe.digest == federation.coordinator.federation.recipe_digest
+
+
+def test_settings_may_begin_with_a_byte_order_mark_and_a_contract_may_not(federation: SmallFederation, tmp_path: Path):
+    path = federation.root / "coordinator" / "federation.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert federation.coordinator.federation.name == "small"
+    enrol(federation, "west", 120.0)
+    for body, says in ((b"\xef\xbb\xbf{}", "byte order mark"), ("{}".encode("utf-16"), "UTF-16"), (b"\xe9", "not UTF-8")):
+        (tmp_path / "contract.json").write_bytes(body)
+        with pytest.raises(ContractError, match=f"contract.json: .*{says}.*save it as UTF-8"):
+            load_contract(tmp_path / "contract.json")
+
+
+FILLS = RECIPE.replace('rows[["x1", "x2"]]', 'rows.reindex(columns=["x1", "x2"]).fillna(0)')
+TESTED: dict[str, tuple[str, str]] = {
+    "no column": ("frame.drop(columns='x1')", "test.csv has no column 'x1', which the check 'x1_in_range' .* asks for"),
+    "no labels": ("frame.drop(columns='y')", "cannot encode a single row"),
+    "one label": ("frame.assign(y=1)", "all rows of the test set .*test.csv have the label 1: .* both labels"),
+    "labels of more kinds": ("frame.assign(y=frame['y'] * 2)", "labels"),
+    "semicolons": ("frame", "semicolons stand between its columns")}
+
+
+@pytest.mark.parametrize("what", TESTED)
+def test_the_test_set_is_examined_where_a_federation_begins(tmp_path: Path, what: str):
+    """A recipe that fills gaps with zeros judged every model by zeros."""
+    how, says = TESTED[what]
+    frame, test_set = rows(60, 9), tmp_path / "test.csv"
+    frame = eval(how, {"frame": frame})
+    frame.to_csv(test_set, index=False, sep=";" if what == "semicolons" else ",")
+    (tmp_path / "recipe.py").write_text(FILLS)
+    (tmp_path / "contract.json").write_text(json.dumps(CONTRACT))
+    made = CoordinatorSettings(recipe="approved/recipe.py", contract="approved/contract.json", test_set="test_set.csv",
+                               api_url="http://127.0.0.1:9/api", store=DirectorySettings(path="../store"))
+    with pytest.raises(ContractError, match=says):
+        create_coordinator(tmp_path / "coordinator", settings(), made, tmp_path / "recipe.py", tmp_path / "contract.json",
+                           None, test_set)
+    assert not (tmp_path / "coordinator").exists()

@@ -122,3 +122,73 @@ def test_a_label_beyond_the_recipes_classes_is_refused_when_rows_are_encoded(wri
     assert recipe.encode(rows).labels_N.tolist() == [0, label - 1]
     with pytest.raises(ContractError, match=f"from 0 to {classes - 1}"):
         recipe.encode(rows.assign(y=[0, label]))
+
+
+RETURNS: dict[str, tuple[str, str, str | None]] = {
+    "backwards": ("numbers[::-1][::-1].copy()[:, ::-1][:, ::-1]", "label", None),
+    "a negative stride": ("np.flip(np.flip(numbers, 1).copy(), 1)", "label[::-1][::-1]", None),
+    "columns first": ("np.asfortranarray(numbers)", "label", None), "big-endian": ("numbers.astype('>f4')", "label", None),
+    "narrow labels": ("numbers", "label.astype('int8')", None), "unsigned labels": ("numbers", "label.astype('u4')", None),
+    "truths": ("numbers", "label == 1", None),
+    "a tuple": ("(numbers, label)", "label", "features returns tuple, expected an array of numpy: end it with .to_numpy"),
+    "a table": ("rows[['x1']]", "label", "features returns DataFrame"),
+    "nothing": ("None", "label", "features returns NoneType"),
+    "masked": ("np.ma.masked_equal(numbers, 1)", "label", "features returns MaskedArray"),
+    "a column as labels": ("numbers", "rows['y']", "labels returns Series"),
+    "no rows": ("numbers[:0]", "label[:0]", "features of 0 rows for 3 rows"),
+    "no columns": ("numbers[:, :0]", "label", "no columns"),
+    "one number": ("np.float32(1)", "label", "features returns float32"), "an array of one": (
+        "np.array(1, np.float32)", "label", "expected float32 of 2"),
+    "float64": ("numbers.astype(float)", "label", "features are float64 of 2 dimensions, expected float32"),
+    "objects": ("numbers.astype(object)", "label", "features are object"),
+    "labels with a point": ("numbers", "label.astype(float)", "labels are float64 of shape"),
+    "labels in a column": ("numbers", "label[:, None]", "expected int64 of"),
+    "fewer labels": ("numbers", "label[:2]", "expected int64 of"), "huge labels": (
+        "numbers", "label.astype('u8') + np.uint64(1 << 63)", "labels are uint64")}
+
+
+@pytest.mark.parametrize("what", RETURNS)
+def test_what_a_recipe_returns_is_mended_or_refused_in_words(tmp_path, what):
+    features, labels, says = RETURNS[what]
+    path = tmp_path / "recipe.py"
+    path.write_text("import numpy as np\nNAME = 'odd'\ndef build_model(): ...\ndef features(rows):\n"
+                    "    numbers, label = rows[['x1', 'x2']].to_numpy(np.float32), rows['y'].to_numpy(np.int64)\n"
+                    f"    return {features}\ndef labels(rows):\n"
+                    "    numbers, label = rows[['x1', 'x2']].to_numpy(np.float32), rows['y'].to_numpy(np.int64)\n"
+                    f"    return {labels}\n")
+    frame = pd.DataFrame({"x1": [1.0, 2.0, 3.0], "x2": [4.0, 5.0, 6.0], "y": [0, 1, 1]})
+    recipe = load_recipe(path)
+    if says is not None:
+        with pytest.raises(ContractError, match=says):
+            recipe.encode(frame)
+        return
+    found = recipe.encode(frame)
+    assert found.features_NF.tolist() == frame[["x1", "x2"]].to_numpy().tolist()
+    assert found.labels_N.tolist() == [0, 1, 1]
+    assert (found.features_NF.dtype, found.labels_N.dtype) == (np.float32, np.int64)
+    assert found.features_NF.flags.c_contiguous
+    assert torch.from_numpy(found.features_NF).shape == (3, 2)
+
+
+@pytest.mark.parametrize("quiet", ["", "\nnp.seterr(all='ignore')"])
+def test_attack_a_label_that_misses_is_no_label_on_any_processor(tmp_path, quiet):
+    """A cast of nan gives 0 on one processor, which is a label, and the smallest number on another."""
+    path = tmp_path / "recipe.py"
+    path.write_text(f"import numpy as np{quiet}\nNAME = 'odd'\ndef build_model(): ...\ndef features(rows):\n"
+                    "    return np.nan_to_num(rows[['x1']].to_numpy(np.float32) / np.float32(0))\ndef labels(rows):\n"
+                    "    return np.abs(rows['y'].to_numpy(np.int64)) % 2\n")
+    frame = pd.DataFrame({"x1": [0.0, 2.0], "y": [1.0, np.nan]})
+    recipe = load_recipe(path)
+    assert recipe.encode(frame[:1]).labels_N.tolist() == [1]
+    with pytest.raises(RuntimeWarning, match="in cast"):
+        recipe.encode(frame)
+
+
+@pytest.mark.parametrize(("body", "says"), [
+    (b"\xef\xbb\xbfNAME = 'a'\n", "begins with a byte order mark"), ("NAME = 'a'\n".encode("utf-16"), "UTF-16"),
+    (b"NAME = 'caf\xe9'\n", "not UTF-8 text")])
+def test_a_recipe_in_another_encoding_is_one_sentence(tmp_path, body, says):
+    path = tmp_path / "recipe.py"
+    path.write_bytes(body)
+    with pytest.raises(ContractError, match=f"recipe recipe.py: .*{says}.*save it as UTF-8"):
+        load_recipe(path)
