@@ -86,8 +86,8 @@ class _Watched:
     """One check, while the rows go by."""
 
     def __init__(self, check: Check, forms: Sequence[pd.DataFrame], files: RowFiles):
-        self.check, self._files = check, files
-        self.form = _by_form(check, forms, files.typed)
+        self.check, self._asked, self._files = judging.in_our_types(check), check, files
+        self.form = _by_form(self.check, forms, files.typed)
         """Whether it holds, if the form of the files decides that."""
         self._by_row = check.type in ROW_BY_ROW or check.type in TYPES
         self._tally = None if self._by_row or self.form is not None else tally_for(check)
@@ -106,11 +106,11 @@ class _Watched:
     def result(self) -> Result:
         """After the last part."""
         if self.form is not None:
-            return Result(self.check, "form", self.form, None)
+            return Result(self._asked, "form", self.form, None)
         if self._by_row:
-            return Result(self.check, "rows", self._failing == 0, self._failing)
+            return Result(self._asked, "rows", self._failing == 0, self._failing)
         holds = _whole_holds(self.check, self._files) if self._tally is None else self._tally.holds()
-        return Result(self.check, "tables", holds, None)
+        return Result(self._asked, "tables", holds, None)
 
 
 def _by_form(check: Check, forms: Sequence[pd.DataFrame], typed: bool) -> bool | None:

@@ -85,7 +85,7 @@ def judge(paths: Sequence[Path], contract: Contract) -> Judged:
 
     Raises what `rows.read_rows` raises.
     """
-    found, ours = [], contract.model_copy(update={"checks": tuple(map(_in_our_types, contract.checks))})
+    found, ours = [], contract.model_copy(update={"checks": tuple(map(in_our_types, contract.checks))})
     for path in paths:
         typed = gate.is_typed(path)
         frame = gate.read_rows(path, dates=typed)
@@ -107,7 +107,7 @@ def judge_frame(frame: pd.DataFrame, contract: Contract) -> Judged:
         return _judged(frame.reset_index(drop=True), [frame.head(0)], contract, typed=True)
 
 
-def _in_our_types(check: Check) -> Check:
+def in_our_types(check: Check) -> Check:
     """The check with the one width that numbers have here (`validation.kinds`)."""
     if check.type not in TYPES:
         return check

@@ -147,7 +147,8 @@ def _in_folder(folder: Path) -> tuple[Part, ...]:
     for at, folders, files in os.walk(folder, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         found += [Path(at, name) for name in files if not name.startswith((".", "_"))]
-    return _parts([path for path in found if format_of(path) is not None], folder, "folder")
+    return _parts([path for path in found if format_of(path) is not None], folder,
+                  "it is no file, and as a folder it has no .parquet or .csv file in it")
 
 
 def _of_pattern(path: Path) -> tuple[Part, ...]:
@@ -157,14 +158,15 @@ def _of_pattern(path: Path) -> tuple[Part, ...]:
     found = [Path(one) for one in glob.glob(str(path), recursive=True)]
     folders = [one for one in found if one.is_dir()]
     inside = [part.path for one in folders for part in _in_folder(one)]
-    return _parts([*(one for one in found if one not in folders and format_of(one) is not None), *inside], root, "pattern")
+    return _parts([*(one for one in found if one not in folders and format_of(one) is not None), *inside], root,
+                  f"no file of rows has a name like {path.name}")
 
 
-def _parts(found: list[Path], root: Path, what: str) -> tuple[Part, ...]:
+def _parts(found: list[Path], root: Path, if_none: str) -> tuple[Part, ...]:
     if not found:
-        raise SetupError(f"rows at {root}: the {what} names no file of rows; {KINDS}")
+        raise SetupError(f"rows at {root}: {if_none}; {KINDS}")
     if len(found) > MOST_PARTS:
-        raise ContractError(f"rows at {root}: the {what} names {len(found)} files, more than {MOST_PARTS}: write larger ones")
+        raise ContractError(f"rows at {root}: {len(found)} files are more than {MOST_PARTS}: write larger ones")
     named = sorted((path.relative_to(root).as_posix(), path) for path in set(found))
     return tuple(Part(path, _format(path), name, _values(name)) for name, path in named)
 

@@ -115,7 +115,12 @@ def test_a_wide_table_gets_as_many_checks_as_a_contract_may_have(tmp_path):
     assert "201 are left out" in found.notes[-1]
 
 
-@pytest.mark.parametrize("frame", [pd.DataFrame({"a": [math.inf, 1.0, math.nan]}), pd.DataFrame({"a": [[1], [2]]}),
+def test_a_column_of_lists_is_refused_in_words(tmp_path):
+    with pytest.raises(ContractError, match="column 'a' holds lists"):
+        inferred(tmp_path, pd.DataFrame({"a": [[1], [2]]}))
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame({"a": [math.inf, 1.0, math.nan]}),
                                    pd.DataFrame({"a": pd.array([1, None], "Int64")}), pd.DataFrame({"a": [2 ** 60, 1]}),
                                    pd.DataFrame({"a": pd.Categorical(["x", "y"])})])
 def test_odd_columns_are_no_surprise(tmp_path, frame):

@@ -112,7 +112,7 @@ def test_names_that_no_file_has(tmp_path: Path):
     for name in ("a\0.csv", "a" * 300 + ".csv"):
         with pytest.raises(SetupError, match="cannot be read"):
             read_rows(tmp_path / name)
-    with pytest.raises(SetupError, match="names no file of rows"):
+    with pytest.raises(SetupError, match="no file of rows has a name like 2019"):
         read_rows(tmp_path / "2019-*.parquet")
 
 
