@@ -39,7 +39,7 @@ class RowFiles:
             return [to_frame([Table(self.path, dates=self.typed).without_rows()])]
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """All rows, `ROWS_OF_A_PART` at a time, with those of these columns that are there, or with all. Raises as `Table`."""
+        """All rows, `ROWS_OF_A_PART` at a time, with those of these columns that are there, or all. Raises as `Table`."""
         with gate.silence():
             parts = Table(self.path, columns, dates=self.typed).batches(ROWS_OF_A_PART)
         while True:
