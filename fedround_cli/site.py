@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedround_cli import approval, audit, recover, site_drift, site_ledger, site_model
+from fedround_cli import approval, audit, recover, site_drift, site_ledger, site_model, site_quality
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 
@@ -80,16 +80,22 @@ def init(
 def check(folder: SiteFolder, as_json: AsJson = False) -> None:
     """Preflight: addresses, clock, credential scope, contract on the local rows, policy, keys. Says what to mend.
 
-    Exit code 0 if everything is ready, 1 if not. Sends nothing that depends on rows.
+    Then a table for you alone: labels, how many of them look wrong, and values that lie far out. Exit code 0 if everything is
+    ready, 1 if not; what the table shows decides nothing. Sends nothing that depends on rows.
     """
-    from site_workers.preflight import preflight
+    from dataclasses import asdict
 
-    findings = preflight(folder)
+    from site_workers.preflight import preflight, quality
+
+    findings, found = preflight(folder), quality(folder)
     if as_json:
-        print_json([{"check": f.check, "ok": f.ok, "detail": f.detail} for f in findings])
+        print_json([{"check": f.check, "ok": f.ok, "detail": f.detail} for f in findings] + (
+            [] if found is None else [{"check": "quality", "ok": True, "detail": "for the operator alone", **asdict(found)}]))
     else:
         for finding in findings:
             out.say(f"{'[green]✓[/]' if finding.ok else '[bold red]✗[/]'} {finding.check:<12} {{}}", finding.detail)
+        if found is not None:
+            site_quality.show(found)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

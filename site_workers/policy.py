@@ -83,6 +83,8 @@ class SitePolicy(Value):
     """For one record, within one campaign."""
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     min_rows: Annotated[int, Field(ge=1, le=10 ** 12)] = 100
+    min_class_rows: Annotated[int, Field(ge=0, le=10 ** 12)] = 0
+    """The fewest training rows of each label, before a site joins: `site check` says so, and no refusal does."""
     max_refusals: Annotated[int, Field(ge=1, le=10_000)] = 50
     """The most refusals, in all, whose reason may depend on rows."""
     min_noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = sense.MIN_NOISE_MULTIPLIER
@@ -199,6 +201,10 @@ delta_dp = {delta_dp}
 # Fewer rows than this, and the site refuses to train.
 min_rows = {min_rows}
 
+# Fewer training rows than this with any of the labels, and 'site check' says that the site is not ready to join. It says so
+# to you alone: a refusal would tell how many rows have a label. 0: no minimum.
+min_class_rows = {min_class_rows}
+
 # How often, in all, the site may refuse for a reason that rows can influence: files that cannot be read, a recipe that
 # fails, time or memory. Each refusal tells a little. After that the site refuses everything, whatever the rows are. See its
 # log, then raise this number.
@@ -234,8 +240,8 @@ def policy_text(policy: SitePolicy) -> str:
     limits = policy.limits
     shown = {key: tomlkit.item(value).as_string() for key, value in (
         policy.model_dump(mode="json", include={
-            "purposes", "units", "max_epsilon", "delta_dp", "min_rows", "max_refusals", "min_noise_multiplier", "min_batch",
-            "statistics"})
+            "purposes", "units", "max_epsilon", "delta_dp", "min_rows", "min_class_rows", "max_refusals",
+            "min_noise_multiplier", "min_batch", "statistics"})
         | limits.model_dump(include={"threads", "nice", "seconds"})).items()}
     hours = policy.hours or Hours(time_zone="Europe/Berlin", start="20:00", end="06:00", days=WEEK[:5])
     section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import numpy as np
+
 from fedround import layout
 from fedround.errors import FedroundError, StoreDeniedError
 from fedround.learning.trial import try_out
@@ -17,6 +19,7 @@ from infra.prefect_client import other_workers
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit
 from site_workers.policy import SitePolicy
+from site_workers.quality import Quality, label_counts, look
 from site_workers.rows import judged, read_site_rows
 from site_workers.site import Site, open_site
 
@@ -46,6 +49,14 @@ def preflight(folder: Path) -> list[Finding]:
     return [Finding("folder", True, f"site '{site.name}' of federation '{site.settings.federation}'"),
             Finding("keys", True, f"public key {site.identity.key}"),
             *(_finding(name, check, site) for name, check in _CHECKS.items())]
+
+
+def quality(folder: Path) -> Quality | None:
+    """What the rows look like, for the operator alone; None if they cannot be read, which `preflight` says in words."""
+    try:
+        return look(open_site(folder.resolve()))
+    except (FedroundError, MemoryError, OSError):
+        return None
 
 
 def _finding(name: str, check: Callable[[Site], str], site: Site) -> Finding:
@@ -81,6 +92,18 @@ def _rows(site: Site) -> str:
         f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
 
 
+def _labels(site: Site) -> str:
+    counts, least = label_counts(site), site.policy.min_class_rows
+    if few := [label for label, count in enumerate(counts) if count < least]:
+        raise FedroundError(f"{counts[few[0]]} training rows have label {few[0]}, the policy asks for {least} of each label"
+                            + (f"; {len(few)} labels have fewer" if len(few) > 1 else "") + ": do not join yet; add rows, or "
+                            "lower min_class_rows in policy.toml. If this site is a member, it answers nevertheless: a "
+                            "refusal would tell of records")
+    fewest = int(np.argmin(counts))
+    return (f"{len(counts)} labels; the fewest training rows, {counts[fewest]}, have label {fewest}"
+            + (f"; the policy asks for {least}" if least else ""))
+
+
 def _recipe(site: Site) -> str:
     """Try whether a plan with the recipe can be carried out, before one is charged."""
     notes = try_out(site.recipe, read_site_rows(site).train.features_NF.shape[1], None,
@@ -104,7 +127,7 @@ def _contract(site: Site) -> str:
 def _warned(site: Site) -> list[str]:
     verdict = judged(site)
     found = [verdict.by_file(site.row_files, kind) for kind in ("form_warnings", "warnings") if getattr(verdict, kind)]
-    return [f"{one}, which only warns" for one in found]
+    return [f"only a warning: {one}" for one in found]
 
 
 def _judged(site: Site) -> str:
@@ -185,5 +208,5 @@ def _store(site: Site) -> str:
 
 
 _CHECKS: dict[str, Callable[[Site], str]] = {
-    "policy": _policy, "rows": _rows, "recipe": _recipe, "contract": _contract, "ledger": _ledger, "audit log": _audit,
-    "api": _api, "store": _store}
+    "policy": _policy, "rows": _rows, "labels": _labels, "recipe": _recipe, "contract": _contract, "ledger": _ledger,
+    "audit log": _audit, "api": _api, "store": _store}

@@ -114,7 +114,7 @@ def test_a_warning_lets_the_round_go_on_and_tells_of_columns_only(rows_are_judge
     assert [answer_of(federation, name)["checks"] for name in federation.names] == [["x9_there"], [], ["x9_there"]]
     assert "failed checks that only warn: x9_there, x1_small" in caplog.text
     said = {finding.check: finding for finding in preflight.preflight(federation.root / "north")}["contract"]
-    assert (said.ok, "train.parquet fails x1_small" in said.detail, "which only warns" in said.detail) == (True, True, True)
+    assert (said.ok, "train.parquet fails x1_small" in said.detail, "only a warning: " in said.detail) == (True, True, True)
     record = recorded(federation, planned)
     assert record.contract == "'small', 2 checks, of which 2 only warn: x1_small, x9_there"
     assert [row.checks for row in record.sites] == [("x9_there",), (), ("x9_there",)]
