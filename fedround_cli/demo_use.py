@@ -31,17 +31,25 @@ def show_drift(machine: OneMachine, coordinator: Coordinator, run: str) -> None:
 
 
 def _watch_later_months(machine: OneMachine, coordinator: Coordinator) -> None:
-    """New loans arrive at the banks, month by month, and are counted."""
+    """New loans arrive at the banks, month by month, and are counted. A bank that has fewer than its policy asks for refuses;
+    so a majority is enough here.
+    """
+    from fedround.sightings import needed
     from fedround_cli.campaign import show_campaign
     from fedround_examples.carloan.later import MONTHS, deliver
     from tasks.drift import judgements
     from tasks.reporting.drift import in_a_sentence
 
+    members = len(coordinator.federation.sites)
     for month in MONTHS:
         with out.status(f"the loans of {month} arrive, and are counted …"):
             deliver(month, machine.home / "data")
-            asyncio.run(show_campaign(coordinator, "federated-drift", {"run": WATCH, "partition": month}, quiet=True))
-        out.say("loans of     {}: {}", month, in_a_sentence(judgements(coordinator, WATCH)[-1]))
+            asyncio.run(show_campaign(coordinator, "federated-drift", {
+                "run": WATCH, "partition": month, "quorum": needed(coordinator.federation)}, quiet=True))
+        found = judgements(coordinator, WATCH)[-1]
+        few = members - len(found.sites)
+        out.say("loans of     {}: {}{}", month, in_a_sentence(found),
+                f"; {few} banks have too few loans of that month, and refused" if few else "")
 
 
 def _show_groups(coordinator: Coordinator, run: str, number: int, measure: Measure) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import SetupError
-from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, AnyFolder, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
@@ -159,9 +159,7 @@ def revoke(
 @app.command("log")
 @command
 def show_log(
-    folder: Annotated[Path, typer.Option(
-        "--as", help="A coordinator's or a site's folder: which store to read, which key must have signed.",
-        envvar="FEDROUND_COORDINATOR")] = DEFAULT_COORDINATOR,
+    folder: AnyFolder = DEFAULT_COORDINATOR,
     as_json: AsJson = False,
 ) -> None:
     """Show the federation log: who was a member, with which key, from when on; every entry is verified."""

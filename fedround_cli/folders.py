@@ -11,6 +11,9 @@ Home = Annotated[Path, typer.Option(
     "--home", envvar="FEDROUND_HOME", help="Folder of the servers on this machine.", show_default=True)]
 CoordinatorFolder = Annotated[Path, typer.Option(
     "--coordinator", "-c", envvar="FEDROUND_COORDINATOR", help="The coordinator's folder (federation init made it).")]
+AnyFolder = Annotated[Path, typer.Option(
+    "--as", "-c", envvar="FEDROUND_COORDINATOR",
+    help="A coordinator's or a site's folder: says which store to read, and whose signature must be on what is read.")]
 SiteFolder = Annotated[Path, typer.Argument(help="The site's folder (site init made it).")]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from fedround_cli import (
@@ -20,6 +22,7 @@ from fedround_cli import (
     train,
     verify,
 )
+from fedround_cli.terminal import show_plainly
 
 app = typer.Typer(
     name="fedround",
@@ -57,5 +60,13 @@ app.add_typer(privacy.app, name="privacy")
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
 
-if __name__ == "__main__":
+
+
+def main() -> None:
+    """What `fedround` runs."""
+    show_plainly(sys.stdout, sys.stderr)
     app()
+
+
+if __name__ == "__main__":
+    main()

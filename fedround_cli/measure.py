@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedround.errors import ContractError, FedroundError
-from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
+from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ def measure_run(
 @command
 def show(
     run: Annotated[str, typer.Argument(help="The run whose measurements to show.")] = "study",
-    folder: Annotated[Path, typer.Option(
-        "--as", help="A coordinator's or a site's folder: says which store to read and which key must have signed.",
-        envvar="FEDROUND_COORDINATOR")] = DEFAULT_COORDINATOR,
+    folder: AnyFolder = DEFAULT_COORDINATOR,
     as_json: AsJson = False,
 ) -> None:
     """Show everything that was measured in a run. 'fedround verify' proves that it is what the sites said."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
+from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ def predict(
              "committed round (spring/round-00020).")],
     rows: Annotated[Path, typer.Argument(help="Rows to score, .csv or .parquet. No label column is needed.")],
     destination: Annotated[Path, typer.Option("--out", "-o", help="Scores to write, .csv or .parquet.")],
-    folder: Annotated[Path, typer.Option(
-        "--as", help="A coordinator's or a site's folder: says whose signature the bundle must have.",
-        envvar="FEDROUND_COORDINATOR")] = Path("coordinator"),
+    folder: AnyFolder = DEFAULT_COORDINATOR,
     key: Annotated[str | None, typer.Option(help="Instead of --as: the coordinator's public key, ed25519:…")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="The smaller form of the model: slightly less exact.")] = False,
     memory_mb: Annotated[int, typer.Option(min=256, help="Memory that the process that runs the recipe may use.")] = 4096,

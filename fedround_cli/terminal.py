@@ -8,12 +8,18 @@ else.
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from fedround.spoken import one_line, visible
@@ -26,6 +32,29 @@ if TYPE_CHECKING:
 
 _TAG = re.compile(r"\[(bold red|bold|dim|green|yellow|red|/)\]")
 _PIECE = re.compile(rf"({_TAG.pattern.replace('(', '(?:', 1)}|{{}})")
+
+
+_WIDEST = 10_000
+
+_PLAINER = {"•": "*", "✓": "+", "✗": "x", "ε": "e", "δ": "d", "σ": "s", "μ": "u", "≤": "<", "≥": ">", "×": "x", "±": "~",
+            "→": ">", "…": ".", "–": "-", "—": "-", "−": "-", "·": ".", "’": "'", "“": '"', "”": '"', "€": "E", "█": "#"}
+"""Signs of one column each, so that tables stay tables."""
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAINER.get(sign, "?") for sign in error.object[error.start:error.end]), error.end
+
+
+codecs.register_error("plainer", _plainer)
+
+
+def show_plainly(*streams: TextIO) -> None:
+    """Let these streams show a plainer sign where their encoding has none: a terminal's language ends no command."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainer")
 
 
 def styled(template: str, *values: object) -> Text:
@@ -54,8 +83,24 @@ class Terminal(Console):
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print sentences and tables."""
-        super().print(*(styled(one) if isinstance(one, str) else one for one in objects), **how)
+        """Print sentences and tables. A table loses no sign: a cell that is too narrow goes on in the next line, and where
+        nobody looks, in a pipe or a file, the table is as wide as it likes.
+        """
+        with self._as_wide_as([one for one in objects if isinstance(one, Table)]):
+            super().print(*(styled(one) if isinstance(one, str) else one for one in objects), **how)
+
+    @contextmanager
+    def _as_wide_as(self, tables: list[Table]) -> Iterator[None]:
+        before = self._width
+        for column in (column for table in tables for column in table.columns):
+            column.overflow = "fold"
+        if tables and not self.is_terminal and "COLUMNS" not in os.environ:
+            wide = self.options.update(max_width=_WIDEST)
+            self.width = max(self.width, *(Measurement.get(self, wide, table).maximum for table in tables))
+        try:
+            yield
+        finally:
+            self._width = before
 
     def say(self, template: str, *values: object) -> None:
         """Print one sentence, with values that somebody else has written."""

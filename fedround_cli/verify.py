@@ -12,6 +12,7 @@ import typer
 
 from fedround.errors import ContractError, LostError, SetupError
 from fedround.files import sha256_of
+from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import boxed
 
@@ -25,9 +26,7 @@ def verify(
     run: Annotated[str | None, typer.Argument(help="The run whose history to prove.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(
         help="A model file: find the round that made it, and prove its lineage back to round 0.")] = None,
-    folder: Annotated[Path, typer.Option(
-        "--as", help="A coordinator's or a site's folder: says which store to read and which key must have signed.",
-        envvar="FEDROUND_COORDINATOR")] = Path("coordinator"),
+    folder: AnyFolder = DEFAULT_COORDINATOR,
     recompute: Annotated[bool, typer.Option(
         "--recompute", help="Compute every model again from the sites' stored updates, and compare every byte. Needs an "
         "auditor's or the coordinator's credential, and disk for one round's updates.")] = False,
