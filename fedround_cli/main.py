@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import MutableMapping
 
 import typer
 
@@ -65,7 +67,15 @@ app.command("verify")(verify.verify)
 def main() -> None:
     """What `fedround` runs."""
     show_plainly(sys.stdout, sys.stderr)
+    reach_this_machine(os.environ)
     app()
+
+
+def reach_this_machine(environment: MutableMapping[str, str]) -> None:
+    """Say that no proxy stands between the processes of one machine: a proxy cannot reach its loopback addresses."""
+    named = next((environment[name] for name in ("no_proxy", "NO_PROXY") if environment.get(name)), "")
+    for name in ("no_proxy", "NO_PROXY"):       # libraries differ in which one they read
+        environment[name] = named if named == "*" else ",".join(filter(None, [named, "127.0.0.1", "localhost", "::1"]))
 
 
 if __name__ == "__main__":

@@ -64,14 +64,15 @@ async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
     import httpx
 
     from flows.deployments import deploy
+    from infra.api_problems import NOT_SERVED
 
     try:
         return await deploy(coordinator.federation, cron=cron, cron_run=cron_run)
-    except httpx.HTTPStatusError as error:
-        hint = "check --cron: five fields, for example '0 3 * * 1'" if cron is not None else "is it Prefect 3.9?"
-        raise ContractError(f"the Prefect API refused the deployment ({error.response.status_code}): {hint}") from None
-    except httpx.TransportError:
-        raise _no_api(coordinator) from None
+    except NOT_SERVED as error:
+        if cron is not None and isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 422:
+            raise ContractError("the Prefect API refused the schedule: check --cron: five fields, for example "
+                                "'0 3 * * 1'") from None
+        raise _no_api(coordinator, error) from None
 
 
 async def register_site(folder: Path, site: str) -> bool:
@@ -92,17 +93,17 @@ async def register_site(folder: Path, site: str) -> bool:
 
 async def retrain(coordinator: Coordinator, rounds: int | None) -> bool:
     """As `flows.alarms.retrain_on_alarm`. Raises SetupError if the federation is not deployed, or the API does not answer."""
-    import httpx
     from prefect.exceptions import ObjectNotFound
 
     from flows.alarms import retrain_on_alarm
+    from infra.api_problems import NOT_SERVED
 
     try:
         return await retrain_on_alarm(coordinator.federation, rounds)
     except ObjectNotFound:
         raise _not_deployed(coordinator) from None
-    except httpx.TransportError:
-        raise _no_api(coordinator) from None
+    except NOT_SERVED as error:
+        raise _no_api(coordinator, error) from None
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,10 @@ class Started:
 
 async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) -> Started:
     """Ask for a round or a campaign, as the UI's form does. Raises SetupError if nobody could carry it out."""
-    import httpx
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
+
+    from infra.api_problems import NOT_SERVED
 
     try:
         async with get_client() as client:
@@ -126,8 +128,8 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
             run = await client.create_flow_run_from_deployment(deployment.id, parameters={"request": request})
     except ObjectNotFound:
         raise _not_deployed(coordinator) from None
-    except httpx.TransportError:
-        raise _no_api(coordinator) from None
+    except NOT_SERVED as error:
+        raise _no_api(coordinator, error) from None
     ui = coordinator.settings.api_url.removesuffix("/api")
     return Started(run.id, run.name, f"{ui}/runs/flow-run/{run.id}")
 
@@ -169,6 +171,8 @@ def _not_deployed(coordinator: Coordinator) -> SetupError:
     return SetupError(f"federation '{coordinator.federation.name}' is not deployed: run 'fedround deploy'")
 
 
-def _no_api(coordinator: Coordinator) -> SetupError:
-    return SetupError(f"the Prefect API at {coordinator.settings.api_url} does not answer: start it with 'fedround up', "
-                      "or mend api_url in coordinator.toml")
+def _no_api(coordinator: Coordinator, error: Exception) -> SetupError:
+    from infra.api_problems import problem
+
+    return SetupError(problem(coordinator.settings.api_url, error, "start it with 'fedround up', or mend api_url in "
+                                                                   "coordinator.toml"))

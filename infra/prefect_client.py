@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fedround.errors import SetupError
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -46,10 +49,23 @@ async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
     return bool(counted.json())
 
 
-def other_workers(api_url: str, pool: str) -> str:
-    """Who serves a pool besides the worker that is named after it: names, quoted; empty if nobody does.
+@dataclass(frozen=True)
+class Served:
+    """What a site sees of the API that it is to use."""
+
+    date: str | None
+    """The server's clock, as HTTP says it."""
+    others: str | None
+    """Who serves the site's pool besides the worker that is named after it: names, quoted. None: there is no such pool yet.
 
     Prefect lets everybody who reaches the API poll a pool with any number of workers of any type.
+    """
+
+
+def look_at_api(api_url: str, pool: str, mend: str) -> Served:
+    """Ask the API as the site's worker will, with its login and its certificates.
+
+    Raises SetupError that says why not; mend: what a person can do if nobody answers.
     """
     import asyncio
 
@@ -57,15 +73,22 @@ def other_workers(api_url: str, pool: str) -> str:
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import get_current_settings
 
-    async def ask() -> str:
+    from infra.api_problems import NOT_SERVED, problem
+
+    async def ask() -> Served:
         api = get_current_settings().api
         async with PrefectClient(api_url, auth_string=_text(api.auth_string), api_key=_text(api.key)) as client:
+            answer = await client.request("GET", "/health")
             try:
-                return named(await client.read_workers_for_work_pool(pool), pool)
-            except ObjectNotFound:      # not deployed yet
-                return ""
+                others = named(await client.read_workers_for_work_pool(pool), pool)
+            except ObjectNotFound:
+                others = None
+            return Served(answer.headers.get("date"), others)
 
-    return asyncio.run(ask())
+    try:
+        return asyncio.run(ask())
+    except NOT_SERVED as error:
+        raise SetupError(problem(api_url, error, mend)) from None
 
 
 def named(workers: Iterable[Worker], pool: str) -> str:

@@ -12,6 +12,7 @@ tests/infra/test_prefect_contract.py.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from abc import abstractmethod
@@ -34,6 +35,7 @@ from prefect.types._datetime import now
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from fedround.errors import SetupError
+from infra.api_problems import NOT_SERVED, problem
 
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
 """The pauses between the tries to read a run that was announced.
@@ -197,8 +199,9 @@ async def _serve(worker: WarmWorker) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
     with suppress(asyncio.CancelledError):
-        async with get_client() as client:
-            if await client.api_healthcheck() is not None:
-                raise SetupError("the Prefect API does not answer: check api_url, and that 'fedround up' or your "
-                                 "server runs")
+        try:
+            async with get_client() as client:
+                await client.read_work_pools(limit=1)           # /health asks for no login
+        except NOT_SERVED as error:
+            raise SetupError(problem(os.environ["PREFECT_API_URL"], error, "check api_url")) from None
         await worker.start(printer=lambda _: None)

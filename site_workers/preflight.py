@@ -15,7 +15,7 @@ from fedround.errors import FedroundError, StoreDeniedError
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
 from fedround.privacy.spec import Unit
-from infra.prefect_client import other_workers
+from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit
 from site_workers.policy import SitePolicy
@@ -28,7 +28,6 @@ _MANY = 0.1
 """The largest share of rows that may count for nothing: with more, the preflight says that the site is not ready."""
 
 _WHOM: dict[Unit, str] = {"record": "", "site": " for the whole site"}
-_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -165,20 +164,15 @@ def _audit(site: Site) -> str:
 
 
 def _api(site: Site) -> str:
-    import httpx
-
     url = site.settings.api_url
-    try:
-        answer = httpx.get(f"{url}/health", timeout=_TIMEOUT_S)
-    except httpx.HTTPError:
-        raise FedroundError(f"{url} does not answer: check api_url in site.toml, the network, and that the "
-                            "coordinator's server runs") from None
-    if answer.status_code != 200:
-        raise FedroundError(f"{url} answers {answer.status_code}: check api_url in site.toml; it ends in /api")
-    _check_clock(answer.headers.get("date"))
-    if others := other_workers(url, site.name):
-        raise FedroundError(f"{others} serves this site's pool, too: it can take rounds away, so that they end without an "
-                            "answer, and nothing more, since it has no key of this site. Ask the coordinator who runs it")
+    served = look_at_api(url, site.name, "check api_url in site.toml")
+    _check_clock(served.date)
+    if served.others:
+        raise FedroundError(f"{served.others} serves this site's pool, too: it can take rounds away, so that they end "
+                            "without an answer, and nothing more, since it has no key of this site. Ask the coordinator who "
+                            "runs it")
+    if served.others is None:
+        return f"{url} answers, and the clocks agree; the site's pool is made at its first start"
     return f"{url} answers, the clocks agree, and nobody else serves the pool"
 
 

@@ -31,7 +31,7 @@ def test_a_process_whose_api_is_down_does_not_start(federation: SmallFederation,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "fedround: the Prefect API does not answer: check api_url" in done.stderr.splitlines()[-1]
+    assert "does not answer: check api_url" in done.stderr.splitlines()[-1]
 
 
 @pytest.fixture
