@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedround_cli import approval, audit, recover, site_drift, site_ledger, site_model, site_quality
+from fedround_cli import approval, audit, recover, site_drift, site_ledger, site_model, site_picture, site_quality
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 
@@ -80,8 +80,9 @@ def init(
 def check(folder: SiteFolder, as_json: AsJson = False) -> None:
     """Preflight: addresses, clock, credential scope, contract on the local rows, policy, keys. Says what to mend.
 
-    Then a table for you alone: labels, how many of them look wrong, and values that lie far out. Exit code 0 if everything is
-    ready, 1 if not; what the table shows decides nothing. Sends nothing that depends on rows.
+    Then tables for you alone: labels, how many of them look wrong, and values that lie far out; what the files hold, and what
+    the recipe makes of it. Exit code 0 if everything is ready, 1 if not; what the tables show decides nothing. Sends nothing
+    that depends on rows.
     """
     from dataclasses import asdict
 
@@ -96,6 +97,7 @@ def check(folder: SiteFolder, as_json: AsJson = False) -> None:
             out.say(f"{'[green]✓[/]' if finding.ok else '[bold red]✗[/]'} {finding.check:<12} {{}}", finding.detail)
         if found is not None:
             site_quality.show(found)
+        site_picture.show(folder)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

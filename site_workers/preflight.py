@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from fedround import layout
-from fedround.errors import FedroundError, StoreDeniedError
+from fedround.errors import ContractError, FedroundError, StoreDeniedError
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
 from fedround.privacy.spec import Unit
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit
+from site_workers.picture import hints
 from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
 from site_workers.rows import judged, read_site_rows
@@ -80,7 +81,10 @@ def _policy(site: Site) -> str:
 
 
 def _rows(site: Site) -> str:
-    rows = read_site_rows(site)
+    try:
+        rows = read_site_rows(site)
+    except ContractError as error:
+        raise ContractError(f"{error}{hints(site.row_files)}") from None
     if (count := len(rows.train.labels_N)) < site.policy.min_rows:
         raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
                             "min_rows in policy.toml")

@@ -27,6 +27,7 @@ from fedround.learning import encoding as apart
 from fedround.learning.recipe import Examples, Recipe, load_recipe
 from fedround.parent import as_parent, end_with_parent
 from validation import rows as gate
+from validation.picture import Picture, picture, read_back
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +125,14 @@ def prints_alone(paths: Sequence[Path], key: str) -> list[npt.NDArray[np.uint64]
         return [np.lib.format.read_array(_Pipe(answer), allow_pickle=False) for _ in paths]
 
 
+def pictures_alone(paths: Sequence[Path]) -> list[Picture]:
+    """`picture` of each path, in this process only if pandas is in it already. Raises as `columns_in_subprocess` does."""
+    if "pandas" in sys.modules:
+        return [picture(path) for path in paths]
+    with _child("picture", "", *map(str, paths)) as answer:
+        return [read_back(told) for told in json.loads(answer.readline())]
+
+
 def _same(values: pd.Series[Any]) -> pd.Series[Any]:
     """What of a column is hashed: numbers as float64, everything else as text."""
     import pandas as pd
@@ -212,6 +221,9 @@ def _main(what: str, *arguments: str) -> None:
             answer.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
             return
         answer.write(b"{}\n")
+        if what == "picture":
+            answer.write(json.dumps([dataclasses.asdict(one) for one in found]).encode() + b"\n")
+            return
         if isinstance(found, dict):     # what is no number travels as JSON
             told = {name: values.tolist() if values.dtype == object else None for name, values in found.items()}
             answer.write(json.dumps(told).encode() + b"\n")
@@ -228,6 +240,8 @@ def _found(what: str, *arguments: str) -> Any:
     if what == "encode":
         return _encoded(*arguments)
     first, *paths = arguments
+    if what == "picture":
+        return [picture(Path(path)) for path in paths]
     if what == "prints":
         return [prints(Path(path), first) for path in paths]
     return columns([Path(path) for path in paths], json.loads(first))
