@@ -108,6 +108,8 @@ def _head_of(path: Path, form: Format, most_bytes: int) -> list[str]:
     except csv.Error:
         raise ContractError(f"rows at {path}: not a readable csv file: its first line is no list of names; export it again"
                             ) from None
+    if any("\0" in name for name in head):
+        raise ContractError(f"rows at {path}: not a readable csv file: there are NULs in its first line; save it as UTF-8")
     line = text.lstrip("\r\n").splitlines()[0]
     for other, called in _OTHERS.items():
         if line.count(other) > line.count(","):
@@ -156,19 +158,19 @@ class _Stream(io.RawIOBase):
         super().close()
 
     def _text(self, form: Format) -> Iterator[bytes]:
-        total, decoder, begun = 0, None, False
+        """Bytes that are no text are replaced here: Arrow would stop at a line that it is to skip, if one is in it."""
+        total, decoder = 0, None
         for block in self._unpacked(form):
             total += len(block)
             if total > self._most:
                 raise MemoryError
-            if not begun:
-                begun = True
-                if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    decoder = codecs.getincrementaldecoder("utf-16")(errors="replace")
-                block = block.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
-            made = block if decoder is None else decoder.decode(block).encode("utf-8", "replace")
-            if made:
+            if decoder is None:
+                wide = block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")(errors="replace")
+            if made := decoder.decode(block).encode("utf-8", "replace"):
                 yield made
+        if decoder is not None and (rest := decoder.decode(b"", final=True)):
+            yield rest.encode("utf-8", "replace")
 
     def _unpacked(self, form: Format) -> Iterator[bytes]:
         source: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=self._file) if form == "csv.gz" else self._file

@@ -138,7 +138,9 @@ def plain(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
         if any(holds(values.type) for holds in _of_bytes()):
             values = pa.chunked_array([readable(pc.cast(chunk, pa.large_binary())) for chunk in values.chunks],
                                       pa.large_string())
+        is_time = is_a.is_time(values.type)
         text = pc.cast(values, pa.large_string())
+        text = pc.replace_substring_regex(text, r"\.0+$", "") if is_time else text
         return pc.if_else(pc.equal(text, ""), None, text)
     if kind == "whole":
         try:

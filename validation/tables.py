@@ -252,11 +252,11 @@ def _wrong(path: Path, form: Format, error: Exception) -> FedroundError:
 
 
 def _places(part: Part, head: Sequence[str]) -> dict[str, int]:
-    """The names of columns, without blanks around them. Pandas' index is no column."""
+    """The names of columns, without blanks around them. An index is no column."""
     found: dict[str, int] = {}
     for place, name in enumerate(one.strip() for one in head):
-        if _INDEX.fullmatch(name) or (name == "" and place == 0 and len(head) > 1):
-            continue
+        if _INDEX.fullmatch(name) or (name == "" and len(head) > 1 and place in {0, len(head) - 1}):
+            continue        # of pandas, of R, or a comma at the end of every line
         if name == "":
             raise ContractError(f"rows at {part.path}: column {place + 1} of {len(head)} has no name: name it, or leave it "
                                 "out")

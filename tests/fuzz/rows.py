@@ -19,7 +19,7 @@ def _typed(path: Path) -> None:
     check = Check(id="x1", type="expect_column_values_to_be_of_type", kwargs={"column": "x1", "type_": "float64"})
     frame = rows.read_rows(path)
     if "x1" in frame.columns:
-        judging._of_another_type(frame, check)
+        judging.of_another_type(frame, check)
 
 
 READERS: tuple[Callable[[Path], object], ...] = (

@@ -135,6 +135,8 @@ READ: dict[str, tuple[bytes, list[list[object]]]] = {
         [0.5, 1, "a"], [1.5, None, "b"], [None, 3, "c"], [None, 4, "d"], [2.0, 5, "e"], [3.0, 6, "f"]]),
     "a long line": (b"x1,n,t\n0.5,1," + b"y" * 3_000_000 + b"\n", [[0.5, 1, "y" * 3_000_000]]),
     "lines too long and too short": (b"x1,n,t\n0.5,1,a\n9,9\n8,8,8,8\n1.5,2,b\n", [[0.5, 1, "a"], [1.5, 2, "b"]]),
+    "Latin-1 in a line that is skipped": (b"x1,n,t\n0.5,1,a\n9,9,\xff,9\n1.5,2,b\n", [[0.5, 1, "a"], [1.5, 2, "b"]]),
+    "a comma at the end of every line": (b"x1,n,t,\n0.5,1,a,\n1.5,2,b,\n", [[0.5, 1, "a"], [1.5, 2, "b"]]),
     "an unnamed index": (b",x1,n,t\n0,0.5,1,a\n1,1.5,2,b\n", [[0.5, 1, "a"], [1.5, 2, "b"]])}
 
 
@@ -154,6 +156,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "one name twice": ("csv", b"x1,n,n\n1,2,3\n", "columns 2 and 3 are both called 'n': rename one"),
     "one name twice but for blanks": ("csv", b"x1,n, n\n1,2,3\n", "columns 2 and 3 are both called 'n'"),
     "no name": ("csv", b"x1,,t\n1,2,3\n", "column 2 of 3 has no name"),
+    "UTF-16 without a mark": ("csv", GOOD.encode("utf-16-le"), "NULs in its first line; save it as UTF-8"),
     "empty": ("csv", b"", "not a readable csv file: it is empty"),
     "head alone": ("csv", b"x1,n,t\n", "there are no rows in it"),
     "another head": ("csv", b"x1,n\n1,2,\n3,4,\n", "none of its 2 lines has as many values as the first line has names"),
