@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tomlkit.items import AoT
 
 from fedround import layout
 from fedround.agreement import Federation, SiteEntry
-from fedround.errors import ContractError, SetupError
+from fedround.errors import ContractError, SetupError, StoreDeniedError, StoreUnavailableError
 from fedround.files import keep_private, sync_folder, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
@@ -31,11 +32,14 @@ from infra.settings import (
     load_toml,
     save_toml,
 )
-from infra.stores import ObjectStore, open_store
+from infra.stores import ObjectStore, Patience, open_store
 from infra.toml import document_of, read_text, read_toml
 from tasks.trial import try_recipe
 from validation.contract import load_contract
 from validation.row_files import is_there, parts_of
+
+_LOOK_S = 20.0
+"""How long a store may take to say whether it is in use."""
 
 _HEAD = """The federation file: who takes part, and what every round asks for.
 Edit it, then run 'fedround federation check' and 'fedround deploy'. Every plan names the digest of this file."""
@@ -84,12 +88,24 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
         save_toml(settings, new / "coordinator.toml", "The coordinator's own settings. Paths are relative to this folder.")
         write_whole(new / settings.federation, _federation_file(agreed).encode(), durable=True)
         keep_private(new)
+        _check_unused(open_store(settings.store, new))
         new.replace(folder)
         sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
     return identity.key
+
+
+def _check_unused(store: ObjectStore) -> None:
+    """Raises ContractError if another federation lives in the store: under its log, no site would believe this one. A store
+    that does not answer yet is looked at by 'fedround federation check'.
+    """
+    with suppress(StoreUnavailableError, StoreDeniedError):
+        if next(iter(store.within(Patience(_LOOK_S)).list(layout.LOG)), None) is not None:
+            raise ContractError("a federation lives in this bucket already: choose another bucket, since all members read one "
+                                "federation log in it. If it is this federation, and its folder is lost, restore the folder "
+                                "from its backup: a new key cannot continue the log")
 
 
 def add_member(folder: Path, name: str, key: str, weight: float) -> None:

@@ -148,6 +148,23 @@ def test_a_folder_that_is_in_use_is_left_alone(federation: SmallFederation):
         create(federation.root)
 
 
+def test_a_second_federation_in_the_same_bucket_is_refused_before_it_begins(federation: SmallFederation):
+    """Where nothing was deployed yet, the bucket is free; after that, it belongs to who wrote its log."""
+    root = federation.root
+
+    def begin(folder: str) -> None:
+        create_coordinator(
+            root / folder, small_federation.settings(), federation.coordinator.settings, root / "agreed" / "recipe.py",
+            root / "agreed" / "contract.json", None, root / "agreed" / "test.parquet")
+
+    begin("second")
+    federation.plan()
+    with pytest.raises(ContractError, match="a federation lives in this bucket already: choose another"):
+        begin("third")
+    assert not (root / "third").exists()
+    assert not list(root.glob(".third*"))
+
+
 def test_without_noise_is_a_word_of_its_own(tmp_path: Path):
     create(tmp_path, quorum=1, privacy={"unit": "none"})
     add_member(tmp_path / "coordinator", "north", Identity.generate().key, 1.0)
