@@ -103,7 +103,7 @@ def _check_unused(store: ObjectStore) -> None:
     """
     with suppress(StoreUnavailableError, StoreDeniedError):
         if next(iter(store.within(Patience(_LOOK_S)).list(layout.LOG)), None) is not None:
-            raise ContractError("a federation lives in this bucket already: choose another bucket, since all members read one "
+            raise ContractError("a federation lives in this bucket already: choose another bucket, since members read one "
                                 "federation log in it. If it is this federation, and its folder is lost, restore the folder "
                                 "from its backup: a new key cannot continue the log")
 
