@@ -25,7 +25,7 @@ class Quality:
 def label_counts(site: Site) -> list[int]:
     """How many training rows that count each label has."""
     train = read_site_rows(site).train
-    return np.bincount(train.labels_N[train.counts_N], minlength=site.recipe.task.classes).tolist()
+    return [int(count) for count in np.bincount(train.labels_N[train.counts_N], minlength=site.recipe.task.classes)]
 
 
 def look(site: Site) -> Quality:

@@ -38,7 +38,7 @@ def form_holds(check: Check, form: pd.DataFrame) -> bool | None:
         exact = kwargs.get("exact_match", True)
         return set(columns) == set(wanted) if exact is not False else set(wanted) <= set(columns)
     if check.type == "expect_column_values_to_be_of_type":
-        found, wanted = str(form[kwargs["column"]].dtype), kwargs["type_"]
+        found, wanted = str(form[str(kwargs["column"])].dtype), kwargs["type_"]
         if (found, wanted) == ("object", "str"):        # its values are judged one by one
             return True
         return found == wanted if found in _NUMBERS and wanted in _NUMBERS else None

@@ -111,13 +111,14 @@ class _Seen:
         self.rows, self.gaps = self.rows + len(values), self.gaps + len(values) - len(there)
         if len(there):
             self.kinds.add(kind := _kind(there))
+            counts = there.value_counts() if self.values is not None and kind in {"number", "text", "truth"} else None
             if kind == "number":
                 self._add_numbers(there)
             elif kind == "text":
-                lengths = there.str.len()
+                lengths = (there if counts is None else counts.index.to_series()).str.len()
                 self.low, self.high = min(self.low, int(lengths.min())), max(self.high, int(lengths.max()))
-            if self.values is not None and kind in {"number", "text", "truth"}:
-                self._count(there)
+            if counts is not None:
+                self._count(counts)
 
     def _add_numbers(self, there: pd.Series[Any]) -> None:
         import numpy as np
@@ -127,10 +128,9 @@ class _Seen:
         self.infinite += len(number_N) - len(finite_N)
         if len(finite_N):
             self.low, self.high = min(self.low, float(finite_N.min())), max(self.high, float(finite_N.max()))
-            self.whole = self.whole and bool((finite_N % 1 == 0).all())
+            self.whole = self.whole and (there.dtype.kind in "iu" or bool((finite_N % 1 == 0).all()))
 
-    def _count(self, there: pd.Series[Any]) -> None:
-        counts = there.value_counts()
+    def _count(self, counts: pd.Series[int]) -> None:
         if self.values is None or len(self.values.keys() | set(counts.index[:self._most + 1])) > self._most:
             self.values = None
             return

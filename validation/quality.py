@@ -88,7 +88,7 @@ def labels(features_NF: npt.NDArray[np.float32], label_N: npt.NDArray[np.int64],
 def looked_at(features_NF: npt.NDArray[np.float32], classes: int) -> int:
     """How many of the rows are looked at, so that the time has a bound: some seconds."""
     weights = max(1, features_NF.shape[1]) * (1 if classes == 2 else classes)
-    return min(len(features_NF), MOST_ROWS, max(1, MOST_NUMBERS // weights))
+    return int(min(len(features_NF), MOST_ROWS, max(1, MOST_NUMBERS // weights)))
 
 
 def _some(rows: int, wanted: int) -> npt.NDArray[np.int64]:

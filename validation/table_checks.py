@@ -24,10 +24,11 @@ class Tally(Protocol):
 def tally_for(check: Check) -> Tally | None:
     """For one check; None: there is none, and Great Expectations needs the whole column."""
     make = _TALLIES.get(check.type)
-    bounds = [check.kwargs.get(key) for key in ("min_value", "max_value", "value")]
-    numbers = [one for one in bounds[:2] if one is not None]
-    if make is None or any(type(one) not in (int, float) for one in bounds if one is not None) or (
-            numbers != sorted(numbers) or check.kwargs.get("strict_min") or check.kwargs.get("strict_max")):
+    given = {key: check.kwargs[key] for key in ("min_value", "max_value", "value") if check.kwargs.get(key) is not None}
+    numbers = {key: one for key, one in given.items() if isinstance(one, int | float) and not isinstance(one, bool)}
+    if make is None or len(numbers) < len(given) or check.kwargs.get("strict_min") or check.kwargs.get("strict_max"):
+        return None
+    if "min_value" in numbers and "max_value" in numbers and numbers["min_value"] > numbers["max_value"]:
         return None
     return make(check.kwargs)
 
