@@ -94,6 +94,13 @@ def test_ordinary_text_of_any_language_is_shown(tmp_path: Path):
     assert approval.read_candidate(path).name == "tiny"
 
 
+def test_an_operator_sees_which_checks_of_a_contract_only_warn(tmp_path: Path):
+    checks = [{"id": name, "type": "expect_column_to_exist", "kwargs": {"column": "x1"}, "severity": severity}
+              for name, severity in (("strict", "error"), ("mild", "warning"))]
+    path = a_file(tmp_path, "contract.json", json.dumps({"name": "some", "checks": checks}))
+    assert approval.read_candidate(path).warnings == ("mild",)
+
+
 @pytest.mark.parametrize(("name", "text", "says"), [
     ("recipe.txt", RECIPE, r"expected a recipe \(\.py\)"), ("recipe.py", "def f(:\n", "line 1: not Python"),
     ("contract.json", "{}", "'name' is missing"), ("contract.json", '{"name": "x", "checks": [], "run": 1}', "unknown key")])
