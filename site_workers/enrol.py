@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedround.errors import ContractError, SetupError
+from fedround.errors import SetupError
 from fedround.files import write_whole
 from fedround.privacy import noise
 from fedround.signing import Identity
@@ -39,7 +39,10 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     folder = folder.resolve()
     if (folder / "site.toml").exists():
         raise SetupError(f"{folder} holds a site already; its keys and its ledger are kept. Choose another folder")
-    _check_rows(folder / data.train, folder / data.validation)
+    for path in (folder / data.train, folder / data.validation):
+        if not row_files.is_there(path):
+            raise SetupError(f"no data file {path}: {row_files.KINDS}")
+    row_files.check_apart(folder / data.train, folder / data.validation)
     candidates, now = offered(invitation), datetime.now(UTC)
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
@@ -70,18 +73,6 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         _remove_all_but(folder, there)
         raise
     return identity.key
-
-
-def _check_rows(train: Path, validation: Path) -> None:
-    """Raise SetupError or ContractError unless the two paths name files of rows, and no file twice."""
-    files = []
-    for path in (train, validation):
-        if not row_files.is_there(path):
-            raise SetupError(f"no data file {path}: {row_files.KINDS}")
-        files.append({os.path.realpath(part.path) for part in row_files.parts_of(path)})
-    if files[0] & files[1]:
-        raise ContractError("training and validation rows must be two files: rows that are trained on prove nothing. "
-                            f"{sorted(files[0] & files[1])[0]} is among both")
 
 
 def offered(invitation: Invitation) -> tuple[approval.Candidate, approval.Candidate]:

@@ -23,6 +23,7 @@ from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
 from site_workers.rows import judged, read_site_rows
 from site_workers.site import Site, open_site
+from validation.row_files import check_apart
 
 MAX_CLOCK_SKEW_S = 120
 _MANY = 0.1
@@ -81,6 +82,7 @@ def _policy(site: Site) -> str:
 
 
 def _rows(site: Site) -> str:
+    check_apart(*site.row_files)
     try:
         rows = read_site_rows(site)
     except ContractError as error:

@@ -116,6 +116,19 @@ def digest_of(path: Path) -> bytes:
                                    for part, one in zip(parts, found, strict=True))).digest()
 
 
+def check_apart(train: Path, validation: Path) -> None:
+    """Raise SetupError unless all files can be opened; ContractError if one is among both."""
+    real = []
+    for path in (train, validation):
+        parts = parts_of(path)
+        for part in parts:
+            opened(part.path).close()
+        real.append({os.path.realpath(part.path) for part in parts})
+    if both := sorted(real[0] & real[1]):
+        raise ContractError("training and validation rows must be two files: rows that are trained on prove nothing. "
+                            f"{both[0]} is among both")
+
+
 @contextmanager
 def in_words(path: Path) -> Iterator[None]:
     """What the system says of a path of rows, as a SetupError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -161,3 +162,27 @@ def test_no_space_for_a_new_site_is_one_sentence_and_leaves_no_half_of_one(
     assert not (tmp_path / "west").exists()
     assert site_init(fedround, invitation, tmp_path / "west", data / "train.parquet",
                      data / "validation.parquet").exit_code == 0, "there is room again"
+
+
+def test_rows_may_be_a_pattern_through_a_link_and_stay_as_the_operator_said_them(
+        fedround: Fedround, invitation: Path, data: Path, tmp_path: Path):
+    """Pinned to what the link led to on the first day, a site trained on last week's rows for ever."""
+    (data / "weeks").mkdir()
+    for week in (1, 2):
+        rows(60, week).to_csv(data / "weeks" / f"2019-w{week}.csv.gz", index=False)
+    (tmp_path / "now").symlink_to(data / "weeks")
+    pattern = tmp_path / "now" / "2019-*"
+    assert site_init(fedround, invitation, tmp_path / "west", pattern, data / "validation.parquet").exit_code == 0
+    assert f'train = "{pattern}"' in (tmp_path / "west" / "site.toml").read_text()
+    findings = json.loads(fedround("site", "check", tmp_path / "west", "--json").stdout)
+    assert {"120 training rows, 60 held out"} & {one["detail"] for one in findings if one["check"] == "rows"}
+
+
+def test_rows_that_no_site_can_be_made_of(fedround: Fedround, invitation: Path, data: Path, tmp_path: Path):
+    os.mkfifo(data / "pipe.csv")
+    (data / "none").mkdir()
+    for train, says in (("pipe.csv", "it is no file"), ("none", "has no .parquet or .csv file"), ("w*.csv", "no data file"),
+                        (".", "is among both"), ("train.txt", "no data file")):
+        one_sentence(site_init(fedround, invitation, tmp_path / "west", data / train, data / "validation.parquet"), says)
+        (data / "pipe.csv").unlink(missing_ok=True)
+    assert not (tmp_path / "west").exists()
