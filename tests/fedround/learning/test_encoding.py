@@ -96,3 +96,17 @@ def test_most_rows_that_cannot_be_encoded_leave_the_others(made):
     rows = frame(600)
     rows.loc[rows.index % 100 != 3, "a"] = np.nan
     assert np.flatnonzero(made(rows).counts_N).tolist() == [3, 103, 203, 303, 403, 503]
+
+
+@pytest.mark.parametrize("gap", [pd.array([pd.NA], "Int64"), pd.array([pd.NA], "boolean")], ids=["whole", "truth"])
+def test_attack_one_gap_changes_no_other_rows_types(made, gap):
+    """pandas turned all ages to float64 where one missed: a recipe that writes them out encoded every row otherwise."""
+    writes = "    return np.array([[len(str(one))] for one in rows['k']], np.float32)"
+    rows = frame(300).assign(k=pd.array([n % 2 for n in range(300)], gap.dtype))
+    whole = rows.astype({"k": "int64" if gap.dtype == "Int64" else "bool"})
+    before = made(whole, writes)
+    rows.loc[7, "k"] = pd.NA
+    now = made(rows, writes)
+    others = np.arange(300) != 7
+    assert np.array_equal(now.features_NF[others], before.features_NF[others])
+    assert np.array_equal(made(rows).features_NF, made(whole).features_NF)
