@@ -19,6 +19,7 @@ from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.memory import Shelf
 from tasks.plan import Planned
+from tasks.quorum import check_quorum
 from tasks.root import root_update
 from tasks.spool import Workplace
 from tasks.weights import weights_of
@@ -73,18 +74,6 @@ def combine(workplace: Workplace, planned: Planned, rows: Sequence[Row], weights
         plan.agreed.aggregation, codec.coordinates(plan.tensors), weighed, memory, shelf, seed=bytes.fromhex(planned.digest),
         root=root, memory_budget_bytes=memory_budget_bytes, sweeper=sweeper)
     return Aggregated(combined, weights, combined.remember(memory.averages), shelf)
-
-
-def check_quorum(planned: Planned, collected: Collected) -> None:
-    """Raises QuorumError, which says what became of every site."""
-    plan, admitted = planned.plan, len(collected.admitted)
-    if admitted < plan.quorum:
-        what, nothing, again = (("an update", "committed", "run the round again") if plan.asks.makes_model else
-                                ("an answer", "published", "ask the same again"))
-        raise QuorumError(
-            f"{planned.in_words}: {admitted} of {len(plan.cohort)} sites gave {what}, the quorum is {plan.quorum} "
-            f"(refused {len(collected.refused)}, not admitted {len(collected.rejected)}, no answer "
-            f"{len(collected.missing)}). Nothing is {nothing}; {again}: answers that are there count")
 
 
 def _check_used(planned: Planned, result: Aggregate) -> None:
