@@ -162,8 +162,8 @@ def test_below_the_quorum_nothing_is_committed_and_the_second_try_counts_who_has
     planned = federation.plan()
     federation.answer("north", planned)
     before = objects(federation.coordinator.store)
-    with pytest.raises(QuorumError, match=r"1 of 3 sites gave an update, the quorum is 2\. no answer 2: east, south\. Nothing "
-                                          r"is committed\. .*run it again"):
+    with pytest.raises(QuorumError, match=r"1 of 3 sites gave an update, the quorum is 2\. no answer 2: east, south\. "
+                                          r"Nothing is committed\. .*run it again"):
         federation.commit(planned)
     assert objects(federation.coordinator.store) == before
 
