@@ -43,6 +43,17 @@ class Reputation(Value):
         return self
 
 
+class Incentive(Value):
+    """What members get for taking part: points, shared by what their updates added and by how reliably they came
+    (`fedround.contribution.payout`). A word on the side: it changes no weight, and nobody is asked more or less often for it.
+    """
+
+    points: Annotated[float, Field(gt=0, le=1e12)]
+    """For a whole run, over all members together."""
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share that every member gets whose update ever came."""
+
+
 class SiteEntry(Value):
     """One member, as the coordinator enrolled it. The weight is agreed here; nothing a site says later changes it."""
 
@@ -109,6 +120,8 @@ class Agreement(Value):
     """Which columns are counted, and how often; None: none."""
     reputation: Reputation | None = None
     """None: every member is asked in every round, whatever happened to its updates."""
+    incentive: Incentive | None = None
+    """None: contributions are told, and nothing is paid for them."""
 
     @model_validator(mode="after")
     def _check_aggregation(self) -> Self:
@@ -219,6 +232,9 @@ class Federation(Agreement, Signed):
             raise ValueError("two members have the same key; every member makes its own with 'fedround site init'")
         if revoked := sorted({site.name for site in self.sites if site.key in self.revoked}):
             raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
+        if self.incentive is not None and self.incentive.floor * len(names) > 1:
+            raise ValueError(f"incentive: a floor of {self.incentive.floor:g} for each of {len(names)} members is more than "
+                             "there is to share")
         if self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
         try:

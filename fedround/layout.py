@@ -10,6 +10,7 @@
     runs/<run>/rounds/<round>/plan-<attempt>.json       what the round asks
     runs/<run>/rounds/<round>/checkpoint-<digest>.json  what the round's model is; the commit says which one it is
     runs/<run>/rounds/<round>/commit.json               last: the round exists
+    runs/<run>/contributions/<round>.json               what each site's update did for it
     runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
     runs/<run>/evaluations/<round>/finding-<attempt>.json           what came of it
     runs/<run>/measurements/<round>/…                   the same for a measurement of the sites' rows
@@ -140,6 +141,16 @@ def parse_commit(key: str) -> tuple[str, int] | None:
     """Run and round."""
     found = _COMMIT.fullmatch(key)
     return None if found is None else (found[1], int(found[2]))
+
+
+def contributions(run: str) -> str:
+    """The prefix of what is said of sites' updates."""
+    return f"{RUNS}{run}/contributions/"
+
+
+def contribution(run: str, number: int) -> str:
+    """What each site's update did for a committed round's model."""
+    return f"{contributions(run)}{number:05d}.json"
 
 
 def finding(run: str, number: int, attempt: int, purpose: Purpose) -> str:

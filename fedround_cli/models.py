@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
-from fedround_cli import export, promotion, thresholds
+from fedround_cli import contribution, export, promotion, thresholds
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -22,6 +22,7 @@ app.command("promote")(promotion.promote)
 app.command("rollback")(promotion.rollback)
 app.command("stages")(promotion.stages)
 app.command("thresholds")(thresholds.thresholds)
+app.command("contribution")(contribution.contribution)
 app.command("export")(export.export)
 
 Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it.")]

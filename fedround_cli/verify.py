@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedround import layout
 from fedround.errors import ContractError, LostError, SetupError
 from fedround.files import sha256_of
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
@@ -18,6 +19,8 @@ from fedround_cli.terminal import boxed
 
 if TYPE_CHECKING:
     from fedround.federation_log import Logged
+    from infra.stores import ObjectStore
+    from tasks.contribution import Public
     from tasks.verify import RoundProof
 
 
@@ -30,13 +33,16 @@ def verify(
     recompute: Annotated[bool, typer.Option(
         "--recompute", help="Compute every model again from the sites' stored updates, and compare every byte. Needs an "
         "auditor's or the coordinator's credential, and disk for one round's updates.")] = False,
+    public_rows: Annotated[Path | None, typer.Option(
+        help="The coordinator's public test set, to compute contributions again, too. Its own folder names it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove a run's history from the object store alone: every signature and hash, the federation log, who was shown what.
 
     The results of the run's evaluations and measurements are proven too: all sites together said so.
     With --recompute it is also proven that nobody tampered between the updates and the model: the aggregate and the server's
-    step of every round are computed again. Without it, the coordinator's signature vouches for these computations.
+    step of every round are computed again. Without it, the coordinator's signature vouches for these computations. What is
+    said of the sites' contributions is computed again where the public rows are; that runs the recipe of the folder.
     Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
     not hold; or, after all that holds, the answers that members altered or took away since.
     """
@@ -55,7 +61,8 @@ def verify(
     if run is None:
         raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
     with TemporaryDirectory(prefix="fedround-verify-") as bench:
-        proofs, lost = _all(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None))
+        proofs, lost = _all(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None,
+                                       _public(store, run, folder, public_rows) if recompute else None))
     log = read_log(store, key)
     if as_json:
         print_json({
@@ -66,6 +73,27 @@ def verify(
     if lost is not None:
         raise LostError(f"{lost}. All the rest is proven. Whoever writes below a member's prefix can do this, and only the "
                         "old bytes end it: look for them in an older version of the object, or in that site's outbox")
+
+
+def _public(store: ObjectStore, run: str, folder: Path, rows: Path | None) -> Public | None:
+    """Where contributions can be judged again; None: nowhere, or nothing is said of any."""
+    from fedround.learning.recipe import load_recipe
+    from infra.settings import CoordinatorSettings, SiteSettings, load_toml
+    from tasks.contribution import Public
+    from validation.encoding import encoded_alone
+
+    if not any(True for _ in store.list(layout.contributions(run))):
+        return None
+    if (folder / "coordinator.toml").exists():
+        settings: CoordinatorSettings | SiteSettings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+        if rows is None and settings.test_set is not None:
+            rows = folder / settings.test_set
+    else:
+        settings = load_toml(SiteSettings, folder / "site.toml")
+    if rows is None:
+        return None
+    recipe = load_recipe(folder / settings.recipe)
+    return Public(recipe, encoded_alone(rows, recipe, folder / settings.recipe))
 
 
 def _all(proofs: Iterator[RoundProof]) -> tuple[list[RoundProof], LostError | None]:
@@ -110,6 +138,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
         f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
         f"Recomputed  {_recomputed(asked, recompute)}\n"
+        f"{_contributions(asked)}"
         f"Coordinator {key}", title="certificate of lineage"), highlight=False, soft_wrap=False)
     table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
     for proof in proofs:
@@ -155,6 +184,17 @@ def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:
     done = sum(proof.recomputed for proof in asked)
     return (f"{done} of {len(asked)} rounds from the sites' updates, byte for byte: aggregate, server's step, every verdict"
             + (f"; not the others: {'; '.join(why)}" if why else ""))
+
+
+def _contributions(asked: Sequence[RoundProof]) -> str:
+    """A line, if anything is said of any round."""
+    told = [proof.contribution for proof in asked if proof.contribution]
+    if not told:
+        return ""
+    again = sum(one == "recomputed" for one in told)
+    why = _in_turn(one.partition(": ")[2] for one in told if ": " in one)
+    return (f"Contributed {len(told)} of {len(asked)} rounds say what each site added; {again} recomputed"
+            + (f"; not the others: {'; '.join(why)}" if why else "") + "\n")
 
 
 def _privacy(proof: RoundProof) -> str:

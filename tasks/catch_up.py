@@ -16,7 +16,7 @@ from infra.history import (
     read_plan,
     read_plan_at,
 )
-from tasks import compare_groups, spool
+from tasks import compare_groups, contribution, spool
 from tasks.afterwards import afterwards
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
@@ -62,6 +62,7 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> 
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)
     _evaluations(coordinator, committed)
     compare_groups.tell(then, committed.commit)
+    contribution.tell(then, run, number)
     spool.clear(then, planned)
 
 

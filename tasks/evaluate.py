@@ -46,8 +46,13 @@ def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scor
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen
-    rows = _test_set(_path(coordinator), coordinator.recipe, coordinator.recipe_file)
+    rows = public_rows(coordinator)
     return scores(coordinator.recipe, {**tensors, **frozen}, rows)
+
+
+def public_rows(coordinator: Coordinator) -> Examples:
+    """The public test set, as the recipe sees it."""
+    return _test_set(_path(coordinator), coordinator.recipe, coordinator.recipe_file)
 
 
 def _path(coordinator: Coordinator) -> Path:

@@ -8,13 +8,14 @@ coordinator's is. Updates are brought to local disk, one round at a time.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fedround import codec
+from fedround.aggregation.rows import Numbers
 from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError
@@ -22,7 +23,6 @@ from fedround.records import Answer, Blob, Commit, CommittedUpdate
 from fedround.signing import digest
 from infra.history import read_tensors
 from infra.stores import ObjectStore
-from tasks import spool
 from tasks.aggregate import Aggregated, combine
 from tasks.plan import Planned
 from tasks.publish import committed
@@ -42,10 +42,11 @@ class Bench:
     memory_budget_bytes: int = 64 << 20
 
 
-def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer]) -> str:
+def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer],
+              also: Callable[[Aggregated], None] = lambda _: None) -> str:
     """Compute the round again; returns why it could not be, or nothing if every byte is as committed.
 
-    answers: every update that the commit names, proven.
+    answers: every update that the commit names, proven. also: is given what was aggregated, while its rows can be read.
     Raises ChainError that names the first thing that differs. A model that differs in last bits only may come from another
     kind of processor or another numpy than the coordinator's; the message says by how much.
     """
@@ -56,19 +57,30 @@ def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federatio
         weights = weights_of(planned, members, answers)
         if commit.weights != to_commit(planned.plan, weights):
             raise ChainError(f"commit of {source}: names other weights than the sites' answers give")
-        rows = [row_of(bench, planned, site, answer.update, weights[site])
-                for site, answer in sorted(answers.items()) if answer.update is not None]
-        done = combine(bench, planned, rows, weights, None, bench.memory_budget_bytes)
+        done = again(bench, planned, answers, weights)
         stepped = take_step(bench.store, planned, done)
         if digest(stepped.model) != commit.model:
             raise ChainError(f"the model of {source} {_NOT}{_how_far(bench, planned, commit, stepped.model)}")
         if commit.state != stepped.state:
             raise ChainError(f"the {_other(commit.state, stepped.state)} of {source} {_NOT}")
         _check_said(commit, members, answers, done, source)
+        also(done)
     finally:
-        spool.clear(bench, planned)
-        shutil.rmtree(bench.folder / "spool", ignore_errors=True)
+        clear(bench)
     return ""
+
+
+def again(bench: Bench, planned: Planned, answers: Mapping[str, Answer], weights: Mapping[str, float],
+          root: Numbers | None = None) -> Aggregated:
+    """What the plan makes of the updates in these answers. They lie on the bench until it is cleared."""
+    rows = [row_of(bench, planned, site, answer.update, weights[site])
+            for site, answer in sorted(answers.items()) if answer.update is not None]
+    return combine(bench, planned, rows, weights, root, bench.memory_budget_bytes)
+
+
+def clear(bench: Bench) -> None:
+    """Drop what lies there."""
+    shutil.rmtree(bench.folder / "spool", ignore_errors=True)
 
 
 def _check_said(commit: Commit, members: Federation, answers: Mapping[str, Answer], done: Aggregated, source: str) -> None:

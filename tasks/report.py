@@ -12,6 +12,8 @@ from fedround.aggregation.gate import chance
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
+from fedround.contribution.payout import Account
+from fedround.contribution.said import Contribution
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
 from fedround.files import write_whole
@@ -29,6 +31,7 @@ from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
 from tasks.reporting.heatmap import MOST_SITES
+from tasks.reporting.record import Contributed
 from validation.contract import Contract
 
 
@@ -64,6 +67,14 @@ def record_groups(coordinator: Coordinator, found: GroupFairness, run: str) -> N
     path = _path(coordinator, run, found.round)
     if path.exists() and (record := _if_whole(path)) is not None:
         _write(coordinator, record.model_copy(update={"fairness": found}))
+
+
+def record_contribution(coordinator: Coordinator, said: Contribution, accounts: tuple[Account, ...]) -> None:
+    """Add what each site's update did for a round's model to its record, and to its page. accounts: of the run so far."""
+    path = _path(coordinator, said.run, said.round)
+    if path.exists() and (record := _if_whole(path)) is not None:
+        told = Contributed(said=said, accounts=accounts, incentive=coordinator.federation.incentive)
+        _write(coordinator, record.model_copy(update={"contribution": told}))
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:

@@ -53,7 +53,7 @@ def take_step(store: ObjectStore, planned: Planned, done: Aggregated) -> Stepped
     Raises ContractError if the step leaves the range of float32, TrustError if the store holds other bytes than are named.
     """
     plan, result = planned.plan, done.result
-    after = server.step(plan.agreed, _begins_with(store, planned), result.delta_D, done.combined.used, done.weights)
+    after = server.step(plan.agreed, begins_with(store, planned), result.delta_D, done.combined.used, done.weights)
     parts = list[Part]()
     if after.optimizer is not None:
         parts.append(_part("optimizer", after.optimizer))
@@ -65,7 +65,8 @@ def take_step(store: ObjectStore, planned: Planned, done: Aggregated) -> Stepped
     return Stepped(codec.encode(after.model), rest, tuple(parts))
 
 
-def _begins_with(store: ObjectStore, planned: Planned) -> Server:
+def begins_with(store: ObjectStore, planned: Planned) -> Server:
+    """The server as the round before left it."""
     plan, before = planned.plan, planned.parent.commit
     model = read_tensors(store, plan.base_model, plan.tensors, f"base model of round {plan.round}")
     named = plan.asks.state if isinstance(plan.asks, Train) else ()

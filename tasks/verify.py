@@ -15,6 +15,7 @@ from typing import TypeVar
 from fedround import layout, sightings
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
+from fedround.contribution.said import Contribution
 from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
@@ -24,9 +25,10 @@ from fedround.values import Purpose
 from infra import federation_log
 from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
-from tasks import evidence
+from tasks import contribution, evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers
 from tasks.ask import totals_of
+from tasks.contribution import Public
 from tasks.plan import Planned, in_words
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
@@ -91,6 +93,8 @@ class RoundProof:
     """This credential may not read what the coordinator remembers of the sites: a site may not."""
     findings: tuple[FindingProof, ...] = ()
     """What was asked about this round's model, or beside it."""
+    contribution: str = ""
+    """Of what each site is said to have added: "recomputed", or "signed" and why it was not; empty: nothing is said."""
 
 
 def read_log(store: ObjectStore, coordinator: str) -> tuple[Logged, ...]:
@@ -99,12 +103,12 @@ def read_log(store: ObjectStore, coordinator: str) -> tuple[Logged, ...]:
 
 
 def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None = None,
-               bench: Bench | None = None) -> Iterator[RoundProof]:
+               bench: Bench | None = None, public: Public | None = None) -> Iterator[RoundProof]:
     """Prove the rounds of a run in order, with what was asked about each, and the federation log first.
 
     coordinator: the public key that must have signed the history.
     until: the last round to prove; None: all.
-    bench: where to compute every round again; None: no round is computed again.
+    bench: where to compute every round again; None: no round is. public: on what contributions are judged again.
     Raises TrustError or ChainError at the first thing that does not hold, ContractError if there is no such run. A member may
     alter what it signed at any time; this stops the proof of nothing else. So LostError, which names every such answer, is
     raised after the last proof.
@@ -114,7 +118,7 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
     last = last_round(store, run, coordinator)
     if last is None:
         raise ContractError(f"the store has no run '{run}'; check the name, the store and the credential")
-    trial = _Trial(store, coordinator, read_log(store, coordinator), bench)
+    trial = _Trial(store, coordinator, read_log(store, coordinator), bench, public)
     asked, before = _asked(store, run), None
     for number in range((last if until is None else until) + 1):
         try:
@@ -186,6 +190,7 @@ class _Trial:
     coordinator: str
     log: tuple[Logged, ...]
     bench: Bench | None
+    public: Public | None
     past: deque[Past] = field(default_factory=lambda: deque(maxlen=MAX_WINDOW))
     """The last rounds that were proven."""
     lost: list[str] = field(default_factory=list)
@@ -222,13 +227,16 @@ class _Trial:
         check_everybody(commit, plan, source)
         check_ledgers(commit, before.committed.commit, members, self.log[:commit.log.number], answers, source)
         excluded = check_cohort(plan, members, self.past, source)
-        why_not = self._recompute(Planned(plan, commit.plan or "", before.committed), commit, members, answers,
-                                  read.gone != [])
+        said = contribution.standing(store, head, self.coordinator)
+        why_not = self._recompute(Planned(plan, commit.plan or "", before.committed), head, members, answers,
+                                  read.gone != [], said)
         self.past.append(Past(plan, commit))
         used = {update.site: update.verdict is Verdict.USED for update in commit.updates}
         return replace(
-            proof, updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
-            signatures=proof.signatures + 1 + sighted + read.proven, hashes=proof.hashes + 1 + read.proven + len(answers),
+            proof, contribution=self._of_contribution(said, plan, why_not),
+            updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
+            signatures=proof.signatures + 1 + sighted + read.proven + (said is not None),
+            hashes=proof.hashes + 1 + read.proven + len(answers),
             aggregation=str(plan.agreed.aggregation), privacy=plan.agreed.privacy,
             epsilons={site: answer.epsilon for site, answer in answers.items()},
             left_out=tuple(site for site, so in used.items() if not so), excluded=excluded,
@@ -275,14 +283,25 @@ class _Trial:
             raise ChainError(f"{source}: names another federation file than the log does")
         return logged.federation
 
-    def _recompute(self, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer],
-                   gone: bool) -> str:
+    def _of_contribution(self, said: Contribution | None, plan: Plan, why_not: str) -> str:
+        if said is None:
+            return ""
+        if self.bench is None:
+            return "signed"
+        why_not = why_not or contribution.why_not(said, plan, self.public)
+        return f"signed; not recomputed: {why_not}" if why_not else "recomputed"
+
+    def _recompute(self, planned: Planned, head: Committed, members: Federation, answers: Mapping[str, Answer],
+                   gone: bool, said: Contribution | None) -> str:
         """Why the round was not computed again although that was asked for; empty if it was, and is the same."""
         if self.bench is None:
             return ""
-        if len(answers) < len(commit.updates):
+        if len(answers) < len(head.commit.updates):
             return "an update was altered, or is gone" if gone else "this credential may not read every update"
         try:
-            return recompute(self.bench, planned, commit, members, answers)
+            if said is None or self.public is None or contribution.why_not(said, planned.plan, self.public):
+                return recompute(self.bench, planned, head.commit, members, answers)
+            also = contribution.check_again(said, self.bench, planned, head, self.public)
+            return recompute(self.bench, planned, head.commit, members, answers, also)
         except StoreDeniedError:
             return "this credential may not read what the coordinator remembers of the sites"

@@ -176,13 +176,29 @@ def shares(form: Form, y_KS: Coordinates) -> Floats:
         counted = np.bincount(order_KS.ravel(), weights=kept_KS.astype(np.float64).ravel(), minlength=rows)
         weighed_K: Floats = counted / counted.sum()
         return weighed_K
-    order_KS = np.argsort(y_KS, axis=0, kind="stable")
-    if isinstance(form, Middle):
-        kept = order_KS[form.drop:rows - form.drop]
-    else:
-        y_KS = np.take_along_axis(y_KS, order_KS, axis=0).astype(np.float64)
-        far_KS = np.abs(y_KS - (y_KS[(rows - 1) // 2] + y_KS[rows // 2]) / 2)
-        nearest_KS = np.argsort(far_KS, axis=0, kind="stable")[:form.keep]
-        kept = np.take_along_axis(order_KS, nearest_KS, axis=0)
+    kept = _picked(form, y_KS)
     share_K: Floats = np.bincount(kept.ravel(), minlength=rows) / (len(kept) * size)
     return share_K
+
+
+def shares_of_each(form: Form, y_KC: Coordinates) -> Floats:
+    """The weight of each row in the value of each coordinate: (K, C), adding up to one in each."""
+    share_KC = np.zeros(y_KC.shape)
+    if isinstance(form, Weighed):
+        order_KC, kept_KC = _kept(form, y_KC)
+        np.put_along_axis(share_KC, order_KC, kept_KC / kept_KC.sum(axis=0), axis=0)
+    else:
+        kept = _picked(form, y_KC)
+        np.put_along_axis(share_KC, kept, 1 / len(kept), axis=0)
+    return share_KC
+
+
+def _picked(form: Middle | Nearest, y_KS: Coordinates) -> npt.NDArray[np.intp]:
+    """The rows whose values are averaged, for each coordinate."""
+    rows = len(y_KS)
+    order_KS = np.argsort(y_KS, axis=0, kind="stable")
+    if isinstance(form, Middle):
+        return order_KS[form.drop:rows - form.drop]
+    y_KS = np.take_along_axis(y_KS, order_KS, axis=0).astype(np.float64)
+    far_KS = np.abs(y_KS - (y_KS[(rows - 1) // 2] + y_KS[rows // 2]) / 2)
+    return np.take_along_axis(order_KS, np.argsort(far_KS, axis=0, kind="stable")[:form.keep], axis=0)

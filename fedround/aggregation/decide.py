@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from fedround.aggregation import coordinate
-from fedround.aggregation.combine import Combine
+from fedround.aggregation.combine import Combine, as_picks
 from fedround.aggregation.coordinate import Form
 from fedround.aggregation.gate import admit
 from fedround.aggregation.geometry import Geometry
@@ -79,6 +79,28 @@ class Decision:
             return own_N
         share_N: Floats = coordinate.shares(self.form, (weights_KN @ sample_NS).astype(np.float32)) @ weights_KN
         return share_N
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """How the delta is made of the updates: what stays as it was decided if some of them are thought away."""
+
+    sites: tuple[str, ...]
+    """Whose updates, in the order of the columns."""
+    weights_KN: Floats
+    form: Form | None
+
+    def shares(self, x_NC: Coordinates) -> Floats:
+        """The weight of each update in each coordinate of the delta, (N, C). x_NC: the updates there.
+
+        They add up to one; to less where the rule clips, or where it adds something of the coordinator's own.
+        """
+        if self.form is None:
+            return np.broadcast_to(self.weights_KN[0][:, None], x_NC.shape)
+        picks = as_picks(self.weights_KN)
+        y_KC = (self.weights_KN @ x_NC).astype(np.float32) if picks is None else x_NC[picks]
+        share_NC: Floats = self.weights_KN.T @ coordinate.shares_of_each(self.form, y_KC)
+        return share_NC
 
 
 def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None], coordinates: int, seed: bytes,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedround.aggregation import estimate
-from fedround.aggregation.decide import Decision, decide, is_blind
+from fedround.aggregation.decide import Composition, Decision, decide, is_blind
 from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Floats, Numbers, Row, cohort, sampled
 from fedround.aggregation.spec import Aggregation, Bucketing
@@ -55,6 +55,8 @@ class Aggregate:
     """The sites of the rows that arithmetic was done on, in order."""
     distances_NN: Floats
     """Euclidean distances between these; estimates if `estimates_distances`."""
+    composition: Composition
+    """How the delta is made of these."""
     note: str = ""
     """Why the gate did less than it was asked to; empty if it did all."""
 
@@ -115,7 +117,8 @@ def aggregate(rows: Sequence[Row], how: Aggregation, coordinates: int, *, memory
     by_name = sorted(range(len(admitted)), key=lambda n: admitted[n].site)
     return Aggregate(done.delta_D, _standings(rows, norm_N, verdicts, done, influence_N),
                      tuple(admitted[n].site for n in by_name), distances_NN[np.ix_(by_name, by_name)],
-                     _note(gone, len(admitted), done.decision.note))
+                     Composition(tuple(row.site for row in admitted), done.decision.weights_KP[:, :len(admitted)],
+                                 done.decision.form), _note(gone, len(admitted), done.decision.note))
 
 
 def in_order(rows: Sequence[Row], how: Aggregation, coordinates: int) -> list[Row]:

@@ -68,6 +68,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    @property
+    def digest(self) -> str:
+        """Names these rows: SHA-256 of features, labels and what counts."""
+        hasher = hashlib.sha256()
+        for array in (self.features_NF.astype("<f4"), self.labels_N.astype("<i8"), self.counts_N):
+            hasher.update(str(array.shape).encode())
+            hasher.update(np.ascontiguousarray(array).tobytes())
+        return hasher.hexdigest()
+
 
 def check_features(features_NF: npt.NDArray[np.float32], rows: int | None = None) -> None:
     """Raise ContractError unless these are finite float32 numbers, (N, F). rows: which N must be; None: any."""

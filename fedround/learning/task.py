@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Share = Annotated[float, Field(ge=0, le=1)]
+Headline = Literal["auc", "accuracy"]
+"""The first of a task's metrics."""
 
 MAX_CLASSES = 100_000
 SMALLEST_LOSS = 0.01
@@ -156,6 +158,27 @@ class Classify(Value):
         fpr, tpr, _ = roc_curve(truth_N, chance_N, drop_intermediate=False)
         return Metrics(auc=float(auc(fpr, tpr)), recall_at_20_fpr=float(np.interp(0.2, fpr, tpr)),
                        accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored))
+
+    @property
+    def headline(self) -> Headline:
+        """The first of `metrics`."""
+        return "auc" if self.classes == 2 else "accuracy"
+
+    def worth(self, scored: Scored) -> float:
+        """The `headline` of `metrics`, faster: for where many models are compared. Raises ContractError as `metrics` does."""
+        chance_N, truth_N = scored.chance_N, scored.truth_N
+        if self.classes > 2:
+            return self.metrics(scored).accuracy or 0.0
+        below, above = np.sort(chance_N[truth_N == 0]), chance_N[truth_N == 1]
+        if not len(below) or not len(above):
+            raise ContractError("metrics need rows of both labels; hold out more rows")
+        pairs = below.searchsorted(above, "left").sum() + below.searchsorted(above, "right").sum()
+        return float(pairs / (2 * len(below) * len(above)))
+
+    def grain(self, truth_N: Int64) -> float:
+        """By how much `worth` changes if two rows, or for more than two classes one, change their order."""
+        ones = int(truth_N.sum())
+        return 1 / max(1, len(truth_N)) if self.classes > 2 else 1 / max(1, ones * (len(truth_N) - ones))
 
     def metrics_of(self, told: Sequence[Release]) -> Metrics | None:
         """Metrics of all sites together, from their noised scores; None if the noise hides them.

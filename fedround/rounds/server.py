@@ -127,6 +127,8 @@ class Combined:
     """One delta, the outcome of every update, and what may be remembered of the updates."""
 
     result: Aggregate
+    rows: tuple[Row, ...]
+    """As they were aggregated: uploads, or averages."""
     averages: Mapping[str, Average]
     """Of every row, with a history. One that was left out is not to be remembered: it would shift the average and its law."""
 
@@ -150,7 +152,7 @@ def combine(how: Aggregation, size: int, rows: Sequence[Row], memory: Memory, sh
             averages[row.site], shown[place] = _with_past(how, size, row, memory.averages.get(row.site), shelf)
     result = engine.aggregate(shown, how, size, seed=seed, memory_budget_bytes=memory_budget_bytes, centre=memory.centre,
                               root=root, sweeper=sweeper)
-    return Combined(result, averages)
+    return Combined(result, tuple(shown), averages)
 
 
 def _with_past(how: Aggregation, size: int, row: Row, past: Average | None, shelf: Shelf) -> tuple[Average, Row]:

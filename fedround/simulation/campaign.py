@@ -52,7 +52,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
              stacked: bool = False, share: float = 1.0, test: Examples | None = None, judge_every: int = 1,
              model: Tensors | None = None, root: Examples | None = None, steps: Callable[[int, str], int] | None = None,
              crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES, apart: bool = False,
-             told: Callable[[Round], None] = lambda _: None) -> Result:
+             told: Callable[[Round], None] = lambda _: None, seen: Callable[[Seen], None] = lambda _: None) -> Result:
     """Run the campaign.
 
     stacked: many sites are trained at once (`fedround.simulation.stacked`), much faster, with other draws of the same law;
@@ -62,7 +62,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     root: the coordinator's own rows, for `fltrust`. steps: (round, site) -> after how many steps its time is up, where the
     agreement keeps partial work. crew: who trains; None: this process. memory_bytes: updates that take more go to a file.
     apart: every site was made with `site init --ledger`: rows to train on and rows held out pay apart. told: is called after
-    every round.
+    every round. seen: as soon as a round is aggregated (no crowd's); its rows can be read only then.
 
     Deterministic in `chance`. Raises ContractError if the agreement cannot hold for these sites, or pays for fewer rounds;
     QuorumError if fewer updates than the quorum remain in a round.
@@ -72,7 +72,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
                           per_record=isinstance(agreement.privacy, RecordPrivacy))
     now = _Now(Server(begun), agreement.terms())
     everybody = Sites(now.terms, recipe, sites, rest, chance, steps, apart=apart)
-    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes)
+    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen)
     if stacked:
         run.stack(now.terms)
     took_part, done = Counter[str](), list[Round]()
@@ -87,6 +87,16 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
                   run.sites.mechanisms(took_part, agreement.terms()), took_part,
                   {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
                   personal_judged(recipe, run.sites), tuple(run.notes), apart)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a coordinator sees of a round."""
+
+    number: int
+    terms: Terms
+    before: Server
+    combined: server.Combined
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +115,9 @@ class _Run:
     """What does not change from round to round."""
 
     def __init__(self, agreement: Agreement, recipe: Recipe, sites: Sites, chance: Chance, test: Examples | None,
-                 root: Examples | None, crew: Crew | None, memory_bytes: int):
+                 root: Examples | None, crew: Crew | None, memory_bytes: int, seen: Callable[[Seen], None]):
         self._agreement, self._recipe, self.sites, self._chance = agreement, recipe, sites, chance
-        self._test, self._root, self._memory_bytes = test, root, memory_bytes
+        self._test, self._root, self._memory_bytes, self._seen = test, root, memory_bytes, seen
         self._rows = {name: site.train for name, site in sites.by_name.items()}
         self._trainer = Trainer(recipe, self._rows, agreement.training, chance)
         self._crew, self._at_once = self._trainer if crew is None else crew, 0
@@ -201,6 +211,7 @@ class _Run:
                 for place, job in enumerate(arrived.jobs)]
         combined = server.combine(how, size, rows, now.memory, _kept_whole, seed=self._chance.plan(number),
                                   root=self._root_update(number, now))
+        self._seen(Seen(number, now.terms, now.server, combined))
         delta_D = combined.result.delta_D
         centre = ArrayNumbers(delta_D) if server.keeps_centre(how) else None
         return _Agreed(delta_D, {site: standing.verdict for site, standing in combined.result.standings.items()},

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround.spoken import one_line
-from tasks.reporting import charts, groups, heatmap, words
+from tasks.reporting import charts, contribution, groups, heatmap, words
+from tasks.reporting.contribution_plot import contribution_plot
 from tasks.reporting.gap_plot import gap_plots
 from tasks.reporting.record import RoundRecord, check_campaign, foremost, metrics_of
 
@@ -30,7 +31,8 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
     return template("report.html.j2").render(
-        **_groups(records), records=records, last=last, before=records[-2] if len(records) > 1 else None, metrics=metrics,
+        **_groups(records), **_contribution(last), records=records, last=last,
+        before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
 
@@ -42,6 +44,14 @@ def _groups(records: Sequence[RoundRecord]) -> dict[str, object]:
         return {"groups": None}
     return {"groups": found, "gap_plots": gap_plots(found, groups.TITLES), "said_of_groups": groups.said_of(found),
             "RATES": groups.RATES, "rate_in_words": groups.rate_in_words, "records_in_words": groups.records_in_words}
+
+
+def _contribution(record: RoundRecord) -> dict[str, object]:
+    if record.contribution is None:
+        return {}
+    said = record.contribution.said
+    return {"contributions": contribution_plot(said), "said_of_contribution": contribution.said_of(said),
+            "added": contribution.added, "points": contribution.points}
 
 
 def _locally(record: RoundRecord) -> str:

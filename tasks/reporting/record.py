@@ -10,6 +10,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Incentive
+from fedround.contribution.payout import Account
+from fedround.contribution.said import Contribution
 from fedround.drift.judge import Drift
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
@@ -45,6 +48,15 @@ class SiteRow(Value):
     """Spent on this run so far."""
     local: Metrics | None = None
     """This round's model on the site's own validation rows, from noised counts; known a round later."""
+
+
+class Contributed(Value):
+    """What each site's update did for a round's model, and what the run so far adds up to."""
+
+    said: Contribution
+    accounts: tuple[Account, ...]
+    incentive: Incentive | None
+    """By which the points of the accounts were given."""
 
 
 class RoundRecord(Value):
@@ -90,6 +102,8 @@ class RoundRecord(Value):
     """How this round's model decides about groups; known if a promotion asked."""
     drift: Drift | None = None
     """The run's newest measurement of drift at that time."""
+    contribution: Contributed | None = None
+    """Known if it was asked for."""
     estimated: bool = False
     """Whether these distances are estimates, from a sample of the model."""
 

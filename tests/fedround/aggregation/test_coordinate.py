@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedround.aggregation.coordinate import Kernel, Middle, Nearest, Weighed, form_of, shares
+from fedround.aggregation.coordinate import Kernel, Middle, Nearest, Weighed, form_of, shares, shares_of_each
 from fedround.aggregation.rules import TrimmedMean, WeightedMedian, WeightedTrimmedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ToleranceError
@@ -61,6 +61,7 @@ def test_shares_are_the_mean_weights_of_the_rows(which, seed):
     assert np.allclose((each * y_KS).sum(axis=0), values(form, y_KS), rtol=1e-6, atol=1e-7)
     assert np.allclose(shares(form, y_KS), each.mean(axis=1))
     assert shares(form, y_KS).sum() == pytest.approx(1)
+    assert np.allclose(shares_of_each(form, y_KS), each)
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
