@@ -1,4 +1,4 @@
-"""Who is said to have added how much: a site whose labels are wrong, one that sends nothing, and six honest ones.
+"""Who is said to have added how much: seven honest sites, and one whose labels are all wrong, or that sends nothing.
 
     python -m benchmarks.contribution [--seeds 20] [--rounds 10]
 
@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from fedround import codec
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
-from fedround.contribution.split import DRAWS, split
+from fedround.contribution.split import split
 from fedround.learning.many import Judge
 from fedround.learning.recipe import Examples
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
@@ -31,8 +32,16 @@ from fedround.simulation.partition import Iid, deal, take
 from fedround.simulation.sites import Site, together
 from fedround_examples.banks.split import STORY
 
-SITES, TEST_ROWS = 8, 2000
-FLIPPER, RIDER = "site-0", "site-1"
+SITES, TEST_ROWS, DRAWS = 8, 2000, 5
+UNCLIPPED = 0.5
+"""The learning rate without privacy: the banks' own, 2.0, is that of clipped gradients."""
+ODD = "site-0"
+Oddity = Literal["flips labels", "sends nothing"]
+
+
+CASES: tuple[tuple[Oddity, str, float | None], ...] = (
+    ("flips labels", "none", None), ("sends nothing", "none", None), ("flips labels", "ε 5", 5.0),
+    ("sends nothing", "ε 5", 5.0), ("flips labels", "ε 1", 1.0))
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Riding:
         """As `Crew`."""
         for chunk in orders:
             for learnt in self.crew([chunk]):
-                moves_S1 = np.array([[job.site != RIDER] for job in chunk.jobs], np.float32)
+                moves_S1 = np.array([[job.site != ODD] for job in chunk.jobs], np.float32)
                 yield dataclasses.replace(learnt, delta_SD=learnt.delta_SD * moves_S1)
 
 
@@ -58,15 +67,18 @@ class Campaign:
     """Standard deviations: of differences, and on the diagonal of the shares."""
 
 
-def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: float | None) -> Campaign:
+def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: float | None, oddity: Oddity) -> Campaign:
     """One campaign, and what each site added to it."""
     recipe, agreed = STORY.recipe(), STORY.settings()
     privacy = NoPrivacy() if epsilon is None else agreed.privacy.model_copy(update={"epsilon": epsilon, "rounds": rounds})
     agreed = agreed.model_copy(update={"privacy": privacy, "aggregation": Aggregation(rule=WeightedMean()), "quorum": SITES,
                                        "groups": None})
+    if epsilon is None:
+        agreed = agreed.model_copy(update={"training": agreed.training.model_copy(update={"learning_rate": UNCLIPPED})})
     dealt = deal(Iid(), rows, SITES, seed)
     sites = {f"site-{turn}": take(rows, places) for turn, places in enumerate(dealt.values())}
-    sites[FLIPPER] = dataclasses.replace(sites[FLIPPER], labels_N=1 - sites[FLIPPER].labels_N)
+    if oddity == "flips labels":
+        sites[ODD] = dataclasses.replace(sites[ODD], labels_N=1 - sites[ODD].labels_N)
     shares, noises = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.float64] | None]()
 
     def seen(of: Seen) -> None:
@@ -77,8 +89,9 @@ def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: fl
         noises.append(found.noise_NN)
 
     chance = Seeded(seed)
+    trainer = Trainer(recipe, sites, agreed.training, chance)
     simulate(agreed, recipe, {name: Site(own) for name, own in sites.items()}, rounds=rounds, chance=chance, stacked=True,
-             crew=Riding(Trainer(recipe, sites, agreed.training, chance)), seen=seen)
+             crew=Riding(trainer) if oddity == "sends nothing" else trainer, seen=seen)
     known = [noise_NN for noise_NN in noises if noise_NN is not None]
     return Campaign(np.sum(shares, axis=0), np.sqrt(np.sum(np.square(known), axis=0)) if known else None)
 
@@ -86,12 +99,12 @@ def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: fl
 def line(told: list[Campaign]) -> str:
     """What all campaigns of one kind say."""
     share_CN = np.array([one.share_N for one in told])
-    flipper_C, rider_C, honest_CN = share_CN[:, 0], share_CN[:, 1], share_CN[:, 2:]
+    odd_C, honest_CN = share_CN[:, 0], share_CN[:, 1:]
     apart = [np.mean(np.abs(one.share_N[:, None] - one.share_N)[upper] > 1.96 * one.noise_NN[upper])
              for one in told if one.noise_NN is not None for upper in [np.triu_indices(SITES, 1)]]
     noise = [one.noise_NN.diagonal().mean() for one in told if one.noise_NN is not None]
     return " | ".join([
-        f"{np.mean(flipper_C <= share_CN.min(axis=1)):.0%}", f"{flipper_C.mean():+.4f}", f"{rider_C.mean():+.4f}",
+        f"{np.mean(odd_C <= share_CN.min(axis=1)):.0%}", f"{odd_C.mean():+.4f} ± {odd_C.std():.4f}",
         f"{honest_CN.mean():+.4f} ± {honest_CN.std():.4f}", f"{np.mean(np.array(noise)):.4f}" if noise else "–",
         f"{np.mean(apart):.0%}" if apart else "–"])
 
@@ -106,11 +119,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     asked, encoded = parser.parse_args(), STORY.encoded()
     rows, test = together([*encoded.train.values()]), take(encoded.test, np.arange(TEST_ROWS))
-    print("| privacy | flipper last | flipper | rider | honest site | noise (sd) | pairs apart |")
+    print("| the odd site | privacy | it is last | it added | an honest site added | noise (sd) | pairs apart |")
     print("|---|---|---|---|---|---|---|")
-    for words, epsilon in (("none", None), ("ε 5", 5.0), ("ε 1", 1.0)):
-        told = [campaign(rows, test, seed, asked.rounds, epsilon) for seed in range(asked.seeds)]
-        print(f"| {words} | {line(told)} |", flush=True)
+    for oddity, words, epsilon in CASES:
+        told = [campaign(rows, test, seed, asked.rounds, epsilon, oddity) for seed in range(asked.seeds)]
+        print(f"| {oddity} | {words} | {line(told)} |", flush=True)
 
 
 if __name__ == "__main__":

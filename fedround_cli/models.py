@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
-from fedround_cli import contribution, export, promotion, thresholds
+from fedround_cli import contribution, explain, export, promotion, thresholds
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -23,6 +23,7 @@ app.command("rollback")(promotion.rollback)
 app.command("stages")(promotion.stages)
 app.command("thresholds")(thresholds.thresholds)
 app.command("contribution")(contribution.contribution)
+app.command("explain")(explain.explain)
 app.command("export")(export.export)
 
 Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it.")]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedround import layout
 from fedround.errors import ContractError, LostError, SetupError
 from fedround.files import sha256_of
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
@@ -77,6 +76,7 @@ def verify(
 
 def _public(store: ObjectStore, run: str, folder: Path, rows: Path | None) -> Public | None:
     """Where contributions can be judged again; None: nowhere, or nothing is said of any."""
+    from fedround import layout
     from fedround.learning.recipe import load_recipe
     from infra.settings import CoordinatorSettings, SiteSettings, load_toml
     from tasks.contribution import Public

@@ -33,6 +33,7 @@ from tasks.reporting import RoundRecord, SiteRow, render_html
 from tasks.reporting.heatmap import MOST_SITES
 from tasks.reporting.record import Contributed
 from validation.contract import Contract
+from validation.reliability import Explained
 
 
 def report(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
@@ -75,6 +76,13 @@ def record_contribution(coordinator: Coordinator, said: Contribution, accounts: 
     if path.exists() and (record := _if_whole(path)) is not None:
         told = Contributed(said=said, accounts=accounts, incentive=coordinator.federation.incentive)
         _write(coordinator, record.model_copy(update={"contribution": told}))
+
+
+def record_explained(coordinator: Coordinator, run: str, found: Explained) -> None:
+    """Add how a round's model decides to its record, and to its page."""
+    path = _path(coordinator, run, found.round)
+    if path.exists() and (record := _if_whole(path)) is not None:
+        _write(coordinator, record.model_copy(update={"explained": found}))
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:

@@ -25,10 +25,11 @@ def of_noise(said: Contribution) -> str:
     if all(one.noise_std == 0 for one in said.sites):
         return "The updates hold no noise."
     chance = round(0.05 * said.pairs, 1)
-    word = "Ranks are mostly noise" if 2 * said.apart < said.pairs else "Other ranks are noise"
+    few = 2 * said.apart < said.pairs
+    word = "" if said.apart == said.pairs else "So ranks are mostly noise. " if few else "So some ranks are noise. "
     return (f"Intervals: how far the noise alone moves a value, in 95 of 100 cases. {said.apart} of {said.pairs} pairs of "
-            f"sites differ by more than noise explains; by chance alone {chance:g} would. {word}: at a small epsilon that is "
-            "so whatever the sites' rows are.")
+            f"sites differ by more than noise explains; by chance alone {chance:g} would. {word}At a small epsilon ranks are "
+            "mostly noise, whatever the sites' rows are.")
 
 
 def added(value: float) -> str:

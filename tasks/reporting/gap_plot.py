@@ -27,7 +27,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Plot:
-    """All gaps by one measure."""
+    """All gaps by one measure, or other values with their intervals."""
 
     title: str
     summary: str
@@ -36,6 +36,8 @@ class Plot:
     whiskers: tuple[Whisker, ...]
     ticks: tuple[tuple[float, str], ...]
     width: int = WIDTH
+    zero: float | None = None
+    """Where a line marks nothing."""
 
 
 def gap_plots(found: GroupFairness, titles: dict[Measure, str]) -> list[Plot]:

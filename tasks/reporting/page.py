@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround.spoken import one_line
-from tasks.reporting import charts, contribution, groups, heatmap, words
-from tasks.reporting.contribution_plot import contribution_plot
+from tasks.reporting import charts, contribution, explained, groups, heatmap, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
 from tasks.reporting.record import RoundRecord, check_campaign, foremost, metrics_of
 
@@ -31,7 +30,7 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
     return template("report.html.j2").render(
-        **_groups(records), **_contribution(last), records=records, last=last,
+        **_groups(records), **_contribution(last), **_explained(last), records=records, last=last,
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
@@ -50,8 +49,17 @@ def _contribution(record: RoundRecord) -> dict[str, object]:
     if record.contribution is None:
         return {}
     said = record.contribution.said
-    return {"contributions": contribution_plot(said), "said_of_contribution": contribution.said_of(said),
+    return {"contributions": whisker_plot.of_contribution(said), "said_of_contribution": contribution.said_of(said),
             "added": contribution.added, "points": contribution.points}
+
+
+def _explained(record: RoundRecord) -> dict[str, object]:
+    if record.explained is None:
+        return {}
+    found = record.explained
+    return {"calibration": whisker_plot.of_reliability(found.reliability), "importances": whisker_plot.of_importance(found),
+            "said_of_model": explained.said_of(found), "chosen": explained.chosen(found),
+            "of_costs": explained.of_costs(found), "costs_head": explained.HEAD}
 
 
 def _locally(record: RoundRecord) -> str:

@@ -18,6 +18,7 @@ from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.task import Metrics
 from fedround.values import Value
+from validation.reliability import Explained
 
 Outcome = Literal["updated", "left_out", "refused", "rejected", "missing", "excluded"]
 Place = Literal["public", "at_sites"]
@@ -104,6 +105,8 @@ class RoundRecord(Value):
     """The run's newest measurement of drift at that time."""
     contribution: Contributed | None = None
     """Known if it was asked for."""
+    explained: Explained | None = None
+    """How this round's model decides about the public rows; known if it was asked for."""
     estimated: bool = False
     """Whether these distances are estimates, from a sample of the model."""
 
