@@ -47,9 +47,11 @@ def explain(
             costs.add_row(*line, style="bold" if place == len(lines) - 1 else "")
         out.print(costs)
     out.say("{}", of_costs(found))
-    columns = Table("column", "loss if shuffled", "±", "", title="columns")
+    columns = Table("column", "loss if shuffled", "±", "", "mean |SHAP|", title="columns")
+    strength = {one.column: one.strength for one in found.pulls}
     most = max((abs(one.value) for one in found.importance), default=0.0)
     for one in found.importance:
-        columns.add_row(one.column, added(one.value), f"{one.std:.4f}", "█" * round(20 * max(0.0, one.value) / (most or 1.0)))
+        columns.add_row(one.column, added(one.value), f"{one.std:.4f}", "█" * round(20 * max(0.0, one.value) / (most or 1.0)),
+                        f"{strength[one.column]:.4f}")
     out.print(columns)
     out.say("{}", said_of(found))

@@ -5,29 +5,34 @@ No site is asked, and no privacy is spent. It is made on request, and put into t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from fedround.contribution.shapley import Exact, Sampled
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples
+from fedround.learning.recipe import Examples, Recipe
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from tasks.bundle import needed
 from tasks.coordinator import Coordinator
 from tasks.evaluate import public_scores
 from tasks.report import record_explained
-from validation.reliability import Explained, Importance, choices, reliability
+from validation.reliability import Explained, Importance, Pull, choices, reliability
 from validation.rows import read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fedround.codec import Tensors
-    from fedround.learning.task import Scored
     from fedround.records import Commit
 
 ROWS, REPEATS = 2000, 5
+SHAP_ROWS, OTHERS = 100, 5
+"""Rows whose chances are taken apart, and with how many others each is compared."""
+_FEW_COLUMNS, _ORDERS = 7, 5
 _SEED = 20_010_101
 
 
@@ -42,11 +47,13 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
         raise ContractError("a model is explained on public rows, and the coordinator has no public test set, or not the "
                             "whole model")
     task = coordinator.recipe.task
-    found, judged_rows = _importance(coordinator, commit)
+    recipe, model, frame = coordinator.recipe, _whole(coordinator, commit), _rows(coordinator)
+    columns = [column.name for column in needed(recipe.features, frame)]
     return Explained(
         round=number, metric=task.headline, rows=len(scored), reliability=reliability(scored.chance_N, scored.truth_N),
         choices=choices(scored.chance_N, scored.truth_N, missed) if task.classes == 2 else None,
-        judged_rows=judged_rows, importance=found)
+        judged_rows=len(frame), importance=_importance(recipe, model, frame, columns),
+        pulls=pulls(recipe, model, frame, columns))
 
 
 def tell(coordinator: Coordinator, run: str, found: Explained) -> None:
@@ -54,29 +61,63 @@ def tell(coordinator: Coordinator, run: str, found: Explained) -> None:
     record_explained(coordinator, run, found)
 
 
-def _importance(coordinator: Coordinator, commit: Commit) -> tuple[tuple[Importance, ...], int]:
-    """Of every column that the recipe needs, as scikit-learn's `permutation_importance` has it: of the rows' columns, not of
-    the features, so that all that is made of a column changes together.
-    """
-    recipe, model = coordinator.recipe, _whole(coordinator, commit)
+def _rows(coordinator: Coordinator) -> pd.DataFrame:
+    """Public rows, at most so many that a model can be asked often."""
     frame = read_rows(coordinator.folder / (coordinator.settings.test_set or ""))
-    generator = np.random.default_rng(_SEED)
-    if len(frame) > ROWS:
-        frame = frame.iloc[np.sort(generator.choice(len(frame), ROWS, replace=False))].reset_index(drop=True)
-    labels_N = recipe.encode(frame).labels_N
+    if len(frame) <= ROWS:
+        return frame
+    chosen = np.sort(np.random.default_rng(_SEED).choice(len(frame), ROWS, replace=False))
+    return frame.iloc[chosen].reset_index(drop=True)
+
+
+def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Importance, ...]:
+    """As scikit-learn's `permutation_importance` has it: of the rows' columns, not of the features, so that all that is made
+    of a column changes together.
+    """
+    labels_N, generator = recipe.encode(frame).labels_N, np.random.default_rng(_SEED)
 
     def worth(rows: pd.DataFrame) -> float:
-        judged: Scored = scores(recipe, model, Examples(recipe.features(rows), labels_N))
-        return recipe.task.worth(judged)
+        return recipe.task.worth(scores(recipe, model, Examples(recipe.features(rows), labels_N)))
 
     def shuffled(column: str) -> pd.DataFrame:
         return frame.assign(**{column: frame[column].to_numpy()[generator.permutation(len(frame))]})
 
     as_it_is, found = worth(frame), []
-    for column in needed(recipe.features, frame):
-        lost = [as_it_is - worth(shuffled(column.name)) for _ in range(REPEATS)]
-        found.append(Importance(column=column.name, value=float(np.mean(lost)), std=float(np.std(lost))))
-    return tuple(sorted(found, key=lambda one: (-one.value, one.column))), len(frame)
+    for column in columns:
+        lost = [as_it_is - worth(shuffled(column)) for _ in range(REPEATS)]
+        found.append(Importance(column=column, value=float(np.mean(lost)), std=float(np.std(lost))))
+    return tuple(sorted(found, key=lambda one: (-one.value, one.column)))
+
+
+def pulls(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Pull, ...]:
+    """SHAP values of the chance of label 1 (of the predicted class) of a few rows.
+
+    The players are the columns. A coalition's columns have the row's values, the others those of other rows (Štrumbelj and
+    Kononenko 2014; up to 7 columns exactly, else for five orders and their reverses). A row's values add up to its chance
+    minus the mean chance of the rows that it was compared with. Raises ContractError if the model cannot score such rows.
+    """
+    if not columns:
+        return ()
+    generator, few = np.random.default_rng(_SEED), min(SHAP_ROWS, len(frame))
+    own = frame.iloc[np.repeat(np.sort(generator.choice(len(frame), few, replace=False)), OTHERS)].reset_index(drop=True)
+    others = frame.iloc[generator.integers(0, len(frame), few * OTHERS)].reset_index(drop=True)
+    rules = Exact(len(columns)) if len(columns) <= _FEW_COLUMNS else Sampled(len(columns), _ORDERS, generator)
+
+    def chances(members_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        taken = {column: own[column] for column, there in zip(columns, members_N, strict=True) if there}
+        rows = Examples(recipe.features(others.assign(**taken)), np.zeros(len(own), np.int64))
+        chance_N = scores(recipe, model, rows).chance_N
+        if len(chance_N) < len(rows):
+            raise ContractError("the model raises an error on rows whose columns come from two public rows: how columns pull "
+                                "cannot be told")
+        made_R: npt.NDArray[np.float64] = chance_N.reshape(few, OTHERS).mean(axis=1)
+        return made_R
+
+    chance_CR = np.array([chances(members_N) for members_N in rules.coalitions_CN])
+    share_RN = np.array([rules.split(value_C) for value_C in chance_CR.T])
+    found = [Pull(column=column, strength=float(np.abs(share_R).mean()), values=tuple(float(f"{one:.4g}") for one in share_R))
+             for column, share_R in zip(columns, share_RN.T, strict=True)]
+    return tuple(sorted(found, key=lambda one: (-one.strength, one.column)))
 
 
 def _whole(coordinator: Coordinator, commit: Commit) -> Tensors:

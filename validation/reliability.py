@@ -79,6 +79,16 @@ class Importance(Value):
     """Over the repeats."""
 
 
+class Pull(Value):
+    """How far a column pulls the chance of single rows: its SHAP values (Lundberg and Lee 2017)."""
+
+    column: Annotated[str, Field(max_length=200)]
+    strength: Annotated[float, Field(ge=0)]
+    """The mean of their lengths."""
+    values: tuple[float, ...]
+    """One for each row that was looked at. Above 0: its value in this column raises its chance, compared with others'."""
+
+
 class Explained(Value):
     """What public rows tell of one model."""
 
@@ -93,6 +103,8 @@ class Explained(Value):
     """On which columns were compared."""
     importance: tuple[Importance, ...]
     """The most important first."""
+    pulls: tuple[Pull, ...]
+    """The strongest first."""
 
 
 def reliability(chance_N: Float64, truth_N: Int64) -> Reliability:

@@ -15,7 +15,11 @@ def said_of(found: Explained) -> str:
             f"{found.reliability.error:.3f} on average (expected calibration error, ten bins of equally many rows). Columns: "
             f"by how much the {Metrics.words[found.metric]} falls if a column's values change places between "
             f"{found.judged_rows:,} rows (five times; ± one standard deviation). Of columns that say the same, each may seem "
-            "of no use.")
+            f"of no use. SHAP: how far a column pulls the chance of a row, compared with other rows; {_rows(found)} rows.")
+
+
+def _rows(found: Explained) -> int:
+    return len(found.pulls[0].values) if found.pulls else 0
 
 
 def chosen(found: Explained) -> list[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedround.contribution.said import Contribution
@@ -58,6 +58,21 @@ def of_importance(found: Explained) -> Plot:
         for one in found.importance[:MOST_COLUMNS]])
 
 
+def of_pulls(found: Explained) -> Plot:
+    """How the strongest columns pull the chances of single rows: a dot for each row."""
+    shown = found.pulls[:MOST_COLUMNS]
+    ends = [value for one in shown for value in one.values]
+    named = nice_ticks(min([0.0, *ends]), max([0.0, *ends]))
+    place = _placed(named)
+    whiskers = tuple(
+        Whisker(short(one_line(one.column), 18) if turn == 0 else "", f"{one.column}: {added(value)}",
+                _TOP + _ROW * (row + 0.5) + (turn * 7 % 11 - 5) * 0.9, place(value), place(value), place(value))
+        for row, one in enumerate(shown) for turn, value in enumerate(one.values))
+    summary = "; ".join(f"{one_line(one.column)}: on average {one.strength:.4f}" for one in shown)
+    return Plot("How columns pull single rows (SHAP)", summary, _TOP + _ROW * len(shown) + _BOTTOM, _LEFT, whiskers,
+                tuple((place(tick), f"{tick:g}") for tick in named), zero=place(0.0))
+
+
 def of_reliability(found: Reliability) -> Square:
     """What was true of each bin against what the model said."""
     def across(share: float) -> float:
@@ -72,15 +87,17 @@ def of_reliability(found: Reliability) -> Square:
                   tuple((across(tick / 4), up(tick / 4), f"{tick / 4:g}") for tick in range(5)))
 
 
+def _placed(named: Sequence[float]) -> Callable[[float], float]:
+    """From a number to its place between the first and the last tick."""
+    first, last = named[0], named[-1]
+    return lambda number: round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (number - first) / (last - first), 1)
+
+
 def _around(title: str, items: Sequence[tuple[str, float, float, float, str]]) -> Plot:
     """Name, value, both ends of its interval, and its words, around zero."""
     ends = [number for _, *numbers, _ in items for number in numbers]
     named = nice_ticks(min([0.0, *ends]), max([0.0, *ends]))
-    first, last = named[0], named[-1]
-
-    def place(number: float) -> float:
-        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (number - first) / (last - first), 1)
-
+    place = _placed(named)
     whiskers = tuple(Whisker(short(one_line(name), 18), f"{name}: {words}", _TOP + _ROW * (row + 0.5), place(low),
                              place(value), place(high)) for row, (name, value, low, high, words) in enumerate(items))
     return Plot(title, "; ".join(one_line(one.text) for one in whiskers), _TOP + _ROW * len(whiskers) + _BOTTOM, _LEFT,

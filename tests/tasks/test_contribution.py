@@ -177,8 +177,9 @@ def test_the_command_shows_a_round_the_run_and_what_ranks_are_worth(federation: 
     monkeypatch.setenv("COLUMNS", "160")
     folder = federation.root / "coordinator"
     text = " ".join(fedround("models", "contribution", "spring", 2, "-c", folder).split())
-    for words in ("round 2 of run 'spring'", "pairs of sites differ by more than noise explains", "At a small epsilon ranks are mostly noise",
-                  "It feeds no weight", "2 of 2 rounds together", "900 points", "●"):
+    for words in ("round 2 of run 'spring'", "pairs of sites differ by more than noise explains",
+                  "At a small epsilon ranks are mostly noise", "It feeds no weight", "2 of 2 rounds together", "900 points",
+                  "●"):
         assert words in text
     told = json.loads(fedround("models", "contribution", "spring", "-c", folder, "--json"))
     assert [one["round"] for one in told["rounds"]] == [1, 2]

@@ -17,8 +17,9 @@ from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples
 from fedround_cli.main import app
 from infra.history import read_commit
+from tasks import explain
 from tasks.catch_up import catch_up
-from tasks.explain import _whole, explained
+from tasks.explain import _whole, explained, pulls
 from tasks.report import page, records
 from tests.bundled import Bundled
 from tests.small_federation import SmallFederation
@@ -56,6 +57,26 @@ def test_columns_matter_as_scikit_learn_says(federation: SmallFederation):
     assert explained(coordinator, "spring", 1) == explained(coordinator, "spring", 1)
 
 
+def test_the_pulls_of_a_row_add_up_and_a_column_that_nothing_is_made_of_has_none(federation: SmallFederation):
+    coordinator = federation.coordinator
+    commit = read_commit(coordinator.store, "spring", 1, coordinator.identity.key).commit
+    recipe, model = coordinator.recipe, _whole(coordinator, commit)
+    frame = pd.read_parquet(coordinator.folder / "test.parquet").assign(idle=1.0)
+    found = {one.column: np.array(one.values) for one in pulls(recipe, model, frame, ["x1", "idle", "x2"])}
+    assert (found["idle"] == 0).all()
+    generator = np.random.default_rng(explain._SEED)                  # the draws of `pulls`
+    own = np.repeat(np.sort(generator.choice(len(frame), 100, replace=False)), 5)
+    others = generator.integers(0, len(frame), 500)
+    chance_N = scores(recipe, model, recipe.encode(frame)).chance_N
+    assert sum(found.values()) == pytest.approx((chance_N[own] - chance_N[others]).reshape(100, 5).mean(axis=1), abs=2e-4)
+    assert np.corrcoef(found["x1"], frame["x1"][own[::5]])[0, 1] > 0.8, "the label grows with x1"
+    many = [f"c{n}" for n in range(8)]                                  # beyond seven, orders are drawn
+    wide = frame.assign(**dict.fromkeys(many, 0.0))
+    drawn = {one.column: one for one in pulls(recipe, model, wide, ["x1", "x2", *many])}
+    assert all(drawn[name].strength == 0 for name in many)
+    assert drawn["x1"].strength == pytest.approx(np.abs(found["x1"]).mean(), rel=0.3)
+
+
 def test_the_command_tells_and_the_page_shows_it(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "140")
     coordinator = federation.coordinator
@@ -65,7 +86,8 @@ def test_the_command_tells_and_the_page_shows_it(federation: SmallFederation, mo
     for words in ("calibration", "thresholds", "A missed row costs 4 false alarms", "would be 0.200", "loss if shuffled"):
         assert words in text
     shown = page(coordinator, "spring", 1).read_text()
-    for words in ("How the model decides", "Calibration: what was true", "Loss if a column is shuffled", "4 false alarms"):
+    for words in ("How the model decides", "Calibration: what was true", "Loss if a column is shuffled", "SHAP",
+                  "4 false alarms"):
         assert words in shown
     assert records(coordinator, "spring")[0].explained is not None
     told = json.loads(fedround("models", "explain", tag, "-c", coordinator.folder, "--json"))
