@@ -1,6 +1,6 @@
 """Who is said to have added how much: seven honest sites, and one whose labels are all wrong, or that sends nothing.
 
-    python -m benchmarks.contribution [--seeds 20] [--rounds 10]
+    python -m benchmarks.contribution [--seeds 20] [--rounds 10] [--unclipped 2.0]
 
 The banks' rows, dealt evenly to eight sites, anew for each seed; a weighted mean; the banks' training. What is told is the
 sum over all rounds of a campaign.
@@ -33,8 +33,6 @@ from fedround.simulation.sites import Site, together
 from fedround_examples.banks.split import STORY
 
 SITES, TEST_ROWS, DRAWS = 8, 2000, 5
-UNCLIPPED = 0.5
-"""The learning rate without privacy: the banks' own, 2.0, is that of clipped gradients."""
 ODD = "site-0"
 Oddity = Literal["flips labels", "sends nothing"]
 
@@ -67,14 +65,15 @@ class Campaign:
     """Standard deviations: of differences, and on the diagonal of the shares."""
 
 
-def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: float | None, oddity: Oddity) -> Campaign:
-    """One campaign, and what each site added to it."""
+def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: float | None, oddity: Oddity,
+             unclipped: float) -> Campaign:
+    """One campaign, and what each site added to it. unclipped: the learning rate without privacy."""
     recipe, agreed = STORY.recipe(), STORY.settings()
     privacy = NoPrivacy() if epsilon is None else agreed.privacy.model_copy(update={"epsilon": epsilon, "rounds": rounds})
     agreed = agreed.model_copy(update={"privacy": privacy, "aggregation": Aggregation(rule=WeightedMean()), "quorum": SITES,
                                        "groups": None})
     if epsilon is None:
-        agreed = agreed.model_copy(update={"training": agreed.training.model_copy(update={"learning_rate": UNCLIPPED})})
+        agreed = agreed.model_copy(update={"training": agreed.training.model_copy(update={"learning_rate": unclipped})})
     dealt = deal(Iid(), rows, SITES, seed)
     sites = {f"site-{turn}": take(rows, places) for turn, places in enumerate(dealt.values())}
     if oddity == "flips labels":
@@ -117,12 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--unclipped", type=float, default=2.0, help="the learning rate without privacy")
     asked, encoded = parser.parse_args(), STORY.encoded()
     rows, test = together([*encoded.train.values()]), take(encoded.test, np.arange(TEST_ROWS))
     print("| the odd site | privacy | it is last | it added | an honest site added | noise (sd) | pairs apart |")
     print("|---|---|---|---|---|---|---|")
     for oddity, words, epsilon in CASES:
-        told = [campaign(rows, test, seed, asked.rounds, epsilon, oddity) for seed in range(asked.seeds)]
+        told = [campaign(rows, test, seed, asked.rounds, epsilon, oddity, asked.unclipped) for seed in range(asked.seeds)]
         print(f"| {oddity} | {words} | {line(told)} |", flush=True)
 
 
