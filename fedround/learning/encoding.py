@@ -67,8 +67,8 @@ def by_types(frame: pd.DataFrame) -> list[tuple[Places, pd.DataFrame]]:
     if not gaps:
         return [(np.arange(len(frame)), frame)]
     lacks_N = np.any([values.isna() for values in gaps.values()], axis=0)
-    whole = frame.assign(**{name: values.fillna(0).astype("int64" if isinstance(values.dtype, pd.Int64Dtype) else "bool")
-                            for name, values in gaps.items()})
+    whole = frame.assign(**{name: values.to_numpy(np.int64, na_value=0) if isinstance(values.dtype, pd.Int64Dtype)
+                            else values.to_numpy(np.bool_, na_value=False) for name, values in gaps.items()})
     broken = frame.assign(**{name: values.to_numpy(np.float64, na_value=np.nan) if isinstance(values.dtype, pd.Int64Dtype)
                              else values.to_numpy(object, na_value=None) for name, values in gaps.items()})
     return [(places, table) for places, table in ((np.flatnonzero(~lacks_N), whole), (np.flatnonzero(lacks_N), broken))
