@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pages import Memory, fill, table
+from benchmarks.utility import at_epsilon
 from fedround.agreement import Agreement
 from fedround.learning.recipe import Examples
 from fedround.rounds.campaign import mechanism_for
@@ -61,12 +62,8 @@ def cases(agreed: Agreement) -> list[Case]:
     found = []
     for epsilon in EPSILONS:
         louder = agreed.privacy.epsilon / epsilon
-        privacy = agreed.privacy.model_copy(update={"epsilon": epsilon})
-        evaluation = agreed.evaluation.model_copy(update={"noise_std": agreed.evaluation.noise_std * louder})
-        groups = agreed.groups.model_copy(update={"watched": tuple(
-            one.model_copy(update={"noise_std": one.noise_std * louder}) for one in agreed.groups.watched)})
-        found.append(Case(epsilon, "as agreed" if louder == 1 else f"{louder:g} times the agreed noise", agreed.model_copy(
-            update={"privacy": privacy, "evaluation": evaluation, "groups": groups})))
+        found.append(Case(epsilon, "as agreed" if louder == 1 else f"{louder:g} times the agreed noise",
+                          at_epsilon(agreed, epsilon)))
     two = agreed.privacy.model_copy(update={"epsilon": 2.0})
     return [*found, Case(2.0, "the agreed noise, no groups", agreed.model_copy(update={"privacy": two, "groups": None}))]
 

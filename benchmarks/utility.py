@@ -79,12 +79,19 @@ def candidates(epsilon: float | None) -> dict[str, Agreement]:
     named = {"20 rounds, rate 2": agreed, "20 rounds, rate 1": slow, "10 rounds, rate 3": short}
     if epsilon is None:
         return named
-    # The counts of scores get the same share of every budget: as agreed, a noise of 10 at epsilon 5.
-    counts = agreed.evaluation.noise_std * agreed.privacy.epsilon / epsilon
-    return {name: settings.model_copy(update={
-        "privacy": settings.privacy.model_copy(update={"epsilon": epsilon}),
-        "evaluation": settings.evaluation.model_copy(update={"noise_std": counts}),
-    }) for name, settings in named.items()}
+    return {name: at_epsilon(settings, epsilon) for name, settings in named.items()}
+
+
+def at_epsilon(agreed: Agreement, epsilon: float) -> Agreement:
+    """The same with another budget, of which the counts of scores and of groups get the same share: a noise of 10 on scores
+    at epsilon 5, as agreed.
+    """
+    louder = agreed.privacy.epsilon / epsilon
+    watched = tuple(one.model_copy(update={"noise_std": one.noise_std * louder}) for one in agreed.groups.watched)
+    return agreed.model_copy(update={
+        "privacy": agreed.privacy.model_copy(update={"epsilon": epsilon}),
+        "evaluation": agreed.evaluation.model_copy(update={"noise_std": agreed.evaluation.noise_std * louder}),
+        "groups": agreed.groups.model_copy(update={"watched": watched})})
 
 
 def line(memory: Memory, banks: Banks, epsilon: float | None, seeds: Sequence[int]) -> Line:
