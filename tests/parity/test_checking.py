@@ -63,7 +63,7 @@ OF_ALL = [
 def contract_of(folder: Path, checks: list[dict]) -> Contract:
     """Of these checks, as far as a contract may hold them."""
     allowed = [check for check in checks if not list(contract._problems(contract.Check(**check)))]
-    assert len(allowed) > 0.7 * len(checks)
+    assert len(allowed) > 0.5 * len(checks)
     (folder / "contract.json").write_text(json.dumps({"name": "made-up", "checks": allowed}))
     return load_contract(folder / "contract.json")
 
@@ -77,17 +77,18 @@ def assert_the_same(paths: list[Path], agreed: Contract) -> None:
     assert {name for name, about in failed.items() if about != "form"} <= {*whole.rows, *whole.tables}
 
 
-def test_a_table_of_all_kinds_of_columns_meets_and_fails_the_same(tmp_path, monkeypatch):
-    """Some of the checks, with every kind of column, in parts of 31 rows; and a second file without one of the columns."""
+def test_a_table_of_several_kinds_of_columns_meets_and_fails_the_same(tmp_path, monkeypatch):
+    """Some of the checks, with some kinds of columns, in parts of 31 rows; and a second file without one of the columns."""
     monkeypatch.setattr(row_parts, "ROWS_OF_A_PART", 31)
     rng = np.random.default_rng(7)
-    frame = pd.DataFrame({kind: make(rng) for kind, make in KINDS.items()})
+    kinds = ("float", "gaps", "maybe", "small", "text")
+    frame = pd.DataFrame({kind: KINDS[kind](rng) for kind in kinds})
     paths = [tmp_path / "1.parquet", tmp_path / "2.csv"]
     frame.to_parquet(paths[0])
     frame.drop(columns="small").to_csv(paths[1], index=False)
-    drawn = [check for kind in KINDS for check in rng.choice(checks_on(kind), 1)]
-    fast = [check for kind in ("float", "text") for check in checks_on(kind)[:10]]
-    assert_the_same(paths, contract_of(tmp_path, [*{check["id"]: check for check in (*drawn, *fast)}.values(), *OF_ALL]))
+    drawn = [check for kind in kinds for check in rng.choice(checks_on(kind), 2)]
+    fast = [check for kind in ("float", "text") for check in checks_on(kind)[:6]]
+    assert_the_same(paths, contract_of(tmp_path, [*{check["id"]: check for check in (*drawn, *fast)}.values(), *OF_ALL[:3]]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
