@@ -125,6 +125,8 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
             metrics: Metrics | None, seconds: float) -> RoundRecord:
     plan, commit, terms = planned.plan, committed.commit, planned.plan.agreed
     near, distances = _distances(coordinator, commit)
+    contract = coordinator.contract if coordinator.contract.digest == terms.contract_digest else None     # or agreed on since
+    warnings = () if contract is None else contract.warnings
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
         aggregation=str(terms.aggregation), optimizer=_in_words(terms.optimizer),
@@ -132,11 +134,12 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(terms.privacy),
         quorum=plan.quorum, seconds=seconds, public=metrics,
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
-        contract=_contract_in_words(coordinator.contract),
+        contract="" if contract is None else _contract_in_words(contract),
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
         note=commit.note, near=near, distances=distances,
         estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.tensors)),
-        sites=(*(_row(coordinator, site, collected, commit) for site in plan.cohort), *_not_asked(coordinator, plan)))
+        sites=(*(_row(coordinator, site, collected, commit, warnings) for site in plan.cohort),
+               *_not_asked(coordinator, plan)))
 
 
 def _distances(coordinator: Coordinator, commit: Commit) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
@@ -153,7 +156,7 @@ def _distances(coordinator: Coordinator, commit: Commit) -> tuple[tuple[str, ...
     return near, tuple(tuple(float(f"{distance:.4g}") for distance in row_N) for row_N in distances_NN)
 
 
-def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Commit) -> SiteRow:
+def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Commit, warnings: Sequence[str]) -> SiteRow:
     weight = coordinator.federation.site(site).weight
     said = next((update for update in commit.updates if update.site == site), None)
     if site in collected.admitted and said is not None:     # or else it came after another process had committed the round
@@ -161,7 +164,7 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
             site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=said.reason, weight=weight,
             verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
             epsilon=(answer := collected.admitted[site].answer).epsilon,
-            checks=tuple(check for check in answer.checks if check in coordinator.contract.warnings))
+            checks=tuple(check for check in answer.checks if check in warnings))
     if site in collected.refused:
         refusal = collected.refused[site].refusal
         return SiteRow(site=site, outcome="refused", note=f"{refusal.reason}: {refusal.detail}", weight=weight,
