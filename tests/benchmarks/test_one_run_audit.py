@@ -120,11 +120,10 @@ def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_ow
     assert not total[:PIXELS].any()
 
 
-@pytest.mark.parametrize(("epsilon", "canaries"), [(1.0, 1000), (5.0, 800)])
-def test_the_audit_accuses_a_site_that_adds_a_third_of_its_noise_and_not_an_honest_one(epsilon: float, canaries: int):
-    """The product's own steps. At 1, seven more seeds gave bounds of 1.4 to 2.0 for the broken site, 0.1 to 0.4 honestly."""
+def test_the_audit_accuses_a_site_that_adds_a_third_of_its_noise_and_not_an_honest_one():
+    """The product's own steps. Seven more seeds gave bounds of 1.4 to 2.0 for the broken site, and of 0.1 to 0.4 for the other."""
     torch.set_num_threads(1)
-    honest = audit_run(epsilon, canaries=canaries, share=1.0, seed=0)
-    broken = audit_run(epsilon, canaries=canaries, share=1.0, seed=0, too_little=3.0)
-    assert max(honest.epsilon_at_least, honest.gaussian_at_least) <= 0.8 * epsilon
-    assert broken.gaussian_at_least >= 1.2 * epsilon
+    honest = audit_run(1.0, canaries=1000, share=1.0, seed=0)
+    broken = audit_run(1.0, canaries=1000, share=1.0, seed=0, too_little=3.0)
+    assert max(honest.epsilon_at_least, honest.gaussian_at_least) <= 0.8
+    assert broken.gaussian_at_least >= 1.2

@@ -10,7 +10,7 @@ MOST_ABOVE = 0.002
 """Of the cases on the page: how far ours is above the exact epsilon, at most."""
 
 
-@pytest.mark.parametrize("case", [CASES[0], *CASES[5:8], CASES[-2]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[7], CASES[-2]], ids=str)
 def test_ours_is_never_below_two_independent_computations_and_little_above(case: Case):
     exact, cells = by_contour(case), by_convolution(case, 1 << 18)
     assert cells == pytest.approx(exact, rel=1e-5)

@@ -20,10 +20,10 @@ def sgd(rate: float, noise: float, steps: int) -> DpSgd:
     return DpSgd(noise_multiplier=noise, clip_norm=1.0, sampling_rate=rate, steps=steps)
 
 
-def by_convolution(rate: float, noise: float, steps: int, rows: int, way: int, cells: int = 1 << 17) -> float:
+def by_convolution(rate: float, noise: float, steps: int, rows: int, way: int, cells: int = 1 << 16) -> float:
     """A second computation: the loss of the mixture on a grid, rounded to the middle, composed by one FFT."""
     law_K, mean_K = binom.pmf(np.arange(rows + 1), rows, rate), np.arange(rows + 1)
-    x_X = np.linspace(-12 * noise, rows + 12 * noise, 60_001)
+    x_X = np.linspace(-12 * noise, rows + 12 * noise, 30_001)
     loss_X = way * np.log(np.exp((2 * x_X[:, None] * mean_K - mean_K ** 2) / (2 * noise ** 2)) @ law_K)
     below_X = law_K @ ndtr((x_X - mean_K[:, None]) / noise) if way > 0 else ndtr(x_X / noise)
     mass_X, middle_X = np.diff(below_X), (loss_X[1:] + loss_X[:-1]) / 2
