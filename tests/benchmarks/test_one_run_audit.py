@@ -121,7 +121,7 @@ def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_ow
 
 
 def test_the_audit_accuses_a_site_that_adds_a_third_of_its_noise_and_not_an_honest_one():
-    """The product's own steps. Seven more seeds gave bounds of 1.4 to 2.0 for the broken site, and of 0.1 to 0.4 for the other."""
+    """The product's own steps. Seven more seeds gave bounds of 1.4 to 2.0 for it, and of 0.1 to 0.4 for the other."""
     torch.set_num_threads(1)
     honest = audit_run(1.0, canaries=1000, share=1.0, seed=0)
     broken = audit_run(1.0, canaries=1000, share=1.0, seed=0, too_little=3.0)
