@@ -28,7 +28,7 @@ def contribution(
     """Say what each site's update added to the models on the public test set, as Shapley values with the noise in them.
 
     Parts of the cohort are recombined from the updates that are in the bucket: no site is asked, and no privacy is spent. A
-    round that was not looked at before is computed (a quarter of a minute for twelve sites), signed, and put beside its
+    round that was not looked at before is computed (half a minute for twelve sites), signed, and put beside its
     commit, where 'fedround verify --recompute' computes it again. It feeds no weight. With [incentive] in the federation file
     the points of the run are shown, too.
     """
