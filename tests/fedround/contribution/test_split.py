@@ -72,8 +72,9 @@ def terms(how: Aggregation, **optimizer: object) -> Terms:
 
 
 def combined(how: Aggregation, updates: Mapping[str, np.ndarray], noise: NoiseLaw | None = None,
-             centre: np.ndarray | None = None) -> server.Combined:
-    made = [Row(site, 1.0 + turn, ArrayNumbers(sent_D), noise) for turn, (site, sent_D) in enumerate(updates.items())]
+             centre: np.ndarray | None = None, weights: Mapping[str, float] | None = None) -> server.Combined:
+    agreed = weights or {site: 1.0 + turn for turn, site in enumerate(updates)}
+    made = [Row(site, agreed[site], ArrayNumbers(sent_D), noise) for site, sent_D in updates.items()]
     remembered = Memory(centre=None if centre is None else ArrayNumbers(centre))
     return server.combine(how, F + 1, made, remembered, lambda _, parts: ArrayNumbers(np.concatenate(list(parts))), seed=b"")
 
@@ -121,10 +122,12 @@ def test_who_has_no_part_in_the_result_is_no_player():
     assert len(taken_apart(terms(how), done, BUDGET).sites) == 1
 
 
-def judged(how: Aggregation, updates: Mapping[str, np.ndarray], noise: NoiseLaw | None = None, draws: int = 0):
+def judged(how: Aggregation, updates: Mapping[str, np.ndarray], noise: NoiseLaw | None = None, draws: int = 0,
+           weights: Mapping[str, float] | None = None):
     about, before = terms(how), Server(base())
     judge = Judge(recipe(), codec.schema_of(before.model), {}, rows(300, 1))
-    return split(about, before, combined(how, updates, noise), judge, seed=b"seed", draws=draws, budget_bytes=BUDGET)
+    done = combined(how, updates, noise, None, weights)
+    return split(about, before, done, judge, seed=b"seed", draws=draws, budget_bytes=BUDGET)
 
 
 def test_it_adds_up_a_rider_is_near_zero_and_who_pulls_backwards_is_last():
@@ -152,6 +155,21 @@ def test_the_noise_of_a_share_is_that_of_the_law():
                  for n, (site, x) in enumerate(cohort().items())}
         drawn.append(judged(MEAN, moved).share_N)
     assert np.allclose(np.std(drawn, axis=0) / quiet.diagonal(), 1.0, atol=0.45)
+
+
+def test_who_enrols_twice_gets_more_and_the_page_says_how_much():
+    """Half the weight each, the same update: the model is the same, the shares are not. At most 0.15 of the round's gain."""
+    gained = []
+    for seed in range(4):
+        updates = {f"s{n}": update(100 * seed + n) for n in range(6)}
+        twice = {**updates, "s0-again": updates["s0"]}
+        one = judged(MEAN, updates, weights=dict.fromkeys(updates, 1.0))
+        two = judged(MEAN, twice, weights={**dict.fromkeys(updates, 1.0), "s0": 0.5, "s0-again": 0.5})
+        assert two.everybody == pytest.approx(one.everybody, abs=1e-4)
+        both = sum(share for site, share in zip(two.sites, two.share_N, strict=True) if site.startswith("s0"))
+        gained.append((both - one.share_N[0]) / (one.everybody - one.nobody))
+    assert min(gained) > 0
+    assert max(gained) < 0.15
 
 
 def test_more_sites_than_twelve_are_sampled():
