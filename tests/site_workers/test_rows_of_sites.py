@@ -62,9 +62,7 @@ def test_a_folder_of_weeks_takes_part_as_the_file_did_and_a_new_week_is_seen(fed
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (lambda path: path.mkdir(), "as a folder it has no .parquet or .csv file"),
-    "dangling link": (lambda path: path.symlink_to("nowhere"), "No such file"),
     "bad disk": (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "it is no file"),
     "damaged": (lambda path: path.write_bytes(b"PAR1"), "not a readable parquet file"),
     "lists": (lambda path: pd.DataFrame({"x1": [[1]] * 60, "x2": 0.0, "y": 1}).to_parquet(path), "holds lists")}
 
