@@ -95,6 +95,8 @@ def _encoded(alike: Sequence[tuple[Places, pd.DataFrame]], recipe: Recipe,
     labels_N, counts_N = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
     for frame, places in ((frame, places) for all_of_them, frame in alike for places in chunks(all_of_them)):
         made = _chunk(frame, recipe, places)
+        if made is None and features_NF is None and _misses_a_column(frame, recipe):
+            break
         if made is None:
             continue
         if features_NF is None:
@@ -107,6 +109,17 @@ def _encoded(alike: Sequence[tuple[Places, pd.DataFrame]], recipe: Recipe,
         raise ContractError(f"recipe '{recipe.name}' cannot encode a single row{_why(alike[0][1], recipe)}: does a column "
                             "that it needs miss, or hold another type?")
     return Examples(features_NF, labels_N, counts_N)
+
+
+def _misses_a_column(frame: pd.DataFrame, recipe: Recipe) -> bool:
+    """Whether it asks for a column that is not there, whatever the rows are: then none of them needs to be tried."""
+    try:
+        recipe.features(frame.head(0))
+    except KeyError:
+        return True
+    except Exception:       # of the recipe's code
+        return False
+    return False
 
 
 def _why(frame: pd.DataFrame, recipe: Recipe) -> str:

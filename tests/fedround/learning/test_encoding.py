@@ -110,3 +110,10 @@ def test_attack_one_gap_changes_no_other_rows_types(made, gap):
     others = np.arange(300) != 7
     assert np.array_equal(now.features_NF[others], before.features_NF[others])
     assert np.array_equal(made(rows).features_NF, made(whole).features_NF)
+
+
+def test_a_column_that_misses_is_found_at_once_and_not_tried_on_every_row(made):
+    counts = ("    CALLS.append(1)\n    assert len(CALLS) < 600, 'too many tries'\n"
+              "    return rows[['elsewhere']].to_numpy(np.float32)\n\nCALLS = []")
+    with pytest.raises(ContractError, match=r"cannot encode a single row \(KeyError\)"):
+        made(frame(20_000), counts)
