@@ -21,6 +21,7 @@ from fedround_cli import (
     simulate,
     site,
     stack,
+    status,
     train,
     verify,
 )
@@ -46,7 +47,7 @@ A few organisations train one model and never move a record. Start with **fedrou
 app.command("demo")(demo.demo)
 app.command("up")(stack.up)
 app.command("down")(stack.down)
-app.command("status")(stack.status)
+app.command("status")(status.status)
 app.add_typer(federation.app, name="federation")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")

@@ -1,4 +1,4 @@
-"""fedround up, down, status: the servers on this machine."""
+"""fedround up and down: the servers on this machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
-from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.folders import DEFAULT_HOME, Home
+from fedround_cli.output import command, out
 
 
 @command
@@ -44,31 +44,3 @@ def down(home: Home = DEFAULT_HOME) -> None:
     stopped = stop_recorded(home)
     LocalStack(home).stop()
     out.print(f"stopped{': ' + ', '.join(stopped) + ' and' if stopped else ''} the servers; data are kept in {home}")
-
-
-@command
-def status(home: Home = DEFAULT_HOME, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
-    """Show what runs on this machine: servers, site and coordinator processes, and who is not asked at present."""
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    from infra.stack import LocalStack
-    from infra.stack.processes import recorded
-    from tasks.progress import read_progress
-
-    info, progress = LocalStack.find(home), read_progress(folder)
-    processes, excluded = recorded(home), () if progress is None else progress.excluded
-    if as_json:
-        print_json({"stack": None if info is None else asdict(info), "processes": processes, "excluded": excluded})
-        return
-    for site in excluded:
-        out.say("[yellow]not asked[/] by the reputation policy: {}", site)
-    if info is None:
-        out.print(f"no servers run from {home}; start them with [bold]fedround up[/] or [bold]fedround demo --keep[/]")
-        return
-    table = Table("part", "where", "process")
-    for name, pid in {**info.pids, **processes}.items():
-        where = {"prefect": info.ui_url, "s3": info.s3_endpoint}.get(name, "")
-        table.add_row(name, where, str(pid))
-    out.print(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
 from infra.prefect_client import is_in, use_api
 from infra.settings import CoordinatorSettings, load_toml
@@ -18,6 +19,8 @@ from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from flows.members import Member
 
 
 def enter(folder: Path) -> Coordinator:
@@ -72,7 +75,7 @@ async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
         if cron is not None and isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 422:
             raise ContractError("the Prefect API refused the schedule: check --cron: five fields, for example "
                                 "'0 3 * * 1'") from None
-        raise _no_api(coordinator, error) from None
+        raise _no_api(coordinator.settings, error) from None
 
 
 async def register_site(folder: Path, site: str) -> bool:
@@ -91,6 +94,19 @@ async def register_site(folder: Path, site: str) -> bool:
     return True
 
 
+async def look_at_members(folder: Path) -> list[Member]:
+    """As `flows.members.members`; asks for no passphrase. Raises SetupError that says why the API does not serve."""
+    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+    use_api(settings.api_url, folder.resolve())
+    from flows.members import members
+    from infra.api_problems import NOT_SERVED
+
+    try:
+        return await members(load_toml(Federation, folder / settings.federation))
+    except NOT_SERVED as error:
+        raise _no_api(settings, error) from None
+
+
 async def retrain(coordinator: Coordinator, rounds: int | None) -> bool:
     """As `flows.alarms.retrain_on_alarm`. Raises SetupError if the federation is not deployed, or the API does not answer."""
     from prefect.exceptions import ObjectNotFound
@@ -103,7 +119,7 @@ async def retrain(coordinator: Coordinator, rounds: int | None) -> bool:
     except ObjectNotFound:
         raise _not_deployed(coordinator) from None
     except NOT_SERVED as error:
-        raise _no_api(coordinator, error) from None
+        raise _no_api(coordinator.settings, error) from None
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
     except ObjectNotFound:
         raise _not_deployed(coordinator) from None
     except NOT_SERVED as error:
-        raise _no_api(coordinator, error) from None
+        raise _no_api(coordinator.settings, error) from None
     ui = coordinator.settings.api_url.removesuffix("/api")
     return Started(run.id, run.name, f"{ui}/runs/flow-run/{run.id}")
 
@@ -171,8 +187,8 @@ def _not_deployed(coordinator: Coordinator) -> SetupError:
     return SetupError(f"federation '{coordinator.federation.name}' is not deployed: run 'fedround deploy'")
 
 
-def _no_api(coordinator: Coordinator, error: Exception) -> SetupError:
+def _no_api(settings: CoordinatorSettings, error: Exception) -> SetupError:
     from infra.api_problems import problem
 
-    return SetupError(problem(coordinator.settings.api_url, error, "start it with 'fedround up', or mend api_url in "
+    return SetupError(problem(settings.api_url, error, "start it with 'fedround up', or mend api_url in "
                                                                    "coordinator.toml"))

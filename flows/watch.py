@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,7 @@ class Watch:
     def __init__(self, folder: Path, run: str):
         self._folder = folder
         self._now = Progress(run=run, round=0, stage="plan")
+        self._cohort = frozenset[str]()
         self._log = get_run_logger()
 
     def __enter__(self) -> Self:
@@ -29,14 +31,17 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None:
-            self._tell(stage="done")
+            self._tell(stage="done", waiting=(), until=None)
             return
-        self._tell(stage="failed", problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
+        self._tell(stage="failed", waiting=(), until=None,
+                   problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
         self._log.error("%s", self._now.problem)
 
     def plan(self, plan: Plan) -> None:
         """The plan is published; sites are being invited."""
-        self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(plan.cohort),
+        self._cohort = frozenset(plan.cohort)
+        self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(plan.cohort), waiting=tuple(sorted(plan.cohort)),
+                   until=datetime.now(UTC) + timedelta(seconds=plan.deadline_s),
                    excluded=tuple(f"'{out.site}' until round {out.until}: {out.reason}" for out in plan.excluded))
         self._log.info("round %d: asking %d sites to %s, quorum %d, deadline %d s", plan.round, len(plan.cohort),
                        plan.asks.kind, plan.quorum, plan.deadline_s)
@@ -45,11 +50,12 @@ class Watch:
 
     def answers(self, collected: Collected) -> None:
         """One more site has answered."""
-        self._tell(updates=len(collected.admitted), refused=len(collected.refused), rejected=len(collected.rejected))
+        self._tell(updates=len(collected.admitted), refused=len(collected.refused), rejected=len(collected.rejected),
+                   waiting=tuple(sorted(self._cohort - collected.answered)))
 
     def stage(self, name: str) -> None:
-        """The next step begins."""
-        self._tell(stage=name)
+        """The next step begins: nobody is waited for."""
+        self._tell(stage=name, waiting=(), until=None)
         self._log.info("round %d: %s (%d updates, %d refused, %d not admitted, %d no answer)", self._now.round, name,
                        self._now.updates, self._now.refused, self._now.rejected,
                        self._now.cohort - self._now.updates - self._now.refused - self._now.rejected)

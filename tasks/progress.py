@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from fedround.files import write_whole
@@ -23,6 +24,10 @@ class Progress(Value):
     problem: str | None = None
     excluded: tuple[str, ...] = ()
     """Who is not asked, why, and until when."""
+    waiting: tuple[str, ...] = ()
+    """Sites that were asked and have said nothing yet."""
+    until: datetime | None = None
+    """When they are no longer waited for."""
 
 
 def write_progress(folder: Path, progress: Progress) -> None:

@@ -82,4 +82,4 @@ def test_a_port_that_is_none(fedround: Fedround):
 def test_down_and_status_without_anything_running(fedround: Fedround):
     assert fedround("down", "--home", "stack").exit_code == 0
     assert json.loads(fedround("status", "--home", "stack", "--json").stdout) == {
-        "stack": None, "processes": {}, "excluded": []}
+        "stack": None, "processes": {}, "excluded": [], "members": [], "problem": None, "progress": None}

@@ -37,6 +37,10 @@ def done(real: Federation, *arguments: object) -> str:
     return str(result.stdout)
 
 
+def status(real: Federation) -> dict:
+    return json.loads(done(real, "status", "-c", real.machine.coordinator, "--home", real.machine.home, "--json"))
+
+
 def enrol(real: Federation, folder: Path) -> None:
     """What the two operators type. The coordinator's hands over the invitation, the site's the public key."""
     machine = real.machine
@@ -56,6 +60,8 @@ def test_a_site_that_is_enrolled_while_a_campaign_runs_has_its_update_in_a_later
     with real.held(real.machine.site("north")):
         campaign = real.start("federated-training", run=run, rounds=ROUNDS)
         wait(lambda: is_running(real, run, "north"), "the first round")
+        wait(lambda: status(real)["progress"]["waiting"] == ["north"], "everybody but who is held")
+        assert {one["name"]: one["serves"] for one in status(real)["members"]} == dict.fromkeys(["coordinator", *NAMES], True)
         enrol(real, west)
         real.spawn("site", "start", west / "site")
         wait(lambda: "serves rounds" in (real.machine.home / "logs" / "spawned.log").read_text(), "the new site's process")
