@@ -21,7 +21,7 @@ DRAWS = 10
 
 _FEW, _ORDERS = 7, 6
 """Up to 7 sites noise is drawn for every coalition; beyond, for those of 6 orders and their reverses. What the choice of
-orders adds makes the interval a little wider, never narrower."""
+orders adds makes the interval a little wider in most rounds (docs/contribution.md)."""
 
 
 @dataclass(frozen=True, eq=False)
