@@ -81,6 +81,7 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False):
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False)
+        self._width = self._height = None       # or COLUMNS would be that of the moment of the import
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print sentences and tables. A table loses no sign: a cell that is too narrow goes on in the next line, and where
