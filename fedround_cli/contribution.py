@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fedround.contribution.payout import Account
     from fedround.contribution.said import Contribution
 
+_WITH_BARS = 80
+"""Columns of a terminal from which on a table has room for a picture."""
+
 
 @command
 def contribution(
@@ -65,10 +68,12 @@ def _show_round(said: Contribution) -> None:
 
     from tasks.reporting.contribution import added, bar, end_of, interval, said_of
 
-    table = Table("site", "added", "", "interval, from the noise", title=f"round {said.round} of run '{said.run}'")
+    drawn = ("",) if out.width >= _WITH_BARS else ()
+    table = Table("site", "added", *drawn, "interval, from the noise", title=f"round {said.round} of run '{said.run}'")
     end = end_of(said)
     for one in said.sites:
-        table.add_row(one.site, added(one.value), bar(one.value, one.low, one.high, end), interval(one.low, one.high))
+        bars = [bar(one.value, one.low, one.high, end) for _ in drawn]
+        table.add_row(one.site, added(one.value), *bars, interval(one.low, one.high))
     out.print(table)
     out.say("{} It feeds no weight.", said_of(said))
 

@@ -18,6 +18,7 @@ from fedround.contribution.split import DRAWS, split
 from fedround.errors import ChainError, ContractError, NotFoundError
 from fedround.learning.many import Judge
 from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.threads import one_thread
 from fedround.records import Plan
 from fedround.signing import seal, unseal
 from infra.history import Committed, last_round, read_commit, read_document, read_federation, read_plan, read_rest
@@ -107,8 +108,9 @@ def _computed(coordinator: Coordinator, head: Committed) -> Contribution:
 def _said(bench: Bench, planned: Planned, head: Committed, done: Aggregated, public: Public, draws: int) -> Contribution:
     plan, commit = planned.plan, head.commit
     judge = _judge(bench.store, plan, public)
-    found = split(plan.agreed, begins_with(bench.store, planned), done.combined, judge, seed=bytes.fromhex(planned.digest),
-                  draws=draws, budget_bytes=bench.memory_budget_bytes)
+    with one_thread():
+        found = split(plan.agreed, begins_with(bench.store, planned), done.combined, judge,
+                      seed=bytes.fromhex(planned.digest), draws=draws, budget_bytes=bench.memory_budget_bytes)
     draws = 0 if found.noise_NN is None else draws
     return Contribution(
         federation=commit.federation, run=commit.run, round=commit.round, commit=head.digest, metric=plan.task.headline,

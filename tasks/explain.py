@@ -15,6 +15,7 @@ from fedround.contribution.shapley import Exact, Sampled
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.threads import one_thread
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from tasks.bundle import needed
 from tasks.coordinator import Coordinator
@@ -49,11 +50,13 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
     task = coordinator.recipe.task
     recipe, model, frame = coordinator.recipe, _whole(coordinator, commit), _rows(coordinator)
     columns = [column.name for column in needed(recipe.features, frame)]
+    with one_thread():
+        importance = _importance(recipe, model, frame, columns)
+        pulled = pulls(recipe, model, frame, columns)
     return Explained(
         round=number, metric=task.headline, rows=len(scored), reliability=reliability(scored.chance_N, scored.truth_N),
         choices=choices(scored.chance_N, scored.truth_N, missed) if task.classes == 2 else None,
-        judged_rows=len(frame), importance=_importance(recipe, model, frame, columns),
-        pulls=pulls(recipe, model, frame, columns))
+        judged_rows=len(frame), importance=importance, pulls=pulled)
 
 
 def tell(coordinator: Coordinator, run: str, found: Explained) -> None:

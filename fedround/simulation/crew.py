@@ -6,7 +6,6 @@ The unit of work is a chunk of sites. How a cohort is cut into chunks follows fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 from fedround.codec import Tensors, flatten
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import LocalTraining
+from fedround.learning.threads import one_thread
 from fedround.learning.train import Trained, train
 from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Countdown, Done, Job, Learnt, OneGenerator, Pool
@@ -39,19 +39,6 @@ class Crew(Protocol):
 
     def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Learnt]:
         """What each gave, in their order."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread: more threads would give other bytes, and the parallel work is over sites."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Trainer:

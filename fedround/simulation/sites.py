@@ -20,13 +20,13 @@ from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.task import Metrics, Scored, Task
+from fedround.learning.threads import one_thread
 from fedround.privacy.spec import DpSgd, NoPrivacy, TrainingMechanism
 from fedround.records import Question
 from fedround.rounds import site as rounds
 from fedround.rounds.campaign import mechanism_for
 from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept
 from fedround.simulation.chance import Chance
-from fedround.simulation.crew import one_thread
 from fedround.simulation.jobs import Countdown, Done, Job
 from fedround.simulation.spool import Updates
 from fedround.statistics import Release

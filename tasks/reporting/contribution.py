@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedround.contribution.said import Contribution
 from fedround.learning.task import Metrics
 
-_WIDTH = 31
+_WIDTH = 21
 
 
 def said_of(said: Contribution) -> str:
@@ -48,7 +48,7 @@ def points(value: float | None) -> str:
 
 
 def bar(value: float, low: float | None, high: float | None, end: float) -> str:
-    """A value with its interval as a picture of 31 characters, from -end to end; the middle is nothing."""
+    """A value with its interval as a picture of 21 characters, from -end to end; the middle is nothing."""
     def place(number: float) -> int:
         return min(_WIDTH - 1, max(0, round((number / end + 1) / 2 * (_WIDTH - 1)))) if end > 0 else _WIDTH // 2
 
