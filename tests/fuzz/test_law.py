@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ SEALED = ("signed", "bundle", "taken")
 """What holds no changed byte."""
 TOLERANT = ("terminal", "list", "read again", "no")
 """What refuses nothing: its law is said where it is read."""
-MOST_BYTES = 1 << 30
+MOST_BYTES, MOST_CPU_S = 1 << 30, 5.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,10 +50,39 @@ def a_gigabyte_more_and_not_one_file(tmp_path_factory: pytest.TempPathFactory) -
     assert list(here.iterdir()) == []
 
 
+class TooDearError(BaseException):
+    """A parser took more processor time than any input may cost. No code that catches what goes wrong catches it."""
+
+
+@contextmanager
+def at_most(cpu_s: float) -> Iterator[None]:
+    """Counts this process's own time: a busy machine changes nothing."""
+    def over(*_: object) -> None:
+        raise TooDearError
+
+    before = signal.signal(signal.SIGPROF, over)
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def test_what_takes_too_long_is_found():
+    def for_ever() -> None:
+        while True:
+            pass
+
+    with pytest.raises(TooDearError), at_most(0.05):
+        for_ever()
+
+
 def refused(name: str, data: bytes) -> bool:
     """Whether a parser refuses these bytes, in a sentence."""
     try:
-        PARSERS[name].read(data)
+        with at_most(MOST_CPU_S):
+            PARSERS[name].read(data)
     except FedroundError as error:
         assert len(str(error)) < 20_000, "a sentence, not the input"
         return True
