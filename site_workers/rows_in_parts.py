@@ -31,7 +31,7 @@ def read(path: Path, columns: Sequence[Column], batch: int) -> Iterator[pd.DataF
         if column.kind == "number" and table.kinds[column.name] in {"text", "date"}:
             raise ContractError(f"rows at {path}: the column '{column.name}' must hold numbers, and holds something else"
                                 + "".join(f"; {hint}" for hint in table.hints if f"'{column.name}'" in hint))
-    for part in table.batches(batch):
+    for part in table.batches(batch, exactly=True):
         if part.num_rows:
             yield to_frame([part])
 

@@ -43,7 +43,7 @@ def encode(path: Path, recipe: Recipe, file: Path) -> Examples:
 
     Raises SetupError or ContractError that quotes no value.
     """
-    frame = gate.read_typed(path)
+    frame = gate.read_typed(path, exactly=True)
     try:
         return apart.encode(frame, recipe, lambda: load_recipe(file, recipe.digest))
     except ContractError as error:

@@ -12,6 +12,9 @@ text      object          texts, bytes, times of day                         eve
 
 A category is of the kind that its values are of. In a CSV file a column is of a kind if more than half of its values are, and
 any other value in it is no value. An empty text is no value anywhere.
+
+A fraction among whole numbers makes fractions of a column, and so does a number beyond 64 bits. To a recipe that would let
+one row change the types of all others. So what a recipe is to get holds both forms (`either`), and each row has one of them.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ Kind = Literal["whole", "fraction", "truth", "date", "text", "nothing"]
 """nothing: no value says what it is."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
+_SURELY_WHOLE, _PERHAPS_WHOLE = r"^[ \t]*-?[0-9]{1,18}[ \t]*$", r"^[ \t]*-?[0-9]{19,20}[ \t]*$"
+"""With 19 digits it may lie beyond 64 bits."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?[iI][nN][fF](?:[iI][nN][iI][tT][yY])?")
 _DATE = (r"^[ \t]*(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
          r"(?:[T ](?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)[0-9]{0,3})?"
@@ -81,6 +86,11 @@ class Counts:
         return "text" if half or self.no_word else "nothing"
 
     @property
+    def is_mostly_whole(self) -> bool:
+        """Whether it is a column of whole numbers, but for a few fractions."""
+        return self.kind == "fraction" and self.whole > self.fraction
+
+    @property
     def hint(self) -> str | None:
         """What is odd about a column of texts, and what to do; it quotes no value."""
         if self.kind != "text":
@@ -123,8 +133,10 @@ def together(kinds: Sequence[Kind]) -> Kind | None:
 # -- Arrow's own types -------------------------------------------------------------------------------------------------
 
 
-def plain(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
-    """A typed column in the one type of its kind. Whole numbers beyond 64 bits with a sign turn the column into fractions."""
+def plain(values: pa.ChunkedArray, kind: Kind, *, exactly: bool = False) -> pa.ChunkedArray:
+    """A typed column in the one type of its kind. Whole numbers beyond 64 bits with a sign turn the column into fractions, or
+    exactly: into `either`.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as is_a
@@ -146,8 +158,40 @@ def plain(values: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
         try:
             return pc.cast(values, pa.int64())
         except pa.ArrowInvalid:         # of uint64, or of a decimal
-            return pc.cast(values, pa.float64(), safe=False)
+            return pa.chunked_array([either(chunk) for chunk in values.chunks]) if exactly else pc.cast(
+                values, pa.float64(), safe=False)
     return pc.cast(values, _ARROW(kind), safe=False)
+
+
+def either(values: pa.Array) -> pa.Array:
+    """Whole numbers and fractions beside each other, of texts or of Arrow's integers and decimals: a structure of `whole`
+    (int64) and `fraction` (float64), of which one is null, or both.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_large_string(values.type):
+        is_whole = pc.match_substring_regex(values, _SURELY_WHOLE)
+        whole = pc.cast(pc.utf8_trim(pc.if_else(is_whole, values, None), " \t"), pa.int64())
+        others = pc.if_else(pc.invert(is_whole), values, None).dictionary_encode()
+        meant = [value.strip(" \t") for value in others.dictionary.to_pylist()]
+        whole = pc.coalesce(whole, pa.array([_whole(one) for one in meant], pa.int64()).take(others.indices))
+        fraction = pa.array([None if _whole(one) is not None else _fraction(one) for one in meant], pa.float64()).take(
+            others.indices)
+    else:
+        numbers = values.to_pylist()
+        fits = [None if one is None else int(one) in _INT64 for one in numbers]
+        whole = pa.array([int(one) if fit else None for one, fit in zip(numbers, fits, strict=True)], pa.int64())
+        beyond = [float(one) if fit is False else None for one, fit in zip(numbers, fits, strict=True)]
+        fraction = pa.array(beyond, pa.float64())
+    return pa.StructArray.from_arrays([whole, fraction], fields=list(EITHER()))
+
+
+def EITHER() -> pa.DataType:
+    """The type of that."""
+    import pyarrow as pa
+
+    return pa.struct([("whole", pa.int64()), ("fraction", pa.float64())])
 
 
 def no_rows(of: Mapping[str, Kind]) -> pa.Table:
@@ -223,8 +267,10 @@ def counted(text_N: pa.Array) -> Counts:
         return Counts()
     if (numbers := _all_numbers(text_N, pa.int64())) is not None:
         return Counts(whole=said)
-    if (numbers := _all_numbers(text_N, pa.float64())) is not None and not pc.any(pc.is_nan(numbers)).as_py():
-        return Counts(fraction=said)
+    if (numbers := _all_numbers(text_N, pa.float64())) is not None and not pc.any(pc.is_nan(numbers)).as_py() and not pc.any(
+            pc.match_substring_regex(text_N, _PERHAPS_WHOLE)).as_py():
+        whole = pc.sum(pc.match_substring_regex(text_N, _SURELY_WHOLE)).as_py()
+        return Counts(whole=whole, fraction=said - whole)
     found = dict.fromkeys((one.name for one in fields(Counts)), 0)
     different = text_N.drop_null().value_counts()
     values, times = different.field(0), different.field(1).to_numpy()

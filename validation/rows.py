@@ -42,10 +42,14 @@ def read_rows(path: Path, *, dates: bool = True) -> pd.DataFrame:
     return plain_frame(read_typed(path, dates=dates))
 
 
-def read_typed(path: Path, columns: Sequence[str] | None = None, *, dates: bool = True) -> pd.DataFrame:
-    """The same, all columns or those of these that are there, as `tables.to_frame` has them: a gap changes no type."""
+def read_typed(path: Path, columns: Sequence[str] | None = None, *, dates: bool = True,
+               exactly: bool = False) -> pd.DataFrame:
+    """The same, all columns or those of these that are there, as `tables.to_frame` has them: a gap changes no type.
+
+    exactly: for a recipe, to which no number changes another row's type, either.
+    """
     with silence():
-        return to_frame(list(Table(path, columns, dates=dates).batches()))
+        return to_frame(list(Table(path, columns, dates=dates).batches(exactly=exactly)))
 
 
 def limited_by(paths: Sequence[Path]) -> None:

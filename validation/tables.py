@@ -91,15 +91,19 @@ class Table:
         return tuple(f"column '{name[:60]}' holds {hint}" for name, count in self.counts.items()
                      if (hint := count.hint) is not None)
 
-    def batches(self, rows: int | None = None) -> Iterator[pa.Table]:
-        """The columns in the order of their names in the first part; at most so many rows at a time, None: as they come."""
+    def batches(self, rows: int | None = None, *, exactly: bool = False) -> Iterator[pa.Table]:
+        """The columns in the order of their names in the first part; at most so many rows at a time, None: as they come.
+
+        exactly: whole numbers among which are others come as `kinds.either`, for `to_frame`.
+        """
         import pyarrow as pa
 
         names = [name for name in self.kinds if name not in self._of_folders]
         for place, part in enumerate(self._parts):
             for found in _batches(part, names, memory_for([self.path])):
-                made = {name: (kinds.plain(column, self.kinds[name]) if part.part.format == "parquet"
-                               else pa.chunked_array([kinds.converted(column, self.kinds[name])]))
+                made = {name: (kinds.plain(column, self.kinds[name], exactly=exactly) if part.part.format == "parquet"
+                               else pa.chunked_array([kinds.either(column) if exactly and self.counts[name].is_mostly_whole
+                                                      else kinds.converted(column, self.kinds[name])]))
                         for name, column in found.columns.items()}
                 made |= {name: pa.chunked_array([pa.repeat(value[place], found.rows)])
                          for name, value in self._of_folders.items()}
@@ -125,16 +129,33 @@ class Table:
 def to_frame(parts: Sequence[pa.Table]) -> pd.DataFrame:
     """As pandas has it. A whole number or a truth where one row has none is pandas' nullable `Int64` or `boolean`.
 
-    So the type of a column does not change the values of other rows: see `plain_frame`.
+    Where whole numbers and others are together (`kinds.either`), they are so here, too, in a type of Arrow's. So the type of
+    a column does not change the values of other rows: see `plain_frame`, and `by_types` of `fedround.learning.encoding`.
     """
     import pandas as pd
     import pyarrow as pa
 
-    whole = pa.concat_tables(parts, promote_options="permissive") if len(parts) > 1 else parts[0]
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-    made = {name: column.to_pandas(types_mapper=nullable.get if column.null_count else None)
-            for name, column in zip(whole.column_names, whole.columns, strict=True)}
-    return pd.DataFrame(made, index=pd.RangeIndex(whole.num_rows))
+
+    def of_one(column: pa.ChunkedArray) -> pd.Series[Any]:
+        if pa.types.is_struct(column.type):
+            return pd.Series(pd.array(column, dtype=pd.ArrowDtype(column.type)))
+        found: pd.Series[Any] = column.to_pandas(types_mapper=nullable.get if column.null_count else None)
+        return found
+
+    names = parts[0].column_names
+    made = {name: of_one(_joined([part.column(name) for part in parts])) for name in names}
+    return pd.DataFrame(made, index=pd.RangeIndex(sum(part.num_rows for part in parts)))
+
+
+def _joined(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """One column; of one type, if parts of it are fractions, or `kinds.either`."""
+    import pyarrow as pa
+
+    if any(pa.types.is_struct(column.type) for column in columns):
+        columns = [column if pa.types.is_struct(column.type) else
+                   pa.chunked_array([kinds.either(chunk) for chunk in column.chunks], kinds.EITHER()) for column in columns]
+    return pa.concat_tables([pa.table({"": column}) for column in columns], promote_options="permissive").column(0)
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:

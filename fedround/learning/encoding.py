@@ -11,9 +11,9 @@ on the given rows, this detects a recipe that pools (even only above or below so
 random or reads the clock. Not noticed: state that a recipe hides elsewhere (in another module, in a file) and uses the same
 way twice, and pooling that only other rows would cause.
 
-A recipe gets numbers in numpy's own types, and those cannot say that a whole number misses. So rows that lack one are encoded
-apart from the others: in those rows whole numbers are float64, in all others int64. Otherwise one row without an age would
-change the type of all other ages.
+A recipe gets numbers in numpy's own types, and those cannot say that a whole number misses, or is a fraction in one row. So
+rows where that is so are encoded apart from the others: in those rows whole numbers are float64, in all others int64.
+Otherwise one row without an age, or with an age of 34.5, would change the type of all other ages.
 
 A row that the recipe cannot encode counts for nothing (`Examples.counts_N`) and keeps its place: one record stops no site.
 
@@ -58,21 +58,35 @@ def by_types(frame: pd.DataFrame) -> list[tuple[Places, pd.DataFrame]]:
     """All rows, as a recipe gets them: the places of rows whose columns have the same types, and a table of these types in
     which they stand at these places. A row's types depend on the row alone.
 
-    frame: whole numbers and truths, where one row has none, as pandas' `Int64` and `boolean`.
+    frame: whole numbers and truths, where one row has none, as pandas' `Int64` and `boolean`; where other numbers are among
+    whole ones, as Arrow's structures of `whole` and `fraction`.
     """
     import pandas as pd
 
     gaps: dict[str, Any] = {str(name): values for name, values in frame.items()
-                            if isinstance(values.dtype, pd.Int64Dtype | pd.BooleanDtype)}
+                            if isinstance(values.dtype, pd.Int64Dtype | pd.BooleanDtype | pd.ArrowDtype)}
     if not gaps:
         return [(np.arange(len(frame)), frame)]
-    lacks_N = np.any([values.isna() for values in gaps.values()], axis=0)
-    whole = frame.assign(**{name: values.to_numpy(np.int64, na_value=0) if isinstance(values.dtype, pd.Int64Dtype)
-                            else values.to_numpy(np.bool_, na_value=False) for name, values in gaps.items()})
-    broken = frame.assign(**{name: values.to_numpy(np.float64, na_value=np.nan) if isinstance(values.dtype, pd.Int64Dtype)
-                             else values.to_numpy(object, na_value=None) for name, values in gaps.items()})
-    return [(places, table) for places, table in ((np.flatnonzero(~lacks_N), whole), (np.flatnonzero(lacks_N), broken))
+    forms = {name: _both_forms(values) for name, values in gaps.items()}
+    odd_N = np.any([is_odd_N for is_odd_N, _, _ in forms.values()], axis=0)
+    usual = frame.assign(**{name: as_usual for name, (_, as_usual, _) in forms.items()})
+    odd = frame.assign(**{name: as_odd for name, (_, _, as_odd) in forms.items()})
+    return [(places, table) for places, table in ((np.flatnonzero(~odd_N), usual), (np.flatnonzero(odd_N), odd))
             if len(places)]
+
+
+def _both_forms(values: Any) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Which rows have no value of the column's usual type, the values in that type, and in the type that holds all, (N,)."""
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.BooleanDtype):
+        return values.isna().to_numpy(), values.to_numpy(np.bool_, na_value=False), values.to_numpy(object, na_value=None)
+    if isinstance(values.dtype, pd.Int64Dtype):
+        return values.isna().to_numpy(), values.to_numpy(np.int64, na_value=0), values.to_numpy(np.float64, na_value=np.nan)
+    whole, fraction = (values.struct.field(name) for name in ("whole", "fraction"))
+    odd_N = whole.isna().to_numpy()
+    whole_N = whole.to_numpy(np.int64, na_value=0)
+    return odd_N, whole_N, np.where(odd_N, fraction.to_numpy(np.float64, na_value=np.nan), whole_N.astype(np.float64))
 
 
 def _in_order(places: Places) -> Iterator[Places]:

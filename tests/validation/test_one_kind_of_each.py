@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedround.errors import ContractError
+from fedround.learning.recipe import load_recipe
 from validation import encoding
 from validation.rows import read_rows, read_typed
 
@@ -147,3 +148,54 @@ def test_a_row_is_known_again_in_whatever_format_and_width(tmp_path: Path):
     prints = [encoding.prints(path, "k" * 16).tolist() for path in sorted(tmp_path.glob("?.*"))]
     assert prints[0] == prints[1] == prints[2] == prints[3]
     assert len(set(prints[0])) == 3
+
+
+WRITES = '''import numpy as np
+from torch import nn
+
+NAME = "writes"
+
+
+def features(rows):
+    return np.array([[len(str(a)), len(str(b))] for a, b in zip(rows["a"], rows["b"])], np.float32)
+
+
+def labels(rows):
+    return rows["y"].to_numpy(np.int64)
+
+
+def build_model():
+    return nn.Linear(2, 1)
+'''
+"""A recipe that writes numbers out, as one does that looks them up as words."""
+
+
+def written(tmp_path: Path, rows: Path) -> np.ndarray:
+    (recipe := tmp_path / "recipe.py").write_text(WRITES)
+    return encoding.encode(rows, load_recipe(recipe), recipe).features_NF
+
+
+@pytest.mark.parametrize("odd", ["34.5", "1e3", "9223372036854775808", "", "nan", "inf"])
+@pytest.mark.parametrize("column", ["a", "b"])
+def test_attack_one_number_changes_no_other_rows_types(tmp_path: Path, column: str, odd: str):
+    """One fraction among whole numbers made fractions of all of them; so did one number beyond 64 bits."""
+    rows = pd.DataFrame({"a": [str(n) for n in range(300)], "b": [str(9_007_199_254_740_993 + n) for n in range(300)],
+                         "y": [n % 2 for n in range(300)]})
+    rows.to_csv(path := tmp_path / "rows.csv", index=False)
+    before = written(tmp_path, path)
+    rows.loc[7, column] = odd
+    rows.to_csv(path, index=False)
+    others = np.arange(300) != 7
+    assert np.array_equal(written(tmp_path, path)[others], before[others])
+
+
+@pytest.mark.parametrize("width", [pa.uint64(), pa.decimal128(20, 0)], ids=str)
+def test_attack_one_number_beyond_64_bits_changes_no_other_rows_types(tmp_path: Path, width: pa.DataType):
+    numbers, path = list(range(300)), tmp_path / "rows.parquet"
+    found = []
+    for numbers[7] in (7, 2 ** 63):
+        pq.write_table(pa.table({"a": pa.array(numbers, width), "b": pa.array([1] * 300),
+                                 "y": pa.array([n % 2 for n in range(300)])}), path, row_group_size=100)
+        found.append(written(tmp_path, path))
+    others = np.arange(300) != 7
+    assert np.array_equal(found[0][others], found[1][others])
