@@ -105,9 +105,9 @@ def _show_checked(found: Checked, contract: str) -> None:
     from validation.contract_diff import about
 
     table = Table("", title=f"contract '{contract}' on {found.rows:,} rows")
-    table.add_column("check", overflow="fold")
+    table.add_column("check")
     if wide := out.width >= _WIDE:
-        table.add_column("about", overflow="fold")
+        table.add_column("about")
     for name in ("judges", "severity"):
         table.add_column(name)
     table.add_column("rows failing" if wide else "failing", justify="right")

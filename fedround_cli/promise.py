@@ -12,6 +12,7 @@ from fedround_cli.output import out
 if TYPE_CHECKING:
     from fedround.privacy.profile import Profile
 
+
 @dataclass(frozen=True)
 class Worth:
     """What a campaign's promise says at one site, besides its epsilon."""

@@ -33,10 +33,10 @@ def _show_columns(found: SitePicture) -> None:
 
     names = list(dict.fromkeys(column.name for one in found.files.values() for column in one.columns))
     table = Table(title="in the files")
-    table.add_column("column", overflow="fold")
+    table.add_column("column")
     table.add_column("kind")
     for side in found.files:
-        table.add_column(_SIDES[side], justify="right", overflow="fold")
+        table.add_column(_SIDES[side], justify="right")
         table.add_column("gaps", justify="right", no_wrap=True)
     for name in names[:MOST]:
         cells, kinds = [], []
@@ -61,7 +61,7 @@ def _show_features(sides: dict[str, Side]) -> None:
 
     table = Table("", title="as the recipe sees them")
     for side in sides:
-        table.add_column(_SIDES[side], justify="right", overflow="fold")
+        table.add_column(_SIDES[side], justify="right")
     both = list(sides.values())
     table.add_row("rows", *(f"{one.rows:,}" for one in both))
     table.add_row("count for nothing", *(f"{one.idle:,}" for one in both))

@@ -70,8 +70,9 @@ def verify(
     else:
         _certificate(run, key, proofs, log, recompute)
     if lost is not None:
-        raise LostError(f"{lost}. All the rest is proven. Whoever writes below a member's prefix can do this, and only the "
-                        "old bytes end it: look for them in an older version of the object, or in that site's outbox")
+        raise LostError(f"{lost}. All the rest is proven. Whoever writes below a member's prefix can do this, and a "
+                        "coordinator that named what never was looks the same. The old bytes decide: look for them in an "
+                        "older version of the object, or in that site's outbox")
 
 
 def _public(store: ObjectStore, run: str, folder: Path, rows: Path | None) -> Public | None:

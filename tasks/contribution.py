@@ -15,7 +15,7 @@ from fedround import __version__, layout
 from fedround.contribution.payout import Account, accounts
 from fedround.contribution.said import Contribution, apart, check, shares_of
 from fedround.contribution.split import DRAWS, split
-from fedround.errors import ChainError, ContractError, NotFoundError
+from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError, TrustError
 from fedround.learning.many import Judge
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.threads import one_thread
@@ -63,7 +63,7 @@ def contributed(coordinator: Coordinator, run: str, number: int) -> Contribution
     """What the sites added in this round: what stands beside its commit; if nothing does, it is computed and put there.
 
     Raises ContractError for round 0, which nobody was asked for, and where models cannot be judged; NotFoundError if there is
-    no such round; LostError if a site's update is altered or gone.
+    no such round; LostError if a site's update is altered or gone; TrustError if something of a stranger's takes its place.
     """
     store, key = coordinator.store, coordinator.identity.key
     if number == 0:
@@ -72,12 +72,17 @@ def contributed(coordinator: Coordinator, run: str, number: int) -> Contribution
     if (found := standing(store, head, key)) is not None:
         return found
     said = _computed(coordinator, head)
-    put_first(store, layout.contribution(run, number), seal(said, coordinator.identity))
-    return standing(store, head, key) or said
+    put_first(store, place := layout.contribution(run, number), seal(said, coordinator.identity))
+    if (found := standing(store, head, key)) is None:
+        raise TrustError(f"what lies at '{place}' is not the coordinator's word, and keeps it from being put there: ask "
+                         "whoever may write there to remove it, and run the command again")
+    return found
 
 
 def standing(store: ObjectStore, head: Committed, coordinator: str) -> Contribution | None:
-    """What lies beside this commit; None: nothing. Raises TrustError or ChainError if it is not what belongs there."""
+    """What the coordinator said of this commit; None: nothing. What a stranger puts in its place is nothing, too: it stops
+    neither a proof nor a page. Raises ChainError if the coordinator's own word does not follow from the commit.
+    """
     source = f"contribution of round {head.commit.round} of run '{head.commit.run}'"
 
     def judged(document: bytes) -> Contribution:
@@ -85,7 +90,7 @@ def standing(store: ObjectStore, head: Committed, coordinator: str) -> Contribut
         check(said, head.commit, head.digest, source)
         return said
 
-    with suppress(NotFoundError):
+    with suppress(NotFoundError, SignatureError, TooLargeError):
         return read_document(store, layout.contribution(head.commit.run, head.commit.round), judged)
     return None
 
@@ -189,5 +194,5 @@ def rounds_of(coordinator: Coordinator, run: str) -> range:
     """The rounds of a run that sites had a part in. Raises ContractError if there is none."""
     last = last_round(coordinator.store, run, coordinator.identity.key)
     if not last:
-        raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
+        raise ContractError(f"run '{run}' has no committed round: 'fedround models list' shows the runs")
     return range(1, last + 1)

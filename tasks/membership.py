@@ -102,7 +102,8 @@ def _check_unused(store: ObjectStore) -> None:
     that does not answer yet is looked at by 'fedround federation check'.
     """
     with suppress(StoreUnavailableError, StoreDeniedError):
-        if next(iter(store.within(Patience(_LOOK_S)).list(layout.LOG)), None) is not None:
+        entries = store.within(Patience(_LOOK_S)).list(layout.LOG)
+        if any(layout.parse_log_entry(key) is not None for key in entries):
             raise ContractError("a federation lives in this bucket already: choose another bucket, since members read one "
                                 "federation log in it. If it is this federation, and its folder is lost, restore the folder "
                                 "from its backup: a new key cannot continue the log")

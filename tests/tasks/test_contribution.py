@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from fedround import layout
 from fedround.contribution.said import Contribution
-from fedround.errors import ChainError, ContractError, SignatureError
+from fedround.errors import ChainError, ContractError, TrustError
 from fedround.learning.recipe import load_recipe
-from fedround.signing import Identity, seal, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES, Identity, seal, unseal
 from fedround_cli.main import app
 from infra.history import read_commit
 from tasks.catch_up import catch_up, rebuild
@@ -123,10 +123,20 @@ def test_a_word_that_cannot_be_is_caught_without_rows(federation: SmallFederatio
         proofs(federation)
 
 
-def test_somebody_elses_word_is_not_believed(federation: SmallFederation):
+JUNK = {"empty": b"", "giant": bytes(MAX_DOCUMENT_BYTES + 1), "nested": b"[" * 100_000, "no text": b"\xff\xfe",
+        "another's word": b""}
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_attack_what_a_stranger_puts_in_its_place_is_nothing_and_stops_nothing_but_it(federation: SmallFederation, junk: str):
+    path = federation.root / "store" / layout.contribution("spring", 1)
     resaid(federation, lambda _: {}, Identity.generate())
-    with pytest.raises(SignatureError, match="contributions/00001"):
-        proofs(federation)
+    if junk != "another's word":
+        path.write_bytes(JUNK[junk])
+    assert [proof.contribution for proof in proofs(federation)] == ["", "", ""]
+    assert list(rebuild(federation.coordinator, "spring")) == [1, 2]
+    with pytest.raises(TrustError, match=r"contributions/00001.* remove it"):
+        contributed(federation.coordinator, "spring", 1)
 
 
 def test_an_update_that_was_left_out_has_no_part(tmp_path: Path, rows_are_judged_here: None):

@@ -157,6 +157,9 @@ def test_a_second_federation_in_the_same_bucket_is_refused_before_it_begins(fede
             root / folder, small_federation.settings(), federation.coordinator.settings, root / "agreed" / "recipe.py",
             root / "agreed" / "contract.json", None, root / "agreed" / "test.parquet")
 
+    store = root / "store"
+    (store / "log").mkdir(parents=True)
+    (store / "log" / "junk.json").write_bytes(b"a stranger's")
     begin("second")
     federation.plan()
     with pytest.raises(ContractError, match="a federation lives in this bucket already: choose another"):
