@@ -204,4 +204,12 @@ async def _serve(worker: WarmWorker) -> None:
                 await client.read_work_pools(limit=1)           # /health asks for no login
         except NOT_SERVED as error:
             raise SetupError(problem(os.environ["PREFECT_API_URL"], error, "check api_url")) from None
-        await worker.start(printer=lambda _: None)
+        try:
+            await worker.start(printer=lambda _: None)
+        except* httpx.HTTPStatusError as errors:                # a login that was taken back, say: asking again helps nothing
+            raise SetupError(problem(os.environ["PREFECT_API_URL"], _first(errors), "check api_url")) from None
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> Exception:
+    one = errors.exceptions[0]
+    return _first(one) if isinstance(one, BaseExceptionGroup) else one

@@ -5,16 +5,19 @@ The server itself is in `test_prefect_contract.py` and `tests/e2e`.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Scheduled, State
 
+from fedround.errors import SetupError
 from infra import warm_worker
 from site_workers.worker import SiteWorker
 
@@ -103,3 +106,33 @@ async def test_who_is_busy_asks_when_it_is_done():
     worker = await heard(Server(due=NOW), busy=True)
     assert worker.begun == []
     assert worker._heard_while_busy
+
+
+class Gone:
+    """A worker whose login is taken back while it serves."""
+
+    async def start(self, printer: object) -> None:
+        answer = httpx.Response(401, request=httpx.Request("POST", "http://127.0.0.1:9/api/x"))
+        raise ExceptionGroup("of a loop", [ExceptionGroup("of a request", [
+            httpx.HTTPStatusError("401", request=answer.request, response=answer)])])
+
+
+class Api:
+    """An API that serves."""
+
+    async def __aenter__(self) -> Api:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def read_work_pools(self, limit: int) -> list[object]:
+        return []
+
+
+def test_a_login_that_is_taken_back_ends_a_process_with_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warm_worker, "get_client", Api)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    with pytest.raises(SetupError, match="asks for a login: set PREFECT_API_AUTH_STRING"):
+        asyncio.run(warm_worker._serve(Gone()))
