@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedround.learning.encoding import by_types
 from validation import fast_checks, judging
 from validation import rows as gate
 from validation.contract import ROW_BY_ROW, TYPES, Check, Contract, columns_of, is_form
 from validation.row_parts import RowFiles
 from validation.table_checks import tally_for
+from validation.tables import plain_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +74,7 @@ def _checked(files: RowFiles, contract: Contract) -> Checked:
     forms, rows, left_out = files.forms(), 0, 0
     watched = [_Watched(check, forms, files) for check in contract.checks]
     wanted = {name for one in watched if one.form is None for name in columns_of(one.check)}
-    for part in files.parts(sorted(wanted) or None):
+    for part in files.typed_parts(sorted(wanted) or None):
         fails_N = np.zeros(len(part), np.bool_)
         for one in watched:
             one_N = one.see(part)
@@ -100,7 +102,7 @@ class _Watched:
             fails_N = _failing(self.check, part, self._files.typed)
             self._failing += int(fails_N.sum())
         if self._tally is not None:
-            self._tally.add(part)
+            self._tally.add(plain_frame(part[list(columns_of(self.check))]) if columns_of(self.check) else part)
         return fails_N
 
     def result(self) -> Result:
@@ -134,10 +136,15 @@ def _form_holds(check: Check, form: pd.DataFrame) -> bool:
 
 
 def _failing(check: Check, part: pd.DataFrame, typed: bool) -> Bools:
+    columns = list(dict.fromkeys(columns_of(check)))
     if check.type in TYPES and not typed:
-        return judging.of_another_type(part, check)
-    known = fast_checks.failing(check, part)
-    return judging.rows_that_fail(part, check) if known is None else known
+        return judging.of_another_type(plain_frame(part[columns]), check)
+    fails_N = np.zeros(len(part), np.bool_)
+    for places, table in by_types(part[columns]):       # as `judging`: rows of the same types together
+        alike = table if len(places) == len(table) else table.iloc[places].reset_index(drop=True)
+        known = fast_checks.failing(check, alike)
+        fails_N[places] = judging.rows_that_fail(alike, check) if known is None else known
+    return fails_N
 
 
 def _whole_holds(check: Check, files: RowFiles) -> bool:

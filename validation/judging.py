@@ -32,6 +32,7 @@ import numpy.typing as npt
 from pydantic import JsonValue
 
 from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.learning.encoding import by_types
 from fedround.parent import as_parent, end_with_parent
 from fedround.values import CheckId
 from validation import rows as gate
@@ -88,7 +89,7 @@ def judge(paths: Sequence[Path], contract: Contract) -> Judged:
     found, ours = [], contract.model_copy(update={"checks": tuple(map(in_our_types, contract.checks))})
     for path in paths:
         typed = gate.is_typed(path)
-        frame = gate.read_rows(path, dates=typed)
+        frame = gate.read_typed(path, dates=typed, exactly=True)
         with gate.silence():
             found.append(_judged(frame, [gate.read_form(path, frame)], ours, typed))
     return _together(found)
@@ -142,8 +143,8 @@ class _Whole:
     """All rows, as Great Expectations takes them, and the form of each file."""
 
     def __init__(self, frame: pd.DataFrame, forms: Sequence[pd.DataFrame], typed: bool):
-        self._frame, self._forms, self._typed = frame, forms, typed
-        self._batch, self._empty = gate.batch_of(frame), [gate.batch_of(one) for one in forms]
+        self._frame, self._plain, self._forms, self._typed = frame, gate.plain_frame(frame), forms, typed
+        self._batch, self._empty = gate.batch_of(self._plain), [gate.batch_of(one) for one in forms]
 
     def fault(self, check: Check) -> tuple[Literal["form", "rows", "tables"], Bools] | None:
         """What it is that fails the check, and which rows fail it each by itself, (N,); None: it holds."""
@@ -156,7 +157,7 @@ class _Whole:
             if check.type in TYPES:
                 fails_N = self.failing(check, objects_only=True)
         elif check.type in TYPES:
-            fails_N = of_another_type(self._frame, check)
+            fails_N = of_another_type(self._plain, check)
         elif check.type in ROW_BY_ROW:
             fails_N = self.failing(check)
         elif self._batch is None or not gate.passes(check, self._batch):
@@ -166,37 +167,54 @@ class _Whole:
     def failing(self, check: Check, *, objects_only: bool = False) -> Bools:
         """Which rows fail the check, each judged by itself, (N,).
 
-        A column may hold values of many types. A check that raises an error on one of them must not fail all rows. So rows
-        are judged only together with rows of the same types, and those for which an error is raised fail.
+        A column may hold values of many types. A check that raises an error on one of them must not fail all rows; and one
+        row's gap, or fraction, must not change what the others look like to a check. So rows are judged only together with
+        rows of the same types, and those for which an error is raised fail.
         objects_only: only for columns whose type does not follow from the column itself.
         """
+        columns = list(dict.fromkeys(columns_of(check)))
+        if all(isinstance(self._frame[name].dtype, np.dtype) for name in columns):
+            return _failing(self._frame, check, self._batch, objects_only=objects_only)
         fails_N = np.zeros(len(self._frame), np.bool_)
-        mixed = [name for name in columns_of(check) if self._frame[name].dtype == object]
-        if not mixed and objects_only:
-            return fails_N
-        if not mixed and self._batch is not None:
-            found = gate.places_that_fail(check, self._batch)
-            fails_N[slice(None) if found is None else list(found)] = True
-            return fails_N
-        for places in self._alike(mixed):
-            part = self._frame.iloc[places][list(dict.fromkeys(columns_of(check)))].reset_index(drop=True)
-            batch = gate.batch_of(part)
-            found = None if batch is None else gate.places_that_fail(check, batch)
-            fails_N[places if found is None else places[list(found)]] = True
+        for places, alike in by_types(self._frame[columns]):
+            part = alike.iloc[places].reset_index(drop=True)
+            fails_N[places] = _failing(part, check, gate.batch_of(part), objects_only=objects_only)
         return fails_N
 
-    def _alike(self, columns: Sequence[str]) -> Iterator[npt.NDArray[np.int64]]:
-        kinds = [tuple(type(value).__name__ for value in row) for row in zip(
-            *(self._frame[name].tolist() for name in columns), strict=True)] or [()] * len(self._frame)
-        for kind in sorted(set(kinds)):
-            yield np.flatnonzero(np.array([one == kind for one in kinds], np.bool_))
+
+def _failing(frame: pd.DataFrame, check: Check, batch: Any, *, objects_only: bool) -> Bools:
+    """As `_Whole.failing`, in a table of numpy's own types. batch: it, or None if Great Expectations refuses it."""
+    fails_N = np.zeros(len(frame), np.bool_)
+    mixed = [name for name in columns_of(check) if frame[name].dtype == object]
+    if not mixed and objects_only:
+        return fails_N
+    if not mixed and batch is not None:
+        found = gate.places_that_fail(check, batch)
+        fails_N[slice(None) if found is None else list(found)] = True
+        return fails_N
+    for places in _alike(frame, mixed):
+        part = frame.iloc[places][list(dict.fromkeys(columns_of(check)))].reset_index(drop=True)
+        batch = gate.batch_of(part)
+        found = None if batch is None else gate.places_that_fail(check, batch)
+        fails_N[places if found is None else places[list(found)]] = True
+    return fails_N
+
+
+def _alike(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[npt.NDArray[np.int64]]:
+    kinds = [tuple(type(value).__name__ for value in row) for row in zip(
+        *(frame[name].tolist() for name in columns), strict=True)] or [()] * len(frame)
+    for kind in sorted(set(kinds)):
+        yield np.flatnonzero(np.array([one == kind for one in kinds], np.bool_))
 
 
 def rows_that_fail(frame: pd.DataFrame, check: Check) -> Bools:
-    """Which rows fail a check that looks at each by itself, or at its type where the column holds objects, (N,)."""
+    """Which rows fail a check that looks at each by itself, or at its type where the column holds objects, (N,).
+
+    frame: in numpy's own types.
+    """
     with gate.silence():
         part = frame[list(dict.fromkeys(columns_of(check)))].reset_index(drop=True)
-        return _Whole(part, [], typed=True).failing(check, objects_only=check.type in TYPES)
+        return _failing(part, check, gate.batch_of(part), objects_only=check.type in TYPES)
 
 
 def of_another_type(frame: pd.DataFrame, check: Check) -> Bools:

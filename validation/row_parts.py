@@ -39,13 +39,20 @@ class RowFiles:
             return [to_frame([Table(self.path, dates=self.typed).without_rows()])]
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """All rows, `ROWS_OF_A_PART` at a time, with those of these columns that are there, or all. Raises as `Table`."""
+        """All rows, `ROWS_OF_A_PART` at a time, in numpy's own types, with those of these columns that are there, or all.
+
+        Raises as `Table`.
+        """
+        return map(plain_frame, self.typed_parts(columns))
+
+    def typed_parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The same as `rows.read_typed` has them, exactly: no number and no gap changes another row's type."""
         with gate.silence():
-            parts = Table(self.path, columns, dates=self.typed).batches(ROWS_OF_A_PART)
+            parts = Table(self.path, columns, dates=self.typed).batches(ROWS_OF_A_PART, exactly=True)
         while True:
             with gate.silence():
                 part = next(parts, None)
-                frame = None if part is None else plain_frame(to_frame([part]))
+                frame = None if part is None else to_frame([part])
             if frame is None:
                 return
             if len(frame):

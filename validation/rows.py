@@ -28,8 +28,8 @@ from validation.tables import Table, memory_for, plain_frame, to_frame, too_larg
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["batch_of", "is_typed", "limited_by", "memory_for", "numbers_in", "passes", "places_that_fail", "read_form",
-           "read_rows", "read_typed", "silence", "too_large"]
+__all__ = ["batch_of", "is_typed", "limited_by", "memory_for", "numbers_in", "passes", "places_that_fail", "plain_frame",
+           "read_form", "read_rows", "read_typed", "silence", "too_large"]
 _CPU_S = 900
 
 

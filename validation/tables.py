@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedround.errors import ContractError, FedroundError, SetupError
 from validation import csv_rows, kinds
 from validation.kinds import Counts, Kind
@@ -159,7 +161,7 @@ def _joined(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same in numpy's own types: where one misses, whole numbers are float64, and truths are objects."""
+    """The same in numpy's own types: where one misses, or is none, whole numbers are float64; truths are objects."""
     import pandas as pd
 
     made: dict[str, Any] = {}
@@ -168,6 +170,10 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
             made[name] = frame[name].to_numpy("float64", na_value=float("nan"))
         elif isinstance(frame[name].dtype, pd.BooleanDtype):
             made[name] = frame[name].to_numpy(object, na_value=None)
+        elif isinstance(frame[name].dtype, pd.ArrowDtype):
+            whole, fraction = (frame[name].struct.field(part).to_numpy("float64", na_value=float("nan"))
+                               for part in ("whole", "fraction"))
+            made[name] = np.where(np.isnan(whole), fraction, whole)
     return frame.assign(**made) if made else frame
 
 

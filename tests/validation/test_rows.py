@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError, SetupError
+from validation.checking import check_rows
 from validation.contract import load_contract
 from validation.judging import Judged, judge, judge_frame, judge_in_subprocess
+from validation.row_parts import row_files
 from validation.rows import read_rows
 
 SECRET = "SECRET-PATIENT-77"
@@ -222,6 +224,33 @@ def test_attack_a_gap_among_whole_numbers_is_no_change_of_type(tmp_path, suffix)
     whole = {"id": "type", "type": "expect_column_values_to_be_of_type", "kwargs": {"column": "sex", "type_": "int64"}}
     assert told(good(), tmp_path, whole, suffix=suffix) == Judged((), (), (), (), (), (), 6)
     assert told(good().assign(sex=pd.array([1, 2, None, 2, 1, 2], "Int64")), tmp_path, whole, suffix=suffix).form == ()
+
+
+BY_ROW = {
+    "regex": ("expect_column_values_to_match_regex", {"column": "n", "regex": "^[0-9]{1,2}$"}),
+    "regexes": ("expect_column_values_to_not_match_regex_list", {"column": "n", "regex_list": ["\\\\."]}),
+    "lengths": ("expect_column_value_lengths_to_be_between", {"column": "n", "min_value": 1, "max_value": 2}),
+    "set": ("expect_column_values_to_be_in_set", {"column": "n", "value_set": [11, 12, 2 ** 53 + 1]}),
+    "range": ("expect_column_values_to_be_between", {"column": "n", "max_value": 2 ** 53}),
+    "pair": ("expect_column_pair_values_to_be_equal", {"column_A": "n", "column_B": "other"}),
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("kind", BY_ROW)
+def test_attack_one_gap_or_fraction_changes_no_other_rows_verdict(tmp_path, kind, suffix):
+    """One gap turned all whole numbers into fractions: a check of how they are written then failed every row."""
+    name, kwargs = BY_ROW[kind]
+    check = {"id": "x", "type": name, "kwargs": kwargs}
+    numbers = [11, 12, 13, 14, 2 ** 53 + 1, 16]
+    frame = good().assign(n=numbers, other=[11, 12, 13, 14, 2 ** 53, 16])
+    before = told(frame, tmp_path, check, suffix=suffix).left_out
+    for odd in (None, *(["34.5", "9223372036854775808"] if suffix == ".csv" else [])):
+        changed = pd.array([*numbers[:3], None, *numbers[4:]], "Int64") if odd is None else [*numbers[:3], odd, *numbers[4:]]
+        after = told(frame.assign(n=changed), tmp_path, check, suffix=suffix).left_out
+        assert set(after) - {3} == set(before) - {3}, odd
+        found = check_rows([row_files(tmp_path / f"rows{suffix}")], load_contract(tmp_path / "contract.json"))
+        assert found.left_out == len(after), odd
 
 
 @pytest.mark.parametrize(("value", "left_out"), [(SECRET, ()), (1.5, (2,)), (1e400, (2,))])
