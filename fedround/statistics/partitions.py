@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
+import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +21,8 @@ from fedround.values import ColumnName, Value
 
 By = Literal["day", "week", "month", "value"]
 Bools = npt.NDArray[np.bool_]
+_WHOLE, _LONGEST = re.compile(r"0*(\d+)"), 15
+"""Digits of a whole number that it keeps as a fraction."""
 PartitionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$")]
 
 
@@ -31,11 +35,21 @@ class Partitions(Value):
     def name_of(self, value: object) -> str | None:
         """The partition of a row with this value: "2026-11-29", "2026-w48", "2026-11", or the value in lower case. None: it
         is in none, and never counted where partitions are.
+
+        A whole number has one name, however it is written: 7, 7.0, "007". Which of them a file gives depends on other rows:
+        one that lacks the number makes all of them fractions. So a number too long to be kept as a fraction has none.
         """
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return None
+        text = str(int(value) if isinstance(value, float) and value.is_integer() else value).lower()
+        if whole := _WHOLE.fullmatch(text):
+            text = whole[1]
+            if len(text) > _LONGEST:
+                return None
         if self.by == "value":
-            return None if value is None else str(value).lower()
+            return text
         try:
-            day = datetime.date.fromisoformat(str(value)[:10])
+            day = datetime.date.fromisoformat(text[:10])
         except ValueError:
             return None
         year, week, _ = day.isocalendar()

@@ -45,6 +45,15 @@ def test_every_row_is_in_one_partition_at_most_whatever_other_rows_there_are(val
                                                          if parts else 0)
 
 
+@given(st.integers(0, 2**63))
+def test_attack_a_number_that_misses_in_one_row_moves_no_other_row(number: int):
+    """A column of whole numbers comes as fractions if one row lacks its number, and as texts if one is a text."""
+    for by in ("value", "day"):
+        names = {Partitions(column="day", by=by).name_of(one) for one in (number, float(number), str(number), f"0{number}")}
+        assert len(names) == 1, names
+    assert Partitions(column="shop", by="value").name_of(float("nan")) is None
+
+
 def test_ways_to_tell_rows_apart_are_told_apart_in_a_ledger():
     ways = [Partition(column=column, by=by, name="2026-11") for column in ("day", "due") for by in ("month", "value")]
     assert len({way.in_ledger for way in ways}) == 4
