@@ -122,6 +122,11 @@ class RoundRecord(Value):
         return sum(row.outcome == "updated" for row in self.sites)
 
     @property
+    def met_quorum(self) -> bool:
+        """Whether enough sites answered with an update that was admitted: those that the aggregation left out count, too."""
+        return sum(row.outcome in {"updated", "left_out"} for row in self.sites) >= self.quorum
+
+    @property
     def largest_epsilon(self) -> float | None:
         """The most that any site has spent, or None if no site told."""
         return max((row.epsilon for row in self.sites if row.epsilon is not None), default=None)

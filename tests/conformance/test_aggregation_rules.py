@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedround.aggregation import estimate, rules, spec, sweep
 from fedround.aggregation.engine import Aggregate, FileNumbers, Row, Verdict, aggregate
+from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ToleranceError
 from tests.cohorts import COORDINATEWISE, EVERY, ROBUST, F, N, bearing_one_less, cohort, result, rows_of
@@ -173,6 +175,52 @@ def test_an_update_that_is_none_changes_nothing(name: str, bad: str):
     assert standing.verdict == (Verdict.NOT_FINITE if bad in NOT_FINITE else Verdict.NORM)
     assert standing.reason
     assert standing.influence == 0
+
+
+@every
+def test_an_update_that_is_none_does_not_kill_the_smallest_cohort(name: str):
+    """N is at the theorem's minimum: with the row one liar is gone, so N-1 rows that bear f-1 are enough."""
+    how = EVERY[name]
+    x_ND = cohort(2, next(rows for rows in range(2, N + 1) if holds(how, rows)))
+    x_ND[0, 3] = np.nan
+    root = rows_of(np.ones((1, 40)))[0].numbers if isinstance(how.rule, rules.FLTrust) else None
+    found = aggregate(rows_of(x_ND, law=NoiseLaw(1.0, 1.0)), how, 40, seed=b"s", root=root)
+    assert found.standings["site-00"].verdict is Verdict.NOT_FINITE
+    assert np.isfinite(found.delta_D).all()
+    assert found.note.startswith("1 left out before any arithmetic")
+
+
+def holds(how: spec.Aggregation, rows: int) -> bool:
+    """Whether its theorems hold for so many."""
+    try:
+        how.check(rows)
+    except ToleranceError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if "bucketing" not in name])
+def test_at_exact_ties_content_decides_and_no_name(name: str):
+    """Whole numbers on a grid, few weights and few laws: distances and inner products tie all the time, within the gate's
+    bounds and beyond. Renaming the sites changes no byte, and nobody's verdict but between rows that are the same.
+    """
+    generator, how = np.random.default_rng(5), EVERY[name]
+    root = rows_of(np.ones((1, 3)))[0].numbers if isinstance(how.rule, rules.FLTrust) else None
+    for turn in range(8):
+        x_ND = ((1 + 3 * (turn % 2)) * generator.integers(-1, 2, (N, 3))).astype(np.float32)
+        rows = [dataclasses.replace(row, weight=float(weight), law=NoiseLaw(1.0, float(variance))) for row, weight, variance
+                in zip(rows_of(x_ND), generator.integers(1, 3, N), generator.choice([0.2, 0.4], N), strict=True)]
+        renamed = [dataclasses.replace(row, site=f"site-{place:02d}")
+                   for row, place in zip(rows, generator.permutation(N), strict=True)]
+        one, other = (aggregate(cohort, how, 3, seed=b"s", root=root) for cohort in (rows, renamed))
+        assert one.delta_D.tobytes() == other.delta_D.tobytes()
+        assert verdicts_by_content(rows, x_ND, one) == verdicts_by_content(renamed, x_ND, other)
+
+
+def verdicts_by_content(rows: list[Row], x_ND: np.ndarray, found: Aggregate) -> list[tuple[bytes, float, float, str]]:
+    """What became of each kind of row, whoever sent it."""
+    return sorted((x_D.tobytes(), row.weight, 0.0 if row.law is None else row.law.variance, found.standings[row.site].verdict)
+                  for row, x_D in zip(rows, x_ND, strict=True))
 
 
 @pytest.fixture(scope="module")

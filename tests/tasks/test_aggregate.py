@@ -115,6 +115,24 @@ def test_a_liar_that_is_left_out_does_not_stop_the_round_although_everybody_was_
     assert [proof.left_out for proof in proofs(crowd, "short")][-1] == (LIAR,)
 
 
+def test_a_copy_takes_an_honest_site_with_it_and_the_round_goes_on_although_everybody_was_the_quorum(crowd: SmallFederation):
+    """Each liar can cost one honest site; the commit and its proof say who is gone."""
+    planned = crowd.plan("copied", quorum=7)
+    for name in CROWD:
+        crowd.answer(name, planned)
+    victim, seen = "birch", list[np.ndarray]()          # it declares the same noise: a copy of another would be too short
+
+    def looked_at(update_D: np.ndarray) -> np.ndarray:
+        seen.append(update_D)
+        return update_D
+
+    crowd.lie(victim, planned, looked_at)
+    crowd.lie(LIAR, planned, lambda _: seen[0])
+    commit = crowd.commit(planned).commit
+    assert {update.site for update in commit.updates if update.verdict is Verdict.GATE} == {LIAR, victim}
+    assert [proof.left_out for proof in proofs(crowd, "copied")][-1] == tuple(sorted([LIAR, victim]))
+
+
 def test_where_nobody_may_lie_a_quorum_that_is_lost_by_leaving_out_stops_the_round(crowd: SmallFederation):
     planned = crowd.plan("too-few", quorum=7)
     for name in CROWD:

@@ -146,6 +146,13 @@ def test_the_page_tells_outcomes_reasons_checks_and_provenance():
         assert words in text
 
 
+def test_who_was_left_out_by_the_aggregation_counts_for_the_quorum():
+    """The quorum counts who was admitted, as the round itself does."""
+    text = " ".join(Page(render_html([record(3, updated("bank-01"), left_out("bank-02"))])).text.split())
+    assert "with 1 of 2 sites" in text
+    assert "quorum of 2 was met" in text
+
+
 def test_a_warning_of_the_contract_is_shown_beside_the_site_that_was_used_and_the_contract_says_what_only_warns():
     warned = with_(record(1, updated("bank-01", checks=("age.range",))), contract="'banks', 9 checks, of which 1 warns: a")
     text = " ".join(Page(render_html([warned])).text.split())
