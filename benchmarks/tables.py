@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -16,16 +20,25 @@ class Table:
     title: str
     known: tuple[str, ...]
     adaptive: tuple[str, ...]
-    cells: Mapping[str, Mapping[str, float]]
-    """[rule][attack]"""
+    cells: Mapping[str, Mapping[str, Floats]]
+    """[rule][attack], of each seed. What was not measured is not there."""
 
     def worst(self, rule: str, attacks: tuple[str, ...]) -> float:
-        """The lowest of these cells."""
-        return min(self.cells[rule][attack] for attack in attacks)
+        """The lowest of these cells, each the mean over the seeds; not a number if one was not measured."""
+        cells = self.cells[rule]
+        return min(float(cells[attack].mean()) for attack in attacks) if cells.keys() >= set(attacks) else math.nan
+
+    def spread(self, rule: str) -> float:
+        """The largest standard deviation over the seeds in one of the rule's cells; 0 of a single seed."""
+        return max(float(found_S.std(ddof=1)) if len(found_S) > 1 else 0.0 for found_S in self.cells[rule].values())
 
     def ranked(self) -> list[str]:
-        """Rules, the one that keeps most under its worst attack first."""
-        return sorted(self.cells, key=lambda rule: -self.worst(rule, self.known + self.adaptive))
+        """Rules, the one that keeps most under its worst attack first; last those that did not meet all attacks."""
+        def place(rule: str) -> tuple[bool, float]:
+            overall = self.worst(rule, self.known + self.adaptive)
+            return math.isnan(overall), -(self.worst(rule, self.known) if math.isnan(overall) else overall)
+
+        return sorted(self.cells, key=place)
 
     def columns(self) -> list[tuple[str, tuple[str, ...]]]:
         """Each column's head and the attacks whose minimum it shows."""
@@ -34,15 +47,18 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """A heading and a table; the lowest cell of each row's two parts is repeated under "worst"."""
+    """A heading and a table; the lowest cell of each row's two parts is repeated under "worst". "±" is the row's `spread`."""
     columns = table.columns()
-    lines = [f"### {table.title}", "", "| rule | " + " | ".join(_words(head) for head, _ in columns) + " |",
-             "|---|" + "--:|" * len(columns)]
+    lines = [f"### {table.title}", "", "| rule | " + " | ".join(_words(head) for head, _ in columns) + " | ± |",
+             "|---|" + "--:|" * (len(columns) + 1)]
     for rule in table.ranked():
-        values = [(f"**{table.worst(rule, attacks):.1f}**" if head == "worst" else f"{table.worst(rule, attacks):.1f}")
-                  for head, attacks in columns]
-        lines.append(f"| {rule} | " + " | ".join(values) + " |")
+        values = [_cell(table.worst(rule, attacks), heavy=head == "worst") for head, attacks in columns]
+        lines.append(f"| {rule} | " + " | ".join(values) + f" | {table.spread(rule):.1f} |")
     return "\n".join(lines)
+
+
+def _cell(value: float, *, heavy: bool) -> str:
+    return "" if math.isnan(value) else f"**{value:.1f}**" if heavy else f"{value:.1f}"
 
 
 def heat_map(table: Table, path: Path) -> None:
@@ -62,7 +78,8 @@ def heat_map(table: Table, path: Path) -> None:
         for (row, column), value in np.ndenumerate(values):
             heavy = "bold" if columns[column][0] == "worst" else "normal"
             ink = "black" if 25 < value < 85 else "white"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontweight=heavy, color=ink)
+            if not math.isnan(value):
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontweight=heavy, color=ink)
         for column, (head, _) in enumerate(columns):
             if head == "worst":
                 axes.add_patch(Rectangle((column - 0.5, -0.5), 1, len(rules), fill=False, linewidth=2))

@@ -148,11 +148,17 @@ def test_a_round_goes_through_the_engine(view: View) -> None:
 
 
 def test_worst_columns_hold_the_lowest_cell_of_their_part() -> None:
-    table = Table("f = 3", ("none", "mimic"), ("quiet_push",), {"mean": {"none": 94.0, "mimic": 51.25, "quiet_push": 8.0},
-                                                                "krum": {"none": 77.0, "mimic": 58.0, "quiet_push": 3.9}})
+    def seeds(low: float, high: float) -> np.ndarray:
+        return np.array([low, high])
+
+    table = Table("f = 3", ("none", "mimic"), ("quiet_push",), {
+        "mean": {"none": seeds(93, 95), "mimic": seeds(51, 51.5), "quiet_push": seeds(8, 8)},
+        "bulyan": {"none": seeds(90, 90), "mimic": seeds(80, 80)},
+        "krum": {"none": seeds(77, 77), "mimic": seeds(58, 58), "quiet_push": seeds(3.9, 3.9)}})
     assert markdown(table).splitlines()[2:] == [
-        "| rule | none | mimic | worst | quiet push | worst |", "|---|--:|--:|--:|--:|--:|",
-        "| mean | 94.0 | 51.2 | **51.2** | 8.0 | **8.0** |", "| krum | 77.0 | 58.0 | **58.0** | 3.9 | **3.9** |"]
+        "| rule | none | mimic | worst | quiet push | worst | ± |", "|---|--:|--:|--:|--:|--:|--:|",
+        "| mean | 94.0 | 51.2 | **51.2** | 8.0 | **8.0** | 1.4 |", "| krum | 77.0 | 58.0 | **58.0** | 3.9 | **3.9** | 0.0 |",
+        "| bulyan | 90.0 | 80.0 | **80.0** |  |  | 0.0 |"]
 
 
 def judged(rows_ND: np.ndarray, how: Aggregation) -> list[Standing]:
