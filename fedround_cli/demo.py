@@ -20,11 +20,11 @@ from fedround_cli.folders import DEFAULT_HOME, Home
 from fedround_cli.output import command, out
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from fedround_examples.rivals import Baselines
     from fedround_examples.story import Story
     from flows.one_machine import OneMachine
     from tasks.coordinator import Coordinator
+    from tasks.reporting.record import Beside
 
 RUN = "demo"
 FULL_ROUNDS = 20
@@ -65,9 +65,7 @@ def demo(
             coordinator = _ready(machine, example, rounds, epsilon, liar)
             with _rivals(home, example, rounds, liar) as rivals:
                 _train(coordinator, rounds)
-                if liar is not None:
-                    _show_liar(coordinator, liar)
-                _show_result(machine, coordinator, rivals, rounds)
+                _show_result(machine, coordinator, rivals, rounds, liar)
         except SystemExit:              # terminated
             keep = False
             raise
@@ -153,10 +151,12 @@ def _train(coordinator: Coordinator, rounds: int) -> None:
     asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": rounds}))
 
 
-def _show_liar(coordinator: Coordinator, liar: str) -> None:
-    """In which rounds the liar was left out, and why."""
+def _show_liar(coordinator: Coordinator, liar: str, reached: float, rivals: Baselines | None) -> None:
+    """In which rounds the liar was left out, and why; and what the federation is with it and without it."""
     from tasks.report import records
 
+    if rivals is not None:
+        out.print(f"[bold]{with_and_without(liar, reached, rivals)}[/]")
     seen = [row for record in records(coordinator, RUN) for row in record.sites if row.site == liar]
     caught = [row for row in seen if row.outcome == "left_out"]
     if caught:
@@ -165,11 +165,19 @@ def _show_liar(coordinator: Coordinator, liar: str) -> None:
         out.print(f"[red]{liar} was never left out[/]: see the report for what became of its updates")
 
 
-def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int) -> None:
+def with_and_without(liar: str, reached: float, rivals: Baselines) -> str:
+    """The AUC of the federation in which a bank lied, beside what simulations of the others say. One sentence."""
+    others = "; ".join(f"{case.what}, simulated, {case.test.auc:.3f}" for case in rivals.lied_to)
+    return f"AUC with {liar} lying {reached:.3f}; {others}"
+
+
+def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int,
+                 liar: str | None) -> None:
     from rich.table import Table
 
     from fedround_cli.demo_use import put_to_use, show_drift
-    from tasks.report import page, records
+    from fedround_examples.rivals import Baselines
+    from tasks.report import page, record_beside, records
 
     last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
     reached = {} if last.public is None else last.public.known()
@@ -180,13 +188,21 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
     spent = max(site.epsilon or 0 for site in last.sites)
     table.add_row(f"the federation, {rounds} rounds", f"{reached['auc']:.3f}", f"{reached['recall_at_20_fpr']:.3f}",
                   f"ε = {spent:.2f}, δ = 1e-5", style="bold")
-    beaten = None if failed else _add_rivals(table, machine.home / "baselines.json", reached["auc"])
+    compared = None if failed else Baselines.model_validate_json((machine.home / "baselines.json").read_bytes())
+    if compared is not None:
+        others = beside(compared)
+        for other in others:
+            table.add_row(other.what, f"{other.test.auc:.3f}", f"{other.test.recall_at_20_fpr:.3f}", other.privacy)
+        record_beside(coordinator, RUN, last.round, others)
     out.print(table)
-    if beaten is None:
+    if compared is None:
         out.print(f"the comparison failed; see {machine.home / 'logs' / 'baselines.log'}")
     else:
+        beaten = sum(reached["auc"] > bank.test.known()["auc"] for bank in compared.alone)
         out.print(f"[bold]better than the own model of {beaten} of {len(banks)} banks[/], which keep no privacy when they "
                   "train alone")
+    if liar is not None:
+        _show_liar(coordinator, liar, reached["auc"], compared)
     if rounds < FULL_ROUNDS:
         out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
     show_drift(machine, coordinator, RUN)
@@ -206,12 +222,9 @@ def _tested(machine: OneMachine) -> int:
     return int(ParquetFile(machine.home / "data" / "public_test.parquet").metadata.num_rows)
 
 
-def _add_rivals(table: Table, path: Path, mine: float) -> int:
-    """Add everything that the federation is compared with; returns how many banks' own models it beats."""
-    from fedround_examples.rivals import Baselines
+def beside(rivals: Baselines) -> list[Beside]:
+    """Everything that the federation is compared with, as a report has it."""
+    from tasks.reporting.record import Beside
 
-    rivals = Baselines.model_validate_json(path.read_bytes())
-    for name, reached in rivals.lines():
-        privacy = "the same" if name.endswith("private") else "none"
-        table.add_row(name, f"{reached.auc:.3f}", f"{reached.recall_at_20_fpr:.3f}", privacy)
-    return sum(mine > bank.test.auc for bank in rivals.alone)
+    return [Beside(what=name, test=reached, privacy="the same" if name.endswith("private") else "none")
+            for name, reached in rivals.lines()]

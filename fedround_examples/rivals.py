@@ -72,7 +72,7 @@ class Baselines(Value):
     def lines(self) -> list[tuple[str, Metrics]]:
         """The table for people: the banks are sorted, best first."""
         ranked = sorted(self.alone, key=lambda bank: bank.test.auc, reverse=True)
-        return [*((f"{case.what}, private", case.test) for case in self.lied_to),
+        return [*((f"{case.what}, simulated, private", case.test) for case in self.lied_to),
                 ("pooled training", self.pooled), ("federation without privacy", self.without_privacy),
                 *((f"{bank.bank} alone ({bank.method})", bank.test) for bank in ranked),
                 *((f"{bank.bank} alone, private", bank.private) for bank in ranked if bank.private is not None)]

@@ -20,6 +20,7 @@ from infra.settings import CoordinatorSettings, DataSettings, S3Settings
 from infra.stack import LocalStack, StackInfo
 from infra.stack.processes import recorded, start_recorded, stop_recorded
 from site_workers.enrol import create_site
+from site_workers.host import ONE_THREAD
 from site_workers.policy import Protected
 from tasks.coordinator import Coordinator
 from tasks.membership import add_member, create_coordinator, make_invitation
@@ -110,7 +111,8 @@ class OneMachine:
         for process, (module, served) in programs.items():
             if process not in running and served:
                 start_recorded(self.home, process, [
-                    sys.executable, "-m", module, *(str(self.site(name)) for name in served)], logs / f"{process}.log", {})
+                    sys.executable, "-m", module, *(str(self.site(name)) for name in served)],
+                    logs / f"{process}.log", ONE_THREAD)
         asyncio.run(_wait_until_serving(self, coordinator, names, progress))
         return coordinator
 

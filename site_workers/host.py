@@ -30,6 +30,10 @@ _PRELOADED = (
     "infra.warm_worker", "site_workers.round", "site_workers.worker")
 
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""The environment of a process that forks: libraries start threads otherwise, NumPy as soon as it is imported."""
+
+
 def host(folders: list[Path]) -> int:
     """Fork a process per folder and wait; SIGTERM or SIGINT stops them all. Returns the number of sites that failed."""
     settings = [load_toml(SiteSettings, folder / "site.toml") for folder in folders]
@@ -55,8 +59,7 @@ def host(folders: list[Path]) -> int:
 
 def _preload() -> None:
     """Import what every site needs, and freeze it: a garbage collection in a child would copy every page."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GX_ANALYTICS_ENABLED": "false",
-                   "JE_ARROW_MALLOC_CONF": "background_thread:false"}     # Arrow's allocator starts a thread otherwise
+    os.environ |= {**ONE_THREAD, "GX_ANALYTICS_ENABLED": "false"}
     for module in _PRELOADED:
         importlib.import_module(module)
     import torch

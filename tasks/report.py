@@ -31,7 +31,7 @@ from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow, render_html
 from tasks.reporting.heatmap import MOST_SITES
-from tasks.reporting.record import Contributed
+from tasks.reporting.record import Beside, Contributed
 from validation.contract import Contract
 from validation.reliability import Explained
 
@@ -83,6 +83,13 @@ def record_explained(coordinator: Coordinator, run: str, found: Explained) -> No
     path = _path(coordinator, run, found.round)
     if path.exists() and (record := _if_whole(path)) is not None:
         _write(coordinator, record.model_copy(update={"explained": found}))
+
+
+def record_beside(coordinator: Coordinator, run: str, number: int, others: Sequence[Beside]) -> None:
+    """Add what a round's model was compared with to its record, and to its page."""
+    path = _path(coordinator, run, number)
+    if path.exists() and (record := _if_whole(path)) is not None:
+        _write(coordinator, record.model_copy(update={"beside": tuple(others)}))
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:

@@ -121,7 +121,7 @@ def decide(how: Aggregation, geometry: Geometry, laws: Sequence[NoiseLaw | None]
         if not admission.judged and any(map(_needs_a_gate, how.mixing)):
             how = how.model_copy(update={"mixing": tuple(map(_by_distance, how.mixing))})
             note += "; so nearest neighbours are those by distance"
-    std_K = None if how.gate is None else units(how.gate, geometry, laws)
+    std_K = None if how.gate is None else units(geometry, laws)
     for mixing in how.mixing:
         geometry, std_K = mix(_bearing(mixing, gone), geometry, seed, std_K), None
     rule = _bearing(how.rule, gone)

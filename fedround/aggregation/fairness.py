@@ -1,4 +1,4 @@
-"""Weights that follow the sites' losses: q-FFL and agnostic federated learning (values: `fedround.aggregation.weighing`).
+"""Weights that follow the sites' losses: q-FFL, agnostic federated learning, quality (values: `weighing`).
 
 Legend: N members.
 
@@ -6,7 +6,7 @@ A loss is computed from the noised counts of the base model's scores, which a si
 It is at most 1, whatever a liar or the noise does.
 
 In this package, nothing that a site says about itself gives it weight. Fairness is the only exception, and the federation
-limits it by `cap`.
+limits it by `cap`. Quality is none: there, what a site says can only lower its weight.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from fedround.aggregation.weighing import Agnostic, Fairness, QFair
+from fedround.aggregation.weighing import Agnostic, Fairness, QFair, Quality
 
 Float64 = npt.NDArray[np.float64]
 
@@ -28,8 +28,9 @@ def fair_weights(fairness: Fairness, agreed: Mapping[str, float], losses: Mappin
     losses: of the members that answered. A member that did not answer, or whose loss is None, is treated as if its loss were
     the median of the others. past: the weights of the round before. If a member is not in it, its agreed weight is used.
 
-    Promised: sum 1, and every weight within [1/cap, cap] of the agreed share, whatever the losses are (for q-FFL: before
-    normalisation to sum 1). Same numbers, same weights.
+    Promised: sum 1, also when members join or leave, and every weight within [1/cap, cap] of the agreed share, whatever the
+    losses are (for q-FFL: before normalisation to sum 1; for quality, too, and within [1/cap, 1]). Same numbers, same
+    weights.
     """
     names = sorted(agreed)
     agreed_N = np.array([agreed[name] for name in names]) / math.fsum(agreed.values())
@@ -42,6 +43,9 @@ def fair_weights(fairness: Fairness, agreed: Mapping[str, float], losses: Mappin
     match fairness:
         case QFair(q=q, cap=cap):
             raw_N = agreed_N * np.clip((loss_N / median) ** q, 1 / cap, cap)
+            weight_N = raw_N / raw_N.sum()
+        case Quality(q=q, cap=cap):
+            raw_N = agreed_N * np.clip((median / loss_N) ** q, 1 / cap, 1.0)
             weight_N = raw_N / raw_N.sum()
         case Agnostic(rate=rate, cap=cap):
             begun_N = np.array([past.get(name, share) for name, share in zip(names, agreed_N, strict=True)])

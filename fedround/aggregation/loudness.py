@@ -10,7 +10,7 @@ both:
   about the same. What is more than `loudest` times the median is scaled down, update and law alike. At most f of K rows
   lie, so the median lies between two honest values.
   In mixing, inner products are measured in units of sigma_k, so a site that declares little noise is near to everybody. Less
-  than 1/`loudest` of the median is measured as that much (`units`).
+  than the median is measured as the median (`units`): for what it declares, nobody is nearer than the middle site.
 * signal. |u_k|^2 - sigma_k^2 D is |s_k|^2, up to sigma_k^2 sqrt(2 D). Of the 2f+3 most precise rows at most f lie. So the
   (f+3)-th smallest value is at most the largest honest one, and at least the third smallest honest one.
 """
@@ -56,17 +56,17 @@ def calmed(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> C
     return Calmed(geometry.scaled(factor_K) if reasons else geometry, scaled, reasons)
 
 
-def units(gate: Gate, geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> Floats | None:
+def units(geometry: Geometry, laws: Sequence[NoiseLaw | None]) -> Floats | None:
     """The noise that mixing measures inner products in, (K,); None unless every row has a law.
 
-    Each row's own, but never so little that it counts less than 1/`gate.loudest` of the median: a liar that declares almost
-    no noise would be everybody's nearest neighbour.
+    Each row's own, but never so little that it counts less than the median. A liar that declared almost no noise would be
+    everybody's nearest neighbour; so would one that declared more rows than it was agreed to have, which need less noise.
     """
     std_K = np.array([law.std for law in laws if law is not None])
     if len(std_K) < len(laws):
         return None
     loud_K = geometry.share_K * std_K
-    units_K: Floats = np.maximum(loud_K, float(np.median(loud_K)) / gate.loudest) / geometry.share_K
+    units_K: Floats = np.maximum(loud_K, float(np.median(loud_K))) / geometry.share_K
     return units_K
 
 

@@ -36,7 +36,7 @@ from fedround.aggregation.rules import (
     WeightedMedian,
     WeightedTrimmedMean,
 )
-from fedround.aggregation.weighing import Agnostic, Fairness, QFair
+from fedround.aggregation.weighing import Agnostic, Fairness, QFair, Quality
 from fedround.errors import ToleranceError
 from fedround.values import Value
 
@@ -214,7 +214,7 @@ def uses_weights(how: Aggregation) -> bool:
     return counting and not any(isinstance(mixing, Bucketing) for mixing in how.mixing)
 
 
-def in_words(part: Part | QFair | Agnostic) -> str:
+def in_words(part: Part | QFair | Agnostic | Quality) -> str:
     """`trimmed_mean(f=2)`."""
     settings = ", ".join(f"{key}={value}" for key, value in part.model_dump(exclude={"name"}).items())
     return f"{getattr(part, 'name', 'gate')}({settings})" if settings else str(getattr(part, "name", "gate"))

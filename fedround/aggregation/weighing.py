@@ -38,4 +38,18 @@ class Agnostic(Value):
     cap: Cap
 
 
-Fairness = Annotated[QFair | Agnostic, Field(discriminator="name")]
+class Quality(Value):
+    """The other way round: a site counts its agreed weight times (the median loss / its loss)^q, at least 1/cap of what was
+    agreed and never more than that.
+
+    A site whose rows the model fits badly, because its labels are wrong, say, counts less. What is told of a loss can only
+    lower a weight, so a liar gains nothing by it; nor does it take anything from others, because a minority does not move the
+    median. An honest site with unusual rows counts less, too: what `QFair` is against.
+    """
+
+    name: Literal["quality"] = "quality"
+    q: Annotated[float, Field(gt=0, le=10)]
+    cap: Cap
+
+
+Fairness = Annotated[QFair | Agnostic | Quality, Field(discriminator="name")]

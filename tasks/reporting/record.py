@@ -60,6 +60,15 @@ class Contributed(Value):
     """By which the points of the accounts were given."""
 
 
+class Beside(Value):
+    """Another model on the same public rows, for comparison."""
+
+    what: str
+    """What it was trained on, and whether that was simulated."""
+    test: Metrics
+    privacy: str
+
+
 class RoundRecord(Value):
     """One committed round."""
 
@@ -107,6 +116,8 @@ class RoundRecord(Value):
     """Known if it was asked for."""
     explained: Explained | None = None
     """How this round's model decides about the public rows; known if it was asked for."""
+    beside: tuple[Beside, ...] = ()
+    """What this round's model was compared with, where somebody did."""
     estimated: bool = False
     """Whether these distances are estimates, from a sample of the model."""
 

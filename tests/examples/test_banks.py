@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,13 @@ from fedround.learning.evaluate import scores
 from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.learning.task import Metrics
 from fedround.privacy.spec import RecordPrivacy
+from fedround_cli.demo import beside, with_and_without
 from fedround_examples.banks import split as module
 from fedround_examples.banks.split import CLIENTS, HERE, SOURCE, STORY, split
 from fedround_examples.judging import auc, predictor
-from fedround_examples.rivals import Alone, Baselines, federated, fit_logistic_regression, fit_mlp
+from fedround_examples.rivals import Alone, Baselines, LiedTo, federated, fit_logistic_regression, fit_mlp
 from fedround_examples.story import write
+from site_workers.host import ONE_THREAD
 from validation.contract import load_contract
 from validation.judging import judge_frame
 
@@ -167,6 +171,32 @@ def test_the_table_ranks_the_banks():
     lines = Baselines(pooled=reached(0.8), without_privacy=reached(0.79), alone=alone).lines()
     assert [label for label, _ in lines] == ["pooled training", "federation without privacy", "bank-7 alone (mlp)",
                                              "bank-6 alone (mlp)", "bank-5 alone (mlp)"]
+
+
+def test_with_a_liar_the_screen_and_the_report_say_what_the_federation_is_with_it_and_without_it():
+    def reached(value: float) -> Metrics:
+        return Metrics(auc=value, recall_at_20_fpr=0.5, accuracy=0.5, rows=10)
+
+    rivals = Baselines(pooled=reached(0.8), without_privacy=reached(0.79),
+                       alone=(Alone(bank="bank-02", method="mlp", test=reached(0.7)),),
+                       lied_to=(LiedTo(what="the federation without bank-01", test=reached(0.782)),
+                                LiedTo(what="a plain mean, with bank-01", test=reached(0.711))))
+    assert with_and_without("bank-01", 0.775, rivals) == (
+        "AUC with bank-01 lying 0.775; the federation without bank-01, simulated, 0.782; a plain mean, with bank-01, "
+        "simulated, 0.711")
+    assert [(other.what, other.privacy) for other in beside(rivals)] == [
+        ("the federation without bank-01, simulated, private", "the same"),
+        ("a plain mean, with bank-01, simulated, private", "the same"), ("pooled training", "none"),
+        ("federation without privacy", "none"), ("bank-02 alone (mlp)", "none")]
+
+
+def test_a_lying_banks_process_has_one_thread_when_it_forks():
+    """It imports NumPy before it comes to the host's own settings; with the demonstration's environment no thread begins."""
+    counted = subprocess.run(
+        [sys.executable, "-c", "import os, fedround_examples.liar; print(len(os.listdir('/proc/self/task')))"],
+        env={**{name: value for name, value in os.environ.items() if "THREADS" not in name}, **ONE_THREAD},
+        capture_output=True, text=True, check=True)
+    assert counted.stdout == "1\n"
 
 
 def test_the_recipe_stays_small():

@@ -20,7 +20,7 @@ from fedround.learning.task import Metrics
 from fedround.values import parse
 from tasks.reporting import RoundRecord, SiteRow, render_html, render_markdown
 from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
-from tasks.reporting.record import metrics_of
+from tasks.reporting.record import Beside, metrics_of
 from tasks.reporting.words import fault, label
 
 ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![i](http://evil.example/i.png) "
@@ -151,6 +151,17 @@ def test_who_was_left_out_by_the_aggregation_counts_for_the_quorum():
     text = " ".join(Page(render_html([record(3, updated("bank-01"), left_out("bank-02"))])).text.split())
     assert "with 1 of 2 sites" in text
     assert "quorum of 2 was met" in text
+
+
+def test_the_page_shows_what_a_model_was_compared_with_and_obeys_no_name():
+    others = (Beside(what="the federation without bank-01, simulated, private", test=Metrics(auc=0.78, rows=100),
+                     privacy="the same"), Beside(what=ATTACK, test=Metrics(rows=100), privacy="none"))
+    html = render_html([with_(record(3, updated("bank-01"), left_out("bank-02")), beside=others)])
+    text = " ".join(Page(html).text.split())
+    assert "This round's model reached AUC 0.700." in text
+    for cell in ("the federation without bank-01, simulated, private", "0.780", "the same"):
+        assert cell in text
+    assert "<script>" not in html
 
 
 def test_a_warning_of_the_contract_is_shown_beside_the_site_that_was_used_and_the_contract_says_what_only_warns():

@@ -16,6 +16,7 @@ from tests.small_federation import NAMES, SmallFederation
 MEAN = {"name": "weighted_mean"}
 Q_FFL = {"rule": MEAN, "fairness": {"name": "q_ffl", "q": 2.0, "cap": 3.0}}
 AFL = {"rule": MEAN, "fairness": {"name": "afl", "rate": 0.3, "cap": 3.0}}
+QUALITY = {"rule": MEAN, "fairness": {"name": "quality", "q": 2.0, "cap": 3.0}}
 AGREED = {"north": 300 / 650, "east": 200 / 650, "south": 150 / 650}
 
 
@@ -56,6 +57,18 @@ def test_whom_the_model_fits_badly_counts_more_and_the_commit_says_how_much(tmp_
     assert {update.weight for update in rounds[-1].updates} == {300.0, 200.0, 150.0}      # what was agreed stays what it was
     coordinator = federation.coordinator
     assert len(list(verify_run(coordinator.store, "spring", coordinator.identity.key))) == 5
+
+
+def test_by_quality_whom_the_model_fits_badly_counts_less_and_the_commit_holds_both_weights(tmp_path, rows_are_judged_here):
+    federation = make(tmp_path, QUALITY)
+    commit = [federation.round() for _ in range(3)][-1]
+    weights = {known.site: known.weight for known in commit.weights}
+    assert sum(weights.values()) == pytest.approx(1)
+    assert weights["south"] < AGREED["south"] / 1.5
+    assert {update.site: update.influence for update in commit.updates} == pytest.approx(weights)
+    assert {update.weight for update in commit.updates} == {300.0, 200.0, 150.0}
+    coordinator = federation.coordinator
+    assert len(list(verify_run(coordinator.store, "spring", coordinator.identity.key))) == 4
 
 
 def test_agnostic_weights_go_on_from_the_parent_round(tmp_path, rows_are_judged_here):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedround.aggregation.fairness import fair_weights, nearest_mixture
 from fedround.aggregation.rules import CoordinateMedian, GeometricMedian, TrimmedMean, WeightedMean
 from fedround.aggregation.spec import Aggregation, Bucketing
-from fedround.aggregation.weighing import Agnostic, QFair
+from fedround.aggregation.weighing import Agnostic, QFair, Quality
 from fedround.errors import ContractError
 from fedround.learning.task import SMALLEST_LOSS
 from fedround.values import parse
@@ -22,10 +22,11 @@ AGREED = st.fixed_dictionaries(dict.fromkeys(NAMES, st.floats(0.1, 10)))
 LOSSES = st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | st.floats(SMALLEST_LOSS, 1)))
 KINDS = st.builds(QFair, q=st.floats(0.1, 10), cap=st.floats(1.1, 10)) | st.builds(
     Agnostic, rate=st.floats(0.01, 10), cap=st.floats(1.1, 10))
+QUALITY = st.builds(Quality, q=st.floats(0.1, 10), cap=st.floats(1.1, 10))
 EQUAL = dict.fromkeys(NAMES, 2.0)
 
 
-@given(KINDS, AGREED, LOSSES)
+@given(KINDS | QUALITY, AGREED, LOSSES)
 def test_weights_sum_to_one_and_stay_near_what_was_agreed_whatever_is_said(fairness, agreed, losses):
     weights, whole, cap = fair_weights(fairness, agreed, losses, {}), sum(agreed.values()), fairness.cap
     assert sum(weights.values()) == pytest.approx(1)
@@ -37,7 +38,7 @@ def test_weights_sum_to_one_and_stay_near_what_was_agreed_whatever_is_said(fairn
         assert max(ratios) <= cap ** 2 * min(ratios) * 1.000001
 
 
-@given(KINDS, AGREED, st.floats(SMALLEST_LOSS, 1))
+@given(KINDS | QUALITY, AGREED, st.floats(SMALLEST_LOSS, 1))
 def test_where_all_lose_the_same_the_weights_are_the_agreed_ones(fairness, agreed, same):
     weights = fair_weights(fairness, agreed, dict.fromkeys(NAMES, same), {})
     assert weights == pytest.approx({name: agreed[name] / sum(agreed.values()) for name in NAMES}, rel=1e-6)
@@ -57,6 +58,36 @@ def test_a_liar_gains_no_more_than_the_cap(fairness, losses, honest, lie):
     said = [fair_weights(fairness, EQUAL, {**losses, "a": what}, {})["a"] for what in (honest, lie)]
     bound = fairness.cap if isinstance(fairness, Agnostic) else fairness.cap ** 2
     assert max(said) <= 0.25 * bound * 1.000001
+
+
+@given(QUALITY, AGREED, LOSSES, st.floats(SMALLEST_LOSS, 1), st.sampled_from(NAMES))
+def test_by_quality_who_lies_about_its_loss_counts_no_more_than_was_agreed(fairness, agreed, losses, lie, liar):
+    """Beside a member at the median, or better, for whom the agreed weight stays as it is; and nobody's falls below 1/cap."""
+    weights = fair_weights(fairness, agreed, {**losses, liar: lie}, {})
+    of_agreed = {name: weights[name] / agreed[name] for name in NAMES}
+    assert of_agreed[liar] <= max(of_agreed.values()) * 1.000001
+    assert max(of_agreed.values()) <= fairness.cap * min(of_agreed.values()) * 1.000001
+    silent = [name for name in NAMES if name != liar and losses[name] is None]       # at the median by definition
+    assert all(of_agreed[liar] <= of_agreed[name] * 1.000001 for name in silent)
+
+
+@given(KINDS | QUALITY, AGREED, LOSSES, st.floats(0.1, 10))
+def test_weights_are_made_anew_when_a_member_joins_or_leaves(fairness, agreed, losses, joins):
+    """Who joins has said nothing yet, and counts as agreed beside whoever is at the median; the sum stays one."""
+    before = fair_weights(fairness, agreed, losses, {})
+    after = fair_weights(fairness, {**agreed, "e": joins}, losses, before)
+    assert sum(after.values()) == pytest.approx(1)
+    assert fair_weights(fairness, agreed, losses, {}) == before
+    if not isinstance(fairness, Agnostic):
+        for one, other in itertools.pairwise(NAMES):
+            assert after[one] / after[other] == pytest.approx(before[one] / before[other])
+
+
+def test_quality_is_the_other_way_round_and_raises_nobody():
+    losses = {"a": 0.1, "b": 0.2, "c": 0.2, "d": 0.4}
+    for q, cap, raw in ((1.0, 10.0, [1, 1, 1, 0.5]), (2.0, 10.0, [1, 1, 1, 0.25]), (2.0, 2.0, [1, 1, 1, 0.5])):
+        weights = fair_weights(Quality(q=q, cap=cap), EQUAL, losses, {})
+        assert list(weights.values()) == pytest.approx([part / sum(raw) for part in raw])
 
 
 def test_q_ffl_is_the_qth_power_and_the_cap_cuts_it():
