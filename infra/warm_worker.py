@@ -18,6 +18,7 @@ import uuid
 from abc import abstractmethod
 from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -36,6 +37,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from fedround.errors import SetupError
 from infra.api_problems import NOT_SERVED, problem
+from infra.holding import CHANGED, Holding
 
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
 """The pauses between the tries to read a run that was announced.
@@ -58,11 +60,18 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
     job_configuration_variables = NoVariables
     flow_names: frozenset[str] = frozenset()
     """The flows that this worker runs; a run of any other flow fails with a message."""
+    held_with: tuple[str, ...] = ()
+    """The flows whose paused deployment holds this pool's work, as a paused pool does."""
 
     def __init__(self, pool: str) -> None:
         super().__init__(pool, name=pool, limit=1, prefetch_seconds=0)
         self._names: dict[uuid.UUID, str] = {}
         self._heard_while_busy = False
+        self._held: str | None = None
+
+    @cached_property
+    def _holding(self) -> Holding:
+        return Holding(self.client, self._work_pool_name, self.held_with)
 
     @classmethod
     def get_default_base_job_template(cls) -> dict[str, Any]:
@@ -110,6 +119,20 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             raise error
         self._logger.warning("the Prefect API does not answer (%s); asking again", type(error).__name__)
 
+    async def _is_held(self) -> bool:
+        """Whether somebody has paused what is served here; it is said once. What waits begins when it is let go."""
+        held = await self._holding.why()
+        if held != self._held:
+            self._logger.warning("%s", f"{held}: nothing is begun until that changes" if held else "work goes on")
+        self._held = held
+        return held is not None
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """A poll respects a paused pool, but no paused deployment, and an event respects neither."""
+        if flow_run_response and await self._is_held():
+            return []
+        return await super()._submit_scheduled_flow_runs(flow_run_response)
+
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
             if await self._flow_name(flow_run.flow_id) in self.flow_names:
@@ -147,6 +170,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         wanted = EventFilter(event=EventNameFilter(name=names), any_resource=EventAnyResourceFilter(id=resources))
         while True:
             try:
+                self._holding.forget()
                 async with get_events_subscriber(filter=wanted) as events:
                     while not self._has_successfully_synced:      # until then Prefect's poll asks nothing
                         await anyio.sleep(0.1)
@@ -159,10 +183,20 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
 
     def _wake_ups(self) -> tuple[list[str], list[str]]:
         """The names of events to listen for, and the resources that one of them is about."""
-        return ["prefect.flow-run.Scheduled", "prefect.flow-run.Resuming"], [f"prefect.work-pool.{self.work_pool.id}"]
+        return (["prefect.flow-run.Scheduled", "prefect.flow-run.Resuming", *CHANGED],
+                [f"prefect.work-pool.{self.work_pool.id}"])
 
     async def _hear(self, event: Event) -> None:
+        if event.event in CHANGED:
+            self._holding.forget()
+            await self._go_on_if_let_go()
+            return
         await self._submit_if_due(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")), event.occurred)
+
+    async def _go_on_if_let_go(self) -> None:
+        """Take up what waited for the end of a pause."""
+        if self._held is not None and not await self._is_held():
+            await self.get_and_submit_flow_runs()
 
     async def _submit_if_due(self, run_id: uuid.UUID, announced: datetime) -> None:
         """Read one run, for a third of the cost of a poll, which also starts two bookkeeping jobs in the server.

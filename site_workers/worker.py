@@ -64,6 +64,7 @@ class SiteWorker(WarmWorker):
 
     type = "fedround-site"
     flow_names = frozenset({SITE_FLOW, CAMPAIGN_FLOW})
+    held_with = (SITE_FLOW, CAMPAIGN_FLOW)
     _display_name = "fedround site"
     _description = "Runs the site's own registered rounds inside its long-lived process; takes no code from the API."
 
@@ -149,10 +150,12 @@ class SiteWorker(WarmWorker):
     async def _answer(self, asked: Asked, slot: object) -> None:
         """Begin a flow run of our own and carry it out, or answer within the campaign's.
 
-        If something goes wrong before the run has begun, the coordinator schedules one later.
+        If something goes wrong before the run has begun, or the site's work is held, the coordinator schedules one later.
         """
         try:
-            if (standing := asked.standing.get(self._work_pool_name)) is not None:
+            if await self._is_held():
+                pass
+            elif (standing := asked.standing.get(self._work_pool_name)) is not None:
                 if uuid.UUID(standing) in self._campaigns:      # else we claim it soon, and look in the store then
                     await self._serve(uuid.UUID(standing), asked.plan, asked.tag, asked.parameters)
             elif not await self._flow_runs.is_known(asked):
@@ -226,7 +229,7 @@ class SiteWorker(WarmWorker):
         except FedroundError as error:
             self._logger.warning("%s", error)
             return
-        if waiting is None:
+        if waiting is None or await self._is_held():
             return
         if waiting.plan == self._last_plan:
             await self._say()

@@ -85,6 +85,11 @@ class Site:
         self.worker._client = server
         self.worker._work_pool = WorkPool(name="north", type=SiteWorker.type, default_queue_id=uuid.uuid4())
         self.worker._limiter = anyio.CapacityLimiter(1)
+        self.held: str | None = None
+        self.worker.__dict__["_holding"] = SimpleNamespace(why=self._why)
+
+    async def _why(self) -> str | None:
+        return self.held
 
     def _job(self, parameters: dict[str, Any], cancelled) -> Outcome:
         self.jobs.append(parameters)
@@ -220,6 +225,23 @@ async def test_a_plan_that_is_asked_twice_while_it_is_answered_breaks_nothing():
     site.worker._campaigns[server.id] = "spring"
     await site.hear(asked(standing=server.id), asked(standing=server.id))
     assert {made.id for made in server.task_runs} == {task_run(server.id, "p1")}
+
+
+async def test_who_is_held_begins_nothing_that_an_event_asks_for():
+    server = Server()
+    site = Site(server)
+    site.held = "the work pool 'north' is paused"
+    await site.hear(asked())
+    assert (server.keys, site.jobs) == ([], [])
+    server.state = Running()
+    site.worker._campaigns[server.id] = "spring"
+    site.worker._newest_plan = lambda run: Waiting("p1", SiteRequest.model_validate(PARAMETERS))
+    await site.hear(asked(standing=server.id))
+    await site.worker._look(server.id)
+    assert (server.task_runs, site.jobs) == ([], [])
+    site.held = None
+    await site.worker._look(server.id)
+    assert len(site.jobs) == 1
 
 
 async def test_what_was_closed_while_the_site_was_busy_is_not_begun():
