@@ -34,7 +34,7 @@ async def members(federation: Federation) -> list[Member]:
 
 async def _member(client: PrefectClient, name: str, pool: str) -> Member:
     try:
-        workers = [worker for worker in await client.read_workers_for_work_pool(pool) if worker.name == pool]
+        workers = await client.read_workers_for_work_pool(pool)
     except ObjectNotFound:      # no pool yet: never started, or not deployed
         return Member(name, serves=False, seen=None)
     seen = max((worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time is not None), default=None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import textwrap
+from typing import Any
 
 from fedround.spoken import one_line, visible
 
@@ -11,7 +13,8 @@ from fedround.spoken import one_line, visible
 class OneLine(logging.Formatter):
     """A message is one line, so foreign text cannot add a second line to our log.
 
-    A traceback keeps its lines. Every control character is replaced by a sign.
+    A traceback keeps its lines, and each is moved to the right, so that none looks like a message. Every control character is
+    replaced by a sign.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -19,6 +22,10 @@ class OneLine(logging.Formatter):
         plain = copy.copy(record)
         plain.msg, plain.args = one_line(record.getMessage()), None
         return visible(super().format(plain))
+
+    def formatException(self, ei: Any) -> str:
+        """As `logging.Formatter`. An error may quote what somebody else has written."""
+        return textwrap.indent(super().formatException(ei), "    ", lambda line: True)
 
 
 def log_lines(form: str, handler: logging.Handler | None = None, level: int = logging.INFO) -> None:

@@ -56,16 +56,17 @@ class Served:
     date: str | None
     """The server's clock, as HTTP says it."""
     others: str | None
-    """Who serves the site's pool besides the worker that is named after it: names, quoted. None: there is no such pool yet.
+    """Who serves the site's pool besides the site's own worker: names, quoted. None: there is no such pool yet.
 
     Prefect lets everybody who reaches the API poll a pool with any number of workers of any type.
     """
 
 
-def look_at_api(api_url: str, pool: str, mend: str) -> Served:
+def look_at_api(api_url: str, pool: str, mend: str, mine: str | None = None) -> Served:
     """Ask the API as the site's worker will, with its login and its certificates.
 
-    Raises SetupError that says why not; mend: what a person can do if nobody answers.
+    mine: the name of the site's own worker, if it has had one. mend: what a person can do if nobody answers.
+    Raises SetupError that says why not.
     """
     import asyncio
 
@@ -80,7 +81,7 @@ def look_at_api(api_url: str, pool: str, mend: str) -> Served:
         async with PrefectClient(api_url, auth_string=_text(api.auth_string), api_key=_text(api.key)) as client:
             answer = await client.request("GET", "/health")
             try:
-                others = named(await client.read_workers_for_work_pool(pool), pool)
+                others = named(await client.read_workers_for_work_pool(pool), mine)
             except ObjectNotFound:
                 others = None
             return Served(answer.headers.get("date"), others)
@@ -91,9 +92,9 @@ def look_at_api(api_url: str, pool: str, mend: str) -> Served:
         raise SetupError(problem(api_url, error, mend)) from None
 
 
-def named(workers: Iterable[Worker], pool: str) -> str:
+def named(workers: Iterable[Worker], mine: str | None) -> str:
     """The same, of workers that were read already."""
-    return ", ".join(sorted(ascii(worker.name) for worker in workers if worker.name != pool and worker.status == "ONLINE"))
+    return ", ".join(sorted(ascii(worker.name) for worker in workers if worker.name != mine and worker.status == "ONLINE"))
 
 
 def _text(secret: SecretStr | None) -> str | None:

@@ -35,7 +35,7 @@ from prefect.states import Failed
 from prefect.types._datetime import now
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from fedround.errors import SetupError
+from fedround.errors import FedroundError, SetupError
 from infra.api_problems import NOT_SERVED, problem
 from infra.holding import CHANGED, Holding
 
@@ -63,8 +63,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
     held_with: tuple[str, ...] = ()
     """The flows whose paused deployment holds this pool's work, as a paused pool does."""
 
-    def __init__(self, pool: str) -> None:
-        super().__init__(pool, name=pool, limit=1, prefetch_seconds=0)
+    def __init__(self, pool: str, name: str | None = None) -> None:
+        super().__init__(pool, name=name or pool, limit=1, prefetch_seconds=0)
         self._names: dict[uuid.UUID, str] = {}
         self._heard_while_busy = False
         self._held: str | None = None
@@ -144,7 +144,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             self._logger.warning("run %s: the API went away (%s); the next poll finds it",
                                  flow_run.name, type(error).__name__)
         except Exception as error:
-            self._logger.exception("run %s", flow_run.name)
+            if isinstance(error, FedroundError):
+                self._logger.error("run %s: %s", flow_run.name, error)      # the sentence says it all
+            else:
+                self._logger.exception("run %s", flow_run.name)
             with suppress(httpx.HTTPError):      # left Scheduled, it would come back with every poll
                 await self.client.set_flow_run_state(
                     flow_run.id, Failed(message=f"not carried out ({type(error).__name__})"), force=True)

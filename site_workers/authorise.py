@@ -48,9 +48,15 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     source = f"{purpose} plan of round {number} of run '{run}'"
     plan, named = read_plan_at(site.store, run, number, attempt, purpose, site.settings.coordinator)
     remembered = seen.read(site.folder)
-    federation, log = history.agreement(site, plan, remembered, source)
-    identity = _check_membership(site, federation, plan, source)
-    parent = history.parent(site, plan, log, remembered, source)
+    try:
+        federation, log = history.agreement(site, plan, remembered, source)
+        identity = _check_membership(site, federation, plan, source)
+        parent = history.parent(site, plan, log, remembered, source)
+    except TrustError:
+        if not history.is_over(site, plan, named, remembered):
+            raise
+        raise ChainError(f"{source}: an old invitation was sent again, to a question that is over; the history is as this "
+                         "site has seen it. Nothing was done. Ask the coordinator who may start flow runs") from None
     # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
     if plan.asks.makes_model and site.store.head(layout.commit(run, number)) is not None:
         raise ChainError(f"{source}: the round is committed already")

@@ -6,14 +6,14 @@ a history that does not hold gets no answer at all.
 
 from __future__ import annotations
 
-from fedround import sightings
+from fedround import layout, sightings
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.federation_log import Logged
 from fedround.records import Commit, Plan, Train
 from fedround.signing import digest
 from infra.federation_log import read_up_to
-from infra.history import Committed, last_round, read_commit
+from infra.history import NOT_OURS, Committed, last_round, read_commit, read_finding, read_plan_at
 from site_workers import outbox
 from site_workers.seen import Seen, SeenCommit
 from site_workers.site import Site
@@ -55,6 +55,32 @@ def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: 
     if number > 0:
         _check_sighted(site, commit, log, f"commit of round {number} of run '{plan.run}'")
     return commit
+
+
+def is_over(site: Site, plan: Plan, named: str, seen: Seen) -> bool:
+    """Whether the plan was answered long ago and only its invitation is sent again, by whoever may start flow runs.
+
+    The newest commit of the run that the site has seen must lie where it was, and the store must have what became of this
+    very plan, or of a later try at the same round.
+    """
+    known, coordinator = seen.runs.get(plan.run), site.settings.coordinator
+    try:
+        if known is None or read_commit(site.store, plan.run, known.round, coordinator).digest != known.digest:
+            return False
+        if not plan.asks.makes_model:
+            return read_finding(site.store, plan.run, plan.round, plan.attempt, plan.asks.kind, coordinator).plan == named
+        done = read_commit(site.store, plan.run, plan.round, coordinator).commit.plan
+        return done == named or any(
+            read_plan_at(site.store, plan.run, plan.round, attempt, plan.asks.kind, coordinator)[1] == done
+            for attempt in _later_tries(site, plan))
+    except NOT_OURS:
+        return False
+
+
+def _later_tries(site: Site, plan: Plan) -> list[int]:
+    tries = (layout.parse_plan(key) for key in site.store.list(layout.plans(plan.run)))
+    return [found[2] for found in tries if found is not None and found[2] > plan.attempt
+            and (found[1], found[3]) == (plan.round, plan.asks.kind)]
 
 
 def newest(site: Site, run: str, seen: Seen) -> Commit:

@@ -17,7 +17,7 @@ from fedround.privacy import ledger, sense
 from fedround.privacy.spec import Unit
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
-from site_workers import audit
+from site_workers import audit, worker_name
 from site_workers.picture import hints
 from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
@@ -171,7 +171,7 @@ def _audit(site: Site) -> str:
 
 def _api(site: Site) -> str:
     url = site.settings.api_url
-    served = look_at_api(url, site.name, "check api_url in site.toml")
+    served = look_at_api(url, site.name, "check api_url in site.toml", worker_name.known(site.folder))
     _check_clock(served.date)
     if served.others:
         raise FedroundError(f"{served.others} serves this site's pool, too: it can take rounds away, so that they end "

@@ -17,7 +17,7 @@ from fedround.signing import digest
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 from infra.stores import Patience
-from site_workers import audit, release, rollback
+from site_workers import audit, release, rollback, worker_name
 from site_workers.limits import settle_in
 from site_workers.outcome import Outcome
 from site_workers.site import Site, open_site
@@ -54,7 +54,8 @@ def serve_site(folder: Path) -> None:
         from site_workers.worker import SiteWorker
 
         log.info("site '%s' serves rounds of federation '%s'", site.name, site.settings.federation)
-        serve(SiteWorker(site.name, _with_the_accountant_apart(job(site)), newest_plan(site)))
+        serve(SiteWorker(site.name, _with_the_accountant_apart(job(site)), newest_plan(site),
+                         worker_name.settled(folder, site.name)))
 
 
 def _with_the_accountant_apart(work: Job) -> Job:

@@ -7,7 +7,7 @@ site: a state's message is one of the fixed sentences below.
 
 from __future__ import annotations
 
-import os
+import secrets
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -68,8 +68,9 @@ class SiteWorker(WarmWorker):
     _display_name = "fedround site"
     _description = "Runs the site's own registered rounds inside its long-lived process; takes no code from the API."
 
-    def __init__(self, site: str, job: Job, newest_plan: Callable[[str], Waiting | None] = lambda run: None):
-        super().__init__(site)
+    def __init__(self, site: str, job: Job, newest_plan: Callable[[str], Waiting | None] = lambda run: None,
+                 name: str | None = None):
+        super().__init__(site, name)
         self._job, self._newest_plan = job, newest_plan
         self._work: _Work | None = None
         self._campaigns: dict[uuid.UUID, str] = {}      # the flow runs that serve whole campaigns, and their runs
@@ -79,7 +80,7 @@ class SiteWorker(WarmWorker):
 
     @cached_property
     def _flow_runs(self) -> FlowRuns:
-        return FlowRuns(self.client, self._work_pool_name, f"site process {os.getpid()}")
+        return FlowRuns(self.client, self._work_pool_name, f"site process {secrets.token_hex(4)}")
 
     async def setup(self) -> None:
         """Connect and listen, also for cancellation."""
@@ -311,7 +312,7 @@ class SiteWorker(WarmWorker):
         known = ""
         while True:
             try:
-                others = named(await self.client.read_workers_for_work_pool(self._work_pool_name), self._work_pool_name)
+                others = named(await self.client.read_workers_for_work_pool(self._work_pool_name), self.name)
                 if others not in ("", known):
                     self._logger.warning("%s serves this site's pool, too, and can take rounds away: ask the coordinator who "
                                          "runs it", others)

@@ -123,15 +123,16 @@ def test_overrides_of_the_infrastructure_through_the_sites_deployment_are_ignore
     still_serves(real, run)
 
 
+@pytest.mark.parametrize("name", ["intruder", "north"])
 def test_a_second_worker_of_type_process_runs_what_it_likes_as_whoever_started_it_and_gets_nothing_of_the_site(
-        real: Federation, run: str, proof: Path):
+        real: Federation, run: str, proof: Path, name: str):
     """It can take a run away from the site: that run ends without an answer. `site check` names it."""
     later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))      # the site leaves it for later
     taken = put_into_pool(real, "north", "site-round", HONEST_LOOKING, job_variables={"command": f"touch {proof}"},
                           state=later.model_dump(mode="json", include={"type", "name", "state_details"}))
 
     async def intrude() -> None:
-        async with ProcessWorker("north", name="intruder", prefetch_seconds=7200) as intruder:
+        async with ProcessWorker("north", name=name, prefetch_seconds=7200) as intruder:
             await intruder.sync_with_backend()
             await intruder.get_and_submit_flow_runs()
             checked = await anyio.to_thread.run_sync(lambda: real.here("site", "check", real.machine.site("north"), "--json"))
@@ -140,10 +141,10 @@ def test_a_second_worker_of_type_process_runs_what_it_likes_as_whoever_started_i
     found: dict[str, dict] = {}
     with own_settings(real.api_url):
         asyncio.run(intrude())
-    real.ask(lambda client: client.request("DELETE", "/work_pools/north/workers/intruder"))
+    real.ask(lambda client: client.request("DELETE", f"/work_pools/north/workers/{name}"))
     assert proof.exists(), "in the intruder's process, by the rights of whoever started it"
     assert not found["api"]["ok"]
-    assert "'intruder' serves this site's pool, too" in found["api"]["detail"]
+    assert f"'{name}' serves this site's pool, too" in found["api"]["detail"]
     assert real.flow_run(taken).state.name != "Completed" or real.flow_run(taken).state.message is None
     assert not any("attack" in getattr(event, "key", "") for event in audit.read(real.machine.site("north")))
     real.ask(lambda client: client.delete_flow_run(taken))      # nobody will ever end it

@@ -147,6 +147,23 @@ def test_an_invitation_to_a_round_that_is_over_costs_nothing(federation: SmallFe
     assert ledger.read(federation.site("north").ledger).charges == ()
 
 
+def test_an_old_invitation_that_is_sent_again_is_no_history_that_was_rolled_back(federation: SmallFederation):
+    """Whoever may start flow runs would make every site cry for help: with a round's plan, and with its first try's."""
+    federation.plan()
+    again = federation.plan(quorum=3)
+    for name in ("north", "east", "south"):
+        federation.answer(name, again)
+    federation.commit(again)
+    federation.round()
+    federation.answer("north", federation.plan())
+    for attempt in (1, again.plan.attempt):
+        with pytest.raises(ChainError, match="an old invitation was sent again"):
+            order(federation, attempt=attempt)
+    (federation.root / "store" / layout.commit("spring", 2)).unlink()
+    with pytest.raises(ChainError, match="the history was rolled back"):
+        order(federation)
+
+
 def test_there_is_no_plan(federation: SmallFederation):
     with pytest.raises(NotFoundError):
         order(federation, number=7)

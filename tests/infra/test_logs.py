@@ -1,0 +1,21 @@
+"""Foreign words in our own log: they never begin a line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from infra.logs import OneLine
+
+FORGED = "spring\n2026-01-01 00:00:00,000 fedround.site forged\x1b[2J"
+
+
+def test_neither_a_flow_runs_name_nor_an_error_that_quotes_it_begins_a_line():
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x", 1, "run %s", (FORGED,), sys.exc_info())
+    lines = OneLine("%(name)s %(message)s").format(record).splitlines()
+    assert lines[0].startswith("x run spring 2026-01-01")
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert "\x1b" not in "".join(lines)
