@@ -190,12 +190,12 @@ class Rounds:
         from tasks.aggregate import aggregate as aggregate_round
         from tasks.collect import collect
         from tasks.evaluate import evaluate
-        from tasks.plan import RoundRequest, plan_round
+        from tasks.plan import NextRoundRequest, plan_round
         from tasks.publish import publish
         from tasks.report import report
 
         coordinator, parts = self._coordinator, Parts()
-        planned = plan_round(coordinator, RoundRequest(run=RUN))
+        planned = plan_round(coordinator, NextRoundRequest(run=RUN))
         parts.done("plan")
         for site in self._sites:
             site.tell({"do": "round", "run": RUN, "round": planned.plan.round, "attempt": planned.plan.attempt,

@@ -15,6 +15,7 @@ from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.statistics import Groups, LocalEvaluation
+from fedround.statistics.partitions import Recurring, of_one_kind
 from fedround.values import Digest, Name, PublicKey, Signed, Value, Weight
 
 Quorum = Annotated[int, Field(ge=1, le=1000)]
@@ -75,10 +76,16 @@ class Terms(Value):
     personal: Ditto | None
     groups: Groups | None = None
     drift: DriftWatch | None = None
+    partitions: Recurring | None = None
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
         _check_steps(self.privacy, self.training)
+        return self
+
+    @model_validator(mode="after")
+    def _check_partitions(self) -> Self:
+        _check_partitions(self.privacy, self.drift, self.partitions)
         return self
 
 
@@ -86,6 +93,16 @@ def _check_steps(privacy: Privacy, training: LocalTraining) -> None:
     if isinstance(privacy, SitePrivacy) and training.partial != "refuse":
         raise ValueError("under the unit 'site' nothing may tell how many rows there are, and how many steps a site's time "
                          "sufficed for does: agree on partial = 'refuse'")
+
+
+def _check_partitions(privacy: Privacy, drift: DriftWatch | None, partitions: Recurring | None) -> None:
+    if partitions is not None and isinstance(privacy, SitePrivacy):
+        raise ValueError("partitions: under the unit 'site' all that a site contributes pays, whichever rows it is made of: "
+                         "agree on the unit 'record', or on no partitions")
+    watched = None if drift is None else drift.partitions
+    if partitions is not None and watched is not None and not of_one_kind(watched, partitions):
+        raise ValueError("drift.partitions: rows are told apart otherwise than in [partitions]; both ways overlap, and all "
+                         "rows would pay for one of them: agree on one way")
 
 
 class Agreed(Terms):
@@ -118,6 +135,8 @@ class Agreement(Value):
     """Between which groups a model's decisions are compared before it is promoted; None: between none."""
     drift: DriftWatch | None = None
     """Which columns are counted, and how often; None: none."""
+    partitions: Recurring | None = None
+    """How rows are told apart, so that each campaign trains on one partition's rows, and only they pay; None: on all rows."""
     reputation: Reputation | None = None
     """None: every member is asked in every round, whatever happened to its updates."""
     incentive: Incentive | None = None
@@ -170,6 +189,11 @@ class Agreement(Value):
     def _check_drift(self) -> Self:
         if self.drift is not None and (why_not := _objection(self.drift, self.privacy)) is not None:
             raise ValueError(f"drift: {why_not}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_how_rows_are_told_apart(self) -> Self:
+        _check_partitions(self.privacy, self.drift, self.partitions)
         return self
 
     @property

@@ -30,8 +30,11 @@ def start(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
 def deploy(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     cron: Annotated[str | None, typer.Option(
-        help="One more round at these times (UTC), for example '0 3 * * 1'. Without it the schedule is removed.")] = None,
-    run: Annotated[str, typer.Option(help="The run that scheduled rounds continue.")] = "scheduled",
+        help="One more round at these times (UTC), for example '0 3 * * 1'. Without it the schedule is removed. If the "
+             "federation tells rows apart: a campaign on the last partition that is complete then.")] = None,
+    run: Annotated[str, typer.Option(
+        help="The run that scheduled rounds continue; if the federation tells rows apart, how the runs' names "
+             "begin.")] = "scheduled",
 ) -> None:
     """Register pools, deployments and the schedule with the Prefect server. Repeat it after changing the members.
 
@@ -42,4 +45,5 @@ def deploy(
     for name in asyncio.run(register(folder, cron, run)):
         out.print(f"deployed {name}")
     if cron is not None:
-        out.print(f"run '{run}' gets one more round at '{cron}' (UTC), while 'fedround coordinator start' runs")
+        out.print(f"at '{cron}' (UTC), while 'fedround coordinator start' runs: one more round of run '{run}'; if the "
+                  f"federation tells rows apart, a campaign on the last complete partition, in a run '{run}-…' of its own")

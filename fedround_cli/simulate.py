@@ -36,6 +36,9 @@ def simulate(
     data: Annotated[Path | None, typer.Option(help="Rows (Parquet or CSV) that are dealt to simulated sites.")] = None,
     partition: Annotated[str, typer.Option(
         help="How rows are dealt: iid, dirichlet:0.5, shards:2, quantity:1, features:0.8 or column:NAME.")] = "iid",
+    part: Annotated[str | None, typer.Option(
+        metavar="NAME", help="If the settings have [partitions]: on whose rows the campaign trains, such as "
+        "2026-w48.")] = None,
     sites: Annotated[int, typer.Option(min=1, help="Number of simulated sites.")] = 10,
     test: Annotated[Path | None, typer.Option(help="Public rows to judge with. Default: a fifth of the data, drawn.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy allows, or 10.")] = None,
@@ -75,11 +78,12 @@ def simulate(
     each value of the column.
     """
     from fedround_cli.folders import shipped
-    from fedround_cli.world import asked_of, dealt, example
+    from fedround_cli.world import asked_of, dealt, example, part_of
 
     what = shipped(what)
     asked = asked_of(what, recipe, epsilon, rounds)
-    world = example(what, asked.recipe) if data is None else dealt(asked, data, partition, sites, test, seed)
+    only = part_of(asked.agreement, part)
+    world = example(what, asked.recipe, only) if data is None else dealt(asked, data, partition, sites, test, seed, only)
     if tried:
         _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
         _try(asked, world, tried, seed, apart=apart, as_json=as_json)

@@ -17,6 +17,9 @@ round_app = typer.Typer(no_args_is_help=True, help="Single rounds.")
 
 Run = Annotated[str, typer.Option("--run", "-r", help="The campaign to continue; a new name begins a new one.")]
 Quorum = Annotated[int | None, typer.Option(help="Updates that must be admitted. Default: as the federation file says.")]
+Partition = Annotated[str | None, typer.Option(
+    metavar="NAME", help="If the federation tells rows apart: on whose rows a new run trains, such as 2026-w48, and who "
+                         "pays. Default: the last that is complete.")]
 Deadline = Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")]
 
 
@@ -26,6 +29,7 @@ def train_run(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     run: Run = "main",
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="Train until the run has this many rounds.")] = 10,
+    partition: Partition = None,
     quorum: Quorum = None,
     deadline_s: Deadline = None,
     one_run_per_site: Annotated[bool, typer.Option(
@@ -39,6 +43,7 @@ def train_run(
     _carry_out(folder, "federated-training", {
         "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
         **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
+        **({} if partition is None else {"partition": partition}),
     }, as_json)
 
 
@@ -47,22 +52,24 @@ def train_run(
 def round_run(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     run: Run = "main",
+    partition: Partition = None,
     quorum: Quorum = None,
     deadline_s: Deadline = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one more round of a campaign."""
-    _carry_out(folder, "federated-round", {"run": run, "quorum": quorum, "deadline_s": deadline_s}, as_json)
+    _carry_out(folder, "federated-round", {"run": run, "quorum": quorum, "deadline_s": deadline_s,
+                                           **({} if partition is None else {"partition": partition})}, as_json)
 
 
 def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as_json: bool) -> None:
     from fedround_cli.campaign import show_campaign
     from flows.service import enter
-    from tasks.plan import RoundRequest, TrainingRequest
+    from tasks.plan import NextRoundRequest, TrainingRequest
     from tasks.report import records
 
     coordinator = enter(folder)
-    kind = TrainingRequest if "rounds" in request else RoundRequest
+    kind = TrainingRequest if "rounds" in request else NextRoundRequest
     from pydantic import ValidationError
 
     try:

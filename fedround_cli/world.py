@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
     from fedround.agreement import Agreement
     from fedround.learning.recipe import Examples, Recipe
     from fedround.simulation.sites import Site
+    from fedround.statistics.partitions import Partition
 
 HELD_OUT = 5
 """One row of this number is held out: of the data for the public test set, and of each site's rows for its validation."""
@@ -63,8 +68,26 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
     return Asked(agreement, load_recipe(path), agreed, path)
 
 
-def example(folder: Path, recipe: Recipe) -> World:
-    """The rows of an example: those that STORY in its split.py gives."""
+def part_of(agreement: Agreement, name: str | None) -> Partition | None:
+    """The partition that is simulated; None: all rows. Raises ContractError unless the settings ask for what is named."""
+    from fedround.errors import ContractError
+    from fedround.statistics.partitions import Partition
+    from fedround.values import parse
+
+    how = agreement.partitions
+    if how is None and name is None:
+        return None
+    if how is None:
+        raise ContractError("--part: these settings do not tell rows apart, so a campaign trains on all of them; leave it "
+                            "out, or add [partitions]")
+    if name is None:
+        raise ContractError(f"these settings tell rows apart by {how.in_words}, and a campaign trains on one part of them: "
+                            "name it with --part, such as --part 2026-w48")
+    return parse(Partition, {"column": how.column, "by": how.by, "name": name}, "--part")
+
+
+def example(folder: Path, recipe: Recipe, part: Partition | None = None) -> World:
+    """The rows of an example: those that STORY in its split.py gives; part: of the sites' rows only these."""
     from fedround.errors import ContractError, SetupError
     from fedround.simulation.sites import Site
 
@@ -79,12 +102,25 @@ def example(folder: Path, recipe: Recipe) -> World:
     sys.modules[spec.name] = module         # dataclasses and typing look a class's module up by its name
     spec.loader.exec_module(module)
     parts = module.STORY.split()
-    return World({bank.name: Site(recipe.encode(bank.train), recipe.encode(bank.validation)) for bank in parts.banks},
-                 recipe.encode(parts.public_test))
+    return World({bank.name: Site(recipe.encode(_only(bank.train, part)), recipe.encode(_only(bank.validation, part)))
+                  for bank in parts.banks}, recipe.encode(parts.public_test))
 
 
-def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | None, seed: int) -> World:
-    """Rows of one file, dealt to sites. A fifth is held out at each site, and without a test file a fifth before for all."""
+def _only(frame: pd.DataFrame, part: Partition | None) -> pd.DataFrame:
+    from fedround.errors import ContractError
+
+    if part is None:
+        return frame
+    if part.column not in frame.columns:
+        raise ContractError(f"the rows have no column '{part.column}', which [partitions] names")
+    return frame[part.holds(frame[part.column].astype(str).to_numpy())].reset_index(drop=True)
+
+
+def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | None, seed: int,
+          part: Partition | None = None) -> World:
+    """Rows of one file, or of one part of it, dealt to sites. A fifth is held out at each site, and without a test file a
+    fifth before for all.
+    """
     import numpy as np
 
     from fedround.errors import ContractError
@@ -93,8 +129,8 @@ def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | Non
     from validation.encoding import columns_alone, encoded_alone
 
     how, everybody = parse_partition(partition), encoded_alone(data, asked.recipe, asked.path)
-    order = np.random.default_rng(seed).permutation(len(everybody))
-    public = len(everybody) // HELD_OUT if test is None else 0
+    order = np.random.default_rng(seed).permutation(np.arange(len(everybody)) if part is None else _places(data, part))
+    public = len(order) // HELD_OUT if test is None else 0
     rows = np.sort(order[public:])
     column = None
     if isinstance(how, Column):
@@ -111,3 +147,18 @@ def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | Non
         shuffled, held = np.random.default_rng([seed, place]).permutation(own), len(own) // HELD_OUT
         found[name] = Site(take(examples, shuffled[held:]), take(examples, shuffled[:held]) if held else None)
     return World(found, tested)
+
+
+def _places(data: Path, part: Partition) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    from fedround.errors import ContractError
+    from validation.encoding import columns_alone
+
+    found = columns_alone([data], [part.column])
+    if part.column not in found:
+        raise ContractError(f"the data have no column '{part.column}', which [partitions] names")
+    places = np.flatnonzero(part.holds(found[part.column]))
+    if len(places) == 0:
+        raise ContractError(f"no row is in the part '{part.name}' of the data, told apart by {part.in_words}")
+    return places

@@ -40,11 +40,11 @@ from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
 from tasks.drift import DriftRequest
-from tasks.plan import RoundRequest, TrainingRequest
+from tasks.plan import NextRoundRequest, TrainingRequest
 from tasks.promote import PromotionRequest
 
 FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
-    (federated_training, TrainingRequest), (federated_round, RoundRequest), (federated_measurement, MeasurementRequest),
+    (federated_training, TrainingRequest), (federated_round, NextRoundRequest), (federated_measurement, MeasurementRequest),
     (federated_drift, DriftRequest), (federated_promotion, PromotionRequest))}
 """The flows that can be asked for, by name, and the form of each."""
 CANCELLATION_POLL_S = 2.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from prefect import get_client
+from prefect import Flow, get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
@@ -17,29 +17,32 @@ from pydantic import ValidationError
 
 from fedround.agreement import Federation
 from fedround.errors import ContractError
+from fedround.privacy.spec import NoPrivacy
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
 from flows.federated_round import federated_round
+from flows.federated_training import federated_training
 from infra.asking import CAMPAIGN_FLOW, SITE_FLOW
 from site_workers.campaign import CampaignRequest
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
-from tasks.plan import RoundRequest
+from tasks.plan import NextRoundRequest, TrainingRequest
 
 
 async def deploy(federation: Federation, *, cron: str | None = None, cron_run: str = "scheduled") -> list[str]:
     """Register the coordinator's and every site's pool and deployment; returns the deployments' names. Idempotent.
 
-    cron: one more round of run `cron_run` at these times (UTC); None removes the schedule.
+    cron: one more round of run `cron_run` at these times (UTC); None removes the schedule. If the federation tells rows
+    apart: a whole campaign on the last partition that is complete then, in a run of its own.
     Raises ContractError, and changes nothing, for a schedule or a run that cannot be.
     """
     scheduled = [] if cron is None else [(_schedule(cron), True)]
-    request = _request(cron_run)
+    scheduled_flow, request = _request(federation, cron_run, is_scheduled=cron is not None)
     async with get_client() as client:
         pool = pool_of(federation.name)
         await _pool(client, pool, CoordinatorWorker)
         names = []
         for name, (flow, _) in FLOWS.items():
-            schedules = scheduled if flow is federated_round else []
+            schedules = scheduled if flow is scheduled_flow else []
             await _deployment(
                 client, name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
                 description=flow.description or "", parameters={"request": request} if schedules else {})
@@ -65,9 +68,18 @@ def _schedule(cron: str) -> CronSchedule:
         raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
 
 
-def _request(run: str) -> dict[str, Any]:
+def _request(federation: Federation, run: str, *, is_scheduled: bool) -> tuple[Flow[Any, Any], dict[str, Any]]:
+    """What is done at the scheduled times, and what is asked then."""
+    how, privacy = federation.partitions, federation.privacy
+    if is_scheduled and how is not None and how.by == "value":
+        raise ContractError("partitions by value have no order, so no schedule can choose one: ask for each campaign with "
+                            "'fedround train run --partition'")
     try:
-        return RoundRequest(run=run).model_dump(exclude_none=True)
+        if how is None:
+            return federated_round, NextRoundRequest(run=run).model_dump(exclude_none=True)
+        asked = TrainingRequest(run=run, one_run_per_partition=True,
+                                **{} if isinstance(privacy, NoPrivacy) else {"rounds": privacy.rounds})
+        return federated_training, asked.model_dump(exclude_none=True)
     except ValidationError:
         raise ContractError("--run is not the name of a run: lower-case letters, digits and inner hyphens") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from prefect import flow
 
@@ -16,11 +17,12 @@ from tasks.afterwards import afterwards
 from tasks.catch_up import catch_up
 from tasks.coordinator import current_coordinator
 from tasks.exports import export_apart
-from tasks.plan import RoundRequest
+from tasks.partition import settled
+from tasks.plan import NextRoundRequest
 
 
 @flow(name="federated-round", flow_run_name="{request.run}: one more round", persist_result=False, log_prints=False)
-async def federated_round(request: RoundRequest) -> int:
+async def federated_round(request: NextRoundRequest) -> int:
     """Plan, invite, collect until every site has answered or the deadline is over, aggregate, publish, evaluate, report.
 
     Returns the round's number. A round that fails commits nothing; run again, it uses the answers that are there. Once it is
@@ -28,6 +30,7 @@ async def federated_round(request: RoundRequest) -> int:
     """
     began = time.monotonic()
     coordinator = current_coordinator()
+    request = settled(coordinator, request, datetime.now(UTC).date())
     with Watch(coordinator.folder, request.run) as watch:
         catch_up(coordinator, request.run, watch.missed)
         planned = steps.plan_round(coordinator, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from prefect import flow
 
@@ -13,7 +14,8 @@ from flows.federated_round import federated_round
 from infra.history import last_round
 from tasks.coordinator import current_coordinator
 from tasks.invite import begin_campaign, end_campaign
-from tasks.plan import RoundRequest, TrainingRequest
+from tasks.partition import with_its_run
+from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest
 
 
 @flow(name="federated-training", flow_run_name="{request.run}: {request.rounds} rounds", persist_result=False)
@@ -23,12 +25,14 @@ async def federated_training(request: TrainingRequest) -> int:
     Stops at the first that fails. Rounds that exist count, so a campaign that was interrupted and is started again does only
     what is left.
     """
-    one_more = RoundRequest(run=request.run, quorum=request.quorum, deadline_s=request.deadline_s)
+    request = with_its_run(current_coordinator(), request, datetime.now(UTC).date())
+    asked = request.model_dump(include={"run", "quorum", "deadline_s"})
+    one_more = NextRoundRequest(**asked, partition=request.partition)
     async with _sites(request):
         while (done := _committed(request.run)) < request.rounds:
             await federated_round(one_more)
         if counts_leave(current_coordinator().federation.privacy):
-            await federated_evaluation(one_more)
+            await federated_evaluation(RoundRequest(**asked))
     return done
 
 

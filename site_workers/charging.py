@@ -24,6 +24,8 @@ log = logging.getLogger("fedround.site")
 def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledger.Ledger] | Refusal:
     """What will be released, charged; or the reason why it will not be."""
     plan = order.plan
+    if (refusal := _refuse_other_rows(site, order)) is not None:
+        return refusal
     try:
         offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan),
                         apart=registry.are_apart(site.folder, site.settings.data))
@@ -35,6 +37,17 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
     except ContractError as error:
         log.error("round %d of run '%s': %s", plan.round, plan.run, error)
         return refuse(site, order, Reason.BUDGET, "no noise keeps the plan's promise with the rows that are here")
+
+
+def _refuse_other_rows(site: Site, order: Order) -> Refusal | None:
+    """A refusal if this run has worked with another partition here: a campaign is fixed before anything of it leaves."""
+    plan, book = order.plan, ledger.read(site.ledger)
+    known = {charge.partition for charge in book.charges if charge.purpose in ("train", "evaluate")
+             and (charge.federation, charge.run) == (plan.federation, plan.run)}
+    if plan.asks.kind == "measure" or known <= {None, partition_of(plan, book)}:
+        return None         # a charge to all rows may be one that was recovered: it says of no partition
+    return refuse(site, order, Reason.POLICY, "this run has trained on another partition's rows here: a run keeps its "
+                                              "partition, and another one needs a new run")
 
 
 def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -> Refusal | None:
@@ -86,23 +99,20 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer)
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
             mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
             campaign=louder.campaign(privacy, rows, done, plan.agreed.groups, plan.agreed.drift), terms=_terms(plan),
-            rows=rows, partition=_partition(plan, before))))
+            rows=rows, partition=partition_of(plan, before))))
     again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
     going_on = [one for one in found if book.room_for(one[1]) is not None]
     return again[:1] or going_on[:1] or found
 
 
-def _partition(plan: Plan, before: ledger.Ledger) -> str | None:
+def partition_of(plan: Plan, before: ledger.Ledger) -> str | None:
     """The partition that pays; None: all rows do.
 
     Two ways to tell rows apart overlap (a week, a month), and a ledger takes partitions as disjoint. So if others than these
     were charged before, all rows pay, which is too much and never too little.
     """
-    part = plan.asks.part
-    if part is None:
-        return None
-    others = {charge.partition for charge in before.charges if charge.partition is not None}
-    return part.in_ledger if all(other.endswith(f"-{part.scheme}") for other in others) else None
+    part = plan.asks.partition
+    return part.in_ledger if part is not None and ledger.tells_apart(before, part.in_ledger) else None
 
 
 def _terms(plan: Plan) -> str:

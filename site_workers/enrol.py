@@ -11,6 +11,7 @@ from fedround.errors import SetupError
 from fedround.files import write_whole
 from fedround.privacy import noise
 from fedround.signing import Identity
+from fedround.statistics.partitions import Partitions
 from fedround.values import parse
 from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
 from site_workers import approval, audit, registry
@@ -26,12 +27,13 @@ def _let_out(compares_groups: bool, measures: bool) -> dict[str, list[str]]:
 
 def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max_epsilon: float, delta_dp: float,
                 units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, min_rows: int = 100,
-                compares_groups: bool = False, measures: bool = False, passphrase: bytes | None = None) -> str:
+                compares_groups: bool = False, measures: bool = False, partitions: tuple[Partitions, ...] = (),
+                passphrase: bytes | None = None) -> str:
     """Make a site's folder; returns the public key to send to the coordinator.
 
     compares_groups: lets out what the model decides about the groups that the federation watches, noised and charged.
-    measures: lets out counts of rows for plans that measure, noised and charged. passphrase: encrypts the private key; every
-    start then asks for it.
+    measures: lets out counts of rows for plans that measure, noised and charged. partitions: how plans that train may tell
+    rows apart. passphrase: encrypts the private key; every start then asks for it.
     Creating the folder approves the invitation's recipe and contract: show them to the operator first (`offered`). Raises
     SetupError if the folder holds a site already or the data files are missing, ContractError if the invitation or the policy
     has an invalid value; nothing is overwritten.
@@ -47,6 +49,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
         "max_epsilon_site": max_epsilon_site, "min_rows": min_rows,
+        "partitions": [one.model_dump(include={"column", "by"}) for one in partitions],
         **_let_out(compares_groups, measures)}, "the site's policy")
     settings = SiteSettings(
         name=invitation.site, federation=invitation.federation, coordinator=invitation.coordinator,

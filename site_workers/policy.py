@@ -15,6 +15,7 @@ from fedround.privacy.spec import NoPrivacy, Unit
 from fedround.records import Plan, Reason, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
+from fedround.statistics.partitions import Partitions, of_one_kind
 from fedround.values import Digest, Purpose, Value
 
 Protected = Literal["record", "site", "none"]
@@ -92,6 +93,8 @@ class SitePolicy(Value):
     min_batch: Annotated[int, Field(ge=1, le=1_000_000)] = sense.MIN_BATCH
     """The least number of rows that a step is expected to draw, if records are protected."""
     statistics: tuple[Leaves, ...] = ("scores", "checks")
+    partitions: tuple[Partitions, ...] = ()
+    """How plans that train may tell rows apart. The coordinator then learns how many rows each partition has."""
     limits: Limits = Limits()
     hours: Hours | None = None
 
@@ -152,6 +155,9 @@ def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest
                 yield Reason.POLICY, f"{statistic.in_words} do not leave here"
         elif statistic.noise_std == 0 and not policy.allows_no_privacy:
             yield Reason.POLICY, f"{statistic.in_words} without noise are not allowed here"
+    part = plan.asks.partition
+    if part is not None and plan.asks.reads_model and not any(of_one_kind(one, part) for one in policy.partitions):
+        yield Reason.POLICY, f"plans about rows that are told apart by {part.in_words} are not allowed here"[:300]
     if policy.hours is not None and not policy.hours.open(now):
         yield Reason.HOURS, f"not now: plans are carried out here {policy.hours}"
 
@@ -222,6 +228,12 @@ min_batch = {min_batch}
 # What is not listed stays.
 statistics = {statistics}
 
+# How a plan may tell your rows apart, to train on one part of them (this week's, say), so that no other row pays. The
+# coordinator then learns how many training rows each part has, as without parts it learns how many you have. Only name a
+# column whose counts may be known: a date, never a diagnosis. One way is enough: what is told apart in a second way overlaps,
+# and all rows pay for it. An example: [{{column = "day", by = "week"}}]; by is "day", "week", "month" or "value".
+partitions = {partitions}
+
 # What training may take from this machine.
 [limits]
 threads = {threads}          # of arithmetic
@@ -247,11 +259,17 @@ def policy_text(policy: SitePolicy) -> str:
     section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"
                                       for key, value in hours.model_dump(mode="json").items())])
     return _TEXT.format(
-        **shown,
+        **shown, partitions=f"[{', '.join(map(_as_table, policy.partitions))}]",
         max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
         max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
         memory_mb=_optional("memory_mb", limits.memory_mb, 4096, "of memory that the process may ask the system for"),
         hours=section if policy.hours is not None else "\n".join(f"# {line}" for line in section.splitlines()))
+
+
+def _as_table(one: Partitions) -> str:
+    table = tomlkit.inline_table()
+    table.update(one.model_dump())
+    return table.as_string()
 
 
 def _optional(key: str, value: float | None, example: float, what: str) -> str:

@@ -29,7 +29,7 @@ from infra.federation_log import signed_length
 from infra.history import NOT_OURS
 from site_workers import audit, outbox, registry, rollback
 from site_workers.rollback import Sent
-from site_workers.rows import read_site_rows
+from site_workers.rows import rows_of
 from site_workers.site import Site
 
 
@@ -73,7 +73,8 @@ def forgotten(site: Site) -> Recovery:
     charges = book.charges
     said = [*(sent.answer for sent in lost), *_kept(site)]
     known = {(charge.plan, charge.mechanisms) for charge in charges}
-    proven = tuple(charge for release, charge in _proven(site, said, history.plans).items() if release not in known)
+    proven = tuple(_of_its_partition(charge, book, history.plans) for release, charge in
+                   _proven(site, said, history.plans).items() if release not in known)
     lengths = [history.longest, *(answer.charges for answer in said if isinstance(answer, Answer))]
     others = len(book.entries) - len(charges)
     return Recovery(lost, proven, tuple(_unknown(site, (*charges, *proven), history, max(lengths) - others)))
@@ -101,6 +102,16 @@ def _proven(site: Site, said: Iterable[SiteAnswer],
     answers = sorted((answer for answer in said if isinstance(answer, Answer)), key=lambda one: one.charges)
     charges = [*(_from_answer(site, answer, plans.get(answer.plan)) for answer in answers), *_from_audit(site)]
     return {(charge.plan, charge.mechanisms): charge for charge in charges}
+
+
+def _of_its_partition(charge: Charge, book: ledger.Ledger, plans: Mapping[str, Plan]) -> Charge:
+    """The charge, paid by the partition that its plan names. By all rows if nobody knows the plan, or if rows were ever told
+    apart in two ways.
+    """
+    named = {part.in_ledger for plan in plans.values() if (part := plan.asks.partition) is not None}
+    part = None if (plan := plans.get(charge.plan or "")) is None else plan.asks.partition
+    apart = all(ledger.tells_apart(book, one) and (part is None or one.endswith(f"-{part.scheme}")) for one in named)
+    return charge.model_copy(update={"partition": part.in_ledger}) if part is not None and apart else charge
 
 
 def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
@@ -155,7 +166,7 @@ def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
     if plan.agreed.privacy.unit not in site.policy.units:
         return ()
     try:
-        return offer(plan.asks, plan.agreed, len(read_site_rows(site).train),
+        return offer(plan.asks, plan.agreed, len(rows_of(site, plan.asks.partition).train),
                      lambda _: counts_leave(plan.agreed.privacy)).mechanisms
     except ContractError:
         return ()                       # no noise keeps its promise

@@ -38,7 +38,7 @@ from site_workers import accepted, audit, charging, inputs, kept, limits, outbox
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
-from site_workers.rows import Rows, judged, read_columns, read_site_rows
+from site_workers.rows import Rows, judged, only, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
 from validation.judging import Judged
 
@@ -197,17 +197,20 @@ def _rows_or_refusal(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...
         registry.look(site.folder, site.settings.data, rows.digest, audit.utc(site.clock()))
         names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
                  for column in statistic.columns]        # of the others not even whether they are there is told
-        part = order.plan.asks.part
-        columns = read_columns(site, names if part is None else [*names, part.column], part)
+        part = order.plan.asks.partition
+        columns = read_columns(site, names if part is None else [*names, part.column])
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why")
     if missing := sorted({*names, *([] if part is None else [part.column])} - columns.keys()):
         return refuse(site, order, Reason.DATA, f"the rows have no column '{missing[0]}'"[:300])
+    rows = replace(rows, columns=columns)
+    if part is not None:        # where no model is read, the policy need not let anybody know how many rows a partition has
+        rows = only(rows, part, encoded=order.plan.asks.reads_model)
     # Under the unit `site` the number of rows is not told, hence not whether they are few.
     if len(rows.train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):
         return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for")
-    return replace(rows, columns=columns), verdict.form_warnings if "checks" in site.policy.statistics else ()
+    return rows, verdict.form_warnings if "checks" in site.policy.statistics else ()
 
 
 def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> None:

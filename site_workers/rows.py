@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedround.errors import ContractError
 from fedround.learning.recipe import Examples, Recipe
 from fedround.statistics.partitions import Partition
 from site_workers.site import Site
@@ -62,18 +63,41 @@ def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes
     return Rows(train, validation, digest)
 
 
-def read_columns(site: Site, names: Iterable[str], part: Partition | None = None) -> dict[str, npt.NDArray[Any]]:
-    """Columns of all rows of both files, or of those in `part`, (N,) each. A column that one of the files lacks is left out;
-    if it is the part's, no row is in the part.
-    """
+def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """Columns of all rows of both files, (N,) each. A column that one of the files lacks is left out."""
     wanted = sorted(set(names))
-    if not wanted:
-        return {}
-    found = encoding.columns_alone(site.row_files, wanted)
-    if part is None or part.column not in found:
-        return found if part is None else {}
-    inside_N = part.holds(found[part.column])
-    return {name: value_N[inside_N] for name, value_N in found.items()}
+    return encoding.columns_alone(site.row_files, wanted) if wanted else {}
+
+
+def only(rows: Rows, part: Partition, *, encoded: bool) -> Rows:
+    """The rows in a partition; those that break the contract are in it, too, and count for nothing there.
+
+    encoded: whether the encoded rows are cut as the columns are. Raises ContractError if a recipe has left rows out.
+    """
+    inside_N = part.holds(rows.columns[part.column])
+    cut = replace(rows, columns={name: value_N[inside_N] for name, value_N in rows.columns.items()})
+    if not encoded:
+        return cut
+    if len(inside_N) != len(rows.train) + len(rows.validation):
+        raise ContractError(f"column '{part.column}' has {len(inside_N)} values, and {len(rows.train)} rows to train on and "
+                            f"{len(rows.validation)} held out are encoded")
+    of_train_N, of_validation_N = np.split(inside_N, [len(rows.train)])
+    return replace(cut, train=_of(rows.train, of_train_N), validation=_of(rows.validation, of_validation_N))
+
+
+def rows_of(site: Site, part: Partition | None) -> Rows:
+    """The site's rows, or those of a partition. Raises as `read_site_rows`, and ContractError if its column is not there."""
+    rows = read_site_rows(site)
+    if part is None:
+        return rows
+    columns = read_columns(site, [part.column])
+    if part.column not in columns:
+        raise ContractError(f"the rows have no column '{part.column}'")
+    return only(replace(rows, columns=columns), part, encoded=True)
+
+
+def _of(rows: Examples, inside_N: npt.NDArray[np.bool_]) -> Examples:
+    return Examples(rows.features_NF[inside_N], rows.labels_N[inside_N], rows.counts_N[inside_N])
 
 
 @dataclass(frozen=True)

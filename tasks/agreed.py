@@ -15,6 +15,7 @@ from fedround.errors import ChainError
 from fedround.federation_log import Logged
 from fedround.learning.task import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
+from fedround.statistics.partitions import Partition
 from infra.history import Committed
 from tasks.clipping import privacy_after
 from tasks.ledgers import keys_of
@@ -29,6 +30,8 @@ class Proven:
     committed: Committed
     task: Task | None = None
     """What its plan says is learnt; None for round 0, which has no plan."""
+    partition: Partition | None = None
+    """On whose rows its run trains, by its checkpoint; None: all."""
     answers: Mapping[str, Answer] = field(default_factory=dict)
     """Only those that this credential may read."""
 
@@ -73,11 +76,11 @@ def _check_question(plan: Plan, before: Proven, source: str) -> None:
     if last is not None and last.recipe_digest == plan.agreed.recipe_digest and before.task != plan.task:
         raise ChainError(f"plan of {source}: says that something else is learnt than the round before did")
     scores = plan.task.statistic(plan.agreed.evaluation)
-    expected: dict[str, Question] = {"train": asked_to_train(plan.agreed, before.committed.commit, scores),
-                                     "evaluate": Evaluate(statistics=(scores,))}
+    expected: dict[str, Question] = {"train": asked_to_train(plan.agreed, before.committed.commit, scores, before.partition),
+                                     "evaluate": Evaluate(statistics=(scores,), partition=before.partition)}
     if bare(plan.asks) != bare(expected.get(plan.asks.kind, plan.asks)):
-        raise ChainError(f"plan of {source}: asks for other statistics, or names another state of the server, than the terms "
-                         "and the round before give")
+        raise ChainError(f"plan of {source}: asks for other statistics, or about other rows, or names another state of the "
+                         "server, than the terms and the round before give")
 
 
 def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:

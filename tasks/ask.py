@@ -23,6 +23,7 @@ from infra.stores import put_first
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
+from tasks.partition import partition_of
 from tasks.plan import Planned, RoundRequest, asked_with, bare, cohort_of, compose, head_of, publish_plan
 from tasks.quorum import check_quorum
 
@@ -88,7 +89,8 @@ def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Q
         return Measure(statistics=request.statistics, partition=request.partition)
     if head.commit.round == 0:
         raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
-    return Evaluate(statistics=(score_statistic(coordinator, head.commit),))
+    return Evaluate(statistics=(score_statistic(coordinator, head.commit),),
+                    partition=partition_of(coordinator, head.commit))
 
 
 def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Planned | None:

@@ -13,6 +13,7 @@ from infra.history import NOT_OURS, findings, last_round, read_commit, read_fede
 from tasks import evidence
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator
+from tasks.partition import partition_of
 from tasks.report import record_groups
 from validation.group_cells import Counted
 from validation.group_gaps import CONFIDENCE, judged, shares, together
@@ -33,7 +34,7 @@ def question(coordinator: Coordinator, run: str, number: int) -> MeasurementRequ
         return None
     if last_round(coordinator.store, run, coordinator.identity.key) != number:
         return None
-    return MeasurementRequest(run=run, statistics=groups.about(commit.model))
+    return MeasurementRequest(run=run, statistics=groups.about(commit.model), partition=partition_of(coordinator, commit))
 
 
 def compared(coordinator: Coordinator, commit: Commit) -> GroupFairness | None:

@@ -28,6 +28,7 @@ from infra.history import findings, read_commit, read_finding, read_plan_at
 from tasks.ask import MeasurementRequest, totals_of
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
+from tasks.partition import partition_of
 from tasks.plan import Planned, RoundRequest
 from validation.drift import check_same, distances
 
@@ -46,7 +47,10 @@ class DriftRequest(RoundRequest):
 def due(coordinator: Coordinator, request: RoundRequest, number: int) -> MeasurementRequest | None:
     """What to ask after this round of a campaign; None: nothing."""
     watch = coordinator.federation.drift
-    return _question(request, watch, None) if watch is not None and watch.is_due(number) else None
+    if watch is None or not watch.is_due(number):
+        return None
+    commit = read_commit(coordinator.store, request.run, number, coordinator.identity.key).commit
+    return _question(request, watch, partition_of(coordinator, commit))
 
 
 def question(coordinator: Coordinator, request: DriftRequest, today: date) -> MeasurementRequest:
@@ -153,7 +157,7 @@ def _judged(coordinator: Coordinator, watch: DriftWatch, asked: Sequence[Planned
 
 
 def _when(asked: Planned) -> str:
-    part = asked.plan.asks.part
+    part = asked.plan.asks.partition
     return f"round {asked.plan.round}" if part is None else part.name
 
 

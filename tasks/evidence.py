@@ -16,6 +16,7 @@ from fedround.errors import ChainError, CodecError, LostError, NotFoundError, St
 from fedround.learning.start import read as read_start
 from fedround.records import (
     Answer,
+    Checkpoint,
     Commit,
     CommittedRefusal,
     CommittedUpdate,
@@ -36,12 +37,13 @@ from validation.updates import read_answer
 _STATE = {"rest": "rest of the model", "optimizer": "optimizer state"}
 
 
-def model(store: ObjectStore, commit: Commit, key: str, source: str) -> None:
-    """The checkpoint and the model that a commit names."""
+def model(store: ObjectStore, commit: Commit, key: str, source: str) -> Checkpoint:
+    """The checkpoint, which is returned, and the model that a commit names."""
     checkpoint = read_checkpoint(store, commit, key)
     size = blob(store, commit.model, f"model of {source}")
     if size != checkpoint.model.size_bytes or size != codec.size_bytes(checkpoint.tensors):
         raise TrustError(f"model of {source}: {size} bytes, its checkpoint says {checkpoint.model.size_bytes}")
+    return checkpoint
 
 
 def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedRefusal) -> None:

@@ -18,12 +18,14 @@ from fedround.rounds.campaign import counts_leave
 from fedround.sightings import needed
 from fedround.signing import digest, seal
 from fedround.statistics import Scores
+from fedround.statistics.partitions import Partition, PartitionName, of_one_kind
 from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
 from infra.stores import publish, put_first
 from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
+from tasks.partition import partition_asked, partition_of
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
 
@@ -45,7 +47,16 @@ class RoundRequest(BaseModel):
         description="How long sites have to answer. Empty: as the federation file says.")] = None
 
 
-class TrainingRequest(RoundRequest):
+class NextRoundRequest(RoundRequest):
+    """Ask the federation for one more round that trains."""
+
+    partition: Annotated[PartitionName | None, Field(
+        default=None, title="Partition", examples=["2026-w48"],
+        description="If the federation file tells rows apart: on whose rows the run trains, and who pays, from its first "
+                    "round to its last. Empty: as the run began; for a new run the last partition that is complete.")] = None
+
+
+class TrainingRequest(NextRoundRequest):
     """Ask the federation for a training campaign."""
 
     rounds: Annotated[int, Field(
@@ -55,6 +66,10 @@ class TrainingRequest(RoundRequest):
         default=False, title="One flow run per site",
         description="For campaigns of many short rounds: every site has one flow run for the whole campaign, with a task run "
                     "for each round, instead of a flow run for each round.")] = False
+    one_run_per_partition: Annotated[bool, Field(
+        default=False, title="One run per partition",
+        description="For schedules: the partition's name is added to the run's, so that each partition has a run of its "
+                    "own.")] = False
 
 
 _IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at "}
@@ -79,32 +94,33 @@ def in_words(plan: Plan) -> str:
     return f"{_IN_WORDS[plan.asks.kind]}round {plan.round} of run '{plan.run}'"
 
 
-def plan_round(coordinator: Coordinator, request: RoundRequest) -> Planned:
+def plan_round(coordinator: Coordinator, request: NextRoundRequest) -> Planned:
     """The plan of the next round of the run; begins the run if it is new.
 
     A round that was planned before and not committed keeps its plan, so a coordinator that was killed continues where it
     stopped. If the round would be asked differently now (the federation file or the request has changed), it is a new
-    attempt.
+    attempt. Raises ContractError also if the run trains on another partition than the request names.
     """
-    head = head_of(coordinator, request.run)
+    head = head_of(coordinator, request.run, partition_asked(coordinator, request))
     plan = compose(coordinator, head, request, _training(coordinator, head.commit))
     require_root_set(coordinator, plan.agreed.aggregation)
     return publish_plan(coordinator, head, plan)
 
 
-def asked_to_train(agreed: Agreed, parent: Commit, scores: Scores) -> Train:
+def asked_to_train(agreed: Agreed, parent: Commit, scores: Scores, partition: Partition | None = None) -> Train:
     """What a round that continues `parent` asks for, under these terms.
 
     It follows from what is signed, except for the edges between which scores are counted.
-    scores: what the task asks about a model's scores.
+    scores: what the task asks about a model's scores. partition: of the run.
     """
     blobs = {blob.name: blob for blob in parent.state}
     return Train(statistics=(scores,) if counts_leave(agreed.privacy) else (),
-                 state=tuple(blobs[name] for name in agreed.training.algorithm.serves if name in blobs))
+                 state=tuple(blobs[name] for name in agreed.training.algorithm.serves if name in blobs), partition=partition)
 
 
 def _training(coordinator: Coordinator, parent: Commit) -> Train:
-    return asked_to_train(coordinator.federation.agreed(), parent, score_statistic(coordinator, parent))
+    return asked_to_train(coordinator.federation.agreed(), parent, score_statistic(coordinator, parent),
+                          partition_of(coordinator, parent))
 
 
 # -- for every kind of question ----------------------------------------------------------------------------------------
@@ -117,6 +133,9 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     if checkpoint.parts != federation.parts:
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
                             "cannot change within a run; begin a new one")
+    if not isinstance(asks, Measure) and not of_one_kind(checkpoint.partition, federation.partitions):
+        raise ContractError(f"run '{request.run}' began with other 'partitions' than the federation file has now: on which "
+                            "rows a run trains cannot change; begin a new one")
     cohort, excluded = cohort_of(coordinator, federation, head)
     return Plan(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=coordinator.publish_federation(),
@@ -186,16 +205,16 @@ def asked_with(federation: Federation, request: RoundRequest) -> Federation:
 # -- the beginning of a run --------------------------------------------------------------------------------------------
 
 
-def head_of(coordinator: Coordinator, run: str) -> Committed:
-    """The run's last committed round; begins the run if it is new."""
+def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None) -> Committed:
+    """The run's last committed round; begins the run if it is new. partition: on which rows a new run trains; None: all."""
     number = last_round(coordinator.store, run, coordinator.identity.key)
     if number is None:
-        _begin(coordinator, run)
+        _begin(coordinator, run, partition)
         number = 0
     return read_commit(coordinator.store, run, number, coordinator.identity.key)
 
 
-def _begin(coordinator: Coordinator, run: str) -> None:
+def _begin(coordinator: Coordinator, run: str, partition: Partition | None) -> None:
     """Commit round 0: the checkpoint that the federation file names, completed by the recipe's initial model.
 
     The initial model is the same for everybody who builds it from the run's name. What travels is the model. What does not
@@ -212,7 +231,7 @@ def _begin(coordinator: Coordinator, run: str) -> None:
     checkpoint = seal(Checkpoint(
         federation=federation.name, run=run, round=0, log=log, model=codec.payload_of(body),
         tensors=codec.schema_of(tensors), parts=federation.parts, rest=None if beside is None else digest(beside),
-        recipe=federation.recipe, recipe_digest=federation.recipe_digest,
+        partition=partition, recipe=federation.recipe, recipe_digest=federation.recipe_digest,
         privacy=federation.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,

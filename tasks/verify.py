@@ -205,7 +205,9 @@ class _Trial:
         if (commit.parent, commit.base_model, commit.round - 1) != after:
             raise ChainError(f"commit of {source}: does not continue round {after[2]}")
         members = self._members(commit, None if last is None else last.commit.log, f"commit of {source}")
-        evidence.model(store, commit, self.coordinator, source)
+        partition = evidence.model(store, commit, self.coordinator, source).partition
+        if before is not None and partition != before.partition:
+            raise ChainError(f"checkpoint of {source}: names other rows that its run trains on than the round before it")
         remembered = evidence.memory(store, commit)
         # signatures: commit and checkpoint; hashes: commit, checkpoint and model
         proof = RoundProof(
@@ -214,9 +216,9 @@ class _Trial:
             memory_unseen=remembered is None)
         if before is None:
             if members.start is None:
-                return proof, Proven(head)
+                return proof, Proven(head, partition=partition)
             evidence.start(store, commit, members.start, source)
-            return replace(proof, hashes=proof.hashes + 1), Proven(head)
+            return replace(proof, hashes=proof.hashes + 1), Proven(head, partition=partition)
         plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, source)
@@ -243,7 +245,7 @@ class _Trial:
             unseen=tuple(read.unseen), lost=tuple(read.gone),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
-        ), Proven(head, plan.task, answers)
+        ), Proven(head, plan.task, partition, answers)
 
     def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
         """Prove the result of a question about the model of a proven round."""

@@ -18,6 +18,8 @@ import pytest
 from fedround import codec, layout
 from fedround.records import Answer, Commit, Plan, Update
 from fedround.signing import seal, unseal
+from fedround.statistics.partitions import Recurring
+from fedround.values import parse
 from infra.history import Committed
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from site_workers import outbox
@@ -29,7 +31,7 @@ from tasks.aggregate import aggregate
 from tasks.collect import Collected, collect
 from tasks.coordinator import Coordinator, open_coordinator
 from tasks.membership import add_member, create_coordinator, make_invitation
-from tasks.plan import Planned, RoundRequest, plan_round
+from tasks.plan import NextRoundRequest, Planned, plan_round
 from tasks.publish import publish
 
 RECIPE = '''"""Two numbers, one logit."""
@@ -109,7 +111,7 @@ class SmallFederation:
 
     def plan(self, run: str = "spring", **changes: object) -> Planned:
         """The next round's plan, published."""
-        return plan_round(self.coordinator, RoundRequest(run=run, **changes))
+        return plan_round(self.coordinator, NextRoundRequest(run=run, **changes))
 
     def answer(self, name: str, planned: Planned, running: Site | None = None) -> str:
         """One site answers a plan, in a fresh process as far as memory goes, or in the one that is `running`."""
@@ -219,6 +221,7 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
             DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet"),
                          ledger=str(data / "ledgers") if apart else None),
             max_epsilon=max_epsilon, delta_dp=1e-5, units=units, max_epsilon_site=max_epsilon_site, min_rows=50,
-            compares_groups="groups" in changes, passphrase=passphrase)
+            compares_groups="groups" in changes, passphrase=passphrase,
+            partitions=(parse(Recurring, changes["partitions"], "settings"),) if "partitions" in changes else ())
         add_member(folder, name, key, float(count))
     return SmallFederation(root, names)

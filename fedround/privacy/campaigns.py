@@ -152,7 +152,7 @@ def views(book: Book) -> list[frozenset[Part]]:
              if name is not None}
     sides: tuple[Literal["train", "validation"], ...] = ("train", "validation")
     parts = [Part(partition=name, rows=rows) for name in [*sorted(named), None][:max(1, len(named))] for rows in sides]
-    return _groups(parts, book.shared)
+    return _groups(parts, [said for entry in book.shared for said in _within(entry, sorted(named))])
 
 
 def _sides(view: View, partition: str | None) -> frozenset[str]:
@@ -163,10 +163,18 @@ def _sides(view: View, partition: str | None) -> frozenset[str]:
     return frozenset((*sides, "all") if sides else ())
 
 
-def _groups(parts: Sequence[Part], shared: Iterable[Shared]) -> list[frozenset[Part]]:
+def _within(entry: Shared, named: Sequence[str]) -> list[frozenset[Part]]:
+    """Which parts a line joins. If it names no partition, a row was seen on both sides. It is the same row there, so it is in
+    one partition, whichever that is.
+    """
+    if not named or any(part.partition is not None for part in entry.shared):
+        return [frozenset(entry.shared)]
+    return [frozenset(part.model_copy(update={"partition": name}) for part in entry.shared) for name in named]
+
+
+def _groups(parts: Sequence[Part], shared: Iterable[frozenset[Part]]) -> list[frozenset[Part]]:
     groups = [frozenset([part]) for part in parts]
-    for entry in shared:
-        said = frozenset(entry.shared)
+    for said in shared:
         touched = [group for group in groups if group & said]
         groups = [group for group in groups if not group & said] + [said.union(*touched)]
     return groups

@@ -122,6 +122,9 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site:
         if charge.plan is not None and any(charge.is_of(earlier) for earlier in current.charges):
             file.settle()
             return current
+        if charge.partition is not None and not tells_apart(current, charge.partition):
+            raise LedgerError(f"{ledger.path}: another process has charged partitions of another kind since it was read, and "
+                              "both kinds overlap; nothing was charged. Answer the same plan again: then all rows pay")
         home = current.book.room_for(charge) if charge.campaign else None
         entry = charge if home is None else charge.model_copy(update={"campaign": home.lots})
         for bound in (*bounds, *([] if promised is None else [promised])):
@@ -136,6 +139,14 @@ def add(ledger: Ledger, entry: Closing | Shared) -> Ledger:
         current = _continued(ledger, file)
         head = file.append(entry.model_dump(mode="json"))
     return _extended(current, entry, head)
+
+
+def tells_apart(ledger: Ledger, partition: str) -> bool:
+    """Whether this partition overlaps with no other that was charged: all are told apart in the same way, which their names'
+    last part stands for.
+    """
+    kind = partition.rpartition("-")[2]
+    return all(charge.partition is None or charge.partition.rpartition("-")[2] == kind for charge in ledger.charges)
 
 
 def with_entries(ledger: Ledger, entries: Iterable[Entry]) -> Ledger:

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.agreement import Agreed, Deadline, Quorum
 from fedround.learning.task import Task
 from fedround.statistics import Decisions, Scores, Statistic
-from fedround.statistics.partitions import Partition
+from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
 
 
@@ -66,10 +66,8 @@ class _Question(Value):
         """Whether a site works with the base model."""
         return self.makes_model or any(one.reads_model for one in self.statistics)
 
-    @property
-    def part(self) -> Partition | None:
-        """The only rows that it is about; None: all."""
-        return None
+    partition: Partition | None = None
+    """The only rows that it is about; None: all."""
 
 
 class Train(_Question):
@@ -94,19 +92,6 @@ class Measure(_Question):
 
     kind: Literal["measure"] = "measure"
     statistics: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=64)]
-    partition: Partition | None = None
-    """Of which rows; None: of all."""
-
-    @model_validator(mode="after")
-    def _check_partition(self) -> Self:
-        if self.partition is not None and self.reads_model:
-            raise ValueError("what a model does is counted over all rows held out: a partition is for what counts columns")
-        return self
-
-    @property
-    def part(self) -> Partition | None:
-        """As `_Question`."""
-        return self.partition
 
 
 Question = Annotated[Train | Evaluate | Measure, Field(discriminator="kind")]
@@ -155,6 +140,13 @@ class Plan(Address, Signed):
                                  f"{self.base_model[:16]}")
             if isinstance(one, Decisions) and self.task.classes != 2:
                 raise ValueError(f"decisions are of two labels, and the task has {self.task.classes}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_partition(self) -> Self:
+        if not isinstance(self.asks, Measure) and not of_one_kind(self.agreed.partitions, self.asks.partition):
+            raise ValueError("a campaign is about one partition of the rows if, and only if, its terms say how rows are told "
+                             "apart, and in that way")
         return self
 
     @property

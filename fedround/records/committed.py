@@ -13,6 +13,7 @@ from fedround.privacy.spec import Privacy
 from fedround.records.asked import Blob, LogHead, named
 from fedround.records.said import Charges, Reason
 from fedround.statistics import Release
+from fedround.statistics.partitions import Partition
 from fedround.values import (
     Attempt,
     Digest,
@@ -45,6 +46,8 @@ class Checkpoint(Signed):
     parts: Parts = Parts()
     rest: Digest | None = None
     """The frozen tensors, and where private ones begin; None: `model` is all there is."""
+    partition: Partition | None = None
+    """The only rows that the run trains on, the same in every round; None: all."""
     recipe: Name
     recipe_digest: Digest
     privacy: Privacy

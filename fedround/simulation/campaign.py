@@ -53,7 +53,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
              model: Tensors | None = None, root: Examples | None = None, steps: Callable[[int, str], int] | None = None,
              crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES, apart: bool = False,
              told: Callable[[Round], None] = lambda _: None, seen: Callable[[Seen], None] = lambda _: None) -> Result:
-    """Run the campaign.
+    """Run the campaign. If the agreement tells rows apart, `sites` have the rows of one partition and no others.
 
     stacked: many sites are trained at once (`fedround.simulation.stacked`), much faster, with other draws of the same law;
     without, one after the other as live sites do: with a live federation's `chance` the same bytes as there.

@@ -1,4 +1,4 @@
-"""Rows told apart by one of their columns: the rows of one week, say. Only these are counted, and only these pay.
+"""Rows told apart by one of their columns: the rows of one week, say. Only these are used, and only these pay.
 
 A row's partition is a function of the row itself, so each row is in one at most, at every site and whatever other rows there
 are: parallel composition (McSherry 2009, theorem 4). A row whose column changes is another row, in another partition. The
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from fedround.values import ColumnName, Value
 
@@ -63,6 +63,32 @@ class Partitions(Value):
         return self.name_of(first - datetime.timedelta(days=1)) or ""
 
 
+    @property
+    def scheme(self) -> str:
+        """What all partitions that are told apart in this way have in common in a ledger."""
+        return hashlib.sha256(f"{self.by}:{self.column}".encode()).hexdigest()[:8]
+
+    @property
+    def in_words(self) -> str:
+        """For messages."""
+        return f"column '{self.column}'" if self.by == "value" else f"the {self.by} in column '{self.column}'"
+
+
+class Recurring(Partitions):
+    """[partitions] of a federation file: a campaign trains on the rows of one partition, and only these pay."""
+
+    wait_days: Annotated[int, Field(ge=0, le=366)] = 0
+    """How many days after its end a partition is complete. A campaign that names none takes the last that is complete."""
+
+    def complete(self, today: datetime.date) -> str:
+        """The last partition that is complete. Raises ValueError for partitions by value."""
+        return self.before(today - datetime.timedelta(days=self.wait_days))
+
+    def named(self, name: str) -> Partition:
+        """The partition with this name."""
+        return Partition(column=self.column, by=self.by, name=name)
+
+
 class Partition(Partitions):
     """One of them."""
 
@@ -73,11 +99,11 @@ class Partition(Partitions):
         """Its name in a site's ledger; partitions by another column, or by month instead of week, have other endings."""
         return f"{self.name}-{self.scheme}"
 
-    @property
-    def scheme(self) -> str:
-        """What all partitions that are told apart in this way have in common."""
-        return hashlib.sha256(f"{self.by}:{self.column}".encode()).hexdigest()[:8]
-
     def holds(self, value_N: npt.NDArray[Any]) -> Bools:
         """Which rows are in it, (N,)."""
         return np.array([self.name_of(value) == self.name for value in value_N.tolist()], dtype=bool)
+
+
+def of_one_kind(one: Partitions | None, other: Partitions | None) -> bool:
+    """Whether both tell rows apart in the same way, or neither does."""
+    return (None if one is None else (one.column, one.by)) == (None if other is None else (other.column, other.by))

@@ -22,7 +22,7 @@ from site_workers.site import Site
 from tasks.ask import MeasurementRequest, known, plan_question
 from tasks.catch_up import read_again
 from tasks.membership import _named
-from tasks.plan import RoundRequest, plan_round
+from tasks.plan import NextRoundRequest, plan_round
 from tasks.verify import find_model, verify_run
 from tests.tasks.conftest import Answered
 
@@ -180,7 +180,7 @@ def test_junk_in_the_bucket_stops_no_round_no_question_and_no_proof(answered: An
     coordinator = answered.coordinator(store)
     key = coordinator.identity.key
     assert last_round(store, "spring", key) == 1
-    assert plan_round(coordinator, RoundRequest(run="spring")).digest == answered.planned.digest
+    assert plan_round(coordinator, NextRoundRequest(run="spring")).digest == answered.planned.digest
     committed = answered.federation.commit(answered.planned, coordinator)
     assert committed.commit.round == last_round(store, "spring", key) == 2
     assert [proof.round for proof in verify_run(store, "spring", key)] == [0, 1, 2]

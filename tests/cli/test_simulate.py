@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -178,3 +179,17 @@ def test_bars_are_as_long_as_sites_have_rows():
     assert "a&lt;b" in picture
     assert "x &amp; y" in picture
     assert as_svg({f"site-{n:04d}": [1] for n in range(2000)}, "many").count("<rect") == 2000 + 2
+
+
+def test_a_campaign_on_one_part_of_the_rows_is_simulated_on_these_alone(folder: Path):
+    path = folder / "rows.parquet"
+    days = ["2026-11-23" if n % 5 else "2026-11-30" for n in range(500)]
+    pd.read_parquet(path).assign(day=days).to_parquet(path)
+    assert "do not tell rows apart" in refused(*dealt(folder, "--part", "2026-w48"))
+    with (folder / "settings.toml").open("a") as file:
+        file.write('\n[partitions]\ncolumn = "day"\n')
+    assert "name it with --part" in refused(*dealt(folder))
+    assert "no row is in the part '2026-w01'" in refused(*dealt(folder, "--part", "2026-w01"))
+    told = json.loads(run(*dealt(folder, "--sites", 2, "--part", "2026-w48", "--json")))
+    whole = 400 - 400 // 5
+    assert sum(told["sites"].values()) == whole - 2 * (whole // 2 // 5)

@@ -18,7 +18,7 @@ from infra.federation_log import extend
 from infra.stores import MemoryStore, ObjectStore, Patience
 from site_workers import outbox, release
 from site_workers import round as site_round
-from tasks.plan import RoundRequest, plan_round
+from tasks.plan import NextRoundRequest, plan_round
 from tasks.verify import verify_run
 from tests.faulty.store import ALL, LISTING, READING, WRITING, FaultyStore
 from tests.small_federation import NAMES, SmallFederation
@@ -45,7 +45,7 @@ def undisturbed(answered: Answered) -> dict[str, bytes]:
 def commit_and_go_on(answered: Answered, store: ObjectStore) -> None:
     """Commit round 2, and plan round 3: that looks the history up."""
     answered.commit(store)
-    plan_round(answered.coordinator(store), RoundRequest(run="spring"))
+    plan_round(answered.coordinator(store), NextRoundRequest(run="spring"))
 
 
 def one_sentence(error: FedroundError) -> bool:
@@ -238,7 +238,7 @@ def test_a_whole_round_on_a_store_that_does_harm_ends_as_it_does_on_one_that_doe
 def played(federation: SmallFederation, harm: ObjectStore | None) -> set[str]:
     """One round; whoever fails is run again. Returns the names of all models and states (answers tell the time)."""
     coordinator = federation.coordinator if harm is None else dataclasses.replace(federation.coordinator, store=harm)
-    planned = until_it_works(lambda: plan_round(coordinator, RoundRequest(run="spring")))
+    planned = until_it_works(lambda: plan_round(coordinator, NextRoundRequest(run="spring")))
     for name in NAMES:
         site = federation.site(name)
         running = site if harm is None else dataclasses.replace(site, store=harm)

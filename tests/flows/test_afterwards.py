@@ -21,7 +21,7 @@ from fedround.errors import StoreUnavailableError
 from flows.federated_round import federated_round
 from infra.history import last_round
 from infra.model_registry import ModelRegistry
-from tasks.plan import Planned, RoundRequest
+from tasks.plan import NextRoundRequest, Planned
 from tasks.progress import read_progress
 from tasks.report import is_reported
 from tests import small_federation
@@ -57,7 +57,7 @@ def run_a_round(federation: SmallFederation, patch: pytest.MonkeyPatch) -> int:
     patch.setattr(flows.federated_round, "current_coordinator", lambda: federation.coordinator)
     if flows.federated_round.show.__module__ == "flows.artifacts":
         patch.setattr(flows.federated_round, "show", shown)
-    return asyncio.run(federated_round.fn(RoundRequest(run="spring")))
+    return asyncio.run(federated_round.fn(NextRoundRequest(run="spring")))
 
 
 @pytest.fixture(scope="module")

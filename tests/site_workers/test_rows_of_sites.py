@@ -13,7 +13,7 @@ from fedround import layout
 from fedround.privacy import ledger
 from fedround.statistics.partitions import Partition
 from site_workers import accepted, preflight
-from site_workers.rows import read_columns, read_site_rows
+from site_workers.rows import read_site_rows, rows_of
 from tests.cli.bad_input import edit
 from tests.small_federation import SmallFederation
 
@@ -57,7 +57,7 @@ def test_a_folder_of_weeks_takes_part_as_the_file_did_and_a_new_week_is_seen(fed
     pd.read_parquet(validation)[["x1", "x2", "y"]][:7].to_csv(folder / "day=2019-01-21" / "rows.csv.gz", index=False)
     assert len(read_site_rows(site).train) == 307
     week = Partition(column="day", by="week", name="2019-w04")
-    assert len(read_columns(site, ["x1", "day"], week)["x1"]) == 7
+    assert len(rows_of(site, week).train) == 7
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {

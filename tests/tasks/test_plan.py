@@ -11,7 +11,7 @@ from fedround.learning.task import Classify
 from fedround.signing import Identity, seal
 from fedround.statistics import Scores
 from tasks.ask import plan_question
-from tasks.plan import RoundRequest, TrainingRequest, plan_round
+from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest, plan_round
 from tests.small_federation import NAMES, SmallFederation
 
 
@@ -90,7 +90,7 @@ def test_a_plan_to_train_asks_what_the_terms_give(federation: SmallFederation):
 def test_another_processors_last_bit_is_no_new_question(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch, ask):
     """Edges come from a model's scores. A new attempt would charge every site twice, for a bit that nobody asked for."""
     federation.round()
-    standing = ask(federation.coordinator, RoundRequest(run="spring"))
+    standing = ask(federation.coordinator, NextRoundRequest(run="spring"))
     real = Classify.statistic
 
     def statistic(task: Classify, *arguments: object) -> Scores:
@@ -98,7 +98,7 @@ def test_another_processors_last_bit_is_no_new_question(federation: SmallFederat
         return asked.model_copy(update={"edges": tuple(float(np.nextafter(edge, 1)) for edge in asked.edges)})
 
     monkeypatch.setattr(Classify, "statistic", statistic)
-    again = ask(federation.coordinator, RoundRequest(run="spring"))
+    again = ask(federation.coordinator, NextRoundRequest(run="spring"))
     assert (again.plan, again.digest) == (standing.plan, standing.digest)
     assert standing.plan.asks.statistics[0].edges != ()
 
@@ -150,4 +150,4 @@ def test_a_hundredth_attempt_says_what_to_do(federation: SmallFederation, monkey
     federation.plan()
     federation.plan(deadline_s=61)
     with pytest.raises(ContractError, match="begin a new run"):
-        plan_round(federation.coordinator, RoundRequest(run="spring", deadline_s=62))
+        plan_round(federation.coordinator, NextRoundRequest(run="spring", deadline_s=62))

@@ -13,7 +13,7 @@ from fedround import layout
 from fedround.errors import QuorumError, StoreError
 from infra.stores import MemoryStore
 from tasks.aggregate import aggregate
-from tasks.plan import RoundRequest, plan_round
+from tasks.plan import NextRoundRequest, plan_round
 from tasks.publish import publish
 from tasks.verify import verify_run
 from tests.small_federation import NAMES, SmallFederation
@@ -93,12 +93,12 @@ def test_that_is_every_write_there_is(answered: Answered):
 @pytest.mark.parametrize("k", range(1, PUTS_OF_A_BEGINNING + 1))
 def test_killed_while_a_run_begins_it_begins_as_the_same_run(answered: Answered, k: int):
     whole = Mortal({}, PUTS_OF_A_BEGINNING + 1, "before")
-    plan_round(answered.coordinator(whole), RoundRequest(run="autumn"))
+    plan_round(answered.coordinator(whole), NextRoundRequest(run="autumn"))
     mortal = Mortal({}, k, "after")
     with pytest.raises(KilledError):
-        plan_round(answered.coordinator(mortal), RoundRequest(run="autumn"))
+        plan_round(answered.coordinator(mortal), NextRoundRequest(run="autumn"))
     left = survivor(mortal)
-    plan_round(answered.coordinator(left), RoundRequest(run="autumn"))
+    plan_round(answered.coordinator(left), NextRoundRequest(run="autumn"))
     assert objects(left) == objects(whole)
 
 
@@ -155,7 +155,7 @@ def test_the_loser_of_a_race_goes_on_with_what_was_committed(answered: Answered,
     first = answered.commit(store)
     second = answered.commit(store)
     assert first == second
-    assert plan_round(answered.coordinator(store), RoundRequest(run="spring")).plan.base_model == first.commit.model
+    assert plan_round(answered.coordinator(store), NextRoundRequest(run="spring")).plan.base_model == first.commit.model
 
 
 def test_below_the_quorum_nothing_is_committed_and_the_second_try_counts_who_has_answered(federation: SmallFederation):

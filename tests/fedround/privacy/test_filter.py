@@ -228,11 +228,11 @@ def test_a_year_of_weeks_costs_each_record_its_own_week(book):
     """52 partitions at epsilon below 5 each; what is charged to no partition is paid by all."""
     once = (Lot(mechanism=BANK, rows="train", times=1), Lot(mechanism=COUNTS, rows="validation", times=2))
     for week in range(1, 53):
-        book = charge(book, a_charge(week, campaign=once, rows=APART, partition=f"2026-w{week:02d}"), 5.0)
+        book = charge(book, a_charge(week, campaign=once, rows=APART, partition=f"2026-w{week:02d}-5a3c1f70"), 5.0)
     each = max(epsilon([BANK], DELTA), epsilon([COUNTS] * 2, DELTA))
     assert held(book, DELTA) == each
     with_a_return = add(book, Shared(utc="2026-12-31T00:00:00Z", shared=tuple(
-        {"partition": f"2026-w{week:02d}", "rows": "train"} for week in (7, 31))))
+        {"partition": f"2026-w{week:02d}-5a3c1f70", "rows": "train"} for week in (7, 31))))
     twice = epsilon_of_batches([Batch(((BANK, 1),)), Batch(((BANK, 1),))], DELTA)
     assert each < held(with_a_return, DELTA) == pytest.approx(twice)
     everybody = charge(book, a_charge(60, GaussianUpdate(noise_multiplier=8.0, clip_norm=1.0), campaign=(

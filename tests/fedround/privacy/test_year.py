@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedround.errors import BudgetError
+from fedround.errors import BudgetError, LedgerError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.entries import Charge, Lot, Shared
 from fedround.privacy.ledger import Bound, Ledger, add, charge, create, held, with_entries
@@ -67,6 +67,23 @@ def test_attack_a_round_beyond_the_plans_is_refused_by_partition_too(book: Ledge
             book = charge(book, a_round(week, number, name(week), run), 100.0, promised=promised)
         with pytest.raises(BudgetError, match="the plan promises 5"):
             charge(book, a_round(week, 21, name(week), run), 100.0, promised=promised)
+
+
+def test_a_row_that_moved_between_both_sides_joins_them_within_its_week_and_not_the_weeks(book: Ledger):
+    """It is the same row on both sides, so it has the same date: weeks stay apart, and the year goes on."""
+    for week in (1, 2, 3):
+        book = charge(book, a_round(week, 1, name(week)), POLICY)
+    moved = add(book, Shared(utc="2026-02-01T00:00:00Z", shared=({"rows": "train"}, {"rows": "validation"})))
+    one = add(charge(create(book.path.parent / "one.jsonl", "people"), a_round(1, 1, name(1)), POLICY),
+              Shared(utc="2026-02-01T00:00:00Z", shared=({"rows": "train"}, {"rows": "validation"})))
+    assert held(book, 1e-5) < held(moved, 1e-5) == held(one, 1e-5)
+
+
+def test_attack_two_processes_that_tell_rows_apart_in_two_ways_cannot_both_charge(book: Ledger):
+    """Each has read a ledger without the other's charge. Weeks and months overlap: a row would pay for one of both."""
+    charge(book, a_round(1, 1, name(1)), 100.0)
+    with pytest.raises(LedgerError, match="both kinds overlap"):
+        charge(book, a_round(2, 1, "2026-01-0123abcd"), 100.0)
 
 
 def test_a_person_in_two_weeks_pays_for_both_and_a_charge_to_all_rows_is_paid_by_every_week(book: Ledger):

@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from fedround.records import Measure
-from fedround.statistics import Histogram, Scores
-from fedround.statistics.partitions import Partition, Partitions
+from fedround.statistics.partitions import Partition, Partitions, Recurring
 
 DAY = datetime.date(2026, 11, 29)
 
@@ -60,8 +57,10 @@ def test_ways_to_tell_rows_apart_are_told_apart_in_a_ledger():
     assert all(way.in_ledger.endswith(way.scheme) for way in ways)
 
 
-def test_scores_are_of_all_rows():
-    week = Partition(column="day", name="2026-w48")
-    Measure(statistics=(Histogram(column="x", edges=(0.0,), noise_std=1.0),), partition=week)
-    with pytest.raises(ValidationError, match="all rows held out"):
-        Measure(statistics=(Scores(bins=2, noise_std=1.0),), partition=week)
+def test_a_partition_is_complete_when_the_agreed_days_have_passed_since_its_end():
+    how = Recurring(column="day", wait_days=2)
+    assert [how.complete(datetime.date(2026, 11, day)) for day in (23, 24, 25, 30)] == [
+        "2026-w46", "2026-w46", "2026-w47", "2026-w47"]
+    assert how.named("2026-w46") == Partition(column="day", by="week", name="2026-w46")
+    with pytest.raises(ValueError, match="name one"):
+        Recurring(column="shop", by="value").complete(DAY)

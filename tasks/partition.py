@@ -1,0 +1,87 @@
+"""On whose rows a run trains, if the federation tells rows apart: chosen once, when the run begins, and never again.
+
+The run's checkpoints name the partition, each plan names it, and `verify` compares them (`tasks.agreed`).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from fedround.errors import ContractError
+from fedround.records import Commit
+from fedround.statistics.partitions import Partition, Recurring
+from infra.history import last_round, read_checkpoint, read_commit
+from tasks.coordinator import Coordinator
+
+if TYPE_CHECKING:
+    from tasks.plan import NextRoundRequest, TrainingRequest
+
+    R = TypeVar("R", bound=NextRoundRequest)
+
+
+def partition_of(coordinator: Coordinator, commit: Commit) -> Partition | None:
+    """The partition of a commit's run; None: it trains on all rows."""
+    return read_checkpoint(coordinator.store, commit, coordinator.identity.key).partition
+
+
+def settled(coordinator: Coordinator, request: R, today: date) -> R:
+    """The request with the partition that its run trains on. A new run takes the last that is complete today.
+
+    Raises ContractError if there is none to be had.
+    """
+    how = coordinator.federation.partitions
+    if how is None or request.partition is not None or _known(coordinator, request.run) is not None:
+        return request
+    return request.model_copy(update={"partition": _complete(how, today)})
+
+
+def with_its_run(coordinator: Coordinator, request: TrainingRequest, today: date) -> TrainingRequest:
+    """The request with a run of its own for its partition, if that was asked for. Raises as `settled`."""
+    if not request.one_run_per_partition:
+        return request
+    how = coordinator.federation.partitions
+    if how is None:
+        raise ContractError("a run for each partition was asked for, and this federation does not tell rows apart: agree on "
+                            "[partitions] in its settings (docs/operating.md), or ask for one run")
+    name = request.partition or _complete(how, today)
+    try:
+        return type(request).model_validate(
+            request.model_dump() | {"run": f"{request.run}-{name}", "partition": name, "one_run_per_partition": False})
+    except ValidationError:
+        raise ContractError(f"'{request.run}-{name}' is too long for the name of a run: ask for a shorter one") from None
+
+
+def partition_asked(coordinator: Coordinator, request: NextRoundRequest) -> Partition | None:
+    """The partition that the run trains on, or will.
+
+    Raises ContractError if the request names another, or nobody names one.
+    """
+    how, known = coordinator.federation.partitions, _known(coordinator, request.run)
+    if how is None:
+        if request.partition is not None:
+            raise ContractError("this federation does not tell rows apart: agree on [partitions] in its settings "
+                                "(docs/operating.md), or name no partition")
+        return None
+    begun = None if known is None else partition_of(coordinator, known)
+    if begun is not None and request.partition not in (None, begun.name):
+        raise ContractError(f"run '{request.run}' trains on the rows of {begun.name}, from its first round to its last: for "
+                            f"{request.partition} begin a new run")
+    if begun is None and request.partition is None:
+        raise ContractError("on whose rows? Name a partition, such as --partition 2026-w48")
+    return begun if request.partition is None else how.named(request.partition)
+
+
+def _complete(how: Recurring, today: date) -> str:
+    try:
+        return how.complete(today)
+    except ValueError as error:
+        raise ContractError(f"{error} with --partition") from None
+
+
+def _known(coordinator: Coordinator, run: str) -> Commit | None:
+    """The run's last commit; None: it is new."""
+    number = last_round(coordinator.store, run, coordinator.identity.key)
+    return None if number is None else read_commit(coordinator.store, run, number, coordinator.identity.key).commit
