@@ -25,7 +25,14 @@ import anyio
 import httpx
 import uvloop
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
@@ -38,6 +45,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from fedround.errors import FedroundError, SetupError
 from infra.api_problems import NOT_SERVED, problem
 from infra.holding import CHANGED, Holding
+from infra.unreadable import CURE, sifted
 
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
 """The pauses between the tries to read a run that was announced.
@@ -81,6 +89,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
     async def setup(self) -> None:
         """Connect, make sure that no second worker serves this pool, and start listening."""
         await super().setup()
+        await self._fail_what_hides_others([StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
         await self._close_runs_of_a_dead_predecessor()
         self._runs_task_group.start_soon(self._listen)
 
@@ -105,6 +114,27 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         except httpx.HTTPError as error:
             self._note_absence(error)
             return []
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """Ask for what is due. A run that the server cannot show is failed, so that it hides no other."""
+        try:
+            return await super()._get_scheduled_flow_runs()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 500 or not await self._fail_what_hides_others([StateType.SCHEDULED]):
+                raise
+        return await super()._get_scheduled_flow_runs()
+
+    async def _fail_what_hides_others(self, states: list[StateType]) -> bool:
+        """Whether there were such runs in this pool, in these states."""
+        left = await sifted(
+            self.client, FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
+            pools=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
+        for run in left.unreadable:
+            self._logger.error("flow run %s cannot be shown by the Prefect server, and hides others from this pool and "
+                               "from the page of runs; nothing was run, and it is failed now; %s %s", run, CURE, run)
+            await self.client.set_flow_run_state(
+                run, Failed(message="the server cannot show it; nothing was run"), force=True)
+        return bool(left.unreadable)
 
     async def sync_with_backend(self) -> None:
         """Send a heartbeat, or try again next time."""
@@ -209,7 +239,11 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         if self.limiter.borrowed_tokens > 0:
             self._heard_while_busy = True
             return
-        run = await self._read(run_id)
+        try:
+            run = await self._read(run_id)
+        except httpx.HTTPStatusError:
+            await self.get_and_submit_flow_runs()       # which finds out whether it is this run's fault
+            return
         if run is None or run.state is None or not run.state.is_scheduled():
             return
         due = run.next_scheduled_start_time or run.expected_start_time

@@ -7,6 +7,7 @@ site's answer is what lies in the store under its signature.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from uuid import UUID
 
@@ -32,7 +33,10 @@ from prefect.states import Cancelled, Cancelling, Completed
 from fedround.errors import SetupError
 from fedround.records import Plan
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, task_run, tell
+from infra.unreadable import CURE, sifted
 from tasks.plan import Planned
+
+log = logging.getLogger("fedround.coordinator")
 
 TAKEN_S = 5.0
 GRACE_S = 5.0
@@ -104,12 +108,20 @@ class Invitation:
 
     async def _read(self, client: PrefectClient, among: set[str], state: FlowRunFilterState | None = None
                     ) -> dict[str, FlowRun]:
-        found = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
+        found = await _runs(client, FlowRunFilter(
             idempotency_key=FlowRunFilterIdempotencyKey(any_=[self._keys[site] for site in sorted(among)]), state=state))
         by_key = {run.idempotency_key: run for run in found}
         runs = {site: by_key[self._keys[site]] for site in among if self._keys[site] in by_key}
         self.runs |= {site: run.id for site, run in runs.items()}
         return runs
+
+
+async def _runs(client: PrefectClient, wanted: FlowRunFilter, flows: FlowFilter | None = None) -> list[FlowRun]:
+    """Those that the server can show. Somebody else's that it cannot stop no round."""
+    found = await sifted(client, wanted, flows=flows)
+    for run in found.unreadable:
+        log.warning("flow run %s cannot be shown by the Prefect server, and counts for nothing; %s %s", run, CURE, run)
+    return found.runs
 
 
 def round_tag(plan: Plan) -> str:
@@ -128,8 +140,7 @@ async def invite(planned: Planned) -> Invitation:
     async with get_client() as client:
         await client.update_flow_run(parent, name=tag, tags=[tag])
         # Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed.
-        earlier = await client.read_flow_runs(flow_run_filter=FlowRunFilter(
-            tags=FlowRunFilterTags(any_=[tag, campaign_tag(plan.run)])))
+        earlier = await _runs(client, FlowRunFilter(tags=FlowRunFilterTags(any_=[tag, campaign_tag(plan.run)])))
         mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in plan.cohort}
         asked = Asked(
             tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
@@ -170,9 +181,8 @@ async def begin_campaign(run: str, sites: Iterable[str]) -> None:
     """
     parent = runtime.flow_run.id
     async with get_client() as client:
-        found = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[CAMPAIGN_FLOW])), flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED))))
+        found = await _runs(client, FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED))),
+                            FlowFilter(name=FlowFilterName(any_=[CAMPAIGN_FLOW])))
         standing = _standing(found, run)
         for left in found:
             if left.id not in {mine.id for mine in standing.values()}:
@@ -192,13 +202,13 @@ async def end_campaign(run: str, *, done: bool) -> None:
     left = FlowRunFilter(tags=FlowRunFilterTags(all_=[campaign_tag(run)]),
                          state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED)))
     async with get_client() as client:
-        for standing in await client.read_flow_runs(flow_run_filter=left):
+        for standing in await _runs(client, left):
             if done and standing.state is not None and standing.state.is_running():
                 await client.set_flow_run_state(standing.id, Completed(message=_OVER))
             else:
                 await _stop(client, standing)
         end = asyncio.get_running_loop().time() + GRACE_S
-        while (waiting := await client.read_flow_runs(flow_run_filter=left)) and asyncio.get_running_loop().time() < end:
+        while (waiting := await _runs(client, left)) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.5)
         for standing in waiting:
             await client.set_flow_run_state(standing.id, Cancelled(message=_OVER), force=True)

@@ -21,7 +21,7 @@ from prefect.states import Scheduled
 from prefect.workers.process import ProcessWorker
 
 from site_workers import audit
-from tests.e2e.conftest import Federation, own_settings
+from tests.e2e.conftest import Federation, own_settings, wait
 
 pytestmark = pytest.mark.stack
 
@@ -149,6 +149,28 @@ def test_a_second_worker_of_type_process_runs_what_it_likes_as_whoever_started_i
     assert not any("attack" in getattr(event, "key", "") for event in audit.read(real.machine.site("north")))
     real.ask(lambda client: client.delete_flow_run(taken))      # nobody will ever end it
     still_serves(real, run)
+
+
+def test_a_run_that_the_server_cannot_show_is_named_and_hides_no_other(real: Federation, run: str):
+    """The server takes parameters of 400 levels, and answers 500 to every list with such a run in it."""
+    deep: dict = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    log = real.machine.site("south") / "site.log"
+    before = len(log.read_text())
+    for more in ({}, {"tags": [f"{run}/train-00001"], "name": f"{run}/train-00001/south"}):
+        with pytest.raises(PrefectHTTPStatusError):
+            put_into_pool(real, "south", "site-round", {"run": deep}, **more)
+    names = [flow_run["id"] for flow_run in real.ask(lambda client: client.request("POST", "/ui/flow_runs/history", json={
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "FAILED"]}}},
+        "work_pools": {"name": {"any_": ["south"]}}})).json()]
+    still_serves(real, run)
+    wait(lambda: real.ask(lambda client: client.request("POST", "/flow_runs/count", json={"flow_runs": {
+        "id": {"any_": names}, "state": {"type": {"any_": ["SCHEDULED"]}}}})).json() == 0, "a pool without them")
+    hidden = [name for name in names if f"flow run {name} cannot be shown" in log.read_text()[before:]]
+    assert len(hidden) == 2
+    for name in hidden:
+        real.ask(lambda client, name=name: client.delete_flow_run(UUID(name)))      # the guide's cure
 
 
 def test_an_entrypoint_on_a_deployment_is_ignored(real: Federation, run: str, proof: Path):
