@@ -26,7 +26,8 @@ def init(
     folder: SiteFolder,
     invitation: Annotated[Path, typer.Option(help="The file that the coordinator gave you.")],
     train: Annotated[Path, typer.Option(help="Rows to train on: a .parquet, .csv or .csv.gz file, a folder of them, or a "
-                                             "pattern in quotation marks: 'rows/2019-*.parquet'.")],
+                                             "pattern in quotation marks: 'rows/2019-*.parquet'; or a .sql file with one "
+                                             "SELECT, and FEDROUND_DATABASE_URL names the database.")],
     validation: Annotated[Path, typer.Option(help="Rows held out, to evaluate models on; as --train.")],
     ledger: Annotated[Path | None, typer.Option(
         help="A folder of ledgers on this machine, one for each data set. Name the same folder for every federation that "

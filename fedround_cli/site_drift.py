@@ -25,7 +25,7 @@ def drift(folder: SiteFolder, as_json: AsJson = False) -> None:
     data = load_toml(SiteSettings, folder / "site.toml").data
     page = folder / "drift" / "report.html"
     page.parent.mkdir(mode=0o700, exist_ok=True)
-    found = report(accepted.files(folder), (folder / data.train, folder / data.validation), page)
+    found = report(accepted.files(folder), data.files(folder), page)
     if as_json:
         print_json({"page": str(page), "columns": [{**asdict(one), "drifted": one.drifted} for one in found]})
         return

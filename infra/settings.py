@@ -55,6 +55,17 @@ class DataSettings(Value):
     """A folder of ledgers on this machine, by data set: every federation that uses these rows names the same. None: this site
     folder has a ledger of its own, which counts for this federation only."""
 
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Where the training and the validation rows of the site in `folder` are read."""
+        made = self.queries(folder)
+        train, validation = folder / self.train, folder / self.validation
+        return made.get(train, train), made.get(validation, validation)
+
+    def queries(self, folder: Path) -> dict[Path, Path]:
+        """The queries among them, and the file that holds what a database answered to each (`site_workers.database`)."""
+        return {folder / path: folder / "snapshot" / f"{side}.parquet"
+                for side, path in (("train", self.train), ("validation", self.validation)) if path.lower().endswith(".sql")}
+
     def ledgers(self, folder: Path) -> Path:
         """Where the ledgers of this machine are that the site in `folder` belongs to."""
         return folder if self.ledger is None else folder / self.ledger
@@ -66,6 +77,12 @@ class DataSettings(Value):
     def ledger_file(self, folder: Path) -> Path:
         """The privacy ledger."""
         return self.home(folder) / "ledger.jsonl"
+
+
+class DatabaseSettings(Value):
+    """keys/database.toml: where rows come from, as SQLAlchemy writes it; it may hold a password."""
+
+    url: str
 
 
 class SiteSettings(Value):

@@ -14,7 +14,7 @@ from fedround.signing import Identity
 from fedround.statistics.partitions import Partitions
 from fedround.values import parse
 from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
-from site_workers import approval, audit, registry
+from site_workers import approval, audit, database, registry
 from site_workers.policy import Protected, SitePolicy, policy_text
 from validation import row_files
 
@@ -44,7 +44,6 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     for path in (folder / data.train, folder / data.validation):
         if not row_files.is_there(path):
             raise SetupError(f"no data file {path}: {row_files.KINDS}")
-    row_files.check_apart(folder / data.train, folder / data.validation)
     candidates, now = offered(invitation), datetime.now(UTC)
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
@@ -66,6 +65,9 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         if invitation.credential is not None:
             save_toml(invitation.credential, folder / "keys" / "s3.toml", "This site's S3 credential. Secret.",
                       secret=True)
+        database.keep_url(folder, data)
+        database.ask(folder, data, policy.limits.seconds)
+        row_files.check_apart(*data.files(folder))
         registry.join(folder, data)
         audit.begin(folder, settings.name, now, data.ledger_file(folder))
         write_whole(folder / "policy.toml", policy_text(policy).encode(), durable=True)

@@ -17,7 +17,7 @@ from fedround.privacy import ledger, sense
 from fedround.privacy.spec import Unit
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
-from site_workers import audit, worker_name
+from site_workers import audit, database, worker_name
 from site_workers.picture import hints
 from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
@@ -82,6 +82,7 @@ def _policy(site: Site) -> str:
 
 
 def _rows(site: Site) -> str:
+    database.ask(site.folder, site.settings.data, site.policy.limits.seconds)
     check_apart(*site.row_files)
     try:
         rows = read_site_rows(site)

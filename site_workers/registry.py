@@ -78,7 +78,7 @@ def look(folder: Path, data: DataSettings, files: bytes, utc: str) -> None:
 
 def _look(folder: Path, data: DataSettings) -> bool:
     """Whether some row was ever on both sides."""
-    paths = folder / data.train, folder / data.validation
+    paths = data.files(folder)
     place = data.home(folder)
     now = dict(zip(SIDES, prints_alone(paths, _key(data.ledgers(folder))), strict=True))
     ours = {side: np.union1d(_known(place, side), now[side]) for side in SIDES}

@@ -34,7 +34,7 @@ from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
 from infra.stores import Patience
-from site_workers import accepted, audit, charging, inputs, kept, limits, outbox, registry, release, rollback
+from site_workers import accepted, audit, charging, database, inputs, kept, limits, outbox, registry, release, rollback
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -188,6 +188,7 @@ def _rows_or_refusal(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal
     try:
+        database.of_run(site, order.plan.run)
         verdict = judged(site)
         if verdict.form != ():
             log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, verdict.by_file(site.row_files, "form"))

@@ -10,6 +10,7 @@
     audit.jsonl      what was asked, decided, spent and sent
     outbox/          what leaves, written here first
     kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts
+    snapshot/        what a database answered, where rows come from one; never leaves
     accepted/        the rows of the last round that trained, for 'site drift'; never leaves
     drift/           Evidently's reports over rows; never leaves
 """
@@ -67,7 +68,7 @@ class Site:
     @property
     def row_files(self) -> tuple[Path, Path]:
         """Where the training and the validation rows are."""
-        return self.folder / self.settings.data.train, self.folder / self.settings.data.validation
+        return self.settings.data.files(self.folder)
 
 
 def open_site(folder: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Site:

@@ -21,7 +21,7 @@ def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) ->
     rows, or its model cannot be scored or trained; SetupError if it does not end in the time that one plan may take.
     """
     policy = load_toml(SitePolicy, folder / "policy.toml")
-    rows = folder / settings.data.train
+    rows, _ = settings.data.files(folder)
     if not is_there(rows):
         return (f"there are no rows at {rows} yet, so that it was not tried: run 'fedround site check' when they are there",)
     with tempfile.TemporaryDirectory() as made:
