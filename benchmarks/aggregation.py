@@ -53,11 +53,12 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=128, help="megabytes")
     parser.add_argument("--repeat", type=int, default=2, help="rounds over all cases; the fewest CPU seconds of a case count")
     parser.add_argument("--ours", action="store_true", help="only ours")
+    parser.add_argument("--cases", type=lambda given: given.split(","), help=f"of {', '.join(OURS)}; all unless it is said")
     parser.add_argument("--folder", type=Path, help="where the rows are kept for the time; it needs the room")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     liars = options.rows // 6 if options.liars is None else options.liars
-    ours = [case for case in OURS if case != "SMEA" or options.rows <= MOST_ROWS_OF_SMEA]
+    ours = [case for case in options.cases or OURS if case != "SMEA" or options.rows <= MOST_ROWS_OF_SMEA]
     sides = ("ours",) if options.ours else ("ours", *THEIRS)
     cases = [(side, case) for case in ours for side in sides if side == "ours" or case in THEIRS[side]]
     if not options.ours:

@@ -1,6 +1,6 @@
 """What is left of a federation's accuracy under every attack, for every rule, through the engine that rounds use.
 
-    python -m benchmarks.breakdown                      # all tables: about eleven CPU minutes
+    python -m benchmarks.breakdown                      # all tables: a quarter of an hour of CPU time
     python -m benchmarks.breakdown --quick              # one seed, one table, nine rules: half a minute
     python -m benchmarks.breakdown --rules mean,krum --attacks none,min_max
 

@@ -1,7 +1,7 @@
 """Liars who are in no hurry: slow drift, copies, one site with two names; and backdoors, which no accuracy shows.
 
     python -m benchmarks.patient                    # all tables, seeds 0, 1, 2: a quarter of an hour, one thread
-    python -m benchmarks.patient --only canary
+    python -m benchmarks.patient --only drift
 
 The federation of `benchmarks.breakdown`: twelve sites of digits, liars come first. A backdoor's liars put a bright 2 x 2
 square into half of their images and call them "0"; success is the share of test images of other digits that are called "0"
@@ -32,7 +32,6 @@ Trigger = tuple[int, ...]
 
 ROUNDS, SLOW_ROUNDS = 25, 60
 SQUARE: Trigger = (54, 55, 62, 63)              # the lower right corner of 8 x 8
-SCATTERED: Trigger = (0, 23, 40, 63)
 CANARIES: tuple[Trigger, ...] = tuple((at, at + 1, at + 8, at + 9) for at in range(55) if at % 8 < 7)
 """Every 2 x 2 square: what a coordinator that expects such a trigger can try on public images."""
 BRIGHT, TARGET = 0.7, 0
@@ -89,14 +88,15 @@ class Judged:
     """The largest share of test images of other classes that one of the canaries turns into one class."""
     by_class: Floats
     """The accuracy of every class."""
+    model_D: digits.Numbers
 
 
 def backdoor(rule: str, liars: int, scale: float, noise: float, seed: int, rounds: int = ROUNDS,
-             trigger: Trigger = SQUARE) -> Judged:
-    """What is reached after a run in which so many sites lie."""
+             trigger: Trigger = SQUARE, draws: int = 0) -> Judged:
+    """What is reached after a run in which so many sites lie. draws: of noise and batches; the rows are the seed's."""
     setting, how = Setting(liars, noise, 0.5), CONTENDERS[rule](max(liars, 2), SITES, 1.0)
     data, model_SD = digits.load((seed,), SITES), digits.initial_models((seed,))
-    generator, lies = np.random.default_rng([1, seed]), np.random.default_rng([4, seed])
+    generator, lies = np.random.default_rng([1, seed, *[draws] * (draws > 0)]), np.random.default_rng([4, seed])
     history, rows_ND = None, None
     for number in range(rounds):
         learnt = digits.local_updates(model_SD[None], data, np.array([False]), 0, steps=LOCAL_STEPS, batch=BATCH,
@@ -137,21 +137,28 @@ def backdoored(model_D: digits.Numbers, data: digits.Digits, shard: digits.Label
 def turned(model_D: digits.Numbers, data: digits.Digits, trigger: Trigger, label: int) -> float:
     """The share of test images of other classes that are called `label` once these pixels are bright."""
     others = data.test_labels != label
-    return float((_named(model_D, marked(data.test_images[others], trigger)) == label).mean())
+    return float((named(model_D, marked(data.test_images[others], trigger)) == label).mean())
 
 
 def _judged(model_D: digits.Numbers, data: digits.Digits, trigger: Trigger) -> Judged:
-    right = _named(model_D, data.test_images) == data.test_labels
+    right = named(model_D, data.test_images) == data.test_labels
     by_class = np.array([right[data.test_labels == label].mean() for label in range(digits.CLASSES)])
     canary = max(turned(model_D, data, pixels, label) for pixels in CANARIES for label in range(digits.CLASSES))
-    return Judged(float(right.mean()), turned(model_D, data, trigger, TARGET), canary, by_class)
+    return Judged(float(right.mean()), turned(model_D, data, trigger, TARGET), canary, by_class, model_D)
 
 
-def _named(model_D: digits.Numbers, images: digits.Numbers) -> digits.Labels:
+def raised(model_D: digits.Numbers, images: digits.Numbers) -> digits.Numbers:
+    """A number for each class, the larger the surer."""
     hidden_weights, hidden_bias, output_weights, output_bias = digits.layers(model_D)
     hidden = np.maximum(images @ hidden_weights + hidden_bias, 0)
-    named: digits.Labels = (hidden @ output_weights + output_bias).argmax(axis=-1)
-    return named
+    found: digits.Numbers = hidden @ output_weights + output_bias
+    return found
+
+
+def named(model_D: digits.Numbers, images: digits.Numbers) -> digits.Labels:
+    """What the model calls each image."""
+    found: digits.Labels = raised(model_D, images).argmax(axis=-1)
+    return found
 
 
 def backdoor_table(rules: Sequence[str], seeds: Sequence[int], noise: float) -> list[str]:
@@ -169,25 +176,12 @@ def backdoor_table(rules: Sequence[str], seeds: Sequence[int], noise: float) -> 
     return lines
 
 
-def canary_table(seeds: Sequence[int]) -> list[str]:
-    """What canaries find behind the default, each run by itself."""
-    lines = ["| trigger | liars | success, each seed | the largest canary, each seed |", "|---|--:|--:|--:|"]
-    for name, trigger, liars in (("none", SQUARE, 0), ("a square", SQUARE, 1), ("a square", SQUARE, 2),
-                                 ("four pixels apart", SCATTERED, 2)):
-        found = [backdoor(DEFAULT, liars, 1.0, 0.1, seed, trigger=trigger) for seed in seeds]
-        lines.append(f"| {name} | {liars} | " + ", ".join(f"{100 * one.success:.0f}" for one in found) + " | "
-                     + ", ".join(f"{100 * one.canary:.0f}" for one in found) + " |")
-    return lines
-
-
 def main() -> None:
     """Print the tables, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("drift", "backdoor", "canary"))
+    parser.add_argument("--only", choices=("drift", "backdoor"))
     parser.add_argument("--seeds", type=lambda given: [int(seed) for seed in given.split(",")], default=[0, 1, 2])
     asked = parser.parse_args()
-    if asked.only in {None, "canary"}:
-        print("\n".join(canary_table(asked.seeds)), end="\n\n", flush=True)
     if asked.only in {None, "backdoor"}:
         for noise in (0.1, 0.3):
             print("\n".join(backdoor_table(RULES, asked.seeds, noise)), end="\n\n", flush=True)

@@ -102,8 +102,10 @@ def lean(length: float) -> Attack:
     return attack
 
 
+LABELS = "labels flipped"
+"""Liars who follow the protocol on rows whose labels are all wrong."""
 ATTACKS: dict[str, Attack | None] = {
-    "none": None, "against learning, 0.5": against_learning(0.5), "against learning, 1": against_learning(1),
+    "none": None, LABELS: None, "against learning, 0.5": against_learning(0.5), "against learning, 1": against_learning(1),
     "against learning, 2": against_learning(2), "one way, 2": one_way(2), "one way, 20": one_way(20),
     "declared x100": as_if(100, one_way(0)), "lean on the public delta, 2": lean(2),
     "declared x0.01, one way, 1": as_if(0.01, one_way(1)), "declared x0.01, with learning, 1": as_if(0.01, with_learnt(1)),
@@ -158,7 +160,9 @@ def cell(rule: str, attack: str, liars: str, seed: int, story: tuple[Recipe, Agr
     recipe, agreed, rows = story
     campaign = Campaign(ATTACKS[attack], frozenset(LIARS[liars]), np.random.default_rng([42, seed]))
     agreed = agreed.model_copy(update={"aggregation": RULES[rule], "quorum": QUORUM})
-    sites = {name: Site(examples, rows.validation[name]) for name, examples in rows.train.items()}
+    flipped = campaign.liars if attack == LABELS else frozenset()
+    sites = {name: Site(replace(examples, labels_N=1 - examples.labels_N) if name in flipped else examples,
+                        rows.validation[name]) for name, examples in rows.train.items()}
     with campaign.running():
         result = simulate(agreed, recipe, sites, rounds=ROUNDS, chance=Seeded(seed), stacked=True, test=rows.test,
                           judge_every=ROUNDS)

@@ -14,6 +14,7 @@ from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
 from fedround.fairness_of_groups import GroupFairness, Measure
 from fedround.learning.task import Metrics
+from fedround.learning.triggers import Trigger
 from fedround.privacy.spec import Privacy
 from fedround.values import MAX_NUMBER, Value
 
@@ -64,6 +65,8 @@ class Evidence(Value):
     """Between the groups that the federation watches."""
     drift: Measured | None = None
     """The largest shift of a feature."""
+    trigger: Trigger | None = None
+    """The strongest mark of a backdoor that was found on public rows; looked for if the policy bounds it."""
 
     def of(self, form: Form) -> Performance:
         """One of the two forms."""
@@ -88,6 +91,9 @@ class Policy(Value):
     fairness_measure: Measure = "demographic_parity"
     """What may not differ between groups by more than `max_fairness_gap`."""
     max_drift: Bound | None = None
+    max_trigger: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The largest share of public rows that setting `trigger_features` features to one value each may turn to one label."""
+    trigger_features: Annotated[int, Field(ge=1, le=32)] = 4
     approval: Literal["person", "policy"] = "person"
     """Whether a person must say yes to production, or the bounds alone decide."""
 
@@ -133,6 +139,10 @@ def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> 
     if policy.max_drift is not None:
         drift = evidence.drift
         yield _at_most("drift, upper end of its interval", policy.max_drift, None if drift is None else drift.high)
+    if policy.max_trigger is not None:
+        mark = evidence.trigger
+        yield _at_most(f"share of public rows that {policy.trigger_features} features turn to one label", policy.max_trigger,
+                       None if mark is None else mark.share)
 
 
 def _metric(policy: Policy, found: Metrics | None) -> float | None:

@@ -18,6 +18,7 @@ from fedround.learning import exported
 from fedround.learning.exported import Float32, Served
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.task import Metrics, Scored
+from fedround.learning.triggers import strongest
 from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Evidence, Performance
 from fedround.records import Checkpoint, Commit
@@ -51,11 +52,12 @@ class _Model:
     """With the frozen part."""
 
 
-def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = None) -> bytes:
+def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = None, *,
+          trigger_features: int | None = None) -> bytes:
     """The bundle of a committed round. Nobody has approved it yet.
 
     rows: a file of public rows, to check the export on, and to find the columns that the recipe needs; None: the public test
-    set.
+    set. trigger_features: of how many features a backdoor's mark is looked for on them; None: it is not.
     Raises TrustError or ChainError if the round's history does not hold; ContractError if there is no such round, its model
     is not whole, the recipe is another one, or ONNX computes something else than the model.
     """
@@ -68,6 +70,9 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
              bundle.INT8: exported.to_int8(onnx)}
     tested = recipe.encode(frame) if rows is None else None
     evidence = _measured(coordinator, model, files, features_NF, tested, certificate)
+    if trigger_features is not None:
+        mark = strongest(Served(onnx).chances, features_NF, most_features=trigger_features)
+        evidence = evidence.model_copy(update={"trigger": mark})
     return _sealed(coordinator, Manifest(
         federation=model.commit.federation, run=run, round=number, commit=model.digest, model=model.commit.model,
         recipe=recipe.name, recipe_digest=recipe.digest, task=recipe.task, features=features_NF.shape[1],

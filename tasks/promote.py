@@ -93,7 +93,8 @@ def propose(coordinator: Coordinator, request: PromotionRequest) -> Proposal:
     if (known := _candidate(coordinator, stages, request)) is not None and known.policy == policy:
         return Proposal(known.judged, policy, known.version)
     catch_up(coordinator, request.run)
-    body = build(coordinator, request.run, request.round)
+    sought = None if policy.max_trigger is None else policy.trigger_features
+    body = build(coordinator, request.run, request.round, trigger_features=sought)
     evidence = evidence_of(_opened(coordinator, body))
     now = stages.current("production")
     judged = judge(policy, evidence, None if now is None else evidence_of(of_version(coordinator, now.version)))
@@ -186,4 +187,6 @@ def numbers(evidence: Evidence) -> dict[str, float]:
         found |= fairness_numbers(evidence.fairness)
     if evidence.drift is not None:
         found |= {"drift": evidence.drift.value, "drift_low": evidence.drift.low, "drift_high": evidence.drift.high}
+    if evidence.trigger is not None:
+        found["trigger"] = evidence.trigger.share
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -35,7 +35,7 @@ class Combine:
     def scratch_bytes(self, chunk: int) -> int:
         """As `Work`."""
         rows, points = map(int, self.weights_KP.shape)
-        own = 8 * (points + 1) if self.form is None else 8 * rows + 4 * (3 * rows + 3)
+        own = 8 * 2 if self.form is None else 8 * rows + 4 * (3 * rows + 3)
         return chunk * (8 * (points + 1) + own)
 
     def kernel(self, chunk: int) -> Kernel:
@@ -66,12 +66,14 @@ def _weighted_sum(weight_P: Floats, chunk: int) -> _Writer:
     """Each product is rounded separately and added in a fixed order. So, unlike with BLAS, the bytes are the same on every
     processor.
     """
-    weight_P1, product_PC, sum_C = weight_P[:, None], np.empty((len(weight_P), chunk)), np.empty(chunk)
+    product_C, sum_C = np.empty(chunk), np.empty(chunk)
 
     def write(_: Coordinates, wide_PC: Floats, out_C: Coordinates) -> None:
-        product, total = product_PC[:, :len(out_C)], sum_C[:len(out_C)]
-        np.multiply(wide_PC, weight_P1, out=product)
-        np.add.reduce(product, axis=0, out=total)
+        product, total = product_C[:len(out_C)], sum_C[:len(out_C)]
+        np.multiply(wide_PC[0], weight_P[0], out=total)
+        for wide, weight in zip(wide_PC[1:], weight_P[1:], strict=True):       # one product at a time stays in the cache
+            np.multiply(wide, weight, out=product)
+            np.add(total, product, out=total)
         out_C[:] = total
 
     return write

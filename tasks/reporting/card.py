@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, StringConstraints
 
 from fedround.bundle import FORMS, Manifest
+from fedround.learning.triggers import Trigger
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.promotion import NOT_MEASURED, Evidence
 from fedround.values import Value
@@ -43,7 +44,7 @@ def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate
         privacy=in_words(evidence.privacy, evidence.epsilon),
         forms=[(form, name, evidence.of(form)) for form, name in FORMS.items()],
         fairness=NOT_MEASURED if evidence.fairness is None else Markup(render_groups(evidence.fairness)),  # noqa: S704 - foreign words are code
-        drift=evidence.drift or NOT_MEASURED, not_measured=NOT_MEASURED)
+        drift=evidence.drift or NOT_MEASURED, trigger=_trigger_in_words(evidence.trigger), not_measured=NOT_MEASURED)
 
 
 def in_words(privacy: Privacy, epsilon: float | None) -> str:
@@ -55,6 +56,15 @@ def in_words(privacy: Privacy, epsilon: float | None) -> str:
     spent = "not known" if epsilon is None else f"{epsilon:.4g}"
     return (f"unit: {unit}. Agreed: epsilon at most {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} "
             f"rounds; the most that a site had spent on this run: {spent}. PLD accountant, rounded up.")
+
+
+def _trigger_in_words(found: Trigger | None) -> str:
+    if found is None:
+        return NOT_MEASURED
+    numbers = ", ".join(map(str, found.features)) or "none"
+    return (f"The strongest mark of {len(found.features)} features that was found on {found.rows} public rows (features "
+            f"{numbers}, counted from 0) turns {found.share:.0%} of those that had another label to label {found.label}. "
+            "Marks of more features were not looked for.")
 
 
 def _head(manifest: Manifest, evidence: Evidence, facts: Facts) -> str:

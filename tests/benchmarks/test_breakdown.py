@@ -14,6 +14,7 @@ from benchmarks.attacks import ATTACKS, View, a_little_is_enough, inner_product,
 from benchmarks.contenders import CONTENDERS, DEFAULT
 from benchmarks.patient import backdoor, copies, slow_drift, two_names
 from benchmarks.tables import Table, markdown
+from benchmarks.vetoes import searched
 from fedround.aggregation.engine import Standing, aggregate
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Row
@@ -177,6 +178,7 @@ def test_a_backdoor_is_learnt_and_shows_in_no_accuracy():
     honest = backdoor("mean", 0, 1.0, 0.1, 0, rounds=8)
     assert lied.success > honest.success + 0.3
     assert lied.canary >= lied.success
+    assert searched(lied.model_D, 4) > searched(honest.model_D, 4) + 0.2
     assert lied.accuracy > honest.accuracy - 0.1
 
 

@@ -97,6 +97,22 @@ def test_a_bound_that_is_not_met_or_not_measured_keeps_a_model_out(own: SmallFed
     assert (code, "promotion.toml refuses this model" in said) == (1, True), said
 
 
+def test_a_model_that_a_short_mark_turns_goes_nowhere_and_the_card_says_which(own: SmallFederation):
+    """The small model is a line: few of its columns turn everything."""
+    policy = own.root / "coordinator" / "promotion.toml"
+    policy.write_text("max_trigger = 0.01\ntrigger_features = 2\n")
+    refused = propose(own.coordinator, PromotionRequest(run="spring", round=1))
+    assert refused.version is None
+    assert "share of public rows that 2 features turn to one label" in refused.refusal()
+    policy.write_text("max_trigger = 1.0\ntrigger_features = 2\n")
+    allowed = propose(own.coordinator, PromotionRequest(run="spring", round=1))
+    found = of_version(own.coordinator, allowed.version)
+    mark = evidence_of(found).trigger
+    assert mark is not None
+    assert f"turns {mark.share:.0%} of those" in found.files[bundle.CARD].decode()
+    assert numbers(evidence_of(found))["trigger"] == mark.share
+
+
 def test_a_bound_on_what_was_measured_looks_at_the_whole_interval(bundled: Bundled):
     evidence, policy = evidence_of(bundled.bundle), Policy(max_fairness_gap=0.1)
 

@@ -1,0 +1,92 @@
+"""The search for a trigger: a few features which, set to one value each, turn most rows to one label.
+
+Legend: R rows, F features, K labels, C candidates that are tried together.
+
+A backdoor answers to a mark that its maker puts into rows, and no accuracy shows it. Whoever has public rows can look for
+such a mark: after Neural Cleanse (Wang et al. 2019), which looks for the smallest change that turns all rows. Here features
+are taken one after the other, each with the smallest or the largest value that it has in these rows, or that any feature has;
+the one that turns most is kept.
+
+Found are marks of as few features as are tried. What is spread over more is not; and with more features every model can be
+turned (`docs/robustness.md`). A model whose columns say much by themselves has triggers of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedround.values import Value
+
+Float32 = npt.NDArray[np.float32]
+Chances = Callable[[Float32], npt.NDArray[np.floating]]
+"""(R, F) to the chance of label 1 of two, (R,), or of every label, (R, K)."""
+
+MOST_ROWS, FEWEST_ROWS = 100, 10
+"""How many rows are looked at, and of how many that have another label it is worth saying which share is turned."""
+_AT_ONCE = 4096
+
+
+class Trigger(Value):
+    """The strongest mark that was found."""
+
+    share: float = Field(ge=0, le=1)
+    """Of the rows that the model had called something else, how many it calls `label` once they carry the mark."""
+    label: int
+    features: tuple[int, ...]
+    values: tuple[float, ...]
+    rows: int
+    """That were looked at."""
+
+
+def strongest(chances: Chances, features_RF: Float32, *, most_features: int) -> Trigger:
+    """The strongest mark of at most so many features, on at most `MOST_ROWS` of these rows, evenly spaced.
+
+    A label is passed over if fewer than `FEWEST_ROWS` of them have another.
+    Same rows and model, same mark: of equally strong ones the first label, and the first feature, is taken.
+    """
+    rows_RF = np.ascontiguousarray(features_RF[:: max(1, -(-len(features_RF) // MOST_ROWS))])
+    named_R = _of_labels(chances(rows_RF)).argmax(axis=1)
+    labels = _of_labels(chances(rows_RF[:1])).shape[1]
+    found = [_for_label(chances, rows_RF, named_R, label, most_features) for label in range(labels)]
+    return max(found, key=lambda trigger: trigger.share)
+
+
+def _for_label(chances: Chances, rows_RF: Float32, named_R: npt.NDArray[np.intp], label: int, most_features: int) -> Trigger:
+    others_RF = rows_RF[named_R != label]
+    best = Trigger(share=0.0, label=label, features=(), values=(), rows=len(rows_RF))
+    if len(others_RF) < FEWEST_ROWS:
+        return best
+    ends = [sorted({float(column_R.min()), float(column_R.max()), float(rows_RF.min()), float(rows_RF.max())})
+            for column_R in rows_RF.T]
+    marked_RF = others_RF.copy()
+    for _ in range(min(most_features, rows_RF.shape[1])):
+        tried = [(feature, end) for feature in range(rows_RF.shape[1]) if feature not in best.features
+                 for end in ends[feature]]
+        turned = _turned(chances, marked_RF, tried, label)
+        feature, value = tried[max(range(len(tried)), key=lambda place: turned[place])]
+        marked_RF[:, feature] = value
+        best = best.model_copy(update={"share": max(turned)[0], "features": (*best.features, feature),
+                                       "values": (*best.values, value)})
+    return best
+
+
+def _turned(chances: Chances, rows_RF: Float32, tried: list[tuple[int, float]], label: int) -> list[tuple[float, float]]:
+    """For each of them, the share of the rows that it turns; among equals, how sure the model is."""
+    found, together = list[tuple[float, float]](), max(1, _AT_ONCE // len(rows_RF))
+    for start in range(0, len(tried), together):
+        some = tried[start:start + together]
+        marked_CRF = np.repeat(rows_RF[None], len(some), axis=0)
+        for place, (feature, value) in enumerate(some):
+            marked_CRF[place, :, feature] = value
+        of_labels = _of_labels(chances(marked_CRF.reshape(-1, rows_RF.shape[1]))).reshape(len(some), len(rows_RF), -1)
+        found += zip((of_labels.argmax(axis=2) == label).mean(axis=1).tolist(),
+                     of_labels[:, :, label].mean(axis=1).tolist(), strict=True)
+    return found
+
+
+def _of_labels(chances: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    return chances if chances.ndim == 2 else np.stack([1 - chances, chances], axis=1)
