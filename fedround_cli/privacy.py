@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
     from fedround.rounds.campaign import SpentAfter
     from fedround.statistics import Groups, LocalEvaluation
+    from fedround.statistics.partitions import Partition, Recurring
 
 app = typer.Typer(no_args_is_help=True, help="Privacy: what a campaign will cost, before it runs.")
 
@@ -79,6 +80,9 @@ def plan(
         "apart. (--site FOLDER knows by itself.)")] = False,
     rows_per_person: Annotated[int | None, typer.Option(
         min=1, max=50, metavar="K", help="Also say what the promise is worth for a person with K rows at one site.")] = None,
+    partition: Annotated[str | None, typer.Option(
+        metavar="NAME", help="With --site, if the settings have [partitions]: whose rows the campaign trains on, such as "
+        "2026-w48. Default: the last that is complete.")] = None,
     groups_from: Annotated[Path | None, typer.Option(
         help="Public rows with the watched attributes: they tell how large groups are. Without: all equally large.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
@@ -100,7 +104,8 @@ def plan(
         "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit},
         "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}})
     costs = [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in _named(rows or [])]
-    costs += [_own_cost(terms, folder, rows_per_person) for folder in site or []]
+    part = _partition(terms, partition) if site else None
+    costs += [_own_cost(terms, folder, rows_per_person, part) for folder in site or []]
     if not costs:
         from fedround.errors import ContractError
 
@@ -133,6 +138,26 @@ class Terms:
     evaluation: LocalEvaluation
     groups: Groups | None
     drift: DriftWatch | None
+    partitions: Recurring | None
+
+
+def _partition(terms: Terms, name: str | None) -> Partition | None:
+    """Whose rows a campaign of these terms trains on now; None: all."""
+    from datetime import UTC, datetime
+
+    from fedround.errors import ContractError
+    from fedround.statistics.partitions import Partition
+    from fedround.values import parse
+
+    how = terms.partitions
+    if how is None:
+        if name is not None:
+            raise ContractError("--partition: these settings have no [partitions], so a campaign trains on all rows")
+        return None
+    if name is None and how.by == "value":
+        raise ContractError("partitions by value have no order: name one with --partition")
+    said = {"column": how.column, "by": how.by, "name": name or how.complete(datetime.now(UTC).date())}
+    return parse(Partition, said, "--partition")
 
 
 def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
@@ -142,13 +167,14 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import RecordPrivacy, SitePrivacy
     from fedround.statistics import Groups, LocalEvaluation
+    from fedround.statistics.partitions import Recurring
     from fedround.values import parse
     from infra.toml import read_toml
 
     if path is not None and (path := shipped(path)).is_dir():
         path = path / "settings.toml"
     file = {} if path is None else read_toml(path)
-    known = ("privacy", "training", "evaluation", "groups", "drift")
+    known = ("privacy", "training", "evaluation", "groups", "drift", "partitions")
     if wrong := [name for name in known if not isinstance(file.get(name, {}), dict)]:
         raise ContractError(f"{path}: '{wrong[0]}' is no table of settings")
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
@@ -167,7 +193,9 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
                  parse(LocalTraining, tables["training"], source.replace("privacy", "training")),
                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
-                 parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None)
+                 parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,
+                 parse(Recurring, file["partitions"], source.replace("privacy", "partitions")) if "partitions" in file
+                 else None)
 
 
 def _named(rows: list[str]) -> list[tuple[str, int]]:
@@ -206,24 +234,24 @@ def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, alrea
                 doubts=tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
 
 
-def _own_cost(terms: Terms, folder: Path, rows_per_person: int | None) -> Cost:
-    """With what the site's ledger holds and its policy allows."""
+def _own_cost(terms: Terms, folder: Path, rows_per_person: int | None, part: Partition | None) -> Cost:
+    """With what the site's ledger holds and its policy allows; of all its rows, or of those in a partition."""
     from fedround.privacy import ledger
     from site_workers import registry
-    from site_workers.rows import read_site_rows
+    from site_workers.rows import rows_of
     from site_workers.site import open_site
 
     site = open_site(folder)
-    count = len(read_site_rows(site).train)
+    count = len(rows_of(site, part).train)
     book, policy = ledger.read(site.ledger), site.policy
     cost = _cost(terms, site.name, count, rows_per_person, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
                  apart=registry.are_apart(site.folder, site.settings.data))
-    refused = 1 if any(_held_with(terms, cost, book, policy.delta_dp, unit) > bound
+    refused = 1 if any(_held_with(terms, cost, book, policy.delta_dp, unit, part) > bound
                        for unit, bound in policy.budgets.items()) else None
     return replace(cost, refused=refused)
 
 
-def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Unit) -> float:
+def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Unit, part: Partition | None) -> float:
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
     from fedround.privacy.entries import Charge, Lot, Rows, Use
@@ -237,7 +265,8 @@ def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Un
     lots = tuple(Lot(mechanism=one, rows=side, times=times) for (one, side), times in uses.items())
     begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None,
                    mechanisms=(cost.mechanism, *counts), rows=(sides[0], *[sides[1]] * len(counts)) if cost.apart else (),
-                   delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots)
+                   delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots,
+                   partition=part.in_ledger if part is not None and ledger.tells_apart(book, part.in_ledger) else None)
     return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)
 
 

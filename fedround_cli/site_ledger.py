@@ -80,20 +80,21 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
     out.print(table)
     if first:
         out.print(f"{first} earlier charges: --json shows them all")
-    spent, held = (what(read, policy.delta_dp) for what in (book.spent, book.held))
+    spent = book.spent(read, policy.delta_dp)
     out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "
               f"ledger head {read.head[:16]}…")
     if policy.max_epsilon_site is not None:
         out.print(f"spent ε {book.spent(read, policy.delta_dp, unit='site'):.4f} of {policy.max_epsilon_site:g} at δ "
                   f"{policy.delta_dp:g} for the site as a whole")
-    out.print(f"set aside ε {held:.4f}, left {max(0.0, policy.max_epsilon - held):.4f}: {_room(read, policy)}")
+    for line in _left_in_words(read, policy):
+        out.print(line)
     if 0 < spent < math.inf:
         for line in in_words(profile(lambda delta: book.spent(read, delta), policy.delta_dp)):
             out.print(line, highlight=False)
 
 
 def _priced(read: Ledger, delta_dp: float, first: int) -> list[tuple[Any, float, float]]:
-    """Each charge from `first` on, how much it added to what one record has spent, and the total after it."""
+    """Each charge from `first` on, how much it added to what one record of its partition has spent, and the total after."""
     from dataclasses import replace
 
     from fedround.privacy import ledger as book
@@ -101,16 +102,34 @@ def _priced(read: Ledger, delta_dp: float, first: int) -> list[tuple[Any, float,
 
     places = [place for place, entry in enumerate(read.entries) if isinstance(entry, Charge)][first:]
 
-    def after(place: int) -> float:
-        return book.spent(replace(read, entries=read.entries[:place]), delta_dp)
+    def after(place: int, partition: str | None) -> float:
+        return book.spent(replace(read, entries=read.entries[:place]), delta_dp, partition=partition)
 
-    totals = [after(places[0]) if places else 0.0, *(after(place + 1) for place in places)]
-    return [(read.entries[place], _difference(before, total), total)
-            for place, before, total in zip(places, totals[:-1], totals[1:], strict=True)]
+    found = []
+    for place in places:
+        entry = read.entries[place]
+        part = entry.partition if isinstance(entry, Charge) else None
+        before, total = after(place, part), after(place + 1, part)
+        found.append((entry, _difference(before, total), total))
+    return found
 
 
 def _difference(before: float, total: float) -> float:
     return total if math.isinf(total) else max(0.0, total - before)
+
+
+def _left_in_words(read: Ledger, policy: SitePolicy) -> list[str]:
+    """What is set aside and what is left: of the record that has spent most, and of one in a partition of its own."""
+    from fedround.privacy import ledger as book
+
+    held, fresh = book.held(read, policy.delta_dp), book.a_new_partition(read)
+    told = [f"set aside ε {held:.4f}, left {max(0.0, policy.max_epsilon - held):.4f}: {_room(read, policy)}"]
+    if fresh is not None:
+        anew = book.held(read, policy.delta_dp, partition=fresh)
+        paid = {charge.partition for charge in read.charges} - {None}
+        told.append(f"{len(paid)} partitions have paid; records of a new one have ε "
+                    f"{max(0.0, policy.max_epsilon - anew):.4f} left")
+    return told
 
 
 def _room(read: Ledger, policy: SitePolicy) -> str:
@@ -121,7 +140,9 @@ def _room(read: Ledger, policy: SitePolicy) -> str:
     running = [f"{_left(one)} rounds of '{one.run}'" for one in training if one.is_open and _left(one)]
     if running:
         return f"room for {', '.join(running)}"
-    return f"room for {_fitting(read, policy, training[-1])} rounds more like those of '{training[-1].run}', as a new run"
+    last = training[-1]
+    return f"room for {_fitting(read, policy, last)} rounds more like those of '{last.run}', as a new run" + (
+        "" if last.partition is None else ", on a new partition")
 
 
 def _left(one: Campaign) -> int:
@@ -141,7 +162,8 @@ def _fitting(read: Ledger, policy: SitePolicy, like: Campaign) -> int:
                          times=rounds + isinstance(lot.mechanism, GaussianCounts)) for lot in like.lots)
         charge = Charge(federation=like.federation, run="one-more", round=1, purpose="train", plan=None, rows=tuple(
             lot.rows for lot in lots), mechanisms=tuple(lot.mechanism for lot in lots), delta_dp=policy.delta_dp,
-            utc="2000-01-01T00:00:00Z", campaign=lots, partition=like.partition)
+            utc="2000-01-01T00:00:00Z", campaign=lots,
+            partition=None if like.partition is None else book.a_new_partition(read))
         after = book.with_entries(read, [charge])
         return any(book.held(after, policy.delta_dp, unit=unit) > bound for unit, bound in policy.budgets.items())
 

@@ -202,7 +202,8 @@ def _privacy(proof: RoundProof) -> str:
     privacy = proof.privacy
     if privacy is None or privacy.unit == "none":
         return "none"
-    return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {privacy.rounds} rounds"
+    only = f", of the rows of {proof.partition} alone" if proof.partition else ""
+    return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {privacy.rounds} rounds{only}"
 
 
 def _in_turn(words: object) -> list[str]:

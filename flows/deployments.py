@@ -35,14 +35,14 @@ async def deploy(federation: Federation, *, cron: str | None = None, cron_run: s
     apart: a whole campaign on the last partition that is complete then, in a run of its own.
     Raises ContractError, and changes nothing, for a schedule or a run that cannot be.
     """
-    scheduled = [] if cron is None else [(_schedule(cron), True)]
-    scheduled_flow, request = _request(federation, cron_run, is_scheduled=cron is not None)
+    times = [] if cron is None else [(_schedule(cron), True)]
+    due, request = scheduled(federation, cron_run) if times else (None, {})
     async with get_client() as client:
         pool = pool_of(federation.name)
         await _pool(client, pool, CoordinatorWorker)
         names = []
         for name, (flow, _) in FLOWS.items():
-            schedules = scheduled if flow is scheduled_flow else []
+            schedules = times if flow is due else []
             await _deployment(
                 client, name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
                 description=flow.description or "", parameters={"request": request} if schedules else {})
@@ -68,10 +68,10 @@ def _schedule(cron: str) -> CronSchedule:
         raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
 
 
-def _request(federation: Federation, run: str, *, is_scheduled: bool) -> tuple[Flow[Any, Any], dict[str, Any]]:
-    """What is done at the scheduled times, and what is asked then."""
+def scheduled(federation: Federation, run: str) -> tuple[Flow[Any, Any], dict[str, Any]]:
+    """The flow of the scheduled times, and what it is asked for. Raises ContractError if there can be none."""
     how, privacy = federation.partitions, federation.privacy
-    if is_scheduled and how is not None and how.by == "value":
+    if how is not None and how.by == "value":
         raise ContractError("partitions by value have no order, so no schedule can choose one: ask for each campaign with "
                             "'fedround train run --partition'")
     try:

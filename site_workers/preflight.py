@@ -155,13 +155,14 @@ def _judged(site: Site) -> str:
 
 
 def _ledger(site: Site) -> str:
-    book = ledger.read(site.ledger)
-    told = []
+    book, told = ledger.read(site.ledger), []
+    fresh = ledger.a_new_partition(book)        # where rows are told apart, new ones have a budget of their own
     for unit, bound in site.policy.budgets.items():
         spent, held = (what(book, site.policy.delta_dp, unit=unit) for what in (ledger.spent, ledger.held))
         told.append(f"epsilon {spent:.2f} of {bound:g} spent{_WHOM[unit]}" + (
             f", {held:.2f} with what is set aside" if held > spent else ""))
-        if spent >= bound and not site.policy.allows_no_privacy:
+        least = ledger.spent(book, site.policy.delta_dp, unit=unit, partition=fresh)
+        if least >= bound and not site.policy.allows_no_privacy:
             raise FedroundError(f"the budget is spent: {told[-1]}; this site will refuse")
     return f"intact, {len(book.charges)} charges, {', '.join(told)}"
 

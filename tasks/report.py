@@ -20,6 +20,7 @@ from fedround.files import write_whole
 from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
+from fedround.statistics.partitions import Partition
 from fedround.values import Value, parse
 from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
@@ -138,7 +139,8 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
         aggregation=str(terms.aggregation), optimizer=_in_words(terms.optimizer),
         training=_in_words(terms.training), compression="none" if terms.compression is None else _in_words(terms.compression),
-        uploaded_bytes=sum(update.size_bytes for update in commit.updates), privacy=_privacy_in_words(terms.privacy),
+        uploaded_bytes=sum(update.size_bytes for update in commit.updates),
+        privacy=_privacy_in_words(terms.privacy, plan.asks.partition),
         quorum=plan.quorum, seconds=seconds, public=metrics,
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
         contract="" if contract is None else _contract_in_words(contract),
@@ -248,7 +250,12 @@ def _reputation_in_words(policy: Reputation | None, gate: Gate | None, rows: int
             f"asked again with a clean record{by_chance}")
 
 
-def _privacy_in_words(privacy: Privacy) -> str:
+def _privacy_in_words(privacy: Privacy, part: Partition | None) -> str:
+    only = "" if part is None else f"; trained on the rows of {part.name} alone ({part.in_words}), and no other row pays"
+    return _promise_in_words(privacy) + only
+
+
+def _promise_in_words(privacy: Privacy) -> str:
     if isinstance(privacy, NoPrivacy):
         return "none: updates leave without noise"
     budget = f"epsilon <= {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} rounds"

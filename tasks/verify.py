@@ -73,6 +73,8 @@ class RoundProof:
     aggregation: str = ""
     privacy: Privacy | None = None
     """What the plan asked of every site."""
+    partition: str = ""
+    """The only rows that the run trains on, which pay alone; empty: all."""
     epsilons: Mapping[str, float | None] = field(default_factory=dict)
     """What each site said it had spent on the run, as far as its answers may be read; None: without privacy."""
     left_out: tuple[str, ...] = ()
@@ -205,20 +207,20 @@ class _Trial:
         if (commit.parent, commit.base_model, commit.round - 1) != after:
             raise ChainError(f"commit of {source}: does not continue round {after[2]}")
         members = self._members(commit, None if last is None else last.commit.log, f"commit of {source}")
-        partition = evidence.model(store, commit, self.coordinator, source).partition
-        if before is not None and partition != before.partition:
+        part = evidence.model(store, commit, self.coordinator, source).partition
+        if before is not None and part != before.partition:
             raise ChainError(f"checkpoint of {source}: names other rows that its run trains on than the round before it")
         remembered = evidence.memory(store, commit)
         # signatures: commit and checkpoint; hashes: commit, checkpoint and model
         proof = RoundProof(
             round=commit.round, commit=head.digest, model=commit.model, log=commit.log.number, updates=(), refusals=(),
             signatures=2, hashes=3 + evidence.state(store, commit, source) + (remembered or 0),
-            memory_unseen=remembered is None)
+            memory_unseen=remembered is None, partition="" if part is None else part.name)
         if before is None:
             if members.start is None:
-                return proof, Proven(head, partition=partition)
+                return proof, Proven(head, partition=part)
             evidence.start(store, commit, members.start, source)
-            return replace(proof, hashes=proof.hashes + 1), Proven(head, partition=partition)
+            return replace(proof, hashes=proof.hashes + 1), Proven(head, partition=part)
         plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, source)
@@ -245,7 +247,7 @@ class _Trial:
             unseen=tuple(read.unseen), lost=tuple(read.gone),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
-        ), Proven(head, plan.task, partition, answers)
+        ), Proven(head, plan.task, part, answers)
 
     def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
         """Prove the result of a question about the model of a proven round."""

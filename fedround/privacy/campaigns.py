@@ -146,13 +146,16 @@ View = frozenset[Part] | None
 """The parts that a record may be in, which pay together; None: all parts."""
 
 
-def views(book: Book) -> list[frozenset[Part]]:
-    """One for each group of rows that may pay for different charges than the others."""
-    named = {name for name in (*(one.partition for one in book.before), *(one.partition for one in book.campaigns))
+def views(book: Book, partition: str | None = None) -> list[frozenset[Part]]:
+    """One for each group of rows that may pay for different charges than the others; only those with rows of this partition,
+    if one is named, whether anything was charged to it or not.
+    """
+    named = {name for name in (*(one.partition for one in book.before), *(one.partition for one in book.campaigns), partition)
              if name is not None}
     sides: tuple[Literal["train", "validation"], ...] = ("train", "validation")
     parts = [Part(partition=name, rows=rows) for name in [*sorted(named), None][:max(1, len(named))] for rows in sides]
-    return _groups(parts, [said for entry in book.shared for said in _within(entry, sorted(named))])
+    found = _groups(parts, [said for entry in book.shared for said in _within(entry, sorted(named))])
+    return [one for one in found if partition is None or any(part.partition == partition for part in one)]
 
 
 def _sides(view: View, partition: str | None) -> frozenset[str]:

@@ -149,26 +149,35 @@ def tells_apart(ledger: Ledger, partition: str) -> bool:
     return all(charge.partition is None or charge.partition.rpartition("-")[2] == kind for charge in ledger.charges)
 
 
+def a_new_partition(ledger: Ledger) -> str | None:
+    """The name of a partition to which nothing was charged; None: this ledger tells no rows apart."""
+    known = {charge.partition for charge in ledger.charges if charge.partition is not None}
+    return f"new-{min(known).rpartition('-')[2]}" if known else None
+
+
 def with_entries(ledger: Ledger, entries: Iterable[Entry]) -> Ledger:
     """The ledger as it would be with these entries added; nothing is written."""
     return replace(ledger, entries=(*ledger.entries, *entries))
 
 
-def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record") -> float:
+def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record",
+          partition: str | None = None) -> float:
     """Epsilon of one unit at `delta_dp` of what was released, of all charges or of those of one run; rounded up, infinite if
-    anything left without noise for that unit. Of a record: of the one that has spent most.
+    anything left without noise for that unit. Of a record: of the one that has spent most, in this partition or in any.
     """
-    return _most(ledger, delta_dp, run, unit, whole=False)
+    return _most(ledger, delta_dp, run, unit, partition, whole=False)
 
 
-def held(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record") -> float:
+def held(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record",
+         partition: str | None = None) -> float:
     """The same, plus what is set aside for campaigns and not yet used: this counts against a budget."""
-    return _most(ledger, delta_dp, run, unit, whole=True)
+    return _most(ledger, delta_dp, run, unit, partition, whole=True)
 
 
-def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, *, whole: bool) -> float:
+def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, partition: str | None, *, whole: bool) -> float:
     book = ledger.book
-    told = {tuple(batches(book, view, run, whole=whole)) for view in ([None] if unit == "site" else views(book))}
+    told = {tuple(batches(book, view, run, whole=whole))
+            for view in ([None] if unit == "site" else views(book, partition))}
     return max(epsilon_of_batches(asked, delta_dp, unit) for asked in told)
 
 

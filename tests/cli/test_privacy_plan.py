@@ -15,7 +15,7 @@ from fedround.privacy.accounting import epsilon
 from fedround.privacy.persons import epsilon_of_person
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import DpSgd, GaussianCounts
-from tests import small_federation
+from tests import small_federation, weekly
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation
 
@@ -235,6 +235,22 @@ def test_at_a_site_its_rows_its_ledger_and_its_policy_count(fedround: Fedround, 
     shown = fedround("privacy", "plan", agreed, "--site", federation.root / "north").stdout
     assert "refuses" in shown
     assert "spent" in shown
+
+
+def test_at_a_site_each_week_has_room_for_a_campaign_of_its_own(fedround: Fedround, tmp_path: Path,
+                                                                rows_are_judged_here: None):
+    federation = weekly.make(tmp_path, 2, names=("north",), quorum=1)
+    agreed, site = federation.root / "coordinator" / "federation.toml", federation.root / "north"
+    federation.answer("north", federation.plan("one", partition=weekly.name(1)))
+    spent, fresh = (as_json(fedround, agreed, "--site", site, "--partition", weekly.name(week))["sites"][0]
+                    for week in (1, 2))
+    assert [told["rows"] for told in (spent, fresh)] == [80, 80]
+    assert [told["refused_in_round"] for told in (spent, fresh)] == [1, None]
+    mechanism = ledger.read(federation.site("north").ledger).charges[0].mechanisms[0]
+    assert fresh["mechanism"] == mechanism.model_dump(mode="json")
+    none = fedround("privacy", "plan", agreed, "--site", site, "--partition", "2020-w01")
+    assert none.exit_code == 1
+    assert "0 rows" in one_sentence(none)
 
 
 def test_at_a_site_of_the_other_unit_both_budgets_can_be_what_is_short(fedround: Fedround, tmp_path: Path,

@@ -52,3 +52,20 @@ def test_closing_a_run_gives_back_and_ends_it(fedround: Fedround, federation: Sm
     closed = ledger.read(book.path)
     assert not closed.book.campaigns[0].is_open
     assert "as a new run" in fedround("site", "ledger", north).stdout
+
+
+def test_of_weeks_each_has_its_own_price_and_a_new_one_has_all_of_the_budget(fedround: Fedround, federation: SmallFederation):
+    """Whoever reads "left 0.0" alone would think that the year is over."""
+    book = ledger.read(federation.site("north").ledger)
+    lots = (Lot(mechanism=STEP, times=1),)
+    for week in (1, 2):
+        book = ledger.charge(book, Charge(
+            federation="small", run=f"weekly-{week}", round=1, purpose="train", plan=f"{week:064x}", mechanisms=(STEP,),
+            partition=f"2026-w0{week}-5a3c1f70", delta_dp=1e-5, utc="2026-03-01T10:00:00Z", campaign=lots), 8.0)
+    each = ledger.spent(book, 1e-5)
+    told = json.loads(fedround("site", "ledger", federation.root / "north", "--json").stdout)
+    assert [(charge["costs"], charge["total"]) for charge in told["charges"]] == [(each, each)] * 2
+    shown = " ".join(fedround("site", "ledger", federation.root / "north").stdout.split())
+    assert "2 partitions have paid; records of a new one have ε 8.0000 left" in shown
+    assert "as a new run, on a new partition" in shown
+    assert "room for 0 rounds" not in shown

@@ -69,6 +69,7 @@ def test_all_that_a_campaign_asks_is_about_its_week_and_drawn_from_what_was_set_
     (campaign,) = books[1].book.campaigns
     assert campaign.partition == weekly_part(FIRST).in_ledger
     proofs = list(verify_run(coordinator.store, "spring", coordinator.identity.key))
+    assert {proof.partition for proof in proofs} == {FIRST}
     assert [len(proof.findings) for proof in proofs] == [0, 0, 3]
 
 

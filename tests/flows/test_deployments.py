@@ -1,0 +1,34 @@
+"""What a schedule asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedround.agreement import Federation
+from fedround.errors import ContractError
+from fedround.statistics.partitions import Recurring
+from flows.deployments import scheduled
+from flows.federated_round import federated_round
+from flows.federated_training import federated_training
+from tests.small_federation import SmallFederation
+
+
+def weekly(federation: Federation, **how: object) -> Federation:
+    return federation.model_copy(update={"partitions": Recurring(column="day", **how)})
+
+
+def test_a_schedule_gives_a_run_one_more_round_and_each_week_a_campaign_of_its_own(made: SmallFederation):
+    federation = made.coordinator.federation
+    assert scheduled(federation, "main") == (federated_round, {"run": "main"})
+    flow, asked = scheduled(weekly(federation, by="week"), "weekly")
+    assert flow is federated_training
+    assert asked == {"run": "weekly", "rounds": 3, "one_run_per_site": False, "one_run_per_partition": True}
+
+
+def test_parts_without_an_order_have_no_schedule_and_a_run_needs_a_name(made: SmallFederation):
+    federation = made.coordinator.federation
+    with pytest.raises(ContractError, match="no schedule can choose one"):
+        scheduled(weekly(federation, by="value"), "weekly")
+    for agreed in (federation, weekly(federation)):
+        with pytest.raises(ContractError, match="not the name of a run"):
+            scheduled(agreed, "Weekly!")
