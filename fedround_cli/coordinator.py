@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedround.errors import FedroundError
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import command, log_to_terminal, out
 
@@ -30,20 +31,30 @@ def start(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
 def deploy(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     cron: Annotated[str | None, typer.Option(
-        help="One more round at these times (UTC), for example '0 3 * * 1'. Without it the schedule is removed. If the "
-             "federation tells rows apart: a campaign on the last partition that is complete then.")] = None,
+        help="A new schedule: one more round at these times (UTC), for example '0 3 * * 1'. If the federation tells rows "
+             "apart: a campaign on the last partition that is complete then.")] = None,
+    no_cron: Annotated[bool, typer.Option("--no-cron", help="Remove the schedule. Otherwise it stays as it is.")] = False,
     run: Annotated[str, typer.Option(
         help="The run that scheduled rounds continue; if the federation tells rows apart, how the runs' names "
              "begin.")] = "scheduled",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
 ) -> None:
-    """Register pools, deployments and the schedule with the Prefect server. Repeat it after changing the members.
+    """Register pools and deployments with the Prefect server, and show what changes. Repeat it after changing the members.
 
-    The server learns names and forms, and no code: no path, no command, no entrypoint.
+    The schedule stays unless another is asked for, and so do pauses and limits that people have set in the UI. The server
+    learns names and forms, and no code: no path, no command, no entrypoint.
     """
     from flows.service import register
 
-    for name in asyncio.run(register(folder, cron, run)):
-        out.print(f"deployed {name}")
-    if cron is not None:
+    if cron is not None and no_cron:
+        raise FedroundError("--cron makes a schedule and --no-cron removes it: give one of them")
+    done = "would be deployed" if dry_run else "deployed"
+    for change in asyncio.run(register(folder, None if cron is None else (cron, run), keep=not no_cron, dry=dry_run)):
+        if change.of == "schedule" or change.of.startswith("pool "):
+            if change.what:
+                out.say("{}: {}", change.of, change.what)
+        else:
+            out.say("{} {}: {}", done, change.of, change.what or "as it was")
+    if cron is not None and not dry_run:
         out.print(f"at '{cron}' (UTC), while 'fedround coordinator start' runs: one more round of run '{run}'; if the "
                   f"federation tells rows apart, a campaign on the last complete partition, in a run '{run}-…' of its own")

@@ -10,12 +10,14 @@ import asyncio
 import copy
 import json
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx
 from prefect import Flow
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -36,6 +38,7 @@ from flows.federated_measurement import federated_measurement
 from flows.federated_promotion import federated_promotion
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
+from infra.deploying import Change
 from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
@@ -62,6 +65,14 @@ class CoordinatorWorker(WarmWorker):
     flow_names = frozenset(FLOWS)
     _display_name = "fedround coordinator"
     _description = "Runs the federation's rounds, one at a time, inside its long-lived process."
+
+    def __init__(self, pool: str, repair: Callable[[PrefectClient], Awaitable[list[Change]]]):
+        """repair: makes what is lost of the pool and the deployments."""
+        super().__init__(pool)
+        self._make_again = repair
+
+    async def _repair(self) -> list[Change]:
+        return await self._make_again(self.client)
 
     async def perform(self, flow_run: FlowRun) -> None:
         """Run the flow with Prefect's engine, in a thread with a loop of its own: the worker's heartbeat goes on."""

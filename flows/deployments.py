@@ -2,102 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from prefect import Flow, get_client
+from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
-from prefect.workers.base import BaseWorker
-from pydantic import ValidationError
 
 from fedround.agreement import Federation
-from fedround.errors import ContractError
-from fedround.privacy.spec import NoPrivacy
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
-from flows.federated_round import federated_round
-from flows.federated_training import federated_training
-from infra.asking import CAMPAIGN_FLOW, SITE_FLOW
-from site_workers.campaign import CampaignRequest
-from site_workers.round import SiteRequest
-from site_workers.worker import SiteWorker
-from tasks.plan import NextRoundRequest, TrainingRequest
+from flows.schedule import Schedule, reschedule
+from infra import deploying
+from infra.deploying import Change, Wanted
+from site_workers.deployments import deploy_site
 
 
-async def deploy(federation: Federation, *, cron: str | None = None, cron_run: str = "scheduled") -> list[str]:
-    """Register the coordinator's and every site's pool and deployment; returns the deployments' names. Idempotent.
+async def deploy(federation: Federation, schedule: Schedule | None = None, *, keep: bool = True, dry: bool = False
+                 ) -> list[Change]:
+    """Register the coordinator's and every site's pool and deployments; returns what was changed of each. Idempotent.
 
-    cron: one more round of run `cron_run` at these times (UTC); None removes the schedule. If the federation tells rows
-    apart: a whole campaign on the last partition that is complete then, in a run of its own.
-    Raises ContractError, and changes nothing, for a schedule or a run that cannot be.
+    schedule: a new one. None: it stays as it is (keep), or there is to be none. What people have set in the UI stays: pauses,
+    limits. dry: change nothing. Raises ContractError, and changes nothing, for a schedule or a run that cannot be.
     """
-    times = [] if cron is None else [(_schedule(cron), True)]
-    due, request = scheduled(federation, cron_run) if times else (None, {})
+    asked = None if schedule is None else schedule.asked(federation)
     async with get_client() as client:
-        pool = pool_of(federation.name)
-        await _pool(client, pool, CoordinatorWorker)
-        names = []
-        for name, (flow, _) in FLOWS.items():
-            schedules = times if flow is due else []
-            await _deployment(
-                client, name, federation.name, pool, parameter_schema(flow).model_dump(), schedules,
-                description=flow.description or "", parameters={"request": request} if schedules else {})
-            names.append(f"{name}/{federation.name}")
-        names += [await deploy_site(client, site.name) for site in federation.sites]
-    return names
+        changes = await deploy_coordinator(client, federation, dry=dry)
+        if asked is not None or not keep:
+            changes.append(await reschedule(client, federation, asked, dry=dry))
+        for site in federation.sites:
+            changes += await deploy_site(client, site.name, dry=dry)
+        return changes
 
 
-async def deploy_site(client: PrefectClient, site: str) -> str:
-    """Register one site's pool and deployments, and nothing else; returns the rounds' deployment. Idempotent."""
-    await _pool(client, site, SiteWorker)
-    await _deployment(client, CAMPAIGN_FLOW, site, site, CampaignRequest.model_json_schema(), [],
-                      description="All rounds of one campaign at this site. Started by the coordinator; carries no code.")
-    await _deployment(client, SITE_FLOW, site, site, SiteRequest.model_json_schema(), [],
-                      description="One round at this site. Started by the coordinator; carries no code.")
-    return f"{SITE_FLOW}/{site}"
+async def deploy_coordinator(client: PrefectClient, federation: Federation, *, dry: bool = False, repair: bool = False
+                             ) -> list[Change]:
+    """Register the coordinator's pool and its deployments, and leave their schedules as they are.
+
+    dry: only say what would change. repair: only what is lost.
+    """
+    pool = pool_of(federation.name)
+    return [await deploying.pool(client, pool, CoordinatorWorker.type, dry=dry), *[
+        await deploying.deployment(client, Wanted(name, federation.name, pool, flow.description or "", _form(flow)), dry=dry,
+                                   repair=repair)
+        for name, (flow, _) in FLOWS.items()]]
 
 
-def _schedule(cron: str) -> CronSchedule:
-    try:
-        return CronSchedule(cron=cron, timezone="UTC")
-    except ValidationError:
-        raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
-
-
-def scheduled(federation: Federation, run: str) -> tuple[Flow[Any, Any], dict[str, Any]]:
-    """The flow of the scheduled times, and what it is asked for. Raises ContractError if there can be none."""
-    how, privacy = federation.partitions, federation.privacy
-    if how is not None and how.by == "value":
-        raise ContractError("partitions by value have no order, so no schedule can choose one: ask for each campaign with "
-                            "'fedround train run --partition'")
-    try:
-        if how is None:
-            return federated_round, NextRoundRequest(run=run).model_dump(exclude_none=True)
-        asked = TrainingRequest(run=run, one_run_per_partition=True,
-                                **{} if isinstance(privacy, NoPrivacy) else {"rounds": privacy.rounds})
-        return federated_training, asked.model_dump(exclude_none=True)
-    except ValidationError:
-        raise ContractError("--run is not the name of a run: lower-case letters, digits and inner hyphens") from None
-
-
-async def _pool(client: PrefectClient, name: str, worker: type[BaseWorker[Any, Any, Any]]) -> None:
-    with suppress(ObjectAlreadyExists):
-        await client.create_work_pool(WorkPoolCreate(
-            name=name, type=worker.type, base_job_template=worker.get_default_base_job_template()))
-
-
-async def _deployment(client: PrefectClient, flow: str, name: str, pool: str, schema: dict[str, Any],
-                      schedules: Sequence[tuple[CronSchedule, bool]], description: str,
-                      parameters: dict[str, Any] | None = None) -> None:
-    """The server never learns where any code is: no path, no entrypoint, no command."""
-    deployment = await client.create_deployment(
-        await client.create_flow_from_name(flow), name=name, work_pool_name=pool, description=description,
-        parameter_openapi_schema=schema, enforce_parameter_schema=True, parameters=parameters, tags=["fedround"])
-    for schedule in await client.read_deployment_schedules(deployment):
-        await client.delete_deployment_schedule(deployment, schedule.id)
-    if schedules:
-        await client.create_deployment_schedules(deployment, list(schedules))
+def _form(flow: Any) -> dict[str, Any]:
+    return parameter_schema(flow).model_dump()

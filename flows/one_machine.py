@@ -91,7 +91,7 @@ class OneMachine:
                 max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows, measures=measures,
                 compares_groups=founding.settings.get("groups") is not None)
             add_member(self.coordinator, member.name, key, member.weight)
-        asyncio.run(register(self.coordinator, None, "scheduled"))
+        asyncio.run(register(self.coordinator))
         (self.home / ".set-up").touch()
 
     def start_processes(self, progress: Callable[[str], None], others: Mapping[str, str] | None = None) -> Coordinator:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from flows.members import Member
+    from infra.deploying import Change
 
 
 def enter(folder: Path) -> Coordinator:
@@ -52,25 +53,34 @@ def serve_coordinator(folder: Path) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ |= {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}   # no site's lines
         from flows.coordinator_worker import CoordinatorWorker, pool_of
+        from flows.deployments import deploy_coordinator
         from flows.watch import a_sentence_is_enough
         from infra.warm_worker import serve
 
         for runs in ("flow_runs", "task_runs"):
             logging.getLogger(f"prefect.{runs}").addFilter(a_sentence_is_enough)
-        serve(CoordinatorWorker(pool_of(coordinator.federation.name)))
+        serve(CoordinatorWorker(
+            pool_of(coordinator.federation.name),
+            lambda client: deploy_coordinator(client, coordinator.federation, repair=True)))
 
 
-async def register(folder: Path, cron: str | None, cron_run: str) -> list[str]:
-    """Deploy the federation; returns the names of its deployments. Raises SetupError if the API does not answer."""
+async def register(folder: Path, cron: tuple[str, str] | None = None, *, keep: bool = True, dry: bool = False
+                   ) -> list[Change]:
+    """Deploy the federation; returns what was changed. Raises SetupError if the API does not answer.
+
+    cron: a new schedule, and the run of its rounds. As `flows.deployments.deploy`.
+    """
     coordinator = enter(folder)
-    coordinator.publish_federation()
+    if not dry:
+        coordinator.publish_federation()
     import httpx
 
     from flows.deployments import deploy
+    from flows.schedule import Schedule
     from infra.api_problems import NOT_SERVED
 
     try:
-        return await deploy(coordinator.federation, cron=cron, cron_run=cron_run)
+        return await deploy(coordinator.federation, None if cron is None else Schedule(*cron), keep=keep, dry=dry)
     except NOT_SERVED as error:
         if cron is not None and isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 422:
             raise ContractError("the Prefect API refused the schedule: check --cron: five fields, for example "
@@ -84,7 +94,7 @@ async def register_site(folder: Path, site: str) -> bool:
     import httpx
     from prefect import get_client
 
-    from flows.deployments import deploy_site
+    from site_workers.deployments import deploy_site
 
     try:
         async with get_client() as client:

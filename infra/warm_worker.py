@@ -44,9 +44,11 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from fedround.errors import FedroundError, SetupError
 from infra.api_problems import NOT_SERVED, problem
+from infra.deploying import Change
 from infra.holding import CHANGED, Holding
 from infra.unreadable import CURE, sifted
 
+_DELETED = "prefect.work-pool.deleted"
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
 """The pauses between the tries to read a run that was announced.
 
@@ -76,6 +78,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         self._names: dict[uuid.UUID, str] = {}
         self._heard_while_busy = False
         self._held: str | None = None
+        self._served: uuid.UUID | None = None
+        self._listening: anyio.CancelScope | None = None
 
     @cached_property
     def _holding(self) -> Holding:
@@ -140,8 +144,28 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         """Send a heartbeat, or try again next time."""
         try:
             await super().sync_with_backend()
+            await self._notice_a_new_pool()
         except httpx.HTTPError as error:
             self._note_absence(error)
+
+    async def _notice_a_new_pool(self) -> None:
+        """A pool that somebody deletes is made again by this worker. Its deployments have lost it, and our ear, too."""
+        if self._work_pool is None or self._work_pool.id == self._served:
+            return
+        try:
+            for change in await self._repair():
+                if change.what:
+                    self._logger.warning("%s: %s; repaired", change.of, change.what)
+        except httpx.HTTPError as error:        # a login that may not: then 'fedround deploy' does it
+            self._logger.warning("cannot repair the deployments (%s): run 'fedround deploy'", type(error).__name__)
+        self._served = self._work_pool.id
+        self._holding.forget()
+        if self._listening is not None:
+            self._listening.cancel()
+
+    @abstractmethod
+    async def _repair(self) -> list[Change]:
+        """Make what has been lost of the pool and its deployments."""
 
     def _note_absence(self, error: httpx.HTTPError) -> None:
         """Log that the API is away. Raises the error if the API answered with it: asking again would not change that."""
@@ -199,27 +223,33 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
 
     async def _listen(self) -> None:
         """Wake up at once instead of at the next poll. Polling goes on, because events may be lost and runs may not."""
-        names, resources = self._wake_ups()
-        wanted = EventFilter(event=EventNameFilter(name=names), any_resource=EventAnyResourceFilter(id=resources))
         while True:
-            try:
-                self._holding.forget()
-                async with get_events_subscriber(filter=wanted) as events:
-                    while not self._has_successfully_synced:      # until then Prefect's poll asks nothing
-                        await anyio.sleep(0.1)
-                    await self.get_and_submit_flow_runs()         # what was scheduled before we listened
-                    async for event in events:
-                        await self._hear(event)
-            except Exception as error:
-                self._logger.warning("event stream: %s; polling until it is back", type(error).__name__)
-            await anyio.sleep(5)
+            with anyio.CancelScope() as self._listening:
+                try:
+                    await self._listen_for(*self._wake_ups())
+                except Exception as error:
+                    self._logger.warning("event stream: %s; polling until it is back", type(error).__name__)
+                await anyio.sleep(5)
+
+    async def _listen_for(self, names: list[str], resources: list[str]) -> None:
+        wanted = EventFilter(event=EventNameFilter(name=names), any_resource=EventAnyResourceFilter(id=resources))
+        self._holding.forget()
+        async with get_events_subscriber(filter=wanted) as events:
+            while not self._has_successfully_synced:      # until then Prefect's poll asks nothing
+                await anyio.sleep(0.1)
+            await self.get_and_submit_flow_runs()         # what was scheduled before we listened
+            async for event in events:
+                await self._hear(event)
 
     def _wake_ups(self) -> tuple[list[str], list[str]]:
         """The names of events to listen for, and the resources that one of them is about."""
-        return (["prefect.flow-run.Scheduled", "prefect.flow-run.Resuming", *CHANGED],
+        return (["prefect.flow-run.Scheduled", "prefect.flow-run.Resuming", _DELETED, *CHANGED],
                 [f"prefect.work-pool.{self.work_pool.id}"])
 
     async def _hear(self, event: Event) -> None:
+        if event.event == _DELETED:
+            await self.sync_with_backend()
+            return
         if event.event in CHANGED:
             self._holding.forget()
             await self._go_on_if_let_go()

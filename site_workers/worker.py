@@ -26,9 +26,11 @@ from prefect.types._datetime import now
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, SITE_FLOW, Asked, answered, resource
+from infra.deploying import Change
 from infra.prefect_client import named
 from infra.warm_worker import WarmWorker
 from site_workers.campaign import CampaignRequest, Waiting
+from site_workers.deployments import POOL_TYPE, deploy_site
 from site_workers.flow_runs import FlowRuns
 from site_workers.outcome import STOPPED, Ending, Outcome, failed
 
@@ -62,7 +64,7 @@ class _Work:
 class SiteWorker(WarmWorker):
     """Serves the pool named after the site."""
 
-    type = "fedround-site"
+    type = POOL_TYPE
     flow_names = frozenset({SITE_FLOW, CAMPAIGN_FLOW})
     held_with = (SITE_FLOW, CAMPAIGN_FLOW)
     _display_name = "fedround site"
@@ -320,6 +322,9 @@ class SiteWorker(WarmWorker):
             except Exception as error:
                 self._logger.info("cannot ask who serves the pool: %s", type(error).__name__)
             await anyio.sleep(OTHERS_POLL_S)
+
+    async def _repair(self) -> list[Change]:
+        return await deploy_site(self.client, self._work_pool_name, repair=True)
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
         await self._flow_runs.take_over()

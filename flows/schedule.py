@@ -1,0 +1,93 @@
+"""The schedule of a federation: one more round, or a campaign on the last partition that is complete, at certain times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from pydantic import ValidationError
+
+from fedround.agreement import Federation
+from fedround.errors import ContractError
+from fedround.privacy.spec import NoPrivacy
+from flows.federated_round import federated_round
+from flows.federated_training import federated_training
+from infra import deploying
+from infra.deploying import Change
+from tasks.plan import NextRoundRequest, TrainingRequest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to happen at the scheduled times."""
+
+    flow: str
+    cron: CronSchedule
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One more round of `run` at these times (UTC); if the federation tells rows apart, a campaign in a run of its own."""
+
+    cron: str
+    run: str
+
+    def asked(self, federation: Federation) -> Asked:
+        """The same for this federation. Raises ContractError for a schedule or a run that cannot be."""
+        how, privacy = federation.partitions, federation.privacy
+        if how is not None and how.by == "value":
+            raise ContractError("partitions by value have no order, so no schedule can choose one: ask for each campaign "
+                                "with 'fedround train run --partition'")
+        try:
+            cron = CronSchedule(cron=self.cron, timezone="UTC")
+        except ValidationError:
+            raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
+        try:
+            if how is None:
+                return Asked(federated_round.name, cron, NextRoundRequest(run=self.run).model_dump(exclude_none=True))
+            campaign = TrainingRequest(run=self.run, one_run_per_partition=True,
+                                       **{} if isinstance(privacy, NoPrivacy) else {"rounds": privacy.rounds})
+            return Asked(federated_training.name, cron, campaign.model_dump(exclude_none=True))
+        except ValidationError:
+            raise ContractError("--run is not the name of a run: lower-case letters, digits and inner hyphens") from None
+
+
+async def reschedule(client: PrefectClient, federation: Federation, asked: Asked | None, *, dry: bool) -> Change:
+    """Put this schedule in the place of all others; None: there is to be none. What a person has paused stays paused."""
+    names = [f"{flow}/{federation.name}" for flow in (federated_round.name, federated_training.name)]
+    found = [one for name in names if (one := await deploying.existing(client, name)) is not None]
+    was = [_in_words(one, schedule.schedule) for one in found for schedule in one.schedules]
+    active = not was or any(schedule.active for one in found for schedule in one.schedules)
+    wanted = None if asked is None else f"'{asked.cron.cron}' (UTC) for run '{asked.request['run']}'"
+    if was == ([] if wanted is None else [wanted]):
+        return Change("schedule", "")
+    if not dry:
+        for one in found:
+            await _clear(client, one)
+        if asked is not None:
+            deployment = await client.read_deployment_by_name(f"{asked.flow}/{federation.name}")
+            await client.update_deployment(deployment.id, DeploymentUpdate(
+                parameters={"request": asked.request}, tags=deployment.tags))
+            await client.create_deployment_schedules(deployment.id, [(asked.cron, active)])
+    before = f"; it was {' and '.join(was)}" if was else ""
+    paused = "" if active or wanted is None else "; paused, as it was"
+    return Change("schedule", f"{wanted or 'removed'}{before}{paused}")
+
+
+async def _clear(client: PrefectClient, found: DeploymentResponse) -> None:
+    """No schedule, and no parameters that it needed."""
+    for one in found.schedules:
+        await client.delete_deployment_schedule(found.id, one.id)
+    if found.schedules:
+        await client.update_deployment(found.id, DeploymentUpdate(parameters={}, tags=found.tags))
+
+
+def _in_words(found: DeploymentResponse, schedule: object) -> str:
+    request = (found.parameters or {}).get("request")
+    run = request.get("run", "") if isinstance(request, dict) else ""
+    return f"'{getattr(schedule, 'cron', schedule)}' (UTC) for run '{run}'"
