@@ -54,6 +54,8 @@ class Evidence(Value):
     privacy: Privacy
     epsilon: Annotated[float, Field(ge=0)] | None
     """The most that any site had spent on the run; None without privacy."""
+    worth: Annotated[str, StringConstraints(max_length=1000)] = ""
+    """The run's promise in other words, if that is known."""
     float32: Performance
     int8: Performance
     difference: Annotated[float, Field(ge=0)]

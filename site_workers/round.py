@@ -210,7 +210,10 @@ def _rows_or_refusal(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...
         rows = only(rows, part, encoded=order.plan.asks.reads_model)
     # Under the unit `site` the number of rows is not told, hence not whether they are few.
     if len(rows.train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):
-        return refuse(site, order, Reason.DATA, "fewer rows than the site's policy asks for")
+        # How many rows a partition has is public, so this tells of no record, and need not end with `max_refusals`: in a slow
+        # year a site may refuse every week.
+        reason = Reason.DATA if part is None else Reason.POLICY
+        return refuse(site, order, reason, "fewer rows than the site's policy asks for")
     return rows, verdict.form_warnings if "checks" in site.policy.statistics else ()
 
 

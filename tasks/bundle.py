@@ -186,6 +186,7 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
     privacy = model.checkpoint.privacy
     return Evidence(
         privacy=privacy, epsilon=None if isinstance(privacy, NoPrivacy) else certificate.epsilon,
+        worth="" if record is None else record.worth,
         float32=_performance(files[bundle.ONNX], served, recipe, features_NF, tested),
         int8=_performance(files[bundle.INT8], small, recipe, features_NF, tested),
         difference=difference, checked_rows=len(checked_NF), at_sites=None if record is None else record.at_sites,

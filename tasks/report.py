@@ -24,6 +24,7 @@ from fedround.statistics.partitions import Partition
 from fedround.values import Value, parse
 from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
+from tasks import worth
 from tasks.afterwards import afterwards
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
@@ -141,6 +142,8 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         training=_in_words(terms.training), compression="none" if terms.compression is None else _in_words(terms.compression),
         uploaded_bytes=sum(update.size_bytes for update in commit.updates),
         privacy=_privacy_in_words(terms.privacy, plan.asks.partition),
+        worth=worth.in_words(terms, {site: admitted.answer.update for site, admitted in collected.admitted.items()
+                                     if admitted.answer.update is not None}),
         quorum=plan.quorum, seconds=seconds, public=metrics,
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
         contract="" if contract is None else _contract_in_words(contract),

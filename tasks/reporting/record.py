@@ -83,6 +83,8 @@ class RoundRecord(Value):
     optimizer: str
     privacy: str
     """The whole promise in a sentence: unit, neighbouring relation, epsilon, delta and accountant."""
+    worth: str = ""
+    """The same in other words: at other deltas, as a Gaussian, and against the rows."""
     quorum: int
     seconds: float
     public: Metrics | None = None

@@ -162,7 +162,7 @@ def test_a_week_with_few_rows_is_refused_and_nothing_is_charged(federation: Smal
         pd.concat([frame[~few], frame[few].iloc[:40]]).to_parquet(path)
     planned = federation.plan("one", partition=FIRST)
     assert federation.answer("north", planned) == "refusal"
-    assert refusal(federation, planned.plan) == ("data", "fewer rows than the site's policy asks for")
+    assert refusal(federation, planned.plan) == ("policy", "fewer rows than the site's policy asks for")
     nobody = federation.plan("none", partition="2020-w01")
     assert federation.answer("north", nobody) == "refusal"
     assert book(federation).charges == ()

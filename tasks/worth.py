@@ -1,0 +1,45 @@
+"""What the agreed promise is worth at the sites that took part, in other words than epsilon.
+
+Everything is computed from what the sites declared, by a quick upper bound (`fedround.privacy.quick`): the exact cost of what
+a liar declares can take minutes. `fedround privacy plan` and `site ledger` have the exact numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from fedround.agreement import Terms
+from fedround.privacy.calibration import mu_squared
+from fedround.privacy.profile import DELTAS, upward
+from fedround.privacy.quick import epsilon_at_most
+from fedround.privacy.spec import DpSgd, NoPrivacy
+from fedround.records import Update
+from fedround.rounds.campaign import beside
+
+
+def in_words(terms: Terms, updates: Mapping[str, Update]) -> str:
+    """A sentence, or nothing if nothing is promised. updates: by site."""
+    privacy = terms.privacy
+    if isinstance(privacy, NoPrivacy) or not updates:
+        return ""
+    counted = Counter(beside(privacy, terms.evaluation, terms.groups, terms.drift))
+
+    def cost(delta_dp: float) -> float:
+        return max(epsilon_at_most([(update.mechanism, privacy.rounds), *counted.items()], delta_dp, privacy.unit)
+                   for update in updates.values())
+
+    mu = math.sqrt(mu_squared(privacy.epsilon, privacy.delta_dp))
+    others = ", ".join(f"{upward(cost(delta), 2)} at {delta:g}" for delta in DELTAS if delta != privacy.delta_dp)
+    leaks = "" if (rows := _most_rows(terms, updates.values())) is None else (
+        f"; delta times a site's rows: at most {rows * privacy.delta_dp:.2g}")
+    return (f"the whole campaign costs one {privacy.unit} an epsilon of at most {privacy.epsilon:g} at delta "
+            f"{privacy.delta_dp:g}, as a Gaussian of mu {upward(mu, 3)} does; by a quick bound, {others}{leaks}")
+
+
+def _most_rows(terms: Terms, updates: Iterable[Update]) -> int | None:
+    """Training rows of the largest site, as far as its noise tells them; None: it does not."""
+    found = [update.rows if update.rows is not None else math.ceil(terms.training.batch_size / update.mechanism.sampling_rate)
+             for update in updates if isinstance(update.mechanism, DpSgd)]
+    return max(found, default=None)
