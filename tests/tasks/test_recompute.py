@@ -26,6 +26,7 @@ from fedround.signing import digest, seal, unseal
 from fedround.statistics import Histogram, LocalEvaluation, Scores
 from fedround.statistics.decisions import Bands, Groups
 from fedround.statistics.decisions import Watched as WatchedGroup
+from fedround.statistics.partitions import Partition, Recurring
 from infra.stores import DirectoryStore, ObjectStore
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench
@@ -229,7 +230,7 @@ OTHERS = {
     "personal": Ditto(pull=0.1),
     "groups": Groups(threshold=0.5, watched=(WatchedGroup(of=Bands(column="x1", edges=(0.0,)), noise_std=5.0),)),
     "drift": DriftWatch(columns=(Watched(column="x1", edges=(-1.0, 0.0, 1.0)),)),
-    "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
+    "partitions": Recurring(column="day"), "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
 
 
 def test_that_is_all_that_can_be_agreed():
@@ -262,12 +263,13 @@ SCORES = Scores(bins=10, noise_std=5.0)
     ({"asks": Train(statistics=(SCORES, Histogram(column="x1", edges=(0.0,), noise_std=5.0)))}, "asks for other statistics"),
     ({"asks": Train(statistics=(SCORES,), state=(Blob(name="control", digest="0" * 64),))}, "names another state"),
     ({"asks": Evaluate(statistics=(Scores(bins=10, noise_std=4.0),)), "round": 2}, "asks for other statistics"),
+    ({"asks": Train(statistics=(SCORES,), partition=Partition(column="day", name="2026-w02"))}, "about other rows"),
     ({"task": Classify(classes=3)}, "says that something else is learnt than the round before did"),
     ({"parent": "0" * 64}, "does not continue the round before it"),
     ({"base_model": "0" * 64}, "does not continue the round before it"),
     ({"run": "autumn"}, "is of another federation, run or round"),
     ({"round": 4}, "is of another federation, run or round"),
-], ids=["quieter scores", "more bins", "no scores", "one statistic more", "a state that nobody left", "quieter evaluation",
+], ids=["quieter scores", "more bins", "no scores", "one statistic more", "a state that nobody left", "quieter evaluation", "one week",
         "another task", "another parent", "another model", "another run", "another round"])
 def test_a_question_that_the_terms_do_not_give_is_caught(federation: SmallFederation, changes: dict, says: str):
     planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)
