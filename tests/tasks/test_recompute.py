@@ -269,8 +269,8 @@ SCORES = Scores(bins=10, noise_std=5.0)
     ({"base_model": "0" * 64}, "does not continue the round before it"),
     ({"run": "autumn"}, "is of another federation, run or round"),
     ({"round": 4}, "is of another federation, run or round"),
-], ids=["quieter scores", "more bins", "no scores", "one statistic more", "a state that nobody left", "quieter evaluation", "one week",
-        "another task", "another parent", "another model", "another run", "another round"])
+], ids=["quieter scores", "more bins", "no scores", "one statistic more", "a state that nobody left", "quieter evaluation",
+        "one week", "another task", "another parent", "another model", "another run", "another round"])
 def test_a_question_that_the_terms_do_not_give_is_caught(federation: SmallFederation, changes: dict, says: str):
     planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)
     check_agreed(changed(planned.plan, asks=Train(statistics=(SCORES,))), members, before, "round 3")      # without edges
