@@ -7,10 +7,12 @@ import pytest
 from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.statistics.partitions import Recurring
-from flows.deployments import scheduled
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
+from flows.schedule import Schedule
 from tests.small_federation import SmallFederation
+
+NEVER = "0 0 29 2 *"
 
 
 def weekly(federation: Federation, **how: object) -> Federation:
@@ -19,16 +21,19 @@ def weekly(federation: Federation, **how: object) -> Federation:
 
 def test_a_schedule_gives_a_run_one_more_round_and_each_week_a_campaign_of_its_own(made: SmallFederation):
     federation = made.coordinator.federation
-    assert scheduled(federation, "main") == (federated_round, {"run": "main"})
-    flow, asked = scheduled(weekly(federation, by="week"), "weekly")
-    assert flow is federated_training
-    assert asked == {"run": "weekly", "rounds": 3, "one_run_per_site": False, "one_run_per_partition": True}
+    single = Schedule(NEVER, "main").asked(federation)
+    assert (single.flow, single.request) == (federated_round.name, {"run": "main"})
+    campaign = Schedule(NEVER, "weekly").asked(weekly(federation, by="week"))
+    assert campaign.flow == federated_training.name
+    assert campaign.request == {"run": "weekly", "rounds": 3, "one_run_per_site": False, "one_run_per_partition": True}
 
 
 def test_parts_without_an_order_have_no_schedule_and_a_run_needs_a_name(made: SmallFederation):
     federation = made.coordinator.federation
     with pytest.raises(ContractError, match="no schedule can choose one"):
-        scheduled(weekly(federation, by="value"), "weekly")
+        Schedule(NEVER, "weekly").asked(weekly(federation, by="value"))
     for agreed in (federation, weekly(federation)):
         with pytest.raises(ContractError, match="not the name of a run"):
-            scheduled(agreed, "Weekly!")
+            Schedule(NEVER, "Weekly!").asked(agreed)
+    with pytest.raises(ContractError, match="--cron is not a schedule"):
+        Schedule("at noon", "weekly").asked(federation)
