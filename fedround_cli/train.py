@@ -30,6 +30,8 @@ def train_run(
     run: Run = "main",
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="Train until the run has this many rounds.")] = 10,
     partition: Partition = None,
+    after: Annotated[str | None, typer.Option(
+        metavar="RUN", help="A new run begins with the last model of this one.")] = None,
     quorum: Quorum = None,
     deadline_s: Deadline = None,
     one_run_per_site: Annotated[bool, typer.Option(
@@ -43,7 +45,7 @@ def train_run(
     _carry_out(folder, "federated-training", {
         "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
         **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
-        **({} if partition is None else {"partition": partition}),
+        **({} if partition is None else {"partition": partition}), **({} if after is None else {"after": after}),
     }, as_json)
 
 

@@ -27,7 +27,7 @@ async def federated_training(request: TrainingRequest) -> int:
     """
     request = with_its_run(current_coordinator(), request, datetime.now(UTC).date())
     asked = request.model_dump(include={"run", "quorum", "deadline_s"})
-    one_more = NextRoundRequest(**asked, partition=request.partition)
+    one_more = NextRoundRequest(**asked, partition=request.partition, after=request.after)
     async with _sites(request):
         while (done := _committed(request.run)) < request.rounds:
             await federated_round(one_more)

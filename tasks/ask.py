@@ -20,11 +20,12 @@ from fedround.statistics.partitions import Partition
 from fedround.values import Name
 from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan_at
 from infra.stores import put_first
+from tasks.begin import head_of
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_of
-from tasks.plan import Planned, RoundRequest, asked_with, bare, cohort_of, compose, head_of, publish_plan
+from tasks.plan import Planned, RoundRequest, asked_with, bare, cohort_of, compose, publish_plan
 from tasks.quorum import check_quorum
 
 

@@ -16,6 +16,7 @@ from fedround.errors import ChainError, CodecError, LostError, NotFoundError, St
 from fedround.learning.start import read as read_start
 from fedround.records import (
     Answer,
+    Begun,
     Checkpoint,
     Commit,
     CommittedRefusal,
@@ -28,7 +29,7 @@ from fedround.records import (
 )
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Digest
-from infra.history import prove, read_checkpoint, read_named
+from infra.history import prove, read_checkpoint, read_commit, read_named
 from infra.stores import ObjectStore
 from tasks.spool import taken
 from validation.payloads import intake_of
@@ -144,6 +145,18 @@ def start(store: ObjectStore, commit: Commit, sha256: str, source: str) -> None:
         if name not in held or held[name].tobytes() != array.tobytes():
             raise ChainError(f"model of {source}: does not begin with '{name}' of the checkpoint that the federation file "
                              "names")
+
+
+def after(store: ObjectStore, commit: Commit, begun: Begun, key: str, source: str) -> None:
+    """Prove that a run's first model is the one that a round of another run has made: what that run's own proof is about."""
+    try:
+        earlier = read_commit(store, begun.run, begun.round, key)
+    except NotFoundError:
+        raise ChainError(f"model of {source}: round {begun.round} of run '{begun.run}', with whose model it begins, is not "
+                         "committed") from None
+    if (earlier.digest, earlier.commit.model, earlier.commit.blob("rest")) != (
+            begun.commit, commit.model, commit.blob("rest")) or begun.run == commit.run:
+        raise ChainError(f"model of {source}: is not the one that round {begun.round} of run '{begun.run}' has made")
 
 
 def blob(store: ObjectStore, sha256: Digest, source: str) -> int:

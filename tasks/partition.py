@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from fedround import layout
 from fedround.errors import ContractError
 from fedround.records import Commit
 from fedround.statistics.partitions import Partition, Recurring
@@ -49,7 +50,8 @@ def with_its_run(coordinator: Coordinator, request: TrainingRequest, today: date
     name = request.partition or _complete(how, today)
     try:
         return type(request).model_validate(
-            request.model_dump() | {"run": f"{request.run}-{name}", "partition": name, "one_run_per_partition": False})
+            request.model_dump() | {"run": f"{request.run}-{name}", "partition": name, "one_run_per_partition": False,
+                                    "after": _before(coordinator, request.run, name) if how.continues else request.after})
     except ValidationError:
         raise ContractError(f"'{request.run}-{name}' is too long for the name of a run: ask for a shorter one") from None
 
@@ -72,6 +74,19 @@ def partition_asked(coordinator: Coordinator, request: NextRoundRequest) -> Part
     if begun is None and request.partition is None:
         raise ContractError("on whose rows? Name a partition, such as --partition 2026-w48")
     return begun if request.partition is None else how.named(request.partition)
+
+
+def _before(coordinator: Coordinator, prefix: str, name: str) -> str | None:
+    """The scheduled run of the newest partition before this one that has a trained model; None: there is none."""
+    found = {place[0] for key in coordinator.store.list(layout.RUNS) if (place := layout.parse_commit(key)) is not None}
+    earlier = sorted((run for run in found if f"{prefix}-" < run < f"{prefix}-{name}"), reverse=True)
+    return next((run for run in earlier if _is_scheduled_and_trained(coordinator, run, prefix)), None)
+
+
+def _is_scheduled_and_trained(coordinator: Coordinator, run: str, prefix: str) -> bool:
+    commit = _known(coordinator, run)
+    part = None if commit is None or commit.round == 0 else partition_of(coordinator, commit)
+    return part is not None and run == f"{prefix}-{part.name}"
 
 
 def _complete(how: Recurring, today: date) -> str:

@@ -7,21 +7,19 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedround import __version__, codec, layout
+from fedround import __version__, layout
 from fedround.agreement import Agreed, Federation
 from fedround.errors import ContractError
-from fedround.learning.recipe import initial
-from fedround.learning.start import read as read_start
-from fedround.privacy.spec import RecordPrivacy
-from fedround.records import Blob, Checkpoint, Commit, Exclusion, Measure, Plan, Question, Train
+from fedround.records import Commit, Exclusion, Measure, Plan, Question, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.sightings import needed
-from fedround.signing import digest, seal
+from fedround.signing import seal
 from fedround.statistics import Scores
 from fedround.statistics.partitions import Partition, PartitionName, of_one_kind
 from fedround.values import MAX_ATTEMPTS, Name, parse
-from infra.history import Committed, last_round, read_checkpoint, read_commit, read_plan_at
-from infra.stores import publish, put_first
+from infra.history import Committed, read_checkpoint, read_plan_at
+from infra.stores import put_first
+from tasks.begin import head_of
 from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
@@ -54,6 +52,10 @@ class NextRoundRequest(RoundRequest):
         default=None, title="Partition", examples=["2026-w48"],
         description="If the federation file tells rows apart: on whose rows the run trains, and who pays, from its first "
                     "round to its last. Empty: as the run began; for a new run the last partition that is complete.")] = None
+    after: Annotated[Name | None, Field(
+        default=None, title="After", examples=["winter"],
+        description="A new run begins with the last model of this one. Empty: with the recipe's initial model, or the "
+                    "checkpoint that the federation file names.")] = None
 
 
 class TrainingRequest(NextRoundRequest):
@@ -101,7 +103,7 @@ def plan_round(coordinator: Coordinator, request: NextRoundRequest) -> Planned:
     stopped. If the round would be asked differently now (the federation file or the request has changed), it is a new
     attempt. Raises ContractError also if the run trains on another partition than the request names.
     """
-    head = head_of(coordinator, request.run, partition_asked(coordinator, request))
+    head = head_of(coordinator, request.run, partition_asked(coordinator, request), request.after)
     plan = compose(coordinator, head, request, _training(coordinator, head.commit))
     require_root_set(coordinator, plan.agreed.aggregation)
     return publish_plan(coordinator, head, plan)
@@ -200,59 +202,3 @@ def asked_with(federation: Federation, request: RoundRequest) -> Federation:
                             f"{len(federation.sites)} members, and sites accept no history that a majority has not seen; ask "
                             f"for at least {needed(federation)}")
     return asked
-
-
-# -- the beginning of a run --------------------------------------------------------------------------------------------
-
-
-def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None) -> Committed:
-    """The run's last committed round; begins the run if it is new. partition: on which rows a new run trains; None: all."""
-    number = last_round(coordinator.store, run, coordinator.identity.key)
-    if number is None:
-        _begin(coordinator, run, partition)
-        number = 0
-    return read_commit(coordinator.store, run, number, coordinator.identity.key)
-
-
-def _begin(coordinator: Coordinator, run: str, partition: Partition | None) -> None:
-    """Commit round 0: the checkpoint that the federation file names, completed by the recipe's initial model.
-
-    The initial model is the same for everybody who builds it from the run's name. What travels is the model. What does not
-    travel is a file of its own.
-    """
-    federation = coordinator.federation
-    seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
-    start = _start(coordinator)
-    tensors, rest = initial(coordinator.recipe, seed, federation.parts,
-                            per_record=isinstance(federation.privacy, RecordPrivacy),
-                            start=None if start is None else read_start(start))
-    body, beside = codec.encode(tensors), codec.encode(rest.whole) if rest.whole else None
-    log = coordinator.publish_federation()
-    checkpoint = seal(Checkpoint(
-        federation=federation.name, run=run, round=0, log=log, model=codec.payload_of(body),
-        tensors=codec.schema_of(tensors), parts=federation.parts, rest=None if beside is None else digest(beside),
-        partition=partition, recipe=federation.recipe, recipe_digest=federation.recipe_digest,
-        privacy=federation.privacy, tool_version=__version__), coordinator.identity)
-    commit = Commit(
-        federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,
-        parent=None, plan=None, agreed=None, base_model=None, model=digest(body), checkpoint=digest(checkpoint),
-        state=() if beside is None else (Blob(name="rest", digest=digest(beside)),), tool_version=__version__)
-    for blob in (start, body, beside):
-        if blob is not None:
-            publish(coordinator.store, layout.model(digest(blob)), blob)
-    publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
-    put_first(coordinator.store, layout.commit(run, 0), seal(commit, coordinator.identity))
-
-
-def _start(coordinator: Coordinator) -> bytes | None:
-    """The checkpoint that the federation file names."""
-    named, path = coordinator.federation.start, coordinator.settings.start
-    if named is None:
-        return None
-    if path is None or not (coordinator.folder / path).is_file():
-        raise ContractError(f"the federation file begins every run with checkpoint {named[:16]}…, and coordinator.toml names "
-                            "no such file: put it back, and 'start = \"approved/start.safetensors\"'")
-    body = (coordinator.folder / path).read_bytes()
-    if digest(body) != named:
-        raise ContractError(f"{path}: its digest is {digest(body)[:16]}…, the federation file names {named[:16]}…")
-    return body

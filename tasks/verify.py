@@ -207,7 +207,8 @@ class _Trial:
         if (commit.parent, commit.base_model, commit.round - 1) != after:
             raise ChainError(f"commit of {source}: does not continue round {after[2]}")
         members = self._members(commit, None if last is None else last.commit.log, f"commit of {source}")
-        part = evidence.model(store, commit, self.coordinator, source).partition
+        checkpoint = evidence.model(store, commit, self.coordinator, source)
+        part = checkpoint.partition
         if before is not None and part != before.partition:
             raise ChainError(f"checkpoint of {source}: names other rows that its run trains on than the round before it")
         remembered = evidence.memory(store, commit)
@@ -217,6 +218,9 @@ class _Trial:
             signatures=2, hashes=3 + evidence.state(store, commit, source) + (remembered or 0),
             memory_unseen=remembered is None, partition="" if part is None else part.name)
         if before is None:
+            if checkpoint.after is not None:
+                evidence.after(store, commit, checkpoint.after, self.coordinator, source)
+                return replace(proof, signatures=3, hashes=proof.hashes + 1), Proven(head, partition=part)
             if members.start is None:
                 return proof, Proven(head, partition=part)
             evidence.start(store, commit, members.start, source)

@@ -16,6 +16,7 @@ alone is a model change.
 
 from fedround.records.asked import Blob, Evaluate, Exclusion, LogHead, Measure, Plan, Question, Train, named
 from fedround.records.committed import (
+    Begun,
     Checkpoint,
     Commit,
     CommittedRefusal,
@@ -30,7 +31,7 @@ from fedround.records.committed import (
 from fedround.records.said import ANSWERS, Answer, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [
-    "ANSWERS", "Answer", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Evaluate",
+    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Evaluate",
     "Exclusion", "Finding", "LogHead", "Measure", "Plan", "Question", "Reason", "Refusal", "Rejection", "SiteAnswer",
     "SiteLedger", "SiteMemory", "SiteWeight", "Told", "Train", "Update", "named",
 ]

@@ -32,6 +32,14 @@ from fedround.values import (
 )
 
 
+class Begun(Value):
+    """The committed round of another run whose model a run began with."""
+
+    run: Name
+    round: Round
+    commit: Digest
+
+
 class Checkpoint(Signed):
     """What a model is: enough to load it and to know what it was trained under."""
 
@@ -48,6 +56,8 @@ class Checkpoint(Signed):
     """The frozen tensors, and where private ones begin; None: `model` is all there is."""
     partition: Partition | None = None
     """The only rows that the run trains on, the same in every round; None: all."""
+    after: Begun | None = None
+    """Of round 0: where its model comes from; None: it is the run's own."""
     recipe: Name
     recipe_digest: Digest
     privacy: Privacy

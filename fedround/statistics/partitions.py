@@ -80,6 +80,9 @@ class Recurring(Partitions):
     wait_days: Annotated[int, Field(ge=0, le=366)] = 0
     """How many days after its end a partition is complete. A campaign that names none takes the last that is complete."""
 
+    continues: bool = False
+    """Whether a scheduled run begins with the last model of the scheduled run before it; otherwise with an untrained one."""
+
     def complete(self, today: datetime.date) -> str:
         """The last partition that is complete. Raises ValueError for partitions by value."""
         return self.before(today - datetime.timedelta(days=self.wait_days))

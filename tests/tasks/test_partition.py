@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import tasks.begin
 import tasks.plan
 from fedround.agreement import Agreement
 from fedround.errors import ChainError, ContractError
 from fedround.privacy import ledger
 from fedround.values import parse
+from infra.history import read_checkpoint, read_commit
 from site_workers import charging
 from tasks.ask import conclude, plan_question
 from tasks.compare_groups import question
@@ -124,6 +127,35 @@ def test_a_federation_that_does_not_tell_rows_apart_has_no_partitions_to_train_o
 def test_what_cannot_be_agreed(changes: dict, says: str):
     with pytest.raises(ContractError, match=says):
         parse(Agreement, settings(**{"privacy": PRIVACY, "partitions": {"column": "day"}, **changes}), "settings")
+
+
+def test_a_run_begins_with_another_runs_last_model_and_never_with_none(federation: SmallFederation):
+    coordinator = federation.coordinator
+    last = read_commit(coordinator.store, "spring", 1, coordinator.identity.key).commit
+    planned = federation.plan("summer", partition=SECOND, after="spring")
+    assert planned.plan.base_model == last.model
+    assert federation.plan("summer", after="nothing").digest == planned.digest, "a run that has begun is not begun again"
+    for name in ("nothing", "autumn"):
+        with pytest.raises(ContractError, match="has no committed round, so run 'autumn' cannot begin with its model"):
+            federation.plan("autumn", partition=SECOND, after=name)
+    assert federation.plan("autumn", partition=SECOND).plan.base_model != last.model
+
+
+def test_attack_a_run_that_begins_with_another_model_than_it_says(federation: SmallFederation,
+                                                                  monkeypatch: pytest.MonkeyPatch):
+    """With one that was trained on rows that nobody was asked for, say."""
+    coordinator, real = federation.coordinator, tasks.begin._after
+
+    def lies(*arguments: object, **more: object) -> object:
+        return replace(real(*arguments, **more), model=stolen)
+
+    federation.plan("other", partition=SECOND)
+    stolen = read_checkpoint(coordinator.store, read_commit(
+        coordinator.store, "other", 0, coordinator.identity.key).commit, coordinator.identity.key).model
+    monkeypatch.setattr(tasks.begin, "_after", lies)
+    federation.plan("summer", partition=SECOND, after="spring")
+    with pytest.raises(ChainError, match="is not the one that round 1 of run 'spring' has made"):
+        list(verify_run(coordinator.store, "summer", coordinator.identity.key))
 
 
 @pytest.mark.parametrize("where", ["plan", "plan and checkpoint"])

@@ -24,7 +24,8 @@ def campaign(federation: SmallFederation, today: datetime.date) -> str:
     coordinator = federation.coordinator
     asked = with_its_run(coordinator, ASKED, today)
     for _ in range(asked.rounds):
-        planned = plan_round(coordinator, NextRoundRequest(run=asked.run, partition=asked.partition))
+        planned = plan_round(coordinator, NextRoundRequest(
+            run=asked.run, partition=asked.partition, after=asked.after))
         assert [federation.answer(site, planned) for site in federation.names] == ["update"] * 3
         federation.commit(planned)
     scored = plan_question(coordinator, RoundRequest(run=asked.run))
@@ -55,6 +56,21 @@ def test_each_week_costs_its_own_records_the_same_and_nobody_elses(tmp_path: Pat
     spent = weeks_of(weekly.make(tmp_path, 3), 3)
     assert 7.9 < spent[0] <= 8.0
     assert len(set(spent)) == 1
+
+
+def test_a_scheduled_week_begins_with_the_model_of_the_week_before_if_that_is_agreed(tmp_path: Path,
+                                                                                     rows_are_judged_here: None):
+    federation = weekly.make(tmp_path, 3, partitions={"column": "day", "by": "week", "continues": True})
+    coordinator = federation.coordinator
+
+    def models(run: str) -> list[str]:
+        return [proof.model for proof in verify_run(coordinator.store, run, coordinator.identity.key)]
+
+    first, third = (models(campaign(federation, weekly.MONDAY + datetime.timedelta(weeks=week))) for week in (1, 3))
+    assert third[0] == first[-1], "no campaign was made on the second week"
+    assert len({*first, *third[1:]}) == 5
+    book = ledger.read(federation.site("north").ledger)
+    assert 7.9 < ledger.held(book, 1e-5) <= 8.0
 
 
 def test_a_year_of_weeks_at_constant_epsilon(tmp_path: Path, rows_are_judged_here: None):

@@ -1,0 +1,105 @@
+"""The beginning of a run: round 0, whose model nobody has trained in this run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedround import __version__, codec, layout
+from fedround.codec import Schema
+from fedround.errors import ContractError
+from fedround.learning.parts import Rest
+from fedround.learning.recipe import initial
+from fedround.learning.start import read as read_start
+from fedround.privacy.spec import RecordPrivacy
+from fedround.records import Begun, Blob, Checkpoint, Commit
+from fedround.signing import digest, seal
+from fedround.statistics.partitions import Partition
+from fedround.values import Digest, Payload
+from infra.history import Committed, last_round, read_checkpoint, read_commit
+from infra.stores import publish, put_first
+from tasks.coordinator import Coordinator
+
+
+def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None, after: str | None = None) -> Committed:
+    """The run's last committed round; begins the run if it is new.
+
+    partition: on which rows a new run trains; None: all. after: the run with whose last model a new one begins.
+    """
+    number = last_round(coordinator.store, run, coordinator.identity.key)
+    if number is None:
+        _begin(coordinator, run, partition, after)
+        number = 0
+    return read_commit(coordinator.store, run, number, coordinator.identity.key)
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """Where a run begins. What travels is the model; what does not travel is a file of its own."""
+
+    model: Payload
+    rest: Digest | None
+    after: Begun | None = None
+    new: tuple[bytes, ...] = ()
+    """The files that the store may lack."""
+
+
+def _begin(coordinator: Coordinator, run: str, partition: Partition | None, after: str | None) -> None:
+    """Commit round 0: the last model of another run; or the checkpoint that the federation file names, completed by the
+    recipe's initial model, which is the same for everybody who builds it from the run's name.
+    """
+    federation = coordinator.federation
+    seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
+    start = None if after is not None else _start(coordinator)
+    tensors, rest = initial(coordinator.recipe, seed, federation.parts,
+                            per_record=isinstance(federation.privacy, RecordPrivacy),
+                            start=None if start is None else read_start(start))
+    schema = codec.schema_of(tensors)
+    begins = (_anew(codec.encode(tensors), rest, start) if after is None
+              else _after(coordinator, run, after, schema, has_rest=bool(rest.whole)))
+    log = coordinator.publish_federation()
+    checkpoint = seal(Checkpoint(
+        federation=federation.name, run=run, round=0, log=log, model=begins.model, tensors=schema, parts=federation.parts,
+        rest=begins.rest, partition=partition, after=begins.after, recipe=federation.recipe,
+        recipe_digest=federation.recipe_digest, privacy=federation.privacy, tool_version=__version__), coordinator.identity)
+    commit = Commit(
+        federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,
+        parent=None, plan=None, agreed=None, base_model=None, model=begins.model.sha256, checkpoint=digest(checkpoint),
+        state=() if begins.rest is None else (Blob(name="rest", digest=begins.rest),), tool_version=__version__)
+    for blob in begins.new:
+        publish(coordinator.store, layout.model(digest(blob)), blob)
+    publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
+    put_first(coordinator.store, layout.commit(run, 0), seal(commit, coordinator.identity))
+
+
+def _anew(body: bytes, rest: Rest, start: bytes | None) -> _Beginning:
+    beside = codec.encode(rest.whole) if rest.whole else None
+    return _Beginning(codec.payload_of(body), None if beside is None else digest(beside),
+                      new=tuple(blob for blob in (start, body, beside) if blob is not None))
+
+
+def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, has_rest: bool) -> _Beginning:
+    """The last model of another run. Raises ContractError if there is none, or if it is a model of another kind."""
+    key, number = coordinator.identity.key, last_round(coordinator.store, after, coordinator.identity.key)
+    if not number:
+        raise ContractError(f"run '{after}' has no committed round, so run '{run}' cannot begin with its model: check the "
+                            "name, or begin without it")
+    head = read_commit(coordinator.store, after, number, key)
+    found = read_checkpoint(coordinator.store, head.commit, key)
+    if (found.tensors, found.parts, found.rest is not None) != (schema, coordinator.federation.parts, has_rest):
+        raise ContractError(f"the model of run '{after}' has other tensors or parts than the recipe and the federation file "
+                            f"have now, so run '{run}' cannot begin with it: begin without it")
+    return _Beginning(found.model, found.rest, Begun(run=after, round=number, commit=head.digest))
+
+
+def _start(coordinator: Coordinator) -> bytes | None:
+    """The checkpoint that the federation file names."""
+    named, path = coordinator.federation.start, coordinator.settings.start
+    if named is None:
+        return None
+    if path is None or not (coordinator.folder / path).is_file():
+        raise ContractError(f"the federation file begins every run with checkpoint {named[:16]}…, and coordinator.toml names "
+                            "no such file: put it back, and 'start = \"approved/start.safetensors\"'")
+    body = (coordinator.folder / path).read_bytes()
+    if digest(body) != named:
+        raise ContractError(f"{path}: its digest is {digest(body)[:16]}…, the federation file names {named[:16]}…")
+    return body
