@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,13 +16,14 @@ from fedround.errors import ContractError, FedroundError, StoreDeniedError
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
 from fedround.privacy.spec import Unit
+from fedround.statistics.partitions import Partitions
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit, database, worker_name
 from site_workers.picture import hints
 from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
-from site_workers.rows import judged, read_site_rows
+from site_workers.rows import judged, read_columns, read_site_rows
 from site_workers.site import Site, open_site
 from validation.row_files import check_apart
 
@@ -96,6 +98,30 @@ def _rows(site: Site) -> str:
     idle = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
     return f"{count} training rows, {len(rows.validation)} held out" + (
         f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
+
+
+def _partitions(site: Site) -> str:
+    """What the operator should know before a campaign on a part of the rows; nobody else is told."""
+    if not site.policy.partitions:
+        return "plans train on all rows: the policy lets nobody tell them apart"
+    return "; ".join(_parts(site, how) for how in site.policy.partitions)
+
+
+def _parts(site: Site, how: Partitions) -> str:
+    columns = read_columns(site, [how.column])
+    if how.column not in columns:
+        raise FedroundError(f"the policy lets plans tell rows apart by {how.in_words}, and the files have no such column: "
+                            "add it, or mend 'partitions' in policy.toml")
+    known = Counter(how.name_of(value) for value in columns[how.column][:len(read_site_rows(site).train)].tolist())
+    lost, least = known.pop(None, 0), site.policy.min_rows
+    if not known:
+        raise FedroundError(f"no training row is in any part, told apart by {how.in_words}: expected "
+                            + ("a value in each row" if how.by == "value" else "dates such as 2026-11-29"))
+    few = sum(count < least for count in known.values())
+    last = max(known)
+    return (f"{len(known)} parts, told apart by {how.in_words}; '{last}' has {known[last]} training rows"
+            + (f"; {few} parts have fewer than {least}, and plans about them are refused" if few else "")
+            + (f"; {lost} training rows are in none, and never trained on" if lost else ""))
 
 
 def _labels(site: Site) -> str:
@@ -210,5 +236,5 @@ def _store(site: Site) -> str:
 
 
 _CHECKS: dict[str, Callable[[Site], str]] = {
-    "policy": _policy, "rows": _rows, "labels": _labels, "recipe": _recipe, "contract": _contract, "ledger": _ledger,
-    "audit log": _audit, "api": _api, "store": _store}
+    "policy": _policy, "rows": _rows, "partitions": _partitions, "labels": _labels, "recipe": _recipe, "contract": _contract,
+    "ledger": _ledger, "audit log": _audit, "api": _api, "store": _store}

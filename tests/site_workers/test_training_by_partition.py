@@ -19,6 +19,7 @@ from fedround.signing import seal
 from fedround.statistics.partitions import Partition, Partitions, Recurring
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
+from site_workers.preflight import preflight
 from site_workers.recover import forgotten, restore
 from site_workers.rows import only, read_columns, read_site_rows
 from tasks.ask import plan_question
@@ -195,6 +196,40 @@ def test_attack_weeks_then_months_so_that_a_row_pays_for_one_of_both(federation:
     assert federation.answer("north", other) == "update"
     assert [charge.partition for charge in book(federation).charges] == [week(FIRST).in_ledger, None]
     assert ledger.held(book(federation), 1e-5) > 10
+
+
+def test_a_round_beyond_the_plans_is_refused_in_a_week_too_whatever_the_policy_allows(federation: SmallFederation):
+    """The campaign is of two rounds; tried again and again, its run would cost the week's records more than it promises."""
+    allow(federation, max_epsilon=100.0)
+    planned = federation.plan("spring", partition=FIRST)
+    said = [federation.answer("north", planned)]
+    said += [federation.answer("north", forged(federation, planned, attempt, quorum=3, deadline_s=attempt + 60))
+             for attempt in (2, 3)]
+    assert said == ["update", "update", "refusal"]
+    assert ledger.held(book(federation), 1e-5, run="spring") <= 8.0
+    assert federation.answer("north", federation.plan("summer", partition=SECOND)) == "update"
+
+
+def test_the_operator_sees_what_parts_there_are(federation: SmallFederation):
+    def said() -> tuple[bool, str]:
+        return next((one.ok, one.detail) for one in preflight(federation.root / "north") if one.check == "partitions")
+
+    path = federation.root / "data" / "north" / "train.parquet"
+    frame = pd.read_parquet(path)
+    second = frame["day"].dt.isocalendar().week == 3
+    few = frame[~second | (second.cumsum() <= 12)].reset_index(drop=True)
+    few.loc[few.index[few["day"].dt.isocalendar().week == 3][9:], "day"] = pd.NaT
+    few.to_parquet(path)
+    ok, detail = said()
+    assert ok
+    assert detail == ("3 parts, told apart by the week in column 'day'; '2026-w04' has 80 training rows; 1 parts have fewer "
+                      "than 50, and plans about them are refused; 3 training rows are in none, and never trained on")
+    allow(federation, partitions=(Partitions(column="date"),))
+    assert said()[0] is False
+    allow(federation, partitions=(Partitions(column="x1"),))
+    assert "no training row is in any part" in said()[1]
+    allow(federation, partitions=())
+    assert said()[0] is True
 
 
 def test_a_plan_that_is_sent_again_is_answered_with_the_same_bytes_and_paid_once(federation: SmallFederation):
