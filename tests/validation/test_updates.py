@@ -10,7 +10,7 @@ from fedround.agreement import Agreed, SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.task import Classify
-from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, NoPrivacy, RecordPrivacy
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoMechanism, NoPrivacy, RecordPrivacy
 from fedround.records import Answer, Evaluate, LogHead, Measure, Plan, Reason, Refusal, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
@@ -135,6 +135,32 @@ def test_what_the_plan_did_not_ask_for_is_refused(answer, plan, message):
     with pytest.raises(ContractError, match=message) as error:
         admit(answer, plan)
     assert "site 'lund' round 3" in str(error.value)
+
+
+WHOLE = DP.model_copy(update={"sampling_rate": 1.0})
+FTRL_PLAN = changed(PLAN, privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, rounds=20, mechanism="dp_ftrl"))
+FTRL = DpFtrl(noise_multiplier=4.4, clip_norm=1.0, batch_size=128, steps=10)
+PARTIAL_PLAN = changed(PLAN, privacy=NoPrivacy(), training=LocalTraining(local_steps=10, partial="keep"))
+BARE = {"mechanism": NoMechanism(), "epsilon": None}
+
+
+@pytest.mark.parametrize(("plan", "within", "beyond", "message"), [
+    (PLAN, {}, {"mechanism": DP.model_copy(update={"steps": 11})}, "took 11 steps, the plan asks for 10"),
+    (PLAN, {}, {"schema_digest": "f" * 64}, "its schema is another"),
+    (FTRL_PLAN, {"mechanism": FTRL}, {"mechanism": FTRL.model_copy(update={"batch_size": 129})}, "batches of 129 rows"),
+    (FTRL_PLAN, {"mechanism": FTRL.model_copy(update={"batch_size": 7})},
+     {"mechanism": FTRL.model_copy(update={"batch_size": 320})}, "batches of 320 rows"),
+    (PLAN, {"mechanism": WHOLE, "rows": 128}, {"mechanism": WHOLE, "rows": 129}, "declares 129 rows"),
+    (PLAN, {"mechanism": WHOLE, "rows": 7}, {"mechanism": DP, "rows": 7}, "declares 7 rows"),
+    (PARTIAL_PLAN, {**BARE, "steps": 9}, {**BARE, "steps": 10}, "for fewer only if time is up"),
+    (PARTIAL_PLAN, {**BARE, "steps": 1}, {**BARE, "steps": 11}, "declares 11 steps, the plan asks for 10"),
+    (BARE_PLAN, BARE, {**BARE, "steps": 9}, "declares 9 steps, the plan asks for 10 and no fewer"),
+], ids=["more steps", "schema", "larger batches", "many times larger", "as many rows as a batch", "rows of a part",
+        "all steps", "more steps than all", "fewer steps"])
+def test_what_is_declared_has_a_bound_and_all_within_it_is_admitted(plan, within, beyond, message):
+    admit(update(plan, **within), plan)
+    with pytest.raises(ContractError, match=message):
+        admit(update(plan, **beyond), plan)
 
 
 PLANS = {update: PLAN, answer: EVALUATION_PLAN, refusal: PLAN}
