@@ -24,7 +24,7 @@ from fedround.statistics import Release
 from fedround.statistics.counts import Float64
 from fedround.statistics.partitions import Partition, PartitionName
 from fedround.values import Name, parse
-from infra.history import findings, read_commit, read_finding, read_plan_at
+from infra.history import findings, last_round, read_commit, read_finding, read_plan_at
 from tasks.ask import MeasurementRequest, totals_of
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
@@ -58,6 +58,9 @@ def question(coordinator: Coordinator, request: DriftRequest, today: date) -> Me
     watch = coordinator.federation.drift
     if watch is None:
         raise ContractError("this federation watches nothing: agree on [drift] in its settings (docs/drift.md)")
+    if watch.calibration and not last_round(coordinator.store, request.run, coordinator.identity.key):
+        raise ContractError(f"run '{request.run}' has no model whose calibration could be watched: name the run of the model "
+                            "that is in use (--run)")
     told_apart = watch.partitions
     if told_apart is None:
         if request.partition is not None:
@@ -150,6 +153,7 @@ def _judged(coordinator: Coordinator, watch: DriftWatch, asked: Sequence[Planned
     found = judge(Asked(
         watch=watch, round=here.plan.round, when=_when(here), seed=int(here.digest[:15], 16),
         first=_when(reference[0]) if len(reference) == 1 else f"{_when(reference[0])} to {_when(reference[-1])}",
+        same_model=all(one.plan.base_model == here.plan.base_model for one in reference),
         level=watch.level(0 if isinstance(privacy, NoPrivacy) else privacy.rounds)), first, now, before)
     if first is not None:
         _hold_against_evidently(watch, first, now, found)

@@ -2,6 +2,8 @@
 
 Time drift: a column lies otherwise than in the run's first measurement, over all sites or at one of them. Site drift: it lies
 otherwise at one site than at all others together. Only time drift is an alarm: sites may differ from the beginning.
+
+What holds for a column holds for `TRUTH`, what is true given a model's score, while measurements are about the same model.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from fedround.drift.law import Noised, compare, holm, interval
-from fedround.drift.spec import DriftWatch
+from fedround.drift.spec import TRUTH, DriftWatch
 from fedround.statistics import Release
 from fedround.values import MAX_NUMBER, ColumnName, Name, Value
 
@@ -27,7 +29,7 @@ When = Annotated[str, Field(max_length=60)]
 
 
 class Shift(Value):
-    """One comparison of one column."""
+    """One comparison of one column, or of `TRUTH`."""
 
     column: ColumnName
     site: Name | None
@@ -108,6 +110,8 @@ class Asked:
     level: float
     seed: int
     """Of the simulated law: the same measurements, the same judgement."""
+    same_model: bool = True
+    """Whether the first measurements are about the same model."""
 
 
 def judge(asked: Asked, first: Told | None, now: Told, before: Drift | None) -> Drift:
@@ -116,9 +120,9 @@ def judge(asked: Asked, first: Told | None, now: Told, before: Drift | None) -> 
     """
     generator = np.random.default_rng(asked.seed)
     both = {} if first is None else {site: first[site] for site in now if site in first}
-    z = NormalDist().inv_cdf(1 - 0.025 / len(asked.watch.columns))
-    found = [one for place, watched in enumerate(asked.watch.columns)
-             for one in _compared(watched.column, place, both, now, z, generator)]
+    z = NormalDist().inv_cdf(1 - 0.025 / len(asked.watch.names))
+    found = [one for place, name in enumerate(asked.watch.names)
+             for one in _compared(name, place, both if asked.same_model or name != TRUTH else {}, now, z, generator)]
     alarms = _alarms(found, asked.level)
     open_ = {} if before is None else {_key(shift): shift.since for shift in before.shifts if shift.drifted}
     shifts = (shift.model_copy(update={"drifted": drifted, "since": open_.get(_key(shift), asked.when) if drifted else ""})
@@ -128,8 +132,8 @@ def judge(asked: Asked, first: Told | None, now: Told, before: Drift | None) -> 
 
 
 def _compared(column: str, place: int, first: Told, now: Told, z: float, generator: np.random.Generator) -> Iterable[Shift]:
-    new = {site: _noised(said[place]) for site, said in sorted(now.items())}
-    old = {site: _noised(said[place]) for site, said in sorted(first.items())}
+    new = {site: _noised(said[place], column) for site, said in sorted(now.items())}
+    old = {site: _noised(said[place], column) for site, said in sorted(first.items())}
     if old:
         one, other = _sum(old.values()), _sum(new[site] for site in old)
         whole = _shift(column, None, "before", one, other, generator)
@@ -165,8 +169,8 @@ def _key(shift: Shift) -> tuple[str, str | None, str]:
     return shift.column, shift.site, shift.beside
 
 
-def _noised(said: Release) -> Noised:
-    return Noised(said.table, said.noise_std)
+def _noised(said: Release, name: str) -> Noised:
+    return Noised(said.table.ravel(), said.noise_std, of_truth=name == TRUTH)
 
 
 def _sum(tables: Iterable[Noised]) -> Noised:

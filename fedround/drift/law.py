@@ -4,13 +4,17 @@ The distance is the Jensen-Shannon distance (natural logarithm) of the projected
 it larger, and small tables more so; therefore no fixed threshold is right. The law under "both are of one distribution" is
 simulated: records are drawn (multinomial), the declared Gaussian noise is added, and what comes out goes the same way.
 
+Concept drift is a change of what is true, given a model's score. There one table is first given the other's number of records
+in each cell of scores (`matched`), so that other records alone are no drift; and the law is that of one truth for each score,
+with each table's own scores.
+
 C cells, B draws.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +37,14 @@ class Noised:
 
     count_C: Float64
     noise_std: float
+    of_truth: bool = False
+    """Whether only what is true, given the score, is compared: the first half of the cells counts by score what is not true,
+    the second half what is.
+    """
 
     def plus(self, other: Noised) -> Noised:
         """Both together."""
-        return Noised(self.count_C + other.count_C, math.hypot(self.noise_std, other.noise_std))
+        return replace(self, count_C=self.count_C + other.count_C, noise_std=math.hypot(self.noise_std, other.noise_std))
 
     @property
     def records(self) -> int:
@@ -85,9 +93,23 @@ def _divergence(p_BC: Float64, q_BC: Float64) -> Float64:
     return np.asarray((p_BC * np.log(ratio_BC)).sum(axis=-1))
 
 
+def matched(one_BC: Float64, other_BC: Float64) -> Float64:
+    """The first table with as many records in each cell of scores as the other has. Where it has none, it says nothing: it is
+    given the other's.
+    """
+    one_BTS, other_BTS = (table.reshape(*table.shape[:-1], 2, -1) for table in (one_BC, other_BC))
+    has_BS, gets_BS = (table.sum(axis=-2, keepdims=True) for table in (one_BTS, other_BTS))
+    found_BTS = np.where(has_BS > 0, one_BTS * (gets_BS / np.maximum(has_BS, 1)), other_BTS)
+    return np.asarray(found_BTS.reshape(other_BC.shape))
+
+
 def between(one: Noised, other: Noised) -> float:
     """The distance of two released tables."""
-    return float(distance(rebuilt(one.count_C), rebuilt(other.count_C)))
+    return float(_apart(rebuilt(one.count_C), rebuilt(other.count_C), one.of_truth))
+
+
+def _apart(one_BC: Float64, other_BC: Float64, of_truth: bool) -> Float64:
+    return distance(matched(one_BC, other_BC) if of_truth else one_BC, other_BC)
 
 
 def compare(one: Noised, other: Noised, generator: np.random.Generator, draws: int = DRAWS) -> Compared:
@@ -101,13 +123,19 @@ def compare(one: Noised, other: Noised, generator: np.random.Generator, draws: i
 
 
 def _compared(one: Noised, other: Noised, generator: np.random.Generator, draws: int) -> Compared:
-    both_C = _shares(rebuilt(one.count_C + other.count_C))
-    null_B = distance(_drawn(one, both_C, generator, draws), _drawn(other, both_C, generator, draws))
+    both_C = rebuilt(one.count_C + other.count_C)
+    one_BC, other_BC = (_drawn(each, _without_drift(each, both_C), generator, draws) for each in (one, other))
+    null_B = _apart(one_BC, other_BC, one.of_truth)
     found = between(one, other)
     larger = int((null_B >= found).sum())
     p = (larger + 1) / (draws + 1) if larger >= _COUNTED else _tail(found ** 2, null_B ** 2)
     square = max(0.0, found ** 2 - float((null_B ** 2).mean()))
     return Compared(found, float(np.quantile(null_B, 0.95)), min(1.0, p), math.sqrt(square))
+
+
+def _without_drift(own: Noised, both_C: Float64) -> Float64:
+    """Of which shares the records of a table are if nothing drifts, (C,)."""
+    return _shares(matched(both_C, rebuilt(own.count_C)) if own.of_truth else both_C)
 
 
 def _tail(square: float, null_B: Float64) -> float:
@@ -130,8 +158,8 @@ def interval(one: Noised, other: Noised, estimate: float, z: float, generator: n
 
     The standard error is that of the square, of tables drawn from the two found ones.
     """
-    pairs = [_drawn(each, _shares(rebuilt(each.count_C)), generator, draws) for each in (one, other)]
-    spread = float((distance(*pairs) ** 2).std())
+    one_BC, other_BC = (_drawn(each, _shares(rebuilt(each.count_C)), generator, draws) for each in (one, other))
+    spread = float((_apart(one_BC, other_BC, one.of_truth) ** 2).std())
     return math.sqrt(max(0.0, estimate ** 2 - z * spread)), math.sqrt(estimate ** 2 + z * spread)
 
 

@@ -11,9 +11,12 @@ from fedround.statistics.counts import AskedNoise
 from fedround.statistics.group_counts import GroupCounts, Level, Levels
 from fedround.statistics.histogram import Histogram, Number
 from fedround.statistics.partitions import Partitions
+from fedround.statistics.scores import Scores, Share
 from fedround.values import ColumnName, Value
 
 MOST_CELLS = 50
+TRUTH = "truth, given the score"
+"""What is compared beside the columns, where a model's calibration is watched."""
 
 
 class Watched(Value):
@@ -55,6 +58,10 @@ class DriftWatch(Value):
     """How rows are told apart. Then each measurement counts the rows of one partition, a week say, and only these pay;
     campaigns measure nothing, and a run of its own does ('fedround drift run', or a schedule). None: all rows are counted.
     """
+    calibration: Annotated[tuple[Share, ...], Field(max_length=MOST_CELLS)] = ()
+    """The edges between cells of scores, in which held-out rows are counted by what is true: whether a model's scores still
+    mean what they meant (concept drift). Empty: no model is watched.
+    """
     method: Literal["jensenshannon"] = "jensenshannon"
     """Evidently's word for how far two histograms are apart."""
 
@@ -64,12 +71,25 @@ class DriftWatch(Value):
             raise ValueError("a column is watched twice")
         if self.partitions is not None and self.measurements is None:
             raise ValueError("partitions go on for ever: say for how many measurements false_alarms is")
+        if self.calibration and self.partitions is None:
+            raise ValueError("calibration is one model's, and each round of a campaign has another model: agree on "
+                             "partitions, and watch in the run whose model is in use ('fedround drift run --run NAME')")
+        self._of_scores()
         return self
 
     @property
-    def statistics(self) -> tuple[Histogram | GroupCounts, ...]:
-        """What a measurement asks, column by column."""
-        return tuple(watched.counted(self.noise_std) for watched in self.columns)
+    def statistics(self) -> tuple[Histogram | GroupCounts | Scores, ...]:
+        """What a measurement asks, one for each of `names`."""
+        return *(watched.counted(self.noise_std) for watched in self.columns), *self._of_scores()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is compared: the columns, and `TRUTH`."""
+        return *(watched.column for watched in self.columns), *([TRUTH] if self.calibration else [])
+
+    def _of_scores(self) -> tuple[Scores, ...]:
+        edges = self.calibration
+        return (Scores(bins=len(edges) + 1, edges=edges, noise_std=self.noise_std),) if edges else ()
 
     def is_due(self, number: int) -> bool:
         """Whether the columns are counted after this round."""

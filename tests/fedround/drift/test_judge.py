@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from fedround.agreement import Agreement
 from fedround.drift.judge import Asked, Drift, Told, judge
-from fedround.drift.spec import DriftWatch, Watched
+from fedround.drift.spec import TRUTH, DriftWatch, Watched
 from fedround.privacy.spec import GaussianCounts
 from fedround.statistics import Release
+from fedround.statistics.partitions import Partitions
 
 WATCH = DriftWatch(columns=(Watched(column="age", edges=(30.0, 40.0, 50.0)), Watched(column="sex", values=(1, 2))),
                    noise_std=10.0)
@@ -86,6 +87,19 @@ def test_the_same_measurements_give_the_same_judgement():
 def test_false_alarms_are_as_rare_as_agreed():
     """60 measurements without drift at a level of 5 %: more than 9 alarms have a chance of 0.1 %."""
     assert sum(judged(2, told(100 + seed), told(200 + seed)).is_alarm for seed in range(60)) <= 9
+
+
+def test_calibration_is_one_models_and_its_edges_ascend():
+    weeks = {"partitions": Partitions(column="day", by="week"), "measurements": 9}
+    columns = (Watched(column="sex", values=(1, 2)),)
+    found = DriftWatch(columns=columns, calibration=(0.2, 0.5), **weeks)
+    assert found.names == ("sex", TRUTH)
+    assert [statistic.shape for statistic in found.statistics] == [(3,), (2, 3)]
+    assert len(found.once) == 2
+    with pytest.raises(ValidationError, match="agree on partitions"):
+        DriftWatch(columns=columns, calibration=(0.2, 0.5))
+    with pytest.raises(ValidationError, match="ascend"):
+        DriftWatch(columns=columns, calibration=(0.5, 0.2), **weeks)
 
 
 @pytest.mark.parametrize(("watched", "said"), [

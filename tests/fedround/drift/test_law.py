@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 
-from fedround.drift.law import MOST_VALUES, Noised, compare, distance, holm, interval, rebuilt
+from fedround.drift.law import MOST_VALUES, Noised, compare, distance, holm, interval, matched, rebuilt
 
 SHARES = np.array([0.3, 0.25, 0.2, 0.1, 0.05, 0.05, 0.04, 0.01, 0.0, 0.0])
 TABLES = arrays(np.float64, 6, elements=st.floats(-50, 500))
@@ -81,3 +81,46 @@ def test_holm_is_between_bonferroni_and_no_correction(p: list[float], level: flo
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.02, 0.03], 0.05) == [True, False, False, False]      # 0.02 > 0.05 / 3
     assert holm([0.01, 0.04, 0.015, 0.024], 0.05) == [True, True, True, True]
+
+
+# -- what is true, given the score -------------------------------------------------------------------------------------
+
+SCORED = np.array([0.4, 0.3, 0.2, 0.1])
+CHANCES = np.array([0.1, 0.3, 0.6, 0.9])
+
+
+def scored(generator: np.random.Generator, records: int, noise_std: float, shares: np.ndarray = SCORED,
+           chances: np.ndarray = CHANCES) -> Noised:
+    table = generator.multinomial(records, np.concatenate([shares * (1 - chances), shares * chances]))
+    return Noised(table + noise_std * generator.standard_normal(len(table)), noise_std, of_truth=True)
+
+
+@given(TABLES, TABLES)
+def test_a_matched_table_has_the_others_scores_and_its_own_truth(one_C: np.ndarray, other_C: np.ndarray):
+    one_C, other_C = rebuilt(one_C), rebuilt(other_C)
+    found_TS, one_TS = matched(one_C, other_C).reshape(2, -1), one_C.reshape(2, -1)
+    assert found_TS.sum(axis=0) == pytest.approx(other_C.reshape(2, -1).sum(axis=0))
+    there_S = (one_TS.sum(axis=0) > 0) & (found_TS.sum(axis=0) > 0)
+    assert (found_TS[1] / np.maximum(found_TS.sum(axis=0), 1e-9))[there_S] == pytest.approx(
+        (one_TS[1] / np.maximum(one_TS.sum(axis=0), 1e-9))[there_S])
+    assert matched(one_C, one_C) == pytest.approx(one_C)
+
+
+@pytest.mark.parametrize(("records", "noise_std"), [(400, 10.0), (4000, 0.0), (4000, 20.0)])
+def test_other_records_alone_are_no_change_of_what_is_true(records: int, noise_std: float):
+    """The scores are turned round, and what is true of each stays: alarms are as rare as they say."""
+    generator = np.random.default_rng(8)
+    p = [compare(scored(generator, records, noise_std), scored(generator, records, noise_std, SCORED[::-1]), generator, 200).p
+         for _ in range(400)]
+    assert sum(one <= 0.01 for one in p) <= 12
+    assert sum(one <= 0.5 for one in p) >= 60, "so conservative that it finds nothing"
+
+
+def test_a_change_of_what_is_true_is_found_where_all_scores_lie_as_before():
+    generator, moved = np.random.default_rng(9), CHANCES + np.array([0.15, 0.0, -0.15, 0.0])
+    for _ in range(20):
+        one, other = scored(generator, 4000, 20.0), scored(generator, 4000, 20.0, chances=moved)
+        found = compare(one, other, generator, 300)
+        assert found.p < 0.05
+        low, high = interval(one, other, found.estimate, 3.0, generator, 300)
+        assert low <= found.estimate <= high
