@@ -243,6 +243,8 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     out.print(table)
     for name in ("privacy", "training", "evaluation", "optimizer"):
         out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump())}")
+    if (how := federation.partitions) is not None:
+        out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
               f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
               f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"

@@ -248,6 +248,8 @@ def test_at_a_site_each_week_has_room_for_a_campaign_of_its_own(fedround: Fedrou
     assert [told["refused_in_round"] for told in (spent, fresh)] == [1, None]
     mechanism = ledger.read(federation.site("north").ledger).charges[0].mechanisms[0]
     assert fresh["mechanism"] == mechanism.model_dump(mode="json")
+    assert "told apart by the week in column 'day'" in " ".join(
+        fedround("federation", "show", "-c", federation.root / "coordinator").stdout.split())
     none = fedround("privacy", "plan", agreed, "--site", site, "--partition", "2020-w01")
     assert none.exit_code == 1
     assert "0 rows" in one_sentence(none)
