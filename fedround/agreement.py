@@ -16,7 +16,7 @@ from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring, of_one_kind
-from fedround.values import Digest, Name, PublicKey, Signed, Value, Weight
+from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight
 
 Quorum = Annotated[int, Field(ge=1, le=1000)]
 Deadline = Annotated[int, Field(ge=1, le=604_800)]
@@ -61,6 +61,8 @@ class SiteEntry(Value):
     name: Name
     key: PublicKey
     weight: Weight
+    rows: Rows | None = None
+    """How many rows it trains on, as agreed: an answer that is made as if of many more is not admitted. None: not agreed."""
 
 
 class Terms(Value):

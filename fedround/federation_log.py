@@ -22,7 +22,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
 from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
-from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Signature, Signed, ToolVersion, Value, Weight
+from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Rows, Signature, Signed, ToolVersion, Value, Weight
 
 
 class Begun(Value):
@@ -46,6 +46,8 @@ class Enrolled(Value):
     site: Name
     key: PublicKey
     weight: Weight
+    rows: Rows | None = None
+    """The agreed number of training rows, if there is one."""
 
 
 class Reweighed(Value):
@@ -54,6 +56,14 @@ class Reweighed(Value):
     kind: Literal["weight"] = "weight"
     site: Name
     weight: Weight
+
+
+class Resized(Value):
+    """Another number of training rows is agreed with a member, or none any more."""
+
+    kind: Literal["rows"] = "rows"
+    site: Name
+    rows: Rows | None
 
 
 class Departed(Value):
@@ -94,7 +104,8 @@ class Revoked(Value):
     key: PublicKey
 
 
-Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Departed | Rotated | Revoked, Field(discriminator="kind")]
+Change = Annotated[Begun | SettingsChanged | Enrolled | Reweighed | Resized | Departed | Rotated | Revoked,
+                   Field(discriminator="kind")]
 
 
 class LogEntry(Signed):
@@ -139,7 +150,7 @@ def changes(before: Federation | None, after: Federation, rotations: Mapping[str
     """
     if before is None:
         return (Begun(coordinator=after.coordinator), *(
-            Enrolled(site=site.name, key=site.key, weight=site.weight) for site in after.sites))
+            Enrolled(site=site.name, key=site.key, weight=site.weight, rows=site.rows) for site in after.sites))
     if (before.name, before.coordinator) != (after.name, after.coordinator):
         raise ChainError(f"federation '{before.name}': its name and its coordinator's key never change; begin a new "
                          "federation, with a store of its own")
@@ -157,12 +168,14 @@ def changes(before: Federation | None, after: Federation, rotations: Mapping[str
             if old[name].key not in after.revoked:
                 found.append(Departed(site=name, key=old[name].key))
         elif name not in old or old[name].key in after.revoked:
-            found.append(Enrolled(site=name, key=new[name].key, weight=new[name].weight))
+            found.append(Enrolled(site=name, key=new[name].key, weight=new[name].weight, rows=new[name].rows))
         else:
             if old[name].key != new[name].key:
                 found.append(_rotated(before.name, name, old[name].key, new[name].key, rotations))
             if old[name].weight != new[name].weight:
                 found.append(Reweighed(site=name, weight=new[name].weight))
+            if old[name].rows != new[name].rows:
+                found.append(Resized(site=name, rows=new[name].rows))
     return tuple(found)
 
 
@@ -206,9 +219,12 @@ def in_words(change: Change) -> str:
         case SettingsChanged():
             words = f"settings changed: {', '.join(change.keys)}"
         case Enrolled():
-            words = f"'{change.site}' is enrolled with key {_short(change.key)} and weight {change.weight:g}"
+            rows = "" if change.rows is None else f", for {change.rows} rows"
+            words = f"'{change.site}' is enrolled with key {_short(change.key)} and weight {change.weight:g}{rows}"
         case Reweighed():
             words = f"'{change.site}' has weight {change.weight:g}"
+        case Resized():
+            words = f"'{change.site}' has " + ("no agreed number of rows" if change.rows is None else f"{change.rows} rows")
         case Departed():
             words = f"'{change.site}' leaves (key {_short(change.key)})"
         case Rotated():

@@ -70,6 +70,9 @@ Size = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
 Weight = Annotated[float, Field(ge=1e-9, le=1e12)]
 """How much a member counts, by agreement."""
 
+Rows = Annotated[int, Field(ge=1, le=10 ** 10)]
+"""How many rows a member trains on, by agreement."""
+
 Length = Annotated[float, Field(ge=0, le=1e60)]
 """Of a vector of float32, whose squares float64 can add up."""
 

@@ -100,6 +100,8 @@ def add(
     site: Annotated[str, typer.Argument(help="The site's name, as in its invitation.")],
     key: Annotated[str, typer.Option(help="The public key that `fedround site init` showed to the site's operator.")],
     weight: Annotated[float, typer.Option(help="How much its updates count, for example its agreed number of rows.")],
+    rows: Annotated[int | None, typer.Option(help="How many rows it trains on, as agreed. An answer made as if of more than "
+                                                  "1.5 times as many, with less noise, is not admitted.")] = None,
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
 ) -> None:
     """Add a member to the federation file. The next round asks it too: a running campaign goes on, and nothing is restarted.
@@ -113,9 +115,9 @@ def add(
     from flows.service import register_site
     from tasks.membership import add_member
 
-    parse(SiteEntry, {"name": site, "key": key, "weight": weight}, f"member '{site}'")
+    parse(SiteEntry, {"name": site, "key": key, "weight": weight, "rows": rows}, f"member '{site}'")
     deployed = asyncio.run(register_site(folder, site))
-    add_member(folder, site, key, weight)
+    add_member(folder, site, key, weight, rows)
     out.print(f"'{site}' is a member" + (", and the next round asks it" if deployed else
                                          "; the Prefect server does not answer: [bold]fedround deploy[/] when it does"))
 
@@ -237,9 +239,9 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     if as_json:
         print_json(federation.model_dump(mode="json"))
         return
-    table = Table("site", "weight", "key", title=f"federation '{federation.name}'")
+    table = Table("site", "weight", "rows", "key", title=f"federation '{federation.name}'")
     for site in federation.sites:
-        table.add_row(site.name, f"{site.weight:g}", site.key)
+        table.add_row(site.name, f"{site.weight:g}", "–" if site.rows is None else str(site.rows), site.key)
     out.print(table)
     for name in ("privacy", "training", "evaluation", "optimizer"):
         out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump())}")

@@ -28,7 +28,7 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
     parts = story.split()
     write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
-                      float(len(bank.train) + len(bank.validation))) for bank in parts.banks]
+                      float(len(bank.train) + len(bank.validation)), len(bank.train)) for bank in parts.banks]
     machine.set_up(Founding(settings, here / "recipe.py", here / "contract.json", data / "public_test.parquet"), members,
                    max_epsilon=epsilon + WATCHED * ("partitions" in settings.get("drift", {})), measures="drift" in settings,
                    delta_dp=settings["privacy"]["delta_dp"], min_rows=20)

@@ -31,12 +31,13 @@ READY_S = 300.0        # for a busy machine; a process that ends is noticed at o
 
 @dataclass(frozen=True)
 class Member:
-    """A site that will be made: where its rows are, and its weight."""
+    """A site that will be made: where its rows are, its weight, and how many rows it trains on, as agreed."""
 
     name: str
     train: Path
     validation: Path
     weight: float
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class OneMachine:
                 DataSettings(dataset="clients", train=str(member.train), validation=str(member.validation)),
                 max_epsilon=max_epsilon, delta_dp=delta_dp, units=units, min_rows=min_rows, measures=measures,
                 compares_groups=founding.settings.get("groups") is not None)
-            add_member(self.coordinator, member.name, key, member.weight)
+            add_member(self.coordinator, member.name, key, member.weight, member.rows)
         asyncio.run(register(self.coordinator))
         (self.home / ".set-up").touch()
 

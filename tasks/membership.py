@@ -109,14 +109,15 @@ def _check_unused(store: ObjectStore) -> None:
                                 "from its backup: a new key cannot continue the log")
 
 
-def add_member(folder: Path, name: str, key: str, weight: float) -> None:
+def add_member(folder: Path, name: str, key: str, weight: float, rows: int | None = None) -> None:
     """Add a site to the federation file. Raises ContractError, and changes nothing, if the file would not hold."""
     path, document = _federation_document(folder)
-    member = parse(SiteEntry, {"name": name, "key": key, "weight": weight}, f"member '{name}'")
-    members = [dict(site) for site in document.get("sites", [])] + [member.model_dump()]
+    member = parse(SiteEntry, {"name": name, "key": key, "weight": weight, "rows": rows}, f"member '{name}'")
+    entry = member.model_dump(exclude_none=True)
+    members = [dict(site) for site in document.get("sites", [])] + [entry]
     stand_in = {"quorum": 1, "aggregation": {"rule": {"name": "weighted_mean"}}}      # the members are not all there yet
     parse(Federation, {**document.unwrap(), "sites": members, **stand_in}, str(path))
-    document.setdefault("sites", tomlkit.aot()).append(tomlkit.item(member.model_dump()))
+    document.setdefault("sites", tomlkit.aot()).append(tomlkit.item(entry))
     _replace(path, document)
 
 

@@ -30,6 +30,9 @@ from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
 
+MORE_ROWS = 1.5
+"""How many times the agreed number of rows a site may have: rows come and go, and the number is not agreed anew each time."""
+
 
 def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEntry,
                 revoked: tuple[PublicKey, ...] = ()) -> SiteAnswer:
@@ -52,6 +55,8 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
             raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
         _check_releases(answer.releases, plan, source)
         _check_update(answer.update, plan, source)
+        if answer.update is not None and member.rows is not None:
+            _check_size(answer.update, plan.agreed.training, member.rows, source)
         if answer.epsilon is not None and isinstance(plan.agreed.privacy, NoPrivacy):
             raise ContractError(f"{source}: says what it spent, and the plan has no privacy to spend")
     return answer
@@ -157,6 +162,20 @@ def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) 
                             f"{LARGEST_NOISE_MULTIPLIER:g}")
     if isinstance(mechanism, DpSgd) and mechanism.sampling_rate < min(1.0, training.batch_size / LARGEST):
         raise ContractError(f"{source}: draws a row with chance {mechanism.sampling_rate:g}, as if of more than {LARGEST:g}")
+
+
+def _check_size(update: Update, training: LocalTraining, agreed: int, source: str) -> None:
+    """Check that the update was not made as if of many more rows than were agreed on: those call for less noise."""
+    mechanism = update.mechanism
+    if isinstance(mechanism, DpSgd):
+        found = float(update.rows or 1) if mechanism.sampling_rate == 1 else training.batch_size / mechanism.sampling_rate
+    elif isinstance(mechanism, DpFtrl):
+        found = float(mechanism.batch_size * mechanism.steps)
+    else:
+        return
+    if found > MORE_ROWS * agreed:
+        raise ContractError(f"{source}: made as if of {found:.0f} rows, agreed are {agreed}, and {MORE_ROWS:g} times as many "
+                            "at most: if its rows have grown, agree on the new number ('rows' in the federation file)")
 
 
 def _check_count(update: Update, privacy: Privacy, source: str) -> None:

@@ -1,12 +1,16 @@
 """A member that declares more rows than it was agreed to have may add less noise, and counts no more than was agreed.
 
-Weights are agreed when a site is enrolled. But a lower sampling rate calls for less noise, admission has no other measure of
-it, and mixing measures inner products in units of noise.
+Weights are agreed when a site is enrolled. But a lower sampling rate calls for less noise, and mixing measures inner products
+in units of noise. So the number of rows can be agreed, too. Where it is not, less noise than the median's makes nobody
+nearer.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +19,15 @@ from fedround.aggregation.engine import ArrayNumbers, Row, aggregate
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.spec import default_aggregation
 from fedround.agreement import Agreement
+from fedround.errors import ContractError
 from fedround.learning.law import law_of
-from fedround.privacy.spec import Mechanism
+from fedround.learning.spec import LocalTraining
+from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism
 from fedround.rounds.campaign import mechanism_for, misfit
 from fedround_examples.banks.split import STORY
+from tests import small_federation
+from tests.small_federation import NAMES, SmallFederation
+from validation import updates
 
 D, MORE = 2000, 10
 ROWS = (3200, 3200, 3200, 3200, 1000, 1000, 1000, 1000, 320, 320, 320, 320)
@@ -43,9 +52,54 @@ def law(rows: int) -> NoiseLaw:
 
 
 @pytest.mark.parametrize("rows", [320, 3200])
-def test_admission_cannot_tell_more_rows_from_a_larger_site(rows: int) -> None:
+def test_the_plans_promise_alone_cannot_tell_more_rows_from_a_larger_site(rows: int) -> None:
     assert misfit(agreement().terms(9), mechanism(MORE * rows)) is None
     assert law(MORE * rows).std < law(rows).std / 1.5
+
+
+# -- where the number of rows is agreed ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def federation(tmp_path: Path, rows_are_judged_here: None) -> SmallFederation:
+    """Three sites; 200 rows are agreed with each, and each has as many, about."""
+    made = small_federation.make(tmp_path)
+    path = made.root / "coordinator" / "federation.toml"
+    path.write_text(re.sub(r"(weight = [0-9.]+)", r"\1\nrows = 200", path.read_text()))
+    return made
+
+
+@pytest.mark.parametrize(("times", "admitted"), [(1.4, True), (1.6, False)])
+def test_an_answer_made_as_if_of_many_more_rows_than_agreed_is_not_admitted_and_the_round_goes_on(
+        federation: SmallFederation, times: float, admitted: bool) -> None:
+    planned = federation.plan()
+    for name in NAMES:
+        assert federation.answer(name, planned) == "update"
+    own = federation.collect(planned).answers["east"].update
+    assert own is not None
+    rate = planned.plan.agreed.training.batch_size / (200 * times)
+    federation.lie("east", planned, lambda update_D: update_D,
+                   mechanism=own.mechanism.model_copy(update={"sampling_rate": rate}))
+    collected = federation.collect(planned)
+    assert ("east" in collected.admitted) is admitted
+    if not admitted:
+        assert re.search(r"'east' round 1: made as if of \d+ rows, agreed are 200, and 1.5 times as many at most",
+                         collected.rejected["east"].reason)
+    assert set(collected.admitted) >= {"north", "south"}
+
+
+@pytest.mark.parametrize(("mechanism", "rows", "found"), [
+    (DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=50, steps=10), None, 500),
+    (DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=1.0, steps=10), 301, 301)])
+def test_also_where_batches_are_fixed_or_all_rows_are_one_batch(mechanism: Mechanism, rows: int | None, found: int) -> None:
+    update = SimpleNamespace(mechanism=mechanism, rows=rows)
+    training = LocalTraining(batch_size=400)
+    updates._check_size(update, training, found, "site 'east'")
+    with pytest.raises(ContractError, match=f"as if of {found} rows, agreed are {found // 2}"):
+        updates._check_size(update, training, found // 2, "site 'east'")
+
+
+# -- where it is not -----------------------------------------------------------------------------------------------------
 
 
 def influence(liars: tuple[int, ...], times: int) -> float:

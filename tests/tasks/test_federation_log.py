@@ -13,6 +13,7 @@ from fedround.federation_log import (
     Departed,
     Enrolled,
     LogEntry,
+    Resized,
     Revoked,
     Reweighed,
     Rotated,
@@ -74,6 +75,10 @@ def test_every_kind_of_change_is_said_in_words(federation: SmallFederation):
     south = federation.site("south").identity.key
     edit(federation, "weight = 300.0", "weight = 250.0")
     assert last(federation) == (Reweighed(site="north", weight=250.0),)
+    edit(federation, "weight = 250.0", "weight = 250.0\nrows = 240")
+    assert last(federation) == (Resized(site="north", rows=240),)
+    edit(federation, "\nrows = 240", "")
+    assert last(federation) == (Resized(site="north", rows=None),)
     path = folder(federation) / "federation.toml"
     text = path.read_text()
     head, *members = text.split("[[sites]]")
