@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedround.agreement import Agreement
-from fedround.rounds.campaign import LOUDER, mechanism_for, misfit
+from fedround.privacy.spec import GaussianCounts
+from fedround.rounds.campaign import LOUDER, across_units, course, mechanism_for, misfit, whole
 from fedround.values import parse
 
 NOTHING: dict = {}
@@ -38,3 +39,23 @@ def test_counts_that_cost_nearly_everything_call_for_more_noise():
     noises = [mechanism_for(agreed.privacy, agreed.training, agreed.evaluation, 1000, agreed.groups, agreed.drift)
               .noise_multiplier for agreed in (terms(privacy, also) for also in (NOTHING, DRIFT, GROUPS))]
     assert min(noises[1:]) > 1.5 * noises[0]
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 5])
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+def test_the_course_of_a_campaign_grows_round_by_round_to_all_that_it_uses(rounds: int, apart: bool):
+    """With an odd number of rounds and with an even one; the last evaluation is in the last round's price."""
+    agreed = terms({"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "rounds": rounds}, {**GROUPS})
+    how = agreed.privacy, mechanism_for(agreed.privacy, agreed.training, agreed.evaluation, 1000, agreed.groups,
+                                        apart=apart), agreed.evaluation
+    told = list(course(*how, groups=agreed.groups, apart=apart))
+    assert [one.round for one in told] == list(range(1, rounds + 1))
+    spent = [one.total for one in told]
+    assert spent == sorted(set(spent))
+    assert 4.9 < spent[-1] <= 5.0
+    assert across_units(*how, groups=agreed.groups, apart=apart)["record"] == spent[-1]
+    assert next(iter(course(*how, [rounds], groups=agreed.groups, apart=apart))) == told[-1]
+    trained, held_out, of_all = whole(*how, groups=agreed.groups)
+    assert trained == [how[1]] * rounds
+    assert sum(one == GaussianCounts(noise_std=agreed.evaluation.noise_std) for one in held_out) == rounds + 1
+    assert list(of_all) == []

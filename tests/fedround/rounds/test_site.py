@@ -138,6 +138,18 @@ def test_a_question_that_asks_for_no_training_is_offered_none(asks):
     assert offered.mechanisms == tuple(one.mechanism for one in asks.statistics)
 
 
+def test_a_louder_offer_has_more_noise_in_its_training_and_in_nothing_else():
+    offered = offer(Train(statistics=(AGES,)), agreed(privacy=RECORD).terms(), 40, lambda _: True)
+    louder = offered.louder(1.25)
+    assert 1.25 <= louder.training.noise_multiplier / offered.training.noise_multiplier < 1.26
+    assert louder.training.model_copy(update={"noise_multiplier": 1.0}) == offered.training.model_copy(
+        update={"noise_multiplier": 1.0})
+    assert louder.statistics == offered.statistics
+    for asks, privacy in ((Evaluate(statistics=(SCORES,)), RECORD), (Train(statistics=(SCORES,)), {"unit": "none"})):
+        quiet = offer(asks, agreed(privacy=privacy).terms(), 40, lambda _: True)
+        assert quiet.louder(1.25) == quiet
+
+
 # -- what is done ------------------------------------------------------------------------------------------------------
 
 
