@@ -210,6 +210,20 @@ def test_a_round_beyond_the_plans_is_refused_in_a_week_too_whatever_the_policy_a
     assert federation.answer("north", federation.plan("summer", partition=SECOND)) == "update"
 
 
+def test_attack_a_row_on_both_sides_pays_for_both_within_its_week_and_no_week_pays_for_another(federation: SmallFederation):
+    """Recognised by its content. It has one date wherever it lies, so it joins no two weeks."""
+    data = federation.root / "data" / "north"
+    train, held_out = (pd.read_parquet(data / f"{side}.parquet") for side in ("train", "validation"))
+    pd.concat([held_out, train.head(1)]).to_parquet(data / "validation.parquet")
+    for name in (FIRST, SECOND):
+        assert federation.answer("north", federation.plan(f"weekly-{name}", partition=name)) == "update"
+    found = book(federation)
+    assert len(found.book.shared) == 1
+    assert {charge.rows for charge in found.charges} == {()}
+    assert [charge.partition for charge in found.charges] == [week(FIRST).in_ledger, week(SECOND).in_ledger]
+    assert 7.9 < ledger.held(found, 1e-5) <= 8.0
+
+
 def test_the_operator_sees_what_parts_there_are(federation: SmallFederation):
     def said() -> tuple[bool, str]:
         return next((one.ok, one.detail) for one in preflight(federation.root / "north") if one.check == "partitions")
