@@ -37,6 +37,11 @@ def deploy(
     run: Annotated[str, typer.Option(
         help="The run that scheduled rounds continue; if the federation tells rows apart, how the runs' names "
              "begin.")] = "scheduled",
+    automations: Annotated[bool, typer.Option(
+        "--automations", help="Also make automations: a late site, a failed round, a budget that is nearly spent, drift, "
+                              "answers that are rejected again and again, a forged signature.")] = False,
+    notify: Annotated[str | None, typer.Option(
+        metavar="BLOCK", help="Whom new automations tell: a notification block of the server, 'slack-webhook/ours'.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
 ) -> None:
     """Register pools and deployments with the Prefect server, and show what changes. Repeat it after changing the members.
@@ -44,13 +49,18 @@ def deploy(
     The schedule stays unless another is asked for, and so do pauses and limits that people have set in the UI. The server
     learns names and forms, and no code: no path, no command, no entrypoint.
     """
-    from flows.service import register
+    from flows.service import automate, register
 
+    if notify is not None and not automations:
+        raise FedroundError("--notify says whom new automations tell: give --automations with it")
     if cron is not None and no_cron:
         raise FedroundError("--cron makes a schedule and --no-cron removes it: give one of them")
     done = "would be deployed" if dry_run else "deployed"
-    for change in asyncio.run(register(folder, None if cron is None else (cron, run), keep=not no_cron, dry=dry_run)):
-        if change.of == "schedule" or change.of.startswith("pool "):
+    changes = asyncio.run(register(folder, None if cron is None else (cron, run), keep=not no_cron, dry=dry_run))
+    if automations:
+        changes += asyncio.run(automate(folder, notify, dry=dry_run))
+    for change in changes:
+        if change.of.startswith(("schedule", "pool ", "automation ")):
             if change.what:
                 out.say("{}: {}", change.of, change.what)
         else:

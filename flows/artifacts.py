@@ -11,9 +11,12 @@ from fedround.drift.judge import Drift
 from fedround.records import Finding
 from tasks.coordinator import Coordinator
 from tasks.invite import Invitation
+from tasks.plan import TrainingRequest
 from tasks.report import records
 from tasks.reporting import RoundRecord, render_finding, render_markdown
 from tasks.reporting.drift import in_a_sentence, render_drift
+
+_BAR = 20
 
 
 async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitation) -> None:
@@ -22,6 +25,18 @@ async def show(coordinator: Coordinator, record: RoundRecord, invited: Invitatio
     await acreate_markdown_artifact(
         key=f"run-{record.run}", description=f"Round {record.round} of run {record.run}",
         markdown=f"{render_markdown(records(coordinator, record.run))}\n\n### Flow runs of the sites\n\n{links}\n")
+
+
+async def show_campaign(coordinator: Coordinator, request: TrainingRequest, done: int) -> None:
+    """Publish where a campaign stands, and what came of it. The artifact's versions are its rounds."""
+    full, stands = min(_BAR, _BAR * done // request.rounds), f"{done} of {request.rounds} rounds"
+    found = records(coordinator, request.run)
+    said = render_markdown(found) if found and done >= request.rounds else ""
+    pools = "\n".join(f"* [{site.name}](/work-pools/work-pool/{site.name})" for site in coordinator.federation.sites)
+    rounds = (f"[Every round](/artifacts/key/run-{request.run}) · " if found else "") + "[all flow runs](/runs)"
+    await acreate_markdown_artifact(
+        key=f"campaign-{request.run}", description=f"Campaign {request.run}: {stands}",
+        markdown=f"## {'█' * full}{'░' * (_BAR - full)} {stands}\n\n{rounds}\n\n{said}\n\n### Sites\n\n{pools}\n")
 
 
 async def show_drift(run: str, drift: Drift) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prefect import get_client
 
 from flows import steps
+from flows.alarm_events import tell_answers
 from flows.watch import Watch
 from tasks.collect import Collected, take_late
 from tasks.coordinator import Coordinator
@@ -17,6 +20,12 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
     watch.plan(planned.plan)
     async with get_client() as client:
         invited = await steps.invite(planned)
-        answers = await steps.collect(coordinator, planned, lambda among: invited.ended(client, among), watch.answers)
+        try:
+            answers = await steps.collect(coordinator, planned, lambda among: invited.ended(client, among), watch.answers)
+        except asyncio.CancelledError:                  # nobody works on for a round that is over
+            await invited.stop(client, watch.waited_for)
+            raise
         await invited.close(client, set(answers.missing))
-        return invited, take_late(coordinator, planned, answers)
+        answers = take_late(coordinator, planned, answers)
+        tell_answers(coordinator, planned.plan, answers)
+        return invited, answers

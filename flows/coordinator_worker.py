@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,6 +22,7 @@ from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
@@ -42,8 +45,10 @@ from infra.deploying import Change
 from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
+from tasks.coordinator import FOLDER_VARIABLE
 from tasks.drift import DriftRequest
 from tasks.plan import NextRoundRequest, TrainingRequest
+from tasks.progress import read_progress
 from tasks.promote import PromotionRequest
 
 FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
@@ -51,6 +56,7 @@ FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, re
     (federated_drift, DriftRequest), (federated_promotion, PromotionRequest))}
 """The flows that can be asked for, by name, and the form of each."""
 CANCELLATION_POLL_S = 2.0
+_STOPPED = "stopped by request; committed rounds stay"
 
 
 def pool_of(federation: str) -> str:
@@ -85,7 +91,7 @@ class CoordinatorWorker(WarmWorker):
         except ContractError as error:
             await self.client.set_flow_run_state(flow_run.id, Failed(message=str(error)), force=True)
             return
-        running = _Running(flow, flow_run, request)
+        running, before = _Running(flow, flow_run, request), self._said()
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_when_asked, running)
             await anyio.to_thread.run_sync(running.run, abandon_on_cancel=False)
@@ -93,7 +99,21 @@ class CoordinatorWorker(WarmWorker):
         if running.finished and running.suspended:      # or whoever resumes it would have all of it done again
             await self.client.set_flow_run_state(flow_run.id, Completed(message="done before it was suspended"), force=True)
         if running.cancelled:
-            await self.client.set_flow_run_state(flow_run.id, Cancelled(message="stopped by request"), force=True)
+            said = self._said()
+            await self._cancelled(flow_run, said if said is not None and said != before else _STOPPED)
+
+    async def _cancelled(self, flow_run: FlowRun, message: str) -> None:
+        """Prefect's engine says "crashed" of a flow whose task was cancelled, and of the rounds within it."""
+        within = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(
+            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED, StateType.RUNNING]))))
+        for run in (*within, flow_run):
+            await self.client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+
+    def _said(self) -> str | None:
+        """What the last round said of its end."""
+        progress = read_progress(Path(os.environ[FOLDER_VARIABLE])) if FOLDER_VARIABLE in os.environ else None
+        return None if progress is None else progress.problem
 
     async def _cancel_when_asked(self, running: _Running) -> None:
         while True:

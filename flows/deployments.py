@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.utilities.callables import parameter_schema
 
 from fedround.agreement import Federation
 from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
+from flows.forms import form, purpose
 from flows.schedule import Schedule, reschedule
 from infra import deploying
 from infra.deploying import Change, Wanted
@@ -41,10 +39,6 @@ async def deploy_coordinator(client: PrefectClient, federation: Federation, *, d
     """
     pool = pool_of(federation.name)
     return [await deploying.pool(client, pool, CoordinatorWorker.type, dry=dry), *[
-        await deploying.deployment(client, Wanted(name, federation.name, pool, flow.description or "", _form(flow)), dry=dry,
-                                   repair=repair)
+        await deploying.deployment(client, Wanted(
+            name, federation.name, pool, purpose(flow, federation), form(flow, federation)), dry=dry, repair=repair)
         for name, (flow, _) in FLOWS.items()]]
-
-
-def _form(flow: Any) -> dict[str, Any]:
-    return parameter_schema(flow).model_dump()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from flows import steps
+from flows.alarm_events import failure_told, tell_budgets
 from flows.artifacts import show
 from flows.asked import asked
 from flows.dask_sweeper import sweeper_of
@@ -31,7 +32,7 @@ async def federated_round(request: NextRoundRequest) -> int:
     began = time.monotonic()
     coordinator = current_coordinator()
     request = settled(coordinator, request, datetime.now(UTC).date())
-    with Watch(coordinator.folder, request.run) as watch:
+    with Watch(coordinator.folder, request.run) as watch, failure_told(coordinator, request.run):
         catch_up(coordinator, request.run, watch.missed)
         planned = steps.plan_round(coordinator, request)
         invited, answers = await asked(coordinator, planned, watch)
@@ -48,6 +49,7 @@ async def federated_round(request: NextRoundRequest) -> int:
             metrics = steps.evaluate(coordinator, committed.commit)
             record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began)
             await show(coordinator, record, invited)
+            tell_budgets(coordinator, record)
     with afterwards("the exports"):
         export_apart(coordinator, request.run)
     return committed.commit.round

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from fedround.rounds.campaign import counts_leave
+from flows.artifacts import show_campaign
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
+from flows.pausing import stop_here_if_paused
 from infra.history import last_round
+from tasks.afterwards import afterwards
 from tasks.coordinator import current_coordinator
 from tasks.invite import begin_campaign, end_campaign
 from tasks.partition import with_its_run
@@ -30,10 +33,19 @@ async def federated_training(request: TrainingRequest) -> int:
     one_more = NextRoundRequest(**asked, partition=request.partition, after=request.after)
     async with _sites(request):
         while (done := _committed(request.run)) < request.rounds:
+            await stop_here_if_paused()
+            await shown(request, done)
             await federated_round(one_more)
+        await shown(request, done)
         if counts_leave(current_coordinator().federation.privacy):
             await federated_evaluation(RoundRequest(**asked))
     return done
+
+
+async def shown(request: TrainingRequest, done: int) -> None:
+    """The campaign's own page. No campaign fails for it."""
+    with afterwards("the campaign's page"):
+        await show_campaign(current_coordinator(), request, done)
 
 
 def _committed(run: str) -> int:

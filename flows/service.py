@@ -88,6 +88,18 @@ async def register(folder: Path, cron: tuple[str, str] | None = None, *, keep: b
         raise _no_api(coordinator.settings, error) from None
 
 
+async def automate(folder: Path, notify: str | None, *, dry: bool = False) -> list[Change]:
+    """As `flows.automations.automate`. Raises SetupError if the API does not answer."""
+    coordinator = enter(folder)
+    from flows import automations
+    from infra.api_problems import NOT_SERVED
+
+    try:
+        return await automations.automate(coordinator.federation, notify, dry=dry)
+    except NOT_SERVED as error:
+        raise _no_api(coordinator.settings, error) from None
+
+
 async def register_site(folder: Path, site: str) -> bool:
     """Deploy one site, so that a running campaign finds it; False if the API does not answer."""
     use_api(load_toml(CoordinatorSettings, folder / "coordinator.toml").api_url, folder.resolve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from prefect.logging import get_run_logger
 from fedround.errors import FedroundError
 from fedround.records import Plan
 from tasks.collect import Collected
-from tasks.progress import Progress, write_progress
+from tasks.progress import Progress, stopped, write_progress
 
 
 class Watch:
@@ -33,9 +34,18 @@ class Watch:
         if error is None:
             self._tell(stage="done", waiting=(), until=None)
             return
-        self._tell(stage="failed", waiting=(), until=None,
-                   problem=str(error) if isinstance(error, FedroundError) else type(error).__name__)
+        self._tell(stage="failed", waiting=(), until=None, problem=self._in_words(error))
         self._log.error("%s", self._now.problem)
+
+    def _in_words(self, error: BaseException) -> str:
+        if isinstance(error, asyncio.CancelledError):
+            return stopped(self._now, self._cohort)
+        return str(error) if isinstance(error, FedroundError) else type(error).__name__
+
+    @property
+    def waited_for(self) -> set[str]:
+        """The sites that were asked and have said nothing yet."""
+        return set(self._now.waiting)
 
     def plan(self, plan: Plan) -> None:
         """The plan is published; sites are being invited."""

@@ -49,6 +49,23 @@ async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
     return bool(counted.json())
 
 
+async def suspended(client: PrefectClient, run: UUID) -> bool:
+    """Whether somebody has paused or suspended the flow run.
+
+    A paused one of a deployment becomes suspended: who resumes it has it scheduled again, and no process waits for that. One
+    without a deployment can only be paused, and is Running once it is resumed.
+    """
+    from prefect.states import Suspended
+
+    found = await client.read_flow_run(run)
+    if (state := found.state) is None or not state.is_paused():
+        return False
+    if found.deployment_id is not None and not state.state_details.pause_reschedule:
+        await client.set_flow_run_state(
+            run, Suspended(pause_expiration_time=state.state_details.pause_timeout), force=True)
+    return True
+
+
 @dataclass(frozen=True)
 class Served:
     """What a site sees of the API that it is to use."""

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Running, Scheduled, State, to_state_create
 
 from infra.asking import ROUND_RUN, SITE_FLOW, Asked
-from infra.prefect_client import is_in
+from infra.prefect_client import is_in, suspended
 from site_workers.outcome import STOPPED
 
 
@@ -73,9 +73,12 @@ class FlowRuns:
         if self._is_mine(there) or (there.state is not None and there.state.is_scheduled()):
             await self.end(there.id, state)
 
-    async def end(self, flow_run: uuid.UUID, state: State[Any]) -> None:
-        """Set the run to this state."""
+    async def end(self, flow_run: uuid.UUID, state: State[Any], *, is_stopped: bool = False) -> bool:
+        """Set the run to this state. False: it was stopped by a pause, and stays as it is until somebody resumes it."""
+        if is_stopped and await suspended(self._client, flow_run):
+            return False
         await self._client.set_flow_run_state(flow_run, state)
+        return True
 
     async def is_running(self, flow_run: uuid.UUID) -> bool:
         """Whether it is Running now."""

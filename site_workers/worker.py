@@ -18,16 +18,16 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import httpx
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Failed, State
 from prefect.types._datetime import now
 
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
 from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, SITE_FLOW, Asked, answered, resource
 from infra.deploying import Change
-from infra.prefect_client import named
+from infra.prefect_client import is_in, named
 from infra.warm_worker import WarmWorker
 from site_workers.campaign import CampaignRequest, Waiting
 from site_workers.deployments import POOL_TYPE, deploy_site
@@ -76,6 +76,7 @@ class SiteWorker(WarmWorker):
         self._job, self._newest_plan = job, newest_plan
         self._work: _Work | None = None
         self._campaigns: dict[uuid.UUID, str] = {}      # the flow runs that serve whole campaigns, and their runs
+        self._paused: set[uuid.UUID] = set()            # what somebody has paused in the middle of the work
         self._last_plan: str | None = None
         self._last_words: dict[str, Any] = {}
         self._asked_meanwhile: Asked | None = None
@@ -105,7 +106,12 @@ class SiteWorker(WarmWorker):
 
     async def _carry_out(self, flow_run: FlowRun) -> None:
         outcome = await self._outcome(_Work(flow_run.id, None, flow_run.name, flow_run.parameters))
-        await self._report(lambda: self._flow_runs.end(flow_run.id, _STATES[outcome.ending](message=outcome.message)))
+        state = _STATES[outcome.ending](message=outcome.message)
+        await self._report(lambda: self._end(flow_run.id, state, is_stopped=outcome == STOPPED))
+
+    async def _end(self, flow_run: uuid.UUID, state: State[Any], *, is_stopped: bool) -> None:
+        if not await self._flow_runs.end(flow_run, state, is_stopped=is_stopped):
+            self._paused.add(flow_run)
 
     # -- what the coordinator asks by an event -------------------------------------------------------------------------
 
@@ -188,7 +194,7 @@ class SiteWorker(WarmWorker):
             group.cancel_scope.cancel()
         state = _STATES[outcome.ending](message=outcome.message)
         await self._report(lambda: self._flow_runs.make_ended(asked, state) if work.flow_run is None else
-                           self._flow_runs.end(work.flow_run, state))
+                           self._end(work.flow_run, state, is_stopped=outcome == STOPPED))
 
     async def _show(self, asked: Asked, work: _Work) -> None:
         """After a moment, make the run Running. If somebody else has it, or has closed it, the work is stopped."""
@@ -245,19 +251,30 @@ class SiteWorker(WarmWorker):
         """Look in the store now and then, since events may be lost. A campaign that has ended, or was paused, is left."""
         while True:
             await anyio.sleep(LOOK_S)
-            for flow_run in list(self._campaigns):
+            for flow_run in [*self._campaigns, *self._paused]:
                 slot = object()
                 try:
                     self.limiter.acquire_on_behalf_of_nowait(slot)
                 except anyio.WouldBlock:
                     continue
                 try:
-                    await (self._look(flow_run) if await self._flow_runs.is_running(flow_run) else self._leave(flow_run))
+                    await self._look_after(flow_run)
                 except httpx.HTTPError as error:
                     self._logger.warning("cannot ask about the campaign: %s", type(error).__name__)
                 finally:
                     self.limiter.release_on_behalf_of(slot)
                 await self._go_on()
+
+    async def _look_after(self, flow_run: uuid.UUID) -> None:
+        """A campaign, or a run that was paused and may have been resumed."""
+        running = await self._flow_runs.is_running(flow_run)
+        if flow_run in self._campaigns:
+            await (self._look(flow_run) if running else self._leave(flow_run))
+        elif running:
+            self._paused.discard(flow_run)
+            await self._carry_out(await self.client.read_flow_run(flow_run))
+        elif not await is_in(self.client, flow_run, StateType.PAUSED):
+            self._paused.discard(flow_run)          # ended, or scheduled again
 
     async def _leave(self, flow_run: uuid.UUID) -> None:
         """Stop serving the campaign, and confirm it if somebody waits for that. A new schedule is claimed again."""

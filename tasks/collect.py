@@ -200,6 +200,11 @@ def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
     return read_log(coordinator.store, coordinator.identity.key, planned.plan.log.number)
 
 
+def is_forged(rejection: Rejection) -> bool:
+    """Whether somebody else signed what lies in the place of the site's answer, or changed it."""
+    return any(words in rejection.reason for words in ("signed by", "not signed", "signature"))
+
+
 class _SilentError(Exception):
     """A site has said nothing."""
 

@@ -76,14 +76,7 @@ class Invitation:
     async def close(self, client: PrefectClient, late: set[str]) -> None:
         """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
         waiting = late - await self.ended(client, late) if late else late
-        if campaign := waiting & self._standing.keys():
-            await tell(client, CLOSED, self.asked, campaign)
-        if rounds := waiting - self._standing.keys():
-            await self._summon(client, rounds)       # so that nobody begins afterwards
-            for run in (await self._read(client, rounds)).values():
-                running = run.state is not None and run.state.is_running()
-                await client.set_flow_run_state(
-                    run.id, Cancelling() if running else Cancelled(message="the round is closed"))
+        await self.stop(client, waiting)
         end = asyncio.get_running_loop().time() + GRACE_S
         while waiting and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.5)
@@ -91,6 +84,18 @@ class Invitation:
         for site in sorted(waiting - self._standing.keys()):
             await client.set_flow_run_state(
                 self.runs[site], Cancelled(message="no answer; the round is closed"), force=True)
+
+    async def stop(self, client: PrefectClient, sites: set[str]) -> None:
+        """Ask these sites to stop, and wait for none of them."""
+        if campaign := sites & self._standing.keys():
+            await tell(client, CLOSED, self.asked, campaign)
+        if rounds := sites - self._standing.keys():
+            await self._summon(client, rounds)       # so that nobody begins afterwards
+            for run in (await self._read(client, rounds)).values():
+                if run.state is None or not run.state.is_final():
+                    running = run.state is not None and run.state.is_running()
+                    await client.set_flow_run_state(
+                        run.id, Cancelling() if running else Cancelled(message="the round is closed"))
 
     async def _ended_in_campaign(self, client: PrefectClient, among: set[str]) -> set[str]:
         sites = {task_run(self._standing[site], self.asked.plan): site for site in among}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from fedround.files import write_whole
 from fedround.values import Value
 
 _FILE = "progress.json"
+_NAMED = 12
 
 
 class Progress(Value):
@@ -28,6 +30,25 @@ class Progress(Value):
     """Sites that were asked and have said nothing yet."""
     until: datetime | None = None
     """When they are no longer waited for."""
+
+
+def stopped(progress: Progress, cohort: Collection[str]) -> str:
+    """What a round that was stopped by request has cost, as far as the coordinator can know."""
+    if not cohort:
+        return "stopped by request before anybody was asked: nothing was charged"
+    if progress.stage == "evaluate":
+        return f"stopped by request after round {progress.round} was committed"
+    answered = sorted(set(cohort) - set(progress.waiting))
+    told = f"{listed(answered)} answered, and whoever trained was charged" if answered else "nobody had answered"
+    rest = f"; {listed(progress.waiting)} did not, and may have been charged" if progress.waiting else ""
+    return (f"stopped by request in round {progress.round}, which is not committed: {told}{rest}. Committed rounds stay. "
+            "Asked again, the round goes on from these answers, and nobody is charged twice")
+
+
+def listed(names: Collection[str]) -> str:
+    """Some of the names, in words: a state's message is no list of a thousand."""
+    some = sorted(names)
+    return ", ".join(some) if len(some) <= _NAMED else f"{', '.join(some[:_NAMED])} and {len(some) - _NAMED} more"
 
 
 def write_progress(folder: Path, progress: Progress) -> None:

@@ -6,7 +6,12 @@ import json
 from uuid import UUID
 
 import pytest
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 
@@ -46,6 +51,14 @@ def test_every_round_is_a_version_and_a_page(real: Federation, campaign: str):
         assert record["outcomes"] == dict.fromkeys(NAMES, "updated")
         assert record["at_sites"]["auc"] is not None, "the sites' own evaluation arrives one round later"
         assert (real.machine.coordinator / "reports" / campaign / f"{number:05d}.html").stat().st_size > 1000
+
+
+def test_the_campaign_has_a_page_of_its_own(real: Federation, campaign: str):
+    [page] = real.ask(lambda client: client.read_latest_artifacts(artifact_filter=ArtifactCollectionFilter(
+        key=ArtifactCollectionFilterKey(any_=[f"campaign-{campaign}"]))))
+    assert "█ 3 of 3 rounds" in page.data
+    assert all(f"(/work-pools/work-pool/{site})" in page.data for site in NAMES)
+    assert f"(/artifacts/key/run-{campaign})" in page.data
 
 
 def test_a_site_knows_what_it_spent(real: Federation, campaign: str):

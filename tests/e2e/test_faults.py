@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from uuid import UUID
 
 import psutil
 import pytest
@@ -87,6 +88,11 @@ def test_a_campaign_that_is_cancelled_ends_and_goes_on_when_it_is_asked_for_agai
         real.ask(lambda client: client.set_flow_run_state(started, Cancelling()))
         # Prefect's engine says "crashed" for the blink until the worker, who knows why it ended, says "cancelled".
         wait(lambda: real.flow_run(started).state.name == "Cancelled", "the campaign to be cancelled")
+        assert "in round 1, which is not committed" in real.flow_run(started).state.message
+        assert "north did not, and may have been charged" in real.flow_run(started).state.message
+        site = real.site_run(run, "north")
+        assert real.flow_run(UUID(site.labels["fedround.round-run"])).state.name == "Cancelled"
+        wait(lambda: real.site_run(run, "north").state.type in ("CANCELLING", "CANCELLED"), "north to be told")
     completed(real, real.start("federated-training", run=run, rounds=1))
     assert proven(real, run) == 1
     assert [len(real.charges(site, run)) for site in ("north", "east", "south")] == [2, 2, 2]

@@ -1,0 +1,53 @@
+"""The forms that the Prefect UI shows: what they mean in this federation, with its bounds, defaults and prices in words."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+
+from fedround.agreement import Federation
+from fedround.privacy.spec import NoPrivacy
+
+_PURPOSES = {
+    "federated-training": "Train federation '{name}': rounds, until the run has as many as you ask for.",
+    "federated-round": "Train federation '{name}' for one more round.",
+    "federated-measurement": "Count something at the sites of federation '{name}'. Nothing is trained.",
+    "federated-drift": "Count what federation '{name}' watches, and say what has drifted. Nothing is trained.",
+    "federated-promotion": "Put a committed model of federation '{name}' into production; a person says yes."}
+
+
+def purpose(flow: Flow[Any, Any], federation: Federation) -> str:
+    """What a deployment is for, in a person's words, and what it costs."""
+    said = _PURPOSES[flow.name].format(name=federation.name)
+    price = _price(federation) if flow.name in ("federated-training", "federated-round") else ""
+    return "\n\n".join(filter(None, (said, price, flow.description)))
+
+
+def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
+    """The JSON schema of the flow's request, with what holds in this federation."""
+    schema = copy.deepcopy(parameter_schema(flow).model_dump())
+    for definition in schema.get("definitions", {}).values():
+        for field, says in _says(federation).items():
+            if (found := definition.get("properties", {}).get(field)) is not None:
+                found["description"] = f"{found.get('description', '').rstrip('.')}. {says}"
+    return schema
+
+
+def _says(federation: Federation) -> dict[str, str]:
+    members = len(federation.sites)
+    return {"run": "Lower-case letters, digits and inner hyphens, at most 40, for example 'spring'.",
+            "quorum": f"The federation file says {federation.quorum}; from 1 to {members}, the number of sites.",
+            "deadline_s": f"The federation file says {federation.deadline_s}; from 1 to 604800, a week.",
+            "rounds": f"From 1 to 10000; 10 if nothing is said. {_price(federation)}"}
+
+
+def _price(federation: Federation) -> str:
+    privacy = federation.privacy
+    if isinstance(privacy, NoPrivacy):
+        return "Costs no epsilon: this federation trains without differential privacy."
+    whom = "record" if privacy.unit == "record" else "site"
+    return (f"Costs each {whom} at most epsilon {privacy.epsilon:g} at delta {privacy.delta_dp:g} in a run of "
+            f"{privacy.rounds} rounds, which is the most that a run may have.")

@@ -1,0 +1,55 @@
+"""`fedround deploy --automations`: made once on the real server, and each of them fires."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.events import Event
+
+from fedround.records import Rejection
+from flows import alarm_events
+from flows.automations import ALARMS
+from flows.drift import ALARM, resource_of
+from tasks.collect import Collected
+from tests.e2e.conftest import Federation, wait
+
+pytestmark = pytest.mark.stack
+
+SMALL = SimpleNamespace(federation=SimpleNamespace(name="small"))
+PLAN = SimpleNamespace(run="spring", round=3)
+
+
+async def fired(client: PrefectClient) -> set[str]:
+    """The names of the automations that the server has triggered."""
+    names = {f"prefect.automation.{one.id}": one.name for one in await client.read_automations()}
+    found = await client.request("POST", "/events/filter", json={
+        "filter": {"event": {"name": ["prefect.automation.triggered"]}}, "limit": 50})
+    return {names[who] for event in found.json()["events"] if (who := event["resource"]["prefect.resource.id"]) in names}
+
+
+def test_every_automation_fires_and_is_made_once(real: Federation, run: str, monkeypatch: pytest.MonkeyPatch):
+    def deploy() -> str:
+        done = real.here("deploy", "-c", real.machine.coordinator, "--automations")
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    wanted = {f"fedround small: {alarm.name}" for alarm in ALARMS}
+    said = deploy()
+    assert all(f"automation '{name}': new" in said for name in wanted)
+    assert "automation" not in deploy(), "what is there is left as people have set it"
+
+    with real.held(real.machine.site("east")):      # late, and below the quorum: of a real round
+        assert real.ended(real.start("federated-round", run=run, quorum=3, deadline_s=10)).state.is_failed()
+    told: list[Event] = []
+    monkeypatch.setattr(alarm_events, "emit_event", lambda event, **more: told.append(Event(event=event, **more)))
+    forged = Collected(rejected={"east": Rejection(site="east", reason="site 'east': signed by another key than the agreed")})
+    for _ in range(3):
+        alarm_events.tell_answers(SMALL, PLAN, forged)          # type: ignore[arg-type]
+    rows = (SimpleNamespace(site="east", epsilon=0.89), SimpleNamespace(site="north", epsilon=0.91))
+    alarm_events.tell_budgets(SMALL, SimpleNamespace(run="spring", round=3, epsilon_limit=1.0, sites=rows))  # type: ignore[arg-type]
+    assert [event.event for event in told].count(alarm_events.BUDGET) == 1
+    told.append(Event(event=ALARM, resource={"prefect.resource.id": resource_of("small")}, payload={}))
+    real.ask(lambda client: client.request("POST", "/events", json=[event.model_dump(mode="json") for event in told]))
+    wait(lambda: real.ask(fired) >= wanted, "all automations to fire")

@@ -1,0 +1,27 @@
+"""What a person reads in the Prefect UI's form: bounds, defaults and the price, as this federation has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedround.privacy.spec import NoPrivacy
+from flows.coordinator_worker import FLOWS
+from flows.federated_training import federated_training
+from flows.forms import form, purpose
+from tests.small_federation import SmallFederation
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_flow_says_what_it_is_for_and_in_which_federation(made: SmallFederation, name: str):
+    assert "federation 'small'" in purpose(FLOWS[name][0], made.coordinator.federation)
+
+
+def test_bounds_defaults_and_the_price_stand_beside_the_fields(made: SmallFederation):
+    federation = made.coordinator.federation
+    fields = form(federated_training, federation)["definitions"]["TrainingRequest"]["properties"]
+    assert f"The federation file says {federation.quorum}; from 1 to 3" in fields["quorum"]["description"]
+    assert f"The federation file says {federation.deadline_s}" in fields["deadline_s"]["description"]
+    assert "From 1 to 10000" in fields["rounds"]["description"]
+    assert f"at most epsilon {federation.privacy.epsilon:g}" in fields["rounds"]["description"]
+    free = federation.model_copy(update={"privacy": NoPrivacy()})
+    assert "without differential privacy" in purpose(federated_training, free)
