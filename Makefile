@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-everywhere fuzz setup check style lock clean help
+.PHONY: demo test test-all test-everywhere fuzz setup check style docs lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-everywhere   the tests as other processors run them, and on a busy machine"
 	@echo "make fuzz   an hour of other inputs than any before, for everything that reads foreign bytes"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
+	@echo "make docs   the documentation as a site, in build/docs; broken links end it"
 	@echo "make lock   resolve the dependencies anew"
 
 demo: setup
@@ -45,6 +46,11 @@ style: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.hygiene
 
+# Strict: a link that leads nowhere ends it. Nothing is fetched.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+	@echo "open build/docs/index.html; with the search: $(BIN)/python -m http.server -d build/docs --bind 127.0.0.1"
+
 setup: $(VENV)/ready
 
 # torch first and alone: where a CPU build is configured, pip finds it, and nothing else brings the CUDA packages.
@@ -58,7 +64,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@touch $@
 
 lock:
-	@$(BIN)/uv pip compile pyproject.toml --group dev --group benchmarks --python-version 3.11 --universal --no-annotate --no-header -q \
+	@$(BIN)/uv pip compile pyproject.toml --group dev --group benchmarks --group docs --python-version 3.11 --universal --no-annotate --no-header -q \
 		| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

@@ -85,6 +85,14 @@ def ends(head: Sequence[str], lines: Callable[[], Lines]) -> Callable[[Memory], 
     return part
 
 
+def whole_sites(memory: Memory) -> str:
+    rows = []
+    for line, (asked, curves) in chosen(memory, papers.whole_sites()).items():
+        clip = "" if asked.privacy.unit == "none" else f"{asked.privacy.clip_norm:g}"
+        rows.append([*line, clip, _spread([100 * reached[-1] for reached in curves])])
+    return table(["sites", "images at each", "epsilon of a site", "clip norm", "after ten rounds, %"], rows)
+
+
 def rotations(memory: Memory) -> str:
     found = [memory.recall("rotated", {"seed": seed}, partial(kinds.rotated, seed)) for seed in range(ROTATED_SEEDS)]
     lowest = min(found, key=lambda one: one["loss"])
@@ -179,6 +187,7 @@ def _spread(values: Sequence[float] | np.ndarray, digits: int = 1) -> str:
 
 PARTS: dict[str, Callable[[Memory], str]] = {
     "mcmahan": races(["images", "", "E", "B"], papers.mcmahan), "stragglers": ends([""], papers.stragglers),
+    "whole sites": whole_sites,
     "similarity": races(["", "steps"], papers.zero_similarity), "adaptive": ends([""], papers.adaptive),
     "rotations": rotations, "answers": answers, "hospitals": hospitals, "residual": residual, "three sites": three_sites,
 }

@@ -21,7 +21,7 @@ from fedround.learning.algorithms import Algorithm, FedProx, Scaffold
 from fedround.learning.recipe import Examples, Recipe
 from fedround.learning.spec import FedAvg, FedYogi, LocalTraining, ServerOptimizer
 from fedround.learning.task import Classify
-from fedround.privacy.spec import NoPrivacy
+from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.partition import Dirichlet, Iid, Partition, Shards, deal, take
@@ -46,6 +46,7 @@ class Campaign(Value):
     rounds: int
     training: LocalTraining
     optimizer: ServerOptimizer = FedAvg()
+    privacy: Privacy = NoPrivacy()
     stragglers: float = 0.0
     """The share of those asked whose time is up after some of their steps, each number of steps as likely."""
     target: float | None = None
@@ -61,7 +62,7 @@ def curve(asked: Campaign) -> list[float]:
     """The test accuracy after every round."""
     train, test = mnist()
     dealt = deal(asked.partition, train, asked.sites, asked.seed)
-    agreement = Agreement(name="papers", quorum=1, privacy=NoPrivacy(), training=asked.training, optimizer=asked.optimizer,
+    agreement = Agreement(name="papers", quorum=1, privacy=asked.privacy, training=asked.training, optimizer=asked.optimizer,
                           aggregation=Aggregation(rule=WeightedMean()))
     accuracies: list[float] = []
 
@@ -159,6 +160,21 @@ def stragglers() -> Lines:
     return {("nobody is late",): line(0.1, 0.0), ("FedAvg: late sites are left out",): line(0.01, 0.0),
             (f"{late}, mu = 0",): line(0.1, 0.9),
             **{(f"{late}, mu = {mu:g}",): line(0.1, 0.9, algorithm=FedProx(mu=mu)) for mu in (0.1, 1.0)}}
+
+
+def whole_sites() -> Lines:
+    """4,000 images IID over more and more sites, all asked for ten rounds; epsilon 8 for each site's whole contribution."""
+    def line(sites: int, *options: Privacy) -> list[Campaign]:
+        training = LocalTraining(local_steps=10, batch_size=10, learning_rate=0.1)
+        return [Campaign(model="linear", partition=Iid(), sites=sites, share=1.0, rounds=10, privacy=privacy,
+                         training=training) for privacy in options]
+
+    lines = {}
+    for sites, delta in ((100, 1e-3), (1000, 1e-5)):
+        lines[str(sites), str(4000 // sites), "none"] = line(sites, NoPrivacy())
+        lines[str(sites), str(4000 // sites), "8"] = line(sites, *(
+            SitePrivacy(unit="site", epsilon=8.0, delta_dp=delta, clip_norm=clip, rounds=10) for clip in (0.1, 0.3, 1.0)))
+    return lines
 
 
 def zero_similarity() -> Lines:

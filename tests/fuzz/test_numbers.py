@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docs_site import reference
 from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.signing import Identity, seal, unseal
@@ -34,6 +35,10 @@ ANY_NUMBER = EVERY_FLOAT | st.sampled_from([1e16, 2.0 ** 53, 1e20, 1e21, 1e25, 1
 def test_the_types_are_found():
     assert {"plan", "answer", "refusal", "commit", "finding", "checkpoint", "federation", "log-entry", "rotation",
             "sighting"} <= set(SIGNED)
+
+
+def test_every_signed_type_is_in_the_reference():
+    assert set(SIGNED.values()) <= {*reference.SIGNED.values(), reference.FILES["federation.toml"][0]}
 
 
 @pytest.mark.parametrize("name", ARRIVES)

@@ -1,0 +1,1 @@
+"""The documentation as a site: what mkdocs is told besides mkdocs.yml. `make docs` builds it."""
