@@ -18,6 +18,7 @@ from fedround_cli import (
     models,
     predict,
     privacy,
+    proxy,
     simulate,
     site,
     stack,
@@ -60,6 +61,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(contract.app, name="contract")
 app.command("predict")(predict.predict)
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(proxy.app, name="proxy")
 app.command("simulate")(simulate.simulate)
 app.command("verify")(verify.verify)
 

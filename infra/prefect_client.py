@@ -35,11 +35,15 @@ def use_api(api_url: str, home: Path) -> None:
     A variable that the operator has set in the environment wins. The API address is the exception: it stands in the site's or
     the coordinator's own file.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    _be_quiet()
     os.environ["PREFECT_API_URL"] = api_url
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "prefect" / "profiles.toml")
+
+
+def _be_quiet() -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
@@ -87,6 +91,7 @@ def look_at_api(api_url: str, pool: str, mend: str, mine: str | None = None) -> 
     """
     import asyncio
 
+    _be_quiet()
     from prefect.client.orchestration import PrefectClient
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import get_current_settings

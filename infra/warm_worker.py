@@ -4,9 +4,9 @@ A stock worker starts a process (and imports Python, Prefect and torch) for ever
 entrypoint the API hands it. This one runs only what the process registered under a flow's name; a pool, a deployment or
 a flow run can say nothing about code, environment or command. It hears of a run by an event and falls back to polling.
 
-It overrides `BaseWorker._submit_run` and uses `_submit_scheduled_flow_runs`, `_release_limit_slot`,
-`_submitting_flow_run_ids` and `_has_successfully_synced`: private API of the pinned Prefect, held to its word by
-tests/infra/test_prefect_contract.py.
+It overrides `BaseWorker._submit_run` and `_emit_worker_started_event`, and uses `_submit_scheduled_flow_runs`,
+`_release_limit_slot`, `_submitting_flow_run_ids` and `_has_successfully_synced`: private API of the pinned Prefect, held
+to its word by tests/infra/test_prefect_contract.py.
 """
 
 from __future__ import annotations
@@ -107,6 +107,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
     async def run(self, flow_run: FlowRun, configuration: Any, task_status: Any = None) -> BaseWorkerResult:
         """Never called: `_submit_run` does the work in this process."""
         raise NotImplementedError
+
+    async def _emit_worker_started_event(self) -> None:
+        """Nothing: nobody reads that event, and it would need a connection of its own, which a site's login may not open."""
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Poll. If the API is away, it is asked again for as long as that lasts.

@@ -59,7 +59,10 @@ def test_the_methods_that_are_overridden_or_called_are_there():
     assert parameters(BaseWorker.get_and_submit_flow_runs) == ["self"]
     assert parameters(BaseWorker.sync_with_backend) == ["self"]
     assert parameters(BaseWorker.setup) == ["self"]
-    for method in ("_submit_run", "_submit_scheduled_flow_runs", "get_and_submit_flow_runs", "sync_with_backend", "setup"):
+    assert parameters(BaseWorker._emit_worker_started_event) == ["self"]
+    assert "if self._started_event:" in inspect.getsource(BaseWorker.teardown), "no event when it stops, either"
+    for method in ("_emit_worker_started_event", "_submit_run", "_submit_scheduled_flow_runs",
+                   "get_and_submit_flow_runs", "sync_with_backend", "setup"):
         assert inspect.iscoroutinefunction(getattr(BaseWorker, method)), method
 
 

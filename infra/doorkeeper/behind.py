@@ -1,0 +1,51 @@
+"""The Prefect API behind the doorkeeper, with the auth string that only the proxy has."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx
+
+_PASSED_ON = ("content-type", "x-prefect-api-version", "accept")
+_TIMEOUT_S = 60.0
+
+
+class Behind:
+    """One server, asked by many."""
+
+    def __init__(self, api_url: str, auth_string: str):
+        self.api_url, self.auth_string = api_url.rstrip("/"), auth_string
+        login = {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
+        self._client = httpx.AsyncClient(headers=login, timeout=_TIMEOUT_S, trust_env=False)
+        self._flows: dict[str, str] = {}
+
+    async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        """One call, below /api. Of the caller's headers few are sent on."""
+        kept = {name: headers[name] for name in _PASSED_ON if name in headers}
+        return await self._client.request(method, f"{self.api_url}{path}", content=body, headers=kept)
+
+    async def has_run(self, site: str, run: str) -> bool:
+        """Whether this flow run is in the site's pool."""
+        return bool(await self._json("/flow_runs/count", {
+            "flow_runs": {"id": {"any_": [run]}}, "work_pools": {"name": {"any_": [site]}}}))
+
+    async def flow_id(self, name: str) -> str:
+        """The id of the flow of this name."""
+        if name not in self._flows:
+            self._flows[name] = (await self._json("/flows/", {"name": name}))["id"]
+        return self._flows[name]
+
+    async def pool_id(self, site: str) -> str | None:
+        """The id of the site's pool; None if it has none. A pool that was deleted and made again has another."""
+        found = await self._json("/work_pools/filter", {"work_pools": {"name": {"any_": [site]}}})
+        return found[0]["id"] if found else None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _json(self, path: str, body: dict[str, Any]) -> Any:
+        answer = await self._client.post(f"{self.api_url}{path}", json=body)
+        answer.raise_for_status()
+        return answer.json()

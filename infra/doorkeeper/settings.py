@@ -1,0 +1,31 @@
+"""doorkeeper.toml, beside the logins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedround.errors import SetupError
+from fedround.values import Name, Value
+
+SERVER_AUTH = "server.auth"
+"""The file with the auth string of the Prefect server behind (PREFECT_SERVER_API_AUTH_STRING there)."""
+
+
+class DoorkeeperSettings(Value):
+    """What the doorkeeper needs to know."""
+
+    api_behind: str
+    """The Prefect API that nobody but the proxy reaches."""
+    coordinator: Name
+    """The name of the coordinator's login, which may do everything."""
+    socket: str = "run/doorkeeper.sock"
+    certificates: bool = False
+    """Whether members show a certificate, too, which has their name."""
+
+    def auth_string(self, folder: Path) -> str:
+        """The server's; empty if it has none."""
+        try:
+            return (folder / SERVER_AUTH).read_text().strip()
+        except OSError as error:
+            raise SetupError(f"cannot read {folder / SERVER_AUTH}: {error.strerror}; make it with 'fedround proxy init'"
+                             ) from None
