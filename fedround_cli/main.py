@@ -12,6 +12,7 @@ from fedround_cli import (
     contract,
     coordinator,
     demo,
+    doctor,
     drift,
     federation,
     measure,
@@ -49,6 +50,7 @@ app.command("demo")(demo.demo)
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.add_typer(federation.app, name="federation")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")

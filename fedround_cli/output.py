@@ -13,7 +13,7 @@ import typer
 
 from fedround.errors import FedroundError
 from fedround_cli.terminal import Terminal
-from infra.logs import log_lines
+from infra.logs import chosen_handler, log_lines
 
 out = Terminal()
 err = Terminal(stderr=True)
@@ -52,7 +52,9 @@ def log_to_terminal(level: int = logging.INFO) -> None:
     """Log lines of our own, for long-lived commands."""
     from rich.logging import RichHandler
 
-    log_lines("%(message)s", RichHandler(console=err, show_path=False), level=level)
+    plain = RichHandler(console=err, show_path=False)
+    handler = chosen_handler(plain)
+    log_lines("%(message)s" if handler is plain else "%(asctime)s %(levelname)s %(name)s %(message)s", handler, level=level)
 
 
 def _in_words(error: OSError) -> str:

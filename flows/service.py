@@ -13,9 +13,11 @@ from filelock import FileLock, Timeout
 
 from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
+from infra import health
 from infra.prefect_client import is_in, use_api
 from infra.settings import CoordinatorSettings, load_toml
 from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
+from tasks.health import coordinator_numbers
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -59,9 +61,12 @@ def serve_coordinator(folder: Path) -> None:
 
         for runs in ("flow_runs", "task_runs"):
             logging.getLogger(f"prefect.{runs}").addFilter(a_sentence_is_enough)
-        serve(CoordinatorWorker(
+        worker = CoordinatorWorker(
             pool_of(coordinator.federation.name),
-            lambda client: deploy_coordinator(client, coordinator.federation, repair=True)))
+            lambda client: deploy_coordinator(client, coordinator.federation, repair=True))
+        if health.is_wanted():
+            health.serve(worker.trouble, coordinator_numbers(coordinator))
+        serve(worker)
 
 
 async def register(folder: Path, cron: tuple[str, str] | None = None, *, keep: bool = True, dry: bool = False

@@ -12,8 +12,11 @@ to its word by tests/infra/test_prefect_contract.py.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import threading
+import time
 import uuid
 from abc import abstractmethod
 from contextlib import suppress
@@ -48,6 +51,10 @@ from infra.deploying import Change
 from infra.holding import CHANGED, Holding
 from infra.unreadable import CURE, sifted
 
+_SILENT_S = 180.0
+"""A worker that has not been heard of for so long is in trouble: it sends a sign of life twice a minute."""
+_END_S = 6.0
+"""How long a process that was told to end may need, before it is ended in the middle of its work."""
 _DELETED = "prefect.work-pool.deleted"
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.3, 1.0)
 """The pauses between the tries to read a run that was announced.
@@ -77,6 +84,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         super().__init__(pool, name=name or pool, limit=1, prefetch_seconds=0)
         self._names: dict[uuid.UUID, str] = {}
         self._heard_while_busy = False
+        self._seen = time.monotonic()
         self._held: str | None = None
         self._served: uuid.UUID | None = None
         self._listening: anyio.CancelScope | None = None
@@ -143,10 +151,16 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
                 run, Failed(message="the server cannot show it; nothing was run"), force=True)
         return bool(left.unreadable)
 
+    def trouble(self) -> str | None:
+        """What is wrong with this process, if anything: the API has not taken a sign of life for long."""
+        silent_s = time.monotonic() - self._seen
+        return None if silent_s < _SILENT_S else f"the Prefect API has not answered for {silent_s:.0f} s"
+
     async def sync_with_backend(self) -> None:
         """Send a heartbeat, or try again next time."""
         try:
             await super().sync_with_backend()
+            self._seen = time.monotonic()
             await self._notice_a_new_pool()
         except httpx.HTTPError as error:
             self._note_absence(error)
@@ -299,9 +313,7 @@ def serve(worker: WarmWorker) -> None:
 
 
 async def _serve(worker: WarmWorker) -> None:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
+    end_when_told(asyncio.get_running_loop(), asyncio.current_task())
     with suppress(asyncio.CancelledError):
         try:
             async with get_client() as client:
@@ -312,6 +324,28 @@ async def _serve(worker: WarmWorker) -> None:
             await worker.start(printer=lambda _: None)
         except* httpx.HTTPStatusError as errors:                # a login that was taken back, say: asking again helps nothing
             raise SetupError(problem(os.environ["PREFECT_API_URL"], _first(errors), "check api_url")) from None
+
+
+def end_when_told(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
+    """At SIGTERM or SIGINT cancel the task. If that does not end the process in some seconds, end it where it is."""
+    def end() -> None:
+        if task is not None:
+            task.cancel()
+        killer = threading.Timer(_END_S, _end_at_once)
+        killer.daemon = True
+        killer.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+def _end_at_once() -> None:
+    """Work in progress goes on until it looks up, which may be long. A process may be killed at any point, so it need not end
+    its work: the next one goes on.
+    """
+    logging.getLogger("fedround").info("stopped in the middle of work: the next process goes on")
+    logging.shutdown()
+    os._exit(0)
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> Exception:

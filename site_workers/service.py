@@ -14,10 +14,12 @@ from fedround import __version__
 from fedround.errors import SetupError, StoreError
 from fedround.privacy import apart
 from fedround.signing import digest
+from infra import health
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 from infra.stores import Patience
 from site_workers import audit, release, rollback, worker_name
+from site_workers.health import SiteNumbers
 from site_workers.limits import settle_in
 from site_workers.outcome import Outcome
 from site_workers.site import Site, open_site
@@ -53,9 +55,14 @@ def serve_site(folder: Path) -> None:
         from site_workers.round import job
         from site_workers.worker import SiteWorker
 
+        numbers = SiteNumbers(site) if health.is_wanted() else None
+        work = _with_the_accountant_apart(job(site) if numbers is None else numbers.counted(job(site)))
+        worker = SiteWorker(site.name, work, newest_plan(site), worker_name.settled(folder, site.name))
+        if numbers is not None:
+            numbers.price()
+            health.serve(worker.trouble, numbers)
         log.info("site '%s' serves rounds of federation '%s'", site.name, site.settings.federation)
-        serve(SiteWorker(site.name, _with_the_accountant_apart(job(site)), newest_plan(site),
-                         worker_name.settled(folder, site.name)))
+        serve(worker)
 
 
 def _with_the_accountant_apart(work: Job) -> Job:

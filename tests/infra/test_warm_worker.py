@@ -6,6 +6,9 @@ The server itself is in `test_prefect_contract.py` and `tests/e2e`.
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -136,3 +139,30 @@ def test_a_login_that_is_taken_back_ends_a_process_with_a_sentence(monkeypatch: 
     monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
     with pytest.raises(SetupError, match="asks for a login: set PREFECT_API_AUTH_STRING"):
         asyncio.run(warm_worker._serve(Gone()))
+
+
+IN_THE_MIDDLE_OF_WORK = """
+import asyncio, time
+import anyio.to_thread
+from infra.warm_worker import end_when_told
+
+async def main():
+    end_when_told(asyncio.get_running_loop(), asyncio.current_task())
+    print("works", flush=True)
+    while True:
+        try:
+            await anyio.to_thread.run_sync(time.sleep, 100_000)
+        except asyncio.CancelledError:
+            continue
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_told_to_end_ends_although_its_work_goes_on(number: signal.Signals):
+    process = subprocess.Popen([sys.executable, "-c", IN_THE_MIDDLE_OF_WORK], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"works\n"
+    process.send_signal(number)
+    assert process.wait(timeout=600) == 0, "its work never ends"

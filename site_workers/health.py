@@ -1,0 +1,58 @@
+"""What a site's process says of itself: its last work, its budget, and what waits in its outbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fedround.privacy import ledger
+from infra.health import Number
+from site_workers import outbox
+from site_workers.outcome import Outcome
+from site_workers.site import Site, refreshed
+
+Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
+
+
+class SiteNumbers:
+    """The numbers of one site. The budget is priced when work has ended: whoever looks costs nothing."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._last: tuple[str, int, str, float] | None = None
+        self._budget: tuple[float, float] | None = None
+
+    def price(self) -> None:
+        """Read the ledger, and price it."""
+        self._site = refreshed(self._site)
+        policy = self._site.policy
+        book = ledger.read(self._site.settings.data.ledger_file(self._site.folder))
+        self._budget = ledger.held(book, policy.delta_dp), policy.max_epsilon
+
+    def counted(self, job: Job) -> Job:
+        """The same job, noted here."""
+        def work(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> Outcome:
+            try:
+                outcome = job(parameters, cancelled)
+            finally:
+                self.price()
+            self._last = str(parameters.get("run")), int(parameters.get("round", 0)), outcome.ending.name, time.time()
+            return outcome
+
+        return work
+
+    def __call__(self) -> Iterator[Number]:
+        """The numbers now."""
+        yield Number("fedround_outbox_unsent", "Answers that the store has not taken yet.",
+                     sum(1 for _ in outbox.unsent(self._site.folder)))
+        if self._budget is not None:
+            spent, most = self._budget
+            yield Number("fedround_epsilon_spent", "What the data set's ledger counts, campaigns set aside included.", spent)
+            yield Number("fedround_epsilon_limit", "max_epsilon of policy.toml.", most)
+        if self._last is not None:
+            run, number, ending, when = self._last
+            yield Number("fedround_last_round", "The last round that this process worked on.", number, {"run": run})
+            yield Number("fedround_last_work_timestamp_seconds", "When its last work ended, and how.", when,
+                         {"ending": ending.lower()})
+

@@ -1,0 +1,104 @@
+"""Why a round did not commit: what stands in the store of the newest plan, site by site, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedround import layout
+from fedround.errors import NotFoundError
+from fedround.records import Plan, Refusal, SiteAnswer
+from fedround.signing import MAX_DOCUMENT_BYTES
+from fedround.spoken import one_line
+from infra.history import NOT_OURS, last_round, read_plan_at
+from tasks.coordinator import Coordinator
+from tasks.quorum import HELPS
+from validation.updates import read_answer
+
+_MOST_REFUSALS = 100
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one site has said to the plan."""
+
+    site: str
+    said: str
+    """answered, refused, not admitted, or nothing."""
+    why: str
+    helps: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The state of a run's next round."""
+
+    run: str
+    committed: int | None
+    """The last committed round; None: the run has not begun."""
+    plan: Plan | None
+    """The newest plan that waits; None: nothing waits, so nothing failed."""
+    sites: tuple[Finding, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """How many more answers the plan needs."""
+        return 0 if self.plan is None else max(0, self.plan.quorum - sum(one.said == "answered" for one in self.sites))
+
+
+def diagnose(coordinator: Coordinator, run: str) -> Diagnosis:
+    """Look at the store; nothing is written. Raises StoreError, and a TrustError if the run's history is damaged."""
+    store, key = coordinator.store, coordinator.identity.key
+    committed = last_round(store, run, key)
+    if committed is None:
+        return Diagnosis(run, None, None)
+    number = committed + 1
+    attempts = sorted((place[2] for name in store.list(layout.rounds(run)) if (place := layout.parse_plan(name)) is not None
+                       and place[1] == number), reverse=True)
+    for attempt in attempts:
+        try:
+            plan, named = read_plan_at(store, run, number, attempt, "train", key)
+        except NOT_OURS:
+            continue
+        return Diagnosis(run, committed, plan, tuple(_all(coordinator, plan, named)))
+    return Diagnosis(run, committed, None)
+
+
+def _all(coordinator: Coordinator, plan: Plan, named: str) -> Iterator[Finding]:
+    for site in plan.cohort:
+        yield _of_one(coordinator, plan, named, site)
+
+
+def _of_one(coordinator: Coordinator, plan: Plan, named: str, site: str) -> Finding:
+    document = _document(coordinator, plan, site)
+    if document is None:
+        return Finding(site, "nothing", "it is not running, is late, cannot reach the store, or is held by a pause",
+                       "ask its operator for 'fedround site check'; 'fedround status' shows its last sign of life")
+    try:
+        member, revoked = coordinator.federation.site(site), coordinator.federation.revoked
+        said: SiteAnswer = read_answer(document, plan, named, member, revoked)
+    except NOT_OURS as error:
+        return Finding(site, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
+                       "the same version as the coordinator")
+    if isinstance(said, Refusal):
+        return Finding(site, "refused", one_line(f"{said.reason}: {said.detail}")[:_LONGEST], HELPS[said.reason])
+    return Finding(site, "answered", "", "")
+
+
+def _document(coordinator: Coordinator, plan: Plan, site: str) -> bytes | None:
+    """The site's answer, or else its last refusal."""
+    where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
+    found = _get(coordinator, layout.answer(*where))
+    for count in range(1, _MOST_REFUSALS + 1) if found is None else ():
+        if (refusal := _get(coordinator, layout.refusal(*where, count))) is None:
+            break
+        found = refusal
+    return found
+
+
+def _get(coordinator: Coordinator, key: str) -> bytes | None:
+    try:
+        return coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+    except NotFoundError:
+        return None
