@@ -26,10 +26,26 @@ def apart() -> Iterator[Apart]:
     """Two rounds were trained: one with a flow run for each plan, one within flow runs for the whole campaign."""
     with short_folder() as root, federation_between(root) as made:
         made.type("north", "site", "check", made.folder("north"))
+        hide_another(made)
         coordinator = made.folder(COORDINATOR)
         for run, how in (("spring", []), ("summer", ["--one-run-per-site"])):
             made.type(COORDINATOR, "train", "run", "--run", run, "--rounds", 2, *how, "-c", coordinator, "--json")
         yield made
+
+
+def hide_another(apart: Apart) -> None:
+    """A run in north's pool that the server cannot show: north's worker finds out which one it is, and fails it."""
+    deep: dict = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    with as_member(apart, COORDINATOR) as client:
+        client.post("/flow_runs/", json={
+            "flow_id": client.post("/flows/", json={"name": "site-round"}).json()["id"], "work_pool_name": "north",
+            "parameters": deep, "state": {"type": "SCHEDULED", "name": "Scheduled"}})
+        failed = {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
+        wait_for(lambda: client.post("/flow_runs/count", json=failed).text == "1", apart.root)
+        [one] = client.post("/ui/flow_runs/history", json=failed).json()
+        assert client.delete(f"/flow_runs/{one['id']}").status_code == 204
 
 
 def as_member(apart: Apart, name: str) -> httpx.Client:
@@ -59,7 +75,6 @@ def test_two_rounds_of_each_campaign_are_committed_and_proven(apart: Apart):
 def test_the_list_is_what_a_site_calls_and_nothing_more(apart: Apart):
     """Every call of a site's in these rounds is on the list and was let through; every line of the list was needed."""
     calls = [(method, path, status) for who, status, method, path in apart.proxy.calls() if who in NAMES]
-    assert calls
     needed = set()
     for method, path, status in calls:
         found = [call for name in NAMES if (call := find(name, method, path)) is not None]

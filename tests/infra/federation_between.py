@@ -1,4 +1,7 @@
-"""A federation of two sites whose members meet only at a proxy: each a process, a login and an S3 credential of its own."""
+"""A federation of two sites whose members meet only at a proxy: each a process, a login and an S3 credential of its own.
+
+What runs is what the manifests say: the commands and settings of infra/compose.yaml, and the policies of infra/terraform.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,12 @@ from fedround.files import write_whole
 from fedround.signing import digest
 from infra.settings import S3Credential, load_toml
 from infra.stack import seaweedfs
-from infra.stack.ports import HOST, choose
+from infra.stack.ports import HOST
 from infra.stack.postgres import Postgres
-from infra.stack.seaweedfs import SeaweedFS
 from tests.e2e.pages import ROOT
-from tests.infra.organisations import Between, between, free_port, is_up, started, wait_for
+from tests.infra.manifests import of_compose
+from tests.infra.organisations import Between, between, free_port, installed, is_up, started, wait_for
+from tests.infra.s3_with_policies import S3WithPolicies, s3_with_policies
 from tests.small_federation import CONTRACT, RECIPE, rows, settings
 
 NAMES = ("north", "south")
@@ -33,8 +37,7 @@ class Servers:
     """What stands behind the proxy."""
 
     api: str
-    s3: SeaweedFS
-    s3_port: int
+    s3: S3WithPolicies
     auth_string: str
 
 
@@ -42,22 +45,20 @@ class Servers:
 def servers(root: Path) -> Iterator[Servers]:
     """PostgreSQL, a Prefect server that asks for an auth string, and S3."""
     auth_string = "proxy:behind-the-proxy"
-    postgres, s3, ports = Postgres(root / "servers"), SeaweedFS(root / "servers"), choose(seaweedfs.PORTS, {}, {})
-    port = free_port()
-    s3.spawn(ports)
-    try:
-        url = postgres.start()
-        with started([sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
-                     root / "prefect.log", PREFECT_HOME=str(root / "prefect"), PREFECT_SERVER_API_AUTH_STRING=auth_string,
-                     PREFECT_PROFILES_PATH=str(root / "prefect" / "profiles.toml"), DO_NOT_TRACK="1",
-                     PREFECT_SERVER_DATABASE_CONNECTION_URL=url, PREFECT_SERVER_ANALYTICS_ENABLED="false"):
-            wait_for(lambda: is_up(f"http://{HOST}:{port}/api/health"), root)
-            s3.wait_ready(ports["s3"])
-            yield Servers(f"{HOST}:{port}", s3, ports["s3"], auth_string)
-    finally:
-        postgres.stop()
-        s3.ask_to_stop()
-        s3.wait_stopped(ports)
+    postgres, port = Postgres(root / "servers"), free_port()
+    with s3_with_policies(root / "servers") as s3:
+        try:
+            url = postgres.start()
+            command, environment = of_compose()["prefect"].here({
+                "0.0.0.0": HOST, "4200": str(port), "/tmp/prefect": str(root / "prefect"),
+                "postgresql+asyncpg://prefect:${POSTGRES_PASSWORD}@postgres/prefect": url,
+                "${PREFECT_SERVER_API_AUTH_STRING:?what server.auth of the proxy says}": auth_string})
+            with started(installed(command), root / "prefect.log", **environment,
+                         PREFECT_PROFILES_PATH=str(root / "prefect" / "profiles.toml")):
+                wait_for(lambda: is_up(f"http://{HOST}:{port}/api/health"), root)
+                yield Servers(f"{HOST}:{port}", s3, auth_string)
+        finally:
+            postgres.stop()
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Apart:
     proxy: Between
     servers: Servers
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    health: dict[str, str] = field(default_factory=dict)
+    """Where each member's process says how it is."""
 
     def folder(self, member: str) -> Path:
         return self.root / ("coordinator" if member == COORDINATOR else member)
@@ -98,18 +101,19 @@ class Apart:
         rows(400, 99).to_parquet(agreed / "test.parquet")
         (agreed / "settings.toml").write_text(tomlkit.dumps(settings(privacy={**settings()["privacy"], "epsilon": 16.0,
                                                                              "rounds": 12}, deadline_s=300)))
-        mine = self.servers.s3.coordinator_credential()
+        mine = self.servers.s3.member("coordinator")
         self.type(COORDINATOR, "federation", "init", agreed / "settings.toml", "--recipe", agreed / "recipe.py", "--contract",
                   agreed / "contract.json", "--test-set", agreed / "test.parquet", "-c", self.folder(COORDINATOR),
                   "--api-url", self.proxy.api_url, "--s3-endpoint", self.proxy.s3_endpoint, "--bucket", seaweedfs.BUCKET,
                   "--access-key", mine.access_key, "--secret-key", mine.secret_key)
         for seed, site in enumerate(NAMES):
             self.enrol(site, seed)
+        self.servers.s3.of_bucket("WriteOnlyWhatIsNotThere", "NobodyDeletes")      # nginx and S3 speak plainly here
         self.type(COORDINATOR, "deploy", "-c", self.folder(COORDINATOR))
 
     def enrol(self, site: str, seed: int) -> None:
         """Invitation, folder, member."""
-        theirs, invitation = self.servers.s3.grant_site(site, self.servers.s3_port), self.root / f"{site}.invitation.toml"
+        theirs, invitation = self.servers.s3.member(site), self.root / f"{site}.invitation.toml"
         self.type(COORDINATOR, "federation", "invite", site, "-c", self.folder(COORDINATOR), "--output", invitation,
                   "--access-key", theirs.access_key, "--secret-key", theirs.secret_key)
         data = self.root / "data" / site
@@ -128,11 +132,13 @@ class Apart:
 
     def serve(self, stack: ExitStack) -> None:
         """Start the members' processes."""
-        commands = {COORDINATOR: ["coordinator", "start", "-c"], **{site: ["site", "start"] for site in NAMES}}
-        for member, command in commands.items():
+        for member in (COORDINATOR, *NAMES):
+            program = "coordinator" if member == COORDINATOR else "site"
+            self.health[member] = f"{HOST}:{free_port()}"
+            command, environment = of_compose()[program].here({
+                f"/srv/{program}": str(self.folder(member)), "127.0.0.1:9464": self.health[member]})
             self.processes[member] = stack.enter_context(started(
-                [sys.executable, "-m", "fedround_cli.main", *command, str(self.folder(member))], self.root / f"{member}.log",
-                **self.environment(member)))
+                installed(command), self.root / f"{member}.log", **self.environment(member), **environment))
 
     def logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.root.glob("*.log")))
@@ -144,7 +150,7 @@ def federation_between(root: Path, *, certificates: bool = False) -> Iterator[Ap
     with servers(root) as behind:
         (root / "proxy").mkdir(parents=True)
         write_whole(root / "proxy" / "server.auth", behind.auth_string.encode(), durable=False)
-        with (between(root, behind.api, f"{HOST}:{behind.s3_port}", COORDINATOR, certificates=certificates) as proxy,
+        with (between(root, behind.api, f"{HOST}:{behind.s3.port}", COORDINATOR, certificates=certificates) as proxy,
               ExitStack() as stack):
             apart = Apart(root, proxy, behind)
             apart.found()

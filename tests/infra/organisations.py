@@ -26,8 +26,9 @@ from cryptography.x509.oid import NameOID
 from infra.nginx import Proxy, give_login, make_proxy
 from infra.stack.ports import HOST, is_free
 from tests.e2e.pages import ROOT
+from tests.infra.manifests import of_compose
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 needs_nginx = pytest.mark.skipif(NGINX is None and not os.environ.get("FEDROUND_REQUIRE_NGINX"),
                                  reason="there is no nginx here (Debian: nginx-light)")
@@ -113,9 +114,10 @@ def between(root: Path, api_behind: str, s3_behind: str | None, coordinator: str
         coordinator=coordinator, api_behind=api_behind, s3_behind=s3_behind, api_listen=f"{HOST}:{ports[0]}",
         s3_listen=f"{HOST}:{ports[1]}", api_name="localhost", certificate=str(certificate), key=str(key),
         client_authority=str(authority.file) if certificates else None))
-    with started([sys.executable, "-m", "fedround_cli.main", "proxy", "start", str(folder)], root / "doorkeeper.log"), \
-            started([str(NGINX), "-p", str(folder), "-c", "nginx.conf", "-g", f"daemon off;{user()}"], root / "nginx.log"
-                    ) as nginx:
+    place = {"/srv/proxy": str(folder), "daemon off;": f"daemon off;{user()}"}
+    (doorkeeper, environment), (command, _) = (of_compose()[name].here(place) for name in ("doorkeeper", "nginx"))
+    with (started(installed(doorkeeper), root / "doorkeeper.log", **environment),
+          started(installed(command), root / "nginx.log") as nginx):
         wait_for(lambda: nginx.poll() is not None or not is_free(ports[0]), root)
         wait_for((folder / "run" / "doorkeeper.sock").exists, root)
         assert nginx.poll() is None, (root / "nginx.log").read_text()
@@ -133,6 +135,13 @@ def started(command: list[str], log: Path, **environment: str) -> Iterator[subpr
     finally:
         process.terminate()
         process.wait()
+
+
+def installed(command: list[str]) -> list[str]:
+    """The same with the programs of this environment."""
+    modules = {"fedround": "fedround_cli.main", "prefect": "prefect"}
+    program, *words = command
+    return [str(NGINX), *words] if program == "nginx" else [sys.executable, "-m", modules[program], *words]
 
 
 def is_up(url: str) -> bool:
