@@ -108,8 +108,8 @@ def serve(settings: DoorkeeperSettings, folder: Path) -> None:
     path = folder / settings.socket
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     uvicorn.run(create_app(settings, folder), uds=str(path), access_log=False, log_level="warning", lifespan="on",
-                timeout_graceful_shutdown=3, ws_max_size=MAX_BODY, loop="uvloop", http="httptools", date_header=False,
-                server_header=False)
+                timeout_graceful_shutdown=3, timeout_keep_alive=120, ws_max_size=MAX_BODY, loop="uvloop", http="httptools",
+                date_header=False, server_header=False)
 
 
 def _fits(certificate: str, member: str, settings: DoorkeeperSettings) -> bool:

@@ -17,7 +17,9 @@ class Behind:
     def __init__(self, api_url: str, auth_string: str):
         self.api_url, self.auth_string = api_url.rstrip("/"), auth_string
         login = {"authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"} if auth_string else {}
-        self._client = httpx.AsyncClient(headers=login, timeout=_TIMEOUT_S, trust_env=False)
+        # None is kept: a call on a connection that the server closes just now would be lost.
+        self._client = httpx.AsyncClient(headers=login, timeout=_TIMEOUT_S, trust_env=False,
+                                         limits=httpx.Limits(max_keepalive_connections=0))
         self._flows: dict[str, str] = {}
 
     async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
