@@ -147,10 +147,12 @@ class _Details(Value):
     flow_run_id: UUID | None = None
     transition_id: UUID | None = None
     scheduled_time: str | None = None
+    pause_timeout: str | None = None
+    pause_reschedule: bool | None = None
 
 
 class _State(Value):
-    type: Literal["RUNNING", "SCHEDULED", Final]
+    type: Literal["RUNNING", "SCHEDULED", "PAUSED", Final]
     name: Words | None = None
     message: Words | None = None
     data: None = None
@@ -163,7 +165,7 @@ class _SetState(Value):
 
 
 async def state_of_own_run(said: Said) -> bytes:
-    """A run of the own pool begins, ends, or is scheduled again (what a dead process left)."""
+    """A run of the own pool begins, ends, is suspended, or is scheduled again (what a dead process left)."""
     wanted = parse(_SetState, said.body, "state of a flow run")
     await own_run(said)
     if wanted.state.state_details.flow_run_id not in (None, UUID(said.id)):
