@@ -98,17 +98,22 @@ class CoordinatorWorker(WarmWorker):
             group.cancel_scope.cancel()
         if running.finished and running.suspended:      # or whoever resumes it would have all of it done again
             await self.client.set_flow_run_state(flow_run.id, Completed(message="done before it was suspended"), force=True)
+        if running.suspended:       # Prefect asks at a round's end only, and then leaves the round as it was
+            for run in await self._within(flow_run, StateType.RUNNING):
+                await self.client.set_flow_run_state(run.id, Completed(message="done; then it was suspended"), force=True)
         if running.cancelled:
             said = self._said()
             await self._cancelled(flow_run, said if said is not None and said != before else _STOPPED)
 
     async def _cancelled(self, flow_run: FlowRun, message: str) -> None:
         """Prefect's engine says "crashed" of a flow whose task was cancelled, and of the rounds within it."""
-        within = await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(
-            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED, StateType.RUNNING]))))
-        for run in (*within, flow_run):
+        for run in (*await self._within(flow_run, StateType.CRASHED, StateType.RUNNING), flow_run):
             await self.client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+
+    async def _within(self, flow_run: FlowRun, *states: StateType) -> list[FlowRun]:
+        return await self.client.read_flow_runs(flow_run_filter=FlowRunFilter(
+            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))))
 
     def _said(self) -> str | None:
         """What the last round said of its end."""
