@@ -89,7 +89,7 @@ def test_a_campaign_that_is_cancelled_ends_and_goes_on_when_it_is_asked_for_agai
         # Prefect's engine says "crashed" for the blink until the worker, who knows why it ended, says "cancelled".
         wait(lambda: real.flow_run(started).state.name == "Cancelled", "the campaign to be cancelled")
         assert "in round 1, which is not committed" in real.flow_run(started).state.message
-        assert "north did not, and may have been charged" in real.flow_run(started).state.message
+        assert "may have been charged" in real.flow_run(started).state.message, "north, and whoever had not answered yet"
         site = real.site_run(run, "north")
         assert real.flow_run(UUID(site.labels["fedround.round-run"])).state.name == "Cancelled"
         wait(lambda: real.site_run(run, "north").state.type in ("CANCELLING", "CANCELLED"), "north to be told")
