@@ -19,7 +19,7 @@ from fedround.privacy.spec import Unit
 from fedround.statistics.partitions import Partitions
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
-from site_workers import audit, database, worker_name
+from site_workers import audit, database, rollback, worker_name
 from site_workers.picture import hints
 from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
@@ -235,6 +235,11 @@ def _store(site: Site) -> str:
     return f"reads what is agreed, writes only below '{own}'"
 
 
+def _copy(site: Site) -> str:
+    rollback.require_newest(site)
+    return "this folder knows every answer that the site has sent"
+
+
 _CHECKS: dict[str, Callable[[Site], str]] = {
     "policy": _policy, "rows": _rows, "partitions": _partitions, "labels": _labels, "recipe": _recipe, "contract": _contract,
-    "ledger": _ledger, "audit log": _audit, "api": _api, "store": _store}
+    "ledger": _ledger, "audit log": _audit, "api": _api, "store": _store, "copy": _copy}

@@ -20,6 +20,7 @@ from fedround.signing import Identity, seal, unseal
 from infra.stores import publish
 from site_workers import rollback
 from site_workers.keys import begin_rotation
+from site_workers.preflight import Finding, preflight
 from site_workers.site import open_site
 from tasks.ledgers import check
 from tasks.membership import rotate_key
@@ -72,6 +73,19 @@ def test_its_process_does_not_start_and_says_what_to_do(federation: SmallFederat
     restore(federation, backup)
     with pytest.raises(SetupError, match=r"1 of its signed answers .*sites/north/autumn/.*newer copy.*fedround site recover"):
         rollback.require_newest(federation.site("north"))
+
+
+def test_the_preflight_says_so_before_a_start_does(federation: SmallFederation):
+    backup = back_up(federation)
+    federation.round()
+
+    def found() -> Finding:
+        return next(finding for finding in preflight(federation.root / "north") if finding.check == "copy")
+
+    assert found().ok
+    restore(federation, backup)
+    assert not found().ok
+    assert "fedround site recover" in found().detail
 
 
 def test_an_answer_that_only_a_commit_remembers_is_remembered(federation: SmallFederation):
