@@ -134,7 +134,7 @@ def rotate(
     from tasks.membership import rotate_key
 
     key = rotate_key(folder, site, key)
-    head = open_coordinator(folder).publish_federation()
+    head = open_coordinator(folder).publish_federation().head
     out.print(f"'{site}' signs with {key} from entry {head.number} of the federation log on; nobody needs to restart")
 
 
@@ -153,7 +153,7 @@ def revoke(
     from tasks.membership import revoke_key
 
     key = revoke_key(folder, site, quorum)
-    head = open_coordinator(folder).publish_federation()
+    head = open_coordinator(folder).publish_federation().head
     out.print(f"{key} of '{site}' is revoked from entry {head.number} of the federation log on. Rounds that it signed before "
               "are marked by [bold]fedround verify[/]")
 
@@ -231,6 +231,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     """Show who takes part and what every round asks for, with the recipe's and the contract's numbers for the telephone."""
     from rich.table import Table
 
+    from fedround.signing import digest
     from fedround.spoken import in_numbers
     from flows.service import enter
 
@@ -252,7 +253,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
               f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
               f"{'':<11} {in_numbers(federation.recipe_digest)}\n"
               f"{'contract':<11} {federation.contract_digest}\n{'':<11} {in_numbers(federation.contract_digest)}\n"
-              f"{'file':<11} {coordinator.federation_digest}")
+              f"{'file':<11} {digest(coordinator.federation_document)}")
 
 
 def _in_words(values: dict[str, object]) -> str:

@@ -51,17 +51,18 @@ def read_up_to(store: ObjectStore, coordinator: str, head: LogHead, source: str)
     return log
 
 
-def extend(store: ObjectStore, identity: Identity, federation: Federation, document: bytes) -> LogHead:
-    """Put `federation` into force, if it is not already; returns the log's head.
+def extend(store: ObjectStore, identity: Identity, federation: Federation, document: bytes) -> Logged:
+    """Put `federation` into force, if it is not already; returns the log's last entry, which names the file that holds.
 
-    document: the signed file, which this publishes first.
+    document: the signed file, which this publishes first. A file that says the same stays in force, although a later version
+    of fedround would write other bytes (a setting that is new, and has its default).
     Raises what `federation_log.changes` raises if the file may not follow the last one; nothing is written then.
     """
     number = length(store, identity.key)
     while True:
         log = read_log(store, identity.key, number)
-        if log and log[-1].entry.federation_digest == digest(document):
-            return log[-1].head
+        if log and log[-1].federation == federation:
+            return log[-1]
         before = log[-1].federation if log else None
         entry = LogEntry(
             federation=federation.name, number=number + 1, previous=log[-1].digest if log else None,

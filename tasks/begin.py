@@ -56,13 +56,13 @@ def _begin(coordinator: Coordinator, run: str, partition: Partition | None, afte
     schema = codec.schema_of(tensors)
     begins = (_anew(codec.encode(tensors), rest, start) if after is None
               else _after(coordinator, run, after, schema, has_rest=bool(rest.whole)))
-    log = coordinator.publish_federation()
+    holds = coordinator.publish_federation()
     checkpoint = seal(Checkpoint(
-        federation=federation.name, run=run, round=0, log=log, model=begins.model, tensors=schema, parts=federation.parts,
-        rest=begins.rest, partition=partition, after=begins.after, recipe=federation.recipe,
+        federation=federation.name, run=run, round=0, log=holds.head, model=begins.model, tensors=schema,
+        parts=federation.parts, rest=begins.rest, partition=partition, after=begins.after, recipe=federation.recipe,
         recipe_digest=federation.recipe_digest, privacy=federation.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
-        federation=federation.name, federation_digest=coordinator.federation_digest, log=log, run=run, round=0,
+        federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head, run=run, round=0,
         parent=None, plan=None, agreed=None, base_model=None, model=begins.model.sha256, checkpoint=digest(checkpoint),
         state=() if begins.rest is None else (Blob(name="rest", digest=begins.rest),), tool_version=__version__)
     for blob in begins.new:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
+from fedround.federation_log import Logged
 from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
-from fedround.records import LogHead
-from fedround.signing import Identity, digest, seal
+from fedround.signing import Identity, seal
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_toml
@@ -47,11 +47,6 @@ class Coordinator:
     store: ObjectStore
 
     @property
-    def federation_digest(self) -> str:
-        """Names the signed federation file in every plan."""
-        return digest(self.federation_document)
-
-    @property
     def recipe_file(self) -> Path:
         """Where the recipe lies: a process that reads rows opens it by itself."""
         return self.folder / self.settings.recipe
@@ -65,8 +60,8 @@ class Coordinator:
         """The same coordinator, which waits for its store no longer than this."""
         return replace(self, store=self.store.within(patience))
 
-    def publish_federation(self) -> LogHead:
-        """Put the federation file into force; returns the head of the federation log.
+    def publish_federation(self) -> Logged:
+        """Put the federation file into force; returns the entry of the federation log that names it.
 
         Raises ChainError or TrustError if it says what no file may: see `fedround.federation_log.changes`.
         """

@@ -139,8 +139,9 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
         raise ContractError(f"run '{request.run}' began with other 'partitions' than the federation file has now: on which "
                             "rows a run trains cannot change; begin a new one")
     cohort, excluded = cohort_of(coordinator, federation, head)
+    holds = coordinator.publish_federation()
     return Plan(
-        federation=federation.name, federation_digest=coordinator.federation_digest, log=coordinator.publish_federation(),
+        federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head,
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
         tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
         quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,

@@ -179,10 +179,10 @@ def test_a_list_that_hides_the_log_makes_nobody_spin(answered: Answered):
     for key, body in objects(answered.store()).items():
         store.put_once(key, body)
     store.lists = 0
-    head = extend(store, coordinator.identity, coordinator.federation, coordinator.federation_document)
+    head = extend(store, coordinator.identity, coordinator.federation, coordinator.federation_document).head
     assert (head.number, store.lists) == (1, 1)
     edited = coordinator.federation.model_copy(update={"deadline_s": 61})
-    assert extend(store, coordinator.identity, edited, seal(edited, coordinator.identity)).number == 2
+    assert extend(store, coordinator.identity, edited, seal(edited, coordinator.identity)).head.number == 2
     assert store.lists == 2
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from fedround import layout
+from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.federation_log import (
     Begun,
@@ -23,7 +25,8 @@ from fedround.federation_log import (
 )
 from fedround.records import Answer, LogHead
 from fedround.signing import Identity, digest, seal, sign, unseal
-from infra.federation_log import length, read_rotation, read_up_to
+from fedround.values import as_read, canonical, parse
+from infra.federation_log import extend, length, read_rotation, read_up_to
 from infra.stores import MemoryStore
 from site_workers.keys import begin_rotation
 from tasks.membership import add_member, revoke_key, rotate_key
@@ -58,6 +61,28 @@ def test_it_begins_with_everybody_and_stays_as_it_is_while_nothing_changes(feder
     federation.plan()
     federation.plan()
     assert length(federation.coordinator.store, federation.coordinator.identity.key) == 1
+
+
+def test_a_later_version_that_knows_more_settings_leaves_the_file_in_force_that_says_the_same(federation: SmallFederation):
+    """Every upgrade that brought a setting ended in a traceback: other bytes, and no change to write down."""
+    coordinator = federation.coordinator
+    older = parse(Federation, {name: value for name, value in json.loads(canonical(coordinator.federation)).items()
+                               if name not in ("partitions", "incentive")}, "an older version's")
+    body = as_read(older)
+    assert len(body) < len(canonical(coordinator.federation))
+    signature = coordinator.identity.sign(b"fedround/1/federation\n" + body).hex()
+    document = b'{"body":%b,"key":"%b","kind":"federation","signature":"%b"}' % (
+        body, coordinator.identity.key.encode(), signature.encode())
+    assert extend(coordinator.store, coordinator.identity, coordinator.federation, document).head.number == 1
+    plan = federation.plan().plan
+    assert plan.federation_digest == digest(document)
+    assert all(federation.answer(site, federation.plan()) == "update" for site in NAMES)
+    federation.commit(federation.plan())
+    assert length(coordinator.store, coordinator.identity.key) == 1
+    edit(federation, "deadline_s = 60", "deadline_s = 61")
+    federation.plan()
+    assert length(coordinator.store, coordinator.identity.key) == 2
+    assert len(list(verify_run(coordinator.store, "spring", coordinator.identity.key))) == 2
 
 
 def test_every_plan_names_the_entry_that_holds(federation: SmallFederation):
@@ -332,7 +357,7 @@ def test_a_plan_that_names_another_log_than_the_stores_is_not_believed(answered:
 
 def test_of_two_who_extend_it_one_is_first_and_both_name_the_same_head(answered: Answered):
     store = MemoryStore()
-    heads = {answered.coordinator(store).publish_federation() for _ in range(3)}
+    heads = {answered.coordinator(store).publish_federation().head for _ in range(3)}
     assert len(heads) == 1
     assert [key for key in objects(store) if key.startswith("log/")] == ["log/00001.json"]
 
