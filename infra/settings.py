@@ -148,7 +148,8 @@ def save_toml(value: Value, path: Path, comment: str, *, secret: bool = False) -
     write_whole(path, tomlkit.dumps(document).encode(), durable=True, mode=0o600 if secret else 0o644)
 
 
-def _without_none(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop what is None. TOML has no null: an absent key says the same."""
-    return {key: _without_none(item) if isinstance(item, dict) else item
-            for key, item in data.items() if item is not None}
+def _without_none(item: Any) -> Any:
+    """Drop what is None, at every level. TOML has no null: an absent key says the same."""
+    if isinstance(item, dict):
+        return {key: _without_none(value) for key, value in item.items() if value is not None}
+    return [_without_none(one) for one in item] if isinstance(item, list) else item

@@ -32,5 +32,5 @@ def test_every_algorithm_has_a_block():
     text = "\n".join(BLOCKS)
     named = [kind.model_fields["name"].default for union in (Algorithm, ServerOptimizer, Fairness, Compression)
              for kind in get_args(get_args(union)[0])]
-    assert len(named) == 12
+    assert len(named) == 13
     assert {name for name in named if f'"{name}"' not in text} == {"plain"}
