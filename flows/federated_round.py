@@ -41,13 +41,14 @@ async def federated_round(request: NextRoundRequest) -> int:
         with sweeper_of(coordinator) as sweeper:
             aggregate = steps.aggregate(coordinator, planned, answers, sweeper)
         committed = steps.publish(coordinator, planned, answers, aggregate)
+        ended = datetime.now(UTC)
         with afterwards(f"the measurement of drift after round {planned.plan.round}", watch.missed):
             await measured_when_due(coordinator, request, planned.plan.round, watch)
 
         watch.stage("evaluate")
         with afterwards(f"the report of round {planned.plan.round}", watch.missed):
             metrics = steps.evaluate(coordinator, committed.commit)
-            record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began)
+            record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began, ended)
             await show(coordinator, record, invited)
             tell_budgets(coordinator, record)
     with afterwards("the exports"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from fedround.records import Plan
 from infra.history import (
@@ -31,8 +32,8 @@ _ROUNDS_BACK = 10
 def catch_up(coordinator: Coordinator, run: str, tell: Callable[[str], None] | None = None) -> None:
     """Write the record, the page and the version of the run's last rounds, if they are not there.
 
-    Called before a run goes on. How long the rounds took is lost. If a report fails again, `tell` is told the reason (None:
-    the log is), and the run goes on.
+    Called before a run goes on. How long the rounds took, and when they ended, is lost. If a report fails again, `tell` is
+    told the reason (None: the log is), and the run goes on.
     """
     last = last_round(coordinator.store, run, coordinator.identity.key) or 0
     for number in range(max(1, last - _ROUNDS_BACK + 1), last + 1):
@@ -46,20 +47,20 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
 
     Versions that are there stay as they are.
     """
-    known = {record.round: record.seconds for record in records(coordinator, run)}
+    known = {record.round: (record.seconds, record.ended) for record in records(coordinator, run)}
     for number in range(1, (last_round(coordinator.store, run, coordinator.identity.key) or 0) + 1):
-        _report(coordinator, run, number, known.get(number, 0.0))
+        _report(coordinator, run, number, *known.get(number, (0.0, None)))
         yield number
 
 
-def _report(coordinator: Coordinator, run: str, number: int, seconds: float) -> None:
+def _report(coordinator: Coordinator, run: str, number: int, seconds: float, ended: datetime | None = None) -> None:
     key = coordinator.identity.key
     committed = read_commit(coordinator.store, run, number, key)
     plan = read_plan(coordinator.store, committed.commit, key)
     parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
     planned = Planned(plan, committed.commit.plan or "", parent)
     collected = read_again(then, planned, committed.commit.missing)
-    report(then, planned, collected, committed, evaluate(then, committed.commit), seconds)
+    report(then, planned, collected, committed, evaluate(then, committed.commit), seconds, ended)
     _evaluations(coordinator, committed)
     compare_groups.tell(then, committed.commit)
     contribution.tell(then, run, number)

@@ -6,7 +6,7 @@
     federation.toml    who takes part and what every round asks for
     keys/              identity.pem, s3.toml: mode 0600
     spool/             updates of the round in progress, read in blocks
-    reports/           one page and one record per round
+    reports/           one page and one record per round; index.html names all runs
     models/            the model store: git + DVC, one tag per round
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from fedround import codec, layout
@@ -14,113 +15,96 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Reputation
 from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
-from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
-from fedround.files import write_whole
 from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.statistics.partitions import Partition
-from fedround.values import Value, parse
+from fedround.values import Value
 from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
-from tasks import worth
+from tasks import pages, worth
 from tasks.afterwards import afterwards
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.drift import drift_after
 from tasks.memory import flat_schema
 from tasks.plan import Planned
-from tasks.reporting import RoundRecord, SiteRow, render_html
+from tasks.reporting import RoundRecord, SiteRow
 from tasks.reporting.heatmap import MOST_SITES
-from tasks.reporting.record import Beside, Contributed
+from tasks.reporting.record import Beside, Contributed, Lineage
 from validation.contract import Contract
 from validation.reliability import Explained
 
 
 def report(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
-           metrics: Metrics | None, seconds: float) -> RoundRecord:
-    """Record the round, tag its model, write its page; returns the record.
+           metrics: Metrics | None, seconds: float, ended: datetime | None = None) -> RoundRecord:
+    """Record the round, tag its model, write its page; returns the record. ended: when it was committed, if that is known.
 
     The sites' own evaluation of this round's model arrives with the next round's answers: see `record_evaluation`.
     """
-    record = _record(coordinator, planned, collected, committed, metrics, seconds)
+    record = _record(coordinator, planned, collected, committed, metrics, seconds, ended)
     with afterwards(f"the judgement of drift for round {record.round}"):
         record = record.model_copy(update={"drift": drift_after(coordinator, record.run, record.round)})
     record_evaluation(coordinator, planned, collected)
     _register(coordinator, committed.commit, record)
-    _write(coordinator, record)
+    pages.write(coordinator.reports, record)
     return record
 
 
 def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
     """Add what the sites found about the plan's base model to the record of the round that made it."""
     base = planned.parent.commit.round
-    path = _path(coordinator, planned.plan.run, base)
-    if base == 0 or not path.exists() or (record := _if_whole(path)) is None:
+    if base == 0 or (record := _known(coordinator, planned.plan.run, base)) is None:
         return
     over_all, per_site = _at_the_sites(collected, planned.plan.task)
-    _write(coordinator, record.model_copy(update={
+    pages.write(coordinator.reports, record.model_copy(update={
         "at_sites": over_all or record.at_sites,
         "sites": tuple(row.model_copy(update={"local": per_site.get(row.site) or row.local}) for row in record.sites)}))
 
 
 def record_groups(coordinator: Coordinator, found: GroupFairness, run: str) -> None:
     """Add how a round's model decides about groups to its record, and to its page."""
-    path = _path(coordinator, run, found.round)
-    if path.exists() and (record := _if_whole(path)) is not None:
-        _write(coordinator, record.model_copy(update={"fairness": found}))
+    if (record := _known(coordinator, run, found.round)) is not None:
+        pages.write(coordinator.reports, record.model_copy(update={"fairness": found}))
 
 
 def record_contribution(coordinator: Coordinator, said: Contribution, accounts: tuple[Account, ...]) -> None:
     """Add what each site's update did for a round's model to its record, and to its page. accounts: of the run so far."""
-    path = _path(coordinator, said.run, said.round)
-    if path.exists() and (record := _if_whole(path)) is not None:
+    if (record := _known(coordinator, said.run, said.round)) is not None:
         told = Contributed(said=said, accounts=accounts, incentive=coordinator.federation.incentive)
-        _write(coordinator, record.model_copy(update={"contribution": told}))
+        pages.write(coordinator.reports, record.model_copy(update={"contribution": told}))
 
 
 def record_explained(coordinator: Coordinator, run: str, found: Explained) -> None:
     """Add how a round's model decides to its record, and to its page."""
-    path = _path(coordinator, run, found.round)
-    if path.exists() and (record := _if_whole(path)) is not None:
-        _write(coordinator, record.model_copy(update={"explained": found}))
+    if (record := _known(coordinator, run, found.round)) is not None:
+        pages.write(coordinator.reports, record.model_copy(update={"explained": found}))
 
 
 def record_beside(coordinator: Coordinator, run: str, number: int, others: Sequence[Beside]) -> None:
     """Add what a round's model was compared with to its record, and to its page."""
-    path = _path(coordinator, run, number)
-    if path.exists() and (record := _if_whole(path)) is not None:
-        _write(coordinator, record.model_copy(update={"beside": tuple(others)}))
+    if (record := _known(coordinator, run, number)) is not None:
+        pages.write(coordinator.reports, record.model_copy(update={"beside": tuple(others)}))
 
 
 def records(coordinator: Coordinator, run: str) -> list[RoundRecord]:
     """The run's records so far, by round; without those that are damaged, which are written again."""
-    found = (_if_whole(path) for path in sorted((coordinator.reports / run).glob("[0-9]*.json")))
-    return [record for record in found if record is not None]
+    return pages.records(coordinator.reports, run)
 
 
 def is_reported(coordinator: Coordinator, run: str, number: int) -> bool:
     """Whether the round has its page, and a record that can be read."""
-    path = _path(coordinator, run, number)
-    return page(coordinator, run, number).exists() and path.exists() and _if_whole(path) is not None
-
-
-def _if_whole(path: Path) -> RoundRecord | None:
-    try:
-        return read_record(path)
-    except (ContractError, OSError):
-        return None
-
-
-def read_record(path: Path) -> RoundRecord:
-    """One record as `report` wrote it. Raises ContractError, naming the file, if it is not a record."""
-    return parse(RoundRecord, path.read_bytes(), f"record {path}")
+    return page(coordinator, run, number).exists() and _known(coordinator, run, number) is not None
 
 
 def page(coordinator: Coordinator, run: str, number: int) -> Path:
     """Where the round's page is."""
-    return _path(coordinator, run, number).with_suffix(".html")
+    return pages.path_of(coordinator.reports, run, number).with_suffix(".html")
+
+
+def _known(coordinator: Coordinator, run: str, number: int) -> RoundRecord | None:
+    return pages.if_whole(pages.path_of(coordinator.reports, run, number))
 
 
 def _at_the_sites(collected: Collected, task: Task) -> tuple[Metrics | None, dict[str, Metrics | None]]:
@@ -131,7 +115,7 @@ def _at_the_sites(collected: Collected, task: Task) -> tuple[Metrics | None, dic
 
 
 def _record(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
-            metrics: Metrics | None, seconds: float) -> RoundRecord:
+            metrics: Metrics | None, seconds: float, ended: datetime | None = None) -> RoundRecord:
     plan, commit, terms = planned.plan, committed.commit, planned.plan.agreed
     near, distances = _distances(coordinator, commit)
     contract = coordinator.contract if coordinator.contract.digest == terms.contract_digest else None     # or agreed on since
@@ -144,7 +128,10 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         privacy=_privacy_in_words(terms.privacy, plan.asks.partition),
         worth=worth.in_words(terms, {site: admitted.answer.update for site, admitted in collected.admitted.items()
                                      if admitted.answer.update is not None}),
-        quorum=plan.quorum, seconds=seconds, public=metrics,
+        quorum=plan.quorum, seconds=seconds, ended=ended, public=metrics,
+        lineage=Lineage(coordinator=coordinator.identity.key, commit=committed.digest, plan=commit.plan,
+                        federation_file=commit.federation_digest, log=commit.log.number, recipe=terms.recipe,
+                        recipe_digest=terms.recipe_digest, contract_digest=terms.contract_digest),
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
         contract="" if contract is None else _contract_in_words(contract),
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
@@ -208,21 +195,6 @@ def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> 
 def _registry(folder: Path) -> ModelRegistry:
     """One per process: opening costs more than registering."""
     return ModelRegistry.open(folder)
-
-
-def _write(coordinator: Coordinator, record: RoundRecord) -> None:
-    path = _path(coordinator, record.run, record.round)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
-    write_whole(path.with_suffix(".html"), render_html(_up_to(coordinator, record)).encode(), durable=True)
-
-
-def _up_to(coordinator: Coordinator, record: RoundRecord) -> Sequence[RoundRecord]:
-    return [r for r in records(coordinator, record.run) if r.round <= record.round]
-
-
-def _path(coordinator: Coordinator, run: str, number: int) -> Path:
-    return coordinator.reports / run / f"{number:05d}.json"
 
 
 def _in_words(value: Value) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fedround.spoken import one_line
 from tasks.reporting import charts, contribution, explained, groups, heatmap, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
-from tasks.reporting.record import RoundRecord, check_campaign, foremost, metrics_of
+from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, metrics_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -19,9 +19,10 @@ OUTCOMES = {"updated": "in the aggregate", "left_out": "left out", "refused": "r
             "missing": "no answer", "excluded": "not asked"}
 
 
-def render_html(records: Sequence[RoundRecord]) -> str:
+def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> str:
     """The report of the last of `records`, with the campaign so far. Same records, same bytes.
 
+    links: None for a page that stands alone; otherwise it lies beside the pages of the other rounds, below the index.
     Everything that comes from a site is escaped; the page forbids scripts and network of any kind.
     Raises ContractError unless the records are rounds of one run, in order.
     """
@@ -30,7 +31,7 @@ def render_html(records: Sequence[RoundRecord]) -> str:
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
     return template("report.html.j2").render(
-        **_groups(records), **_contribution(last), **_explained(last), records=records, last=last,
+        **_groups(records), **_contribution(last), **_explained(last), records=records, last=last, links=links,
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
@@ -88,7 +89,7 @@ def _environment() -> Environment:
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_foreign)
-    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.change):
+    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.change, words.moment):
         environment.filters[word.__name__] = word
     environment.filters["foremost"] = foremost
     environment.globals.update(OUTCOMES=OUTCOMES)

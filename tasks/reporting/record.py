@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Incentive
@@ -69,6 +69,21 @@ class Beside(Value):
     privacy: str
 
 
+class Lineage(Value):
+    """What the round stands on: what `fedround verify` proves of it, by name and SHA-256."""
+
+    coordinator: str
+    """The public key that signed all of it."""
+    commit: str
+    plan: str | None
+    federation_file: str
+    log: int
+    """The entry of the federation log that holds that file."""
+    recipe: str
+    recipe_digest: str
+    contract_digest: str
+
+
 class RoundRecord(Value):
     """One committed round."""
 
@@ -87,6 +102,10 @@ class RoundRecord(Value):
     """The same in other words: at other deltas, as a Gaussian, and against the rows."""
     quorum: int
     seconds: float
+    ended: AwareDatetime | None = None
+    """When the coordinator had committed it, by its own clock; None: the report was written later, from the store."""
+    lineage: Lineage | None = None
+    """None: the record is of a version that did not write it."""
     public: Metrics | None = None
     """On the public test set; None if there is none."""
     at_sites: Metrics | None = None
@@ -143,6 +162,14 @@ class RoundRecord(Value):
     def largest_epsilon(self) -> float | None:
         """The most that any site has spent, or None if no site told."""
         return max((row.epsilon for row in self.sites if row.epsilon is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a page leads: to the rounds before and after it that have pages; None: there is none."""
+
+    before: int | None
+    after: int | None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 from fedround.aggregation.verdict import Verdict
 from fedround.learning.task import Metrics
@@ -51,6 +52,11 @@ def spent(epsilon: float | None) -> str:
 def change(now: float, before: float | None) -> str:
     """How far a metric has moved, with its sign, or nothing in the first round."""
     return "" if before is None else f"{now - before:+.3f}".replace("-", "−")
+
+
+def moment(when: datetime) -> str:
+    """A date and a time that mean the same to everybody."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def short(text: str, length: int) -> str:

@@ -15,6 +15,7 @@ import flows.steps
 import flows.watch
 import tasks.catch_up
 import tasks.memory
+import tasks.pages
 import tasks.publish
 import tasks.report
 from fedround.errors import StoreUnavailableError
@@ -30,7 +31,7 @@ from tests.small_federation import SmallFederation
 AFTER = {
     "spool": (tasks.publish.spool, "clear"), "memory": (tasks.publish.memory, "forget"),
     "evaluate": (flows.federated_round.steps, "evaluate"), "report": (flows.federated_round.steps, "report"),
-    "record": (tasks.report, "_record"), "version": (tasks.report, "_register"), "page": (tasks.report, "render_html"),
+    "record": (tasks.report, "_record"), "version": (tasks.report, "_register"), "page": (tasks.pages, "render_html"),
     "evaluations": (tasks.report, "record_evaluation"), "artifact": (flows.federated_round, "show"),
     "exports": (flows.federated_round, "export_apart"), "progress": (flows.watch, "write_progress")}
 ERRORS = (OverflowError("int too large"), StoreUnavailableError("the store is away"), OSError(28, "No space left on device"))

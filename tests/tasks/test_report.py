@@ -11,14 +11,18 @@ import pytest
 
 from fedround import layout
 from fedround.errors import ContractError
+from fedround.signing import digest
+from infra.history import read_commit
 from infra.model_registry import ModelRegistry
 from tasks import report as reporting
 from tasks.ask import conclude, plan_question
 from tasks.catch_up import catch_up, rebuild
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
+from tasks.pages import read_record
 from tasks.plan import RoundRequest
-from tasks.report import page, read_record, records, report
+from tasks.report import page, records, report
+from tasks.reporting.record import Lineage
 from tests import small_federation
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
@@ -47,6 +51,14 @@ def test_a_report_says_what_became_of_everybody(coordinator: Coordinator, answer
     written(coordinator, answered)
     assert outcomes(coordinator) == {"north": "updated", "east": "updated", "south": "refused"}
     assert page(coordinator, "spring", 2).exists()
+    told, key = records(coordinator, "spring")[-1].lineage, coordinator.identity.key
+    commit = read_commit(coordinator.store, "spring", 2, key)
+    assert told == Lineage(
+        coordinator=key, commit=commit.digest, plan=answered.planned.digest,
+        federation_file=digest(coordinator.federation_document), log=commit.commit.log.number, recipe="tiny",
+        recipe_digest=coordinator.federation.recipe_digest, contract_digest=coordinator.contract.digest)
+    written_page = page(coordinator, "spring", 2).read_text()
+    assert all(said in written_page for said in told.model_dump().values() if isinstance(said, str))
     assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == ["spring/round-00002"]
 
 

@@ -1,0 +1,64 @@
+"""The coordinator's folder of pages: a record and a page for each round, each linked to its neighbours, and an index of all
+runs. Everything is read from the records; who moves the folder moves all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedround.errors import ContractError
+from fedround.files import write_whole
+from fedround.values import parse
+from tasks.reporting import RoundRecord, render_html
+from tasks.reporting.index import INDEX, Listed, render_index
+from tasks.reporting.record import Links
+
+
+def write(reports: Path, record: RoundRecord) -> None:
+    """The round's record, its page, the link to it from the page before, and the index."""
+    path = path_of(reports, record.run, record.round)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
+    found = records(reports, record.run)
+    numbers = [one.round for one in found]
+    at = numbers.index(record.round)
+    for place in (at, *([at - 1] if at else [])):
+        links = Links(before=numbers[place - 1] if place else None, after=(*numbers, None)[place + 1])
+        page = path_of(reports, record.run, numbers[place]).with_suffix(".html")
+        write_whole(page, render_html(found[:place + 1], links).encode(), durable=True)
+    write_whole(reports / INDEX, render_index(_listed(reports)).encode(), durable=True)
+
+
+def records(reports: Path, run: str) -> list[RoundRecord]:
+    """The run's records so far, by round; without those that are damaged, which are written again."""
+    found = (if_whole(path) for path in _paths(reports / run))
+    return [record for record in found if record is not None]
+
+
+def if_whole(path: Path) -> RoundRecord | None:
+    """One record; None: it is damaged, or not there."""
+    try:
+        return read_record(path)
+    except (ContractError, OSError):
+        return None
+
+
+def read_record(path: Path) -> RoundRecord:
+    """One record as `write` wrote it. Raises ContractError, naming the file, if it is not a record."""
+    return parse(RoundRecord, path.read_bytes(), f"record {path}")
+
+
+def path_of(reports: Path, run: str, number: int) -> Path:
+    """Where the round's record is; its page is beside it."""
+    return reports / run / f"{number:05d}.json"
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.json"))
+
+
+def _listed(reports: Path) -> list[Listed]:
+    """Every run, by name: how many rounds are recorded, and the last of them that is whole. No other record is read."""
+    found = [(paths, next((one for path in reversed(paths) if (one := if_whole(path)) is not None), None))
+             for paths in (_paths(folder) for folder in sorted(reports.iterdir()) if folder.is_dir())]
+    return [Listed(last, len(paths)) for paths, last in found if last is not None]

@@ -1,0 +1,33 @@
+"""The page of all runs, from the last record of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.reporting.page import template
+from tasks.reporting.record import RoundRecord, foremost
+
+INDEX = "index.html"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One run: its last round, and how many are recorded."""
+
+    last: RoundRecord
+    rounds: int
+
+    @property
+    def reached(self) -> tuple[str, float] | None:
+        """The metric that a headline tells, of the last round."""
+        return foremost(self.last.public)
+
+
+def render_index(runs: Sequence[Listed]) -> str:
+    """All runs, the newest first, those without a date last. Same records, same bytes."""
+    dated = sorted((one for one in runs if one.last.ended is not None),
+                   key=lambda one: (one.last.ended, one.last.run), reverse=True)
+    undated = [one for one in runs if one.last.ended is None]
+    return template("index.html.j2").render(
+        runs=[*dated, *undated], federations=sorted({one.last.federation for one in runs}))
