@@ -19,6 +19,7 @@ from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.task import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
+from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
 from fedround.values import Value
 from infra.history import Committed, read_blob, read_checkpoint, read_named
@@ -57,10 +58,11 @@ def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Col
     base = planned.parent.commit.round
     if base == 0 or (record := _known(coordinator, planned.plan.run, base)) is None:
         return
-    over_all, per_site = _at_the_sites(collected, planned.plan.task)
+    task, told = planned.plan.task, _told(collected)
+    if (over_all := task.metrics_of(list(told.values()))) is not None:
+        record = record.model_copy(update={"at_sites": over_all, "at_sites_margin": task.margin_of(list(told.values()))})
     pages.write(coordinator.reports, record.model_copy(update={
-        "at_sites": over_all or record.at_sites,
-        "sites": tuple(row.model_copy(update={"local": per_site.get(row.site) or row.local}) for row in record.sites)}))
+        "sites": tuple(_judged(row, told.get(row.site), task) for row in record.sites)}))
 
 
 def record_groups(coordinator: Coordinator, found: GroupFairness, run: str) -> None:
@@ -107,11 +109,16 @@ def _known(coordinator: Coordinator, run: str, number: int) -> RoundRecord | Non
     return pages.if_whole(pages.path_of(coordinator.reports, run, number))
 
 
-def _at_the_sites(collected: Collected, task: Task) -> tuple[Metrics | None, dict[str, Metrics | None]]:
-    """The plan's base model on the rows that sites hold out, from noised counts: over all sites, and per site."""
-    told = {site: answer.scores for site, answer in collected.answers.items()}
-    counts = {site: release for site, release in told.items() if release is not None}
-    return task.metrics_of(list(counts.values())), {site: task.metrics_of([own]) for site, own in counts.items()}
+def _told(collected: Collected) -> dict[str, Release]:
+    """What each site said of the plan's base model on the rows that it holds out."""
+    return {site: answer.scores for site, answer in collected.answers.items() if answer.scores is not None}
+
+
+def _judged(row: SiteRow, told: Release | None, task: Task) -> SiteRow:
+    """With the model's metrics at the site, if it told them and the noise does not hide them."""
+    if told is None or (found := task.metrics_of([told])) is None:
+        return row
+    return row.model_copy(update={"local": found, "local_margin": task.margin_of([told])})
 
 
 def _record(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,

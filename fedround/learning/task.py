@@ -28,6 +28,7 @@ Headline = Literal["auc", "accuracy"]
 """The first of a task's metrics."""
 
 MAX_CLASSES = 100_000
+_REPEATS = 200
 SMALLEST_LOSS = 0.01
 """Smaller losses are only noise; without this bound the ratio of two of them could be anything."""
 
@@ -53,6 +54,22 @@ class Metrics(Value):
 
     def __str__(self) -> str:
         return "   ".join(f"{self.words[name]} {value:.{4 if name == 'auc' else 3}f}" for name, value in self.known().items())
+
+
+class Margin(Value):
+    """How far noise may have moved each of `Metrics`: in 95 of 100 repeats of the noise, no farther than this.
+
+    Which rows happen to be held out, and what the width of a bin hides, are not in it. None: the metric is not known.
+    """
+
+    auc: Share | None = None
+    recall_at_20_fpr: Share | None = None
+    accuracy: Share | None = None
+
+    def of(self, metric: str) -> float | None:
+        """By the metric's name."""
+        found: float | None = getattr(self, metric)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +208,31 @@ class Classify(Value):
         if not told:
             return None
         everybody = total(told)
-        negatives_B, positives_B = (counts_B[::-1] for counts_B in everybody.table)         # from the highest score down
-        noise_of_total = math.sqrt(len(positives_B)) * everybody.noise_std
+        return self._of_counts(everybody.table, everybody.noise_std)
+
+    def margin_of(self, told: Sequence[Release]) -> Margin | None:
+        """How far noise may have moved `metrics_of` the same; None where that is None, or nothing is noised.
+
+        Found by repeating the noise on the counts as they came, `_REPEATS` times, the same ones every time.
+        """
+        if not told or (noise_std := (everybody := total(told)).noise_std) == 0:
+            return None
+        found = self._of_counts(everybody.table, noise_std)
+        if found is None:
+            return None
+        draws_RTB = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, *everybody.table.shape))
+        repeated = [self._of_counts(everybody.table + noise_TB, 0.0) for noise_TB in draws_RTB]
+
+        def margin(name: str, value: float) -> float:
+            apart = [1.0 if one is None or (other := getattr(one, name)) is None else abs(other - value) for one in repeated]
+            return float(np.quantile(apart, 0.95))
+
+        return Margin(**{name: margin(name, value) for name, value in found.known().items()})
+
+    def _of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
+        """Metrics from counts; None if noise of this size hides them."""
+        negatives_B, positives_B = (counts_B[::-1] for counts_B in table_TB)        # from the highest score down
+        noise_of_total = math.sqrt(len(positives_B)) * noise_std
         positives, negatives = float(positives_B.sum()), float(negatives_B.sum())
         if self.classes > 2:
             rows = positives + negatives

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedround.spoken import one_line
-from tasks.reporting.record import Metric, RoundRecord, SiteRow
-from tasks.reporting.words import amount, decimals, short, significant, spent
+from tasks.reporting.record import Metric, RoundRecord, SiteRow, local
+from tasks.reporting.words import amount, decimals, short, significant, spent, with_margin
 
 WIDTH, BARS_WIDTH = 480, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 52, 12, 26
 _LINE_HEIGHT = 190
 _ROW, _LETTER = 22, 6.7
+MOST_CURVES = 30
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,25 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A value in a round, and how far noise may have moved it; None: it is not noised."""
+
+    round: int
+    value: float
+    margin: float | None = None
+
+    @property
+    def low(self) -> float:
+        """The lower end of its bar."""
+        return self.value - (self.margin or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end of its bar."""
+        return self.value + (self.margin or 0.0)
+
+
+@dataclass(frozen=True)
 class Line:
     """One metric over the rounds."""
 
@@ -33,6 +53,8 @@ class Line:
     summary: str
     height: int
     path: str
+    spans: str
+    """The bars, as one path; empty: nothing is noised."""
     dots: tuple[Mark, ...]
     last: Mark
     rows: tuple[Mark, ...]
@@ -66,11 +88,18 @@ class Bars:
 
 
 def metric_chart(records: Sequence[RoundRecord], metric: Metric) -> Line:
-    """`metric` over the rounds; at least one of `records` must have it."""
-    values = [(record.round, value) for record in records if (value := metric.of(record)) is not None]
-    rounds, numbers = [number for number, _ in values], [value for _, value in values]
-    ticks = nice_ticks(min(numbers), max(numbers))
-    first, last = rounds[0], rounds[-1]
+    """`metric` over the rounds, with its margins; at least one of `records` must have it."""
+    points = [Point(record.round, value, metric.margin(record)) for record in records
+              if (value := metric.of(record)) is not None]
+    return line(f"{metric.label} by round", points)
+
+
+def line(title: str, points: Sequence[Point], around: Sequence[Point] = ()) -> Line:
+    """Values over rounds, at least one. around: what else the axes have room for."""
+    everything = (*points, *around)
+    ticks = nice_ticks(min(one.low for one in everything), max(one.high for one in everything))
+    rounds, numbers = [one.round for one in points], [one.value for one in points]
+    first, last = min(one.round for one in everything), max(one.round for one in everything)
 
     def x(number: int) -> float:
         share = (number - first) / (last - first) if last > first else 0.5
@@ -80,16 +109,38 @@ def metric_chart(records: Sequence[RoundRecord], metric: Metric) -> Line:
         share = (value - ticks[0]) / (ticks[-1] - ticks[0])
         return round(_LINE_HEIGHT - _BOTTOM - share * (_LINE_HEIGHT - _BOTTOM - _TOP), 1)
 
-    dots = tuple(Mark(x(number), y(value), f"Round {number}: {decimals(value)}") for number, value in values)
+    dots = tuple(Mark(x(one.round), y(one.value), f"Round {one.round}: {with_margin(one.value, one.margin)}")
+                 for one in points)
+    noised = any(one.margin is not None for one in points)
     places = max(2, -math.floor(math.log10(ticks[1] - ticks[0])))
-    title = f"{metric.label} by round"
     return Line(
         title=title, height=_LINE_HEIGHT, path="M" + "L".join(f"{dot.x},{dot.y}" for dot in dots),
-        summary=f"{title}: {decimals(numbers[0])} in round {first}, {decimals(numbers[-1])} in round {last}; "
-                f"lowest {decimals(min(numbers))}, highest {decimals(max(numbers))}.",
+        spans="".join(f"M{x(one.round)},{y(one.low)}V{y(one.high)}" for one in points if one.margin is not None),
+        summary=f"{title}: {with_margin(numbers[0], points[0].margin)} in round {rounds[0]}, "
+                f"{with_margin(numbers[-1], points[-1].margin)} in round {rounds[-1]}; "
+                f"lowest {decimals(min(numbers))}, highest {decimals(max(numbers))}."
+                + (" Bars: where 95 % of repeats of the noise lie." if noised else ""),
         dots=dots if len(dots) <= 40 else dots[-1:], last=Mark(dots[-1].x, dots[-1].y, decimals(numbers[-1])),
         rows=tuple(Mark(_LEFT, y(tick), decimals(tick, places)) for tick in ticks),
-        columns=tuple(Mark(x(number), _LINE_HEIGHT - 8, str(number)) for number in round_ticks(rounds)))
+        columns=tuple(Mark(x(number), _LINE_HEIGHT - 8, str(number)) for number in round_ticks([first, last])))
+
+
+def site_charts(records: Sequence[RoundRecord]) -> list[Line]:
+    """What each site's own held-out rows say of the model, round by round, all with the same axes.
+
+    Nothing before a second round is known, and nothing for more sites than `MOST_CURVES`.
+    """
+    found: dict[str, list[Point]] = {}
+    word = ""
+    for record in records:
+        for row in record.sites:
+            if (told := local(row)) is not None:
+                word = told[0]
+                found.setdefault(row.site, []).append(Point(record.round, told[1], told[2]))
+    everything = [one for points in found.values() for one in points]
+    if len(found) > MOST_CURVES or len({one.round for one in everything}) < 2:
+        return []
+    return [line(f"{short(one_line(site), 30)}: {word}", points, everything) for site, points in sorted(found.items())]
 
 
 def epsilon_chart(record: RoundRecord) -> Bars | None:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 from fedround.spoken import one_line
 from tasks.reporting import charts, contribution, explained, groups, heatmap, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
-from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, metrics_of
+from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, local, metrics_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 OUTCOMES = {"updated": "in the aggregate", "left_out": "left out", "refused": "refused", "rejected": "not admitted",
             "missing": "no answer", "excluded": "not asked"}
+
+LAW = ("Bars and ± are the noise alone: 95 of 100 repeats of the noise that each site added, Gaussian on every count, lie "
+       "within. A change that is smaller says nothing of the model. Which rows happen to be held out is not in them.")
+"""From which law the margins of what is noised come (`fedround.learning.task.Margin`)."""
 
 
 def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> str:
@@ -34,6 +38,7 @@ def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> s
         **_groups(records), **_contribution(last), **_explained(last), records=records, last=last, links=links,
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
+        noised=any(record.at_sites_margin is not None for record in records), curves=charts.site_charts(records),
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
 
 
@@ -89,8 +94,9 @@ def _environment() -> Environment:
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_foreign)
-    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.change, words.moment):
+    for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.moment,
+                 words.with_margin):
         environment.filters[word.__name__] = word
-    environment.filters["foremost"] = foremost
-    environment.globals.update(OUTCOMES=OUTCOMES)
+    environment.filters.update(foremost=foremost, local=local)
+    environment.globals.update(OUTCOMES=OUTCOMES, LAW=LAW)
     return environment

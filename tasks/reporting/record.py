@@ -16,8 +16,9 @@ from fedround.contribution.said import Contribution
 from fedround.drift.judge import Drift
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
-from fedround.learning.task import Metrics
+from fedround.learning.task import Margin, Metrics
 from fedround.values import Value
+from tasks.reporting.words import change, with_margin
 from validation.reliability import Explained
 
 Outcome = Literal["updated", "left_out", "refused", "rejected", "missing", "excluded"]
@@ -49,6 +50,8 @@ class SiteRow(Value):
     """Spent on this run so far."""
     local: Metrics | None = None
     """This round's model on the site's own validation rows, from noised counts; known a round later."""
+    local_margin: Margin | None = None
+    """How far the noise may have moved that; None: it is not noised, or not known."""
 
 
 class Contributed(Value):
@@ -110,6 +113,8 @@ class RoundRecord(Value):
     """On the public test set; None if there is none."""
     at_sites: Metrics | None = None
     """On all rows that the sites hold out, from noised counts; known a round later."""
+    at_sites_margin: Margin | None = None
+    """How far the noise may have moved that; None: it is not noised, or not known."""
     sites: tuple[SiteRow, ...]
     epsilon_limit: float | None = None
     """What each site may spend on this run; None without differential privacy."""
@@ -191,6 +196,20 @@ class Metric:
         found = record.public if self.place == "public" else record.at_sites
         return None if found is None else found.known().get(self.name)
 
+    def margin(self, record: RoundRecord) -> float | None:
+        """How far noise may have moved it; None: it is not noised, or the record does not say."""
+        known = record.at_sites_margin if self.place == "at_sites" else None
+        return None if known is None else known.of(self.name)
+
+    def told(self, record: RoundRecord) -> str:
+        """Value and margin, in words."""
+        return with_margin(self.of(record), self.margin(record))
+
+    def moved(self, now: RoundRecord, before: RoundRecord) -> str:
+        """How far it has moved; and whether noise alone may do that. Empty: one of the two is not known."""
+        value, former = self.of(now), self.of(before)
+        return "" if value is None or former is None else change(value, former, self.margin(now), self.margin(before))
+
 
 def metrics_of(records: Iterable[RoundRecord]) -> list[Metric]:
     """Every metric that any round has: on the public test set, then at the sites; in the task's order."""
@@ -203,6 +222,14 @@ def metrics_of(records: Iterable[RoundRecord]) -> list[Metric]:
 def foremost(found: Metrics | None) -> tuple[str, float] | None:
     """The metric that a headline tells, by the task's word; None: nothing is known."""
     return None if found is None else next(((found.words[name], value) for name, value in found.known().items()), None)
+
+
+def local(row: SiteRow) -> tuple[str, float, float | None] | None:
+    """The metric that a headline tells, on the rows that one site holds out: its word, its value, and its margin."""
+    if row.local is None:
+        return None
+    return next(((row.local.words[name], value, None if row.local_margin is None else row.local_margin.of(name))
+                 for name, value in row.local.known().items()), None)
 
 
 def check_campaign(records: Sequence[RoundRecord]) -> RoundRecord:

@@ -14,7 +14,7 @@ from fedround.spoken import visible
 from tasks.reporting import charts
 from tasks.reporting.drift import render_drift
 from tasks.reporting.markdown import code, table
-from tasks.reporting.page import OUTCOMES, template
+from tasks.reporting.page import LAW, OUTCOMES, template
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
 from tasks.reporting.words import amount, decimals, significant, spent
 
@@ -28,6 +28,7 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
     return visible("\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
         " ".join(_plot(records, metric) for metric in metrics) or "No metric has been measured yet.",
+        *([LAW] if any(record.at_sites_margin is not None for record in records) else []),
         f"### Sites in round {last.round}", _sites(last),
         "### Rounds", _rounds(records, metrics),
         *([] if last.drift is None else [render_drift(last.drift)]),
@@ -46,7 +47,7 @@ def _plot(records: Sequence[RoundRecord], metric: Metric) -> str:
 def _rounds(records: Sequence[RoundRecord], metrics: Sequence[Metric]) -> str:
     rows = [
         [str(record.round), f"{record.updates} / {len(record.sites)}",
-         *(decimals(metric.of(record)) for metric in metrics), spent(record.largest_epsilon),
+         *(metric.told(record) for metric in metrics), spent(record.largest_epsilon),
          decimals(record.seconds, 1)]
         for record in reversed(records)]
     return table(["Round", "Sites", *(metric.label for metric in metrics), "Largest epsilon", "Seconds"], rows)

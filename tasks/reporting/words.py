@@ -49,9 +49,18 @@ def spent(epsilon: float | None) -> str:
     return "–" if epsilon is None else f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
 
 
-def change(now: float, before: float | None) -> str:
-    """How far a metric has moved, with its sign, or nothing in the first round."""
-    return "" if before is None else f"{now - before:+.3f}".replace("-", "−")
+def with_margin(value: float | None, margin: float | None) -> str:
+    """A number and how far noise may have moved it, rounded up."""
+    return decimals(value) + ("" if value is None or margin is None else f" ± {math.ceil(margin * 1000 - 1e-9) / 1000:.3f}")
+
+
+def change(now: float, before: float, margin: float | None = None, former: float | None = None) -> str:
+    """How far a metric has moved, with its sign; and whether noise alone may do that, if margins are known."""
+    moved = f"{now - before:+.3f}".replace("-", "−")
+    if margin is None and former is None:
+        return moved
+    within = abs(now - before) <= math.hypot(margin or 0.0, former or 0.0)
+    return f"{moved}, {'no more than noise does' if within else 'more than noise does'},"
 
 
 def moment(when: datetime) -> str:

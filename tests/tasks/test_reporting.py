@@ -27,7 +27,7 @@ ATTACK = ("<script>alert(1)</script> \"onload='x' {{ 7 * 7 }} `code` | cell | ![
           "[l](javascript:alert(1)) <img src=x onerror=alert(1)> \u202eabc\n\n# heading\n| a | b |\n``` &amp; \\| \\`")
 
 
-def updated(site: str, **more: float) -> SiteRow:
+def updated(site: str, **more: object) -> SiteRow:
     return SiteRow(site=site, outcome="updated", note="", weight=400.0,
                    **{"norm": 1.25, "distance": 0.5, "epsilon": 2.0, "local": Metrics(auc=0.71, rows=88), **more})
 
@@ -177,7 +177,7 @@ def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
     rows = [updated(f"bank-{index}", epsilon=5.0 + index, norm=10.0**index, influence=index / 66) for index in range(12)]
     rounds = [record(number, *rows, auc=0.5 + number / 300) for number in range(1, 61)]
     charts = svgs(render_html([*rounds, compared(61, *rows)]))
-    assert len(charts) == 8
+    assert len(charts) == 8 + 12
     for chart in charts:
         _, _, width, height = map(float, chart.get("viewBox").split())
         title, description = chart[0], chart[1]
@@ -188,7 +188,7 @@ def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
             for name in ("x", "cx", "x1", "x2", "y", "cy", "y1", "y2"):
                 assert 0 <= float(part.get(name, 0)) <= (width if "x" in name else height)
             assert float(part.get("x", 0)) + float(part.get("width", 0)) <= width or part is chart
-    assert len({chart[0].get("id") for chart in charts}) == 8
+    assert len({chart[0].get("id") for chart in charts}) == 8 + 12
 
 
 def test_what_is_not_known_is_a_dash_and_no_chart():

@@ -1,16 +1,20 @@
 """Findings and numbers as people read them: each count with its noise, privacy rounded up, ticks around what is drawn."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedround.learning.task import Margin, Metrics
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.records import Finding, Told
 from fedround.statistics import Histogram, Release
-from tasks.reporting.charts import epsilon_chart, nice_ticks, round_ticks
+from tasks.reporting import RoundRecord, render_html, render_markdown
+from tasks.reporting.charts import Point, epsilon_chart, line, nice_ticks, round_ticks, site_charts
 from tasks.reporting.finding import render_finding, tables
-from tasks.reporting.words import amount, significant, spent
-from tests.tasks.test_reporting import record, shape, updated
+from tasks.reporting.words import amount, significant, spent, with_margin
+from tests.tasks.test_reporting import Page, record, shape, updated, with_
 
 
 def finding(**changes: object) -> Finding:
@@ -70,3 +74,53 @@ def test_the_limit_lies_where_its_epsilon_would_end():
     chart = epsilon_chart(record(1, updated("a", epsilon=5.0), updated("b", epsilon=2.5)))
     assert chart.limit.x == pytest.approx(chart.left + chart.bars[0].length)
     assert chart.bars[1].length == pytest.approx(chart.bars[0].length / 2, abs=0.1)
+
+
+def noised(number: int, auc: float, margin: float, **sites: float) -> RoundRecord:
+    rows = [updated(site, local=Metrics(auc=value, rows=80), local_margin=Margin(auc=0.05)) for site, value in sites.items()]
+    return with_(record(number, *rows), at_sites=Metrics(auc=auc, rows=300), at_sites_margin=Margin(auc=margin))
+
+
+def page_text(*rounds: RoundRecord) -> str:
+    return " ".join(Page(render_html(rounds)).text.split())
+
+
+def test_a_change_that_noise_may_have_made_does_not_read_as_a_worse_model():
+    """Both are noised: so the margin of their difference is the root of the sum of squares."""
+    worse = page_text(noised(1, 0.760, 0.03, a=0.7), noised(2, 0.726, 0.02, a=0.7))
+    assert "0.726 ± 0.020 −0.034, no more than noise does, since round 1" in worse
+    assert "95 of 100 repeats of the noise" in worse
+    sure = page_text(noised(1, 0.760, 0.02, a=0.7), noised(2, 0.726, 0.02, a=0.7))
+    assert "−0.034, more than noise does, since round 1" in sure
+    exact = page_text(record(1, auc=0.760), record(2, auc=0.726))
+    assert "0.726 −0.034 since round 1" in exact
+    assert "repeats of the noise" not in exact
+
+
+def test_every_noised_number_has_its_margin_wherever_it_stands():
+    rounds = [noised(1, 0.760, 0.0301, a=0.7, b=0.6), noised(2, 0.726, 0.02, a=0.71, b=0.61)]
+    html, markdown = render_html(rounds), render_markdown(rounds)
+    for said in (html, markdown):
+        assert "0.760 ± 0.031" in said          # a margin is rounded up
+        assert "0.726 ± 0.020" in said
+    assert html.count("0.710 ± 0.050") == 3     # the table of sites, the curve's summary and its point
+    assert with_margin(0.5, None) == "0.500"
+
+
+def test_bars_are_as_long_as_the_margins_and_stay_inside_the_chart():
+    chart = line("AUC", [Point(1, 0.7, 0.1), Point(2, 0.8), Point(3, 0.9, 0.05)])
+    first, last = (tuple(map(float, one)) for one in re.findall(r"M([\d.]+),([\d.]+)V([\d.]+)", chart.spans))
+    assert (first[0], last[0]) == (chart.dots[0].x, chart.dots[2].x)
+    assert first[1] - first[2] == pytest.approx(2 * (last[1] - last[2]), abs=0.2)
+    assert (first[1] + first[2]) / 2 == pytest.approx(chart.dots[0].y, abs=0.1)
+    assert all(0 < end < chart.height for one in (first, last) for end in one[1:])
+
+
+def test_each_site_has_a_curve_on_the_same_axes_once_two_rounds_are_known():
+    assert site_charts([noised(1, 0.7, 0.02, a=0.7, b=0.6)]) == []
+    first, second = site_charts([noised(1, 0.7, 0.02, a=0.7, b=0.6), noised(2, 0.7, 0.02, a=0.8)])
+    assert (first.title, second.title) == ("a: AUC", "b: AUC")
+    assert (first.rows, first.columns) == (second.rows, second.columns)
+    assert (len(first.dots), len(second.dots)) == (2, 1)
+    crowd = {f"site-{number}": 0.7 for number in range(31)}
+    assert site_charts([noised(1, 0.7, 0.02, **crowd), noised(2, 0.7, 0.02, **crowd)]) == []

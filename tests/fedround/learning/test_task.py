@@ -111,6 +111,27 @@ def test_noise_moves_the_auc_but_does_not_bias_it():
     assert np.mean(reached) == pytest.approx(exact, abs=0.01)
 
 
+def test_the_margin_holds_the_metric_without_noise_in_about_95_of_100_repeats():
+    """The law of what it says. Of 100 repeats, 88 to 99: a margin that is half as wide covers 67, of twice as wide 100."""
+    clean, _ = sites(6, noise_std=0.0, bins=10)
+    exact, generator, covered = TWO.metrics_of(clean), np.random.default_rng(1), {"auc": 0, "recall_at_20_fpr": 0}
+    for _ in range(100):
+        noised = [counts(*(site.table + generator.normal(0, 10, (2, 10)))[::-1], noise_std=10.0) for site in clean]
+        found, margin = TWO.metrics_of(noised), TWO.margin_of(noised)
+        for name in covered:
+            covered[name] += abs(getattr(found, name) - getattr(exact, name)) <= margin.of(name)
+    assert 88 <= covered["auc"] <= 99
+    assert covered["recall_at_20_fpr"] >= 88
+
+
+def test_what_is_not_noised_or_hidden_has_no_margin_and_the_same_counts_have_the_same():
+    assert TWO.margin_of([]) is None
+    assert TWO.margin_of(sites(2, noise_std=0.0)[0]) is None
+    assert TWO.margin_of(sites(2, noise_std=500.0)[0]) is None
+    told, _ = sites(4, noise_std=4.0)
+    assert TWO.margin_of(told) == TWO.margin_of(told) != TWO.margin_of(told[:2])
+
+
 def test_nothing_is_told_when_noise_leaves_nothing():
     assert TWO.metrics_of([]) is None
     assert TWO.metrics_of(sites(2, noise_std=500.0)[0]) is None
