@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fedround_cli import approval, audit, recover, site_drift, site_ledger, site_model, site_picture, site_quality
+from fedround_cli import (
+    approval,
+    audit,
+    recover,
+    site_drift,
+    site_ledger,
+    site_model,
+    site_picture,
+    site_quality,
+    site_rehearse,
+)
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 
@@ -18,6 +28,7 @@ app.command("ledger")(site_ledger.ledger)
 app.command("recover")(recover.recover)
 app.command("model")(site_model.model)
 app.command("drift")(site_drift.drift)
+app.command("rehearse")(site_rehearse.rehearse)
 
 
 @app.command()

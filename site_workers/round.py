@@ -78,8 +78,22 @@ def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], Outcome]:
     return run
 
 
-def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> Outcome:
-    """Answer one plan; returns the kind of the answer. Raises TrustError for a plan that does not hold."""
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a round come from. A rehearsal has made-up ones (`flows.rehearsal`); all else it has in common."""
+
+    read: Callable[[Site, Order], tuple[Rows, tuple[CheckId, ...]] | Refusal]
+    """The rows that a plan is about, and the warnings that may be told."""
+    trained_on: Callable[[Site, bytes], None]
+    """What is done with them after a round that trained; the digest is theirs."""
+
+
+def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], source: Source | None = None) -> Outcome:
+    """Answer one plan; returns the kind of the answer. Raises TrustError for a plan that does not hold.
+
+    source: None: the site's files.
+    """
+    source = source or Source(_from_files, accepted.keep)
     with _noticed(site, request):
         order = authorise(site.within(Patience(_AUTHORISE_S)), request.run, request.round, request.attempt, request.purpose)
     site = replace(site, identity=order.identity)
@@ -90,14 +104,14 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool]) -> O
         _decided(site, order, "send again")
         release.send(_patient(site, order), earlier)
         return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again")
-    done = _within_limits(site, order, cancelled)
+    done = _within_limits(site, order, cancelled, source)
     if isinstance(done, Refusal):
         _decided(site, order, done.reason)
         release.release(_patient(site, order), order.plan, done)
         return Outcome(Ending.ANSWERED, done.kind)
     release.release(_patient(site, order), order.plan, done.answer, done.payload, done.book)
     if order.plan.asks.makes_model:
-        accepted.keep(site, done.rows)
+        source.trained_on(site, done.rows)
     return Outcome(Ending.ANSWERED, "answer" if done.answer.update is None else "update")
 
 
@@ -132,12 +146,12 @@ class _Done:
     """The digest of the rows that it is about."""
 
 
-def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _Done | Refusal:
+def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], source: Source) -> _Done | Refusal:
     """Do the work. Refuse if it takes more than the operator allows for one plan."""
     guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
         with limits.memory(site.policy.limits):
-            return _carry_out(site, order, guard)
+            return _carry_out(site, order, guard, source)
     except MemoryError:
         return refuse(site, order, Reason.LIMITS, "needs more memory than one plan may take here")
     except Cancelled:
@@ -151,7 +165,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool]) -> _
         return refuse(site, order, Reason.FAILED, "the work failed; the site's operator sees why")
 
 
-def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal:
+def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) -> _Done | Refusal:
     """Check everything that could forbid it; then charge, read, work, keep."""
     plan = order.plan
     if outbox.refusals(site.folder, _BY_ROWS) >= site.policy.max_refusals:
@@ -159,7 +173,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
                   "machine: find out why, then raise max_refusals in policy.toml",
                   plan.round, plan.run, site.policy.max_refusals)
         return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
-    allowed = _rows_or_refusal(site, order)
+    allowed = _rows_or_refusal(site, order, source)
     if isinstance(allowed, Refusal):
         return allowed
     rows, warnings = allowed
@@ -183,10 +197,24 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal
     return _Done(_answer(site, order, worked, book, warnings), worked.payload, book, rows.digest)
 
 
-def _rows_or_refusal(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:
+def _rows_or_refusal(site: Site, order: Order, source: Source) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:
     """The rows, and the warnings that may be told, if policy, folder, contract and rows themselves allow the plan."""
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal
+    found = source.read(site, order)
+    if isinstance(found, Refusal):
+        return found
+    # Under the unit `site` the number of rows is not told, hence not whether they are few.
+    if len(found[0].train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):
+        # How many rows a partition has is public, so this tells of no record, and need not end with `max_refusals`: in a slow
+        # year a site may refuse every week.
+        reason = Reason.DATA if order.plan.asks.partition is None else Reason.POLICY
+        return refuse(site, order, reason, "fewer rows than the site's policy asks for")
+    return found
+
+
+def _from_files(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:
+    """As `Source.read`: judged by the contract, as they are now."""
     try:
         database.of_run(site, order.plan.run)
         verdict = judged(site)
@@ -208,12 +236,6 @@ def _rows_or_refusal(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...
     rows = replace(rows, columns=columns)
     if part is not None:        # where no model is read, the policy need not let anybody know how many rows a partition has
         rows = only(rows, part, encoded=order.plan.asks.reads_model)
-    # Under the unit `site` the number of rows is not told, hence not whether they are few.
-    if len(rows.train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):
-        # How many rows a partition has is public, so this tells of no record, and need not end with `max_refusals`: in a slow
-        # year a site may refuse every week.
-        reason = Reason.DATA if part is None else Reason.POLICY
-        return refuse(site, order, reason, "fewer rows than the site's policy asks for")
     return rows, verdict.form_warnings if "checks" in site.policy.statistics else ()
 
 

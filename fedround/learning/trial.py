@@ -36,7 +36,26 @@ def try_out(recipe: Recipe, features: int, parts: Parts | None = WHOLE, *, per_r
     per_record: whether the privacy is that of single records. What was tried once is remembered. Raises ContractError, which
     quotes no record because it has seen none, if the model cannot be built, does not travel, cannot be scored or trained.
     """
-    return _tried(_Question(recipe.digest, features, parts, per_record, recipe))
+    return _tried(_Question(recipe.digest, features, parts, per_record, recipe)).notes
+
+
+def made_up(recipe: Recipe, rows: int, features: int, parts: Parts | None = WHOLE, *, per_record: bool = True) -> Examples:
+    """So many rows that nobody has, on which the recipe's model can be trained; labels in turn. They follow from the
+    arguments alone. Raises as `try_out`.
+    """
+    return _rows_of(recipe, rows, features, _tried(_Question(recipe.digest, features, parts, per_record, recipe)).number)
+
+
+def _rows_of(recipe: Recipe, rows: int, features: int, number: float) -> Examples:
+    return Examples(np.full((rows, features), number, np.float32), np.arange(rows, dtype=np.int64) % recipe.task.classes)
+
+
+@dataclass(frozen=True)
+class _Works:
+    """The made-up number that a model works for, and warnings."""
+
+    notes: tuple[str, ...]
+    number: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ class _Question:
 
 
 @functools.lru_cache(maxsize=32)
-def _tried(asked: _Question) -> tuple[str, ...]:
+def _tried(asked: _Question) -> _Works:
     recipe, problems = asked.recipe, []
     try:
         base, rest = initial(recipe, 0, asked.parts or _supposed(recipe), per_record=asked.per_record)
@@ -59,7 +78,7 @@ def _tried(asked: _Question) -> tuple[str, ...]:
         raise ContractError(f"recipe '{recipe.name}': its model cannot be built ({_in_words(error)})") from None
     for number in _NUMBERS:
         try:
-            return _try(asked, base, rest, number)
+            return _Works(_try(asked, base, rest, number), number)
         except (Exception, SystemExit) as error:    # as above
             problems.append(_in_words(error))
     raise ContractError(f"recipe '{recipe.name}': its model cannot be trained on rows of {asked.features} features: "
@@ -70,8 +89,7 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
     import torch
 
     recipe = asked.recipe
-    examples = Examples(np.full((_ROWS, asked.features), number, np.float32),
-                        np.arange(_ROWS, dtype=np.int64) % recipe.task.classes)
+    examples = _rows_of(recipe, _ROWS, asked.features, number)
     model = furnished(recipe, base, rest, per_record=asked.per_record)
     objective = Objective(model, recipe.task)
     parameters = {name: torch.from_numpy(array.copy()) for name, array in base.items()}
