@@ -140,6 +140,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
                         federation_file=commit.federation_digest, log=commit.log.number, recipe=terms.recipe,
                         recipe_digest=terms.recipe_digest, contract_digest=terms.contract_digest),
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
+        rounds_agreed=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.rounds,
         contract="" if contract is None else _contract_in_words(contract),
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
         note=commit.note, near=near, distances=distances,
@@ -169,7 +170,7 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
         return SiteRow(
             site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=said.reason, weight=weight,
             verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
-            epsilon=(answer := collected.admitted[site].answer).epsilon,
+            uploaded_bytes=said.size_bytes, epsilon=(answer := collected.admitted[site].answer).epsilon,
             checks=tuple(check for check in answer.checks if check in warnings))
     if site in collected.refused:
         refusal = collected.refused[site].refusal

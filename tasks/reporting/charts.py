@@ -59,7 +59,9 @@ class Line:
     last: Mark
     rows: tuple[Mark, ...]
     columns: tuple[Mark, ...]
-    width: int = WIDTH
+    limit: Mark | None
+    """Where a horizontal line ends, with its words."""
+    width: int
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def metric_chart(records: Sequence[RoundRecord], metric: Metric) -> Line:
     return line(f"{metric.label} by round", points)
 
 
-def line(title: str, points: Sequence[Point], around: Sequence[Point] = ()) -> Line:
-    """Values over rounds, at least one. around: what else the axes have room for."""
+def line(title: str, points: Sequence[Point], around: Sequence[Point] = (), *, limit: float | None = None,
+         words: Callable[[float | None], str] = decimals, width: int = WIDTH) -> Line:
+    """Values over rounds, at least one. around: what else the axes have room for. words: how a value is written."""
     everything = (*points, *around)
     ticks = nice_ticks(min(one.low for one in everything), max(one.high for one in everything))
     rounds, numbers = [one.round for one in points], [one.value for one in points]
@@ -103,26 +106,40 @@ def line(title: str, points: Sequence[Point], around: Sequence[Point] = ()) -> L
 
     def x(number: int) -> float:
         share = (number - first) / (last - first) if last > first else 0.5
-        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + share * (width - _LEFT - _RIGHT), 1)
 
     def y(value: float) -> float:
         share = (value - ticks[0]) / (ticks[-1] - ticks[0])
         return round(_LINE_HEIGHT - _BOTTOM - share * (_LINE_HEIGHT - _BOTTOM - _TOP), 1)
 
-    dots = tuple(Mark(x(one.round), y(one.value), f"Round {one.round}: {with_margin(one.value, one.margin)}")
-                 for one in points)
-    noised = any(one.margin is not None for one in points)
+    def said(one: Point) -> str:
+        return words(one.value) if one.margin is None else with_margin(one.value, one.margin)
+
+    dots = tuple(Mark(x(one.round), y(one.value), f"Round {one.round}: {said(one)}") for one in points)
     places = max(2, -math.floor(math.log10(ticks[1] - ticks[0])))
     return Line(
-        title=title, height=_LINE_HEIGHT, path="M" + "L".join(f"{dot.x},{dot.y}" for dot in dots),
+        title=title, height=_LINE_HEIGHT, width=width, path="M" + "L".join(f"{dot.x},{dot.y}" for dot in dots),
         spans="".join(f"M{x(one.round)},{y(one.low)}V{y(one.high)}" for one in points if one.margin is not None),
-        summary=f"{title}: {with_margin(numbers[0], points[0].margin)} in round {rounds[0]}, "
-                f"{with_margin(numbers[-1], points[-1].margin)} in round {rounds[-1]}; "
-                f"lowest {decimals(min(numbers))}, highest {decimals(max(numbers))}."
-                + (" Bars: where 95 % of repeats of the noise lie." if noised else ""),
-        dots=dots if len(dots) <= 40 else dots[-1:], last=Mark(dots[-1].x, dots[-1].y, decimals(numbers[-1])),
+        summary=f"{title}: {said(points[0])} in round {rounds[0]}, {said(points[-1])} in round {rounds[-1]}; "
+                f"lowest {words(min(numbers))}, highest {words(max(numbers))}."
+                + (" Bars: where 95 % of repeats of the noise lie." if any(one.margin is not None for one in points) else "")
+                + (f" Limit {amount(limit)}." if limit is not None else ""),
+        dots=dots if len(dots) <= 40 else dots[-1:], last=Mark(dots[-1].x, dots[-1].y, words(numbers[-1])),
         rows=tuple(Mark(_LEFT, y(tick), decimals(tick, places)) for tick in ticks),
-        columns=tuple(Mark(x(number), _LINE_HEIGHT - 8, str(number)) for number in round_ticks([first, last])))
+        columns=tuple(Mark(x(number), _LINE_HEIGHT - 8, str(number)) for number in round_ticks([first, last],
+                                                                                              10 * width // WIDTH)),
+        limit=None if limit is None else Mark(width - _RIGHT, y(limit), f"limit {amount(limit)}"))
+
+
+def spending_chart(records: Sequence[RoundRecord]) -> Line | None:
+    """The most that any site had spent after each round, against the limit, with room for all rounds that were agreed."""
+    last = records[-1]
+    points = [Point(record.round, record.largest_epsilon) for record in records if record.largest_epsilon is not None]
+    if not points or last.epsilon_limit is None:
+        return None
+    end = max(last.round, last.rounds_agreed or 0)
+    return line("Largest epsilon spent by round", points, [Point(0, 0.0), Point(end, last.epsilon_limit)],
+                limit=last.epsilon_limit, words=spent)
 
 
 def site_charts(records: Sequence[RoundRecord]) -> list[Line]:
@@ -140,7 +157,8 @@ def site_charts(records: Sequence[RoundRecord]) -> list[Line]:
     everything = [one for points in found.values() for one in points]
     if len(found) > MOST_CURVES or len({one.round for one in everything}) < 2:
         return []
-    return [line(f"{short(one_line(site), 30)}: {word}", points, everything) for site, points in sorted(found.items())]
+    return [line(f"{short(one_line(site), 30)}: {word}", points, everything, width=BARS_WIDTH)
+            for site, points in sorted(found.items())]
 
 
 def epsilon_chart(record: RoundRecord) -> Bars | None:

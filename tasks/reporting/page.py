@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround.spoken import one_line
-from tasks.reporting import charts, contribution, explained, groups, heatmap, whisker_plot, words
+from tasks.reporting import charts, contribution, explained, groups, heatmap, so_far, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
 from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, local, metrics_of
 
@@ -34,7 +34,11 @@ def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> s
     metrics = metrics_of(records)
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
+    spending = charts.spending_chart(records)
+    target, milestones = so_far.milestones(records)
     return template("report.html.j2").render(
+        forecast=so_far.forecast(last), spending=spending, target=target, milestones=milestones,
+        downloads=so_far.downloads(records),
         **_groups(records), **_contribution(last), **_explained(last), records=records, last=last, links=links,
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],

@@ -48,6 +48,8 @@ class SiteRow(Value):
     """The site's share of the aggregate."""
     epsilon: float | None = None
     """Spent on this run so far."""
+    uploaded_bytes: int | None = None
+    """Of its update, as it left; None: no update was admitted."""
     local: Metrics | None = None
     """This round's model on the site's own validation rows, from noised counts; known a round later."""
     local_margin: Margin | None = None
@@ -118,6 +120,8 @@ class RoundRecord(Value):
     sites: tuple[SiteRow, ...]
     epsilon_limit: float | None = None
     """What each site may spend on this run; None without differential privacy."""
+    rounds_agreed: int | None = None
+    """For how many rounds of this run that is; None without differential privacy, or not known."""
     reputation: str = "off"
     """The rule by which a member is not asked for a while."""
     note: str = ""

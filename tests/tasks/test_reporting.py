@@ -177,7 +177,7 @@ def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
     rows = [updated(f"bank-{index}", epsilon=5.0 + index, norm=10.0**index, influence=index / 66) for index in range(12)]
     rounds = [record(number, *rows, auc=0.5 + number / 300) for number in range(1, 61)]
     charts = svgs(render_html([*rounds, compared(61, *rows)]))
-    assert len(charts) == 8 + 12
+    assert len(charts) == 9 + 12
     for chart in charts:
         _, _, width, height = map(float, chart.get("viewBox").split())
         title, description = chart[0], chart[1]
@@ -188,7 +188,7 @@ def test_every_chart_has_a_title_a_description_and_stays_inside_its_frame():
             for name in ("x", "cx", "x1", "x2", "y", "cy", "y1", "y2"):
                 assert 0 <= float(part.get(name, 0)) <= (width if "x" in name else height)
             assert float(part.get("x", 0)) + float(part.get("width", 0)) <= width or part is chart
-    assert len({chart[0].get("id") for chart in charts}) == 8 + 12
+    assert len({chart[0].get("id") for chart in charts}) == 9 + 12
 
 
 def test_what_is_not_known_is_a_dash_and_no_chart():
