@@ -27,22 +27,22 @@ _END = b"-----END FEDROUND LOCKED KEY-----"
 _SALT, _NONCE, _SECRET, _TAG = 16, 12, 32, 16
 
 
-def lock(secret: bytes, passphrase: bytes) -> bytes:
-    """The file's bytes: never the same twice. secret: the raw key, 32 bytes."""
+def lock(secret: bytes, passphrase: bytes, bound: bytes = b"") -> bytes:
+    """The file's bytes: never the same twice. secret: the raw key, 32 bytes. bound: what it is for."""
     salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
-    sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, secret, _HOW)
+    sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, secret, _HOW + bound)
     return b"\n".join((BEGIN, _HOW, base64.b64encode(salt + nonce + sealed), _END, b""))
 
 
-def unlock(file: bytes, passphrase: bytes) -> bytes:
-    """The secret. Raises ValueError if the passphrase is another, or any byte of the file was altered."""
+def unlock(file: bytes, passphrase: bytes, bound: bytes = b"") -> bytes:
+    """The secret. Raises ValueError if the passphrase is another, or what it is for, or any byte of the file was altered."""
     begin, how, body, end, *rest = *file.split(b"\n"), b"", b"", b""
     data = base64.b64decode(body, validate=True)
     if (begin, how, end, any(rest), len(data)) != (BEGIN, _HOW, _END, False, _SALT + _NONCE + _SECRET + _TAG):
         raise ValueError("not a locked key of this format")
     salt, nonce, sealed = data[:_SALT], data[_SALT:_SALT + _NONCE], data[_SALT + _NONCE:]
     try:
-        return AESGCM(_key(passphrase, salt)).decrypt(nonce, sealed, _HOW)
+        return AESGCM(_key(passphrase, salt)).decrypt(nonce, sealed, _HOW + bound)
     except InvalidTag:
         raise ValueError("another passphrase, or an altered file") from None
 

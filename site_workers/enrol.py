@@ -33,7 +33,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
 
     compares_groups: lets out what the model decides about the groups that the federation watches, noised and charged.
     measures: lets out counts of rows for plans that measure, noised and charged. partitions: how plans that train may tell
-    rows apart. passphrase: encrypts the private key; every start then asks for it.
+    rows apart. passphrase: encrypts the private key, the noise secret, and what rounds keep; every start then asks for it.
     Creating the folder approves the invitation's recipe and contract: show them to the operator first (`offered`). Raises
     SetupError if the folder holds a site already or the data files are missing, ContractError if the invitation or the policy
     has an invalid value; nothing is overwritten.
@@ -61,7 +61,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         (folder / "keys").mkdir(mode=0o700, exist_ok=True)
         os.chmod(folder / "keys", 0o700)
         identity.save(folder / "keys" / "identity.pem", passphrase)
-        noise.load_or_create_secret(folder / "keys" / "noise.key")
+        noise.create_secret(folder / "keys" / "noise.key", passphrase)
         if invitation.credential is not None:
             save_toml(invitation.credential, folder / "keys" / "s3.toml", "This site's S3 credential. Secret.",
                       secret=True)

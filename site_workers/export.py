@@ -103,12 +103,12 @@ def _shared(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
 def _rest(site: Site, commit: Commit, checkpoint: Checkpoint) -> Rest:
     """The frozen part, and the private one as of the site's last answer in the run, or as it begins."""
     begun = inputs.begun(site, commit.run, checkpoint.rest, checkpoint.parts)
-    private = kept.newest(site.folder, commit.run, commit.round + 1, PRIVATE, schemas(site.recipe, checkpoint.parts).private)
+    private = kept.newest(site.safe, commit.run, commit.round + 1, PRIVATE, schemas(site.recipe, checkpoint.parts).private)
     return begun if private is None else Rest(private, begun.frozen)
 
 
 def _personal(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
-    found = kept.newest(site.folder, commit.run, commit.round + 1, PERSONAL, checkpoint.tensors)
+    found = kept.newest(site.safe, commit.run, commit.round + 1, PERSONAL, checkpoint.tensors)
     if found is None:
         raise ContractError(f"this site keeps no personal model of run '{commit.run}': the federation agrees on one with "
                             "'personal = {name = \"ditto\", pull = …}', and the site's next answer leaves one")

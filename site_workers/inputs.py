@@ -28,7 +28,7 @@ def read(site: Site, order: Order, rows: Rows) -> Inputs:
                   begun=begun(site, plan.run, plan.rest, plan.agreed.parts),
                   served={blob.name: codec.flatten(_named(site, plan, blob.digest, f"'{blob.name}'"))
                           for blob in (plan.asks.state if isinstance(plan.asks, Train) else ())},
-                  kept=kept.of_plan(site.folder, plan, _private(site, plan)),
+                  kept=kept.of_plan(site.safe, plan, _private(site, plan)),
                   train=rows.train, validation=rows.validation, column=rows.columns.__getitem__)
 
 

@@ -3,7 +3,7 @@ of the model, and its personal model.
 
 ::
 
-    kept/<run>/<what>/<round>-<attempt>.safetensors      after that answer
+    kept/<run>/<what>/<round>-<attempt>.safetensors      after that answer; encrypted under a passphrase (`safe`)
 
 None of it is sent. It is written before the answer is, under a name of its own, and counts once the answer is in the outbox.
 So a site that is killed in between starts from the same values again, and writes the same bytes. What is lost begins anew:
@@ -29,18 +29,19 @@ from fedround import codec
 from fedround.codec import Schema, Tensors
 from fedround.compression.spec import is_unbiased
 from fedround.errors import CodecError, SetupError
-from fedround.files import make_folders, write_whole
+from fedround.files import make_folders
 from fedround.privacy.spec import kind_for
 from fedround.records import Plan
 from fedround.rounds.site import PERSONAL, PRIVATE, RESIDUAL, Kept
 from site_workers import outbox
+from site_workers.safe import Safe
 
 log = logging.getLogger("fedround.site")
 
 _WORDS = {RESIDUAL: "residual", PRIVATE: "private part of the model", PERSONAL: "personal model"}
 
 
-def of_plan(folder: Path, plan: Plan, private: Schema) -> Kept:
+def of_plan(safe: Safe, plan: Plan, private: Schema) -> Kept:
     """What was kept with the site's last answers to earlier rounds of the plan's run, if the plan's terms use it.
 
     private: names and shapes of the model's private part.
@@ -51,37 +52,43 @@ def of_plan(folder: Path, plan: Plan, private: Schema) -> Kept:
     vectors = (*terms.training.algorithm.keeps, *(() if is_unbiased(terms.compression) else (RESIDUAL,)))
     models = {**({PRIVATE: private} if private else {}), **({} if terms.personal is None else {PERSONAL: plan.tensors})}
     return Kept({what: codec.flatten(found) for what in vectors
-                 if (found := newest(folder, plan.run, before, what, plan.tensors, asked)) is not None},
+                 if (found := newest(safe, plan.run, before, what, plan.tensors, asked)) is not None},
                 {what: found for what, schema in models.items() if (found := newest(
-                    folder, plan.run, before, what, schema, None if what == PERSONAL else asked)) is not None})
+                    safe, plan.run, before, what, schema, None if what == PERSONAL else asked)) is not None})
 
 
-def write(folder: Path, plan: Plan, kept: Kept) -> None:
+def write(safe: Safe, plan: Plan, kept: Kept) -> None:
     """Keep all of it with the answer to this plan, durably, before the answer is written."""
     for what, vector_D in kept.vectors.items():
-        _write(folder, plan, what, codec.unflatten(vector_D, plan.tensors))
+        _write(safe, plan, what, codec.unflatten(vector_D, plan.tensors))
     for what, tensors in kept.models.items():
-        _write(folder, plan, what, tensors)
+        _write(safe, plan, what, tensors)
 
 
-def newest(folder: Path, run: str, before: int, what: str, schema: Schema, mechanism: str | None = None) -> Tensors | None:
+def newest(safe: Safe, run: str, before: int, what: str, schema: Schema, mechanism: str | None = None) -> Tensors | None:
     """What was kept with the site's last answer in a run to a round earlier than `before`; None: nothing was kept.
 
     mechanism: the kind of noise of that answer; None: any.
     Raises SetupError if the file is damaged, or of another schema.
     """
-    given = outbox.updates(folder, run, before=before)
+    given = outbox.updates(safe.folder, run, before=before)
     fit = [one for one in (given[:1] if what == RESIDUAL else given) if mechanism in (None, one.mechanism)]
-    path = next(_there(folder, run, what, fit), None)
+    path = next(_there(safe.folder, run, what, fit), None)
     if path is None:
         return None
     try:
-        return codec.decode(path.read_bytes(), schema, str(path))
+        return codec.decode(safe.read(path), schema, str(path))
     except CodecError as error:
         raise SetupError(f"{error}; restore the file from your backup, or remove it: the {what} then begins anew") from None
 
 
-def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
+def settle(safe: Safe) -> None:
+    """Encrypt what was kept before the site had a passphrase."""
+    for path in sorted((safe.folder / "kept").glob("*/*/*.safetensors")):
+        safe.settle(path)
+
+
+def _write(safe: Safe, plan: Plan, what: str, tensors: Tensors) -> None:
     """Write one file, and delete files that are older than a retry needs.
 
     Tensors with a number that is not finite are not kept, and the log tells the operator. They were trained without noise:
@@ -91,10 +98,10 @@ def _write(folder: Path, plan: Plan, what: str, tensors: Tensors) -> None:
         log.warning("round %d of run '%s': the site's %s is not finite and not kept; the last one stays. Ask for a smaller "
                     "training.learning_rate", plan.round, plan.run, _WORDS.get(what, f"'{what}'"))
         return
-    path = _path(folder, plan.run, what, plan.round, plan.attempt)
+    path = _path(safe.folder, plan.run, what, plan.round, plan.attempt)
     make_folders(path.parent, mode=0o700)
-    write_whole(path, codec.encode(tensors), durable=True)
-    for older in list(_there(folder, plan.run, what, outbox.updates(folder, plan.run, before=plan.round)))[1:]:
+    safe.write(path, codec.encode(tensors))
+    for older in list(_there(safe.folder, plan.run, what, outbox.updates(safe.folder, plan.run, before=plan.round)))[1:]:
         older.unlink()
 
 

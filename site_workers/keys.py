@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fedround.errors import SetupError
 from fedround.federation_log import Rotation
-from fedround.signing import Identity
+from fedround.privacy import noise
+from fedround.signing import Identity, check_passphrase
 from infra.passphrase import passphrase_for
 from site_workers import release
 from site_workers.site import Site
@@ -18,11 +19,16 @@ from site_workers.site import Site
 def begin_rotation(site: Site, passphrase: bytes | None) -> str:
     """Make the next key, and publish in the store that the present key hands over to it; returns the new public key.
 
+    The noise secret lies behind the next key's passphrase from now on, or behind none if that key has none.
+
     Nothing changes until the coordinator has put the new key into the federation log: until then the old one signs. A second
     call names the same new key. Raises StoreError if the store does not take it.
     """
     path = _next(site.folder)
     if not path.exists():
+        check_passphrase(passphrase)
+        # First: a crash in between leaves a secret that opens with what was just typed, and the next call goes on.
+        noise.keep_secret(site.folder / "keys" / "noise.key", site.noise_secret, passphrase)
         Identity.generate().save(path, passphrase)
     new = Identity.load(path, passphrase_for(path)).key
     release.hand_over(site, Rotation(federation=site.settings.federation, site=site.name, old=site.identity.key, new=new))

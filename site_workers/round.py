@@ -193,7 +193,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
     worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
                   inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
-    kept.write(site.folder, plan, worked.keeps)
+    kept.write(site.safe, plan, worked.keeps)
     return _Done(_answer(site, order, worked, book, warnings), worked.payload, book, rows.digest)
 
 

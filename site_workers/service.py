@@ -18,7 +18,7 @@ from infra import health
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 from infra.stores import Patience
-from site_workers import audit, release, rollback, worker_name
+from site_workers import audit, kept, release, rollback, worker_name
 from site_workers.health import SiteNumbers
 from site_workers.limits import settle_in
 from site_workers.outcome import Outcome
@@ -83,6 +83,7 @@ def _with_the_accountant_apart(work: Job) -> Job:
 def _begin(site: Site) -> None:
     """Serve a folder only if its audit log, ledger and outbox agree. An older copy of one of them does not agree."""
     audit.verify(site.folder)
+    kept.settle(site.safe)
     audit.record(site.folder, audit.Started(
         utc=audit.utc(site.clock()), policy=digest((site.folder / "policy.toml").read_bytes()), version=__version__))
 

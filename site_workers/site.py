@@ -9,7 +9,8 @@
     ledger.jsonl     what has been spent on our rows
     audit.jsonl      what was asked, decided, spent and sent
     outbox/          what leaves, written here first
-    kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts
+    kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts;
+                     encrypted under a passphrase
     snapshot/        what a database answered, where rows come from one; never leaves
     accepted/        the rows of the last round that trained, for 'site drift'; never leaves
     drift/           Evidently's reports over rows; never leaves
@@ -17,6 +18,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,10 +30,11 @@ from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.privacy import noise
 from fedround.signing import Identity
-from infra.passphrase import passphrase_for
+from infra.passphrase import passphrase_for, passphrase_from_file
 from infra.settings import SiteSettings, load_toml
 from infra.stores import ObjectStore, Patience, open_store
 from site_workers.policy import SitePolicy
+from site_workers.safe import Safe
 from validation.contract import Contract, load_contract
 
 
@@ -44,6 +47,8 @@ class Site:
     policy: SitePolicy
     identity: Identity
     noise_secret: bytes
+    is_locked: bool
+    """Whether the noise secret lies behind a passphrase."""
     recipe: Recipe
     contract: Contract
     store: ObjectStore
@@ -66,6 +71,11 @@ class Site:
         return replace(self, store=self.store.within(patience))
 
     @property
+    def safe(self) -> Safe:
+        """What it keeps for itself."""
+        return Safe(self.folder, self.noise_secret, self.is_locked)
+
+    @property
     def row_files(self) -> tuple[Path, Path]:
         """Where the training and the validation rows are."""
         return self.settings.data.files(self.folder)
@@ -76,10 +86,12 @@ def open_site(folder: Path, clock: Callable[[], datetime] = lambda: datetime.now
     settings = load_toml(SiteSettings, folder / "site.toml")
     stamps = _stamps(folder, settings)
     policy, recipe, contract = _agreed(folder, settings)
+    ask = functools.cache(passphrase_for(folder / "keys" / "identity.pem"))
+    identity = load_identity(folder, ask)
+    secret, is_locked = _noise_secret(folder / "keys" / "noise.key", ask if ask.cache_info().currsize else None)
     return Site(
         folder=folder, settings=settings, policy=policy, recipe=recipe, contract=contract, clock=clock, stamps=stamps,
-        identity=load_identity(folder),
-        noise_secret=_noise_secret(folder / "keys" / "noise.key"),
+        identity=identity, noise_secret=secret, is_locked=is_locked,
         store=open_store(settings.store, folder))
 
 
@@ -107,18 +119,26 @@ def _stamps(folder: Path, settings: SiteSettings) -> tuple[Version, ...]:
     return tuple(version_of(path) for path in paths)
 
 
-def load_identity(folder: Path) -> Identity:
+def load_identity(folder: Path, ask: Callable[[], bytes] | None = None) -> Identity:
     """The key that signs for the site in `folder`. Asks for its passphrase if it has one; raises SetupError."""
     path = folder / "keys" / "identity.pem"
-    return Identity.load(path, passphrase_for(path))
+    return Identity.load(path, ask or passphrase_for(path))
 
 
-def _noise_secret(path: Path) -> bytes:
-    """The noise secret. It is never made anew here: with another secret, a retry would draw a second noise for one charge."""
+def _noise_secret(path: Path, typed: Callable[[], bytes] | None) -> tuple[bytes, bool]:
+    """The noise secret, and whether it lies behind a passphrase; typed: what opened the key.
+
+    It is never made anew here: with another secret, a retry would draw a second noise for one charge.
+    """
     if not path.is_file():
         raise SetupError(f"no noise secret at {path}: restore it from your backup; without it, make a new site folder, "
                          "and count what this data set has spent as spent")
-    return noise.load_or_create_secret(path)
+    try:
+        return noise.load_secret(path, typed or passphrase_for(path))
+    except SetupError:
+        if typed is None or passphrase_from_file() is not None:
+            raise
+        return noise.load_secret(path, passphrase_for(path))       # a rotation is under way: the next key has another
 
 
 def _approved(path: Path, digests: tuple[str, ...]) -> str:

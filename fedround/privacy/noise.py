@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Callable
 from decimal import Context, Decimal
 from pathlib import Path
 from typing import Protocol
@@ -42,8 +43,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fedround import locked
 from fedround.errors import ContractError, SetupError
-from fedround.files import create_once
+from fedround.files import create_once, write_whole
 
 SECRET_BYTES = 32
 
@@ -55,6 +57,7 @@ Words = npt.NDArray[np.uint64]
 Size = int | tuple[int, ...]
 
 _DOMAIN = b"fedround/2/noise"
+_BOUND = b" noise secret"
 _BLOCK = 1 << 15                # numbers made at once: they stay in the processor's cache
 _ZEROS = bytes(24 * _BLOCK)
 
@@ -186,19 +189,40 @@ def stream(secret: bytes, *context: bytes) -> Stream:
     return Stream(HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(secret))
 
 
-def load_or_create_secret(path: Path) -> bytes:
-    """The site's noise secret; made from the operating system's randomness at the first call, mode 0600.
+def create_secret(path: Path, passphrase: bytes | None = None) -> None:
+    """Make a site's noise secret from the operating system's randomness, mode 0600; one that is there stays.
 
-    Raises SetupError if the file is not such a secret or can be read by others. A lost secret cannot be made again:
-    a retry after the loss would draw new noise.
+    passphrase: locks it (`fedround.locked`). A lost secret cannot be made again: a retry after the loss would draw new noise.
     """
-    if not path.exists():
-        create_once(path, os.urandom(SECRET_BYTES))
+    create_once(path, _file(os.urandom(SECRET_BYTES), passphrase))
+
+
+def keep_secret(path: Path, secret: bytes, passphrase: bytes | None) -> None:
+    """Write the same secret again, behind another passphrase or none; a crash leaves the old file or the new one."""
+    write_whole(path, _file(secret, passphrase), durable=True)
+
+
+def load_secret(path: Path, passphrase: Callable[[], bytes]) -> tuple[bytes, bool]:
+    """The site's noise secret, and whether it lies behind a passphrase.
+
+    passphrase: asked for only if it does. Raises SetupError if the file is not such a secret, can be read by others, or does
+    not open.
+    """
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise SetupError(f"{path} can be read by other users (mode {mode:o}): run 'chmod 600 {path}'")
-    secret = path.read_bytes()
-    if len(secret) != SECRET_BYTES:
-        raise SetupError(f"{path} is not a noise secret: it has {len(secret)} bytes, expected {SECRET_BYTES}; restore "
+    file = path.read_bytes()
+    if file.startswith(locked.BEGIN):
+        try:
+            return locked.unlock(file, passphrase(), _BOUND), True
+        except ValueError:
+            raise SetupError(f"{path}: the passphrase does not open this noise secret, or the file is damaged; try again, "
+                             "then restore it from your backup") from None
+    if len(file) != SECRET_BYTES:
+        raise SetupError(f"{path} is not a noise secret: it has {len(file)} bytes, expected {SECRET_BYTES}; restore "
                          "it from your backup")
-    return secret
+    return file, False
+
+
+def _file(secret: bytes, passphrase: bytes | None) -> bytes:
+    return secret if passphrase is None else locked.lock(secret, passphrase, _BOUND)

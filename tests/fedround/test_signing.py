@@ -288,7 +288,7 @@ def test_a_site_with_a_passphrase_opens_with_it_and_not_without(tmp_path: Path, 
     words = tmp_path / "words"
     words.write_bytes(WORDS)
     words.chmod(0o600)
-    federation = small_federation.make(tmp_path / "f", passphrase=WORDS)
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1, passphrase=WORDS)
     monkeypatch.delenv(FILE_VARIABLE, raising=False)
     with pytest.raises(SetupError, match="is encrypted"):
         federation.site("north")

@@ -164,7 +164,7 @@ def test_attack_a_head_that_was_trained_without_noise_is_not_where_a_promise_for
     assert kept(federation, "north", 1) != codec.encode(given.begun.private)
     assert codec.encode(given.rest.private) == codec.encode(given.begun.private)
     assert federation.answer("north", planned) == "update"
-    again = site_kept.newest(site.folder, "spring", 3, "private", schemas(site.recipe, planned.plan.agreed.parts).private,
+    again = site_kept.newest(site.safe, "spring", 3, "private", schemas(site.recipe, planned.plan.agreed.parts).private,
                              "dp_sgd")
     assert again is not None
     assert codec.encode(again) == kept(federation, "north", 2), "and what records protect goes on from round to round"

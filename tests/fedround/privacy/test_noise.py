@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedround import locked
 from fedround.errors import ContractError, SetupError
 from fedround.privacy import noise
-from fedround.privacy.noise import GRID, SECRET_BYTES, Stream, load_or_create_secret, noised_counts, stream
+from fedround.privacy.noise import GRID, SECRET_BYTES, Stream, create_secret, keep_secret, load_secret, noised_counts, stream
 
 SECRET = bytes(range(32))
 PLAN, ROWS = b"plan", b"rows"
@@ -189,23 +190,45 @@ def test_a_short_secret_and_an_empty_context_are_refused():
         stream(SECRET)
 
 
+def nobody() -> bytes:
+    raise AssertionError("a secret that is not locked needs no passphrase")
+
+
 def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):
     path = tmp_path / "noise.secret"
-    secret = load_or_create_secret(path)
-    assert len(secret) == SECRET_BYTES
-    assert load_or_create_secret(path) == secret
-    assert load_or_create_secret(tmp_path / "other.secret") != secret
+    create_secret(path)
+    secret = load_secret(path, nobody)
+    assert len(secret[0]) == SECRET_BYTES
+    assert not secret[1]
+    create_secret(path)
+    assert load_secret(path, nobody) == secret
+    create_secret(tmp_path / "other.secret")
+    assert load_secret(tmp_path / "other.secret", nobody) != secret
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert sorted(p.name for p in tmp_path.iterdir()) == ["noise.secret", "other.secret"]
 
 
 def test_a_secret_that_others_can_read_or_that_is_cut_is_refused(tmp_path):
     path = tmp_path / "noise.secret"
-    load_or_create_secret(path)
+    create_secret(path)
     path.chmod(0o644)
     with pytest.raises(SetupError, match="chmod 600"):
-        load_or_create_secret(path)
+        load_secret(path, nobody)
     path.chmod(0o600)
     path.write_bytes(b"")
     with pytest.raises(SetupError, match="not a noise secret"):
-        load_or_create_secret(path)
+        load_secret(path, nobody)
+
+
+def test_a_locked_secret_opens_with_its_passphrase_and_as_nothing_else(tmp_path):
+    path = tmp_path / "noise.secret"
+    create_secret(path, b"four quite long words")
+    secret, is_locked = load_secret(path, lambda: b"four quite long words")
+    assert is_locked
+    assert secret not in path.read_bytes()
+    with pytest.raises(SetupError, match="the passphrase does not open this noise secret"):
+        load_secret(path, lambda: b"four quite other words")
+    with pytest.raises(ValueError, match="another passphrase"):
+        locked.unlock(path.read_bytes(), b"four quite long words")      # a signing key, say
+    keep_secret(path, secret, None)
+    assert load_secret(path, nobody) == (secret, False)

@@ -1,0 +1,152 @@
+"""What a site keeps lies encrypted on its disk if, and only if, its key has a passphrase."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedround import locked
+from fedround.errors import SetupError
+from infra.passphrase import FILE_VARIABLE
+from site_workers import kept, safe, service
+from site_workers.keys import begin_rotation
+from site_workers.safe import Safe
+from tests import small_federation
+from tests.small_federation import SmallFederation
+
+WORDS, OTHERS = b"four quite long words", b"four quite other words"
+PERSONAL = {"personal": {"name": "ditto", "pull": 0.1}}
+SECRET, BODY = bytes(range(32)), b"numbers that were learnt from rows" * 3
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Safe:
+    return Safe(tmp_path, SECRET, True)
+
+
+@pytest.fixture
+def types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Somebody types a passphrase: from now on it is the one."""
+    path = tmp_path / "words"
+
+    def type_(words: bytes) -> None:
+        path.write_bytes(words)
+        path.chmod(0o600)
+        monkeypatch.setenv(FILE_VARIABLE, str(path))
+
+    return type_
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 48], ids=str)
+def test_what_is_sealed_comes_back_in_as_many_blocks_as_it_needs(one: Safe, monkeypatch, size: int):
+    monkeypatch.setattr(safe, "_BLOCK", 16)
+    one.write(one.folder / "a", BODY[:size])
+    assert one.read(one.folder / "a") == BODY[:size]
+    assert size < 8 or BODY[:8] not in (one.folder / "a").read_bytes()
+    assert (one.folder / "a").stat().st_mode & 0o777 == 0o600
+
+
+def test_attack_every_flipped_byte_every_cut_and_every_swap_is_one_sentence(one: Safe, monkeypatch):
+    monkeypatch.setattr(safe, "_BLOCK", 40)
+    path, other = one.folder / "a", one.folder / "b"
+    one.write(path, BODY)
+    whole = path.read_bytes()
+    blocks = [whole[30 + at:30 + at + 68] for at in range(0, len(whole) - 30, 68)]
+    wrong = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:] for at in range(len(whole))]
+    wrong += [whole[:at] for at in range(len(whole))]
+    wrong += [whole + b"x", BODY]
+    wrong += [whole[:30] + b"".join(some) for some in ([blocks[1], blocks[0], *blocks[2:]], blocks[:2])]
+    for body in wrong:
+        path.write_bytes(body)
+        with pytest.raises(SetupError, match=r"does not open|is damaged, or not encrypted"):
+            one.read(path)
+    other.write_bytes(whole)
+    with pytest.raises(SetupError, match="altered, moved, or encrypted at another site"):
+        one.read(other)
+    path.write_bytes(whole)
+    with pytest.raises(SetupError, match="does not open"):
+        Safe(one.folder, SECRET[::-1], True).read(path)
+    assert one.read(path) == Safe(one.folder, SECRET, False).read(path) == BODY
+
+
+def test_a_sealed_file_is_never_written_twice_alike(one: Safe):
+    one.write(one.folder / "a", BODY)
+    first = (one.folder / "a").read_bytes()
+    one.write(one.folder / "a", BODY)
+    assert (one.folder / "a").read_bytes() != first
+
+
+def kept_files(federation: SmallFederation) -> list[Path]:
+    return sorted((federation.root / "north" / "kept").glob("*/*/*.safetensors"))
+
+
+def test_a_site_under_a_passphrase_keeps_nothing_readable_and_answers_as_ever(tmp_path: Path, types,
+                                                                                rows_are_judged_here: None):
+    types(WORDS)
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1, passphrase=WORDS, **PERSONAL)
+    running = federation.site("north")
+    for _ in range(2):
+        planned = federation.plan()
+        assert federation.answer("north", planned, running) == "update"
+        federation.commit(planned)
+    assert kept_files(federation)
+    for path in kept_files(federation):
+        assert path.read_bytes().startswith(b"FEDROUND SEALED aes-256-gcm 1\n")
+    key = federation.root / "north" / "keys" / "noise.key"
+    assert key.read_bytes().startswith(locked.BEGIN)
+    types(OTHERS)
+    with pytest.raises(SetupError, match=r"identity\.pem: the passphrase does not open"):
+        federation.site("north")
+
+
+def test_a_passphrase_comes_and_goes_with_a_new_key(tmp_path: Path, types, rows_are_judged_here: None):
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1, **PERSONAL)
+    federation.round()
+    site, plain = federation.site("north"), [path.read_bytes() for path in kept_files(federation)]
+    assert not site.is_locked
+    assert plain
+    types(WORDS)
+    begin_rotation(site, WORDS)
+    again = federation.site("north")
+    assert again.is_locked
+    assert again.noise_secret == site.noise_secret
+    with pytest.raises(SetupError, match="start the site's process once"):
+        again.safe.read(kept_files(federation)[0])
+    service._begin(again)
+    assert [again.safe.read(path) for path in kept_files(federation)] == plain
+    assert not set(plain) & {path.read_bytes() for path in kept_files(federation)}
+    (site.folder / "keys" / "next.pem").unlink()        # the operator starts over, without a passphrase
+    begin_rotation(again, None)
+    last = federation.site("north")
+    assert not last.is_locked
+    assert [last.safe.read(path) for path in kept_files(federation)] == plain
+    federation.round()
+
+
+def test_a_site_that_is_killed_while_it_writes_has_the_old_file_or_the_new_one(one: Safe, monkeypatch):
+    path = one.folder / "a"
+    one.write(path, BODY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            one.write(path, b"new")
+    assert one.read(path) == BODY
+    assert [found.name for found in one.folder.iterdir()] == ["a"]
+
+
+def test_a_copied_folder_opens_with_the_same_passphrase(tmp_path: Path):
+    here, there = Safe(tmp_path / "here", SECRET, True), Safe(tmp_path / "there", SECRET, True)
+    here.folder.mkdir()
+    here.write(here.folder / "a", BODY)
+    shutil.copytree(here.folder, there.folder)
+    assert there.read(there.folder / "a") == BODY
+
+
+def test_what_lies_in_the_folder_beside_the_kept_files_is_left_alone(one: Safe):
+    (one.folder / "kept").mkdir()
+    (one.folder / "kept" / "shared.safetensors").write_bytes(BODY)
+    kept.settle(one)
+    assert (one.folder / "kept" / "shared.safetensors").read_bytes() == BODY
