@@ -9,6 +9,7 @@ from collections.abc import MutableMapping
 import typer
 
 from fedround_cli import (
+    compare,
     contract,
     coordinator,
     demo,
@@ -55,6 +56,7 @@ app.add_typer(federation.app, name="federation")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")
 app.command("deploy")(coordinator.deploy)
+train.train_app.command("compare")(compare.compare)
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
 app.add_typer(measure.app, name="measure")

@@ -4,12 +4,14 @@ runs. Everything is read from the records; who moves the folder moves all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedround.errors import ContractError
 from fedround.files import write_whole
 from fedround.values import parse
 from tasks.reporting import RoundRecord, render_html
+from tasks.reporting.compare import render_comparison
 from tasks.reporting.index import INDEX, Listed, render_index
 from tasks.reporting.record import Links
 
@@ -33,6 +35,21 @@ def records(reports: Path, run: str) -> list[RoundRecord]:
     """The run's records so far, by round; without those that are damaged, which are written again."""
     found = (if_whole(path) for path in _paths(reports / run))
     return [record for record in found if record is not None]
+
+
+def of_run(reports: Path, run: str) -> list[RoundRecord]:
+    """As `records`. Raises ContractError if there is none."""
+    if run not in {folder.name for folder in reports.glob("*")} or not (found := records(reports, run)):
+        raise ContractError(f"no round of a run '{run}' is recorded in {reports}: {reports / INDEX} names the runs that are; "
+                            "'fedround models rebuild' writes lost records again")
+    return found
+
+
+def write_comparison(reports: Path, one: Sequence[RoundRecord], other: Sequence[RoundRecord]) -> Path:
+    """Two runs side by side; returns where the page is."""
+    page = reports / f"{one[-1].run}-and-{other[-1].run}.html"
+    write_whole(page, render_comparison(one, other).encode(), durable=True)
+    return page
 
 
 def if_whole(path: Path) -> RoundRecord | None:

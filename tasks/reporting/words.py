@@ -60,7 +60,7 @@ def change(now: float, before: float, margin: float | None = None, former: float
     if margin is None and former is None:
         return moved
     within = abs(now - before) <= math.hypot(margin or 0.0, former or 0.0)
-    return f"{moved}, {'no more than noise does' if within else 'more than noise does'},"
+    return f"{moved}, {'no more than noise does' if within else 'more than noise does'}"
 
 
 def moment(when: datetime) -> str:
