@@ -75,7 +75,8 @@ class Identity:
         passphrase: locks it instead (`fedround.locked`: scrypt, AES-256-GCM). It has at least `MIN_PASSPHRASE_BYTES`, or
         ContractError.
         """
-        check_passphrase(passphrase)
+        if passphrase is not None and len(passphrase) < MIN_PASSPHRASE_BYTES:
+            raise ContractError(f"a passphrase has at least {MIN_PASSPHRASE_BYTES} characters: four or five words are good")
         pem = self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption(),
         ) if passphrase is None else locked.lock(self._private.private_bytes_raw(), passphrase)
@@ -85,12 +86,6 @@ class Identity:
     def sign(self, message: bytes) -> bytes:
         """64 bytes; the same message always gives the same signature."""
         return self._private.sign(message)
-
-
-def check_passphrase(passphrase: bytes | None) -> None:
-    """Raises ContractError for one that is too short; None is none."""
-    if passphrase is not None and len(passphrase) < MIN_PASSPHRASE_BYTES:
-        raise ContractError(f"a passphrase has at least {MIN_PASSPHRASE_BYTES} characters: four or five words are good")
 
 
 def _unlocked(path: Path, file: bytes, passphrase: Callable[[], bytes] | None) -> Ed25519PrivateKey:

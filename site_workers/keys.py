@@ -1,6 +1,7 @@
 """The site's own keys: the one it signs with, and the next one while a rotation is under way.
 
-`keys/next.pem` waits until the federation log has taken it for this site; then it takes the place of `keys/identity.pem`.
+`keys/next.pem` waits until the federation log has taken it for this site; then it takes the place of `keys/identity.pem`, and
+the noise secret that waits beside it, behind its passphrase, that of `keys/noise.key`: it is the same secret.
 """
 
 from __future__ import annotations
@@ -10,26 +11,26 @@ from pathlib import Path
 from fedround.errors import SetupError
 from fedround.federation_log import Rotation
 from fedround.privacy import noise
-from fedround.signing import Identity, check_passphrase
+from fedround.signing import Identity
 from infra.passphrase import passphrase_for
 from site_workers import release
-from site_workers.site import Site
+from site_workers.site import Site, finish_rotation, next_noise
 
 
 def begin_rotation(site: Site, passphrase: bytes | None) -> str:
     """Make the next key, and publish in the store that the present key hands over to it; returns the new public key.
 
-    The noise secret lies behind the next key's passphrase from now on, or behind none if that key has none.
+    The noise secret waits beside it, behind the next key's passphrase, or behind none if that key has none.
 
     Nothing changes until the coordinator has put the new key into the federation log: until then the old one signs. A second
     call names the same new key. Raises StoreError if the store does not take it.
     """
     path = _next(site.folder)
     if not path.exists():
-        check_passphrase(passphrase)
-        # First: a crash in between leaves a secret that opens with what was just typed, and the next call goes on.
-        noise.keep_secret(site.folder / "keys" / "noise.key", site.noise_secret, passphrase)
         Identity.generate().save(path, passphrase)
+        next_noise(site.folder).unlink(missing_ok=True)     # of a next key that the operator has removed
+    if not next_noise(site.folder).exists():
+        noise.keep_secret(next_noise(site.folder), site.noise_secret, passphrase)
     new = Identity.load(path, passphrase_for(path)).key
     release.hand_over(site, Rotation(federation=site.settings.federation, site=site.name, old=site.identity.key, new=new))
     return new
@@ -43,6 +44,7 @@ def agreed_identity(site: Site, key: str) -> Identity | None:
     for path in (present, _next(site.folder)):
         if path.exists() and (found := _load(path)).key == key:
             path.replace(present)
+            finish_rotation(site.folder)
             return found
     return None
 

@@ -4,7 +4,7 @@
 
     site.toml        who we are, where the API, the store and our rows are
     policy.toml      what we allow
-    keys/            identity.pem, noise.key, s3.toml: mode 0600, never leave
+    keys/            identity.pem, noise.key, s3.toml: mode 0600, never leave; next.pem and next-noise.key in a rotation
     approved/        the recipe and the contract, as we approved them
     ledger.jsonl     what has been spent on our rows
     audit.jsonl      what was asked, decided, spent and sent
@@ -30,7 +30,7 @@ from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.privacy import noise
 from fedround.signing import Identity
-from infra.passphrase import passphrase_for, passphrase_from_file
+from infra.passphrase import passphrase_for
 from infra.settings import SiteSettings, load_toml
 from infra.stores import ObjectStore, Patience, open_store
 from site_workers.policy import SitePolicy
@@ -88,6 +88,7 @@ def open_site(folder: Path, clock: Callable[[], datetime] = lambda: datetime.now
     policy, recipe, contract = _agreed(folder, settings)
     ask = functools.cache(passphrase_for(folder / "keys" / "identity.pem"))
     identity = load_identity(folder, ask)
+    finish_rotation(folder)
     secret, is_locked = _noise_secret(folder / "keys" / "noise.key", ask if ask.cache_info().currsize else None)
     return Site(
         folder=folder, settings=settings, policy=policy, recipe=recipe, contract=contract, clock=clock, stamps=stamps,
@@ -133,12 +134,18 @@ def _noise_secret(path: Path, typed: Callable[[], bytes] | None) -> tuple[bytes,
     if not path.is_file():
         raise SetupError(f"no noise secret at {path}: restore it from your backup; without it, make a new site folder, "
                          "and count what this data set has spent as spent")
-    try:
-        return noise.load_secret(path, typed or passphrase_for(path))
-    except SetupError:
-        if typed is None or passphrase_from_file() is not None:
-            raise
-        return noise.load_secret(path, passphrase_for(path))       # a rotation is under way: the next key has another
+    return noise.load_secret(path, typed or passphrase_for(path))
+
+
+def next_noise(folder: Path) -> Path:
+    """The noise secret behind the next key's passphrase, while a rotation is under way."""
+    return folder / "keys" / "next-noise.key"
+
+
+def finish_rotation(folder: Path) -> None:
+    """If the next key has become the key, what waits beside it takes its place, too; also after a crash in between."""
+    if next_noise(folder).exists() and not (folder / "keys" / "next.pem").exists():
+        next_noise(folder).replace(folder / "keys" / "noise.key")
 
 
 def _approved(path: Path, digests: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from infra.passphrase import FILE_VARIABLE
 from site_workers import kept, safe, service
 from site_workers.keys import begin_rotation
 from site_workers.safe import Safe
+from tasks.membership import rotate_key
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -105,25 +106,41 @@ def test_a_site_under_a_passphrase_keeps_nothing_readable_and_answers_as_ever(tm
 def test_a_passphrase_comes_and_goes_with_a_new_key(tmp_path: Path, types, rows_are_judged_here: None):
     federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1, **PERSONAL)
     federation.round()
-    site, plain = federation.site("north"), [path.read_bytes() for path in kept_files(federation)]
+    site = federation.site("north")
     assert not site.is_locked
-    assert plain
     types(WORDS)
     begin_rotation(site, WORDS)
+    rotate_key(federation.root / "coordinator", "north")
+    assert not federation.site("north").is_locked      # a start before the next key is taken needs what it needed before
+    federation.round()
     again = federation.site("north")
     assert again.is_locked
     assert again.noise_secret == site.noise_secret
+    last = kept_files(federation)[-1]
     with pytest.raises(SetupError, match="start the site's process once"):
-        again.safe.read(kept_files(federation)[0])
+        again.safe.read(last)
+    plain = last.read_bytes()
     service._begin(again)
-    assert [again.safe.read(path) for path in kept_files(federation)] == plain
-    assert not set(plain) & {path.read_bytes() for path in kept_files(federation)}
-    (site.folder / "keys" / "next.pem").unlink()        # the operator starts over, without a passphrase
+    assert again.safe.read(last) == plain != last.read_bytes()
     begin_rotation(again, None)
-    last = federation.site("north")
-    assert not last.is_locked
-    assert [last.safe.read(path) for path in kept_files(federation)] == plain
+    rotate_key(federation.root / "coordinator", "north")
     federation.round()
+    assert not federation.site("north").is_locked
+    assert federation.site("north").safe.read(last) == plain
+    assert {path.name for path in (site.folder / "keys").iterdir()} == {"identity.pem", "noise.key"}
+
+
+def test_attack_a_rotation_that_is_killed_between_the_key_and_the_secret_ends_at_the_next_start(
+        tmp_path: Path, types, rows_are_judged_here: None):
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1)
+    site = federation.site("north")
+    types(WORDS)
+    begin_rotation(site, WORDS)
+    (site.folder / "keys" / "next.pem").replace(site.folder / "keys" / "identity.pem")
+    again = federation.site("north")
+    assert again.is_locked
+    assert again.noise_secret == site.noise_secret
+    assert site.noise_secret not in (site.folder / "keys" / "noise.key").read_bytes()
 
 
 def test_a_site_that_is_killed_while_it_writes_has_the_old_file_or_the_new_one(one: Safe, monkeypatch):
