@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from fedround_cli import (
 )
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
+
+if TYPE_CHECKING:
+    from fedround.statistics.partitions import Partitions
 
 app = typer.Typer(no_args_is_help=True, help="A site: its own data, keys, policy and ledger. It opens no port.")
 app.command("approve")(approval.approve)
@@ -53,6 +56,12 @@ def init(
     groups: Annotated[bool, typer.Option(
         "--groups", help="Let out, noised and charged, how often the model is right and wrong about the groups that the "
         "federation watches: policy.toml then allows plans that measure decisions.")] = False,
+    partitions: Annotated[str | None, typer.Option(
+        metavar="COLUMN", help="Let plans train on one part of your rows, told apart by this column; only they pay. The "
+        "coordinator learns how many rows each part has: name a date, never a diagnosis.")] = None,
+    partitions_by: Annotated[str | None, typer.Option(
+        metavar="day|week|month|value", help="With --partitions: by which part of a date, or by the column's value.",
+        show_default="week")] = None,
     yes: approval.Yes = False,
     digest: approval.Digests = [],  # noqa: B006
     passphrase: Annotated[bool, typer.Option(
@@ -79,7 +88,8 @@ def init(
     key = create_site(
         folder, offer, data,
         max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
-        compares_groups=groups, passphrase=_new_passphrase() if passphrase else None)
+        compares_groups=groups, partitions=_told_apart(partitions, partitions_by),
+        passphrase=_new_passphrase() if passphrase else None)
     if ledger is None:
         out.print("its ledger counts for this federation only; if these rows serve another one, too, name one --ledger DIR "
                   "for both")
@@ -155,6 +165,19 @@ def start(folder: SiteFolder) -> None:
 
     log_to_terminal()
     serve_site(folder)
+
+
+def _told_apart(column: str | None, by: str | None) -> tuple[Partitions, ...]:
+    from fedround.errors import ContractError
+    from fedround.statistics.partitions import Partitions
+    from fedround.values import parse
+
+    if column is None:
+        if by is not None:
+            raise ContractError("--partitions-by says how rows are told apart, and not by which column: give --partitions "
+                                "COLUMN, too")
+        return ()
+    return (parse(Partitions, {"column": column, **({} if by is None else {"by": by})}, "--partitions"),)
 
 
 def _new_passphrase() -> bytes:

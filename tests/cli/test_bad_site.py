@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from infra.settings import save_toml
+from fedround.statistics.partitions import Partitions
+from infra.settings import load_toml, save_toml
+from site_workers.policy import SitePolicy
 from tasks.membership import make_invitation
 from tests.cli.bad_input import APPROVED, contents, edit, limited
 from tests.cli.conftest import Fedround, one_sentence
@@ -40,6 +42,17 @@ def data(tmp_path: Path) -> Path:
 def test_a_site_is_made_of_good_input(fedround: Fedround, invitation: Path, data: Path, tmp_path: Path):
     result = site_init(fedround, invitation, tmp_path / "west", data / "train.parquet", data / "validation.parquet")
     assert result.exit_code == 0, result.output
+
+
+def test_the_policy_names_how_rows_are_told_apart_if_the_operator_says_so(fedround: Fedround, invitation: Path, data: Path,
+                                                                          tmp_path: Path):
+    line = ("site", "init", tmp_path / "west", "--invitation", invitation, "--train", data / "train.parquet",
+            "--validation", data / "validation.parquet", *APPROVED)
+    one_sentence(fedround(*line, "--partitions", "day", "--partitions-by", "fortnight"), "partitions", "by")
+    one_sentence(fedround(*line, "--partitions-by", "month"), "--partitions-by says how", "give --partitions COLUMN")
+    assert not (tmp_path / "west").exists()
+    assert fedround(*line, "--partitions", "day", "--partitions-by", "month").exit_code == 0
+    assert load_toml(SitePolicy, tmp_path / "west" / "policy.toml").partitions == (Partitions(column="day", by="month"),)
 
 
 def test_a_site_needs_its_data_files(fedround: Fedround, invitation: Path, data: Path, tmp_path: Path):
