@@ -116,7 +116,7 @@ def line(title: str, points: Sequence[Point], around: Sequence[Point] = (), *, l
         return words(one.value) if one.margin is None else with_margin(one.value, one.margin)
 
     dots = tuple(Mark(x(one.round), y(one.value), f"Round {one.round}: {said(one)}") for one in points)
-    places = max(2, -math.floor(math.log10(ticks[1] - ticks[0])))
+    places = next(count for count in range(2, 12) if all(abs(round(tick, count) - tick) < 1e-9 for tick in ticks))
     return Line(
         title=title, height=_LINE_HEIGHT, width=width, path="M" + "L".join(f"{dot.x},{dot.y}" for dot in dots),
         spans="".join(f"M{x(one.round)},{y(one.low)}V{y(one.high)}" for one in points if one.margin is not None),

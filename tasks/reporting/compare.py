@@ -73,7 +73,7 @@ def _pair(metric: Metric, one: Campaign, other: Campaign) -> tuple[Line, Line]:
     """Both runs' curves on the same axes."""
     both = [[Point(record.round, value, metric.margin(record)) for record in run if (value := metric.of(record)) is not None]
             for run in (one, other)]
-    first, second = (line(f"{metric.label} of {run[-1].run}", points, [point for points in both for point in points])
+    first, second = (line(f"{run[-1].run}: {metric.label}", points, [point for points in both for point in points])
                      for run, points in zip((one, other), both, strict=True))
     return first, second
 

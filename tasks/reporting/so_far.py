@@ -31,7 +31,7 @@ def forecast(record: RoundRecord) -> str:
         return f"All {record.rounds_agreed} rounds for which epsilon {limit} was agreed are done: no other fits.{so_far}"
     rounds = "1 more round fits" if left == 1 else f"{left} more rounds fit"
     return (f"Epsilon {limit} was agreed for {record.rounds_agreed} rounds: {rounds}, and after all of them no site has "
-            f"spent more than {limit}.{so_far}")
+            f"spent more than {limit} on this run. An attempt that fails is paid, too, and leaves room for fewer.{so_far}")
 
 
 @dataclass(frozen=True)

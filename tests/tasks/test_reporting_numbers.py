@@ -124,3 +124,10 @@ def test_each_site_has_a_curve_on_the_same_axes_once_two_rounds_are_known():
     assert (len(first.dots), len(second.dots)) == (2, 1)
     crowd = {f"site-{number}": 0.7 for number in range(31)}
     assert site_charts([noised(1, 0.7, 0.02, **crowd), noised(2, 0.7, 0.02, **crowd)]) == []
+
+
+def test_ticks_say_where_they_stand():
+    """0.725 is not 0.72."""
+    assert [tick.text for tick in line("AUC", [Point(1, 0.64), Point(2, 0.74)]).rows] == [
+        "0.625", "0.650", "0.675", "0.700", "0.725", "0.750"]
+    assert line("AUC", [Point(1, 0.1), Point(2, 0.9)]).rows[0].text == "0.00"

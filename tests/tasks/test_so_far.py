@@ -32,7 +32,7 @@ def table_of(data: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("number", "says"), [
-    (1, "Epsilon 5 was agreed for 3 rounds: 2 more rounds fit, and after all of them no site has spent more than 5."),
+    (1, "Epsilon 5 was agreed for 3 rounds: 2 more rounds fit, and after all of them no site has spent more than 5 on this"),
     (2, "Epsilon 5 was agreed for 3 rounds: 1 more round fits"), (3, "All 3 rounds for which epsilon 5 was agreed are done"),
     (4, "All 3 rounds for which")])
 def test_the_forecast_says_how_many_rounds_fit_and_what_is_spent(number: int, says: str):
