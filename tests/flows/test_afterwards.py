@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,7 @@ from infra.history import last_round
 from infra.model_registry import ModelRegistry
 from tasks.plan import NextRoundRequest, Planned
 from tasks.progress import read_progress
-from tasks.report import is_reported
+from tasks.report import is_reported, records
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -110,10 +111,16 @@ def test_a_report_that_fails_for_ever_keeps_no_later_round_from_its_own(federati
 
 
 def test_a_damaged_record_is_written_again(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch):
+    """Not when its round ended: the store does not say."""
+    begun = datetime.now(UTC)
     with monkeypatch.context() as patch:
         run_a_round(federation, patch)
+    ended = records(federation.coordinator, "spring")[0].ended
+    assert ended is not None
+    assert begun <= ended <= datetime.now(UTC)
     path = federation.coordinator.reports / "spring" / "00001.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:50])
     tasks.catch_up.catch_up(federation.coordinator, "spring")
     assert is_reported(federation.coordinator, "spring", 1)
+    assert records(federation.coordinator, "spring")[0].ended is None
