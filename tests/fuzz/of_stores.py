@@ -68,7 +68,7 @@ def _listed(data: bytes) -> None:
     store = _Lists(data.decode("utf-8", "surrogateescape").split("\n"))
     store._objects.update(_begun())
     edited = _AGREED.model_copy(update={"deadline_s": 61})
-    found = federation_log.extend(store, KEY, edited, seal(edited, KEY))
+    found = federation_log.extend(store, KEY, edited, seal(edited, KEY)).head
     if (found.number, store.looks) != (2, 1):
         raise AssertionError(f"entry {found.number} after {store.looks} lists")
     history.last_round(store, "spring", KEY.key)
