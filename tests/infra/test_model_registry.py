@@ -278,7 +278,10 @@ def forked(work, kill_at: int = 0) -> tuple[int, int]:
 
 
 def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
-    """Kills spread over all that creating and registering do to files; then as if nothing had happened."""
+    """Kills spread over all that creating and registering do to files; then as if nothing had happened.
+
+    Whoever waits touches files, too, and does so more often one time than another: a late moment may not come.
+    """
     monkeypatch.setattr(git_history, "STALE_AFTER_S", 0.1)
     paths = {number: model(tmp_path, f"round {number}".encode() * 100_000) for number in range(1, 13)}
 
@@ -289,13 +292,15 @@ def test_kill_at_any_moment_then_register_again(tmp_path, monkeypatch):
     calm, stormy = tmp_path / "calm" / "models", tmp_path / "stormy" / "models"
     ended = [forked(lambda number=number: register(calm, number)) for number in range(1, 13)]
     assert {code for code, _ in ended} == {0}
-    moments = random.Random(7)
+    moments, killed = random.Random(7), 0
     for number, (_, touched) in enumerate(ended, 1):
         assert touched > 20
-        killed, _ = forked(lambda number=number: register(stormy, number), kill_at=moments.randint(1, touched))
-        assert killed == -signal.SIGKILL
+        code, _ = forked(lambda number=number: register(stormy, number), kill_at=moments.randint(1, touched))
+        assert code in (0, -signal.SIGKILL)
+        killed += code != 0
         assert forked(lambda number=number: register(stormy, number))[0] == 0
         assert git(stormy, "fsck", "--strict", "--no-dangling") == ""
+    assert killed >= 8
     assert state(stormy) == state(calm)
     assert len([path for path in (tmp_path / "stormy" / "models-data").rglob("*") if path.is_file()]) == 12
     assert sorted(path.name for path in (tmp_path / "stormy").iterdir()) == [".models.lock", "models", "models-data"]
