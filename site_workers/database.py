@@ -6,7 +6,8 @@ may hold a password. What the database answers is kept in the site's folder and 
     snapshot/train.parquet, validation.parquet
     snapshot/run                        for which run the database was asked
 
-All rounds of a run see the same rows. The next run asks anew, so a weekly one sees the new week.
+The rounds of a run that follow each other see the same rows. A plan of another run asks anew, so a weekly one sees the new
+week.
 """
 
 from __future__ import annotations

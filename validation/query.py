@@ -1,8 +1,9 @@
 """What a database answers to a query, written as one Parquet file: a table for everything that reads rows.
 
-The query runs in a transaction that is never committed, and rows come in parts. Each column gets the one type of its kind
-(`kinds`). A database with types of its own gives every value of a column the same type. Where it has none (SQLite), the
-column is of the kind that most of its values are of, and any other value is no value: one row changes no other row's types.
+The query runs in a transaction that is never committed, and that may write nothing in PostgreSQL and SQLite. Rows come in
+parts. Each column gets the one type of its kind (`kinds`). A database with types of its own gives every value of a column the
+same type. Where it has none (SQLite), the column is of the kind that most of its values are of, and any other value is no
+value: one row changes no other row's types.
 
 No message quotes a value.
 """
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
 
 _ROWS = 1 << 16
 _KINDS: tuple[Kind, ...] = ("whole", "fraction", "truth", "date", "text")
-_IN_WORDS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
-"""Texts and remarks of a query."""
+_IN_WORDS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+"""Texts, quoted names and remarks of a query."""
+_WITHIN = re.compile(r"\([^()]*\)")
+_SAYS_NO_VALUE = ("postgresql", "sqlite")
+"""Databases whose words about a query, before any row is read, quote no value. MySQL's do."""
 _PLAIN: tuple[tuple[type | UnionType, Kind, Callable[[Any], Any]], ...] = (
     (bool, "truth", bool), (int, "whole", int), (float | decimal.Decimal, "fraction", float), (str, "text", str),
     (dt.datetime, "date", lambda found: found.replace(tzinfo=None)),        # as its clock shows it
@@ -56,7 +60,10 @@ def checked(query: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"the query {query} cannot be read ({type(error).__name__}): expected a file with one "
                          "SELECT") from None
-    if not re.search(r"\border\s+by\b", _IN_WORDS.sub(" ", text), re.IGNORECASE):
+    outside, found = _IN_WORDS.sub(" ", text), 1
+    while found:                        # what orders a part of the query orders no rows of the answer
+        outside, found = _WITHIN.subn(" ", outside)
+    if not re.search(r"\border\s+by\b", outside, re.IGNORECASE):
         raise ContractError(f"the query {query} has no ORDER BY: a row's place decides which noise it is trained with, so "
                             "the same rows must come in the same order; order them by their key")
     return text
@@ -110,7 +117,7 @@ def _engine(url: str) -> Engine:
     try:
         parsed = sqlalchemy.make_url(url)
         options: dict[str, Any] = {"isolation_level": "REPEATABLE READ"} if parsed.get_backend_name() == "postgresql" else {}
-        return sqlalchemy.create_engine(parsed, **options)
+        engine = sqlalchemy.create_engine(parsed, **options)
     except ModuleNotFoundError as error:
         raise SetupError(f"the driver '{error.name}' of the database's URL is not installed: run pip install 'fedround[sql]' "
                          "for PostgreSQL (postgresql+psycopg://…), or install the driver of your database") from None
@@ -119,10 +126,43 @@ def _engine(url: str) -> Engine:
                          "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE") from None
 
 
+    sqlalchemy.event.listen(engine, "connect", lambda raw, _: _prepare(raw, engine.driver))
+    return engine
+
+
+def _prepare(raw: Any, driver: str) -> None:
+    """Nothing may be written, and each value is read by itself.
+
+    A value that Python has no type for (a day that never ends, a text that is none) is no value, or is read as far as it
+    can be. Otherwise the driver raises an error, and one row would end the round.
+    """
+    if driver == "pysqlite":
+        raw.execute("PRAGMA query_only = ON")       # it commits a new table by itself
+        raw.text_factory = lambda text: text.decode("utf-8", "replace")
+    if driver == "psycopg":
+        from psycopg.types import datetime as known
+
+        for of, loader in {"date": known.DateLoader, "time": known.TimeLoader, "timetz": known.TimetzLoader,
+                           "timestamp": known.TimestampLoader, "timestamptz": known.TimestamptzLoader}.items():
+            raw.adapters.register_loader(of, _or_none(loader))
+
+
+def _or_none(loader: Any) -> Any:
+    def load(self: Any, data: Any) -> Any:
+        import psycopg
+
+        try:
+            return loader.load(self, data)
+        except (psycopg.DataError, ValueError, OverflowError):
+            return None
+
+    return type(loader.__name__, (loader,), {"load": load})
+
+
 def _ask(connection: Connection, query: Path, text: str, into: Path) -> None:
     import sqlalchemy
 
-    with _in_words(f"the query {query}", in_full=True):
+    with _in_words(f"the query {query}", in_full=connection.dialect.name in _SAYS_NO_VALUE):
         answer = connection.execute(sqlalchemy.text(text.replace(":", r"\:")))
         if not answer.returns_rows:
             raise ContractError(f"the query {query} gives no table: expected one SELECT")

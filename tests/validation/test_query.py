@@ -57,14 +57,26 @@ def test_attack_one_row_of_another_type_changes_no_other_row(tmp_path, database,
     assert SECRET not in str(after["age"].tolist())
 
 
+def test_attack_one_row_that_the_driver_cannot_read_ends_no_round(tmp_path, database):
+    """Its error quoted the text, and a refusal would have told that this row is there."""
+    database.execute("update people set town = cast(? as text) where id = 1", (SECRET.encode() + b"\xff",))
+    database.commit()
+    assert list(ask(tmp_path, EVERYTHING)["town"]) == [f"{SECRET}\ufffd", "Ål", None, None]
+
+
 @pytest.mark.parametrize(("text", "error", "said"), [
     ("select age from people", ContractError, "no ORDER BY"),
     ("select age from people -- order by id", ContractError, "no ORDER BY"),
     ("select 'order by' as a from people", ContractError, "no ORDER BY"),
+    ('select age as "order by" from people', ContractError, "no ORDER BY"),
+    ("select * from (select age from people order by (id))", ContractError, "no ORDER BY"),
+    ("select row_number() over (order by id) as n from people", ContractError, "no ORDER BY"),
     ("select shoe from people order by id", SetupError, "no such column: shoe"),
     ("select id, id from people order by id", ContractError, "two columns of one name"),
     ("select * from people where id > 9 order by id", ContractError, "gives no rows"),
-    ("delete from people where id in (select id from people order by id)", ContractError, "gives no table"),
+    ("delete from people where id in (select id from people order by id)", ContractError, "no ORDER BY"),
+    ("create table copied as select id from people order by id", SetupError, "OperationalError: attempt to write"),
+    ("pragma journal_mode -- \n order by id", SetupError, "OperationalError"),
     ("delete from people returning id, 'order by' order by id", SetupError, "OperationalError"),
     ("drop table people; select 1 order by 1", SetupError, "one statement"),
     (f"select json(town || '{SECRET}') from people order by id", SetupError, "OperationalError"),
@@ -73,7 +85,7 @@ def test_a_query_that_is_none_is_refused_in_words_and_changes_nothing(tmp_path, 
     with pytest.raises(error, match=said) as raised:
         ask(tmp_path, text)
     assert SECRET not in str(raised.value)
-    assert database.execute("select count(*) from people").fetchone() == (4,)
+    assert database.execute("select count(*), (select count(*) from sqlite_master) from people").fetchone() == (4, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "rows.sql"]
 
 
@@ -134,7 +146,13 @@ def test_postgresql_gives_every_type_and_lets_nobody_write(tmp_path):
         last = found.iloc[-1]
         assert (last["id"], last["price"], last["name"], last["raw"], last["c"]) == (70_000, 105_000.0, "p%70000", "å", "a:b")
         assert found["day"][0] == pd.Timestamp(dt.date(2019, 1, 8))
-        for text in ("delete from t returning id, 'x' as \"order by\"",
+        odd = ask(tmp_path, "select case when id = 3 then 'infinity' else day end as day, "
+                            "case when id = 4 then '0044-03-15 BC' else at end as at, "
+                            "case when id = 5 then '24:00' else '12:00'::time end as hour from t order by id", url)
+        assert odd["day"].isna().tolist()[:5] == [False, False, True, False, False], "one record ends no round"
+        assert odd["at"].isna().tolist()[:5] == [False, False, False, True, False]
+        assert odd["hour"].tolist()[3:5] == ["12:00:00", None]
+        for text in ("delete from t returning id order by id",
                      "select id, lo_create(0) from t order by 1",
                      "with gone as (delete from t returning id) select id from gone order by id"):
             with pytest.raises((SetupError, ContractError)):
