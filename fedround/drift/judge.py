@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from fedround.drift.law import Noised, compare, holm, interval
-from fedround.drift.spec import TRUTH, DriftWatch
+from fedround.drift.spec import DriftWatch
 from fedround.statistics import Release
 from fedround.values import MAX_NUMBER, ColumnName, Name, Value
 
@@ -121,8 +121,9 @@ def judge(asked: Asked, first: Told | None, now: Told, before: Drift | None) -> 
     generator = np.random.default_rng(asked.seed)
     both = {} if first is None else {site: first[site] for site in now if site in first}
     z = NormalDist().inv_cdf(1 - 0.025 / len(asked.watch.names))
-    found = [one for place, name in enumerate(asked.watch.names)
-             for one in _compared(name, place, both if asked.same_model or name != TRUTH else {}, now, z, generator)]
+    found = [one for place, (name, statistic) in enumerate(zip(asked.watch.names, asked.watch.statistics, strict=True))
+             for one in _compared(name, place, both if asked.same_model or not statistic.reads_model else {}, now, z,
+                                  generator)]
     alarms = _alarms(found, asked.level)
     open_ = {} if before is None else {_key(shift): shift.since for shift in before.shifts if shift.drifted}
     shifts = (shift.model_copy(update={"drifted": drifted, "since": open_.get(_key(shift), asked.when) if drifted else ""})
@@ -132,8 +133,8 @@ def judge(asked: Asked, first: Told | None, now: Told, before: Drift | None) -> 
 
 
 def _compared(column: str, place: int, first: Told, now: Told, z: float, generator: np.random.Generator) -> Iterable[Shift]:
-    new = {site: _noised(said[place], column) for site, said in sorted(now.items())}
-    old = {site: _noised(said[place], column) for site, said in sorted(first.items())}
+    new = {site: _noised(said[place]) for site, said in sorted(now.items())}
+    old = {site: _noised(said[place]) for site, said in sorted(first.items())}
     if old:
         one, other = _sum(old.values()), _sum(new[site] for site in old)
         whole = _shift(column, None, "before", one, other, generator)
@@ -169,8 +170,8 @@ def _key(shift: Shift) -> tuple[str, str | None, str]:
     return shift.column, shift.site, shift.beside
 
 
-def _noised(said: Release, name: str) -> Noised:
-    return Noised(said.table.ravel(), said.noise_std, of_truth=name == TRUTH)
+def _noised(said: Release) -> Noised:
+    return Noised(said.table.ravel(), said.noise_std, of_truth=said.statistic.reads_model)
 
 
 def _sum(tables: Iterable[Noised]) -> Noised:

@@ -67,8 +67,8 @@ class DriftWatch(Value):
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
-        if len({watched.column for watched in self.columns}) < len(self.columns):
-            raise ValueError("a column is watched twice")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"a column is watched twice, or is called '{TRUTH}' beside a calibration, which is called so")
         if self.partitions is not None and self.measurements is None:
             raise ValueError("partitions go on for ever: say for how many measurements false_alarms is")
         if self.calibration and self.partitions is None:

@@ -100,6 +100,16 @@ def test_calibration_is_one_models_and_its_edges_ascend():
         DriftWatch(columns=columns, calibration=(0.2, 0.5))
     with pytest.raises(ValidationError, match="ascend"):
         DriftWatch(columns=columns, calibration=(0.5, 0.2), **weeks)
+    with pytest.raises(ValidationError, match="is called so"):
+        DriftWatch(columns=(Watched(column=TRUTH, values=(1, 2)),), calibration=(0.2, 0.5), **weeks)
+
+
+def test_a_column_that_is_called_like_the_truth_is_a_column():
+    watch = DriftWatch(columns=(Watched(column=TRUTH, edges=(30.0, 40.0, 50.0)), WATCH.columns[1]), noise_std=10.0)
+    same = Asked(watch=watch, round=2, when="round 2", first="round 1", level=0.05, seed=2)
+    renamed = [shift.model_copy(update={"column": "age"}) if shift.column == TRUTH else shift
+               for shift in judge(same, told(1), told(2), None).shifts]
+    assert tuple(renamed) == judged(2, told(1), told(2)).shifts
 
 
 @pytest.mark.parametrize(("watched", "said"), [
