@@ -29,7 +29,7 @@ def results(one: Campaign, other: Campaign) -> list[Fact]:
     """What the last rounds reached and what the runs cost. Raises ContractError unless each is of one run, in order."""
     first, second = check_campaign(one), check_campaign(other)
     metrics = [Fact(metric.label, metric.told(first), metric.told(second), metric.moved(second, first))
-               for metric in _shared(one, other)]
+               for metric in metrics_of((*one, *other))]
     costs: list[tuple[str, Callable[[Campaign], str]]] = [
         ("Last round", lambda run: str(run[-1].round)),
         ("Committed", lambda run: "–" if run[-1].ended is None else moment(run[-1].ended)),
@@ -60,13 +60,8 @@ def render_comparison(one: Campaign, other: Campaign) -> str:
     found = results(one, other)
     return template("compare.html.j2").render(
         one=one[-1], other=other[-1], results=found, differences=differences(one[-1], other[-1]),
-        pairs=[_pair(metric, one, other) for metric in _shared(one, other)],
+        pairs=[_pair(metric, one, other) for metric in metrics_of(one) if metric in metrics_of(other)],
         law=LAW if any(record.at_sites_margin is not None for record in (*one, *other)) else "")
-
-
-def _shared(one: Campaign, other: Campaign) -> list[Metric]:
-    theirs = metrics_of(other)
-    return [metric for metric in metrics_of(one) if metric in theirs]
 
 
 def _pair(metric: Metric, one: Campaign, other: Campaign) -> tuple[Line, Line]:

@@ -40,8 +40,8 @@ def significant(value: float | None) -> str:
 
 
 def amount(value: float) -> str:
-    """A number that a person chose, written as people write it."""
-    return f"{value:,.10g}".replace(",", "\u202f")
+    """A number that a person chose or a sum of bytes, written as people write it: a whole number with all its digits."""
+    return (f"{value:,}" if isinstance(value, int) else f"{value:,.10g}").replace(",", "\u202f")
 
 
 def spent(epsilon: float | None) -> str:

@@ -28,6 +28,13 @@ def test_results_stand_side_by_side_and_noise_is_called_noise():
     assert found["Largest epsilon"][:2] == ("2.00 of 5", "2.00 of 5")
 
 
+def test_a_metric_that_one_run_alone_has_is_told_and_not_drawn():
+    other = [with_(one, public=Metrics(accuracy=0.9, rows=100)) for one in run("autumn", 0.7)]
+    found = {fact.what: (fact.one, fact.other, fact.apart) for fact in results(run("spring", 0.7), other)}
+    assert (found["AUC"], found["Accuracy"]) == (("0.700", "–", ""), ("–", "0.900", ""))
+    assert len(svgs(render_comparison(run("spring", 0.7), other))) == 2         # of the AUC at the sites
+
+
 def test_only_what_was_done_differently_is_listed():
     one, other = run("spring", 0.7)[-1], run("autumn", 0.7, aggregation="median", quorum=1)[-1]
     assert [(fact.what, fact.one, fact.other) for fact in differences(one, other)] == [

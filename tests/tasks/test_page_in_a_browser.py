@@ -21,6 +21,8 @@ from tests.tasks.test_pages import dated
 from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, updated, with_
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+LONGEST = "w" * 40                  # as a run may be called
+COMPARED = f"spring-and-{LONGEST}.html"
 WIDE = """return [...document.querySelectorAll("body *")].filter(one =>
     one.getBoundingClientRect().right > window.innerWidth + 1 && !one.closest(".scroll") && !one.closest("svg"))
     .map(one => one.outerHTML.slice(0, 80))"""
@@ -41,6 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pages.write(reports, with_(
             full, ended=dated(number).ended, at_sites=Metrics(auc=0.6, rows=500), at_sites_margin=Margin(auc=0.03),
             rounds_agreed=5, note=ATTACK, training=ATTACK, contract=ATTACK))
+    pages.write(reports, with_(dated(1), run=LONGEST, aggregation=ATTACK))
+    pages.write_comparison(reports, pages.records(reports, "spring"), pages.records(reports, LONGEST))
     return reports
 
 
@@ -64,19 +68,23 @@ def look(driver: webdriver.Chrome, page: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("name", ["index.html", "spring/00003.html"])
+@pytest.mark.parametrize("name", ["index.html", "spring/00003.html", COMPARED])
 def test_nothing_is_wider_than_the_screen(driver: webdriver.Chrome, folder: Path, width: int, name: str):
     look(driver, folder / name, width)
     assert driver.execute_script(WIDE) == []
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
 
 
-def test_on_a_telephone_the_table_of_sites_is_read_without_moving_it(driver: webdriver.Chrome, folder: Path):
-    look(driver, folder / "spring" / "00003.html", 400)
-    table = driver.find_element(By.CSS_SELECTOR, ".sites")
-    assert table.size["width"] <= 400
-    assert "Local AUC" in driver.execute_script(
-        "return getComputedStyle(document.querySelector('.sites td[data-label^=Local]'), '::before').content")
+@pytest.mark.parametrize(("name", "label"), [
+    ("spring/00003.html", "Local AUC"), ("index.html", "Largest epsilon"), (COMPARED, LONGEST)])
+def test_on_a_telephone_the_first_table_is_read_without_moving_it(
+        driver: webdriver.Chrome, folder: Path, name: str, label: str):
+    look(driver, folder / name, 400)
+    table = driver.find_element(By.CSS_SELECTOR, ".cards")
+    around = "arguments[0].parentElement"
+    assert driver.execute_script(f"return {around}.scrollWidth <= {around}.clientWidth", table)
+    cell = table.find_element(By.CSS_SELECTOR, f"td[data-label='{label}']")
+    assert label in driver.execute_script("return getComputedStyle(arguments[0], '::before').content", cell)
 
 
 def test_a_page_loads_nothing_and_complains_of_nothing(driver: webdriver.Chrome, folder: Path):

@@ -50,7 +50,8 @@ def test_privacy_spent_is_rounded_up(epsilon):
 def test_numbers_read_well():
     assert [significant(value) for value in (1.1, 0.84, 480.0, 12345.0, 0.0, None)] == [
         "1.10", "0.840", "480", "1.23e+04", "0", "–"]
-    assert [amount(value) for value in (4625.0, 0.5, 5.0)] == ["4\u202f625", "0.5", "5"]
+    assert [amount(value) for value in (4625.0, 0.5, 5.0, 12_345_678_901)] == [
+        "4\u202f625", "0.5", "5", "12\u202f345\u202f678\u202f901"]
 
 
 @given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
