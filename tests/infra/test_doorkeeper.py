@@ -146,6 +146,20 @@ def test_another_sites_runs_cannot_be_read_found_or_changed(members: Members, no
         assert coordinator.get(f"/flow_runs/{theirs}").json()["state"]["type"] == "SCHEDULED"
 
 
+@pytest.mark.parametrize("header", [
+    {"content-type": "text/plain"}, {"content-type": ""}, {"content-type": "multipart/form-data; boundary=x"},
+    {"content-type": b"\xe9"}, {"content-encoding": "gzip"}, {"x-prefect-api-version": b"\xe9"}, {"accept": b"\xe9"}])
+def test_no_header_keeps_the_server_from_reading_what_the_doorkeeper_wrote(
+        members: Members, north: httpx.Client, header: dict):
+    """A server that takes the body for no JSON sees no filter, and would answer with everybody's runs."""
+    for path in ("/flow_runs/filter", "/ui/flow_runs/history", "/work_pools/filter"):
+        answer = north.post(path, content=b"{}", headers=header)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()
+        assert SOUTH not in answer.text
+        assert members.runs[SOUTH] not in answer.text
+
+
 @pytest.mark.parametrize("path", [
     f"/work_pools/{NORTH}/../{SOUTH}", f"/work_pools/{NORTH}%2f..%2f{SOUTH}", f"/work_pools//{NORTH}",
     f"/work_pools/{NORTH}/", f"/work_pools/{NORTH}?x=1", f"/work_pools/{NORTH.upper()}", "/work_pools/%64oor-north",
