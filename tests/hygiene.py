@@ -1,4 +1,4 @@
-"""What must never be in the tree: secrets, machine paths, host names, giant files. Run as `python -m tests.hygiene`."""
+"""What must never be in the tree: secrets, machine paths, host names, packages, giant files. `python -m tests.hygiene`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def findings(root: Path) -> list[str]:
         path = root / name
         if not path.is_file():
             continue
+        if name.endswith((".tar.gz", ".whl")):
+            found.append(f"{name}: a package that somebody has downloaded")
         if path.stat().st_size > MAX_BYTES:
             found.append(f"{name}: larger than {MAX_BYTES} bytes")
         try:
@@ -44,5 +46,5 @@ def findings(root: Path) -> list[str]:
 
 if __name__ == "__main__":
     problems = findings(Path(__file__).resolve().parents[1])
-    print("\n".join(problems) or "hygiene: no secrets, host names, machine paths or giant files")
+    print("\n".join(problems) or "hygiene: no secrets, host names, machine paths, packages or giant files")
     sys.exit(1 if problems else 0)
