@@ -147,6 +147,8 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     all_of_few = isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1
     if update.rows is not None and not (all_of_few and update.rows <= training.batch_size):
         raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
+    if all_of_few and update.rows is None:
+        raise ContractError(f"{source}: draws all its rows and does not say how many they are, so its noise is not known")
     if update.steps is not None and not (training.partial != "refuse" and update.steps < training.local_steps):
         raise ContractError(f"{source}: declares {update.steps} steps, the plan asks for {training.local_steps} and "
                             f"{'no fewer' if training.partial == 'refuse' else 'for fewer only if time is up'}")
@@ -168,7 +170,7 @@ def _check_size(update: Update, training: LocalTraining, agreed: int, source: st
     """Check that the update was not made as if of many more rows than were agreed on: those call for less noise."""
     mechanism = update.mechanism
     if isinstance(mechanism, DpSgd):
-        found = float(update.rows or 1) if mechanism.sampling_rate == 1 else training.batch_size / mechanism.sampling_rate
+        found = training.batch_size / mechanism.sampling_rate if update.rows is None else float(update.rows)
     elif isinstance(mechanism, DpFtrl):
         found = float(mechanism.batch_size * mechanism.steps)
     else:

@@ -244,6 +244,7 @@ TOLD = Release(statistic=SCORES, numbers=(1.0,) * 6, mechanism=SCORES.mechanism)
     (AGREED, {"mechanism": DpSgd(**DP, sampling_rate=0.3, steps=9)}, "took 9 steps"),
     (AGREED, {"rows": 5}, "declares 5 rows"),
     (AGREED, {"rows": 129, "mechanism": DpSgd(**DP, sampling_rate=1.0, steps=10)}, "declares 129 rows"),
+    (AGREED, {"mechanism": ALL_ROWS}, "draws all its rows and does not say how many they are"),
     (AGREED, {"within_clip": 0.5}, "where the plan has them counted, and only there"),
     (ADAPTIVE, {"mechanism": COUNTED}, "where the plan has them counted, and only there"),
     (ADAPTIVE, {"mechanism": COUNTED.model_copy(update={"count_noise_std": 9.0}), "within_clip": 0.5}, "with noise 9"),
