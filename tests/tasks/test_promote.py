@@ -85,10 +85,11 @@ def test_a_model_is_a_candidate_until_somebody_says_yes_and_then_the_card_names_
     ("max_epsilon = 0.001", "epsilon spent"),
     ("max_fairness_gap = 0.1", "largest gap between groups (demographic parity), upper end of its interval: not measured"),
     ("max_drift = 0.1", "drift, upper end of its interval: not measured"),
+    ("max_trigger = 0.5", "share of public rows that 4 features turn to one label: not measured"),
 ])
 def test_a_bound_that_is_not_met_or_not_measured_keeps_a_model_out(own: SmallFederation, bundled, monkeypatch, bound, says):
     (own.root / "coordinator" / "promotion.toml").write_text(bound)
-    monkeypatch.setattr("tasks.promote.build", lambda *_: bundled.body)
+    monkeypatch.setattr("tasks.promote.build", lambda *_, **__: bundled.body)
     found = propose(own.coordinator, PromotionRequest(run="spring", round=1))
     assert found.version is None
     assert says in found.refusal()
@@ -194,7 +195,7 @@ def test_data_scientists_read_stages_with_gto_and_dvc(promoted: SmallFederation,
 
 
 def test_the_demonstration_ends_with_a_model_in_use_and_a_scored_file(own: SmallFederation, bundled: Bundled, monkeypatch):
-    monkeypatch.setattr("tasks.promote.build", lambda *_: bundled.body)
+    monkeypatch.setattr("tasks.promote.build", lambda *_, **__: bundled.body)
     rows(60, 3).to_parquet(own.root / "data" / "public_test.parquet")
     put_to_use(SimpleNamespace(home=own.root), own.coordinator, "spring", 1)
     assert (own.root / "scores.csv").read_text().count("\n") == 61
