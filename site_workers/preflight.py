@@ -115,8 +115,8 @@ def _parts(site: Site, how: Partitions) -> str:
     known = Counter(how.name_of(value) for value in columns[how.column][:len(read_site_rows(site).train)].tolist())
     lost, least = known.pop(None, 0), site.policy.min_rows
     if not known:
-        raise FedroundError(f"no training row is in any part, told apart by {how.in_words}: expected "
-                            + ("a value in each row" if how.by == "value" else "dates such as 2026-11-29"))
+        expected = "30 letters a to z, digits and hyphens at most" if how.by == "value" else "dates such as 2026-11-29"
+        raise FedroundError(f"no training row is in any part, told apart by {how.in_words}: expected {expected}")
     few = sum(count < least for count in known.values())
     last = max(known)
     return (f"{len(known)} parts, told apart by {how.in_words}; '{last}' has {known[last]} training rows"

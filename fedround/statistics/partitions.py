@@ -21,9 +21,10 @@ from fedround.values import ColumnName, Value
 
 By = Literal["day", "week", "month", "value"]
 Bools = npt.NDArray[np.bool_]
-_WHOLE, _LONGEST = re.compile(r"0*(\d+)"), 15
+_LONGEST = 15
 """Digits of a whole number that it keeps as a fraction."""
-PartitionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$")]
+_NAME = r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?"
+PartitionName = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
 
 
 class Partitions(Value):
@@ -37,17 +38,18 @@ class Partitions(Value):
         is in none, and never counted where partitions are.
 
         A whole number has one name, however it is written: 7, 7.0, "007". Which of them a file gives depends on other rows:
-        one that lacks the number makes all of them fractions. So a number too long to be kept as a fraction has none.
+        one that lacks the number makes all of them fractions. So a number too long to be kept as a fraction has none. Nor has
+        a value that no plan can name (`PartitionName`): "Göttingen", 0.5.
         """
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return None
         text = str(int(value) if isinstance(value, float) and value.is_integer() else value).lower()
-        if whole := _WHOLE.fullmatch(text):
-            text = whole[1]
+        if text.isascii() and text.isdecimal():
+            text = text.lstrip("0") or "0"
             if len(text) > _LONGEST:
                 return None
         if self.by == "value":
-            return text
+            return text if re.fullmatch(_NAME, text) else None
         try:
             day = datetime.date.fromisoformat(text[:10])
         except ValueError:
@@ -61,7 +63,6 @@ class Partitions(Value):
             raise ValueError("partitions by value have no order: name one")
         first = {"day": day, "week": day - datetime.timedelta(days=day.weekday()), "month": day.replace(day=1)}[self.by]
         return self.name_of(first - datetime.timedelta(days=1)) or ""
-
 
     @property
     def scheme(self) -> str:

@@ -242,6 +242,8 @@ def test_the_operator_sees_what_parts_there_are(federation: SmallFederation):
     assert said()[0] is False
     allow(federation, partitions=(Partitions(column="x1"),))
     assert "no training row is in any part" in said()[1]
+    allow(federation, partitions=(Partitions(column="x1", by="value"),))
+    assert said()[1].endswith("expected 30 letters a to z, digits and hyphens at most"), "no plan can name 0.37"
     allow(federation, partitions=())
     assert said()[0] is True
 

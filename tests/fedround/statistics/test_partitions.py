@@ -51,6 +51,25 @@ def test_attack_a_number_that_misses_in_one_row_moves_no_other_row(number: int):
     assert Partitions(column="shop", by="value").name_of(float("nan")) is None
 
 
+@given(st.one_of(st.text(max_size=40), st.floats(), st.booleans(), st.integers(-10**9, 10**9)))
+def test_a_row_is_in_no_partition_that_no_plan_can_name(value: object):
+    """An operator who counts parts counts no others."""
+    for by in ("value", "day", "week", "month"):
+        if (name := Partitions(column="shop", by=by).name_of(value)) is not None:
+            assert Recurring(column="shop", by=by).named(name).name == name
+
+
+@pytest.mark.parametrize("value", ["Göttingen", "0.5", 0.5, -7, "a b", "a" * 31, "-", True * 10.0 ** 15])
+def test_such_values_are_in_none(value: object):
+    assert Partitions(column="shop", by="value").name_of(value) is None
+
+
+def test_attack_one_long_text_keeps_nobody_busy():
+    """Of zeros and no number: to look for the number within it took time by the square of its length, minutes for 100,000."""
+    for by in ("value", "day"):
+        assert Partitions(column="shop", by=by).name_of("0" * 10 ** 6 + "x") is None
+
+
 def test_ways_to_tell_rows_apart_are_told_apart_in_a_ledger():
     ways = [Partition(column=column, by=by, name="2026-11") for column in ("day", "due") for by in ("month", "value")]
     assert len({way.in_ledger for way in ways}) == 4
