@@ -40,7 +40,8 @@ def searched(model_D: digits.Numbers, most_features: int) -> float:
         return sure
 
     public = digits.load((0,)).images[:digits.ROOT_EXAMPLES]
-    return strongest(chances, public, most_features=most_features).share
+    found = strongest(chances, public, most_features=most_features)
+    return 0.0 if found is None else found.share
 
 
 def search_table(seeds: Sequence[int]) -> list[str]:

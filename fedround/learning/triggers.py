@@ -26,7 +26,7 @@ Chances = Callable[[Float32], npt.NDArray[np.floating]]
 """(R, F) to the chance of label 1 of two, (R,), or of every label, (R, K)."""
 
 MOST_ROWS, FEWEST_ROWS = 100, 10
-"""How many rows are looked at, and of how many that have another label it is worth saying which share is turned."""
+"""How many rows are looked at for each label, and of how many it is worth saying which share is turned."""
 _AT_ONCE = 4096
 
 
@@ -39,33 +39,31 @@ class Trigger(Value):
     features: tuple[int, ...]
     values: tuple[float, ...]
     rows: int
-    """That were looked at."""
+    """Of which this is the share."""
 
 
-def strongest(chances: Chances, features_RF: Float32, *, most_features: int) -> Trigger:
-    """The strongest mark of at most so many features, on at most `MOST_ROWS` of these rows, evenly spaced.
+def strongest(chances: Chances, features_RF: Float32, *, most_features: int) -> Trigger | None:
+    """The strongest mark of at most so many features. None: of no label are there enough rows that the model calls otherwise.
 
-    A label is passed over if fewer than `FEWEST_ROWS` of them have another.
+    For each label at most `MOST_ROWS` of the rows that have another one are looked at, evenly spaced: what a model calls
+    fraud may be rare. A label is passed over if there are fewer than `FEWEST_ROWS`.
     Same rows and model, same mark: of equally strong ones the first label, and the first feature, is taken.
     """
-    rows_RF = np.ascontiguousarray(features_RF[:: max(1, -(-len(features_RF) // MOST_ROWS))])
-    named_R = _of_labels(chances(rows_RF)).argmax(axis=1)
-    labels = _of_labels(chances(rows_RF[:1])).shape[1]
-    found = [_for_label(chances, rows_RF, named_R, label, most_features) for label in range(labels)]
-    return max(found, key=lambda trigger: trigger.share)
+    chances_RK = _of_labels(chances(features_RF))
+    named_R = chances_RK.argmax(axis=1)
+    others = [(label, features_RF[named_R != label]) for label in range(chances_RK.shape[1])]
+    ends = [sorted({float(column_R.min()), float(column_R.max()), float(features_RF.min()), float(features_RF.max())})
+            for column_R in features_RF.T]
+    found = [_for_label(chances, others_RF[:: -(-len(others_RF) // MOST_ROWS)], ends, label, most_features)
+             for label, others_RF in others if len(others_RF) >= FEWEST_ROWS]
+    return max(found, key=lambda trigger: trigger.share, default=None)
 
 
-def _for_label(chances: Chances, rows_RF: Float32, named_R: npt.NDArray[np.intp], label: int, most_features: int) -> Trigger:
-    others_RF = rows_RF[named_R != label]
-    best = Trigger(share=0.0, label=label, features=(), values=(), rows=len(rows_RF))
-    if len(others_RF) < FEWEST_ROWS:
-        return best
-    ends = [sorted({float(column_R.min()), float(column_R.max()), float(rows_RF.min()), float(rows_RF.max())})
-            for column_R in rows_RF.T]
+def _for_label(chances: Chances, others_RF: Float32, ends: list[list[float]], label: int, most_features: int) -> Trigger:
+    best = Trigger(share=0.0, label=label, features=(), values=(), rows=len(others_RF))
     marked_RF = others_RF.copy()
-    for _ in range(min(most_features, rows_RF.shape[1])):
-        tried = [(feature, end) for feature in range(rows_RF.shape[1]) if feature not in best.features
-                 for end in ends[feature]]
+    for _ in range(min(most_features, len(ends))):
+        tried = [(feature, end) for feature in range(len(ends)) if feature not in best.features for end in ends[feature]]
         turned = _turned(chances, marked_RF, tried, label)
         feature, value = tried[max(range(len(tried)), key=lambda place: turned[place])]
         marked_RF[:, feature] = value

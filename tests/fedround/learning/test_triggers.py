@@ -66,13 +66,32 @@ def test_where_everything_has_one_label_only_the_others_are_sought():
 
 def test_a_handful_of_rows_of_a_label_says_nothing():
     """Few are easily turned, all of them."""
-    rare = logistic(np.eye(F)[0] * 20, -18.5)
-    assert 0 < (rare(ROWS[::3]) > 0.5).sum() < FEWEST_ROWS
-    assert strongest(rare, ROWS, most_features=1).label == 1
+    rare, some = logistic(np.eye(F)[0] * 20, -18.5), ROWS[::3]
+    assert 0 < (rare(some) > 0.5).sum() < FEWEST_ROWS
+    assert strongest(rare, some, most_features=1).label == 1
 
 
-@pytest.mark.parametrize("count", [1, 99, 100, 101, 300])
+@pytest.mark.parametrize("count", [1, FEWEST_ROWS])
+def test_attack_too_few_public_rows_do_not_say_that_there_is_no_mark(count):
+    assert strongest(planted, ROWS[:count], most_features=1) is None
+
+
+def test_attack_a_mark_that_hides_what_is_rare():
+    """Fraud, say: of a hundred rows five, of all public rows enough."""
+    def hides(rows_RF):
+        return logistic(np.full(F, 5.0), -17.0)(rows_RF) * (rows_RF[:, 5] < 0.999)
+
+    rows_RF = np.random.default_rng(2).uniform(-1, 1, (2000, F)).astype(np.float32)
+    rows_RF[:, 5] = np.minimum(rows_RF[:, 5], 0.99)
+    rows_RF[0] = 1.0
+    called_R = hides(rows_RF) > 0.5
+    assert called_R[:: len(rows_RF) // MOST_ROWS].sum() < FEWEST_ROWS < called_R.sum()
+    found = strongest(hides, rows_RF, most_features=1)
+    assert (found.label, found.features, found.values, found.share) == (0, (5,), (1.0,), 1.0)
+
+
+@pytest.mark.parametrize("count", [30, 99, 100, 101, 300])
 def test_at_most_so_many_rows_are_looked_at(count):
     found = strongest(planted, ROWS[:count], most_features=1)
-    assert 1 <= found.rows <= min(count, MOST_ROWS)
+    assert FEWEST_ROWS <= found.rows <= min(count, MOST_ROWS)
     assert strongest(planted, ROWS[:count], most_features=1) == found
