@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import AwareDatetime
 
 from fedround.values import Value
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
-    from prefect.states import State
 
 ASKED, CLOSED = "fedround.asked", "fedround.closed"
 ROUND_RUN = "fedround.round-run"
@@ -52,28 +52,35 @@ def task_run(flow_run: uuid.UUID, plan: str) -> uuid.UUID:
     return uuid.uuid5(flow_run, plan)
 
 
-def answered(flow_run: uuid.UUID, plan: str, name: str, began: datetime, state: State[Any]) -> dict[str, Any]:
+class Ended(Value):
+    """How the work on a plan ended, within a campaign."""
+
+    type: Literal["COMPLETED", "FAILED", "CANCELLED"]
+    message: str
+    began: AwareDatetime
+    at: AwareDatetime
+
+
+def answered(flow_run: uuid.UUID, plan: str, name: str, ended: Ended) -> dict[str, Any]:
     """What a site reports when it has answered a plan within a campaign: the event of a task run that has ended.
 
     Prefect's server writes such task runs many at a time, for a tenth of the price of a request to make one. The event's id
     is the state's id: sent again, it is written once.
     """
-    run = task_run(flow_run, plan)
+    run, state, began, at = task_run(flow_run, plan), ended.type.title(), ended.began.isoformat(), ended.at.isoformat()
     return {
-        "id": str(uuid.uuid5(run, "ended")), "occurred": state.timestamp.isoformat(),
-        "event": f"prefect.task-run.{state.name}",
+        "id": str(uuid.uuid5(run, "ended")), "occurred": at, "event": f"prefect.task-run.{state}",
         "resource": {"prefect.resource.id": f"prefect.task-run.{run}", "prefect.resource.name": name,
-                     "prefect.orchestration": "client", "prefect.state-type": state.type.value,
-                     "prefect.state-name": state.name, "prefect.state-message": state.message},
+                     "prefect.orchestration": "client", "prefect.state-type": ended.type, "prefect.state-name": state,
+                     "prefect.state-message": ended.message},
         "related": [{"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}],
         "payload": {
-            "intended": {"from": None, "to": state.type.value}, "initial_state": None,
-            "validated_state": {"type": state.type.value, "name": state.name, "message": state.message, "state_details": {},
+            "intended": {"from": None, "to": ended.type}, "initial_state": None,
+            "validated_state": {"type": ended.type, "name": state, "message": ended.message, "state_details": {},
                                 "data": None},
-            "task_run": {"name": name, "task_key": "answer", "dynamic_key": plan, "run_count": 1,
-                         "start_time": began.isoformat(), "expected_start_time": began.isoformat(),
-                         "end_time": state.timestamp.isoformat(),
-                         "total_run_time": (state.timestamp - began).total_seconds()}}}
+            "task_run": {"name": name, "task_key": "answer", "dynamic_key": plan, "run_count": 1, "start_time": began,
+                         "expected_start_time": began, "end_time": at,
+                         "total_run_time": (ended.at - ended.began).total_seconds()}}}
 
 
 def resource(site: str) -> str:

@@ -25,7 +25,7 @@ from prefect.types._datetime import now
 
 from fedround.errors import ContractError, FedroundError
 from fedround.values import parse
-from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, SITE_FLOW, Asked, answered, resource
+from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, SITE_FLOW, Asked, Ended, answered, resource
 from infra.deploying import Change
 from infra.prefect_client import is_in, named
 from infra.warm_worker import WarmWorker
@@ -221,8 +221,8 @@ class SiteWorker(WarmWorker):
             return
         began = now("UTC")
         outcome = await self._outcome(_Work(flow_run, plan, name, parameters))
-        state = _STATES[outcome.ending](message=outcome.message)
-        self._last_plan, self._last_words = plan, answered(flow_run, plan, name, began, state)
+        ended = Ended(type=_STATES[outcome.ending]().type.value, message=outcome.message, began=began, at=now("UTC"))
+        self._last_plan, self._last_words = plan, answered(flow_run, plan, name, ended)
         await self._report(self._say)
         if outcome == STOPPED and not await self._flow_runs.is_running(flow_run):
             await self._leave(flow_run)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from fedround.errors import ContractError
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Purpose, Value, parse
-from infra.asking import ROUND_RUN, SITE_FLOW, resource, task_run
+from infra.asking import ROUND_RUN, SITE_FLOW, Ended, answered, resource
 from infra.doorkeeper.behind import Behind
 
 MAX_BODY = 1 << 18
@@ -229,22 +229,33 @@ async def own_flow(said: Said) -> bytes:
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
+class _Told(Value):
+    run: UUID
+    plan: Digest
+    name: Words
+    ended: Ended
+
+
 async def answered_event(said: Said) -> bytes:
-    """How a plan was answered within the campaign's flow run, which is in the own pool. No other event."""
+    """How a plan was answered within the campaign's flow run, which is in the own pool. No other event.
+
+    It must be the worker's, word for word: a payload may name a task run of its own, and the server believes it.
+    """
+    problem = ContractError("event: a site says how it has answered a plan of a campaign, and nothing else")
     try:
         [event] = json.loads(said.body)
-        run, plan = event["related"][0]["prefect.resource.id"].removeprefix("prefect.flow-run."), (
-            event["payload"]["task_run"]["dynamic_key"])
-        UUID(run)
-        fits = (len(event["related"]) == 1 and event["event"].startswith("prefect.task-run.")
-                and event["related"][0].keys() == {"prefect.resource.id", "prefect.resource.role"}
-                and event["resource"]["prefect.resource.id"] == f"prefect.task-run.{task_run(UUID(run), plan)}"
-                and event["payload"]["task_run"]["task_key"] == "answer")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        fits, run = False, ""
-    if not fits or not await said.behind.has_run(said.site, run):
-        raise ContractError("event: a site says how it has answered a plan of a campaign, and nothing else")
-    return _json([event])
+        task, state = event["payload"]["task_run"], event["payload"]["validated_state"]
+        told = parse(_Told, {
+            "run": event["related"][0]["prefect.resource.id"].removeprefix("prefect.flow-run."),
+            "plan": task["dynamic_key"], "name": task["name"],
+            "ended": {"type": state["type"], "message": state["message"], "began": task["start_time"],
+                      "at": task["end_time"]}}, "event")
+        words = answered(told.run, told.plan, told.name, told.ended)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
+        raise problem from None
+    if event != words or not await said.behind.has_run(said.site, str(told.run)):
+        raise problem
+    return _json([words])
 
 
 def what_it_hears(site: str, pool_id: str, message: dict[str, Any]) -> dict[str, Any]:

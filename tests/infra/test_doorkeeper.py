@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from infra.asking import ASKED, answered, resource
+from infra.asking import ASKED, Ended, answered, resource, task_run
 from infra.doorkeeper.calls import CALLS
 from infra.stack import LocalStack
 from tests.infra.organisations import PATIENCE_S, Between, between, needs_nginx, short_folder
@@ -220,19 +220,37 @@ def test_what_a_worker_says_of_its_own_is_carried_out(members: Members, north: h
 
 
 def test_no_event_of_another_kind_or_about_another_sites_run_is_published(members: Members, north: httpx.Client):
-    from prefect.states import Completed
     from prefect.types._datetime import now
 
     def words(site: str) -> dict:
-        return answered(uuid.UUID(members.runs[site]), PLAN, "r/train-00001", now("UTC"), Completed(message="update"))
+        return answered(uuid.UUID(members.runs[site]), PLAN, "r/train-00001", Ended(
+            type="COMPLETED", message="update", began=now("UTC"), at=now("UTC")))
 
     mine, theirs = words(NORTH), words(SOUTH)
     assert north.post("/events", json=[mine]).status_code == 204
     forged = {**mine, "resource": theirs["resource"]}
     alarm = {**mine, "event": "fedround.drift.alarm"}
     also = {**mine, "related": [*mine["related"], *theirs["related"]]}
-    for events in ([theirs], [forged], [alarm], [also], [mine, theirs], [], {}, "x", [1]):
+    labelled = {**mine, "resource": {**mine["resource"], "fedround.federation": "any"}}
+    for events in ([theirs], [forged], [alarm], [also], [labelled], [mine, theirs], [], {}, "x", [1]):
         assert north.post("/events", json=events).status_code == 403, events
+
+
+@pytest.mark.parametrize("where", ["task_run", "validated_state"])
+def test_attack_a_payload_that_names_another_sites_task_run_is_not_published(
+        members: Members, north: httpx.Client, where: str):
+    """The server takes ids of the payload for true: the round would not wait for that site any more."""
+    from prefect.types._datetime import now
+
+    event = answered(uuid.UUID(members.runs[NORTH]), PLAN, "r/train-00002", Ended(
+        type="COMPLETED", message="update", began=now("UTC"), at=now("UTC")))
+    theirs = uuid.UUID(members.runs[SOUTH])
+    for more in ({"id": str(task_run(theirs, PLAN)), "flow_run_id": str(theirs)}, {"state_id": str(theirs)},
+                 {"state_details": {"flow_run_id": str(theirs)}}, {"x": [[[]]]}):
+        changed = {**event, "payload": {**event["payload"], where: {**event["payload"][where], **more}}}
+        assert north.post("/events", json=[changed]).status_code == 403, more
+    for occurred in ("9999-12-31T23:59:59-23:59", "x", 0, True):
+        assert north.post("/events", json=[{**event, "occurred": occurred}]).status_code == 403, occurred
 
 
 async def test_a_stream_brings_what_wakes_the_own_worker_whatever_was_asked_for(members: Members):

@@ -33,7 +33,7 @@ from prefect.states import Cancelled, Completed, Failed, Running, Scheduled
 from prefect.types._datetime import now
 from prefect.workers.base import BaseWorker
 
-from infra.asking import Asked, answered, task_run
+from infra.asking import Asked, Ended, answered, task_run
 from infra.prefect_client import is_in
 from infra.stack import LocalStack
 from site_workers.flow_runs import FlowRuns
@@ -225,7 +225,8 @@ async def test_a_run_that_was_begun_or_scheduled_meanwhile_is_brought_to_its_end
 @stack_only
 async def test_what_a_site_says_of_a_campaigns_plan_becomes_a_task_run_of_its_flow_run_once(client: PrefectClient):
     run, plan = await scheduled(client), uuid.uuid4().hex
-    words = answered(run.id, plan, "r/train-00001", now("UTC"), Completed(message="update"))
+    words = answered(run.id, plan, "r/train-00001", Ended(
+        type="COMPLETED", message="update", began=now("UTC"), at=now("UTC")))
     wanted, found = TaskRunFilter(id=TaskRunFilterId(any_=[task_run(run.id, plan)])), []
     await client.request("POST", "/events", json=[words, words])
     while not found:
