@@ -18,6 +18,7 @@ from tasks.progress import Progress, read_progress
 from tasks.report import records
 from tasks.reporting import RoundRecord
 from tasks.reporting.record import foremost
+from tasks.reporting.words import spent
 
 WATCH_S = 0.3
 ASK_S = 2.0
@@ -72,9 +73,8 @@ def line(record: RoundRecord) -> str:
             parts.append(f"[{colour}]{count} {word}[/]")
     if record.public is not None:
         parts.append(_reached(record.public))
-    spent = [site.epsilon for site in record.sites if site.epsilon is not None]
-    if spent:
-        parts.append(f"ε {max(spent):.2f}")
+    if record.largest_epsilon is not None:
+        parts.append(f"ε {spent(record.largest_epsilon)}")
     parts.append(f"[dim]{record.seconds:.1f} s  model {record.model[:12]}[/]")
     return "  ".join(parts)
 
@@ -87,7 +87,7 @@ def sites_table(record: RoundRecord) -> Table:
                   title=f"round {record.round}")
     for site in record.sites:
         table.add_row(site.site, _WORDS.get(site.outcome, site.outcome), f"{site.weight:g}", _number(site.norm, ".3g"),
-                      _number(site.influence, ".3f"), _number(site.epsilon, ".2f"),
+                      _number(site.influence, ".3f"), spent(site.epsilon) if site.epsilon is not None else "",
                       _number(locally[site.site][1] if site.site in locally else None, ".3f"),
                       f"{site.note} {'' if site.outcome == 'refused' or not site.checks else 'warns: '}"
                       f"{', '.join(site.checks)}".strip())

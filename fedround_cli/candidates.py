@@ -75,8 +75,10 @@ def as_table(found: Search) -> Table:
 
 def costs(found: Search) -> str:
     """What the search would cost in privacy if it were not simulated."""
+    from fedround.privacy.profile import upward
+
     price = ("no privacy was asked for" if found.epsilon_if_live is None else
-             f"epsilon {found.epsilon_if_live:.2f} for each {found.trials[0].result.agreement.privacy.unit}")
+             f"epsilon {upward(found.epsilon_if_live, 2)} for each {found.trials[0].result.agreement.privacy.unit}")
     return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on public rows, this costs no privacy. "
             f"A live federation would charge every trial: {price}.")
 

@@ -178,6 +178,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
     from fedround_cli.demo_use import put_to_use, show_drift
     from fedround_examples.rivals import Baselines
     from tasks.report import page, record_beside, records
+    from tasks.reporting.words import spent
 
     last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
     reached = {} if last.public is None else last.public.known()
@@ -185,9 +186,8 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
         failed = rivals.wait() != 0
     table = Table("trained on", "AUC", "recall at 20 % FPR", "privacy",
                   title=f"on {_tested(machine):,} clients whom nobody trained on")
-    spent = max(site.epsilon or 0 for site in last.sites)
     table.add_row(f"the federation, {rounds} rounds", f"{reached['auc']:.3f}", f"{reached['recall_at_20_fpr']:.3f}",
-                  f"ε = {spent:.2f}, δ = 1e-5", style="bold")
+                  f"ε = {spent(last.largest_epsilon)}, δ = 1e-5", style="bold")
     compared = None if failed else Baselines.model_validate_json((machine.home / "baselines.json").read_bytes())
     if compared is not None:
         others = beside(compared)

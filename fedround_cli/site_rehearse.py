@@ -69,5 +69,8 @@ def _show(found: Rehearsed) -> None:
 
 
 def _in_words(cost: Cost) -> str:
-    return (f"epsilon {cost.before:.2f} before, {cost.after:.2f} after, of {cost.most:g}: {cost.spent:.2f} for this round, "
+    from fedround.privacy.profile import upward
+
+    before, after, spent = (upward(epsilon, 2) for epsilon in (cost.before, cost.after, cost.spent))
+    return (f"epsilon {before} before, {after} after, of {cost.most:g}: {spent} for this round, "
             "and the rest is set aside for the other rounds of its campaign")

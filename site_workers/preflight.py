@@ -15,6 +15,7 @@ from fedround import layout
 from fedround.errors import ContractError, FedroundError, StoreDeniedError
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
+from fedround.privacy.profile import upward
 from fedround.privacy.spec import Unit
 from fedround.statistics.partitions import Partitions
 from infra.prefect_client import look_at_api
@@ -185,8 +186,8 @@ def _ledger(site: Site) -> str:
     fresh = ledger.a_new_partition(book)        # where rows are told apart, new ones have a budget of their own
     for unit, bound in site.policy.budgets.items():
         spent, held = (what(book, site.policy.delta_dp, unit=unit) for what in (ledger.spent, ledger.held))
-        told.append(f"epsilon {spent:.2f} of {bound:g} spent{_WHOM[unit]}" + (
-            f", {held:.2f} with what is set aside" if held > spent else ""))
+        told.append(f"epsilon {upward(spent, 2)} of {bound:g} spent{_WHOM[unit]}" + (
+            f", {upward(held, 2)} with what is set aside" if held > spent else ""))
         least = ledger.spent(book, site.policy.delta_dp, unit=unit, partition=fresh)
         if least >= bound and not site.policy.allows_no_privacy:
             raise FedroundError(f"the budget is spent: {told[-1]}; this site will refuse")

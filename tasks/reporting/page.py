@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedround.privacy.profile import upward
 from fedround.spoken import one_line
 from tasks.reporting import charts, contribution, explained, groups, heatmap, so_far, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
@@ -99,7 +100,7 @@ def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_foreign)
     for word in (words.decimals, words.significant, words.amount, words.spent, words.fault, words.moment,
-                 words.with_margin):
+                 words.with_margin, upward):
         environment.filters[word.__name__] = word
     environment.filters.update(foremost=foremost, local=local)
     environment.globals.update(OUTCOMES=OUTCOMES, LAW=LAW)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from fedround.aggregation.verdict import Verdict
 from fedround.learning.task import Metrics
+from fedround.privacy.profile import upward
 
 _FAULTS: dict[Verdict, str] = {
     Verdict.NOT_FINITE: "numbers that are not finite",
@@ -46,12 +47,12 @@ def amount(value: float) -> str:
 
 def spent(epsilon: float | None) -> str:
     """Privacy spent, rounded up: never less than the truth."""
-    return "–" if epsilon is None else f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
+    return "–" if epsilon is None else upward(epsilon, 2)
 
 
 def with_margin(value: float | None, margin: float | None) -> str:
     """A number and how far noise may have moved it, rounded up."""
-    return decimals(value) + ("" if value is None or margin is None else f" ± {math.ceil(margin * 1000 - 1e-9) / 1000:.3f}")
+    return decimals(value) + ("" if value is None or margin is None else f" ± {upward(margin, 3)}")
 
 
 def change(now: float, before: float, margin: float | None = None, former: float | None = None) -> str:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 
+from fedround_cli.campaign import line, sites_table
 from tasks import pages
 from tests.cli.conftest import Fedround
 from tests.small_federation import SmallFederation
 from tests.tasks.test_compare import run
+from tests.tasks.test_reporting import record, updated, with_
+
+
+def test_a_round_on_the_terminal_says_no_less_epsilon_than_was_spent():
+    said = with_(record(1), sites=(updated("a", epsilon=4.991), updated("b", epsilon=2.001)))
+    assert "ε 5.00" in line(said)
+    assert [*sites_table(said).columns[5].cells] == ["5.00", "2.01"]
 
 
 def test_the_command_prints_both_and_writes_the_page(federation: SmallFederation, fedround: Fedround):
