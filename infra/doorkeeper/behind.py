@@ -21,7 +21,6 @@ class Behind:
         # None is kept: a call on a connection that the server closes just now would be lost.
         self._client = httpx.AsyncClient(headers=login, timeout=_TIMEOUT_S, trust_env=False,
                                          limits=httpx.Limits(max_keepalive_connections=0))
-        self._flows: dict[str, str] = {}
 
     async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         """One call, below /api. Of the caller's headers one is sent on, with which the server judges the client's version.
@@ -39,10 +38,8 @@ class Behind:
             "flow_runs": {"id": {"any_": [run]}}, "work_pools": {"name": {"any_": [site]}}}))
 
     async def flow_id(self, name: str) -> str:
-        """The id of the flow of this name."""
-        if name not in self._flows:
-            self._flows[name] = (await self._json("/flows/", {"name": name}))["id"]
-        return self._flows[name]
+        """The id of the flow of this name. One that was deleted and made again has another."""
+        return str((await self._json("/flows/", {"name": name}))["id"])
 
     async def pool_id(self, site: str) -> str | None:
         """The id of the site's pool; None if it has none. A pool that was deleted and made again has another."""

@@ -90,7 +90,8 @@ async def poll(said: Said) -> bytes:
 
 class _Heartbeat(Value):
     name: Annotated[str, StringConstraints(max_length=60)]
-    heartbeat_interval_seconds: float | None = None
+    heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    """Prefect multiplies it by three in one statement for all workers: beyond 32 bits, none of them ever counts as away."""
 
 
 async def heartbeat(said: Said) -> bytes:
@@ -191,7 +192,7 @@ class _NewRun(Value):
     work_pool_name: Name
     name: Words
     tags: Annotated[tuple[str, ...], Field(min_length=1, max_length=1)]
-    labels: dict[str, str]
+    labels: dict[str, UUID]
     idempotency_key: str
     parameters: _Parameters
     state: _FirstState
@@ -204,9 +205,9 @@ async def new_run(said: Said) -> bytes:
     tag = f"{asked.run}/{asked.purpose}-{asked.round:05d}" + (f"-{asked.attempt:02d}" if asked.attempt > 1 else "")
     plan, who, count = [*made.idempotency_key.split("/"), "", ""][:3]
     parse(_Plan, {"plan": plan}, "new flow run: the key")
-    UUID(made.labels.get(ROUND_RUN, str(UUID(int=0))))
     if (made.work_pool_name, made.tags, made.name, who) != (site, (tag,), f"{tag}/{site}", site) or not (
-            count.isdecimal() and made.idempotency_key == f"{plan}/{site}/{count}" and made.labels.keys() <= {ROUND_RUN}):
+            re.fullmatch("[0-9]{1,6}", count) and made.idempotency_key == f"{plan}/{site}/{count}"
+            and made.labels.keys() <= {ROUND_RUN}):
         raise ContractError(f"new flow run: pool, name, tag and key are not those of site '{site}' for this plan")
     return _json({**made.model_dump(mode="json"), "flow_id": await said.behind.flow_id(SITE_FLOW)})
 

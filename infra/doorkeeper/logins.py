@@ -62,4 +62,4 @@ def of_header(authorization: str) -> str:
 
 
 def _digest(secret: str, salt: bytes) -> bytes:
-    return hashlib.sha1(secret.encode() + salt, usedforsecurity=False).digest()
+    return hashlib.sha1(secret.encode(errors="surrogatepass") + salt, usedforsecurity=False).digest()

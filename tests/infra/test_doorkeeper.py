@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from infra.asking import ASKED, Ended, answered, resource, task_run
+from infra.asking import ASKED, ROUND_RUN, Ended, answered, resource, task_run
 from infra.doorkeeper.calls import CALLS
 from infra.stack import LocalStack
 from tests.infra.organisations import PATIENCE_S, Between, between, needs_nginx, short_folder
@@ -194,6 +194,9 @@ BAD_RUNS = {
     "with other parameters": {"parameters": {"request": {"run": "r", "rounds": 99}}},
     "that waits": {"state": {"type": "SCHEDULED", "name": "Scheduled", "message": None}},
     "with labels": {"labels": {"x": "y"}},
+    "of a round that is no run": {"labels": {ROUND_RUN: "x"}},
+    "with a count that is none": {"idempotency_key": f"{PLAN}/{NORTH}/\u0663"},
+    "with an endless count": {"idempotency_key": f"{PLAN}/{NORTH}/{'9' * 5000}"},
 }
 
 
@@ -213,6 +216,9 @@ def test_what_a_worker_says_of_its_own_is_carried_out(members: Members, north: h
     names = {NORTH: 204, f"{NORTH}-0123abcd": 204, "intruder": 403, f"{NORTH}-intruder": 403, SOUTH: 403}
     for name, status in names.items():
         assert north.post(f"/work_pools/{NORTH}/workers/heartbeat", json={"name": name}).status_code == status, name
+    for seconds, status in ((30, 204), (0, 403), (2**31 - 1, 403)):
+        sign = {"name": NORTH, "heartbeat_interval_seconds": seconds}
+        assert north.post(f"/work_pools/{NORTH}/workers/heartbeat", json=sign).status_code == status, seconds
     assert north.patch(f"/work_pools/{NORTH}", json={"base_job_template": {}}).status_code == 204
     for change in ({"is_paused": True}, {"base_job_template": {"job_configuration": {"command": "touch"}}}):
         assert north.patch(f"/work_pools/{NORTH}", json={"base_job_template": {}, **change}).status_code == 403
@@ -266,6 +272,27 @@ async def test_no_other_stream_is_opened(members: Members):
     for path in (f"/work_pools/{NORTH}/workers/connect", "/task_runs/subscriptions/scheduled"):
         with pytest.raises(InvalidStatus):
             await members.hear(login, path, {})
+
+
+def test_who_reaches_the_port_writes_no_traceback_into_the_log(members: Members):
+    async def say(token: object) -> None:
+        async with connect(f"{members.between.api_url.replace('http', 'ws')}/events/out", ssl=members.tls, proxy=None,
+                           subprotocols=["prefect"]) as stream:
+            await stream.send(json.dumps({"type": "auth", "token": token}))
+            with pytest.raises(ConnectionClosed, match="1008"):
+                await stream.recv()
+
+    for token in ("x:\ud800", f"{NORTH}:\ud800", "\ud800", [":"], {"a": 1}, 7, None, True):
+        asyncio.run(say(token))
+    assert "Traceback" not in (members.between.folder.parent / "doorkeeper.log").read_text()
+
+
+def test_a_flow_that_was_deleted_is_found_again(members: Members, north: httpx.Client):
+    assert north.post("/flow_runs/", json=members.new_run(NORTH)).status_code in (200, 201)
+    with members.as_member(COORDINATOR) as coordinator:
+        flow = coordinator.post("/flows/", json={"name": "site-round"}).json()["id"]
+        assert coordinator.delete(f"/flows/{flow}").status_code == 204
+    assert north.post("/flow_runs/", json=members.new_run(NORTH)).status_code == 201
 
 
 def test_a_login_that_was_taken_back_is_refused_at_once(members: Members):
