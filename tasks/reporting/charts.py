@@ -91,9 +91,13 @@ class Bars:
 
 def metric_chart(records: Sequence[RoundRecord], metric: Metric) -> Line:
     """`metric` over the rounds, with its margins; at least one of `records` must have it."""
-    points = [Point(record.round, value, metric.margin(record)) for record in records
-              if (value := metric.of(record)) is not None]
-    return line(f"{metric.label} by round", points)
+    return line(f"{metric.label} by round", points_of(records, metric))
+
+
+def points_of(records: Sequence[RoundRecord], metric: Metric) -> list[Point]:
+    """The rounds in which the metric is known."""
+    return [Point(record.round, value, metric.margin(record)) for record in records
+            if (value := metric.of(record)) is not None]
 
 
 def line(title: str, points: Sequence[Point], around: Sequence[Point] = (), *, limit: float | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tasks.reporting.charts import Line, Point, line
+from tasks.reporting.charts import Line, line, points_of
 from tasks.reporting.page import LAW, template
 from tasks.reporting.record import Metric, RoundRecord, check_campaign, metrics_of
 from tasks.reporting.words import amount, decimals, moment, spent
@@ -35,7 +35,7 @@ def results(one: Campaign, other: Campaign) -> list[Fact]:
         ("Committed", lambda run: "–" if run[-1].ended is None else moment(run[-1].ended)),
         ("Sites in the last aggregate", lambda run: f"{run[-1].updates} of {len(run[-1].sites)}"),
         ("Largest epsilon", lambda run: _of_limit(run[-1])),
-        ("Uploaded bytes", lambda run: amount(sum(record.uploaded_bytes for record in run))),
+        ("Uploaded bytes", _uploaded),
         ("Seconds", lambda run: decimals(sum(record.seconds for record in run), 1)),
         ("Public rows", lambda run: "–" if run[-1].public is None else str(run[-1].public.rows))]
     return [*metrics, *(Fact(what, of(one), of(other)) for what, of in costs)]
@@ -66,11 +66,16 @@ def render_comparison(one: Campaign, other: Campaign) -> str:
 
 def _pair(metric: Metric, one: Campaign, other: Campaign) -> tuple[Line, Line]:
     """Both runs' curves on the same axes."""
-    both = [[Point(record.round, value, metric.margin(record)) for record in run if (value := metric.of(record)) is not None]
-            for run in (one, other)]
+    both = [points_of(run, metric) for run in (one, other)]
     first, second = (line(f"{run[-1].run}: {metric.label}", points, [point for points in both for point in points])
                      for run, points in zip((one, other), both, strict=True))
     return first, second
+
+
+def _uploaded(run: Campaign) -> str:
+    """By all sites in all rounds; a round without a size is of a version that did not write it."""
+    sizes = [record.uploaded_bytes for record in run]
+    return amount(sum(sizes)) if all(sizes) else "–"
 
 
 def _of_limit(record: RoundRecord) -> str:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from fedround.spoken import one_line
 from tasks.reporting.record import RoundRecord, SiteRow
-from tasks.reporting.words import short, significant
+from tasks.reporting.words import SIGNS, short, significant
 
 MOST_SITES, MOST_ROUNDS = 100, 30
 NARROWEST, WIDEST = 470, 640
 _LETTER, _CELL = 6.7, 30
 _TITLED = 40            # sites whose cells tell their numbers to the mouse: above, the page would grow by megabytes
 _SCALE = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
-_SIGNS = {"updated": "", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}
+_SIGNS = {**SIGNS, "updated": ""}
 
 
 @dataclass(frozen=True)

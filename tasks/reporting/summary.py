@@ -16,9 +16,7 @@ from tasks.reporting.drift import render_drift
 from tasks.reporting.markdown import code, table
 from tasks.reporting.page import LAW, OUTCOMES, template
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
-from tasks.reporting.words import amount, decimals, significant, spent
-
-_SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}
+from tasks.reporting.words import SIGNS, amount, decimals, significant, spent
 
 
 def render_markdown(records: Sequence[RoundRecord]) -> str:
@@ -55,7 +53,7 @@ def _rounds(records: Sequence[RoundRecord], metrics: Sequence[Metric]) -> str:
 
 def _sites(record: RoundRecord) -> str:
     rows = [
-        [code(row.site), f"{_SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", amount(row.weight), significant(row.norm),
+        [code(row.site), f"{SIGNS[row.outcome]} {OUTCOMES[row.outcome]}", amount(row.weight), significant(row.norm),
          significant(row.influence), spent(row.epsilon), _why(row)]
         for row in record.sites]
     return table(["Site", "Outcome", "Weight", "Norm", "Influence", "Epsilon", "Why"], rows)

@@ -16,6 +16,9 @@ _FAULTS: dict[Verdict, str] = {
     Verdict.NOISE: "its noise",
 }
 
+SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}
+"""What became of a site, as one sign; a page's style has the same."""
+
 
 def label(metric: str) -> str:
     """A metric's name for people, at the beginning of a line; the words are the task's."""

@@ -25,6 +25,8 @@ def test_results_stand_side_by_side_and_noise_is_called_noise():
     assert found["AUC"] == ("0.760", "0.726", "−0.034")
     assert found["AUC at the sites, noised"] == ("0.760 ± 0.030", "0.726 ± 0.030", "−0.034, no more than noise does")
     assert found["Uploaded bytes"][:2] == ("1\u202f400", "1\u202f400")
+    of_old = [with_(one, uploaded_bytes=0) for one in run("old", 0.7)]                   # not known
+    assert ("Uploaded bytes", "–") in [(fact.what, fact.one) for fact in results(of_old, run("new", 0.7))]
     assert found["Largest epsilon"][:2] == ("2.00 of 5", "2.00 of 5")
 
 
