@@ -208,9 +208,13 @@ def _bars(title: str, sites: Sequence[SiteRow], values: Sequence[float | None],
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers, the first at or below `low` and the last at or above `high`; at least two."""
+    """About `count` round numbers, the first at or below `low` and the last at or above `high`; at least two.
+
+    What is not below 0 has no tick below 0.
+    """
     if high - low < 0.02:
-        low, high = (low + high) / 2 - 0.01, (low + high) / 2 + 0.01
+        low = (low + high) / 2 - 0.01 if low < 0 else max(0.0, (low + high) / 2 - 0.01)
+        high = low + 0.02
     rough = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * (1 - 1e-9))

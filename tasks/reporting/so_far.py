@@ -13,7 +13,7 @@ from tasks.reporting.charts import nice_ticks
 from tasks.reporting.record import RoundRecord, foremost, local, metrics_of
 from tasks.reporting.words import amount, spent
 
-_OBEYED_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
+_OBEYED_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def forecast(record: RoundRecord) -> str:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedround.learning.task import Margin, Metrics
@@ -55,9 +55,11 @@ def test_numbers_read_well():
 
 
 @given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
+@example(0.001, 0.004)
 def test_ticks_enclose_the_values(low, width):
     ticks = nice_ticks(low, low + width)
     assert 2 <= len(ticks) <= 8
+    assert low < 0 or ticks[0] >= 0             # no epsilon and no AUC is below 0
     assert ticks[0] <= low + 1e-6
     assert ticks[-1] >= low + width - 1e-6
     assert ticks == sorted(set(ticks))

@@ -78,10 +78,10 @@ def test_the_files_inside_a_page_say_what_the_record_says():
         ("1", "0.6", "0.61", "0.04"), ("2", "0.7", "", "")]
 
 
-@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", ATTACK])
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "＝1", ATTACK])
 def test_a_spreadsheet_obeys_no_name(name: str):
     (row,) = table_of(downloads([record(1, updated(name))])[1].address)
-    assert not row["site"].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert not row["site"].startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
     assert "<script>" not in render_html([record(1, updated(name))])
 
 
