@@ -254,6 +254,8 @@ class Federation(Agreement, Signed):
         keys = [site.key for site in self.sites] + [self.coordinator]
         if len(set(names)) < len(names):
             raise ValueError("two sites have the same name")
+        if taken := {"coordinator", self.pool} & set(names):
+            raise ValueError(f"'{taken.pop()}' is the coordinator's own name: a site needs another")
         if len(set(keys)) < len(keys):
             raise ValueError("two members have the same key; every member makes its own with 'fedround site init'")
         if revoked := sorted({site.name for site in self.sites if site.key in self.revoked}):
@@ -268,6 +270,11 @@ class Federation(Agreement, Signed):
         except ToleranceError as error:
             raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
         return self
+
+    @property
+    def pool(self) -> str:
+        """The coordinator's work pool, and its login at the proxy. A site's are named after the site."""
+        return f"{self.name}-coordinator"
 
     def agreed(self, quorum: int | None = None) -> Agreed:
         """What a plan with this quorum says of all this; None: the agreed quorum."""

@@ -43,7 +43,7 @@ def init(
     settings = load_toml(CoordinatorSettings, coordinator / "coordinator.toml")
     federation = load_toml(Federation, coordinator / settings.federation)
     made = make_proxy(folder, Proxy(
-        coordinator=f"{federation.name}-coordinator", api_behind=api_behind, s3_behind=s3_behind, api_listen=listen,
+        coordinator=federation.pool, api_behind=api_behind, s3_behind=s3_behind, api_listen=listen,
         s3_listen=s3_listen, api_name=name, s3_name=s3_name or name, certificate=str(certificate.absolute()),
         key=str(key.absolute()), client_authority=None if client_authority is None else str(client_authority.absolute())))
     known = read_logins(folder / "logins")

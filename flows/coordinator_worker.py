@@ -59,11 +59,6 @@ CANCELLATION_POLL_S = 2.0
 _STOPPED = "stopped by request; committed rounds stay"
 
 
-def pool_of(federation: str) -> str:
-    """The work pool of a federation's coordinator."""
-    return f"{federation}-coordinator"
-
-
 class CoordinatorWorker(WarmWorker):
     """Serves the coordinator's pool."""
 

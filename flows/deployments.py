@@ -6,7 +6,7 @@ from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 
 from fedround.agreement import Federation
-from flows.coordinator_worker import FLOWS, CoordinatorWorker, pool_of
+from flows.coordinator_worker import FLOWS, CoordinatorWorker
 from flows.forms import form, purpose
 from flows.schedule import Schedule, reschedule
 from infra import deploying
@@ -37,7 +37,7 @@ async def deploy_coordinator(client: PrefectClient, federation: Federation, *, d
 
     dry: only say what would change. repair: only what is lost.
     """
-    pool = pool_of(federation.name)
+    pool = federation.pool
     return [await deploying.pool(client, pool, CoordinatorWorker.type, dry=dry), *[
         await deploying.deployment(client, Wanted(
             name, federation.name, pool, purpose(flow, federation), form(flow, federation)), dry=dry, repair=repair)

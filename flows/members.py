@@ -11,7 +11,6 @@ from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 
 from fedround.agreement import Federation
-from flows.coordinator_worker import pool_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Member:
 
 async def members(federation: Federation) -> list[Member]:
     """The coordinator, then the sites in the order of the federation file. Raises httpx errors of the API."""
-    pools = {"coordinator": pool_of(federation.name), **{site.name: site.name for site in federation.sites}}
+    pools = {"coordinator": federation.pool, **{site.name: site.name for site in federation.sites}}
     async with get_client() as client:
         return list(await asyncio.gather(*(_member(client, name, pool) for name, pool in pools.items())))
 

@@ -127,9 +127,7 @@ async def _wait_until_serving(machine: OneMachine, coordinator: Coordinator, nam
                               progress: Callable[[str], None]) -> None:
     from prefect import get_client
 
-    from flows.coordinator_worker import pool_of
-
-    waiting = {*names, pool_of(coordinator.federation.name)}
+    waiting = {*names, coordinator.federation.pool}
     total, end, started = len(waiting), time.monotonic() + READY_S, recorded(machine.home).keys()
     since = time.time()
     async with get_client() as client:

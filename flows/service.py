@@ -54,7 +54,7 @@ def serve_coordinator(folder: Path) -> None:
         require_conditional_writes(coordinator.store, "probes")
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ |= {"PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"}   # no site's lines
-        from flows.coordinator_worker import CoordinatorWorker, pool_of
+        from flows.coordinator_worker import CoordinatorWorker
         from flows.deployments import deploy_coordinator
         from flows.watch import a_sentence_is_enough
         from infra.warm_worker import serve
@@ -62,7 +62,7 @@ def serve_coordinator(folder: Path) -> None:
         for runs in ("flow_runs", "task_runs"):
             logging.getLogger(f"prefect.{runs}").addFilter(a_sentence_is_enough)
         worker = CoordinatorWorker(
-            pool_of(coordinator.federation.name),
+            coordinator.federation.pool,
             lambda client: deploy_coordinator(client, coordinator.federation, repair=True))
         if health.is_wanted():
             health.serve(worker.trouble, coordinator_numbers(coordinator))

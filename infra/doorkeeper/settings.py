@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from fedround.errors import SetupError
-from fedround.values import Name, Value
+from fedround.values import Value
 
 SERVER_AUTH = "server.auth"
 """The file with the auth string of the Prefect server behind (PREFECT_SERVER_API_AUTH_STRING there)."""
+
+
+Login = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,60}$")]
+"""Of a site: its name. Of the coordinator: its pool's."""
 
 
 class DoorkeeperSettings(Value):
@@ -16,7 +23,7 @@ class DoorkeeperSettings(Value):
 
     api_behind: str
     """The Prefect API that nobody but the proxy reaches."""
-    coordinator: Name
+    coordinator: Login
     """The name of the coordinator's login, which may do everything."""
     socket: str = "run/doorkeeper.sock"
     certificates: bool = False

@@ -21,10 +21,10 @@ import jinja2
 
 from fedround.errors import ContractError, SetupError
 from fedround.files import write_whole
-from fedround.values import Name, Value
+from fedround.values import Value
 from infra.doorkeeper.calls import CALLS
 from infra.doorkeeper.logins import new_login, read_logins, write_logins
-from infra.doorkeeper.settings import SERVER_AUTH, DoorkeeperSettings
+from infra.doorkeeper.settings import SERVER_AUTH, DoorkeeperSettings, Login
 from infra.settings import save_toml
 
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\]):[0-9]{1,5}")
@@ -35,7 +35,7 @@ _FILE = re.compile(r"/[^\s;{}\"'$\\#]+")
 class Proxy(Value):
     """What a proxy stands before, and with what certificate."""
 
-    coordinator: Name
+    coordinator: Login
     """The name of the coordinator's login."""
     api_behind: str
     """Where only the proxy reaches the Prefect server: host:port."""

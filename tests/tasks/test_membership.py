@@ -77,7 +77,8 @@ def test_comments_in_the_federation_file_survive_a_new_member(federation: SmallF
 
 
 @pytest.mark.parametrize(("name", "weight", "says"), [
-    ("north", 1.0, "two sites have the same name"), ("a b", 1.0, "'name'"), ("west", 0.0, "'weight'"),
+    ("north", 1.0, "two sites have the same name"), ("coordinator", 1.0, "the coordinator's own name"),
+    ("small-coordinator", 1.0, "the coordinator's own name"), ("a b", 1.0, "'name'"), ("west", 0.0, "'weight'"),
     ("west", -1.0, "'weight'"), ("west", float("nan"), "'weight'"), ("west", float("inf"), "'weight'")])
 def test_a_member_that_cannot_be_leaves_the_file_as_it_was(federation: SmallFederation, name: str, weight: float,
                                                            says: str):
