@@ -53,7 +53,9 @@ class Evidence(Value):
 
     privacy: Privacy
     epsilon: Annotated[float, Field(ge=0)] | None
-    """The most that any site had spent on the run; None without privacy."""
+    """The most that any site had spent on the run, and on those with whose models it began (`tasks.certificate`). None:
+    without privacy, or not known.
+    """
     worth: Annotated[str, StringConstraints(max_length=1000)] = ""
     """The run's promise in other words, if that is known."""
     float32: Performance

@@ -112,7 +112,8 @@ def _as_json(proof: RoundProof) -> dict[str, Any]:
     privacy = None if proof.privacy is None else proof.privacy.model_dump(mode="json")
     findings = [{**asdict(found), "totals": [total.model_dump(mode="json") for total in found.totals]}
                 for found in proof.findings]
-    return {**asdict(proof), "privacy": privacy, "findings": findings}
+    after = None if proof.after is None else proof.after.model_dump(mode="json")
+    return {**asdict(proof), "privacy": privacy, "findings": findings, "after": after}
 
 
 def _digest_of(path: Path) -> str:
@@ -150,6 +151,9 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
                       f"≤ {max(spent):.4f}" if spent else "")
     out.print(table)
     _findings(proofs)
+    if (begun := proofs[0].after) is not None:
+        out.print(f"[yellow]![/] it begins with the model of round {begun.round} of run '{begun.run}', whose commit holds: "
+                  "prove that run, too; rows that are in both pay for both")
     for proof in proofs:
         if proof.revoked_since:
             out.print(f"[yellow]![/] round {proof.round}: the key of {', '.join(proof.revoked_since)} was revoked later; ask "

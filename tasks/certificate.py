@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -9,6 +11,8 @@ from pydantic import Field
 
 from fedround import __version__
 from fedround.errors import LostError
+from fedround.privacy.spec import NoPrivacy
+from fedround.records import Begun
 from fedround.values import Digest, Name, PublicKey, ToolVersion, Value
 from infra.stores import ObjectStore
 from tasks.verify import RoundProof, verify_run
@@ -30,29 +34,64 @@ class Certificate(Value):
     """Whose updates are in it."""
     rules: tuple[str, ...]
     epsilon: Annotated[float, Field(ge=0)] | None
-    """The most that a site said it had spent on the run."""
+    """The most that a site said it had spent on the run, and on those before it that the same rows pay for. None: without
+    privacy in one of them, or not known.
+    """
     unseen: tuple[Name, ...]
     """Sites whose answers could not be read: there the coordinator's signature vouches."""
     lost: tuple[Name, ...] = ()
     """Sites whose answers were altered, or were gone, since they were committed: there, too."""
+    after: tuple[Begun, ...] = ()
+    """With which run's model it began, that one with which, and so on. They are proven, too."""
     tool_version: ToolVersion
 
 
 def certified(store: ObjectStore, run: str, coordinator: str, until: int) -> Certificate:
-    """Prove the run up to a round. Raises what `verify_run` raises, but for what members altered since: that, the certificate
-    says.
+    """Prove the run up to a round, and the runs before it with whose models it began.
+
+    Raises what `verify_run` raises, but for what members altered since: that, the certificate says.
     """
-    proofs = list[RoundProof]()
-    with suppress(LostError):
-        for proof in verify_run(store, run, coordinator, until):
-            proofs.append(proof)
-    last, everything = proofs[-1], [*proofs, *(found for proof in proofs for found in proof.findings)]
+    lineage = list(_lineage(store, run, coordinator, until))
+    proofs = [proof for one in lineage for proof in one]
+    last, everything = lineage[0][-1], [*proofs, *(found for proof in proofs for found in proof.findings)]
     asked = [proof for proof in proofs if proof.round > 0]
-    spent = [value for proof in asked for value in proof.epsilons.values() if value is not None]
     return Certificate(
         run=run, round=last.round, model=last.model, commit=last.commit, coordinator=coordinator, log=last.log,
         signatures=sum(proof.signatures for proof in everything), hashes=sum(proof.hashes for proof in everything),
         sites=tuple(sorted({site for proof in asked for site in proof.updates})),
-        rules=tuple(dict.fromkeys(proof.aggregation for proof in asked)), epsilon=max(spent, default=None),
+        rules=tuple(dict.fromkeys(proof.aggregation for proof in asked)), epsilon=_spent(lineage),
         unseen=tuple(sorted({site for proof in everything for site in proof.unseen})),
-        lost=tuple(sorted({site for proof in everything for site in proof.lost})), tool_version=__version__)
+        lost=tuple(sorted({site for proof in everything for site in proof.lost})),
+        after=tuple(begun for one in lineage if (begun := one[0].after) is not None), tool_version=__version__)
+
+
+def _lineage(store: ObjectStore, run: str, coordinator: str, until: int) -> Iterator[list[RoundProof]]:
+    """The proofs of the run, of the one with whose model it began, and so on. A run names the other's commit by its digest,
+    so there is an end.
+    """
+    while True:
+        proofs = list[RoundProof]()
+        with suppress(LostError):
+            for proof in verify_run(store, run, coordinator, until):
+                proofs.append(proof)
+        yield proofs
+        begun = proofs[0].after
+        if begun is None:
+            return
+        run, until = begun.run, begun.round
+
+
+def _spent(lineage: Sequence[Sequence[RoundProof]]) -> float | None:
+    """As `Certificate.epsilon`. Of one record: partitions that are told apart in one way have none in common."""
+    units, spent = set[str](), defaultdict[str, float](float)
+    for proofs in lineage:
+        said = [value for proof in proofs for value in proof.epsilons.values() if value is not None]
+        promised = [proof.privacy for proof in proofs if proof.privacy is not None]
+        units |= {privacy.unit for privacy in promised}
+        if not said or any(isinstance(privacy, NoPrivacy) for privacy in promised):
+            return None
+        spent[proofs[0].in_ledger] += max(said)
+    if len(units) > 1:
+        return None
+    of_all, ways = spent.pop("", 0.0), {name.rpartition("-")[2] for name in spent}
+    return of_all + (max(spent.values()) if len(ways) == 1 else sum(spent.values()))

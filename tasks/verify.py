@@ -19,7 +19,7 @@ from fedround.contribution.said import Contribution
 from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
-from fedround.records import Answer, Commit, CommittedRefusal, CommittedUpdate, LogHead, Plan, Told
+from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, LogHead, Plan, Told
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log
@@ -75,6 +75,10 @@ class RoundProof:
     """What the plan asked of every site."""
     partition: str = ""
     """The only rows that the run trains on, which pay alone; empty: all."""
+    in_ledger: str = ""
+    """Their name in the sites' ledgers."""
+    after: Begun | None = None
+    """Of round 0: where its model comes from. Nothing is proven of that run but its commit."""
     epsilons: Mapping[str, float | None] = field(default_factory=dict)
     """What each site said it had spent on the run, as far as its answers may be read; None: without privacy."""
     left_out: tuple[str, ...] = ()
@@ -216,7 +220,8 @@ class _Trial:
         proof = RoundProof(
             round=commit.round, commit=head.digest, model=commit.model, log=commit.log.number, updates=(), refusals=(),
             signatures=2, hashes=3 + evidence.state(store, commit, source) + (remembered or 0),
-            memory_unseen=remembered is None, partition="" if part is None else part.name)
+            memory_unseen=remembered is None, partition="" if part is None else part.name,
+            in_ledger="" if part is None else part.in_ledger, after=checkpoint.after)
         if before is None:
             if checkpoint.after is not None:
                 evidence.after(store, commit, checkpoint.after, self.coordinator, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from fedround.agreement import Agreement
 from fedround.errors import ChainError, ContractError
 from fedround.privacy import ledger
 from fedround.values import parse
+from fedround_cli.verify import _as_json
 from infra.history import read_checkpoint, read_commit
 from site_workers import charging
 from tasks.ask import conclude, plan_question
+from tasks.certificate import certified
 from tasks.compare_groups import question
 from tasks.drift import due
 from tasks.partition import partition_asked, settled, with_its_run
@@ -139,6 +142,23 @@ def test_a_run_begins_with_another_runs_last_model_and_never_with_none(federatio
         with pytest.raises(ContractError, match="has no committed round, so run 'autumn' cannot begin with its model"):
             federation.plan("autumn", partition=SECOND, after=name)
     assert federation.plan("autumn", partition=SECOND).plan.base_model != last.model
+
+
+def test_attack_a_campaign_that_is_cut_into_runs_costs_what_it_costs(federation: SmallFederation):
+    """Each run by itself would stay below the bound of promotion.toml."""
+    coordinator = federation.coordinator
+    store, key = coordinator.store, coordinator.identity.key
+    for site in federation.names:
+        allow(federation, site, max_epsilon=30.0)
+    a_round(federation, federation.plan("summer", partition=SECOND, after="spring"))
+    a_round(federation, federation.plan("autumn", partition=FIRST, after="summer"))
+    assert json.loads(json.dumps(_as_json(next(verify_run(store, "summer", key)))))["after"]["run"] == "spring"
+    own = {run: max(list(verify_run(store, run, key, 1))[-1].epsilons.values()) for run in ("spring", "summer", "autumn")}
+    summer, autumn = (certified(store, run, key, 1) for run in ("summer", "autumn"))
+    assert [begun.run for begun in autumn.after] == ["summer", "spring"]
+    assert summer.epsilon == max(own["spring"], own["summer"])
+    assert autumn.epsilon == own["spring"] + own["autumn"]
+    assert autumn.signatures > summer.signatures
 
 
 def test_attack_a_run_that_begins_with_another_model_than_it_says(federation: SmallFederation,
