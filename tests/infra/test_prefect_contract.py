@@ -21,6 +21,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterIdempotencyKey,
+    FlowRunFilterTags,
     TaskRunFilter,
     TaskRunFilterId,
 )
@@ -33,6 +34,7 @@ from prefect.states import Cancelled, Completed, Failed, Running, Scheduled
 from prefect.types._datetime import now
 from prefect.workers.base import BaseWorker
 
+from infra import unreadable
 from infra.asking import Asked, Ended, answered, task_run
 from infra.prefect_client import is_in
 from infra.stack import LocalStack
@@ -165,6 +167,25 @@ async def scheduled(client: PrefectClient, **more: object) -> FlowRun:
         "flow_id": str(await client.create_flow_from_name("site-round")), "work_pool_name": POOL, "state": state,
         "parameters": {}, **more})
     return await client.read_flow_run(uuid.UUID(made.json()["id"]))
+
+
+@stack_only
+async def test_all_runs_are_found_however_many_there_are(client: PrefectClient, monkeypatch: pytest.MonkeyPatch):
+    """Also with one among them that the server cannot show."""
+    monkeypatch.setattr(unreadable, "_PAGE", 2)
+    tag = uuid.uuid4().hex
+    made = [(await scheduled(client, tags=[tag])).id for _ in range(5)]
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
+    assert sorted(run.id for run in (await unreadable.sifted(client, wanted)).runs) == sorted(made)
+    deep: dict = {}
+    for _ in range(400):
+        deep = {"x": deep}
+    with pytest.raises(httpx.HTTPStatusError):
+        await scheduled(client, tags=[tag], parameters=deep)
+    found = await unreadable.sifted(client, wanted)
+    assert sorted(run.id for run in found.runs) == sorted(made)
+    assert len(found.unreadable) == 1
+    await client.delete_flow_run(found.unreadable[0])
 
 
 @stack_only

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Completed, Running, Scheduled, State
 
 from infra.asking import CLOSED, Asked, task_run
@@ -34,8 +35,10 @@ class Server:
         old = self.runs.get(key)
         self.runs[key] = FlowRun(id=old.id if old else uuid.uuid4(), flow_id=uuid.uuid4(), idempotency_key=key, state=state)
 
-    async def read_flow_runs(self, flow_run_filter: FlowRunFilter, **of_all: None) -> list[FlowRun]:
+    async def read_flow_runs(self, flow_run_filter: FlowRunFilter, *, offset: int, limit: int, sort: FlowRunSort,
+                             **of_all: None) -> list[FlowRun]:
         assert not any(of_all.values()), "runs of other flows and pools are asked for by their keys, too"
+        assert len(self.runs) < limit
         states = None if flow_run_filter.state is None else flow_run_filter.state.type.any_
         return [run for run in self.runs.values() if run.idempotency_key in flow_run_filter.idempotency_key.any_
                 and (states is None or run.state.type in states)]
