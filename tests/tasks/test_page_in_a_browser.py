@@ -21,8 +21,8 @@ from tests.tasks.test_pages import dated
 from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, updated, with_
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-LONGEST = "w" * 40                  # as a run may be called
-COMPARED = f"spring-and-{LONGEST}.html"
+LONGEST, OTHER = "w" * 40, "m" * 40                # as a run may be called
+COMPARED = f"{LONGEST}-and-{OTHER}.html"
 WIDE = """return [...document.querySelectorAll("body *")].filter(one =>
     one.getBoundingClientRect().right > window.innerWidth + 1 && !one.closest(".scroll") && !one.closest("svg"))
     .map(one => one.outerHTML.slice(0, 80))"""
@@ -43,8 +43,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pages.write(reports, with_(
             full, ended=dated(number).ended, at_sites=Metrics(auc=0.6, rows=500), at_sites_margin=Margin(auc=0.03),
             rounds_agreed=5, note=ATTACK, training=ATTACK, contract=ATTACK))
-    pages.write(reports, with_(dated(1), run=LONGEST, aggregation=ATTACK))
-    pages.write_comparison(reports, pages.records(reports, "spring"), pages.records(reports, LONGEST))
+    for run, rule in ((LONGEST, ATTACK), (OTHER, "median")):
+        pages.write(reports, with_(dated(1), run=run, aggregation=rule, at_sites=Metrics(auc=0.6, rows=500),
+                                   at_sites_margin=Margin(auc=0.03)))
+    pages.write_comparison(reports, pages.records(reports, LONGEST), pages.records(reports, OTHER))
     return reports
 
 
@@ -111,7 +113,8 @@ def test_on_paper_it_is_a4_and_as_wide_as_the_paper(driver: webdriver.Chrome, fo
     assert {(round(width), round(height)) for width, height in sizes} == {(595, 842)} or sizes == {(594.95996, 841.91998)}
     assert 3 <= len(re.findall(rb"/Type /Page\b", paper)) <= 8
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    look(driver, folder / "spring" / "00003.html", 688)                     # A4 within its margins, in CSS pixels
-    assert driver.execute_script(WIDE.replace('!one.closest(".scroll") && ', "")) == []
-    assert driver.execute_script("return document.documentElement.scrollWidth") <= 688
+    for name in ("spring/00003.html", "index.html", COMPARED):
+        look(driver, folder / name, 688)                                    # A4 within its margins, in CSS pixels
+        assert driver.execute_script(WIDE.replace('!one.closest(".scroll") && ', "")) == []
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 688
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
