@@ -18,6 +18,9 @@ from fedround.errors import FedroundError, SetupError
 VARIABLE = "FEDROUND_HEALTH"
 log = logging.getLogger("fedround.health")
 
+_PATIENCE_S = 10.0
+"""For whoever connects and asks nothing: it would keep a thread for ever."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -43,6 +46,9 @@ def serve(trouble: Trouble, numbers: Numbers) -> ThreadingHTTPServer:
     """Serve both pages where the operator wants them, in a thread. Raises SetupError if nobody can listen there."""
 
     class Pages(BaseHTTPRequestHandler):
+        timeout = _PATIENCE_S
+        server_version, sys_version = "fedround", ""        # not which Python
+
         def do_GET(self) -> None:
             if self.path == "/healthz":
                 problem = trouble()

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fedround.errors import FedroundError
 from fedround.privacy import ledger
-from infra.health import Number
+from infra.health import Number, log
 from site_workers import outbox
 from site_workers.outcome import Outcome
 from site_workers.site import Site, refreshed
@@ -36,11 +37,19 @@ class SiteNumbers:
             try:
                 outcome = job(parameters, cancelled)
             finally:
-                self.price()
+                self._price_again()
             self._last = str(parameters.get("run")), int(parameters.get("round", 0)), outcome.ending.name, time.time()
             return outcome
 
         return work
+
+    def _price_again(self) -> None:
+        """What cannot be priced, a policy that is just being edited for example, changes no outcome."""
+        try:
+            self.price()
+        except (FedroundError, OSError) as error:
+            self._budget = None
+            log.warning("the budget cannot be read: %s", error)
 
     def __call__(self) -> Iterator[Number]:
         """The numbers now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -64,6 +65,22 @@ def test_a_process_in_trouble_says_so_and_numbers_are_prometheus(address: str):
         closed(server)
 
 
+def test_whoever_asks_nothing_is_sent_away_and_no_version_is_told(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(health, "_PATIENCE_S", 0.05)
+    server = health.serve(lambda: None, list)
+    host, _, port = address.partition(":")
+    try:
+        for said in (b"", b"GET /healthz HT"):
+            with socket.create_connection((host, int(port)), timeout=30) as slow:
+                slow.sendall(said)
+                assert slow.recv(100) == b""
+        with socket.create_connection((host, int(port)), timeout=30) as asks:
+            asks.sendall(b"HEAD /healthz HTTP/1.0\r\n\r\n")
+            assert b"Python" not in asks.makefile("rb").read()
+    finally:
+        closed(server)
+
+
 def test_no_port_is_opened_unless_asked_and_a_wrong_address_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(health.VARIABLE, raising=False)
     assert not health.is_wanted()
@@ -94,6 +111,16 @@ def test_a_sites_and_the_coordinators_numbers_follow_a_round(federation: SmallFe
     assert after["fedround_last_round", "spring"] == 1
     assert 0 < after["fedround_epsilon_spent",] <= 8
     assert ("fedround_last_work_timestamp_seconds", "answered") in after
+    policy = site.folder / "policy.toml"
+    before_it_was_edited = policy.read_text()
+
+    def edited(parameters: object, cancelled: object) -> Outcome:
+        policy.write_text("max_epsilon = ")
+        return Outcome(Ending.ANSWERED, "update")
+
+    assert said.counted(edited)({"run": "spring", "round": 2}, lambda: False).ending == Ending.ANSWERED
+    assert ("fedround_epsilon_spent",) not in numbers_at(health.as_prometheus(said).decode())
+    policy.write_text(before_it_was_edited)
 
     coordinator = federation.coordinator
     assert health.as_prometheus(coordinator_numbers(coordinator)) == b""
