@@ -229,15 +229,9 @@ def _open(runs: list[FlowRun]) -> str | None:
     return next((run.idempotency_key for run in runs if run.state is not None and not run.state.is_final()), None)
 
 
-_deployments: dict[tuple[str, str], UUID] = {}
-
-
 async def _deployment(client: PrefectClient, flow: str, site: str) -> UUID:
-    """Read once per process: `run_deployment` would read it for every run. Raises SetupError if there is none."""
-    if (flow, site) not in _deployments:
-        try:
-            _deployments[flow, site] = (await client.read_deployment_by_name(f"{flow}/{site}")).id
-        except ObjectNotFound:
-            raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members"
-                             ) from None
-    return _deployments[flow, site]
+    """Raises SetupError if there is none. It is read each time: one that was deleted and made again has another id."""
+    try:
+        return (await client.read_deployment_by_name(f"{flow}/{site}")).id
+    except ObjectNotFound:
+        raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members") from None

@@ -29,6 +29,7 @@ class Server:
         self.runs: dict[str, FlowRun] = {}
         self.task_runs: list[TaskRun] = []
         self.told: list[str] = []
+        self.deployment = uuid.uuid4()
 
     def put(self, key: str, state: State) -> None:
         """A site begins, or ends, its flow run."""
@@ -47,9 +48,10 @@ class Server:
         return [run for run in self.task_runs if run.id in task_run_filter.id.any_]
 
     async def read_deployment_by_name(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(id=uuid.uuid4())
+        return SimpleNamespace(id=self.deployment)
 
     async def create_flow_run_from_deployment(self, deployment: uuid.UUID, *, idempotency_key: str, **_: Any) -> FlowRun:
+        assert deployment == self.deployment
         if idempotency_key not in self.runs:
             self.put(idempotency_key, Scheduled())
         return self.runs[idempotency_key]
@@ -69,11 +71,10 @@ class Server:
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invite, "GRACE_S", 0.0)
-    monkeypatch.setattr(invite, "_deployments", {})
 
 
-def invitation(standing: dict[str, uuid.UUID] | None = None) -> Invitation:
-    asked = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan="p1", parameters={"run": "spring"}, tries={},
+def invitation(standing: dict[str, uuid.UUID] | None = None, plan: str = "p1") -> Invitation:
+    asked = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan=plan, parameters={"run": "spring"}, tries={},
                   standing={site: str(run) for site, run in (standing or {}).items()})
     return Invitation(asked, {site: asked.key(site) for site in SITES})
 
@@ -96,6 +97,16 @@ async def test_a_site_that_has_not_heard_finds_a_scheduled_run_under_the_key_tha
     assert await asked.ended(server, set(SITES)) == set()
     assert server.states() == {"north": "Running", "east": "Scheduled"}
     assert asked.asked.key("east") in server.runs
+
+
+async def test_a_deployment_that_was_deleted_and_made_again_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invite, "TAKEN_S", -1.0)
+    server = Server()
+    for plan in ("p1", "p2"):
+        asked = invitation(plan=plan)
+        await asked.ended(server, set(SITES))
+        assert server.runs.keys() >= {asked.asked.key(site) for site in SITES}
+        server.deployment = uuid.uuid4()
 
 
 async def test_a_round_that_closes_leaves_nothing_that_could_begin_afterwards():
