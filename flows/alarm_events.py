@@ -12,6 +12,7 @@ from prefect.events import emit_event
 
 from fedround.errors import FedroundError
 from fedround.records import Plan
+from fedround.spoken import one_line
 from tasks.collect import Collected, is_forged
 from tasks.coordinator import Coordinator
 from tasks.reporting import RoundRecord
@@ -53,7 +54,9 @@ def failure_told(coordinator: Coordinator, run: str) -> Iterator[None]:
 
 
 def _tell(coordinator: Coordinator, event: str, site: str | None, **payload: object) -> None:
+    """A reason may quote a key that a site has chosen, and goes into a person's mail."""
     name = coordinator.federation.name
     who = f"fedround.federation.{name}" + ("" if site is None else f".{site}")
-    emit_event(event, payload=payload, resource={
+    said = {key: one_line(value) if isinstance(value, str) else value for key, value in payload.items()}
+    emit_event(event, payload=said, resource={
         "prefect.resource.id": who, "prefect.resource.name": site or name, LABEL: name})
