@@ -88,7 +88,8 @@ def template(name: str) -> Template:
 def _foreign(value: object) -> object:
     """What a template fills in, on one line and without characters that change the direction of writing.
 
-    The template then escapes it. This is not for what a template has drawn itself.
+    The template then escapes it. No space stays at either end, and a template's own words between braces are no exception.
+    This is not for what a template has drawn itself.
     """
     return one_line(value) if type(value) is str else value
 

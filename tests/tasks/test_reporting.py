@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -18,7 +19,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
 from fedround.learning.task import Metrics
 from fedround.values import parse
-from tasks.reporting import RoundRecord, SiteRow, render_html, render_markdown
+from tasks.reporting import RoundRecord, SiteRow, page, render_html, render_markdown
 from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
 from tasks.reporting.record import Beside, metrics_of
 from tasks.reporting.words import fault, label
@@ -144,6 +145,31 @@ def test_the_page_tells_outcomes_reasons_checks_and_provenance():
                   "rows do not meet the contract", "failed checks: age.range", "no answer before the deadline",
                   "the norm is above the cap", "a" * 64, "b" * 64, "record level, epsilon <= 5 at delta 1e-05"):
         assert words in text
+
+
+@pytest.mark.parametrize(("updates", "says"), [(1, "1 update was aggregated"), (2, "2 updates were aggregated")])
+def test_one_update_was_and_several_were_aggregated(updates: int, says: str):
+    assert says in " ".join(Page(render_html([record(1, *(updated(f"bank-{at}") for at in range(updates)))])).text.split())
+
+
+def test_no_template_hopes_for_a_space_at_the_end_of_its_words():
+    """`_foreign` takes it away: "1 updatewas aggregated"."""
+    templates = {path.name: path.read_text() for path in Path(page.__file__).parent.glob("*.j2")}
+    assert len(templates) > 8
+    hoped = re.compile(r'\{\{ *"(?: [^"]*|[^"]* )" *(?:if|\}\})')
+    assert {name: found for name, text in templates.items() if (found := hoped.findall(text))} == {}
+
+
+def test_a_site_that_was_left_out_is_marked_in_the_map():
+    marked = [part for chart in svgs(render_html([planted()])) for part in chart.iter() if part.get("class") == "name marked"]
+    assert [part.text for part in marked] == ["✕ bank-4"]
+    assert ".marked" in render_html([planted()])
+
+
+def test_a_share_that_is_not_known_is_a_cell_with_a_colour():
+    page = render_html([record(number, updated("a")) for number in (1, 2)])
+    assert 'class="cell updated"' in page
+    assert ".cell.updated {" in page
 
 
 def test_who_was_left_out_by_the_aggregation_counts_for_the_quorum():
