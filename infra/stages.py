@@ -15,6 +15,7 @@ stage, and when, stays readable.
 from __future__ import annotations
 
 import json
+import logging.config
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Stages:
 
     def history(self) -> list[Assigned]:
         """Every assignment, the oldest first."""
+        _load_gto()
         from gto.registry import GitRegistry
 
         with GitRegistry.from_url(self._root) as gto:
@@ -76,6 +78,7 @@ class Stages:
         pointer = self._registry.keep_bundle(bundle)
         commit = git_history.commit_beside(self._registry.root, tag, {
             f"{BUNDLE}.dvc": pointer, PROMOTION: promotion, "metrics.json": _readable(metrics)}, f"{version}: {tag}\n")
+        _load_gto()
         import gto.api
 
         gto.api.register(self._root, ARTIFACT, commit, version=version, message=f"{version} is {tag}", **_AUTHOR)
@@ -83,6 +86,7 @@ class Stages:
 
     def assign(self, version: str, stage: Stage, message: str) -> None:
         """Put a version into a stage. gto tells assignments apart by the second, so one waits for the next."""
+        _load_gto()
         import gto.api
 
         last = max((one.when for one in self.history()), default="")
@@ -137,3 +141,15 @@ def _order(version: str) -> tuple[int, ...]:
 
 def _readable(metrics: Mapping[str, float]) -> bytes:
     return (json.dumps(dict(metrics), indent=2, sort_keys=True) + "\n").encode()
+
+
+def _load_gto() -> None:
+    """Import gto, but let it configure no logging: it would close every handler of this process, and print to standard output
+    what others wrote.
+    """
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        import gto.log  # noqa: F401
+    finally:
+        logging.config.dictConfig = configure
