@@ -51,8 +51,9 @@ def doctor(
             out.say("run '{}': no plan waits{}", run, "; the run has not begun" if found.committed is None else
                     f"; round {found.committed} is committed")
         else:
-            out.say("round {} of run '{}' waits: {} more of {} sites must answer, the quorum is {}", found.plan.round, run,
-                    found.missing, len(found.plan.cohort), found.plan.quorum)
+            waits = (f"{found.missing} more of {len(found.plan.cohort)} sites must answer" if found.missing
+                     else "enough sites have answered")
+            out.say("round {} of run '{}' waits: {}, the quorum is {}", found.plan.round, run, waits, found.plan.quorum)
             for one in found.sites:
                 out.say(f"{'[green]✓[/]' if one.said == 'answered' else '[bold red]✗[/]'} {{}}: {{}}", one.site,
                         ": ".join(filter(None, (one.said, one.why))))

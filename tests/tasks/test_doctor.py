@@ -57,5 +57,8 @@ def test_the_command_says_it_and_ends_with_1(federation: SmallFederation, monkey
     told = json.loads(CliRunner().invoke(app, ["doctor", "-c", folder, "--run", "spring", "--json"]).output)
     assert {one["site"]: one["said"] for one in told["sites"]} == {"north": "answered", "east": "nothing", "south": "nothing"}
     assert (told["missing"], told["silent"]) == (1, ["south"])
+    federation.answer("east", planned)
+    enough = CliRunner().invoke(app, ["doctor", "-c", folder, "--run", "spring"])
+    assert "round 1 of run 'spring' waits: enough sites have answered, the quorum is 2" in enough.output
     none = CliRunner().invoke(app, ["doctor", "-c", folder])
     assert "no round was begun from this folder" in none.output
