@@ -6,6 +6,7 @@ the noise secret that waits beside it, behind its passphrase, that of `keys/nois
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from fedround.errors import SetupError
@@ -27,11 +28,14 @@ def begin_rotation(site: Site, passphrase: bytes | None) -> str:
     """
     path = _next(site.folder)
     if not path.exists():
+        for stale in path.parent.glob("next-noise-*.key"):      # of a next key that the operator has removed
+            stale.unlink()
         Identity.generate().save(path, passphrase)
-        next_noise(site.folder).unlink(missing_ok=True)     # of a next key that the operator has removed
-    if not next_noise(site.folder).exists():
-        noise.keep_secret(next_noise(site.folder), site.noise_secret, passphrase)
-    new = Identity.load(path, passphrase_for(path)).key
+    ask = functools.cache(passphrase_for(path))
+    new = Identity.load(path, ask).key
+    waiting = next_noise(site.folder, new)
+    if not waiting.exists():
+        noise.keep_secret(waiting, site.noise_secret, ask() if ask.cache_info().currsize else None)
     release.hand_over(site, Rotation(federation=site.settings.federation, site=site.name, old=site.identity.key, new=new))
     return new
 
@@ -44,7 +48,7 @@ def agreed_identity(site: Site, key: str) -> Identity | None:
     for path in (present, _next(site.folder)):
         if path.exists() and (found := _load(path)).key == key:
             path.replace(present)
-            finish_rotation(site.folder)
+            finish_rotation(site.folder, key)
             return found
     return None
 

@@ -4,7 +4,7 @@
 
     site.toml        who we are, where the API, the store and our rows are
     policy.toml      what we allow
-    keys/            identity.pem, noise.key, s3.toml: mode 0600, never leave; next.pem and next-noise.key in a rotation
+    keys/            identity.pem, noise.key, s3.toml: mode 0600, never leave; in a rotation next.pem and next-noise-….key
     approved/        the recipe and the contract, as we approved them
     ledger.jsonl     what has been spent on our rows
     audit.jsonl      what was asked, decided, spent and sent
@@ -88,7 +88,7 @@ def open_site(folder: Path, clock: Callable[[], datetime] = lambda: datetime.now
     policy, recipe, contract = _agreed(folder, settings)
     ask = functools.cache(passphrase_for(folder / "keys" / "identity.pem"))
     identity = load_identity(folder, ask)
-    finish_rotation(folder)
+    finish_rotation(folder, identity.key)
     secret, is_locked = _noise_secret(folder / "keys" / "noise.key", ask if ask.cache_info().currsize else None)
     return Site(
         folder=folder, settings=settings, policy=policy, recipe=recipe, contract=contract, clock=clock, stamps=stamps,
@@ -137,15 +137,18 @@ def _noise_secret(path: Path, typed: Callable[[], bytes] | None) -> tuple[bytes,
     return noise.load_secret(path, typed or passphrase_for(path))
 
 
-def next_noise(folder: Path) -> Path:
-    """The noise secret behind the next key's passphrase, while a rotation is under way."""
-    return folder / "keys" / "next-noise.key"
+def next_noise(folder: Path, key: str) -> Path:
+    """The noise secret behind the passphrase of the next key, `key`, while a rotation to it is under way."""
+    return folder / "keys" / f"next-noise-{key[:16]}.key"
 
 
-def finish_rotation(folder: Path) -> None:
-    """If the next key has become the key, what waits beside it takes its place, too; also after a crash in between."""
-    if next_noise(folder).exists() and not (folder / "keys" / "next.pem").exists():
-        next_noise(folder).replace(folder / "keys" / "noise.key")
+def finish_rotation(folder: Path, key: str) -> None:
+    """If the site's key was the next one, what waits beside it takes its place, too; also after a crash in between.
+
+    What waits for a key that the operator gave up does not.
+    """
+    if (waiting := next_noise(folder, key)).exists():
+        waiting.replace(folder / "keys" / "noise.key")
 
 
 def _approved(path: Path, digests: tuple[str, ...]) -> str:

@@ -167,3 +167,34 @@ def test_what_lies_in_the_folder_beside_the_kept_files_is_left_alone(one: Safe):
     (one.folder / "kept" / "shared.safetensors").write_bytes(BODY)
     kept.settle(one)
     assert (one.folder / "kept" / "shared.safetensors").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("passphrase", [None, OTHERS], ids=["none", "another"])
+def test_attack_a_rotation_that_was_given_up_leaves_the_secret_behind_the_passphrase_that_holds(
+        tmp_path: Path, types, rows_are_judged_here: None, passphrase: bytes | None):
+    """The operator has forgotten the new passphrase, say, and removes the next key."""
+    types(WORDS)
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1, passphrase=WORDS)
+    site = federation.site("north")
+    types(passphrase or WORDS)
+    begin_rotation(site, passphrase)
+    (site.folder / "keys" / "next.pem").unlink()
+    types(WORDS)
+    again = federation.site("north")
+    assert again.is_locked
+    assert again.noise_secret == site.noise_secret
+    begin_rotation(again, WORDS)
+    assert len(list((site.folder / "keys").glob("next*"))) == 2, "of the next key alone"
+
+
+def test_attack_a_rotation_that_is_asked_for_again_locks_key_and_secret_alike(tmp_path: Path, types,
+                                                                             rows_are_judged_here: None):
+    """Killed between the two, and asked for again without --passphrase: the secret would lie there plain."""
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1)
+    site = federation.site("north")
+    types(WORDS)
+    begin_rotation(site, WORDS)
+    waiting, = (site.folder / "keys").glob("next-noise*")
+    waiting.unlink()
+    begin_rotation(site, None)
+    assert waiting.read_bytes().startswith(locked.BEGIN)
