@@ -96,7 +96,7 @@ def test_what_a_site_says_about_itself_changes_nothing(answered: Answered):
     assert isinstance(said.update.mechanism, DpSgd)
     (scores,) = said.releases
     boast = east_says(
-        answered, {"mechanism": said.update.mechanism.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": 2.0})},
+        answered, {"mechanism": said.update.mechanism.model_copy(update={"sampling_rate": 0.9, "noise_multiplier": 2.0})},
         epsilon=0.0, ledger_head="0" * 64, releases=(scores.model_copy(update={"numbers": (0.0,) * 10 + (1e6,) * 10}),))
     signed = seal(boast, answered.federation.site("east").identity)
     commit = answered.commit(replaced(answered, EAST, signed)).commit
