@@ -99,7 +99,7 @@ def steps(old: Composed, new: Composed) -> bool:
 
 def ahead(asked: Composed, old: Composed | None) -> list[Composed]:
     """The next questions, assuming that the difference between `old` and `new` repeats."""
-    if old is None:
+    if old is None or asked.later:      # a later campaign's cost does not follow from the first one's
         return []
 
     def further(before: tuple[tuple[Any, int], ...], now: tuple[tuple[Any, int], ...], turn: int) -> tuple[Any, ...]:
@@ -111,8 +111,12 @@ def ahead(asked: Composed, old: Composed | None) -> list[Composed]:
 
 
 def _read(question: dict[str, Any]) -> Composed:
-    return Composed(tuple(((noise, rate, number), times) for (noise, rate, number), times in question["sampled"]),
-                    tuple((one, times) for one, times in question["precisions"]), question["delta_dp"])
+    """All of the question again, from JSON, which has lists only."""
+    return Composed(**{name: _as_tuples(said) for name, said in question.items()})
+
+
+def _as_tuples(said: Any) -> Any:
+    return tuple(map(_as_tuples, said)) if isinstance(said, list) else said
 
 
 def _main() -> None:

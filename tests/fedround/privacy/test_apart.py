@@ -7,7 +7,7 @@ import pytest
 
 from fedround.errors import SetupError
 from fedround.privacy import accounting, apart
-from fedround.privacy.accounting import Composed, epsilon
+from fedround.privacy.accounting import Batch, Composed, epsilon, epsilon_of_batches
 from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism
 
 TRAINING = DpSgd(noise_multiplier=1.1, clip_norm=1.0, sampling_rate=0.05, steps=20)
@@ -27,6 +27,16 @@ def test_a_child_says_to_the_last_bit_what_this_process_says(accountant):
     there = [epsilon(mechanisms, 1e-5) for mechanisms in asked]
     accounting.ask(None)
     assert there == [epsilon(mechanisms, 1e-5) for mechanisms in asked]
+
+
+def test_attack_a_child_counts_the_campaigns_after_the_first_too(accountant):
+    """It forgot them: a second campaign cost nothing at a site's worker, and the policy's bound let it through."""
+    first, second = Batch(((TRAINING, 5),)), Batch(((COUNTS, 3), (TRAINING, 2)))
+    asked = [[first], [first, second], [first, Batch(second.fixed, ((TRAINING, 1),))]]
+    there = [epsilon_of_batches(batches, 1e-5) for batches in asked]
+    assert there[0] < there[2] < there[1]
+    accounting.ask(None)
+    assert there == [epsilon_of_batches(batches, 1e-5) for batches in asked]
 
 
 def test_a_campaign_of_many_rounds_needs_few_children(accountant, monkeypatch):
