@@ -147,10 +147,11 @@ def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
         text = json.dumps(data) if isinstance(data, dict) else data
         return kind.model_validate_json(text)
     except (ValueError, TypeError, RecursionError) as error:     # a ValidationError is a ValueError
-        raise ContractError(f"{source}: {_in_words(error)}") from None
+        raise ContractError(f"{source}: {in_words(error)}") from None
 
 
-def _in_words(error: ValueError | TypeError | RecursionError) -> str:
+def in_words(error: ValueError | TypeError | RecursionError) -> str:
+    """What is wrong with a value, one line for each problem; the offending value is not repeated."""
     if isinstance(error, TypeError):
         return str(error)
     if not isinstance(error, ValidationError):

@@ -15,6 +15,9 @@ A recipe gets numbers in numpy's own types, and those cannot say that a whole nu
 rows where that is so are encoded apart from the others: in those rows whole numbers are float64, in all others int64.
 Otherwise one row without an age, or with an age of 34.5, would change the type of all other ages.
 
+What a recipe says by `COLUMNS` and `TARGET` alone runs no code of the recipe's. It is encoded once, all rows together:
+`columns` sees no other row, which its tests prove.
+
 A row that the recipe cannot encode counts for nothing (`Examples.counts_N`) and keeps its place: one record stops no site.
 
 N rows, F features.
@@ -29,6 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.errors import ContractError
+from fedround.learning.columns import Columns
+from fedround.learning.declared import Target
 from fedround.learning.recipe import Examples, Recipe
 
 if TYPE_CHECKING:
@@ -47,11 +52,25 @@ def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe
     Raises ContractError, which quotes no value, if a row's encoding depends on the other rows, or if no row can be encoded;
     MemoryError.
     """
+    if recipe.declared.columns is not None and recipe.declared.target is not None:
+        return _declared(frame, recipe, recipe.declared.columns, recipe.declared.target)
     alike = by_types(frame)
     found = _encoded(alike, recipe, _in_order)
     again = _encoded(alike, loaded_anew(), _shuffled)
     _compare(found, again, recipe.name)
     return found
+
+
+def _declared(frame: pd.DataFrame, recipe: Recipe, columns: Columns, target: Target) -> Examples:
+    labels_N, counts_N = target.read(frame)
+    features_NF, good_N = columns.encode(frame)
+    labelled_N = counts_N & (labels_N < recipe.task.classes)
+    counts_N = labelled_N & good_N
+    if not counts_N.any():
+        why = columns.why_not(frame) if labelled_N.any() else f"column '{target.column}' holds no label that it could learn"
+        raise ContractError(f"recipe '{recipe.name}' cannot encode a single row: {why}")
+    features_NF[~counts_N] = 0
+    return Examples(features_NF, np.where(counts_N, labels_N, 0), counts_N)
 
 
 def by_types(frame: pd.DataFrame) -> list[tuple[Places, pd.DataFrame]]:

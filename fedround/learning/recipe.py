@@ -4,9 +4,15 @@ The file defines four things, or five, and may import what the site has installe
 
     NAME = "banks-mlp"
     CLASSES = 2                                        # how many labels there are; 2 if it is not said
-    def features(rows: pd.DataFrame): ...              # float32 (N, F), every row by itself; no label, no statistics
-    def labels(rows: pd.DataFrame): ...                # int64 (N,): what is learnt; rows that are only scored have none
-    def build_model() -> nn.Module: ...                # one logit for each row; with more than two classes CLASSES of them
+    COLUMNS = (Numeric("age", low=18, high=95), …)     # what the features are made of (`fedround.learning.columns`)
+    TARGET = "default"                                 # the column of what is learnt
+    def build_model(features: int) -> nn.Module: ...   # one logit for each row; with more than two classes CLASSES of them
+
+For rows that need more than that it defines functions instead::
+
+    def features(rows: pd.DataFrame): ...              # instead of COLUMNS: float32 (N, F), every row by itself
+    def labels(rows: pd.DataFrame): ...                # instead of TARGET: int64 (N,); rows that are only scored have none
+    def build_model() -> nn.Module: ...                # without COLUMNS it knows by itself how many features there are
 
 A recipe is code that runs beside the records. A site approves a recipe by its digest, and only those bytes ever run.
 """
@@ -30,6 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.files import check_utf8
+from fedround.learning.declared import Declared, built_for, declared
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
@@ -106,6 +113,8 @@ class Recipe:
     """What is learnt."""
     features: Callable[[pd.DataFrame], npt.NDArray[np.float32]] = _come_encoded
     """The half of `encode` that needs no label: for rows that are scored."""
+    declared: Declared = field(default_factory=Declared)
+    """What the recipe says instead of defining functions."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Task):
@@ -155,35 +164,36 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         raise ContractError(f"recipe {path.name}: its digest is {digest[:12]}…, the approved one is "
                             f"{expected_digest[:12]}…; read the change, then approve it or restore the file")
     module = _execute(source, path, digest)
-    for part in ("build_model", "features", "labels"):
-        if not callable(getattr(module, part, None)):
-            raise ContractError(f"recipe {path.name}: must define a function '{part}'; every recipe has build_model(), "
-                                "features(rows) and labels(rows)")
     try:
         name = TypeAdapter(Name).validate_python(getattr(module, "NAME", None))
     except ValidationError:
         raise ContractError(f"recipe {path.name}: must define NAME, lower-case letters, digits and hyphens") from None
+    what = declared(vars(module), f"recipe {path.name}")
+    if not callable(getattr(module, "build_model", None)):
+        raise ContractError(f"recipe {path.name}: must define a function 'build_model' that returns the model")
+    build_model = built_for(module.build_model, what.columns, f"recipe {path.name}")
     try:
-        task = Task(classes=getattr(module, "CLASSES", 2))
+        task = Task(classes=getattr(module, "CLASSES", 2 if what.target is None else what.target.classes))
     except ValidationError:
         raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}") from None
 
     def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
-        found_NF = _array("features", module.features, rows)
+        found_NF = what.columns.all_of(rows) if what.columns is not None else _array("features", module.features, rows)
         check_features(found_NF, len(rows))
         if found_NF.shape[1] == 0:
             raise ContractError("features have no columns: a model needs one at least")
         return found_NF
 
     def encode(rows: pd.DataFrame) -> Examples:
-        features_NF, labels_N = features(rows), _array("labels", module.labels, rows)
+        features_NF = features(rows)
+        labels_N = what.target.all_of(rows) if what.target is not None else _array("labels", module.labels, rows)
         if labels_N.dtype.kind in "bi" or (labels_N.dtype.kind == "u" and labels_N.max(initial=0) < 1 << 63):
             labels_N = labels_N.astype(np.int64)
         examples = Examples(features_NF, labels_N)
         recipe.check(examples)
         return examples
 
-    recipe = Recipe(name, digest, module.build_model, encode, task, features)
+    recipe = Recipe(name, digest, build_model, encode, task, features, what)
     return recipe
 
 
@@ -264,6 +274,9 @@ def _execute(source: bytes, path: Path, digest: str) -> ModuleType:
         # As text: from bytes Python would obey a "coding:" comment, and UTF-7, for example, can hide a line of code in a
         # comment.
         exec(compile(source.decode(), str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes are the approved ones
+    except ContractError as error:
+        del sys.modules[module.__name__]
+        raise ContractError(f"recipe {path.name}: {error}") from None
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ContractError(f"recipe {path.name}: does not run ({type(error).__name__}: {error})") from error
