@@ -19,7 +19,7 @@ from fedround.statistics.partitions import Partitions, of_one_kind
 from fedround.values import Digest, Purpose, Value
 
 Protected = Literal["record", "site", "none"]
-Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions"]
+Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -223,8 +223,9 @@ min_batch = {min_batch}
 
 # What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
 # (the ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how
-# the values of a column lie), "group_counts" (how many rows each group has) and "decisions" (how often the model is right and
-# wrong about the groups that the federation watches, on held-out rows), all noised and charged.
+# the values of a column lie), "group_counts" (how many rows each group has), "moments" (sums of columns and of their
+# products: means, correlations, regressions) and "decisions" (how often the model is right and wrong about the groups that
+# the federation watches, on held-out rows), all noised and charged.
 # What is not listed stays.
 statistics = {statistics}
 

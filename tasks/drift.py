@@ -21,7 +21,7 @@ from fedround.files import write_whole
 from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Measured
 from fedround.statistics import Release
-from fedround.statistics.counts import Float64
+from fedround.statistics.base import Float64
 from fedround.statistics.partitions import Partition, PartitionName
 from fedround.values import Name, parse
 from infra.history import findings, last_round, read_commit, read_finding, read_plan_at

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedround.privacy.spec import GaussianCounts, NoMechanism
-from fedround.statistics.counts import AskedNoise
+from fedround.statistics.base import AskedNoise
 from fedround.statistics.group_counts import GroupCounts, Level, Levels
 from fedround.statistics.histogram import Histogram, Number
 from fedround.statistics.partitions import Partitions

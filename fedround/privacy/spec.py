@@ -132,7 +132,10 @@ class GaussianUpdate(Value):
 
 
 class GaussianCounts(Value):
-    """The mechanism on a histogram: every count got Gaussian noise; one record changes one count by one."""
+    """The mechanism on a sum over records, in units in which the longest contribution of one record has length 1 (L2): every
+    number got Gaussian noise. In a histogram one record changes one count by one; other sums are divided by their sensitivity
+    (`fedround.statistics.base.NoisedSum`).
+    """
 
     kind: Literal["gaussian_counts"] = "gaussian_counts"
     noise_std: NoiseStd

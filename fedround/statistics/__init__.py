@@ -1,7 +1,7 @@
 """What may leave a site besides an update: statistics, each a value that says what it is, whom it protects and what it costs.
 
-A new statistic is one class of this package: what it computes from a site's rows (`cells`), its shape, its sensitivity by
-unit, its mechanism, and the word by which a site's policy allows it. Add it to the union `Statistic`: then every question,
+A new statistic is one class of this package: what a record adds to it (`cells` of counts, `contributions` of other sums), its
+shape, its scale, and the word by which a site's policy allows it. Add it to the union `Statistic`: then every question,
 the ledger, the simulator and `verify` support it.
 """
 
@@ -16,22 +16,25 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedround.errors import ContractError
-from fedround.privacy.noise import NoiseSource, noised_counts
+from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import GaussianCounts, NoMechanism
-from fedround.statistics.counts import LOUDEST, Evidence, Float64, Int64
+from fedround.statistics.base import LOUDEST, Evidence, Float64
 from fedround.statistics.decisions import Bands, Decisions, Groups, Thresholds, Watched
 from fedround.statistics.group_counts import GroupCounts, Levels
 from fedround.statistics.histogram import Histogram
+from fedround.statistics.moments import Bounded, Moments
 from fedround.statistics.scores import LocalEvaluation, Scores
+from fedround.statistics.where import Between, OneOf
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "LOUDEST", "WORDS", "Bands", "Decisions", "Evidence", "GroupCounts", "Groups", "Histogram", "Levels",
-    "LocalEvaluation", "Release", "Scores", "Statistic", "Thresholds", "Watched", "release", "total"]
+    "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "Decisions", "Evidence", "GroupCounts", "Groups",
+    "Histogram", "Levels", "LocalEvaluation", "Moments", "OneOf", "Release", "Scores", "Statistic", "Thresholds", "Watched",
+    "release", "total"]
 
-Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions, Field(discriminator="kind")]
+Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions | Moments, Field(discriminator="kind")]
 
-WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts, Decisions))
+WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts, Decisions, Moments))
 """By which a policy allows statistics to leave."""
 
 LARGEST = 1e10
@@ -41,11 +44,15 @@ _LARGEST_SUM = 1e15
 
 
 class Release(Value):
-    """What left: the numbers of a statistic, and the mechanism that noised them. Counts may be negative."""
+    """What left: the numbers of a statistic, and the mechanism that noised them. Counts may be negative.
+
+    In units of the statistic's `scale`, so that one record moves them by a length of 1 at most, and a site with R records by
+    R at most, whatever the statistic.
+    """
 
     statistic: Statistic
     numbers: tuple[Annotated[float, Field(ge=-_LARGEST_SUM, le=_LARGEST_SUM)], ...]
-    """The statistic's cells, row by row."""
+    """The statistic's cells, row by row, in units of its `scale`."""
     mechanism: Annotated[GaussianCounts | NoMechanism, Field(discriminator="kind")]
     """What the ledger was charged for it."""
 
@@ -63,13 +70,13 @@ class Release(Value):
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on each number."""
+        """Standard deviation of the noise on each of `numbers`; `statistic.scale` times as much is on each of `table`."""
         return self.mechanism.noise_std if isinstance(self.mechanism, GaussianCounts) else 0.0
 
     @functools.cached_property
     def table(self) -> Float64:
-        """The numbers in the statistic's shape."""
-        return np.array(self.numbers, dtype=np.float64).reshape(self.statistic.shape)
+        """The sums in the statistic's shape, in records' own units."""
+        return np.array(self.numbers, dtype=np.float64).reshape(self.statistic.shape) * self.statistic.scale
 
 
 def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource) -> Release:
@@ -78,10 +85,8 @@ def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource) -> Rel
     noise: must be secret and fresh; otherwise the release reveals the rows. Raises ContractError, quoting no value, if the
     rows do not have what the statistic counts.
     """
-    cells: Int64 = statistic.cells(evidence)
-    noised = cells if statistic.noise_std == 0 else noised_counts(cells, statistic.noise_std, noise)
-    return Release(statistic=statistic, numbers=tuple(float(number) for number in noised.ravel()),
-                   mechanism=statistic.mechanism)
+    noised = statistic.noised(evidence, noise)
+    return Release(statistic=statistic, numbers=tuple(noised.ravel().tolist()), mechanism=statistic.mechanism)
 
 
 def total(releases: Sequence[Release]) -> Release:

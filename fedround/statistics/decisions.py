@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from fedround.privacy.entries import Rows
 from fedround.privacy.spec import Mechanism
-from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Float64, Int64
+from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
+from fedround.statistics.counts import Counts
 from fedround.statistics.group_counts import Levels
 from fedround.statistics.histogram import Number, Ranges
 from fedround.statistics.scores import Share

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
-from fedround.statistics.counts import Axis, Counts, Evidence, Int64
+from fedround.statistics.base import Axis, Evidence, Int64
+from fedround.statistics.counts import Counts
 from fedround.values import LARGEST_WHOLE, ColumnName, Value
 
 _WITHIN = Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from fedround.statistics.counts import Axis, Counts, Evidence, Float64, Int64
+from fedround.statistics.base import Axis, Evidence, Float64, Int64
+from fedround.statistics.counts import Counts
 from fedround.values import ColumnName, Value
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -41,7 +42,7 @@ class Ranges(Value):
 
     def group(self, value_N: npt.NDArray[Any]) -> Int64:
         """Which range each record is in, (N,). One text among numbers changes only its own record's."""
-        number_N = _as_numbers(value_N)
+        number_N = as_numbers(value_N)
         place_N = np.searchsorted(np.array(self.edges), number_N, side="right")
         place_N[np.isnan(number_N)] = len(self.edges) + 1
         return place_N
@@ -74,7 +75,7 @@ class Histogram(Ranges, Counts):
         return np.bincount(self.group(evidence.column(self.column)), minlength=len(self.edges) + 2)
 
 
-def _as_numbers(value_N: npt.NDArray[Any]) -> Float64:
+def as_numbers(value_N: npt.NDArray[Any]) -> Float64:
     """Values as float64, NaN for what is not a number."""
     if value_N.dtype.kind in "biuf":
         return value_N.astype(np.float64)

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedround.privacy.entries import Rows
-from fedround.statistics.counts import AskedNoise, Axis, Counts, Evidence, Float64, Int64
+from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
+from fedround.statistics.counts import Counts
 from fedround.values import Value
 
 Share = Annotated[float, Field(ge=0, le=1)]

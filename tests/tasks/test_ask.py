@@ -237,7 +237,7 @@ def test_the_form_says_what_it_asks_and_offers_each_statistic():
         assert field.get("title"), name
         assert len(field.get("description", "")) > 20, name
     offered = schema["properties"]["statistics"]["items"]["anyOf"]
-    assert {one["$ref"].split("/")[-1] for one in offered} == {"Scores", "Histogram", "GroupCounts", "Decisions"}
+    assert {one["$ref"].split("/")[-1] for one in offered} == {"Scores", "Histogram", "GroupCounts", "Decisions", "Moments"}
     assert "oneOf" not in json.dumps(schema["properties"])
 
 

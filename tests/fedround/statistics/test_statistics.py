@@ -1,6 +1,7 @@
 """What statistics count, against loops over records; what one record does to a table, and what a release promises.
 
-Every law is stated once, for all kinds of statistics. A new kind adds a line to `STATISTICS`, and a loop to `place_of`.
+Every law is stated once, for all kinds of counts. A new kind adds a line to `STATISTICS`, and a loop to `place_of`. Other
+sums have their laws in `test_sums`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from fedround.statistics import (
     total,
 )
 from fedround.values import Value, parse
+from tests.fedround.statistics.test_sums import SUMS
 
 
 @dataclass(frozen=True)
@@ -325,7 +327,7 @@ def test_a_statistic_that_means_nothing_is_refused(wrong):
 
 def test_every_kind_of_statistic_is_tested_here_and_has_a_word_of_its_own():
     kinds = {one.model_fields["kind"].default: one.word for one in get_args(get_args(Statistic)[0])}
-    assert {name.split(" ", maxsplit=1)[0] for name in STATISTICS} == set(kinds)
+    assert {name.split(" ", maxsplit=1)[0] for name in (*STATISTICS, *SUMS)} == set(kinds)
     assert sorted(kinds.values()) == sorted(set(WORDS))
 
 

@@ -1,0 +1,110 @@
+"""What every statistic is: a sum over a site's records of a vector of bounded length, noised once.
+
+N records, D numbers of the statistic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, Field
+
+from fedround.privacy.entries import Rows
+from fedround.privacy.noise import NoiseSource
+from fedround.privacy.spec import QUIETEST, GaussianCounts, NoMechanism, Unit
+from fedround.values import Value
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+def _check_noise(noise_std: float) -> float:
+    if 0 < noise_std < QUIETEST:
+        raise ValueError(f"noise is 0, which a policy must allow by name, or at least {QUIETEST:g}")
+    return noise_std
+
+
+LOUDEST = 10_000
+AskedNoise = Annotated[float, Field(ge=0, le=LOUDEST), AfterValidator(_check_noise)]
+"""Standard deviation of the noise that a plan asks for, where one record's longest contribution has length 1."""
+
+
+class Evidence(Protocol):
+    """What a site has to compute from. It stays at the site; only a statistic's noised numbers leave."""
+
+    def scores(self) -> tuple[Float64, Int64]:
+        """The base model on the rows that the site holds out: what is scored, in [0, 1], and whether it is true, 0 or 1; (N,)
+        each, in one order.
+        """
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of all the site's rows, (N,); None or NaN where a record has nothing there.
+
+        Raises ContractError if there is no such column.
+        """
+
+    def held_out(self, name: str) -> npt.NDArray[Any]:
+        """The same of the rows that `scores` is about, in its order. Raises as `column` and `scores`."""
+
+
+class Axis(NamedTuple):
+    """One axis of a table, for people."""
+
+    name: str
+    labels: tuple[str, ...]
+    """What is at each place of it."""
+
+
+class NoisedSum(Value):
+    """What all statistics have in common. The numbers that leave are in units of `scale`: there the longest contribution of
+    one record has length 1, as in a table of counts. So one mechanism prices all of them (`GaussianCounts`).
+    """
+
+    word: ClassVar[str]
+    """By which a site's policy allows it to leave."""
+    in_words: ClassVar[str]
+    """What it is, in a sentence."""
+    rows: ClassVar[Rows] = "all"
+    """Of which rows it is computed."""
+    reads_model: ClassVar[bool] = False
+    """Whether it is about the base model, too."""
+
+    noise_std: AskedNoise
+    """Standard deviation of the Gaussian noise on each number, in units of `scale`; 0: none, which a policy must allow by
+    name.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the table of numbers."""
+        raise NotImplementedError
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What the table's numbers are, in words."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the rows, which it reads by itself."""
+        return ()
+
+    @property
+    def scale(self) -> float:
+        """What a number of the release is multiplied by: the length (L2) of the longest contribution of one record."""
+        return 1.0
+
+    def sensitivity(self, unit: Unit) -> float | None:
+        """How far the numbers that leave move (L2) if one `unit`'s contribution is removed; None: no bound is known."""
+        return 1.0 if unit == "record" else None
+
+    @property
+    def mechanism(self) -> GaussianCounts | NoMechanism:
+        """What a release of it is charged as."""
+        return NoMechanism() if self.noise_std == 0 else GaussianCounts(noise_std=self.noise_std)
+
+    def noised(self, evidence: Evidence, noise: NoiseSource) -> Float64:
+        """The numbers that leave, in `shape`. noise: as in `fedround.statistics.release`."""
+        raise NotImplementedError

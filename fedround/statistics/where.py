@@ -1,0 +1,46 @@
+"""Which records a statistic is about: a filter that is decided by each record itself, so it moves no other record's part."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fedround.statistics.base import Evidence
+from fedround.statistics.group_counts import Levels
+from fedround.statistics.histogram import Number, as_numbers
+from fedround.values import ColumnName, Value
+
+
+class Between(Value):
+    """Records whose number in a column is at least `low` and below `below`."""
+
+    column: ColumnName
+    low: Number | None = None
+    below: Number | None = None
+
+    @model_validator(mode="after")
+    def _check_some(self) -> Self:
+        if self.low is None and self.below is None:
+            raise ValueError("give low, below or both: without a bound every record would do")
+        return self
+
+    def holds(self, evidence: Evidence) -> npt.NDArray[np.bool_]:
+        """Which records these are, (N,)."""
+        number_N = as_numbers(evidence.column(self.column))
+        above_N = number_N >= (-np.inf if self.low is None else self.low)
+        return above_N & (number_N < (np.inf if self.below is None else self.below)) & ~np.isnan(number_N)
+
+
+class OneOf(Levels):
+    """Records whose value in a column is one of these."""
+
+    def holds(self, evidence: Evidence) -> npt.NDArray[np.bool_]:
+        """Which records these are, (N,)."""
+        return self.group(evidence.column(self.column)) < len(self.values)
+
+
+Where = Annotated[tuple[OneOf | Between, ...], Field(max_length=10)]
+"""All of them must hold."""

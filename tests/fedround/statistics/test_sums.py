@@ -1,0 +1,168 @@
+"""The noised sum: one record moves it by at most the bound, in whole cells, whatever the records hold; and what it adds up.
+
+The law is stated once for all statistics that are sums. A new one adds a line to `SUMS`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedround.errors import ContractError
+from fedround.privacy.noise import GRID, stream
+from fedround.privacy.spec import GaussianCounts
+from fedround.statistics import Moments, Release, release, total
+from fedround.statistics.sums import Part, in_blocks, noised_sum
+from fedround.values import parse
+
+HOSTILE = [None, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 10 ** 400, "65", "", True, [1], b"x", 0, -0.0, 7, 100,
+           0.1, 33.3, 1e-9, -5]
+ROW = st.tuples(*[st.sampled_from(HOSTILE) | st.floats()] * 3, st.sampled_from(["f", "m", "x", 1, None, 2.5, ["f"]]))
+ROWS = st.lists(ROW, min_size=1, max_size=6)
+NOISES = st.sampled_from([0.01, 0.7, 1.0, 3.0, 1e4])
+AGE, DOSE, RISK = ({"column": "age", "low": 0.0, "high": 100.0}, {"column": "dose", "low": -1.0, "high": 0.1},
+                   {"column": "risk", "low": 0.3, "high": 1e15})
+SEX = {"column": "sex", "values": ("f", "m", 1)}
+BANDS = {"column": "dose", "edges": (-0.5, 0.0)}
+
+
+class Rows:
+    """A site's records."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def column(self, name):
+        values = np.empty(len(self._rows), dtype=object)
+        values[:] = [row[("age", "dose", "risk", "sex").index(name)] for row in self._rows]
+        return values
+
+    held_out = column
+
+    def scores(self):
+        raise ContractError("no model")
+
+
+class NoNoise:
+    """For what the sum is before any noise."""
+
+    def random(self, size):
+        return np.zeros(size)
+
+    def normal(self, scale, size):
+        return np.zeros(size)
+
+
+SUMS = {
+    "moments": st.builds(
+        lambda noise_std, degree, of, by, where: Moments(noise_std=noise_std, degree=degree, of=of, by=by, where=where),
+        NOISES, st.sampled_from([0, 1, 2, "products"]), st.sampled_from([(AGE,), (AGE, DOSE), (AGE, DOSE, RISK)]),
+        st.sampled_from([(), (SEX,), (SEX, BANDS)]),
+        st.sampled_from([(), ({"column": "age", "low": 1.0, "below": 50.0}, {"column": "sex", "values": ("f", 2.5)})])),
+}
+ANY = st.one_of(*SUMS.values())
+
+
+def cells(statistic, rows) -> list[int]:
+    """The sum in whole cells, exactly."""
+    cells_of_scale = math.floor(GRID / statistic.noise_std * (1 - 2.0 ** -30))
+    return [round(number * cells_of_scale) for number in statistic.noised(Rows(rows), NoNoise()).ravel().tolist()]
+
+
+def length2(one: list[int], other: list[int]) -> int:
+    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+
+
+@given(ANY, ROWS, st.data())
+def test_one_record_moves_the_sum_by_no_more_than_the_bound_in_floating_point_too(statistic, rows, data):
+    """What the ledger's price rests on. The noise has GRID cells, so GRID / noise_std may move: compared as integers."""
+    gone = data.draw(st.integers(0, len(rows) - 1))
+    moved = length2(cells(statistic, rows), cells(statistic, rows[:gone] + rows[gone + 1:]))
+    assert moved <= (GRID / statistic.noise_std) ** 2
+    assert statistic.sensitivity("record") == 1.0
+    assert statistic.sensitivity("site") is None
+
+
+@given(ANY, ROWS, ROW, st.data())
+def test_a_record_that_changes_moves_the_sum_by_two_bounds_at_most(statistic, rows, other, data):
+    at = data.draw(st.integers(0, len(rows) - 1))
+    changed = [*rows[:at], other, *rows[at + 1:]]
+    assert length2(cells(statistic, rows), cells(statistic, changed)) <= (2 * GRID / statistic.noise_std) ** 2
+
+
+@given(ANY, ROWS, st.data())
+def test_order_and_partition_of_records_change_no_bit_of_the_sum(statistic, rows, data):
+    cut = data.draw(st.integers(0, len(rows)))
+    both = [a + b for a, b in zip(cells(statistic, rows[:cut]), cells(statistic, rows[cut:]), strict=True)]
+    assert cells(statistic, data.draw(st.permutations(rows))) == cells(statistic, rows) == both
+
+
+@given(ANY, ROWS, st.integers(0, 3))
+def test_a_retry_repeats_the_numbers_and_they_are_read_back_as_they_were(statistic, rows, number):
+    told = release(statistic, Rows(rows), stream(bytes(32), b"sums", bytes([number])))
+    assert told == release(statistic, Rows(rows), stream(bytes(32), b"sums", bytes([number])))
+    assert parse(Release, told.model_dump_json(), "a release") == told
+    assert told.mechanism == GaussianCounts(noise_std=statistic.noise_std)
+
+
+HUGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e308, -1e308, 1.0, -1.0, 1 + 1e-12, 0.6, 0.8, 1e-300, 0.0])
+
+
+@given(st.lists(st.tuples(*[HUGE] * 4), min_size=1, max_size=5), st.sampled_from([1e-300, 1.0, 1e300]), NOISES)
+def test_contributions_that_break_their_promise_are_cut_to_the_bound(value_NK, scale, noise_std):
+    with np.errstate(over="ignore"):
+        value_NK = np.array(value_NK) * scale
+    cells_of_scale = math.floor(GRID / noise_std * (1 - 2.0 ** -30))
+    for one_K in value_NK:
+        moved_D = noised_sum([Part(one_K[None])], 4, scale, noise_std, NoNoise())
+        assert length2([round(x * cells_of_scale) for x in moved_D.tolist()], [0] * 4) <= (GRID / noise_std) ** 2
+        if not np.isfinite(one_K).all():
+            assert not moved_D.any()
+
+
+def test_a_contribution_at_the_bound_is_not_cut_and_without_noise_the_sum_is_that_of_the_numbers():
+    generator = np.random.default_rng(1)
+    value_NK = generator.uniform(-0.5, 0.5, (1000, 4))
+    value_NK[0] = 0.5
+    exact_D = noised_sum([Part(value_NK)], 4, 1.0, 0.0, NoNoise())
+    assert exact_D == pytest.approx([math.fsum(column) for column in value_NK.T], abs=1e-9)
+    place_NK = np.tile([3, 1, 0, 2], (1000, 1))
+    assert noised_sum([Part(value_NK, place_NK)], 4, 1.0, 0.0, NoNoise())[place_NK[0]].tolist() == exact_D.tolist()
+    one_D = noised_sum([Part(value_NK[:1])], 4, 1.0, 1.0, NoNoise())
+    assert one_D == pytest.approx([0.5] * 4, abs=2.0 ** -27)
+
+
+def test_the_noise_is_what_is_charged_and_every_answer_is_half_a_cell_off():
+    noise_std, size = 2.5, 4000
+    told_D = noised_sum([Part(np.full((3, size), 1 / math.sqrt(size)))], size, 1.0, noise_std, stream(bytes(32), b"law"))
+    assert told_D.std() == pytest.approx(noise_std, rel=0.05)
+    assert abs(told_D.mean() - 3 / math.sqrt(size)) < 5 * noise_std / math.sqrt(size)
+    halves_D = told_D * 2 * math.floor(GRID / noise_std * (1 - 2.0 ** -30))
+    assert np.abs(halves_D - np.rint(halves_D)).max() < 1e-3
+    assert (np.rint(halves_D) % 2 == 1).all()
+
+
+def test_a_sum_is_in_units_of_its_scale_on_the_way_and_in_records_own_in_the_table():
+    statistic = Moments(noise_std=0.0, degree=2, of=(AGE,))
+    rows = Rows([(75, 0, 0, "f"), (50, 0, 0, "f"), (-20, 0, 0, "m"), (None, 0, 0, "m")])
+    told = release(statistic, rows, NoNoise())
+    assert told.table == pytest.approx([3, 0.5 + 0 - 1, 0.25 + 0 + 1], abs=1e-9)
+    assert np.array(told.numbers) == pytest.approx(told.table / math.sqrt(3))
+    assert total([told, told]).table == pytest.approx(2 * told.table)
+    assert statistic.axes[-1].labels == ("age is there", "age", "age²")
+
+
+def test_the_block_of_rows_is_bounded_and_every_row_is_in_one():
+    assert [one.stop - one.start for one in in_blocks(10, 1 << 19)] == [2] * 5
+    assert [one.stop - one.start for one in in_blocks(3, 1 << 25)] == [1] * 3
+    assert list(in_blocks(0, 4)) == []
+
+
+@pytest.mark.parametrize(("scale", "noise_std"), [(0.0, 1.0), (math.nan, 1.0), (math.inf, 1.0), (1.0, -1.0), (1.0, GRID)])
+def test_a_bound_that_bounds_nothing_is_refused(scale, noise_std):
+    with pytest.raises(ContractError, match="must be"):
+        noised_sum([], 1, scale, noise_std, NoNoise())
