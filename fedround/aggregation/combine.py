@@ -13,7 +13,7 @@ import numpy as np
 from fedround.aggregation import coordinate
 from fedround.aggregation.coordinate import Form
 from fedround.aggregation.rows import Coordinates, Floats
-from fedround.aggregation.sweep import Kernel
+from fedround.aggregation.sweep import Kernel, total
 
 _Writer = Callable[[Coordinates, Floats, Coordinates], None]
 """Fills out_C from a chunk as it was read and as float64."""
@@ -23,8 +23,8 @@ _Writer = Callable[[Coordinates, Floats, Coordinates], None]
 class Combine:
     """Work: writes sum_p w_p x_p if there is no form (K = 1), else what the form makes of K weighted sums.
 
-    If it `measures`, it yields every point's squared norm and its squared distance to the written result: (2, P), in
-    float64. If some rows are not finite, only the norms are right.
+    If it `measures`, it yields squares and inner products with the written result, of every point and of the result itself:
+    (2, P + 1), in float64. `norms_and_distances` reads them.
     """
 
     weights_KP: Floats
@@ -38,25 +38,35 @@ class Combine:
         own = 8 * 2 if self.form is None else 8 * rows + 4 * (3 * rows + 3)
         return chunk * (8 * (points + 1) + own)
 
+    def norms_and_distances(self, slabs: Floats) -> Floats:
+        """Of every point, (2, P), from the sums that a sweep returned: its length, and how far it lies from the result.
+
+        A distance is right to 1e-8 of the lengths, which is less than the result's own rounding to float32. If some rows are
+        not finite, only the norms are right.
+        """
+        square, product = total(slabs)
+        with np.errstate(all="ignore"):
+            apart_P = np.sqrt(np.maximum(square[:-1] - 2 * product[:-1] + square[-1], 0))
+        return np.stack([np.sqrt(square[:-1]), apart_P])
+
     def kernel(self, chunk: int) -> Kernel:
         """As `Work`."""
         points = self.weights_KP.shape[1]
-        wide_PC, result_C, measured = np.empty((points, chunk)), np.empty(chunk), np.empty((2, points))
+        both_QC, measured = np.empty((points + 1, chunk)), np.zeros((2, points + 1))        # the points, and then the result
         if self.form is None:
             write = _weighted_sum(self.weights_KP[0], chunk)
         else:
             write = _of_coordinates(self.form, self.weights_KP, chunk)
 
         def combine(x_PC: Coordinates, out_C: Coordinates) -> Floats:
-            wide, result = wide_PC[:, :x_PC.shape[1]], result_C[:x_PC.shape[1]]
-            wide[:] = x_PC
-            write(x_PC, wide, out_C)
+            both = both_QC[:, :x_PC.shape[1]]
+            both[:-1] = x_PC
+            write(x_PC, both[:-1], out_C)
             if not self.measures:
                 return measured[:0]
-            np.vecdot(wide, wide, out=measured[0])
-            result[:] = out_C
-            wide -= result
-            np.vecdot(wide, wide, out=measured[1])
+            both[-1] = out_C
+            np.vecdot(both, both, out=measured[0])
+            np.vecdot(both, both[-1], out=measured[1])
             return measured
 
         return combine

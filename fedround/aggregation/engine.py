@@ -21,7 +21,7 @@ from fedround.aggregation.geometry import Geometry
 from fedround.aggregation.rows import ArrayNumbers, Coordinates, FileNumbers, Floats, Numbers, Row, cohort, sampled
 from fedround.aggregation.spec import Aggregation, Bucketing
 from fedround.aggregation.survey import Survey, Surveyed, guess_reference, reference, screen, why
-from fedround.aggregation.sweep import Sweeper, Swept, Work, sweep, total
+from fedround.aggregation.sweep import Sweeper, Swept, Work, sweep
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
 
@@ -175,8 +175,9 @@ def _carry_out(decision: Decision, geometry: Geometry, numbers: Sequence[Numbers
     if not needed:
         return _Done(decision, np.zeros(coordinates, np.float32), geometry.distances_to(decision.weights_KP[0]))
     by_form = decision.form is not None
-    swept = sweeper([numbers[m] for m in needed], decision.work(needed, measures=by_form), coordinates)
-    distance_N = np.sqrt(total(swept.slabs)[1]) if by_form else geometry.distances_to(decision.weights_KP[0])
+    work = decision.work(needed, measures=by_form)
+    swept = sweeper([numbers[m] for m in needed], work, coordinates)
+    distance_N = work.norms_and_distances(swept.slabs)[1] if by_form else geometry.distances_to(decision.weights_KP[0])
     return _Done(decision, swept.out_D, distance_N)
 
 
@@ -188,8 +189,9 @@ def _compute(rows: Sequence[Row], how: Aggregation, sweeper: Sweeper, coordinate
     """
     anything = Geometry.of(np.eye(len(rows) + 1), _weights(rows))
     decision = decide(how, anything, [None] * len(rows), coordinates, b"", gone)
-    swept = sweeper(rows, decision.work(range(len(rows)), measures=True), coordinates)
-    norm_N, distance_N = np.sqrt(total(swept.slabs))
+    work = decision.work(range(len(rows)), measures=True)
+    swept = sweeper(rows, work, coordinates)
+    norm_N, distance_N = work.norms_and_distances(swept.slabs)
     return norm_N, _Done(decision, swept.out_D, distance_N)
 
 

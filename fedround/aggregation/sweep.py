@@ -48,7 +48,7 @@ class Work(Protocol):
 
 def chunk_of(points: int) -> int:
     """How many coordinates are worked on at once: few enough to stay in the cache, enough for long vector loops."""
-    return 16384 if points <= 32 else 8192 if points <= 72 else 4096
+    return 8192 if points <= 72 else 4096
 
 
 @dataclass(frozen=True, eq=False)

@@ -226,7 +226,7 @@ def verdicts_by_content(rows: list[Row], x_ND: np.ndarray, found: Aggregate) -> 
 @pytest.fixture(scope="module")
 def long_ND() -> np.ndarray:
     """More than four short slabs, and more than the sample by which distances are estimated."""
-    assert sweep.chunk_of(N + 2) * 4 == SHORT_SLAB
+    assert sweep.chunk_of(N + 2) * 8 == SHORT_SLAB
     assert estimate.SAMPLE == 4 * SHORT_SLAB
     return cohort(3, N, 4 * SHORT_SLAB + 5000)
 
