@@ -95,10 +95,12 @@ def show(found: Preview) -> None:
     """As a table."""
     from rich.table import Table
 
+    from fedround.privacy.profile import upward
+
     told = ("gap in selection", "gap in recall")
     table = Table("attribute", "noise", *told, "better noise", *told,
                   title=f"groups, compared before a promotion on about {found.held_out:,} held-out rows: ε "
-                        f"{found.epsilon:.4f} at each site, set aside within the campaign's")
+                        f"{upward(found.epsilon, 4)} at each site, set aside within the campaign's")
     for one in found.lines:
         table.add_row(one.attribute, f"{one.noise_std:g}", f"± {one.selection:.3f}", f"± {one.recall:.3f}",
                       f"{one.better_noise_std:g}", f"± {one.better_selection:.3f}", f"± {one.better_recall:.3f}")

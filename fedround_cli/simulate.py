@@ -183,6 +183,7 @@ def _labels(world: World, recipe: Recipe) -> dict[str, list[int]]:
 def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, Metrics], seed: int) -> None:
     from rich.table import Table
 
+    from fedround.privacy.profile import upward
     from fedround_cli.label_plot import as_text
 
     out.print(as_text(_labels(world, asked.recipe)), highlight=False)
@@ -190,7 +191,7 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
         out.print(_rounds_table(asked, results[0]))
     table = Table("", *_names(results[0]), "ε", "sent", title="On the public test set")
     for number, result in enumerate(results, seed):
-        spent = "none" if result.epsilon is None else f"{result.epsilon:.3f}"
+        spent = "none" if result.epsilon is None else upward(result.epsilon, 3)
         table.add_row(f"the federation, seed {number}", *_cells(result.last.test), spent, _in_words(result.sent_bytes))
     for name, found in rivals.items():
         table.add_row(name, *_cells(found), "no privacy", "")

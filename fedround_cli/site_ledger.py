@@ -55,14 +55,15 @@ def _close(read: Ledger, federation: str, run: str, policy: SitePolicy) -> Ledge
     from fedround.errors import ContractError
     from fedround.privacy import ledger as book
     from fedround.privacy.entries import Closing
+    from fedround.privacy.profile import upward
     from site_workers.audit import utc
 
     if not any(one.is_open and (one.federation, one.run) == (federation, run) for one in read.book.campaigns):
         raise ContractError(f"no campaign of run '{run}' of federation '{federation}' is open: see 'fedround site ledger'")
     before = book.held(read, policy.delta_dp)
     after = book.add(read, Closing(federation=federation, run=run, utc=utc(datetime.now(UTC))))
-    out.print(f"run '{run}' is closed at this site; ε {before:.4f} was set aside before, and "
-              f"{book.held(after, policy.delta_dp):.4f} is now. More comes back when the next campaign begins")
+    out.print(f"run '{run}' is closed at this site; ε {upward(before, 4)} was set aside before, and "
+              f"{upward(book.held(after, policy.delta_dp), 4)} is now. More comes back when the next campaign begins")
     return after
 
 
@@ -70,21 +71,21 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
     from rich.table import Table
 
     from fedround.privacy import ledger as book
-    from fedround.privacy.profile import in_words, profile
+    from fedround.privacy.profile import in_words, profile, upward
 
     first = max(0, len(read.charges) - MOST_SHOWN)
     table = Table("when (UTC)", "run", "round", "asked", "costs ε", "total ε", title=f"data set '{read.dataset}'")
     for charge, cost, total in _priced(read, policy.delta_dp, first):
         table.add_row(charge.utc[:16].replace("T", " "), _short(charge.run or "unknown"), str(charge.round), charge.purpose,
-                      f"{cost:.4f}", f"{total:.4f}")
+                      upward(cost, 4), upward(total, 4))
     out.print(table)
     if first:
         out.print(f"{first} earlier charges: --json shows them all")
     spent = book.spent(read, policy.delta_dp)
-    out.print(f"spent ε {spent:.4f} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record (PLD accountant); "
-              f"ledger head {read.head[:16]}…")
+    out.print(f"spent ε {upward(spent, 4)} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record "
+              f"(PLD accountant); ledger head {read.head[:16]}…")
     if policy.max_epsilon_site is not None:
-        out.print(f"spent ε {book.spent(read, policy.delta_dp, unit='site'):.4f} of {policy.max_epsilon_site:g} at δ "
+        out.print(f"spent ε {upward(book.spent(read, policy.delta_dp, unit='site'), 4)} of {policy.max_epsilon_site:g} at δ "
                   f"{policy.delta_dp:g} for the site as a whole")
     for line in _left_in_words(read, policy):
         out.print(line)
@@ -121,14 +122,18 @@ def _difference(before: float, total: float) -> float:
 def _left_in_words(read: Ledger, policy: SitePolicy) -> list[str]:
     """What is set aside and what is left: of the record that has spent most, and of one in a partition of its own."""
     from fedround.privacy import ledger as book
+    from fedround.privacy.profile import upward
+
+    def left(held: float) -> str:
+        """Rounded down by as much as what is held is rounded up."""
+        return f"{max(0.0, policy.max_epsilon - float(upward(held, 4))):.4f}"
 
     held, fresh = book.held(read, policy.delta_dp), book.a_new_partition(read)
-    told = [f"set aside ε {held:.4f}, left {max(0.0, policy.max_epsilon - held):.4f}: {_room(read, policy)}"]
+    told = [f"set aside ε {upward(held, 4)}, left {left(held)}: {_room(read, policy)}"]
     if fresh is not None:
         anew = book.held(read, policy.delta_dp, partition=fresh)
         paid = {charge.partition for charge in read.charges} - {None}
-        told.append(f"{len(paid)} partitions have paid; records of a new one have ε "
-                    f"{max(0.0, policy.max_epsilon - anew):.4f} left")
+        told.append(f"{len(paid)} partitions have paid; records of a new one have ε {left(anew)} left")
     return told
 
 

@@ -127,6 +127,8 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
     """What was proven, for people: first the sentence, then each round, then what the reader must know."""
     from rich.table import Table
 
+    from fedround.privacy.profile import upward
+
     last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
     sites = sorted({site for proof in asked for site in proof.updates})
     everything = [*proofs, *(finding for proof in proofs for finding in proof.findings)]
@@ -148,7 +150,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         others = {"left out": proof.left_out, "not asked": proof.excluded, "refused": proof.refusals}
         table.add_row(str(proof.round), proof.commit[:16], proof.model[:16], str(proof.log), str(len(proof.updates)),
                       "; ".join(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
-                      f"≤ {max(spent):.4f}" if spent else "")
+                      f"≤ {upward(max(spent), 4)}" if spent else "")
     out.print(table)
     _findings(proofs)
     if (begun := proofs[0].after) is not None:

@@ -12,8 +12,10 @@ from fedround.files import write_whole
 from fedround.values import parse
 from tasks.reporting import RoundRecord, render_html
 from tasks.reporting.compare import render_comparison
-from tasks.reporting.index import INDEX, Listed, render_index
+from tasks.reporting.index import INDEX, Compared, Listed, render_index
 from tasks.reporting.record import Links
+
+_AND = "-and-"
 
 
 def write(reports: Path, record: RoundRecord) -> None:
@@ -28,7 +30,7 @@ def write(reports: Path, record: RoundRecord) -> None:
         links = Links(before=numbers[place - 1] if place else None, after=(*numbers, None)[place + 1])
         page = path_of(reports, record.run, numbers[place]).with_suffix(".html")
         write_whole(page, render_html(found[:place + 1], links).encode(), durable=True)
-    write_whole(reports / INDEX, render_index(_listed(reports)).encode(), durable=True)
+    _write_index(reports)
 
 
 def records(reports: Path, run: str) -> list[RoundRecord]:
@@ -47,8 +49,9 @@ def of_run(reports: Path, run: str) -> list[RoundRecord]:
 
 def write_comparison(reports: Path, one: Sequence[RoundRecord], other: Sequence[RoundRecord]) -> Path:
     """Two runs side by side; returns where the page is."""
-    page = reports / f"{one[-1].run}-and-{other[-1].run}.html"
+    page = reports / f"{one[-1].run}{_AND}{other[-1].run}.html"
     write_whole(page, render_comparison(one, other).encode(), durable=True)
+    _write_index(reports)
     return page
 
 
@@ -68,6 +71,21 @@ def read_record(path: Path) -> RoundRecord:
 def path_of(reports: Path, run: str, number: int) -> Path:
     """Where the round's record is; its page is beside it."""
     return reports / run / f"{number:05d}.json"
+
+
+def _write_index(reports: Path) -> None:
+    write_whole(reports / INDEX, render_index(_listed(reports), _compared(reports)).encode(), durable=True)
+
+
+def _compared(reports: Path) -> list[Compared]:
+    """The comparisons that were asked for: those of two runs that are here. A run's name may hold the word between them."""
+    runs = {folder.name for folder in reports.iterdir() if folder.is_dir()}
+    found = []
+    for page in sorted(reports.glob(f"*{_AND}*.html")):
+        words = page.stem.split(_AND)
+        cuts = ((_AND.join(words[:cut]), _AND.join(words[cut:])) for cut in range(1, len(words)))
+        found += [Compared(page.name, one, other) for one, other in cuts if {one, other} <= runs][:1]
+    return found
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from fedround.bundle import FORMS, Manifest
 from fedround.learning.triggers import Trigger
+from fedround.privacy.profile import upward
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.promotion import NOT_MEASURED, Evidence
 from fedround.values import Value
@@ -53,7 +54,7 @@ def in_words(privacy: Privacy, epsilon: float | None) -> str:
         return "none: updates left the sites without noise."
     unit = ("all that a site contributes, or nothing" if isinstance(privacy, SitePrivacy)
             else "one record of one site, added or removed")
-    spent = "not known" if epsilon is None else f"{epsilon:.4g}"
+    spent = "not known" if epsilon is None else upward(epsilon, 3)
     return (f"unit: {unit}. Agreed: epsilon at most {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} "
             f"rounds; the most that a site had spent on this run: {spent}. PLD accountant, rounded up.")
 

@@ -62,6 +62,9 @@ class Line:
     limit: Mark | None
     """Where a horizontal line ends, with its words."""
     width: int
+    left: int = _LEFT
+    right: int = _RIGHT
+    """How far the axes are from the picture's sides."""
 
 
 @dataclass(frozen=True)

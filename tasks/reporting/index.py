@@ -24,10 +24,19 @@ class Listed:
         return foremost(self.last.public)
 
 
-def render_index(runs: Sequence[Listed]) -> str:
-    """All runs, the newest first, those without a date last. Same records, same bytes."""
+@dataclass(frozen=True)
+class Compared:
+    """A page that puts two runs side by side: its name in the folder."""
+
+    page: str
+    one: str
+    other: str
+
+
+def render_index(runs: Sequence[Listed], compared: Sequence[Compared] = ()) -> str:
+    """All runs, the newest first, those without a date last; then the comparisons. Same records, same bytes."""
     dated = sorted((one for one in runs if one.last.ended is not None),
                    key=lambda one: (one.last.ended, one.last.run), reverse=True)
     undated = [one for one in runs if one.last.ended is None]
     return template("index.html.j2").render(
-        runs=[*dated, *undated], federations=sorted({one.last.federation for one in runs}))
+        runs=[*dated, *undated], compared=compared, federations=sorted({one.last.federation for one in runs}))

@@ -8,6 +8,7 @@ import pytest
 
 from fedround.privacy import ledger
 from fedround.privacy.entries import Charge, Lot
+from fedround.privacy.profile import upward
 from fedround.privacy.spec import DpSgd, GaussianCounts
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation
@@ -36,13 +37,18 @@ def test_the_table_fits_eighty_columns_and_says_what_is_left(fedround: Fedround,
     table = [line for line in shown.splitlines() if line and line[0] in "┏┃┡│└"]
     assert len(table) == 6
     assert max(map(len, table)) <= 80
-    assert f"spent ε {ledger.spent(book, 1e-5):.4f} of 8" in shown
-    assert f"set aside ε {ledger.held(book, 1e-5):.4f}" in shown
+    assert f"spent ε {upward(ledger.spent(book, 1e-5), 4)} of 8" in shown
+    assert f"set aside ε {upward(ledger.held(book, 1e-5), 4)}" in shown
     assert "room for 3 rounds of 'a-run-with-a-rather-long-name'" in shown
     told = json.loads(fedround("site", "ledger", federation.root / "north", "--json").stdout)
     assert [charge["total"] for charge in told["charges"]][-1] == told["spent"] == ledger.spent(book, 1e-5)
     assert told["profile"]["epsilons"]["1e-06"] > told["spent"]
     assert told["profile"]["rightly"]["0.01"] < 0.6
+    costs, totals = zip(*(map(float, line.strip("│").split("│")[-2:]) for line in table if line[0] == "│"), strict=True)
+    true = [(charge["costs"], charge["total"]) for charge in told["charges"]]
+    assert all(0 <= shown - value < 1e-4 for pair, row in zip(zip(costs, totals, strict=True), true, strict=True)
+               for shown, value in zip(pair, row, strict=True))                 # never less than the truth
+    assert f"left {8 - float(upward(told['set_aside'], 4)):.4f}" in shown
 
 
 def test_closing_a_run_gives_back_and_ends_it(fedround: Fedround, federation: SmallFederation, book: ledger.Ledger):

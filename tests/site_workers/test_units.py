@@ -16,7 +16,9 @@ from fedround.privacy import ledger
 from fedround.privacy.spec import DpFtrl, GaussianUpdate, RecordPrivacy
 from fedround.values import parse
 from tasks.ask import plan_question
+from tasks.evaluate import evaluate
 from tasks.plan import RoundRequest
+from tasks.report import page, report
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -56,6 +58,21 @@ def test_a_site_campaign_keeps_both_promises_and_a_round_more_is_refused(by_site
     planned = by_site.plan()
     assert by_site.answer("north", planned) == "refusal"
     assert answer_of(by_site, "north", 4)["reason"] == "budget"
+
+
+def test_the_page_of_a_round_says_what_is_protected_and_counts_no_rows(by_site: SmallFederation):
+    """No counts of scores leave: the page has nothing of the sites' own rows, and says so with dashes and no chart."""
+    planned, coordinator = by_site.plan(), by_site.coordinator
+    for name in planned.plan.cohort:
+        by_site.answer(name, planned)
+    committed = by_site.commit(planned, coordinator)
+    record = report(coordinator, planned, by_site.collect(planned, coordinator), committed,
+                    evaluate(coordinator, committed.commit), 1.5)
+    text = " ".join(page(coordinator, "spring", 1).read_text().split())
+    assert "site level (all that a site contributes, or nothing), epsilon &lt;= 5" in text
+    assert "Round 1 reached AUC" in text
+    assert "at the sites, noised" not in text
+    assert all(row.outcome == "updated" and row.local is None and 0 < row.epsilon <= 5 for row in record.sites)
 
 
 def test_nothing_that_a_site_signs_depends_on_how_many_rows_it_has(by_site: SmallFederation):

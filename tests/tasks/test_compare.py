@@ -52,12 +52,22 @@ def test_the_page_draws_both_on_the_same_axes_leads_to_both_and_obeys_no_name(tm
     page = pages.write_comparison(tmp_path, pages.of_run(tmp_path, "spring"), pages.of_run(tmp_path, "autumn"))
     assert links(page) == {"All runs": tmp_path / "index.html", "spring, round 2": tmp_path / "spring" / "00002.html",
                            "autumn, round 2": tmp_path / "autumn" / "00002.html"}
+    assert links(tmp_path / "index.html")["spring and autumn"] == page
     ticks = [[part.text for part in chart.iter() if part.get("class") == "tick"] for chart in svgs(page.read_text())]
     assert len(ticks) == 4
     assert (ticks[0], ticks[2]) == (ticks[1], ticks[3])
     hostile = Page(render_comparison(run("spring", 0.7), run("autumn", 0.7, aggregation=ATTACK, training=ATTACK)))
     assert "<script>alert(1)</script>" in hostile.text
     assert not {"script", "img"} & {tag for tag, _ in hostile.tags}
+
+
+def test_the_index_names_comparisons_of_runs_that_are_there_and_no_other_file(tmp_path: Path):
+    for name in ("a-and-b", "c", "a"):
+        pages.write(tmp_path, dated(1, name))
+    page = pages.write_comparison(tmp_path, pages.of_run(tmp_path, "a-and-b"), pages.of_run(tmp_path, "c"))
+    (tmp_path / "a-and-gone.html").write_text("of a run that was removed")
+    pages.write(tmp_path, dated(2, "c"))                        # a round later the index still has it
+    assert {words: at for words, at in links(tmp_path / "index.html").items() if " and " in words} == {"a-and-b and c": page}
 
 
 def test_a_run_without_records_and_a_path_are_refused_in_words(tmp_path: Path):
