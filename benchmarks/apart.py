@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.pages import Memory, fill, table
 from benchmarks.utility import at_epsilon
 from fedround.agreement import Agreement
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround.rounds.campaign import mechanism_for
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.codec import Tensors, flatten
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.calibration import calibrate

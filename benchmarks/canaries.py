@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from benchmarks.audited_site import DELTA_DP, Audited, recipe_of, total, watch
 from benchmarks.one_run_audit import Audit, audit
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd
 

@@ -21,15 +21,15 @@ from fedround import codec
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.contribution.split import split
+from fedround.learning.examples import Examples, joined
 from fedround.learning.many import Judge
-from fedround.learning.recipe import Examples
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.simulation.campaign import Seen, simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.crew import Chunk, Crew, Trainer
 from fedround.simulation.jobs import Learnt
 from fedround.simulation.partition import Iid, deal, take
-from fedround.simulation.sites import Site, together
+from fedround.simulation.sites import Site
 from fedround_examples.banks.split import STORY
 
 SITES, TEST_ROWS, DRAWS = 8, 2000, 5
@@ -77,7 +77,7 @@ def campaign(rows: Examples, test: Examples, seed: int, rounds: int, epsilon: fl
     dealt = deal(Iid(), rows, SITES, seed)
     sites = {f"site-{turn}": take(rows, places) for turn, places in enumerate(dealt.values())}
     if oddity == "flips labels":
-        sites[ODD] = dataclasses.replace(sites[ODD], labels_N=1 - sites[ODD].labels_N)
+        sites[ODD] = dataclasses.replace(sites[ODD], targets=1 - sites[ODD].targets["y"])
     shares, noises = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.float64] | None]()
 
     def seen(of: Seen) -> None:
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--unclipped", type=float, default=2.0, help="the learning rate without privacy")
     asked, encoded = parser.parse_args(), STORY.encoded()
-    rows, test = together([*encoded.train.values()]), take(encoded.test, np.arange(TEST_ROWS))
+    rows, test = joined([*encoded.train.values()]), take(encoded.test, np.arange(TEST_ROWS))
     print("| the odd site | privacy | it is last | it added | an honest site added | noise (sd) | pairs apart |")
     print("|---|---|---|---|---|---|---|")
     for oddity, words, epsilon in CASES:

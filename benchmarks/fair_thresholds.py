@@ -33,10 +33,10 @@ def effects(seed: int) -> Iterator[tuple[str, float, float, float, float]]:
     public_N = of.group(parts.public_test[COLUMN].to_numpy())
     held_out = [bank.validation for bank in parts.banks]
     told = [scores(recipe, model, recipe.encode(rows)) for rows in held_out]
-    chance_N, truth_N = np.concatenate([one.chance_N for one in told]), np.concatenate([one.truth_N for one in told])
+    chance_N, truth_N = np.concatenate([one["score"] for one in told]), np.concatenate([one["truth"] for one in told])
     group_N, count = of.group(np.concatenate([rows[COLUMN].to_numpy() for rows in held_out])), len(of.labels)
     ways = {"one for all": (groups.threshold,) * count, **{
-        measure.replace("_", " "): equalised(public.chance_N, public.truth_N, public_N, count, groups.threshold, measure)
+        measure.replace("_", " "): equalised(public["score"], public["truth"], public_N, count, groups.threshold, measure)
         for measure in MEASURES}}
     for way, at in ways.items():
         yes_N = (chance_N >= np.array(at)[group_N]).astype(np.int64)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from benchmarks.audited_site import Audited, recipe_of, watch
 from fedround.codec import Tensors
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _compare(pictures: Pictures, rows: Examples) -> Reconstruction:
     """Give every original its picture, as well as can be; a batch has no order."""
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    originals = rows.features_NF.astype(np.float64)
+    originals = rows.inputs["x"].astype(np.float64)
     error_BB = ((originals[:, None] - pictures[None]) ** 2).mean(axis=2)
     _, order = linear_sum_assignment(error_BB)
     return Reconstruction(pictures[order], float(error_BB[np.arange(len(order)), order].mean()))

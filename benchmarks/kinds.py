@@ -15,16 +15,17 @@ from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.compression.spec import TopK
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.examples import Examples, joined
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.clustered import ifca
 from fedround.simulation.distilled import Party, Study, Teacher, distil, fedmd
 from fedround.simulation.partition import Iid, Shards, deal, take
-from fedround.simulation.sites import Site, together
+from fedround.simulation.sites import Site
 from fedround_examples.digits.split import STORY as DIGITS
 from fedround_examples.hospitals.split import STORY, hospitals
 from fedround_examples.judging import Predict, auc, predictor
@@ -70,8 +71,8 @@ def rotated(seed: int, rounds: int = 30) -> dict[str, float]:
 
 
 def _turned(images: Examples, quarters: int) -> Examples:
-    square = images.features_NF.reshape(-1, 28, 28)
-    return Examples(np.ascontiguousarray(np.rot90(square, quarters, axes=(1, 2))).reshape(-1, 784), images.labels_N)
+    square = images.inputs["x"].reshape(-1, 28, 28)
+    return Examples(np.ascontiguousarray(np.rot90(square, quarters, axes=(1, 2))).reshape(-1, 784), images.targets["y"])
 
 
 # -- answers instead of weights ----------------------------------------------------------------------------------------
@@ -96,11 +97,11 @@ def answers(seed: int, rounds: int = 5) -> dict[str, float]:
 
     alone = {name: simulate(agreement, party.recipe, {name: Site(party.train)}, rounds=rounds, chance=Seeded(seed)).model
              for name, party in parties.items()}
-    free = fedmd(agreement, parties, public.features_NF, rounds=rounds, seed=seed, how=how)
-    noised = fedmd(private, parties, public.features_NF, rounds=rounds, seed=seed, how=how)
+    free = fedmd(agreement, parties, public.inputs["x"], rounds=rounds, seed=seed, how=how)
+    noised = fedmd(private, parties, public.inputs["x"], rounds=rounds, seed=seed, how=how)
     sites = {name: Site(party.train) for name, party in parties.items()}
     weights = simulate(agreement, recipe("mlp"), sites, rounds=rounds, chance=Seeded(seed), stacked=True, test=test)
-    student, small = distil(_hidden(6), [Teacher(recipe("mlp"), weights.model)], public.features_NF, seed=seed,
+    student, small = distil(_hidden(6), [Teacher(recipe("mlp"), weights.model)], public.inputs["x"], seed=seed,
                             how=Study(passes=30)), _hidden(6)
     return {"alone": mean(alone), "fedmd": mean(free.models), "fedmd_private": mean(noised.models),
             "fedmd_bytes": free.sent_bytes, "fedavg": weights.last.test.known()["accuracy"] if weights.last.test else 0.0,
@@ -136,17 +137,17 @@ def hospital_draw(seed: int) -> dict[str, list[float]]:
     def fit(rows: Examples, validation: Examples) -> Predict:
         return best(own, rows, validation, fits, seed)[1]
 
-    found = {"pooled": fit(together(list(train.values())), together(list(held_out.values()))),
+    found = {"pooled": fit(joined(list(train.values())), joined(list(held_out.values()))),
              "federation": federation(open_), "federation, epsilon 5": federation(settings)}
     found |= {name: fit(train[name], held_out[name]) for name in train}
-    return {name: [auc(predict, together(tests)), _within(predict, tests)] for name, predict in found.items()}
+    return {name: [auc(predict, joined(tests)), _within(predict, tests)] for name, predict in found.items()}
 
 
 def _within(predict: Predict, tests: list[Examples]) -> float:
     """The share of pairs (one ill, one healthy, of the same hospital) that a model puts in the right order."""
     right, pairs = 0.0, 0
     for rows in tests:
-        count = int((rows.labels_N == 1).sum() * (rows.labels_N == 0).sum())
+        count = int((rows.targets["y"] == 1).sum() * (rows.targets["y"] == 0).sum())
         right, pairs = right + count * auc(predict, rows), pairs + count
     return right / pairs
 

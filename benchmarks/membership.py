@@ -13,7 +13,8 @@ import numpy.typing as npt
 from benchmarks.audited_site import Audited, Seen, watch
 from fedround.codec import Tensors, flatten
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -69,7 +70,7 @@ def attack(site: Audited, rows: Examples, runs: int, seed: int) -> dict[str, Lea
     member_RE = np.random.default_rng(seed).random((runs, len(rows))) < 0.5
     confidence_RE, alignment_RE = (np.zeros(member_RE.shape) for _ in range(2))
     for run, member_E in enumerate(member_RE):
-        part = Examples(rows.features_NF[member_E], rows.labels_N[member_E])
+        part = Examples(rows.inputs["x"][member_E], rows.targets["y"][member_E])
         seen = watch(site, part, site.mechanism(len(part)), seed=seed + run)
         confidence_RE[run] = _confidence(site.recipe, seen, rows)
         alignment_RE[run] = _alignment(site.recipe, seen, rows)
@@ -80,9 +81,9 @@ def attack(site: Audited, rows: Examples, runs: int, seed: int) -> dict[str, Lea
 
 def _confidence(recipe: Recipe, seen: Seen, rows: Examples) -> Float64:
     """The logit of each row's true label under the last model: LiRA's statistic, and the loss by another name, (E,)."""
-    chance_E = scores(recipe, seen.models[-1], rows).chance_N.clip(1e-12, 1 - 1e-12)
+    chance_E = scores(recipe, seen.models[-1], rows)["score"].clip(1e-12, 1 - 1e-12)
     logit_E: Float64 = np.log(chance_E / (1 - chance_E))
-    return np.where(rows.labels_N == 1, logit_E, -logit_E)
+    return np.where(rows.targets["y"] == 1, logit_E, -logit_E)
 
 
 def _alignment(recipe: Recipe, seen: Seen, rows: Examples) -> Float64:
@@ -108,5 +109,5 @@ def _gradient_of_each_row(recipe: Recipe, model: Tensors, rows: Examples) -> Flo
 
     weights = {name: torch.from_numpy(array) for name, array in model.items()}
     parts = vmap(grad(loss), in_dims=(None, 0, 0))(
-        weights, torch.from_numpy(rows.features_NF), torch.from_numpy(rows.labels_N).float())
+        weights, torch.from_numpy(rows.inputs["x"]), torch.from_numpy(rows.targets["y"]).float())
     return np.concatenate([parts[name].reshape(len(rows), -1).numpy() for name in sorted(parts)], axis=1).astype(np.float64)

@@ -18,9 +18,10 @@ from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.learning.algorithms import Algorithm, FedProx, Scaffold
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import FedAvg, FedYogi, LocalTraining, ServerOptimizer
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded

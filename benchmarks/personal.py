@@ -24,11 +24,12 @@ from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.learning.evaluate import scores
+from fedround.learning.examples import Examples
 from fedround.learning.parts import WHOLE
 from fedround.learning.personal import personalise
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining, Parts
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
@@ -67,15 +68,15 @@ def by_labels(seed: int) -> Sites:
 def by_names(seed: int) -> Sites:
     """Every site calls the digits by other names."""
     generator = np.random.default_rng(seed)
-    return _split([Examples(part.features_NF, generator.permutation(10)[part.labels_N])
+    return _split([Examples(part.inputs["x"], generator.permutation(10)[part.targets["y"]])
                    for part in _dealt(Iid(), seed)], seed)
 
 
 def by_scale(seed: int) -> Sites:
     """Every site's images have a brightness and a contrast of their own."""
     generator = np.random.default_rng(seed)
-    return _split([Examples((part.features_NF * np.exp(generator.uniform(-1.6, 1.6)) + generator.uniform(-2, 2)).astype(
-        np.float32), part.labels_N) for part in _dealt(Iid(), seed)], seed)
+    return _split([Examples((part.inputs["x"] * np.exp(generator.uniform(-1.6, 1.6)) + generator.uniform(-2, 2)).astype(
+        np.float32), part.targets["y"]) for part in _dealt(Iid(), seed)], seed)
 
 
 WORLDS: dict[str, Callable[[int], Sites]] = {"few labels": by_labels, "other names": by_names, "other scales": by_scale}

@@ -23,7 +23,7 @@ from benchmarks.inversion import Reconstruction, invert_update, knowing_nothing,
 from benchmarks.membership import Leak, attack
 from benchmarks.one_run_audit import Audit
 from benchmarks.pages import Memory, fill, table
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd
 from fedround_examples.banks.split import STORY
@@ -79,7 +79,7 @@ def members(epsilon: float | None) -> Audited:
 def membership(memory: Memory, epsilon: float | None) -> dict[str, Leak]:
     def compute() -> dict[str, dict[str, float]]:
         test = STORY.encoded().test
-        rows = Examples(test.features_NF[:MEMBER_ROWS], test.labels_N[:MEMBER_ROWS])
+        rows = Examples(test.inputs["x"][:MEMBER_ROWS], test.targets["y"][:MEMBER_ROWS])
         return {name: asdict(one) for name, one in attack(members(epsilon), rows, MEMBER_RUNS, SEED).items()}
 
     depends_on = [epsilon, MEMBER_ROWS, MEMBER_RUNS, MEMBER_TRAINING.model_dump(), MEMBER_ROUNDS, SEED]
@@ -184,7 +184,7 @@ def draw_pictures(found: Mapping[float | None, Reconstruction], path: Path) -> N
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    lines = [("original", some_pictures(PICTURES, SEED).features_NF.astype(np.float64))]
+    lines = [("original", some_pictures(PICTURES, SEED).inputs["x"].astype(np.float64))]
     lines += [("no privacy" if epsilon is None else f"epsilon {epsilon:g}", one.pictures)
               for epsilon, one in sorted(found.items(), key=lambda pair: -(pair[0] or math.inf))]
     figure, grid = plt.subplots(len(lines), PICTURES, figsize=(1.1 * PICTURES, 1.1 * len(lines)))

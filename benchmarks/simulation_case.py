@@ -89,9 +89,10 @@ def ours(work: Workload, rounds: int, clock: Clock, *, stacked: bool = True, pri
     from fedround.aggregation.rules import WeightedMean
     from fedround.aggregation.spec import Aggregation
     from fedround.agreement import Agreement
-    from fedround.learning.recipe import Examples, Recipe
+    from fedround.learning.examples import Examples
+    from fedround.learning.recipe import Recipe
     from fedround.learning.spec import LocalTraining
-    from fedround.learning.task import Classify
+    from fedround.learning.tasks import Classify
     from fedround.privacy.spec import NoPrivacy, RecordPrivacy
     from fedround.simulation.campaign import simulate
     from fedround.simulation.chance import Seeded

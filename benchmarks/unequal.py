@@ -161,7 +161,7 @@ def cell(rule: str, attack: str, liars: str, seed: int, story: tuple[Recipe, Agr
     campaign = Campaign(ATTACKS[attack], frozenset(LIARS[liars]), np.random.default_rng([42, seed]))
     agreed = agreed.model_copy(update={"aggregation": RULES[rule], "quorum": QUORUM})
     flipped = campaign.liars if attack == LABELS else frozenset()
-    sites = {name: Site(replace(examples, labels_N=1 - examples.labels_N) if name in flipped else examples,
+    sites = {name: Site(replace(examples, targets=1 - examples.targets["y"]) if name in flipped else examples,
                         rows.validation[name]) for name, examples in rows.train.items()}
     with campaign.running():
         result = simulate(agreed, recipe, sites, rounds=ROUNDS, chance=Seeded(seed), stacked=True, test=rows.test,

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.pages import Memory, fill, table
 from fedround.agreement import Agreement
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import Metrics
-from fedround.simulation.sites import together
+from fedround.learning.examples import Examples, joined
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import Metrics
 from fedround_examples.banks.baselines import baselines
 from fedround_examples.banks.split import STORY
 from fedround_examples.rivals import Baselines, federated
@@ -69,7 +69,7 @@ def main() -> None:
 
 def load_banks() -> Banks:
     rows = STORY.encoded()
-    return Banks(STORY.recipe(), rows.train, together([*rows.validation.values()]), rows.test)
+    return Banks(STORY.recipe(), rows.train, joined([*rows.validation.values()]), rows.test)
 
 
 def candidates(epsilon: float | None) -> dict[str, Agreement]:

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import digits
 from benchmarks.contenders import DEFAULT
 from benchmarks.patient import SQUARE, Judged, Trigger, backdoor, raised
-from fedround.learning.triggers import strongest
+from fedround.learning.triggers import strongest_mark
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 CLASS_SEEDS = range(20)
@@ -40,7 +40,7 @@ def searched(model_D: digits.Numbers, most_features: int) -> float:
         return sure
 
     public = digits.load((0,)).images[:digits.ROOT_EXAMPLES]
-    found = strongest(chances, public, most_features=most_features)
+    found = strongest_mark(chances, public, most_features=most_features)
     return 0.0 if found is None else found.share
 
 

@@ -27,7 +27,7 @@ from pydantic import Field, StringConstraints
 
 from fedround import archive
 from fedround.errors import ContractError, SetupError, TrustError
-from fedround.learning.task import Task
+from fedround.learning.tasks import Task
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
 from fedround.values import MAX_NUMBER, ColumnName, Digest, Name, Signed, ToolVersion, Value
 
@@ -55,6 +55,14 @@ class Column(Value):
     kind: Literal["number", "other"]
 
 
+class Input(Value):
+    """What the model takes of a row under one name (`fedround.learning.examples.Shape`)."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
+    dtype: Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float32"]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_FEATURES)], ...], Field(max_length=8)]
+
+
 class Approval(Value):
     """Who approved it, as a person typed it. Neither Prefect nor the command line checks who that is."""
 
@@ -78,8 +86,8 @@ class Manifest(Signed):
     recipe: Name
     recipe_digest: Digest
     task: Task
-    features: Annotated[int, Field(ge=1, le=MAX_FEATURES)]
-    """How many numbers the recipe makes of a row."""
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=100)]
+    """What the recipe makes of a row."""
     columns: Annotated[tuple[Column, ...], Field(max_length=10_000)]
     """What it needs to make them. No label."""
     approval: Approval | None = None

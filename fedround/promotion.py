@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
 from fedround.fairness_of_groups import GroupFairness, Measure
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.learning.triggers import Trigger
 from fedround.privacy.spec import Privacy
 from fedround.values import MAX_NUMBER, Value

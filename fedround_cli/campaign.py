@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fedround.errors import FedroundError
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround_cli.output import out
 from fedround_cli.terminal import wheel
 from flows.service import cancel, start, states

@@ -35,7 +35,7 @@ def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson
     """List the versions with their metrics on the public test set."""
     from rich.table import Table
 
-    from fedround.learning.task import Metrics
+    from fedround.learning.tasks import Metrics
 
     versions = _registry(folder).versions()
     if as_json:

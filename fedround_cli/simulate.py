@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fedround.codec import Tensors
     from fedround.learning.recipe import Recipe
-    from fedround.learning.task import Metrics
+    from fedround.learning.tasks import Metrics
     from fedround.simulation.chance import Seeded
     from fedround.simulation.on_ray import RayCrew
     from fedround.simulation.result import Result
@@ -176,8 +176,8 @@ def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Me
 def _labels(world: World, recipe: Recipe) -> dict[str, list[int]]:
     import numpy as np
 
-    classes = recipe.task.classes
-    return {name: np.bincount(site.train.labels_N, minlength=classes).tolist() for name, site in world.sites.items()}
+    found = {name: recipe.task.groups(site.train.targets) for name, site in world.sites.items()}
+    return {name: np.bincount(place_N, minlength=len(names)).tolist() for name, (names, place_N) in found.items()}
 
 
 def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, Metrics], seed: int) -> None:

@@ -65,8 +65,8 @@ def _show_features(sides: dict[str, Side]) -> None:
     both = list(sides.values())
     table.add_row("rows", *(f"{one.rows:,}" for one in both))
     table.add_row("count for nothing", *(f"{one.idle:,}" for one in both))
-    for label in range(min(MOST, max(len(one.labels) for one in both))):
-        table.add_row(f"label {label}", *(_share(one.labels[label]) if one.labels else "–" for one in both))
+    for name in list(dict.fromkeys(name for one in both for name in one.groups))[:MOST]:
+        table.add_row(name, *(_share(one.groups[name]) if one.groups else "–" for one in both))
     features = max(len(one.low) for one in both)
     for place in range(min(MOST, features)):
         table.add_row(f"feature {place}", *(

@@ -20,14 +20,14 @@ def show(found: Quality) -> None:
     table = Table("of these rows", title="your rows, for you alone")
     for name in ("rows", "worth a look"):
         table.add_column(name, justify="right")
-    for label in sorted(told.labels, key=lambda one: (-(one.doubtful or 0), one.label))[:_MOST]:
+    for label in () if told is None else sorted(told.labels, key=lambda one: (-(one.doubtful or 0), one.label))[:_MOST]:
         table.add_row(f"label {label.label}", f"{label.rows:,}",
                       "too few to say" if label.doubtful is None else f"{label.doubtful:,} contradicted")
     for column in [one for one in found.columns if one.outside][:_MOST]:
         table.add_row(column.column, f"{column.rows:,}",
                       f"{column.outside:,} beyond {_number(column.low)} to {_number(column.high)}")
     out.print(table)
-    if told.recognised is not None:
+    if told is not None and told.recognised is not None:
         out.say("contradicted: a label that the other rows make unlikely, by a linear model that recognises {} of the "
                 "labels{}. It may be typed wrong; the less is recognised, the more of these are right",
                 f"{told.recognised:.0%}", "" if told.looked_at == sum(one.rows for one in told.labels) else

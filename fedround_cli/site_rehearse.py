@@ -38,7 +38,8 @@ def rehearse(folder: SiteFolder, as_json: AsJson = False) -> None:
 
 def _as_json(found: Rehearsed) -> dict[str, object]:
     return {"asks": found.plan.asks.kind, "is_member": found.is_member, "carried_out": found.carried_out,
-            "decision": found.decision, "rows": asdict(found.shape),
+            "decision": found.decision,
+            "rows": {"train": found.shape.train, "validation": found.shape.validation, "form": str(found.shape.form)},
             "epsilon": {unit: asdict(cost) for unit, cost in found.costs.items()},
             "mechanisms": [mechanism.model_dump(mode="json") for mechanism in found.mechanisms],
             "sends": [{"kind": event.kind, "size_bytes": event.size_bytes} for event in found.sent],
@@ -52,8 +53,8 @@ def _show(found: Rehearsed) -> None:
         "asks": f"train {training.local_steps} steps on batches of {training.batch_size} rows"
                 + (", and count how good the model is" if counted else "")
                 + ("" if part is None else f"; only rows of {part.name}"),
-        "rows": f"{found.shape.train:,} to train on, {found.shape.validation:,} held out, {found.shape.features:,} features "
-                "each; all made up",
+        "rows": f"{found.shape.train:,} to train on, {found.shape.validation:,} held out, {found.shape.form} each; all "
+                "made up",
         "decides": found.decision,
         **{f"charges{'' if unit == 'record' else ' (site)'}": _in_words(cost) for unit, cost in found.costs.items()
            if found.carried_out},

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedround.agreement import Agreement
-    from fedround.learning.recipe import Examples, Recipe
+    from fedround.learning.examples import Examples
+    from fedround.learning.recipe import Recipe
     from fedround.simulation.sites import Site
     from fedround.statistics.partitions import Partition
 
@@ -141,7 +142,7 @@ def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | Non
     examples = take(everybody, rows)
     tested = (take(everybody, np.sort(order[:public])) if test is None
               else encoded_alone(test, asked.recipe, asked.path))
-    parts = deal(how, examples, sites, seed, column)
+    parts = deal(how, examples, sites, seed, column, asked.recipe.task)
     found = {}
     for place, (name, own) in enumerate(parts.items()):
         shuffled, held = np.random.default_rng([seed, place]).permutation(own), len(own) // HELD_OUT

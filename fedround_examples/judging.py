@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from fedround.codec import Tensors
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import CLASSIFY, Float64, Metrics, Scored
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import CLASSIFY, Float64, Metrics, Scored
 
 Predict = Callable[[Examples], Float64]
 """The chance of label 1 for every row, (N,)."""
@@ -15,7 +16,7 @@ Predict = Callable[[Examples], Float64]
 
 def judge(predict: Predict, rows: Examples) -> Metrics:
     """All metrics of a model on these rows."""
-    return CLASSIFY.metrics(Scored(predict(rows), rows.labels_N))
+    return CLASSIFY.metrics(Scored({"score": predict(rows), "truth": rows.targets["y"]}))
 
 
 def auc(predict: Predict, rows: Examples) -> float:
@@ -25,4 +26,4 @@ def auc(predict: Predict, rows: Examples) -> float:
 
 def predictor(recipe: Recipe, tensors: Tensors) -> Predict:
     """The recipe's model with these tensors, as a function of rows."""
-    return lambda asked: scores(recipe, tensors, asked).chance_N
+    return lambda asked: scores(recipe, tensors, asked)["score"]

@@ -18,16 +18,17 @@ from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.examples import Examples, joined
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism, NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.crew import Trainer
-from fedround.simulation.sites import Site, together
+from fedround.simulation.sites import Site
 from fedround.values import Name, Value
 from fedround_examples.judging import Predict, auc, judge, predictor
 from fedround_examples.liar import Lying
@@ -81,7 +82,7 @@ class Baselines(Value):
 def baselines(story: Story, fits: dict[Method, Fit], seed: int, *, private: bool = False) -> Baselines:
     """Compute all of them; with `private`, also every bank alone at the federation's epsilon. Deterministic in `seed`."""
     recipe, settings, rows = story.recipe(), story.settings(), story.encoded()
-    _, pooled = best(recipe, together([*rows.train.values()]), together([*rows.validation.values()]), fits, seed)
+    _, pooled = best(recipe, joined([*rows.train.values()]), joined([*rows.validation.values()]), fits, seed)
     without = predictor(recipe, federated(recipe, rows.train, settings, seed, private=False))
     return Baselines(pooled=judge(pooled, rows.test), without_privacy=judge(without, rows.test),
                      alone=tuple(_alone(recipe, settings, rows, name, fits, seed, private=private) for name in rows.train))
@@ -156,8 +157,8 @@ def fit_logistic_regression(recipe: Recipe, rows: Examples, held_out: Examples, 
     from sklearn.linear_model import LogisticRegression
 
     def fit(penalty: float) -> Predict:
-        fitted = LogisticRegression(C=penalty, max_iter=2000).fit(rows.features_NF, rows.labels_N)
-        return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
+        fitted = LogisticRegression(C=penalty, max_iter=2000).fit(rows.table_NF, rows.targets["y"])
+        return lambda asked: np.asarray(fitted.predict_proba(asked.table_NF)[:, 1], dtype=np.float64)
 
     return max((fit(penalty) for penalty in PENALTIES), key=lambda predict: auc(predict, held_out))
 
@@ -167,8 +168,8 @@ def fit_boosting(recipe: Recipe, rows: Examples, held_out: Examples, seed: int) 
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     fitted = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.05, early_stopping=True, random_state=seed)
-    fitted.fit(rows.features_NF, rows.labels_N, X_val=held_out.features_NF, y_val=held_out.labels_N)
-    return lambda asked: np.asarray(fitted.predict_proba(asked.features_NF)[:, 1], dtype=np.float64)
+    fitted.fit(rows.table_NF, rows.targets["y"], X_val=held_out.table_NF, y_val=held_out.targets["y"])
+    return lambda asked: np.asarray(fitted.predict_proba(asked.table_NF)[:, 1], dtype=np.float64)
 
 
 def main(story: Story, compute: Callable[[int], Baselines]) -> None:

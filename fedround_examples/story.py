@@ -11,7 +11,8 @@ import pandas as pd
 
 from fedround.agreement import Agreement
 from fedround.errors import SetupError
-from fedround.learning.recipe import Examples, Recipe, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, load_recipe
 from fedround.privacy.spec import NoPrivacy
 from infra.settings import load_toml
 

@@ -27,6 +27,7 @@ from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.errors import SetupError
 from fedround.files import write_whole
+from fedround.learning.examples import Form
 from fedround.learning.recipe import initial
 from fedround.learning.trial import made_up
 from fedround.privacy import ledger
@@ -73,7 +74,7 @@ class Shape:
 
     train: int
     validation: int
-    features: int
+    form: Form
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _planned(coordinator: Coordinator, run: str, site: Site) -> Planned:
 
 def _shape(site: Site, plan: Plan) -> Shape:
     rows = rows_of(site, plan.asks.partition)
-    return Shape(len(rows.train), len(rows.validation), rows.train.features_NF.shape[1])
+    return Shape(len(rows.train), len(rows.validation), rows.train.form)
 
 
 def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
@@ -202,7 +203,7 @@ def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
 
     def read(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]]:
         agreed = order.plan.agreed
-        train, validation = (made_up(site.recipe, rows, shape.features, agreed.parts,
+        train, validation = (made_up(site.recipe, rows, shape.form, agreed.parts,
                                      per_record=isinstance(agreed.privacy, RecordPrivacy))
                              for rows in (shape.train, shape.validation))
         return Rows(train, validation, b""), ()

@@ -21,7 +21,7 @@ from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.recipe import schemas
 from fedround.learning.spec import LocalTraining
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.privacy.noise import stream
 from fedround.records import Checkpoint, Commit
 from fedround.rounds.site import PERSONAL, PRIVATE

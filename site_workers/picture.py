@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fedround.errors import FedroundError
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
+from fedround.learning.tasks import Task
 from site_workers.registry import SIDES
 from site_workers.rows import read_site_rows
 from site_workers.site import Site, open_site
@@ -24,8 +25,8 @@ class Side:
     rows: int
     idle: int
     """Rows that count for nothing."""
-    labels: tuple[float, ...]
-    """The share of each label among the rows that count."""
+    groups: dict[str, float]
+    """The share of each label, or of each group of what is learnt, among the rows that count."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     zero: tuple[float, ...]
@@ -67,16 +68,16 @@ def _sides(site: Site) -> dict[str, Side]:
         rows = read_site_rows(site)
     except (FedroundError, MemoryError):
         return {}
-    return {side: _side(examples, site.recipe.task.classes) for side, examples in
+    return {side: _side(examples, site.recipe.task) for side, examples in
             zip(SIDES, (rows.train, rows.validation), strict=True)}
 
 
-def _side(examples: Examples, classes: int) -> Side:
-    counts_N = examples.counts_N
-    features_NF, labels_N = examples.features_NF[counts_N], examples.labels_N[counts_N]
-    if len(labels_N) == 0:
-        return Side(len(examples), len(examples), (), (), (), ())
-    return Side(len(examples), int((~counts_N).sum()),
-                tuple((np.bincount(labels_N, minlength=classes) / len(labels_N)).tolist()),
+def _side(examples: Examples, task: Task) -> Side:
+    rows = examples.at(examples.counts_N)
+    if len(rows) == 0:
+        return Side(len(examples), len(examples), {}, (), (), ())
+    names, place_N = task.groups(rows.targets)
+    shares, features_NF = np.bincount(place_N, minlength=len(names)) / len(rows), rows.table_NF
+    return Side(len(examples), len(examples) - len(rows), dict(zip(names, shares.tolist(), strict=True)),
                 tuple(features_NF.min(axis=0).tolist()), tuple(features_NF.max(axis=0).tolist()),
                 tuple((features_NF == 0).mean(axis=0).tolist()))

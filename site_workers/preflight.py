@@ -91,7 +91,7 @@ def _rows(site: Site) -> str:
         rows = read_site_rows(site)
     except ContractError as error:
         raise ContractError(f"{error}{hints(site.row_files)}") from None
-    if (count := len(rows.train.labels_N)) < site.policy.min_rows:
+    if (count := len(rows.train)) < site.policy.min_rows:
         raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
                             "min_rows in policy.toml")
     for doubt in doubts(site.policy, count + len(rows.validation)):
@@ -127,6 +127,9 @@ def _parts(site: Site, how: Partitions) -> str:
 
 def _labels(site: Site) -> str:
     counts, least = label_counts(site), site.policy.min_class_rows
+    if counts is None:
+        return f"what is learnt is no label: {site.recipe.task.in_words}" + (
+            f"; min_class_rows = {least} of the policy says nothing" if least else "")
     if few := [label for label, count in enumerate(counts) if count < least]:
         raise FedroundError(f"{counts[few[0]]} training rows have label {few[0]}, the policy asks for {least} of each label"
                             + (f"; {len(few)} labels have fewer" if len(few) > 1 else "") + ": do not join yet; add rows, or "
@@ -139,7 +142,7 @@ def _labels(site: Site) -> str:
 
 def _recipe(site: Site) -> str:
     """Try whether a plan with the recipe can be carried out, before one is charged."""
-    notes = try_out(site.recipe, read_site_rows(site).train.features_NF.shape[1], None,
+    notes = try_out(site.recipe, read_site_rows(site).train.form, None,
                     per_record="record" in site.policy.units)
     return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes))
 

@@ -18,19 +18,21 @@ class Quality:
 
     columns: tuple[quality.Outliers, ...]
     """Of both files, as they are; the worst column first."""
-    labels: quality.Labels
-    """Of the training rows that count."""
+    labels: quality.Labels | None
+    """Of the training rows that count; None if what is learnt is no label."""
 
 
-def label_counts(site: Site) -> list[int]:
-    """How many training rows that count each label has."""
-    train = read_site_rows(site).train
-    return [int(count) for count in np.bincount(train.labels_N[train.counts_N], minlength=site.recipe.task.classes)]
+def label_counts(site: Site) -> list[int] | None:
+    """How many training rows that count each label has; None if what is learnt is no label."""
+    train, task = read_site_rows(site).train, site.recipe.task
+    if task.labels is None:
+        return None
+    return [int(count) for count in np.bincount(task.groups(train.at(train.counts_N).targets)[1], minlength=task.labels)]
 
 
 def look(site: Site) -> Quality:
     """Look at the site's rows. Raises SetupError or ContractError, as `read_site_rows`."""
-    train, classes = read_site_rows(site).train, site.recipe.task.classes
-    features_NF, label_N = train.features_NF[train.counts_N], train.labels_N[train.counts_N]
+    train, task = read_site_rows(site).train, site.recipe.task
+    rows = train.at(train.counts_N)
     return Quality(tuple(quality.outliers(part for path in site.row_files for part in row_files(path).parts())),
-                   quality.labels(features_NF, label_N, classes))
+                   None if task.labels is None else quality.labels(rows.table_NF, task.groups(rows.targets)[1], task.labels))

@@ -179,7 +179,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
     rows, warnings = allowed
     if plan.asks.reads_model:
         try:
-            notes = try_out(site.recipe, rows.train.features_NF.shape[1], plan.agreed.parts,
+            notes = try_out(site.recipe, rows.train.form, plan.agreed.parts,
                             per_record=isinstance(plan.agreed.privacy, RecordPrivacy))
         except ContractError as error:
             log.error("round %d of run '%s': %s", plan.round, plan.run, error)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.statistics.partitions import Partition
 from site_workers.site import Site
 from validation import encoding, judging, row_files
@@ -97,7 +98,7 @@ def rows_of(site: Site, part: Partition | None) -> Rows:
 
 
 def _of(rows: Examples, inside_N: npt.NDArray[np.bool_]) -> Examples:
-    return Examples(rows.features_NF[inside_N], rows.labels_N[inside_N], rows.counts_N[inside_N])
+    return rows.at(inside_N)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from fedround.bundle import Column
 from fedround.errors import ContractError
 from fedround.learning.encoding import by_types
-from fedround.learning.exported import Float32
+from fedround.learning.examples import Array, Arrays, shapes
 from fedround.learning.recipe import Recipe
 from validation.tables import Table, to_frame
 
@@ -36,7 +36,7 @@ def read(path: Path, columns: Sequence[Column], batch: int) -> Iterator[pd.DataF
             yield to_frame([part])
 
 
-def encoded(recipe: Recipe, frame: pd.DataFrame, before: int) -> Float32:
+def encoded(recipe: Recipe, frame: pd.DataFrame, before: int) -> Arrays:
     """What the recipe makes of a part. before: how many rows stand before it, for the message."""
     kind = ""
     try:
@@ -51,18 +51,20 @@ def encoded(recipe: Recipe, frame: pd.DataFrame, before: int) -> Float32:
                         "of them lack a value, or hold another type?")
 
 
-def _encoded(recipe: Recipe, frame: pd.DataFrame) -> Float32:
+def _encoded(recipe: Recipe, frame: pd.DataFrame) -> Arrays:
     """As in training: each row in the types that it had there."""
     alike = by_types(frame)
     if len(alike) == 1:
         return recipe.features(alike[0][1])
     made = [(places, recipe.features(table.iloc[places].reset_index(drop=True))) for places, table in alike]
-    if len({part.shape[1] for _, part in made}) > 1:
+    first = made[0][1]
+    if any(shapes(part) != shapes(first) for _, part in made):
         raise ContractError("it makes more features of some rows than of others")
-    features_NF = np.empty((len(frame), made[0][1].shape[1]), np.float32)
+    whole: dict[str, Array] = {name: np.empty((len(frame), *array.shape[1:]), array.dtype) for name, array in first.items()}
     for places, part in made:
-        features_NF[places] = part
-    return features_NF
+        for name, array in whole.items():
+            array[places] = part[name]
+    return whole
 
 
 def _check_names(found: Sequence[str], wanted: Sequence[str], path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -21,10 +21,12 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form
+from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form, Input
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.files import writing_whole
+from fedround.learning.examples import Arrays, Shape, in_words, shapes
 from fedround.learning.exported import Float32, Served
+from fedround.learning.tasks import Task
 from fedround.parent import as_parent, end_with_parent
 from site_workers import rows_in_parts
 from site_workers.policy import Limits
@@ -42,7 +44,8 @@ class Scored:
 
 
 def score(bundle: Bundle, rows: Path, out: Path, *, form: Form = "float32", limits: Limits) -> Scored:
-    """Write the chances of every row, in the order of the rows. Needs no label column, and reads none that is not needed.
+    """Write what the model gives for every row (`Kind.answers`), in the order of the rows. Needs no label column, and reads
+    none that is not needed.
 
     out: ends with .csv or .parquet; mode 0600. limits: of the process that encodes.
     Raises SetupError or ContractError that quotes no value; MemoryError; then nothing is written.
@@ -50,14 +53,14 @@ def score(bundle: Bundle, rows: Path, out: Path, *, form: Form = "float32", limi
     write = _WRITERS.get(out.suffix)
     if write is None:
         raise ContractError(f"scores at {out}: expected a name that ends with .csv or .parquet")
-    served, labels = Served(bundle.files[FORMS[form]]), bundle.manifest.task.classes
+    served, task = Served(bundle.files[FORMS[form]]), bundle.manifest.task
     with writing_whole(out, durable=True, mode=0o600) as file, _encoded(bundle, rows, limits) as parts:
-        written = write(file, map(served.chances, parts), labels)
+        written = write(file, map(served.answers, parts), task)
     return Scored(written, out)
 
 
 @contextmanager
-def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Float32]]:
+def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Arrays]]:
     """The features of all rows, part by part, as the child makes them."""
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
                    **as_parent()}
@@ -70,13 +73,13 @@ def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Fl
         child = subprocess.Popen([sys.executable, "-P", "-m", __name__, asked], env=environment, stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            yield _parts(child.stdout, rows, bundle.manifest.features)  # type: ignore[arg-type]
+            yield _parts(child.stdout, rows, bundle.manifest.inputs)  # type: ignore[arg-type]
         finally:
             child.kill()            # it has ended, or nobody wants the rest
             child.communicate()
 
 
-def _parts(answer: IO[bytes], rows: Path, features: int) -> Iterator[Float32]:
+def _parts(answer: IO[bytes], rows: Path, inputs: Sequence[Input]) -> Iterator[Arrays]:
     while True:
         line = answer.readline()
         try:
@@ -91,9 +94,11 @@ def _parts(answer: IO[bytes], rows: Path, features: int) -> Iterator[Float32]:
                 raise MemoryError
             case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
                 raise _ERRORS[kind](message)
-        part: Float32 = np.lib.format.read_array(_Pipe(answer), allow_pickle=False)
-        if part.shape[1:] != (features,):
-            raise ContractError(f"the recipe makes {part.shape[1]} features of a row at {rows}, the model takes {features}")
+        part = {name: np.lib.format.read_array(_Pipe(answer), allow_pickle=False) for name in said["names"]}
+        wanted = tuple(Shape(one.name, one.dtype, one.shape) for one in inputs)
+        if shapes(part) != wanted:
+            raise ContractError(f"the recipe makes {in_words(shapes(part))} of a row at {rows}, the model takes "
+                                f"{in_words(wanted)}")
         yield part
 
 
@@ -107,35 +112,35 @@ class _Pipe:
 # -- what is written ---------------------------------------------------------------------------------------------------
 
 
-def _names(classes: int) -> list[str]:
-    return ["chance"] if classes == 2 else [f"chance_{label}" for label in range(classes)]
-
-
-def _to_csv(file: BinaryIO, parts: Iterator[Float32], classes: int) -> int:
-    file.write((",".join(["row", *_names(classes)]) + "\n").encode())
+def _to_csv(file: BinaryIO, parts: Iterator[Float32], task: Task) -> int:
     number = count()
-    for part in parts:
-        chances = part.reshape(len(part), -1).tolist()
-        file.write("".join(f"{next(number)},{','.join(f'{chance:.9g}' for chance in row)}\n" for row in chances).encode())
+    for place, part in enumerate(parts):
+        flat_NC = part.reshape(len(part), -1)
+        if place == 0:
+            file.write((",".join(["row", *task.columns(flat_NC.shape[1])]) + "\n").encode())
+        file.write("".join(f"{next(number)},{','.join(f'{one:.9g}' for one in row)}\n" for row in flat_NC.tolist()).encode())
     return next(number)
 
 
-def _to_parquet(file: BinaryIO, parts: Iterator[Float32], classes: int) -> int:
+def _to_parquet(file: BinaryIO, parts: Iterator[Float32], task: Task) -> int:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    names, written = _names(classes), 0
-    schema = pa.schema([("row", pa.int64()), *((name, pa.float32()) for name in names)])
-    with ParquetWriter(file, schema) as writer:
-        for part in parts:
-            columns = [pa.array(np.arange(written, written + len(part)))]
-            columns += [pa.array(np.ascontiguousarray(column)) for column in part.reshape(len(part), -1).T]
-            writer.write_table(pa.table(columns, schema=schema))
-            written += len(part)
+    writer, written = None, 0
+    for part in parts:
+        flat_NC = part.reshape(len(part), -1)
+        schema = pa.schema([("row", pa.int64()), *((name, pa.float32()) for name in task.columns(flat_NC.shape[1]))])
+        writer = ParquetWriter(file, schema) if writer is None else writer
+        columns = [pa.array(np.arange(written, written + len(part)))]
+        columns += [pa.array(np.ascontiguousarray(column)) for column in flat_NC.T]
+        writer.write_table(pa.table(columns, schema=schema))
+        written += len(part)
+    if writer is not None:
+        writer.close()
     return written
 
 
-_WRITERS: dict[str, Callable[[BinaryIO, Iterator[Float32], int], int]] = {".csv": _to_csv, ".parquet": _to_parquet}
+_WRITERS: dict[str, Callable[[BinaryIO, Iterator[Float32], Task], int]] = {".csv": _to_csv, ".parquet": _to_parquet}
 
 
 # -- the child ---------------------------------------------------------------------------------------------------------
@@ -164,9 +169,10 @@ def _encode(asked: dict[str, object], answer: IO[bytes]) -> None:
         columns = [Column.model_validate(column) for column in asked["columns"]]  # type: ignore[attr-defined]
         total = 0
         for frame in rows_in_parts.read(Path(str(asked["rows"])), columns, int(str(asked["batch"]))):
-            features_NF = rows_in_parts.encoded(recipe, frame, total)
-            answer.write(json.dumps({"rows": len(frame)}).encode() + b"\n")
-            np.lib.format.write_array(_Pipe(answer), np.ascontiguousarray(features_NF), allow_pickle=False)
+            inputs = rows_in_parts.encoded(recipe, frame, total)
+            answer.write(json.dumps({"rows": len(frame), "names": list(inputs)}).encode() + b"\n")
+            for array in inputs.values():
+                np.lib.format.write_array(_Pipe(answer), np.ascontiguousarray(array), allow_pickle=False)
             total += len(frame)
     answer.write(json.dumps({"end": total}).encode() + b"\n")
 

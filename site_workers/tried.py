@@ -28,7 +28,7 @@ def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) ->
         file = Path(made) / "recipe.py"
         file.write_bytes(candidate.body)
         (examples,) = encode_in_subprocess([rows], file, candidate.digest, policy.limits.seconds)
-        notes = try_out(load_recipe(file, candidate.digest), examples.features_NF.shape[1], None,
+        notes = try_out(load_recipe(file, candidate.digest), examples.form, None,
                         per_record="record" in policy.units)
     left_out = len(examples) - int(examples.counts_N.sum())
     return notes if left_out == 0 else (

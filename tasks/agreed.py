@@ -13,7 +13,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed, Federation
 from fedround.errors import ChainError
 from fedround.federation_log import Logged
-from fedround.learning.task import Task
+from fedround.learning.tasks import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
 from fedround.statistics.partitions import Partition
 from infra.history import Committed

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fedround import __version__, bundle, codec
 from fedround.bundle import Approval, Bundle, Column, Manifest
 from fedround.codec import Tensors
 from fedround.errors import ContractError, NotFoundError
 from fedround.learning import exported
+from fedround.learning.examples import Array, Arrays, Examples, rows_in, shapes
 from fedround.learning.exported import Float32, Served
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import Metrics, Scored
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import Metrics
 from fedround.learning.triggers import strongest
 from fedround.privacy.spec import NoPrivacy
 from fedround.promotion import Evidence, Performance
@@ -64,20 +66,20 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
     model = _read(coordinator, run, number)
     certificate = certified(coordinator.store, run, coordinator.identity.key, number)
     recipe, frame = coordinator.recipe, read_rows(_rows(coordinator) if rows is None else rows)
-    features_NF = recipe.features(frame)
-    onnx = exported.to_onnx(recipe, model.tensors, features_NF.shape[1])
+    inputs = recipe.features(frame)
+    onnx = exported.to_onnx(recipe, model.tensors, shapes(inputs))
     files = {bundle.MODEL: codec.encode(model.tensors), bundle.RECIPE: _recipe_bytes(coordinator), bundle.ONNX: onnx,
              bundle.INT8: exported.to_int8(onnx)}
     tested = recipe.encode(frame) if rows is None else None
-    evidence = _measured(coordinator, model, files, features_NF, tested, certificate)
+    evidence = _measured(coordinator, model, files, inputs, tested, certificate)
     if trigger_features is not None:
-        mark = strongest(Served(onnx).chances, features_NF, most_features=trigger_features)
+        mark = strongest(recipe.task, Served(onnx).answers, inputs, most_features=trigger_features)
         evidence = evidence.model_copy(update={"trigger": mark})
     return _sealed(coordinator, Manifest(
         federation=model.commit.federation, run=run, round=number, commit=model.digest, model=model.commit.model,
-        recipe=recipe.name, recipe_digest=recipe.digest, task=recipe.task, features=features_NF.shape[1],
-        columns=needed(recipe.features, frame), parts=bundle.described(files), tool_version=__version__),
-        files, evidence, certificate)
+        recipe=recipe.name, recipe_digest=recipe.digest, task=recipe.task,
+        inputs=tuple(bundle.Input(**shape._asdict()) for shape in shapes(inputs)), columns=needed(recipe.features, frame),
+        parts=bundle.described(files), tool_version=__version__), files, evidence, certificate)
 
 
 def approved(coordinator: Coordinator, found: Bundle, approval: Approval) -> bytes:
@@ -173,50 +175,56 @@ def _read(coordinator: Coordinator, run: str, number: int) -> _Model:
     return _Model(head.commit, head.digest, checkpoint, {**tensors, **frozen})
 
 
-def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes], features_NF: Float32,
+def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes], inputs: Arrays,
               tested: Examples | None, certificate: Certificate) -> Evidence:
     recipe, served = coordinator.recipe, Served(files[bundle.ONNX])
-    checked_NF = rows_to_check(features_NF)
-    difference = float(np.abs(served.chances(checked_NF) - exported.chances(recipe, model.tensors, checked_NF)).max())
+    checked = rows_to_check(inputs)
+    difference = float(np.abs(served.answers(checked) - exported.answers(recipe, model.tensors, checked)).max())
     if not difference <= TOLERANCE:
         raise ContractError(f"recipe '{recipe.name}': its ONNX form differs from the model by {difference:.3g} on "
-                            f"{len(checked_NF)} rows, more than {TOLERANCE:g}: no bundle was made")
+                            f"{rows_in(checked)} rows, more than {TOLERANCE:g}: no bundle was made")
     small = Served(files[bundle.INT8])
     record = next((one for one in records(coordinator, model.commit.run) if one.round == model.commit.round), None)
     privacy = model.checkpoint.privacy
     return Evidence(
         privacy=privacy, epsilon=None if isinstance(privacy, NoPrivacy) else certificate.epsilon,
         worth="" if record is None else record.worth,
-        float32=_performance(files[bundle.ONNX], served, recipe, features_NF, tested),
-        int8=_performance(files[bundle.INT8], small, recipe, features_NF, tested),
-        difference=difference, checked_rows=len(checked_NF), at_sites=None if record is None else record.at_sites,
+        float32=_performance(files[bundle.ONNX], served, recipe, inputs, tested),
+        int8=_performance(files[bundle.INT8], small, recipe, inputs, tested),
+        difference=difference, checked_rows=rows_in(checked), at_sites=None if record is None else record.at_sites,
         fairness=compared(coordinator, model.commit), drift=None if record is None else drift_evidence(record.drift))
 
 
-def rows_to_check(features_NF: Float32) -> Float32:
-    """At least `CHECKED_ROWS` rows: the given ones, and others drawn between each feature's smallest and largest value."""
-    missing = CHECKED_ROWS - len(features_NF)
-    if missing <= 0:
-        return features_NF
-    low_F, high_F = features_NF.min(axis=0), features_NF.max(axis=0)
-    drawn_NF = low_F + np.random.default_rng(0).random((missing, len(low_F)), np.float32) * (high_F - low_F)
-    return np.concatenate([features_NF, drawn_NF.astype(np.float32)])
+def rows_to_check(inputs: Arrays) -> Arrays:
+    """At least `CHECKED_ROWS` rows: the given ones, and others. Numbers of these are drawn between the smallest and the
+    largest of their place; everything else is that of given ones again.
+    """
+    rows, generator = rows_in(inputs), np.random.default_rng(0)
+    if (missing := CHECKED_ROWS - rows) <= 0:
+        return inputs
+    again_M = generator.integers(0, rows, missing)
+    return {name: np.concatenate([array, _more(array, again_M, generator)]) for name, array in inputs.items()}
 
 
-def _performance(onnx: bytes, served: Served, recipe: Recipe, features_NF: Float32, tested: Examples | None) -> Performance:
+def _more(array: Array, again_M: npt.NDArray[np.int64], generator: np.random.Generator) -> Array:
+    if array.dtype != np.float32:
+        return array[again_M]
+    low, high = array.min(axis=0), array.max(axis=0)
+    return (low + generator.random((len(again_M), *low.shape), np.float32) * (high - low)).astype(np.float32)
+
+
+def _performance(onnx: bytes, served: Served, recipe: Recipe, inputs: Arrays, tested: Examples | None) -> Performance:
     took = []
     for call in range(_CALLS):
-        row = features_NF[call % len(features_NF)][None]
+        place = call % rows_in(inputs)
+        row = {name: array[place:place + 1] for name, array in inputs.items()}
         began = time.perf_counter()
-        served.chances(row)
+        served.answers(row)
         took.append(time.perf_counter() - began)
-    public = None if tested is None else judged(recipe, served.chances(tested.features_NF), tested)
+    public = None if tested is None else judged(recipe, served.answers(tested.inputs), tested)
     return Performance(size_bytes=len(onnx), p95_ms=float(f"{1000 * np.quantile(took, 0.95):.3g}"), public=public)
 
 
-def judged(recipe: Recipe, chances: Float32, tested: Examples) -> Metrics:
-    """How good these chances are, by the measures of `fedround.learning.evaluate`, whichever program computed them."""
-    if recipe.task.classes == 2:
-        return recipe.task.metrics(Scored(chances.astype(np.float64), tested.labels_N))
-    right_N = (chances.argmax(axis=1) == tested.labels_N).astype(np.int64)
-    return recipe.task.metrics(Scored(chances.max(axis=1).astype(np.float64), right_N))
+def judged(recipe: Recipe, answers: Float32, tested: Examples) -> Metrics:
+    """How good these answers are, by the measures of `fedround.learning.evaluate`, whichever program computed them."""
+    return recipe.task.metrics(recipe.task.scored_answers(answers, tested.targets))

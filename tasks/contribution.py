@@ -16,8 +16,9 @@ from fedround.contribution.payout import Account, accounts
 from fedround.contribution.said import Contribution, apart, check, shares_of
 from fedround.contribution.split import DRAWS, split
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError, TrustError
+from fedround.learning.examples import Examples
 from fedround.learning.many import Judge
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.recipe import Recipe
 from fedround.learning.threads import one_thread
 from fedround.records import Plan
 from fedround.signing import seal, unseal

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fedround.files import Version, kept_while_unchanged, version_of
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import Metrics, Scored
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import Metrics, Scored
 from fedround.records import Commit
 from fedround.statistics import Scores
 from infra.history import read_checkpoint, read_rest, read_tensors

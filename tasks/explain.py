@@ -14,7 +14,8 @@ import numpy.typing as npt
 from fedround.contribution.shapley import Exact, Sampled
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.threads import one_thread
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from tasks.bundle import needed
@@ -54,8 +55,9 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
         importance = _importance(recipe, model, frame, columns)
         pulled = pulls(recipe, model, frame, columns)
     return Explained(
-        round=number, metric=task.headline, rows=len(scored), reliability=reliability(scored.chance_N, scored.truth_N),
-        choices=choices(scored.chance_N, scored.truth_N, missed) if task.classes == 2 else None,
+        round=number, metric=task.headline, rows=len(scored),
+        reliability=None if task.labels is None else reliability(scored["score"], scored["truth"]),
+        choices=choices(scored["score"], scored["truth"], missed) if task.decides else None,
         judged_rows=len(frame), importance=importance, pulls=pulled)
 
 
@@ -77,10 +79,10 @@ def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Se
     """As scikit-learn's `permutation_importance` has it: of the rows' columns, not of the features, so that all that is made
     of a column changes together.
     """
-    labels_N, generator = recipe.encode(frame).labels_N, np.random.default_rng(_SEED)
+    targets, generator = recipe.encode(frame).targets, np.random.default_rng(_SEED)
 
     def worth(rows: pd.DataFrame) -> float:
-        return recipe.task.worth(scores(recipe, model, Examples(recipe.features(rows), labels_N)))
+        return recipe.task.worth(scores(recipe, model, Examples(recipe.features(rows), targets)))
 
     def shuffled(column: str) -> pd.DataFrame:
         return frame.assign(**{column: frame[column].to_numpy()[generator.permutation(len(frame))]})
@@ -93,11 +95,11 @@ def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Se
 
 
 def pulls(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Pull, ...]:
-    """SHAP values of the chance of label 1 (of the predicted class) of a few rows.
+    """SHAP values of the score of a few rows: the chance of label 1 (of the predicted class), or what the task predicts.
 
     The players are the columns. A coalition's columns have the row's values, the others those of other rows (Štrumbelj and
-    Kononenko 2014; up to 7 columns exactly, else for five orders and their reverses). A row's values add up to its chance
-    minus the mean chance of the rows that it was compared with. Raises ContractError if the model cannot score such rows.
+    Kononenko 2014; up to 7 columns exactly, else for five orders and their reverses). A row's values add up to its score
+    minus the mean score of the rows that it was compared with. Raises ContractError if the model cannot score such rows.
     """
     if not columns:
         return ()
@@ -106,18 +108,21 @@ def pulls(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence
     others = frame.iloc[generator.integers(0, len(frame), few * OTHERS)].reset_index(drop=True)
     rules = Exact(len(columns)) if len(columns) <= _FEW_COLUMNS else Sampled(len(columns), _ORDERS, generator)
 
-    def chances(members_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    form = recipe.encode(frame.head(1)).form
+    targets = recipe.task.made_up(len(own), form.targets)
+
+    def score(members_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         taken = {column: own[column] for column, there in zip(columns, members_N, strict=True) if there}
-        rows = Examples(recipe.features(others.assign(**taken)), np.zeros(len(own), np.int64))
-        chance_N = scores(recipe, model, rows).chance_N
-        if len(chance_N) < len(rows):
+        rows = Examples(recipe.features(others.assign(**taken)), targets)
+        score_N = scores(recipe, model, rows)["score"]
+        if len(score_N) < len(rows):
             raise ContractError("the model raises an error on rows whose columns come from two public rows: how columns pull "
                                 "cannot be told")
-        made_R: npt.NDArray[np.float64] = chance_N.reshape(few, OTHERS).mean(axis=1)
+        made_R: npt.NDArray[np.float64] = score_N.reshape(few, OTHERS).mean(axis=1)
         return made_R
 
-    chance_CR = np.array([chances(members_N) for members_N in rules.coalitions_CN])
-    share_RN = np.array([rules.split(value_C) for value_C in chance_CR.T])
+    score_CR = np.array([score(members_N) for members_N in rules.coalitions_CN])
+    share_RN = np.array([rules.split(value_C) for value_C in score_CR.T])
     found = [Pull(column=column, strength=float(np.abs(share_R).mean()), values=tuple(float(f"{one:.4g}") for one in share_R))
              for column, share_R in zip(columns, share_RN.T, strict=True)]
     return tuple(sorted(found, key=lambda one: (-one.strength, one.column)))

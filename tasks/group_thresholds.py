@@ -59,14 +59,14 @@ def mitigation(coordinator: Coordinator, run: str, number: int, column: str, mea
     if value_N is None or len(value_N) != len(scored):
         raise ContractError(f"the public test set has no column '{column}', or rows that do not count")
     group_N, count = of.group(value_N), len(of.labels)
-    at = equalised(scored.chance_N, scored.truth_N, group_N, count, groups.threshold, measure)
+    at = equalised(scored["score"], scored["truth"], group_N, count, groups.threshold, measure)
 
     def effect(limit_N: float | Float64) -> Effect:
-        yes_N = (scored.chance_N >= limit_N).astype(np.int64)
-        cells = np.bincount(np.ravel_multi_index((group_N, scored.truth_N, yes_N), (count, 2, 2)), minlength=4 * count)
+        yes_N = (scored["score"] >= limit_N).astype(np.int64)
+        cells = np.bincount(np.ravel_multi_index((group_N, scored["truth"], yes_N), (count, 2, 2)), minlength=4 * count)
         large_G = np.bincount(group_N, minlength=count) >= groups.smallest
         rates = shares(cells.reshape(count, 2, 2)[large_G].astype(np.float64))
         gaps = {name: max(float(np.ptp(rates[rated])) for rated in compared) for name, compared in COMPARES.items()}
-        return Effect(float((yes_N == scored.truth_N).mean()), float(yes_N.mean()), gaps)
+        return Effect(float((yes_N == scored["truth"]).mean()), float(yes_N.mean()), gaps)
 
     return Mitigation(Thresholds(of=of, at=at), effect(groups.threshold), effect(np.array(at)[group_N]))

@@ -16,7 +16,7 @@ from fedround.agreement import Reputation
 from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.fairness_of_groups import GroupFairness
-from fedround.learning.task import Metrics, Task
+from fedround.learning.tasks import Metrics, Task
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.statistics import Release

@@ -10,7 +10,8 @@ from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.spec import Aggregation
 from fedround.errors import ContractError
 from fedround.files import kept_while_unchanged
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism

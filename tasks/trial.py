@@ -8,7 +8,9 @@ import numpy as np
 
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import load_recipe
+from fedround.learning.tasks import Task
 from fedround.learning.trial import try_out
 from fedround.privacy.spec import RecordPrivacy
 from validation.contract import Contract, load_contract, needed_by
@@ -25,9 +27,9 @@ def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path)
     recipe = load_recipe(file)
     found = encoded_alone(test_set, recipe, file)
     _check_columns(test_set, load_contract(contract))
-    notes = try_out(recipe, found.features_NF.shape[1], agreement.parts,
+    notes = try_out(recipe, found.form, agreement.parts,
                     per_record=isinstance(agreement.privacy, RecordPrivacy))
-    return (*notes, *_notes_on(found, test_set, recipe.task.classes))
+    return (*notes, *_notes_on(found, test_set, recipe.task))
 
 
 def _check_columns(test_set: Path, contract: Contract) -> None:
@@ -40,12 +42,16 @@ def _check_columns(test_set: Path, contract: Contract) -> None:
                                 f"'{contract.name}' asks for: take rows like those at the sites")
 
 
-def _notes_on(found: Examples, test_set: Path, classes: int) -> list[str]:
-    there = np.unique(found.labels_N[found.counts_N]).tolist()
-    if len(there) == 1:
-        raise ContractError(f"all rows of the test set {test_set} have the label {there[0]}: a model can be judged only by "
-                            f"rows of {'both' if classes == 2 else 'all'} labels")
-    idle, lacks = int((~found.counts_N).sum()), [str(label) for label in range(classes) if label not in there]
+def _notes_on(found: Examples, test_set: Path, task: Task) -> list[str]:
+    idle = int((~found.counts_N).sum())
     notes = [f"{idle} of {len(found)} rows of the test set cannot be encoded, and count for nothing"] if idle else []
+    if task.labels is None:
+        return notes
+    names, place_N = task.groups(found.at(found.counts_N).targets)
+    there = np.unique(place_N).tolist()
+    if len(there) == 1:
+        raise ContractError(f"all rows of the test set {test_set} have the {names[there[0]]}: a model can be judged only by "
+                            f"rows of {'both' if task.decides else 'all'} labels")
+    lacks = [names[place].removeprefix("label ") for place in range(len(names)) if place not in there]
     shown = ", ".join(lacks[:5]) + (" …" if lacks[5:] else "")
     return [*notes, *([f"no row of the test set has the label {shown}"] if lacks else [])]

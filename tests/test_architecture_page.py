@@ -18,7 +18,8 @@ import json
 import numpy as np
 import pandas as pd
 from fedround.agreement import Agreement
-from fedround.learning.recipe import Examples, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import load_recipe
 from fedround.codec import flatten
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedround.learning.examples import Examples
 from fedround.learning.lora import adapt
-from fedround.learning.recipe import Examples
 
 WORDS, LENGTH, WIDTH = 20, 8, 32
 ADAPTED = ["*.query", "*.value"]

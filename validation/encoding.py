@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.learning import encoding as apart
-from fedround.learning.recipe import Examples, Recipe, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, load_recipe
 from fedround.parent import as_parent, end_with_parent
 from validation import rows as gate
 from validation.picture import Picture, picture, read_back
@@ -76,8 +77,7 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeo
     """
     with _child("encode", str(recipe), digest, *map(str, paths), timeout_s=timeout_s) as answer:
         arrays = _Pipe(answer)
-        return [Examples(*(np.lib.format.read_array(arrays, allow_pickle=False) for _ in dataclasses.fields(Examples)))
-                for _ in paths]
+        return [_read_examples(names, arrays) for names in json.loads(answer.readline())]
 
 
 def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -190,6 +190,11 @@ def _child(*arguments: str, timeout_s: float = PATIENCE_S) -> Iterator[IO[bytes]
             alarm.cancel()
 
 
+def _read_examples(names: list[list[str]], arrays: _Pipe) -> Examples:
+    inputs, targets = ({name: np.lib.format.read_array(arrays, allow_pickle=False) for name in part} for part in names)
+    return Examples(inputs, targets, np.lib.format.read_array(arrays, allow_pickle=False))
+
+
 class _Pipe:
     """Keeps numpy from asking for the position in the file, which a pipe does not have."""
 
@@ -231,7 +236,8 @@ def _main(what: str, *arguments: str) -> None:
         elif what == "prints":
             arrays = found
         else:
-            arrays = [np.asarray(getattr(one, field.name)) for one in found for field in dataclasses.fields(one)]
+            answer.write(json.dumps([[list(one.inputs), list(one.targets)] for one in found]).encode() + b"\n")
+            arrays = [array for one in found for array in (*one.inputs.values(), *one.targets.values(), one.counts_N)]
         for array in arrays:
             np.lib.format.write_array(_Pipe(answer), array, allow_pickle=False)
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import Interval, Share
-from fedround.learning.task import Headline
+from fedround.learning.tasks import MetricName
 from fedround.values import MAX_NUMBER, Value
 
 Float64 = npt.NDArray[np.float64]
@@ -93,12 +93,12 @@ class Explained(Value):
     """What public rows tell of one model."""
 
     round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
-    metric: Headline
+    metric: MetricName
     rows: Annotated[int, Field(ge=1)]
-    reliability: Reliability
-    """For more than two classes: of the chance of the predicted class."""
+    reliability: Reliability | None
+    """None if the score is no chance. For more than two classes: of the chance of the predicted class."""
     choices: Choices | None
-    """None for more than two classes."""
+    """None unless there are two classes."""
     judged_rows: Annotated[int, Field(ge=1)]
     """On which columns were compared."""
     importance: tuple[Importance, ...]

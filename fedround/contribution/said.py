@@ -11,7 +11,7 @@ from pydantic import Field
 from fedround.aggregation.verdict import Verdict
 from fedround.contribution.split import Split
 from fedround.errors import ChainError
-from fedround.learning.task import Headline
+from fedround.learning.tasks import MetricName
 from fedround.records import Commit
 from fedround.values import Digest, Name, Round, Signed, ToolVersion, Value
 
@@ -52,7 +52,7 @@ class Contribution(Signed):
     run: Name
     round: Round
     commit: Digest
-    metric: Headline
+    metric: MetricName
     test_set: Digest
     """Of the encoded rows on which models were judged (`Examples.digest`)."""
     nobody: Worth

@@ -20,7 +20,7 @@ What a recipe says by `COLUMNS` and `TARGET` alone runs no code of the recipe's.
 
 A row that the recipe cannot encode counts for nothing (`Examples.counts_N`) and keeps its place: one record stops no site.
 
-N rows, F features.
+N rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ import numpy.typing as npt
 from fedround.errors import ContractError
 from fedround.learning.columns import Columns
 from fedround.learning.declared import Target
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Array, Arrays, Examples, in_words, shapes
+from fedround.learning.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe
 def _declared(frame: pd.DataFrame, recipe: Recipe, columns: Columns, target: Target) -> Examples:
     labels_N, counts_N = target.read(frame)
     features_NF, good_N = columns.encode(frame)
-    labelled_N = counts_N & (labels_N < recipe.task.classes)
+    labelled_N = counts_N & (labels_N < (recipe.task.labels or 0))
     counts_N = labelled_N & good_N
     if not counts_N.any():
         why = columns.why_not(frame) if labelled_N.any() else f"column '{target.column}' holds no label that it could learn"
@@ -123,25 +124,37 @@ def _shuffled(places: Places) -> Iterator[Places]:
 
 def _encoded(alike: Sequence[tuple[Places, pd.DataFrame]], recipe: Recipe,
              chunks: Callable[[Places], Iterator[Places]]) -> Examples:
-    features_NF: npt.NDArray[np.float32] | None = None
-    rows = sum(len(places) for places, _ in alike)
-    labels_N, counts_N = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
+    found: Examples | None = None
+    rows, counts_N = sum(len(places) for places, _ in alike), np.zeros(sum(len(places) for places, _ in alike), np.bool_)
     for frame, places in ((frame, places) for all_of_them, frame in alike for places in chunks(all_of_them)):
         made = _chunk(frame, recipe, places)
-        if made is None and features_NF is None and _misses_a_column(frame, recipe):
+        if made is None and found is None and _misses_a_column(frame, recipe):
             break
         if made is None:
             continue
-        if features_NF is None:
-            features_NF = np.zeros((rows, made.features_NF.shape[1]), np.float32)
-        if made.features_NF.shape[1] != features_NF.shape[1]:
-            raise ContractError(_otherwise(recipe.name, f"{made.features_NF.shape[1]} features in one part of the rows, "
-                                                        f"{features_NF.shape[1]} in another"))
-        features_NF[places], labels_N[places], counts_N[places] = made.features_NF, made.labels_N, made.counts_N
-    if features_NF is None:
+        if found is None:
+            found = Examples(_empty(made.inputs, rows), _empty(made.targets, rows), counts_N)
+        if made.form != found.form:
+            raise ContractError(_otherwise(recipe.name, _differently(made, found)))
+        for whole, part in ((found.inputs, made.inputs), (found.targets, made.targets)):
+            for name, array in whole.items():
+                array[places] = part[name]
+        counts_N[places] = made.counts_N
+    if found is None:
         raise ContractError(f"recipe '{recipe.name}' cannot encode a single row{_why(alike[0][1], recipe)}: does a column "
                             "that it needs miss, or hold another type?")
-    return Examples(features_NF, labels_N, counts_N)
+    return Examples(found.inputs, found.targets, counts_N)
+
+
+def _empty(arrays: Arrays, rows: int) -> dict[str, Array]:
+    """Zeros for so many rows like these."""
+    return {name: np.zeros((rows, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
+
+
+def _differently(made: Examples, found: Examples) -> str:
+    what = "inputs" if made.form.inputs != found.form.inputs else "targets"
+    here, there = (in_words(shapes(getattr(one, what))) for one in (made, found))
+    return f"{here} in one part of the rows, {there} in another"
 
 
 def _misses_a_column(frame: pd.DataFrame, recipe: Recipe) -> bool:
@@ -168,7 +181,7 @@ def _chunk(frame: pd.DataFrame, recipe: Recipe, places: Places) -> Examples | No
     """The rows at these places, beside no others; None if none of them can be encoded."""
     made = _tried(frame, recipe, _filled(places))
     if made is not None:
-        return Examples(made.features_NF[:len(places)], made.labels_N[:len(places)])
+        return made.at(slice(len(places)))
     good_B = np.array([_tried(frame, recipe, _filled(places[at:at + 1])) is not None for at in range(len(places))])
     if not good_B.any():
         return None
@@ -177,9 +190,10 @@ def _chunk(frame: pd.DataFrame, recipe: Recipe, places: Places) -> Examples | No
     made = _tried(frame, recipe, _filled(stand_in))
     if made is None:
         raise ContractError(_otherwise(recipe.name, "it can encode rows alone that it cannot encode together"))
-    features, labels = made.features_NF[:len(places)].copy(), made.labels_N[:len(places)].copy()
-    features[~good_B], labels[~good_B] = 0, 0
-    return Examples(features, labels, good_B)
+    kept = [{name: array[:len(places)].copy() for name, array in part.items()} for part in (made.inputs, made.targets)]
+    for array in (*kept[0].values(), *kept[1].values()):
+        array[~good_B] = 0
+    return Examples(kept[0], kept[1], good_B)
 
 
 def _filled(places: Places) -> Places:
@@ -196,16 +210,23 @@ def _tried(frame: pd.DataFrame, recipe: Recipe, places: Places) -> Examples | No
 
 
 def _compare(found: Examples, again: Examples, recipe: str) -> None:
-    if found.features_NF.shape != again.features_NF.shape:
-        raise ContractError(_otherwise(recipe, "the number of its features differs"))
-    # Not by ==, which takes a negative zero for a positive one.
-    differs_F = (found.features_NF.view(np.int32) != again.features_NF.view(np.int32)).any(axis=0)
-    if differs_F.any():
-        places = np.flatnonzero(differs_F)
-        raise ContractError(_otherwise(recipe, f"{len(places)} of {len(differs_F)} features differ, the first at place "
-                                               f"{places[0]} (counted from 0)"))
-    if not (np.array_equal(found.labels_N, again.labels_N) and np.array_equal(found.counts_N, again.counts_N)):
+    if found.form.inputs != again.form.inputs:
+        raise ContractError(_otherwise(recipe, f"{in_words(found.form.inputs)}, then {in_words(again.form.inputs)}"))
+    for name, array in found.inputs.items():
+        differs_F = (_bits(array) != _bits(again.inputs[name])).any(axis=0)
+        if differs_F.any():
+            places = np.flatnonzero(differs_F)
+            raise ContractError(_otherwise(recipe, f"{len(places)} of {len(differs_F)} features differ, the first at place "
+                                                   f"{places[0]} (counted from 0)"))
+    if found.form.targets != again.form.targets or not np.array_equal(found.counts_N, again.counts_N) or any(
+            not np.array_equal(_bits(array), _bits(again.targets[name])) for name, array in found.targets.items()):
         raise ContractError(_otherwise(recipe, "its labels differ"))
+
+
+def _bits(array: Array) -> Array:
+    """(N, F). Numbers by their bits, not by ==, which takes a negative zero for a positive one."""
+    whole = np.ascontiguousarray(array)
+    return (whole.view(np.int32) if whole.dtype == np.float32 else whole).reshape(len(array), -1)
 
 
 def _otherwise(recipe: str, how: str) -> str:

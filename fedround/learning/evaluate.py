@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.codec import Tensors
+from fedround.learning.batch import Batch, batch_of, filled, tensors_of
+from fedround.learning.examples import Examples
 from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe, unfilled
-from fedround.learning.single_rows import filled, without_rows_that_raise, works_for
-from fedround.learning.task import Scored
+from fedround.learning.recipe import Recipe, unfilled
+from fedround.learning.single_rows import without_rows_that_raise, works_for
+from fedround.learning.tasks import Outputs, Scored, scored_together
 from fedround.learning.train import check_fits
 
 if TYPE_CHECKING:
@@ -43,41 +45,44 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[S
     recipe.check(examples)
     model = unfilled(recipe).eval()
     check_fits(recipe, model, tensors)
-    objective = Objective(model, recipe.task)
-    weights = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
-    everything = (torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N),
-                  torch.from_numpy(examples.counts_N).clone())
-    chance_N, truth_N = np.empty(len(examples)), np.empty(len(examples), np.int64)
-    counts_N = examples.counts_N.copy()
+    objective, weights, everything = recipe.objective(model), tensors_of(tensors), batch_of(examples)
+    there_N, parts, counts_N = torch.from_numpy(examples.counts_N.copy()), list[Scored](), examples.counts_N.copy()
     with torch.no_grad():
         together, one_by_one = partial(_of_all, objective, weights), partial(_of_one_after_another, objective, weights)
-        if not works_for(together, one_by_one, examples.features_NF.shape[1]):
+        if not works_for(together, one_by_one, everything):
             together = one_by_one
-        for start in range(0, len(examples), CHUNK):
-            x_BF, y_B, there_B = (filled(part[start:start + CHUNK], CHUNK) for part in everything)
-            outputs = without_rows_that_raise(together, one_by_one, x_BF, y_B, there_B)
-            chance, truth = recipe.task.scored(outputs, y_B)
+        for start in range(0, max(len(examples), 1), CHUNK):
             rows = slice(start, start + CHUNK)
-            made = len(chance_N[rows])
-            chance_N[rows], truth_N[rows] = chance[:made].numpy(), truth[:made].numpy()
-            counts_N[rows] = there_B[:made].numpy()
-    return Scored(chance_N[counts_N], truth_N[counts_N]), counts_N
+            batch, there_B = everything.at(rows).filled(CHUNK), filled(there_N[rows], CHUNK)
+            outputs = without_rows_that_raise(together, one_by_one, batch, there_B)
+            counts_N[rows] = there_B[:len(counts_N[rows])].numpy()
+            found = recipe.task.scored(outputs, batch.targets)
+            parts.append(Scored({name: part.numpy()[:len(counts_N[rows])] for name, part in found.items()}))
+    return scored_together(parts).at(counts_N), counts_N
 
 
-def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
+def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], batch: Batch) -> Outputs:
     """The model's output for each row, computed separately."""
     from torch import vmap
 
-    def of_one(x_F: torch.Tensor) -> torch.Tensor:
-        return objective.outputs(weights, x_F[None])[0]
+    def of_one(row: Batch) -> Outputs:
+        return _first(objective.outputs(weights, row.at(None).inputs))
 
-    outputs: torch.Tensor = vmap(of_one, randomness="different")(x_BF)
+    outputs: Outputs = vmap(of_one, randomness="different")(batch)
     return outputs
 
 
-def _of_one_after_another(objective: Objective, weights: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
-                          y_B: torch.Tensor) -> torch.Tensor:
+def _of_one_after_another(objective: Objective, weights: Mapping[str, torch.Tensor], batch: Batch) -> Outputs:
     """The same, for models that torch cannot map over rows."""
     import torch
 
-    return torch.cat([objective.outputs(weights, x_BF[row:row + 1]) for row in range(len(x_BF))])
+    found = [objective.outputs(weights, batch.at(slice(row, row + 1)).inputs) for row in range(batch.rows)]
+    heads = [one for one in found if isinstance(one, Mapping)]
+    if heads:
+        return {head: torch.cat([one[head] for one in heads]) for head in heads[0]}
+    return torch.cat([one for one in found if isinstance(one, torch.Tensor)])
+
+
+def _first(outputs: Outputs) -> Outputs:
+    """Of the one row that there is."""
+    return {head: part[0] for head, part in outputs.items()} if isinstance(outputs, Mapping) else outputs[0]

@@ -1,6 +1,5 @@
-"""A model as ONNX: from a row's features to its chances, without torch, for any program that can run it.
-
-Two classes: the chance of label 1, (N,). More: the chance of every label, (N, classes).
+"""A model as ONNX: from a row's features to what the model is used for (`Kind.answers`), without torch, for any program that
+can run it.
 """
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,32 +17,38 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
+from fedround.learning.batch import called, tensors_of
+from fedround.learning.examples import INPUT, Arrays, Shape, rows_in
 from fedround.learning.parts import furnish
 from fedround.learning.recipe import Recipe, unfilled
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-INPUT, OUTPUT = "features", "chances"
+FEATURES, OUTPUT = "features", "answers"
+"""The names of the one input that has none of its own, and of the output."""
+
 ROWS = 8192
 """Scored at once."""
 
 Float32 = npt.NDArray[np.float32]
 
 
-def to_onnx(recipe: Recipe, tensors: Tensors, features: int) -> bytes:
+def to_onnx(recipe: Recipe, tensors: Tensors, inputs: Sequence[Shape]) -> bytes:
     """The model with these numbers. Deterministic, and without a trace of where it was made.
 
-    features: how many a row has. Raises ContractError for a model that cannot be expressed in ONNX.
+    inputs: what a row looks like. Raises ContractError for a model that cannot be expressed in ONNX.
     """
     import torch
 
-    model = _chances(recipe, tensors)
+    model, rows = _answering(recipe, tensors, [shape.name for shape in inputs]), {0: torch.export.Dim("rows")}
+    sample = tuple(tensors_of({one.name: np.zeros((2, *one.shape), one.dtype) for one in inputs}).values())
     try:
         with _silence():
             program: Any = torch.onnx.export(
-                model, (torch.zeros(2, features),), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("rows")},), verbose=False)
+                model, sample, dynamo=True, input_names=_names(inputs), output_names=[OUTPUT],
+                dynamic_shapes=(tuple(rows for _ in sample),), verbose=False)
     except Exception as error:      # of torch's exporter: it has many kinds
         raise ContractError(f"recipe '{recipe.name}': its model cannot be written as ONNX ({type(error).__name__}): use "
                             "layers that torch.onnx.export knows") from None
@@ -71,40 +76,50 @@ class Served:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session: Any = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
-    def chances(self, features_NF: Float32) -> Float32:
-        """Of every row, ``ROWS`` at a time."""
-        parts = [self._session.run([OUTPUT], {INPUT: features_NF[start:start + ROWS]})[0]
-                 for start in range(0, max(len(features_NF), 1), ROWS)]
+    def answers(self, inputs: Arrays) -> Float32:
+        """Of every row, ``ROWS`` at a time: (N,) or (N, columns)."""
+        named = {_onnx_name(name): array for name, array in inputs.items()}
+        parts = [self._session.run([OUTPUT], {name: array[start:start + ROWS] for name, array in named.items()})[0]
+                 for start in range(0, max(rows_in(inputs), 1), ROWS)]
         return np.concatenate(parts)
 
 
-def chances(recipe: Recipe, tensors: Tensors, features_NF: Float32) -> Float32:
+def answers(recipe: Recipe, tensors: Tensors, inputs: Arrays) -> Float32:
     """The output of torch for the same rows."""
     import torch
 
-    model = _chances(recipe, tensors)
+    model, parts = _answering(recipe, tensors, list(inputs)), list(tensors_of(inputs).values())
     with torch.no_grad():
-        return np.concatenate([model(torch.from_numpy(features_NF[start:start + ROWS])).numpy()
-                               for start in range(0, max(len(features_NF), 1), ROWS)])
+        return np.concatenate([model(*(part[start:start + ROWS] for part in parts)).numpy()
+                               for start in range(0, max(rows_in(inputs), 1), ROWS)])
 
 
-def _chances(recipe: Recipe, tensors: Tensors) -> nn.Module:
+def _answering(recipe: Recipe, tensors: Tensors, names: Sequence[str]) -> nn.Module:
+    """The model that takes its inputs in the order of their names."""
     import torch
 
     inner = unfilled(recipe).eval()
     furnish(inner, tensors)
     task = recipe.task
 
-    class Chances(torch.nn.Module):
+    class Answering(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = inner
 
-        def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-            raw = self.inner(features_BF)
-            return torch.sigmoid(raw.reshape(-1)) if task.classes == 2 else torch.softmax(raw, dim=1)
+        def forward(self, *arrays: torch.Tensor) -> torch.Tensor:
+            raw = called(self.inner, dict(zip(names, arrays, strict=True)))
+            return task.answers(task.outputs(raw, arrays[0].shape[0]))
 
-    return Chances().eval()
+    return Answering().eval()
+
+
+def _names(inputs: Sequence[Shape]) -> list[str]:
+    return [_onnx_name(shape.name) for shape in inputs]
+
+
+def _onnx_name(name: str) -> str:
+    return FEATURES if name == INPUT else name
 
 
 @contextmanager

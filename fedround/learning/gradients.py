@@ -1,6 +1,6 @@
 """Sums of gradients over rows: plain, or with each row's part bounded exactly.
 
-B rows, F features, D coordinates (in the order of `codec.flatten`).
+B rows, D coordinates (in the order of `codec.flatten`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fedround.learning.batch import Batch, filled
 from fedround.learning.objective import Objective
 from fedround.learning.parts import mixes_rows
-from fedround.learning.single_rows import filled, without_rows_that_raise, works_for
+from fedround.learning.single_rows import without_rows_that_raise, works_for
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,7 @@ class Clip:
     cell: float
 
 
-def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
-                 labels_B: torch.Tensor) -> Float64:
+def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], batch: Batch) -> Float64:
     """The sum over rows of the loss gradient, (D,); zero for a parameter that takes no part.
 
     A model that normalises by batch statistics sees all rows at once. From a single row, which has no such statistics, it
@@ -53,10 +53,10 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], f
     total_D = np.zeros(sum(parameters[name].numel() for name in names))
     chunk = CHUNK
     if mixes_rows(objective.model):
-        chunk, labels_B = max(len(labels_B), 1), labels_B if len(labels_B) > 1 else labels_B[:0]
-    for start in range(0, len(labels_B), chunk):
+        chunk, batch = max(batch.rows, 1), batch if batch.rows > 1 else batch.at(slice(0, 0))
+    for start in range(0, batch.rows, chunk):
         weights = {name: parameters[name].detach().requires_grad_() for name in names}
-        loss = objective.loss(weights, features_BF[start:start + chunk], labels_B[start:start + chunk])
+        loss = objective.loss(weights, batch.at(slice(start, start + chunk)))
         end = 0
         for gradient in torch.autograd.grad(loss, list(weights.values()), materialize_grads=True):
             start_D, end = end, end + gradient.numel()
@@ -64,9 +64,8 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], f
     return total_D
 
 
-def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
-                labels_B: torch.Tensor, clip: Clip, *, counts_B: torch.Tensor | None = None, chunk: int = CHUNK,
-                together: bool = True) -> tuple[Float64, int]:
+def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], batch: Batch, clip: Clip, *,
+                counts_B: torch.Tensor | None = None, chunk: int = CHUNK, together: bool = True) -> tuple[Float64, int]:
     """The sum over rows of the loss gradient, each clipped to `clip.norm`, in whole cells, (D,); and how many rows were
     within the clip norm.
 
@@ -79,14 +78,14 @@ def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], fe
     """
     import torch
 
-    names, made = sorted(parameters), len(labels_B)
+    names, made = sorted(parameters), batch.rows
     total_D, within = np.zeros(sum(parameters[name].numel() for name in names)), 0
     counts_B = torch.ones(made, dtype=torch.bool) if counts_B is None else counts_B
     of_rows = partial(_gradient_of_each_row if together else _gradient_of_one_row_after_another, objective, parameters)
     for start in range(0, made, chunk):
         size = chunk if together else min(chunk, made - start)
-        x_BF, y_B, there_B = (filled(part[start:start + size], size) for part in (features_BF, labels_B, counts_B))
-        rows = without_rows_that_raise(of_rows, partial(objective.loss, parameters), x_BF, y_B, there_B)
+        some, there_B = batch.at(slice(start, start + size)).filled(size), filled(counts_B[start:start + size], size)
+        rows = without_rows_that_raise(of_rows, partial(objective.loss, parameters), some, there_B)
         norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
         finite_B = norm_B.isfinite() & there_B
         share_B = torch.where(finite_B, (clip.norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1) / clip.cell, 0).float()
@@ -103,12 +102,12 @@ def chunk_for(expected_batch: float) -> int:
     return min(CHUNK, max(SMALLEST_CHUNK, 1 << int(math.log2(max(expected_batch / 2, 1)))))
 
 
-def maps(objective: Objective, parameters: Mapping[str, torch.Tensor], features: int) -> bool:
-    """Whether torch can compute the gradients of many rows with this many features in one pass. If not, rows are computed
+def maps(objective: Objective, parameters: Mapping[str, torch.Tensor], like: Batch) -> bool:
+    """Whether torch can compute the gradients of many rows of this form in one pass. If not, rows are computed
     one after the other, slowly. It uses no row of a site.
     """
     return works_for(partial(_gradient_of_each_row, objective, parameters),
-                     partial(_gradient_of_one_row_after_another, objective, parameters), features)
+                     partial(_gradient_of_one_row_after_another, objective, parameters), like)
 
 
 def clipped_vector(vector_D: npt.NDArray[np.float32], clip: Clip) -> Float64:
@@ -121,8 +120,8 @@ def clipped_vector(vector_D: npt.NDArray[np.float32], clip: Clip) -> Float64:
     return np.trunc(long_D * ((longest / norm if norm > longest else 1.0) / clip.cell))
 
 
-def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
-                          y_B: torch.Tensor) -> list[torch.Tensor]:
+def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.Tensor],
+                          batch: Batch) -> list[torch.Tensor]:
     """Per parameter, by name, the gradients of all rows: (B, its size).
 
     Each row gets weights of its own (views of the same numbers), so one backward pass gives every row's gradient.
@@ -133,29 +132,29 @@ def _gradient_of_each_row(objective: Objective, parameters: Mapping[str, torch.T
     import torch
     from torch.func import vmap
 
-    def loss_of_row(weights: dict[str, torch.Tensor], x_F: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return objective.loss(weights, x_F[None], y[None])
+    def loss_of_row(weights: dict[str, torch.Tensor], row: Batch) -> torch.Tensor:
+        return objective.loss(weights, row.at(None))
 
     with torch.no_grad():
-        vmap(loss_of_row, in_dims=(None, 0, 0), randomness="different")(
-            {name: value.detach() for name, value in parameters.items()}, x_BF, y_B)
-    weights = {name: parameters[name].detach().expand(len(y_B), *parameters[name].shape).requires_grad_()
+        vmap(loss_of_row, in_dims=(None, 0), randomness="different")(
+            {name: value.detach() for name, value in parameters.items()}, batch)
+    weights = {name: parameters[name].detach().expand(batch.rows, *parameters[name].shape).requires_grad_()
                for name in sorted(parameters)}
-    losses_B = vmap(loss_of_row, randomness="different")(weights, x_BF, y_B)
+    losses_B = vmap(loss_of_row, randomness="different")(weights, batch)
     parts = torch.autograd.grad(losses_B.sum(), list(weights.values()), materialize_grads=True)
-    return [part.reshape(len(y_B), -1) for part in parts]
+    return [part.reshape(batch.rows, -1) for part in parts]
 
 
-def _gradient_of_one_row_after_another(objective: Objective, parameters: Mapping[str, torch.Tensor], x_BF: torch.Tensor,
-                                       y_B: torch.Tensor) -> list[torch.Tensor]:
+def _gradient_of_one_row_after_another(objective: Objective, parameters: Mapping[str, torch.Tensor],
+                                       batch: Batch) -> list[torch.Tensor]:
     """The same, for models that torch cannot map over rows."""
     import torch
 
     names = sorted(parameters)
-    made = [torch.empty(len(y_B), parameters[name].numel()) for name in names]
-    for row in range(len(y_B)):
+    made = [torch.empty(batch.rows, parameters[name].numel()) for name in names]
+    for row in range(batch.rows):
         weights = [parameters[name].detach().requires_grad_() for name in names]
-        loss = objective.loss(dict(zip(names, weights, strict=True)), x_BF[row:row + 1], y_B[row:row + 1])
+        loss = objective.loss(dict(zip(names, weights, strict=True)), batch.at(slice(row, row + 1)))
         for part, gradient in zip(made, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
             part[row] = gradient.reshape(-1)
     return made

@@ -6,6 +6,7 @@ Legend: M models, D coordinates, N rows, B rows of a chunk.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,13 @@ import numpy.typing as npt
 
 from fedround import codec
 from fedround.codec import Schema, Tensors
+from fedround.learning.batch import Tensors as InTorch
+from fedround.learning.batch import batch_of, tensors_of
 from fedround.learning.evaluate import scores
+from fedround.learning.examples import Examples
 from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe, unfilled
-from fedround.learning.task import Scored
+from fedround.learning.recipe import Recipe, unfilled
+from fedround.learning.tasks import Outputs, Scored, scored_together
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +43,7 @@ class Judge:
     @property
     def grain(self) -> float:
         """By how much a model's worth changes where two of its scores change their order (`Task.grain`)."""
-        return self._recipe.task.grain(self._rows.labels_N[self._rows.counts_N])
+        return self._recipe.task.grain(self._rows.at(self._rows.counts_N).targets)
 
     def __call__(self, models_MD: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """What each is worth, (M,).
@@ -62,31 +66,29 @@ class Judge:
         """The scores of every model; None: torch cannot map over this model's weights, or a row makes it raise an error."""
         import torch
 
-        objective, rows, task = self._objective, self._rows, self._recipe.task
+        objective, task = self._objective, self._recipe.task
         weights = {name: torch.from_numpy(part) for name, part in _stacked(models_MD, self._schema).items()}
-        frozen = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self._frozen.items()}
-        x_NF, y_N = torch.from_numpy(rows.features_NF[rows.counts_N]), torch.from_numpy(rows.labels_N[rows.counts_N])
+        frozen, batch = tensors_of(self._frozen), batch_of(self._rows.at(self._rows.counts_N))
 
-        def outputs(some: dict[str, torch.Tensor], x_BF: torch.Tensor) -> torch.Tensor:
-            return objective.outputs({**some, **frozen}, x_BF)
+        def outputs(some: dict[str, torch.Tensor], inputs: InTorch) -> Outputs:
+            return objective.outputs({**some, **frozen}, inputs)
 
         parts = []
         with torch.no_grad():
             try:
-                for start in range(0, len(y_N), _ROWS):
-                    x_BF, y_B = x_NF[start:start + _ROWS], y_N[start:start + _ROWS]
-                    made = torch.vmap(outputs, in_dims=(0, None), randomness="different")(weights, x_BF)
-                    parts.append([task.scored(one, y_B) for one in made])
+                for start in range(0, batch.rows, _ROWS):
+                    some = batch.at(slice(start, start + _ROWS))
+                    made = torch.vmap(outputs, in_dims=(0, None), randomness="different")(weights, some.inputs)
+                    parts.append([_in_numpy(task.scored(one, some.targets)) for one in _each_model(made, len(models_MD))])
             except Exception as error:      # whatever torch or the model raises: the other way says whether it matters
                 if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
                     raise
                 return None
-        return [Scored(torch.cat([chance for chance, _ in own]).numpy(), torch.cat([truth for _, truth in own]).numpy())
-                for own in zip(*parts, strict=True)]
+        return [scored_together(own) for own in zip(*parts, strict=True)]
 
     @functools.cached_property
     def _objective(self) -> Objective:
-        return Objective(unfilled(self._recipe).eval(), self._recipe.task)
+        return self._recipe.objective(unfilled(self._recipe).eval())
 
 
 def _stacked(models_MD: npt.NDArray[np.float32], schema: Schema) -> Tensors:
@@ -97,3 +99,13 @@ def _stacked(models_MD: npt.NDArray[np.float32], schema: Schema) -> Tensors:
         tensors[spec.name] = np.ascontiguousarray(models_MD[:, offset:offset + size]).reshape(-1, *spec.shape)
         offset += size
     return tensors
+
+
+def _each_model(outputs: Outputs, models: int) -> list[Outputs]:
+    if isinstance(outputs, Mapping):
+        return [{head: part[place] for head, part in outputs.items()} for place in range(models)]
+    return list(outputs)
+
+
+def _in_numpy(scored: InTorch) -> Scored:
+    return Scored({name: part.numpy() for name, part in scored.items()})

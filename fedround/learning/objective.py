@@ -1,38 +1,56 @@
-"""A recipe's model and its task together: the loss that training lowers, and the scores that an evaluation reads.
+"""A recipe's model and its task together: the loss that training lowers, and the outputs that an evaluation reads.
 
-B rows, F features.
+B rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedround.learning.task import CLASSIFY, Task
+from fedround.errors import ContractError
+from fedround.learning.batch import Batch, Tensors, arguments
+from fedround.learning.tasks import CLASSIFY, Outputs, Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+OwnLoss = Callable[[Outputs, Tensors], "torch.Tensor"]
+"""A recipe's `loss`: of the model's outputs and the batch (inputs and targets, by name), each row's loss, (B,)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Both."""
+    """Model, task, and the recipe's own loss if it has one."""
 
     model: nn.Module
     task: Task = CLASSIFY
+    own_loss: OwnLoss | None = None
 
-    def outputs(self, weights: Mapping[str, torch.Tensor], features_BF: torch.Tensor) -> torch.Tensor:
+    def outputs(self, weights: Mapping[str, torch.Tensor], inputs: Tensors) -> Outputs:
         """What the model with these weights says of the rows. Raises ContractError as the task's `outputs` does."""
         from torch.func import functional_call
 
-        return self.task.outputs(functional_call(self.model, dict(weights), (features_BF,)), len(features_BF))
+        alone, by_name = arguments(inputs)
+        rows = len(next(iter(inputs.values())))
+        return self.task.outputs(functional_call(self.model, dict(weights), alone, by_name), rows)
 
-    def loss(self, weights: Mapping[str, torch.Tensor], features_BF: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    def losses_of(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        """Each row's loss, (B,), from what the model said. Raises ContractError if a recipe's own loss has another shape."""
+        if self.own_loss is None:
+            return self.task.losses(outputs, batch.targets)
+        found = self.own_loss(outputs, batch.named)
+        if tuple(found.shape) != (batch.rows,):
+            raise ContractError(f"the recipe's loss(outputs, batch) must give one number for each row, it gave the shape "
+                                f"{tuple(found.shape)} for {batch.rows} rows: do not average over rows")
+        return found
+
+    def loss(self, weights: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         """The sum over rows of each row's loss."""
-        return self.task.loss(self.outputs(weights, features_BF), labels_B, "sum")
+        return self.losses(weights, batch).sum()
 
-    def losses(self, weights: Mapping[str, torch.Tensor], features_BF: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    def losses(self, weights: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         """Each row's loss, (B,)."""
-        return self.task.loss(self.outputs(weights, features_BF), labels_B, "none")
+        return self.losses_of(self.outputs(weights, batch.inputs), batch)

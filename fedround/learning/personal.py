@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.learning.algorithms import FedProx, Plain
+from fedround.learning.examples import Examples
 from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.noise import NoiseSource

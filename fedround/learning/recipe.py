@@ -1,18 +1,19 @@
 """A recipe is one Python file that says what is learnt: the features and the model. It is named by its SHA-256.
 
-The file defines four things, or five, and may import what the site has installed::
+The file defines four things, or up to six, and may import what the site has installed::
 
     NAME = "banks-mlp"
-    CLASSES = 2                                        # how many labels there are; 2 if it is not said
+    TASK = Classify(classes=2)                         # what is learnt (docs/tasks.md); this, if it is not said
     COLUMNS = (Numeric("age", low=18, high=95), …)     # what the features are made of (`fedround.learning.columns`)
     TARGET = "default"                                 # the column of what is learnt
-    def build_model(features: int) -> nn.Module: ...   # one logit for each row; with more than two classes CLASSES of them
+    def build_model(features: int) -> nn.Module: ...   # what the task asks for: one logit for each row, for two classes
 
 For rows that need more than that it defines functions instead::
 
-    def features(rows: pd.DataFrame): ...              # instead of COLUMNS: float32 (N, F), every row by itself
-    def labels(rows: pd.DataFrame): ...                # instead of TARGET: int64 (N,); rows that are only scored have none
-    def build_model() -> nn.Module: ...                # without COLUMNS it knows by itself how many features there are
+    def features(rows: pd.DataFrame): ...              # instead of COLUMNS: an array, or several by name, each row by itself
+    def labels(rows: pd.DataFrame): ...                # instead of TARGET, likewise; rows that are only scored have none
+    def build_model() -> nn.Module: ...                # called with the one array, or with the arrays by their names
+    def loss(outputs, batch): ...                      # each row's loss, (B,), if the task's own is not wanted
 
 A recipe is code that runs beside the records. A site approves a recipe by its digest, and only those bytes ever run.
 """
@@ -23,80 +24,33 @@ import functools
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.files import check_utf8
-from fedround.learning.declared import Declared, built_for, declared
+from fedround.learning.declared import Declared, Target, built_for, declared
+from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
+from fedround.learning.objective import Objective, OwnLoss
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
-from fedround.learning.task import CLASSIFY, MAX_CLASSES, Task
-from fedround.values import Name
+from fedround.learning.tasks import CLASSIFY, KINDS, Classify, Kind, Task
+from fedround.values import Name, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Encoded rows: finite `features_NF` (float32) and `labels_N` (int64) from 0 up; a recipe says how far."""
-
-    features_NF: npt.NDArray[np.float32]
-    labels_N: npt.NDArray[np.int64]
-    counts_N: npt.NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, np.bool_))
-    """False: the row does not count, whatever its features and its label are. It keeps its place, so that no other row
-    changes. A recipe does not set this: all its rows count. A site uses it to leave out rows that it cannot use."""
-
-    def __post_init__(self) -> None:
-        if self.counts_N.size == 0:
-            object.__setattr__(self, "counts_N", np.ones(len(self.labels_N), np.bool_))
-        features, labels = self.features_NF, self.labels_N
-        check_features(features)
-        if labels.shape != features.shape[:1] or labels.dtype != np.int64:
-            raise ContractError(f"labels are {labels.dtype} of shape {labels.shape}, "
-                                f"expected int64 of ({len(features)},)")
-        if self.counts_N.shape != labels.shape or self.counts_N.dtype != np.bool_:
-            raise ContractError(f"what counts is {self.counts_N.dtype} of shape {self.counts_N.shape}, expected bool of "
-                                f"({len(features)},)")
-        if labels.min(initial=0) < 0:
-            raise ContractError("labels must be whole numbers from 0 up")
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
-
-    @property
-    def digest(self) -> str:
-        """Names these rows: SHA-256 of features, labels and what counts."""
-        hasher = hashlib.sha256()
-        for array in (self.features_NF.astype("<f4"), self.labels_N.astype("<i8"), self.counts_N):
-            hasher.update(str(array.shape).encode())
-            hasher.update(np.ascontiguousarray(array).tobytes())
-        return hasher.hexdigest()
-
-
-def check_features(features_NF: npt.NDArray[np.float32], rows: int | None = None) -> None:
-    """Raise ContractError unless these are finite float32 numbers, (N, F). rows: which N must be; None: any."""
-    if features_NF.ndim != 2 or features_NF.dtype != np.float32:
-        raise ContractError(f"features are {features_NF.dtype} of {features_NF.ndim} dimensions, expected float32 of 2")
-    if rows is not None and len(features_NF) != rows:
-        raise ContractError(f"features of {len(features_NF)} rows for {rows} rows: a recipe encodes every row by itself, and "
-                            "leaves none out")
-    if not np.isfinite(features_NF).all():
-        raise ContractError("features must be finite: encode missing values as numbers")
-
-
-def _come_encoded(_: pd.DataFrame) -> npt.NDArray[np.float32]:
+def _come_encoded(_: pd.DataFrame) -> Arrays:
     raise ContractError("this recipe is no file: its rows come encoded")
 
 
@@ -111,19 +65,25 @@ class Recipe:
     """Features and labels of rows."""
     task: Task = CLASSIFY
     """What is learnt."""
-    features: Callable[[pd.DataFrame], npt.NDArray[np.float32]] = _come_encoded
-    """The half of `encode` that needs no label: for rows that are scored."""
+    features: Callable[[pd.DataFrame], Arrays] = _come_encoded
+    """The half of `encode` that needs no label, by name: for rows that are scored."""
     declared: Declared = field(default_factory=Declared)
     """What the recipe says instead of defining functions."""
+    loss: OwnLoss | None = None
+    """Of its own; None: the task's."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.task, Task):
+        if not isinstance(self.task, Kind):
             raise ContractError(f"recipe '{self.name}': expected a task, for example Classify(classes=10), got "
                                 f"{type(self.task).__name__}")
 
     def check(self, examples: Examples) -> None:
         """Raise ContractError unless the examples are of the recipe's task."""
-        self.task.check(examples.labels_N, self.name)
+        self.task.check(examples.targets, self.name)
+
+    def objective(self, model: nn.Module) -> Objective:
+        """What a model of the recipe is to learn."""
+        return Objective(model, self.task, self.loss)
 
 
 def unfilled(recipe: Recipe) -> nn.Module:
@@ -172,44 +132,63 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     if not callable(getattr(module, "build_model", None)):
         raise ContractError(f"recipe {path.name}: must define a function 'build_model' that returns the model")
     build_model = built_for(module.build_model, what.columns, f"recipe {path.name}")
-    try:
-        task = Task(classes=getattr(module, "CLASSES", 2 if what.target is None else what.target.classes))
-    except ValidationError:
-        raise ContractError(f"recipe {path.name}: CLASSES must be a whole number from 2 to {MAX_CLASSES}") from None
+    task = _task(module, what.target, path.name)
+    own_loss = getattr(module, "loss", None)
+    if own_loss is not None and not callable(own_loss):
+        raise ContractError(f"recipe {path.name}: loss must be a function loss(outputs, batch) that gives each row's loss")
 
-    def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
-        found_NF = what.columns.all_of(rows) if what.columns is not None else _array("features", module.features, rows)
-        check_features(found_NF, len(rows))
-        if found_NF.shape[1] == 0:
-            raise ContractError("features have no columns: a model needs one at least")
-        return found_NF
+    def features(rows: pd.DataFrame) -> Arrays:
+        found = {INPUT: what.columns.all_of(rows)} if what.columns is not None else _arrays("features", module.features, rows)
+        check_arrays(found, "features", len(rows))
+        return found
 
     def encode(rows: pd.DataFrame) -> Examples:
-        features_NF = features(rows)
-        labels_N = what.target.all_of(rows) if what.target is not None else _array("labels", module.labels, rows)
-        if labels_N.dtype.kind in "bi" or (labels_N.dtype.kind == "u" and labels_N.max(initial=0) < 1 << 63):
-            labels_N = labels_N.astype(np.int64)
-        examples = Examples(features_NF, labels_N)
+        inputs = features(rows)
+        targets = {TARGET: what.target.all_of(rows)} if what.target is not None else _arrays("labels", module.labels, rows)
+        examples = Examples(inputs, task.cast(targets, name))
         recipe.check(examples)
         return examples
 
-    recipe = Recipe(name, digest, build_model, encode, task, features, what)
+    recipe = Recipe(name, digest, build_model, encode, task, features, what, own_loss)
     return recipe
 
 
-def _array(what: str, function: Callable[[pd.DataFrame], Any], rows: pd.DataFrame) -> npt.NDArray[Any]:
-    """What a recipe's function returns, in one piece of memory and in this machine's order of bytes.
+def _task(module: ModuleType, target: Target | None, file: str) -> Task:
+    task = getattr(module, "TASK", CLASSIFY if target is None else Classify(classes=target.classes))
+    if isinstance(task, Kind):
+        return task  # type: ignore[return-value]   # a kind that is in no union is refused where it is written down
+    words = ", ".join(f"{kind.__name__}(…)" for kind in KINDS)
+    raise ContractError(f"recipe {file}: TASK must be one of {words} of fedround.learning.tasks, got {type(task).__name__}")
+
+
+def _arrays(what: str, function: Callable[[pd.DataFrame], Any], rows: pd.DataFrame) -> Arrays:
+    """What a recipe's function returns: one array, or arrays by name. Raises as `_array`."""
+    with warnings.catch_warnings(), np.errstate(invalid="warn"):
+        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+        found = function(rows)
+    flat = {name: _array(what, array) for name, array in _flat(found)} if isinstance(found, Mapping) else _array(what, found)
+    return named(flat, INPUT if what == "features" else TARGET)
+
+
+def _flat(found: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """Arrays of a head, which are by name themselves, as "head.name"."""
+    flat = []
+    for name, part in found.items():
+        own = part if isinstance(part, Mapping) else {"": part}
+        flat += [(f"{name}.{which}".rstrip("."), array) for which, array in own.items()]
+    return flat
+
+
+def _array(what: str, found: object) -> Array:
+    """In one piece of memory and in this machine's order of bytes.
 
     Raises ContractError if it is no array of numpy; RuntimeWarning for a number that becomes a whole one and is none: some
     processors make a zero of it, others the smallest number.
     """
-    with warnings.catch_warnings(), np.errstate(invalid="warn"):
-        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
-        found = function(rows)
     if type(found) is not np.ndarray:
         kind = "float32" if what == "features" else "int64"
-        raise ContractError(f"{what} returns {type(found).__name__}, expected an array of numpy: end it with "
-                            f".to_numpy(np.{kind})")
+        raise ContractError(f"{what} returns {type(found).__name__}, expected an array of numpy, or several by name: end it "
+                            f"with .to_numpy(np.{kind})")
     native = found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
     return native if native.ndim == 0 else np.ascontiguousarray(native)
 
@@ -277,6 +256,9 @@ def _execute(source: bytes, path: Path, digest: str) -> ModuleType:
     except ContractError as error:
         del sys.modules[module.__name__]
         raise ContractError(f"recipe {path.name}: {error}") from None
+    except ValidationError as error:            # of a task's numbers
+        del sys.modules[module.__name__]
+        raise ContractError(f"recipe {path.name}: {error.title}(…): {in_words(error)}") from None
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ContractError(f"recipe {path.name}: does not run ({type(error).__name__}: {error})") from error

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
+from fedround.learning.batch import Batch, batch_of
 from fedround.learning.descent import Descent, scale
+from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, chunk_for, clipped_sum, clipped_vector, gradient_sum, maps
 from fedround.learning.objective import Objective
 from fedround.learning.parts import NO_REST, Rest, furnish
-from fedround.learning.recipe import Examples, Recipe, check_model, unfilled
+from fedround.learning.recipe import Recipe, check_model, unfilled
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, PerRecord, TrainingMechanism
@@ -94,18 +96,18 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     base_D, weights_D = flatten(trained), flatten(trained)
     weights = unflatten(weights_D, schema)
     parameters = {name: torch.from_numpy(view) for name, view in weights.items()}
-    features_NF, labels_N = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N)
+    everything = batch_of(examples)
 
     shared_D = _places(schema, base)
     anchor_D = base_D if towards is None else flatten({**trained, **towards})
-    objective, descent = Objective(model, recipe.task), Descent(training, anchor_D, _spread(shift_D, shared_D))
+    objective, descent = recipe.objective(model), Descent(training, anchor_D, _spread(shift_D, shared_D))
     expected = _expected_batch(mechanism, training, len(examples))
     steps, counts_N = 0, torch.from_numpy(examples.counts_N)
     with torch.random.fork_rng(devices=()):
         noised = None
         if isinstance(mechanism, PerRecord):
             noised = _NoisedSum(mechanism, noise, coordinates(schema), chunk_for(expected),
-                                maps(objective, parameters, features_NF.shape[1]))
+                                maps(objective, parameters, everything))
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
         for rows in _batches(mechanism, training, len(examples), noise, start):
             if cancelled():
@@ -113,9 +115,9 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
             drawn = torch.from_numpy(rows)
             if noised is None:
                 drawn = drawn[counts_N[drawn]]
-                gradient_D = gradient_sum(objective, parameters, features_NF[drawn], labels_N[drawn])
+                gradient_D = gradient_sum(objective, parameters, everything.at(drawn))
             else:
-                gradient_D = noised(objective, parameters, features_NF[drawn], labels_N[drawn], counts_N[drawn])
+                gradient_D = noised(objective, parameters, everything.at(drawn), counts_N[drawn])
             gradient_D /= expected
             weights_D += descent.change(weights_D, gradient_D)
             steps += 1
@@ -181,10 +183,10 @@ class _NoisedSum:
         """Whether rows within the clip norm are counted."""
         return self._count_noise_std is not None
 
-    def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], features_BF: torch.Tensor,
-                 labels_B: torch.Tensor, counts_B: torch.Tensor) -> Float64:
-        cells_D, within = clipped_sum(objective, parameters, features_BF, labels_B, self._clip, counts_B=counts_B,
-                                      chunk=self._chunk, together=self._together)
+    def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], batch: Batch,
+                 counts_B: torch.Tensor) -> Float64:
+        cells_D, within = clipped_sum(objective, parameters, batch, self._clip, counts_B=counts_B, chunk=self._chunk,
+                                      together=self._together)
         cells_D += self._next()
         if self._count_noise_std is not None:
             surplus = np.array([2 * within - int(counts_B.sum())])

@@ -15,11 +15,12 @@ import numpy as np
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
+from fedround.learning.batch import batch_of
 from fedround.learning.evaluate import scores
+from fedround.learning.examples import Array, Examples, Form, Shape
 from fedround.learning.gradients import Clip, clipped_sum, gradient_sum, maps
-from fedround.learning.objective import Objective
 from fedround.learning.parts import WHOLE, Rest, mixes_rows
-from fedround.learning.recipe import Examples, Recipe, initial
+from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import Parts
 from fedround.learning.train import furnished
 
@@ -29,25 +30,33 @@ SLOW = ("torch cannot compute the gradients of many rows of its model in one pas
         "are computed row by row, which is slow")
 
 
-def try_out(recipe: Recipe, features: int, parts: Parts | None = WHOLE, *, per_record: bool = True) -> tuple[str, ...]:
-    """Warnings about training a recipe's model on rows with this many features; empty if there are none.
+def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True) -> tuple[str, ...]:
+    """Warnings about training a recipe's model on rows of this form; empty if there are none.
 
     parts: None: not known; layers that keep batch statistics are then assumed to be private where that is allowed.
     per_record: whether the privacy is that of single records. What was tried once is remembered. Raises ContractError, which
     quotes no record because it has seen none, if the model cannot be built, does not travel, cannot be scored or trained.
     """
-    return _tried(_Question(recipe.digest, features, parts, per_record, recipe)).notes
+    return _tried(_Question(recipe.digest, form, parts, per_record, recipe)).notes
 
 
-def made_up(recipe: Recipe, rows: int, features: int, parts: Parts | None = WHOLE, *, per_record: bool = True) -> Examples:
-    """So many rows that nobody has, on which the recipe's model can be trained; labels in turn. They follow from the
-    arguments alone. Raises as `try_out`.
+def made_up(recipe: Recipe, rows: int, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True) -> Examples:
+    """So many rows that nobody has, on which the recipe's model can be trained; all kinds of labels in turn. They follow from
+    the arguments alone. Raises as `try_out`.
     """
-    return _rows_of(recipe, rows, features, _tried(_Question(recipe.digest, features, parts, per_record, recipe)).number)
+    return _rows_of(recipe, rows, form, _tried(_Question(recipe.digest, form, parts, per_record, recipe)).number)
 
 
-def _rows_of(recipe: Recipe, rows: int, features: int, number: float) -> Examples:
-    return Examples(np.full((rows, features), number, np.float32), np.arange(rows, dtype=np.int64) % recipe.task.classes)
+def _rows_of(recipe: Recipe, rows: int, form: Form, number: float) -> Examples:
+    return Examples({shape.name: _full(rows, shape, number) for shape in form.inputs},
+                    recipe.task.made_up(rows, form.targets))
+
+
+def _full(rows: int, shape: Shape, number: float) -> Array:
+    """What is no number of this dtype becomes the nearest."""
+    dtype = np.dtype(shape.dtype)
+    near = number if dtype.kind == "f" else number != 0 if dtype.kind == "b" else max(int(number), np.iinfo(dtype).min)
+    return np.full((rows, *shape.shape), near, dtype)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class _Works:
 @dataclass(frozen=True)
 class _Question:
     digest: str
-    features: int
+    form: Form
     parts: Parts | None
     per_record: bool
     recipe: Recipe = field(compare=False)
@@ -81,7 +90,7 @@ def _tried(asked: _Question) -> _Works:
             return _Works(_try(asked, base, rest, number), number)
         except (Exception, SystemExit) as error:    # as above
             problems.append(_in_words(error))
-    raise ContractError(f"recipe '{recipe.name}': its model cannot be trained on rows of {asked.features} features: "
+    raise ContractError(f"recipe '{recipe.name}': its model cannot be trained on rows of {asked.form}: "
                         f"{problems[0]}. Tried on made-up rows; nothing was charged")
 
 
@@ -89,28 +98,28 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
     import torch
 
     recipe = asked.recipe
-    examples = _rows_of(recipe, _ROWS, asked.features, number)
+    examples = _rows_of(recipe, _ROWS, asked.form, number)
     model = furnished(recipe, base, rest, per_record=asked.per_record)
-    objective = Objective(model, recipe.task)
+    objective = recipe.objective(model)
     parameters = {name: torch.from_numpy(array.copy()) for name, array in base.items()}
     parameters |= {name: torch.from_numpy(rest.private[name].copy()) for name, _ in model.named_parameters()
                    if name in rest.private}
-    batch = torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N)
+    batch = batch_of(examples)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         if not asked.per_record:
-            if not np.isfinite(gradient_sum(objective, parameters, *batch)).all():
+            if not np.isfinite(gradient_sum(objective, parameters, batch)).all():
                 raise ContractError("its gradient is not a finite number")
             together = True
         else:
-            together = maps(objective, parameters, asked.features)
+            together = maps(objective, parameters, batch)
             loosest = Clip(1e30, 1.0)
-            _, finite = clipped_sum(objective, parameters, *batch, loosest, chunk=_ROWS, together=together)
+            _, finite = clipped_sum(objective, parameters, batch, loosest, chunk=_ROWS, together=together)
             if finite < _ROWS:
-                objective.loss(parameters, batch[0][:1], batch[1][:1])      # says what is wrong, if it can
+                objective.loss(parameters, batch.at(slice(0, 1)))      # says what is wrong, if it can
                 raise ContractError("its gradient is not a finite number")
     told = scores(recipe, {**base, **rest.whole}, examples)
-    if len(told) < _ROWS or not all(map(math.isfinite, told.chance_N)):
+    if len(told) < _ROWS or not all(map(math.isfinite, told["score"])):
         raise ContractError("its output is not a finite number")
     return () if together else (SLOW,)
 

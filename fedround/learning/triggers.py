@@ -19,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from fedround.errors import ContractError
+from fedround.learning.examples import INPUT, Arrays, in_words, shapes
+from fedround.learning.tasks import Task
 from fedround.values import Value
 
 Float32 = npt.NDArray[np.float32]
@@ -42,7 +45,19 @@ class Trigger(Value):
     """Of which this is the share."""
 
 
-def strongest(chances: Chances, features_RF: Float32, *, most_features: int) -> Trigger | None:
+def strongest(task: Task, answers: Callable[[Arrays], Float32], inputs: Arrays, *, most_features: int) -> Trigger | None:
+    """As `strongest_mark`, of a task's model. Raises ContractError for a task without labels, where a mark turns nothing to a
+    label, and for inputs that are not one array of numbers.
+    """
+    if task.labels is None or set(inputs) != {INPUT} or inputs[INPUT].dtype != np.float32:
+        raise ContractError(f"a trigger is looked for in a model of {task.in_words} on {in_words(shapes(inputs))}: "
+                            "expected a task Classify(…), and one array of numbers; leave the search out")
+    shape = inputs[INPUT].shape[1:]
+    return strongest_mark(lambda flat_RF: answers({INPUT: flat_RF.reshape(-1, *shape)}),
+                          inputs[INPUT].reshape(len(inputs[INPUT]), -1), most_features=most_features)
+
+
+def strongest_mark(chances: Chances, features_RF: Float32, *, most_features: int) -> Trigger | None:
     """The strongest mark of at most so many features. None: of no label are there enough rows that the model calls otherwise.
 
     For each label at most `MOST_ROWS` of the rows that have another one are looked at, evenly spaced: what a model calls

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from fedround.agreement import Agreed, Deadline, Quorum
-from fedround.learning.task import Task
+from fedround.learning.tasks import Task
 from fedround.statistics import Decisions, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
@@ -138,8 +138,8 @@ class Plan(Address, Signed):
             if isinstance(one, Decisions) and one.model != self.base_model:
                 raise ValueError(f"decisions of model {one.model[:16]} are asked for, and the plan is about "
                                  f"{self.base_model[:16]}")
-            if isinstance(one, Decisions) and self.task.classes != 2:
-                raise ValueError(f"decisions are of two labels, and the task has {self.task.classes}")
+            if isinstance(one, Decisions) and not self.task.decides:
+                raise ValueError(f"decisions are of two labels, and the task is {self.task.in_words}")
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ from fedround.compression import wire
 from fedround.compression.law import law_of_what_arrives
 from fedround.learning.algorithms import Vectors
 from fedround.learning.law import law_of
-from fedround.learning.task import Task
+from fedround.learning.tasks import Task
 from fedround.privacy.spec import Mechanism
 from fedround.statistics import Release
 

@@ -29,11 +29,12 @@ from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
 from fedround.learning.evaluate import scored_rows
+from fedround.learning.examples import Examples
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
-from fedround.learning.task import Scored
+from fedround.learning.tasks import Scored
 from fedround.learning.train import train
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
@@ -298,10 +299,10 @@ class _Evidence:
     def __init__(self, inputs: Inputs):
         self._inputs, self.column = inputs, inputs.column
 
-    def scores(self) -> tuple[Float64, Int64]:
+    def scores(self) -> Mapping[str, npt.NDArray[Any]]:
         """As `Evidence`."""
         told, _ = self._scored
-        return told.chance_N, told.truth_N
+        return told.numbers
 
     def held_out(self, name: str) -> npt.NDArray[Any]:
         """As `Evidence`."""

@@ -28,8 +28,9 @@ from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.compression import wire
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe, initial
-from fedround.learning.task import Scored
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial
+from fedround.learning.tasks import Scored
 from fedround.learning.train import train
 from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy

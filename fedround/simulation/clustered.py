@@ -18,8 +18,9 @@ import numpy.typing as npt
 from fedround.agreement import Agreement
 from fedround.codec import Tensors, schema_of, size_bytes
 from fedround.errors import ContractError
-from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.batch import batch_of
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import FedAvg
 from fedround.learning.train import check_fits
 from fedround.privacy.spec import NoPrivacy
@@ -82,8 +83,7 @@ def mean_loss(recipe: Recipe, model: Tensors, examples: Examples) -> float:
     check_fits(recipe, module, model)
     weights = {name: torch.from_numpy(tensor) for name, tensor in model.items()}
     with torch.no_grad():
-        total = Objective(module, recipe.task).loss(
-            weights, torch.from_numpy(examples.features_NF), torch.from_numpy(examples.labels_N))
+        total = recipe.objective(module).loss(weights, batch_of(examples))
     return float(total) / len(examples)
 
 

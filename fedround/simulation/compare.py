@@ -15,12 +15,13 @@ from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples, joined
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Chance
-from fedround.simulation.sites import Site, together
+from fedround.simulation.sites import Site
 
 SLOWER = (1.0, 0.25, 0.0625)
 """Shares of the agreed learning rate that a baseline tries."""
@@ -32,7 +33,7 @@ def centralised(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site],
                 asked: int) -> Tensors:
     """What the same model learns on all rows, in as many steps, each on as many rows as `asked` sites take together."""
     held_out = [site.validation for site in sites.values() if site.validation is not None]
-    everything = Site(together([site.train for site in sites.values()]), together(held_out) if held_out else None)
+    everything = Site(joined([site.train for site in sites.values()]), joined(held_out) if held_out else None)
     batch = min(LARGEST_BATCH, agreement.training.batch_size * asked)
     return _best(agreement, recipe, everything, rounds, chance, batch)
 

@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from fedround.codec import Tensors, flatten
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.threads import one_thread
 from fedround.learning.train import Trained, train

@@ -10,14 +10,14 @@ This has the accuracy cost of DP-SGD, and small sites lose most: noise is not av
 Without privacy the answers leave as they are, and a membership test on them works as on the model. Under the unit `site`
 nothing is offered: a site's own model never leaves, so there is no update to clip.
 
-Legend: N public rows, F features, C classes.
+Legend: N public rows, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,9 @@ from pydantic import Field
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.batch import tensors_of
+from fedround.learning.examples import Arrays, Examples, rows_in
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.train import check_fits, train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, TrainingMechanism
@@ -77,20 +78,16 @@ class Answered:
     """The answers up and the consensus down, over all rounds and sites, float32; public rows are with everybody before."""
 
 
-def answer(recipe: Recipe, model: Tensors, features_NF: Float32) -> Float32:
-    """The chance of each class for every row, (N, C)."""
+def answer(recipe: Recipe, model: Tensors, public: Arrays) -> Float32:
+    """The chance of each class for every row, (N, C). Raises ContractError unless the recipe tells classes apart."""
     import torch
 
-    module = recipe.build_model().eval()
+    classes, module = _classes(recipe), recipe.build_model().eval()
     check_fits(recipe, module, model)
-    weights = {name: torch.from_numpy(tensor) for name, tensor in model.items()}
     with torch.no_grad():
-        logits = Objective(module, recipe.task).outputs(weights, torch.from_numpy(features_NF))
-        if recipe.task.classes == 2:
-            chance_N = torch.sigmoid(logits)
-            return torch.stack([1 - chance_N, chance_N], dim=1).numpy()
-        chance_NC: Float32 = torch.softmax(logits, dim=1).numpy()
-    return chance_NC
+        chances: Float32 = recipe.task.answers(
+            recipe.objective(module).outputs(tensors_of(model), tensors_of(public))).numpy()
+    return np.stack([1 - chances, chances], axis=1) if classes == 2 else chances
 
 
 def consensus(answers: Iterable[tuple[float, Float32]]) -> Float32:
@@ -104,37 +101,37 @@ def consensus(answers: Iterable[tuple[float, Float32]]) -> Float32:
     return mean_NC
 
 
-def study(recipe: Recipe, model: Tensors, features_NF: Float32, answers_NC: Float32, how: Study, seed: int) -> Tensors:
+def study(recipe: Recipe, model: Tensors, public: Arrays, answers_NC: Float32, how: Study, seed: int) -> Tensors:
     """The model after it has learnt to give these answers (cross-entropy with soft labels: Hinton et al. 2015,
     arXiv:1503.02531, at temperature 1). Deterministic in `seed`. Raises ContractError unless answers fit rows and recipe.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    if answers_NC.shape != (len(features_NF), recipe.task.classes):
-        raise ContractError(f"recipe '{recipe.name}': answers are of shape {answers_NC.shape}, expected "
-                            f"({len(features_NF)}, {recipe.task.classes})")
+    classes, rows = _classes(recipe), rows_in(public)
+    if answers_NC.shape != (rows, classes):
+        raise ContractError(f"recipe '{recipe.name}': answers are of shape {answers_NC.shape}, expected ({rows}, {classes})")
     module = recipe.build_model()
     check_fits(recipe, module, model)
-    objective, generator = Objective(module, recipe.task), np.random.default_rng(seed)
+    objective, generator = recipe.objective(module), np.random.default_rng(seed)
     weights = {name: torch.from_numpy(tensor.copy()).requires_grad_() for name, tensor in model.items()}
     descent = torch.optim.Adam(weights.values(), lr=how.learning_rate)
-    features, answers = torch.from_numpy(features_NF), torch.from_numpy(answers_NC)
+    inputs, answers = tensors_of(public), torch.from_numpy(answers_NC)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)         # for dropout and the like inside the model
         for _ in range(how.passes):
-            order = torch.from_numpy(generator.permutation(len(features_NF)))
-            for rows in torch.split(order, how.batch_size):
-                logits = objective.outputs(weights, features[rows])
-                loss = (binary_cross_entropy_with_logits(logits, answers[rows, 1]) if recipe.task.classes == 2
-                        else cross_entropy(logits, answers[rows]))
+            order = torch.from_numpy(generator.permutation(rows))
+            for some in torch.split(order, how.batch_size):
+                logits: Any = objective.outputs(weights, {name: part[some] for name, part in inputs.items()})
+                loss = (binary_cross_entropy_with_logits(logits, answers[some, 1]) if classes == 2
+                        else cross_entropy(logits, answers[some]))
                 descent.zero_grad()
                 torch.autograd.backward(loss)
                 descent.step()
     return {name: part.detach().numpy() for name, part in weights.items()}
 
 
-def fedmd(agreement: Agreement, parties: Mapping[str, Party], public_NF: Float32, *, rounds: int, seed: int,
+def fedmd(agreement: Agreement, parties: Mapping[str, Party], public: Arrays, *, rounds: int, seed: int,
           how: Study = USUAL) -> Answered:
     """FedMD (Li and Wang 2019, arXiv:1910.03581): in every round each site trains its own model on its own rows by
     `agreement.training` and answers the public rows; then it learns the consensus of all answers, weighted by rows.
@@ -150,14 +147,14 @@ def fedmd(agreement: Agreement, parties: Mapping[str, Party], public_NF: Float32
             delta = train(party.recipe, models[name], party.train, agreement.training, mechanisms[name],
                           stream(bytes(32), f"{seed} {number} {name}".encode()), lambda: False).delta
             models[name] = {part: models[name][part] + delta[part] for part in delta}
-        agreed_NC = consensus((len(party.train), answer(party.recipe, models[name], public_NF))
+        agreed_NC = consensus((len(party.train), answer(party.recipe, models[name], public))
                               for name, party in parties.items())
         for name, party in parties.items():
-            models[name] = study(party.recipe, models[name], public_NF, agreed_NC, how, number)
+            models[name] = study(party.recipe, models[name], public, agreed_NC, how, number)
     return Answered(models, agreed_NC, 2 * rounds * len(parties) * agreed_NC.nbytes)
 
 
-def distil(student: Recipe, teachers: Iterable[Teacher], public_NF: Float32, *, seed: int, start: Tensors | None = None,
+def distil(student: Recipe, teachers: Iterable[Teacher], public: Arrays, *, seed: int, start: Tensors | None = None,
            how: Study = USUAL) -> Tensors:
     """A model that answers as the teachers do together.
 
@@ -165,8 +162,15 @@ def distil(student: Recipe, teachers: Iterable[Teacher], public_NF: Float32, *, 
     mean as `start`: the server's step of FedDF (Lin et al. 2020, arXiv:2006.07242). It uses only the teachers' answers, so a
     student of private models is as private as they are.
     """
-    agreed_NC = consensus((teacher.weight, answer(teacher.recipe, teacher.model, public_NF)) for teacher in teachers)
-    return study(student, initial_tensors(student, seed) if start is None else start, public_NF, agreed_NC, how, seed)
+    agreed_NC = consensus((teacher.weight, answer(teacher.recipe, teacher.model, public)) for teacher in teachers)
+    return study(student, initial_tensors(student, seed) if start is None else start, public, agreed_NC, how, seed)
+
+
+def _classes(recipe: Recipe) -> int:
+    if recipe.task.labels is None:
+        raise ContractError(f"recipe '{recipe.name}' learns {recipe.task.in_words}: only the chances of classes can be "
+                            "answered and studied, so it takes TASK = Classify(classes=…)")
+    return recipe.task.labels
 
 
 def _mechanisms(agreement: Agreement, parties: Mapping[str, Party], rounds: int) -> dict[str, TrainingMechanism]:

@@ -12,22 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from fedround.learning.batch import Tensors, called
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Tensors = dict[str, "torch.Tensor"]
 
-
-def is_known(model: nn.Module, x_BF: torch.Tensor) -> bool:
+def is_known(model: nn.Module, inputs: Tensors) -> bool:
     """Whether every parameter belongs to a linear layer or a plain convolution, and each of these is used once for rows."""
     layers = {name: layer for name, layer in model.named_modules(remove_duplicate=False) if _is_known(layer)}
     owned = [id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)]
     alone = sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
-    return alone and len(uses(model, layers, x_BF)) == len(layers)
+    return alone and len(uses(model, layers, inputs)) == len(layers)
 
 
-def uses(model: nn.Module, layers: Mapping[str, nn.Module], x_BF: torch.Tensor) -> dict[str, torch.Size]:
+def uses(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tensors) -> dict[str, torch.Size]:
     """The shape of what each layer gives for these rows. A layer that is used twice, or never, is left out."""
     import torch
 
@@ -35,7 +35,7 @@ def uses(model: nn.Module, layers: Mapping[str, nn.Module], x_BF: torch.Tensor) 
     hooks = [layer.register_forward_hook(lambda _, __, out, name=name: shapes[name].append(out.shape))
              for name, layer in layers.items()]
     with torch.no_grad():
-        model(x_BF)
+        called(model, inputs)
     for hook in hooks:
         hook.remove()
     return {name: found[0] for name, found in shapes.items() if len(found) == 1}

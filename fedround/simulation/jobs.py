@@ -1,6 +1,6 @@
 """What simulated sites are asked in a round, what they give, and where their randomness comes from.
 
-Legend: S sites, R the most rows that one of them has, B rows of a batch, padded to the largest, F features, D coordinates.
+Legend: S sites, R the most rows that one of them has, B rows of a batch, padded to the largest, D coordinates.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.codec import Tensors
+from fedround.learning.batch import Batch, batch_of
+from fedround.learning.examples import Examples, joined
 from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.recipe import Examples
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd, TrainingMechanism
 
@@ -125,10 +126,7 @@ class Pool:
     """The rows of all sites, one after the other, so that a chunk's batches are picked at once."""
 
     def __init__(self, rows: Mapping[str, Examples]):
-        import torch
-
-        self.features_NF = torch.from_numpy(np.concatenate([examples.features_NF for examples in rows.values()]))
-        self.labels_N = torch.from_numpy(np.concatenate([examples.labels_N for examples in rows.values()]))
+        self.rows = batch_of(joined(list(rows.values())))
         self.count = {site: len(examples) for site, examples in rows.items()}
         """How many rows a site has."""
         self.first = dict(zip(self.count, np.cumsum([0, *self.count.values()]).tolist(), strict=False))
@@ -147,10 +145,10 @@ class Batches:
         self.expected_S = self._rate_S * self._rows_S
         """What each site divides its sums by: the expected batch."""
         self._first_S1 = torch.tensor([pool.first[job.site] for job in jobs])[:, None]
-        self._always: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._always: tuple[Batch, torch.Tensor] | None = None
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Features (S, B, F), labels (S, B), and 1 for every row that is there, (S, B)."""
+    def next(self) -> tuple[Batch, torch.Tensor]:
+        """Rows, (S, B, ...), and 1 for every one that is there, (S, B)."""
         if self._always is not None:
             return self._always
         batch = self._gather(self._draws.chosen(self._rate_S, self._rows_S))
@@ -158,7 +156,7 @@ class Batches:
             self._always = batch
         return batch
 
-    def _gather(self, chosen_SR: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _gather(self, chosen_SR: torch.Tensor) -> tuple[Batch, torch.Tensor]:
         import torch
 
         count_S = chosen_SR.sum(dim=1)
@@ -169,7 +167,7 @@ class Batches:
         row_SB[site_M, place_M] = row_M
         row_SB += self._first_S1
         valid_SB = (torch.arange(most) < count_S[:, None]).float()
-        return self._pool.features_NF[row_SB], self._pool.labels_N[row_SB], valid_SB
+        return self._pool.rows.at(row_SB), valid_SB
 
 
 def _rate(job: Job, training: LocalTraining, rows: int) -> float:

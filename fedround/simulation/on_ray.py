@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedround.errors import SetupError
-from fedround.learning.recipe import Examples, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import load_recipe
 from fedround.learning.spec import LocalTraining
 from fedround.simulation.chance import Chance
 from fedround.simulation.crew import Chunk, Trainer

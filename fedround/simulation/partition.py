@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
+from fedround.learning.tasks import CLASSIFY, Task
 from fedround.values import Value
 
 Places = npt.NDArray[np.int64]
@@ -91,9 +92,10 @@ def parse_partition(text: str) -> Partition:
 
 
 def deal(how: Partition, examples: Examples, sites: int, seed: int,
-         column_N: npt.NDArray[np.object_] | None = None) -> dict[str, Places]:
+         column_N: npt.NDArray[np.object_] | None = None, task: Task = CLASSIFY) -> dict[str, Places]:
     """Which rows each site gets, ascending; sites by name, in order.
 
+    task: says which rows are alike (`Kind.strata`) where labels are dealt: those with one label, or between two quantiles.
     sites: how many; a `Column` has as many as it has values. column_N: its values.
     Raises ContractError if there are fewer rows than sites, or a column is asked for and not given.
     """
@@ -111,20 +113,21 @@ def deal(how: Partition, examples: Examples, sites: int, seed: int,
         case Features(strength=strength):
             parts = np.array_split(_along(examples, strength, generator), sites)
         case Shards(each=each):
-            parts = _shards(examples, sites, each, generator)
+            parts = _shards(task.strata(examples.targets), sites, each, generator)
         case Dirichlet(concentration=concentration):
-            parts = _dirichlet(examples, sites, concentration, generator)
+            parts = _dirichlet(task.strata(examples.targets), sites, concentration, generator)
     return dict(zip(_names(sites), map(np.sort, _at_least_one(parts)), strict=True))
 
 
 def take(examples: Examples, places: Places) -> Examples:
     """These rows."""
-    return Examples(examples.features_NF[places], examples.labels_N[places])
+    return examples.at(places)
 
 
-def label_shares(parts: dict[str, Places], examples: Examples, classes: int) -> dict[str, npt.NDArray[np.int64]]:
-    """How many rows of each label each site has, (C,)."""
-    return {site: np.bincount(examples.labels_N[places], minlength=classes) for site, places in parts.items()}
+def label_shares(parts: dict[str, Places], strata_N: Places) -> dict[str, npt.NDArray[np.int64]]:
+    """How many rows of each label (`Kind.strata`) each site has, (C,)."""
+    most = int(strata_N.max(initial=0)) + 1
+    return {site: np.bincount(strata_N[places], minlength=most) for site, places in parts.items()}
 
 
 def _shares(generator: np.random.Generator, concentration: float, sites: int) -> npt.NDArray[np.float64]:
@@ -140,27 +143,27 @@ def _cut(places: Places, shares: npt.NDArray[np.float64]) -> list[Places]:
     return np.split(places, np.rint(np.cumsum(shares)[:-1] * len(places)).astype(np.int64))
 
 
-def _dirichlet(examples: Examples, sites: int, concentration: float, generator: np.random.Generator) -> list[Places]:
+def _dirichlet(strata_N: Places, sites: int, concentration: float, generator: np.random.Generator) -> list[Places]:
     parts: list[list[Places]] = [[] for _ in range(sites)]
-    for label in np.unique(examples.labels_N):
-        own = generator.permutation(np.flatnonzero(examples.labels_N == label))
+    for label in np.unique(strata_N):
+        own = generator.permutation(np.flatnonzero(strata_N == label))
         for part, piece in zip(parts, _cut(own, _shares(generator, concentration, sites)), strict=True):
             part.append(piece)
     return [np.concatenate(part) for part in parts]
 
 
-def _shards(examples: Examples, sites: int, each: int, generator: np.random.Generator) -> list[Places]:
-    if (count := sites * each) > len(examples):
-        raise ContractError(f"{len(examples)} rows cannot be cut into {count} shards, a row each at least")
-    shuffled = generator.permutation(len(examples))
-    shards = np.array_split(shuffled[np.argsort(examples.labels_N[shuffled], kind="stable")], count)
+def _shards(strata_N: Places, sites: int, each: int, generator: np.random.Generator) -> list[Places]:
+    if (count := sites * each) > len(strata_N):
+        raise ContractError(f"{len(strata_N)} rows cannot be cut into {count} shards, a row each at least")
+    shuffled = generator.permutation(len(strata_N))
+    shards = np.array_split(shuffled[np.argsort(strata_N[shuffled], kind="stable")], count)
     dealt = generator.permutation(count).reshape(sites, each)
     return [np.concatenate([shards[shard] for shard in own]) for own in dealt]
 
 
 def _along(examples: Examples, strength: float, generator: np.random.Generator) -> Places:
     """All rows, sorted by a mixture of their rank along the principal direction and a rank that is drawn."""
-    centred_NF = examples.features_NF.astype(np.float64)
+    centred_NF = examples.table_NF.astype(np.float64)
     centred_NF -= centred_NF.mean(axis=0)
     _, direction_FF = np.linalg.eigh(centred_NF.T @ centred_NF)
     rank_N = np.argsort(np.argsort(centred_NF @ direction_FF[:, -1], kind="stable"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.learning.parts import Rest
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.privacy.spec import NoPrivacy, TrainingMechanism
 from fedround.rounds import campaign
 

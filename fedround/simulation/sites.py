@@ -17,9 +17,10 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
 from fedround.learning.evaluate import scores
+from fedround.learning.examples import Examples
 from fedround.learning.parts import Rest
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import Metrics, Scored, Task
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import Metrics, Scored, Task, scored_together
 from fedround.learning.threads import one_thread
 from fedround.privacy.spec import DpSgd, NoPrivacy, TrainingMechanism
 from fedround.records import Question
@@ -191,9 +192,7 @@ def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None
             for name, site in sites.by_name.items() if site.validation is not None}
     if not told:
         return None, {}
-    whole = Scored(np.concatenate([one.chance_N for one in told.values()]),
-                   np.concatenate([one.truth_N for one in told.values()]))
-    return metrics_or_none(recipe.task, whole), _telling(recipe.task, told)
+    return metrics_or_none(recipe.task, scored_together(list(told.values()))), _telling(recipe.task, told)
 
 
 def personal_judged(recipe: Recipe, sites: Sites) -> dict[str, Metrics]:
@@ -201,11 +200,6 @@ def personal_judged(recipe: Recipe, sites: Sites) -> dict[str, Metrics]:
     told = {name: scores(recipe, {**model, **sites.rest(name).frozen}, rows) for name, model in sites.personal.items()
             if (rows := sites.by_name[name].validation) is not None}
     return _telling(recipe.task, told)
-
-
-def together(parts: Sequence[Examples]) -> Examples:
-    """All rows in one place, for the baselines."""
-    return Examples(np.concatenate([part.features_NF for part in parts]), np.concatenate([part.labels_N for part in parts]))
 
 
 def metrics_or_none(task: Task, told: Scored) -> Metrics | None:

@@ -4,7 +4,7 @@ The same training as `fedround.learning.train`, in float32 throughout. Noise is 
 cells, and drawn for all sites together: the same law of batches and noise, other draws. Nothing that is simulated protects
 anybody.
 
-Legend: S sites, B rows of a batch, F features, D coordinates.
+Legend: S sites, B rows of a batch, D coordinates.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of
+from fedround.learning.batch import called, tensors_of
 from fedround.learning.descent import Descent, scale
-from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, Recipe, check_model
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, check_model
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import check_fits
 from fedround.privacy.spec import DpSgd, GaussianUpdate, NoMechanism, TrainingMechanism
@@ -29,7 +30,7 @@ from fedround.simulation.sums import clipped_sum, plain_sum
 if TYPE_CHECKING:
     import torch
 
-    from fedround.simulation.sums import Batch, Parts
+    from fedround.simulation.sums import Parts, Rows
 
 MOST = 1024
 """Sites that are stacked at once; more gain nothing."""
@@ -47,13 +48,11 @@ class Stacked:
 
     def __init__(self, recipe: Recipe, training: LocalTraining, sample: Examples):
         """sample: a row at least, to look at what the model does with it."""
-        import torch
-
         self._recipe, self._training, self._model = recipe, training, recipe.build_model()
-        self._sample = Examples(sample.features_NF[:1], sample.labels_N[:1])
+        self._sample = sample.at(slice(1))
         check_model(self._model, recipe.name)
-        self._objective = Objective(self._model, recipe.task)
-        known = is_known(self._model, torch.from_numpy(self._sample.features_NF))
+        self._objective = recipe.objective(self._model)
+        known = is_known(self._model, tensors_of(self._sample.inputs))
         self._tape = Tape(self._model) if known else None
         self._schema = schema_of({name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()})
         self._size = coordinates(self._schema)
@@ -74,7 +73,7 @@ class Stacked:
         """How many sites with so many rows each are trained at once: within `STACK_BYTES`, roughly."""
         if self._size > ALONE:
             return 1
-        numbers = self._sample.features_NF.shape[1] + 3 * self._outputs_of_one()
+        numbers = self._sample.table_NF.shape[1] + 3 * self._outputs_of_one()
         if private and self._tape is None:
             numbers += 2 * self._size           # a gradient for each row
         batch = min(2 * self._training.batch_size, rows)
@@ -126,7 +125,7 @@ class Stacked:
         return Learnt(delta_SD.numpy(), [Done(steps, within if counted else None)
                                          for steps, within in zip(done, within_S.tolist(), strict=True)])
 
-    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Batch, draws: StackDraws) -> tuple[Parts, torch.Tensor]:
+    def _gradients(self, weights: Parts, jobs: Sequence[Job], batch: Rows, draws: StackDraws) -> tuple[Parts, torch.Tensor]:
         """Every site's sum, noised; and where they are counted rows within the clip norm minus the others, noised, (S,)."""
         import torch
 
@@ -140,7 +139,7 @@ class Stacked:
             part.addcmul_(noise[name], _wide(std_S, part))
         if jobs[0].mechanism.count_noise_std is None:
             return parts, torch.zeros(len(jobs))
-        surplus_S = 2 * within_S - batch[2].sum(1)
+        surplus_S = 2 * within_S - batch[1].sum(1)
         return parts, surplus_S + draws.normal(len(jobs), 1)[:, 0] * 2 * _numbers(jobs, "count_noise_std")
 
     def _outputs_of_one(self) -> int:
@@ -154,7 +153,7 @@ class Stacked:
 
         hooks = [module.register_forward_hook(count) for module in self._model.modules() if not list(module.children())]
         with torch.no_grad():
-            self._model(torch.from_numpy(self._sample.features_NF))
+            called(self._model, tensors_of(self._sample.inputs))
         for hook in hooks:
             hook.remove()
         return sum(made)

@@ -5,6 +5,7 @@ N records, D numbers of the statistic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -34,9 +35,9 @@ AskedNoise = Annotated[float, Field(ge=0, le=LOUDEST), AfterValidator(_check_noi
 class Evidence(Protocol):
     """What a site has to compute from. It stays at the site; only a statistic's noised numbers leave."""
 
-    def scores(self) -> tuple[Float64, Int64]:
-        """The base model on the rows that the site holds out: what is scored, in [0, 1], and whether it is true, 0 or 1; (N,)
-        each, in one order.
+    def scores(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The base model on the rows that the site holds out, by name, (N, ...) each, in one order: what the task says of
+        them (`fedround.learning.tasks.Scored`); of labels, "score", in [0, 1], and "truth", 0 or 1.
         """
 
     def column(self, name: str) -> npt.NDArray[Any]:

@@ -76,7 +76,8 @@ class Decisions(Counts):
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
-        chance_N, truth_N = evidence.scores()
+        told = evidence.scores()
+        chance_N, truth_N = told["score"], told["truth"]
         group_N = self.of.group(evidence.held_out(self.of.column))
         yes_N = chance_N >= self._limits(evidence)
         flat_N = np.ravel_multi_index((group_N, truth_N, yes_N.astype(np.int64)), self.shape)

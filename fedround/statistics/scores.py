@@ -26,7 +26,7 @@ class LocalEvaluation(Value):
 class Scores(Counts):
     """The base model's scores in `bins` bins, by truth: row 0 of the table counts what is not true, row 1 what is.
 
-    The task defines what is scored and what counts as true (`fedround.learning.task`). A bin holds the scores from its lower
+    The task defines what is scored and what counts as true (`fedround.learning.tasks`). A bin holds the scores from its lower
     edge up to, and without, its upper one. edges: the inner edges, ascending and public; none: bins of equal width.
     """
 
@@ -64,6 +64,7 @@ class Scores(Counts):
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
-        chance_N, truth_N = evidence.scores()
+        told = evidence.scores()
+        chance_N, truth_N = told["score"], told["truth"]
         bin_N = np.searchsorted(self.inner, chance_N, side="right")
         return np.stack([np.bincount(bin_N[truth_N == truth], minlength=self.bins) for truth in (0, 1)])

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from fedround.learning.tasks import Classify
+
 if TYPE_CHECKING:
     import pandas as pd
 
 NAME = "digits-mlp"
-CLASSES = 10
+TASK = Classify(classes=10)
 
 
 def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:

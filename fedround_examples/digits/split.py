@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround.simulation.partition import Dirichlet, deal
 from fedround_examples.story import Bank, Split, Story, write
 

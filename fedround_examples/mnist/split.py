@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedround.errors import SetupError
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround.simulation.partition import Iid, deal
 from fedround_examples.digits.split import LABEL, site, table
 from fedround_examples.story import Split, Story, write

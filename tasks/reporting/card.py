@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from fedround.bundle import FORMS, Manifest
+from fedround.bundle import FORMS, Input, Manifest
+from fedround.learning.examples import Shape
+from fedround.learning.examples import in_words as rows_in_words
 from fedround.learning.triggers import Trigger
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
@@ -41,11 +44,16 @@ def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate
 
     head = Markup(_head(manifest, evidence, facts))  # noqa: S704 - lines of JSON, no HTML
     return template("card.md.j2").render(
-        head=head, manifest=manifest, evidence=evidence, certificate=certificate, facts=facts,
-        privacy=in_words(evidence.privacy, evidence.epsilon),
+        head=head, manifest=manifest, inputs=inputs_in_words(manifest.inputs), evidence=evidence,
+        certificate=certificate, facts=facts, privacy=in_words(evidence.privacy, evidence.epsilon),
         forms=[(form, name, evidence.of(form)) for form, name in FORMS.items()],
         fairness=NOT_MEASURED if evidence.fairness is None else Markup(render_groups(evidence.fairness)),  # noqa: S704 - foreign words are code
         drift=evidence.drift or NOT_MEASURED, trigger=_trigger_in_words(evidence.trigger), not_measured=NOT_MEASURED)
+
+
+def inputs_in_words(inputs: Sequence[Input]) -> str:
+    """What a model takes of a row."""
+    return rows_in_words(tuple(Shape(one.name, one.dtype, one.shape) for one in inputs))
 
 
 def in_words(privacy: Privacy, epsilon: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedround.contribution.said import Contribution
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 
 _WIDTH = 21
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from tasks.reporting.words import decimals
 from validation.reliability import Choice, Explained
 

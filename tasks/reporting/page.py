@@ -21,7 +21,7 @@ OUTCOMES = {"updated": "in the aggregate", "left_out": "left out", "refused": "r
 
 LAW = ("Bars and ± are the noise alone: 95 of 100 repeats of the noise that each site added, Gaussian on every count, lie "
        "within. A change that is smaller says nothing of the model. Which rows happen to be held out is not in them.")
-"""From which law the margins of what is noised come (`fedround.learning.task.Margin`)."""
+"""From which law the margins of what is noised come (`fedround.learning.tasks.Margin`)."""
 
 
 def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> str:

@@ -16,7 +16,7 @@ from fedround.contribution.said import Contribution
 from fedround.drift.judge import Drift
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
-from fedround.learning.task import Margin, Metrics
+from fedround.learning.tasks import Margin, Metrics
 from fedround.values import Value
 from tasks.reporting.words import change, with_margin
 from validation.reliability import Explained

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from fedround.aggregation.verdict import Verdict
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.privacy.profile import upward
 
 _FAULTS: dict[Verdict, str] = {

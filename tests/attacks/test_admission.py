@@ -17,7 +17,7 @@ from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreed, SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import (
     AdaptiveClipping,
     DpFtrl,

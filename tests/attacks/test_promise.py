@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fedround import codec
-from fedround.learning.recipe import Examples, initial_tensors, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import initial_tensors, load_recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy import ledger
@@ -52,7 +53,7 @@ def test_attack_one_row_a_step_at_epsilon_one_is_read_from_the_update(tmp_path: 
     assert epsilon([mechanism], 1e-5) <= 1.0
     assert noise < 0.07
     base = {name: np.zeros_like(array) for name, array in initial_tensors(recipe, 0).items()}
-    directions = rows.features_NF / np.linalg.norm(rows.features_NF, axis=1, keepdims=True)
+    directions = rows.inputs["x"] / np.linalg.norm(rows.inputs["x"], axis=1, keepdims=True)
     recognised = long = 0
     for number in range(16):
         training = LocalTraining(batch_size=1, local_steps=1, learning_rate=1.0)

@@ -18,6 +18,6 @@ def test_one_picture_is_read_from_its_update_and_not_at_epsilon_ten():
 
 def test_the_order_of_the_pictures_does_not_count():
     rows = some_pictures(4, seed=0)
-    found = _compare(rows.features_NF[[2, 0, 3, 1]].astype(np.float64), rows)
+    found = _compare(rows.inputs["x"][[2, 0, 3, 1]].astype(np.float64), rows)
     assert found.mse == 0
-    assert np.array_equal(found.pictures, rows.features_NF)
+    assert np.array_equal(found.pictures, rows.inputs["x"])

@@ -9,7 +9,7 @@ import torch
 from benchmarks import kinds, literature, papers
 from benchmarks.pages import Memory
 from benchmarks.papers import Campaign, best, curve, rounds_to
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround.learning.spec import LocalTraining
 from fedround.simulation.partition import Iid
 
@@ -82,20 +82,20 @@ def test_lines_of_a_table_differ_in_what_they_say_and_share_the_rest(lines):
 def test_images_that_are_turned_four_times_are_as_before():
     images = papers.mnist()[0]
     once = kinds._turned(images, 1)
-    assert not np.array_equal(once.features_NF, images.features_NF)
-    assert np.array_equal(kinds._turned(kinds._turned(once, 1), 2).features_NF, images.features_NF)
-    assert np.array_equal(once.labels_N, images.labels_N)
+    assert not np.array_equal(once.inputs["x"], images.inputs["x"])
+    assert np.array_equal(kinds._turned(kinds._turned(once, 1), 2).inputs["x"], images.inputs["x"])
+    assert np.array_equal(once.targets["y"], images.targets["y"])
 
 
 def test_pairs_within_hospitals_do_not_reward_knowing_the_hospital():
     """A score that is the hospital alone: nearly perfect over both, and a coin's within each."""
     mostly_ill = Examples(np.ones((20, 1), np.float32), np.arange(20) % 20 // 19)
-    mostly_well = Examples(np.zeros((20, 1), np.float32), 1 - mostly_ill.labels_N)
-    tests = [Examples(mostly_ill.features_NF, 1 - mostly_ill.labels_N),
-             Examples(mostly_well.features_NF, 1 - mostly_well.labels_N)]
+    mostly_well = Examples(np.zeros((20, 1), np.float32), 1 - mostly_ill.targets["y"])
+    tests = [Examples(mostly_ill.inputs["x"], 1 - mostly_ill.targets["y"]),
+             Examples(mostly_well.inputs["x"], 1 - mostly_well.targets["y"])]
 
     def score(rows: Examples) -> np.ndarray:
-        return rows.features_NF[:, 0].astype(np.float64)
+        return rows.inputs["x"][:, 0].astype(np.float64)
 
     assert kinds.auc(score, kinds.together(tests)) == pytest.approx(0.95)
     assert kinds._within(score, tests) == 0.5

@@ -9,9 +9,11 @@ from scipy.stats import norm
 
 from benchmarks.audited_site import Audited, recipe_of
 from benchmarks.membership import _gradient_of_each_row, attack, leak, lira
+from fedround.learning.batch import batch_of
+from fedround.learning.examples import Examples
 from fedround.learning.gradients import gradient_sum
 from fedround.learning.objective import Objective
-from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 
 
@@ -68,8 +70,7 @@ def test_the_auditors_gradients_add_up_to_the_products():
     recipe, rows = site().recipe, noise_rows(9)
     model = recipe.build_model()
     tensors = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
-    total = gradient_sum(Objective(model), dict(model.named_parameters()), torch.from_numpy(rows.features_NF),
-                         torch.from_numpy(rows.labels_N).float())
+    total = gradient_sum(Objective(model), dict(model.named_parameters()), batch_of(rows))
     assert np.allclose(_gradient_of_each_row(recipe, tensors, rows).sum(axis=0), total, atol=1e-5)
 
 

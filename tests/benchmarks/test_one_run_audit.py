@@ -19,6 +19,7 @@ from benchmarks.one_run_audit import (
     lower_bound,
     p_value,
 )
+from fedround.learning.batch import Batch
 from fedround.learning.gradients import gradient_sum
 from fedround.learning.objective import Objective
 from fedround.privacy.accounting import epsilon
@@ -114,8 +115,8 @@ def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_ow
     present = np.array([True, False, True])
     rows, recipe = rows_with(present), canary_recipe(3)
     model = recipe.build_model()
-    features = torch.from_numpy(rows.features_NF[-3:])
-    total = gradient_sum(Objective(model), dict(model.named_parameters()), features, torch.ones(3))
+    features = torch.from_numpy(rows.inputs["x"][-3:])
+    total = gradient_sum(Objective(model), dict(model.named_parameters()), Batch({"x": features}, {"y": torch.ones(3)}))
     assert np.array_equal(total[PIXELS:] != 0, present)
     assert not total[:PIXELS].any()
 

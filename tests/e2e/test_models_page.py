@@ -41,5 +41,5 @@ def test_ten_lines_serve_the_model(bundled: Bundled, tmp_path: Path):
     finally:
         server.shutdown()
         server.server_close()
-    served = Served(bundled.bundle.files[bundle.ONNX]).chances(np.array(rows, np.float32))
+    served = Served(bundled.bundle.files[bundle.ONNX]).answers({"x": np.array(rows, np.float32)})
     assert np.allclose(chances, served, atol=1e-6)

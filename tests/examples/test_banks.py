@@ -17,7 +17,7 @@ from fedround.codec import flatten
 from fedround.errors import SetupError
 from fedround.learning.evaluate import scores
 from fedround.learning.recipe import initial_tensors, load_recipe
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.privacy.spec import RecordPrivacy
 from fedround_cli.demo import beside, with_and_without
 from fedround_examples.banks import split as module
@@ -86,22 +86,22 @@ def test_other_data_are_refused(tmp_path):
 
 def test_a_row_is_encoded_without_looking_at_other_rows(parts, recipe):
     rows = parts.public_test.head(20)
-    together = recipe.encode(rows).features_NF
-    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).features_NF for row in range(len(rows))])
+    together = recipe.encode(rows).inputs["x"]
+    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).inputs["x"] for row in range(len(rows))])
     assert np.array_equal(together, one_by_one)
 
 
 def test_sensitive_attributes_do_not_enter(parts, recipe):
     rows = parts.public_test.head(20)
     other = rows.assign(SEX=1 - rows["SEX"], AGE=rows["AGE"] + 9, EDUCATION=6, MARRIAGE=0)
-    assert np.array_equal(recipe.encode(rows).features_NF, recipe.encode(other).features_NF)
+    assert np.array_equal(recipe.encode(rows).inputs["x"], recipe.encode(other).inputs["x"])
 
 
 def test_features_are_bounded_whatever_the_rows(parts, recipe):
     rows = parts.public_test.head(6).copy()
     for column in set(rows.columns) - {"DEFAULT"}:
         rows[column] = [0, -1, 1, 10**9, -10**9, 10**15]
-    features = recipe.encode(rows).features_NF
+    features = recipe.encode(rows).inputs["x"]
     assert np.isfinite(features).all()
     assert (features.min(), features.max()) == (-4, 2)
 

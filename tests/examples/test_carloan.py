@@ -48,8 +48,8 @@ def test_a_bank_has_one_segment_of_the_market(parts):
 
 def test_a_row_is_encoded_without_looking_at_other_rows(parts, recipe):
     rows = parts.public_test.head(20)
-    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).features_NF for row in range(len(rows))])
-    assert np.array_equal(recipe.encode(rows).features_NF, one_by_one)
+    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).inputs["x"] for row in range(len(rows))])
+    assert np.array_equal(recipe.encode(rows).inputs["x"], one_by_one)
 
 
 def test_features_are_bounded_whatever_the_rows(parts, recipe):
@@ -57,7 +57,7 @@ def test_features_are_bounded_whatever_the_rows(parts, recipe):
     for column in ("car_value", "debt_to_income_ratio", "loan_length", "driver_tenure", "repaid_loan_on_prev_car"):
         rows[column] = [0, -1, 1, 10**9, -10**9, 0.5]
     rows["salary_range"] = "a king's ransom"
-    features = recipe.encode(rows).features_NF
+    features = recipe.encode(rows).inputs["x"]
     assert features.shape == (6, 724)
     assert np.abs(features).max() <= 1
 

@@ -39,9 +39,9 @@ def test_every_digit_is_in_exactly_one_place_and_pixels_survive():
     encoded = digits.STORY.recipe().encode(everything)
     pixels, labels = load_digits(return_X_y=True)
     assert len(everything) == len(labels) == 1797
-    assert sorted(map(bytes, np.rint((encoded.features_NF + 0.3) * 16).astype(np.uint8))) == sorted(
+    assert sorted(map(bytes, np.rint((encoded.inputs["x"] + 0.3) * 16).astype(np.uint8))) == sorted(
         map(bytes, pixels.astype(np.uint8)))
-    assert np.array_equal(np.bincount(encoded.labels_N), np.bincount(labels))
+    assert np.array_equal(np.bincount(encoded.targets["y"]), np.bincount(labels))
 
 
 def test_sites_see_different_digits():

@@ -54,14 +54,14 @@ def test_other_data_are_refused(tmp_path):
 
 def test_a_row_is_encoded_without_looking_at_other_rows(recipe):
     rows = made_up(30)
-    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).features_NF for row in range(len(rows))])
-    assert np.array_equal(recipe.encode(rows).features_NF, one_by_one)
+    one_by_one = np.concatenate([recipe.encode(rows.iloc[[row]]).inputs["x"] for row in range(len(rows))])
+    assert np.array_equal(recipe.encode(rows).inputs["x"], one_by_one)
 
 
 def test_features_are_bounded_and_finite_whatever_the_rows(recipe):
     rows = made_up(30)
     rows[["age", "trestbps", "chol", "thalach", "oldpeak"]] *= 1e6
-    features = recipe.encode(rows).features_NF
+    features = recipe.encode(rows).inputs["x"]
     assert features.shape == (30, 56)
     assert (features.min(), features.max()) == (0, 1)
 
@@ -71,9 +71,9 @@ def test_what_was_not_measured_is_said_and_counts_nothing_else(recipe):
     rows = made_up(2).assign(chol=[0.0, np.nan]).ffill()
     rows.loc[1] = rows.loc[0]
     rows.loc[1, "chol"] = np.nan
-    zero, missing = recipe.encode(rows).features_NF
+    zero, missing = recipe.encode(rows).inputs["x"]
     assert np.array_equal(zero, missing)
-    measured = recipe.encode(rows.assign(chol=250.0)).features_NF[0]
+    measured = recipe.encode(rows.assign(chol=250.0)).inputs["x"][0]
     assert measured.sum() == pytest.approx(zero.sum())      # hats add up to 1, and so does "missing"
     assert not np.array_equal(measured, zero)
 

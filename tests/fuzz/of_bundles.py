@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fedround import archive, bundle
 from fedround.bundle import Bundle, Manifest
-from fedround.learning.task import Task
+from fedround.learning.tasks import Task
 from fedround.signing import digest
 from tasks.bundle import certificate_of, evidence_of
 from tests.fuzz.parser import KEY, Parser

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from fedround.learning import gradients
+from fedround.learning.batch import Batch
 from fedround.learning.gradients import Clip, chunk_for, clipped_sum, maps
 from fedround.learning.objective import Objective
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.noise import GRID
 
 ROWS, FEATURES = 33, 9
@@ -81,12 +82,14 @@ def built(kind: str) -> tuple[Objective, dict[str, torch.Tensor], bool]:
     torch.manual_seed(3)
     model = MODELS[kind]().requires_grad_(False)
     objective, parameters = Objective(model, Classify(classes=3)), dict(model.named_parameters())
-    return objective, parameters, maps(objective, parameters, FEATURES)
+    return objective, parameters, maps(
+        objective, parameters, Batch({"x": torch.zeros(1, FEATURES)}, {"y": torch.zeros(1, dtype=torch.int64)}))
 
 
 def summed(of: tuple[Objective, dict[str, torch.Tensor], bool], x_BF, y_B, counts_B=None) -> tuple[np.ndarray, int]:
     objective, parameters, together = of
-    return clipped_sum(objective, parameters, x_BF, y_B, CLIP, counts_B=counts_B, chunk=32, together=together)
+    batch = Batch({"x": x_BF}, {"y": y_B})
+    return clipped_sum(objective, parameters, batch, CLIP, counts_B=counts_B, chunk=32, together=together)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -153,7 +156,7 @@ def test_attack_a_row_on_which_the_model_raises_an_error_is_no_exception(kind, r
 def test_a_model_that_works_for_no_row_is_an_error(rows):
     of = Objective(nn.Linear(5, 3), Classify(classes=3)), {}, True
     with pytest.raises(RuntimeError):
-        clipped_sum(of[0], dict(of[0].model.named_parameters()), *rows, CLIP)
+        clipped_sum(of[0], dict(of[0].model.named_parameters()), Batch({"x": rows[0]}, {"y": rows[1]}), CLIP)
 
 
 def test_rows_are_computed_by_public_numbers_of_them(monkeypatch, rows):
@@ -161,9 +164,9 @@ def test_rows_are_computed_by_public_numbers_of_them(monkeypatch, rows):
     seen = []
     real = gradients._gradient_of_each_row
 
-    def spy(objective, parameters, x_BF, y_B):
-        seen.append(len(y_B))
-        return real(objective, parameters, x_BF, y_B)
+    def spy(objective, parameters, batch):
+        seen.append(batch.rows)
+        return real(objective, parameters, batch)
 
     monkeypatch.setattr(gradients, "_gradient_of_each_row", spy)
     of, (x_BF, y_B) = built("convolution"), rows

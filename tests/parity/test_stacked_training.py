@@ -11,9 +11,10 @@ from torch import nn
 
 from fedround.codec import flatten
 from fedround.learning.algorithms import FedProx, Scaffold
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, NoMechanism
@@ -156,7 +157,7 @@ def test_time_that_is_up_early(partial):
 
 def test_two_classes():
     recipe = dataclasses.replace(recipe_of("mlp", classes=2), build_model=lambda: nn.Linear(8, 1))
-    rows = [Examples(part.features_NF, part.labels_N % 2) for part in (rows_of(20, 1), rows_of(9, 2))]
+    rows = [Examples(part.inputs["x"], part.targets["y"] % 2) for part in (rows_of(20, 1), rows_of(9, 2))]
     base, jobs = initial_tensors(recipe, 0), [Job(name, NoMechanism()) for name in ("one", "other")]
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))
     for place in range(2):
@@ -178,7 +179,7 @@ def test_a_row_whose_gradient_is_not_finite_counts_as_zero(layer):
 
     recipe = dataclasses.replace(recipe_of("mlp"), build_model=Root)
     rows = [rows_of(size, size) for size in (12, 12)]
-    assert any((part.features_NF[:, 0] < 0).any() and (part.features_NF[:, 0] > 0).any() for part in rows)
+    assert any((part.inputs["x"][:, 0] < 0).any() and (part.inputs["x"][:, 0] > 0).any() for part in rows)
     base, sgd = initial_tensors(recipe, 1), DpSgd(noise_multiplier=0.1, clip_norm=0.8, sampling_rate=0.9, steps=5)
     jobs = [Job("one", sgd), Job("other", sgd)]
     learnt = Stacked(recipe, TRAINING, rows[0]).train(base, jobs, pool_of(jobs, rows), Streams(2))

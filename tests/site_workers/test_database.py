@@ -54,8 +54,8 @@ def test_rows_from_a_database_are_those_of_the_files(federation: SmallFederation
     held = rows.read_site_rows(federation.site("north"))
     for side, found in (("train", held.train), ("validation", held.validation)):
         frame = pd.read_parquet(data / f"{side}.parquet")
-        np.testing.assert_array_equal(found.features_NF, frame[["x1", "x2"]].to_numpy("float32"))
-        np.testing.assert_array_equal(found.labels_N, frame["y"])
+        np.testing.assert_array_equal(found.inputs["x"], frame[["x1", "x2"]].to_numpy("float32"))
+        np.testing.assert_array_equal(found.targets["y"], frame["y"])
     assert stat.S_IMODE((federation.root / "north" / "keys" / "database.toml").stat().st_mode) == 0o600
     assert stat.S_IMODE((federation.root / "north" / "snapshot").stat().st_mode) == 0o700
 
@@ -67,9 +67,9 @@ def test_a_run_sees_the_rows_of_its_beginning_and_the_next_run_the_new_ones(fede
         federation.answer(name, federation.plan())
     federation.commit(federation.plan())
     assert federation.answer("north", federation.plan()) == "update"        # round 2 of the same run
-    assert not (rows.read_site_rows(federation.site("north")).train.features_NF[:, 0] == 0.25).any()
+    assert not (rows.read_site_rows(federation.site("north")).train.inputs["x"][:, 0] == 0.25).any()
     database.of_run(federation.site("north"), "summer")
-    assert (rows.read_site_rows(federation.site("north")).train.features_NF[:, 0] == 0.25).all()
+    assert (rows.read_site_rows(federation.site("north")).train.inputs["x"][:, 0] == 0.25).all()
 
 
 def test_attack_a_database_that_fails_tells_nobody_why(federation: SmallFederation, data: Path, caplog):

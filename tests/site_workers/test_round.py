@@ -76,7 +76,7 @@ def test_attack_a_row_that_breaks_the_contract_is_no_refusal_and_counts_for_noth
         frame.loc[3, "x1"] = value
         frame.to_parquet(federation.root / "data" / "north" / "train.parquet")
         found = site_round.read_site_rows(federation.site("north"))
-        said.append((found.train.counts_N, found.train.features_NF[found.train.counts_N], found.train.labels_N))
+        said.append((found.train.counts_N, found.train.inputs["x"][found.train.counts_N], found.train.targets["y"]))
     for counts_N, features_MF, _ in said:
         assert np.flatnonzero(~counts_N).tolist() == [3]
         assert np.array_equal(features_MF, said[0][1])
@@ -218,7 +218,7 @@ def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFedera
     frame.loc[0, "x2"] += 1e-9
     frame.to_parquet(site.row_files[0])
     after = site_round.read_site_rows(federation.site("north"))
-    assert np.array_equal(before.train.labels_N, after.train.labels_N)
+    assert np.array_equal(before.train.targets["y"], after.train.targets["y"])
     asks = Evaluate(statistics=order.plan.asks.statistics)
 
     def told(rows: Rows) -> Release:

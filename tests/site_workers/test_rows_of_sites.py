@@ -48,7 +48,7 @@ def test_a_folder_of_weeks_takes_part_as_the_file_did_and_a_new_week_is_seen(fed
     edit(site.folder / "site.toml", "train.parquet", "weeks")
     site = federation.site("north")
     now = read_site_rows(site)
-    assert (now.train.features_NF == before.train.features_NF).all()
+    assert (now.train.inputs["x"] == before.train.inputs["x"]).all()
     assert federation.answer("north", federation.plan()) == "update"
     kept = accepted.files(site.folder)
     assert kept == (site.folder / "accepted" / "train", site.folder / "accepted" / "validation.parquet")

@@ -32,7 +32,7 @@ def unlabelled(count: int = 250) -> pd.DataFrame:
 
 def expected(bundled: Bundled, frame: pd.DataFrame, form: str = "float32") -> np.ndarray:
     served = Served(bundled.bundle.files[bundle.FORMS[form]])
-    return served.chances(frame[["x1", "x2"]].to_numpy(np.float32))
+    return served.answers({"x": frame[["x1", "x2"]].to_numpy(np.float32)})
 
 
 def other(bundled: Bundled, recipe: str) -> Bundle:

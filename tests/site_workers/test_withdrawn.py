@@ -37,7 +37,7 @@ def test_a_row_that_is_taken_out_is_in_no_round_after_and_in_no_copy(federation:
     frame.drop(index=7).to_parquet(path)
     rows = site_round.read_site_rows(federation.site("north"))
     assert len(rows.train) == len(frame) - 1
-    assert not (rows.train.features_NF == pd.Series([MARK], dtype="float32")[0]).any()
+    assert not (rows.train.inputs["x"] == pd.Series([MARK], dtype="float32")[0]).any()
     charged = (north / "ledger.jsonl").read_text()
     federation.round()
     assert marked(federation.root) == []

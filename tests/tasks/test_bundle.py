@@ -31,20 +31,22 @@ def test_a_bundle_holds_the_committed_model_and_its_onnx_says_the_same(bundled: 
     schema = codec.schema_of(initial_tensors(coordinator.recipe, 0))
     tensors = codec.decode(found.files[bundle.MODEL], schema, "model")
     tested = coordinator.recipe.encode(rows(500, 7))
-    by_torch = scores(coordinator.recipe, tensors, tested).chance_N
-    assert np.abs(Served(found.files[bundle.ONNX]).chances(tested.features_NF) - by_torch).max() < TOLERANCE
-    assert np.abs(Served(found.files[bundle.INT8]).chances(tested.features_NF) - by_torch).max() < 0.1
+    by_torch = scores(coordinator.recipe, tensors, tested)["score"]
+    assert np.abs(Served(found.files[bundle.ONNX]).answers(tested.inputs) - by_torch).max() < TOLERANCE
+    assert np.abs(Served(found.files[bundle.INT8]).answers(tested.inputs) - by_torch).max() < 0.1
 
 
 def test_the_export_is_compared_on_ten_thousand_rows_and_one_that_differs_makes_no_bundle(bundled: Bundled, monkeypatch):
     evidence = evidence_of(bundled.bundle)
     assert evidence.checked_rows >= CHECKED_ROWS
     assert 0 <= evidence.difference < TOLERANCE
-    few = np.array([[0, 1], [2, -3]], np.float32)
-    assert len(rows_to_check(few)) == CHECKED_ROWS
-    assert np.array_equal(rows_to_check(few)[:2], few)
-    honest = Served.chances
-    monkeypatch.setattr(Served, "chances", lambda self, x: honest(self, x) + np.float32(1e-4))
+    few = {"mask": np.array([[True], [False]]), "x": np.array([[0, 1], [2, -3]], np.float32)}
+    checked = rows_to_check(few)
+    assert {name: (len(array), array.dtype) for name, array in checked.items()} == {
+        "mask": (CHECKED_ROWS, np.bool_), "x": (CHECKED_ROWS, np.float32)}
+    assert all(np.array_equal(checked[name][:2], few[name]) for name in few)
+    honest = Served.answers
+    monkeypatch.setattr(Served, "answers", lambda self, x: honest(self, x) + np.float32(1e-4))
     with pytest.raises(ContractError, match="differs from the model by 0.0001"):
         build(bundled.federation.coordinator, "spring", 1)
 

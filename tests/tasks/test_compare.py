@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedround.errors import ContractError
-from fedround.learning.task import Margin, Metrics
+from fedround.learning.tasks import Margin, Metrics
 from tasks import pages
 from tasks.reporting import RoundRecord
 from tasks.reporting.compare import differences, render_comparison, results

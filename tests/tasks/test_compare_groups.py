@@ -15,7 +15,7 @@ from fedround import layout
 from fedround.agreement import Agreement
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
-from fedround.learning.task import Scored
+from fedround.learning.tasks import Scored
 from fedround.privacy import ledger
 from fedround.privacy.spec import GaussianCounts
 from fedround.records import Answer, Measure
@@ -91,7 +91,7 @@ def exact(federation: SmallFederation, name: str) -> list[np.ndarray]:
     checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
     model = read_tensors(coordinator.store, commit.model, checkpoint.tensors, "model")
     frame = pd.read_parquet(federation.root / "data" / name / "validation.parquet")
-    chance_N = scores(coordinator.recipe, model, coordinator.recipe.encode(frame)).chance_N
+    chance_N = scores(coordinator.recipe, model, coordinator.recipe.encode(frame))["score"]
     by_x1, by_sex = np.zeros((3, 2, 2)), np.zeros((3, 2, 2))
     for (_, row), chance in zip(frame.iterrows(), chance_N, strict=True):
         yes = int(chance >= 0.5)
@@ -243,7 +243,8 @@ def test_thresholds_chosen_on_public_rows_close_the_gap_there_and_ask_no_site(ow
     before = objects(coordinator.store)
     x1_N = pd.read_parquet(coordinator.folder / coordinator.settings.test_set)["x1"].to_numpy()
     y_N = (x1_N + np.random.default_rng(0).normal(size=len(x1_N)) > 0).astype(np.int64)
-    monkeypatch.setattr("tasks.group_thresholds.public_scores", lambda *_: Scored(1 / (1 + np.exp(-2 * x1_N)), y_N))
+    scored = Scored({"score": 1 / (1 + np.exp(-2 * x1_N)), "truth": y_N})
+    monkeypatch.setattr("tasks.group_thresholds.public_scores", lambda *_: scored)
     found = mitigation(coordinator, "spring", 1, "x1", "demographic_parity")
     assert objects(coordinator.store) == before
     assert found.before.gaps["demographic_parity"] > 0.3

@@ -88,7 +88,7 @@ def test_verify_proves_it_and_computes_it_again_where_the_public_rows_are(federa
     assert [proof.contribution for proof in proofs(federation)] == ["", "signed", ""]
     assert proofs(federation, tmp_path / "bench", public)[1].contribution == "recomputed"
     assert "no public rows here" in proofs(federation, tmp_path / "bench")[1].contribution
-    fewer = dataclasses.replace(public, rows=dataclasses.replace(public.rows, labels_N=1 - public.rows.labels_N))
+    fewer = dataclasses.replace(public, rows=dataclasses.replace(public.rows, targets=1 - public.rows.targets["y"]))
     assert "not those of the coordinator" in proofs(federation, tmp_path / "bench", fewer)[1].contribution
     changed = tmp_path / "recipe.py"
     changed.write_text(small_federation.RECIPE + "\n")

@@ -121,7 +121,7 @@ def test_a_site_that_is_unlike_the_others_is_served_by_its_own(tmp_path, rows_ar
     for member, own in itertools.product(NAMES, (False, True)):
         site = federation.site(member)
         found = scores(site.recipe, own_model(site, personal=own).tensors, read_site_rows(site).validation)
-        accuracy[member, own] = float(((found.chance_N > 0.5) == found.truth_N).mean())
+        accuracy[member, own] = float(((found["score"] > 0.5) == found["truth"]).mean())
     assert accuracy["south", False] < 0.2
     assert min(accuracy[member, True] for member in NAMES) > 0.9
 

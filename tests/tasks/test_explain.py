@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround_cli.main import app
 from infra.history import read_commit
 from tasks import explain
@@ -67,7 +67,7 @@ def test_the_pulls_of_a_row_add_up_and_a_column_that_nothing_is_made_of_has_none
     generator = np.random.default_rng(explain._SEED)                  # the draws of `pulls`
     own = np.repeat(np.sort(generator.choice(len(frame), 100, replace=False)), 5)
     others = generator.integers(0, len(frame), 500)
-    chance_N = scores(recipe, model, recipe.encode(frame)).chance_N
+    chance_N = scores(recipe, model, recipe.encode(frame))["score"]
     assert sum(found.values()) == pytest.approx((chance_N[own] - chance_N[others]).reshape(100, 5).mean(axis=1), abs=2e-4)
     assert np.corrcoef(found["x1"], frame["x1"][own[::5]])[0, 1] > 0.8, "the label grows with x1"
     many = [f"c{n}" for n in range(8)]                                  # beyond seven, orders are drawn

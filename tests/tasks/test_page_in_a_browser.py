@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from fedround.learning.task import Margin, Metrics
+from fedround.learning.tasks import Margin, Metrics
 from tasks import pages
 from tests.tasks.test_pages import dated
 from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, updated, with_

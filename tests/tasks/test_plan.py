@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedround.errors import ContractError, SignatureError
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.signing import Identity, seal
 from fedround.statistics import Scores
 from tasks.ask import plan_question

@@ -19,7 +19,7 @@ from fedround.drift.spec import DriftWatch, Watched
 from fedround.errors import ChainError, QuorumError, StoreDeniedError, TrustError
 from fedround.learning.algorithms import Ditto, Scaffold
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.records import Blob, Checkpoint, Commit, Evaluate, Exclusion, Train
 from fedround.signing import digest, seal, unseal

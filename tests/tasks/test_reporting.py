@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
-from fedround.learning.task import Metrics
+from fedround.learning.tasks import Metrics
 from fedround.values import parse
 from tasks.reporting import RoundRecord, SiteRow, page, render_html, render_markdown
 from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedround.learning.task import Margin, Metrics
+from fedround.learning.tasks import Margin, Metrics
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.records import Finding, Told
 from fedround.statistics import Histogram, Release

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedround.learning.task import Margin, Metrics
+from fedround.learning.tasks import Margin, Metrics
 from fedround.values import parse
 from tasks.evaluate import evaluate
 from tasks.pages import records

@@ -30,9 +30,9 @@ def test_a_child_gives_the_same_arrays(tmp_path: Path, agreed: tuple[Path, Recip
     small_federation.rows(80, 2).to_csv(files[1])
     for file, found in zip(files, encoding.encode_in_subprocess(files, path, recipe.digest), strict=True):
         here = encoding.encode(file, recipe, path)
-        assert (found.features_NF.dtype, found.labels_N.dtype) == (here.features_NF.dtype, here.labels_N.dtype)
-        assert np.array_equal(found.features_NF, here.features_NF)
-        assert np.array_equal(found.labels_N, here.labels_N)
+        assert (found.inputs["x"].dtype, found.targets["y"].dtype) == (here.inputs["x"].dtype, here.targets["y"].dtype)
+        assert np.array_equal(found.inputs["x"], here.inputs["x"])
+        assert np.array_equal(found.targets["y"], here.targets["y"])
 
 
 @pytest.mark.parametrize(("content", "error"), [(b"x1,secret\n1,2\n", ContractError), (None, SetupError)])

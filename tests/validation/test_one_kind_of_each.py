@@ -172,7 +172,7 @@ def build_model():
 
 def written(tmp_path: Path, rows: Path) -> np.ndarray:
     (recipe := tmp_path / "recipe.py").write_text(WRITES)
-    return encoding.encode(rows, load_recipe(recipe), recipe).features_NF
+    return encoding.encode(rows, load_recipe(recipe), recipe).inputs["x"]
 
 
 @pytest.mark.parametrize("odd", ["34.5", "1e3", "9223372036854775808", "", "nan", "inf"])

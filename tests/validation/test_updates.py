@@ -9,7 +9,7 @@ from fedround.aggregation.spec import Aggregation
 from fedround.agreement import Agreed, SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoMechanism, NoPrivacy, RecordPrivacy
 from fedround.records import Answer, Evaluate, LogHead, Measure, Plan, Reason, Refusal, Train, Update
 from fedround.sightings import sign_sighting

@@ -14,7 +14,7 @@ from fedround.aggregation.rules import CoordinateMedian, GeometricMedian, Trimme
 from fedround.aggregation.spec import Aggregation, Bucketing
 from fedround.aggregation.weighing import Agnostic, QFair, Quality
 from fedround.errors import ContractError
-from fedround.learning.task import SMALLEST_LOSS
+from fedround.learning.tasks import SMALLEST_LOSS
 from fedround.values import parse
 
 NAMES = ("a", "b", "c", "d")

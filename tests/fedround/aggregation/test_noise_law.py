@@ -18,8 +18,9 @@ from fedround.compression import quantised, wire
 from fedround.compression.spec import Quantised
 from fedround.errors import ContractError
 from fedround.learning.algorithms import FedProx, Scaffold
+from fedround.learning.examples import Examples
 from fedround.learning.law import law_of
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism

@@ -26,9 +26,10 @@ from fedround.contribution.shapley import Exact
 from fedround.contribution.split import split
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
+from fedround.learning.examples import Examples
 from fedround.learning.many import Judge
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import Classify
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import Classify
 from fedround.rounds import server
 from fedround.rounds.server import Memory, Server
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedround.learning.recipe import Examples, Recipe, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, load_recipe
 
 RECIPE = '''
 import numpy as np
@@ -26,6 +27,9 @@ def labels(rows):
 def build_model():
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
 '''
+
+
+THREE = "\nfrom fedround.learning.tasks import Classify\nTASK = Classify(classes=3)\n"
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +58,7 @@ def recipe_with(write_recipe: Callable[[str], Path]) -> Callable[[str], Recipe]:
 @pytest.fixture
 def three_classes(write_recipe: Callable[[str], Path]) -> Recipe:
     """The small recipe with one label more."""
-    return load_recipe(write_recipe(RECIPE.replace("Linear(4, 1)", "Linear(4, 3)") + "\nCLASSES = 3\n"))
+    return load_recipe(write_recipe(RECIPE.replace("Linear(4, 1)", "Linear(4, 3)") + THREE))
 
 
 @pytest.fixture

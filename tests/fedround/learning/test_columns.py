@@ -33,13 +33,13 @@ def test_a_recipe_without_an_encoder(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, COLUMNS + 'TARGET = "ill"\n' + MODEL)
     rows = pd.DataFrame({"age": [50.0, np.nan, 200.0], "sex": ["f", "x", None], "ill": [0, 1, 1]})
     found = encode(rows, recipe, lambda: recipe)
-    assert found.features_NF.tolist() == [[0.5, 0, 1, 0, 0, 0], [0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1]]
-    assert found.labels_N.tolist() == [0, 1, 1]
+    assert found.inputs["x"].tolist() == [[0.5, 0, 1, 0, 0, 0], [0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1]]
+    assert found.targets["y"].tolist() == [0, 1, 1]
     assert found.counts_N.all()
     assert recipe.declared.columns is not None
     assert recipe.declared.columns.names == ("age", "age is missing", "sex = f", "sex = m", "sex is other", "sex is missing")
     assert recipe.build_model().weight.shape == (1, 6)  # type: ignore[union-attr]
-    assert recipe.features(rows.drop(columns="ill")).tolist() == found.features_NF.tolist()
+    assert recipe.features(rows.drop(columns="ill"))["x"].tolist() == found.inputs["x"].tolist()
 
 
 def test_rows_without_a_label_or_with_another_kind_of_value_count_for_nothing(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_rows_without_a_label_or_with_another_kind_of_value_count_for_nothing(tm
                          "ill": pd.Series([0, 1, pd.NA, 2, 1], dtype="Int64")})
     found = encode(rows, recipe, lambda: recipe)
     assert found.counts_N.tolist() == [True, False, False, False, True]
-    assert not found.features_NF[1:4].any()
-    assert not found.labels_N[:4].any()
+    assert not found.inputs["x"][1:4].any()
+    assert not found.targets["y"][:4].any()
     with pytest.raises(ContractError, match="column 'age' must hold numbers"):
         recipe.features(rows)
 
@@ -64,7 +64,7 @@ def test_targets(tmp_path: Path, target: str, held: list[Any], labels: list[int]
     recipe = recipe_of(tmp_path, COLUMNS + f"TARGET = {target}\n" + MODEL)
     rows = pd.DataFrame({"age": [1, 2, 3], "sex": list("fmf"), "y": pd.Series(held)})
     found = encode(rows, recipe, lambda: recipe)
-    assert found.labels_N.tolist() == labels
+    assert found.targets["y"].tolist() == labels
     assert found.counts_N.tolist() == counts
     assert recipe.task.classes == classes
 
@@ -72,7 +72,7 @@ def test_targets(tmp_path: Path, target: str, held: list[Any], labels: list[int]
 def test_columns_beside_a_function_of_labels(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, COLUMNS + "def labels(rows): return (rows['age'] > 40).to_numpy(int)\n" + MODEL)
     rows = pd.DataFrame({"age": [1.0, 50.0], "sex": ["f", "m"]})
-    assert encode(rows, recipe, lambda: recipe).labels_N.tolist() == [0, 1]
+    assert encode(rows, recipe, lambda: recipe).targets["y"].tolist() == [0, 1]
 
 
 FEATURES = "def features(rows): return rows[['age']].to_numpy('float32')\n"

@@ -10,7 +10,8 @@ import pytest
 
 from fedround.errors import ContractError
 from fedround.learning.encoding import encode
-from fedround.learning.recipe import Examples, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import load_recipe
 
 PLAIN = "    return rows[['a', 'b', 'c']].to_numpy(np.float32)"
 POOLS = {
@@ -52,8 +53,8 @@ def made(write_recipe):
 @pytest.mark.parametrize("rows", [1, 2, 255, 256, 257, 700])
 def test_rows_are_encoded_in_their_order(made, rows):
     found = made(frame(rows))
-    assert np.array_equal(found.features_NF, frame(rows)[["a", "b", "c"]].to_numpy(np.float32))
-    assert np.array_equal(found.labels_N, frame(rows)["y"])
+    assert np.array_equal(found.inputs["x"], frame(rows)[["a", "b", "c"]].to_numpy(np.float32))
+    assert np.array_equal(found.targets["y"], frame(rows)["y"])
     assert found.counts_N.all()
 
 
@@ -81,9 +82,9 @@ def test_attack_a_row_that_cannot_be_encoded_counts_for_nothing_and_moves_no_oth
         rows.loc[17, column] = value
     found, others = made(rows), np.arange(300) != 17
     assert np.array_equal(found.counts_N, others)
-    assert np.array_equal(found.features_NF[others], whole.features_NF[others])
-    assert np.array_equal(found.labels_N[others], whole.labels_N[others])
-    assert not found.features_NF[17].any()
+    assert np.array_equal(found.inputs["x"][others], whole.inputs["x"][others])
+    assert np.array_equal(found.targets["y"][others], whole.targets["y"][others])
+    assert not found.inputs["x"][17].any()
 
 
 def test_rows_of_which_none_can_be_encoded_are_one_sentence_that_quotes_nothing(made):
@@ -108,8 +109,8 @@ def test_attack_one_gap_changes_no_other_rows_types(made, gap):
     rows.loc[7, "k"] = pd.NA
     now = made(rows, writes)
     others = np.arange(300) != 7
-    assert np.array_equal(now.features_NF[others], before.features_NF[others])
-    assert np.array_equal(made(rows).features_NF, made(whole).features_NF)
+    assert np.array_equal(now.inputs["x"][others], before.inputs["x"][others])
+    assert np.array_equal(made(rows).inputs["x"], made(whole).inputs["x"])
 
 
 def test_a_column_that_misses_is_found_at_once_and_not_tried_on_every_row(made):

@@ -10,18 +10,19 @@ import torch
 
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
-from fedround.learning.task import Classify, Metrics
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
+from fedround.learning.tasks import Classify, Metrics
 
 
 def test_scores_are_probabilities_one_for_each_row(recipe, examples):
     tensors = initial_tensors(recipe, 0)
-    marks = scores(recipe, tensors, examples).chance_N
+    marks = scores(recipe, tensors, examples)["score"]
     assert marks.shape == (len(examples),)
     assert marks.dtype == np.float64
     assert ((marks > 0) & (marks < 1)).all()
     a, w, b, v = (tensors[name] for name in ("0.bias", "0.weight", "2.bias", "2.weight"))
-    by_hand = 1 / (1 + np.exp(-(np.tanh(examples.features_NF @ w.T + a) @ v.T + b)[:, 0]))
+    by_hand = 1 / (1 + np.exp(-(np.tanh(examples.inputs["x"] @ w.T + a) @ v.T + b)[:, 0]))
     assert marks == pytest.approx(by_hand, abs=1e-6)
 
 
@@ -40,11 +41,11 @@ def test_of_three_classes_the_chance_of_the_predicted_one_is_scored_against_whet
     tensors = initial_tensors(three_classes, 0)
     told = scores(three_classes, tensors, three_labels)
     a, w, b, v = (tensors[name] for name in ("0.bias", "0.weight", "2.bias", "2.weight"))
-    logits_NC = np.tanh(three_labels.features_NF @ w.T + a) @ v.T + b
+    logits_NC = np.tanh(three_labels.inputs["x"] @ w.T + a) @ v.T + b
     chances_NC = np.exp(logits_NC) / np.exp(logits_NC).sum(axis=1, keepdims=True)
-    assert told.chance_N == pytest.approx(chances_NC.max(axis=1), abs=1e-6)
-    right_N = chances_NC.argmax(axis=1) == three_labels.labels_N
-    assert np.array_equal(told.truth_N, right_N)
+    assert told["score"] == pytest.approx(chances_NC.max(axis=1), abs=1e-6)
+    right_N = chances_NC.argmax(axis=1) == three_labels.targets["y"]
+    assert np.array_equal(told["truth"], right_N)
     assert 0 < right_N.mean() < 1
     assert three_classes.task.metrics(told) == Metrics(accuracy=right_N.mean(), rows=60)
 
@@ -75,7 +76,7 @@ def hostile(recipe_with) -> tuple[Recipe, dict[str, np.ndarray], Examples]:
 def test_attack_one_product_of_all_rows_scores_them_otherwise_when_one_leaves(hostile):
     """Why rows are scored in chunks of one size: the last ones of a product are computed by other instructions."""
     _, tensors, rows = hostile
-    whole, weight = torch.from_numpy(rows.features_NF), torch.from_numpy(tensors["weight"][0])
+    whole, weight = torch.from_numpy(rows.inputs["x"]), torch.from_numpy(tensors["weight"][0])
     moved = [int((torch.nn.functional.linear(whole, weight[None])[:count] !=
                   torch.nn.functional.linear(whole[:count], weight[None])).sum()) for count in range(1, 300)]
     assert max(moved) > 0
@@ -85,12 +86,12 @@ def test_attack_one_product_of_all_rows_scores_them_otherwise_when_one_leaves(ho
 def test_a_row_that_leaves_moves_no_other_score_under_a_hostile_model(hostile, gone):
     recipe, tensors, rows = hostile
     whole, others = scores(recipe, tensors, rows), np.arange(300) != gone
-    assert len(np.unique(whole.chance_N.round())) == 2, "roundings decide on which side of one half a score is"
-    left = scores(recipe, tensors, Examples(rows.features_NF[others], rows.labels_N[others]))
-    nothing = scores(recipe, tensors, Examples(np.where(others[:, None], rows.features_NF, 0), rows.labels_N, others))
+    assert len(np.unique(whole["score"].round())) == 2, "roundings decide on which side of one half a score is"
+    left = scores(recipe, tensors, Examples(rows.inputs["x"][others], rows.targets["y"][others]))
+    nothing = scores(recipe, tensors, Examples(np.where(others[:, None], rows.inputs["x"], 0), rows.targets["y"], others))
     for told in (left, nothing):
-        assert np.array_equal(told.chance_N, whole.chance_N[others])
-        assert np.array_equal(told.truth_N, whole.truth_N[others])
+        assert np.array_equal(told["score"], whole["score"][others])
+        assert np.array_equal(told["truth"], whole["truth"][others])
 
 
 def test_attack_a_model_that_looks_at_the_whole_batch_sees_one_row(recipe_with, examples):
@@ -99,7 +100,7 @@ def test_attack_a_model_that_looks_at_the_whole_batch_sees_one_row(recipe_with, 
                          "nn.Linear.forward(self, x - x.mean(0))})(3, 1)")
     tensors = initial_tensors(recipe, 0)
     alone = 1 / (1 + np.exp(-float(tensors["bias"][0])))
-    assert scores(recipe, tensors, examples).chance_N == pytest.approx(alone)
+    assert scores(recipe, tensors, examples)["score"] == pytest.approx(alone)
 
 
 def test_attack_a_row_on_which_the_model_raises_an_error_counts_for_nothing(recipe_with, examples):
@@ -107,10 +108,10 @@ def test_attack_a_row_on_which_the_model_raises_an_error_counts_for_nothing(reci
                          "nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 1))")
     tensors = initial_tensors(recipe, 0)
     whole = scores(recipe, tensors, examples)
-    x_NF = examples.features_NF.copy()
+    x_NF = examples.inputs["x"].copy()
     x_NF[7, 1] = 77
-    told = scores(recipe, tensors, Examples(x_NF, examples.labels_N))
-    assert np.array_equal(told.chance_N, np.delete(whole.chance_N, 7))
+    told = scores(recipe, tensors, Examples(x_NF, examples.targets["y"]))
+    assert np.array_equal(told["score"], np.delete(whole["score"], 7))
 
 
 def test_a_model_that_torch_cannot_map_over_rows_scores_them_one_by_one(recipe_with, examples):
@@ -120,5 +121,5 @@ def test_a_model_that_torch_cannot_map_over_rows_scores_them_one_by_one(recipe_w
     model = recipe.build_model()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     with torch.no_grad():
-        expected = torch.sigmoid(model(torch.from_numpy(examples.features_NF)))[:, 0].numpy()
-    assert scores(recipe, tensors, examples).chance_N == pytest.approx(expected, abs=1e-6)
+        expected = torch.sigmoid(model(torch.from_numpy(examples.inputs["x"])))[:, 0].numpy()
+    assert scores(recipe, tensors, examples)["score"] == pytest.approx(expected, abs=1e-6)

@@ -9,11 +9,13 @@ from torch import nn
 
 from fedround.codec import coordinates, flatten, schema_of
 from fedround.errors import ContractError
+from fedround.learning.batch import batch_of
+from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, clipped_sum
 from fedround.learning.lora import LoRALinear, adapt, merge
 from fedround.learning.objective import Objective
 from fedround.learning.parts import furnish
-from fedround.learning.recipe import Examples, Recipe, initial
+from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining, Parts
 from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
@@ -30,7 +32,7 @@ def recipe() -> Recipe:
 
 def logits(model: nn.Module, rows: Examples) -> np.ndarray:
     with torch.no_grad():
-        return model.eval()(torch.from_numpy(rows.features_NF)).numpy()
+        return model.eval()(torch.from_numpy(rows.inputs["x"])).numpy()
 
 
 def furnished(recipe: Recipe, *parts) -> nn.Module:
@@ -86,7 +88,7 @@ def test_adapters_learn_what_the_frozen_model_did_not_know(recipe):
     base, rest, result = learn(recipe, rows, NoMechanism(), steps=300, rate=0.3)
     after = {name: base[name] + result.delta[name] for name in base}
     found = logits(furnished(recipe, after, rest.frozen), sentences(200, 2))[:, 0] > 0
-    assert float((found == sentences(200, 2).labels_N).mean()) > 0.9
+    assert float((found == sentences(200, 2).targets["y"]).mean()) > 0.9
 
 
 def test_each_rows_gradient_is_clipped_over_the_adapters_alone(recipe):
@@ -97,14 +99,13 @@ def test_each_rows_gradient_is_clipped_over_the_adapters_alone(recipe):
     model = furnished(recipe, base, rest.frozen)
     clip, total = Clip(0.05, 0.05 / GRID), np.zeros(coordinates(schema_of(base)))
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    for features, label in zip(torch.from_numpy(rows.features_NF), torch.from_numpy(rows.labels_N), strict=True):
+    for features, label in zip(torch.from_numpy(rows.inputs["x"]), torch.from_numpy(rows.targets["y"]), strict=True):
         loss = nn.functional.binary_cross_entropy_with_logits(model(features[None])[0, 0], label.float())
         gradients = torch.autograd.grad(loss, [trained[name] for name in sorted(trained)])
         vector = torch.cat([gradient.reshape(-1) for gradient in gradients]).double().numpy()
         total += vector * min(1.0, 0.05 / np.linalg.norm(vector))
     parameters = {name: torch.from_numpy(array) for name, array in base.items()}
-    cells, _ = clipped_sum(Objective(model.requires_grad_(False)), parameters, torch.from_numpy(rows.features_NF),
-                           torch.from_numpy(rows.labels_N), clip)
+    cells, _ = clipped_sum(Objective(model.requires_grad_(False)), parameters, batch_of(rows), clip)
     assert cells * clip.cell == pytest.approx(total, abs=1e-5)
 
 

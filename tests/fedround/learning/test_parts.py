@@ -12,8 +12,9 @@ from fedround.codec import flatten, schema_of, unflatten
 from fedround.errors import ContractError
 from fedround.learning.algorithms import FedProx, Scaffold
 from fedround.learning.evaluate import scores
+from fedround.learning.examples import Examples
 from fedround.learning.parts import Rest, divide
-from fedround.learning.recipe import Examples, Recipe, initial, schemas
+from fedround.learning.recipe import Recipe, initial, schemas
 from fedround.learning.spec import LocalTraining, Parts
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
@@ -133,11 +134,11 @@ def test_private_normalisation_keeps_its_statistics_from_round_to_round(recipe_w
     assert not {*result.delta} & {*result.private}
     assert not np.array_equal(result.private["1.running_mean"], rest.private["1.running_mean"])
     one, other = (scores(recipe, {**base, **private}, examples) for private in (rest.private, result.private))
-    assert not np.array_equal(one.chance_N, other.chance_N)
+    assert not np.array_equal(one["score"], other["score"])
 
 
 def test_a_batch_of_one_row_has_no_statistics_and_teaches_nothing(recipe_with, examples):
-    recipe, one = recipe_with(NORMED), Examples(examples.features_NF[:1], examples.labels_N[:1])
+    recipe, one = recipe_with(NORMED), Examples(examples.inputs["x"][:1], examples.targets["y"][:1])
     _, rest, result = trained(recipe, NORMS, one, NoMechanism(), LocalTraining(local_steps=2))
     assert not flatten(result.delta).any()
     assert np.array_equal(result.private["1.running_var"], rest.private["1.running_var"])

@@ -27,8 +27,8 @@ def never() -> bool:
 def gradient_D(weights, examples) -> np.ndarray:
     """Of the mean logistic loss of a linear model, (bias, weight)."""
     given = {name: torch.tensor(array, requires_grad=True) for name, array in weights.items()}
-    logits = torch.from_numpy(examples.features_NF) @ given["weight"][0] + given["bias"]
-    binary_cross_entropy_with_logits(logits, torch.from_numpy(examples.labels_N).float()).backward()
+    logits = torch.from_numpy(examples.inputs["x"]) @ given["weight"][0] + given["bias"]
+    binary_cross_entropy_with_logits(logits, torch.from_numpy(examples.targets["y"]).float()).backward()
     return np.concatenate([given[name].grad.numpy().ravel() for name in ("bias", "weight")])
 
 

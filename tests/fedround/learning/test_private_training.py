@@ -10,7 +10,8 @@ import pytest
 from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning import train as module
-from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
@@ -76,7 +77,7 @@ def test_training_under_the_unit_site_has_no_noise_before_the_end(recipe, exampl
 
 def test_attack_an_update_that_is_not_finite_counts_as_nothing(recipe, examples):
     """Otherwise a site that diverges would tell so."""
-    hostile = Examples(np.full_like(examples.features_NF, 3e38), examples.labels_N)
+    hostile = Examples(np.full_like(examples.inputs["x"], 3e38), examples.targets["y"])
     moved = flatten(delta(recipe, hostile, GaussianUpdate(noise_multiplier=1.0, clip_norm=1.0), learning_rate=100.0).delta)
     assert np.isfinite(moved).all()
 
@@ -93,7 +94,7 @@ def norms(recipe, examples):
     """Of every row's gradient at the base model, by a clip that bites nobody."""
     found = []
     for i in range(len(examples)):
-        one = Examples(examples.features_NF[i:i + 1], examples.labels_N[i:i + 1])
+        one = Examples(examples.inputs["x"][i:i + 1], examples.targets["y"][i:i + 1])
         how = DpSgd(noise_multiplier=1e-3, clip_norm=1e3, sampling_rate=1.0, steps=1)
         found.append(np.linalg.norm(flatten(delta(recipe, one, how, Silence(), local_steps=1, learning_rate=1.0).delta)))
     return np.array(found)
@@ -121,7 +122,7 @@ def test_the_noise_on_the_share_is_that_which_is_charged(recipe, examples):
 
 def test_one_row_moves_the_centred_count_by_a_half(recipe, examples):
     """What `joint_noise` takes as the count's sensitivity: within adds a half, not within takes one away."""
-    fewer = Examples(examples.features_NF[:-1], examples.labels_N[:-1])
+    fewer = Examples(examples.inputs["x"][:-1], examples.targets["y"][:-1])
     for clip_norm, sign in ((1e3, 1), (1e-6, -1)):
         how = adaptive(clip_norm, steps=1, sampling_rate=1.0)
         sums = [(delta(recipe, rows, how, Silence(), local_steps=1).within_clip - 0.5) * len(rows)
@@ -144,10 +145,10 @@ def ftrl(**changes):
 @pytest.mark.parametrize("start", [0, 7, 35])
 def test_rows_come_in_their_order_each_at_most_once_and_nothing_is_drawn(recipe, examples, start, monkeypatch):
     seen = []
-    places = {row.tobytes(): i for i, row in enumerate(examples.features_NF)}
+    places = {row.tobytes(): i for i, row in enumerate(examples.inputs["x"])}
 
-    def spy(model, parameters, features_BF, labels_B, clip, **how):
-        seen.append([places[x.numpy().tobytes()] for x in features_BF])
+    def spy(model, parameters, batch, clip, **how):
+        seen.append([places[x.numpy().tobytes()] for x in batch.inputs["x"]])
         return np.zeros(D), 0
 
     monkeypatch.setattr(module, "clipped_sum", spy)
@@ -180,7 +181,7 @@ def test_without_noise_it_is_ordinary_descent_over_the_order(recipe, examples):
     private = flatten(delta(recipe, examples, ftrl(noise_multiplier=1e-4, clip_norm=1e3)).delta)
     weights = initial_tensors(recipe, 0)
     for step in range(3):
-        rows = Examples(examples.features_NF[10 * step:10 * step + 10], examples.labels_N[10 * step:10 * step + 10])
+        rows = Examples(examples.inputs["x"][10 * step:10 * step + 10], examples.targets["y"][10 * step:10 * step + 10])
         one = train(recipe, weights, rows, LocalTraining(local_steps=1, batch_size=10, learning_rate=0.5), NoMechanism(),
                     Silence(), never).delta
         weights = {name: weights[name] + one[name] for name in weights}

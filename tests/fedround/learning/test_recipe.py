@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples, initial_tensors, load_recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import initial_tensors, load_recipe
 
 PARTS = "def features(rows): ...\ndef labels(rows): ...\ndef build_model(): ..."
 
@@ -44,8 +45,10 @@ def test_two_recipes_with_the_same_file_name_do_not_mix(write_recipe):
     ("NAME = 'a'\ndef build_model(): ...\ndef features(rows): ...", "must define a function 'labels'"),
     (PARTS, "must define NAME"),
     (f"NAME = 'No Name'\n{PARTS}", "must define NAME"),
-    (f"NAME = 'a'\nCLASSES = 1\n{PARTS}", "CLASSES must be a whole number from 2"),
-    (f"NAME = 'a'\nCLASSES = True\n{PARTS}", "CLASSES must be a whole number from 2"),
+    (f"NAME = 'a'\nfrom fedround.learning.tasks import Classify\nTASK = Classify(classes=1)\n{PARTS}",
+     "classes: Input should be greater than or equal to 2"),
+    (f"NAME = 'a'\nTASK = 2\n{PARTS}", "TASK must be one of Classify"),
+    (f"NAME = 'a'\nloss = 2\n{PARTS}", r"loss must be a function loss\(outputs, batch\)"),
     ("import nowhere_to_be_found", "does not run .*ModuleNotFoundError"),
     ("def (", "does not run .*SyntaxError"),
 ])
@@ -58,12 +61,12 @@ ROWS = pd.DataFrame({"a": [1.0, 2.0], "b": [0.0, 1.0], "c": [3.0, 4.0], "y": [0,
 
 
 def test_rows_that_are_only_scored_need_no_label(recipe):
-    assert np.array_equal(recipe.features(ROWS.drop(columns="y")), recipe.encode(ROWS).features_NF)
+    assert np.array_equal(recipe.features(ROWS.drop(columns="y"))["x"], recipe.encode(ROWS).inputs["x"])
 
 
 @pytest.mark.parametrize(("returned", "says"), [
     ("rows[['a']].to_numpy(np.float32)[1:]", "features of 1 rows for 2 rows"),
-    ("rows[['a']].to_numpy()", "expected float32"),
+    ("rows[['a']].to_numpy()", "features are float64"),
     ("rows[['a']].to_numpy(np.float32) * np.nan", "finite"),
 ])
 def test_features_that_leave_a_row_out_or_are_no_numbers_are_refused(write_recipe, returned, says):
@@ -102,12 +105,14 @@ def test_a_model_that_cannot_be_trained_privately_or_would_not_travel_is_refused
 
 
 @pytest.mark.parametrize(("features", "labels", "says"), [
-    (np.zeros((2, 3)), np.zeros(2, np.int64), "expected float32"),
-    (np.zeros(2, np.float32), np.zeros(2, np.int64), "of 1 dimensions"),
-    (np.zeros((2, 3), np.float32), np.zeros(3, np.int64), "expected int64 of \\(2,\\)"),
+    (np.zeros((2, 3)), np.zeros(2, np.int64), "features are float64 of 2 dimensions, expected one of bool, uint8"),
+    (np.float32(2), np.zeros(2, np.int64), "of 0 dimensions"),
+    ({}, np.zeros(2, np.int64), "features are no array"),
+    (np.zeros((2, 3), np.float32), np.zeros(3, np.int64), "labels are of 3 rows, and the features 'x' of 2"),
     (np.zeros((2, 3), np.float32), np.zeros(2), "labels are float64"),
     (np.full((2, 3), np.nan, np.float32), np.zeros(2, np.int64), "finite"),
-    (np.zeros((2, 3), np.float32), np.array([0, -1]), "from 0 up"),
+    ({"a": np.zeros((2, 3), np.float32)}, {"a": np.zeros(2, np.int64)}, "'a' names features and labels"),
+    (np.zeros((2, 3), np.float32), {"a": np.zeros(2, np.int64), "b": np.zeros(3, np.int64)}, "'b' are of 3 rows"),
 ])
 def test_examples_of_another_form_cannot_be_built(features, labels, says):
     with pytest.raises(ContractError, match=says):
@@ -117,9 +122,10 @@ def test_examples_of_another_form_cannot_be_built(features, labels, says):
 @pytest.mark.parametrize(("classes", "label"), [(2, 2), (3, 3)])
 def test_a_label_beyond_the_recipes_classes_is_refused_when_rows_are_encoded(write_recipe, classes, label):
     source = write_recipe().read_text()
-    recipe = load_recipe(write_recipe(source if classes == 2 else f"{source}\nCLASSES = {classes}\n"))
+    says = f"\nfrom fedround.learning import tasks\nTASK = tasks.Classify(classes={classes})\n"
+    recipe = load_recipe(write_recipe(source if classes == 2 else source + says))
     rows = pd.DataFrame({"a": [1.0, 2.0], "b": 0.0, "c": 0.0, "y": [0, label - 1]})
-    assert recipe.encode(rows).labels_N.tolist() == [0, label - 1]
+    assert recipe.encode(rows).targets["y"].tolist() == [0, label - 1]
     with pytest.raises(ContractError, match=f"from 0 to {classes - 1}"):
         recipe.encode(rows.assign(y=[0, label]))
 
@@ -130,7 +136,7 @@ RETURNS: dict[str, tuple[str, str, str | None]] = {
     "columns first": ("np.asfortranarray(numbers)", "label", None), "big-endian": ("numbers.astype('>f4')", "label", None),
     "narrow labels": ("numbers", "label.astype('int8')", None), "unsigned labels": ("numbers", "label.astype('u4')", None),
     "truths": ("numbers", "label == 1", None),
-    "a tuple": ("(numbers, label)", "label", "features returns tuple, expected an array of numpy: end it with .to_numpy"),
+    "a tuple": ("(numbers, label)", "label", "features returns tuple, expected an array of numpy, or several by name"),
     "a table": ("rows[['x1']]", "label", "features returns DataFrame"),
     "nothing": ("None", "label", "features returns NoneType"),
     "masked": ("np.ma.masked_equal(numbers, 1)", "label", "features returns MaskedArray"),
@@ -138,13 +144,13 @@ RETURNS: dict[str, tuple[str, str, str | None]] = {
     "no rows": ("numbers[:0]", "label[:0]", "features of 0 rows for 3 rows"),
     "no columns": ("numbers[:, :0]", "label", "no columns"),
     "one number": ("np.float32(1)", "label", "features returns float32"), "an array of one": (
-        "np.array(1, np.float32)", "label", "expected float32 of 2"),
-    "float64": ("numbers.astype(float)", "label", "features are float64 of 2 dimensions, expected float32"),
+        "np.array(1, np.float32)", "label", "float32 of 0 dimensions"),
+    "float64": ("numbers.astype(float)", "label", "features are float64 of 2 dimensions, expected one of"),
     "objects": ("numbers.astype(object)", "label", "features are object"),
-    "labels with a point": ("numbers", "label.astype(float)", "labels are float64 of shape"),
-    "labels in a column": ("numbers", "label[:, None]", "expected int64 of"),
-    "fewer labels": ("numbers", "label[:2]", "expected int64 of"), "huge labels": (
-        "numbers", "label.astype('u8') + np.uint64(1 << 63)", "labels are uint64")}
+    "labels with a point": ("numbers", "label.astype(float)", r"'y' \(float64\), and Classify\(\) expects 'y' \(int64\)"),
+    "labels in a column": ("numbers", "label[:, None]", r"of shape \(3, 1\), and Classify\(\) expects one for each"),
+    "fewer labels": ("numbers", "label[:2]", "labels are of 2 rows, and the features 'x' of 3"), "huge labels": (
+        "numbers", "label.astype('u8') + np.uint64(1 << 63)", r"labels are 'y' \(uint64\)")}
 
 
 @pytest.mark.parametrize("what", RETURNS)
@@ -163,11 +169,11 @@ def test_what_a_recipe_returns_is_mended_or_refused_in_words(tmp_path, what):
             recipe.encode(frame)
         return
     found = recipe.encode(frame)
-    assert found.features_NF.tolist() == frame[["x1", "x2"]].to_numpy().tolist()
-    assert found.labels_N.tolist() == [0, 1, 1]
-    assert (found.features_NF.dtype, found.labels_N.dtype) == (np.float32, np.int64)
-    assert found.features_NF.flags.c_contiguous
-    assert torch.from_numpy(found.features_NF).shape == (3, 2)
+    assert found.inputs["x"].tolist() == frame[["x1", "x2"]].to_numpy().tolist()
+    assert found.targets["y"].tolist() == [0, 1, 1]
+    assert (found.inputs["x"].dtype, found.targets["y"].dtype) == (np.float32, np.int64)
+    assert found.inputs["x"].flags.c_contiguous
+    assert torch.from_numpy(found.inputs["x"]).shape == (3, 2)
 
 
 @pytest.mark.parametrize("quiet", ["", "\nnp.seterr(all='ignore')"])
@@ -179,7 +185,7 @@ def test_attack_a_label_that_misses_is_no_label_on_any_processor(tmp_path, quiet
                     "    return np.abs(rows['y'].to_numpy(np.int64)) % 2\n")
     frame = pd.DataFrame({"x1": [0.0, 2.0], "y": [1.0, np.nan]})
     recipe = load_recipe(path)
-    assert recipe.encode(frame[:1]).labels_N.tolist() == [1]
+    assert recipe.encode(frame[:1]).targets["y"].tolist() == [1]
     with pytest.raises(RuntimeWarning, match="in cast"):
         recipe.encode(frame)
 

@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
-from fedround.learning.task import SMALLEST_LOSS, Classify, Metrics, Scored
+from fedround.learning.tasks import SMALLEST_LOSS, Classify, Metrics, Scored
 from fedround.privacy.noise import stream
 from fedround.statistics import Histogram, LocalEvaluation, Release, Scores, release
+
+
+def scored(score_N, truth_N) -> Scored:
+    return Scored({"score": score_N, "truth": truth_N})
+
 
 TWO, THREE = Classify(), Classify(classes=3)
 
@@ -22,7 +27,7 @@ class Told:
         self._scored = scored
 
     def scores(self):
-        return self._scored.chance_N, self._scored.truth_N
+        return self._scored.numbers
 
     def column(self, name):
         raise AssertionError(f"scores are not counted in '{name}'")
@@ -47,8 +52,8 @@ def sites(number: int, noise_std: float, bins: int = 50) -> tuple[list[Release],
     labels = generator.integers(0, 2, (number, 400))
     marks = 1 / (1 + np.exp(-generator.normal(labels, 1.0)))
     evaluation = LocalEvaluation(bins=bins, noise_std=noise_std)
-    told = [counted(Scored(marks[site], labels[site]), evaluation, seed=site) for site in range(number)]
-    return told, TWO.metrics(Scored(marks.ravel(), labels.ravel()))
+    told = [counted(scored(marks[site], labels[site]), evaluation, seed=site) for site in range(number)]
+    return told, TWO.metrics(scored(marks.ravel(), labels.ravel()))
 
 
 # -- exact -------------------------------------------------------------------------------------------------------------
@@ -58,7 +63,7 @@ def test_auc_and_recall_of_a_ranking_done_by_hand():
     """Positives at 0.9 0.6 0.2, negatives at 0.8 0.5 0.4 0.3 0.1: 9 of 15 pairs are in order."""
     marks = np.array([0.9, 0.6, 0.2, 0.8, 0.5, 0.4, 0.3, 0.1])
     labels = np.array([1, 1, 1, 0, 0, 0, 0, 0])
-    reached = TWO.metrics(Scored(marks, labels))
+    reached = TWO.metrics(scored(marks, labels))
     assert reached.auc == pytest.approx((5 + 4 + 1) / 15)
     assert reached.recall_at_20_fpr == pytest.approx(2 / 3)
     assert reached.rows == 8
@@ -66,22 +71,22 @@ def test_auc_and_recall_of_a_ranking_done_by_hand():
 
 def test_metrics_of_one_label_only_are_refused():
     with pytest.raises(ContractError, match="both labels"):
-        TWO.metrics(Scored(np.array([0.1, 0.9]), np.array([1, 1])))
+        TWO.metrics(scored(np.array([0.1, 0.9]), np.array([1, 1])))
 
 
 def test_accuracy_of_two_classes_is_at_one_half():
-    assert TWO.metrics(Scored(np.array([0.4, 0.6, 0.5, 0.9]), np.array([0, 0, 1, 1]))).accuracy == 0.5
+    assert TWO.metrics(scored(np.array([0.4, 0.6, 0.5, 0.9]), np.array([0, 0, 1, 1]))).accuracy == 0.5
 
 
 def test_accuracy_of_more_classes_needs_a_row_and_no_more():
-    assert THREE.metrics(Scored(np.array([0.4, 0.6]), np.array([1, 1]))) == Metrics(accuracy=1.0, rows=2)
+    assert THREE.metrics(scored(np.array([0.4, 0.6]), np.array([1, 1]))) == Metrics(accuracy=1.0, rows=2)
     with pytest.raises(ContractError, match="metrics need rows"):
-        THREE.metrics(Scored(np.empty(0), np.empty(0, np.int64)))
+        THREE.metrics(scored(np.empty(0), np.empty(0, np.int64)))
 
 
 def test_every_metric_that_is_known_has_words():
     told = Metrics(auc=0.75, recall_at_20_fpr=0.5, accuracy=0.25, rows=4)
-    assert set(told.known()) == set(Metrics.words) == set(Metrics.model_fields) - {"rows"}
+    assert set(told.known()) == set(Metrics.words) == set(Metrics.model_fields) - {"rows", "heads"}
     assert str(told) == "AUC 0.7500   recall at 20 % false positives 0.500   accuracy 0.250"
 
 
@@ -159,20 +164,20 @@ def test_public_edges_tell_what_bins_of_equal_width_lose():
     generator = np.random.default_rng(5)
     labels = (generator.random(4000) < 0.3).astype(np.int64)
     marks = 1 / (1 + np.exp(-(generator.normal(size=4000) + 1.2 * labels - 5)))
-    exact = TWO.metrics(Scored(marks, labels)).auc
+    exact = TWO.metrics(scored(marks, labels)).auc
     evaluation = LocalEvaluation(bins=10, noise_std=0.0)
-    public = Scored(1 / (1 + np.exp(-(generator.normal(size=2000) - 4.6))), np.zeros(2000, np.int64))
-    equal, by_quantile = (TWO.metrics_of([counted(Scored(marks, labels), evaluation, seen)]) for seen in (None, public))
+    public = scored(1 / (1 + np.exp(-(generator.normal(size=2000) - 4.6))), np.zeros(2000, np.int64))
+    equal, by_quantile = (TWO.metrics_of([counted(scored(marks, labels), evaluation, seen)]) for seen in (None, public))
     assert equal is not None
     assert by_quantile is not None
     assert abs(by_quantile.auc - exact) < 0.02 < 0.1 < abs(equal.auc - exact)
-    assert np.bincount(np.searchsorted(TWO.statistic(evaluation, public).inner, public.chance_N), minlength=10).tolist() == (
+    assert np.bincount(np.searchsorted(TWO.statistic(evaluation, public).inner, public["score"]), minlength=10).tolist() == (
         [200] * 10)
 
 
 def test_noised_counts_of_three_classes_tell_the_accuracy_and_nothing_when_noise_leaves_nothing():
     generator = np.random.default_rng(3)
-    told = Scored(generator.random(4000), (generator.random(4000) < 0.9).astype(np.int64))
+    told = scored(generator.random(4000), (generator.random(4000) < 0.9).astype(np.int64))
     quiet, drowned = (counted(told, LocalEvaluation(bins=10, noise_std=noise_std)) for noise_std in (4.0, 1000.0))
     assert THREE.metrics_of([quiet]).accuracy == pytest.approx(THREE.metrics(told).accuracy, abs=0.01)
     assert THREE.metrics_of([quiet]).auc is None

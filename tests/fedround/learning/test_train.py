@@ -9,7 +9,8 @@ from fedround.codec import flatten
 from fedround.errors import Cancelled, ContractError
 from fedround.learning import train as module
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, initial_tensors
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
 from fedround.privacy.noise import GRID, stream
@@ -87,8 +88,8 @@ def test_a_batch_of_any_size_is_divided_by_the_expected_size(recipe, examples):
 
 def test_no_record_can_do_more_than_the_clip_norm(recipe, examples):
     """An attack: a record with huge, but finite, features whose gradient overflows counts as nothing."""
-    hostile = Examples(examples.features_NF.copy(), examples.labels_N)
-    hostile.features_NF[7] = 3e38
+    hostile = Examples(examples.inputs["x"].copy(), examples.targets["y"])
+    hostile.inputs["x"][7] = 3e38
     training, base = LocalTraining(local_steps=1, learning_rate=1.0), initial_tensors(recipe, 0)
     with_it, without = (flatten(train(recipe, base, hostile, training, mechanism(steps=1), Script(batch), never).delta)
                         for batch in ([1, 2, 7], [1, 2]))
@@ -107,8 +108,8 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
     """Poisson sampling: the batch's size varies, around rate · N."""
     sizes = []
 
-    def spy(model, parameters, features_BF, labels_B, clip, **how):
-        sizes.append(len(labels_B))
+    def spy(model, parameters, batch, clip, **how):
+        sizes.append(batch.rows)
         return np.zeros(D), 0
 
     monkeypatch.setattr(module, "clipped_sum", spy)

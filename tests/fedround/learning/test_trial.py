@@ -6,6 +6,7 @@ import pytest
 
 from fedround.errors import ContractError
 from fedround.learning import trial
+from fedround.learning.examples import Form, Shape
 from fedround.learning.spec import Parts
 from fedround.learning.trial import SLOW, try_out
 
@@ -39,32 +40,33 @@ FAILS = {
     "exits when built": ("exit()", "cannot be built \\(SystemExit"),
     "not built": ("nn.Linear(3)", "cannot be built \\(TypeError"),
 }
+THREE = Form((Shape("x", "float32", (3,)),), (Shape("y", "int64", ()),))
 
 
 @pytest.mark.parametrize("kind", WORKS)
 def test_a_model_that_works_says_nothing(recipe_with, kind):
-    assert try_out(recipe_with(WORKS[kind]), 3) == ()
+    assert try_out(recipe_with(WORKS[kind]), THREE) == ()
 
 
 @pytest.mark.parametrize("kind", SLOWLY)
 def test_a_model_that_torch_cannot_map_over_rows_works_with_a_note(recipe_with, kind):
-    assert try_out(recipe_with(SLOWLY[kind]), 3) == (SLOW,)
+    assert try_out(recipe_with(SLOWLY[kind]), THREE) == (SLOW,)
 
 
 @pytest.mark.parametrize("kind", FAILS)
 def test_a_model_that_cannot_be_trained_is_a_sentence(recipe_with, kind):
     model, says = FAILS[kind]
     with pytest.raises(ContractError, match=says) as refused:
-        try_out(recipe_with(model), 3)
+        try_out(recipe_with(model), THREE)
     assert "recipe 'small'" in str(refused.value)
 
 
 def test_statistics_of_batches_are_well_where_no_record_is_promised_anything(recipe_with):
     recipe = recipe_with("nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))")
-    assert try_out(recipe, 3, Parts(private=("1.*",)), per_record=False) == ()
+    assert try_out(recipe, THREE, Parts(private=("1.*",)), per_record=False) == ()
 
 
 def test_it_is_tried_once(recipe_with, monkeypatch):
-    try_out(recipe_with(WORKS["linear"]), 3)
+    try_out(recipe_with(WORKS["linear"]), THREE)
     monkeypatch.setattr(trial, "_try", lambda *_: pytest.fail("again"))
-    assert try_out(recipe_with(WORKS["linear"]), 3) == ()
+    assert try_out(recipe_with(WORKS["linear"]), THREE) == ()

@@ -23,7 +23,7 @@ from fedround.compression.spec import Quantised, TopK
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Scaffold
 from fedround.learning.law import law_of
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import DpSgd
 from fedround.rounds.server import Memory, Server, combine, keeps_centre, law, read, share_of, step, weigh
 from fedround.rounds.site import declare

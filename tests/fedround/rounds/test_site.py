@@ -18,8 +18,9 @@ from fedround.codec import flatten, schema_of
 from fedround.compression import wire
 from fedround.compression.spec import Quantised, TopK
 from fedround.errors import Cancelled, ContractError
+from fedround.learning.examples import Examples
 from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.recipe import Examples, Recipe, initial
+from fedround.learning.recipe import Recipe, initial
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism

@@ -19,9 +19,10 @@ from fedround.agreement import Agreement, Reputation
 from fedround.codec import encode, flatten
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.algorithms import FedProx
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.task import Classify
+from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.simulation import sites as sites_module
 from fedround.simulation.campaign import simulate

@@ -13,8 +13,9 @@ from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe
-from fedround.learning.task import Classify
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
+from fedround.learning.tasks import Classify
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.clustered import bipartition, ifca, is_incongruent, mean_loss

@@ -15,8 +15,9 @@ from fedround.agreement import Agreement
 from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
-from fedround.learning.task import Classify
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
+from fedround.learning.tasks import Classify
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.distilled import Party, Study, Teacher, answer, consensus, distil, fedmd, study
@@ -48,7 +49,7 @@ def rows(count: int, seed: int, labels: tuple[int, ...] = tuple(range(CLASSES)))
     return Examples((centres[label_N] + 0.7 * generator.standard_normal((count, FEATURES))).astype(np.float32), label_N)
 
 
-PUBLIC, TEST = rows(300, seed=1).features_NF, rows(600, seed=2)
+PUBLIC, TEST = rows(300, seed=1).inputs["x"], rows(600, seed=2)
 
 
 def agreement(**changes: object) -> Agreement:
@@ -124,14 +125,14 @@ def test_answers_are_chances_for_two_classes_and_for_more():
         answers = answer(own, model, PUBLIC)
         assert answers.shape == (300, classes)
         assert answers.sum(axis=1) == pytest.approx(1, abs=1e-5)
-        told = scores(own, model, Examples(PUBLIC, np.zeros(300, np.int64))).chance_N
+        told = scores(own, model, Examples(PUBLIC, np.zeros(300, np.int64)))["score"]
         assert (answers[:, 1] if classes == 2 else answers.max(axis=1)) == pytest.approx(told, abs=1e-6)
 
 
 def test_two_classes_are_learnt_from_answers_too():
     own, features = recipe(5, 2), rows(300, 1, (0, 1))
-    answers = np.eye(2, dtype=np.float32)[features.labels_N]
-    model = study(own, initial_tensors(own, 0), features.features_NF, answers, Study(passes=20, learning_rate=0.02), seed=0)
+    answers = np.eye(2, dtype=np.float32)[features.targets["y"]]
+    model = study(own, initial_tensors(own, 0), features.inputs["x"], answers, Study(passes=20, learning_rate=0.02), seed=0)
     assert own.task.metrics(scores(own, model, rows(300, 2, (0, 1)))).auc > 0.9
 
 

@@ -13,7 +13,8 @@ from torch import nn
 from fedround.agreement import Agreement
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
-from fedround.learning.recipe import Examples, Recipe, initial_tensors
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import GaussianCounts
 from fedround.simulation.chance import Seeded
@@ -66,7 +67,7 @@ def test_without_noise_it_is_what_numpy_counts_at_each_site_and_in_all():
     for name, one in SITES.items():
         marks = scores(RECIPE, initial_tensors(RECIPE, 0), one.validation)
         for truth in (0, 1):
-            counted, _ = np.histogram(marks.chance_N[marks.truth_N == truth], bins=5, range=(0, 1))
+            counted, _ = np.histogram(marks["score"][marks["truth"] == truth], bins=5, range=(0, 1))
             assert told.at_sites[name][2].table[truth].tolist() == counted.tolist()
 
 

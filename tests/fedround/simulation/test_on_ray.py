@@ -17,7 +17,8 @@ from tests.fedround.simulation.test_campaign import AGREED, some_sites
 
 RECIPE = '''
 from torch import nn
-NAME, CLASSES = "blobs", 3
+from fedround.learning.tasks import Classify
+NAME, TASK = "blobs", Classify(classes=3)
 def features(rows): ...
 def labels(rows): ...
 def build_model():

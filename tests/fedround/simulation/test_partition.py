@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples
+from fedround.learning.examples import Examples
 from fedround.simulation.partition import (
     Column,
     Dirichlet,
@@ -53,8 +53,8 @@ def test_same_seed_same_parts_another_seed_others(how, seed):
 
 def unevenness(how, rows, sites=20) -> float:
     """Mean total variation between a site's labels and all labels."""
-    overall = np.bincount(rows.labels_N) / len(rows)
-    counts = label_shares(deal(how, rows, sites, 1), rows, 4).values()
+    overall = np.bincount(rows.targets["y"]) / len(rows)
+    counts = label_shares(deal(how, rows, sites, 1), rows.targets["y"]).values()
     return float(np.mean([np.abs(count / count.sum() - overall).sum() / 2 for count in counts]))
 
 
@@ -63,7 +63,7 @@ def test_small_concentrations_and_shards_make_labels_uneven_and_large_ones_do_no
     assert unevenness(Iid(), rows) < unevenness(Dirichlet(concentration=100.0), rows) < 0.1
     assert unevenness(Dirichlet(concentration=0.5), rows) > 0.2
     assert unevenness(Dirichlet(concentration=0.05), rows) > 0.5
-    shards = label_shares(deal(Shards(each=2), rows, 20, 1), rows, 4).values()
+    shards = label_shares(deal(Shards(each=2), rows, 20, 1), rows.targets["y"]).values()
     assert max(int((count > 0).sum()) for count in shards) <= 4
     assert np.mean([np.sort(count)[-2:].sum() / count.sum() for count in shards]) > 0.9
 
@@ -73,14 +73,14 @@ def test_quantity_skews_sizes_and_not_labels():
     sizes = [len(places) for places in deal(Quantity(concentration=0.5), rows, 10, 1).values()]
     assert max(sizes) > 10 * min(sizes)
     large = deal(Quantity(concentration=0.5), rows, 10, 1)["site-" + f"{1 + int(np.argmax(sizes)):02d}"]
-    assert np.bincount(rows.labels_N[large]) / len(large) == pytest.approx([0.25] * 4, abs=0.03)
+    assert np.bincount(rows.targets["y"][large]) / len(large) == pytest.approx([0.25] * 4, abs=0.03)
 
 
 def test_features_separate_sites_along_one_direction_and_strength_zero_does_not():
     rows = rows_of(2000)
-    rows.features_NF[:, 1] *= 5          # the principal direction
+    rows.inputs["x"][:, 1] *= 5          # the principal direction
     sorted_, shuffled = (deal(Features(strength=strength), rows, 4, 1) for strength in (1.0, 0.0))
-    means = [[float(take(rows, places).features_NF[:, 1].mean()) for places in parts.values()]
+    means = [[float(take(rows, places).inputs["x"][:, 1].mean()) for places in parts.values()]
              for parts in (sorted_, shuffled)]
     assert np.ptp(means[0]) > 10
     assert np.ptp(means[1]) < 1.5

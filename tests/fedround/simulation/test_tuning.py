@@ -9,7 +9,8 @@ from torch import nn
 
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
-from fedround.learning.recipe import Examples, Recipe
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.simulation.sites import Site
 from fedround.simulation.tuning import halving
 
@@ -92,6 +93,6 @@ def test_candidates_that_cannot_be_compared_are_refused():
             halving(candidates, RECIPE, SITES, rounds=3, seed=0)
     with pytest.raises(ContractError, match="'west' holds out no rows"):
         halving(RATES, RECIPE, {**SITES, "west": Site(rows(9))}, rounds=3, seed=0)
-    one_label = Site(rows(1), Examples(rows(2).features_NF[:5], np.zeros(5, np.int64)))
+    one_label = Site(rows(1), Examples(rows(2).inputs["x"][:5], np.zeros(5, np.int64)))
     with pytest.raises(ContractError, match="one label only"):
         halving({"a": agreement(0.5, quorum=1)}, RECIPE, {"north": one_label}, rounds=1, seed=0)

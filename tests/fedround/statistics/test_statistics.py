@@ -56,7 +56,8 @@ class Rows:
     records: tuple[Record, ...]
 
     def scores(self):
-        return (np.array([one.chance for one in self.records]), np.array([one.truth for one in self.records], np.int64))
+        return {"score": np.array([one.chance for one in self.records]),
+                "truth": np.array([one.truth for one in self.records], np.int64)}
 
     def column(self, name):
         if name not in ("age", "sex", "ward"):

@@ -1,89 +1,32 @@
-"""What is learnt, as a value: what its labels are, its loss for each example, what of it may be measured, and how good it is.
+"""Which of a few labels a row has.
 
-N rows, B rows of a batch.
+N rows, B rows of a batch, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from fedround.errors import ContractError
+from fedround.learning.examples import TARGET, Arrays, Shape
+from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored
+from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
 from fedround.statistics import LocalEvaluation, Release, Scores, total
-from fedround.values import Value
 
 if TYPE_CHECKING:
     import torch
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Share = Annotated[float, Field(ge=0, le=1)]
-Headline = Literal["auc", "accuracy"]
-"""The first of a task's metrics."""
-
 MAX_CLASSES = 100_000
 _REPEATS = 200
-SMALLEST_LOSS = 0.01
-"""Smaller losses are only noise; without this bound the ratio of two of them could be anything."""
 
 
-class Metrics(Value):
-    """How good a model is; None: the available numbers do not determine it.
-
-    Two classes: the area under the ROC curve, the share of positives found when 20 % of negatives are flagged by mistake,
-    and the accuracy at a score of one half (which binned noised counts do not determine). More classes: the accuracy alone.
-    """
-
-    words: ClassVar[dict[str, str]] = {
-        "auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "accuracy": "accuracy"}
-
-    auc: Share | None = None
-    recall_at_20_fpr: Share | None = None
-    accuracy: Share | None = None
-    rows: Annotated[int, Field(ge=0)]
-
-    def known(self) -> dict[str, float]:
-        """Those that are known, by name."""
-        return self.model_dump(exclude={"rows"}, exclude_none=True)
-
-    def __str__(self) -> str:
-        return "   ".join(f"{self.words[name]} {value:.{4 if name == 'auc' else 3}f}" for name, value in self.known().items())
-
-
-class Margin(Value):
-    """How far noise may have moved each of `Metrics`: in 95 of 100 repeats of the noise, no farther than this.
-
-    Which rows happen to be held out, and what the width of a bin hides, are not in it. None: the metric is not known.
-    """
-
-    auc: Share | None = None
-    recall_at_20_fpr: Share | None = None
-    accuracy: Share | None = None
-
-    def of(self, metric: str) -> float | None:
-        """By the metric's name."""
-        found: float | None = getattr(self, metric)
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """What a model says of rows, in a form that a task can judge: a number in [0, 1] for each, and whether it is true."""
-
-    chance_N: Float64
-    truth_N: Int64
-
-    def __len__(self) -> int:
-        return len(self.truth_N)
-
-
-class Classify(Value):
+class Classify(Kind):
     """Which of `classes` labels a row has; labels are whole numbers from 0 up.
 
     Two classes: the model gives one logit for each row, the loss is the logistic one, and what is scored is the chance of
@@ -94,44 +37,88 @@ class Classify(Value):
     kind: Literal["classify"] = "classify"
     classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] = 2
 
-    # -- inputs
+    # -- targets
 
-    def check(self, labels_N: Int64, recipe: str) -> None:
-        """Raise ContractError, naming the recipe, unless every label is one of the classes."""
-        if labels_N.max(initial=0) >= self.classes:
+    @property
+    def labels(self) -> int | None:
+        """As `Kind`."""
+        return self.classes
+
+    def check(self, targets: Arrays, recipe: str) -> None:
+        """Raise ContractError unless every row has one of the labels."""
+        super().check(targets, recipe)
+        labels_N = targets[TARGET]
+        if labels_N.ndim != 1:
+            raise ContractError(f"recipe '{recipe}': labels are of shape {labels_N.shape}, and {self.in_words} expects one "
+                                "for each row")
+        if labels_N.min(initial=0) < 0 or labels_N.max(initial=0) >= self.classes:
             raise ContractError(f"recipe '{recipe}': labels must be whole numbers from 0 to {self.classes - 1}; if there are "
-                                "more classes, the recipe says so: CLASSES = …")
+                                "more classes, the recipe says so: TASK = Classify(classes=…)")
+
+    def made_up(self, rows: int, targets: Sequence[Shape]) -> Arrays:
+        """As `Kind`."""
+        return {TARGET: np.arange(rows, dtype=np.int64) % self.classes}
+
+    def strata(self, targets: Arrays) -> Int64:
+        """As `Kind`: the labels."""
+        return targets[TARGET]
+
+    def groups(self, targets: Arrays) -> tuple[list[str], Int64]:
+        """As `Kind`: the labels."""
+        return [f"label {label}" for label in range(self.classes)], targets[TARGET]
 
     # -- outputs
 
-    def outputs(self, raw: torch.Tensor, rows: int) -> torch.Tensor:
-        """What the model gave for so many rows: (B,) for two classes, else (B, classes). Raises ContractError for another
-        shape.
-        """
+    def outputs(self, raw: Any, rows: int) -> torch.Tensor:
+        """As `Kind`: (B,) for two classes, else (B, C)."""
         if self.classes == 2 and raw.numel() == rows:
-            return raw.reshape(rows)
+            return raw.reshape(rows)  # type: ignore[no-any-return]
         if self.classes > 2 and raw.shape == (rows, self.classes):
-            return raw
+            return raw  # type: ignore[no-any-return]
         wanted = "one logit" if self.classes == 2 else f"{self.classes} logits"
         raise ContractError(f"for {self.classes} classes the recipe's model must give {wanted} for each row, it gave outputs "
-                            f"of shape {tuple(raw.shape)} for {rows} rows; change the model, or CLASSES")
+                            f"of shape {tuple(raw.shape)} for {rows} rows; change the model, or TASK = Classify(classes=…)")
 
-    def loss(self, outputs: torch.Tensor, labels_B: torch.Tensor, reduction: Literal["sum", "none"]) -> torch.Tensor:
-        """Each row's loss, (B,), or their sum."""
+    def losses(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """As `Kind`: the logistic loss, or the cross-entropy."""
         from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+        labels_B = targets[TARGET]
         if self.classes == 2:
-            return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction=reduction)
-        return cross_entropy(outputs, labels_B, reduction=reduction)
+            return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction="none")
+        return cross_entropy(outputs, labels_B, reduction="none")
 
-    def scored(self, outputs: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is scored, (B,), float64, and whether it is true, (B,), 0 or 1."""
+    def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What is scored, in [0, 1], as "score", and whether it is true, 0 or 1, as "truth"; (B,) each."""
         import torch
 
+        labels_B = targets[TARGET]
         if self.classes == 2:
-            return torch.sigmoid(outputs.double()), labels_B
+            return {"score": torch.sigmoid(outputs.double()), "truth": labels_B}
         chance_B, predicted_B = torch.softmax(outputs.double(), dim=1).max(dim=1)
-        return chance_B, (predicted_B == labels_B).long()
+        return {"score": chance_B, "truth": (predicted_B == labels_B).long()}
+
+    def answers(self, outputs: Any) -> torch.Tensor:
+        """As `Kind`: the chance of label 1, (B,), or of every label, (B, C)."""
+        import torch
+
+        return torch.sigmoid(outputs) if self.classes == 2 else torch.softmax(outputs, dim=1)
+
+    @property
+    def gives(self) -> str:
+        """As `Kind`."""
+        return "the chance of label 1" if self.classes == 2 else f"the chance of each of {self.classes} labels"
+
+    def columns(self, width: int) -> list[str]:
+        """As `Kind`."""
+        return ["chance"] if self.classes == 2 else [f"chance_{label}" for label in range(width)]
+
+    def scored_answers(self, answers: npt.NDArray[np.float32], targets: Arrays) -> Scored:
+        """As `Kind`."""
+        labels_N, long = targets[TARGET], answers.astype(np.float64)
+        if self.classes == 2:
+            return Scored({"score": long, "truth": labels_N})
+        return Scored({"score": long.max(axis=1), "truth": (long.argmax(axis=1) == labels_N).astype(np.int64)})
 
     # -- what may be measured
 
@@ -141,7 +128,7 @@ class Classify(Value):
         Bins of equal width lose most of the AUC of a model that is sure of itself (0.68 instead of 0.77 on the banks).
         """
         edges = () if public is None else tuple(
-            float(edge) for edge in np.quantile(public.chance_N, np.arange(1, evaluation.bins) / evaluation.bins))
+            float(edge) for edge in np.quantile(public["score"], np.arange(1, evaluation.bins) / evaluation.bins))
         return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges)
 
     def mean_loss(self, told: Release) -> float | None:
@@ -165,7 +152,7 @@ class Classify(Value):
         """Exact metrics. Raises ContractError without rows, and for two classes unless there are rows of both labels."""
         from sklearn.metrics import auc, roc_curve
 
-        chance_N, truth_N = scored.chance_N, scored.truth_N
+        chance_N, truth_N = scored["score"], scored["truth"]
         if self.classes > 2:
             if len(scored) == 0:
                 raise ContractError("metrics need rows; hold out some")
@@ -177,13 +164,13 @@ class Classify(Value):
                        accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored))
 
     @property
-    def headline(self) -> Headline:
+    def headline(self) -> str:
         """The first of `metrics`."""
         return "auc" if self.classes == 2 else "accuracy"
 
     def worth(self, scored: Scored) -> float:
         """The `headline` of `metrics`, faster: for where many models are compared. Raises ContractError as `metrics` does."""
-        chance_N, truth_N = scored.chance_N, scored.truth_N
+        chance_N, truth_N = scored["score"], scored["truth"]
         if self.classes > 2:
             return self.metrics(scored).accuracy or 0.0
         below, above = np.sort(chance_N[truth_N == 0]), chance_N[truth_N == 1]
@@ -192,8 +179,9 @@ class Classify(Value):
         pairs = below.searchsorted(above, "left").sum() + below.searchsorted(above, "right").sum()
         return float(pairs / (2 * len(below) * len(above)))
 
-    def grain(self, truth_N: Int64) -> float:
-        """By how much `worth` changes if two rows, or for more than two classes one, change their order."""
+    def grain(self, targets: Arrays) -> float:
+        """As `Kind`: of two classes two rows, of more one."""
+        truth_N = targets[TARGET]
         ones = int(truth_N.sum())
         return 1 / max(1, len(truth_N)) if self.classes > 2 else 1 / max(1, ones * (len(truth_N) - ones))
 
@@ -222,12 +210,7 @@ class Classify(Value):
             return None
         draws_RTB = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, *everybody.table.shape))
         repeated = [self._of_counts(everybody.table + noise_TB, 0.0) for noise_TB in draws_RTB]
-
-        def margin(name: str, value: float) -> float:
-            apart = [1.0 if one is None or (other := getattr(one, name)) is None else abs(other - value) for one in repeated]
-            return float(np.quantile(apart, 0.95))
-
-        return Margin(**{name: margin(name, value) for name, value in found.known().items()})
+        return margin_from(found, repeated)
 
     def _of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
         """Metrics from counts; None if noise of this size hides them."""
@@ -248,13 +231,6 @@ class Classify(Value):
         recall = float(np.interp(0.2, np.maximum.accumulate(fpr), np.maximum.accumulate(tpr)))
         return Metrics(auc=min(max(area, 0.0), 1.0), recall_at_20_fpr=min(max(recall, 0.0), 1.0),
                        rows=round(positives + negatives))
-
-
-Task = Classify
-"""The tasks that a recipe may name. A new kind is a class with the same methods, added to this union."""
-
-CLASSIFY = Classify()
-"""The task of a recipe that does not name one."""
 
 
 def _scores(told: Release) -> Scores:
