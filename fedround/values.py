@@ -151,6 +151,7 @@ def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
 
 
 def in_words(error: ValueError | TypeError | RecursionError) -> str:
+    """What does not hold, a clause for each problem, naming the key; no value is repeated."""
     """What is wrong with a value, one line for each problem; the offending value is not repeated."""
     if isinstance(error, TypeError):
         return str(error)

@@ -9,6 +9,7 @@ from collections.abc import MutableMapping
 import typer
 
 from fedround_cli import (
+    ask,
     compare,
     contract,
     coordinator,
@@ -16,7 +17,6 @@ from fedround_cli import (
     doctor,
     drift,
     federation,
-    measure,
     models,
     predict,
     privacy,
@@ -40,7 +40,7 @@ app = typer.Typer(
 A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
-  `coordinator start`, `train run`, `measure run`, `drift run`
+  `coordinator start`, `train run`, `ask`, `drift run`
 * **data scientist**: `simulate`, before anybody is asked for a record; `contract infer`, `check`, `diff`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`
@@ -59,7 +59,7 @@ app.command("deploy")(coordinator.deploy)
 train.train_app.command("compare")(compare.compare)
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
-app.add_typer(measure.app, name="measure")
+app.command("ask")(ask.ask)
 app.add_typer(drift.app, name="drift")
 app.add_typer(models.app, name="models")
 app.add_typer(contract.app, name="contract")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from datetime import datetime, timedelta
 
 import rfc8785
 
 from fedround.errors import BudgetError, ContractError
 from fedround.privacy import ledger, sense
-from fedround.privacy.spec import NoPrivacy
+from fedround.privacy.accounting import Batch, epsilon_of_batches
+from fedround.privacy.spec import GaussianCounts, NoPrivacy
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.site import Offer, offer
 from fedround.signing import digest
 from site_workers import audit, registry
 from site_workers.authorise import Order, refuse
+from site_workers.question_form import is_agreed
 from site_workers.rows import Rows
 from site_workers.site import Site
 
@@ -26,10 +30,13 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
     plan = order.plan
     if (refusal := _refuse_other_rows(site, order)) is not None:
         return refusal
+    if (refusal := _refuse_too_soon(site, order)) is not None:
+        return refusal
     try:
         offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan),
                         apart=registry.are_apart(site.folder, site.settings.data))
         refusal = refuse_if_meaningless(site, order, offered, len(rows.train) + len(rows.validation))
+        refusal = refusal or _refuse_over_share(site, order, offered)
         return charge(site, order, offered) if refusal is None else refusal
     except BudgetError as error:
         log.error("%s", error)
@@ -48,6 +55,39 @@ def _refuse_other_rows(site: Site, order: Order) -> Refusal | None:
         return None         # a charge to all rows may be one that was recovered: it says of no partition
     return refuse(site, order, Reason.POLICY, "this run has trained on another partition's rows here: a run keeps its "
                                               "partition, and another one needs a new run")
+
+
+def _earlier_questions(site: Site, order: Order) -> list[ledger.Charge]:
+    """What was charged for questions that no campaign had set aside, this plan's own charge left out."""
+    return [charge for charge in ledger.read(site.ledger).charges if charge.purpose == "measure"
+            and charge.plan != order.digest and all(isinstance(lot.mechanism, GaussianCounts) for lot in charge.campaign)]
+
+
+def _is_question(order: Order) -> bool:
+    return order.plan.asks.kind == "measure" and not is_agreed(order.plan)
+
+
+def _refuse_too_soon(site: Site, order: Order) -> Refusal | None:
+    """A refusal if the last question was charged too short a time ago. The time of a charge depends on no row."""
+    hours = site.policy.questions.hours_between
+    if not _is_question(order) or hours == 0 or not (earlier := _earlier_questions(site, order)):
+        return None
+    last = max(datetime.fromisoformat(charge.utc) for charge in earlier)
+    if site.clock() - last >= timedelta(hours=hours):
+        return None
+    return refuse(site, order, Reason.HOURS, f"not now: {hours:g} hours must pass between two questions here")
+
+
+def _refuse_over_share(site: Site, order: Order, offered: Offer) -> Refusal | None:
+    """A refusal if all questions together would spend more than their share of the budget."""
+    policy = site.policy
+    if not _is_question(order) or policy.questions.share == 1 or isinstance(order.plan.agreed.privacy, NoPrivacy):
+        return None
+    of_each = [*(charge.mechanisms for charge in _earlier_questions(site, order)), offered.mechanisms]
+    after = epsilon_of_batches([Batch(tuple(Counter(mechanisms).items())) for mechanisms in of_each], policy.delta_dp)
+    if after <= policy.questions.share * policy.max_epsilon:
+        return None
+    return refuse(site, order, Reason.BUDGET, "questions would spend more than their share of the site's privacy budget")
 
 
 def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -> Refusal | None:

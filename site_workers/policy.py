@@ -12,14 +12,16 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy import sense
 from fedround.privacy.spec import NoPrivacy, Unit
-from fedround.records import Plan, Reason, Train
+from fedround.records import Measure, Plan, Reason, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
 from fedround.statistics.partitions import Partitions, of_one_kind
 from fedround.values import Digest, Purpose, Value
+from site_workers.question_form import QuestionForm, is_agreed
 
 Protected = Literal["record", "site", "none"]
-Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments"]
+Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
+                 "missing", "quantiles"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -95,6 +97,7 @@ class SitePolicy(Value):
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     partitions: tuple[Partitions, ...] = ()
     """How plans that train may tell rows apart. The coordinator then learns how many rows each partition has."""
+    questions: QuestionForm = QuestionForm()
     limits: Limits = Limits()
     hours: Hours | None = None
 
@@ -155,6 +158,9 @@ def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest
                 yield Reason.POLICY, f"{statistic.in_words} do not leave here"
         elif statistic.noise_std == 0 and not policy.allows_no_privacy:
             yield Reason.POLICY, f"{statistic.in_words} without noise are not allowed here"
+    if isinstance(plan.asks, Measure) and not is_agreed(plan):
+        for problem in policy.questions.objections(plan.asks):
+            yield Reason.POLICY, problem
     part = plan.asks.partition
     if part is not None and plan.asks.reads_model and not any(of_one_kind(one, part) for one in policy.partitions):
         yield Reason.POLICY, f"plans about rows that are told apart by {part.in_words} are not allowed here"[:300]
@@ -224,7 +230,8 @@ min_batch = {min_batch}
 # What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
 # (the ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how
 # the values of a column lie), "group_counts" (how many rows each group has), "moments" (sums of columns and of their
-# products: means, correlations, regressions) and "decisions" (how often the model is right and wrong about the groups that
+# products: means, correlations, regressions), "quantiles" (counts in halves, quarters, eighths … of a range), "missing" (how
+# often columns are empty) and "decisions" (how often the model is right and wrong about the groups that
 # the federation watches, on held-out rows), all noised and charged.
 # What is not listed stays.
 statistics = {statistics}
@@ -234,6 +241,16 @@ statistics = {statistics}
 # column whose counts may be known: a date, never a diagnosis. One way is enough: what is told apart in a second way overlaps,
 # and all rows pay for it. An example: [{{column = "day", by = "week"}}]; by is "day", "week", "month" or "value".
 partitions = {partitions}
+
+# Of which form questions about your rows may be ('fedround ask'): no code travels with them. Without a key, or with this
+# section left out: any columns, at most 1000 numbers in one answer, any noise that the rest of this file allows, any asker.
+[questions]
+{columns}
+most_numbers = {most_numbers}       # bins, groups or products in one statistic
+min_noise_std = {min_noise_std}      # of each statistic, beside what one record adds at most
+share = {share}              # of max_epsilon: what all questions together may spend
+hours_between = {hours_between}      # from one question to the next
+{askers}
 
 # What training may take from this machine.
 [limits]
@@ -255,6 +272,7 @@ def policy_text(policy: SitePolicy) -> str:
         policy.model_dump(mode="json", include={
             "purposes", "units", "max_epsilon", "delta_dp", "min_rows", "min_class_rows", "max_refusals",
             "min_noise_multiplier", "min_batch", "statistics"})
+        | policy.questions.model_dump(include={"most_numbers", "min_noise_std", "share", "hours_between"})
         | limits.model_dump(include={"threads", "nice", "seconds"})).items()}
     hours = policy.hours or Hours(time_zone="Europe/Berlin", start="20:00", end="06:00", days=WEEK[:5])
     section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"
@@ -263,6 +281,8 @@ def policy_text(policy: SitePolicy) -> str:
         **shown, partitions=f"[{', '.join(map(_as_table, policy.partitions))}]",
         max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
         max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
+        columns=_optional_names("columns", policy.questions.columns, "age", "the only columns that may be named"),
+        askers=_optional_names("askers", policy.questions.askers, "ward-team", "the only ones who may ask"),
         memory_mb=_optional("memory_mb", limits.memory_mb, 4096, "of memory that the process may ask the system for"),
         hours=section if policy.hours is not None else "\n".join(f"# {line}" for line in section.splitlines()))
 
@@ -276,3 +296,8 @@ def _as_table(one: Partitions) -> str:
 def _optional(key: str, value: float | None, example: float, what: str) -> str:
     """A line for a key, commented out if the key is not set."""
     return f"# {key} = {example}    # {what}" if value is None else f"{key} = {value}    # {what}"
+
+
+def _optional_names(key: str, names: tuple[str, ...] | None, example: str, what: str) -> str:
+    shown = tomlkit.item([example] if names is None else list(names)).as_string()
+    return f"{'# ' if names is None else ''}{key} = {shown}    # {what}"

@@ -50,6 +50,9 @@ class MeasurementRequest(RoundRequest):
     partition: Annotated[Partition | None, Field(
         default=None, title="Partition",
         description="Which rows are counted, and pay: those of one week, say, told apart by a column. Empty: all.")] = None
+    asker: Annotated[Name | None, Field(
+        default=None, title="Who asks", description="Told to the sites, whose policy may name who may ask. Whoever asks the "
+                                                    "same again reads the same answer.")] = None
 
 
 def plan_question(coordinator: Coordinator, request: RoundRequest) -> Planned:
@@ -87,7 +90,7 @@ def _check_leaves(coordinator: Coordinator) -> None:
 
 def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Question:
     if isinstance(request, MeasurementRequest):
-        return Measure(statistics=request.statistics, partition=request.partition)
+        return Measure(statistics=request.statistics, partition=request.partition, asker=request.asker)
     if head.commit.round == 0:
         raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
     return Evaluate(statistics=(score_statistic(coordinator, head.commit),),

@@ -186,9 +186,11 @@ def _bare(plan: Plan) -> Plan:
 
 
 def bare(asks: Question) -> Question:
-    """The question without the edges that were computed. Edges of a measurement are a part of what was asked."""
+    """The question without the edges that were computed, and without who asks. Edges of a measurement are a part of what was
+    asked.
+    """
     if isinstance(asks, Measure):
-        return asks
+        return asks.model_copy(update={"asker": None})
     return asks.model_copy(update={"statistics": tuple(
         statistic.model_copy(update={"edges": ()}) if isinstance(statistic, Scores) else statistic
         for statistic in asks.statistics)})

@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.statistics.base import AskedNoise
-from fedround.statistics.group_counts import GroupCounts, Level, Levels
+from fedround.statistics.group_counts import GroupCounts
 from fedround.statistics.histogram import Histogram, Number
+from fedround.statistics.levels import Level, Levels
 from fedround.statistics.partitions import Partitions
 from fedround.statistics.scores import Scores, Share
 from fedround.values import ColumnName, Value

@@ -92,6 +92,8 @@ class Measure(_Question):
 
     kind: Literal["measure"] = "measure"
     statistics: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=64)]
+    asker: Name | None = None
+    """Who wants to know, as the coordinator says; a site's policy may name who may ask. None: nobody in particular."""
 
 
 Question = Annotated[Train | Evaluate | Measure, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Self, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -20,21 +20,25 @@ from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import GaussianCounts, NoMechanism
 from fedround.statistics.base import LOUDEST, Evidence, Float64
 from fedround.statistics.decisions import Bands, Decisions, Groups, Thresholds, Watched
-from fedround.statistics.group_counts import GroupCounts, Levels
-from fedround.statistics.histogram import Histogram
+from fedround.statistics.dyadic import DyadicCounts
+from fedround.statistics.group_counts import GroupCounts
+from fedround.statistics.histogram import Histogram, Ranges
+from fedround.statistics.levels import Levels
 from fedround.statistics.moments import Bounded, Moments
+from fedround.statistics.present import Present
 from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.statistics.where import Between, OneOf
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "Decisions", "Evidence", "GroupCounts", "Groups",
-    "Histogram", "Levels", "LocalEvaluation", "Moments", "OneOf", "Release", "Scores", "Statistic", "Thresholds", "Watched",
-    "release", "total"]
+    "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "Decisions", "DyadicCounts", "Evidence", "GroupCounts",
+    "Groups", "Histogram", "Levels", "LocalEvaluation", "Moments", "OneOf", "Present", "Ranges", "Release", "Scores",
+    "Statistic", "Thresholds", "Watched", "release", "total"]
 
-Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions | Moments, Field(discriminator="kind")]
+Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts,
+                      Field(discriminator="kind")]
 
-WORDS: tuple[str, ...] = tuple(one.word for one in (Scores, Histogram, GroupCounts, Decisions, Moments))
+WORDS: tuple[str, ...] = tuple(one.word for one in get_args(get_args(Statistic)[0]))
 """By which a policy allows statistics to leave."""
 
 LARGEST = 1e10

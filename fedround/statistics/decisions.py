@@ -14,8 +14,8 @@ from fedround.privacy.entries import Rows
 from fedround.privacy.spec import Mechanism
 from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
 from fedround.statistics.counts import Counts
-from fedround.statistics.group_counts import Levels
 from fedround.statistics.histogram import Number, Ranges
+from fedround.statistics.levels import Levels
 from fedround.statistics.scores import Share
 from fedround.values import Digest, Value
 

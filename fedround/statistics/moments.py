@@ -1,6 +1,6 @@
 """Sums of columns and of their products: means, variances, correlations and least squares come from them.
 
-N records, C columns, G groups, K numbers that one record adds.
+N records, C columns, K numbers that one record adds.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedround.statistics.base import Axis, Evidence, Float64, Int64
-from fedround.statistics.group_counts import MOST_CELLS, Levels
-from fedround.statistics.histogram import Number, Ranges, as_numbers
-from fedround.statistics.sums import GaussianSum, Part, in_blocks
-from fedround.statistics.where import Where
+from fedround.statistics.base import Evidence, Float64
+from fedround.statistics.grouped import GroupedSum
+from fedround.statistics.histogram import Number, as_numbers
+from fedround.statistics.sums import Part, in_blocks
 from fedround.values import ColumnName, Value
 
 
@@ -51,27 +50,22 @@ class Bounded(Value):
         return standard_N
 
 
-class Moments(GaussianSum):
-    """Sums over records, by group, of columns in standard form (`Bounded.standard`).
+class Moments(GroupedSum):
+    """Sums of columns in standard form (`Bounded.standard`).
 
-    degree: what a record adds for each of the columns where it has a number: 0: one (and one for the record itself, first);
-    1: one and its number; 2: one, its number and the square. "products": records with a number in every column add all
-    products of two of (1, number, number, …), in the order of `pairs`.
+    degree: what a record adds for each of the columns where it has a number: 1: one and its number; 2: one, its number and
+    the square. "products": records with a number in every column add all products of two of (1, number, number, …), in the
+    order of `pairs`.
     """
 
     word: ClassVar[str] = "moments"
     in_words: ClassVar[str] = "sums of columns"
     kind: Literal["moments"] = "moments"
     of: Annotated[tuple[Bounded, ...], Field(min_length=1, max_length=50)]
-    degree: Literal[0, 1, 2, "products"]
-    by: Annotated[tuple[Levels | Ranges, ...], Field(max_length=3)] = ()
-    """Which groups are summed by themselves; none: all records together."""
-    where: Where = ()
+    degree: Literal[1, 2, "products"]
 
     @model_validator(mode="after")
-    def _check_size(self) -> Self:
-        if math.prod(self.shape) > MOST_CELLS:
-            raise ValueError(f"{math.prod(self.shape)} numbers are more than {MOST_CELLS}: name fewer columns or groups")
+    def _check_columns(self) -> Self:
         if len({one.column for one in self.of}) < len(self.of):
             raise ValueError("a column is named twice")
         return self
@@ -82,55 +76,30 @@ class Moments(GaussianSum):
         return list(itertools.combinations_with_replacement(range(len(self.of) + 1), 2))
 
     @property
-    def groups(self) -> tuple[int, ...]:
-        """How many there are, by each column of `by`."""
-        return tuple(len(one.labels) for one in self.by)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The groups, and the numbers of each."""
-        return *self.groups, len(self._labels)
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """As `NoisedSum`."""
-        return *(Axis(one.column, one.labels) for one in self.by), Axis("sum of", self._labels)
-
-    @property
-    def _labels(self) -> tuple[str, ...]:
-        names = [one.column for one in self.of]
+    def labels(self) -> tuple[str, ...]:
+        """As `GroupedSum`."""
+        names = self.of_columns
         if self.degree == "products":
             factors = ["1", *names]
             return tuple(f"{factors[one]} · {factors[other]}" for one, other in self.pairs)
-        if self.degree == 0:
-            return "records", *(f"{name} is there" for name in names)
         powers = (" is there", "", "²")[:self.degree + 1]
         return tuple(f"{name}{power}" for name in names for power in powers)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """As `NoisedSum`."""
-        return tuple(dict.fromkeys(one.column for one in (*self.of, *self.by, *self.where)))
+    def of_columns(self) -> tuple[str, ...]:
+        """As `GroupedSum`."""
+        return tuple(one.column for one in self.of)
 
     @property
     def scale(self) -> float:
         """As `NoisedSum`: every number that a record adds is in [-1, 1], and all of them may be 1 together."""
-        return math.sqrt(len(self._labels))
+        return math.sqrt(len(self.labels))
 
-    def contributions(self, evidence: Evidence) -> Iterator[Part]:
-        """As `GaussianSum`."""
+    def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
+        """As `GroupedSum`."""
         standard_NC = np.stack([one.standard(evidence) for one in self.of], axis=1)
-        counts_N = np.ones(len(standard_NC), dtype=bool)
-        for condition in self.where:
-            counts_N &= condition.holds(evidence)
-        group_N = np.zeros(len(standard_NC), dtype=np.int64)
-        if self.by:
-            group_N = np.ravel_multi_index(tuple(one.group(evidence.column(one.column)) for one in self.by), self.groups)
-        width = len(self._labels)
-        for block in in_blocks(len(standard_NC), width):
-            value_NK = np.where(counts_N[block, None], self._numbers(standard_NC[block]), 0.0)
-            place_NK: Int64 = group_N[block, None] * width + np.arange(width)
-            yield Part(value_NK, place_NK)
+        for block in in_blocks(len(standard_NC), len(self.labels)):
+            yield block, Part(self._numbers(standard_NC[block]))
 
     def _numbers(self, standard_NC: Float64) -> Float64:
         there_NC = ~np.isnan(standard_NC)
@@ -140,7 +109,5 @@ class Moments(GaussianSum):
             one_K, other_K = np.array(self.pairs).T
             product_NK: Float64 = factor_NC[:, one_K] * factor_NC[:, other_K] * there_NC.all(axis=1, keepdims=True)
             return product_NK
-        if self.degree == 0:
-            return np.concatenate([np.ones((len(number_NC), 1)), there_NC.astype(np.float64)], axis=1)
         powers = (there_NC, number_NC, number_NC ** 2)[:self.degree + 1]
         return np.stack(powers, axis=2).reshape(len(number_NC), -1)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedround.statistics.base import Evidence
-from fedround.statistics.group_counts import Levels
 from fedround.statistics.histogram import Number, as_numbers
+from fedround.statistics.levels import Levels
 from fedround.values import ColumnName, Value
 
 
@@ -44,3 +44,10 @@ class OneOf(Levels):
 
 Where = Annotated[tuple[OneOf | Between, ...], Field(max_length=10)]
 """All of them must hold."""
+
+
+def holds(where: tuple[OneOf | Between, ...], evidence: Evidence) -> npt.NDArray[np.bool_]:
+    """Which records meet all conditions, (N,); of no condition (0,)."""
+    told = [condition.holds(evidence) for condition in where]
+    met_N: npt.NDArray[np.bool_] = np.logical_and.reduce(told) if told else np.ones(0, dtype=bool)
+    return met_N

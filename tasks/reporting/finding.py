@@ -1,48 +1,36 @@
-"""The result of a question, as people read it: every cell with its words, its number and how far noise may have moved it."""
+"""The result of a question, as people read it: every number with its words, and how far noise may have moved it."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 
+from fedround.analytics.estimates import Estimate, Table
+from fedround.analytics.readings import read
 from fedround.records import Finding
 from fedround.statistics import Release
 from tasks.reporting.markdown import code, table
-
-WIDTH = 1.96
-"""The half-width of the interval in standard deviations of the noise: 95 of 100 exact numbers lie in it."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a statistic."""
-
-    words: tuple[str, ...]
-    """Where it is, a word for each axis."""
-    number: float
-    """What all sites say together; noise may have made it negative."""
-    plus_minus: float
-    """How far it is from the exact number at most, in 95 of 100 cases; 0: it is exact."""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The cell as a line of a table: its words, the number, and how sure it is."""
-        return (*self.words, f"{round(self.number):,}", f"± {round(self.plus_minus):,}" if self.plus_minus else "exact")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One statistic of a finding."""
-
-    title: str
-    head: tuple[str, ...]
-    cells: tuple[Cell, ...]
+from tasks.reporting.so_far import csv_of
 
 
 def tables(totals: Sequence[Release]) -> list[Table]:
     """What a finding says, statistic by statistic."""
-    return [_table(release) for release in totals]
+    return [one for release in totals for one in read(release)]
+
+
+def texts(one: Estimate) -> tuple[str, ...]:
+    """An estimate as a line of a table: its words, the number, and between which numbers it lies without noise."""
+    half = (one.high - one.low) / 2
+    if math.isnan(one.value):
+        return *one.words, "–", "too noisy"
+    if half == 0:
+        return *one.words, f"{one.value:,.6g}", "exact"
+    return *one.words, _written(one.value, half), f"{_written(one.low, half)} to {_written(one.high, half)}"
+
+
+def head(one: Table) -> tuple[str, ...]:
+    """Of the columns that `texts` fills."""
+    return *one.head, "95 %"
 
 
 def heading(finding: Finding) -> str:
@@ -55,14 +43,20 @@ def render_finding(finding: Finding) -> str:
     """The finding as markdown for a Prefect artifact. What the question named is shown as code."""
     parts = [f"## {heading(finding)}"]
     for one in tables(finding.totals):
-        rows = [[*(code(word) for word in cell.words), *cell.texts[len(cell.words):]] for cell in one.cells]
-        parts += [f"### {code(one.title)}", table([code(name) for name in one.head[:-2]] + list(one.head[-2:]), rows)]
+        rows = [[*(code(word) for word in said[:-2]), *said[-2:]] for said in map(texts, one.estimates)]
+        parts += [f"### {code(one.title)}", table([code(name) for name in one.head[:-1]] + list(head(one)[-2:]), rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(release: Release) -> Table:
-    axes, plus_minus = release.statistic.axes, WIDTH * release.noise_std
-    words = itertools.product(*(axis.labels for axis in axes))
-    names = tuple(axis.name for axis in axes)
-    return Table(f"{release.statistic.in_words}: {', '.join(names)}", (*names, "records", "95 %"),
-                 tuple(Cell(place, number, plus_minus) for place, number in zip(words, release.numbers, strict=True)))
+def as_csv(by_whom: Mapping[str, Sequence[Table]]) -> str:
+    """All numbers, one a line: who says it, the table, the words, the value and its interval."""
+    return csv_of([["who", "table", "what", "value", "low", "high"], *(
+        [who, one.title, " | ".join(estimate.words), *(None if math.isnan(x) else x for x in (
+            estimate.value, estimate.low, estimate.high))]
+        for who, found in by_whom.items() for one in found for estimate in one.estimates)])
+
+
+def _written(value: float, half: float) -> str:
+    """With as many digits as the noise leaves meaning to."""
+    places = max(0, 1 - math.floor(math.log10(half)))
+    return f"{round(value, places) + 0.0:,.{min(places, 9)}f}"

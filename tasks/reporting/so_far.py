@@ -73,9 +73,9 @@ def downloads(records: Sequence[RoundRecord]) -> tuple[Download, ...]:
     """The last round's record as JSON; its sites, and all rounds so far, as tables."""
     last = records[-1]
     name = f"{last.federation}-{last.run}-{last.round:05d}"
-    return (_file("This round (JSON)", f"{name}.json", "application/json", last.model_dump_json(indent=1)),
-            _file("Its sites (CSV)", f"{name}-sites.csv", "text/csv", _csv(_sites(last))),
-            _file("All rounds so far (CSV)", f"{name}-rounds.csv", "text/csv", _csv(_rounds(records))))
+    return (download("This round (JSON)", f"{name}.json", "application/json", last.model_dump_json(indent=1)),
+            download("Its sites (CSV)", f"{name}-sites.csv", "text/csv", csv_of(_sites(last))),
+            download("All rounds so far (CSV)", f"{name}-rounds.csv", "text/csv", csv_of(_rounds(records))))
 
 
 def _sites(record: RoundRecord) -> list[list[object]]:
@@ -96,7 +96,8 @@ def _rounds(records: Sequence[RoundRecord]) -> list[list[object]]:
                      one.largest_epsilon, one.uploaded_bytes, one.seconds, one.model] for one in records)]
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> str:
+def csv_of(rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV; no cell is a formula for a spreadsheet."""
     written = io.StringIO()
     csv.writer(written).writerows([[_cell(cell) for cell in row] for row in rows])
     return written.getvalue()
@@ -110,5 +111,6 @@ def _cell(cell: object) -> object:
     return f"'{text}" if text.startswith(_OBEYED_BY_SPREADSHEETS) else text
 
 
-def _file(words: str, name: str, kind: str, text: str) -> Download:
+def download(words: str, name: str, kind: str, text: str) -> Download:
+    """A file that the page itself holds."""
     return Download(words, name, f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}")

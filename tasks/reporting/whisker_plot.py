@@ -46,14 +46,14 @@ class Square:
 
 def of_contribution(said: Contribution) -> Plot:
     """Every site's value, in the order of the commit."""
-    return _around("What each site added", [
+    return around("What each site added", [
         (one.site, one.value, one.value if one.low is None else one.low, one.value if one.high is None else one.high,
          f"{added(one.value)} ({interval(one.low, one.high) or 'no interval'})") for one in said.sites])
 
 
 def of_importance(found: Explained) -> Plot:
     """The most important columns."""
-    return _around("Loss if a column is shuffled", [
+    return around("Loss if a column is shuffled", [
         (one.column, one.value, one.value - one.std, one.value + one.std, f"{added(one.value)} ± {one.std:.4f}")
         for one in found.importance[:MOST_COLUMNS]])
 
@@ -93,7 +93,7 @@ def _placed(named: Sequence[float]) -> Callable[[float], float]:
     return lambda number: round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (number - first) / (last - first), 1)
 
 
-def _around(title: str, items: Sequence[tuple[str, float, float, float, str]]) -> Plot:
+def around(title: str, items: Sequence[tuple[str, float, float, float, str]]) -> Plot:
     """Name, value, both ends of its interval, and its words, around zero."""
     ends = [number for _, *numbers, _ in items for number in numbers]
     named = nice_ticks(min([0.0, *ends]), max([0.0, *ends]))

@@ -19,19 +19,22 @@ def test_a_request_out_of_bounds_names_the_key(fedround: Fedround, coordinator: 
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    ([], "say what to count"), (["--histogram", "age"], "expected a column"), (["--histogram", "age="], "expected a column"),
+    ([], "say what to ask"), (["--histogram", "age"], "expected a column"), (["--histogram", "age="], "expected a column"),
     (["--histogram", "age=20,old"], "'old' is no number"), (["--histogram", "age=30,20"], "edges must ascend"),
-    (["--groups", "sex=1,1"], "named twice"), (["--groups", "sex=1 x sex=2"], "a column is named twice"),
+    (["--top", "sex=1,1"], "named twice"), (["--count", "--by", "sex=1 x sex=2"], "a column is named twice"),
+    (["--count"], "name columns to count by"), (["--mean", "age=0"], "expected bounds"),
+    (["--count", "--where", "age>4"], "--where"),
+    (["--mean", "age=4:1"], "must ascend"), (["--mean", "age=0:9", "--noise", "1", "--error", "1"], "not both"),
     (["--histogram", "age=20", "--noise", "-1"], "noise_std"), (["--histogram", "age=20", "--run", "Study"], "run"),
     (["--histogram", "age=20", "--quorum", "0"], "quorum"), (["--histogram", "age=20", "--quorum", "4"], "can never be met"),
     (["--histogram", "age=20", "--deadline-s", "0"], "deadline_s")])
 def test_a_measurement_that_cannot_be_asked_names_what_is_wrong(fedround: Fedround, coordinator: Path, arguments: list[str],
                                                                 says: str):
-    one_sentence(fedround("measure", "run", "-c", coordinator, *arguments), says)
+    one_sentence(fedround("ask", "-c", coordinator, *arguments), says)
 
 
 def test_measurements_that_there_are_not(fedround: Fedround, coordinator: Path):
-    one_sentence(fedround("measure", "show", "study", "--as", coordinator), "run 'study' has no measurement")
+    one_sentence(fedround("ask", "--show", "--as", coordinator), "run 'study' has no measurement")
 
 
 @pytest.mark.parametrize("cron", ["every day", "* * * *", "99 * * * *", ""])

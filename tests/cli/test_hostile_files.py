@@ -47,8 +47,8 @@ COMMANDS: list[tuple[str, tuple[str, ...]]] = [
         ("federation", "add", "west", "--key", KEY, "--weight", "1", *FOLDER), ("federation", "rotate", "north", *FOLDER),
         ("federation", "revoke", "north", *FOLDER), ("models", "show", "x", *FOLDER), ("deploy", *FOLDER),
         ("federation", "invite", "west", "--access-key", "a", "--secret-key", "b", "--output", "{here}/x.toml", *FOLDER),
-        ("verify", "spring", "--as", "{c}"), ("measure", "run", "--groups", "y=0,1", *FOLDER), ("train", "run", *FOLDER),
-        ("round", "run", *FOLDER), ("measure", "show", "--as", "{c}"), ("models", "rebuild", "spring", *FOLDER),
+        ("verify", "spring", "--as", "{c}"), ("ask", "--top", "y=0,1", *FOLDER), ("train", "run", *FOLDER),
+        ("round", "run", *FOLDER), ("ask", "--show", "--as", "{c}"), ("models", "rebuild", "spring", *FOLDER),
         ("coordinator", "start", *FOLDER), ("simulate", "{c}/federation.toml", "--recipe", "{c}/approved/recipe.py"),
         ("privacy", "plan", "{c}/federation.toml", "--rows", "a=100"))),
     *(("{c}/coordinator.toml", one) for one in (

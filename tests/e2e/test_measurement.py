@@ -14,7 +14,7 @@ from tests.e2e.conftest import Federation
 
 pytestmark = pytest.mark.stack
 
-ASKS = ("--histogram", "x1=-1,0,1", "--groups", "y=0,1", "--noise", "2", "--json")
+ASKS = ("--histogram", "x1=-1,0,1", "--top", "y=0,1", "--noise", "2", "--json")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def two_measure(real: Federation) -> Iterator[None]:
 
 
 def measure(real: Federation, run: str) -> dict:
-    done = real.here("measure", "run", "-c", real.machine.coordinator, "--run", run, *ASKS)
+    done = real.here("ask", "-c", real.machine.coordinator, "--run", run, *ASKS)
     assert done.exit_code == 0, done.stderr
     (found,) = json.loads(done.stdout)
     return found

@@ -20,6 +20,7 @@ from fedround.values import Purpose, parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise
 from site_workers.policy import WEEK, Hours, Leaves, Limits, SitePolicy, objection, policy_text
+from site_workers.question_form import QuestionForm
 from tests.small_federation import SmallFederation, changed
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)      # a Wednesday
@@ -40,6 +41,11 @@ def policies(draw) -> SitePolicy:
                          "purposes": draw(st.sampled_from([("train",), ("evaluate", "train")])),
                          "statistics": draw(st.sampled_from([(), ("scores",), ("checks", "scores")])),
                          "min_rows": draw(st.integers(1, 10**6)),
+                         "questions": QuestionForm(
+                             columns=draw(st.sampled_from([None, (), ("age", "a \"b\""), ("x",)])),
+                             askers=draw(st.sampled_from([None, (), ("ward-team",)])),
+                             most_numbers=draw(st.integers(1, 9999)), min_noise_std=draw(st.floats(0, 100)),
+                             share=draw(st.floats(0.01, 1)), hours_between=draw(st.floats(0, 100))),
                          "limits": Limits(threads=draw(st.integers(1, 256)), nice=draw(st.integers(0, 19)),
                                           memory_mb=draw(st.none() | st.integers(256, 10**6)),
                                           seconds=draw(st.integers(1, 604_800))),
@@ -54,11 +60,12 @@ def test_what_is_written_is_what_is_read(policy: SitePolicy):
 
 def test_every_key_is_explained_in_the_file_and_in_the_guide():
     text, guide = policy_text(SitePolicy(**LEAST)), (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
-    for kind in (SitePolicy, Limits, Hours):
-        for key in set(kind.model_fields) - {"limits", "hours"}:
+    for kind in (SitePolicy, Limits, Hours, QuestionForm):
+        for key in set(kind.model_fields) - {"limits", "hours", "questions"}:
             assert f"{key} = " in text, key
             assert f"`{key}`" in guide, key
     assert "[limits]" in text
+    assert "[questions]" in text
     assert "[hours]" in text
 
 

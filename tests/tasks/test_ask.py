@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from fedround.privacy import ledger
 from fedround.privacy.spec import GaussianCounts
 from fedround.records import Finding, Rejection
 from fedround.signing import Identity, digest, seal, unseal
-from fedround.statistics import GroupCounts, Histogram, Levels, Release
+from fedround.statistics import GroupCounts, Histogram, Levels, Release, Statistic
 from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
 from site_workers.policy import SitePolicy
@@ -37,7 +38,8 @@ def allow(federation: SmallFederation, *names: str) -> None:
     for name in names:
         path = federation.root / name / "policy.toml"
         save_toml(load_toml(SitePolicy, path).model_copy(update={
-            "purposes": ("train", "evaluate", "measure"), "statistics": ("scores", "checks", "histograms", "group_counts"),
+            "purposes": ("train", "evaluate", "measure"), "statistics": (
+                "scores", "checks", "histograms", "group_counts", "moments", "quantiles", "missing"),
         }), path, "measures, too")
 
 
@@ -237,7 +239,8 @@ def test_the_form_says_what_it_asks_and_offers_each_statistic():
         assert field.get("title"), name
         assert len(field.get("description", "")) > 20, name
     offered = schema["properties"]["statistics"]["items"]["anyOf"]
-    assert {one["$ref"].split("/")[-1] for one in offered} == {"Scores", "Histogram", "GroupCounts", "Decisions", "Moments"}
+    assert {one["$ref"].split("/")[-1] for one in offered} == {
+        one.__name__ for one in get_args(get_args(Statistic)[0])}
     assert "oneOf" not in json.dumps(schema["properties"])
 
 

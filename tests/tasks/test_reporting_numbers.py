@@ -12,7 +12,7 @@ from fedround.records import Finding, Told
 from fedround.statistics import Histogram, Release
 from tasks.reporting import RoundRecord, render_html, render_markdown
 from tasks.reporting.charts import Point, epsilon_chart, line, nice_ticks, round_ticks, site_charts
-from tasks.reporting.finding import render_finding, tables
+from tasks.reporting.finding import head, render_finding, tables, texts
 from tasks.reporting.words import amount, significant, spent, with_margin
 from tests.tasks.test_reporting import Page, record, shape, updated, with_
 
@@ -27,18 +27,19 @@ def finding(**changes: object) -> Finding:
 
 def test_a_finding_says_every_count_and_how_far_noise_may_have_moved_it():
     (table,) = tables(finding().totals)
-    assert (table.title, table.head) == ("histograms of columns: age | x", ("age | x", "records", "95 %"))
-    assert [cell.texts for cell in table.cells] == [
-        ("below 30", "-3", "± 39"), ("30 to 60", "1,200", "± 39"), ("from 60", "7", "± 39"), ("missing", "0", "± 39")]
+    assert (table.title, head(table)) == ("histograms of columns: age | x", ("age | x", "records", "95 %"))
+    assert [texts(one) for one in table.estimates] == [
+        ("below 30", "-3", "-42 to 36"), ("30 to 60", "1,200", "1,161 to 1,240"), ("from 60", "7", "-32 to 46"),
+        ("missing", "0", "-39 to 39")]
     exact = Release(statistic=Histogram(column="age", edges=(30.0,), noise_std=0.0), numbers=(1.0, 2.0, 0.0),
                     mechanism=NoMechanism())
-    assert [cell.texts[-1] for cell in tables([exact])[0].cells] == ["exact"] * 3
+    assert [texts(one)[-1] for one in tables([exact])[0].estimates] == ["exact"] * 3
 
 
 def test_a_finding_as_markdown_is_tables_whatever_the_question_named():
     markdown = render_finding(finding())
     assert "counted at 2 of 3 sites" in markdown
-    assert "| `30 to 60` | 1,200 | ± 39 |" in markdown
+    assert "| `30 to 60` | 1,200 | 1,161 to 1,240 |" in markdown
     assert shape(markdown) == shape(markdown.replace("age ¦ x", "age"))
 
 

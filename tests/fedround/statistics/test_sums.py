@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianCounts
-from fedround.statistics import Moments, Release, release, total
+from fedround.statistics import DyadicCounts, GroupCounts, Moments, Present, Release, release, total
 from fedround.statistics.sums import Part, in_blocks, noised_sum
 from fedround.values import parse
 
@@ -28,6 +28,10 @@ AGE, DOSE, RISK = ({"column": "age", "low": 0.0, "high": 100.0}, {"column": "dos
                    {"column": "risk", "low": 0.3, "high": 1e15})
 SEX = {"column": "sex", "values": ("f", "m", 1)}
 BANDS = {"column": "dose", "edges": (-0.5, 0.0)}
+
+
+GROUPS = st.sampled_from([(), (SEX,), (SEX, BANDS)])
+CONDITIONS = st.sampled_from([(), ({"column": "age", "low": 1.0, "below": 50.0}, {"column": "sex", "values": ("f", 2.5)})])
 
 
 class Rows:
@@ -60,9 +64,13 @@ class NoNoise:
 SUMS = {
     "moments": st.builds(
         lambda noise_std, degree, of, by, where: Moments(noise_std=noise_std, degree=degree, of=of, by=by, where=where),
-        NOISES, st.sampled_from([0, 1, 2, "products"]), st.sampled_from([(AGE,), (AGE, DOSE), (AGE, DOSE, RISK)]),
-        st.sampled_from([(), (SEX,), (SEX, BANDS)]),
-        st.sampled_from([(), ({"column": "age", "low": 1.0, "below": 50.0}, {"column": "sex", "values": ("f", 2.5)})])),
+        NOISES, st.sampled_from([1, 2, "products"]), st.sampled_from([(AGE,), (AGE, DOSE), (AGE, DOSE, RISK)]),
+        GROUPS, CONDITIONS),
+    "present": st.builds(lambda noise_std, of, by, where: Present(noise_std=noise_std, of=of, by=by, where=where),
+                         NOISES, st.sampled_from([("age",), ("age", "sex", "dose")]), GROUPS, CONDITIONS),
+    "dyadic_counts": st.builds(
+        lambda noise_std, of, depth, by, where: DyadicCounts(noise_std=noise_std, of=of, depth=depth, by=by, where=where),
+        NOISES, st.sampled_from([AGE, DOSE, RISK]), st.integers(1, 5), GROUPS, CONDITIONS),
 }
 ANY = st.one_of(*SUMS.values())
 
@@ -166,3 +174,50 @@ def test_the_block_of_rows_is_bounded_and_every_row_is_in_one():
 def test_a_bound_that_bounds_nothing_is_refused(scale, noise_std):
     with pytest.raises(ContractError, match="must be"):
         noised_sum([], 1, scale, noise_std, NoNoise())
+
+
+# -- what they add up --------------------------------------------------------------------------------------------------
+
+PEOPLE = [(20, 0.0, 0, "f"), (80, -1.0, 0, "f"), (None, 0.0, 0, "m"), (50, -0.6, None, "m"), (50, -0.6, 1, None)]
+
+
+def test_groups_and_conditions_are_those_of_a_loop_over_records():
+    statistic = Moments(noise_std=0.0, degree=1, of=(AGE,), by=(SEX,), where=({"column": "age", "low": 30.0},))
+    table = release(statistic, Rows(PEOPLE), NoNoise()).table
+    assert table == pytest.approx(np.array([[1, 0.6], [1, 0.0], [0, 0], [1, 0.0]]), abs=1e-9)
+    counted = GroupCounts(noise_std=0.0, by=(SEX, BANDS), where=({"column": "age", "low": 30.0, "below": 60.0},))
+    assert release(counted, Rows(PEOPLE), NoNoise()).table.tolist() == [
+        [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+    assert release(GroupCounts(noise_std=0.0, by=(), where=({"column": "sex", "values": ("f", "m")},)), Rows(PEOPLE),
+                   NoNoise()).table == 4
+
+
+def test_products_are_of_records_with_a_number_in_every_column():
+    statistic = Moments(noise_std=0.0, degree="products", of=(AGE, {"column": "dose", "low": -1.0, "high": 1.0}))
+    table = release(statistic, Rows(PEOPLE), NoNoise()).table
+    assert statistic.axes[-1].labels == ("1 · 1", "1 · age", "1 · dose", "age · age", "age · dose", "dose · dose")
+    assert table == pytest.approx([4, 0.0, -2.2, 0.72, -0.6, 1.72], abs=1e-9)
+
+
+def test_what_is_missing_is_none_and_nan_and_nothing_else():
+    rows = Rows([(None, math.nan, 0, ""), (0, "", math.inf, None)])
+    statistic = Present(noise_std=0.0, of=("age", "dose", "risk", "sex"))
+    assert release(statistic, rows, NoNoise()).table == pytest.approx([2, 1, 1, 2, 1])
+
+
+def test_a_record_is_in_one_node_of_each_level():
+    statistic = DyadicCounts(noise_std=0.0, of=AGE, depth=2)
+    rows = Rows([(x, 0, 0, "f") for x in (-5, 0, 24.9, 25, 50, 99, 100, 400, None)])
+    assert release(statistic, rows, NoNoise()).table == pytest.approx([4, 4, 3, 1, 1, 3])
+    assert statistic.labels[:3] == ("part 1 of 2", "part 2 of 2", "part 1 of 4")
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda: GroupCounts(noise_std=1.0, by=()), lambda: Moments(noise_std=1.0, degree=1, of=(AGE, AGE)),
+    lambda: Moments(noise_std=1.0, degree=1, of=(AGE,), by=(SEX, SEX)), lambda: Present(noise_std=1.0, of=("age", "age")),
+    lambda: DyadicCounts(noise_std=1.0, of=AGE, depth=12, by=(SEX,)),
+    lambda: Moments(noise_std=1.0, degree=1, of=({"column": "age", "low": 1.0, "high": 1.0},)),
+    lambda: Moments(noise_std=1.0, degree=1, of=(AGE,), where=({"column": "age"},))])
+def test_a_sum_that_means_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"twice|numbers are more|must ascend|without a bound|name columns"):
+        wrong()

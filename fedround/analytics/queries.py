@@ -1,0 +1,234 @@
+"""What an analyst asks, without code: columns, public bounds and edges, groups, a filter, and how much noise.
+
+A query is compiled to statistics, which travel in a plan to measure (`fedround.records.Measure`), and reads its answer in
+what was released for them. It does not travel itself: what is paid for is the statistics, and any query that they can answer
+is free. A new one is a class with `statistics`, `read` and `expected_error`, and a place in the union `Query`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedround.analytics import readings
+from fedround.analytics.estimates import WIDTH, Table
+from fedround.errors import ContractError
+from fedround.statistics import (
+    Bounded,
+    DyadicCounts,
+    GroupCounts,
+    Histogram,
+    Levels,
+    Moments,
+    Present,
+    Ranges,
+    Release,
+    Statistic,
+)
+from fedround.statistics.base import LOUDEST, AskedNoise
+from fedround.statistics.grouped import By
+from fedround.statistics.where import Where
+from fedround.values import ColumnName, Value
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Columns = Annotated[tuple[Bounded, ...], Field(min_length=1, max_length=50)]
+
+
+class Asked(Value):
+    """What all queries have in common."""
+
+    by: By = ()
+    where: Where = ()
+    noise_std: AskedNoise | None = None
+    """Of the noise at each site, beside one record's longest contribution (`NoisedSum.noise_std`)."""
+    error: Annotated[float, Field(gt=0, le=1e15)] | None = None
+    """The half-width that all sites' answer may have, in the answer's own unit: the most noise that keeps it is taken."""
+
+    @model_validator(mode="after")
+    def _check_noise(self) -> Self:
+        if self.noise_std is not None and self.error is not None:
+            raise ValueError("give noise_std or error, not both")
+        return self
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """What sites are asked for."""
+        raise NotImplementedError
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """The answer, from what was released for `statistics`, in their order."""
+        return tuple(table for release in releases for table in readings.read(release))
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """The half-width (95 %) of all sites' answer, at most, if so many records are in its smallest group; None: not known
+        beforehand.
+        """
+        return None
+
+    def noise(self, sites: int, records: int | None, default: float) -> float:
+        """The noise to ask for. Raises ContractError if the error that is wished for cannot be promised beforehand."""
+        if self.error is None:
+            return default if self.noise_std is None else self.noise_std
+        alone = self.expected_error(1.0, sites, records)
+        if alone is None:
+            raise ContractError("this error cannot be promised beforehand: say of how many records the smallest group is "
+                                "(--records), or give the noise")
+        return min(self.error / alone, float(LOUDEST))
+
+
+class _Counted(Asked):
+    """What is read off counts."""
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """In records."""
+        return WIDTH * noise_std * math.sqrt(sites)
+
+
+class Count(_Counted):
+    """How many records there are, by group."""
+
+    what: Literal["count"] = "count"
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (GroupCounts(by=self.by, where=self.where, noise_std=noise_std),)
+
+
+class HistogramOf(_Counted):
+    """How a column lies between public edges, by group."""
+
+    what: Literal["histogram"] = "histogram"
+    of: Ranges
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        if not (self.by or self.where):
+            return (Histogram(column=self.of.column, edges=self.of.edges, noise_std=noise_std),)
+        return (GroupCounts(by=(*self.by, self.of), where=self.where, noise_std=noise_std),)
+
+
+class Top(_Counted):
+    """The commonest of many named values of a column, commonest first."""
+
+    what: Literal["top"] = "top"
+    of: Levels
+    most: Annotated[int, Field(ge=1, le=1000)] = 10
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (GroupCounts(by=(self.of,), where=self.where, noise_std=noise_std),)
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """As `Asked`."""
+        table = readings.counts(releases[0])
+        best = sorted(table.estimates[:-1], key=lambda one: -one.value)[:self.most]
+        return (Table(f"the commonest values of {self.of.column}", table.head, tuple(best), "bars"),)
+
+
+class Mean(Asked):
+    """Means and, with `spread`, standard deviations of columns between public bounds, by group."""
+
+    what: Literal["mean"] = "mean"
+    of: Columns
+    spread: bool = False
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (Moments(of=self.of, degree=2 if self.spread else 1, by=self.by, where=self.where, noise_std=noise_std),)
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """Of the mean of the column with the widest bounds, wherever it lies in them."""
+        if records is None:
+            return None
+        scale = self.statistics(noise_std)[0].scale
+        return WIDTH * noise_std * scale * math.sqrt(2 * sites) * max(one.half for one in self.of) / records
+
+
+class Quantiles(Asked):
+    """Values of a column below which given shares of the records lie, by group."""
+
+    what: Literal["quantiles"] = "quantiles"
+    of: Bounded
+    at: Annotated[tuple[Share, ...], Field(min_length=1, max_length=99)] = readings.QUARTILES
+    depth: Annotated[int, Field(ge=1, le=12)] = 8
+    """The bounds are cut into 2^depth equal parts."""
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (DyadicCounts(of=self.of, depth=self.depth, by=self.by, where=self.where, noise_std=noise_std),)
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """As `Asked`."""
+        asked = self.statistics(0.0)[0]
+        return (readings.quantiles_of(releases[0], asked, self.at),) if isinstance(asked, DyadicCounts) else ()
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """Of the share below, of a sum of at most `depth` nodes."""
+        if records is None:
+            return None
+        return WIDTH * noise_std * math.sqrt(sites) * self.depth / records
+
+
+class Missing(Asked):
+    """The share of records that hold nothing in a column, by group."""
+
+    what: Literal["missing"] = "missing"
+    of: Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=200)]
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (Present(of=self.of, by=self.by, where=self.where, noise_std=noise_std),)
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """Of a share."""
+        if records is None:
+            return None
+        return WIDTH * noise_std * math.sqrt(2 * sites * (1 + len(self.of))) / records
+
+
+class Correlations(Asked):
+    """Of each two columns (Pearson), and their means, by group."""
+
+    what: Literal["correlations"] = "correlations"
+    of: Annotated[tuple[Bounded, ...], Field(min_length=2, max_length=50)]
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (Moments(of=self.of, degree="products", by=self.by, where=self.where, noise_std=noise_std),)
+
+
+class Table1(Asked):
+    """The first table of a study: means and spreads of numbers, counts and shares of values, by group."""
+
+    what: Literal["table1"] = "table1"
+    numbers: Annotated[tuple[Bounded, ...], Field(max_length=50)] = ()
+    levels: Annotated[tuple[Levels, ...], Field(max_length=50)] = ()
+
+    @model_validator(mode="after")
+    def _check_some(self) -> Self:
+        if not (self.numbers or self.levels):
+            raise ValueError("a table needs columns: numbers with bounds, or levels with values")
+        return self
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        of_numbers = (Moments(of=self.numbers, degree=2, by=self.by, where=self.where, noise_std=noise_std),)
+        return (*(of_numbers if self.numbers else ()),
+                *(GroupCounts(by=(*self.by, one), where=self.where, noise_std=noise_std) for one in self.levels))
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """As `Asked`."""
+        return tuple(table for release in releases for table in (
+            *readings.read(release), *((readings.shares(release),) if isinstance(release.statistic, GroupCounts) else ())))
+
+
+Query = Annotated[Count | HistogramOf | Top | Mean | Quantiles | Missing | Correlations | Table1, Field(discriminator="what")]
+
+
+class Questions(Value):
+    """A file of questions: one measurement that asks all of them together, and is charged once."""
+
+    ask: Annotated[tuple[Query, ...], Field(min_length=1, max_length=64)]
+

@@ -1,0 +1,129 @@
+"""What the options of `fedround ask` say, as queries.
+
+COLUMN=LOW:HIGH a number between public bounds; COLUMN=VALUE,VALUE values; COLUMN:EDGE,EDGE ranges. ' + ' is between columns
+of one query, ' x ' between columns that groups are crossed by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedround.analytics.queries import Asked, Questions
+from fedround.errors import ContractError
+from fedround.values import parse
+
+_CONDITION = re.compile(r"^(?P<column>.+?)\s*(?P<sign>>=|<)\s*(?P<number>[^<>=]+)$")
+
+
+def from_file(path: Path) -> tuple[Asked, ...]:
+    """The questions of a TOML or JSON file. Raises ContractError with one line per problem."""
+    import tomllib
+
+    text = path.read_text(encoding="utf-8")
+    try:
+        said: Any = tomllib.loads(text) if path.suffix == ".toml" else text
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"{path}: not TOML: {error}") from None
+    return parse(Questions, said, f"questions {path}").ask
+
+
+def from_options(asked: Mapping[str, Sequence[str]], by: str | None, where: Sequence[str], noise: float | None,
+                 error: float | None) -> tuple[Asked, ...]:
+    """The queries that options ask for, in the options' order. Raises ContractError that names the option."""
+    common: dict[str, Any] = {"by": [] if by is None else [_group(one, f"--by {by}") for one in by.split(" x ")],
+                              "where": [_condition(one) for one in where]}
+    common |= {} if noise is None else {"noise_std": noise}
+    common |= {} if error is None else {"error": error}
+    found: list[Asked] = []
+    for option, said in asked.items():
+        for one in said:
+            source = f"--{option} {one}".strip()
+            body = {"what": option, **_BODIES[option](one, source), **common}
+            found += parse(Questions, {"ask": [body]}, source).ask
+    return tuple(found)
+
+
+def _bounded(text: str, source: str) -> dict[str, Any]:
+    column, listed = _named(text, "=", source)
+    low, is_there, high = listed.partition(":")
+    if not is_there:
+        raise ContractError(f"{source}: expected bounds for '{column}', for example '{column}=0:100'")
+    return {"column": column, "low": _number(low, source), "high": _number(high, source)}
+
+
+def _ranges(text: str, source: str, sign: str = "=") -> dict[str, Any]:
+    column, listed = _named(text, sign, source)
+    return {"column": column, "edges": [_number(edge, source) for edge in listed.split(",")]}
+
+
+def _levels(text: str, source: str) -> dict[str, Any]:
+    column, listed = _named(text, "=", source)
+    return {"column": column, "values": [_value(value.strip()) for value in listed.split(",")]}
+
+
+def _group(text: str, source: str) -> dict[str, Any]:
+    """Values after '=', edges after ':', whichever comes first."""
+    at = [text.find(sign) for sign in "=:"]
+    return _levels(text, source) if at[0] >= 0 and (at[1] < 0 or at[0] < at[1]) else _ranges(text, source, ":")
+
+
+def _all_bounded(text: str, source: str) -> list[dict[str, Any]]:
+    return [_bounded(one, source) for one in text.split(" + ")]
+
+
+def _mixed(text: str, source: str) -> dict[str, Any]:
+    """Numbers with bounds, and columns with values."""
+    parts = text.split(" + ")
+    numbers = [one for one in parts if ":" in one.partition("=")[2]]
+    return {"numbers": [_bounded(one, source) for one in numbers],
+            "levels": [_levels(one, source) for one in parts if one not in numbers]}
+
+
+_BODIES: dict[str, Any] = {
+    "count": lambda _, __: {},
+    "mean": lambda text, source: {"of": _all_bounded(text, source), "spread": True},
+    "histogram": lambda text, source: {"of": _ranges(text, source)},
+    "quantiles": lambda text, source: {"of": _bounded(text, source)},
+    "top": lambda text, source: {"of": _levels(text, source)},
+    "missing": lambda text, _: {"of": [one.strip() for one in text.split(",")]},
+    "correlations": lambda text, source: {"of": _all_bounded(text, source)},
+    "table1": _mixed,
+}
+"""What each option's text becomes."""
+
+
+def _condition(text: str) -> dict[str, Any]:
+    source = f"--where {text}"
+    if (found := _CONDITION.match(text)) is not None:
+        key = "low" if found["sign"] == ">=" else "below"
+        return {"column": found["column"].strip(), key: _number(found["number"], source)}
+    if "=" in text:
+        return _levels(text, source)
+    raise ContractError(f"{source}: expected a condition like 'age>=40', 'age<65' or 'sex=1,2'")
+
+
+def _named(text: str, sign: str, source: str) -> tuple[str, str]:
+    column, is_there, listed = text.partition(sign)
+    if not is_there or not column.strip() or not listed.strip():
+        raise ContractError(f"{source}: expected a column and what it is counted by, for example 'age=20,30,40'")
+    return column.strip(), listed.strip()
+
+
+def _number(text: str, source: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ContractError(f"{source}: '{text.strip()}' is no number") from None
+
+
+def _value(text: str) -> str | int | float:
+    """A value as the column may hold it: a whole number, a number or a text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

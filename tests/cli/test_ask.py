@@ -1,0 +1,163 @@
+"""`fedround ask`: what the options mean, what people and scripts read, and what the certificate says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from fedround.analytics.compiled import compiled
+from fedround.analytics.queries import Count, Table1
+from fedround.errors import ContractError
+from fedround.statistics import Between, Bounded, GroupCounts, Histogram, Levels, OneOf, Ranges
+from fedround_cli import campaign
+from fedround_cli.ask_options import from_file, from_options
+from tests.cli.conftest import Fedround, one_sentence
+from tests.small_federation import NAMES, SmallFederation
+from tests.tasks.test_ask import allow, concluded, request
+
+WANTED = ("--histogram", "x1=-1,0,1", "--top", "y=0,1", "--noise", "4")
+ASKED = (Histogram(column="x1", edges=(-1.0, 0.0, 1.0), noise_std=4.0),
+         GroupCounts(by=(Levels(column="y", values=(0, 1)),), noise_std=4.0))
+
+
+@pytest.fixture
+def federation(federation: SmallFederation) -> SmallFederation:
+    """All sites allow measurements."""
+    allow(federation, *NAMES)
+    return federation
+
+
+@pytest.fixture
+def by_the_sites(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """In the place of servers and processes: who asks for a flow gets its work done here. What was asked for."""
+    seen: list[dict] = []
+
+    async def carry_out(coordinator: object, flow: str, asked: dict, *, quiet: bool = False) -> None:
+        from tasks.ask import MeasurementRequest
+
+        assert flow == "federated-measurement"
+        seen.append(asked)
+        await asyncio.to_thread(concluded, federation, MeasurementRequest.model_validate_json(json.dumps(asked)))
+
+    monkeypatch.setattr(campaign, "show_campaign", carry_out)
+    return seen
+
+
+def test_options_become_queries_and_these_statistics():
+    no_more = {"by": None, "where": [], "noise": 4.0, "error": None}
+    asked = from_options({"histogram": ["x1=-1,0,1"], "top": ["y=0,1"]}, **no_more)
+    assert compiled(asked, 3, None, 1.0).statistics == ASKED
+    (crossed,) = from_options({"count": [""]}, "sex=f, m x age group:1.5,2", ["age>=40", "ward = 1,b", "age<65"], None, 0.5)
+    assert crossed == Count(
+        by=(Levels(column="sex", values=("f", "m")), Ranges(column="age group", edges=(1.5, 2.0))), error=0.5,
+        where=(Between(column="age", low=40.0), OneOf(column="ward", values=(1, "b")), Between(column="age", below=65.0)))
+    (first,) = from_options({"table1": ["age=0:120 + sex=1,2"]}, **no_more)
+    assert first == Table1(numbers=(Bounded(column="age", low=0.0, high=120.0),), levels=(
+        Levels(column="sex", values=(1, 2)),), noise_std=4.0)
+
+
+def test_a_file_asks_the_same_as_options(tmp_path: Path):
+    path = tmp_path / "study.toml"
+    path.write_text('[[ask]]\nwhat = "mean"\nof = [{column = "age", low = 0, high = 120}]\nspread = true\nnoise_std = 2.0\n'
+                    'by = [{column = "sex", values = [1, 2]}]\nwhere = [{column = "age", low = 40}]\n')
+    assert from_file(path) == from_options({"mean": ["age=0:120"]}, "sex=1,2", ["age>=40"], 2.0, None)
+    path.write_text('[[ask]]\nwhat = "mean"\nof = [{column = "age"}]\n')
+    with pytest.raises(ContractError, match="'ask.0.mean.of.0.low' is missing"):
+        from_file(path)
+
+
+def test_it_asks_shows_a_table_and_asks_nobody_twice(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
+    told = fedround("ask", "-c", coordinator, *WANTED)
+    assert told.exit_code == 0, told.output
+    text = " ".join(told.stdout.split())
+    for words in ("Run study, round 0: counted at 3 of 3 sites", "histograms of columns: x1", "below -1", "from 1", "missing",
+                  "the commonest values of y", " to "):
+        assert words in text, words
+    assert len(by_the_sites) == 1
+    again = fedround("ask", "-c", coordinator, *WANTED)
+    assert "nobody is asked, or charged, again" in again.stdout
+    assert len(by_the_sites) == 1
+    shown = fedround("ask", "--show", "--as", coordinator)
+    assert shown.exit_code == 0, shown.output
+    assert "histograms of columns: x1" in shown.stdout
+    assert "counts of groups: y" in shown.stdout
+
+
+def test_a_script_reads_the_signed_numbers(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
+    found = json.loads(fedround("ask", "-c", coordinator, *WANTED, "--json").stdout)
+    assert [total["statistic"]["kind"] for total in found["totals"]] == ["histogram", "group_counts"]
+    (histogram, groups) = found["tables"]
+    assert sorted(one["words"] for one in groups["estimates"]) == [["0"], ["1"]]
+    assert [one["value"] for one in histogram["estimates"]] == found["totals"][0]["numbers"]
+    low, high = histogram["estimates"][0]["low"], histogram["estimates"][0]["high"]
+    assert (high - low) / 2 == pytest.approx(1.96 * 4 * 3 ** 0.5)
+    (shown,) = json.loads(fedround("ask", "--show", "--as", coordinator.parent / "north", "--json").stdout)
+    assert (shown["totals"], shown["tables"][0]) == (found["totals"], histogram)
+
+
+def test_a_preview_says_what_it_costs_and_asks_nobody(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
+    wished = ("ask", "-c", coordinator, "--mean", "x1=-9:9", "--by", "y=0,1")
+    told = json.loads(fedround(*wished, "--error", "0.5", "--records", "500", "--preview", "--json").stdout)
+    (query,) = told["queries"]
+    assert query["expected_error"] == pytest.approx(0.5)
+    assert query["noise_std"] == pytest.approx(0.5 * 500 / (1.96 * 9 * (2 * 3 * 3) ** 0.5))
+    assert (told["before"], told["promised"], told["fits"]) == (0.0, 8.0, True)
+    assert told["after"] == told["epsilon"] > 0
+    text = " ".join(fedround(*wished, "--noise", "0.3", "--preview").stdout.split())
+    for words in ("Nobody is asked yet", "known when it is answered", "more than the run promises"):
+        assert words in text, words
+    one_sentence(fedround(*wished, "--error", "0.5"), "--records")
+    assert by_the_sites == []
+
+
+def test_the_cost_of_a_second_question_counts_the_first(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
+    assert fedround("ask", "-c", coordinator, *WANTED).exit_code == 0
+    told = json.loads(fedround("ask", "-c", coordinator, "--mean", "x1=-9:9", "--preview", "--json").stdout)
+    assert 0 < told["before"] < told["after"]
+    assert told["after"] > told["epsilon"]
+
+
+def test_the_answers_are_a_page_a_table_and_a_document(fedround: Fedround, coordinator: Path, by_the_sites: list[dict],
+                                                       tmp_path: Path):
+    asks = ("ask", "-c", coordinator, "--mean", "x1=-9:9", "--by", "y=0,1", "--noise", "2")
+    for name in ("answers.html", "answers.csv", "answers.json"):
+        told = fedround(*asks, "--sites", "--page", tmp_path / name)
+        assert told.exit_code == 0, (told.output, told.exception)
+    assert len(by_the_sites) == 1
+    page, lines = (tmp_path / "answers.html").read_text(), (tmp_path / "answers.csv").read_text().splitlines()
+    assert all(f">{who}</th>" in page for who in ("all sites", *NAMES))
+    assert "<script" not in page
+    assert lines[0] == "who,table,what,value,low,high"
+    assert len(lines) == 1 + 4 * 3 * 3                      # who, groups, numbers
+    assert {one["who"] for one in json.loads((tmp_path / "answers.json").read_text())} == {"all sites", *NAMES}
+    assert "north" in told.stdout
+    one_sentence(fedround(*asks, "--page", tmp_path / "answers.pdf"), ".html, .csv or .json")
+
+
+def test_who_did_not_answer_is_named(fedround: Fedround, federation: SmallFederation, coordinator: Path):
+    (federation.root / "data" / "south" / "train.parquet").unlink()
+    concluded(federation, request("study"))
+    shown = fedround("ask", "--show", "--as", coordinator)
+    assert shown.exit_code == 0, (shown.output, shown.exception)
+    text = " ".join(shown.stdout.split())
+    assert "counted at 2 of 3 sites" in text
+    assert "refused south (data)" in text
+
+
+def test_without_a_coordinators_process_it_says_so(fedround: Fedround, coordinator: Path):
+    one_sentence(fedround("ask", "-c", coordinator, *WANTED), "the Prefect API", "does not answer")
+
+
+def test_the_certificate_says_what_was_found_and_that_the_sites_said_so(fedround: Fedround, federation: SmallFederation,
+                                                                       coordinator: Path):
+    federation.round("study")
+    concluded(federation, request("study"))
+    text = " ".join(fedround("verify", "study", "--as", coordinator).stdout.split())
+    for words in ("measure", "(x1)", "(y)", "sites said"):
+        assert words in text, words
+    rounds = json.loads(fedround("verify", "study", "--as", coordinator, "--json").stdout)["rounds"]
+    assert [finding["asked"] for finding in rounds[1]["findings"]] == ["measure"]
+    assert rounds[0]["findings"] == []
