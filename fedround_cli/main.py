@@ -21,6 +21,7 @@ from fedround_cli import (
     predict,
     privacy,
     proxy,
+    recipe,
     simulate,
     site,
     stack,
@@ -41,7 +42,8 @@ A few organisations train one model and never move a record. Start with **fedrou
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
   `coordinator start`, `train run`, `ask`, `drift run`
-* **data scientist**: `simulate`, before anybody is asked for a record; `contract infer`, `check`, `diff`
+* **data scientist**: `recipe new` writes a first recipe for a table, `simulate` tries it before anybody is asked for a
+  record; `recipe check`; `contract infer`, `check`, `diff`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`
 * **auditor**: `verify`, `models show`, `site ledger`
@@ -62,6 +64,7 @@ app.add_typer(train.round_app, name="round")
 app.command("ask")(ask.ask)
 app.add_typer(drift.app, name="drift")
 app.add_typer(models.app, name="models")
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(contract.app, name="contract")
 app.command("predict")(predict.predict)
 app.add_typer(privacy.app, name="privacy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def show(folder: Path) -> None:
     out.print("\nYour rows, for you alone: nothing of this is sent.")
     _show_columns(found)
     if found.sides:
-        _show_features(found.sides)
+        show_features(found.sides, found.features)
 
 
 def _show_columns(found: SitePicture) -> None:
@@ -56,12 +57,13 @@ def _show_columns(found: SitePicture) -> None:
             out.say("[yellow]![/] {}: {}", _SIDES[side], hint)
 
 
-def _show_features(sides: dict[str, Side]) -> None:
+def show_features(sides: dict[str, Side], names: Sequence[str]) -> None:
+    """What a recipe makes of rows. names: of the features; empty: they have none."""
     from rich.table import Table
 
     table = Table("", title="as the recipe sees them")
     for side in sides:
-        table.add_column(_SIDES[side], justify="right")
+        table.add_column(_SIDES.get(side, side), justify="right")
     both = list(sides.values())
     table.add_row("rows", *(f"{one.rows:,}" for one in both))
     table.add_row("count for nothing", *(f"{one.idle:,}" for one in both))
@@ -69,7 +71,7 @@ def _show_features(sides: dict[str, Side]) -> None:
         table.add_row(name, *(_share(one.groups[name]) if one.groups else "–" for one in both))
     features = max(len(one.low) for one in both)
     for place in range(min(MOST, features)):
-        table.add_row(f"feature {place}", *(
+        table.add_row(names[place] if names else f"feature {place}", *(
             f"{one.low[place]:.3g} to {one.high[place]:.3g}, {_share(one.zero[place])} zero" if one.low else "–"
             for one in both))
     out.print(table)

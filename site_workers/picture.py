@@ -10,6 +10,7 @@ import numpy as np
 
 from fedround.errors import FedroundError
 from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Task
 from site_workers.registry import SIDES
 from site_workers.rows import read_site_rows
@@ -39,6 +40,8 @@ class SitePicture:
 
     files: dict[str, Picture]
     sides: dict[str, Side]
+    features: tuple[str, ...] = ()
+    """What the features are called, where the recipe says so."""
 
 
 def picture(folder: Path) -> SitePicture:
@@ -48,7 +51,13 @@ def picture(folder: Path) -> SitePicture:
     except FedroundError:
         return SitePicture({}, {})
     return SitePicture({side: found for side, path in zip(SIDES, site.row_files, strict=True)
-                        for found in _files([path])}, _sides(site))
+                        for found in _files([path])}, _sides(site), names_of(site.recipe))
+
+
+def names_of(recipe: Recipe) -> tuple[str, ...]:
+    """What the features are called; empty: the recipe's own function makes them, and they have no names."""
+    columns = recipe.declared.columns
+    return () if columns is None else columns.names
 
 
 def hints(paths: Sequence[Path]) -> str:
@@ -68,11 +77,12 @@ def _sides(site: Site) -> dict[str, Side]:
         rows = read_site_rows(site)
     except (FedroundError, MemoryError):
         return {}
-    return {side: _side(examples, site.recipe.task) for side, examples in
+    return {side: side_of(examples, site.recipe.task) for side, examples in
             zip(SIDES, (rows.train, rows.validation), strict=True)}
 
 
-def _side(examples: Examples, task: Task) -> Side:
+def side_of(examples: Examples, task: Task) -> Side:
+    """What the recipe made of these rows."""
     rows = examples.at(examples.counts_N)
     if len(rows) == 0:
         return Side(len(examples), len(examples), {}, (), (), ())

@@ -9,7 +9,7 @@ import numpy as np
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
-from fedround.learning.recipe import load_recipe
+from fedround.learning.recipe import Recipe, load_recipe
 from fedround.learning.tasks import Task
 from fedround.learning.trial import try_out
 from fedround.privacy.spec import RecordPrivacy
@@ -29,7 +29,18 @@ def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path)
     _check_columns(test_set, load_contract(contract))
     notes = try_out(recipe, found.form, agreement.parts,
                     per_record=isinstance(agreement.privacy, RecordPrivacy))
-    return (*notes, *_notes_on(found, test_set, recipe.task))
+    return (*notes, *_notes_on(found, f"the test set {test_set}", recipe.task))
+
+
+def try_rows(file: Path, recipe: Recipe, rows: Path, agreement: Agreement | None) -> tuple[Examples, tuple[str, ...]]:
+    """Encode a file of rows, and train the recipe's model on trial; returns the rows and notes.
+
+    agreement: None: nothing is agreed, and the privacy of single records is supposed. Raises as `try_recipe`.
+    """
+    found = encoded_alone(rows, recipe, file)
+    notes = try_out(recipe, found.form, None if agreement is None else agreement.parts,
+                    per_record=agreement is None or isinstance(agreement.privacy, RecordPrivacy))
+    return found, (*notes, *_notes_on(found, str(rows), recipe.task))
 
 
 def _check_columns(test_set: Path, contract: Contract) -> None:
@@ -42,16 +53,16 @@ def _check_columns(test_set: Path, contract: Contract) -> None:
                                 f"'{contract.name}' asks for: take rows like those at the sites")
 
 
-def _notes_on(found: Examples, test_set: Path, task: Task) -> list[str]:
+def _notes_on(found: Examples, whose: str, task: Task) -> list[str]:
     idle = int((~found.counts_N).sum())
-    notes = [f"{idle} of {len(found)} rows of the test set cannot be encoded, and count for nothing"] if idle else []
+    notes = [f"{idle} of {len(found)} rows of {whose} cannot be encoded, and count for nothing"] if idle else []
     if task.labels is None:
         return notes
     names, place_N = task.groups(found.at(found.counts_N).targets)
     there = np.unique(place_N).tolist()
     if len(there) == 1:
-        raise ContractError(f"all rows of the test set {test_set} have the {names[there[0]]}: a model can be judged only by "
+        raise ContractError(f"all rows of {whose} have the {names[there[0]]}: a model can be judged only by "
                             f"rows of {'both' if task.decides else 'all'} labels")
     lacks = [names[place].removeprefix("label ") for place in range(len(names)) if place not in there]
     shown = ", ".join(lacks[:5]) + (" …" if lacks[5:] else "")
-    return [*notes, *([f"no row of the test set has the label {shown}"] if lacks else [])]
+    return [*notes, *([f"no row of {whose} has the label {shown}"] if lacks else [])]

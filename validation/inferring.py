@@ -7,20 +7,19 @@ habit and no promise: where the extremes lie can still be told, roughly.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedround.errors import ContractError
 from fedround.values import MAX_CHECKS, Name, parse
 from validation.contract import Check, ContractFile
 from validation.row_parts import RowFiles
+from validation.seen import Seen, walk
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 _MARGIN, _STEPS, _SHARE = 0.1, 10, 0.05
 
@@ -44,20 +43,9 @@ def infer(tables: Sequence[RowFiles], name: Name, *, target: str | None = None, 
     most_values: more than these are not listed; rows_each: a value that fewer rows hold is not, either.
     Raises ContractError for a target or a column that is not there; and what `RowFiles` raises.
     """
-    forms = [form for files in tables for form in files.forms()]
-    names = [column for column in map(str, forms[0].columns) if column not in without]
-    if unlike := [column for form in forms[1:] for column in names if column not in form.columns]:
-        raise ContractError(f"the files do not have the same columns: '{unlike[0]}' is missing from one of them")
-    for asked in (*without, *([] if target is None else [target])):
-        if asked not in forms[0].columns or (asked == target and asked in without):
-            raise ContractError(f"there is no column '{asked}' to speak of: the first file has "
-                                f"{', '.join(map(repr, map(str, forms[0].columns)))}"[:400])
-    seen, rows = {column: _Seen(most_values) for column in names}, 0
-    for part in itertools.chain.from_iterable(files.parts(names) for files in tables):
-        rows += len(part)
-        for column in names:
-            seen[column].add(part[column])
-    types = {column: str(forms[0][column].dtype) if all(files.typed for files in tables) else "" for column in names}
+    walked = walk(tables, lambda: Seen(most_values), [] if target is None else [target], without)
+    seen, rows, names = walked.columns, walked.rows, list(walked.columns)
+    types = {column: str(walked.form[column].dtype) if all(files.typed for files in tables) else "" for column in names}
     said = {column: _Said(column, seen[column], types[column], column == target, rows_each) for column in names}
     first = {"id": "columns_as_agreed", "type": "expect_table_columns_to_match_set",
              "kwargs": {"column_set": names, "exact_match": False}}
@@ -68,7 +56,7 @@ def infer(tables: Sequence[RowFiles], name: Name, *, target: str | None = None, 
                      "types first")
     kept = {id(check) for check in wanted[:MAX_CHECKS - 1]}
     checks += [check for one in said.values() for some in one.checks.values() for check in some if id(check) in kept]
-    contract = parse(ContractFile, {"name": name, "checks": list(_named(checks))}, "the inferred contract")
+    contract = parse(ContractFile, {"name": name, "checks": list(named_once(checks))}, "the inferred contract")
     return Inferred(contract, rows, tuple((column, one.kind, one.words) for column, one in said.items()), tuple(notes))
 
 
@@ -95,65 +83,10 @@ def _times(count: int, step: float) -> float:
     return int(value) if value.is_integer() and abs(value) < 2 ** 53 else value
 
 
-class _Seen:
-    """What is kept of one column while the rows go by."""
-
-    def __init__(self, most_values: int):
-        self._most = most_values
-        self.rows = self.gaps = self.infinite = 0
-        self.kinds: set[str] = set()
-        self.low, self.high, self.whole = math.inf, -math.inf, True
-        self.values: dict[Any, int] | None = {}
-        """How many rows hold each value; None: there are too many values."""
-
-    def add(self, values: pd.Series[Any]) -> None:
-        there = values.dropna()
-        self.rows, self.gaps = self.rows + len(values), self.gaps + len(values) - len(there)
-        if len(there):
-            self.kinds.add(kind := _kind(there))
-            counts = there.value_counts() if self.values is not None and kind in {"number", "text", "truth"} else None
-            if kind == "number":
-                self._add_numbers(there)
-            elif kind == "text":
-                lengths = (there if counts is None else counts.index.to_series()).str.len()
-                self.low, self.high = min(self.low, int(lengths.min())), max(self.high, int(lengths.max()))
-            if counts is not None:
-                self._count(counts)
-
-    def _add_numbers(self, there: pd.Series[Any]) -> None:
-        import numpy as np
-
-        number_N = there.to_numpy(np.float64)
-        finite_N = number_N[np.isfinite(number_N)]
-        self.infinite += len(number_N) - len(finite_N)
-        if len(finite_N):
-            self.low, self.high = min(self.low, float(finite_N.min())), max(self.high, float(finite_N.max()))
-            self.whole = self.whole and (there.dtype.kind in "iu" or bool((finite_N % 1 == 0).all()))
-
-    def _count(self, counts: pd.Series[int]) -> None:
-        if self.values is None or len(self.values.keys() | set(counts.index[:self._most + 1])) > self._most:
-            self.values = None
-            return
-        for value, count in counts.items():
-            self.values[value] = self.values.get(value, 0) + int(count)
-
-
-def _kind(there: pd.Series[Any]) -> str:
-    import pandas as pd
-
-    if pd.api.types.is_bool_dtype(there):
-        return "truth"
-    if pd.api.types.is_numeric_dtype(there):
-        return "number"
-    if pd.api.types.is_datetime64_any_dtype(there):
-        return "time"
-    return {"string": "text", "boolean": "truth"}.get(pd.api.types.infer_dtype(there.astype(object)), "mixed")
-
-
 class _Said:
     """What the contract says of one column."""
 
-    def __init__(self, name: str, seen: _Seen, stored: str, is_target: bool, rows_each: int):
+    def __init__(self, name: str, seen: Seen, stored: str, is_target: bool, rows_each: int):
         self.name, self._seen, self._is_target = name, seen, is_target
         self.checks: dict[str, list[dict[str, Any]]] = {}
         self.notes: list[str] = []
@@ -170,7 +103,7 @@ class _Said:
 
     def _put(self, about: str, suffix: str, expectation: str, **kwargs: object) -> None:
         self.checks.setdefault(about, []).append(
-            {"id": f"{_slug(self.name)}_{suffix}", "type": f"expect_column_{expectation}",
+            {"id": f"{slug(self.name)}_{suffix}", "type": f"expect_column_{expectation}",
              "kwargs": {"column": self.name, **kwargs}})
 
     def _types(self, kind: str, stored: str) -> None:
@@ -224,11 +157,12 @@ class _Said:
                               f"by fewer than {rows_each} rows. List them by hand")
 
 
-def _slug(column: str) -> str:
+def slug(column: str) -> str:
+    """A column's name, as far as it can be part of a check's id."""
     return re.sub(r"[^a-z0-9_.-]+", "_", column.lower())[:50].strip("_") or "column"
 
 
-def _named(checks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def named_once(checks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The checks, each under an id of its own: two columns may be spelled alike."""
     taken: set[str] = set()
     for check in checks:
