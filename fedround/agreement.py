@@ -13,7 +13,7 @@ from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
-from fedround.privacy.spec import NoPrivacy, Privacy, RecordPrivacy, SitePrivacy
+from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring, of_one_kind
 from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight
@@ -203,7 +203,8 @@ class Agreement(Value):
         """Whether the law of the noise in an upload follows from what its site declares."""
         if not is_unbiased(self.compression):
             return False
-        return isinstance(self.privacy, SitePrivacy) or (isinstance(self.privacy, RecordPrivacy) and self.training.is_linear)
+        return isinstance(self.privacy, SitePrivacy) or (
+            isinstance(self.privacy, GradientPrivacy) and self.training.is_linear)
 
     def how_to_aggregate(self) -> Aggregation:
         """The agreed aggregation, or the default if none was named."""

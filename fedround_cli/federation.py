@@ -220,7 +220,7 @@ def _warn_of_meaningless_privacy(federation: Federation) -> None:
     if isinstance(privacy, NoPrivacy):
         return
     rows = max([0, *(round(site.weight) for site in federation.sites)])
-    batch = federation.training.batch_size if privacy.unit == "record" else None
+    batch = federation.training.batch_size if privacy.unit != "site" else None
     for doubt in sense.doubts(privacy.delta_dp, rows or None, None, batch):
         out.print(f"[bold yellow]![/] {doubt}", highlight=False)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedround.drift.spec import DriftWatch
     from fedround.learning.spec import LocalTraining
     from fedround.privacy.ledger import Ledger
-    from fedround.privacy.spec import Mechanism, RecordPrivacy, SitePrivacy, Unit
+    from fedround.privacy.spec import Mechanism, Promise, Unit
     from fedround.rounds.campaign import SpentAfter
     from fedround.statistics import Groups, LocalEvaluation
     from fedround.statistics.partitions import Partition, Recurring
@@ -72,14 +72,17 @@ def plan(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds that the budget must last for.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Local steps in each round.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Expected rows in each step.")] = None,
-    unit: Annotated[str | None, typer.Option(help="'record' (each row is protected) or 'site' (all it contributes).")] = None,
+    unit: Annotated[str | None, typer.Option(
+        help="'record' (each row is protected), 'person' (all rows of each person; --rows then counts persons) or 'site' "
+        "(all it contributes).")] = None,
     evaluation_noise: Annotated[float | None, typer.Option(
         help="Standard deviation of the noise on every score count.")] = None,
     apart: Annotated[bool, typer.Option(
         "--apart", help="The sites of --rows are made with 'site init --ledger': rows to train on and rows held out pay "
         "apart. (--site FOLDER knows by itself.)")] = False,
     rows_per_person: Annotated[int | None, typer.Option(
-        min=1, max=50, metavar="K", help="Also say what the promise is worth for a person with K rows at one site.")] = None,
+        min=1, max=50, metavar="K", help="Also say what the promise is worth for a person with K rows at one site. With the "
+        "unit 'person': at most so many rows of one are used.")] = None,
     partition: Annotated[str | None, typer.Option(
         metavar="NAME", help="With --site, if the settings have [partitions]: whose rows the campaign trains on, such as "
         "2026-w48. Default: the last that is complete.")] = None,
@@ -101,8 +104,9 @@ def plan(
     * `fedround privacy plan federation.toml --site my-site`: with what its ledger holds and its policy allows
     """
     terms = _terms(settings, {
-        "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit},
+        "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit}, "persons": rows_per_person,
         "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}})
+    apart = apart and terms.privacy.unit != "person"        # a person may have rows on both sides
     costs = [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in _named(rows or [])]
     part = _partition(terms, partition) if site else None
     costs += [_own_cost(terms, folder, rows_per_person, part) for folder in site or []]
@@ -133,7 +137,7 @@ def plan(
 class Terms:
     """What is costed."""
 
-    privacy: RecordPrivacy | SitePrivacy
+    privacy: Promise
     training: LocalTraining
     evaluation: LocalEvaluation
     groups: Groups | None
@@ -160,12 +164,12 @@ def _partition(terms: Terms, name: str | None) -> Partition | None:
     return parse(Partition, said, "--partition")
 
 
-def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
+def _terms(path: Path | None, said: dict[str, Any]) -> Terms:
     """The file's tables, with the options that were given in their place."""
     from fedround.drift.spec import DriftWatch
     from fedround.errors import ContractError
     from fedround.learning.spec import LocalTraining
-    from fedround.privacy.spec import RecordPrivacy, SitePrivacy
+    from fedround.privacy.spec import PersonPrivacy, RecordPrivacy, SitePrivacy
     from fedround.statistics import Groups, LocalEvaluation
     from fedround.statistics.partitions import Recurring
     from fedround.values import parse
@@ -187,9 +191,14 @@ def _terms(path: Path | None, said: dict[str, dict[str, Any]]) -> Terms:
         raise ContractError(f"give a settings file, or {' and '.join(f'--{option}' for option in missing)}")
     wanted.setdefault("delta_dp", 1e-5)
     source = "privacy" if path is None else f"{path}, privacy"
-    if wanted.setdefault("unit", "record") not in ("record", "site"):
-        raise ContractError(f"{source}: the unit is 'record' or 'site'")
-    return Terms(parse(SitePrivacy if wanted["unit"] == "site" else RecordPrivacy, wanted, source),
+    kinds: dict[str, type[Promise]] = {"record": RecordPrivacy, "person": PersonPrivacy, "site": SitePrivacy}
+    if wanted.setdefault("unit", "record") not in kinds:
+        raise ContractError(f"{source}: the unit is 'record', 'person' or 'site'")
+    if wanted["unit"] == "person":
+        wanted.setdefault("person", "person")
+        if said["persons"] is not None:
+            wanted["rows_per_person"] = said["persons"]
+    return Terms(parse(kinds[wanted["unit"]], wanted, source),
                  parse(LocalTraining, tables["training"], source.replace("privacy", "training")),
                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
@@ -226,7 +235,7 @@ def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, alrea
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
     uses = campaign.whole(privacy, mechanism, evaluation, terms.groups, drift)
     told = promise.worth(lambda delta: campaign.dearest_record(*uses, delta, privacy.unit, apart=apart),
-                         privacy.delta_dp, rows, rows_per_person,
+                         privacy.delta_dp, rows, None if privacy.unit == "person" else rows_per_person,
                          lambda own: persons.dearest_person(*uses, privacy.delta_dp, own, apart=apart))
     course = list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift, apart=apart))
     return Cost(site, rows, mechanism, course,
@@ -242,10 +251,10 @@ def _own_cost(terms: Terms, folder: Path, rows_per_person: int | None, part: Par
     from site_workers.site import open_site
 
     site = open_site(folder)
-    count = len(rows_of(site, part).train)
+    count = rows_of(site, part, terms.privacy).units(terms.privacy)
     book, policy = ledger.read(site.ledger), site.policy
     cost = _cost(terms, site.name, count, rows_per_person, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
-                 apart=registry.are_apart(site.folder, site.settings.data))
+                 apart=registry.are_apart(site.folder, site.settings.data) and terms.privacy.unit != "person")
     refused = 1 if any(_held_with(terms, cost, book, policy.delta_dp, unit, part) > bound
                        for unit, bound in policy.budgets.items()) else None
     return replace(cost, refused=refused)
@@ -277,9 +286,10 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
     from fedround_cli.epsilon_plot import as_text
 
     privacy, own = terms.privacy, any(cost.already is not None for cost in costs)
-    table = Table("site", "rows", "sampling", "noise multiplier", "ε after the last round", "evaluations alone",
+    counted = "persons" if privacy.unit == "person" else "rows"
+    table = Table("site", counted, "sampling", "noise multiplier", "ε after the last round", "evaluations alone",
                   title=_title(terms))
-    for heading in (["drift alone"] * (terms.drift is not None) + ["ε of a record"] * (privacy.unit == "site")
+    for heading in (["drift alone"] * (terms.drift is not None) + ["ε of a record"] * (privacy.unit != "record")
                     + ["spent before", "the ledger"] * own):
         table.add_column(heading)
     for cost in costs:
@@ -288,7 +298,7 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
                  upward(last.total, 4), upward(last.evaluation, 4) if last.evaluation > 0 else "none leave"]
         if terms.drift is not None:
             cells.append(upward(last.drift, 4))
-        if privacy.unit == "site":
+        if privacy.unit != "record":
             cells.append(upward(cost.across["record"], 4))
         if own:
             cells += (["", ""] if cost.already is None else
@@ -307,7 +317,8 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
 
 def _title(terms: Terms) -> str:
     privacy, training = terms.privacy, terms.training
-    whom = "one record of a site" if privacy.unit == "record" else "all that a site contributes"
+    whom = {"record": "one record of a site", "person": "all rows of one person at a site",
+            "site": "all that a site contributes"}[privacy.unit]
     return (f"{privacy.rounds} rounds of {training.local_steps} steps, batch {training.batch_size}: ε ≤ {privacy.epsilon:g} "
             f"at δ {privacy.delta_dp:g} for {whom}")
 

@@ -83,7 +83,9 @@ def simulate(
     what = shipped(what)
     asked = asked_of(what, recipe, epsilon, rounds)
     only = part_of(asked.agreement, part)
-    world = example(what, asked.recipe, only) if data is None else dealt(asked, data, partition, sites, test, seed, only)
+    person = asked.person
+    world = (example(what, asked.recipe, only, person) if data is None
+             else dealt(asked, data, partition, sites, test, seed, only, person))
     if tried:
         _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
         _try(asked, world, tried, seed, apart=apart, as_json=as_json)

@@ -49,9 +49,13 @@ def init(
     dataset: Annotated[str, typer.Option(help="A name for these people's data: their ledger has this name.")] = "main",
     max_epsilon: Annotated[float, typer.Option(help="The most that may ever be spent on this data set.")] = 5.0,
     delta_dp: Annotated[float, typer.Option(help="The probability that goes with it.")] = 1e-5,
-    unit: Annotated[list[str], typer.Option(help="Whom the noise must protect: record or site. With none, plans "
-                                                 "without noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
+    unit: Annotated[list[str], typer.Option(help="Whom the noise must protect: record, person or site. With none, "
+                                                 "plans without noise run here. Give it twice for two.")] = ["record"],  # noqa: B006
     max_epsilon_site: Annotated[float | None, typer.Option(help="With --unit site: the most for the whole site.")] = None,
+    person: Annotated[str | None, typer.Option(
+        metavar="COLUMN", help="With --unit person: the column that says whose row it is.")] = None,
+    max_epsilon_person: Annotated[float | None, typer.Option(
+        help="With --unit person: the most for all rows of one person.")] = None,
     min_rows: Annotated[int, typer.Option(help="Refuse to train on fewer rows.")] = 100,
     groups: Annotated[bool, typer.Option(
         "--groups", help="Let out, noised and charged, how often the model is right and wrong about the groups that the "
@@ -88,6 +92,7 @@ def init(
     key = create_site(
         folder, offer, data,
         max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
+        person=person, max_epsilon_person=max_epsilon_person,
         compares_groups=groups, partitions=_told_apart(partitions, partitions_by),
         passphrase=_new_passphrase() if passphrase else None)
     if ledger is None:

@@ -84,6 +84,9 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
     spent = book.spent(read, policy.delta_dp)
     out.print(f"spent ε {upward(spent, 4)} of {policy.max_epsilon:g} at δ {policy.delta_dp:g} for one record "
               f"(PLD accountant); ledger head {read.head[:16]}…")
+    if policy.max_epsilon_person is not None:
+        of_person = upward(book.spent(read, policy.delta_dp, unit="person"), 4)
+        out.print(f"spent ε {of_person} of {policy.max_epsilon_person:g} at δ {policy.delta_dp:g} for all rows of one person")
     if policy.max_epsilon_site is not None:
         out.print(f"spent ε {upward(book.spent(read, policy.delta_dp, unit='site'), 4)} of {policy.max_epsilon_site:g} at δ "
                   f"{policy.delta_dp:g} for the site as a whole")
@@ -183,11 +186,12 @@ def _as_json(read: Ledger, policy: SitePolicy) -> dict[str, Any]:
     from fedround.privacy import ledger as book
     from fedround.privacy.profile import profile
 
-    of_site, spent = (book.spent(read, policy.delta_dp, unit="site"), book.spent(read, policy.delta_dp))
+    of_site, of_person, spent = (book.spent(read, policy.delta_dp, unit=unit) for unit in ("site", "person", "record"))
     told = None if math.isinf(spent) else profile(lambda delta: book.spent(read, delta), policy.delta_dp)
     return {"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
             "set_aside": book.held(read, policy.delta_dp), "room": _room(read, policy),
             "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
+            "spent_by_person": None if math.isinf(of_person) else of_person, "max_epsilon_person": policy.max_epsilon_person,
             "max_epsilon": policy.max_epsilon, "profile": None if told is None else asdict(told),
             "charges": [{**charge.model_dump(mode="json"), "costs": cost, "total": total}
                         for charge, cost, total in _priced(read, policy.delta_dp, 0)]}

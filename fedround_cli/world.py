@@ -34,6 +34,11 @@ class Asked:
     path: Path
     """Of the recipe."""
 
+    @property
+    def person(self) -> str | None:
+        """The column that says whose row it is; None: persons are not told apart."""
+        return getattr(self.agreement.privacy, "person", None)
+
 
 @dataclass(frozen=True, eq=False)
 class World:
@@ -87,8 +92,12 @@ def part_of(agreement: Agreement, name: str | None) -> Partition | None:
     return parse(Partition, {"column": how.column, "by": how.by, "name": name}, "--part")
 
 
-def example(folder: Path, recipe: Recipe, part: Partition | None = None) -> World:
-    """The rows of an example: those that STORY in its split.py gives; part: of the sites' rows only these."""
+def example(folder: Path, recipe: Recipe, part: Partition | None = None, person: str | None = None) -> World:
+    """The rows of an example: those that STORY in its split.py gives. part: of the sites' rows only these. person: as in
+    `dealt`.
+    """
+    import numpy as np
+
     from fedround.errors import ContractError, SetupError
     from fedround.simulation.sites import Site
 
@@ -103,8 +112,21 @@ def example(folder: Path, recipe: Recipe, part: Partition | None = None) -> Worl
     sys.modules[spec.name] = module         # dataclasses and typing look a class's module up by its name
     spec.loader.exec_module(module)
     parts = module.STORY.split()
-    return World({bank.name: Site(recipe.encode(_only(bank.train, part)), recipe.encode(_only(bank.validation, part)))
-                  for bank in parts.banks}, recipe.encode(parts.public_test))
+
+    def site(*files: pd.DataFrame) -> Site:
+        train, validation = (_only(file, part) for file in files)
+        return Site(recipe.encode(train), recipe.encode(validation), columns={} if person is None else {
+            person: np.concatenate([_column(file, person) for file in (train, validation)])})
+
+    return World({bank.name: site(bank.train, bank.validation) for bank in parts.banks}, recipe.encode(parts.public_test))
+
+
+def _column(frame: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
+    from fedround.errors import ContractError
+
+    if name not in frame.columns:
+        raise ContractError(f"the rows have no column '{name}', which privacy.person names")
+    return frame[name].to_numpy(object)
 
 
 def _only(frame: pd.DataFrame, part: Partition | None) -> pd.DataFrame:
@@ -118,9 +140,9 @@ def _only(frame: pd.DataFrame, part: Partition | None) -> pd.DataFrame:
 
 
 def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | None, seed: int,
-          part: Partition | None = None) -> World:
+          part: Partition | None = None, person: str | None = None) -> World:
     """Rows of one file, or of one part of it, dealt to sites. A fifth is held out at each site, and without a test file a
-    fifth before for all.
+    fifth before for all. person: the column that says whose row it is, where persons are protected.
     """
     import numpy as np
 
@@ -133,12 +155,12 @@ def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | Non
     order = np.random.default_rng(seed).permutation(np.arange(len(everybody)) if part is None else _places(data, part))
     public = len(order) // HELD_OUT if test is None else 0
     rows = np.sort(order[public:])
-    column = None
-    if isinstance(how, Column):
-        found = columns_alone([data], [how.column])
-        if how.column not in found:
-            raise ContractError(f"the data have no column '{how.column}'")
-        column = found[how.column].astype(object)[rows]
+    named = [*([how.column] if isinstance(how, Column) else []), *([] if person is None else [person])]
+    columns = columns_alone([data], named) if named else {}
+    if missing := sorted({*named} - columns.keys()):
+        raise ContractError(f"the data have no column '{missing[0]}'")
+    column = columns[how.column].astype(object)[rows] if isinstance(how, Column) else None
+    whose = None if person is None else columns[person][rows]
     examples = take(everybody, rows)
     tested = (take(everybody, np.sort(order[:public])) if test is None
               else encoded_alone(test, asked.recipe, asked.path))
@@ -146,7 +168,9 @@ def dealt(asked: Asked, data: Path, partition: str, sites: int, test: Path | Non
     found = {}
     for place, (name, own) in enumerate(parts.items()):
         shuffled, held = np.random.default_rng([seed, place]).permutation(own), len(own) // HELD_OUT
-        found[name] = Site(take(examples, shuffled[held:]), take(examples, shuffled[:held]) if held else None)
+        kept = np.concatenate([shuffled[held:], shuffled[:held]])
+        found[name] = Site(take(examples, shuffled[held:]), take(examples, shuffled[:held]) if held else None,
+                           columns={} if person is None or whose is None else {person: whose[kept]})
     return World(found, tested)
 
 

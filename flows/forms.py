@@ -48,6 +48,5 @@ def _price(federation: Federation) -> str:
     privacy = federation.privacy
     if isinstance(privacy, NoPrivacy):
         return "Costs no epsilon: this federation trains without differential privacy."
-    whom = "record" if privacy.unit == "record" else "site"
-    return (f"Costs each {whom} at most epsilon {privacy.epsilon:g} at delta {privacy.delta_dp:g} in a run of "
+    return (f"Costs each {privacy.unit} at most epsilon {privacy.epsilon:g} at delta {privacy.delta_dp:g} in a run of "
             f"{privacy.rounds} rounds, which is the most that a run may have.")

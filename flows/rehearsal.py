@@ -23,6 +23,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from fedround import codec, layout
 from fedround.agreement import Federation
 from fedround.errors import SetupError
@@ -31,7 +33,7 @@ from fedround.learning.examples import Form
 from fedround.learning.recipe import initial
 from fedround.learning.trial import made_up
 from fedround.privacy import ledger
-from fedround.privacy.spec import Mechanism, RecordPrivacy, Unit
+from fedround.privacy.spec import GradientPrivacy, Mechanism, Unit
 from fedround.records import Plan
 from fedround.signing import Identity, seal
 from fedround.values import CheckId, parse
@@ -42,7 +44,7 @@ from infra.stores import open_store
 from site_workers import audit, outbox
 from site_workers import round as site_round
 from site_workers.authorise import Order
-from site_workers.rows import Rows, rows_of
+from site_workers.rows import Rows, columns_for, rows_of
 from site_workers.site import Site
 from tasks.begin import head_of
 from tasks.coordinator import Coordinator
@@ -75,6 +77,8 @@ class Shape:
     train: int
     validation: int
     form: Form
+    units: int
+    """Training rows, or persons who have some."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def _coordinator(folder: Path, site: Site, agreed: Federation, chance: Chance) -
     federation, home = _federation(site, agreed, chance), folder / "coordinator"
     home.mkdir()
     if agreed.start is not None:
-        model, rest = initial(site.recipe, 0, agreed.parts, per_record=isinstance(agreed.privacy, RecordPrivacy))
+        model, rest = initial(site.recipe, 0, agreed.parts, per_record=isinstance(agreed.privacy, GradientPrivacy))
         write_whole(home / _START, read_named(
             site.store, layout.model(agreed.start), agreed.start, "the checkpoint that every run begins with",
             max_bytes=codec.size_bytes(codec.schema_of({**model, **rest.whole}))), durable=False)
@@ -194,8 +198,9 @@ def _planned(coordinator: Coordinator, run: str, site: Site) -> Planned:
 
 
 def _shape(site: Site, plan: Plan) -> Shape:
-    rows = rows_of(site, plan.asks.partition)
-    return Shape(len(rows.train), len(rows.validation), rows.train.form)
+    privacy = plan.agreed.privacy
+    rows = rows_of(site, plan.asks.partition, privacy)
+    return Shape(len(rows.train), len(rows.validation), rows.train.form, rows.units(privacy))
 
 
 def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
@@ -204,9 +209,11 @@ def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
     def read(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]]:
         agreed = order.plan.agreed
         train, validation = (made_up(site.recipe, rows, shape.form, agreed.parts,
-                                     per_record=isinstance(agreed.privacy, RecordPrivacy))
+                                     per_record=isinstance(agreed.privacy, GradientPrivacy))
                              for rows in (shape.train, shape.validation))
-        return Rows(train, validation, b""), ()
+        turns_N = np.arange(len(train) + len(validation)) % max(shape.units, 1)
+        whose = dict.fromkeys(columns_for(None, agreed.privacy), turns_N)
+        return Rows(train, validation, b"", whose), ()
 
     site_round.answer(
         stand_in, site_round.SiteRequest(run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind),

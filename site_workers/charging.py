@@ -11,7 +11,8 @@ import rfc8785
 from fedround.errors import BudgetError, ContractError
 from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches
-from fedround.privacy.spec import GaussianCounts, NoPrivacy
+from fedround.privacy.entries import Rows as Side
+from fedround.privacy.spec import GaussianCounts, NoPrivacy, PersonPrivacy
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.site import Offer, offer
@@ -33,9 +34,10 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
     if (refusal := _refuse_too_soon(site, order)) is not None:
         return refusal
     try:
-        offered = offer(plan.asks, plan.agreed, len(rows.train), lambda statistic: site.policy.lets_out(statistic, plan),
+        units = rows.units(plan.agreed.privacy)
+        offered = offer(plan.asks, plan.agreed, units, lambda statistic: site.policy.lets_out(statistic, plan),
                         apart=registry.are_apart(site.folder, site.settings.data))
-        refusal = refuse_if_meaningless(site, order, offered, len(rows.train) + len(rows.validation))
+        refusal = refuse_if_meaningless(site, order, offered, rows.units(plan.agreed.privacy, held_out=True))
         refusal = refusal or _refuse_over_share(site, order, offered)
         return charge(site, order, offered) if refusal is None else refusal
     except BudgetError as error:
@@ -80,26 +82,28 @@ def _refuse_too_soon(site: Site, order: Order) -> Refusal | None:
 
 def _refuse_over_share(site: Site, order: Order, offered: Offer) -> Refusal | None:
     """A refusal if all questions together would spend more than their share of the budget."""
-    policy = site.policy
-    if not _is_question(order) or policy.questions.share == 1 or isinstance(order.plan.agreed.privacy, NoPrivacy):
+    policy, privacy = site.policy, order.plan.agreed.privacy
+    if not _is_question(order) or policy.questions.share == 1 or isinstance(privacy, NoPrivacy):
         return None
+    most = policy.budgets.get(privacy.unit, policy.max_epsilon)
     of_each = [*(charge.mechanisms for charge in _earlier_questions(site, order)), offered.mechanisms]
-    after = epsilon_of_batches([Batch(tuple(Counter(mechanisms).items())) for mechanisms in of_each], policy.delta_dp)
-    if after <= policy.questions.share * policy.max_epsilon:
+    after = epsilon_of_batches([Batch(tuple(Counter(mechanisms).items())) for mechanisms in of_each], policy.delta_dp,
+                               privacy.unit)
+    if after <= policy.questions.share * most:
         return None
     return refuse(site, order, Reason.BUDGET, "questions would spend more than their share of the site's privacy budget")
 
 
-def refuse_if_meaningless(site: Site, order: Order, offered: Offer, rows: int) -> Refusal | None:
+def refuse_if_meaningless(site: Site, order: Order, offered: Offer, units: int) -> Refusal | None:
     """A refusal if the plan's promise means nothing (`fedround.privacy.sense`). It has no numbers; the operator reads them.
 
-    Under the unit `record` the number of rows is public. Under `site` it is not, so nothing that is signed depends on it.
-    There 'fedround site check' says whether the policy's own delta_dp fits the rows.
+    units: rows, or persons who have some; their number is public. Under `site` it is not, so nothing that is signed depends
+    on it. There 'fedround site check' says whether the policy's own delta_dp fits the rows.
     """
     privacy, policy = order.plan.agreed.privacy, site.policy
     if isinstance(privacy, NoPrivacy):
         return None
-    delta_dp, known = (privacy.delta_dp, rows) if privacy.unit == "record" else (0.0, None)
+    delta_dp, known = (0.0, None) if privacy.unit == "site" else (privacy.delta_dp, units)
     floors = policy.min_noise_multiplier, policy.min_batch
     problems = [problem for mechanism in offered.mechanisms
                 for problem in sense.doubts(delta_dp, known, mechanism, None, *floors)]
@@ -132,17 +136,23 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer)
     done = sum(one.rounds for one in book.campaigns
                if one.trains and (one.federation, one.run) == (plan.federation, plan.run))
     changed = done > 0 and not isinstance(privacy, NoPrivacy) and done < privacy.rounds
-    found, rows = [], offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
+    found, rows = [], pays_apart(site, offered)
     for factor in LOUDER if changed else LOUDER[:1]:
         louder = offered.louder(factor)
         found.append((louder, ledger.Charge(
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
             mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
-            campaign=louder.campaign(privacy, rows, done, plan.agreed.groups, plan.agreed.drift), terms=_terms(plan),
+            campaign=louder.campaign(rows, done, plan.agreed.groups, plan.agreed.drift), terms=_terms(plan),
             rows=rows, partition=partition_of(plan, before))))
     again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
     going_on = [one for one in found if book.room_for(one[1]) is not None]
     return again[:1] or going_on[:1] or found
+
+
+def pays_apart(site: Site, offered: Offer) -> tuple[Side, ...]:
+    """Which rows each mechanism is charged to; empty: all. A person may have rows to train on and rows held out."""
+    apart = registry.are_apart(site.folder, site.settings.data) and not isinstance(offered.privacy, PersonPrivacy)
+    return offered.rows if apart else ()
 
 
 def partition_of(plan: Plan, before: ledger.Ledger) -> str | None:
@@ -167,7 +177,8 @@ def _terms(plan: Plan) -> str:
 
 def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:
     # Where nothing is noised, the policy allows it by name, and that ends every other promise.
-    book = (ledger.charge(before, charge, *site.policy.bounds, _promised(order.plan)) if charge.is_private
+    book = (ledger.charge(before, charge, *site.policy.bounds, _promised(order.plan),
+                          max_epsilon_person=site.policy.max_epsilon_person) if charge.is_private
             else ledger.charge(before, charge, float("inf")))
     audit.record(
         site.folder,

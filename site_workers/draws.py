@@ -7,6 +7,7 @@ releases ever share it. A retry draws the same.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,10 @@ class SiteDraws:
     def personal(self) -> NoiseSource:
         """As `Draws`."""
         return self._stream(b"personal")
+
+    def persons(self) -> bytes:
+        """As `Draws`."""
+        return hmac.digest(self.secret, b"persons", "sha256")
 
     def _stream(self, *what: bytes) -> NoiseSource:
         return stream(self.secret, self.plan.encode(), self.rows, *what)

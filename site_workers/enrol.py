@@ -27,13 +27,15 @@ def _let_out(compares_groups: bool, measures: bool) -> dict[str, list[str]]:
 
 def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max_epsilon: float, delta_dp: float,
                 units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, min_rows: int = 100,
+                person: str | None = None, max_epsilon_person: float | None = None,
                 compares_groups: bool = False, measures: bool = False, partitions: tuple[Partitions, ...] = (),
                 passphrase: bytes | None = None) -> str:
     """Make a site's folder; returns the public key to send to the coordinator.
 
     compares_groups: lets out what the model decides about the groups that the federation watches, noised and charged.
     measures: lets out counts of rows for plans that measure, noised and charged. partitions: how plans that train may tell
-    rows apart. passphrase: encrypts the private key, the noise secret, and what rounds keep; every start then asks for it.
+    rows apart. person: the column that says whose row it is, with the unit "person". passphrase: encrypts the private key,
+    the noise secret, and what rounds keep; every start then asks for it.
     Creating the folder approves the invitation's recipe and contract: show them to the operator first (`offered`). Raises
     SetupError if the folder holds a site already or the data files are missing, ContractError if the invitation or the policy
     has an invalid value; nothing is overwritten.
@@ -48,6 +50,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
         "max_epsilon_site": max_epsilon_site, "min_rows": min_rows,
+        "person": person, "max_epsilon_person": max_epsilon_person,
         "partitions": [one.model_dump(include={"column", "by"}) for one in partitions],
         **_let_out(compares_groups, measures)}, "the site's policy")
     settings = SiteSettings(

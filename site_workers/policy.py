@@ -11,15 +11,15 @@ import tomlkit
 from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy import sense
-from fedround.privacy.spec import NoPrivacy, Unit
+from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Unit
 from fedround.records import Measure, Plan, Reason, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
 from fedround.statistics.partitions import Partitions, of_one_kind
-from fedround.values import Digest, Purpose, Value
+from fedround.values import ColumnName, Digest, Purpose, Value
 from site_workers.question_form import QuestionForm, is_agreed
 
-Protected = Literal["record", "site", "none"]
+Protected = Literal["record", "person", "site", "none"]
 Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
                  "missing", "quantiles"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
@@ -80,6 +80,10 @@ class SitePolicy(Value):
     units: Annotated[tuple[Protected, ...], Field(min_length=1)] = ("record",)
     max_epsilon: Annotated[float, Field(ge=0, le=1000)]
     """For one record: over everything that ever leaves and depends on this data set."""
+    person: ColumnName | None = None
+    """The column that says whose row it is; with the unit "person" only. Plans that name another are refused."""
+    max_epsilon_person: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """The same for all rows of one person; with the unit "person" only."""
     max_epsilon_site: Annotated[float, Field(ge=0, le=1000)] | None = None
     """The same for the site's whole contribution; with the unit "site" only."""
     max_epsilon_per_run: Annotated[float, Field(ge=0, le=1000)] | None = None
@@ -93,7 +97,7 @@ class SitePolicy(Value):
     min_noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = sense.MIN_NOISE_MULTIPLIER
     """The least noise of every single release, even if a record is rarely drawn for it."""
     min_batch: Annotated[int, Field(ge=1, le=1_000_000)] = sense.MIN_BATCH
-    """The least number of rows that a step is expected to draw, if records are protected."""
+    """The least number of rows that a step is expected to draw, if records are protected; of persons, if they are."""
     statistics: tuple[Leaves, ...] = ("scores", "checks")
     partitions: tuple[Partitions, ...] = ()
     """How plans that train may tell rows apart. The coordinator then learns how many rows each partition has."""
@@ -103,8 +107,11 @@ class SitePolicy(Value):
 
     @model_validator(mode="after")
     def _check_budgets(self) -> Self:
-        if {"record", "site"} <= set(self.units):
-            raise ValueError("units is \"record\" or \"site\": what was noised for records promises nothing for the site")
+        if len({"record", "person", "site"} & set(self.units)) > 1:
+            raise ValueError("units is \"record\", \"person\" or \"site\": what was noised for records promises nothing for "
+                             "a person or for the site, nor what was for persons for the site")
+        if not ("person" in self.units) == (self.max_epsilon_person is not None) == (self.person is not None):
+            raise ValueError("person and max_epsilon_person go with the unit \"person\": give all three or none")
         if ("site" in self.units) != (self.max_epsilon_site is not None):
             raise ValueError("max_epsilon_site goes with the unit \"site\": give both or neither")
         if self.max_epsilon_per_run is not None and self.max_epsilon_per_run > self.max_epsilon:
@@ -120,7 +127,9 @@ class SitePolicy(Value):
     @property
     def budgets(self) -> dict[Unit, float]:
         """The most that may ever be spent, for each unit that is promised anything."""
-        return {"record": self.max_epsilon, **({} if self.max_epsilon_site is None else {"site": self.max_epsilon_site})}
+        bounds: dict[Unit, float | None] = {
+            "record": self.max_epsilon, "person": self.max_epsilon_person, "site": self.max_epsilon_site}
+        return {unit: bound for unit, bound in bounds.items() if bound is not None}
 
     @property
     def bounds(self) -> tuple[float, float | None, float | None]:
@@ -178,8 +187,10 @@ def _about_privacy(policy: SitePolicy, plan: Plan) -> Iterator[str]:
         yield f"privacy of the unit '{privacy.unit}' is not what the policy asks for here"
     if privacy.delta_dp > policy.delta_dp:
         yield f"delta_dp {privacy.delta_dp:g} is above the {policy.delta_dp:g} allowed here"
-    if privacy.unit == "record" and isinstance(plan.asks, Train) and plan.agreed.training.batch_size < policy.min_batch:
-        yield f"batches of fewer than {policy.min_batch} rows are not allowed here"
+    if isinstance(privacy, PersonPrivacy) and privacy.person != policy.person:
+        yield "persons are told apart by another column here"
+    if privacy.unit != "site" and isinstance(plan.asks, Train) and plan.agreed.training.batch_size < policy.min_batch:
+        yield f"batches of fewer than {policy.min_batch} {privacy.unit}s are not allowed here"
     if privacy.unit == "record" and per_run is not None and privacy.epsilon > per_run:
         yield f"epsilon {privacy.epsilon:g} for one run is above the {per_run:g} allowed here"
 
@@ -199,18 +210,21 @@ contracts = []
 # something in your rows, as far as 'statistics' below allows).
 purposes = {purposes}
 
-# Whom the noise must protect: "record" (each row) or "site" (your whole contribution). With "site", max_epsilon_site counts
-# the contribution, and max_epsilon still counts each row, at up to twice the price: allow about 11 for 5. With "none", plans
-# without noise run here; the first of them ends all guarantees for the data set.
+# Whom the noise must protect: "record" (each row), "person" (all rows of one person, whom the column 'person' names) or
+# "site" (your whole contribution). With "person", max_epsilon_person counts each person, and with "site", max_epsilon_site
+# counts the contribution; max_epsilon still counts each row, at up to twice the price: allow about 12 for 5. With "none",
+# plans without noise run here; the first of them ends all guarantees for the data set.
 units = {units}
+{person}
 
 # The most that may ever be spent on the data set, over all campaigns and federations, at delta_dp. The ledger counts.
 max_epsilon = {max_epsilon}
 delta_dp = {delta_dp}
 {max_epsilon_per_run}
+{max_epsilon_person}
 {max_epsilon_site}
 
-# Fewer rows than this, and the site refuses to train.
+# Fewer rows than this, and the site refuses to train; with "person", fewer persons.
 min_rows = {min_rows}
 
 # Fewer training rows than this with any of the labels, and 'site check' says that the site is not ready to join. It says so
@@ -280,6 +294,8 @@ def policy_text(policy: SitePolicy) -> str:
     return _TEXT.format(
         **shown, partitions=f"[{', '.join(map(_as_table, policy.partitions))}]",
         max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
+        person=_optional("person", policy.person, "customer_id", 'the column; for plans of the unit "person"'),
+        max_epsilon_person=_optional("max_epsilon_person", policy.max_epsilon_person, 8.0, 'for plans of the unit "person"'),
         max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
         columns=_optional_names("columns", policy.questions.columns, "age", "the only columns that may be named"),
         askers=_optional_names("askers", policy.questions.askers, "ward-team", "the only ones who may ask"),
@@ -293,9 +309,10 @@ def _as_table(one: Partitions) -> str:
     return table.as_string()
 
 
-def _optional(key: str, value: float | None, example: float, what: str) -> str:
+def _optional(key: str, value: float | str | None, example: float | str, what: str) -> str:
     """A line for a key, commented out if the key is not set."""
-    return f"# {key} = {example}    # {what}" if value is None else f"{key} = {value}    # {what}"
+    shown = tomlkit.item(example if value is None else value).as_string()
+    return f"{'# ' if value is None else ''}{key} = {shown}    # {what}"
 
 
 def _optional_names(key: str, names: tuple[str, ...] | None, example: str, what: str) -> str:

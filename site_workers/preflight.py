@@ -13,6 +13,7 @@ import numpy as np
 
 from fedround import layout
 from fedround.errors import ContractError, FedroundError, StoreDeniedError
+from fedround.learning.persons import ids_of
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
 from fedround.privacy.profile import upward
@@ -32,7 +33,7 @@ MAX_CLOCK_SKEW_S = 120
 _MANY = 0.1
 """The largest share of rows that may count for nothing: with more, the preflight says that the site is not ready."""
 
-_WHOM: dict[Unit, str] = {"record": "", "site": " for the whole site"}
+_WHOM: dict[Unit, str] = {"record": "", "person": " for each person", "site": " for the whole site"}
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,29 @@ def _rows(site: Site) -> str:
     if (count := len(rows.train)) < site.policy.min_rows:
         raise FedroundError(f"{count} training rows, the policy asks for {site.policy.min_rows}: add rows, or lower "
                             "min_rows in policy.toml")
+    persons = _persons(site, count)
     for doubt in doubts(site.policy, count + len(rows.validation)):
         raise FedroundError(f"policy.toml: {doubt}")
     idle = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
-    return f"{count} training rows, {len(rows.validation)} held out" + (
+    return f"{count} training rows{persons}, {len(rows.validation)} held out" + (
         f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
+
+
+def _persons(site: Site, rows: int) -> str:
+    """Of how many persons the training rows are, where the policy protects persons."""
+    if (column := site.policy.person) is None:
+        return ""
+    columns = read_columns(site, [column])
+    if column not in columns:
+        raise FedroundError(f"by the policy the column '{column}' says whose row it is, and the files have none: add it, or "
+                            "mend 'person' in policy.toml")
+    known = Counter(ids_of(columns[column][:rows]))
+    lost = known.pop("", 0)
+    if len(known) < site.policy.min_rows:
+        raise FedroundError(f"{len(known)} persons have training rows, the policy asks for {site.policy.min_rows}: add rows, "
+                            "or lower min_rows in policy.toml")
+    return (f" of {len(known)} persons, {max(known.values())} of one of them"
+            + (f"; {lost} are nobody's, and never used" if lost else ""))
 
 
 def _partitions(site: Site) -> str:
@@ -143,7 +162,7 @@ def _labels(site: Site) -> str:
 def _recipe(site: Site) -> str:
     """Try whether a plan with the recipe can be carried out, before one is charged."""
     notes = try_out(site.recipe, read_site_rows(site).train.form, None,
-                    per_record="record" in site.policy.units)
+                    per_record=not {"record", "person"}.isdisjoint(site.policy.units))
     return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes))
 
 

@@ -27,7 +27,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length
 from infra.history import NOT_OURS
-from site_workers import audit, outbox, registry, rollback
+from site_workers import audit, charging, outbox, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import rows_of
 from site_workers.site import Site
@@ -122,9 +122,9 @@ def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
     charge = _charge(site, answer.federation, answer.run, answer.round, answer.asked, answer.plan, answer.mechanisms)
     if plan is None or answer.update is None:
         return charge
-    offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases))
-    rows = offered.rows if registry.are_apart(site.folder, site.settings.data) else ()
-    campaign = offered.campaign(plan.agreed.privacy, rows, groups=plan.agreed.groups, drift=plan.agreed.drift)
+    offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases), plan.agreed.privacy)
+    rows = charging.pays_apart(site, offered)
+    campaign = offered.campaign(rows, groups=plan.agreed.groups, drift=plan.agreed.drift)
     return charge.model_copy(update={"campaign": campaign, "rows": rows})
 
 
@@ -166,7 +166,8 @@ def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
     if plan.agreed.privacy.unit not in site.policy.units:
         return ()
     try:
-        return offer(plan.asks, plan.agreed, len(rows_of(site, plan.asks.partition).train),
+        rows = rows_of(site, plan.asks.partition, plan.agreed.privacy)
+        return offer(plan.asks, plan.agreed, rows.units(plan.agreed.privacy),
                      lambda _: counts_leave(plan.agreed.privacy)).mechanisms
     except ContractError:
         return ()                       # no noise keeps its promise

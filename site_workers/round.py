@@ -28,7 +28,7 @@ from fedround.errors import (
 )
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
-from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
+from fedround.privacy.spec import GradientPrivacy, NoPrivacy, PersonPrivacy, SitePrivacy
 from fedround.records import Answer, Plan, Reason, Refusal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
@@ -38,7 +38,7 @@ from site_workers import accepted, audit, charging, database, inputs, kept, limi
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
-from site_workers.rows import Rows, judged, only, read_columns, read_site_rows
+from site_workers.rows import Rows, columns_for, judged, only, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
 from validation.judging import Judged
 
@@ -180,7 +180,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
     if plan.asks.reads_model:
         try:
             notes = try_out(site.recipe, rows.train.form, plan.agreed.parts,
-                            per_record=isinstance(plan.agreed.privacy, RecordPrivacy))
+                            per_record=isinstance(plan.agreed.privacy, GradientPrivacy))
         except ContractError as error:
             log.error("round %d of run '%s': %s", plan.round, plan.run, error)
             return refuse(site, order, Reason.FAILED, "the recipe's model cannot be trained; the site's operator sees why")
@@ -205,11 +205,13 @@ def _rows_or_refusal(site: Site, order: Order, source: Source) -> tuple[Rows, tu
     if isinstance(found, Refusal):
         return found
     # Under the unit `site` the number of rows is not told, hence not whether they are few.
-    if len(found[0].train) < site.policy.min_rows and not isinstance(order.plan.agreed.privacy, SitePrivacy):
+    privacy = order.plan.agreed.privacy
+    if found[0].units(privacy) < site.policy.min_rows and not isinstance(privacy, SitePrivacy):
         # How many rows a partition has is public, so this tells of no record, and need not end with `max_refusals`: in a slow
         # year a site may refuse every week.
         reason = Reason.DATA if order.plan.asks.partition is None else Reason.POLICY
-        return refuse(site, order, reason, "fewer rows than the site's policy asks for")
+        what = "persons" if isinstance(privacy, PersonPrivacy) else "rows"
+        return refuse(site, order, reason, f"fewer {what} than the site's policy asks for")
     return found
 
 
@@ -227,11 +229,12 @@ def _from_files(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | 
         names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
                  for column in statistic.columns]        # of the others not even whether they are there is told
         part = order.plan.asks.partition
-        columns = read_columns(site, names if part is None else [*names, part.column])
+        names += columns_for(part, order.plan.agreed.privacy)
+        columns = read_columns(site, names)
     except (SetupError, ContractError) as error:
         log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
         return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why")
-    if missing := sorted({*names, *([] if part is None else [part.column])} - columns.keys()):
+    if missing := sorted({*names} - columns.keys()):
         return refuse(site, order, Reason.DATA, f"the rows have no column '{missing[0]}'"[:300])
     rows = replace(rows, columns=columns)
     if part is not None:        # where no model is read, the policy need not let anybody know how many rows a partition has

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
+from fedround.learning.persons import count
 from fedround.learning.recipe import Recipe
+from fedround.privacy.spec import PersonPrivacy, Privacy
 from fedround.statistics.partitions import Partition
 from site_workers.site import Site
 from validation import encoding, judging, row_files
@@ -32,6 +34,17 @@ class Rows:
     digest: bytes
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Of all rows, as far as they were asked for."""
+
+    def units(self, privacy: Privacy, *, held_out: bool = False) -> int:
+        """How many are protected: training rows, or the persons who have some; with those held out, too.
+
+        Raises ContractError if nobody read whose rows they are.
+        """
+        if not isinstance(privacy, PersonPrivacy):
+            return len(self.train) + (len(self.validation) if held_out else 0)
+        if privacy.person not in self.columns:
+            raise ContractError(f"the rows have no column '{privacy.person}'")
+        return count(self.columns[privacy.person][:None if held_out else len(self.train)])
 
 
 def read_site_rows(site: Site) -> Rows:
@@ -86,15 +99,22 @@ def only(rows: Rows, part: Partition, *, encoded: bool) -> Rows:
     return replace(cut, train=_of(rows.train, of_train_N), validation=_of(rows.validation, of_validation_N))
 
 
-def rows_of(site: Site, part: Partition | None) -> Rows:
-    """The site's rows, or those of a partition. Raises as `read_site_rows`, and ContractError if its column is not there."""
-    rows = read_site_rows(site)
-    if part is None:
-        return rows
-    columns = read_columns(site, [part.column])
-    if part.column not in columns:
-        raise ContractError(f"the rows have no column '{part.column}'")
-    return only(replace(rows, columns=columns), part, encoded=True)
+def rows_of(site: Site, part: Partition | None, privacy: Privacy | None = None) -> Rows:
+    """The site's rows, or those of a partition; with whose they are, where a promise is for persons.
+
+    Raises as `read_site_rows`, and ContractError if a column is not there.
+    """
+    rows, names = read_site_rows(site), columns_for(part, privacy)
+    columns = read_columns(site, names)
+    if missing := sorted({*names} - columns.keys()):
+        raise ContractError(f"the rows have no column '{missing[0]}'")
+    rows = replace(rows, columns=columns)
+    return rows if part is None else only(rows, part, encoded=True)
+
+
+def columns_for(part: Partition | None, privacy: Privacy | None) -> list[str]:
+    """By which columns rows are told apart."""
+    return [*([] if part is None else [part.column]), *([privacy.person] if isinstance(privacy, PersonPrivacy) else [])]
 
 
 def _of(rows: Examples, inside_N: npt.NDArray[np.bool_]) -> Examples:

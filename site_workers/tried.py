@@ -29,7 +29,7 @@ def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) ->
         file.write_bytes(candidate.body)
         (examples,) = encode_in_subprocess([rows], file, candidate.digest, policy.limits.seconds)
         notes = try_out(load_recipe(file, candidate.digest), examples.form, None,
-                        per_record="record" in policy.units)
+                        per_record=not {"record", "person"}.isdisjoint(policy.units))
     left_out = len(examples) - int(examples.counts_N.sum())
     return notes if left_out == 0 else (
         *notes, f"{left_out} of {len(examples)} rows cannot be encoded, and would count for nothing")

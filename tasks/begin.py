@@ -10,7 +10,7 @@ from fedround.errors import ContractError
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import initial
 from fedround.learning.start import read as read_start
-from fedround.privacy.spec import RecordPrivacy
+from fedround.privacy.spec import GradientPrivacy
 from fedround.records import Begun, Blob, Checkpoint, Commit
 from fedround.signing import digest, seal
 from fedround.statistics.partitions import Partition
@@ -51,7 +51,7 @@ def _begin(coordinator: Coordinator, run: str, partition: Partition | None, afte
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
     start = None if after is not None else _start(coordinator)
     tensors, rest = initial(coordinator.recipe, seed, federation.parts,
-                            per_record=isinstance(federation.privacy, RecordPrivacy),
+                            per_record=isinstance(federation.privacy, GradientPrivacy),
                             start=None if start is None else read_start(start))
     schema = codec.schema_of(tensors)
     begins = (_anew(codec.encode(tensors), rest, start) if after is None

@@ -19,7 +19,7 @@ from fedround.files import keep_private, sync_folder, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
-from fedround.privacy.spec import RecordPrivacy
+from fedround.privacy.spec import GradientPrivacy
 from fedround.signing import Identity, digest
 from fedround.values import Name, parse
 from infra.federation_log import read_rotation
@@ -67,7 +67,7 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
         agreed["start"] = digest(begin)
     checked = _check_settings(agreed)
     if begin is not None or checked.parts != WHOLE:
-        initial(loaded, 0, checked.parts, per_record=isinstance(checked.privacy, RecordPrivacy),
+        initial(loaded, 0, checked.parts, per_record=isinstance(checked.privacy, GradientPrivacy),
                 start=None if begin is None else read(begin))
     if test_set is not None:
         try_recipe(recipe, test_set, checked, contract)

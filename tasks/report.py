@@ -17,7 +17,7 @@ from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.tasks import Metrics, Task
-from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
+from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
@@ -246,4 +246,7 @@ def _promise_in_words(privacy: Privacy) -> str:
         return f"site level (all that a site contributes, or nothing), {budget}; update clipped and noised, PLD accountant"
     how = "DP-FTRL, fixed order" if privacy.mechanism == "dp_ftrl" else "DP-SGD, Poisson sampling"
     adaptive = "" if privacy.adaptive is None else f", clip norm at quantile {privacy.adaptive.quantile:g}"
-    return f"record level (one record of a site, or nothing), {budget}; {how}{adaptive}, PLD accountant"
+    whom = "record level (one record of a site, or nothing)"
+    if isinstance(privacy, PersonPrivacy):
+        whom = f"person level (all rows of one person at a site, as '{privacy.person}' says, or nothing)"
+    return f"{whom}, {budget}; {how}{adaptive}, PLD accountant"

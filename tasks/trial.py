@@ -12,7 +12,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.learning.tasks import Task
 from fedround.learning.trial import try_out
-from fedround.privacy.spec import RecordPrivacy
+from fedround.privacy.spec import GradientPrivacy
 from validation.contract import Contract, load_contract, needed_by
 from validation.encoding import columns_alone, encoded_alone
 
@@ -28,7 +28,7 @@ def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path)
     found = encoded_alone(test_set, recipe, file)
     _check_columns(test_set, load_contract(contract))
     notes = try_out(recipe, found.form, agreement.parts,
-                    per_record=isinstance(agreement.privacy, RecordPrivacy))
+                    per_record=isinstance(agreement.privacy, GradientPrivacy))
     return (*notes, *_notes_on(found, f"the test set {test_set}", recipe.task))
 
 
@@ -39,7 +39,7 @@ def try_rows(file: Path, recipe: Recipe, rows: Path, agreement: Agreement | None
     """
     found = encoded_alone(rows, recipe, file)
     notes = try_out(recipe, found.form, None if agreement is None else agreement.parts,
-                    per_record=agreement is None or isinstance(agreement.privacy, RecordPrivacy))
+                    per_record=agreement is None or isinstance(agreement.privacy, GradientPrivacy))
     return found, (*notes, *_notes_on(found, str(rows), recipe.task))
 
 

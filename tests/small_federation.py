@@ -196,8 +196,11 @@ class SmallFederation:
 def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, max_epsilon: float = 8.0,
          units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, root_set: str | None = None,
          passphrase: bytes | None = None, start: Path | None = None, contract: Mapping[str, object] = CONTRACT,
-         apart: bool = False, **changes: object) -> SmallFederation:
-    """A federation of three sites with 300, 200 and 150 rows, or of more. apart: each has a folder of ledgers."""
+         apart: bool = False, max_epsilon_person: float | None = None, **changes: object) -> SmallFederation:
+    """A federation of three sites with 300, 200 and 150 rows, or of more. apart: each has a folder of ledgers.
+
+    max_epsilon_person: persons are protected; every second row is one of a customer who has three.
+    """
     if max_epsilon > 8.0:       # who may spend more wants more rounds than three, and a run ends with its plan's
         changes = {"privacy": {**settings()["privacy"], "epsilon": 16.0, "rounds": 12}, **changes}
     (root / "agreed").mkdir(parents=True)
@@ -214,14 +217,17 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
     for seed, (name, count) in enumerate(zip(names, itertools.cycle((300, 200, 150)), strict=False)):
         data = root / "data" / name
         data.mkdir(parents=True)
-        rows(count, seed).to_parquet(data / "train.parquet")
-        rows(80, 50 + seed).to_parquet(data / "validation.parquet")
+        for file, made in (("train", rows(count, seed)), ("validation", rows(80, 50 + seed))):
+            if max_epsilon_person is not None:
+                made["customer"] = [row // 6 if row % 2 else 1000 + row for row in range(len(made))]
+            made.to_parquet(data / f"{file}.parquet")
         key = create_site(
             root / name, make_invitation(folder, name, None),
             DataSettings(dataset="people", train=str(data / "train.parquet"), validation=str(data / "validation.parquet"),
                          ledger=str(data / "ledgers") if apart else None),
             max_epsilon=max_epsilon, delta_dp=1e-5, units=units, max_epsilon_site=max_epsilon_site, min_rows=50,
-            compares_groups="groups" in changes, passphrase=passphrase,
+            compares_groups="groups" in changes, passphrase=passphrase, max_epsilon_person=max_epsilon_person,
+            person=None if max_epsilon_person is None else "customer",
             partitions=(parse(Recurring, changes["partitions"], "settings"),) if "partitions" in changes else ())
         add_member(folder, name, key, float(count))
     return SmallFederation(root, names)

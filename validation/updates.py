@@ -15,11 +15,12 @@ from fedround.privacy.spec import (
     DpFtrl,
     DpSgd,
     GaussianCounts,
+    GradientPrivacy,
     Mechanism,
     NoMechanism,
     NoPrivacy,
     Privacy,
-    RecordPrivacy,
+    cap,
     kind_for,
 )
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
@@ -90,7 +91,7 @@ def _check_releases(releases: tuple[Release, ...], plan: Plan, source: str) -> N
     if not _in_order(told, asked):
         raise ContractError(f"{source}: released a statistic that the plan does not ask for, or one twice or out of order")
     for number, release in enumerate(releases, start=1):
-        _check_noise(release, f"{source}: statistic {number} of its answer")
+        _check_noise(release, cap(plan.agreed.privacy), f"{source}: statistic {number} of its answer")
 
 
 def _in_order(told: tuple[Statistic, ...], asked: tuple[Statistic, ...]) -> bool:
@@ -99,7 +100,7 @@ def _in_order(told: tuple[Statistic, ...], asked: tuple[Statistic, ...]) -> bool
     return all(statistic in left for statistic in told)
 
 
-def _check_noise(release: Release, source: str) -> None:
+def _check_noise(release: Release, rows_per_person: int | None, source: str) -> None:
     """Check that the mechanism is of the requested kind, and its noise at least the requested one."""
     asked, applied = release.statistic.mechanism, release.mechanism
     if applied.kind != asked.kind:
@@ -107,8 +108,16 @@ def _check_noise(release: Release, source: str) -> None:
     if not release.is_of_one_site:
         raise ContractError(f"{source} has numbers beyond {LARGEST:g}, or noise beyond {LOUDEST:g}: no site's records "
                             "make these, and no plan asks for it")
+    if isinstance(applied, GaussianCounts):
+        _check_cap(applied, rows_per_person, source)
     if isinstance(asked, GaussianCounts) and release.noise_std < asked.noise_std:
         raise ContractError(f"{source} has noise {release.noise_std}, the plan asks for at least {asked.noise_std}")
+
+
+def _check_cap(applied: DpSgd | GaussianCounts, asked: int | None, source: str) -> None:
+    if applied.rows_per_person != asked:
+        raise ContractError(f"{source}: at most {applied.rows_per_person} rows of a person, the plan asks for {asked} (None: "
+                            "persons are not told apart)")
 
 
 # -- what it trained ---------------------------------------------------------------------------------------------------
@@ -139,8 +148,10 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
                             f"{mechanism.kind}")
     if not isinstance(privacy, NoPrivacy) and mechanism.clip_norm != privacy.clip_norm:
         raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
-    if isinstance(privacy, RecordPrivacy) and mechanism.steps != training.local_steps:
+    if isinstance(privacy, GradientPrivacy) and mechanism.steps != training.local_steps:
         raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {training.local_steps}")
+    if isinstance(mechanism, DpSgd):
+        _check_cap(mechanism, cap(privacy), source)
     if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
         raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {training.batch_size}")
     _check_possible(mechanism, training, source)
@@ -182,7 +193,7 @@ def _check_size(update: Update, training: LocalTraining, agreed: int, source: st
 
 def _check_count(update: Update, privacy: Privacy, source: str) -> None:
     """Gradients within the clip norm are counted where the plan asks for it, with the noise that it asks for."""
-    asked = privacy.count_noise_std if isinstance(privacy, RecordPrivacy) else None
+    asked = privacy.count_noise_std if isinstance(privacy, GradientPrivacy) else None
     applied = update.mechanism.count_noise_std if isinstance(update.mechanism, DpSgd) else None
     if applied != asked:
         raise ContractError(f"{source}: counted gradients with noise {applied}, the plan asks for {asked} (None: no count)")

@@ -65,7 +65,8 @@ def gradient_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], b
 
 
 def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], batch: Batch, clip: Clip, *,
-                counts_B: torch.Tensor | None = None, chunk: int = CHUNK, together: bool = True) -> tuple[Float64, int]:
+                counts_B: torch.Tensor | None = None, chunk: int = CHUNK, together: bool = True,
+                each: int = 1) -> tuple[Float64, int]:
     """The sum over rows of the loss gradient, each clipped to `clip.norm`, in whole cells, (D,); and how many rows were
     within the clip norm.
 
@@ -75,6 +76,8 @@ def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], ba
     adds zeros. The same holds for a row whose gradient is not finite (infinity times zero would reveal it), and for a row on
     which the model raises an error.
     chunk: by public numbers only (`chunk_for`). together: as `maps` says.
+    each: so many rows, one after the other, are one person's, and what is clipped and counted is the mean gradient of those
+    of them that count. B and `chunk` are multiples of it.
     """
     import torch
 
@@ -86,6 +89,8 @@ def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], ba
         size = chunk if together else min(chunk, made - start)
         some, there_B = batch.at(slice(start, start + size)).filled(size), filled(counts_B[start:start + size], size)
         rows = without_rows_that_raise(of_rows, partial(objective.loss, parameters), some, there_B)
+        if each > 1:
+            rows, there_B = _means(rows, there_B, each)
         norm_B = torch.stack([part.double().square().sum(1) for part in rows]).sum(0).sqrt()
         finite_B = norm_B.isfinite() & there_B
         share_B = torch.where(finite_B, (clip.norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1) / clip.cell, 0).float()
@@ -95,11 +100,29 @@ def clipped_sum(objective: Objective, parameters: Mapping[str, torch.Tensor], ba
     return total_D, within
 
 
-def chunk_for(expected_batch: float) -> int:
-    """How many rows are computed at once, from the expected batch: half of it, as a power of two, so that little work is
-    wasted. It is never so small that the processor's widest instructions leave a row over.
+def _means(rows: list[torch.Tensor], there_B: torch.Tensor, each: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Each person's mean over the rows that count and are finite, per parameter, (P, its size); and whether there are any."""
+    import torch
+
+    finite_B = there_B & torch.stack([part.isfinite().all(1) for part in rows]).all(0)
+    many_P = finite_B.reshape(-1, each).sum(1)
+
+    def mean(part: torch.Tensor) -> torch.Tensor:
+        part = torch.where(finite_B[:, None], part, 0).reshape(len(many_P), each, -1)
+        total = part[:, 0]
+        for place in range(1, each):        # in this order, however many persons there are
+            total = total + part[:, place]
+        return total / many_P.clamp(min=1)[:, None]
+
+    return [mean(part) for part in rows], many_P > 0
+
+
+def chunk_for(expected_batch: float, each: int = 1) -> int:
+    """How many rows are computed at once, from the expected batch of persons with `each` rows: half of it, as a power of two,
+    so that little work is wasted. It is never so small that the processor's widest instructions leave a row over.
     """
-    return min(CHUNK, max(SMALLEST_CHUNK, 1 << int(math.log2(max(expected_batch / 2, 1)))))
+    rows = min(CHUNK, max(SMALLEST_CHUNK, 1 << int(math.log2(max(expected_batch * each / 2, 1)))))
+    return each * (1 << int(math.log2(max(rows / each, 1))))
 
 
 def maps(objective: Objective, parameters: Mapping[str, torch.Tensor], like: Batch) -> bool:

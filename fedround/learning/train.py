@@ -22,6 +22,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, chunk_for, clipped_sum, clipped_vector, gradient_sum, maps
 from fedround.learning.objective import Objective
 from fedround.learning.parts import NO_REST, Rest, furnish
+from fedround.learning.persons import NOBODY, Persons
 from fedround.learning.recipe import Recipe, check_model, unfilled
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.noise import GRID, NoiseSource, noised_counts
@@ -54,7 +55,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                     mechanism: TrainingMechanism, noise: NoiseSource, cancelled: Callable[[], bool],
                     start: int = 0, *, shift_D: Float32 | None = None,
                     time_is_up: Callable[[], bool] = lambda: False, rest: Rest = NO_REST,
-                    towards: Tensors | None = None) -> Trained:
+                    towards: Tensors | None = None, persons: Persons | None = None) -> Trained:
     """The model's change after `training.local_steps` steps from `base`.
 
     Every step draws each row independently (Poisson sampling) and divides by the expected batch, which does not depend
@@ -64,6 +65,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     * `DpSgd` (Abadi et al. 2016, arXiv:1607.00133) each row's gradient is clipped to `clip_norm` and
       N(0, (noise_multiplier · clip_norm)²) is added to every coordinate of the sum, also when the batch is empty;
     * `DpSgd` with a `count_noise_std` the rows within the clip norm are counted, too (Andrew et al. 2021, arXiv:1905.03871);
+    * `DpSgd` with `rows_per_person` a step draws `persons`, and the mean gradient of each one's rows is clipped;
     * `DpFtrl` (Kairouz et al. 2021, arXiv:2103.00039) the noise is a tree's over the steps, begun anew with every call;
     * `GaussianUpdate` the steps are plain, and the whole change is clipped and noised once.
 
@@ -75,6 +77,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     rest: what the model has besides `base`. Its private part is trained by the same steps: gradients are clipped over both
     together, and noised on every coordinate (`GaussianUpdate`: the private part is not noised; `Parts` says why).
     towards: what the proximal term pulls to, if it is not `base`.
+    persons: whose rows are whose, where the mechanism is of persons.
 
     Promises: what is returned satisfies what an accountant says of `mechanism`, provided `noise` is secret and fresh
     (the number of rows counts as public, except with `GaussianUpdate`), to the last bit (`fedround.privacy.noise`); same
@@ -86,7 +89,8 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     """
     import torch
 
-    _check(mechanism, training, len(examples))
+    drawn_from = len(examples) if persons is None else len(persons)
+    _check(mechanism, training, drawn_from, persons)
     model = furnished(recipe, base, rest, per_record=isinstance(mechanism, PerRecord))
     recipe.check(examples)
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
@@ -101,23 +105,22 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     shared_D = _places(schema, base)
     anchor_D = base_D if towards is None else flatten({**trained, **towards})
     objective, descent = recipe.objective(model), Descent(training, anchor_D, _spread(shift_D, shared_D))
-    expected = _expected_batch(mechanism, training, len(examples))
+    expected = _expected_batch(mechanism, training, drawn_from)
     steps, counts_N = 0, torch.from_numpy(examples.counts_N)
     with torch.random.fork_rng(devices=()):
         noised = None
         if isinstance(mechanism, PerRecord):
-            noised = _NoisedSum(mechanism, noise, coordinates(schema), chunk_for(expected),
-                                maps(objective, parameters, everything))
+            noised = _NoisedSum(mechanism, noise, coordinates(schema), maps(objective, parameters, everything), expected)
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
-        for rows in _batches(mechanism, training, len(examples), noise, start):
+        for units in _batches(mechanism, training, drawn_from, noise, start):
             if cancelled():
                 raise Cancelled("training was stopped between two steps; nothing was released")
-            drawn = torch.from_numpy(rows)
+            drawn = torch.from_numpy(units if persons is None else persons.row_PK[units].ravel())
             if noised is None:
                 drawn = drawn[counts_N[drawn]]
                 gradient_D = gradient_sum(objective, parameters, everything.at(drawn))
             else:
-                gradient_D = noised(objective, parameters, everything.at(drawn), counts_N[drawn])
+                gradient_D = noised(objective, parameters, everything.at(drawn), counts_N[drawn] & (drawn != NOBODY))
             gradient_D /= expected
             weights_D += descent.change(weights_D, gradient_D)
             steps += 1
@@ -168,15 +171,17 @@ def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) ->
 class _NoisedSum:
     """The clipped and noised sum of gradients of one batch after the other."""
 
-    def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int, chunk: int, together: bool):
-        self._noise, self._clip, self._chunk, self._together = noise, _clip(mechanism), chunk, together
+    def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int, together: bool, expected: float):
+        self._noise, self._clip, self._together = noise, _clip(mechanism), together
+        self._each = (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None) or 1
+        self._chunk = chunk_for(expected, self._each)
         draw = functools.partial(noise.normal, GRID, size)
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
         self.surplus = 0.0
         """Where they are counted: rows within the clip norm minus rows that were not, noised, over all batches so far. Each
         row counts +1 or -1, so the count changes by one when a row is removed. A count of only the rows within would cost
-        twice as much."""
+        twice as much. Of persons, the same with each one's mean gradient."""
 
     @property
     def counts(self) -> bool:
@@ -186,10 +191,10 @@ class _NoisedSum:
     def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], batch: Batch,
                  counts_B: torch.Tensor) -> Float64:
         cells_D, within = clipped_sum(objective, parameters, batch, self._clip, counts_B=counts_B, chunk=self._chunk,
-                                      together=self._together)
+                                      together=self._together, each=self._each)
         cells_D += self._next()
         if self._count_noise_std is not None:
-            surplus = np.array([2 * within - int(counts_B.sum())])
+            surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
         return cells_D * self._clip.cell
 
@@ -215,8 +220,10 @@ def _clip(mechanism: PerRecord | GaussianUpdate) -> Clip:
     return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / GRID)
 
 
-def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> None:
+def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, persons: Persons | None) -> None:
     """Raise ContractError unless the mechanism covers exactly this training."""
+    if (None if persons is None else persons.most) != (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None):
+        raise ContractError("the mechanism is of persons and nobody says whose rows are whose, or the other way round")
     if isinstance(mechanism, PerRecord):
         if mechanism.steps != training.local_steps:
             raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.local_steps}")

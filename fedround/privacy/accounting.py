@@ -1,13 +1,16 @@
 """What a list of mechanisms costs: upper bounds on epsilon, never rounded down, for one unit at a time.
 
-Two units, which are never added or compared:
+Three units, which are never added or compared:
 
 * `record`: one record of one site, its contribution replaced by nothing; the number of rows is public.
+* `person`: all rows of one person at one site, replaced by nothing; the number of persons is public.
 * `site`: all that one site contributes, replaced by nothing.
 
-A release under one unit also has a cost under the other. A noised update protects each record too, but at twice the clip
-norm, because exchanging one record can turn the clipped update into any other. A release that was noised only for records
-has no bound for the site: its cost is infinite.
+A release under one unit also has a cost under the others. A noised update protects each record and each person too, but at
+twice the clip norm, because exchanging one record can turn the clipped update into any other. The same holds for a record of
+a person whose mean gradient is clipped: it turns that into any other, where the person is drawn. A table that counts so many
+rows of each person loses one of a person's rows and gets another that waited. A release that was noised only for records has
+no bound for a person, whose rows nobody counted, nor for the site: its cost is infinite.
 
 The accountant is the privacy loss distributions (PLD) of dp_accounting with pessimistic rounding (Doroshenko et al. 2022,
 arXiv:2207.04380; composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed
@@ -68,6 +71,8 @@ class Released:
     noise_multiplier: float
     sampling_rate: float = 1.0
     steps: int = 1
+    exchanged: bool = False
+    """Whether what is protected is exchanged for another vector within the clip norm; otherwise it is replaced by nothing."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ def epsilon_of_batches(batches: Sequence[Batch], delta_dp: float, unit: Unit = "
     return total(asked) if _elsewhere is None else _elsewhere(asked)
 
 
-Sampled = tuple[tuple[tuple[float, float, int], int], ...]
-"""(noise multiplier, sampling rate, steps) of sampled Gaussians, and how many of each."""
+Sampled = tuple[tuple[tuple[float, float, int, bool], int], ...]
+"""(noise multiplier, sampling rate, steps, exchanged) of sampled Gaussians, and how many of each."""
 Precisions = tuple[tuple[float, int], ...]
 """noise multiplier ** -2 of Gaussians of whole data sets, and how many of each."""
 Form = tuple[Sampled, Precisions]
@@ -120,16 +125,18 @@ _NOTHING: Form = ((), ())
 
 def _form(mechanisms: Iterable[tuple[Mechanism, int]], unit: Unit) -> Form | None:
     """Releases in a canonical form that does not depend on their order; None: nothing bounds them."""
-    sampled: Counter[tuple[float, float, int]] = Counter()
+    sampled: Counter[tuple[float, float, int, bool]] = Counter()
     precisions: Counter[float] = Counter()
     for mechanism, times in mechanisms:
         releases = released(mechanism, unit)
         if releases is None:
             return None
         if releases.sampling_rate == 1:
-            precisions[releases.steps * precision_of(releases.noise_multiplier)] += times
+            noise = releases.noise_multiplier / (2 if releases.exchanged else 1)
+            precisions[releases.steps * precision_of(noise)] += times
         else:
-            sampled[min(releases.noise_multiplier, _LARGEST_NOISE), releases.sampling_rate, releases.steps] += times
+            sampled[min(releases.noise_multiplier, _LARGEST_NOISE), releases.sampling_rate, releases.steps,
+                    releases.exchanged] += times
     return tuple(sorted(sampled.items())), tuple(sorted(precisions.items()))
 
 
@@ -157,29 +164,50 @@ def ask(elsewhere: Callable[[Composed], float] | None) -> None:
 
 def released(mechanism: Mechanism, unit: Unit) -> Released | None:
     """The accountant's form of a mechanism for this unit; None: nothing bounds what it costs."""
-    return _for_record(mechanism) if unit == "record" else _for_site(mechanism)
+    return {"record": _for_record, "person": _for_person, "site": _for_site}[unit](mechanism)
 
 
 def _for_record(mechanism: Mechanism) -> Released | None:
     """The protection of one record; None: there is none."""
     match mechanism:
-        case DpSgd(noise_multiplier=noise, sampling_rate=rate, steps=steps, count_noise_std=std):
-            return Released(noise if std is None else joint_noise(noise, std), rate, steps)
+        case DpSgd(sampling_rate=rate, steps=steps, rows_per_person=rows):
+            return Released(_noise_of(mechanism), rate, steps, exchanged=rows is not None)
         case DpFtrl(noise_multiplier=noise, steps=steps):
             return Released(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
-        case GaussianCounts(noise_std=std):
-            return Released(std)
+        case GaussianCounts(noise_std=std, rows_per_person=rows):
+            return Released(std if rows is None else std / math.sqrt(2))      # one cell less, and one more
         case GaussianUpdate(noise_multiplier=noise):
             return Released(noise / 2)                            # from one point of a ball to any other
         case NoMechanism():
             return None
 
 
+def _for_person(mechanism: Mechanism) -> Released | None:
+    """The protection of all rows of one person; None: there is none."""
+    match mechanism:
+        case DpSgd(sampling_rate=rate, steps=steps, rows_per_person=int()):
+            return Released(_noise_of(mechanism), rate, steps)
+        case GaussianCounts(noise_std=std, rows_per_person=int() as rows):
+            return Released(std / rows)                           # all of them may be in one cell
+        case GaussianUpdate():
+            return _for_record(mechanism)
+        case _:
+            return None
+
+
+def _noise_of(mechanism: DpSgd) -> float:
+    """Of a step, with what counting adds to its cost."""
+    noise, std = mechanism.noise_multiplier, mechanism.count_noise_std
+    return noise if std is None else joint_noise(noise, std)
+
+
 def noise_of_one(mechanism: Mechanism) -> float:
-    """The noise of a single release, relative to the sensitivity, without the effect of sampling."""
+    """The noise of a single release, relative to the sensitivity, without the effect of sampling: of the unit for which it
+    was noised.
+    """
     if isinstance(mechanism, GaussianUpdate):
         return mechanism.noise_multiplier
-    releases = _for_record(mechanism)
+    releases = _for_person(mechanism) or _for_record(mechanism)
     return 0.0 if releases is None else releases.noise_multiplier
 
 
@@ -193,10 +221,16 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
     if all charges are alike. A charge has one training mechanism at most, and any number of counts.
 
     Less noise, more steps and drawing rows more often never cost less (to draw less often is post-processing of the data).
+    Where some charges told persons apart and others did not, or otherwise, what is found does not: it bounds nothing for a
+    person.
     """
     known = [tuple(charge) for charge in charges]
     if any(NoMechanism() in charge for charge in known):
         return (NoMechanism(),)
+    caps = {one.rows_per_person for charge in known for one in charge if isinstance(one, DpSgd | GaussianCounts)}
+    rows = caps.pop() if len(caps) == 1 else None
+    if caps:
+        known = [tuple(map(_of_records, charge)) for charge in known]
     counts = [_joint_std([one.noise_std for one in charge if isinstance(one, GaussianCounts)]) for charge in known]
     trained = [one for charge in known for one in charge if not isinstance(one, GaussianCounts)]
     updates = [one.noise_multiplier for one in trained if isinstance(one, GaussianUpdate)]
@@ -207,9 +241,21 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
     elif releases:
         found.append(DpSgd(
             noise_multiplier=min(one.noise_multiplier for one in releases), clip_norm=1.0,
-            sampling_rate=max(one.sampling_rate for one in releases), steps=max(one.steps for one in releases)))
+            sampling_rate=max(one.sampling_rate for one in releases), steps=max(one.steps for one in releases),
+            rows_per_person=rows))
     loudest = [std for std in counts if std is not None]
-    return (*found, *([GaussianCounts(noise_std=min(loudest))] if loudest else []))
+    return (*found, *([GaussianCounts(noise_std=min(loudest), rows_per_person=rows)] if loudest else []))
+
+
+def _of_records(mechanism: Mechanism) -> Mechanism:
+    """What costs a record at least as much, and tells no persons apart."""
+    match mechanism:
+        case DpSgd(rows_per_person=int()):
+            return DpSgd(noise_multiplier=_noise_of(mechanism) / 2, clip_norm=1.0, sampling_rate=1.0, steps=mechanism.steps)
+        case GaussianCounts(noise_std=std, rows_per_person=int()):
+            return GaussianCounts(noise_std=std / 1.5)
+        case _:
+            return mechanism
 
 
 def _joint_std(stds: Sequence[float]) -> float | None:
@@ -252,10 +298,10 @@ def total(asked: Composed) -> float:
     if math.isinf(precision):
         return math.inf
     grid = _grid(sampled, precision)
-    parts = [(noise, rate, steps, times) for (noise, rate, steps), times in sampled]
+    parts = [_repeated(one, times, grid) for one, times in sampled]
     if precision > 0:
-        parts.append((precision ** -0.5, 1.0, 1, 1))
-    whole = reduce(_compose, [_pld(*part, grid) for part in parts])
+        parts.append(_pld(precision ** -0.5, 1.0, 1, 1, grid))
+    whole = reduce(_compose, parts)
     if whole is None:
         return math.inf
     bound = float(whole.get_epsilon_for_delta(delta_dp))
@@ -296,9 +342,9 @@ def _dominated(sampled: Sampled) -> float:
 
 def _envelopes_pld(sampled: Sampled) -> Pld:
     """Few steps need a finer grid here than for epsilon, because the envelope is compared cell by cell."""
-    steps = sum(steps_each * times for (_, _, steps_each), times in sampled)
+    steps = sum(steps_each * times for (_, _, steps_each, _), times in sampled)
     grid = max(_grid(sampled, 0.0) * 2.0 ** -math.ceil(math.log2(max(1.0, 6 / math.sqrt(steps)))), _FINEST_GRID)
-    return reduce(_compose, [_pld(noise, rate, steps_each, times, grid) for (noise, rate, steps_each), times in sampled])
+    return reduce(_compose, [_repeated(one, times, grid) for one, times in sampled])
 
 
 def precision_of(noise: float) -> float:
@@ -306,34 +352,46 @@ def precision_of(noise: float) -> float:
     return min(max(noise, _SMALLEST_NOISE / 2), _LARGEST_NOISE) ** -2
 
 
-def _grid(sampled: tuple[tuple[tuple[float, float, int], int], ...], precision: float) -> float:
+def _grid(sampled: Sampled, precision: float) -> float:
     """The width of a cell of privacy loss: a power of two, at most a fifth of one step's typical loss.
 
     Rounding to the grid adds at most width²/4 to the variance of every step's loss. At a fifth of the (root mean
     square) standard deviation this costs at most 0.4 % of epsilon (measured), and a finer grid only CPU time.
     """
     variance, steps = precision, int(precision > 0)
-    for (noise, rate, steps_each), times in sampled:
+    for (noise, rate, steps_each, exchanged), times in sampled:
         # chi-square divergence of one sampled step; the cap only keeps exp finite.
-        variance += times * steps_each * rate ** 2 * math.expm1(min(precision_of(noise), 50.0))
+        variance += (4 if exchanged else 1) * times * steps_each * rate ** 2 * math.expm1(min(precision_of(noise), 50.0))
         steps += times * steps_each
     cell = math.sqrt(variance / steps) / 5
     return 2.0 ** math.floor(math.log2(min(max(cell, _FINEST_GRID), _COARSEST_GRID)))
 
 
+def _repeated(one: tuple[float, float, int, bool], times: int, grid: float) -> Pld:
+    noise, rate, steps, exchanged = one
+    return _pld(noise, rate, steps, times, grid, exchanged=exchanged)
+
+
 @lru_cache(maxsize=64)
-def _pld(noise: float, rate: float, steps: int, times: int, grid: float) -> Pld:
+def _pld(noise: float, rate: float, steps: int, times: int, grid: float, *, exchanged: bool = False) -> Pld:
     """The PLD of `times` rounds of `steps` sampled Gaussians; None if it costs more than LARGEST_EPSILON."""
     if noise < _SMALLEST_NOISE:
         return None
     if times > 1:
-        return _compose(_pld(noise, rate, steps, times // 2, grid), _pld(noise, rate, steps, times - times // 2, grid))
+        halves = times // 2, times - times // 2
+        return _compose(*(_pld(noise, rate, steps, half, grid, exchanged=exchanged) for half in halves))
     if steps > 1:
-        return _compose(_pld(noise, rate, steps // 2, 1, grid), _pld(noise, rate, steps - steps // 2, 1, grid))
+        halves = steps // 2, steps - steps // 2
+        return _compose(*(_pld(noise, rate, half, 1, grid, exchanged=exchanged) for half in halves))
+    from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution
 
+    # Of a vector that is exchanged: (1 - q) N(0) + q N(1) against (1 - q) N(0) + q N(-1) (Zhu, Dong and Wang 2022,
+    # arXiv:2106.08567; Lebeda et al. 2024, arXiv:2405.20769).
+    relation = NeighboringRelation.REPLACE_ONE if exchanged else NeighboringRelation.ADD_OR_REMOVE_ONE
     return privacy_loss_distribution.from_gaussian_mechanism(
-        noise, sampling_prob=rate, value_discretization_interval=grid, pessimistic_estimate=True)
+        noise, sampling_prob=rate, value_discretization_interval=grid, pessimistic_estimate=True,
+        neighboring_relation=relation)
 
 
 def _compose(one: Pld, other: Pld) -> Pld:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from fedround.errors import ContractError
 from fedround.privacy.accounting import epsilon, gaussian_delta, precision_of
-from fedround.privacy.spec import DpSgd, GaussianCounts, Mechanism, RecordPrivacy, SitePrivacy
+from fedround.privacy.spec import DpSgd, GaussianCounts, Mechanism, PersonPrivacy, Promise, RecordPrivacy, cap
 
 LARGEST_NOISE_MULTIPLIER = 1000.0
 
 
-def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int, beside: Sequence[Mechanism]) -> float:
+def calibrate(privacy: RecordPrivacy | PersonPrivacy, sampling_rate: float, steps_per_round: int,
+              beside: Sequence[Mechanism]) -> float:
     """The smallest noise multiplier, in thousandths, that keeps a whole campaign of DP-SGD within its budget.
 
     The campaign is `privacy.rounds` rounds of `steps_per_round` steps, with adaptive clipping the counts of every step, and
@@ -27,12 +28,12 @@ def calibrate(privacy: RecordPrivacy, sampling_rate: float, steps_per_round: int
 
     def training(noise: float) -> Mechanism:
         return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=sampling_rate, steps=steps_per_round,
-                     count_noise_std=privacy.count_noise_std)
+                     count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
 
     return smallest_noise(privacy, training, beside, lambda mu2: 1 / math.sqrt(math.log1p(mu2 / spread)))
 
 
-def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[float], Mechanism],
+def smallest_noise(privacy: Promise, training: Callable[[float], Mechanism],
                    beside: Sequence[Mechanism], guess: Callable[[float], float]) -> float:
     """The smallest noise multiplier, in thousandths, with which `rounds` times `training(noise)` and what is released
     `beside` them stay within the budget of `privacy`.
@@ -49,7 +50,8 @@ def smallest_noise(privacy: RecordPrivacy | SitePrivacy, training: Callable[[flo
     def cost(thousandths: int) -> float:
         return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp, privacy.unit)
 
-    spent = math.fsum(precision_of(one.noise_std) for one in beside if isinstance(one, GaussianCounts))
+    spent = math.fsum(precision_of(one.noise_std / (one.rows_per_person or 1))
+                      for one in beside if isinstance(one, GaussianCounts))
     left = mu_squared(privacy.epsilon, privacy.delta_dp) - spent
     largest = int(LARGEST_NOISE_MULTIPLIER * 1000)
     low, high = _Tried(0, math.inf), None

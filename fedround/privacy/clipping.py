@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from fedround.privacy.spec import AdaptiveClipping, Privacy, RecordPrivacy
+from fedround.privacy.spec import AdaptiveClipping, GradientPrivacy, Privacy
 
 SMALLEST, LARGEST = 1e-6, 1000.0
 
@@ -37,7 +37,7 @@ def next_privacy(agreed: Privacy, last: Privacy, shares: Sequence[float]) -> Pri
     If the clip norm follows the gradients, it is the next one. If `agreed` differs from `last` in anything but the clip norm,
     it starts again with its own clip norm.
     """
-    if not isinstance(agreed, RecordPrivacy) or agreed.adaptive is None or not isinstance(last, RecordPrivacy):
+    if not isinstance(agreed, GradientPrivacy) or agreed.adaptive is None or not isinstance(last, GradientPrivacy):
         return agreed
     if last.model_copy(update={"clip_norm": agreed.clip_norm}) != agreed:
         return agreed

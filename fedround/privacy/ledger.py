@@ -97,21 +97,24 @@ def read(path: Path) -> Ledger:
 
 
 def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site: float | None = None,
-           max_epsilon_per_run: float | None = None, promised: Bound | None = None) -> Ledger:
+           max_epsilon_per_run: float | None = None, promised: Bound | None = None, *,
+           max_epsilon_person: float | None = None) -> Ledger:
     """Record `charge` before the work that it pays for; durable when this returns.
 
     The budget is the data set's: everything in the ledger counts, of every run and federation, with what is set aside. A
     charge draws on its run's campaign while that has room for it; otherwise `charge.campaign` is set aside as a whole. The
     same charge for the same plan (its time aside) is recorded once: a retry costs nothing. The same plan with other
     mechanisms is another release and is charged. Another process may have charged since `ledger` was read; that counts too.
-    max_epsilon bounds what one record spends, max_epsilon_site what the site as a whole does (None: nothing was promised for
-    it). Each counts everything that ever left, whatever it was noised for (see `accounting`). max_epsilon_per_run bounds what
-    one record spends in the charge's own run. promised: what the plan itself promises for its run.
+    max_epsilon bounds what one record spends, max_epsilon_person what one person does, and max_epsilon_site what the site as
+    a whole does (None: nothing was promised for them). Each counts everything that ever left, whatever it was noised for (see
+    `accounting`). max_epsilon_per_run bounds what one record spends in the charge's own run. promised: what the plan itself
+    promises for its run.
     Raises BudgetError, and records nothing, if a total would exceed its bound; LedgerError if the file is not as we wrote it
     or does not continue `ledger`; PrivacyError if it cannot be written.
     """
     given: list[tuple[float | None, Unit, str | None]] = [
-        (max_epsilon, "record", None), (max_epsilon_site, "site", None), (max_epsilon_per_run, "record", charge.run)]
+        (max_epsilon, "record", None), (max_epsilon_person, "person", None), (max_epsilon_site, "site", None),
+        (max_epsilon_per_run, "record", charge.run)]
     bounds = [Bound(bound, charge.delta_dp, unit, run, "the site's policy allows")
               for bound, unit, run in given if bound is not None]
     for bound in (*bounds, *([] if promised is None else [promised])):
@@ -163,7 +166,8 @@ def with_entries(ledger: Ledger, entries: Iterable[Entry]) -> Ledger:
 def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record",
           partition: str | None = None) -> float:
     """Epsilon of one unit at `delta_dp` of what was released, of all charges or of those of one run; rounded up, infinite if
-    anything left without noise for that unit. Of a record: of the one that has spent most, in this partition or in any.
+    anything left without noise for that unit. Of a record: of the one that has spent most, in this partition or in any. Of a
+    person: all of it, since a person may have rows in every partition, to train on and held out.
     """
     return _most(ledger, delta_dp, run, unit, partition, whole=False)
 
@@ -177,7 +181,7 @@ def held(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "
 def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, partition: str | None, *, whole: bool) -> float:
     book = ledger.book
     told = {tuple(batches(book, view, run, whole=whole))
-            for view in ([None] if unit == "site" else views(book, partition))}
+            for view in (views(book, partition) if unit == "record" else [None])}
     return max(epsilon_of_batches(asked, delta_dp, unit) for asked in told)
 
 

@@ -34,7 +34,8 @@ def epsilon_at_most(mechanisms: Iterable[tuple[Mechanism, int]], delta_dp: float
         one = released(mechanism, unit)
         if one is None:
             return math.inf
-        spent_A = spent_A + times * one.steps * _one_step(one.noise_multiplier, one.sampling_rate)
+        drawn = (one.noise_multiplier / 2, 1.0) if one.exchanged else (one.noise_multiplier, one.sampling_rate)
+        spent_A = spent_A + times * one.steps * _one_step(*drawn)
     log_A = np.log1p(-1 / _ORDER_A) - (math.log(delta_dp) + np.log(_ORDER_A)) / (_ORDER_A - 1)
     return max(0.0, float((spent_A + log_A).min()))
 

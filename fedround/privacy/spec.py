@@ -6,17 +6,20 @@ promise.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedround.values import LARGEST_WHOLE, Value
+from fedround.values import LARGEST_WHOLE, ColumnName, Value
 
 NoiseMultiplier = Annotated[float, Field(ge=1e-6, le=1e6)]
 QUIETEST = 1e-6
 NoiseStd = Annotated[float, Field(ge=QUIETEST, le=1e6)]
 """On counts; of all sites together, too."""
 ClipNorm = Annotated[float, Field(ge=1e-9, le=1000)]
+MOST_ROWS_OF_A_PERSON = 1000
+PersonRows = Annotated[int, Field(ge=1, le=MOST_ROWS_OF_A_PERSON)]
 
 # -- what is promised --------------------------------------------------------------------------------------------------
 
@@ -35,7 +38,7 @@ class AdaptiveClipping(Value):
 
     In every step a site also counts, with noise, how many gradients were within the clip norm. The next plan's clip norm is
     this one's times exp(-learning_rate (share - quantile)), where `share` is the median of the sites' shares.
-    `RecordPrivacy.clip_norm` is the first round's. The counts are paid from the same budget: the gradients' noise is
+    `clip_norm` of the promise is the first round's. The counts are paid from the same budget: the gradients' noise is
     raised a little (`fedround.privacy.accounting.joint_noise`).
     """
 
@@ -44,18 +47,13 @@ class AdaptiveClipping(Value):
     noise_std: Annotated[float, Field(ge=QUIETEST, le=10_000, description="noise of each step's count")] = 10.0
 
 
-class RecordPrivacy(_Budget):
-    """Each record's gradient is clipped to `clip_norm`; noise is calibrated by each site to its own rows.
-
-    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for one
-    record of that site whose contribution is replaced by nothing; the number of rows counts as public (PLD accountant of
-    dp_accounting).
+class GradientPrivacy(_Budget):
+    """What both promises have in common that hold in every step of training: gradients are clipped to `clip_norm` and noised.
 
     mechanism: "dp_sgd" draws its batches (Poisson sampling); "dp_ftrl" is for sites that cannot sample: rows in a fixed
     order, at most once in a round, and noise from a tree (Kairouz et al. 2021, arXiv:2103.00039).
     """
 
-    unit: Literal["record"] = "record"
     mechanism: Literal["dp_sgd", "dp_ftrl"] = "dp_sgd"
     adaptive: AdaptiveClipping | None = None
 
@@ -69,6 +67,41 @@ class RecordPrivacy(_Budget):
     def count_noise_std(self) -> float | None:
         """Noise on each step's count of gradients within the clip norm; None: nothing is counted."""
         return None if self.adaptive is None else self.adaptive.noise_std
+
+
+class RecordPrivacy(GradientPrivacy):
+    """Each record's gradient is clipped to `clip_norm`; noise is calibrated by each site to its own rows.
+
+    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for one
+    record of that site whose contribution is replaced by nothing; the number of rows counts as public (PLD accountant of
+    dp_accounting).
+    """
+
+    unit: Literal["record"] = "record"
+
+
+class PersonPrivacy(GradientPrivacy):
+    """The mean gradient of each person's rows is clipped to `clip_norm`; noise is calibrated by each site to its own persons.
+
+    The promise: over `rounds` rounds of a run, what leaves a site is (epsilon, delta_dp)-differentially private for one
+    person of that site, all of whose rows, however many, are replaced by nothing; the number of persons counts as public.
+    Rows without a person are used for nothing. A person with rows at several sites pays at each.
+
+    A step draws persons. At most `rows_per_person` rows of each are used, always the same ones; a table of counts is moved by
+    one person by so much at most, and is charged for it.
+    """
+
+    unit: Literal["person"] = "person"
+    person: ColumnName
+    """The column that says whose row it is. A site's policy names it, too."""
+    rows_per_person: PersonRows
+
+    @model_validator(mode="after")
+    def _check_mechanism(self) -> Self:
+        if self.mechanism != "dp_sgd":
+            raise ValueError("the unit 'person' goes with the mechanism 'dp_sgd' only: 'dp_ftrl' takes rows in their order, "
+                             "and a person's rows lie in many batches")
+        return self
 
 
 class SitePrivacy(_Budget):
@@ -88,11 +121,14 @@ class NoPrivacy(Value):
     unit: Literal["none"] = "none"
 
 
-Privacy = Annotated[RecordPrivacy | SitePrivacy | NoPrivacy, Field(discriminator="unit")]
+Promise = RecordPrivacy | PersonPrivacy | SitePrivacy
+"""With noise."""
 
-Unit = Literal["record", "site"]
-"""The unit that an epsilon protects: one record of a site, or all that the site contributes. Epsilons of different units are
-never compared or added."""
+Privacy = Annotated[Promise | NoPrivacy, Field(discriminator="unit")]
+
+Unit = Literal["record", "person", "site"]
+"""The unit that an epsilon protects: one record of a site, all rows of one person there, or all that the site contributes.
+Epsilons of different units are never compared or added."""
 
 
 # -- what is done for it -----------------------------------------------------------------------------------------------
@@ -110,6 +146,8 @@ class DpSgd(Value):
     count_noise_std: NoiseStd | None = None
     """Noise on a count, in every step, of the drawn gradients that were within the clip norm (`AdaptiveClipping`); None:
     nothing is counted."""
+    rows_per_person: PersonRows | None = None
+    """What is drawn and clipped is the mean gradient of so many rows of one person at most; None: each row's gradient."""
 
 
 class DpFtrl(Value):
@@ -139,6 +177,8 @@ class GaussianCounts(Value):
 
     kind: Literal["gaussian_counts"] = "gaussian_counts"
     noise_std: NoiseStd
+    rows_per_person: PersonRows | None = None
+    """So many rows of one person are counted at most; None: nobody looked whose they are."""
 
 
 class NoMechanism(Value):
@@ -158,8 +198,25 @@ def kind_for(privacy: Privacy) -> str:
             return "none"
         case SitePrivacy():
             return "gaussian_update"
-        case RecordPrivacy():
+        case RecordPrivacy() | PersonPrivacy():
             return privacy.mechanism
+
+
+def cap(privacy: Privacy) -> int | None:
+    """How many rows of one person may be used; None: persons are not told apart."""
+    return privacy.rows_per_person if isinstance(privacy, PersonPrivacy) else None
+
+
+def of_persons(counted: Iterable[Mechanism], privacy: Privacy) -> tuple[Mechanism, ...]:
+    """What tables of counts are charged as under this promise."""
+    return tuple(capped(one, cap(privacy)) if isinstance(one, GaussianCounts) else one for one in counted)
+
+
+def capped(counted: GaussianCounts | NoMechanism, rows: int | None) -> GaussianCounts | NoMechanism:
+    """The same, if so many rows of one person are counted at most; None: persons are not told apart."""
+    if rows is None or isinstance(counted, NoMechanism):
+        return counted
+    return counted.model_copy(update={"rows_per_person": rows})
 
 
 TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | NoMechanism, Field(discriminator="kind")]

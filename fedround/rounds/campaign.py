@@ -27,10 +27,13 @@ from fedround.privacy.spec import (
     NoMechanism,
     NoPrivacy,
     Privacy,
-    RecordPrivacy,
+    Promise,
     SitePrivacy,
     TrainingMechanism,
     Unit,
+    cap,
+    capped,
+    of_persons,
 )
 from fedround.privacy.tree import depth
 from fedround.statistics import Groups, LocalEvaluation
@@ -43,7 +46,8 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
 
     groups, drift: what else the campaign will count. apart: no row is ever both trained on and held out. Then no row pays for
     both (parallel composition), and both the training and the counts of held-out rows may spend the whole promise, less what
-    is counted of all rows for drift.
+    is counted of all rows for drift. Under the unit `person` that changes nothing: a person may have rows on both sides.
+    rows: under the unit `person`, how many persons have training rows.
 
     It is the same in all rounds of a campaign: apart from the clip norm, it depends on nothing that changes between them.
     Raises ContractError if no noise can keep it, or the rows are too few for it.
@@ -59,7 +63,7 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
         return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, batch_size=_fixed_batch(training, rows),
                       steps=training.local_steps)
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
-                 steps=training.local_steps, count_noise_std=privacy.count_noise_std)
+                 steps=training.local_steps, count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
 
 
 LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
@@ -101,14 +105,14 @@ def misfit(terms: Terms, declared: Mechanism) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _noise(privacy: RecordPrivacy | SitePrivacy, batch_size: int, steps: int, evaluation: LocalEvaluation,
+def _noise(privacy: Promise, batch_size: int, steps: int, evaluation: LocalEvaluation,
            rows: int, groups: Groups | None, drift: DriftWatch | None, *, apart: bool) -> float:
     training = LocalTraining(batch_size=batch_size, local_steps=steps)
     if isinstance(privacy, SitePrivacy):
         return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
     others = beside(privacy, evaluation, groups, drift)
-    if apart:
+    if apart and privacy.unit == "record":
         if epsilon(others, privacy.delta_dp) > privacy.epsilon:
             raise ContractError(f"the counts of evaluations, groups and drift alone spend more than epsilon "
                                 f"{privacy.epsilon}: raise their noise_std")
@@ -145,20 +149,21 @@ def counts_of(privacy: Privacy, evaluation: LocalEvaluation) -> tuple[Mechanism,
     """What an evaluation releases."""
     if not counts_leave(privacy):
         return ()
-    return (NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std),)
+    counted = NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std)
+    return (capped(counted, cap(privacy)),)
 
 
 def groups_of(privacy: Privacy, groups: Groups | None) -> tuple[Mechanism, ...]:
     """What a campaign's promotions release, if groups are watched."""
-    return () if groups is None or not counts_leave(privacy) else groups.mechanisms * groups.promotions
+    return () if groups is None or not counts_leave(privacy) else of_persons(groups.mechanisms, privacy) * groups.promotions
 
 
 def watched(privacy: Privacy, drift: DriftWatch | None) -> tuple[Mechanism, ...]:
     """All that a campaign counts of all rows, for drift."""
-    return () if drift is None or isinstance(privacy, NoPrivacy) else drift.releases(privacy.rounds)
+    return () if drift is None or isinstance(privacy, NoPrivacy) else of_persons(drift.releases(privacy.rounds), privacy)
 
 
-def beside(privacy: RecordPrivacy | SitePrivacy, evaluation: LocalEvaluation, groups: Groups | None = None,
+def beside(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None = None,
            drift: DriftWatch | None = None) -> tuple[Mechanism, ...]:
     """All that a campaign releases besides its updates: the counts of every round's base model and of the final one, those
     of watched groups, and those for drift.
@@ -191,14 +196,14 @@ def dearest_record(trained: Sequence[Mechanism], held_out: Sequence[Mechanism], 
     """Epsilon of the record that pays most; of the unit `site`, all of it together.
 
     trained: what rows to train on are used for. held_out: what is counted of rows held out. of_all: what is counted of both.
-    apart: as `mechanism_for`; otherwise a row may be on both sides, and pays for everything.
+    apart: as `mechanism_for`; otherwise a row may be on both sides, and pays for everything. So may a person's rows.
     """
-    if not apart or unit == "site":
+    if not apart or unit != "record":
         return epsilon([*trained, *held_out, *of_all], delta_dp, unit)
     return max(epsilon([*side, *of_all], delta_dp, unit) for side in (trained, held_out))
 
 
-def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
+def course(privacy: Promise, mechanism: Mechanism, evaluation: LocalEvaluation,
            rounds: Iterable[int] | None = None, groups: Groups | None = None,
            drift: DriftWatch | None = None, *, apart: bool = False) -> Iterator[SpentAfter]:
     """Epsilon after each of `rounds` (None: after every one); the last evaluation and the promotions included in the last.
@@ -208,23 +213,23 @@ def course(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluatio
     for number in range(1, privacy.rounds + 1) if rounds is None else rounds:
         evaluations = [*counts] * (number + (number == privacy.rounds))
         promoted = groups_of(privacy, groups) if number == privacy.rounds else ()
-        counted = () if drift is None else drift.releases(number)
+        counted = () if drift is None else of_persons(drift.releases(number), privacy)
         total = dearest_record([mechanism] * number, [*evaluations, *promoted], counted, privacy.delta_dp, privacy.unit,
                                apart=apart)
         yield SpentAfter(number, total, *(epsilon(part, privacy.delta_dp, privacy.unit) for part in (evaluations, counted)))
 
 
-def across_units(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
+def across_units(privacy: Promise, mechanism: Mechanism, evaluation: LocalEvaluation,
                  groups: Groups | None = None, drift: DriftWatch | None = None, *, apart: bool = False) -> dict[Unit, float]:
-    """Epsilon of the whole campaign for one record, and for the site as a whole (infinite if nothing bounds it).
+    """Epsilon of the whole campaign for one record, one person, and the site as a whole (infinite if nothing bounds it).
     apart: as `mechanism_for`.
     """
-    units: tuple[Unit, ...] = ("record", "site")
+    units: tuple[Unit, ...] = ("record", "person", "site")
     uses = whole(privacy, mechanism, evaluation, groups, drift)
     return {unit: dearest_record(*uses, privacy.delta_dp, unit, apart=apart) for unit in units}
 
 
-def whole(privacy: RecordPrivacy | SitePrivacy, mechanism: Mechanism, evaluation: LocalEvaluation,
+def whole(privacy: Promise, mechanism: Mechanism, evaluation: LocalEvaluation,
           groups: Groups | None = None,
           drift: DriftWatch | None = None) -> tuple[Sequence[Mechanism], Sequence[Mechanism], Sequence[Mechanism]]:
     """All that a campaign uses: rows to train on, rows held out, and both."""

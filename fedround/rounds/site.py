@@ -32,13 +32,25 @@ from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
+from fedround.learning.persons import Persons, count, persons_of
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Scored
 from fedround.learning.train import train
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
-from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, NoMechanism, NoPrivacy, Privacy, TrainingMechanism
+from fedround.privacy.spec import (
+    DpFtrl,
+    DpSgd,
+    Mechanism,
+    NoMechanism,
+    NoPrivacy,
+    PersonPrivacy,
+    Privacy,
+    TrainingMechanism,
+    cap,
+    of_persons,
+)
 from fedround.records import Question, Train
 from fedround.rounds.campaign import first_row, mechanism_for
 from fedround.statistics import Groups, Release, Statistic, release
@@ -46,6 +58,9 @@ from fedround.statistics import Groups, Release, Statistic, release
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+Column = Callable[[str], npt.NDArray[Any]]
+"""A column's values, (N,), by its name."""
 
 RESIDUAL, PRIVATE, PERSONAL = "residual", "private", "personal"
 
@@ -60,12 +75,14 @@ class Offer:
     training: TrainingMechanism | None
     """None: no update is asked for."""
     statistics: tuple[Statistic, ...]
+    privacy: Privacy
+    """What is promised."""
 
     @property
     def mechanisms(self) -> tuple[Mechanism, ...]:
         """What the ledger is charged; in this order an answer says what was applied (`Answer.mechanisms`)."""
         trained = () if self.training is None else (self.training,)
-        return (*trained, *(statistic.mechanism for statistic in self.statistics))
+        return (*trained, *of_persons((statistic.mechanism for statistic in self.statistics), self.privacy))
 
     @property
     def rows(self) -> tuple[Rows, ...]:
@@ -79,7 +96,7 @@ class Offer:
         noise = math.ceil(1000 * factor * self.training.noise_multiplier) / 1000
         return replace(self, training=self.training.model_copy(update={"noise_multiplier": noise}))
 
-    def campaign(self, privacy: Privacy, rows: Sequence[Rows], done: int = 0,
+    def campaign(self, rows: Sequence[Rows], done: int = 0,
                  groups: Groups | None = None, drift: DriftWatch | None = None) -> tuple[Lot, ...]:
         """All that the campaign that begins with this offer may use. The agreement fixes it before anything leaves.
 
@@ -87,28 +104,29 @@ class Offer:
         the last model. A question that makes no model is a campaign of its own. rows: which each mechanism is used on;
         empty: all. groups: what promotions of the campaign's models will ask for. drift: what is still to be counted for it.
         """
+        privacy = self.privacy
         rounds = 1 if self.training is None or isinstance(privacy, NoPrivacy) else max(1, privacy.rounds - done)
         final = {"validation"} if self.training is not None else set()
         sets = Counter[Use]()
         for place, (mechanism, where) in enumerate(zip(self.mechanisms, self.rows, strict=True)):
             sets[without_clip_norm(mechanism), rows[place] if rows else "all"] += rounds + (where in final)
         if self.training is not None and groups is not None:
-            for mechanism in groups.mechanisms:
+            for mechanism in of_persons(groups.mechanisms, privacy):
                 sets[mechanism, "validation" if rows else "all"] += groups.promotions
         if drift is not None and self.training is not None and not isinstance(privacy, NoPrivacy):
-            for statistic in drift.statistics:
-                sets[statistic.mechanism, "all"] += drift.times(privacy.rounds) - drift.times(min(done, privacy.rounds))
+            for mechanism in of_persons(drift.once, privacy):
+                sets[mechanism, "all"] += drift.times(privacy.rounds) - drift.times(min(done, privacy.rounds))
         return tuple(Lot(mechanism=mechanism, rows=where, times=times) for (mechanism, where), times in sets.items() if times)
 
 
 def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statistic], bool], *, apart: bool = False) -> Offer:
-    """What a site with so many training rows will release. apart: as `mechanism_for`.
+    """What a site with so many training rows, or persons with training rows, will release. rows, apart: as `mechanism_for`.
 
     may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
     """
     mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, terms.groups, terms.drift, apart=apart)
                  if isinstance(asks, Train) else None)
-    return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)))
+    return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)), terms.privacy)
 
 
 # -- what it is done with ----------------------------------------------------------------------------------------------
@@ -137,8 +155,8 @@ class Inputs:
     kept: Kept
     train: Examples
     validation: Examples | None
-    column: Callable[[str], npt.NDArray[Any]]
-    """A column of all rows, as `Evidence.column`."""
+    column: Column
+    """A column of all rows, those to train on first, as `Evidence.column`."""
 
     @property
     def rest(self) -> Rest:
@@ -162,6 +180,9 @@ class Draws(Protocol):
 
     def personal(self) -> NoiseSource:
         """Batches of the personal model."""
+
+    def persons(self) -> bytes:
+        """A key by which each person's rows are chosen: the same in every round."""
 
 
 class Guard(Protocol):
@@ -219,23 +240,25 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     Promised: what is released satisfies what an accountant says of `offered.mechanisms`, if the draws are secret and fresh.
     Raises Cancelled if the guard says so; ContractError if the recipe cannot be trained as the terms say.
     """
-    rest, evidence = inputs.rest, _Evidence(inputs)
-    releases = tuple(release(statistic, evidence, draws.statistic(place, rest.private))
+    rest, evidence = inputs.rest, _Evidence(inputs, terms.privacy, draws)
+    releases = tuple(release(statistic, evidence, draws.statistic(place, rest.private), rows_per_person=cap(terms.privacy))
                      for place, statistic in enumerate(offered.statistics))
     if not isinstance(asks, Train) or offered.training is None:
         return Worked(releases, None, None, Kept())
     mechanism, training, shift_D = offered.training, terms.training, shift_of(terms, inputs.served, inputs.kept)
+    persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
     trained = train(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
                     guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
-                    time_is_up=guard.time_is_up, rest=rest)
+                    time_is_up=guard.time_is_up, rest=rest, persons=persons)
     delta_D = codec.flatten(trained.delta)
     sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
     payload = codec.encode(trained.delta) if sent.packed is None else sent.packed
     models = {} if not trained.private else {PRIVATE: trained.private}
     if (personal := personal_after(terms, inputs, draws, guard)) is not None:
         models[PERSONAL] = personal
-    return Worked(releases, declare(mechanism, training, len(inputs.train), trained.steps, trained.within_clip), payload,
-                  Kept(vectors_after(terms, shift_D, sent), models))
+    units = len(inputs.train) if persons is None else len(persons)
+    said = declare(mechanism, training, units, trained.steps, trained.within_clip)
+    return Worked(releases, said, payload, Kept(vectors_after(terms, shift_D, sent), models))
 
 
 # -- its parts, for training many sites at once ------------------------------------------------------------------------
@@ -251,6 +274,18 @@ def shift_of(terms: Terms, served: Vectors, kept: Kept) -> Float32 | None:
     return terms.training.algorithm.shift(served, kept.vectors)
 
 
+def units_at(privacy: Privacy, train: Examples, column: Column) -> int:
+    """How many the batches are drawn from: training rows, or persons who have some."""
+    return len(train) if not isinstance(privacy, PersonPrivacy) else count(column(privacy.person)[:len(train)])
+
+
+def persons_at(privacy: Privacy, train: Examples, column: Column, draws: Draws) -> Persons | None:
+    """Whose training rows are whose; None where persons are not told apart."""
+    if not isinstance(privacy, PersonPrivacy):
+        return None
+    return persons_of(column(privacy.person)[:len(train)], train.counts_N, privacy.rows_per_person, draws.persons())
+
+
 def first_row_of(mechanism: TrainingMechanism, number: int, rows: int) -> int:
     """Where a round begins in rows that are taken in their order."""
     return first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0
@@ -258,7 +293,7 @@ def first_row_of(mechanism: TrainingMechanism, number: int, rows: int) -> int:
 
 def declare(mechanism: TrainingMechanism, training: LocalTraining, rows: int, steps: int,
             within_clip: float | None) -> Declared:
-    """What is said of an update: the number of rows only where it is needed to know the noise."""
+    """What is said of an update: the number of rows, or of persons, only where it is needed to know the noise."""
     return Declared(mechanism, rows if isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1 else None,
                     steps if steps < training.local_steps else None, within_clip)
 
@@ -294,10 +329,19 @@ def vectors_after(terms: Terms, shift_D: Float32 | None, sent: Sent) -> Vectors:
 
 
 class _Evidence:
-    """What statistics are computed from."""
+    """What statistics are computed from. Where persons are protected, of each person no more rows than are agreed."""
 
-    def __init__(self, inputs: Inputs):
-        self._inputs, self.column = inputs, inputs.column
+    def __init__(self, inputs: Inputs, privacy: Privacy, draws: Draws):
+        self._inputs, self._draws = inputs, draws
+        self._privacy = privacy if isinstance(privacy, PersonPrivacy) else None
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """As `Evidence`."""
+        value_N = self._inputs.column(name)
+        if self._privacy is None:
+            return value_N
+        return value_N[self._used(self._inputs.column(self._privacy.person), np.ones(len(value_N), bool),
+                                  self._privacy.rows_per_person)]
 
     def scores(self) -> Mapping[str, npt.NDArray[Any]]:
         """As `Evidence`."""
@@ -307,7 +351,7 @@ class _Evidence:
     def held_out(self, name: str) -> npt.NDArray[Any]:
         """As `Evidence`."""
         _, counts_N = self._scored
-        value_N = self.column(name)
+        value_N = self._inputs.column(name)
         if len(value_N) != len(self._inputs.train) + len(counts_N):
             raise ContractError(f"column '{name}' has {len(value_N)} values, and there are {len(self._inputs.train)} rows to "
                                 f"train on and {len(counts_N)} held out")
@@ -317,4 +361,14 @@ class _Evidence:
     def _scored(self) -> tuple[Scored, npt.NDArray[np.bool_]]:
         if self._inputs.validation is None:
             raise ContractError("the site holds out no rows, and the question asks how good the model is on them")
-        return scored_rows(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole}, self._inputs.validation)
+        told, counts_N = scored_rows(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole},
+                                     self._inputs.validation)
+        if self._privacy is None:
+            return told, counts_N
+        used_N = self._used(self._inputs.column(self._privacy.person)[len(self._inputs.train):], counts_N,
+                            self._privacy.rows_per_person)
+        return told.at(used_N[counts_N]), used_N
+
+    def _used(self, person_N: npt.NDArray[Any], counts_N: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.bool_]:
+        """Which rows may be counted."""
+        return persons_of(person_N, counts_N, most, self._draws.persons()).used(len(person_N))

@@ -33,7 +33,7 @@ from fedround.learning.recipe import Recipe, initial
 from fedround.learning.tasks import Scored
 from fedround.learning.train import train
 from fedround.privacy.clipping import next_privacy
-from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, RecordPrivacy
+from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism, NoPrivacy
 from fedround.records import Evaluate
 from fedround.rounds import server
 from fedround.rounds.server import Float32, Memory, Server
@@ -70,7 +70,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     """
     _check(agreement, rounds, share, root)
     begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
-                          per_record=isinstance(agreement.privacy, RecordPrivacy))
+                          per_record=isinstance(agreement.privacy, GradientPrivacy))
     now = _Now(Server(begun), agreement.terms())
     everybody = Sites(now.terms, recipe, sites, rest, chance, steps, apart=apart)
     run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen)

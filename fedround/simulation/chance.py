@@ -95,3 +95,7 @@ class _OfSite:
     def personal(self) -> NoiseSource:
         """As `Draws`."""
         return stream(bytes(32), self.context, b"personal")
+
+    def persons(self) -> bytes:
+        """As `Draws`."""
+        return bytes(32)

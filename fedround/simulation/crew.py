@@ -81,4 +81,4 @@ class Trainer:
     def _alone(self, chunk: Chunk, job: Job, guard: Countdown) -> Trained:
         draws = self._chance.of(chunk.number, job.site).training(job.shift_D, job.rest.private)
         return train(self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism, draws, guard, job.start,
-                     shift_D=job.shift_D, time_is_up=guard.time_is_up, rest=job.rest)
+                     shift_D=job.shift_D, time_is_up=guard.time_is_up, rest=job.rest, persons=job.persons)

@@ -16,6 +16,7 @@ from fedround.codec import Tensors
 from fedround.learning.batch import Batch, batch_of
 from fedround.learning.examples import Examples, joined
 from fedround.learning.parts import NO_REST, Rest
+from fedround.learning.persons import Persons
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd, TrainingMechanism
 
@@ -40,6 +41,8 @@ class Job:
     """What the algorithm adds to every gradient."""
     rest: Rest = NO_REST
     """What the model has at this site besides what travels."""
+    persons: Persons | None = None
+    """Whose rows are whose, where persons are protected."""
 
 
 @dataclass(frozen=True, eq=False)

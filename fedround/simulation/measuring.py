@@ -10,7 +10,7 @@ from fedround.codec import Tensors
 from fedround.errors import QuorumError
 from fedround.learning.recipe import Recipe, initial
 from fedround.privacy.accounting import epsilon
-from fedround.privacy.spec import RecordPrivacy, Unit
+from fedround.privacy.spec import GradientPrivacy, Unit
 from fedround.records import Measure
 from fedround.simulation.chance import Chance
 from fedround.simulation.sites import Site, Sites
@@ -41,7 +41,7 @@ def measure(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], sta
     """
     asks, terms = Measure(statistics=tuple(statistics)), agreement.terms()
     base, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
-                         per_record=isinstance(agreement.privacy, RecordPrivacy))
+                         per_record=isinstance(agreement.privacy, GradientPrivacy))
     if len(sites) < agreement.quorum:
         raise QuorumError(f"{len(sites)} sites answer, the quorum is {agreement.quorum}: ask with a smaller quorum, or more "
                           "sites")

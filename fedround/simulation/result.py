@@ -11,7 +11,7 @@ from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.learning.parts import Rest
 from fedround.learning.tasks import Metrics
-from fedround.privacy.spec import NoPrivacy, TrainingMechanism
+from fedround.privacy.spec import NoPrivacy, TrainingMechanism, of_persons
 from fedround.rounds import campaign
 
 _FEW = 4
@@ -81,6 +81,6 @@ class Result:
         most = max(self.took_part.values())
         kinds = Counter(mechanism for site, mechanism in self.mechanisms.items() if self.took_part.get(site) == most)
         counts = campaign.counts_of(privacy, self.agreement.evaluation) * (most + 1)
-        watched = () if self.agreement.drift is None else self.agreement.drift.releases(most)
+        watched = () if self.agreement.drift is None else of_persons(self.agreement.drift.releases(most), privacy)
         return max(campaign.dearest_record([mechanism] * most, counts, watched, privacy.delta_dp, privacy.unit,
                                            apart=self.apart) for mechanism, _ in kinds.most_common(_FEW))

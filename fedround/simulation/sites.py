@@ -19,10 +19,11 @@ from fedround.learning.algorithms import Vectors
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.parts import Rest
+from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Metrics, Scored, Task, scored_together
 from fedround.learning.threads import one_thread
-from fedround.privacy.spec import DpSgd, NoPrivacy, TrainingMechanism
+from fedround.privacy.spec import DpSgd, NoPrivacy, Privacy, TrainingMechanism
 from fedround.records import Question
 from fedround.rounds import site as rounds
 from fedround.rounds.campaign import mechanism_for
@@ -73,7 +74,8 @@ class Sites:
         self.notes: list[str] = []
         self._recipe, self._begun, self._chance, self._steps = recipe, begun, chance, steps
         self._kept, self._apart = dict[str, Kept](), apart
-        self._rows = {name: len(site.train) for name, site in sites.items()}
+        self._rows = {name: _units(terms.privacy, name, site) for name, site in sites.items()}
+        self._privacy = terms.privacy
         self._noised_for = self._sizes(terms)
 
     def rest(self, site: str) -> Rest:
@@ -96,7 +98,8 @@ class Sites:
     def jobs(self, number: int, cohort: Iterable[str], terms: Terms, served: Vectors) -> list[Job]:
         """What the cohort trains in a round."""
         return [Job(site, mechanism, rounds.first_row_of(mechanism, number, self._rows[site]), self._last_step(number, site),
-                    rounds.shift_of(terms, served, self._kept.get(site, _NOTHING)), self.rest(site))
+                    rounds.shift_of(terms, served, self._kept.get(site, _NOTHING)), self.rest(site),
+                    self._persons(number, site))
                 for site, mechanism in self.mechanisms(cohort, terms).items()]
 
     def answers(self, asks: Question, number: int, cohort: Iterable[str], terms: Terms,
@@ -153,6 +156,10 @@ class Sites:
         return Inputs(self._recipe, base, self._begun, {}, self._kept.get(site, _NOTHING), own.train, own.validation,
                       own.column)
 
+    def _persons(self, number: int, site: str) -> Persons | None:
+        own = self.by_name[site]
+        return rounds.persons_at(self._privacy, own.train, own.column, self._chance.of(number, site))
+
     def _keep(self, site: str, vectors: Vectors, models: Mapping[str, Tensors]) -> None:
         self._kept[site] = Kept(vectors, {**self._kept.get(site, _NOTHING).models, **models})
 
@@ -181,6 +188,14 @@ class Sites:
         self.notes.append(f"sites of {len(sizes)} different sizes: noise is calibrated for {MOST_SIZES} of them, and each "
                           "takes that of the next smaller one, which is a little more than it needs")
         return {size: kept[int(np.searchsorted(kept, size, side="right")) - 1] for size in sizes}
+
+
+def _units(privacy: Privacy, name: str, site: Site) -> int:
+    """How many a site's batches are drawn from."""
+    try:
+        return rounds.units_at(privacy, site.train, site.column)
+    except ContractError as error:
+        raise ContractError(f"site '{name}': {error}") from None
 
 
 def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None, dict[str, Metrics]]:

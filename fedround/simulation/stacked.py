@@ -61,6 +61,8 @@ class Stacked:
         """Why sites must be trained one by one; None if they need not be."""
         if not isinstance(mechanism, NoMechanism | GaussianUpdate | DpSgd):
             return f"the mechanism '{mechanism.kind}' takes rows in their order"
+        if isinstance(mechanism, DpSgd) and mechanism.rows_per_person is not None:
+            return "persons are drawn, and not rows"
         base = {name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()}
         pool = Pool({"one": self._sample, "other": self._sample})
         try:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from fedround.errors import ContractError
 from fedround.privacy.noise import NoiseSource
-from fedround.privacy.spec import GaussianCounts, NoMechanism
+from fedround.privacy.spec import GaussianCounts, NoMechanism, capped
 from fedround.statistics.base import LOUDEST, Evidence, Float64
 from fedround.statistics.decisions import Bands, Decisions, Groups, Thresholds, Watched
 from fedround.statistics.dyadic import DyadicCounts
@@ -83,14 +83,16 @@ class Release(Value):
         return np.array(self.numbers, dtype=np.float64).reshape(self.statistic.shape) * self.statistic.scale
 
 
-def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource) -> Release:
+def release(statistic: Statistic, evidence: Evidence, noise: NoiseSource, *, rows_per_person: int | None = None) -> Release:
     """Compute a statistic on a site's rows and noise it by its mechanism. The exact cells go nowhere else.
 
+    rows_per_person: how many rows of one person the evidence has at most; None: nobody looked.
     noise: must be secret and fresh; otherwise the release reveals the rows. Raises ContractError, quoting no value, if the
     rows do not have what the statistic counts.
     """
     noised = statistic.noised(evidence, noise)
-    return Release(statistic=statistic, numbers=tuple(noised.ravel().tolist()), mechanism=statistic.mechanism)
+    return Release(statistic=statistic, numbers=tuple(noised.ravel().tolist()),
+                   mechanism=capped(statistic.mechanism, rows_per_person))
 
 
 def total(releases: Sequence[Release]) -> Release:

@@ -13,7 +13,7 @@ from fedround.learning.examples import Shape
 from fedround.learning.examples import in_words as rows_in_words
 from fedround.learning.triggers import Trigger
 from fedround.privacy.profile import upward
-from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
+from fedround.privacy.spec import NoPrivacy, Privacy
 from fedround.promotion import NOT_MEASURED, Evidence
 from fedround.values import Value
 from tasks.reporting.groups import render_groups
@@ -60,8 +60,9 @@ def in_words(privacy: Privacy, epsilon: float | None) -> str:
     """Epsilon, with everything that is needed to read it."""
     if isinstance(privacy, NoPrivacy):
         return "none: updates left the sites without noise."
-    unit = ("all that a site contributes, or nothing" if isinstance(privacy, SitePrivacy)
-            else "one record of one site, added or removed")
+    unit = {"record": "one record of one site, or nothing in its place",
+            "person": "all rows of one person at one site, or nothing in their places",
+            "site": "all that a site contributes, or nothing"}[privacy.unit]
     spent = "not known" if epsilon is None else upward(epsilon, 3)
     return (f"unit: {unit}. Agreed: epsilon at most {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} "
             f"rounds; the most that a site had spent on this run: {spent}. PLD accountant, rounded up.")

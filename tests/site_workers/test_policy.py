@@ -70,8 +70,11 @@ def test_every_key_is_explained_in_the_file_and_in_the_guide():
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"unit": ["record"]}, "unknown key 'unit'"), ({"units": []}, "'units'"), ({"units": ["person"]}, "'units.0'"),
-    ({"units": ["record", "site"], "max_epsilon_site": 1.0}, "promises nothing for the site"),
+    ({"unit": ["record"]}, "unknown key 'unit'"), ({"units": []}, "'units'"), ({"units": ["people"]}, "'units.0'"),
+    ({"units": ["record", "site"], "max_epsilon_site": 1.0}, "promises nothing for a person"),
+    ({"units": ["record", "person"], "max_epsilon_person": 1.0, "person": "id"}, "promises nothing for a person"),
+    ({"units": ["person"], "person": "id"}, "give all three or none"), ({"person": "id"}, "give all three or none"),
+    ({"units": ["person"], "max_epsilon_person": 1.0}, "give all three or none"),
     ({"units": ["site"]}, "give both or neither"), ({"max_epsilon_site": 1.0}, "give both or neither"),
     ({"max_epsilon_per_run": 6.0}, "a campaign is part of the whole"), ({"max_epsilon": -1.0}, "'max_epsilon'"),
     ({"delta_dp": 0.5}, "'delta_dp'"), ({"statistics": ["rows"]}, "'statistics.0'"),

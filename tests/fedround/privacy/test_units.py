@@ -280,4 +280,4 @@ def test_mechanisms_of_the_first_version_are_read_as_what_they_were(tmp_path):
     first = {"kind": "dp_sgd", "noise_multiplier": 4.0, "clip_norm": 1.0, "sampling_rate": 0.2, "steps": 5}
     assert DpSgd.model_validate(first) == SGD
     assert SGD.model_dump(mode="json", exclude_none=True) == first
-    assert COUNTS.model_dump(mode="json") == {"kind": "gaussian_counts", "noise_std": 10.0}
+    assert COUNTS.model_dump(mode="json", exclude_none=True) == {"kind": "gaussian_counts", "noise_std": 10.0}

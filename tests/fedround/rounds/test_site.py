@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ from fedround.rounds.site import (
     shift_of,
     work,
 )
-from fedround.statistics import Histogram, Scores, release
+from fedround.statistics import Bands, Decisions, Histogram, Scores, release
 
 RECIPE = Recipe("two", "0" * 64, lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), lambda rows: rows)
 SCORES, AGES = Scores(noise_std=5.0, bins=4), Histogram(noise_std=3.0, column="age", edges=(20.0, 40.0))
@@ -79,6 +79,9 @@ class Draws:
 
     def personal(self):
         return self._stream("personal")
+
+    def persons(self):
+        return SEED
 
 
 class Guard:
@@ -286,3 +289,41 @@ def test_frozen_tensors_stay_as_they_begin():
     assert found.private is own
     assert found.frozen is begun.frozen
     assert schema_of(found.whole) == schema_of(begun.whole)
+
+
+# -- persons --------------------------------------------------------------------------------------------------------------
+
+
+def persons_of_rows(agreement: Agreement, whose: list[int], ages: list[float]) -> Inputs:
+    """Forty rows to train on and forty held out."""
+    given_ = inputs(agreement)
+    return replace(given_, column={"age": np.array(ages, float), "customer": np.array(whose)}.__getitem__)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_attack_a_person_with_fifty_rows_is_in_no_table_with_more_than_are_paid_for(most):
+    """Fifty of all eighty rows are hers, most of them held out; the others have one each."""
+    agreement = agreed(privacy={**RECORD, "unit": "person", "person": "customer", "rows_per_person": most})
+    hers = [row >= 30 for row in range(80)]
+    given_ = persons_of_rows(agreement, [-1 if own else row for row, own in enumerate(hers)],
+                             [80.0 if own else 10.0 for own in hers])
+    decided = Decisions(noise_std=1e-3, model="0" * 64, of=Bands(column="age", edges=(20.0, 40.0)), threshold=0.5)
+    quiet = AGES.model_copy(update={"noise_std": 1e-3}), SCORES.model_copy(update={"noise_std": 1e-3}), decided
+    terms = agreement.terms()
+    offered = offer(Measure(statistics=quiet), terms, 31, lambda _: True)
+    worked = work(Measure(statistics=quiet), terms, 1, SEED, given_, offered, Draws([]), Guard())
+    ages, scored, decisions = (np.rint(one.table) for one in worked.releases)
+    assert ages.tolist() == [30, 0, most, 0]
+    assert scored.sum() == decisions.sum() == decisions[2].sum() == most        # all forty that are held out are hers
+    assert tuple(one.mechanism for one in worked.releases) == offered.mechanisms
+    assert {one.mechanism.rows_per_person for one in worked.releases} == {most}
+
+
+def test_what_a_person_is_trained_on_is_drawn_clipped_and_said_by_persons():
+    agreement = agreed(privacy={**RECORD, "unit": "person", "person": "customer", "rows_per_person": 4})
+    given_ = persons_of_rows(agreement, [row % 10 for row in range(80)], [10.0] * 80)
+    offered = offer(Train(), agreement.terms(), 10, lambda _: True)
+    worked = work(Train(), agreement.terms(), 1, SEED, given_, offered, Draws([]), Guard())
+    assert worked.declared == declare(offered.training, agreement.training, 10, 3, None)
+    assert worked.declared.rows == 10               # fewer persons than a batch: the noise is divided by their number
+    assert {lot.mechanism.rows_per_person for lot in offered.campaign(())} == {4}

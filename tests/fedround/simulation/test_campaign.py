@@ -23,7 +23,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify
-from fedround.privacy.spec import NoPrivacy, RecordPrivacy
+from fedround.privacy.spec import NoPrivacy, PersonPrivacy, RecordPrivacy
 from fedround.simulation import sites as sites_module
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
@@ -214,3 +214,23 @@ def test_no_two_things_that_a_seed_draws_for_a_site_are_the_same():
 def test_what_was_agreed_and_is_not_simulated_is_said():
     agreed = AGREED.model_copy(update={"reputation": Reputation(window=3, exclude_after=2, exclude_for=2)})
     assert "reputation is not simulated" in simulate(agreed, RECIPE, some_sites(3), rounds=1, chance=Seeded(0)).notes[0]
+
+
+# -- persons --------------------------------------------------------------------------------------------------------------
+
+
+def test_persons_are_simulated_by_the_arithmetic_of_a_live_site_and_need_their_column():
+    people = AGREED.model_copy(update={"privacy": PersonPrivacy(
+        epsilon=8.0, delta_dp=1e-5, rounds=3, person="who", rows_per_person=2)})
+    train, held_out = blobs(120), blobs(60, seed=1)
+    who = np.arange(180) % 50
+    sites = {name: Site(train, held_out, columns={"who": who}) for name in ("north", "south")}
+    asked = {"agreement": people, "recipe": RECIPE, "rounds": 3, "chance": Seeded(0)}
+    result = simulate(sites=sites, stacked=True, **asked)
+    assert "sites are trained one by one: persons are drawn, and not rows" in result.notes
+    assert {one.rows_per_person for one in result.mechanisms.values()} == {2}
+    assert {one.sampling_rate for one in result.mechanisms.values()} == {16 / 50}
+    assert 7.9 < result.epsilon <= 8.0
+    assert encode(result.model) == encode(simulate(sites=sites, **asked).model)
+    with pytest.raises(ContractError, match="site 'north': there is no column 'who'"):
+        simulate(sites={name: Site(train, held_out) for name in sites}, **asked)
