@@ -264,11 +264,12 @@ def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Un
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
     from fedround.privacy.entries import Charge, Lot, Rows, Use
+    from fedround.privacy.participation import times_paid
     from fedround.rounds.campaign import counts_of, groups_of, watched
 
     sides: tuple[Rows, Rows] = ("train", "validation") if cost.apart else ("all", "all")
     counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
-    uses = Counter[Use]({(cost.mechanism, sides[0]): rounds})
+    uses = Counter[Use]({(cost.mechanism, sides[0]): times_paid(cost.mechanism, rounds)})
     uses.update([(one, sides[1]) for one in (*counts * (rounds + 1), *groups_of(terms.privacy, terms.groups))])
     uses.update([(one, "all") for one in watched(terms.privacy, terms.drift)])
     lots = tuple(Lot(mechanism=one, rows=side, times=times) for (one, side), times in uses.items())

@@ -16,6 +16,7 @@ from fedround_cli.output import AsJson, command, out, print_json
 if TYPE_CHECKING:
     from fedround.privacy.campaigns import Campaign
     from fedround.privacy.ledger import Ledger
+    from fedround.privacy.spec import Mechanism
     from site_workers.policy import SitePolicy
 
 MOST_SHOWN = 40
@@ -156,18 +157,29 @@ def _room(read: Ledger, policy: SitePolicy) -> str:
 def _left(one: Campaign) -> int:
     from fedround.privacy.spec import GaussianCounts
 
-    return min((times - one.used[use] for use, times in one.fixed.items() if not isinstance(use[0], GaussianCounts)),
-               default=0)
+    return min((_rounds(use[0], times - one.used[use]) for use, times in one.fixed.items()
+                if not isinstance(use[0], GaussianCounts)), default=0)
+
+
+def _rounds(mechanism: Mechanism, times: int) -> int:
+    """How many rounds so many payments are good for at least: of a fixed order, a record is in some only."""
+    from fedround.privacy.spec import DpFtrl
+
+    if isinstance(mechanism, DpFtrl) and mechanism.rows is not None:
+        return times * mechanism.rows // (mechanism.steps * mechanism.batch_size)
+    return times
 
 
 def _fitting(read: Ledger, policy: SitePolicy, like: Campaign) -> int:
     from fedround.privacy import ledger as book
     from fedround.privacy.entries import Charge, Lot
+    from fedround.privacy.participation import times_paid
     from fedround.privacy.spec import GaussianCounts
 
     def too_many(rounds: int) -> bool:
         lots = tuple(Lot(mechanism=lot.mechanism, rows=lot.rows,
-                         times=rounds + isinstance(lot.mechanism, GaussianCounts)) for lot in like.lots)
+                         times=times_paid(lot.mechanism, rounds) + isinstance(lot.mechanism, GaussianCounts))
+                     for lot in like.lots)
         charge = Charge(federation=like.federation, run="one-more", round=1, purpose="train", plan=None, rows=tuple(
             lot.rows for lot in lots), mechanisms=tuple(lot.mechanism for lot in lots), delta_dp=policy.delta_dp,
             utc="2000-01-01T00:00:00Z", campaign=lots,

@@ -12,7 +12,8 @@ from fedround.errors import BudgetError, ContractError
 from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.entries import Rows as Side
-from fedround.privacy.spec import GaussianCounts, NoPrivacy, PersonPrivacy
+from fedround.privacy.participation import counted
+from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.site import Offer, offer
@@ -39,7 +40,7 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
                         apart=registry.are_apart(site.folder, site.settings.data))
         refusal = refuse_if_meaningless(site, order, offered, rows.units(plan.agreed.privacy, held_out=True))
         refusal = refusal or _refuse_over_share(site, order, offered)
-        return charge(site, order, offered) if refusal is None else refusal
+        return charge(site, order, offered, rows.digest) if refusal is None else refusal
     except BudgetError as error:
         log.error("%s", error)
         return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded")
@@ -114,14 +115,14 @@ def refuse_if_meaningless(site: Site, order: Order, offered: Offer, units: int) 
                                               "too large, or its noise or its batches are too small")
 
 
-def charge(site: Site, order: Order, offered: Offer) -> tuple[Offer, ledger.Ledger]:
+def charge(site: Site, order: Order, offered: Offer, rows: bytes) -> tuple[Offer, ledger.Ledger]:
     """Write down what this answer is and what it will cost, before any work. A plan that was charged is not charged again.
 
     If a run's rows have changed, the run goes on with what the plan's promise has left for the other rounds. It takes more
     noise if nothing else fits.
     """
     before = ledger.read(site.ledger)
-    *tried, last = _candidates(site, order, before, offered)
+    *tried, last = _candidates(site, order, before, offered, rows)
     for one, charge in tried:
         try:
             return one, _written(site, order, before, charge)
@@ -130,20 +131,26 @@ def charge(site: Site, order: Order, offered: Offer) -> tuple[Offer, ledger.Ledg
     return last[0], _written(site, order, before, last[1])
 
 
-def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer) -> list[tuple[Offer, ledger.Charge]]:
-    """Charges to try, the best first. Only one if the plan was charged before, or if it goes on with a campaign."""
+def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer,
+                files: bytes) -> list[tuple[Offer, ledger.Charge]]:
+    """Charges to try, the best first. Only one if the plan was charged before, or if it goes on with a campaign.
+
+    files: a digest of the rows and their order.
+    """
     plan, privacy, book = order.plan, order.plan.agreed.privacy, before.book
     done = sum(one.rounds for one in book.campaigns
                if one.trains and (one.federation, one.run) == (plan.federation, plan.run))
     changed = done > 0 and not isinstance(privacy, NoPrivacy) and done < privacy.rounds
     found, rows = [], pays_apart(site, offered)
+    in_order = digest(files) if isinstance(offered.training, DpFtrl) else None
+    agreed_for = 0 if isinstance(privacy, NoPrivacy) else privacy.rounds
     for factor in LOUDER if changed else LOUDER[:1]:
         louder = offered.louder(factor)
-        found.append((louder, ledger.Charge(
+        found.append((louder, counted(ledger.Charge(
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
             mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
             campaign=louder.campaign(rows, done, plan.agreed.groups, plan.agreed.drift), terms=_terms(plan),
-            rows=rows, partition=partition_of(plan, before))))
+            rows=rows, partition=partition_of(plan, before), order=in_order), before.charges, agreed_for)))
     again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
     going_on = [one for one in found if book.room_for(one[1]) is not None]
     return again[:1] or going_on[:1] or found

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from fedround.agreement import Terms
 from fedround.privacy.calibration import mu_squared
+from fedround.privacy.participation import times_paid
 from fedround.privacy.profile import DELTAS, upward
 from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import DpSgd, NoPrivacy
@@ -27,8 +28,8 @@ def in_words(terms: Terms, updates: Mapping[str, Update]) -> str:
     counted = Counter(beside(privacy, terms.evaluation, terms.groups, terms.drift))
 
     def cost(delta_dp: float) -> float:
-        return max(epsilon_at_most([(update.mechanism, privacy.rounds), *counted.items()], delta_dp, privacy.unit)
-                   for update in updates.values())
+        return max(epsilon_at_most([(one, times_paid(one, privacy.rounds)), *counted.items()], delta_dp, privacy.unit)
+                   for one in (update.mechanism for update in updates.values()))
 
     mu = math.sqrt(mu_squared(privacy.epsilon, privacy.delta_dp))
     others = ", ".join(f"{upward(cost(delta), 2)} at {delta:g}" for delta in DELTAS if delta != privacy.delta_dp)

@@ -173,6 +173,8 @@ def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) 
     if not isinstance(mechanism, NoMechanism | GaussianCounts) and mechanism.noise_multiplier > LARGEST_NOISE_MULTIPLIER:
         raise ContractError(f"{source}: a noise multiplier of {mechanism.noise_multiplier:g}; no promise calls for more than "
                             f"{LARGEST_NOISE_MULTIPLIER:g}")
+    if isinstance(mechanism, DpFtrl) and (mechanism.rows or 0) > LARGEST:
+        raise ContractError(f"{source}: takes its rows in their order, as if of more than {LARGEST:g}")
     if isinstance(mechanism, DpSgd) and mechanism.sampling_rate < min(1.0, training.batch_size / LARGEST):
         raise ContractError(f"{source}: draws a row with chance {mechanism.sampling_rate:g}, as if of more than {LARGEST:g}")
 
@@ -183,7 +185,7 @@ def _check_size(update: Update, training: LocalTraining, agreed: int, source: st
     if isinstance(mechanism, DpSgd):
         found = training.batch_size / mechanism.sampling_rate if update.rows is None else float(update.rows)
     elif isinstance(mechanism, DpFtrl):
-        found = float(mechanism.batch_size * mechanism.steps)
+        found = float(mechanism.rows or mechanism.batch_size * mechanism.steps)
     else:
         return
     if found > MORE_ROWS * agreed:

@@ -34,10 +34,11 @@ def calibrate(privacy: RecordPrivacy | PersonPrivacy, sampling_rate: float, step
 
 
 def smallest_noise(privacy: Promise, training: Callable[[float], Mechanism],
-                   beside: Sequence[Mechanism], guess: Callable[[float], float]) -> float:
+                   beside: Sequence[Mechanism], guess: Callable[[float], float], times: int | None = None) -> float:
     """The smallest noise multiplier, in thousandths, with which `rounds` times `training(noise)` and what is released
     `beside` them stay within the budget of `privacy`.
 
+    times: how often a record takes part; None: in every round.
     guess: where to look first, from what the training may spend, as the squared mean of a Gaussian's privacy loss (mu²). It
     decides only how long the search takes.
     Raises ContractError if no noise can do it.
@@ -48,7 +49,7 @@ def smallest_noise(privacy: Promise, training: Callable[[float], Mechanism],
                             "the budget")
 
     def cost(thousandths: int) -> float:
-        return epsilon([*beside, *[training(thousandths / 1000)] * privacy.rounds], privacy.delta_dp, privacy.unit)
+        return epsilon([*beside, *[training(thousandths / 1000)] * (times or privacy.rounds)], privacy.delta_dp, privacy.unit)
 
     spent = math.fsum(precision_of(one.noise_std / (one.rows_per_person or 1))
                       for one in beside if isinstance(one, GaussianCounts))

@@ -65,11 +65,17 @@ class Charge(Value):
     """Which rows each mechanism is used on. Empty: all."""
     partition: Name | None = None
     """Which partition's rows; None: any row may be among them."""
+    order: Digest | None = None
+    """A digest of the rows and their order, where a record is in some rounds only; None: it may be in all."""
+    times: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    """How often each mechanism counts: 0 where an earlier round of the same pass has paid, so that no record of this round is
+    in more rounds than were paid for (`fedround.privacy.participation`). Empty: once each."""
 
     def uses(self) -> Iterator[Use]:
-        """Each mechanism and its rows."""
+        """Each mechanism and its rows, as often as it counts."""
         for place, mechanism in enumerate(self.mechanisms):
-            yield without_clip_norm(mechanism), self.rows[place] if self.rows else "all"
+            for _ in range(self.times[place] if self.times else 1):
+                yield without_clip_norm(mechanism), self.rows[place] if self.rows else "all"
 
     def alone(self) -> tuple[Lot, ...]:
         """What to set aside for this charge and no other."""
@@ -78,7 +84,8 @@ class Charge(Value):
 
     def is_of(self, earlier: Charge) -> bool:
         """Whether it is the same charge again, whenever it is made and wherever it draws."""
-        return self.model_copy(update={"utc": earlier.utc, "campaign": earlier.campaign}) == earlier
+        return self.model_copy(update={
+            "utc": earlier.utc, "campaign": earlier.campaign, "times": earlier.times}) == earlier
 
     @property
     def is_private(self) -> bool:

@@ -159,6 +159,16 @@ class DpFtrl(Value):
     clip_norm: ClipNorm
     batch_size: Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
     steps: Annotated[int, Field(ge=1, le=100_000)]
+    rows: Annotated[int, Field(ge=1, le=LARGEST_WHOLE)] | None = None
+    """How many rows the rounds go round by round through: a record is in some rounds only (`fedround.privacy.participation`).
+    None: it may be in every round."""
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        if self.rows is not None and self.steps * self.batch_size > self.rows:
+            raise ValueError(f"{self.steps} batches of {self.batch_size} rows are more than the {self.rows} rows that there "
+                             "are")
+        return self
 
 
 class GaussianUpdate(Value):

@@ -16,6 +16,7 @@ from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.calibration import calibrate, smallest_noise
+from fedround.privacy.participation import times_paid
 from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import (
     QUIETEST,
@@ -61,7 +62,7 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
     if privacy.mechanism == "dp_ftrl":
         return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, batch_size=_fixed_batch(training, rows),
-                      steps=training.local_steps)
+                      steps=training.local_steps, rows=rows)
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
                  steps=training.local_steps, count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
 
@@ -90,7 +91,8 @@ def misfit(terms: Terms, declared: Mechanism) -> str | None:
 
     def with_noise(times: float) -> list[tuple[Mechanism, int]]:
         noise = min(max(declared.noise_multiplier * times, QUIETEST), 1 / QUIETEST)
-        return [(declared.model_copy(update={"noise_multiplier": noise, "clip_norm": 1.0}), privacy.rounds)]
+        return [(declared.model_copy(update={"noise_multiplier": noise, "clip_norm": 1.0}),
+                 times_paid(declared, privacy.rounds))]
 
     seldom = isinstance(declared, DpSgd) and declared.sampling_rate < JUDGED_RATE
     others = [(one, times) for one, times in Counter(beside(privacy, terms.evaluation, terms.groups, terms.drift)).items()]
@@ -118,10 +120,10 @@ def _noise(privacy: Promise, batch_size: int, steps: int, evaluation: LocalEvalu
                                 f"{privacy.epsilon}: raise their noise_std")
         others = watched(privacy, drift)
     if privacy.mechanism == "dp_ftrl":
-        batch = _fixed_batch(training, rows)
-        return smallest_noise(
-            privacy, lambda noise: DpFtrl(noise_multiplier=noise, clip_norm=1.0, batch_size=batch, steps=steps),
-            others, lambda mu2: math.sqrt(privacy.rounds * depth(steps) / mu2))
+        fixed = DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=_fixed_batch(training, rows), steps=steps, rows=rows)
+        times = times_paid(fixed, privacy.rounds)
+        return smallest_noise(privacy, lambda noise: fixed.model_copy(update={"noise_multiplier": noise}), others,
+                              lambda mu2: math.sqrt(times * depth(steps) / mu2), times)
     return calibrate(privacy, training.sampling_rate(rows), steps, others)
 
 
@@ -214,8 +216,8 @@ def course(privacy: Promise, mechanism: Mechanism, evaluation: LocalEvaluation,
         evaluations = [*counts] * (number + (number == privacy.rounds))
         promoted = groups_of(privacy, groups) if number == privacy.rounds else ()
         counted = () if drift is None else of_persons(drift.releases(number), privacy)
-        total = dearest_record([mechanism] * number, [*evaluations, *promoted], counted, privacy.delta_dp, privacy.unit,
-                               apart=apart)
+        trained = [mechanism] * times_paid(mechanism, number)
+        total = dearest_record(trained, [*evaluations, *promoted], counted, privacy.delta_dp, privacy.unit, apart=apart)
         yield SpentAfter(number, total, *(epsilon(part, privacy.delta_dp, privacy.unit) for part in (evaluations, counted)))
 
 
@@ -233,5 +235,5 @@ def whole(privacy: Promise, mechanism: Mechanism, evaluation: LocalEvaluation,
           groups: Groups | None = None,
           drift: DriftWatch | None = None) -> tuple[Sequence[Mechanism], Sequence[Mechanism], Sequence[Mechanism]]:
     """All that a campaign uses: rows to train on, rows held out, and both."""
-    return ([mechanism] * privacy.rounds,
+    return ([mechanism] * times_paid(mechanism, privacy.rounds),
             [*counts_of(privacy, evaluation) * (privacy.rounds + 1), *groups_of(privacy, groups)], watched(privacy, drift))

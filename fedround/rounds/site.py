@@ -39,6 +39,7 @@ from fedround.learning.tasks import Scored
 from fedround.learning.train import train
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
+from fedround.privacy.participation import times_left, times_paid
 from fedround.privacy.spec import (
     DpFtrl,
     DpSgd,
@@ -109,7 +110,8 @@ class Offer:
         final = {"validation"} if self.training is not None else set()
         sets = Counter[Use]()
         for place, (mechanism, where) in enumerate(zip(self.mechanisms, self.rows, strict=True)):
-            sets[without_clip_norm(mechanism), rows[place] if rows else "all"] += rounds + (where in final)
+            times = times_paid(mechanism, rounds) if done == 0 else times_left(mechanism, rounds)
+            sets[without_clip_norm(mechanism), rows[place] if rows else "all"] += times + (where in final)
         if self.training is not None and groups is not None:
             for mechanism in of_persons(groups.mechanisms, privacy):
                 sets[mechanism, "validation" if rows else "all"] += groups.promotions

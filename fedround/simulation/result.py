@@ -11,6 +11,7 @@ from fedround.agreement import Agreement
 from fedround.codec import Tensors
 from fedround.learning.parts import Rest
 from fedround.learning.tasks import Metrics
+from fedround.privacy.participation import times_paid
 from fedround.privacy.spec import NoPrivacy, TrainingMechanism, of_persons
 from fedround.rounds import campaign
 
@@ -82,5 +83,5 @@ class Result:
         kinds = Counter(mechanism for site, mechanism in self.mechanisms.items() if self.took_part.get(site) == most)
         counts = campaign.counts_of(privacy, self.agreement.evaluation) * (most + 1)
         watched = () if self.agreement.drift is None else of_persons(self.agreement.drift.releases(most), privacy)
-        return max(campaign.dearest_record([mechanism] * most, counts, watched, privacy.delta_dp, privacy.unit,
-                                           apart=self.apart) for mechanism, _ in kinds.most_common(_FEW))
+        return max(campaign.dearest_record([mechanism] * times_paid(mechanism, most), counts, watched, privacy.delta_dp,
+                                           privacy.unit, apart=self.apart) for mechanism, _ in kinds.most_common(_FEW))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.recipe import Recipe
+from fedround.privacy.participation import times_paid
 from fedround.privacy.spec import NoPrivacy
 from fedround.rounds import campaign
 from fedround.simulation.campaign import simulate
@@ -68,8 +69,8 @@ class Search:
                   campaign.counts_of(privacy, trial.result.agreement.evaluation) * (trial.rounds + 1)]
         lengths = [trial.rounds for trial in self.trials]
         return max(campaign.dearest_record(
-            [one for one, rounds in zip(kind, lengths, strict=True) for _ in range(rounds)], counts, (), privacy.delta_dp,
-            privacy.unit, apart=self.trials[0].result.apart) for kind, _ in kinds.most_common(_FEW))
+            [one for one, rounds in zip(kind, lengths, strict=True) for _ in range(times_paid(one, rounds))], counts, (),
+            privacy.delta_dp, privacy.unit, apart=self.trials[0].result.apart) for kind, _ in kinds.most_common(_FEW))
 
 
 def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, seed: int,

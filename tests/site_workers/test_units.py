@@ -188,6 +188,8 @@ def test_sites_that_cannot_sample_keep_the_same_promise(tmp_path):
     mechanism = book_of(federation, "south").charges[0].mechanisms[0]
     assert isinstance(mechanism, DpFtrl)
     assert (mechanism.steps, mechanism.batch_size) == (3, 32)
+    assert mechanism.rows == 150                    # 96 a round: in three rounds a record is in two, and pays for two
+    assert [charge.times for charge in book_of(federation, "south").charges] == [(1, 1), (1, 1), (0, 1)]
     assert 7 < ledger.spent(book_of(federation, "south"), DELTA) <= 8.0
     assert federation.answer("south", federation.plan()) == "refusal"
 
