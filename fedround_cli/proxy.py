@@ -29,6 +29,10 @@ def init(
     s3_listen: Annotated[str, typer.Option(help="Where nginx listens for S3.")] = "0.0.0.0:9443",
     client_authority: Annotated[Path | None, typer.Option(
         help="Mutual TLS: who reaches the API must show a certificate of this authority, with its login's name.")] = None,
+    calls_per_second: Annotated[int, typer.Option(
+        min=1, max=10_000, help="How many calls a site's login may make, on average over ten seconds.")] = 20,
+    models_per_day: Annotated[int, typer.Option(
+        min=1, help="With --s3-behind: how many models an S3 credential may fetch in a day before that is told.")] = 200,
     coordinator: CoordinatorFolder = DEFAULT_COORDINATOR,
 ) -> None:
     """Write nginx.conf, the doorkeeper's settings, and logins for the coordinator and all members that have none.
@@ -45,7 +49,8 @@ def init(
     made = make_proxy(folder, Proxy(
         coordinator=federation.pool, api_behind=api_behind, s3_behind=s3_behind, api_listen=listen,
         s3_listen=s3_listen, api_name=name, s3_name=s3_name or name, certificate=str(certificate.absolute()),
-        key=str(key.absolute()), client_authority=None if client_authority is None else str(client_authority.absolute())))
+        key=str(key.absolute()), client_authority=None if client_authority is None else str(client_authority.absolute()),
+        calls_per_second=calls_per_second, models_per_day=models_per_day))
     known = read_logins(folder / "logins")
     made += [give_login(folder, site.name) for site in federation.sites if site.name not in known]
     for member in made:

@@ -15,6 +15,7 @@ from fedround.errors import SetupError
 from flows.alarm_events import BUDGET, FAILED, FORGED, LABEL, LATE, REJECTED
 from flows.drift import ALARM, resource_of
 from infra.deploying import Change
+from infra.doorkeeper.fetches import EVENT as FETCHED
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Alarm:
 
 ALARMS = (Alarm("a site is late", LATE), Alarm("a round failed", FAILED), Alarm("the budget is nearly spent", BUDGET),
           Alarm("drift", ALARM), Alarm("answers are rejected again and again", REJECTED, times=3),
-          Alarm("a signature is forged", FORGED))
+          Alarm("a signature is forged", FORGED), Alarm("a credential fetches many models", FETCHED))
 
 
 async def automate(federation: Federation, notify: str | None, *, dry: bool = False) -> list[Change]:

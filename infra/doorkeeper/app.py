@@ -28,6 +28,7 @@ from fedround.errors import ContractError
 from fedround.spoken import one_line
 from infra.doorkeeper.behind import Behind
 from infra.doorkeeper.calls import STREAM, find
+from infra.doorkeeper.fetches import EVENT, LOG, Fetches, Tail, resource
 from infra.doorkeeper.judging import MAX_BODY, Said, what_it_hears
 from infra.doorkeeper.logins import of_header, whose
 from infra.doorkeeper.settings import DoorkeeperSettings
@@ -36,6 +37,8 @@ log = logging.getLogger("fedround.doorkeeper")
 
 CERTIFICATE = "x-fedround-certificate"
 """Whose certificate the connection has, as nginx says it; empty where certificates are not asked for."""
+WATCH_S = 5.0
+"""How often the record of the S3 server is read."""
 _REFUSED = 1008
 _ANSWER_HEADERS = ("content-type", "date")
 _GONE = (WebSocketDisconnect, WebSocketException, OSError, KeyError, RuntimeError)
@@ -95,7 +98,11 @@ def create_app(settings: DoorkeeperSettings, folder: Path) -> Starlette:
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with anyio.create_task_group() as tasks:
+            if settings.models_per_day is not None:
+                tasks.start_soon(_watch, Tail(folder / LOG), Fetches(settings.models_per_day), settings.coordinator, behind)
+            yield
+            tasks.cancel_scope.cancel()
         await behind.close()
 
     return Starlette(lifespan=life, routes=[
@@ -110,6 +117,19 @@ def serve(settings: DoorkeeperSettings, folder: Path) -> None:
     uvicorn.run(create_app(settings, folder), uds=str(path), access_log=False, log_level="warning", lifespan="on",
                 timeout_graceful_shutdown=3, timeout_keep_alive=120, ws_max_size=MAX_BODY, loop="uvloop", http="httptools",
                 date_header=False, server_header=False)
+
+
+async def _watch(log_of_s3: Tail, fetches: Fetches, coordinator: str, behind: Behind) -> None:
+    """Tell who fetches more models than expected, for as long as the doorkeeper runs."""
+    federation = coordinator.removesuffix("-coordinator")
+    while True:
+        for line in log_of_s3.lines():
+            if (found := fetches.add(line)) is not None:
+                identity, models = found
+                log.warning("the S3 credential %s has fetched %d models in a day", identity, models)
+                with suppress(httpx.HTTPError):
+                    await behind.tell(EVENT, resource(federation, identity), {"models": models, "limit": fetches.limit})
+        await anyio.sleep(WATCH_S)
 
 
 def _fits(certificate: str, member: str, settings: DoorkeeperSettings) -> bool:

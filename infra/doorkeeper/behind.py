@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -45,6 +47,12 @@ class Behind:
         """The id of the site's pool; None if it has none. A pool that was deleted and made again has another."""
         found = await self._json("/work_pools/filter", {"work_pools": {"name": {"any_": [site]}}})
         return found[0]["id"] if found else None
+
+    async def tell(self, event: str, resource: dict[str, str], payload: dict[str, Any]) -> None:
+        """An event, which automations act on."""
+        said = {"occurred": datetime.now(UTC).isoformat(), "event": event, "resource": resource, "payload": payload,
+                "id": str(uuid.uuid4())}
+        (await self._client.post(f"{self.api_url}/events", json=[said])).raise_for_status()
 
     async def close(self) -> None:
         """Close the connections."""

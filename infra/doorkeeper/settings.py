@@ -28,6 +28,8 @@ class DoorkeeperSettings(Value):
     socket: str = "run/doorkeeper.sock"
     certificates: bool = False
     """Whether members show a certificate, too, which has their name."""
+    models_per_day: int | None = None
+    """How many models an S3 credential may fetch in a day before that is told; None: the proxy stands before no S3 server."""
 
     def auth_string(self, folder: Path) -> str:
         """The server's; empty if it has none."""

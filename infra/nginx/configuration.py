@@ -16,13 +16,16 @@ import base64
 import re
 import secrets
 from pathlib import Path
+from typing import Annotated
 
 import jinja2
+from pydantic import Field
 
 from fedround.errors import ContractError, SetupError
 from fedround.files import write_whole
 from fedround.values import Value
 from infra.doorkeeper.calls import CALLS
+from infra.doorkeeper.fetches import LOG
 from infra.doorkeeper.logins import new_login, read_logins, write_logins
 from infra.doorkeeper.settings import SERVER_AUTH, DoorkeeperSettings, Login
 from infra.settings import save_toml
@@ -49,6 +52,10 @@ class Proxy(Value):
     key: str
     client_authority: str | None = None
     """Whoever reaches the API must have a certificate of this authority, too, made out for the name of its login."""
+    models_per_day: Annotated[int, Field(ge=1)] = 200
+    """How many models an S3 credential may fetch in a day before the doorkeeper tells it; nothing is refused."""
+    calls_per_second: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Of a site's login, on average over ten seconds; what is more gets 429, and Prefect's client asks again later."""
 
 
 def make_proxy(folder: Path, proxy: Proxy) -> list[str]:
@@ -65,7 +72,8 @@ def make_proxy(folder: Path, proxy: Proxy) -> list[str]:
     if not (folder / "logins").exists():
         write_logins(folder / "logins", {})
     settings = DoorkeeperSettings(api_behind=f"http://{proxy.api_behind}/api", coordinator=proxy.coordinator,
-                                  certificates=proxy.client_authority is not None)
+                                  certificates=proxy.client_authority is not None,
+                                  models_per_day=None if proxy.s3_behind is None else proxy.models_per_day)
     save_toml(settings, folder / "doorkeeper.toml", "Written by 'fedround proxy init'.")
     write_whole(folder / "nginx.conf", configuration(folder, proxy, settings).encode(), durable=True)
     return [] if proxy.coordinator in read_logins(folder / "logins") else [give_login(folder, proxy.coordinator)]
@@ -93,7 +101,7 @@ def configuration(folder: Path, proxy: Proxy, settings: DoorkeeperSettings) -> s
     """nginx.conf."""
     login = base64.b64encode(settings.auth_string(folder).encode()).decode()
     return _written("nginx.conf.j2", folder=folder, calls=CALLS, logins=folder / "logins", socket=folder / settings.socket,
-                    server_login=f"Basic {login}", **proxy.model_dump())
+                    server_login=f"Basic {login}", fetched=LOG, **proxy.model_dump())
 
 
 def forwarder(folder: Path, listen: str, host: str, certificate: Path, key: Path, authority: Path) -> str:

@@ -12,6 +12,7 @@ from fedround.records import Rejection
 from flows import alarm_events
 from flows.automations import ALARMS
 from flows.drift import ALARM, resource_of
+from infra.doorkeeper import fetches
 from tasks.collect import Collected
 from tests.e2e.conftest import Federation, wait
 
@@ -51,5 +52,6 @@ def test_every_automation_fires_and_is_made_once(real: Federation, run: str, mon
     alarm_events.tell_budgets(SMALL, SimpleNamespace(run="spring", round=3, epsilon_limit=1.0, sites=rows))  # type: ignore[arg-type]
     assert [event.event for event in told].count(alarm_events.BUDGET) == 1
     told.append(Event(event=ALARM, resource={"prefect.resource.id": resource_of("small")}, payload={}))
+    told.append(Event(event=fetches.EVENT, resource=fetches.resource("small", "AKIA1"), payload={"models": 201}))
     real.ask(lambda client: client.request("POST", "/events", json=[event.model_dump(mode="json") for event in told]))
     wait(lambda: real.ask(fired) >= wanted, "all automations to fire")

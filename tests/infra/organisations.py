@@ -113,7 +113,8 @@ def between(root: Path, api_behind: str, s3_behind: str | None, coordinator: str
     make_proxy(folder, Proxy(
         coordinator=coordinator, api_behind=api_behind, s3_behind=s3_behind, api_listen=f"{HOST}:{ports[0]}",
         s3_listen=f"{HOST}:{ports[1]}", api_name="localhost", certificate=str(certificate), key=str(key),
-        client_authority=str(authority.file) if certificates else None))
+        client_authority=str(authority.file) if certificates else None,
+        calls_per_second=1000))                         # tests of what is refused call as fast as they can
     place = {"/srv/proxy": str(folder), "daemon off;": f"daemon off;{user()}"}
     (doorkeeper, environment), (command, _) = (of_compose()[name].here(place) for name in ("doorkeeper", "nginx"))
     with (started(installed(doorkeeper), root / "doorkeeper.log", **environment),
