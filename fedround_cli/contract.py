@@ -25,7 +25,9 @@ ContractPath = Annotated[Path, typer.Argument(help="A data contract (.json).")]
 @app.command("infer")
 @command
 def infer_contract(
-    rows: Rows,
+    rows: Annotated[list[Path] | None, typer.Argument(help="Rows: .parquet or .csv files, folders of parts.")] = None,
+    recipe: Annotated[Path | None, typer.Option(
+        help="Instead of rows: say what the COLUMNS of this recipe say. It runs here: only one that you have read.")] = None,
     destination: Annotated[Path, typer.Option("--out", "-o", help="The contract to write.")] = Path("contract.json"),
     target: Annotated[str | None, typer.Option(help="The column of labels.")] = None,
     without: Annotated[list[str], typer.Option(help="A column to say nothing of; once for each.")] = [],  # noqa: B006
@@ -40,6 +42,9 @@ def infer_contract(
     It comes from these rows. Bounds are moved outward and rounded, and a value is listed only if many rows hold it, so that
     no row's own value stands in it. Still, it tells roughly where their extremes lie: take rows that may be shown, or replace
     the bounds by what everybody knows. A contract holds for all sites, whose rows may be unlike these.
+
+    A recipe with COLUMNS says its bounds and lists itself: `--recipe recipe.py` makes checks of them, without a row. They
+    only warn, since such a recipe has a place for what lies outside.
     """
     import re
 
@@ -50,6 +55,12 @@ def infer_contract(
 
     if destination.exists() and not force:
         raise ContractError(f"{destination} exists: name another file with --out, or replace it with --force")
+    if (rows is None) == (recipe is None):
+        raise ContractError("a contract is made of rows, or of a recipe's COLUMNS: name files of rows, or --recipe FILE")
+    if recipe is not None:
+        _of_recipe(recipe, destination, name, as_json=as_json)
+        return
+    rows = rows or []
     called = name or re.sub(r"[^a-z0-9]+", "-", rows[0].stem.lower()).strip("-")[:40].strip("-") or "rows"
     found = infer([row_files(one) for one in rows], called, target=target, without=without, most_values=most_values,
                   rows_each=rows_each)
@@ -59,6 +70,27 @@ def infer_contract(
                     "columns": [{"column": column, "kind": kind, "says": says} for column, kind, says in found.columns]})
         return
     _show_inferred(found, destination)
+
+
+def _of_recipe(recipe: Path, destination: Path, name: str | None, *, as_json: bool) -> None:
+    from fedround.errors import ContractError
+    from fedround.files import write_whole
+    from fedround.learning.recipe import load_recipe
+    from validation.column_checks import contract_of
+    from validation.inferring import as_text
+
+    loaded = load_recipe(recipe)
+    declared = loaded.declared
+    if declared.columns is None:
+        raise ContractError(f"recipe {recipe.name}: has no COLUMNS, which say what rows must look like; name files of rows "
+                            "instead")
+    contract, no_room = contract_of(declared.columns.columns, declared.target_columns, name or loaded.name)
+    write_whole(destination, as_text(contract).encode(), durable=False)
+    if as_json:
+        print_json({"out": str(destination), "checks": len(contract.checks), "no_room": no_room})
+        return
+    out.say("{} checks in {}, made of the COLUMNS of {}" + (f"; {no_room} found no room" if no_room else ""),
+            len(contract.checks), destination, recipe)
 
 
 def _show_inferred(found: Inferred, destination: Path) -> None:

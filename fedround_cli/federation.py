@@ -189,7 +189,7 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     from fedround import sightings
     from flows.service import enter
     from infra.stores import require_conditional_writes
-    from tasks.trial import try_recipe
+    from tasks.trial import differ, try_recipe
 
     coordinator = enter(folder)
     require_conditional_writes(coordinator.store, "probes")
@@ -201,8 +201,8 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     out.print(f"[green]✓[/] the model of '{federation.recipe}' can be scored and trained, and encodes each row by itself"
               if settings.test_set is not None else
               "[yellow]![/] without a test set the recipe cannot be tried here; each site tries it on its own rows")
-    for note in notes:
-        out.print(f"[yellow]![/] {note}")
+    for note in (*notes, *differ(folder / settings.recipe, folder / settings.contract)):
+        out.say("[yellow]![/] {}", note)
     _warn_of_meaningless_privacy(federation)
     if (liars := sightings.liars_needed(federation)) == 0:
         out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "

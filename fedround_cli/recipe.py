@@ -154,27 +154,22 @@ def check_recipe(
     from fedround.learning.recipe import load_recipe
     from fedround_cli.site_picture import show_features
     from site_workers.picture import names_of, side_of
-    from tasks.trial import try_rows
-    from validation.column_checks import differences
-    from validation.contract import load_contract
+    from tasks.trial import differ, try_rows
 
     loaded = load_recipe(recipe)
     found, notes = try_rows(recipe, loaded, rows, _agreed(settings, recipe))
     beside = contract or (recipe.parent / "contract.json" if (recipe.parent / "contract.json").exists() else None)
-    declared = loaded.declared.columns
-    differ = () if beside is None or declared is None else differences(declared.columns, load_contract(beside))
+    others = () if beside is None else differ(recipe, beside)
     side, names = side_of(found, loaded.task), names_of(loaded)
     if as_json:
         print_json({"recipe": loaded.name, "digest": loaded.digest, "rows": side.rows, "count_for_nothing": side.idle,
-                    "labels": side.groups, "notes": notes, "contract_differs": differ, "features": [
+                    "labels": side.groups, "notes": notes, "contract_differs": others, "features": [
                         {"name": names[place] if names else None, "low": side.low[place], "high": side.high[place],
                          "zero": side.zero[place]} for place in range(len(side.low))]})
         return
     show_features({"rows": side}, names)
-    for note in notes:
+    for note in (*notes, *others):
         out.say("[yellow]![/] {}", note)
-    for one in differ:
-        out.say("[yellow]![/] contract and COLUMNS differ: {}", one)
     out.say("[green]✓[/] the model of '{}' can be scored and trained, and each row is encoded by itself", loaded.name)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedround import layout
 from fedround.errors import ContractError, FedroundError, StoreDeniedError
+from fedround.learning.oddities import oddities
 from fedround.learning.persons import ids_of
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
@@ -27,6 +28,7 @@ from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
 from site_workers.rows import judged, read_columns, read_site_rows
 from site_workers.site import Site, open_site
+from validation.column_checks import differences
 from validation.row_files import check_apart
 
 MAX_CLOCK_SKEW_S = 120
@@ -161,9 +163,12 @@ def _labels(site: Site) -> str:
 
 def _recipe(site: Site) -> str:
     """Try whether a plan with the recipe can be carried out, before one is charged."""
-    notes = try_out(site.recipe, read_site_rows(site).train.form, None,
-                    per_record=not {"record", "person"}.isdisjoint(site.policy.units))
-    return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes))
+    rows = read_site_rows(site).train
+    notes = try_out(site.recipe, rows.form, None, per_record=not {"record", "person"}.isdisjoint(site.policy.units))
+    columns = site.recipe.declared.columns
+    odd = [] if columns is None else [*oddities(columns, rows.at(rows.counts_N).table_NF),
+                                      *differences(columns.columns, site.contract)]
+    return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes, *odd))
 
 
 def doubts(policy: SitePolicy, rows: int) -> list[str]:

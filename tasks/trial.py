@@ -9,10 +9,12 @@ import numpy as np
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
+from fedround.learning.oddities import oddities
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.learning.tasks import Task
 from fedround.learning.trial import try_out
 from fedround.privacy.spec import GradientPrivacy
+from validation.column_checks import differences
 from validation.contract import Contract, load_contract, needed_by
 from validation.encoding import columns_alone, encoded_alone
 
@@ -29,7 +31,7 @@ def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path)
     _check_columns(test_set, load_contract(contract))
     notes = try_out(recipe, found.form, agreement.parts,
                     per_record=isinstance(agreement.privacy, GradientPrivacy))
-    return (*notes, *_notes_on(found, f"the test set {test_set}", recipe.task))
+    return (*notes, *_odd(recipe, found), *_notes_on(found, f"the test set {test_set}", recipe.task))
 
 
 def try_rows(file: Path, recipe: Recipe, rows: Path, agreement: Agreement | None) -> tuple[Examples, tuple[str, ...]]:
@@ -40,7 +42,19 @@ def try_rows(file: Path, recipe: Recipe, rows: Path, agreement: Agreement | None
     found = encoded_alone(rows, recipe, file)
     notes = try_out(recipe, found.form, None if agreement is None else agreement.parts,
                     per_record=agreement is None or isinstance(agreement.privacy, GradientPrivacy))
-    return found, (*notes, *_notes_on(found, str(rows), recipe.task))
+    return found, (*notes, *_odd(recipe, found), *_notes_on(found, str(rows), recipe.task))
+
+
+def differ(recipe: Path, contract: Path) -> tuple[str, ...]:
+    """Where the contract and the recipe's COLUMNS say other things; none if it says none. Raises as the loaders do."""
+    columns = load_recipe(recipe).declared.columns
+    return () if columns is None else tuple(
+        f"contract and COLUMNS differ: {one}" for one in differences(columns.columns, load_contract(contract)))
+
+
+def _odd(recipe: Recipe, found: Examples) -> tuple[str, ...]:
+    columns = recipe.declared.columns
+    return () if columns is None else tuple(oddities(columns, found.at(found.counts_N).table_NF))
 
 
 def _check_columns(test_set: Path, contract: Contract) -> None:

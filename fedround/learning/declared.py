@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from fedround.errors import ContractError
-from fedround.learning.columns import Category, Columns, OfColumn, check_there, numbers
+from fedround.learning.cells import Bool, check_there, numbers
+from fedround.learning.columns import Category, Columns, OfColumn, Truth
 from fedround.values import in_words
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 LARGEST_LABEL = 2 ** 31
 
 
@@ -70,6 +70,14 @@ class Declared:
 
     columns: Columns | None = None
     target: Target | None = None
+
+    @property
+    def target_columns(self) -> tuple[Truth | Category, ...]:
+        """The target as a column is said: a list of values, or 0 and 1."""
+        if self.target is None:
+            return ()
+        column, values = self.target.column, self.target.values
+        return (Truth(column=column, missing=False) if values is None else values.model_copy(update={"missing": False}),)
 
 
 def declared(module: Mapping[str, Any], recipe: str) -> Declared:

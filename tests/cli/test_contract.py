@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.conftest import Fedround, one_sentence
+from validation.contract import load_contract
 
 
 @pytest.fixture
@@ -72,3 +73,27 @@ def test_attack_a_file_that_cannot_be_read_is_one_sentence_and_is_not_quoted(fed
                         "nowhere.csv": "cannot be read", "some.json": "expected a .parquet or .csv"}.items():
         for command in (("infer",), ("check", "some.json")):
             assert "SECRET" not in one_sentence(fedround("contract", *command, tmp_path / name), words)
+
+
+def test_a_contract_of_a_recipes_columns(fedround, tmp_path):
+    Path("recipe.py").write_text('''
+from torch import nn
+from fedround.learning.columns import Category, Date, Numeric, Truth
+NAME = "clinic"
+COLUMNS = (Numeric("age", low=18, high=95.5, missing=False), Category("sex", values=("f", "m")), Truth("smoker"),
+           Category("ward", values=(1, 2)), Date("since", first="2000-01-01", last="2030-01-01"))
+TARGET = Category("outcome", values=("well", "ill"))
+def build_model(features): return nn.Linear(features, 1)
+''')
+    one_sentence(fedround("contract", "infer"), "made of rows, or of a recipe's COLUMNS")
+    made = fedround("contract", "infer", "--recipe", "recipe.py")
+    assert made.exit_code == 0, made.output
+    checks = {check.id: check for check in load_contract(Path("contract.json")).checks}
+    assert {name: check.severity for name, check in checks.items()} == {
+        "columns_as_agreed": "error", "outcome_is_there": "error", "outcome_is_known": "error", "sex_is_text": "error",
+        "outcome_is_text": "error", "age_in_range": "warning", "age_is_there": "warning", "sex_is_known": "warning",
+        "ward_is_known": "warning"}
+    assert checks["age_in_range"].kwargs == {"column": "age", "min_value": 18, "max_value": 95.5}
+    assert checks["outcome_is_known"].kwargs["value_set"] == ["well", "ill"]
+    Path("recipe.py").write_text("NAME = 'a'\ndef features(rows): ...\ndef labels(rows): ...\ndef build_model(): ...\n")
+    one_sentence(fedround("contract", "infer", "--recipe", "recipe.py", "--force"), "has no COLUMNS")
