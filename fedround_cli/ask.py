@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedround.errors import ContractError, FedroundError
+from fedround_cli.ask_shown import show_all, show_answers, show_preview, show_tables
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
-    from fedround.analytics.compiled import Compiled
-    from fedround.analytics.estimates import Table
     from fedround.records import Finding
     from fedround.statistics import Statistic
     from tasks.ask import MeasurementRequest
     from tasks.coordinator import Coordinator
-    from tasks.questions import Preview
 
 _Many = list[str] | None
-_BAR = 24
 
 
 def _option(help_: str, shape: str) -> Any:
@@ -46,6 +43,12 @@ def ask(
     missing: Annotated[_Many, _option("How often columns are empty.", "COL,…")] = None,
     correlations: Annotated[_Many, _option("Of each two columns.", "COL=LOW:HIGH + …")] = None,
     table1: Annotated[_Many, _option("The first table of a study.", "COL=LOW:HIGH + COL=VALUE,…")] = None,
+    linear: Annotated[_Many, _option("Least squares.", "COL=LOW:HIGH ~ COL=LOW:HIGH + COL=VALUE…")] = None,
+    survival: Annotated[_Many, _option("Curves, hazards, log-rank test.", "TIME=EDGE,… + EVENT=VALUE")] = None,
+    logistic: Annotated[str | None, _option("A logistic regression, in --steps rounds.", "COL=VALUE ~ …")] = None,
+    poisson: Annotated[str | None, _option("A Poisson regression, in --steps rounds.", "COL=0:HIGH ~ …")] = None,
+    cox: Annotated[str | None, _option("Cox's model, without privacy only.", "TIME=EDGE,… + EVENT=VALUE ~ …")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=30, help="Rounds of a regression that takes several; each is paid.")] = 5,
     by: Annotated[str | None, _option("Groups: values, or edges after a colon.", "COL=VALUE,… x COL:EDGE,…")] = None,
     where: Annotated[_Many, _option("Only records like these; repeatable.", "'COL>=N', 'COL<N' or COL=VALUE,…")] = None,
     noise: Annotated[float | None, typer.Option(
@@ -79,12 +82,19 @@ def ask(
         found = measured(store, run, key)
         if not found:
             raise ContractError(f"run '{run}' has no measurement: 'fedround ask --count …' asks for one")
-        _show_all(found, as_json=as_json)
+        show_all(found, as_json=as_json)
         return
     said = {"count": [""] if count else [], "mean": mean, "histogram": histogram, "quantiles": quantiles, "top": top,
-            "missing": missing, "correlations": correlations, "table1": table1}
+            "missing": missing, "correlations": correlations, "table1": table1, "linear": linear, "survival": survival}
+    models = {"logistic": logistic, "poisson": poisson, "cox": cox}
     queries = (*(() if questions is None else from_file(questions)),
                *from_options({key: list(value or []) for key, value in said.items()}, by, where or [], noise, error))
+    if (formula := next(((name, text) for name, text in models.items() if text is not None), None)) is not None:
+        if queries or preview or sum(text is not None for text in models.values()) > 1:
+            raise ContractError(f"--{formula[0]} takes several rounds, so it is asked alone, and without --preview: its "
+                                "price is that of as many statistics as it has --steps")
+        _fit(folder, run, formula, where or [], noise, steps, asker, as_json=as_json)
+        return
     if not queries:
         raise ContractError("say what to ask: a file, or an option like --mean age=0:120 (see --help)")
     from fedround.analytics.compiled import compiled
@@ -95,10 +105,10 @@ def ask(
     asked = compiled(queries, len(federation.sites), records, federation.evaluation.noise_std)
     request = _request(run, quorum, deadline_s, asked.statistics, asker)
     if preview:
-        _preview(coordinator, request, asked, records, as_json=as_json)
+        show_preview(coordinator, request, asked, records, as_json=as_json)
         return
     finding = _found(coordinator, request, run, as_json=as_json)
-    _answer(coordinator, asked, finding, page, each=sites, as_json=as_json)
+    show_answers(coordinator, asked, finding, page, each=sites, as_json=as_json)
 
 
 def _request(run: str, quorum: int | None, deadline_s: int | None, statistics: tuple[Statistic, ...],
@@ -131,137 +141,24 @@ def _found(coordinator: Coordinator, request: MeasurementRequest, run: str, *, a
     return finding
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
-
-
-def _answer(coordinator: Coordinator, asked: Compiled, finding: Finding, page: Path | None, *, each: bool,
-            as_json: bool) -> None:
-    from tasks.questions import EVERYBODY, answers, by_site
-    from tasks.reporting.answers import as_json as in_json
-
-    wanted = each or page is not None
-    sites = by_site(coordinator.store, finding, coordinator.identity.key) if wanted else {}
-    by_whom = answers(asked, finding, sites)
-    if page is not None:
-        _write(page, finding, by_whom)
-    if as_json:
-        print_json({**finding.model_dump(mode="json"), "tables": in_json(by_whom)})
-        return
-    _head(finding)
-    for who, tables in by_whom.items():
-        if each and who != EVERYBODY:
-            out.say("[bold]{}[/]", who)
-        if each or who == EVERYBODY:
-            _tables(tables)
-    _foot()
-    if page is not None:
-        out.say("written: {}", page)
-
-
-def _write(page: Path, finding: Finding, by_whom: dict[str, list[Table]]) -> None:
-    import json
-
-    from fedround.files import write_whole
-    from tasks.reporting import answers
-    from tasks.reporting.finding import as_csv
-
-    made = {".html": lambda: answers.render_answers(f"Questions of run {finding.run}", finding, by_whom),
-            ".csv": lambda: as_csv(by_whom), ".json": lambda: json.dumps(answers.as_json(by_whom), indent=1)}
-    if page.suffix not in made:
-        raise ContractError(f"--page {page}: expected a name that ends in .html, .csv or .json")
-    write_whole(page, made[page.suffix]().encode(), durable=False)
-
-
-def _show_all(found: list[Finding], *, as_json: bool) -> None:
+def _fit(folder: Path, run: str, formula: tuple[str, str], where: list[str], noise: float | None, steps: int,
+         asker: str | None, *, as_json: bool) -> None:
+    """A model, step by step; each step is a measurement of its own."""
+    from fedround.analytics.newton import fit_cox, fit_glm
+    from fedround.statistics import CoxSums, Release
+    from fedround_cli.ask_options import model
+    from flows.service import enter
     from tasks.questions import EVERYBODY
     from tasks.reporting.answers import as_json as in_json
-    from tasks.reporting.finding import tables
 
+    coordinator = enter(folder)
+    start = model(*formula, where, coordinator.federation.evaluation.noise_std if noise is None else noise)
+
+    def ask_once(statistic: Statistic) -> Release:
+        return _found(coordinator, _request(run, None, None, (statistic,), asker), run, as_json=True).totals[0]
+
+    table = fit_cox(start, steps, ask_once) if isinstance(start, CoxSums) else fit_glm(start, steps, ask_once)
     if as_json:
-        print_json([{**one.model_dump(mode="json"), "tables": in_json({EVERYBODY: tables(one.totals)})} for one in found])
+        print_json({"tables": in_json({EVERYBODY: [table]})})
         return
-    for one in found:
-        _head(one)
-        _tables(tables(one.totals))
-    _foot()
-
-
-def _head(finding: Finding) -> None:
-    from tasks.reporting.finding import heading
-
-    out.say("[bold]{}[/]", heading(finding))
-    for what, sites in (("refused", [f"{no.site} ({no.reason})" for no in finding.refusals]),
-                        ("not admitted", [f"{no.site}: {no.reason}" for no in finding.rejected]),
-                        ("no answer", list(finding.missing))):
-        if sites:
-            out.say("[yellow]{}[/] {}", what, ", ".join(sites))
-
-
-def _tables(tables: list[Table]) -> None:
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    from tasks.reporting.finding import head, texts
-
-    for one in tables:
-        drawn, names = Drawn(title=one.title), head(one)
-        for name in names[:-2]:
-            drawn.add_column(name)
-        for name in names[-2:]:
-            drawn.add_column(name, justify="right")
-        bars = _bars(one)
-        if bars:
-            drawn.add_column("")
-        for estimate, bar in zip(one.estimates, bars or [""] * len(one.estimates), strict=True):
-            drawn.add_row(*map(Text, texts(estimate)), *([Text(bar)] if bars else []))
-        out.print(drawn)
-
-
-def _bars(table: Table) -> list[str]:
-    """A bar for each number, where that reads well."""
-    largest = max((one.value for one in table.estimates if one.value == one.value), default=0.0)
-    if table.plot != "bars" or len(table.estimates) < 3 or largest <= 0:
-        return []
-    return ["█" * round(_BAR * max(one.value, 0) / largest) if one.value == one.value else "" for one in table.estimates]
-
-
-def _foot() -> None:
-    out.print("[dim]95 %: of 100 exact numbers, 95 lie within. The interval is about the noise alone.[/]")
-
-
-def _preview(coordinator: Coordinator, request: MeasurementRequest, asked: Compiled, records: int | None, *,
-             as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from tasks.questions import preview
-
-    told = preview(coordinator, request, asked)
-    sites = len(coordinator.federation.sites)
-    errors = [query.expected_error(noise, sites, records) for query, noise in zip(asked.queries, asked.noise, strict=True)]
-    if as_json:
-        print_json({**asdict(told), "fits": told.fits, "queries": [
-            {"query": query.model_dump(mode="json", exclude_defaults=True), "noise_std": noise, "expected_error": error}
-            for query, noise, error in zip(asked.queries, asked.noise, errors, strict=True)]})
-        return
-    from rich.table import Table as Drawn
-
-    drawn = Drawn("question", "noise at each site", "off by at most (95 %)", title="Nobody is asked yet")
-    for query, noise, error in zip(asked.queries, asked.noise, errors, strict=True):
-        drawn.add_row(str(getattr(query, "what", "")), f"{noise:.6g}", "known when it is answered" if error is None
-                      else f"{error:.3g}")
-    out.print(drawn)
-    _say_cost(told)
-
-
-def _say_cost(told: Preview) -> None:
-    from fedround.privacy.profile import upward
-
-    if told.promised is None:
-        out.print("the federation promises nothing: no cost is counted")
-        return
-    out.say("costs one record at each site epsilon {} at delta {}; the run's questions have spent {}, and would have spent "
-            "{} of {}", upward(told.epsilon, 3), f"{told.delta_dp:g}", upward(told.before, 3), upward(told.after, 3),
-            f"{told.promised:g}")
-    if not told.fits:
-        out.print("[yellow]that is more than the run promises, and sites refuse it: ask for more noise, or less[/]")
-    out.print("[dim]what a site's ledger has left, and its policy allows, only the site knows[/]")
+    show_tables([table])

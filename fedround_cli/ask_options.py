@@ -13,6 +13,7 @@ from typing import Any
 
 from fedround.analytics.queries import Asked, Questions
 from fedround.errors import ContractError
+from fedround.statistics import CoxSums, GlmSums
 from fedround.values import parse
 
 _CONDITION = re.compile(r"^(?P<column>.+?)\s*(?P<sign>>=|<)\s*(?P<number>[^<>=]+)$")
@@ -82,6 +83,44 @@ def _mixed(text: str, source: str) -> dict[str, Any]:
             "levels": [_levels(one, source) for one in parts if one not in numbers]}
 
 
+def _factor(text: str, source: str) -> dict[str, Any]:
+    """A number between bounds, or whether a column holds one of some values."""
+    return _bounded(text, source) if ":" in text.partition("=")[2] else _levels(text, source)
+
+
+def _formula(text: str, source: str) -> tuple[str, list[dict[str, Any]]]:
+    """What is left of '~', and the columns that are right of it."""
+    left, is_there, right = text.partition("~")
+    if not is_there or not left.strip() or not right.strip():
+        raise ContractError(f"{source}: expected what is explained, '~', and by which columns, for example "
+                            "'pressure=50:250 ~ age=0:120 + sex=f'")
+    return left.strip(), [_factor(one.strip(), source) for one in right.split(" + ")]
+
+
+def _linear(text: str, source: str) -> dict[str, Any]:
+    outcome, of = _formula(text, source)
+    return {"outcome": _factor(outcome, source), "of": of}
+
+
+def _survival(text: str, source: str) -> dict[str, Any]:
+    time, is_there, event = text.partition(" + ")
+    if not is_there:
+        raise ContractError(f"{source}: expected edges of time and the value that is an event, for example "
+                            "'week=0,13,26 + arrest=1'")
+    return {"time": _ranges(time, source), "event": _levels(event, source)}
+
+
+def model(option: str, text: str, where: Sequence[str], noise: float) -> GlmSums | CoxSums:
+    """The first step of a model that takes several. Raises ContractError that names the option."""
+    source = f"--{option} {text}"
+    left, of = _formula(text, source)
+    common = {"of": of, "where": [_condition(one) for one in where]}
+    if option == "cox":
+        return parse(CoxSums, {**common, **_survival(left, source), "at": [0.0] * len(of)}, source)
+    return parse(GlmSums, {**common, "family": option, "outcome": _factor(left, source), "at": [0.0] * (len(of) + 1),
+                           "noise_std": noise}, source)
+
+
 _BODIES: dict[str, Any] = {
     "count": lambda _, __: {},
     "mean": lambda text, source: {"of": _all_bounded(text, source), "spread": True},
@@ -91,6 +130,8 @@ _BODIES: dict[str, Any] = {
     "missing": lambda text, _: {"of": [one.strip() for one in text.split(",")]},
     "correlations": lambda text, source: {"of": _all_bounded(text, source)},
     "table1": _mixed,
+    "linear": _linear,
+    "survival": _survival,
 }
 """What each option's text becomes."""
 

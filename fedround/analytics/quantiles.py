@@ -34,24 +34,20 @@ def quantiles(leaf_L: Float64, at: tuple[float, ...], low: float, high: float) -
     NaN where there are no records.
     """
     cumulated = np.maximum.accumulate(np.clip(np.cumsum(leaf_L, axis=-1), 0, None), axis=-1)
-    flat, leaves = cumulated.reshape(-1, cumulated.shape[-1]), leaf_L.shape[-1]
-    edges = np.linspace(low, high, leaves + 1)
-    found = np.full((len(flat), len(at)), np.nan)
-    for row, one in enumerate(flat):
-        if one[-1] > 0:
-            found[row] = _inverse(np.concatenate([[0.0], one]) / one[-1], edges, at)
-    return found.reshape(*leaf_L.shape[:-1], len(at))
+    whole = cumulated[..., -1:]
+    share_E = np.concatenate([np.zeros_like(whole), cumulated / np.where(whole > 0, whole, np.nan)], axis=-1)
+    return np.stack([_inverse(share_E, one, low, high) for one in at], axis=-1)
 
 
-def _inverse(share: Float64, edges: Float64, at: tuple[float, ...]) -> list[float]:
-    """Where the cumulative share, linear between edges, reaches each of `at` first."""
-    told = []
-    for wanted in at:
-        above = min(max(int(np.searchsorted(share, wanted, side="left")), 1), len(edges) - 1)
-        width = share[above] - share[above - 1]
-        told.append(float(edges[above - 1] + (edges[above] - edges[above - 1])
-                          * min(max((wanted - share[above - 1]) / width if width > 0 else 0.0, 0.0), 1.0)))
-    return told
+def _inverse(share_E: Float64, wanted: float, low: float, high: float) -> Float64:
+    """Where the cumulative share, linear between edges, reaches `wanted` first, (…,). share_E: at each edge, (…, L + 1)."""
+    leaves = share_E.shape[-1] - 1
+    above = np.clip((share_E < wanted).sum(axis=-1, keepdims=True), 1, leaves)
+    before, after = (np.take_along_axis(share_E, place, axis=-1)[..., 0] for place in (above - 1, above))
+    width = after - before
+    part = np.clip(np.where(width > 0, (wanted - before) / np.where(width > 0, width, 1.0), 0.0), 0, 1)
+    found: Float64 = np.where(np.isnan(after), np.nan, low + (above[..., 0] - 1 + part) * (high - low) / leaves)
+    return found
 
 
 def _pairs(count_K: Float64) -> Float64:

@@ -6,7 +6,7 @@ Leading axes of every table are its groups.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,14 +39,14 @@ def counts(release: Release) -> Table:
     half = np.full(release.table.shape, WIDTH * noise_of(release))
     names = ", ".join(axis.name for axis in axes) or "records"
     return Table(f"{release.statistic.in_words}: {names}", (*(axis.name for axis in axes), "records"),
-                 listed(_words(axes), release.table, half), "bars" if axes else "none")
+                 listed(words_of(axes), release.table, half), "bars" if axes else "none")
 
 
 def means(release: Release, statistic: Moments) -> Table:
     """Of each column: how many records have a number, their mean and, where squares were summed, the standard deviation."""
     kinds = ["records", "mean"] if statistic.degree == 1 else ["records", "mean", "sd"]
     return _table(release, statistic.axes[:-1], "means of columns",
-                  [(one.column, kind) for one in statistic.of for kind in kinds], lambda sums: _means(sums, statistic))
+                  [(one.name, kind) for one in statistic.of for kind in kinds], lambda sums: _means(sums, statistic))
 
 
 def _means(sums: Float64, statistic: Moments) -> Float64:
@@ -73,7 +73,7 @@ def correlations(release: Release, statistic: Moments) -> Table:
     """Of each two columns (Pearson), over records with a number in every column; clipping to the bounds included."""
     pairs = list(itertools.combinations(range(len(statistic.of)), 2))
     return _table(release, statistic.axes[:-1], "correlations",
-                  [(statistic.of[one].column, statistic.of[other].column) for one, other in pairs],
+                  [(statistic.of[one].name, statistic.of[other].name) for one, other in pairs],
                   lambda sums: _correlations(sums, statistic, pairs), head=("column", "and"), low=-1, high=1)
 
 
@@ -92,7 +92,7 @@ def _correlations(sums: Float64, statistic: Moments, pairs: list[tuple[int, int]
 def shares(release: Release) -> Table:
     """Of the last axis of a table of counts: which share of its group each value has."""
     *groups, last = release.statistic.axes
-    return _table(release, tuple(groups), f"shares of {last.name}", [(label,) for label in last.labels],
+    return _table(release, groups, f"shares of {last.name}", [(label,) for label in last.labels],
                   lambda sums: sums / sums.sum(axis=-1, keepdims=True), head=(last.name,), number="share", low=0, high=1)
 
 
@@ -116,17 +116,18 @@ def noise_of(release: Release) -> float:
     return release.noise_std * release.statistic.scale
 
 
-def _table(release: Release, groups: tuple[Axis, ...], title: str, rows: list[tuple[str, ...]],
+def _table(release: Release, groups: Sequence[Axis], title: str, rows: list[tuple[str, ...]],
            of: Callable[[Float64], Float64], head: tuple[str, ...] = ("column", "what"), number: str = "value",
            low: float = -np.inf, high: float = np.inf, *, plot: bool = False) -> Table:
     """A row for every group and each of `rows`."""
     value, half = estimated(release.table, noise_of(release), of)
-    words = [(*group, *row) for group in _words(groups) for row in rows]
+    words = [(*group, *row) for group in words_of(groups) for row in rows]
     by = f" by {', '.join(axis.name for axis in groups)}" if groups else ""
     return Table(title + by, (*(axis.name for axis in groups), *head, number),
                  listed(words, value, half, low, high), "bars" if plot else "none")
 
 
-def _words(axes: tuple[Axis, ...]) -> list[tuple[str, ...]]:
+def words_of(axes: Sequence[Axis]) -> list[tuple[str, ...]]:
+    """A word of each axis, for every cell of a table with these axes."""
     return list(itertools.product(*(axis.labels for axis in axes)))
 

@@ -19,23 +19,26 @@ from fedround.errors import ContractError
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import GaussianCounts, NoMechanism, capped
 from fedround.statistics.base import LOUDEST, Evidence, Float64
+from fedround.statistics.cox import CoxSums
 from fedround.statistics.decisions import Bands, Decisions, Groups, Thresholds, Watched
 from fedround.statistics.dyadic import DyadicCounts
+from fedround.statistics.factors import Bounded, Factor, Is
+from fedround.statistics.glm import GlmSums
 from fedround.statistics.group_counts import GroupCounts
 from fedround.statistics.histogram import Histogram, Ranges
 from fedround.statistics.levels import Levels
-from fedround.statistics.moments import Bounded, Moments
+from fedround.statistics.moments import Moments
 from fedround.statistics.present import Present
 from fedround.statistics.scores import LocalEvaluation, Scores
 from fedround.statistics.where import Between, OneOf
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "Decisions", "DyadicCounts", "Evidence", "GroupCounts",
-    "Groups", "Histogram", "Levels", "LocalEvaluation", "Moments", "OneOf", "Present", "Ranges", "Release", "Scores",
-    "Statistic", "Thresholds", "Watched", "release", "total"]
+    "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts", "Evidence",
+    "Factor", "GlmSums", "GroupCounts", "Groups", "Histogram", "Is", "Levels", "LocalEvaluation", "Moments", "OneOf",
+    "Present", "Ranges", "Release", "Scores", "Statistic", "Thresholds", "Watched", "release", "total"]
 
-Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts,
+Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums | CoxSums,
                       Field(discriminator="kind")]
 
 WORDS: tuple[str, ...] = tuple(one.word for one in get_args(get_args(Statistic)[0]))

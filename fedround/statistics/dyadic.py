@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from fedround.statistics.base import Evidence, Int64
+from fedround.statistics.factors import Bounded
 from fedround.statistics.grouped import GroupedSum
-from fedround.statistics.moments import Bounded
 from fedround.statistics.sums import Part, in_blocks
 
 

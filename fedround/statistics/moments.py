@@ -14,44 +14,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedround.statistics.base import Evidence, Float64
+from fedround.statistics.factors import Factor
 from fedround.statistics.grouped import GroupedSum
-from fedround.statistics.histogram import Number, as_numbers
 from fedround.statistics.sums import Part, in_blocks
-from fedround.values import ColumnName, Value
-
-
-class Bounded(Value):
-    """A column of numbers with public bounds; a number beyond them counts as the bound."""
-
-    column: ColumnName
-    low: Number
-    high: Number
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
-        if self.high - self.low < 1e-9:
-            raise ValueError(f"the bounds of '{self.column}' must ascend, and be 1e-9 apart at least")
-        return self
-
-    @property
-    def middle(self) -> float:
-        """Of the bounds."""
-        return (self.low + self.high) / 2
-
-    @property
-    def half(self) -> float:
-        """The distance from there to a bound."""
-        return (self.high - self.low) / 2
-
-    def standard(self, evidence: Evidence) -> Float64:
-        """(value - middle) / half, in [-1, 1], (N,); NaN where a record has no number."""
-        value_N = np.clip(as_numbers(evidence.column(self.column)), self.low, self.high)
-        standard_N: Float64 = np.clip((value_N - self.middle) / self.half, -1.0, 1.0)
-        return standard_N
 
 
 class Moments(GroupedSum):
-    """Sums of columns in standard form (`Bounded.standard`).
+    """Sums of columns in standard form (`fedround.statistics.factors`).
 
     degree: what a record adds for each of the columns where it has a number: 1: one and its number; 2: one, its number and
     the square. "products": records with a number in every column add all products of two of (1, number, number, …), in the
@@ -61,12 +30,12 @@ class Moments(GroupedSum):
     word: ClassVar[str] = "moments"
     in_words: ClassVar[str] = "sums of columns"
     kind: Literal["moments"] = "moments"
-    of: Annotated[tuple[Bounded, ...], Field(min_length=1, max_length=50)]
+    of: Annotated[tuple[Factor, ...], Field(min_length=1, max_length=50)]
     degree: Literal[1, 2, "products"]
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
-        if len({one.column for one in self.of}) < len(self.of):
+        if len({one.name for one in self.of}) < len(self.of):
             raise ValueError("a column is named twice")
         return self
 
@@ -78,7 +47,7 @@ class Moments(GroupedSum):
     @property
     def labels(self) -> tuple[str, ...]:
         """As `GroupedSum`."""
-        names = self.of_columns
+        names = [one.name for one in self.of]
         if self.degree == "products":
             factors = ["1", *names]
             return tuple(f"{factors[one]} · {factors[other]}" for one, other in self.pairs)
@@ -88,7 +57,7 @@ class Moments(GroupedSum):
     @property
     def of_columns(self) -> tuple[str, ...]:
         """As `GroupedSum`."""
-        return tuple(one.column for one in self.of)
+        return tuple(dict.fromkeys(one.column for one in self.of))
 
     @property
     def scale(self) -> float:

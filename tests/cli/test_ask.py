@@ -120,6 +120,30 @@ def test_the_cost_of_a_second_question_counts_the_first(fedround: Fedround, coor
     assert told["after"] > told["epsilon"]
 
 
+def test_a_regression_of_several_rounds_asks_for_each_step_once(fedround: Fedround, coordinator: Path,
+                                                                by_the_sites: list[dict]):
+    asks = ("ask", "-c", coordinator, "--logistic", "y=1 ~ x1=-4:4 + x2=-4:4", "--noise", "4", "--steps", "3")
+    told = fedround(*asks)
+    assert told.exit_code == 0, (told.output, told.exception)
+    assert "logistic regression: y is 1" in told.stdout
+    (table,) = json.loads(fedround(*asks, "--json").stdout)["tables"]
+    assert [one["words"] for one in table["estimates"]] == [["intercept"], ["x1"], ["x2"]]
+    assert table["estimates"][1]["value"] > 0.5 > -0.5 > table["estimates"][2]["value"]
+    assert len(by_the_sites) == 3
+    one_sentence(fedround(*asks, "--mean", "x1=-9:9"), "asked alone")
+    one_sentence(fedround("ask", "-c", coordinator, "--cox", "x1=0,1 ~ x2=-4:4"), "week=0,13,26 + arrest=1")
+
+
+def test_curves_and_least_squares_are_asked_by_formulas():
+    no_more = {"by": "fin=0,1", "where": [], "noise": 4.0, "error": None}
+    (curves,) = from_options({"survival": ["week=0,13,26 + arrest=1"]}, **no_more)
+    assert (curves.time.edges, curves.event.values) == ((0.0, 13.0, 26.0), (1,))
+    (line,) = from_options({"linear": ["bp=50:250 ~ age=0:120 + sex=f"]}, **{**no_more, "by": None})
+    assert (line.outcome.column, [one.name for one in line.of]) == ("bp", ["age", "sex is f"])
+    with pytest.raises(ContractError, match="expected what is explained"):
+        from_options({"linear": ["bp=50:250"]}, **no_more)
+
+
 def test_the_answers_are_a_page_a_table_and_a_document(fedround: Fedround, coordinator: Path, by_the_sites: list[dict],
                                                        tmp_path: Path):
     asks = ("ask", "-c", coordinator, "--mean", "x1=-9:9", "--by", "y=0,1", "--noise", "2")

@@ -39,7 +39,7 @@ def allow(federation: SmallFederation, *names: str) -> None:
         path = federation.root / name / "policy.toml"
         save_toml(load_toml(SitePolicy, path).model_copy(update={
             "purposes": ("train", "evaluate", "measure"), "statistics": (
-                "scores", "checks", "histograms", "group_counts", "moments", "quantiles", "missing"),
+                "scores", "checks", "histograms", "group_counts", "moments", "quantiles", "missing", "models"),
         }), path, "measures, too")
 
 

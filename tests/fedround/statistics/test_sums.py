@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianCounts
-from fedround.statistics import DyadicCounts, GroupCounts, Moments, Present, Release, release, total
+from fedround.statistics import DyadicCounts, GlmSums, GroupCounts, Moments, Present, Release, release, total
 from fedround.statistics.sums import Part, in_blocks, noised_sum
 from fedround.values import parse
 
@@ -71,6 +71,12 @@ SUMS = {
     "dyadic_counts": st.builds(
         lambda noise_std, of, depth, by, where: DyadicCounts(noise_std=noise_std, of=of, depth=depth, by=by, where=where),
         NOISES, st.sampled_from([AGE, DOSE, RISK]), st.integers(1, 5), GROUPS, CONDITIONS),
+    "glm_sums": st.builds(
+        lambda noise_std, family, outcome, at, where: GlmSums(
+            noise_std=noise_std, family=family, of=(AGE, {"column": "sex", "values": ("f",)}),
+            outcome={"logistic": {"column": "sex", "values": ("m", 1)}}.get(family, outcome), at=at, where=where),
+        NOISES, st.sampled_from(["logistic", "poisson"]), st.sampled_from([AGE, {"column": "dose", "low": 0.0, "high": 0.1}]),
+        st.sampled_from([(0.0, 0.0, 0.0), (1.0, -2.0, 0.5), (100.0, -100.0, 100.0)]), CONDITIONS),
 }
 ANY = st.one_of(*SUMS.values())
 

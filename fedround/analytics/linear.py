@@ -1,0 +1,73 @@
+"""Least squares from noised products of columns: one round, and standard errors that know the noise.
+
+Leading axes are repetitions; F factors (1 and the columns), the outcome apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedround.analytics.estimates import WIDTH, Estimate, Table, estimated
+from fedround.analytics.readings import noise_of
+from fedround.statistics import Factor, Moments, Release
+from fedround.statistics.base import Float64
+
+Solved = tuple[Float64, Float64]
+
+
+def least_squares(release: Release, statistic: Moments, outcome: Factor, ridge: float = 0.0) -> Table:
+    """Coefficients of `outcome` on the other columns, in columns' own units, with 95 % intervals for noise and sampling
+    together. Exact least squares of the clipped columns if nothing was noised and `ridge` is 0.
+
+    ridge: added to every standardised column's sum of squares, as a share of the records; the intercept is not shrunk.
+    Not promised: that noise leaves the coefficients unbiased. Noise in the sums of squares shrinks them a little.
+    """
+    at = [one.name for one in statistic.of].index(outcome.name)
+    columns = [one for one in statistic.of if one.name != outcome.name]
+
+    def coefficients(sums: Float64) -> Float64:
+        return _solved(_matrix(sums, statistic), at + 1, ridge, columns, outcome)[0]
+
+    value_F, noise_F = estimated(release.table, noise_of(release), coefficients)
+    sampling_F = _solved(_matrix(release.table, statistic), at + 1, ridge, columns, outcome)[1]
+    half_F = np.hypot(noise_F, WIDTH * sampling_F)
+    names = ["intercept", *(one.name for one in columns)]
+    return Table(f"least squares: {outcome.name}", ("term", "coefficient"), tuple(
+        Estimate((name,), value, value - half, value + half)
+        for name, value, half in zip(names, value_F.tolist(), half_F.tolist(), strict=True)), "bars",
+        ("Intervals are for noise and for sampling together.",))
+
+
+def _matrix(sums: Float64, statistic: Moments) -> Float64:
+    """All products as a symmetric matrix, (…, F + 1, F + 1)."""
+    size = len(statistic.of) + 1
+    matrix = np.zeros((*sums.shape[:-1], size, size))
+    for place, (one, other) in enumerate(statistic.pairs):
+        matrix[..., one, other] = matrix[..., other, one] = sums[..., place]
+    return matrix
+
+
+def _solved(matrix: Float64, at: int, ridge: float, columns: list[Factor], outcome: Factor) -> Solved:
+    """Coefficients in own units, (…, F), and their sampling standard errors."""
+    keep = [place for place in range(matrix.shape[-1]) if place != at]
+    normal, right, square = matrix[..., keep, :][..., keep], matrix[..., keep, at], matrix[..., at, at]
+    count = np.maximum(matrix[..., 0, 0], 1.0)
+    penalty = ridge * np.diag([0.0] + [1.0] * len(columns))
+    inverse = np.linalg.pinv(normal + count[..., None, None] * penalty, hermitian=True)
+    solved_F = (inverse @ right[..., None])[..., 0]
+    left = square - 2 * (solved_F * right).sum(-1) + (solved_F * (normal @ solved_F[..., None])[..., 0]).sum(-1)
+    variance = np.clip(left, 0, None) / np.maximum(count - len(keep), 1.0)
+    own = outcome.half * to_own(columns)
+    covariance = own @ (inverse @ normal @ inverse * variance[..., None, None]) @ own.T
+    own_F = (own @ solved_F[..., None])[..., 0]
+    own_F[..., 0] += outcome.middle
+    return own_F, np.sqrt(np.clip(np.diagonal(covariance, axis1=-2, axis2=-1), 0, None))
+
+
+def to_own(columns: Sequence[Factor]) -> Float64:
+    """From coefficients of 1 and of standardised columns to those in own units, (F, F)."""
+    matrix = np.diag([1.0, *(1 / one.half for one in columns)])
+    matrix[0, 1:] = [-one.middle / one.half for one in columns]
+    return matrix
