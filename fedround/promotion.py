@@ -6,20 +6,21 @@ A new kind of evidence is a field of `Evidence`, a bound in `Policy`, and a line
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
 from fedround.fairness_of_groups import GroupFairness, Measure
-from fedround.learning.tasks import Metrics
+from fedround.learning.tasks import MetricName, Metrics, in_words, lower_is_better
 from fedround.learning.triggers import Trigger
 from fedround.privacy.spec import Privacy
 from fedround.values import MAX_NUMBER, Value
 
 Stage = Literal["candidate", "production"]
 Bound = Annotated[float, Field(gt=0, le=1e9)]
+Quality = Annotated[float, Field(ge=-1e9, le=1e9)]
 NOT_MEASURED = "not measured"
 
 
@@ -82,14 +83,18 @@ class Policy(Value):
 
     form: Form = "float32"
     """Which form is used, and therefore judged: its quality, bytes and latency."""
-    metric: Literal["auc", "recall_at_20_fpr", "accuracy"] = "auc"
-    at_least: Annotated[float, Field(ge=0, le=1)] | None = None
-    below_production: Annotated[float, Field(ge=0, le=1)] | None = 0.01
+    metric: MetricName = "auc"
+    """One of the task's, "head.metric" where there are several heads."""
+    at_least: Quality | None = None
+    """For a metric of which more is better."""
+    at_most: Quality | None = None
+    """For a metric of which less is better."""
+    below_production: Annotated[float, Field(ge=0, le=1e9)] | None = 0.01
     """How much worse than the model in production it may be."""
     max_epsilon: Bound | None = None
     max_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
     max_p95_ms: Bound | None = None
-    max_int8_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_int8_loss: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """How much of the metric the 8-bit form may lose."""
     max_fairness_gap: Bound | None = None
     fairness_measure: Measure = "demographic_parity"
@@ -100,6 +105,18 @@ class Policy(Value):
     trigger_features: Annotated[int, Field(ge=1, le=32)] = 4
     approval: Literal["person", "policy"] = "person"
     """Whether a person must say yes to production, or the bounds alone decide."""
+
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> Self:
+        name = self.metric.rpartition(".")[2]
+        if name not in Metrics.words:
+            raise ValueError(f"metric is '{self.metric}', expected one of {', '.join(Metrics.words)}")
+        wrong = "at_least" if lower_is_better(self.metric) else "at_most"
+        if getattr(self, wrong) is not None:
+            raise ValueError(f"of '{self.metric}' {'less' if wrong == 'at_least' else 'more'} is better: say "
+                             f"{'at_most' if wrong == 'at_least' else 'at_least'} instead of {wrong}")
+        return self
 
 
 class Judged(Value):
@@ -120,16 +137,21 @@ def judge(policy: Policy, evidence: Evidence, production: Evidence | None) -> tu
 
 
 def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> Iterator[Judged]:
-    used, known = evidence.of(policy.form), Metrics.words[policy.metric]
+    used, known, less = evidence.of(policy.form), in_words(policy.metric), lower_is_better(policy.metric)
     reached = _metric(policy, used.public)
     if policy.at_least is not None:
         yield _at_least(known, policy.at_least, reached)
+    if policy.at_most is not None:
+        yield _at_most(known, policy.at_most, reached)
     before = None if production is None else _metric(policy, production.of(policy.form).public)
     if policy.below_production is not None and before is not None:
-        yield _at_least(f"{known} beside production", before - policy.below_production, reached)
+        beside = f"{known} beside production"
+        yield (_at_most(beside, before + policy.below_production, reached) if less
+               else _at_least(beside, before - policy.below_production, reached))
     if policy.max_int8_loss is not None:
         whole, small = _metric(policy, evidence.float32.public), _metric(policy, evidence.int8.public)
-        yield _at_most(f"{known} lost with 8 bits", policy.max_int8_loss, None if None in (whole, small) else whole - small)  # type: ignore[operator]
+        yield _at_most(f"{known} lost with 8 bits", policy.max_int8_loss, None if whole is None or small is None
+                       else (small - whole if less else whole - small))
     if policy.max_epsilon is not None:
         yield _at_most("epsilon spent", policy.max_epsilon, evidence.epsilon)
     if policy.max_bytes is not None:
@@ -150,8 +172,7 @@ def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> 
 
 
 def _metric(policy: Policy, found: Metrics | None) -> float | None:
-    value = None if found is None else getattr(found, policy.metric)
-    return None if value is None else float(value)
+    return None if found is None else found.of(policy.metric)
 
 
 def _at_least(what: str, bound: float, found: float | None) -> Judged:

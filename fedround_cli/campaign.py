@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fedround.errors import FedroundError
-from fedround.learning.tasks import Metrics
+from fedround.learning.tasks import Metrics, in_words
 from fedround_cli.output import out
 from fedround_cli.terminal import wheel
 from flows.service import cancel, start, states
@@ -109,7 +109,7 @@ def _now(kind: str, progress: Progress | None, run: str, waited: float) -> str:
 
 def _reached(found: Metrics) -> str:
     """The first two metrics: a round has one line."""
-    return "  ".join(f"{_SHORT.get(name, found.words[name])} {value:.{4 if place == 0 else 3}f}"
+    return "  ".join(f"{_SHORT.get(name, in_words(name))} {value:.{4 if place == 0 else 3}f}"
                      for place, (name, value) in enumerate([*found.known().items()][:2]))
 
 

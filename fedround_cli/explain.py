@@ -37,10 +37,11 @@ def explain(
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    table = Table("the model said", "it was true of", "rows", title="calibration")
-    for one in found.reliability.bins:
-        table.add_row(f"{one.predicted:.3f}", str(one.observed), str(one.rows))
-    out.print(table)
+    if found.reliability is not None:
+        table = Table("the model said", "it was true of", "rows", title="calibration")
+        for one in found.reliability.bins:
+            table.add_row(f"{one.predicted:.3f}", str(one.observed), str(one.rows))
+        out.print(table)
     if lines := chosen(found):
         costs = Table(*HEAD, title="thresholds")
         for place, line in enumerate(lines):

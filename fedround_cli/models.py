@@ -35,16 +35,17 @@ def list_models(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson
     """List the versions with their metrics on the public test set."""
     from rich.table import Table
 
-    from fedround.learning.tasks import Metrics
+    from tasks.reporting.words import label
 
     versions = _registry(folder).versions()
     if as_json:
         print_json([{"version": version.tag, "checkpoint": version.checkpoint.model_dump(mode="json"),
                      "metrics": dict(version.metrics)} for version in versions])
         return
-    table = Table("version", "model", *Metrics.words.values())
+    known = list(dict.fromkeys(name for version in versions for name in version.metrics))
+    table = Table("version", "model", *map(label, known))
     for version in versions:
-        reached = (f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in Metrics.words)
+        reached = (f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in known)
         table.add_row(version.tag, version.checkpoint.model.sha256[:16], *reached)
     out.print(table)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
 from fedround.codec import Tensors
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
-from fedround.learning.tasks import CLASSIFY, Float64, Metrics, Scored
+from fedround.learning.tasks import CLASSIFY, Metrics, Scored
 
+Float64 = npt.NDArray[np.float64]
 Predict = Callable[[Examples], Float64]
 """The chance of label 1 for every row, (N,)."""
 

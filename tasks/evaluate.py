@@ -11,7 +11,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Metrics, Scored
 from fedround.records import Commit
-from fedround.statistics import Scores
+from fedround.statistics import Judging
 from infra.history import read_checkpoint, read_rest, read_tensors
 from tasks.coordinator import Coordinator
 from validation.encoding import encoded_alone
@@ -25,7 +25,7 @@ def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
     return None if (found := public_scores(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
 
 
-def score_statistic(coordinator: Coordinator, commit: Commit) -> Scores:
+def score_statistic(coordinator: Coordinator, commit: Commit) -> Judging:
     """What sites are asked about a committed model's scores. If `evaluate` gives a result, the bins are chosen by it."""
     return coordinator.recipe.task.statistic(coordinator.federation.evaluation, public_scores(coordinator, commit))
 

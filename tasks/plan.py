@@ -14,7 +14,7 @@ from fedround.records import Commit, Exclusion, Measure, Plan, Question, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.sightings import needed
 from fedround.signing import seal
-from fedround.statistics import Scores
+from fedround.statistics import Judging, Scores
 from fedround.statistics.partitions import Partition, PartitionName, of_one_kind
 from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.history import Committed, read_checkpoint, read_plan_at
@@ -109,11 +109,11 @@ def plan_round(coordinator: Coordinator, request: NextRoundRequest) -> Planned:
     return publish_plan(coordinator, head, plan)
 
 
-def asked_to_train(agreed: Agreed, parent: Commit, scores: Scores, partition: Partition | None = None) -> Train:
+def asked_to_train(agreed: Agreed, parent: Commit, scores: Judging, partition: Partition | None = None) -> Train:
     """What a round that continues `parent` asks for, under these terms.
 
     It follows from what is signed, except for the edges between which scores are counted.
-    scores: what the task asks about a model's scores. partition: of the run.
+    scores: what the task asks about a model. partition: of the run.
     """
     blobs = {blob.name: blob for blob in parent.state}
     return Train(statistics=(scores,) if counts_leave(agreed.privacy) else (),

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.agreement import Agreed, Deadline, Quorum
 from fedround.learning.tasks import Task
-from fedround.statistics import Decisions, Scores, Statistic
+from fedround.statistics import Decisions, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
 
@@ -57,9 +57,9 @@ class _Question(Value):
     """What is asked about rows and the base model. Each is noised and charged by itself."""
 
     @property
-    def scores(self) -> Scores | None:
-        """How the base model's scores are asked for, if they are."""
-        return next((one for one in self.statistics if isinstance(one, Scores)), None)
+    def scores(self) -> Judging | None:
+        """How it is asked how good the base model is, if it is."""
+        return next((one for one in self.statistics if isinstance(one, Scores | ModelSums)), None)
 
     @property
     def reads_model(self) -> bool:
@@ -84,7 +84,7 @@ class Evaluate(_Question):
     """Say how good the base model is."""
 
     kind: Literal["evaluate"] = "evaluate"
-    statistics: Annotated[tuple[Scores, ...], Field(min_length=1, max_length=1)]
+    statistics: Annotated[tuple[Judging, ...], Field(min_length=1, max_length=1)]
 
 
 class Measure(_Question):
@@ -142,6 +142,8 @@ class Plan(Address, Signed):
                                  f"{self.base_model[:16]}")
             if isinstance(one, Decisions) and not self.task.decides:
                 raise ValueError(f"decisions are of two labels, and the task is {self.task.in_words}")
+            if isinstance(one, Scores | ModelSums) and not self.task.is_judged_by(one):
+                raise ValueError(f"{one.in_words} as they are asked for say nothing about {self.task.in_words}")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from fedround.learning.spec import MAX_BATCH, MAX_STEPS
 from fedround.privacy.accounting import LARGEST_EPSILON
 from fedround.privacy.spec import Mechanism
 from fedround.records.asked import Address, LogHead
-from fedround.statistics import Release, Scores
+from fedround.statistics import ModelSums, Release, Scores
 from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Payload, Purpose, Signature, Signed, ToolVersion, Value
 
 Charges = Annotated[int, Field(ge=1, le=10 ** 9)]
@@ -88,7 +88,7 @@ class Answer(_Said):
     @property
     def scores(self) -> Release | None:
         """What it says of the base model."""
-        return next((release for release in self.releases if isinstance(release.statistic, Scores)), None)
+        return next((release for release in self.releases if isinstance(release.statistic, Scores | ModelSums)), None)
 
 
 class Refusal(_Said):

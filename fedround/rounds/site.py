@@ -350,6 +350,11 @@ class _Evidence:
         told, _ = self._scored
         return told.numbers
 
+    def summands(self) -> Float64:
+        """As `Evidence`."""
+        told, _ = self._scored
+        return self._inputs.recipe.task.summands(told)
+
     def held_out(self, name: str) -> npt.NDArray[Any]:
         """As `Evidence`."""
         _, counts_N = self._scored

@@ -63,11 +63,11 @@ def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chan
 
 
 def _quality(recipe: Recipe, model: Tensors, rows: Examples | None) -> float:
-    """On rows held out: AUC for two classes, accuracy for more; 0 if it is not defined for these rows."""
+    """On rows held out: the task's headline; 0 if it is not defined for these rows."""
     if rows is None:
         return 0.0
     try:
         found = recipe.task.metrics(scores(recipe, model, rows))
     except ContractError:       # rows of one label only
         return 0.0
-    return (found.accuracy if found.auc is None else found.auc) or 0.0
+    return found.of(recipe.task.headline) or 0.0

@@ -106,8 +106,7 @@ def _trial(name: str, agreement: Agreement, recipe: Recipe, sites: Mapping[str, 
     if (reached := result.last.validation) is None:
         raise ContractError("the rows that sites hold out are of one label only: nothing tells candidates apart; "
                             "hold out more")
-    known = reached.known()
-    return Trial(name, rounds, known["auc"] if "auc" in known else known["accuracy"], result)
+    return Trial(name, rounds, reached.known()[recipe.task.headline], result)
 
 
 def _check(candidates: Mapping[str, Agreement], sites: Mapping[str, Site], rounds: int, keep: int) -> None:

@@ -27,6 +27,7 @@ from fedround.statistics.glm import GlmSums
 from fedround.statistics.group_counts import GroupCounts
 from fedround.statistics.histogram import Histogram, Ranges
 from fedround.statistics.levels import Levels
+from fedround.statistics.model_sums import ModelSums
 from fedround.statistics.moments import Moments
 from fedround.statistics.present import Present
 from fedround.statistics.scores import LocalEvaluation, Scores
@@ -35,14 +36,17 @@ from fedround.values import Value
 
 __all__ = [
     "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts", "Evidence",
-    "Factor", "GlmSums", "GroupCounts", "Groups", "Histogram", "Is", "Levels", "LocalEvaluation", "Moments", "OneOf",
-    "Present", "Ranges", "Release", "Scores", "Statistic", "Thresholds", "Watched", "release", "total"]
+    "Factor", "GlmSums", "GroupCounts", "Groups", "Histogram", "Is", "Judging", "Levels", "LocalEvaluation", "ModelSums",
+    "Moments", "OneOf", "Present", "Ranges", "Release", "Scores", "Statistic", "Thresholds", "Watched", "release", "total"]
 
-Statistic = Annotated[Scores | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums | CoxSums,
-                      Field(discriminator="kind")]
+Statistic = Annotated[Scores | ModelSums | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums
+                      | CoxSums, Field(discriminator="kind")]
 
-WORDS: tuple[str, ...] = tuple(one.word for one in get_args(get_args(Statistic)[0]))
-"""By which a policy allows statistics to leave."""
+Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
+"""What sites say of how good the base model is."""
+
+WORDS: tuple[str, ...] = tuple(dict.fromkeys(one.word for one in get_args(get_args(Statistic)[0])))
+"""By which a policy allows statistics to leave; "scores" for `ModelSums`, too: how good a model is."""
 
 LARGEST = 1e10
 """No site has this many records, so a larger count is not valid."""
@@ -106,6 +110,6 @@ def total(releases: Sequence[Release]) -> Release:
     if len({one.statistic for one in releases}) != 1:
         raise ContractError("a total is of releases of one statistic, and of one at least")
     noise_std = math.sqrt(math.fsum(one.noise_std ** 2 for one in releases))
-    numbers = np.sum([one.numbers for one in releases], axis=0)
-    return Release(statistic=releases[0].statistic, numbers=tuple(numbers.tolist()),
+    numbers = [math.fsum(cell) for cell in zip(*(one.numbers for one in releases), strict=True)]    # in any order the same
+    return Release(statistic=releases[0].statistic, numbers=tuple(numbers),
                    mechanism=NoMechanism() if noise_std == 0 else GaussianCounts(noise_std=noise_std))

@@ -40,6 +40,9 @@ class Evidence(Protocol):
         them (`fedround.learning.tasks.Scored`); of labels, "score", in [0, 1], and "truth", 0 or 1.
         """
 
+    def summands(self) -> Float64:
+        """What the task adds up of each of these rows, (N, C) (`fedround.learning.tasks.Kind.summands`)."""
+
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of all the site's rows, (N,); None or NaN where a record has nothing there.
 

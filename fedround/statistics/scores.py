@@ -6,7 +6,7 @@ import itertools
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from fedround.privacy.entries import Rows
 from fedround.statistics.base import AskedNoise, Axis, Evidence, Float64, Int64
@@ -24,7 +24,8 @@ class LocalEvaluation(Value):
 
 
 class Scores(Counts):
-    """The base model's scores in `bins` bins, by truth: row 0 of the table counts what is not true, row 1 what is.
+    """The base model's scores in `bins` bins, by truth: row 0 of the table counts what is not true, row 1 what is; or
+    one row for each of the `outcomes`.
 
     The task defines what is scored and what counts as true (`fedround.learning.tasks`). A bin holds the scores from its lower
     edge up to, and without, its upper one. edges: the inner edges, ascending and public; none: bins of equal width.
@@ -37,6 +38,9 @@ class Scores(Counts):
     kind: Literal["scores"] = "scores"
     bins: Annotated[int, Field(ge=2, le=1000)]
     edges: tuple[Share, ...] = ()
+    outcomes: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=60)], ...],
+                        Field(min_length=2, max_length=401)] = ("no", "yes")
+    """What may be true of a row, in words: the rows of the table."""
 
     @model_validator(mode="after")
     def _check_edges(self) -> Self:
@@ -49,7 +53,7 @@ class Scores(Counts):
     @property
     def shape(self) -> tuple[int, ...]:
         """(truth, bin)."""
-        return (2, self.bins)
+        return (len(self.outcomes), self.bins)
 
     @property
     def inner(self) -> Float64:
@@ -60,11 +64,11 @@ class Scores(Counts):
     def axes(self) -> tuple[Axis, ...]:
         """As `Counts`."""
         between = itertools.pairwise([0.0, *self.inner.tolist(), 1.0])
-        return Axis("true", ("no", "yes")), Axis("score", tuple(f"{low:.3g} to {high:.3g}" for low, high in between))
+        return Axis("true", self.outcomes), Axis("score", tuple(f"{low:.3g} to {high:.3g}" for low, high in between))
 
     def cells(self, evidence: Evidence) -> Int64:
         """As `Counts`."""
         told = evidence.scores()
         chance_N, truth_N = told["score"], told["truth"]
         bin_N = np.searchsorted(self.inner, chance_N, side="right")
-        return np.stack([np.bincount(bin_N[truth_N == truth], minlength=self.bins) for truth in (0, 1)])
+        return np.stack([np.bincount(bin_N[truth_N == truth], minlength=self.bins) for truth in range(len(self.outcomes))])

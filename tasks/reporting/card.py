@@ -81,10 +81,10 @@ def _head(manifest: Manifest, evidence: Evidence, facts: Facts) -> str:
     """YAML with every value as JSON, which is valid YAML."""
     public = evidence.float32.public
     results: list[dict[str, Any]] = [] if public is None else [{
-        "task": {"type": "tabular-classification"}, "dataset": {"name": "public test set", "type": "tabular"},
+        "task": {"type": manifest.task.hub}, "dataset": {"name": "public test set", "type": "tabular"},
         "metrics": [{"type": name, "value": value} for name, value in public.known().items()]}]
     known: dict[str, Any] = {
-        "library_name": "onnx", "pipeline_tag": "tabular-classification", "tags": ["federated-learning", "fedround"],
+        "library_name": "onnx", "pipeline_tag": manifest.task.hub, "tags": ["federated-learning", "fedround"],
         "license": "other", "license_name": facts.licence,
         "model-index": [{"name": f"{manifest.federation}-{manifest.run}-{manifest.round}", "results": results}]}
     return "\n".join(f"{key}: {json.dumps(value)}" for key, value in known.items())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fedround.contribution.said import Contribution
-from fedround.learning.tasks import Metrics
+from fedround.learning.tasks import in_words
 
 _WIDTH = 21
 
 
 def said_of(said: Contribution) -> str:
     """What was split, how, and how much of it is noise."""
-    metric, gained = Metrics.words[said.metric], added(said.everybody - said.nobody)
+    metric, gained = in_words(said.metric), added(said.everybody - said.nobody)
     how = (f"from all {said.coalitions:,} coalitions" if said.method == "exact" else
            f"from {said.coalitions:,} coalitions in orders that were drawn")
     return (f"The round's model has {metric} {said.everybody:.4f} on the public test set, the server's step without any "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedround.learning.tasks import Metrics
+from fedround.learning.tasks import in_words
 from tasks.reporting.words import decimals
 from validation.reliability import Choice, Explained
 
@@ -11,11 +11,13 @@ HEAD = ("yes from", "yes", "recall", "false positives", "precision", "cost for 1
 
 def said_of(found: Explained) -> str:
     """What was looked at."""
-    return (f"The model of round {found.round} on {found.rows:,} public rows. Its chances are off by "
-            f"{found.reliability.error:.3f} on average (expected calibration error, ten bins of equally many rows). Columns: "
-            f"by how much the {Metrics.words[found.metric]} falls if a column's values change places between "
-            f"{found.judged_rows:,} rows (five times; ± one standard deviation). Of columns that say the same, each may seem "
-            f"of no use. SHAP: how far a column pulls the chance of a row, compared with other rows; {_rows(found)} rows.")
+    calibrated = "" if found.reliability is None else (
+        f" Its chances are off by {found.reliability.error:.3f} on average (expected calibration error, ten bins of equally "
+        "many rows).")
+    return (f"The model of round {found.round} on {found.rows:,} public rows.{calibrated} Columns: by how much the "
+            f"{in_words(found.metric)} falls if a column's values change places between {found.judged_rows:,} rows (five "
+            "times; ± one standard deviation). Of columns that say the same, each may seem of no use. SHAP: how far a column "
+            f"pulls the score of a row, compared with other rows; {_rows(found)} rows.")
 
 
 def _rows(found: Explained) -> int:

@@ -68,7 +68,8 @@ def _explained(record: RoundRecord) -> dict[str, object]:
     if record.explained is None:
         return {}
     found = record.explained
-    return {"calibration": whisker_plot.of_reliability(found.reliability), "importances": whisker_plot.of_importance(found),
+    return {"calibration": None if found.reliability is None else whisker_plot.of_reliability(found.reliability),
+             "importances": whisker_plot.of_importance(found),
             "pulls": whisker_plot.of_pulls(found),
             "said_of_model": explained.said_of(found), "chosen": explained.chosen(found),
             "of_costs": explained.of_costs(found), "costs_head": explained.HEAD}

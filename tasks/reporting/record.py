@@ -16,7 +16,7 @@ from fedround.contribution.said import Contribution
 from fedround.drift.judge import Drift
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import GroupFairness
-from fedround.learning.tasks import Margin, Metrics
+from fedround.learning.tasks import Margin, Metrics, in_words
 from fedround.values import Value
 from tasks.reporting.words import change, with_margin
 from validation.reliability import Explained
@@ -225,14 +225,14 @@ def metrics_of(records: Iterable[RoundRecord]) -> list[Metric]:
 
 def foremost(found: Metrics | None) -> tuple[str, float] | None:
     """The metric that a headline tells, by the task's word; None: nothing is known."""
-    return None if found is None else next(((found.words[name], value) for name, value in found.known().items()), None)
+    return None if found is None else next(((in_words(name), value) for name, value in found.known().items()), None)
 
 
 def local(row: SiteRow) -> tuple[str, float, float | None] | None:
     """The metric that a headline tells, on the rows that one site holds out: its word, its value, and its margin."""
     if row.local is None:
         return None
-    return next(((row.local.words[name], value, None if row.local_margin is None else row.local_margin.of(name))
+    return next(((in_words(name), value, None if row.local_margin is None else row.local_margin.of(name))
                  for name, value in row.local.known().items()), None)
 
 
@@ -249,4 +249,4 @@ def check_campaign(records: Sequence[RoundRecord]) -> RoundRecord:
 
 
 def _metrics(place: Place, found: Metrics | None) -> list[Metric]:
-    return [] if found is None else [Metric(place, name, found.words[name]) for name in found.known()]
+    return [] if found is None else [Metric(place, name, in_words(name)) for name in found.known()]

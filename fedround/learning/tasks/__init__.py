@@ -6,18 +6,28 @@ site, its metrics and how far noise moves them. A new kind is a class with `Kind
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from fedround.learning.tasks.base import SMALLEST_LOSS, Kind, Outputs, Scored, scored_together
 from fedround.learning.tasks.classify import MAX_CLASSES, Classify
-from fedround.learning.tasks.metrics import Margin, MetricName, Metrics, digits_of, in_words, is_better
+from fedround.learning.tasks.count import Count
+from fedround.learning.tasks.metrics import Margin, MetricName, Metrics, digits_of, in_words, lower_is_better
+from fedround.learning.tasks.regress import Regress
+from fedround.learning.tasks.sequences import NextToken, Tag
+from fedround.learning.tasks.several import Several
+from fedround.learning.tasks.survive import Survive
 
-__all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SMALLEST_LOSS", "Classify", "Kind", "Margin", "MetricName", "Metrics",
-           "Outputs", "Scored", "Task", "digits_of", "in_words", "is_better", "scored_together"]
+__all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SMALLEST_LOSS", "Classify", "Count", "Kind", "Margin", "MetricName",
+           "Metrics", "NextToken", "Outputs", "Regress", "Scored", "Several", "Survive", "Tag", "Task", "digits_of",
+           "in_words", "lower_is_better", "scored_together"]
 
-Task = Classify
+Task = Annotated[Classify | Regress | Count | Survive | Tag | NextToken | Several, Field(discriminator="kind")]
 """The tasks that a recipe may name."""
 
-KINDS: tuple[type[Kind], ...] = (Classify,)
-"""As classes: a recipe finds them by name."""
+KINDS: tuple[type[Kind], ...] = (Classify, Regress, Count, Survive, Tag, NextToken, Several)
+"""As classes, for messages."""
 
 CLASSIFY = Classify()
 """The task of a recipe that does not name one."""

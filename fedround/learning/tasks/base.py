@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Array, Arrays, Shape
 from fedround.learning.tasks.metrics import Margin, Metrics
-from fedround.statistics import LocalEvaluation, Release, Statistic
+from fedround.statistics import Judging, LocalEvaluation, ModelSums, Release, Scores
 from fedround.values import Value
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Kind(Value):
 
     dtypes: ClassVar[Mapping[str, str]] = {TARGET: "int64"}
     """What the targets are called, and of which dtype each is."""
+    hub: ClassVar[str] = "tabular-regression"
+    """What model hubs call such a model."""
 
     # -- targets
 
@@ -111,6 +113,17 @@ class Kind(Value):
         if found != dict(wanted):
             raise ContractError(f"recipe '{recipe}': labels are {_names(found)}, and {self.in_words} expects "
                                 f"{_names(wanted)}")
+        if not self.fits(targets).all():
+            raise ContractError(f"recipe '{recipe}': labels must be {self.expects}, as {self.in_words} has them")
+
+    def fits(self, targets: Arrays) -> npt.NDArray[np.bool_]:
+        """Which rows' targets are possible, (N,). Their dtypes are the task's."""
+        return np.ones(len(next(iter(targets.values()))), np.bool_)
+
+    @property
+    def expects(self) -> str:
+        """What is possible, in words."""
+        return "numbers"
 
     def made_up(self, rows: int, targets: Sequence[Shape]) -> Arrays:
         """Targets of so many rows that nobody has, in turn all kinds of them. targets: their form."""
@@ -133,6 +146,13 @@ class Kind(Value):
     def losses(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Each row's loss, (B,)."""
         raise NotImplementedError
+
+    def slopes(self, raw_N: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+        """The loss' first and second derivative by the model's one number for each row, (N,) each: what a tree is made of.
+
+        Raises ContractError for a task whose model gives more than one.
+        """
+        raise ContractError(f"{self.in_words} is no loss of one number for each row")
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What `Scored` holds of these rows."""
@@ -157,8 +177,33 @@ class Kind(Value):
 
     # -- what may be measured
 
-    def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> Statistic:
+    def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> Judging:
         """What sites are asked about a model. public: what is known of public rows."""
+        raise NotImplementedError
+
+    def is_judged_by(self, statistic: Judging) -> bool:
+        """Whether sites can be asked this about a model of the task, whatever the noise, the bins and their edges."""
+        usual = self.statistic(LocalEvaluation())
+        if isinstance(statistic, Scores):
+            return isinstance(usual, Scores) and usual.outcomes == statistic.outcomes
+        return isinstance(usual, ModelSums) and (usual.names, usual.longest) == (statistic.names, statistic.longest)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """What `summands` are called."""
+        raise NotImplementedError
+
+    @property
+    def longest(self) -> float:
+        """How long (L2) a row of `summands` can be, whatever the row is."""
+        raise NotImplementedError
+
+    def summands(self, scored: Scored) -> Float64:
+        """What sums of are enough to judge the model by, (N, C): of each row, bounded; the first is 1."""
+        raise NotImplementedError
+
+    def of_sums(self, sum_C: Float64, noise_std: float) -> Metrics | None:
+        """Metrics from sums of `summands`; None if noise of this size on each hides them."""
         raise NotImplementedError
 
     def mean_loss(self, told: Release) -> float | None:
@@ -191,6 +236,27 @@ class Kind(Value):
     def grain(self, targets: Arrays) -> float:
         """By how much `worth` changes if two rows change their order, or one is judged otherwise."""
         return 1 / max(1, len(next(iter(targets.values()))))
+
+
+    def one_number(self, raw: Any, rows: int, what: str) -> torch.Tensor:
+        """The model's one number for each row, (B,). Raises ContractError for another shape; what: it is, in words."""
+        if raw.numel() != rows:
+            raise ContractError(f"for {self.in_words} the recipe's model must give {what} for each row, it gave outputs of "
+                                f"shape {tuple(raw.shape)} for {rows} rows; change the model, or TASK")
+        return raw.reshape(rows)  # type: ignore[no-any-return]
+
+
+def one_for_each_row(task: Kind, target_N: Array, recipe: str) -> None:
+    """Raise ContractError unless it is (N,)."""
+    if target_N.ndim != 1:
+        raise ContractError(f"recipe '{recipe}': labels are of shape {target_N.shape}, and {task.in_words} expects one for "
+                            "each row")
+
+
+def by_rank(number_N: Array) -> Int64:
+    """In which tenth of the rows each is, by its number; equal numbers are in one tenth, (N,)."""
+    edges = np.quantile(number_N, np.arange(1, 10) / 10) if len(number_N) else np.empty(0)
+    return np.searchsorted(edges, number_N, side="right").astype(np.int64)
 
 
 def _names(kinds: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,9 @@ from pydantic import Field
 
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
-from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored
+from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored, one_for_each_row
 from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
+from fedround.learning.tasks.summed import hidden
 from fedround.statistics import LocalEvaluation, Release, Scores, total
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Classify(Kind):
     the class that the model predicts, which is true where that class is the right one.
     """
 
+    hub: ClassVar[str] = "tabular-classification"
     kind: Literal["classify"] = "classify"
     classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] = 2
 
@@ -46,14 +48,19 @@ class Classify(Kind):
 
     def check(self, targets: Arrays, recipe: str) -> None:
         """Raise ContractError unless every row has one of the labels."""
+        if TARGET in targets:
+            one_for_each_row(self, targets[TARGET], recipe)
         super().check(targets, recipe)
-        labels_N = targets[TARGET]
-        if labels_N.ndim != 1:
-            raise ContractError(f"recipe '{recipe}': labels are of shape {labels_N.shape}, and {self.in_words} expects one "
-                                "for each row")
-        if labels_N.min(initial=0) < 0 or labels_N.max(initial=0) >= self.classes:
-            raise ContractError(f"recipe '{recipe}': labels must be whole numbers from 0 to {self.classes - 1}; if there are "
-                                "more classes, the recipe says so: TASK = Classify(classes=…)")
+
+    def fits(self, targets: Arrays) -> npt.NDArray[np.bool_]:
+        """As `Kind`: the labels that there are."""
+        return np.asarray((targets[TARGET] >= 0) & (targets[TARGET] < self.classes))
+
+    @property
+    def expects(self) -> str:
+        """As `Kind`."""
+        return (f"whole numbers from 0 to {self.classes - 1} (if there are more, the recipe says so: "
+                "TASK = Classify(classes=…))")
 
     def made_up(self, rows: int, targets: Sequence[Shape]) -> Arrays:
         """As `Kind`."""
@@ -87,6 +94,13 @@ class Classify(Kind):
         if self.classes == 2:
             return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction="none")
         return cross_entropy(outputs, labels_B, reduction="none")
+
+    def slopes(self, raw_N: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+        """As `Kind`, of two classes: at most 1, and 1/4."""
+        if self.classes > 2:
+            return super().slopes(raw_N, targets)
+        chance_N = 0.5 + 0.5 * np.tanh(raw_N / 2)
+        return chance_N - targets[TARGET], chance_N * (1 - chance_N)
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What is scored, in [0, 1], as "score", and whether it is true, 0 or 1, as "truth"; (B,) each."""
@@ -130,6 +144,31 @@ class Classify(Kind):
         edges = () if public is None else tuple(
             float(edge) for edge in np.quantile(public["score"], np.arange(1, evaluation.bins) / evaluation.bins))
         return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """As `Kind`: where it is one of several heads."""
+        return "rows", "missed", "wrong"
+
+    @property
+    def longest(self) -> float:
+        """As `Kind`."""
+        return math.sqrt(3)
+
+    def summands(self, scored: Scored) -> Float64:
+        """As `Kind`: how far the chance of label 1 is from the truth, and whether the row is predicted wrongly; of more
+        labels twice the latter.
+        """
+        score_N, truth_N = scored["score"], scored["truth"]
+        wrong_N = (score_N > 0.5) != truth_N if self.classes == 2 else truth_N == 0
+        missed_N = np.abs(truth_N - score_N) if self.classes == 2 else wrong_N
+        return np.stack([np.ones(len(score_N)), missed_N, wrong_N], axis=1).astype(np.float64)
+
+    def of_sums(self, sum_C: Float64, noise_std: float) -> Metrics | None:
+        """As `Kind`: the accuracy."""
+        if hidden(sum_C, noise_std):
+            return None
+        return Metrics(accuracy=float(np.clip(1 - sum_C[2] / sum_C[0], 0, 1)), rows=round(float(sum_C[0])))
 
     def mean_loss(self, told: Release) -> float | None:
         """A site's mean loss, from `SMALLEST_LOSS` to 1, from its noised scores; None if the noise hides it.

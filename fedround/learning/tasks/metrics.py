@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
@@ -12,7 +11,8 @@ from pydantic import Field
 from fedround.values import Value
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(ge=-1e15, le=1e15)]
+Explained = Annotated[float, Field(ge=-1e15, le=1)]
+"""1: all of it; 0: as good as a constant; below 0: worse than that."""
 Size = Annotated[float, Field(ge=0, le=1e15)]
 HeadName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")]
 
@@ -42,13 +42,24 @@ class Metrics(_Numbers):
     """
 
     words: ClassVar[dict[str, str]] = {
-        "auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "accuracy": "accuracy"}
-    digits: ClassVar[dict[str, int]] = {"auc": 4}
-    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+        "auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "macro_f1": "macro-F1", "accuracy": "accuracy",
+        "concordance": "concordance", "d2": "D² (explained deviance)", "r2": "R²", "mae": "mean absolute error",
+        "rmse": "root mean square error", "brier": "Brier score", "log_loss": "log loss", "perplexity": "perplexity"}
+    digits: ClassVar[dict[str, int]] = {"auc": 4, "concordance": 4}
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"mae", "rmse", "brier", "log_loss", "perplexity"})
 
     auc: Share | None = None
     recall_at_20_fpr: Share | None = None
+    macro_f1: Share | None = None
     accuracy: Share | None = None
+    concordance: Share | None = None
+    d2: Explained | None = None
+    r2: Explained | None = None
+    mae: Size | None = None
+    rmse: Size | None = None
+    brier: Share | None = None
+    log_loss: Size | None = None
+    perplexity: Size | None = None
     heads: dict[HeadName, Metrics] = Field(default_factory=dict)
     """Of each head, where there are several."""
     rows: Annotated[int, Field(ge=0)]
@@ -65,7 +76,16 @@ class Margin(_Numbers):
 
     auc: Share | None = None
     recall_at_20_fpr: Share | None = None
+    macro_f1: Share | None = None
     accuracy: Share | None = None
+    concordance: Share | None = None
+    d2: Size | None = None
+    r2: Size | None = None
+    mae: Size | None = None
+    rmse: Size | None = None
+    brier: Share | None = None
+    log_loss: Size | None = None
+    perplexity: Size | None = None
     heads: dict[HeadName, Margin] = Field(default_factory=dict)
 
 
@@ -93,7 +113,6 @@ def digits_of(metric: str) -> int:
     return Metrics.digits.get(metric.rpartition(".")[2], 3)
 
 
-def is_better(metric: str, one: float, other: float) -> bool:
-    """Whether `one` is better than `other`."""
-    lower = metric.rpartition(".")[2] in Metrics.lower_is_better
-    return not math.isclose(one, other, rel_tol=0, abs_tol=0) and ((one < other) == lower)
+def lower_is_better(metric: str) -> bool:
+    """Whether less of it is better."""
+    return metric.rpartition(".")[2] in Metrics.lower_is_better

@@ -46,7 +46,7 @@ def test_two_recipes_with_the_same_file_name_do_not_mix(write_recipe):
     (PARTS, "must define NAME"),
     (f"NAME = 'No Name'\n{PARTS}", "must define NAME"),
     (f"NAME = 'a'\nfrom fedround.learning.tasks import Classify\nTASK = Classify(classes=1)\n{PARTS}",
-     "classes: Input should be greater than or equal to 2"),
+     r"Classify\(…\): .*classes.*greater than or equal to 2"),
     (f"NAME = 'a'\nTASK = 2\n{PARTS}", "TASK must be one of Classify"),
     (f"NAME = 'a'\nloss = 2\n{PARTS}", r"loss must be a function loss\(outputs, batch\)"),
     ("import nowhere_to_be_found", "does not run .*ModuleNotFoundError"),

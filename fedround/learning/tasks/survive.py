@@ -1,0 +1,290 @@
+"""How long until something happens, where some rows are only known to have waited: discrete-time survival.
+
+N rows, B rows of a batch, K intervals of time, S bins of scores.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fedround.errors import ContractError
+from fedround.learning.examples import Arrays, Shape
+from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored, by_rank, one_for_each_row
+from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
+from fedround.learning.tasks.summed import hidden
+from fedround.statistics import LocalEvaluation, Release, Scores, total
+
+if TYPE_CHECKING:
+    import torch
+
+TIME, EVENT = "time", "event"
+Time = Annotated[float, Field(gt=0, le=1e9)]
+_REPEATS = 100
+
+
+class Survive(Kind):
+    """Times from 0 to an event, in intervals that end at `edges`, which are public; labels(rows) gives "time" and "event".
+
+    event: 1 if it happened at that time, 0 if the row was only watched so long (it is censored). What happens after the last
+    edge counts as: not yet by then. The model gives K logits for each row: of the event in each interval, for who has come
+    so far. The loss is the hazards' (Gensheimer and Narasimhan 2019); an interval in which a row is censored is not in it.
+    What is scored is the chance of the event by the last edge.
+    """
+
+    dtypes: ClassVar[Mapping[str, str]] = {EVENT: "int64", TIME: "float32"}
+    kind: Literal["survive"] = "survive"
+    edges: Annotated[tuple[Time, ...], Field(min_length=1, max_length=200)]
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.edges)):
+            raise ValueError("edges must ascend")
+        return self
+
+    # -- targets
+
+    def check(self, targets: Arrays, recipe: str) -> None:
+        """As `Kind`."""
+        super().check(targets, recipe)
+        for target_N in targets.values():
+            one_for_each_row(self, target_N, recipe)
+
+    def fits(self, targets: Arrays) -> npt.NDArray[np.bool_]:
+        """As `Kind`."""
+        event_N = targets[EVENT]
+        return np.asarray((targets[TIME] >= 0) & ((event_N == 0) | (event_N == 1)))
+
+    @property
+    def expects(self) -> str:
+        """As `Kind`."""
+        return "times from 0 up, and events 0 or 1"
+
+    def made_up(self, rows: int, targets: Sequence[Shape]) -> Arrays:
+        """As `Kind`."""
+        times = np.array([0.0, *self.edges], np.float32)
+        return {EVENT: np.arange(rows, dtype=np.int64) % 2, TIME: times[np.arange(rows) % len(times)]}
+
+    def strata(self, targets: Arrays) -> Int64:
+        """As `Kind`: tenths of the rows, by their time."""
+        return by_rank(targets[TIME])
+
+    def groups(self, targets: Arrays) -> tuple[list[str], Int64]:
+        """As `Kind`: the event by the last edge, censored before it, and neither."""
+        early_N, event_N = targets[TIME] < self.edges[-1], targets[EVENT] == 1
+        return (["event", "censored", f"later than {self.edges[-1]:g}"],
+                np.where(early_N & event_N, 0, np.where(early_N, 1, 2)))
+
+    # -- outputs
+
+    def outputs(self, raw: Any, rows: int) -> torch.Tensor:
+        """As `Kind`: (B, K)."""
+        if raw.numel() != rows * len(self.edges):
+            raise ContractError(f"for {len(self.edges)} intervals the recipe's model must give {len(self.edges)} logits for "
+                                f"each row, it gave outputs of shape {tuple(raw.shape)} for {rows} rows; change the model, "
+                                "or TASK = Survive(edges=…)")
+        return raw.reshape(rows, len(self.edges))  # type: ignore[no-any-return]
+
+    def losses(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """As `Kind`."""
+        from torch.nn.functional import softplus
+
+        survived_BK, died_BK = self._known(targets)
+        return (softplus(outputs) * survived_BK + softplus(-outputs) * died_BK).sum(dim=1)
+
+    def _known(self, targets: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which intervals a row is known to have come through, and in which it had the event, (B, K)."""
+        import torch
+
+        edge_K = torch.tensor(self.edges, dtype=torch.float32)
+        time_B1 = targets[TIME][:, None]
+        survived_BK = time_B1 >= edge_K
+        inside_BK = ~survived_BK & (time_B1 >= torch.cat([torch.zeros(1), edge_K[:-1]]))
+        return survived_BK.float(), (inside_BK & (targets[EVENT] == 1)[:, None]).float()
+
+    def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The chance of the event by the last edge as "score", "truth" (`_outcome`), "survival" at each edge (B, K), and what
+        is known: "time", "event".
+        """
+        survival_BK = self.answers(outputs.double())
+        numbers = {name: targets[name].numpy() for name in (TIME, EVENT)}
+        import torch
+
+        return {"score": 1 - survival_BK[:, -1], "survival": survival_BK, TIME: targets[TIME].double(), EVENT: targets[EVENT],
+                "truth": torch.from_numpy(self._outcome(numbers))}
+
+    def _outcome(self, targets: Arrays) -> Int64:
+        """2k: censored in interval k; 2k + 1: the event in it; 2K: neither by the last edge. (N,)"""
+        place_N = np.searchsorted(np.array(self.edges, np.float32), targets[TIME], side="right")
+        return np.where(place_N == len(self.edges), 2 * place_N, 2 * place_N + targets[EVENT]).astype(np.int64)
+
+    def answers(self, outputs: Any) -> torch.Tensor:
+        """As `Kind`: the chance that the event has not happened by each edge, (B, K)."""
+        from torch.nn.functional import logsigmoid
+
+        return logsigmoid(-outputs).cumsum(dim=1).exp()
+
+    @property
+    def gives(self) -> str:
+        """As `Kind`."""
+        return f"the chance that the event has not happened yet, at each of {len(self.edges)} times"
+
+    def columns(self, width: int) -> list[str]:
+        """As `Kind`."""
+        return [f"not_yet_{edge:g}" for edge in self.edges]
+
+    def scored_answers(self, answers: npt.NDArray[np.float32], targets: Arrays) -> Scored:
+        """As `Kind`."""
+        survival_NK = answers.astype(np.float64).reshape(-1, len(self.edges))
+        return Scored({"score": 1 - survival_NK[:, -1], "survival": survival_NK, TIME: targets[TIME].astype(np.float64),
+                       EVENT: targets[EVENT], "truth": self._outcome(targets)})
+
+    # -- what may be measured
+
+    def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> Scores:
+        """As `Kind`: rows by what happened to them and their score, in bins (`Classify.statistic`)."""
+        edges = () if public is None else tuple(
+            float(edge) for edge in np.quantile(public["score"], np.arange(1, evaluation.bins) / evaluation.bins))
+        outcomes = [word for edge in self.edges for word in (f"censored by {edge:g}", f"event by {edge:g}")]
+        return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges, outcomes=(*outcomes, "neither"))
+
+    def mean_loss(self, told: Release) -> float | None:
+        """As `Kind`: one minus the mean chance given to what happened by the last edge, of rows of whom it is known."""
+        statistic, table_TB = _scores(told), told.table
+        middle_B = (np.append(statistic.inner, 1.0) + np.insert(statistic.inner, 0, 0.0)) / 2
+        died_B, lived_B = table_TB[1::2].sum(axis=0), table_TB[-1]
+        rows = float(died_B.sum() + lived_B.sum())
+        if rows <= 3 * told.noise_std * math.sqrt(table_TB.size):
+            return None
+        return float(np.clip((died_B @ (1 - middle_B) + lived_B @ middle_B) / rows, SMALLEST_LOSS, 1.0))
+
+    def metrics_of(self, told: Sequence[Release]) -> Metrics | None:
+        """As `Kind`: the concordance, from counts of intervals and bins; negative ones are used as they are."""
+        if not told:
+            return None
+        everybody = total(told)
+        return self._of_counts(everybody.table, everybody.noise_std)
+
+    def margin_of(self, told: Sequence[Release]) -> Margin | None:
+        """As `Kind`: by repeating the noise."""
+        if not told or (noise_std := (everybody := total(told)).noise_std) == 0:
+            return None
+        if (found := self._of_counts(everybody.table, noise_std)) is None:
+            return None
+        draws_RTB = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, *everybody.table.shape))
+        return margin_from(found, [self._of_counts(everybody.table + noise_TB, 0.0) for noise_TB in draws_RTB])
+
+    def _of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
+        rows = float(table_TB.sum())
+        pairs, concordant, waiting_B = 0.0, 0.0, table_TB[-1].copy()
+        for place in reversed(range(len(self.edges))):
+            waiting_B = waiting_B + table_TB[2 * place]
+            died_B = table_TB[2 * place + 1]
+            below_B = np.cumsum(waiting_B) - waiting_B
+            pairs += float(died_B.sum() * waiting_B.sum())
+            concordant += float(died_B @ (below_B + waiting_B / 2))
+            waiting_B = waiting_B + died_B
+        # Noise on both sides of a pair: a pair's count is off by about noise · rows · sqrt(cells of one side).
+        if rows <= 3 * noise_std * math.sqrt(table_TB.size) or pairs <= 3 * noise_std * rows * math.sqrt(table_TB.shape[1]):
+            return None
+        return Metrics(concordance=float(np.clip(concordant / pairs, 0, 1)), rows=round(rows))
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """As `Kind`: where it is one of several heads."""
+        return "rows", "missed", "known"
+
+    @property
+    def longest(self) -> float:
+        """As `Kind`."""
+        return math.sqrt(3)
+
+    def summands(self, scored: Scored) -> Float64:
+        """As `Kind`: of rows of whom it is known what happened by the last edge, the squared error of the chance."""
+        truth_N = scored["truth"]
+        lived_N = truth_N == 2 * len(self.edges)
+        known_N = lived_N | (truth_N % 2 == 1)
+        error_N = np.where(known_N, (scored["score"] - ~lived_N) ** 2, 0.0)
+        return np.stack([np.ones(len(truth_N)), error_N, known_N], axis=1).astype(np.float64)
+
+    def of_sums(self, sum_C: Float64, noise_std: float) -> Metrics | None:
+        """As `Kind`: the Brier score at the last edge, of rows of whom it is known."""
+        if hidden(sum_C, noise_std) or sum_C[2] <= 3 * noise_std:
+            return None
+        return Metrics(brier=float(np.clip(sum_C[1] / sum_C[2], 0, 1)), rows=round(float(sum_C[0])))
+
+    # -- how good
+
+    def metrics(self, scored: Scored) -> Metrics:
+        """The concordance (Harrell) of the score, and the Brier score, averaged over the edges and weighted for censoring
+        (Graf et al. 1999). Raises ContractError unless two rows can be compared.
+        """
+        error = brier(scored["survival"], scored[TIME], scored[EVENT], self.edges)
+        return Metrics(concordance=self.worth(scored), brier=error, rows=len(scored))
+
+    @property
+    def headline(self) -> str:
+        """As `Kind`."""
+        return "concordance"
+
+    def worth(self, scored: Scored) -> float:
+        """As `Kind`."""
+        return concordance(scored["score"], scored[TIME], scored[EVENT], horizon=self.edges[-1])
+
+
+def concordance(score_N: Float64, time_N: Float64, event_N: Int64, horizon: float = math.inf) -> float:
+    """Of all pairs of which one had the event, before `horizon`, while the other was still waiting: how often the one's score
+    is higher; ties count half. Raises ContractError if there is no such pair.
+    """
+    event_N = np.where(time_N < horizon, event_N, 0)
+    waiting, pairs, concordant = list[float](), 0, 0.0
+    for time in np.unique(time_N)[::-1]:
+        now_N = time_N == time
+        for score in score_N[now_N & (event_N == 0)].tolist():
+            bisect.insort(waiting, score)
+        died = score_N[now_N & (event_N == 1)].tolist()
+        for score in died:
+            concordant += (bisect.bisect_left(waiting, score) + bisect.bisect_right(waiting, score)) / 2
+        pairs += len(died) * len(waiting)
+        for score in died:
+            bisect.insort(waiting, score)
+    if pairs == 0:
+        raise ContractError("metrics need a row with the event while another one was still waiting; hold out more rows")
+    return concordant / pairs
+
+
+def brier(survival_NK: Float64, time_N: Float64, event_N: Int64, edges: Sequence[float]) -> float | None:
+    """The mean over edges of the mean squared error of being without the event by then; each row weighs as many as were
+    censored like it (one over the Kaplan-Meier chance of not being censored). None if all were censored before an edge.
+    """
+    times = np.unique(time_N)
+    at_risk = len(time_N) - np.searchsorted(np.sort(time_N), times, side="left")
+    censored = np.array([((time_N == time) & (event_N == 0)).sum() for time in times])
+    uncensored = np.cumprod(1 - censored / at_risk)
+
+    def chance(at: npt.NDArray[np.floating[Any]], *, before: bool) -> Float64:
+        place = np.searchsorted(times, at, side="left" if before else "right")
+        return np.concatenate([[1.0], uncensored])[place]
+
+    own_N, errors = chance(time_N, before=True), []
+    for place, edge in enumerate(edges):
+        died_N, waiting_N = (time_N < edge) & (event_N == 1), time_N >= edge
+        there = float(chance(np.array([edge]), before=True)[0])
+        if there <= 0 and waiting_N.any():
+            return None
+        weight_N = np.where(died_N, 1 / np.maximum(own_N, 1e-12), np.where(waiting_N, 1 / max(there, 1e-12), 0.0))
+        errors.append(float((weight_N * (survival_NK[:, place] - waiting_N) ** 2).mean()))
+    return min(float(np.mean(errors)), 1.0)
+
+
+def _scores(told: Release) -> Scores:
+    if not isinstance(told.statistic, Scores):
+        raise ContractError(f"a model is judged by its scores, got a release of kind '{told.statistic.kind}'")
+    return told.statistic

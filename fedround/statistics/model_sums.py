@@ -1,0 +1,49 @@
+"""Sums of how good a model is on rows that a site holds out: what a task adds up of every row, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from fedround.privacy.entries import Rows
+from fedround.statistics.base import Axis, Evidence
+from fedround.statistics.sums import GaussianSum, Part, in_blocks
+
+
+class ModelSums(GaussianSum):
+    """For each name the sum over held-out rows of what the task says of a row (`fedround.learning.tasks.Kind.summands`).
+
+    longest: the length (L2) of the longest row, public; a longer one is cut to it, whatever the task computes.
+    """
+
+    word: ClassVar[str] = "scores"
+    in_words: ClassVar[str] = "sums of how good the model is"
+    rows: ClassVar[Rows] = "validation"
+    reads_model: ClassVar[bool] = True
+    kind: Literal["model_sums"] = "model_sums"
+    names: Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,79}$")], ...],
+                     Field(min_length=1, max_length=1000)]
+    longest: Annotated[float, Field(gt=0, le=1000)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(name,)."""
+        return (len(self.names),)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """As `NoisedSum`."""
+        return (Axis("sum of", self.names),)
+
+    @property
+    def scale(self) -> float:
+        """As `NoisedSum`."""
+        return self.longest
+
+    def contributions(self, evidence: Evidence) -> Iterable[Part]:
+        """As `GaussianSum`."""
+        summand_NC = evidence.summands()
+        for block in in_blocks(len(summand_NC), len(self.names)):
+            yield Part(summand_NC[block])

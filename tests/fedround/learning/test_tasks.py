@@ -1,0 +1,355 @@
+"""Every kind of task: what it refuses, its loss, what leaves of it, and metrics that agree with a library or a naive twin."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from torch import nn
+
+from fedround.errors import ContractError
+from fedround.learning.batch import batch_of
+from fedround.learning.evaluate import scores
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial_tensors
+from fedround.learning.tasks import Classify, Count, Metrics, NextToken, Regress, Scored, Several, Survive, Tag, Task
+from fedround.learning.tasks.survive import brier, concordance
+from fedround.learning.trial import try_out
+from fedround.privacy.noise import stream
+from fedround.statistics import LocalEvaluation, Release, release
+
+LENGTH = 6
+
+
+class Parts(nn.Module):
+    """The outputs that a task asks for, from three numbers for each row."""
+
+    def __init__(self, **widths: int):
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(3, width) for name, width in widths.items()})
+
+    def forward(self, x):
+        return {name: head(x) for name, head in self.heads.items()}
+
+
+def places(labels: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, LENGTH * labels), nn.Unflatten(1, (LENGTH, labels)))
+
+
+KINDS = {
+    "two": (Classify(), lambda: nn.Linear(3, 1)),
+    "four": (Classify(classes=4), lambda: nn.Linear(3, 4)),
+    "squared": (Regress(bounds=(-10, 30)), lambda: nn.Linear(3, 1)),
+    "huber": (Regress(bounds=(-10, 30), loss="huber"), lambda: nn.Linear(3, 1)),
+    "quantile": (Regress(bounds=(-10, 30), loss="quantile", quantile=0.9), lambda: nn.Linear(3, 1)),
+    "count": (Count(max=20), lambda: nn.Linear(3, 1)),
+    "survive": (Survive(edges=(1, 2, 4)), lambda: nn.Linear(3, 3)),
+    "tag": (Tag(tags=4), lambda: places(4)),
+    "token": (NextToken(vocabulary=9), lambda: places(9)),
+    "several": (Several(main="stay", heads={"ill": Classify(), "stay": Count(max=9), "kind": Classify(classes=3),
+                                            "life": Survive(edges=(1, 2))}), lambda: Parts(ill=1, stay=1, kind=3, life=2)),
+}
+every = pytest.mark.parametrize("kind", KINDS)
+
+
+def recipe_of(kind: str) -> Recipe:
+    task, model = KINDS[kind]
+    return Recipe(kind, "0" * 64, model, lambda rows: rows, task)
+
+
+def rows_of(kind: str, count: int = 40, seed: int = 0) -> Examples:
+    task = KINDS[kind][0]
+    x = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
+    like = Examples(x, np.zeros((count, LENGTH), np.int64)).form.targets
+    return Examples(x, task.made_up(count, like))
+
+
+class Told:
+    def __init__(self, task, scored):
+        self._task, self._scored = task, scored
+
+    def scores(self):
+        return self._scored.numbers
+
+    def summands(self):
+        return self._task.summands(self._scored)
+
+
+def told_of(kind: str, noise_std: float = 0.0, count: int = 40, seed: int = 0) -> tuple[Release, Scored]:
+    recipe = recipe_of(kind)
+    scored = scores(recipe, initial_tensors(recipe, 1), rows_of(kind, count))
+    statistic, noise = recipe.task.statistic(LocalEvaluation(bins=20, noise_std=noise_std)), stream(bytes(32), b"%d" % seed)
+    return release(statistic, Told(recipe.task, scored), noise), scored
+
+
+@every
+def test_a_task_is_written_and_read_back_as_it_was(kind):
+    task = KINDS[kind][0]
+    assert TypeAdapter(Task).validate_json(task.model_dump_json()) == task
+    assert hash(task) == hash(TypeAdapter(Task).validate_json(task.model_dump_json()))
+
+
+@every
+def test_a_model_can_be_tried_on_made_up_rows_of_all_kinds(kind):
+    recipe, rows = recipe_of(kind), rows_of(kind)
+    recipe.check(rows)
+    try_out(recipe, rows.form)
+    names, place_N = recipe.task.groups(rows.targets)
+    assert len(place_N) == len(recipe.task.strata(rows.targets)) == len(rows)
+    assert place_N.max() < len(names)
+
+
+@every
+def test_each_rows_loss_is_its_own_and_finite(kind):
+    recipe, rows = recipe_of(kind), rows_of(kind)
+    objective = recipe.objective(recipe.build_model())
+    weights, batch = dict(objective.model.named_parameters()), batch_of(rows)
+    whole = objective.losses(weights, batch)
+    alone = [objective.losses(weights, batch.at(slice(row, row + 1)))[0] for row in range(len(rows))]
+    assert whole.shape == (len(rows),)
+    assert whole.isfinite().all()
+    assert torch.allclose(whole, torch.stack(alone), atol=1e-6)
+
+
+@every
+def test_what_a_model_answers_is_what_it_was_judged_by(kind):
+    """A bundle's model gives answers; judged from them it is as good as judged by its outputs."""
+    recipe, rows = recipe_of(kind), rows_of(kind)
+    objective = recipe.objective(recipe.build_model())
+    batch = batch_of(rows)
+    outputs = objective.outputs(dict(objective.model.named_parameters()), batch.inputs)
+    answers = recipe.task.answers(outputs).detach().numpy()
+    width = answers.reshape(len(rows), -1).shape[1]
+    assert len(set(recipe.task.columns(width))) == width
+    told = {name: part.detach().numpy() for name, part in recipe.task.scored(outputs, batch.targets).items()}
+    if kind != "token":         # which answers for the last place alone
+        again = recipe.task.scored_answers(answers, rows.targets)
+        assert all(np.allclose(again[name], told[name], atol=1e-5) for name in told)
+
+
+@every
+def test_a_row_of_summands_is_no_longer_than_was_promised_whatever_the_model_says(kind):
+    recipe, rows = recipe_of(kind), rows_of(kind)
+    objective = recipe.objective(recipe.build_model())
+    for size in (0.0, 1.0, 1e4):
+        weights = {name: size * torch.randn(value.shape, generator=torch.Generator().manual_seed(2))
+                   for name, value in objective.model.named_parameters()}
+        found = recipe.task.scored(objective.outputs(weights, batch_of(rows).inputs), batch_of(rows).targets)
+        summand_NC = recipe.task.summands(Scored({name: part.numpy() for name, part in found.items()}))
+        assert summand_NC.shape == (len(rows), len(recipe.task.summed))
+        assert (summand_NC[:, 0] == 1).all()
+        assert np.linalg.norm(summand_NC, axis=1).max() <= recipe.task.longest + 1e-9
+
+
+@every
+def test_without_noise_the_numbers_of_sites_give_the_metrics_of_their_rows(kind):
+    told, scored = told_of(kind)
+    task, exact, found = KINDS[kind][0], KINDS[kind][0].metrics(scored), KINDS[kind][0].metrics_of([told])
+    assert task.headline in exact.known()
+    assert found is not None
+    assert found.rows == exact.rows == 40
+    assert task.margin_of([told]) is None
+    assert task.worth(scored) == pytest.approx(exact.known()[task.headline])
+    for name, value in found.known().items():
+        loose = 0.08 if name in ("auc", "recall_at_20_fpr", "concordance") else 0 if not name.startswith("life") else 1
+        assert value == pytest.approx(exact.known()[name], abs=loose + 1e-6, rel=1e-6), name
+
+
+@every
+def test_the_order_of_sites_does_not_matter_and_noise_that_drowns_the_rows_tells_nothing(kind):
+    task = KINDS[kind][0]
+    told = [told_of(kind, 0.5, seed=seed)[0] for seed in range(4)]
+    assert task.metrics_of(told) == task.metrics_of(told[::-1])
+    loud = told_of(kind, 500.0)[0]
+    assert task.metrics_of([loud]) is None
+    assert task.margin_of([loud]) is None
+    assert task.mean_loss(loud) is None
+    assert task.metrics_of([]) is None
+
+
+@every
+def test_a_mean_loss_is_between_the_smallest_and_one(kind):
+    assert 0.01 <= KINDS[kind][0].mean_loss(told_of(kind)[0]) <= 1
+
+
+@pytest.mark.parametrize("kind", ["squared", "count", "tag", "several"])
+def test_the_margin_holds_the_metric_without_noise_in_about_95_of_100_draws(kind):
+    task = KINDS[kind][0]
+    exact = task.metrics_of([told_of(kind, count=400)[0]]).known()
+    inside = {name: [] for name in exact}
+    for seed in range(60):
+        told = told_of(kind, 3.0, count=400, seed=seed)[0]
+        found, margin = task.metrics_of([told]), task.margin_of([told])
+        for name, value in found.known().items():
+            inside[name].append(abs(value - exact[name]) <= margin.of(name))
+    assert all(np.mean(hits) >= 0.8 for name, hits in inside.items() if len(hits) > 30), {
+        name: np.mean(hits) for name, hits in inside.items() if hits}
+
+
+@every
+def test_where_trees_can_be_made_of_it_the_slopes_are_those_of_the_loss(kind):
+    task = KINDS[kind][0]
+    if kind not in ("two", "squared", "huber", "quantile", "count"):
+        with pytest.raises(ContractError, match="no loss of one number"):
+            task.slopes(np.zeros(3), {})
+        return
+    rows = rows_of(kind)
+    raw = torch.linspace(-1.5, 1.5, 40, dtype=torch.float64).requires_grad_()
+    task.losses(raw, batch_of(rows).targets).sum().backward()
+    slope_N, curve_N = task.slopes(raw.detach().numpy(), rows.targets)
+    assert slope_N == pytest.approx(raw.grad.numpy(), abs=1e-6)
+    assert (curve_N > 0).all()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "targets", "says"), [
+    ("four", {"y": np.array([4])}, "whole numbers from 0 to 3"),
+    ("squared", {"y": np.array([[1.0]], np.float32)}, r"of shape \(1, 1\), and Regress\(.* expects one for each"),
+    ("squared", {"z": np.array([1.0], np.float32)}, r"labels are 'z' \(float32\), and Regress.* expects 'y' \(float32\)"),
+    ("count", {"y": np.array([-1.0], np.float32)}, "labels must be numbers from 0 up, as Count"),
+    ("survive", {"y": np.array([1.0], np.float32)}, r"expects 'event' \(int64\) and 'time' \(float32\)"),
+    ("survive", {"event": np.array([2]), "time": np.array([1.0], np.float32)}, "events 0 or 1"),
+    ("tag", {"y": np.array([1])}, "a label for every place"),
+    ("tag", {"y": np.array([[-1, -1]])}, "one place at least in each row"),
+    ("several", {"ill": np.array([1])}, r"expects .*'life.event' \(int64\)"),
+])
+def test_targets_of_another_kind_are_refused_in_words(kind, targets, says):
+    with pytest.raises(ContractError, match=says):
+        KINDS[kind][0].check(targets, "r")
+
+
+@every
+def test_a_model_of_another_shape_is_refused_in_words(kind):
+    with pytest.raises(ContractError, match="model must give"):
+        KINDS[kind][0].outputs(torch.zeros(5, 7), 5)
+
+
+@pytest.mark.parametrize(("build", "says"), [
+    (lambda: Regress(bounds=(3, 3)), "the lower bound comes first"), (lambda: Survive(edges=(2, 1)), "edges must ascend"),
+    (lambda: Several(heads={"a": Classify()}, main="b"), "no head is called so")])
+def test_a_task_that_cannot_be_is_refused(build, says):
+    with pytest.raises(ValueError, match=says):
+        build()
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def test_regression_is_judged_as_scikit_learn_judges_it():
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    generator = np.random.default_rng(3)
+    truth, found = generator.uniform(-10, 30, 200), generator.uniform(-10, 30, 200)
+    told = Regress(bounds=(-10, 30)).metrics(Scored({"score": found, "truth": truth}))
+    assert (told.mae, told.rmse, told.r2) == pytest.approx((
+        mean_absolute_error(truth, found), root_mean_squared_error(truth, found), r2_score(truth, found)))
+
+
+def test_counts_are_judged_as_scikit_learn_judges_them():
+    from sklearn.metrics import d2_tweedie_score
+
+    generator = np.random.default_rng(4)
+    mean = generator.uniform(0.5, 6, 300)
+    truth = generator.poisson(mean).astype(float)
+    told = Count(max=60).metrics(Scored({"score": mean, "truth": truth}))
+    assert told.d2 == pytest.approx(d2_tweedie_score(truth, mean, power=1))
+    constant = Scored({"score": np.full(300, truth.mean()), "truth": truth})
+    assert Count(max=60).metrics(constant).d2 == pytest.approx(0, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9])), min_size=2, max_size=12))
+@settings(max_examples=40)
+def test_concordance_is_a_loop_over_pairs(rows):
+    pairs = wins = 0.0
+    for (early, died, score), (late, other_died, other) in itertools.permutations(rows, 2):
+        if died and (late > early or (late == early and not other_died)):
+            pairs += 1
+            wins += 1.0 if score > other else 0.5 if score == other else 0.0
+    time, event, score = (np.array(part, float) for part in zip(*rows, strict=True))
+    if pairs == 0:
+        with pytest.raises(ContractError, match="still waiting"):
+            concordance(score, time, event.astype(int))
+        return
+    assert concordance(score, time, event.astype(int)) == pytest.approx(wins / pairs)
+
+
+def test_the_brier_score_weighs_who_was_not_censored():
+    """Four rows, one edge at 2: one died at 1, one was censored at 1, two are waiting. Who was there at the edge weighs
+    1 / (1 - 1/4) ... of whom all four were at risk at time 1."""
+    survival = np.array([[0.25], [0.5], [0.75], [0.5]])
+    time, event = np.array([1.0, 1.0, 3.0, 4.0]), np.array([1, 0, 1, 0])
+    weight = 1 / (1 - 1 / 4)
+    assert brier(survival, time, event, (2.0,)) == pytest.approx((0.25 ** 2 + weight * (0.25 ** 2 + 0.5 ** 2)) / 4)
+    assert brier(survival, time, np.ones(4, int), (2.0,)) == pytest.approx((0.25 ** 2 + 0.5 ** 2 + 0.25 ** 2 + 0.5 ** 2) / 4)
+
+
+def test_the_hazards_loss_is_the_likelihood_of_what_was_seen():
+    task = Survive(edges=(1, 2, 4))
+    logits = torch.tensor([[0.3, -0.2, 0.5]]).double()
+    hazard = torch.sigmoid(logits)[0]
+    for time, event, likelihood in ((1.5, 1, (1 - hazard[0]) * hazard[1]), (1.5, 0, 1 - hazard[0]), (0.0, 1, hazard[0]),
+                                    (9.0, 1, (1 - hazard).prod()), (4.0, 0, (1 - hazard).prod())):
+        loss = task.losses(logits, {"time": torch.tensor([time]), "event": torch.tensor([event])})
+        assert loss[0].item() == pytest.approx(-math.log(likelihood), abs=1e-6)
+    assert task.answers(logits)[0].tolist() == pytest.approx((1 - hazard).cumprod(0).tolist())
+
+
+def test_bounds_cut_what_is_learnt_and_what_is_measured():
+    task = Regress(bounds=(0, 10))
+    far, near = ({"y": torch.tensor([value])} for value in (1e6, 10.0))
+    assert torch.equal(task.losses(torch.zeros(1), far), task.losses(torch.zeros(1), near))
+    wild, tame = (task.summands(Scored({"score": np.array([score]), "truth": np.array([truth])}))
+                  for score, truth in ((1e9, -1e9), (10.0, 0.0)))
+    assert np.array_equal(wild, tame)
+
+
+@pytest.mark.parametrize("kind", ["tag", "token"])
+def test_padding_changes_nothing_and_no_row_learns_how_long_another_is(kind):
+    task, labels = KINDS[kind][0], 4 if kind == "tag" else 9
+    outputs = torch.randn(3, LENGTH, labels, generator=torch.Generator().manual_seed(1))
+    label = torch.tensor([[0, 1, 2, -1, -1, -1], [3, 0, -1, -1, -1, -1], [1, 1, 1, 2, 2, 3]])
+    whole = task.losses(outputs, {"y": label})
+    for row, length in ((0, 3), (1, 2), (2, 6)):
+        alone = task.losses(outputs[row:row + 1, :length], {"y": label[row:row + 1, :length]})
+        assert alone[0] == pytest.approx(whole[row].item(), rel=1e-6)
+    junk = torch.where((label < 0)[:, :, None], 1e3 * torch.randn(outputs.shape), outputs)
+    assert torch.equal(task.losses(junk, {"y": label}), whole)
+    other = label.clone()
+    other[2] = torch.tensor([1, -1, -1, -1, -1, -1])
+    assert torch.equal(task.losses(outputs, {"y": other})[:2], whole[:2])
+    told = [task.scored(made, {"y": label}) for made in (outputs, junk)]
+    assert all(torch.equal(told[0][name], told[1][name]) for name in told[0])
+
+
+def test_macro_f1_is_scikit_learns_where_rows_are_of_one_length():
+    from sklearn.metrics import f1_score
+
+    generator = np.random.default_rng(5)
+    label, named = generator.integers(0, 4, (2, 50, LENGTH))
+    outputs = torch.nn.functional.one_hot(torch.from_numpy(named), 4).double()
+    found = Tag(tags=4).scored(outputs, {"y": torch.from_numpy(label)})
+    told = Tag(tags=4).metrics(Scored({name: part.numpy() for name, part in found.items()}))
+    assert told.macro_f1 == pytest.approx(f1_score(label.ravel(), named.ravel(), average="macro"))
+    assert told.accuracy == pytest.approx((label == named).mean())
+
+
+def test_a_model_that_guesses_is_as_perplexed_as_there_are_tokens():
+    task = NextToken(vocabulary=9)
+    found = task.scored(torch.zeros(5, LENGTH, 9), {"y": torch.zeros(5, LENGTH, dtype=torch.int64)})
+    assert task.metrics(Scored({name: part.numpy() for name, part in found.items()})).perplexity == pytest.approx(9)
+
+
+def test_of_several_heads_the_main_one_counts_and_a_rows_loss_is_their_mean():
+    task = KINDS["several"][0]
+    told = task.metrics(told_of("several")[1])
+    assert {name.split(".")[0] for name in told.known()} == set(task.heads)
+    assert task.headline == "stay.d2"
+    assert str(Metrics(rows=3, heads={"stay": Metrics(d2=0.5, rows=3)})) == "stay: D² (explained deviance) 0.500"
