@@ -150,9 +150,9 @@ def _say_cost(told: Preview) -> None:
     if told.promised is None:
         out.print("the federation promises nothing: no cost is counted")
         return
-    out.say("costs one record at each site epsilon {} at delta {}; the run's questions have spent {}, and would have spent "
-            "{} of {}", upward(told.epsilon, 3), f"{told.delta_dp:g}", upward(told.before, 3), upward(told.after, 3),
-            f"{told.promised:g}")
+    out.say("costs one {} at each site epsilon {} at delta {}; the run's questions have spent {}, and would have spent "
+            "{} of {}", told.unit, upward(told.epsilon, 3), f"{told.delta_dp:g}", upward(told.before, 3),
+            upward(told.after, 3), f"{told.promised:g}")
     if not told.fits:
         out.print("[yellow]that is more than the run promises, and sites refuse it: ask for more noise, or less[/]")
     out.print("[dim]what a site's ledger has left, and its policy allows, only the site knows[/]")

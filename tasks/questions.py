@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedround.analytics.compiled import Compiled
 from fedround.analytics.estimates import Table
 from fedround.privacy.accounting import Batch, epsilon_of_batches
-from fedround.privacy.spec import NoPrivacy
+from fedround.privacy.spec import NoPrivacy, Unit, of_persons
 from fedround.records import Finding
 from fedround.statistics import Release
 from infra.history import findings, read_federation, read_finding, read_plan
@@ -40,12 +41,14 @@ def answers(compiled: Compiled, finding: Finding, sites: Mapping[str, Sequence[R
 
 @dataclass(frozen=True)
 class Preview:
-    """What a measurement would cost one record at each site."""
+    """What a measurement would cost one record, or one person, at each site."""
 
     epsilon: float
     """Infinite without noise."""
     delta_dp: float | None
     """None: the federation promises nothing."""
+    unit: Unit
+    """Whom the federation's promise protects."""
     before: float
     """Spent in this run by its measurements so far."""
     after: float
@@ -63,11 +66,12 @@ def preview(coordinator: Coordinator, request: RoundRequest, compiled: Compiled)
     """What it would cost; nothing is asked. What a site's ledger has left, and its policy allows, only the site knows."""
     privacy = coordinator.federation.privacy
     if isinstance(privacy, NoPrivacy):
-        return Preview(math.inf, None, 0.0, 0.0, None)
+        return Preview(math.inf, None, "record", 0.0, 0.0, None)
     key = coordinator.identity.key
     earlier = [read_plan(coordinator.store, one, key, "measure").asks.statistics
                for one in measured(coordinator.store, request.run, key)]
-    batches = [Batch(tuple((one.mechanism, 1) for one in statistics)) for statistics in (*earlier, compiled.statistics)]
-    return Preview(compiled.epsilon(privacy.delta_dp), privacy.delta_dp,
-                   epsilon_of_batches(batches[:-1], privacy.delta_dp), epsilon_of_batches(batches, privacy.delta_dp),
-                   privacy.epsilon)
+    batches = [Batch(tuple(Counter(of_persons((one.mechanism for one in statistics), privacy)).items()))
+               for statistics in (*earlier, compiled.statistics)]
+    alone, before, after = (epsilon_of_batches(asked, privacy.delta_dp, privacy.unit)
+                            for asked in (batches[-1:], batches[:-1], batches))
+    return Preview(alone, privacy.delta_dp, privacy.unit, before, after, privacy.epsilon)

@@ -1,4 +1,4 @@
-"""Queries as one measurement: what sites are asked for, what it costs, and the answers read in what they released."""
+"""Queries as one measurement: what sites are asked for, and the answers read in what they released."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from fedround.analytics.estimates import Table
 from fedround.analytics.queries import Asked
 from fedround.errors import ContractError
-from fedround.privacy.accounting import epsilon
 from fedround.statistics import Release, Statistic
 from fedround.values import in_words
 
@@ -33,10 +32,6 @@ class Compiled:
         """The answers, from one site's releases or from all sites' totals."""
         return [table for query, places in zip(self.queries, self.places, strict=True)
                 for table in query.read([releases[place] for place in places])]
-
-    def epsilon(self, delta_dp: float) -> float:
-        """What all of it costs one record, at each site; infinite without noise."""
-        return epsilon([one.mechanism for one in self.statistics], delta_dp)
 
 
 def compiled(queries: Sequence[Asked], sites: int, records: int | None, default: float) -> Compiled:
