@@ -8,6 +8,8 @@ M estimates, R repetitions.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +22,7 @@ WIDTH = 1.96
 """The half-width of the interval in standard deviations."""
 
 _REPEATS = 400
+_MOST_LOST = 0.2                # of the repetitions, that may give no number
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,14 @@ class Table:
     notes: tuple[str, ...] = field(default=())
 
 
+Bound = float | Float64
 Estimator = Callable[[Float64], Float64]
 """From sums, in the last axes, to M estimates in the last axis; what is before stays."""
 
 
 def estimated(sums: Float64, noise_std: float, of: Estimator) -> tuple[Float64, Float64]:
     """The estimates, (M,), and how far each may be off, (M,): from noise of the known law, drawn again and again around the
-    noised sums. Deterministic.
+    noised sums; NaN: the noise leaves nothing to say. Deterministic.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         value_M = of(sums)
@@ -62,17 +66,24 @@ def estimated(sums: Float64, noise_std: float, of: Estimator) -> tuple[Float64, 
             return value_M, np.zeros_like(value_M)
         draws = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, *sums.shape))
         told_RM = of(sums + draws)
-    low_M, high_M = np.nanquantile(np.where(np.isfinite(told_RM), told_RM, np.nan), [0.025, 0.975], axis=0)
-    return value_M, (high_M - low_M) / 2
+    known_RM = np.where(np.isfinite(told_RM), told_RM, np.nan)
+    known_RM[:, np.isnan(known_RM).mean(axis=0) > _MOST_LOST] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)     # a column without any number
+        low_M, high_M = np.nanquantile(known_RM, [0.025, 0.975], axis=0)
+    half_M = (high_M - low_M) / 2
+    return value_M, np.where(half_M > 0, half_M, np.nan)    # what no noise moves was cut to a bound: it says nothing
 
 
-def listed(words: list[tuple[str, ...]], value_M: Float64, half_M: Float64, low: float = -np.inf,
-           high: float = np.inf) -> tuple[Estimate, ...]:
-    """Estimates with these words. low, high: between which the number lies, whatever the noise says."""
-    told = zip(words, value_M.ravel().tolist(), half_M.ravel().tolist(), strict=True)
-    return tuple(Estimate(said, _within(value, low, high), _within(value - half, low, high), _within(value + half, low, high))
-                 for said, value, half in told)
+def listed(words: list[tuple[str, ...]], value_M: Float64, half_M: Float64, low: Bound = -np.inf,
+           high: Bound = np.inf) -> tuple[Estimate, ...]:
+    """Estimates with these words. low, high: between which the numbers lie, whatever the noise says."""
+    value = np.where(np.isnan(half_M), np.nan, value_M)
+    told = (np.clip(one, low, high).ravel().tolist() for one in (value, value - half_M, value + half_M))
+    return tuple(Estimate(*one) for one in zip(words, *told, strict=True))
 
 
-def _within(value: float, low: float, high: float) -> float:
-    return float(np.clip(value, low, high)) if np.isfinite(value) else float("nan")
+def rooted(one: Estimate) -> Estimate:
+    """The square root of an estimate, end by end: a root of what noise made negative is 0, and the interval stays honest."""
+    return Estimate(one.words, *(math.sqrt(max(end, 0.0)) if math.isfinite(end) else math.nan
+                                 for end in (one.value, one.low, one.high)))

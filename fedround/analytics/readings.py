@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fedround.analytics.estimates import WIDTH, Table, estimated, listed
+from fedround.analytics.estimates import WIDTH, Bound, Table, estimated, listed, rooted
 from fedround.analytics.quantiles import consistent, quantiles
 from fedround.statistics import DyadicCounts, Moments, Present, Release
 from fedround.statistics.base import Axis, Float64
@@ -45,18 +46,23 @@ def counts(release: Release) -> Table:
 def means(release: Release, statistic: Moments) -> Table:
     """Of each column: how many records have a number, their mean and, where squares were summed, the standard deviation."""
     kinds = ["records", "mean"] if statistic.degree == 1 else ["records", "mean", "sd"]
-    return _table(release, statistic.axes[:-1], "means of columns",
-                  [(one.name, kind) for one in statistic.of for kind in kinds], lambda sums: _means(sums, statistic))
+    low, high = (np.array([one for pair in bounds for one in pair[:len(kinds)]]) for bounds in (
+        [(-np.inf, one.low, -np.inf) for one in statistic.of], [(np.inf, one.high, one.half ** 2) for one in statistic.of]))
+    table = _table(release, statistic.axes[:-1], "means of columns",
+                   [(one.name, kind) for one in statistic.of for kind in kinds], lambda sums: _means(sums, statistic),
+                   low=low, high=high)
+    return replace(table, estimates=tuple(rooted(one) if one.words[-1] == "sd" else one for one in table.estimates))
 
 
 def _means(sums: Float64, statistic: Moments) -> Float64:
+    """Of each column: records, mean and variance."""
     told = []
     for place, one in enumerate(statistic.of):
         count, first, second = _powers(sums, statistic, place)
         mean = np.clip(first / np.where(count > 0, count, np.nan), -1, 1)
         told += [count, one.middle + one.half * mean]
         if second is not None:
-            told.append(one.half * np.sqrt(np.clip(second / count - mean ** 2, 0, None)))
+            told.append(one.half ** 2 * (second / count - mean ** 2))
     return np.stack(told, axis=-1)
 
 
@@ -118,7 +124,7 @@ def noise_of(release: Release) -> float:
 
 def _table(release: Release, groups: Sequence[Axis], title: str, rows: list[tuple[str, ...]],
            of: Callable[[Float64], Float64], head: tuple[str, ...] = ("column", "what"), number: str = "value",
-           low: float = -np.inf, high: float = np.inf, *, plot: bool = False) -> Table:
+           low: Bound = -np.inf, high: Bound = np.inf, *, plot: bool = False) -> Table:
     """A row for every group and each of `rows`."""
     value, half = estimated(release.table, noise_of(release), of)
     words = [(*group, *row) for group in words_of(groups) for row in rows]

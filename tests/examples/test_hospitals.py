@@ -14,6 +14,7 @@ from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.sites import Site
 from fedround_examples.hospitals.split import HERE, HOSPITALS, LABEL, SOURCE, STORY, read, split
+from fedround_examples.hospitals.study import study
 from fedround_examples.judging import auc, predictor
 from validation.contract import load_contract
 from validation.judging import judge_frame
@@ -120,3 +121,17 @@ def test_a_private_campaign_does_better_than_the_best_hospital_is_known_to_do_al
 def test_the_recipe_stays_small():
     """It is what a data scientist copies."""
     assert len(Path(HERE / "recipe.py").read_text().splitlines()) < 50
+
+
+def test_the_evenings_study_is_pandas_without_noise_and_one_patient_pays_for_all_of_it():
+    patients = read()
+    told = {table.title: {one.words: one.value for one in table.estimates} for table in study().tables(0.0)}
+    ill = patients[patients[LABEL] == 1]
+    assert told["means of columns by disease"]["1", "age", "mean"] == pytest.approx(ill["age"].clip(25, 80).mean(), abs=1e-6)
+    assert told["counts of groups: disease, sex"]["1", "0"] == (ill["sex"] == 0).sum()
+    assert told["share of records that hold nothing"]["ca",] == pytest.approx(patients["ca"].isna().mean(), abs=1e-9)
+    asked = study()
+    table = asked.tables(3.0)[-1]
+    assert len(asked.charged) == 5
+    assert 4.0 < asked.epsilon < 4.2
+    assert [one.value > 0 for one in table.estimates[1:]] == [True, False, True, True]
