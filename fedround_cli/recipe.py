@@ -28,8 +28,8 @@ def new_recipe(
     rows: Annotated[list[Path], typer.Argument(help="Rows that may be shown: .parquet or .csv files, or folders of parts.")],
     target: Annotated[str | None, typer.Option(help="The column of what is learnt.")] = None,
     task: Annotated[str | None, typer.Option(
-        metavar="KIND", help="classify (labels), count, or regress (numbers). Default: what the target's values look "
-        "like.")] = None,
+        metavar="KIND", help="classify (labels), count (visits, amounts: from 0 up), or regress (numbers). Default: what "
+        "the target's values look like.")] = None,
     time: Annotated[str | None, typer.Option(help="Survival: the column of how long each was observed.")] = None,
     event: Annotated[str | None, typer.Option(help="Survival: the column that says whether the event was seen.")] = None,
     folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")] = Path(),

@@ -6,6 +6,7 @@ outward, and a value is listed only if many rows hold it. That is a habit and no
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedround.errors import ContractError
 from fedround.learning.columns import Category, Column, Numeric, Truth
 from fedround.values import LARGEST_WHOLE, ColumnName
-from validation.inferring import outward
+from validation.inferring import outward, readable, times
 from validation.row_parts import RowFiles
 from validation.seen import Seen, walk
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["classify", "count", "regress", "survive"]
 
-CODES, CLASSES = 8, 10
+CODES, CLASSES, _INTERVALS = 8, 10, 10
 """Whole numbers are codes if there are no more of them; a target's are classes."""
 _MOST_SEEN, _SAMPLE = 1000, 20_000
 _SKEWED = 20.0
@@ -51,10 +52,17 @@ class Draft:
     """What a person should look at."""
 
     @property
-    def classes(self) -> int:
-        """How many labels there are, if it is to classify."""
-        (target,) = self.targets
-        return len(target.values) if isinstance(target, Category) else 2
+    def edges(self) -> tuple[float, ...]:
+        """Of survival: ten intervals of time, about as long as each other, up to the largest bound."""
+        high = self.targets[0].high if isinstance(self.targets[0], Numeric) else 1.0
+        step = readable(high / _INTERVALS)
+        return tuple(float(times(place, step)) for place in range(1, math.ceil(high / step) + 1))
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model gives for each row."""
+        labels = len(self.targets[0].values) if isinstance(self.targets[0], Category) else 2
+        return len(self.edges) if self.kind == "survive" else labels if labels > 2 else 1
 
 
 class _Looked(Seen):
@@ -213,9 +221,11 @@ class _Deciding:
         if seen.kind != "number" or seen.low > seen.high:
             raise ContractError(f"the target '{name}' holds no numbers, and --task {kind} learns numbers: leave --task out, "
                                 "or name another column")
-        if kind in {"count", "survive"} and (seen.low < 0 or (kind == "count" and not seen.is_whole)):
-            held, wanted = "negative numbers" if seen.low < 0 else "fractions", "counts" if kind == "count" else "times"
-            raise ContractError(f"the target '{name}' holds {held}, and --task {kind} learns {wanted}, from 0 up")
+        if kind in {"count", "survive"} and seen.low < 0:
+            raise ContractError(f"the target '{name}' holds negative numbers, and --task {kind} learns numbers from 0 up")
+        if kind == "regress" and seen.skewed:
+            self.notes.append(f"the target '{name}': a few are far larger than all others, and would decide alone; --task "
+                              "count suits amounts from 0 up")
         low, high = outward(seen.low, seen.high, whole=seen.is_whole)
         return Numeric(name, low=0 if kind in {"count", "survive"} else low, high=high, missing=False)
 

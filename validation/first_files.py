@@ -24,13 +24,14 @@ def recipe_text(draft: Draft, name: Name, source: str) -> str:
     """The recipe. source: what the rows are called."""
     kinds = sorted({type(one).__name__ for one in (*draft.columns, *draft.targets)
                     if one in draft.columns or isinstance(one, Category)})
+    task = [] if draft.kind == "classify" else [f"from fedround.learning.tasks import {draft.kind.capitalize()}"]
     columns = [line for one in draft.columns for line in _lines(one, draft.why[one.column])]
     columns += [line for column, why in draft.left_out.items() for line in _comment(f"left out: {_literal(column)} {why}")]
     return "\n".join([
         f'"""A first recipe, made by \'fedround recipe new\' from {source}: read all of it before anybody else does.',
         "",
         *textwrap.wrap(_WARNING, 110),
-        '"""', "", "from torch import nn", "", f"from fedround.learning.columns import {', '.join(kinds)}", "",
+        '"""', "", "from torch import nn", "", f"from fedround.learning.columns import {', '.join(kinds)}", *task, "",
         f"NAME = {_literal(name)}", *_task(draft), "", "COLUMNS = (", *columns, ")", "", "", *_model(draft)]) + "\n"
 
 
@@ -64,16 +65,29 @@ rule = {{name = "weighted_mean"}} # sees no liars: docs/how-to/choose-a-rule.md
 
 
 def _task(draft: Draft) -> list[str]:
-    target = draft.targets[0]
-    if isinstance(target, Category):
-        numbered = ", ".join(f"{place}: {_literal(value)}" for place, value in enumerate(target.values))
-        said = f"TARGET = {said_of(target.model_copy(update={'missing': True}))}"
-        return [f"# what is learnt; the labels are {numbered}"[:120], said]
-    return [f"TARGET = {_literal(target.column)}"]
+    said = [f"TARGET = {_target(draft.targets[0])}"]
+    for one in draft.targets:
+        if isinstance(one, Category):
+            numbered = ", ".join(f"{place}: {_literal(value)}" for place, value in enumerate(one.values))
+            said.insert(0, f"# the labels are {numbered}"[:_LINE])
+    first = draft.targets[0]
+    if not isinstance(first, Numeric):
+        return said
+    if draft.kind == "survive":
+        edges = ", ".join(map(_number, draft.edges))
+        return [f"TASK = Survive(edges=({edges},))      # in the units of {_literal(first.column)}", *said[:-1],
+                f'TARGET = {{"time": {_target(first)}, "event": {_target(draft.targets[1])}}}']
+    if draft.kind == "count":
+        return [f"TASK = Count(max={_number(first.high)})      # more counts as so many", *said]
+    return [f"TASK = Regress(bounds=({_number(first.low)}, {_number(first.high)}))", *said]
+
+
+def _target(one: Column) -> str:
+    return said_of(one.model_copy(update={"missing": True})) if isinstance(one, Category) else _literal(one.column)
 
 
 def _model(draft: Draft) -> list[str]:
-    width, outputs = Columns(columns=draft.columns).width, draft.classes if draft.classes > 2 else 1
+    width, outputs = Columns(columns=draft.columns).width, draft.outputs
     if width > _WIDE:
         return ["def build_model(features: int) -> nn.Module:",
                 '    """No hidden layer: there are many features, and each more parameter takes its share of the noise."""',

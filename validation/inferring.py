@@ -66,18 +66,18 @@ def outward(low: float, high: float, *, whole: bool = False) -> tuple[float, flo
     whole: they are whole numbers.
     """
     span = high - low or abs(high) or 1.0
-    step = _readable(max(span / _STEPS, 1.0 if whole else 0.0))
+    step = readable(max(span / _STEPS, 1.0 if whole else 0.0))
     below, above = math.floor((low - _MARGIN * span) / step), math.ceil((high + _MARGIN * span) / step)
-    return _times(max(0, below) if low >= 0 else below, step), _times(min(0, above) if high <= 0 else above, step)
+    return times(max(0, below) if low >= 0 else below, step), times(min(0, above) if high <= 0 else above, step)
 
 
-def _readable(least: float) -> float:
+def readable(least: float) -> float:
     """The smallest of 1, 2, 5, 10, 20, 50 … and 0.5, 0.2, 0.1 … that is not below `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-12))
 
 
-def _times(count: int, step: float) -> float:
+def times(count: int, step: float) -> float:
     """So many steps, without the last digits that floating point adds; a whole number as such."""
     value = round(count * step, max(0, 1 - math.floor(math.log10(step)))) + 0.0
     return int(value) if value.is_integer() and abs(value) < 2 ** 53 else value

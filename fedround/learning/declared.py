@@ -8,76 +8,91 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from fedround.errors import ContractError
 from fedround.learning.cells import Bool, check_there, numbers
 from fedround.learning.columns import Category, Columns, OfColumn, Truth
-from fedround.values import in_words
+from fedround.learning.examples import TARGET, Array, Arrays
+from fedround.learning.tasks import Classify, Kind
+from fedround.values import LARGEST_WHOLE, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-Int64 = npt.NDArray[np.int64]
-LARGEST_LABEL = 2 ** 31
-
 
 @dataclass(frozen=True)
 class Target:
-    """The column of labels: whole numbers from 0 up or truths, or a list of values, whose places on the list they are."""
+    """The column of what is learnt: numbers or truths, or a list of values, whose places on the list are the labels."""
 
     column: str
     values: Category | None = None
 
-    @property
-    def classes(self) -> int:
-        """How many labels the list has; 2 without one."""
-        return 2 if self.values is None else max(2, len(self.values.values))
+    def read(self, rows: pd.DataFrame, dtype: str) -> tuple[Array, Bool]:
+        """The column in this dtype, (N,), and which rows have such a value, (N,): all others are 0.
 
-    def read(self, rows: pd.DataFrame) -> tuple[Int64, Bool]:
-        """The labels, (N,), and which rows have one, (N,): all others are 0. A value that is not on the list is no label.
-
-        Raises ContractError if the column is not there.
+        A value that is not on the list is none, and neither is a fraction among whole numbers. Raises ContractError if the
+        column is not there.
         """
         check_there(rows, [self.column])
         if self.values is not None:
             place_N, there_N, _ = self.values.places(rows[self.column])
             there_N = there_N & (place_N < len(self.values.values))
-            return np.where(there_N, place_N, 0), there_N
+            return np.where(there_N, place_N, 0).astype(dtype), there_N
         number_N, there_N, _ = numbers(rows[self.column])
-        number_N = np.where(there_N, number_N, -1)
-        there_N = (number_N >= 0) & (number_N <= LARGEST_LABEL) & (number_N % 1 == 0)
-        return np.where(there_N, number_N, 0).astype(np.int64), there_N
-
-    def all_of(self, rows: pd.DataFrame) -> Int64:
-        """The labels of rows all of which have one. Raises ContractError otherwise."""
-        labels_N, there_N = self.read(rows)
-        if not there_N.all():
-            raise ContractError(f"column '{self.column}', the target, must hold " + (
-                "whole numbers from 0 up, or true or false" if self.values is None else "values that are on its list"))
-        return labels_N
+        number_N = np.where(there_N, number_N, 0)
+        most = np.finfo(np.float32).max if dtype == "float32" else LARGEST_WHOLE
+        there_N = there_N & (abs(number_N) <= most) & ((dtype == "float32") | (number_N % 1 == 0))
+        return np.where(there_N, number_N, 0).astype(dtype), there_N
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What stands in the recipe's file; None: it has a function for that."""
+    """What stands in the recipe's file; none: it has a function for that."""
 
     columns: Columns | None = None
-    target: Target | None = None
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    """By what the task calls them."""
 
     @property
     def target_columns(self) -> tuple[Truth | Category, ...]:
-        """The target as a column is said: a list of values, or 0 and 1."""
-        if self.target is None:
-            return ()
-        column, values = self.target.column, self.target.values
-        return (Truth(column=column, missing=False) if values is None else values.model_copy(update={"missing": False}),)
+        """The targets as columns are said: a list of values, or a number of which nothing more is said."""
+        return tuple(Truth(column=one.column, missing=False) if one.values is None else
+                     one.values.model_copy(update={"missing": False}) for one in self.targets.values())
+
+    @property
+    def task(self) -> Classify:
+        """What is learnt, if the recipe does not say it: as many labels as the list has, or two."""
+        values = [len(one.values.values) for one in self.targets.values() if one.values is not None]
+        return Classify(classes=max(2, *values, 2))
+
+    def read_targets(self, rows: pd.DataFrame, task: Kind) -> tuple[Arrays, Bool]:
+        """What is learnt, in the task's dtypes, and which rows have what the task can learn, (N,): all others are 0."""
+        there_N, found = np.ones(len(rows), np.bool_), {}
+        for name, dtype in task.dtypes_by_name.items():
+            found[name], own_N = self.targets[name].read(rows, dtype)
+            there_N &= own_N
+        there_N &= task.fits(found)
+        return {name: np.where(there_N, array_N, 0).astype(array_N.dtype) for name, array_N in found.items()}, there_N
+
+    def all_targets(self, rows: pd.DataFrame, task: Kind) -> Arrays:
+        """What is learnt, of rows all of which have it. Raises ContractError otherwise."""
+        found, there_N = self.read_targets(rows, task)
+        if not there_N.all():
+            raise ContractError(self.why_no_target(task))
+        return found
+
+    def why_no_target(self, task: Kind) -> str:
+        """What the target's columns must hold."""
+        names = ", ".join(f"'{one.column}'" for one in self.targets.values())
+        listed = [one.column for one in self.targets.values() if one.values is not None]
+        return f"the target {names} must hold {task.expects}" + (f", as a value that is on the list of '{listed[0]}'"
+                                                                 if listed else "")
 
 
 def declared(module: Mapping[str, Any], recipe: str) -> Declared:
@@ -95,11 +110,20 @@ def declared(module: Mapping[str, Any], recipe: str) -> Declared:
             raise ContractError(f"{recipe}: must define a function '{function}', or say {example}; every recipe has "
                                 "build_model(), features(rows) or COLUMNS, and labels(rows) or TARGET")
     columns = _columns(module["COLUMNS"], recipe) if "COLUMNS" in module else None
-    target = _target(module["TARGET"], recipe) if "TARGET" in module else None
-    if columns is not None and target is not None and target.column in {one.column for one in columns.columns}:
-        raise ContractError(f"{recipe}: '{target.column}' is the TARGET, and in COLUMNS: a model that sees what it is to "
-                            "learn learns nothing else; remove it from COLUMNS")
-    return Declared(columns, target)
+    targets = _targets(module["TARGET"], recipe) if "TARGET" in module else {}
+    inputs = set() if columns is None else {one.column for one in columns.columns}
+    if both := [one.column for one in targets.values() if one.column in inputs]:
+        raise ContractError(f"{recipe}: '{both[0]}' is the TARGET, and in COLUMNS: a model that sees what it is to learn "
+                            "learns nothing else; remove it from COLUMNS")
+    return Declared(columns, targets)
+
+
+def check_targets(targets: Mapping[str, Target], task: Kind, recipe: str) -> None:
+    """Raise ContractError unless there is a column for all that the task learns from."""
+    wanted = task.dtypes_by_name
+    if targets and set(targets) != set(wanted):
+        how = '"COLUMN"' if set(wanted) == {TARGET} else "{" + ", ".join(f'"{name}": "COLUMN"' for name in wanted) + "}"
+        raise ContractError(f"{recipe}: {task.in_words} learns from {' and '.join(map(repr, wanted))}: say TARGET = {how}")
 
 
 def built_for(build_model: Callable[..., nn.Module], columns: Columns | None, recipe: str) -> Callable[[], nn.Module]:
@@ -127,10 +151,15 @@ def _columns(said: object, recipe: str) -> Columns:
         raise ContractError(f"{recipe}: COLUMNS: {in_words(error)}") from None
 
 
-def _target(said: object, recipe: str) -> Target:
-    if isinstance(said, Category):
-        return Target(said.column, said)
-    if isinstance(said, str) and said:
-        return Target(said)
-    raise ContractError(f"{recipe}: TARGET must be the name of a column, or a list of its values: "
-                        'Category("outcome", values=("no", "yes"))')
+def _targets(said: object, recipe: str) -> dict[str, Target]:
+    several = said if isinstance(said, Mapping) and said else {TARGET: said}
+    found = {}
+    for name, one in several.items():
+        if isinstance(one, Category):
+            found[str(name)] = Target(one.column, one)
+        elif isinstance(one, str) and one:
+            found[str(name)] = Target(one)
+        else:
+            raise ContractError(f"{recipe}: TARGET must be the name of a column, or a list of its values: "
+                                'Category("outcome", values=("no", "yes")); for several, {"time": "days", "event": "dead"}')
+    return found

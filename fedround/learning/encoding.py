@@ -33,7 +33,6 @@ import numpy.typing as npt
 
 from fedround.errors import ContractError
 from fedround.learning.columns import Columns
-from fedround.learning.declared import Target
 from fedround.learning.examples import Array, Arrays, Examples, in_words, shapes
 from fedround.learning.recipe import Recipe
 
@@ -53,8 +52,8 @@ def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe
     Raises ContractError, which quotes no value, if a row's encoding depends on the other rows, or if no row can be encoded;
     MemoryError.
     """
-    if recipe.declared.columns is not None and recipe.declared.target is not None:
-        return _declared(frame, recipe, recipe.declared.columns, recipe.declared.target)
+    if recipe.declared.columns is not None and recipe.declared.targets:
+        return _declared(frame, recipe, recipe.declared.columns)
     alike = by_types(frame)
     found = _encoded(alike, recipe, _in_order)
     again = _encoded(alike, loaded_anew(), _shuffled)
@@ -62,16 +61,16 @@ def encode(frame: pd.DataFrame, recipe: Recipe, loaded_anew: Callable[[], Recipe
     return found
 
 
-def _declared(frame: pd.DataFrame, recipe: Recipe, columns: Columns, target: Target) -> Examples:
-    labels_N, counts_N = target.read(frame)
+def _declared(frame: pd.DataFrame, recipe: Recipe, columns: Columns) -> Examples:
+    targets, learnt_N = recipe.declared.read_targets(frame, recipe.task)
     features_NF, good_N = columns.encode(frame)
-    labelled_N = counts_N & (labels_N < (recipe.task.labels or 0))
-    counts_N = labelled_N & good_N
+    counts_N = learnt_N & good_N
     if not counts_N.any():
-        why = columns.why_not(frame) if labelled_N.any() else f"column '{target.column}' holds no label that it could learn"
+        why = columns.why_not(frame) if learnt_N.any() else recipe.declared.why_no_target(recipe.task)
         raise ContractError(f"recipe '{recipe.name}' cannot encode a single row: {why}")
     features_NF[~counts_N] = 0
-    return Examples(features_NF, np.where(counts_N, labels_N, 0), counts_N)
+    return Examples(features_NF, {name: np.where(counts_N, array_N, 0).astype(array_N.dtype)
+                                  for name, array_N in targets.items()}, counts_N)
 
 
 def by_types(frame: pd.DataFrame) -> list[tuple[Places, pd.DataFrame]]:

@@ -5,7 +5,7 @@ The file defines four things, or up to six, and may import what the site has ins
     NAME = "banks-mlp"
     TASK = Classify(classes=2)                         # what is learnt (docs/tasks.md); this, if it is not said
     COLUMNS = (Numeric("age", low=18, high=95), …)     # what the features are made of (`fedround.learning.columns`)
-    TARGET = "default"                                 # the column of what is learnt
+    TARGET = "default"                                 # the column of what is learnt, or several: {"time": …, "event": …}
     def build_model(features: int) -> nn.Module: ...   # what the task asks for: one logit for each row, for two classes
 
 For rows that need more than that it defines functions instead::
@@ -36,13 +36,13 @@ from pydantic import TypeAdapter, ValidationError
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.files import check_utf8
-from fedround.learning.declared import Declared, Target, built_for, declared
+from fedround.learning.declared import Declared, built_for, check_targets, declared
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
 from fedround.learning.objective import Objective, OwnLoss
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
-from fedround.learning.tasks import CLASSIFY, KINDS, Classify, Kind, Task
+from fedround.learning.tasks import CLASSIFY, KINDS, Kind, Task
 from fedround.values import Name, in_words
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     if not callable(getattr(module, "build_model", None)):
         raise ContractError(f"recipe {path.name}: must define a function 'build_model' that returns the model")
     build_model = built_for(module.build_model, what.columns, f"recipe {path.name}")
-    task = _task(module, what.target, path.name)
+    task = _task(module, what, path.name)
     own_loss = getattr(module, "loss", None)
     if own_loss is not None and not callable(own_loss):
         raise ContractError(f"recipe {path.name}: loss must be a function loss(outputs, batch) that gives each row's loss")
@@ -144,7 +144,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
 
     def encode(rows: pd.DataFrame) -> Examples:
         inputs = features(rows)
-        targets = {TARGET: what.target.all_of(rows)} if what.target is not None else _arrays("labels", module.labels, rows)
+        targets = what.all_targets(rows, task) if what.targets else _arrays("labels", module.labels, rows)
         examples = Examples(inputs, task.cast(targets, name))
         recipe.check(examples)
         return examples
@@ -153,9 +153,10 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     return recipe
 
 
-def _task(module: ModuleType, target: Target | None, file: str) -> Task:
-    task = getattr(module, "TASK", CLASSIFY if target is None else Classify(classes=target.classes))
+def _task(module: ModuleType, what: Declared, file: str) -> Task:
+    task = getattr(module, "TASK", what.task)
     if isinstance(task, Kind):
+        check_targets(what.targets, task, f"recipe {file}")
         return task  # type: ignore[return-value]   # a kind that is in no union is refused where it is written down
     words = ", ".join(f"{kind.__name__}(…)" for kind in KINDS)
     raise ContractError(f"recipe {file}: TASK must be one of {words} of fedround.learning.tasks, got {type(task).__name__}")

@@ -54,15 +54,30 @@ def test_a_table_becomes_a_recipe_that_runs(fedround: Fedround, name: str) -> No
     ran_at_once(fedround, "rows.parquet")
 
 
-def ran_at_once(fedround: Fedround, rows: str) -> dict[str, Any]:
+KINDS = {"count": ["--target", "visits"], "regress": ["--target", "bill"], "amounts": ["--target", "bill", "--task", "count"],
+         "survive": ["--time", "days", "--event", "died"], "survive with a list": ["--time", "days", "--event", "sex"]}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_table_becomes_a_recipe_of_every_kind(fedround: Fedround, name: str) -> None:
+    frame = common(400)
+    frame["visits"], frame["days"] = GENERATOR.poisson(8, 400), GENERATOR.exponential(300, 400).round() + 1
+    frame["died"] = GENERATOR.random(400) < 0.5
+    frame.to_parquet("rows.parquet")
+    found = ran_at_once(fedround, "rows.parquet", *KINDS[name])
+    assert found["task"] == {"amounts": "count", "survive with a list": "survive"}.get(name, name)
+    assert load_recipe(Path("made/recipe.py")).task.kind == found["task"]
+
+
+def ran_at_once(fedround: Fedround, rows: str, *target: str) -> dict[str, Any]:
     """Made, checked and simulated; what was decided."""
-    made = fedround("recipe", "new", rows, "--target", "ill", "-o", "made", "--json")
+    made = fedround("recipe", "new", rows, *(target or ("--target", "ill")), "-o", "made", "--json")
     assert made.exit_code == 0, made.output
     checked = fedround("recipe", "check", "made/recipe.py", rows, "--json")
     assert checked.exit_code == 0, checked.output
     assert json.loads(checked.stdout)["contract_differs"] == []
     judged = fedround("contract", "check", "made/contract.json", rows, "--json")
-    assert all(one["holds"] or one["severity"] == "warning" or one["id"] == "ill_is_there"
+    assert all(one["holds"] or one["severity"] == "warning" or one["id"] in {"ill_is_there", "sex_is_there"}
                for one in json.loads(judged.stdout)["checks"])
     tried = fedround("simulate", "made", "--data", rows, "--sites", "2", "--rounds", "1", "--json")
     assert tried.exit_code == 0, tried.output

@@ -69,6 +69,26 @@ def test_targets(tmp_path: Path, target: str, held: list[Any], labels: list[int]
     assert recipe.task.classes == classes
 
 
+@pytest.mark.parametrize(("said", "held", "learnt", "counts"), [
+    ('TASK = Regress(bounds=(-1, 9))\nTARGET = "y"', {"y": [2.5, None, 1e300]}, {"y": [2.5, 0, 0]}, [True, False, False]),
+    ('TASK = Count(max=9)\nTARGET = "y"', {"y": [2, -1, 0]}, {"y": [2, 0, 0]}, [True, False, True]),
+    ('TASK = Survive(edges=(1, 5))\nTARGET = {"time": "t", "event": Category("e", values=("alive", "dead"))}',
+     {"t": [2.5, 3, -1], "e": ["dead", "lost", "alive"]}, {"event": [1, 0, 0], "time": [2.5, 0, 0]}, [True, False, False])])
+def test_targets_of_every_kind(tmp_path: Path, said: str, held: dict[str, Any], learnt: dict[str, Any],
+                               counts: list[bool]) -> None:
+    head = "from fedround.learning.tasks import Count, Regress, Survive\n"
+    recipe = recipe_of(tmp_path, head + COLUMNS + said + "\n" + MODEL)
+    rows = pd.DataFrame({"age": [1, 2, 3], "sex": list("fmf"), **held})
+    found = encode(rows, recipe, lambda: recipe)
+    assert {name: array.tolist() for name, array in found.targets.items()} == learnt
+    assert found.counts_N.tolist() == counts
+    assert {name: array.dtype.name for name, array in found.targets.items()} == dict(recipe.task.dtypes_by_name)
+    first = recipe.encode(rows.head(1))
+    assert {name: array.tolist() for name, array in first.targets.items()} == {name: one[:1] for name, one in learnt.items()}
+    with pytest.raises(ContractError, match="the target .* must hold"):
+        recipe.encode(rows)
+
+
 def test_columns_beside_a_function_of_labels(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, COLUMNS + "def labels(rows): return (rows['age'] > 40).to_numpy(int)\n" + MODEL)
     rows = pd.DataFrame({"age": [1.0, 50.0], "sex": ["f", "m"]})
@@ -85,6 +105,9 @@ LABELS = "def labels(rows): return rows['ill'].to_numpy()\n"
     ('TARGET = "ill"\n' + MODEL, "must define a function 'features', or say COLUMNS"),
     (COLUMNS + MODEL, "must define a function 'labels', or say TARGET"),
     (COLUMNS + 'TARGET = "age"\n' + MODEL, "'age' is the TARGET, and in COLUMNS"),
+    (COLUMNS + 'TARGET = {"time": "t", "event": "e"}\n' + MODEL, "learns from 'y': say TARGET = \"COLUMN\""),
+    ("from fedround.learning.tasks import Survive\n" + COLUMNS + 'TASK = Survive(edges=(1,))\nTARGET = "t"\n' + MODEL,
+     'say TARGET = {"event": "COLUMN", "time": "COLUMN"}'),
     (COLUMNS + 'TARGET = 3\n' + MODEL, "TARGET must be the name of a column"),
     ('COLUMNS = ("age",)\nTARGET = "ill"\n' + MODEL, "COLUMNS must be a list of columns"),
     ('COLUMNS = ()\nTARGET = "ill"\n' + MODEL, "COLUMNS: .*at least 1 item"),
