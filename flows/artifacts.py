@@ -39,6 +39,12 @@ async def show_campaign(coordinator: Coordinator, request: TrainingRequest, done
         markdown=f"## {'█' * full}{'░' * (_BAR - full)} {stands}\n\n{rounds}\n\n{said}\n\n### Sites\n\n{pools}\n")
 
 
+async def show_contribution(run: str, table: str) -> None:
+    """Publish what the sites added to a run's models, and their points."""
+    await acreate_markdown_artifact(key=f"contribution-{run}", description=f"What the sites added in run {run}",
+                                    markdown=table)
+
+
 async def show_drift(run: str, drift: Drift) -> None:
     """Publish what a measurement of drift says. The artifact's versions are the measurements of the run."""
     await acreate_markdown_artifact(key=f"drift-{run}", description=f"Drift in run {run}: {in_a_sentence(drift)}",

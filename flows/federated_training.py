@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -9,12 +10,13 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from fedround.rounds.campaign import counts_leave
-from flows.artifacts import show_campaign
+from flows.artifacts import show_campaign, show_contribution
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from flows.pausing import stop_here_if_paused
 from infra.history import last_round
 from tasks.afterwards import afterwards
+from tasks.contribution import settle
 from tasks.coordinator import current_coordinator
 from tasks.invite import begin_campaign, end_campaign
 from tasks.partition import with_its_run
@@ -39,6 +41,7 @@ async def federated_training(request: TrainingRequest) -> int:
         await shown(request, done)
         if counts_leave(current_coordinator().federation.privacy):
             await federated_evaluation(RoundRequest(**asked))
+    await contributions_told(request.run)
     return done
 
 
@@ -46,6 +49,13 @@ async def shown(request: TrainingRequest, done: int) -> None:
     """The campaign's own page. No campaign fails for it."""
     with afterwards("the campaign's page"):
         await show_campaign(current_coordinator(), request, done)
+
+
+async def contributions_told(run: str) -> None:
+    """What every site added, where the federation gives points for it. No campaign fails for it."""
+    with afterwards("what the sites added"):
+        if table := await asyncio.to_thread(settle, current_coordinator(), run):
+            await show_contribution(run, table)
 
 
 def _committed(run: str) -> int:

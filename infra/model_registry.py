@@ -131,6 +131,26 @@ class ModelRegistry:
                                 "replaced: give the run another name")
         return tag
 
+    def note(self, tag: str, metrics: Mapping[str, float]) -> None:
+        """Keep numbers that are of no single model under a tag of their own, for `dvc metrics`; once.
+
+        Raises as `register`.
+        """
+        from dulwich.file import FileLocked
+        from zc.lockfile import LockError
+
+        try:
+            with self._lock:
+                if git_history.read(self.root, tag) is not None:
+                    return
+                with self._alone():
+                    git_history.clear_stale_locks(self.root)
+                    git_history.commit(self.root, {_METRICS: _readable(dict(metrics))}, f"{tag}\n")
+                    git_history.tag(self.root, tag)
+        except (OSError, LockError, FileLocked) as error:
+            raise StoreUnavailableError(f"model registry {self.root}: {tag} could not be kept ({error}); make room, or wait "
+                                        "for the other program, and try again") from error
+
     def _add(self, tag: str, checkpoint: Checkpoint, model: Path, metrics: Mapping[str, float]) -> None:
         git_history.clear_stale_locks(self.root)
         md5 = self._keep(model, checkpoint.model.sha256, f"model of round {checkpoint.round} of run '{checkpoint.run}'")

@@ -30,7 +30,8 @@ from tasks.coordinator import Coordinator
 from tasks.evaluate import public_rows
 from tasks.plan import Planned
 from tasks.recompute import Bench, again, clear
-from tasks.report import record_contribution
+from tasks.report import record_contribution, register_contribution
+from tasks.reporting.contribution import render_accounts
 from tasks.root import root_update
 from tasks.step import begins_with
 from tasks.weights import weights_of
@@ -189,6 +190,22 @@ def tell(coordinator: Coordinator, run: str, number: int) -> None:
     head = read_commit(coordinator.store, run, number, coordinator.identity.key)
     if (said := standing(coordinator.store, head, coordinator.identity.key)) is not None:
         record_contribution(coordinator, said, account(coordinator, run, number)[1])
+
+
+def settle(coordinator: Coordinator, run: str) -> str:
+    """All rounds of a run, where the federation gives points for contributions: computed, told and kept for `dvc metrics`;
+    returns Markdown. Empty where no points are agreed, or models cannot be judged here.
+    """
+    incentive = coordinator.federation.incentive
+    if incentive is None or coordinator.settings.test_set is None or coordinator.federation.parts.private:
+        return ""
+    rounds = rounds_of(coordinator, run)
+    for number in rounds:
+        contributed(coordinator, run, number)
+        tell(coordinator, run, number)
+    told, found = account(coordinator, run, rounds[-1])
+    register_contribution(coordinator, run, rounds[-1], found)
+    return render_accounts(found, told[-1])
 
 
 def rounds_of(coordinator: Coordinator, run: str) -> range:

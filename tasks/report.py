@@ -78,6 +78,14 @@ def record_contribution(coordinator: Coordinator, said: Contribution, accounts: 
         pages.write(coordinator.reports, record.model_copy(update={"contribution": told}))
 
 
+def register_contribution(coordinator: Coordinator, run: str, number: int, accounts: Sequence[Account]) -> None:
+    """Keep what every site added to a run until this round in the model store, as the tag `<run>/contribution-<round>`."""
+    known = {f"{name}_{one.site}": value for one in accounts for name, value in (
+        ("contribution", one.value), ("contribution_low", one.low), ("contribution_high", one.high), ("points", one.points))}
+    _registry(coordinator.folder / "models").note(f"{run}/contribution-{number:05d}", {
+        name: value for name, value in known.items() if value is not None})
+
+
 def record_explained(coordinator: Coordinator, run: str, found: Explained) -> None:
     """Add how a round's model decides to its record, and to its page."""
     if (record := _known(coordinator, run, found.round)) is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.learning.tasks import in_words
 
@@ -30,6 +33,14 @@ def of_noise(said: Contribution) -> str:
     return (f"Intervals: how far the noise alone moves a value, in 95 of 100 cases. {said.apart} of {said.pairs} pairs of "
             f"sites differ by more than noise explains; by chance alone {chance:g} would. {word}At a small epsilon ranks are "
             "mostly noise, whatever the sites' rows are.")
+
+
+def render_accounts(accounts: Sequence[Account], last: Contribution) -> str:
+    """Markdown: what every site added over a run, and its points."""
+    lines = ["| site | added | interval, from the noise | came | points |", "|---|--:|--:|--:|--:|"]
+    lines += [f"| {one.site} | {added(one.value)} | {interval(one.low, one.high)} | {one.came} of {one.asked} | "
+              f"{points(one.points)} |" for one in accounts]
+    return "\n".join([*lines, "", f"It feeds no weight. Of the last round: {said_of(last)}"])
 
 
 def added(value: float) -> str:

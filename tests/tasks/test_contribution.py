@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from fedround.errors import ChainError, ContractError, TrustError
 from fedround.learning.recipe import load_recipe
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, seal, unseal
 from fedround_cli.main import app
+from infra import git_history
 from infra.history import read_commit
+from infra.model_registry import ModelRegistry
 from tasks.catch_up import catch_up, rebuild
-from tasks.contribution import Public, account, contributed, public_of, tell
+from tasks.contribution import Public, account, contributed, public_of, settle, tell
 from tasks.recompute import Bench
 from tasks.report import page, records
 from tasks.verify import RoundProof, verify_run
@@ -211,3 +214,47 @@ def test_what_cannot_be_judged_is_said(federation: SmallFederation):
     blind = dataclasses.replace(coordinator, settings=coordinator.settings.model_copy(update={"test_set": None}))
     with pytest.raises(ContractError, match="test_set"):
         contributed(blind, "spring", 2)
+
+
+def test_at_a_campaigns_end_all_rounds_are_settled_where_points_are_agreed(federation: SmallFederation):
+    """Computed, signed, on the pages and in the model store; and the numbers are those that anybody would ask for later."""
+    coordinator = federation.coordinator
+    catch_up(coordinator, "spring")
+    table = settle(coordinator, "spring")
+    told, found = account(coordinator, "spring", 2)
+    assert [one.round for one in told] == [1, 2]
+    assert all(f"| {one.site} | " in table for one in found)
+    assert "It feeds no weight" in table
+    tag = git_history.read(coordinator.folder / "models", "spring/contribution-00002")
+    kept = json.loads(tag["metrics.json"])
+    assert {one.site: kept[f"contribution_{one.site}"] for one in found} == {one.site: one.value for one in found}
+    assert sum(kept[f"points_{one.site}"] for one in found) == pytest.approx(900.0)
+    assert all(record.contribution is not None for record in records(coordinator, "spring") if record.round > 0)
+    assert settle(federation.coordinator, "spring") == table
+    assert [version.tag for version in ModelRegistry.open(coordinator.folder / "models").versions()] == [
+        "spring/round-00001", "spring/round-00002"]
+
+
+def test_a_campaign_shows_it_and_no_campaign_fails_for_it(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch,
+                                                          caplog: pytest.LogCaptureFixture):
+    from flows import federated_training as flow
+
+    shown = []
+
+    async def show(run: str, table: str) -> None:
+        shown.append((run, table))
+
+    monkeypatch.setattr(flow, "current_coordinator", lambda: federation.coordinator)
+    monkeypatch.setattr(flow, "show_contribution", show)
+    catch_up(federation.coordinator, "spring")
+    asyncio.run(flow.contributions_told("spring"))
+    assert shown == [("spring", settle(federation.coordinator, "spring"))]
+    asyncio.run(flow.contributions_told("autumn"))
+    assert "what the sites added could not be made" in caplog.text
+
+
+def test_without_points_that_are_agreed_nothing_is_computed(tmp_path: Path, rows_are_judged_here: None):
+    federation = small_federation.make(tmp_path)
+    federation.round()
+    assert settle(federation.coordinator, "spring") == ""
+    assert not (federation.root / "store" / layout.contribution("spring", 1)).exists()
