@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.spec import Aggregation, default_aggregation
+from fedround.codec import Schema
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
-from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer
+from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
+from fedround.learning.trees.agreed import objection_to_trees
+from fedround.learning.trees.spec import Trees
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring, of_one_kind
-from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight
+from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight, in_words
 
 Quorum = Annotated[int, Field(ge=1, le=1000)]
 Deadline = Annotated[int, Field(ge=1, le=604_800)]
@@ -68,7 +71,7 @@ class SiteEntry(Value):
 class Terms(Value):
     """The complete terms of a round: what the sites do, what leaves them, and what the server does with it."""
 
-    training: LocalTraining
+    training: Training
     privacy: Privacy
     evaluation: LocalEvaluation
     aggregation: Aggregation
@@ -79,6 +82,10 @@ class Terms(Value):
     groups: Groups | None = None
     drift: DriftWatch | None = None
     partitions: Recurring | None = None
+
+    def sent(self, model: Schema) -> Schema:
+        """The tensors of an update to such a model."""
+        return self.training.sent(model, noised=not isinstance(self.privacy, NoPrivacy))
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -91,7 +98,7 @@ class Terms(Value):
         return self
 
 
-def _check_steps(privacy: Privacy, training: LocalTraining) -> None:
+def _check_steps(privacy: Privacy, training: Training) -> None:
     if isinstance(privacy, SitePrivacy) and training.partial != "refuse":
         raise ValueError("under the unit 'site' nothing may tell how many rows there are, and how many steps a site's time "
                          "sufficed for does: agree on partial = 'refuse'")
@@ -121,7 +128,7 @@ class Agreement(Value):
     name: Name
     quorum: Quorum
     deadline_s: Deadline = 600
-    training: LocalTraining = LocalTraining()
+    training: Training = LocalTraining()
     privacy: Privacy
     evaluation: LocalEvaluation = LocalEvaluation()
     aggregation: Aggregation | None = None
@@ -180,7 +187,8 @@ class Agreement(Value):
     def _check_what_stays_at_the_sites(self) -> Self:
         if self.personal is not None and self.parts.private:
             raise ValueError("a personal model has every part for itself: agree on private parts or on a personal model")
-        if self.personal is not None and (why_not := self.personal.objection(self.training)) is not None:
+        if self.personal is not None and isinstance(self.training, LocalTraining) and (
+                why_not := self.personal.objection(self.training)) is not None:
             raise ValueError(why_not)
         if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
             raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
@@ -191,6 +199,14 @@ class Agreement(Value):
     def _check_drift(self) -> Self:
         if self.drift is not None and (why_not := _objection(self.drift, self.privacy)) is not None:
             raise ValueError(f"drift: {why_not}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_trees(self) -> Self:
+        if isinstance(self.training, Trees) and (why_not := objection_to_trees(
+                self.training, self.privacy, self.optimizer, self.how_to_aggregate(), self.compression, self.parts,
+                self.personal)) is not None:
+            raise ValueError(why_not)
         return self
 
     @model_validator(mode="after")
@@ -206,12 +222,26 @@ class Agreement(Value):
         return isinstance(self.privacy, SitePrivacy) or (
             isinstance(self.privacy, GradientPrivacy) and self.training.is_linear)
 
+    def learning(self, trees: Trees | None) -> Self:
+        """The same, with what the recipe says of its learner. Raises ContractError if the settings say otherwise."""
+        if trees is None or self.training == trees:
+            return self
+        if "training" in self.model_fields_set and self.training != LocalTraining():
+            raise ContractError("the recipe says TREES, and the settings have a section [training] that says otherwise: "
+                                "remove the section; what trees need stands in the recipe")
+        said = {name: getattr(self, name) for name in self.model_fields_set} | {"training": trees}
+        try:
+            return type(self)(**said)
+        except ValidationError as error:
+            raise ContractError(f"these settings do not go with the recipe's trees: {in_words(error)}") from None
+
     def how_to_aggregate(self) -> Aggregation:
         """The agreed aggregation, or the default if none was named."""
         if self.aggregation is not None:
             return self.aggregation
         rounds = 1 if isinstance(self.privacy, NoPrivacy) else self.privacy.rounds
-        return default_aggregation(self.quorum, noise_is_declared=self.noise_is_declared, rounds=rounds)
+        found = default_aggregation(self.quorum, noise_is_declared=self.noise_is_declared, rounds=rounds)
+        return found.model_copy(update={"history": 0.0}) if isinstance(self.training, Trees) else found
 
     def terms(self, quorum: int | None = None) -> Terms:
         """The terms of a round with this quorum; None: the agreed quorum."""

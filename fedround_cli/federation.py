@@ -245,7 +245,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         table.add_row(site.name, f"{site.weight:g}", "–" if site.rows is None else str(site.rows), site.key)
     out.print(table)
     for name in ("privacy", "training", "evaluation", "optimizer"):
-        out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump())}")
+        out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump(exclude={'axes', 'often', 'rises'}))}")
     if (how := federation.partitions) is not None:
         out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"

@@ -17,7 +17,7 @@ from fedround_cli.terminal import styled
 
 if TYPE_CHECKING:
     from fedround.drift.spec import DriftWatch
-    from fedround.learning.spec import LocalTraining
+    from fedround.learning.spec import Training
     from fedround.privacy.ledger import Ledger
     from fedround.privacy.spec import Mechanism, Promise, Unit
     from fedround.rounds.campaign import SpentAfter
@@ -89,6 +89,8 @@ def plan(
     groups_from: Annotated[Path | None, typer.Option(
         help="Public rows with the watched attributes: they tell how large groups are. Without: all equally large.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
+    recipe: Annotated[Path | None, typer.Option(
+        help="The recipe, if it says TREES and SETTINGS is not made from it yet. It runs.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Cost a campaign before it runs: the noise that each site needs, and what it will have spent after each round.
@@ -105,7 +107,7 @@ def plan(
     """
     terms = _terms(settings, {
         "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit}, "persons": rows_per_person,
-        "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}})
+        "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}}, recipe)
     apart = apart and terms.privacy.unit != "person"        # a person may have rows on both sides
     costs = [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in _named(rows or [])]
     part = _partition(terms, partition) if site else None
@@ -138,7 +140,7 @@ class Terms:
     """What is costed."""
 
     privacy: Promise
-    training: LocalTraining
+    training: Training
     evaluation: LocalEvaluation
     groups: Groups | None
     drift: DriftWatch | None
@@ -164,11 +166,22 @@ def _partition(terms: Terms, name: str | None) -> Partition | None:
     return parse(Partition, said, "--partition")
 
 
-def _terms(path: Path | None, said: dict[str, Any]) -> Terms:
+def _training(table: dict[str, Any], recipe: Path | None, source: str) -> Training:
+    """The table's, or the trees of the recipe."""
+    from fedround.learning.recipe import load_recipe
+    from fedround.learning.spec import LocalTraining
+    from fedround.learning.trees.spec import Trees
+    from fedround.values import parse
+
+    if recipe is not None and (trees := load_recipe(recipe).trees) is not None:
+        return trees
+    return parse(Trees if table.get("name") == "trees" else LocalTraining, table, source)
+
+
+def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None) -> Terms:
     """The file's tables, with the options that were given in their place."""
     from fedround.drift.spec import DriftWatch
     from fedround.errors import ContractError
-    from fedround.learning.spec import LocalTraining
     from fedround.privacy.spec import PersonPrivacy, RecordPrivacy, SitePrivacy
     from fedround.statistics import Groups, LocalEvaluation
     from fedround.statistics.partitions import Recurring
@@ -176,7 +189,7 @@ def _terms(path: Path | None, said: dict[str, Any]) -> Terms:
     from infra.toml import read_toml
 
     if path is not None and (path := shipped(path)).is_dir():
-        path = path / "settings.toml"
+        path, recipe = path / "settings.toml", path / "recipe.py" if recipe is None else recipe
     file = {} if path is None else read_toml(path)
     known = ("privacy", "training", "evaluation", "groups", "drift", "partitions")
     if wrong := [name for name in known if not isinstance(file.get(name, {}), dict)]:
@@ -199,7 +212,7 @@ def _terms(path: Path | None, said: dict[str, Any]) -> Terms:
         if said["persons"] is not None:
             wanted["rows_per_person"] = said["persons"]
     return Terms(parse(kinds[wanted["unit"]], wanted, source),
-                 parse(LocalTraining, tables["training"], source.replace("privacy", "training")),
+                 _training(tables["training"], recipe, source.replace("privacy", "training")),
                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
                  parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,
@@ -320,7 +333,7 @@ def _title(terms: Terms) -> str:
     privacy, training = terms.privacy, terms.training
     whom = {"record": "one record of a site", "person": "all rows of one person at a site",
             "site": "all that a site contributes"}[privacy.unit]
-    return (f"{privacy.rounds} rounds of {training.local_steps} steps, batch {training.batch_size}: ε ≤ {privacy.epsilon:g} "
+    return (f"{privacy.rounds} rounds of {training.in_words}: ε ≤ {privacy.epsilon:g} "
             f"at δ {privacy.delta_dp:g} for {whom}")
 
 

@@ -230,7 +230,7 @@ def _rounds_table(asked: Asked, result: Result) -> Table:
 
     agreement = asked.agreement
     table = Table("round", *_names(result), "left out", "sent", title=f"{agreement.name}: {len(result.rounds)} rounds of "
-                  f"{agreement.training.local_steps} steps, {agreement.how_to_aggregate()}")
+                  f"{agreement.training.in_words}, {agreement.how_to_aggregate()}")
     for one in result.rounds:
         left_out = ", ".join(one.left_out[:3]) + (" …" if len(one.left_out) > 3 else "")
         table.add_row(str(one.number), *_cells(one.test), left_out, _in_words(one.sent_bytes + one.received_bytes))

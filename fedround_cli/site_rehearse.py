@@ -50,7 +50,7 @@ def _show(found: Rehearsed) -> None:
     training, counted = found.plan.agreed.training, len(found.plan.asks.statistics)
     part = found.plan.asks.partition
     lines = {
-        "asks": f"train {training.local_steps} steps on batches of {training.batch_size} rows"
+        "asks": f"train {training.in_words}"
                 + (", and count how good the model is" if counted else "")
                 + ("" if part is None else f"; only rows of {part.name}"),
         "rows": f"{found.shape.train:,} to train on, {found.shape.validation:,} held out, {found.shape.form} each; all "

@@ -69,9 +69,10 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
         known["privacy"] = {"unit": "none"} if epsilon == 0 else {**known.get("privacy", {}), "epsilon": epsilon}
     if rounds is not None and known.get("privacy", {}).get("unit") != "none":
         known["privacy"] = {**known.get("privacy", {}), "rounds": rounds}
-    agreement = parse(Agreement, known, str(file))
+    found = load_recipe(path)
+    agreement = parse(Agreement, known, str(file)).learning(found.trees)
     agreed = (10 if rounds is None else rounds) if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
-    return Asked(agreement, load_recipe(path), agreed, path)
+    return Asked(agreement, found, agreed, path)
 
 
 def part_of(agreement: Agreement, name: str | None) -> Partition | None:

@@ -30,8 +30,8 @@ from fedround.codec import Schema, Tensors
 from fedround.compression.spec import is_unbiased
 from fedround.errors import CodecError, SetupError
 from fedround.files import make_folders
-from fedround.privacy.spec import kind_for
 from fedround.records import Plan
+from fedround.rounds.campaign import mechanism_kind
 from fedround.rounds.site import PERSONAL, PRIVATE, RESIDUAL, Kept
 from site_workers import outbox
 from site_workers.safe import Safe
@@ -48,7 +48,7 @@ def of_plan(safe: Safe, plan: Plan, private: Schema) -> Kept:
     Raises SetupError if a file is damaged, or of another model.
     """
     before, terms = plan.continues + 1, plan.agreed
-    asked = kind_for(terms.privacy)
+    asked = mechanism_kind(terms)
     vectors = (*terms.training.algorithm.keeps, *(() if is_unbiased(terms.compression) else (RESIDUAL,)))
     models = {**({PRIVATE: private} if private else {}), **({} if terms.personal is None else {PERSONAL: plan.tensors})}
     return Kept({what: codec.flatten(found) for what in vectors

@@ -189,7 +189,8 @@ def _about_privacy(policy: SitePolicy, plan: Plan) -> Iterator[str]:
         yield f"delta_dp {privacy.delta_dp:g} is above the {policy.delta_dp:g} allowed here"
     if isinstance(privacy, PersonPrivacy) and privacy.person != policy.person:
         yield "persons are told apart by another column here"
-    if privacy.unit != "site" and isinstance(plan.asks, Train) and plan.agreed.training.batch_size < policy.min_batch:
+    if privacy.unit != "site" and isinstance(plan.asks, Train) and (
+            (batch := plan.agreed.training.batch_size) is not None and batch < policy.min_batch):
         yield f"batches of fewer than {policy.min_batch} {privacy.unit}s are not allowed here"
     if privacy.unit == "record" and per_run is not None and privacy.epsilon > per_run:
         yield f"epsilon {privacy.epsilon:g} for one run is above the {per_run:g} allowed here"

@@ -26,6 +26,7 @@ from fedround.errors import (
     StoreError,
     TrustError,
 )
+from fedround.learning.learn import check_learner
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, PersonPrivacy, SitePrivacy
@@ -179,6 +180,8 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
     rows, warnings = allowed
     if plan.asks.reads_model:
         try:
+            if plan.asks.makes_model:
+                check_learner(site.recipe, plan.agreed.training)
             notes = try_out(site.recipe, rows.train.form, plan.agreed.parts,
                             per_record=isinstance(plan.agreed.privacy, GradientPrivacy))
         except ContractError as error:
@@ -268,7 +271,7 @@ def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger, warni
         epsilon=_spent(book, plan),
         sighting=sign_sighting(plan, order.digest, site.name, site.identity), releases=worked.releases,
         update=None if said is None or worked.payload is None else Update(
-            base_model=plan.base_model, schema_digest=codec.schema_digest(plan.tensors), mechanism=said.mechanism,
+            base_model=plan.base_model, schema_digest=codec.schema_digest(plan.sent), mechanism=said.mechanism,
             rows=said.rows, steps=said.steps, within_clip=said.within_clip, payload=codec.payload_of(worked.payload)))
 
 

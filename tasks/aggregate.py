@@ -71,7 +71,7 @@ def combine(workplace: Workplace, planned: Planned, rows: Sequence[Row], weights
     plan, shelf = planned.plan, Shelf(workplace, planned)
     weighed, memory = [dataclasses.replace(row, weight=weights[row.site]) for row in rows], shelf.recall(planned)
     combined = server.combine(
-        plan.agreed.aggregation, codec.coordinates(plan.tensors), weighed, memory, shelf, seed=bytes.fromhex(planned.digest),
+        plan.agreed.aggregation, codec.coordinates(plan.sent), weighed, memory, shelf, seed=bytes.fromhex(planned.digest),
         root=root, memory_budget_bytes=memory_budget_bytes, sweeper=sweeper)
     return Aggregated(combined, weights, combined.remember(memory.averages), shelf)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fedround import __version__, codec, layout
 from fedround.codec import Schema
 from fedround.errors import ContractError
+from fedround.learning.learn import check_learner
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import initial
 from fedround.learning.start import read as read_start
@@ -49,6 +50,7 @@ def _begin(coordinator: Coordinator, run: str, partition: Partition | None, afte
     """
     federation = coordinator.federation
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
+    check_learner(coordinator.recipe, federation.training)
     start = None if after is not None else _start(coordinator)
     tensors, rest = initial(coordinator.recipe, seed, federation.parts,
                             per_record=isinstance(federation.privacy, GradientPrivacy),

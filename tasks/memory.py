@@ -40,7 +40,7 @@ class Shelf:
     def __init__(self, workplace: Workplace, planned: Planned):
         self._workplace = workplace
         self._folder = spool.folder(workplace, planned)
-        self._schema = flat_schema("average", codec.coordinates(planned.plan.tensors))
+        self._schema = flat_schema("average", codec.coordinates(planned.plan.sent))
         self._digests: dict[Numbers, Digest] = {}
 
     def __call__(self, site: str, blocks: Iterator[npt.NDArray[np.float32]]) -> Numbers:
@@ -57,7 +57,7 @@ class Shelf:
 
     def recall(self, planned: Planned) -> Memory:
         """What the parent round left, brought to local disk and checked. Raises TrustError if the stored bytes are others."""
-        centre, size = planned.parent.commit.blob("centre"), codec.coordinates(planned.plan.tensors)
+        centre, size = planned.parent.commit.blob("centre"), codec.coordinates(planned.plan.sent)
         return Memory({site: Average(_history(said), self._fetched(said.average, self._schema))
                        for site, said in _recalled(planned).items()},
                       None if centre is None else self._fetched(centre, flat_schema("centre", size)))

@@ -12,11 +12,13 @@ from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.gate import chance
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Reputation
+from fedround.agreement import Reputation, Terms
 from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.fairness_of_groups import GroupFairness
+from fedround.learning.spec import Training
 from fedround.learning.tasks import Metrics, Task
+from fedround.learning.trees.spec import Trees
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.statistics import Release
@@ -138,9 +140,10 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
         aggregation=str(terms.aggregation), optimizer=_in_words(terms.optimizer),
-        training=_in_words(terms.training), compression="none" if terms.compression is None else _in_words(terms.compression),
+        training=terms.training.in_words if isinstance(terms.training, Trees) else _in_words(terms.training),
+        compression="none" if terms.compression is None else _in_words(terms.compression),
         uploaded_bytes=sum(update.size_bytes for update in commit.updates),
-        privacy=_privacy_in_words(terms.privacy, plan.asks.partition),
+        privacy=_privacy_in_words(terms, plan.asks.partition),
         worth=worth.in_words(terms, {site: admitted.answer.update for site, admitted in collected.admitted.items()
                                      if admitted.answer.update is not None}),
         quorum=plan.quorum, seconds=seconds, ended=ended, public=metrics,
@@ -152,7 +155,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         contract="" if contract is None else _contract_in_words(contract),
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
         note=commit.note, near=near, distances=distances,
-        estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.tensors)),
+        estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.sent)),
         sites=(*(_row(coordinator, site, collected, commit, warnings) for site in plan.cohort),
                *_not_asked(coordinator, plan)))
 
@@ -241,17 +244,19 @@ def _reputation_in_words(policy: Reputation | None, gate: Gate | None, rows: int
             f"asked again with a clean record{by_chance}")
 
 
-def _privacy_in_words(privacy: Privacy, part: Partition | None) -> str:
+def _privacy_in_words(terms: Terms, part: Partition | None) -> str:
     only = "" if part is None else f"; trained on the rows of {part.name} alone ({part.in_words}), and no other row pays"
-    return _promise_in_words(privacy) + only
+    return _promise_in_words(terms.privacy, terms.training) + only
 
 
-def _promise_in_words(privacy: Privacy) -> str:
+def _promise_in_words(privacy: Privacy, training: Training) -> str:
     if isinstance(privacy, NoPrivacy):
         return "none: updates leave without noise"
     budget = f"epsilon <= {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} rounds"
     if isinstance(privacy, SitePrivacy):
         return f"site level (all that a site contributes, or nothing), {budget}; update clipped and noised, PLD accountant"
+    if isinstance(training, Trees):
+        return f"record level (one record of a site, or nothing), {budget}; sums by leaf noised once a round, PLD accountant"
     how = "DP-FTRL, fixed order" if privacy.mechanism == "dp_ftrl" else "DP-SGD, Poisson sampling"
     adaptive = "" if privacy.adaptive is None else f", clip norm at quantile {privacy.adaptive.quantile:g}"
     whom = "record level (one record of a site, or nothing)"

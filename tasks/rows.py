@@ -24,7 +24,7 @@ def row_of(workplace: Workplace, planned: Planned, site: str, update: Update, we
     plan, source = planned.plan, f"site '{site}' round {planned.plan.round}"
     path, intake = spool.folder(workplace, planned) / f"{site}.safetensors", intake_of(update, plan, site)
     spool.fetch(workplace.store, layout.delta(site, plan.run, plan.round, plan.attempt), intake, path)
-    size, read, numbers = codec.coordinates(plan.tensors), _reader(path, intake), FileNumbers(path, intake.offset)
+    size, read, numbers = codec.coordinates(plan.sent), _reader(path, intake), FileNumbers(path, intake.offset)
     if (how := plan.agreed.compression) is not None:
         numbers = FileNumbers(path.with_suffix(".expanded"), 0)
         with spool.writing(numbers.path), numbers.path.open("wb") as file:

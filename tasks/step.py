@@ -53,7 +53,7 @@ def take_step(store: ObjectStore, planned: Planned, done: Aggregated) -> Stepped
     Raises ContractError if the step leaves the range of float32, TrustError if the store holds other bytes than are named.
     """
     plan, result = planned.plan, done.result
-    after = server.step(plan.agreed, begins_with(store, planned), result.delta_D, done.combined.used, done.weights)
+    after = server.step(plan.agreed, plan.task, begins_with(store, planned), result.delta_D, done.combined.used, done.weights)
     parts = list[Part]()
     if after.optimizer is not None:
         parts.append(_part("optimizer", after.optimizer))

@@ -9,6 +9,7 @@ import numpy as np
 from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
+from fedround.learning.learn import check_learner
 from fedround.learning.oddities import oddities
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.learning.tasks import Task
@@ -27,6 +28,7 @@ def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path)
     trained.
     """
     recipe = load_recipe(file)
+    check_learner(recipe, agreement.training)
     found = encoded_alone(test_set, recipe, file)
     _check_columns(test_set, load_contract(contract))
     notes = try_out(recipe, found.form, agreement.parts,

@@ -15,7 +15,7 @@ from fedround.privacy.calibration import mu_squared
 from fedround.privacy.participation import times_paid
 from fedround.privacy.profile import DELTAS, upward
 from fedround.privacy.quick import epsilon_at_most
-from fedround.privacy.spec import DpSgd, NoPrivacy
+from fedround.privacy.spec import DpSgd, NoPrivacy, RowSum
 from fedround.records import Update
 from fedround.rounds.campaign import beside
 
@@ -41,6 +41,7 @@ def in_words(terms: Terms, updates: Mapping[str, Update]) -> str:
 
 def _most_rows(terms: Terms, updates: Iterable[Update]) -> int | None:
     """Training rows of the largest site, as far as its noise tells them; None: it does not."""
-    found = [update.rows if update.rows is not None else math.ceil(terms.training.batch_size / update.mechanism.sampling_rate)
-             for update in updates if isinstance(update.mechanism, DpSgd)]
+    batch = terms.training.batch_size or 0
+    found = [update.rows if update.rows is not None else math.ceil(batch / update.mechanism.sampling_rate)
+             for update in updates if isinstance(update.mechanism, DpSgd | RowSum)]
     return max(found, default=None)

@@ -177,7 +177,7 @@ class SmallFederation:
         store = self.root / "store"
         tensors = store / layout.delta(name, plan.run, plan.round, plan.attempt)
         answer = store / layout.answer(name, plan.run, plan.round, plan.attempt, plan.asks.kind)
-        head = codec.header(plan.tensors)
+        head = codec.header(plan.sent)
         honest_D = np.frombuffer(tensors.read_bytes(), dtype="<f4", offset=len(head))
         body = head + lie(honest_D.copy()).astype("<f4").tobytes()
         said = unseal(answer.read_bytes(), Answer, site.identity.key, name)

@@ -75,8 +75,8 @@ class Intake:
 def form_of(plan: Plan) -> Form:
     """The form of every payload of this plan: as long as the model, or as its compression determines."""
     if (how := plan.agreed.compression) is None:
-        return codec.form(plan.tensors)
-    return wire.form(how, codec.coordinates(plan.tensors))
+        return codec.form(plan.sent)
+    return wire.form(how, codec.coordinates(plan.sent))
 
 
 def intake_of(update: Update, plan: Plan, site: str) -> Intake:

@@ -9,22 +9,23 @@ from __future__ import annotations
 from fedround import codec
 from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
-from fedround.learning.spec import LocalTraining
+from fedround.learning.spec import Training
 from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
 from fedround.privacy.spec import (
     DpFtrl,
     DpSgd,
     GaussianCounts,
+    GaussianUpdate,
     GradientPrivacy,
     Mechanism,
     NoMechanism,
     NoPrivacy,
     Privacy,
+    RowSum,
     cap,
-    kind_for,
 )
 from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
-from fedround.rounds.campaign import misfit
+from fedround.rounds.campaign import mechanism_kind, misfit
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
 from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
@@ -131,7 +132,7 @@ def _check_update(update: Update | None, plan: Plan, source: str) -> None:
         return
     if update.base_model != plan.base_model:
         raise ChainError(f"{source}: trained from another base model than the plan's")
-    if update.schema_digest != codec.schema_digest(plan.tensors):
+    if update.schema_digest != codec.schema_digest(plan.sent):
         raise ContractError(f"{source}: its schema is another than the plan's (names, shapes or order of the tensors)")
     expected = form_of(plan).size_bytes
     if update.payload.size_bytes != expected:
@@ -143,20 +144,20 @@ def _check_update(update: Update | None, plan: Plan, source: str) -> None:
 
 def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     privacy, training, mechanism = plan.agreed.privacy, plan.agreed.training, update.mechanism
-    if mechanism.kind != (asked := kind_for(privacy)):
+    if mechanism.kind != (asked := mechanism_kind(plan.agreed)):
         raise ContractError(f"{source}: the plan asks for {'no noise' if asked == 'none' else f'the mechanism {asked}'}, got "
                             f"{mechanism.kind}")
-    if not isinstance(privacy, NoPrivacy) and mechanism.clip_norm != privacy.clip_norm:
+    if isinstance(mechanism, DpSgd | DpFtrl | GaussianUpdate) and mechanism.clip_norm != privacy.clip_norm:
         raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
-    if isinstance(privacy, GradientPrivacy) and mechanism.steps != training.local_steps:
+    if isinstance(mechanism, DpSgd | DpFtrl) and mechanism.steps != training.local_steps:
         raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {training.local_steps}")
     if isinstance(mechanism, DpSgd):
         _check_cap(mechanism, cap(privacy), source)
     if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
         raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {training.batch_size}")
     _check_possible(mechanism, training, source)
-    all_of_few = isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1
-    if update.rows is not None and not (all_of_few and update.rows <= training.batch_size):
+    all_of_few = isinstance(mechanism, RowSum) or (isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1)
+    if update.rows is not None and not (all_of_few and update.rows <= (training.batch_size or LARGEST)):
         raise ContractError(f"{source}: declares {update.rows} rows, which only a site that has fewer than a batch does")
     if all_of_few and update.rows is None:
         raise ContractError(f"{source}: draws all its rows and does not say how many they are, so its noise is not known")
@@ -168,7 +169,7 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: {why_not}")
 
 
-def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) -> None:
+def _check_possible(mechanism: Mechanism, training: Training, source: str) -> None:
     """Check that some number of rows and some promise can lead to this noise and this sampling rate."""
     if not isinstance(mechanism, NoMechanism | GaussianCounts) and mechanism.noise_multiplier > LARGEST_NOISE_MULTIPLIER:
         raise ContractError(f"{source}: a noise multiplier of {mechanism.noise_multiplier:g}; no promise calls for more than "
@@ -179,11 +180,13 @@ def _check_possible(mechanism: Mechanism, training: LocalTraining, source: str) 
         raise ContractError(f"{source}: draws a row with chance {mechanism.sampling_rate:g}, as if of more than {LARGEST:g}")
 
 
-def _check_size(update: Update, training: LocalTraining, agreed: int, source: str) -> None:
+def _check_size(update: Update, training: Training, agreed: int, source: str) -> None:
     """Check that the update was not made as if of many more rows than were agreed on: those call for less noise."""
     mechanism = update.mechanism
     if isinstance(mechanism, DpSgd):
         found = training.batch_size / mechanism.sampling_rate if update.rows is None else float(update.rows)
+    elif isinstance(mechanism, RowSum):
+        found = float(update.rows or 0)
     elif isinstance(mechanism, DpFtrl):
         found = float(mechanism.rows or mechanism.batch_size * mechanism.steps)
     else:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fedround import optimizers
 from fedround.aggregation.rows import Row
 from fedround.agreement import Terms
 from fedround.codec import flatten
 from fedround.contribution.shapley import Members
 from fedround.errors import ContractError
-from fedround.rounds.server import Combined, Server, keeps_centre, read
+from fedround.learning.tasks import Task
+from fedround.rounds.server import Combined, Server, keeps_centre, moved, read
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -97,15 +97,17 @@ def _read(rows: Sequence[Row], size: int, budget_bytes: int) -> Float32:
     return np.stack([read(row, 0, size) for row in rows])
 
 
-def models(terms: Terms, before: Server, parts: Parts, coalitions_CN: Members, budget_bytes: int) -> Iterator[Float32]:
+def models(terms: Terms, task: Task, before: Server, parts: Parts, coalitions_CN: Members,
+           budget_bytes: int) -> Iterator[Float32]:
     """What each coalition's delta makes of the server, (C, D) in pieces, in order.
 
     Raises ContractError if a step leaves the range of float32.
     """
     at_once = max(1, budget_bytes // (64 * len(parts.delta_D)))
     for start in range(0, len(coalitions_CN), at_once):
-        yield np.stack([_model(terms, before, delta_D) for delta_D in parts.deltas(coalitions_CN[start:start + at_once])])
+        deltas_CD = parts.deltas(coalitions_CN[start:start + at_once])
+        yield np.stack([_model(terms, task, before, delta_D) for delta_D in deltas_CD])
 
 
-def _model(terms: Terms, before: Server, delta_D: Float32) -> Float32:
-    return flatten(optimizers.step(before.model, before.optimizer, delta_D, terms.optimizer)[0])
+def _model(terms: Terms, task: Task, before: Server, delta_D: Float32) -> Float32:
+    return flatten(moved(terms, task, before, delta_D)[0])

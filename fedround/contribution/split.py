@@ -58,7 +58,8 @@ def split(terms: Terms, before: Server, combined: Combined, judge: Judge, *, see
     rules = game(len(parts.sites), of_orders)
 
     def values(rules: Game, of: Parts) -> Floats:
-        return np.concatenate([judge(some) for some in models(terms, before, of, rules.coalitions_CN, budget_bytes)])
+        made = models(terms, judge.task, before, of, rules.coalitions_CN, budget_bytes)
+        return np.concatenate([judge(some) for some in made])
 
     value_C = values(rules, parts)
     noise_NN = _noise(rules, parts, values, of_noise, draws)

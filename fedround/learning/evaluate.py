@@ -17,6 +17,8 @@ from fedround.learning.recipe import Recipe, unfilled
 from fedround.learning.single_rows import without_rows_that_raise, works_for
 from fedround.learning.tasks import Outputs, Scored, scored_together
 from fedround.learning.train import check_fits
+from fedround.learning.trees.outputs import REMEMBERED, features_of
+from fedround.learning.trees.spec import Trees
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +45,8 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[S
     import torch
 
     recipe.check(examples)
+    if recipe.trees is not None:
+        return _by_trees(recipe, recipe.trees, tensors, examples)
     model = unfilled(recipe).eval()
     check_fits(recipe, model, tensors)
     objective, weights, everything = recipe.objective(model), tensors_of(tensors), batch_of(examples)
@@ -59,6 +63,16 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[S
             found = recipe.task.scored(outputs, batch.targets)
             parts.append(Scored({name: part.numpy()[:len(counts_N[rows])] for name, part in found.items()}))
     return scored_together(parts).at(counts_N), counts_N
+
+
+def _by_trees(recipe: Recipe, trees: Trees, tensors: Tensors, examples: Examples) -> tuple[Scored, npt.NDArray[np.bool_]]:
+    """The same for a model of trees, whose outputs are a function of each row by itself."""
+    import torch
+
+    counting = examples.at(examples.counts_N)
+    raw = torch.from_numpy(REMEMBERED(trees, tensors, features_of(examples), examples.digest)[examples.counts_N])
+    told = recipe.task.scored(recipe.task.outputs(raw, len(raw)), batch_of(counting).targets)
+    return Scored({name: part.numpy() for name, part in told.items()}), examples.counts_N
 
 
 def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], batch: Batch) -> Outputs:

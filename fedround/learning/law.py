@@ -11,14 +11,15 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.errors import ContractError
 from fedround.learning.descent import counts as counts_of
 from fedround.learning.descent import scale
-from fedround.learning.spec import LocalTraining
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, Mechanism
+from fedround.learning.spec import Training
+from fedround.learning.trees.spec import Trees
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, Mechanism, RowSum
 
 BATCH_DOUBT = 20.0
 """A Poisson batch may be larger than expected. So the signal bound fails with probability exp(-20), about 2e-9, in each
 round."""
 
-def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = None,
+def law_of(mechanism: Mechanism, training: Training, rows: int | None = None,
            steps: int | None = None) -> NoiseLaw | None:
     """The law of an upload that was trained as `fedround.learning.train` does; None if the mechanism declares none, or noises
     gradients that the upload is not linear in (`LocalTraining.is_linear`).
@@ -35,6 +36,8 @@ def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = Non
 
     With a tree's noise (`DpFtrl`) batches are fixed, too; a node that step t brings in counts m_t, less m_s if step s
     takes it away again. A whole update (`GaussianUpdate`) is clipped to C and noised with z C, whatever was done before.
+    What rows add to B trees is sqrt(B) long at most, on average, and its noise is that of the sum, z sqrt(B), by the number
+    of rows (`RowSum`).
 
     Clip norm and steps are taken as declared: admission has compared them with the plan.
     rows: how many rows a site trained on, if they are no more than the plan's batch. Then q = 1, and b is their number; at
@@ -44,6 +47,11 @@ def law_of(mechanism: Mechanism, training: LocalTraining, rows: int | None = Non
     """
     if isinstance(mechanism, GaussianUpdate):
         return NoiseLaw(signal_bound=mechanism.clip_norm, variance=(mechanism.noise_multiplier * mechanism.clip_norm) ** 2)
+    if isinstance(training, Trees):
+        if not isinstance(mechanism, RowSum) or rows is None:
+            return None
+        return NoiseLaw(signal_bound=math.sqrt(training.per_round),
+                        variance=(mechanism.noise_multiplier / rows) ** 2 * training.per_round)
     if not isinstance(mechanism, DpSgd | DpFtrl) or not training.is_linear:
         return None
     done = mechanism.steps if steps is None else steps

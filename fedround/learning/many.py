@@ -20,7 +20,7 @@ from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Recipe, unfilled
-from fedround.learning.tasks import Outputs, Scored, scored_together
+from fedround.learning.tasks import Outputs, Scored, Task, scored_together
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,11 @@ class Judge:
         recipe.check(rows)
         self._recipe, self._schema, self._frozen, self._rows = recipe, schema, frozen, rows
         self._together = True
+
+    @property
+    def task(self) -> Task:
+        """Of the recipe."""
+        return self._recipe.task
 
     @property
     def grain(self) -> float:

@@ -8,6 +8,8 @@ The file defines four things, or up to six, and may import what the site has ins
     TARGET = "default"                                 # the column of what is learnt, or several: {"time": …, "event": …}
     def build_model(features: int) -> nn.Module: ...   # what the task asks for: one logit for each row, for two classes
 
+Instead of `build_model` it may say `TREES = Trees(depth=4)` (`fedround.learning.trees`).
+
 For rows that need more than that it defines functions instead::
 
     def features(rows: pd.DataFrame): ...              # instead of COLUMNS: an array, or several by name, each row by itself
@@ -43,6 +45,8 @@ from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import Parts
 from fedround.learning.start import begun_from
 from fedround.learning.tasks import CLASSIFY, KINDS, Kind, Task
+from fedround.learning.trees.declared import builder_of, trees_of
+from fedround.learning.trees.spec import Trees
 from fedround.values import Name, in_words
 
 if TYPE_CHECKING:
@@ -71,6 +75,8 @@ class Recipe:
     """What the recipe says instead of defining functions."""
     loss: OwnLoss | None = None
     """Of its own; None: the task's."""
+    trees: Trees | None = None
+    """The trees that are the model; None: `build_model` is the recipe's own."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Kind):
@@ -129,13 +135,15 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     except ValidationError:
         raise ContractError(f"recipe {path.name}: must define NAME, lower-case letters, digits and hyphens") from None
     what = declared(vars(module), f"recipe {path.name}")
-    if not callable(getattr(module, "build_model", None)):
-        raise ContractError(f"recipe {path.name}: must define a function 'build_model' that returns the model")
-    build_model = built_for(module.build_model, what.columns, f"recipe {path.name}")
+    trees = trees_of(vars(module), what.columns, f"recipe {path.name}")
+    if trees is None and not callable(getattr(module, "build_model", None)):
+        raise ContractError(f"recipe {path.name}: must define a function 'build_model' that returns the model, or say TREES")
     task = _task(module, what, path.name)
     own_loss = getattr(module, "loss", None)
     if own_loss is not None and not callable(own_loss):
         raise ContractError(f"recipe {path.name}: loss must be a function loss(outputs, batch) that gives each row's loss")
+    build_model = (built_for(module.build_model, what.columns, f"recipe {path.name}") if trees is None
+                   else builder_of(trees, task))
 
     def features(rows: pd.DataFrame) -> Arrays:
         found = {INPUT: what.columns.all_of(rows)} if what.columns is not None else _arrays("features", module.features, rows)
@@ -149,7 +157,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         recipe.check(examples)
         return examples
 
-    recipe = Recipe(name, digest, build_model, encode, task, features, what, own_loss)
+    recipe = Recipe(name, digest, build_model, encode, task, features, what, own_loss, trees)
     return recipe
 
 

@@ -17,12 +17,14 @@ for sites, `fedround.optimizers` for the server. docs/algorithms.md lists them a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
+from fedround.codec import Schema
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
+from fedround.learning.trees.spec import Trees
 from fedround.values import Value
 
 MAX_STEPS, MAX_BATCH = 10_000, 65_536
@@ -73,6 +75,25 @@ class LocalTraining(Value):
         noise follows from the law of theirs.
         """
         return self.optimizer == "sgd" and self.algorithm.law_is_known
+
+    @property
+    def in_words(self) -> str:
+        """For titles."""
+        return f"{self.local_steps} steps on batches of {self.batch_size} rows"
+
+    def sent(self, model: Schema, *, noised: bool) -> Schema:
+        """The tensors of an update: the model's."""
+        return model
+
+
+def _learner(said: Any) -> str:
+    name = said.get("name") if isinstance(said, dict) else getattr(said, "name", None)
+    return "trees" if name == "trees" else "steps"
+
+
+Training = Annotated[Annotated[LocalTraining, Tag("steps")] | Annotated[Trees, Tag("trees")], Discriminator(_learner)]
+"""How a model is learnt. A new learner is a value like these, what a site does for it (`fedround.learning.learn`), and what
+the server makes of what the sites send (`fedround.rounds.server.moved`)."""
 
 
 # -- of which parts a model is made --------------------------------------------------------------------------------------

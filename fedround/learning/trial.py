@@ -13,16 +13,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedround.codec import Tensors
+from fedround.codec import Tensors, flatten
 from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Array, Examples, Form, Shape
 from fedround.learning.gradients import Clip, clipped_sum, gradient_sum, maps
 from fedround.learning.parts import WHOLE, Rest, mixes_rows
-from fedround.learning.recipe import Recipe, initial
+from fedround.learning.recipe import Recipe, initial, initial_tensors
 from fedround.learning.spec import Parts
 from fedround.learning.train import furnished
+from fedround.learning.trees.outputs import features_of
+from fedround.learning.trees.server import grow
+from fedround.learning.trees.site import sums
+from fedround.learning.trees.spec import Trees
+from fedround.privacy.noise import stream
+from fedround.privacy.spec import NoMechanism
 
 _ROWS = 4
 _NUMBERS = (0.0, 1.0, 0.5, -1.0)
@@ -79,6 +85,8 @@ class _Question:
 @functools.lru_cache(maxsize=32)
 def _tried(asked: _Question) -> _Works:
     recipe, problems = asked.recipe, []
+    if recipe.trees is not None:
+        return _grown(recipe, recipe.trees, asked.form)
     try:
         base, rest = initial(recipe, 0, asked.parts or _supposed(recipe), per_record=asked.per_record)
     except ContractError:
@@ -92,6 +100,19 @@ def _tried(asked: _Question) -> _Works:
             problems.append(_in_words(error))
     raise ContractError(f"recipe '{recipe.name}': its model cannot be trained on rows of {asked.form}: "
                         f"{problems[0]}. Tried on made-up rows; nothing was charged")
+
+
+def _grown(recipe: Recipe, trees: Trees, form: Form) -> _Works:
+    """One round of trees, from made-up rows."""
+    examples, base = _rows_of(recipe, _ROWS, form, 0.0), initial_tensors(recipe, 0)
+    if (features := features_of(examples).shape[1]) != len(trees.axes):
+        raise ContractError(f"recipe '{recipe.name}': its TREES have {len(trees.axes)} axes, and its rows {features} "
+                            "features: say one axis for each feature")
+    update = sums(trees, recipe.task, base, examples, NoMechanism(), stream(bytes(32), b"trial"))
+    model = grow(trees, recipe.task, base, flatten(update), None, noised=False)
+    if not np.isfinite(scores(recipe, model, examples)["score"]).all():
+        raise ContractError("its output is not a finite number")
+    return _Works((), 0.0)
 
 
 def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[str, ...]:

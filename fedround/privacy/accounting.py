@@ -43,6 +43,7 @@ from fedround.privacy.spec import (
     GaussianUpdate,
     Mechanism,
     NoMechanism,
+    RowSum,
     Unit,
 )
 from fedround.privacy.tree import depth
@@ -176,6 +177,8 @@ def _for_record(mechanism: Mechanism) -> Released | None:
             return Released(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
         case GaussianCounts(noise_std=std, rows_per_person=rows):
             return Released(std if rows is None else std / math.sqrt(2))      # one cell less, and one more
+        case RowSum(noise_multiplier=noise):
+            return Released(noise)
         case GaussianUpdate(noise_multiplier=noise):
             return Released(noise / 2)                            # from one point of a ball to any other
         case NoMechanism():

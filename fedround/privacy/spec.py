@@ -179,6 +179,17 @@ class GaussianUpdate(Value):
     clip_norm: ClipNorm
 
 
+class RowSum(Value):
+    """The mechanism on a sum over rows: one Gaussian noise on all its numbers, once.
+
+    How far one row can move the sum, all numbers together, is public: what is summed says it (`fedround.learning.trees`).
+    """
+
+    kind: Literal["row_sum"] = "row_sum"
+    noise_multiplier: NoiseMultiplier
+    """Standard deviation of the noise on each number, in units of what one row can move."""
+
+
 class GaussianCounts(Value):
     """The mechanism on a sum over records, in units in which the longest contribution of one record has length 1 (L2): every
     number got Gaussian noise. In a histogram one record changes one count by one; other sums are divided by their sensitivity
@@ -229,9 +240,9 @@ def capped(counted: GaussianCounts | NoMechanism, rows: int | None) -> GaussianC
     return counted.model_copy(update={"rows_per_person": rows})
 
 
-TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | NoMechanism, Field(discriminator="kind")]
+TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | RowSum | NoMechanism, Field(discriminator="kind")]
 
-Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | GaussianCounts | NoMechanism, Field(discriminator="kind")]
+Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | RowSum | GaussianCounts | NoMechanism, Field(discriminator="kind")]
 """A ledger holds these, not epsilons. Events of a ledger stay readable: a later version may add kinds, and keys with a
 default that says what was done before; it never takes a kind or a key away, nor gives one another meaning
 (tests/fedround/privacy/test_recorded_ledger.py reads the bytes of every version)."""

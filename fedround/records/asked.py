@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from fedround.agreement import Agreed, Deadline, Quorum
+from fedround.codec import Schema
 from fedround.learning.tasks import Task
 from fedround.statistics import Decisions, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
@@ -152,6 +153,11 @@ class Plan(Address, Signed):
             raise ValueError("a campaign is about one partition of the rows if, and only if, its terms say how rows are told "
                              "apart, and in that way")
         return self
+
+    @property
+    def sent(self) -> Schema:
+        """The tensors of an update."""
+        return self.agreed.sent(self.tensors)
 
     @property
     def continues(self) -> int:

@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from fedround.learning.spec import MAX_BATCH, MAX_STEPS
+from fedround.learning.spec import MAX_STEPS
 from fedround.privacy.accounting import LARGEST_EPSILON
 from fedround.privacy.spec import Mechanism
 from fedround.records.asked import Address, LogHead
 from fedround.statistics import ModelSums, Release, Scores
-from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Payload, Purpose, Signature, Signed, ToolVersion, Value
+from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Payload, Purpose, Rows, Signature, Signed, ToolVersion, Value
 
 Charges = Annotated[int, Field(ge=1, le=10 ** 9)]
 """How many a site's ledger has."""
@@ -53,9 +53,9 @@ class Update(Value):
     """Of the plan's tensors (`codec.schema_digest`)."""
     payload: Payload
     mechanism: Mechanism
-    rows: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = None
-    """The number of training rows, if it is below the plan's batch: the noise is then divided by it. Otherwise the
-    mechanism's sampling rate says enough."""
+    rows: Rows | None = None
+    """The number of training rows, where the noise is divided by it: if it is below the plan's batch, and for sums over all
+    rows (`RowSum`). Otherwise the mechanism's sampling rate says enough."""
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     """How many steps the site did, if its time was up before the last one and the plan keeps partial work."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None

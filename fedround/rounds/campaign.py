@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from fedround.agreement import Terms
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
-from fedround.learning.spec import LocalTraining
+from fedround.learning.spec import LocalTraining, Training
+from fedround.learning.trees.spec import Trees
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.calibration import calibrate, smallest_noise
+from fedround.privacy.entries import without_clip_norm
 from fedround.privacy.participation import times_paid
 from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import (
@@ -29,18 +31,21 @@ from fedround.privacy.spec import (
     NoPrivacy,
     Privacy,
     Promise,
+    RecordPrivacy,
+    RowSum,
     SitePrivacy,
     TrainingMechanism,
     Unit,
     cap,
     capped,
+    kind_for,
     of_persons,
 )
 from fedround.privacy.tree import depth
 from fedround.statistics import Groups, LocalEvaluation
 
 
-def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEvaluation,
+def mechanism_for(privacy: Privacy, training: Training, evaluation: LocalEvaluation,
                   rows: int, groups: Groups | None = None, drift: DriftWatch | None = None, *,
                   apart: bool = False) -> TrainingMechanism:
     """The mechanism of a site with this many training rows for every round, with the smallest noise that keeps the promise.
@@ -55,6 +60,8 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
     """
     if isinstance(privacy, NoPrivacy):
         return NoMechanism()
+    if isinstance(training, Trees):
+        return _of_trees(privacy, evaluation, groups, drift, apart=apart)
     # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
     noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, training.local_steps, evaluation, rows,
                    groups, drift, apart=apart)
@@ -65,6 +72,20 @@ def mechanism_for(privacy: Privacy, training: LocalTraining, evaluation: LocalEv
                       steps=training.local_steps, rows=rows)
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
                  steps=training.local_steps, count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
+
+
+def _of_trees(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None,
+              drift: DriftWatch | None, *, apart: bool) -> TrainingMechanism:
+    if isinstance(privacy, SitePrivacy):
+        noise = _noise(privacy, 1, 1, evaluation, 1, groups, drift, apart=apart)
+        return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
+    return RowSum(noise_multiplier=_noise_of_sum(privacy, evaluation, groups, drift, apart=apart))
+
+
+def mechanism_kind(terms: Terms) -> str:
+    """The kind of mechanism by which an update keeps the terms' promise."""
+    of_records = isinstance(terms.training, Trees) and isinstance(terms.privacy, RecordPrivacy)
+    return "row_sum" if of_records else kind_for(terms.privacy)
 
 
 LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
@@ -91,7 +112,7 @@ def misfit(terms: Terms, declared: Mechanism) -> str | None:
 
     def with_noise(times: float) -> list[tuple[Mechanism, int]]:
         noise = min(max(declared.noise_multiplier * times, QUIETEST), 1 / QUIETEST)
-        return [(declared.model_copy(update={"noise_multiplier": noise, "clip_norm": 1.0}),
+        return [(without_clip_norm(declared.model_copy(update={"noise_multiplier": noise})),
                  times_paid(declared, privacy.rounds))]
 
     seldom = isinstance(declared, DpSgd) and declared.sampling_rate < JUDGED_RATE
@@ -113,18 +134,33 @@ def _noise(privacy: Promise, batch_size: int, steps: int, evaluation: LocalEvalu
     if isinstance(privacy, SitePrivacy):
         return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
-    others = beside(privacy, evaluation, groups, drift)
-    if apart and privacy.unit == "record":
-        if epsilon(others, privacy.delta_dp) > privacy.epsilon:
-            raise ContractError(f"the counts of evaluations, groups and drift alone spend more than epsilon "
-                                f"{privacy.epsilon}: raise their noise_std")
-        others = watched(privacy, drift)
+    others = _beside_training(privacy, evaluation, groups, drift, apart=apart)
     if privacy.mechanism == "dp_ftrl":
         fixed = DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=_fixed_batch(training, rows), steps=steps, rows=rows)
         times = times_paid(fixed, privacy.rounds)
         return smallest_noise(privacy, lambda noise: fixed.model_copy(update={"noise_multiplier": noise}), others,
                               lambda mu2: math.sqrt(times * depth(steps) / mu2), times)
     return calibrate(privacy, training.sampling_rate(rows), steps, others)
+
+
+@functools.lru_cache(maxsize=256)
+def _noise_of_sum(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None, drift: DriftWatch | None, *,
+                  apart: bool) -> float:
+    return smallest_noise(privacy, lambda noise: RowSum(noise_multiplier=noise),
+                          _beside_training(privacy, evaluation, groups, drift, apart=apart),
+                          lambda mu2: math.sqrt(privacy.rounds / mu2))
+
+
+def _beside_training(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None, drift: DriftWatch | None, *,
+                     apart: bool) -> tuple[Mechanism, ...]:
+    """What the rows that are trained on pay besides. Raises ContractError if the counts alone spend all there is."""
+    others = beside(privacy, evaluation, groups, drift)
+    if not apart or privacy.unit != "record":
+        return others
+    if epsilon(others, privacy.delta_dp) > privacy.epsilon:
+        raise ContractError(f"the counts of evaluations, groups and drift alone spend more than epsilon {privacy.epsilon}: "
+                            "raise their noise_std")
+    return watched(privacy, drift)
 
 
 def _fixed_batch(training: LocalTraining, rows: int) -> int:

@@ -39,7 +39,9 @@ from fedround.compression.law import law_of_what_arrives
 from fedround.learning.algorithms import Vectors
 from fedround.learning.law import law_of
 from fedround.learning.tasks import Task
-from fedround.privacy.spec import Mechanism
+from fedround.learning.trees.server import grow
+from fedround.learning.trees.spec import Trees
+from fedround.privacy.spec import Mechanism, NoPrivacy
 from fedround.statistics import Release
 
 Float32 = npt.NDArray[np.float32]
@@ -195,21 +197,35 @@ class Server:
     served: Vectors = field(default_factory=dict)
     """What the local algorithm asks the server to remember."""
 
-    @property
-    def size(self) -> int:
-        """D."""
-        return codec.coordinates(codec.schema_of(self.model))
+    def size(self, terms: Terms) -> int:
+        """D: of the updates that are asked for."""
+        return codec.coordinates(terms.sent(codec.schema_of(self.model)))
 
 
-def step(terms: Terms, before: Server, delta_D: Float32, used: Sequence[str], weights: Mapping[str, float]) -> Server:
+def step(terms: Terms, task: Task, before: Server, delta_D: Float32, used: Sequence[str],
+         weights: Mapping[str, float]) -> Server:
     """What the round makes of its aggregate.
 
     used: whose updates entered it. weights: of every member of the federation, asked or not.
-    Raises ContractError if the step leaves the range of float32.
+    Raises ContractError if the step leaves the range of float32, or the model cannot grow.
     """
-    model, optimizer = optimizers.step(before.model, before.optimizer, delta_D, terms.optimizer)
+    model, optimizer = moved(terms, task, before, delta_D, math.fsum(weights[site] for site in sorted(used)))
+    if isinstance(terms.training, Trees):
+        return Server(model)
     share = share_of(used, weights, weighted=uses_weights(terms.aggregation))
     return Server(model, optimizer, terms.training.algorithm.at_server(before.served, delta_D, terms.training, share))
+
+
+def moved(terms: Terms, task: Task, before: Server, delta_D: Float32,
+          weight: float | None = None) -> tuple[Tensors, Vectors | None]:
+    """The next model, and the optimizer's next state.
+
+    weight: of the sites whose updates the delta is a mean of; None: it is no such mean.
+    """
+    if isinstance(terms.training, Trees):
+        noised = not isinstance(terms.privacy, NoPrivacy)
+        return grow(terms.training, task, before.model, delta_D, weight, noised=noised), None
+    return optimizers.step(before.model, before.optimizer, delta_D, terms.optimizer)
 
 
 def share_of(used: Sequence[str], weights: Mapping[str, float], *, weighted: bool) -> float:

@@ -30,13 +30,14 @@ from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
+from fedround.learning.learn import learn
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.persons import Persons, count, persons_of
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import LocalTraining
+from fedround.learning.spec import Training
 from fedround.learning.tasks import Scored
-from fedround.learning.train import train
+from fedround.learning.trees.spec import Trees
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.participation import times_left, times_paid
@@ -48,6 +49,7 @@ from fedround.privacy.spec import (
     NoPrivacy,
     PersonPrivacy,
     Privacy,
+    RowSum,
     TrainingMechanism,
     cap,
     of_persons,
@@ -249,7 +251,7 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
         return Worked(releases, None, None, Kept())
     mechanism, training, shift_D = offered.training, terms.training, shift_of(terms, inputs.served, inputs.kept)
     persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
-    trained = train(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
+    trained = learn(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
                     guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
                     time_is_up=guard.time_is_up, rest=rest, persons=persons)
     delta_D = codec.flatten(trained.delta)
@@ -293,16 +295,17 @@ def first_row_of(mechanism: TrainingMechanism, number: int, rows: int) -> int:
     return first_row(mechanism, number, rows) if isinstance(mechanism, DpFtrl) else 0
 
 
-def declare(mechanism: TrainingMechanism, training: LocalTraining, rows: int, steps: int,
+def declare(mechanism: TrainingMechanism, training: Training, rows: int, steps: int,
             within_clip: float | None) -> Declared:
     """What is said of an update: the number of rows, or of persons, only where it is needed to know the noise."""
-    return Declared(mechanism, rows if isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1 else None,
+    all_of_them = isinstance(mechanism, RowSum) or (isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1)
+    return Declared(mechanism, rows if all_of_them else None,
                     steps if steps < training.local_steps else None, within_clip)
 
 
 def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> Tensors | None:
     """The site's own model after the round; it begins at the base model. None: none is agreed."""
-    if terms.personal is None:
+    if terms.personal is None or isinstance(terms.training, Trees):
         return None
     return personalise(inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, terms.training,
                        draws.personal(), guard, shared=inputs.base, pull=terms.personal.pull, rest=inputs.rest,
@@ -327,6 +330,8 @@ def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, se
 def vectors_after(terms: Terms, shift_D: Float32 | None, sent: Sent) -> Vectors:
     """The vectors that a site keeps after it has sent this."""
     residual = {} if sent.residual_D is None else {RESIDUAL: sent.residual_D}
+    if isinstance(terms.training, Trees):
+        return residual
     return {**terms.training.algorithm.at_site(shift_D, sent.arrives_D, terms.training), **residual}
 
 

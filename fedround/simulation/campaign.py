@@ -29,9 +29,10 @@ from fedround.compression import wire
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
+from fedround.learning.learn import learn
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.tasks import Scored
-from fedround.learning.train import train
+from fedround.learning.trees.spec import Trees
 from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism, NoPrivacy
 from fedround.records import Evaluate
@@ -126,6 +127,9 @@ class _Run:
 
     def stack(self, terms: Terms) -> None:
         """Train sites at once from now on, if the model and the mechanism allow it; else say why not."""
+        if isinstance(self._agreement.training, Trees):
+            self.notes.append("sites are summed one by one: trees take no steps that could be stacked")
+            return
         site = max(self._rows, key=lambda name: len(self._rows[name]))
         mechanism = self.sites.mechanisms([site], terms)[site]
         beside = "parts of the model are private or frozen" if self.sites.rest(site).whole else None
@@ -140,7 +144,7 @@ class _Run:
         weights = self._weights(number, cohort, now)
         jobs = self.sites.jobs(number, cohort, terms, now.server.served)
         self.sites.train_personal(number, cohort, terms, base)
-        with Updates(len(jobs), now.server.size, self._memory_bytes) as updates:
+        with Updates(len(jobs), now.server.size(terms), self._memory_bytes) as updates:
             done = self._train(number, base, jobs, updates)
             files = self.sites.send(number, terms, jobs, done, updates)
             agreed = self._agree(number, now, weights, _Arrived(jobs, done, files, updates))
@@ -148,11 +152,11 @@ class _Run:
         if len(used) < terms.aggregation.fewest_used(self._agreement.quorum) or len(jobs) < self._agreement.quorum:
             raise QuorumError(f"{len(used)} of {len(jobs)} updates remain, the quorum is {self._agreement.quorum}: ask with "
                               "a smaller quorum, or let more sites take part")
-        following = server.step(terms, now.server, agreed.delta_D, used, weights)
+        following = server.step(terms, self._recipe.task, now.server, agreed.delta_D, used, weights)
         within = [one.within_clip for job, one in zip(jobs, done, strict=True)
                   if one.within_clip is not None and agreed.verdicts[job.site] is Verdict.USED]
         privacy = next_privacy(self._agreement.privacy, terms.privacy, within)
-        file_bytes = size_bytes(schema_of(base))
+        file_bytes = size_bytes(terms.sent(schema_of(base)))
         return (_Now(following, terms.model_copy(update={"privacy": privacy}), agreed.memory, weights),
                 tuple(site for site, verdict in agreed.verdicts.items() if verdict is not Verdict.USED),
                 sum(file_bytes if file is None else len(file) for file in files))
@@ -204,7 +208,7 @@ class _Run:
 
     def _agree(self, number: int, now: _Now, weights: Mapping[str, float], arrived: _Arrived) -> _Agreed:
         """What the cohort agrees on."""
-        how, size = now.terms.aggregation, now.server.size
+        how, size = now.terms.aggregation, now.server.size(now.terms)
         if is_crowd(how, len(arrived.jobs)):
             mean = mean_of_crowd(arrived.updates, {job.site: weights[job.site] for job in arrived.jobs}, size)
             return _Agreed(mean.delta_D, mean.verdicts, now.memory)
@@ -222,16 +226,16 @@ class _Run:
         """Of the noise in an update, as the coordinator knows it."""
         job, file, data = arrived.jobs[place], arrived.files[place], b""
         if file is not None and now.terms.compression is not None:
-            data = file[len(wire.form(now.terms.compression, now.server.size).header):]
+            data = file[len(wire.form(now.terms.compression, now.server.size(now.terms)).header):]
         said = self.sites.declared(now.terms, job, arrived.done[place])
-        return server.law(now.terms, said, lambda start, count: data[start:start + count], now.server.size,
+        return server.law(now.terms, said, lambda start, count: data[start:start + count], now.server.size(now.terms),
                           f"site '{job.site}' round {number}")
 
     def _root_update(self, number: int, now: _Now) -> Numbers | None:
         """What the coordinator itself learns, for FLTrust."""
         if self._root is None or not isinstance(now.terms.aggregation.rule, FLTrust):
             return None
-        trained = train(self._recipe, now.server.model, self._root, now.terms.training, NoMechanism(),
+        trained = learn(self._recipe, now.server.model, self._root, now.terms.training, NoMechanism(),
                         self._chance.root(number), lambda: False, rest=self.sites.rest(next(iter(self._rows))))
         return ArrayNumbers(flatten(trained.delta))
 

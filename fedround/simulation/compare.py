@@ -2,7 +2,7 @@
 is private.
 
 The comparison is fair: a baseline that holds out rows may use a smaller learning rate, if it does better on them. (A rate
-that suits clipped and noised gradients is often too large for others.)
+that suits clipped and noised gradients is often too large for others. Of trees it may use a smaller `l2`.)
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples, joined
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import FedAvg, LocalTraining, Parts
+from fedround.learning.spec import FedAvg, LocalTraining, Parts, Training
+from fedround.learning.trees.spec import Trees
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Chance
 from fedround.simulation.sites import Site
 
 SLOWER = (1.0, 0.25, 0.0625)
-"""Shares of the agreed learning rate that a baseline tries."""
+"""Shares of the agreed learning rate, or of the trees' `l2`, that a baseline tries."""
 
 LARGEST_BATCH = 65_536
 
@@ -34,32 +35,37 @@ def centralised(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site],
     """What the same model learns on all rows, in as many steps, each on as many rows as `asked` sites take together."""
     held_out = [site.validation for site in sites.values() if site.validation is not None]
     everything = Site(joined([site.train for site in sites.values()]), joined(held_out) if held_out else None)
-    batch = min(LARGEST_BATCH, agreement.training.batch_size * asked)
-    return _best(agreement, recipe, everything, rounds, chance, batch)
+    return _best(agreement, recipe, everything, rounds, chance, asked)
 
 
 def alone(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance) -> Tensors:
     """What the same model learns from one site's rows, in as many steps as in the federation."""
-    return _best(agreement, recipe, site, rounds, chance, agreement.training.batch_size)
+    return _best(agreement, recipe, site, rounds, chance, 1)
 
 
-def _best(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batch: int) -> Tensors:
-    tried = [_trained(agreement, recipe, site, rounds, chance, batch, rate)
+def _best(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batches: int) -> Tensors:
+    tried = [_trained(agreement, recipe, site, rounds, chance, batches, rate)
              for rate in (SLOWER if site.validation is not None else SLOWER[:1])]
     return max(tried, key=lambda model: _quality(recipe, model, site.validation))
 
 
-def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batch: int,
+def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batches: int,
              slower: float) -> Tensors:
-    """Gradient descent with the agreement's rate and steps, and nothing else of it."""
-    training = agreement.training
+    """The agreement's learning, and nothing else of it. batches: of how many sites a step takes together."""
     plain = Agreement(
         name=agreement.name, quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg(),
         parts=Parts(frozen=agreement.parts.frozen),
-        training=LocalTraining(local_steps=training.local_steps, batch_size=batch, optimizer=training.optimizer,
-                               learning_rate=training.learning_rate * slower, momentum=training.momentum))
+        training=_slower(agreement.training, batches, slower))
     return simulate(plain, recipe, {"alone": Site(site.train)}, rounds=rounds, chance=chance, judge_every=rounds,
                     stacked=True).model
+
+
+def _slower(training: Training, batches: int, share: float) -> Training:
+    if isinstance(training, Trees):
+        return training.model_copy(update={"l2": training.l2 * share})
+    return LocalTraining(local_steps=training.local_steps, batch_size=min(LARGEST_BATCH, training.batch_size * batches),
+                         optimizer=training.optimizer, learning_rate=training.learning_rate * share,
+                         momentum=training.momentum)
 
 
 def _quality(recipe: Recipe, model: Tensors, rows: Examples | None) -> float:

@@ -12,11 +12,13 @@ from typing import Protocol
 import numpy as np
 
 from fedround.codec import Tensors, flatten
+from fedround.errors import ContractError
 from fedround.learning.examples import Examples
+from fedround.learning.learn import learn
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import LocalTraining
+from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.threads import one_thread
-from fedround.learning.train import Trained, train
+from fedround.learning.train import Trained
 from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Countdown, Done, Job, Learnt, OneGenerator, Pool
 from fedround.simulation.stacked import Stacked
@@ -45,7 +47,7 @@ class Crew(Protocol):
 class Trainer:
     """Trains chunks in this process. A `Crew` of one."""
 
-    def __init__(self, recipe: Recipe, rows: Mapping[str, Examples], training: LocalTraining, chance: Chance):
+    def __init__(self, recipe: Recipe, rows: Mapping[str, Examples], training: Training, chance: Chance):
         self._recipe, self._rows, self._training, self._chance = recipe, rows, training, chance
         self._stacked: Stacked | None = None
         self._pool: Pool | None = None
@@ -56,6 +58,8 @@ class Trainer:
     def stacked(self) -> Stacked:
         """The model for many sites."""
         if self._stacked is None:
+            if not isinstance(self._training, LocalTraining):
+                raise ContractError("only gradient steps can be taken for many sites at once")
             self._stacked = Stacked(self._recipe, self._training, next(iter(self._rows.values())))
         return self._stacked
 
@@ -80,5 +84,5 @@ class Trainer:
 
     def _alone(self, chunk: Chunk, job: Job, guard: Countdown) -> Trained:
         draws = self._chance.of(chunk.number, job.site).training(job.shift_D, job.rest.private)
-        return train(self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism, draws, guard, job.start,
+        return learn(self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism, draws, guard, job.start,
                      shift_D=job.shift_D, time_is_up=guard.time_is_up, rest=job.rest, persons=job.persons)

@@ -29,6 +29,7 @@ from fedround.errors import ContractError
 from fedround.learning.batch import tensors_of
 from fedround.learning.examples import Arrays, Examples, rows_in
 from fedround.learning.recipe import Recipe, initial_tensors
+from fedround.learning.spec import LocalTraining
 from fedround.learning.train import check_fits, train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, TrainingMechanism
@@ -140,11 +141,13 @@ def fedmd(agreement: Agreement, parties: Mapping[str, Party], public: Arrays, *,
     Deterministic in `seed`. Raises ContractError for privacy that no `DpSgd` keeps, or that lasts for fewer rounds, and
     unless all recipes tell the same classes apart.
     """
-    mechanisms = _mechanisms(agreement, parties, rounds)
+    training, mechanisms = agreement.training, _mechanisms(agreement, parties, rounds)
+    if not isinstance(training, LocalTraining):
+        raise ContractError("a site that learns a consensus takes gradient steps: agree on these, not on trees")
     models = {name: initial_tensors(party.recipe, seed) for name, party in parties.items()}
     for number in range(1, rounds + 1):
         for name, party in parties.items():
-            delta = train(party.recipe, models[name], party.train, agreement.training, mechanisms[name],
+            delta = train(party.recipe, models[name], party.train, training, mechanisms[name],
                           stream(bytes(32), f"{seed} {number} {name}".encode()), lambda: False).delta
             models[name] = {part: models[name][part] + delta[part] for part in delta}
         agreed_NC = consensus((len(party.train), answer(party.recipe, models[name], public))

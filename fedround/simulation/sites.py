@@ -21,6 +21,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.parts import Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
+from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Metrics, Scored, Task, scored_together
 from fedround.learning.threads import one_thread
 from fedround.privacy.spec import DpSgd, NoPrivacy, Privacy, TrainingMechanism
@@ -173,7 +174,7 @@ class Sites:
                                   terms.drift, apart=self._apart)
         except ContractError as error:
             raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
-        if isinstance(found, DpSgd):
+        if isinstance(found, DpSgd) and isinstance(terms.training, LocalTraining):
             return found.model_copy(update={"sampling_rate": terms.training.sampling_rate(rows)})
         return found
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
-_KNEE = 0.2
+KNEE = 0.2
 
 
 class Regress(Summed):
@@ -89,7 +89,7 @@ class Regress(Summed):
         if self.loss == "squared":
             return (outputs - wanted_B).square() / 2  # type: ignore[no-any-return]
         if self.loss == "huber":
-            return huber_loss(outputs, wanted_B, reduction="none", delta=_KNEE)
+            return huber_loss(outputs, wanted_B, reduction="none", delta=KNEE)
         short_B = wanted_B - outputs
         return torch.maximum(self.quantile * short_B, (self.quantile - 1) * short_B)
 
@@ -100,7 +100,7 @@ class Regress(Summed):
         """As `Kind`: of the squared loss; of another, its slope, and 1."""
         apart_N = raw_N - self._scaled(np.clip(targets[TARGET], *self.bounds).astype(np.float64))
         if self.loss == "huber":
-            apart_N = np.clip(apart_N, -_KNEE, _KNEE)
+            apart_N = np.clip(apart_N, -KNEE, KNEE)
         if self.loss == "quantile":
             apart_N = np.where(apart_N < 0, -self.quantile, 1 - self.quantile)
         return apart_N, np.ones(len(apart_N))

@@ -29,7 +29,7 @@ from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.many import Judge
 from fedround.learning.recipe import Recipe
-from fedround.learning.tasks import Classify
+from fedround.learning.tasks import CLASSIFY, Classify
 from fedround.rounds import server
 from fedround.rounds.server import Memory, Server
 
@@ -90,11 +90,11 @@ def test_everybody_makes_the_committed_model_and_nobody_the_servers_step_without
     done = combined(how, cohort(), centre=centre_D if how is RULES["clipping"] else None)
     parts = taken_apart(about, done, BUDGET)
     before = Server(base(), {"velocity": update(20)})
-    made_CD = np.concatenate([*models(about, before, parts, Exact(len(parts.sites)).coalitions_CN, 3 * 64 * F)])
-    committed = server.step(about, before, done.result.delta_D, (), {"x": 1.0}).model
+    made_CD = np.concatenate([*models(about, CLASSIFY, before, parts, Exact(len(parts.sites)).coalitions_CN, 3 * 64 * F)])
+    committed = server.step(about, CLASSIFY, before, done.result.delta_D, (), {"x": 1.0}).model
     assert (made_CD[-1] == codec.flatten(committed)).all()
     left_D = parts.own_D if how is RULES["clipping"] else np.zeros(F + 1, np.float32)
-    assert (made_CD[0] == codec.flatten(server.step(about, before, left_D, (), {"x": 1.0}).model)).all()
+    assert (made_CD[0] == codec.flatten(server.step(about, CLASSIFY, before, left_D, (), {"x": 1.0}).model)).all()
     assert np.allclose((parts.x_ND.sum(axis=0) + parts.own_D), done.result.delta_D, rtol=1e-5, atol=1e-6)
 
 

@@ -23,7 +23,7 @@ from fedround.compression.spec import Quantised, TopK
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Scaffold
 from fedround.learning.law import law_of
-from fedround.learning.tasks import Classify
+from fedround.learning.tasks import CLASSIFY, Classify
 from fedround.privacy.spec import DpSgd
 from fedround.rounds.server import Memory, Server, combine, keeps_centre, law, read, share_of, step, weigh
 from fedround.rounds.site import declare
@@ -206,9 +206,9 @@ MODEL = {"0.weight": np.ones((2, 3), np.float32), "0.bias": np.zeros(2, np.float
 def test_a_step_moves_the_model_and_continues_the_optimizer():
     terms = agreed(optimizer={"name": "fedavg", "learning_rate": 0.5, "momentum": 0.5}).terms()
     delta_D = np.arange(8, dtype=np.float32)
-    one = step(terms, Server(MODEL), delta_D, "abc", WEIGHTS)
-    two = step(terms, one, delta_D, "abc", WEIGHTS)
-    assert Server(MODEL).size == 8
+    one = step(terms, CLASSIFY, Server(MODEL), delta_D, "abc", WEIGHTS)
+    two = step(terms, CLASSIFY, one, delta_D, "abc", WEIGHTS)
+    assert Server(MODEL).size(terms) == 8
     assert flatten(one.model) == pytest.approx(flatten(MODEL) + 0.5 * delta_D)
     assert flatten(two.model) == pytest.approx(flatten(one.model) + 0.5 * 1.5 * delta_D)
     assert one.optimizer["velocity"].tolist() == delta_D.tolist()
@@ -220,7 +220,7 @@ def test_what_is_served_stands_for_the_share_of_the_federation_that_was_used(rul
     training = {"local_steps": 4, "learning_rate": 0.25, "algorithm": {"name": "scaffold"}}
     terms = agreed(aggregation=Aggregation(rule=rule), training=training).terms()
     delta_D, past_D = np.ones(8, np.float32), np.full(8, 2.0, np.float32)
-    after = step(terms, Server(MODEL, served={"control": past_D}), delta_D, ["a", "b"], WEIGHTS)
+    after = step(terms, CLASSIFY, Server(MODEL, served={"control": past_D}), delta_D, ["a", "b"], WEIGHTS)
     expected = Scaffold().at_server({"control": past_D}, delta_D, terms.training, share)
     assert after.served["control"].tolist() == expected["control"].tolist()
     assert after.served["control"][0] == pytest.approx((1 - share) * 2 - share * 1)
@@ -228,6 +228,6 @@ def test_what_is_served_stands_for_the_share_of_the_federation_that_was_used(rul
 
 def test_a_step_leaves_what_it_began_with_as_it_was():
     before = Server({name: array.copy() for name, array in MODEL.items()})
-    step(agreed().terms(), before, np.ones(8, np.float32), "abc", WEIGHTS)
+    step(agreed().terms(), CLASSIFY, before, np.ones(8, np.float32), "abc", WEIGHTS)
     assert flatten(before.model).tolist() == flatten(MODEL).tolist()
     assert dataclasses.replace(before).optimizer is None

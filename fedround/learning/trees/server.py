@@ -1,0 +1,38 @@
+"""The server's half of a round of trees: from the sites' mean slopes to the leaves.
+
+B trees, L leaves, K outputs, P parts of a number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround.codec import Tensors, schema_of, unflatten
+from fedround.errors import ContractError
+from fedround.learning.tasks import Task
+from fedround.learning.trees.exact import mean
+from fedround.learning.trees.losses import bound_of
+from fedround.learning.trees.outputs import grown
+from fedround.learning.trees.spec import CURVATURES, GROWN, LEAVES, SLOPES, Trees
+
+Float32 = npt.NDArray[np.float32]
+
+
+def grow(trees: Trees, task: Task, model: Tensors, aggregate_D: Float32, weight: float | None, *,
+         noised: bool) -> dict[str, Float32]:
+    """The model with the round's trees in it.
+
+    aggregate_D: what was made of the sites' updates. weight: of all sites whose mean it is; None: it is no mean. noised:
+    whether they added noise. Raises ContractError if all trees have grown.
+    """
+    parts = unflatten(aggregate_D, trees.sent(schema_of(model), noised=noised))
+    first, bound = grown(model), bound_of(task)
+    if first + trees.per_round > trees.trees:
+        raise ContractError(f"all {trees.trees} trees have grown: a recipe with more rounds would let more grow")
+    g_BLK = bound.length * mean(parts[SLOPES], weight)
+    h_BLK = bound.length / bound.curvature * mean(parts[CURVATURES], weight)
+    step_BLK = np.clip(-g_BLK / (np.maximum(h_BLK, 0) + trees.l2), -trees.largest, trees.largest)
+    leaves_TLK = model[LEAVES].copy()
+    leaves_TLK[first:first + trees.per_round] = trees.learning_rate * step_BLK
+    return {GROWN: np.array([first + trees.per_round], np.float32), LEAVES: leaves_TLK}
