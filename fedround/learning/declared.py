@@ -56,7 +56,7 @@ class Declared:
     """What stands in the recipe's file; none: it has a function for that."""
 
     columns: Columns | None = None
-    targets: Mapping[str, Target] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict, hash=False)
     """By what the task calls them."""
 
     @property

@@ -83,6 +83,7 @@ def test_targets_of_every_kind(tmp_path: Path, said: str, held: dict[str, Any], 
     assert {name: array.tolist() for name, array in found.targets.items()} == learnt
     assert found.counts_N.tolist() == counts
     assert {name: array.dtype.name for name, array in found.targets.items()} == dict(recipe.task.dtypes_by_name)
+    assert hash(recipe) == hash(recipe)         # caches are kept by recipe
     first = recipe.encode(rows.head(1))
     assert {name: array.tolist() for name, array in first.targets.items()} == {name: one[:1] for name, one in learnt.items()}
     with pytest.raises(ContractError, match="the target .* must hold"):
