@@ -44,6 +44,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/test_docs_site.py::test_the_site_is_built",
         "tests/infra/stack/test_local_stack.py", "tests/infra/test_stages.py", "tests/benchmarks/",
         "tests/cli/test_hostile_files.py", "tests/cli/test_terminal.py", "tests/cli/test_bad_surroundings.py",
+        "tests/parity/test_every_row_alone.py::test_every_layer",
         "tests/parity/test_simulation.py", "tests/parity/test_checking.py::test_every_check", "tests/tasks/test_exports.py",
         "tests/tasks/test_promote.py", "tests/fedround/privacy/test_apart.py", "tests/site_workers/test_scoring.py",
         "tests/site_workers/test_recipes_that_fail.py", "tests/site_workers/test_safe.py::test_a_passphrase_comes",

@@ -65,7 +65,7 @@ def filled(part: torch.Tensor, size: int) -> torch.Tensor:
     """A copy, with zeros after it."""
     import torch
 
-    whole = torch.zeros(size, *part.shape[1:], dtype=part.dtype)
+    whole = torch.zeros(size, *part.shape[1:], dtype=part.dtype, device=part.device)
     whole[:len(part)] = part
     return whole
 

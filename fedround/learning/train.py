@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,7 @@ from fedround.errors import Cancelled, ContractError
 from fedround.learning.batch import Batch, batch_of
 from fedround.learning.descent import Descent, scale
 from fedround.learning.examples import Examples
-from fedround.learning.gradients import Clip, chunk_for, clipped_sum, clipped_vector, gradient_sum, maps
-from fedround.learning.objective import Objective
+from fedround.learning.gradients import Clip, RowGradients, clipped_sum, clipped_vector, gradient_sum
 from fedround.learning.parts import NO_REST, Rest, furnish
 from fedround.learning.persons import NOBODY, Persons
 from fedround.learning.recipe import Recipe, check_model, unfilled
@@ -110,7 +109,8 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     with torch.random.fork_rng(devices=()):
         noised = None
         if isinstance(mechanism, PerRecord):
-            noised = _NoisedSum(mechanism, noise, coordinates(schema), maps(objective, parameters, everything), expected)
+            of_rows = RowGradients.tried(objective, parameters, everything)
+            noised = _NoisedSum(of_rows, mechanism, noise, coordinates(schema), expected)
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
         for units in _batches(mechanism, training, drawn_from, noise, start):
             if cancelled():
@@ -120,7 +120,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                 drawn = drawn[counts_N[drawn]]
                 gradient_D = gradient_sum(objective, parameters, everything.at(drawn))
             else:
-                gradient_D = noised(objective, parameters, everything.at(drawn), counts_N[drawn] & (drawn != NOBODY))
+                gradient_D = noised(parameters, everything.at(drawn), counts_N[drawn] & (drawn != NOBODY))
             gradient_D /= expected
             weights_D += descent.change(weights_D, gradient_D)
             steps += 1
@@ -171,10 +171,10 @@ def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) ->
 class _NoisedSum:
     """The clipped and noised sum of gradients of one batch after the other."""
 
-    def __init__(self, mechanism: PerRecord, noise: NoiseSource, size: int, together: bool, expected: float):
-        self._noise, self._clip, self._together = noise, _clip(mechanism), together
+    def __init__(self, of_rows: RowGradients, mechanism: PerRecord, noise: NoiseSource, size: int, expected: float):
+        self._of_rows, self._noise, self._clip = of_rows, noise, _clip(mechanism)
         self._each = (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None) or 1
-        self._chunk = chunk_for(expected, self._each)
+        self._chunk = of_rows.chunk_for(expected, self._each)
         draw = functools.partial(noise.normal, GRID, size)
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
@@ -188,10 +188,9 @@ class _NoisedSum:
         """Whether rows within the clip norm are counted."""
         return self._count_noise_std is not None
 
-    def __call__(self, objective: Objective, parameters: Mapping[str, torch.Tensor], batch: Batch,
-                 counts_B: torch.Tensor) -> Float64:
-        cells_D, within = clipped_sum(objective, parameters, batch, self._clip, counts_B=counts_B, chunk=self._chunk,
-                                      together=self._together, each=self._each)
+    def __call__(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
+        cells_D, within = clipped_sum(self._of_rows, parameters, batch, self._clip, counts_B=counts_B, chunk=self._chunk,
+                                      each=self._each)
         cells_D += self._next()
         if self._count_noise_std is not None:
             surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])

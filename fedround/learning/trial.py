@@ -18,7 +18,7 @@ from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Array, Examples, Form, Shape
-from fedround.learning.gradients import Clip, clipped_sum, gradient_sum, maps
+from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
 from fedround.learning.parts import WHOLE, Rest, mixes_rows
 from fedround.learning.recipe import Recipe, initial, initial_tensors
 from fedround.learning.spec import Parts
@@ -133,9 +133,10 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
                 raise ContractError("its gradient is not a finite number")
             together = True
         else:
-            together = maps(objective, parameters, batch)
+            of_rows = RowGradients.tried(objective, parameters, batch)
+            together = of_rows.together
             loosest = Clip(1e30, 1.0)
-            _, finite = clipped_sum(objective, parameters, batch, loosest, chunk=_ROWS, together=together)
+            _, finite = clipped_sum(of_rows, parameters, batch, loosest, chunk=_ROWS)
             if finite < _ROWS:
                 objective.loss(parameters, batch.at(slice(0, 1)))      # says what is wrong, if it can
                 raise ContractError("its gradient is not a finite number")

@@ -23,7 +23,6 @@ from fedround.learning.recipe import Recipe, check_model
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import check_fits
 from fedround.privacy.spec import DpSgd, GaussianUpdate, NoMechanism, TrainingMechanism
-from fedround.simulation.ghost import Tape, is_known
 from fedround.simulation.jobs import Batches, Done, Float32, Job, Learnt, OneGenerator, Pool, StackDraws
 from fedround.simulation.sums import clipped_sum, plain_sum
 
@@ -48,12 +47,13 @@ class Stacked:
 
     def __init__(self, recipe: Recipe, training: LocalTraining, sample: Examples):
         """sample: a row at least, to look at what the model does with it."""
+        from fedround.learning.tape import Tape
+
         self._recipe, self._training, self._model = recipe, training, recipe.build_model()
         self._sample = sample.at(slice(1))
         check_model(self._model, recipe.name)
         self._objective = recipe.objective(self._model)
-        known = is_known(self._model, tensors_of(self._sample.inputs))
-        self._tape = Tape(self._model) if known else None
+        self._tape = Tape(lambda weights, row: self._objective.losses(weights, row.at(None)).sum())
         self._schema = schema_of({name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()})
         self._size = coordinates(self._schema)
 
@@ -76,8 +76,8 @@ class Stacked:
         if self._size > ALONE:
             return 1
         numbers = self._sample.table_NF.shape[1] + 3 * self._outputs_of_one()
-        if private and self._tape is None:
-            numbers += 2 * self._size           # a gradient for each row
+        if private:
+            numbers += self._size               # a gradient for each row, of layers that are used at several places
         batch = min(2 * self._training.batch_size, rows)
         fit: int = STACK_BYTES // (4 * (5 * self._size + batch * numbers))
         return max(1, min(MOST, fit))
@@ -134,7 +134,7 @@ class Stacked:
         if not isinstance(jobs[0].mechanism, DpSgd):
             return plain_sum(self._objective, weights, batch), torch.zeros(len(jobs))
         clip_norm = jobs[0].mechanism.clip_norm
-        parts, within_S = clipped_sum(self._objective, self._tape, weights, batch, clip_norm)
+        parts, within_S = clipped_sum(self._tape, weights, batch, clip_norm)
         noise = _by_name(draws.normal(len(jobs), self._size), self._schema)
         std_S = _numbers(jobs, "noise_multiplier") * clip_norm
         for name, part in parts.items():

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as logistic_los
 
 from fedround.learning import gradients
 from fedround.learning.batch import Batch
-from fedround.learning.gradients import Clip, clipped_sum, gradient_sum
+from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
 from fedround.learning.objective import Objective
 from fedround.learning.tasks import Classify
 from fedround.privacy.noise import GRID
@@ -40,7 +40,7 @@ def ours(model, batch, clip_norm) -> np.ndarray:
     if clip_norm is None:
         return gradient_sum(Objective(model), parameters, named(batch))
     clip = Clip(clip_norm, cell=clip_norm / GRID)
-    return clipped_sum(Objective(model), parameters, named(batch), clip)[0] * clip.cell
+    return clipped_sum(RowGradients(Objective(model)), parameters, named(batch), clip)[0] * clip.cell
 
 
 def by_loop(model, batch, clip_norm) -> tuple[np.ndarray, list[float]]:
@@ -87,7 +87,7 @@ def test_of_four_classes_each_rows_gradient_is_that_of_its_cross_entropy(clip_no
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     objective = Objective(model, Classify(classes=4))
     summed = (gradient_sum(objective, parameters, named((features_BF, labels_B))) if clip_norm is None else
-              clipped_sum(objective, parameters, named((features_BF, labels_B)), clip)[0] * clip.cell)
+              clipped_sum(RowGradients(objective), parameters, named((features_BF, labels_B)), clip)[0] * clip.cell)
     assert summed == pytest.approx(expected, abs=1e-5)
     assert min(lengths) < 1.8 < max(lengths)
 
@@ -116,7 +116,8 @@ def test_one_row_never_exceeds_the_clip_norm_not_even_by_rounding(model, batch):
 
 
 def cells(model, batch, clip: Clip) -> np.ndarray:
-    return clipped_sum(Objective(model), {name: p.detach() for name, p in model.named_parameters()}, named(batch), clip)[0]
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    return clipped_sum(RowGradients(Objective(model)), parameters, named(batch), clip)[0]
 
 
 @pytest.mark.parametrize("cell", [CLIP_NORM / GRID, CLIP_NORM / GRID * 3.7, 1e-4])
@@ -148,6 +149,6 @@ def test_attack_a_plain_float32_sum_moves_by_another_vector_than_the_record_that
 def test_rows_within_the_clip_norm_are_counted(model, batch):
     _, norms = by_loop(model, batch, CLIP_NORM)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    _, within = clipped_sum(Objective(model), parameters, named(batch), Clip(CLIP_NORM, CLIP_NORM / GRID))
+    _, within = clipped_sum(RowGradients(Objective(model)), parameters, named(batch), Clip(CLIP_NORM, CLIP_NORM / GRID))
     assert within == sum(norm <= CLIP_NORM for norm in norms)
     assert 0 < within < len(norms)

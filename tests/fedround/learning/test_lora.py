@@ -11,7 +11,7 @@ from fedround.codec import coordinates, flatten, schema_of
 from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
 from fedround.learning.examples import Examples
-from fedround.learning.gradients import Clip, clipped_sum
+from fedround.learning.gradients import Clip, RowGradients, clipped_sum
 from fedround.learning.lora import LoRALinear, adapt, merge
 from fedround.learning.objective import Objective
 from fedround.learning.parts import furnish
@@ -105,7 +105,7 @@ def test_each_rows_gradient_is_clipped_over_the_adapters_alone(recipe):
         vector = torch.cat([gradient.reshape(-1) for gradient in gradients]).double().numpy()
         total += vector * min(1.0, 0.05 / np.linalg.norm(vector))
     parameters = {name: torch.from_numpy(array) for name, array in base.items()}
-    cells, _ = clipped_sum(Objective(model.requires_grad_(False)), parameters, batch_of(rows), clip)
+    cells, _ = clipped_sum(RowGradients(Objective(model.requires_grad_(False))), parameters, batch_of(rows), clip)
     assert cells * clip.cell == pytest.approx(total, abs=1e-5)
 
 

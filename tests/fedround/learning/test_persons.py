@@ -13,7 +13,7 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.batch import Batch
 from fedround.learning.examples import Examples
-from fedround.learning.gradients import Clip, chunk_for, clipped_sum, maps
+from fedround.learning.gradients import LARGEST_CHUNK, Clip, RowGradients, clipped_sum
 from fedround.learning.objective import Objective
 from fedround.learning.persons import NOBODY, count, ids_of, persons_of
 from fedround.learning.recipe import initial_tensors
@@ -84,8 +84,8 @@ MODELS = {
 def cells(model, x_BF, y_B, counts_B, chunk=32 * MOST) -> tuple[np.ndarray, int]:
     objective, parameters = Objective(model), {name: value.detach() for name, value in model.named_parameters()}
     batch = Batch({"x": x_BF}, {"y": y_B})
-    return clipped_sum(objective, parameters, batch, CLIP, counts_B=counts_B.clone(), chunk=chunk,
-                       together=maps(objective, parameters, batch), each=MOST)
+    of_rows = RowGradients.tried(objective, parameters, batch)
+    return clipped_sum(of_rows, parameters, batch, CLIP, counts_B=counts_B.clone(), chunk=chunk, each=MOST)
 
 
 def a_batch(persons: int, seed: int, scale: float):
@@ -139,9 +139,10 @@ def test_attack_one_person_moves_the_sum_by_her_own_cells_and_no_further_than_th
 
 @pytest.mark.parametrize("rows", [1, 3, 50, 300])
 def test_a_chunk_holds_whole_persons(rows):
+    of_rows = RowGradients(Objective(MODELS["layers"]()))
     for expected in (0.3, 12.0, 5000.0):
-        assert chunk_for(expected, rows) % rows == 0
-        assert chunk_for(expected, rows) <= max(256, rows)
+        assert of_rows.chunk_for(expected, rows) % rows == 0
+        assert of_rows.chunk_for(expected, rows) <= max(LARGEST_CHUNK, rows)
 
 
 # -- training -------------------------------------------------------------------------------------------------------------

@@ -23,12 +23,10 @@ WORKS = {
     "embedding": f"nn.Sequential({written('x.long()', 'nn.Module', '')}, nn.Embedding(1, 2), nn.Flatten(), nn.Linear(6, 1))",
     "no zeros": written("nn.Linear.forward(self, x / x.norm(dim=1, keepdim=True))"),
     "in place": written("nn.Linear.forward(self, x.clone().mul_(2))"),
-}
-SLOWLY = {
     "lstm": written("nn.LSTM.forward(self, x[:, :, None])[0][:, -1]", "nn.LSTM", "1, 1, batch_first=True"),
     "gru": written("nn.GRU.forward(self, x[:, :, None])[0][:, -1]", "nn.GRU", "1, 1, batch_first=True"),
-    "looks at a number": written("nn.Linear.forward(self, x if float(x.sum()) > 5 else 2 * x)"),
 }
+SLOWLY = {"looks at a number": written("nn.Linear.forward(self, x if float(x.sum()) > 5 else 2 * x)")}
 FAILS = {
     "wrong output": ("nn.Linear(3, 2)", "must give one logit for each row"),
     "other features": ("nn.Linear(4, 1)", "RuntimeError"),
