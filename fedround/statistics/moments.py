@@ -64,6 +64,13 @@ class Moments(GroupedSum):
         """As `NoisedSum`: every number that a record adds is in [-1, 1], and all of them may be 1 together."""
         return math.sqrt(len(self.labels))
 
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """As `NoisedSum`: no sum is farther from 0 than the records with these numbers are many."""
+        if self.degree == "products":
+            return bool((np.abs(table) <= table[..., :1] + 2 * leeway).all())
+        of_each = table.reshape(-1, len(self.of), self.degree + 1)
+        return bool((np.abs(of_each) <= of_each[..., :1] + 2 * leeway).all())
+
     def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
         """As `GroupedSum`."""
         standard_NC = np.stack([one.standard(evidence) for one in self.of], axis=1)

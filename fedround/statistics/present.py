@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from fedround.statistics.base import Evidence
+from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.sums import Part, in_blocks
 from fedround.values import ColumnName
@@ -47,6 +47,10 @@ class Present(GroupedSum):
     def scale(self) -> float:
         """As `NoisedSum`."""
         return math.sqrt(len(self.labels))
+
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """As `NoisedSum`: there are no more records with something than records."""
+        return bool(((table >= -leeway) & (table <= table[..., :1] + 2 * leeway)).all())
 
     def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
         """As `GroupedSum`."""

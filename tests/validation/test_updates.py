@@ -127,10 +127,15 @@ COUNTED = DP.model_copy(update={"count_noise_std": 10.0})
     (answer(MEASURE_PLAN, releases=(told(EXACT), told(AGE))), MEASURE_PLAN, "out of order"),
     (answer(MEASURE_PLAN, releases=(told(AGE), told(EXACT, mechanism=GaussianCounts(noise_std=5.0)))), MEASURE_PLAN,
      "statistic 2 of its answer was released with the mechanism gaussian_counts, the plan asks for none"),
+    (answer(MEASURE_PLAN, releases=(told(AGE, numbers=(5.0, 5.0, -121.0, 5.0)), told(EXACT))), MEASURE_PLAN,
+     "numbers that no records make"),
+    (answer(MEASURE_PLAN, releases=(told(AGE), told(EXACT, numbers=(1.0, 2.0, -1.0)))), MEASURE_PLAN,
+     "numbers that no records make"),
 ], ids=["no update", "update for evaluation", "update for measurement", "no mechanism", "clip norm", "steps", "noise unasked",
         "count unasked", "share unasked", "payload size", "huge payload", "chunks", "schema", "bins of an update",
         "statistic unasked", "twice", "too little noise with an update", "no noise with an update", "no scores", "bins",
-        "too little noise", "one of two", "other order", "noise where none was asked for"])
+        "too little noise", "one of two", "other order", "noise where none was asked for", "counts below 0",
+        "exact counts below 0"])
 def test_what_the_plan_did_not_ask_for_is_refused(answer, plan, message):
     with pytest.raises(ContractError, match=message) as error:
         admit(answer, plan)

@@ -227,3 +227,17 @@ def test_a_record_is_in_one_node_of_each_level():
 def test_a_sum_that_means_nothing_is_refused(wrong):
     with pytest.raises(ValueError, match=r"twice|numbers are more|must ascend|without a bound|name columns"):
         wrong()
+
+
+@given(ANY, ROWS, st.integers(0, 3))
+def test_honest_numbers_are_possible_and_a_liars_are_not(statistic, rows, number):
+    told = release(statistic, Rows(rows), stream(bytes(32), b"possible", bytes([number])))
+    assert told.is_possible
+    lie = np.array(told.numbers)
+    if statistic.kind == "glm_sums":
+        lie[len(statistic.of) + 1:] = -1e6 * max(statistic.noise_std, 1)
+    elif statistic.kind == "moments":
+        lie[-1] = 1e6 * max(statistic.noise_std, 1)
+    else:
+        lie[-1] = -1e6 * max(statistic.noise_std, 1)
+    assert not Release(statistic=statistic, numbers=tuple(lie.tolist()), mechanism=told.mechanism).is_possible
