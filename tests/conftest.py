@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadGroupScheduling
 
+from fedround import locked
 from fedround.learning.recipe import Recipe
+from fedround.privacy import accounting
 from infra.settings import S3Credential
 from infra.stack import LocalStack
 from infra.stack.ports import choose
@@ -24,6 +28,7 @@ from site_workers import rows
 from tests import small_federation
 from tests.bundled import Bundled
 from tests.bundled import make as make_bundled
+from tests.known import Prices
 from tests.small_federation import SmallFederation
 
 # Nothing here is judged by the clock: the machine may be busy with something else. Laws are tried on other examples in
@@ -128,6 +133,25 @@ class S3Server:
     def store(self, prefix: str = "", credential: S3Credential | None = None) -> S3Store:
         used = credential or self.credential
         return S3Store(self.endpoint, BUCKET, used.access_key, used.secret_key, prefix=prefix)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_prices(tmp_path_factory: pytest.TempPathFactory) -> Prices:
+    """The accountant answers a question once in a run, whichever process asks."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prices"
+    folder.mkdir(exist_ok=True)
+    prices = Prices(folder)
+    accounting.ask(prices)
+    return prices
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_passphrases() -> Iterator[None]:
+    """To stretch a passphrase takes a third of a second and 128 MiB, by design: the same with the same salt once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locked, "_key", functools.lru_cache(maxsize=None)(locked._key))
+        yield
 
 
 @pytest.fixture(scope="session")
