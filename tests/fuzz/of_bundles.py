@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedround import archive, bundle
-from fedround.bundle import Bundle, Manifest
-from fedround.learning.tasks import Task
+from fedround.bundle import Bundle, Input, Manifest
+from fedround.learning.tasks import Classify
 from fedround.signing import digest
 from tasks.bundle import certificate_of, evidence_of
 from tests.fuzz.parser import KEY, Parser
@@ -19,7 +19,8 @@ _CERTIFICATE = (b'{"run":"spring","round":2,"model":"%b","commit":"%b","coordina
 _FILES = {"recipe.py": b"NAME = 'r'\n", bundle.MEASURED: _EVIDENCE, bundle.CERTIFICATE: _CERTIFICATE}
 _MANIFEST = Manifest(
     federation="banks", run="spring", round=2, commit="3" * 64, model="2" * 64, recipe="r", recipe_digest=digest(b"r"),
-    task=Task(classes=2), features=4, columns=(), parts=bundle.described(_FILES), tool_version="0.1.0")
+    task=Classify(classes=2), inputs=(Input(name="features", dtype="float32", shape=(4,)),), columns=(),
+    parts=bundle.described(_FILES), tool_version="0.1.0")
 
 
 def _with(name: str, data: bytes) -> Bundle:

@@ -91,7 +91,7 @@ def test_near_the_smallest_delta_the_bound_is_two_percent():
 
 @pytest.mark.parametrize("noise", [2.1, 3.3, 5.7, 8.9])
 def test_totals_are_rounded_up_to_a_millionth(noise):
-    grid = accounting._grid((((noise, 0.3, 10), 1),), 0.0)
+    grid = accounting._grid((((noise, 0.3, 10, False), 1),), 0.0)
     exact = accounting._pld(noise, 0.3, 10, 1, grid).get_epsilon_for_delta(DELTA)
     total = epsilon([sgd(0.3, noise, 10)], DELTA)
     assert exact <= total < exact + 1.1e-6

@@ -190,7 +190,7 @@ def test_what_is_closed_gives_back_less_than_it_held_and_never_more_than_it_had_
 
 def test_giving_back_is_sound_for_whoever_stops_at_the_worst_moment():
     """Two rounds are fixed; after the first, by what it showed, go on or exchange the second for what it gives back."""
-    mu = math.sqrt(accounting._dominated((((2.0, 0.4, 20), 1),)))
+    mu = math.sqrt(accounting._dominated((((2.0, 0.4, 20, False), 1),)))
     assert mu > 0.5
     one, other = (privacy_loss_distribution.from_gaussian_mechanism(
         noise, sampling_prob=rate, value_discretization_interval=5e-3) for noise, rate in ((2.0, 0.4), (1 / mu, 1.0)))
