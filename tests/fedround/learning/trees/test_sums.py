@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from fedround.learning.trees.server import grow
 from fedround.learning.trees.site import sums
 from fedround.learning.trees.spec import GROWN, LEAVES, Axis, Trees
 from fedround.learning.trees.structure import leaves_of, splits
+from fedround.learning.trees.xgboost import to_xgboost
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianUpdate, NoMechanism, RowSum
 
@@ -251,6 +253,27 @@ def test_the_outputs_of_a_model_that_grew_are_the_same_bits_when_they_are_contin
     assert (remembered(TREES, other, examples.inputs[INPUT], examples.digest) == -found).all()
 
 
+def test_xgboost_s_file_says_the_same_trees():
+    """An independent walk of the JSON, as its readers walk: left below the condition."""
+    for task in (CLASSIFY, THREE):
+        model = trained([rows(120, 1, task.classes)], task)
+        learner = json.loads(to_xgboost(TREES, task, model, ["a", "b", "c"]))["learner"]
+        x_NF = rows(40, 2).inputs[INPUT]
+        x_NF[:12, 0] = splits(TREES).threshold_TM[:, 0]          # on a threshold
+        found = np.zeros((40, outputs_of(task)))
+        booster = learner["gradient_booster"]["model"]
+        for tree, output in zip(booster["trees"], booster["tree_info"], strict=True):
+            assert np.isclose(sum(tree["sum_hessian"][-TREES.leaves:]), 1)
+            for place, row in enumerate(x_NF):
+                node = 0
+                while tree["left_children"][node] >= 0:
+                    below = row[tree["split_indices"][node]] < np.float32(tree["split_conditions"][node])
+                    node = tree["left_children" if below else "right_children"][node]
+                found[place, output] += tree["split_conditions"][node]
+        assert found == pytest.approx(outputs(TREES, model, x_NF), abs=1e-6)
+        assert len(booster["trees"]) == TREES.trees * outputs_of(task)
+
+
 # -- structure ---------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +307,21 @@ def test_a_split_divides_what_the_splits_above_it_have_left():
             if feature_M[node] == 3:
                 assert low < threshold_M[node] < high
     assert repeated < 10        # of 300 nodes: what is 0 or 1 is asked about once; a fourth of them would be, by chance
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([-1, 1]))
+def test_what_should_rise_rises_and_what_should_fall_falls_whatever_the_rows_say(seed, sign):
+    """The labels are against it, or chance; every tree keeps it, and so does their sum."""
+    trees = TREES.model_copy(update={"axes": (Axis(low=-3, high=3, rises=sign), Axis(low=-3, high=3), Axis(low=-3, high=3))})
+    examples = rows(80, seed)
+    against_N = (examples.inputs[INPUT][:, 0] * sign < 0).astype(np.int64) if seed % 2 else examples.targets[TARGET]
+    model = trained([Examples(examples.inputs[INPUT], against_N)], trees=trees)
+    walk_NF = np.repeat(examples.inputs[INPUT][:10], 40, axis=0)
+    walk_NF[:, 0] = np.tile(np.linspace(-3, 3, 40), 10)
+    steps = np.diff(outputs(trees, model, walk_NF)[:, 0].reshape(10, 40), axis=1) * sign
+    assert steps.min() >= -1e-9
+    assert seed % 2 or model[LEAVES].any()
 
 
 # -- mechanisms --------------------------------------------------------------------------------------------------------
