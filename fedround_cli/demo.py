@@ -34,13 +34,15 @@ class Example(StrEnum):
     """An example that the demonstration can run: a folder of fedround_examples/."""
 
     BANKS = "banks"
+    BANKS_TREES = "banks_trees"
     CARLOAN = "carloan"
 
 
 @command
 def demo(
     home: Home = DEFAULT_HOME / "demo",
-    example: Annotated[Example, typer.Option(help="Whose story: twelve banks and credit cards, or twelve segments of a "
+    example: Annotated[Example, typer.Option(help="Whose story: twelve banks and credit cards (with a neural network, "
+                                                  "or with trees), or twelve segments of a "
                                                   "(synthetic) car-loan market, which takes longer.")] = Example.BANKS,
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=200, help="Rounds of the campaign.")] = 10,
     epsilon: Annotated[float, typer.Option(min=0.1, max=100, help="Each bank's privacy budget for the campaign.")] = 5.0,

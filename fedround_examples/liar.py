@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround import codec
-from fedround.learning import train as training
+from fedround.learning.learn import learn
+from fedround.learning.train import Trained
 from fedround.rounds import site
 from fedround.simulation.crew import Chunk, Crew, Learnt
 from site_workers.host import host
@@ -35,9 +36,9 @@ def push_D(size: int) -> npt.NDArray[np.float32]:
     return np.asarray(LENGTH * drawn_D / np.linalg.norm(drawn_D), np.float32)
 
 
-def lying(*asked: Any, **options: Any) -> training.Trained:
-    """As `fedround.learning.train.train`, with the push added to what comes of it."""
-    honest = training.train(*asked, **options)
+def lying(*asked: Any, **options: Any) -> Trained:
+    """As `fedround.learning.learn.learn`, with the push added to what comes of it."""
+    honest = learn(*asked, **options)
     flat_D = codec.flatten(honest.delta)
     return dataclasses.replace(honest, delta=codec.unflatten(flat_D + push_D(len(flat_D)), codec.schema_of(honest.delta)))
 
@@ -62,5 +63,5 @@ class Lying:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    site.train = lying
+    site.learn = lying
     sys.exit(1 if host([Path(argument) for argument in sys.argv[1:]]) else 0)

@@ -116,7 +116,7 @@ def test_a_head_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_plac
     planned = federation.plan()
     sound = federation.undisturbed("north", planned, tmp_path / "sound")
     with monkeypatch.context() as patch:
-        patch.setattr(work, "train", lambda *given, **more: replace(trained := train(*given, **more), private={
+        patch.setattr(work, "learn", lambda *given, **more: replace(trained := train(*given, **more), private={
             name: np.full_like(array, np.inf) for name, array in trained.private.items()}))
         assert federation.answer("north", planned) == "update"
     delta = layout.delta("north", "spring", 2, 1)
