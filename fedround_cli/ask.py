@@ -43,6 +43,7 @@ def ask(
     missing: Annotated[_Many, _option("How often columns are empty.", "COL,…")] = None,
     correlations: Annotated[_Many, _option("Of each two columns.", "COL=LOW:HIGH + …")] = None,
     table1: Annotated[_Many, _option("The first table of a study.", "COL=LOW:HIGH + COL=VALUE,…")] = None,
+    components: Annotated[_Many, _option("Principal components.", "COL=LOW:HIGH + …")] = None,
     linear: Annotated[_Many, _option("Least squares.", "COL=LOW:HIGH ~ COL=LOW:HIGH + COL=VALUE…")] = None,
     survival: Annotated[_Many, _option("Curves, hazards, log-rank test.", "TIME=EDGE,… + EVENT=VALUE")] = None,
     logistic: Annotated[str | None, _option("A logistic regression, in --steps rounds.", "COL=VALUE ~ …")] = None,
@@ -85,7 +86,8 @@ def ask(
         show_all(found, as_json=as_json)
         return
     said = {"count": [""] if count else [], "mean": mean, "histogram": histogram, "quantiles": quantiles, "top": top,
-            "missing": missing, "correlations": correlations, "table1": table1, "linear": linear, "survival": survival}
+            "missing": missing, "correlations": correlations, "table1": table1, "components": components, "linear": linear,
+            "survival": survival}
     models = {"logistic": logistic, "poisson": poisson, "cox": cox}
     queries = (*(() if questions is None else from_file(questions)),
                *from_options({key: list(value or []) for key, value in said.items()}, by, where or [], noise, error))

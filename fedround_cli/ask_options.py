@@ -131,6 +131,7 @@ _BODIES: dict[str, Any] = {
     "correlations": lambda text, source: {"of": _all_bounded(text, source)},
     "table1": _mixed,
     "linear": _linear,
+    "components": lambda text, source: {"of": _all_bounded(text, source)},
     "survival": _survival,
 }
 """What each option's text becomes."""

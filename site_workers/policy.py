@@ -21,7 +21,7 @@ from site_workers.question_form import QuestionForm, is_agreed
 
 Protected = Literal["record", "person", "site", "none"]
 Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
-                 "missing", "quantiles", "models", "cox"]
+                 "missing", "quantiles", "models", "cox", "sketches"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -242,13 +242,13 @@ max_refusals = {max_refusals}
 min_noise_multiplier = {min_noise_multiplier}
 min_batch = {min_batch}
 
-# What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks"
-# (the ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how
-# the values of a column lie), "group_counts" (how many rows each group has), "moments" (sums of columns and of their
-# products: means, correlations, regressions), "quantiles" (counts in halves, quarters, eighths … of a range), "missing" (how
-# often columns are empty), "models" (steps of logistic and Poisson regressions), "cox" (sums over risk sets, which have no
-# noise: with the unit "none" only) and "decisions" (how often the model is right and wrong about the groups that
-# the federation watches, on held-out rows), all noised and charged.
+# What may leave besides model updates: "scores" (noised counts of the model's scores; charged to the budget), "checks" (the
+# ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how the
+# values of a column lie), "group_counts" (how many rows each group has), "moments" (sums of columns and of their products:
+# means, correlations, regressions), "quantiles" (counts in halves, quarters, eighths … of a range), "missing" (how often
+# columns are empty), "sketches" (counts of hashed values), "models" (steps of logistic and Poisson regressions), "cox"
+# (sums over risk sets, which have no noise: with the unit "none" only) and "decisions" (how often the model is right and
+# wrong about the groups that the federation watches, on held-out rows), all noised and charged.
 # What is not listed stays.
 statistics = {statistics}
 

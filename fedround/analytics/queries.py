@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedround.analytics import readings, survival
+from fedround.analytics.components import components
 from fedround.analytics.estimates import WIDTH, Table
 from fedround.analytics.linear import least_squares
 from fedround.errors import ContractError
@@ -28,10 +29,12 @@ from fedround.statistics import (
     Present,
     Ranges,
     Release,
+    Sketch,
     Statistic,
 )
 from fedround.statistics.base import LOUDEST, AskedNoise
 from fedround.statistics.grouped import By
+from fedround.statistics.levels import Level
 from fedround.statistics.where import Where
 from fedround.values import ColumnName, Value
 
@@ -226,6 +229,61 @@ class Table1(Asked):
             *readings.read(release), *((readings.shares(release),) if isinstance(release.statistic, GroupCounts) else ())))
 
 
+class Common(Asked):
+    """Which of very many candidates are commonest, from a sketch: the candidates do not travel, and their number costs
+    nothing.
+    """
+
+    what: Literal["common"] = "common"
+    of: ColumnName
+    candidates: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100_000)]
+    most: Annotated[int, Field(ge=1, le=1000)] = 10
+    width: Annotated[int, Field(ge=16, le=4096)] = 512
+    depth: Annotated[int, Field(ge=1, le=8)] = 2
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.by:
+            raise ValueError("a sketch has no groups: ask for one group at a time, with a condition")
+        return self
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (Sketch(of=self.of, width=self.width, depth=self.depth, where=self.where, noise_std=noise_std),)
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """As `Asked`."""
+        (release,) = releases
+        return (readings.common(release, self.candidates, self.most),) if isinstance(release.statistic, Sketch) else ()
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """In records, for the noise alone: other values in the same buckets come on top."""
+        return WIDTH * noise_std * math.sqrt(sites)
+
+
+class Components(Asked):
+    """Principal components of columns' correlations."""
+
+    what: Literal["components"] = "components"
+    of: Annotated[tuple[Bounded, ...], Field(min_length=2, max_length=50)]
+    most: Annotated[int, Field(ge=1, le=50)] = 2
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.by:
+            raise ValueError("components have no groups: ask for one group at a time, with a condition")
+        return self
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return (Moments(of=self.of, degree="products", where=self.where, noise_std=noise_std),)
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """As `Asked`."""
+        statistic = releases[0].statistic
+        return components(releases[0], statistic, self.most) if isinstance(statistic, Moments) else ()
+
+
 class Linear(Asked):
     """Least squares of one column on others: one round."""
 
@@ -279,7 +337,8 @@ class Survival(Asked):
         return None if records is None else WIDTH * noise_std * math.sqrt(sites * len(self.time.edges)) / records
 
 
-Query = Annotated[Count | HistogramOf | Top | Mean | Quantiles | Missing | Correlations | Table1 | Linear | Survival,
+Query = Annotated[Count | HistogramOf | Top | Mean | Quantiles | Missing | Correlations | Table1 | Linear | Survival | Common
+                  | Components,
                   Field(discriminator="what")]
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from fedround.analytics.estimates import WIDTH, Bound, Table, estimated, listed, rooted
 from fedround.analytics.quantiles import consistent, quantiles
-from fedround.statistics import DyadicCounts, Moments, Present, Release
+from fedround.errors import ContractError
+from fedround.statistics import DyadicCounts, Moments, Present, Release, Sketch
 from fedround.statistics.base import Axis, Float64
+from fedround.statistics.levels import Level
 
 QUARTILES = (0.25, 0.5, 0.75)
 
@@ -84,15 +86,17 @@ def correlations(release: Release, statistic: Moments) -> Table:
 
 
 def _correlations(sums: Float64, statistic: Moments, pairs: list[tuple[int, int]]) -> Float64:
+    return np.stack([covariance(sums, statistic, *pair) / np.sqrt(
+        covariance(sums, statistic, pair[0], pair[0]) * covariance(sums, statistic, pair[1], pair[1]))
+        for pair in pairs], axis=-1)
+
+
+def covariance(sums: Float64, statistic: Moments, one: int, other: int) -> Float64:
+    """Of two columns in standard form, from sums of all products, (…,)."""
     at = statistic.pairs.index
-
-    def covariance(one: int, other: int) -> Float64:
-        both: Float64 = (sums[..., at((one + 1, other + 1))] / sums[..., 0]
-                         - sums[..., at((0, one + 1))] * sums[..., at((0, other + 1))] / sums[..., 0] ** 2)
-        return both
-
-    return np.stack([covariance(*pair) / np.sqrt(covariance(pair[0], pair[0]) * covariance(pair[1], pair[1]))
-                     for pair in pairs], axis=-1)
+    both: Float64 = (sums[..., at((min(one, other) + 1, max(one, other) + 1))] / sums[..., 0]
+                     - sums[..., at((0, one + 1))] * sums[..., at((0, other + 1))] / sums[..., 0] ** 2)
+    return both
 
 
 def shares(release: Release) -> Table:
@@ -115,6 +119,20 @@ def quantiles_of(release: Release, statistic: DyadicCounts, at: tuple[float, ...
     return _table(release, statistic.axes[:-1], f"quantiles of {of.column}", [(f"{share:.0%}",) for share in at],
                   lambda sums: quantiles(consistent(sums, statistic.depth), at, of.low, of.high), head=("quantile",),
                   number=of.column, low=of.low, high=of.high)
+
+
+def common(release: Release, candidates: Sequence[Level], most: int) -> Table:
+    """The commonest candidates of a sketch, commonest first, with intervals for noise alone."""
+    sketch = release.statistic
+    if not isinstance(sketch, Sketch):
+        raise ContractError("candidates are looked up in a sketch")
+    count_C = sketch.frequencies(release.table, candidates)
+    best = np.argsort(-count_C, kind="stable")[:most]
+    found = [candidates[place] for place in best.tolist()]
+    value, half = estimated(release.table, noise_of(release), lambda sums: sketch.frequencies(sums, found))
+    return Table(f"the commonest values of {sketch.of}", (sketch.of, "records"),
+                 listed([(str(one),) for one in found], value, half), "bars",
+                 ("Other values in the same buckets add an error of their own, less with more width.",))
 
 
 def noise_of(release: Release) -> float:

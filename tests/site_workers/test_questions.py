@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from fedround.records import Measure
 from fedround.signing import seal
 from fedround.statistics import Bounded, DyadicCounts, GroupCounts, Levels, Moments, OneOf, Present, Ranges, release
 from site_workers import round as site_round
+from site_workers.draws import SiteDraws
 from site_workers.question_form import QuestionForm
-from tests.site_workers.test_measure import allow, answer, ask, refusal
+from site_workers.rows import read_site_rows
+from tests.site_workers.test_measure import allow, answer, ask, refusal, rows_of, said
 from tests.small_federation import SmallFederation, changed
 
 ALL = ("scores", "checks", "histograms", "group_counts", "moments", "quantiles", "missing")
@@ -40,10 +43,15 @@ def charges(federation: SmallFederation) -> tuple[ledger.Charge, ...]:
 def test_every_kind_of_question_is_answered_and_charged(federation: SmallFederation):
     form(federation, columns=("x1", "y"), min_noise_std=4.0, share=0.9, askers=None)
     asked = (MEAN, COUNT, Present(of=("x1", "y"), noise_std=4.0), DyadicCounts(of=X1, depth=4, noise_std=4.0))
-    ask(federation, *asked)
+    plan = ask(federation, *asked)
     assert answer(federation) == "answer"
     (charge,) = charges(federation)
     assert charge.mechanisms == (GaussianCounts(noise_std=4.0),) * 4
+    site, frame = federation.site("north"), rows_of(federation, "north")
+    draws = SiteDraws(site.noise_secret, plan, read_site_rows(site).digest)
+    evidence = SimpleNamespace(column=lambda name: frame[name].to_numpy())
+    assert said(federation).releases == tuple(release(one, evidence, draws.statistic(place, {}))
+                                              for place, one in enumerate(asked)), "the same bytes wherever it is computed"
 
 
 @pytest.mark.parametrize(("says", "statistic", "why"), [

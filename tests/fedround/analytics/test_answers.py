@@ -10,8 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.analytics.compiled import compiled
+from fedround.analytics.components import bounds_for
 from fedround.analytics.quantiles import consistent, quantiles
-from fedround.analytics.queries import Correlations, Count, HistogramOf, Mean, Missing, Quantiles, Table1, Top
+from fedround.analytics.queries import (
+    Common,
+    Components,
+    Correlations,
+    Count,
+    HistogramOf,
+    Mean,
+    Missing,
+    Quantiles,
+    Table1,
+    Top,
+)
 from fedround.errors import ContractError
 from fedround.privacy.noise import stream
 from fedround.statistics import Between, Bounded, Levels, Ranges, release, total
@@ -150,3 +162,37 @@ def test_too_many_questions_for_one_plan_are_refused():
         compiled([Count(by=(Levels(column="sex", values=(place,)),)) for place in range(65)], 3, None, 1.0)
     with pytest.raises(ContractError, match="numbers are more than"):
         compiled([Quantiles(of=AGE, depth=12, by=(SEX,))], 3, None, 1.0)
+
+
+def test_the_commonest_of_thousands_of_codes_are_found_in_few_numbers():
+    draw = np.random.default_rng(5)
+    codes = np.array([f"I{number:04d}" for number in range(3000)], dtype=object)
+    shares = 1 / np.arange(1, 3001) ** 1.2
+    rows = Rows(1, 10)
+    rows.code = draw.choice(codes, 20_000, p=shares / shares.sum())
+    asked = compiled([Common(of="code", candidates=tuple(codes.tolist()), most=5, width=1024, depth=4)], 1, None, 5.0)
+    assert math.prod(asked.statistics[0].shape) == 4096
+    (table,) = asked.read([release(asked.statistics[0], rows, stream(bytes(32), b"common"))])
+    exact = {code: (rows.code == code).sum() for code in codes[:10]}
+    assert [one.words[0] for one in table.estimates][:3] == sorted(exact, key=exact.get, reverse=True)[:3]
+    for one in table.estimates[:3]:
+        assert one.value == pytest.approx(exact[one.words[0]], abs=0.02 * 20_000 / 4 + 30)
+
+
+def test_a_number_is_one_value_however_it_is_kept_and_what_is_missing_is_none():
+    rows = Rows(1, 10)
+    rows.code = np.array([7, 7.0, "7", None, math.nan, ""], dtype=object)
+    asked = compiled([Common(of="code", candidates=(7, "", 8))], 1, None, 0.0)
+    (table,) = asked.read([release(asked.statistics[0], rows, None)])
+    assert numbers(table) == pytest.approx({("7",): 3.0, ("",): 1.0, ("8",): 0.0}, abs=0.02)
+
+
+def test_components_are_numpys_and_bounds_for_a_recipe_are_round():
+    shares, loadings = answers(Components(of=(AGE, DOSE)))
+    value, vector = np.linalg.eigh(np.corrcoef(ALL.age, ALL.dose))
+    assert list(numbers(shares).values()) == pytest.approx(value[::-1] / 2, abs=1e-6)
+    assert [abs(one.value) for one in loadings.estimates] == pytest.approx(np.abs(vector[:, ::-1].T.ravel()), abs=1e-6)
+    (means,) = answers(Mean(of=(AGE, DOSE), spread=True))
+    low, high = bounds_for(means)["age"]
+    mean, spread = ALL.age.mean(), ALL.age.std()
+    assert (low, high) == (float(f"{mean - 3 * spread:.2g}"), float(f"{mean + 3 * spread:.2g}"))

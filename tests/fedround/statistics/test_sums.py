@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianCounts
-from fedround.statistics import DyadicCounts, GlmSums, GroupCounts, Moments, Present, Release, release, total
+from fedround.statistics import DyadicCounts, GlmSums, GroupCounts, Moments, Present, Release, Sketch, release, total
 from fedround.statistics.sums import Part, in_blocks, noised_sum
 from fedround.values import parse
 
@@ -71,6 +71,10 @@ SUMS = {
     "dyadic_counts": st.builds(
         lambda noise_std, of, depth, by, where: DyadicCounts(noise_std=noise_std, of=of, depth=depth, by=by, where=where),
         NOISES, st.sampled_from([AGE, DOSE, RISK]), st.integers(1, 5), GROUPS, CONDITIONS),
+    "sketch": st.builds(
+        lambda noise_std, of, width, depth, by, where: Sketch(
+            noise_std=noise_std, of=of, width=width, depth=depth, by=by, where=where),
+        NOISES, st.sampled_from(["age", "sex"]), st.sampled_from([16, 64]), st.integers(1, 4), GROUPS, CONDITIONS),
     "glm_sums": st.builds(
         lambda noise_std, family, outcome, at, where: GlmSums(
             noise_std=noise_std, family=family, of=(AGE, {"column": "sex", "values": ("f",)}),
