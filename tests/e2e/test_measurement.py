@@ -14,7 +14,7 @@ from tests.e2e.conftest import Federation
 
 pytestmark = pytest.mark.stack
 
-ASKS = ("--histogram", "x1=-1,0,1", "--top", "y=0,1", "--noise", "2", "--json")
+ASKS = ("--histogram", "x1=-1,0,1", "--top", "y=0,1", "--mean", "x1=-9:9", "--noise", "2", "--json")
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def two_measure(real: Federation) -> Iterator[None]:
         path = real.machine.site(name) / "policy.toml"
         before[path] = path.read_text()
         save_toml(load_toml(SitePolicy, path).model_copy(update={
-            "purposes": ("train", "evaluate", "measure"), "statistics": ("scores", "checks", "histograms", "group_counts"),
+            "purposes": ("train", "evaluate", "measure"),
+            "statistics": ("scores", "checks", "histograms", "group_counts", "moments"),
         }), path, "measures, too")
     yield
     for path, text in before.items():
@@ -35,18 +36,20 @@ def two_measure(real: Federation) -> Iterator[None]:
 def measure(real: Federation, run: str) -> dict:
     done = real.here("ask", "-c", real.machine.coordinator, "--run", run, *ASKS)
     assert done.exit_code == 0, done.stderr
-    (found,) = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def test_a_question_goes_to_every_site_and_its_answer_into_the_ui(real: Federation, run: str, two_measure: None):
     found = measure(real, run)
     assert [told["site"] for told in found["answers"]] == ["east", "north"]
     assert [(no["site"], no["reason"]) for no in found["refusals"]] == [("south", "policy")]
-    histogram, groups = found["tables"]
+    means, histogram, groups = found["tables"]
     rows = 300 + 200 + 2 * 400
-    assert sum(cell["number"] for cell in histogram["cells"]) == pytest.approx(rows, abs=50)
-    assert sum(cell["number"] for cell in groups["cells"]) == pytest.approx(rows, abs=50)
+    assert sum(one["value"] for one in histogram["estimates"]) == pytest.approx(rows, abs=50)
+    assert sum(one["value"] for one in groups["estimates"]) == pytest.approx(rows, abs=50)
+    records, mean, _ = means["estimates"]
+    assert records["low"] - 50 < rows < records["high"] + 50
+    assert -1 < mean["low"] < mean["value"] < mean["high"] < 1
     for name, charges in (("north", 1), ("east", 1), ("south", 0)):
         assert len(real.charges(name, run)) == charges
     assert real.site_run(run, "north", 0, "measure").state.is_completed()
