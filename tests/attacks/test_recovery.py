@@ -214,7 +214,7 @@ def test_a_hidden_plan_is_no_cheaper_than_the_dearest_that_is_shown(federation: 
     federation.round()
     backup = back_up(federation)
     path = federation.root / "coordinator" / "federation.toml"
-    path.write_text(path.read_text().replace("epsilon = 8.0", "epsilon = 40.0"))
+    path.write_text(path.read_text().replace("epsilon = 8.0", "epsilon = 16.0"))
     federation.round("autumn")
     truth = spent(federation)
     restore(federation, backup)

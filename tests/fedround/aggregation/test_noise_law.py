@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -244,22 +245,34 @@ def test_the_law_of_the_moving_average_is_that_of_simulated_uploads():
 # -- the gate on uploads of the real training code ---------------------------------------------------------------------
 
 
-def federation(recipe, rounds, beta, forgetful=None):
-    """Twelve sites with rows of their own learn from one model: what the gate sees in the last round, and the laws."""
+@pytest.fixture(scope="module")
+def uploaded(recipe):
+    """What a site of `federation` sends, computed once: the same in a round with a history and in one without."""
+    return cache(lambda place, turn, noise: upload(recipe, *sites()[place], mechanism(len(sites()[place][1]), noise),
+                                                   100 * turn + place))
+
+
+@cache
+def sites():
+    """The rows of twelve sites."""
     generator = np.random.default_rng(7)
     truth_F = generator.standard_normal(FEATURES)
-    sites = []
+    made = []
     for _ in range(12):
         features_NF = generator.standard_normal((int(generator.integers(40, 200)), FEATURES))
         features_NF += 0.3 * generator.standard_normal(FEATURES)
-        sites.append((features_NF, (features_NF @ truth_F > 0).astype(np.int64)))
+        made.append((features_NF, (features_NF @ truth_F > 0).astype(np.int64)))
+    return made
+
+
+def federation(uploaded, rounds, beta, forgetful=None):
+    """Twelve sites with rows of their own learn from one model: what the gate sees in the last round, and the laws."""
     memory_ND, laws, weight = np.zeros((12, D)), [None] * 12, 0.0
     for turn in range(rounds):
         weight = beta * weight + 1
-        for place, (features_NF, labels_N) in enumerate(sites):
+        for place, (_, labels_N) in enumerate(sites()):
             how = mechanism(len(labels_N), noise=2.0 + 0.2 * place)
-            applied = how.model_copy(update={"noise_multiplier": 1e-4}) if place == forgetful else how
-            sent_D = upload(recipe, features_NF, labels_N, applied, 100 * turn + place)
+            sent_D = uploaded(place, turn, 1e-4 if place == forgetful else how.noise_multiplier)
             memory_ND[place] += (sent_D - memory_ND[place]) / weight
             law = law_of(how, TRAINING)
             laws[place] = law if turn == 0 else averaged(laws[place], law, 1 / weight)
@@ -267,17 +280,17 @@ def federation(recipe, rounds, beta, forgetful=None):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9])
-def test_the_gate_leaves_out_no_honest_upload(recipe, beta):
+def test_the_gate_leaves_out_no_honest_upload(uploaded, beta):
     """Steps with momentum whose later gradients see the earlier noise; with a history, everybody's."""
-    memory_ND, laws = federation(recipe, 6, beta)
+    memory_ND, laws = federation(uploaded, 6, beta)
     admission = admit(Gate(f=3), geometry_of(memory_ND), laws, D)
     assert set(admission.verdicts) == {Verdict.USED}
     ratio_NN = np.abs(memory_ND @ memory_ND.T) / pair_bounds(laws, D, 4.0)
     assert ratio_NN[~np.eye(12, dtype=bool)].max() < 0.9
 
 
-def test_the_gate_hears_that_a_site_forgot_its_noise(recipe):
-    memory_ND, laws = federation(recipe, 1, 0.0, forgetful=5)
+def test_the_gate_hears_that_a_site_forgot_its_noise(uploaded):
+    memory_ND, laws = federation(uploaded, 1, 0.0, forgetful=5)
     admission = admit(Gate(f=3), geometry_of(memory_ND), laws, D)
     assert [place for place, verdict in enumerate(admission.verdicts) if verdict is not Verdict.USED] == [5]
     assert admission.verdicts[5] is Verdict.NOISE
