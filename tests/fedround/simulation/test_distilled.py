@@ -49,7 +49,7 @@ def rows(count: int, seed: int, labels: tuple[int, ...] = tuple(range(CLASSES)))
     return Examples((centres[label_N] + 0.7 * generator.standard_normal((count, FEATURES))).astype(np.float32), label_N)
 
 
-PUBLIC, TEST = rows(300, seed=1).inputs["x"], rows(600, seed=2)
+PUBLIC, TEST = rows(300, seed=1).inputs, rows(600, seed=2)
 
 
 def agreement(**changes: object) -> Agreement:
@@ -83,7 +83,7 @@ def test_sites_with_other_architectures_learn_labels_that_they_never_saw():
 def test_what_travels_grows_with_public_rows_and_not_with_the_model():
     small, large = (fedmd(agreement(), {name: Party(own, party.train) for name, party in parties().items()}, PUBLIC, rounds=2,
                           seed=0) for own in (SMALL, LARGE))
-    few = fedmd(agreement(), parties(), PUBLIC[:100], rounds=2, seed=0)
+    few = fedmd(agreement(), parties(), {name: part[:100] for name, part in PUBLIC.items()}, rounds=2, seed=0)
     assert small.sent_bytes == large.sent_bytes == 3 * few.sent_bytes == 2 * 2 * 3 * 300 * CLASSES * 4
 
 
@@ -132,7 +132,7 @@ def test_answers_are_chances_for_two_classes_and_for_more():
 def test_two_classes_are_learnt_from_answers_too():
     own, features = recipe(5, 2), rows(300, 1, (0, 1))
     answers = np.eye(2, dtype=np.float32)[features.targets["y"]]
-    model = study(own, initial_tensors(own, 0), features.inputs["x"], answers, Study(passes=20, learning_rate=0.02), seed=0)
+    model = study(own, initial_tensors(own, 0), features.inputs, answers, Study(passes=20, learning_rate=0.02), seed=0)
     assert own.task.metrics(scores(own, model, rows(300, 2, (0, 1)))).auc > 0.9
 
 
