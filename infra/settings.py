@@ -13,6 +13,7 @@ import tomlkit
 from pydantic import Field
 
 from fedround.files import write_whole
+from fedround.learning.device import DeviceName
 from fedround.values import Name, PublicKey, Value, parse
 from infra.toml import read_toml
 
@@ -96,6 +97,8 @@ class SiteSettings(Value):
     data: DataSettings
     recipe: str = "approved/recipe.py"
     contract: str = "approved/contract.json"
+    device: DeviceName = "cpu"
+    """Where steps are computed: "cpu", "cuda", "cuda:1", or "auto" for an accelerator if this machine has one."""
 
 
 class Invitation(Value):

@@ -29,7 +29,7 @@ def read(site: Site, order: Order, rows: Rows) -> Inputs:
                   served={blob.name: codec.flatten(_named(site, plan, blob.digest, f"'{blob.name}'"))
                           for blob in (plan.asks.state if isinstance(plan.asks, Train) else ())},
                   kept=kept.of_plan(site.safe, plan, _private(site, plan)),
-                  train=rows.train, validation=rows.validation, column=rows.columns.__getitem__)
+                  train=rows.train, validation=rows.validation, column=rows.columns.__getitem__, device=site.settings.device)
 
 
 def begun(site: Site, run: str, sha256: str | None, agreed: Parts) -> Rest:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedround import layout
 from fedround.errors import ContractError, FedroundError, StoreDeniedError
+from fedround.learning.device import described
 from fedround.learning.oddities import oddities
 from fedround.learning.persons import ids_of
 from fedround.learning.trial import try_out
@@ -164,11 +165,16 @@ def _labels(site: Site) -> str:
 def _recipe(site: Site) -> str:
     """Try whether a plan with the recipe can be carried out, before one is charged."""
     rows = read_site_rows(site).train
-    notes = try_out(site.recipe, rows.form, None, per_record=not {"record", "person"}.isdisjoint(site.policy.units))
+    notes = try_out(site.recipe, rows.form, None, per_record=not {"record", "person"}.isdisjoint(site.policy.units),
+                    device=site.settings.device)
     columns = site.recipe.declared.columns
     odd = [] if columns is None else [*oddities(columns, rows.at(rows.counts_N).table_NF),
                                       *differences(columns.columns, site.contract)]
     return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes, *odd))
+
+
+def _device(site: Site) -> str:
+    return described(site.settings.device)
 
 
 def doubts(policy: SitePolicy, rows: int) -> list[str]:
@@ -269,5 +275,5 @@ def _copy(site: Site) -> str:
 
 
 _CHECKS: dict[str, Callable[[Site], str]] = {
-    "policy": _policy, "rows": _rows, "partitions": _partitions, "labels": _labels, "recipe": _recipe, "contract": _contract,
-    "ledger": _ledger, "audit log": _audit, "api": _api, "store": _store, "copy": _copy}
+    "policy": _policy, "rows": _rows, "partitions": _partitions, "labels": _labels, "device": _device, "recipe": _recipe,
+    "contract": _contract, "ledger": _ledger, "audit log": _audit, "api": _api, "store": _store, "copy": _copy}

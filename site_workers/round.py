@@ -183,8 +183,9 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
             if plan.asks.makes_model:
                 check_learner(site.recipe, plan.agreed.training)
             notes = try_out(site.recipe, rows.train.form, plan.agreed.parts,
-                            per_record=isinstance(plan.agreed.privacy, GradientPrivacy))
-        except ContractError as error:
+                            per_record=isinstance(plan.agreed.privacy, GradientPrivacy), training=plan.agreed.training,
+                            device=site.settings.device)
+        except (ContractError, SetupError) as error:
             log.error("round %d of run '%s': %s", plan.round, plan.run, error)
             return refuse(site, order, Reason.FAILED, "the recipe's model cannot be trained; the site's operator sees why")
         for note in notes:

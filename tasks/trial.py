@@ -31,8 +31,8 @@ def try_recipe(file: Path, test_set: Path, agreement: Agreement, contract: Path)
     check_learner(recipe, agreement.training)
     found = encoded_alone(test_set, recipe, file)
     _check_columns(test_set, load_contract(contract))
-    notes = try_out(recipe, found.form, agreement.parts,
-                    per_record=isinstance(agreement.privacy, GradientPrivacy))
+    notes = try_out(recipe, found.form, agreement.parts, per_record=isinstance(agreement.privacy, GradientPrivacy),
+                    training=agreement.training)
     return (*notes, *_odd(recipe, found), *_notes_on(found, f"the test set {test_set}", recipe.task))
 
 

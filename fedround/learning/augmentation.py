@@ -17,7 +17,7 @@ from fedround.values import Value
 if TYPE_CHECKING:
     import torch
 
-    from fedround.learning.batch import Tensors
+    from fedround.learning.batch import Batch, Tensors
 
 MAX_COPIES = 64
 
@@ -45,8 +45,13 @@ class Augmentation(Value):
             raise ValueError("an augmentation changes something: say noise, drop, shift or flip, or leave it out")
         return self
 
-    def __call__(self, inputs: Tensors) -> Tensors:
-        """Of B rows, B · copies: a row's copies stand together. Draws from torch's own generator.
+    def __call__(self, batch: Batch) -> Batch:
+        """Of B rows, B · copies: a row's copies stand together. Draws from torch's own generator. Raises as `changed`."""
+        targets = {name: part.repeat_interleave(self.copies, 0) for name, part in batch.targets.items()}
+        return batch._replace(inputs=self.changed(batch.inputs), targets=targets)
+
+    def changed(self, inputs: Tensors) -> Tensors:
+        """The inputs of every copy.
 
         Raises ContractError if pictures are to be moved or mirrored, and no input is one.
         """

@@ -34,6 +34,11 @@ class Batch(NamedTuple):
         return Batch({name: part[rows] for name, part in self.inputs.items()},
                      {name: part[rows] for name, part in self.targets.items()})
 
+    def to(self, device: torch.device) -> Batch:
+        """The same, there; no copy, if it is there."""
+        return Batch({name: part.to(device) for name, part in self.inputs.items()},
+                     {name: part.to(device) for name, part in self.targets.items()})
+
     def filled(self, size: int) -> Batch:
         """A copy, with zeros after it, so that it has as many rows as every chunk."""
         return Batch({name: filled(part, size) for name, part in self.inputs.items()},

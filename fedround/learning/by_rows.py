@@ -17,8 +17,10 @@ import torch
 from fedround.learning.tape import Tensors
 from fedround.learning.uses import Seen
 
-TILE = 1 << 16
-"""Numbers that are worked on at once: they stay in the processor's cache."""
+TILE = {"cpu": 1 << 16}
+"""Numbers that are worked on at once, by device: they stay in the processor's cache."""
+
+_TILE = 1 << 26
 
 LARGEST_SHORT = 1 << 31
 """Sums of whole numbers that are smaller are made of numbers of 32 bits: half the time, the same result."""
@@ -74,7 +76,7 @@ class Dense:
         return self.part_BD
 
     def _tiles(self) -> Iterator[torch.Tensor]:
-        width = max(1, TILE // len(self.part_BD))
+        width = max(1, _tile(self.part_BD) // len(self.part_BD))
         return (self.part_BD[:, start:start + width] for start in range(0, self.part_BD.shape[1], width))
 
 
@@ -99,7 +101,7 @@ class Outer:
         left_BO = (self.left_BO * (length_B1 * share_B[:, None])).float()
         largest = float((left_BO.abs().amax(1) * right_BI.abs().amax(1)).max())
         short = rows * largest < LARGEST_SHORT * (1 - 1e-6)
-        total_OI, lines = total_D.view(-1, inputs), max(1, TILE // (rows * inputs))
+        total_OI, lines = total_D.view(-1, inputs), max(1, _tile(total_D) // (rows * inputs))
         for top in range(0, len(total_OI), lines):
             left = left_BO[:, top:top + lines]
             tile = left.new_empty(rows, left.shape[1], inputs)      # in one piece: torch would choose another order
@@ -187,6 +189,10 @@ def _of_weight(seen: Seen, shape: torch.Size) -> Gradients:
 
 def _of_bias(seen: Seen) -> Dense:
     return Dense(seen.backs().sum(2).flatten(1))
+
+
+def _tile(like: torch.Tensor) -> int:
+    return TILE.get(like.device.type, _TILE)
 
 
 def _zeroed(part: torch.Tensor, gone_B: torch.Tensor) -> torch.Tensor:

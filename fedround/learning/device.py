@@ -74,16 +74,13 @@ class Placed:
 
 
 @contextmanager
-def working_on(device: torch.device, seed: int | None = None) -> Iterator[None]:
+def working_on(device: torch.device) -> Iterator[None]:
     """What a model makes without saying where (places, masks) is made on the device; in full single precision, by the same
-    code for the same shapes. seed: of dropout and the like, on any device; what was there before comes back after.
+    code for the same shapes. What torch's generators were before comes back after.
     """
     import torch
 
-    places = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=places):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cpu":
             yield
             return

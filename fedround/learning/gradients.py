@@ -75,13 +75,14 @@ class RowGradients:
     def __init__(self, objective: Objective, *, together: bool = True):
         from fedround.learning.tape import Tape
 
-        self.objective, self.together = objective, together
+        self.objective, self.together, self._on_processor = objective, together, True
         self._tape = Tape(lambda weights, row: objective.loss(weights, row.at(None)))
 
     @classmethod
     def tried(cls, objective: Objective, parameters: Tensors, like: Batch) -> RowGradients:
         """In one pass if torch can map the model over rows of this form; else slowly. It uses no row of a site."""
         found, slow = cls(objective), cls(objective, together=False)
+        found._on_processor = all(value.device.type == "cpu" for value in parameters.values())
         return found if works_for(partial(found, parameters), partial(slow, parameters), like) else slow
 
     def __call__(self, parameters: Tensors, batch: Batch) -> dict[str, Gradients]:
@@ -100,10 +101,10 @@ class RowGradients:
         """How many rows are computed at once, for a batch of so many persons with `each` rows: by public numbers only.
 
         Every pass costs time that does not depend on its rows, and the rows that fill up the last one are computed in vain.
-        A small model takes a whole batch at once, nearly always; a large one few rows, but never so few that the
-        processor's widest instructions leave a row over.
+        A small model takes a whole batch at once, nearly always, and so does an accelerator; a large one few rows, but never
+        so few that the processor's widest instructions leave a row over.
         """
-        passes, multiplications = self._tape.effort if self.together else (1, 1)
+        passes, multiplications = self._tape.effort if self.together and self._on_processor else (1, 1)
         rows = expected_batch * each
         best, whole = math.sqrt(rows * passes * PASS / max(multiplications, 1)), rows + 3 * math.sqrt(rows * each)
         if best >= whole / 2:

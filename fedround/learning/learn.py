@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
+from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import Training
+from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.train import Trained, train
 from fedround.learning.trees.site import sums
 from fedround.learning.trees.spec import Trees
@@ -24,7 +25,7 @@ from fedround.privacy.spec import TrainingMechanism
 def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training, mechanism: TrainingMechanism,
           noise: NoiseSource, cancelled: Callable[[], bool], start: int = 0, *,
           shift_D: npt.NDArray[np.float32] | None = None, time_is_up: Callable[[], bool] = lambda: False,
-          rest: Rest = NO_REST, persons: Persons | None = None) -> Trained:
+          rest: Rest = NO_REST, persons: Persons | None = None, device: DeviceName = "cpu") -> Trained:
     """What the site sends: how gradient steps changed the model (`train.train`), or how steep the loss is in the leaves of
     the next trees (`trees.site.sums`). Both say what is promised.
 
@@ -35,13 +36,18 @@ def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training,
         recipe.check(examples)
         return Trained(sums(training, recipe.task, base, examples, mechanism, noise), None, training.local_steps)
     return train(recipe, base, examples, training, mechanism, noise, cancelled, start, shift_D=shift_D, time_is_up=time_is_up,
-                 rest=rest, persons=persons)
+                 rest=rest, persons=persons, device=device)
 
 
 def check_learner(recipe: Recipe, training: Training) -> None:
-    """Raise ContractError if the plan's learner is not the recipe's: the one that was read and approved."""
+    """Raise ContractError if the plan's learner is not the recipe's (the one that was read and approved), or weighs labels
+    that the recipe does not have.
+    """
     if recipe.trees != (training if isinstance(training, Trees) else None):
         raise ContractError(f"recipe '{recipe.name}' " + (
             "says no TREES, and the federation agreed on trees" if recipe.trees is None else
             "says TREES, and the federation agreed on another learner, or on trees with other settings")
             + ": make the federation file from this recipe")
+    if isinstance(training, LocalTraining) and training.class_weights and len(training.class_weights) != recipe.task.labels:
+        raise ContractError(f"training.class_weights has {len(training.class_weights)} weights, and recipe '{recipe.name}' "
+                            f"learns {recipe.task.in_words}: give one weight for each label, or none")

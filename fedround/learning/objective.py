@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedround.errors import ContractError
+from fedround.learning.augmentation import Augmentation
 from fedround.learning.batch import Batch, Tensors, arguments
+from fedround.learning.examples import TARGET
 from fedround.learning.tasks import CLASSIFY, Outputs, Task
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ class Objective:
     model: nn.Module
     task: Task = CLASSIFY
     own_loss: OwnLoss | None = None
+    class_weights: tuple[float, ...] = ()
+    """What a row's loss is multiplied by, for each label; empty: nothing."""
+    augmentation: Augmentation | None = None
 
     def outputs(self, weights: Mapping[str, torch.Tensor], inputs: Tensors) -> Outputs:
         """What the model with these weights says of the rows. Raises ContractError as the task's `outputs` does."""
@@ -52,5 +57,16 @@ class Objective:
         return self.losses(weights, batch).sum()
 
     def losses(self, weights: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        """Each row's loss, (B,)."""
-        return self.losses_of(self.outputs(weights, batch.inputs), batch)
+        """Each row's loss, (B,), as training has it: the mean over its changed copies, times the weight of its label."""
+        if self.augmentation is None:
+            losses_B = self.losses_of(self.outputs(weights, batch.inputs), batch)
+        else:
+            copies = self.augmentation(batch)
+            losses_B = self.losses_of(self.outputs(weights, copies.inputs), copies).reshape(batch.rows, -1).mean(1)
+        return losses_B * self._weights_of(batch) if self.class_weights else losses_B
+
+    def _weights_of(self, batch: Batch) -> torch.Tensor:
+        import torch
+
+        labels_B = batch.targets[TARGET]
+        return torch.tensor(self.class_weights, device=labels_B.device)[labels_B]

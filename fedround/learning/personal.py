@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.learning.algorithms import FedProx, Plain
+from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe
@@ -24,7 +25,8 @@ Float32 = npt.NDArray[np.float32]
 
 def personalise(recipe: Recipe, model: Tensors, examples: Examples, training: LocalTraining, noise: NoiseSource,
                 cancelled: Callable[[], bool], *, shared: Tensors | None = None, pull: float = 0.0, rest: Rest = NO_REST,
-                time_is_up: Callable[[], bool] = lambda: False) -> tuple[dict[str, Float32], Mapping[str, Float32]]:
+                time_is_up: Callable[[], bool] = lambda: False,
+                device: DeviceName = "cpu") -> tuple[dict[str, Float32], Mapping[str, Float32]]:
     """`model` after `training.local_steps` steps on these rows; and the private part of `rest`, which takes part.
 
     Every step is also pulled by `pull` times the distance to `shared` (Ditto: Li et al. 2021, arXiv:2012.04221); without a
@@ -33,5 +35,5 @@ def personalise(recipe: Recipe, model: Tensors, examples: Examples, training: Lo
     """
     how = training.model_copy(update={"algorithm": FedProx(mu=pull) if pull > 0 else Plain(), "partial": "keep"})
     trained = train(recipe, model, examples, how, NoMechanism(), noise, cancelled, time_is_up=time_is_up, rest=rest,
-                              towards=shared)
+                              towards=shared, device=device)
     return {name: model[name] + change for name, change in trained.delta.items()}, trained.private

@@ -42,7 +42,7 @@ from fedround.learning.declared import Declared, built_for, check_targets, decla
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
 from fedround.learning.objective import Objective, OwnLoss
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
-from fedround.learning.spec import Parts
+from fedround.learning.spec import LocalTraining, Parts
 from fedround.learning.start import begun_from
 from fedround.learning.tasks import CLASSIFY, KINDS, Kind, Task
 from fedround.learning.trees.declared import builder_of, trees_of
@@ -87,9 +87,11 @@ class Recipe:
         """Raise ContractError unless the examples are of the recipe's task."""
         self.task.check(examples.targets, self.name)
 
-    def objective(self, model: nn.Module) -> Objective:
-        """What a model of the recipe is to learn."""
-        return Objective(model, self.task, self.loss)
+    def objective(self, model: nn.Module, training: LocalTraining | None = None) -> Objective:
+        """What a model of the recipe is to learn. training: with the weights and changed copies that are agreed on."""
+        if training is None:
+            return Objective(model, self.task, self.loss)
+        return Objective(model, self.task, self.loss, training.class_weights, training.augmentation)
 
 
 def unfilled(recipe: Recipe) -> nn.Module:

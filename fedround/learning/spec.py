@@ -24,11 +24,13 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from fedround.codec import Schema
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
+from fedround.learning.augmentation import Augmentation
 from fedround.learning.trees.spec import Trees
 from fedround.values import Value
 
 MAX_STEPS, MAX_BATCH = 10_000, 65_536
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(gt=0, le=1000)]
 
 # -- at a site ---------------------------------------------------------------------------------------------------------
 
@@ -41,6 +43,9 @@ class LocalTraining(Value):
     partial: what a site sends whose time is up before its last step. "refuse": nothing. "keep": the steps that it did.
     "normalise": these, scaled to as many as were asked, so that slow sites count as fast ones do (FedNova: Wang et al. 2020,
     arXiv:2007.07481). The privacy of all steps is paid in any case.
+    class_weights: what a row's loss is multiplied by, for each label in its order; empty: nothing. A row's gradient is
+    clipped after that: a rare label counts more as far as its rows' gradients are within the clip norm, and no row does more.
+    augmentation: rows are learnt from as copies that are changed by chance; a row's copies are one record.
     """
 
     local_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 10
@@ -50,6 +55,8 @@ class LocalTraining(Value):
     optimizer: Literal["sgd", "adam"] = "sgd"
     algorithm: Algorithm = Plain()
     partial: Literal["refuse", "keep", "normalise"] = "refuse"
+    class_weights: Annotated[tuple[Weight, ...], Field(max_length=1000)] = ()
+    augmentation: Augmentation | None = None
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:

@@ -18,6 +18,7 @@ from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unf
 from fedround.errors import Cancelled, ContractError
 from fedround.learning.batch import Batch, batch_of
 from fedround.learning.descent import Descent, scale
+from fedround.learning.device import DeviceName, Placed, chosen, working_on
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum, clipped_vector, gradient_sum
 from fedround.learning.parts import NO_REST, Rest, furnish
@@ -54,7 +55,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                     mechanism: TrainingMechanism, noise: NoiseSource, cancelled: Callable[[], bool],
                     start: int = 0, *, shift_D: Float32 | None = None,
                     time_is_up: Callable[[], bool] = lambda: False, rest: Rest = NO_REST,
-                    towards: Tensors | None = None, persons: Persons | None = None) -> Trained:
+                    towards: Tensors | None = None, persons: Persons | None = None, device: DeviceName = "cpu") -> Trained:
     """The model's change after `training.local_steps` steps from `base`.
 
     Every step draws each row independently (Poisson sampling) and divides by the expected batch, which does not depend
@@ -77,11 +78,13 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     together, and noised on every coordinate (`GaussianUpdate`: the private part is not noised; `Parts` says why).
     towards: what the proximal term pulls to, if it is not `base`.
     persons: whose rows are whose, where the mechanism is of persons.
+    device: where gradients are computed (`fedround.learning.device`); SetupError if this machine does not have it.
 
     Promises: what is returned satisfies what an accountant says of `mechanism`, provided `noise` is secret and fresh
     (the number of rows counts as public, except with `GaussianUpdate`), to the last bit (`fedround.privacy.noise`); same
-    inputs, same bytes on one machine with one thread. Not promised: how long it takes, and so how many steps are done in a
-    given time; anything about numbers that the caller derives from `examples` in other ways.
+    inputs, same bytes on one machine's processor with one thread. Not promised: the same bytes from an accelerator; how long
+    it takes, and so how many steps are done in a given time; anything about numbers that the caller derives from `examples`
+    in other ways.
 
     Raises Cancelled if `cancelled()` is true before a step; ContractError if the model cannot be trained so, or `base`
     is not of this model, or the mechanism was charged for another number of steps or other batches.
@@ -90,7 +93,8 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
 
     drawn_from = len(examples) if persons is None else len(persons)
     _check(mechanism, training, drawn_from, persons)
-    model = furnished(recipe, base, rest, per_record=isinstance(mechanism, PerRecord))
+    place = chosen(device)
+    model = furnished(recipe, base, rest, per_record=isinstance(mechanism, PerRecord)).to(place)
     recipe.check(examples)
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
     trained = {**base, **{name: array for name, array in rest.private.items() if name not in buffers}}
@@ -98,15 +102,15 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     # torch sees the weights through these views. So a step on the flat vector is a step of the model.
     base_D, weights_D = flatten(trained), flatten(trained)
     weights = unflatten(weights_D, schema)
-    parameters = {name: torch.from_numpy(view) for name, view in weights.items()}
-    everything = batch_of(examples)
+    placed, everything = Placed(weights, place), batch_of(examples).to(place)
+    parameters = placed.parameters
 
     shared_D = _places(schema, base)
     anchor_D = base_D if towards is None else flatten({**trained, **towards})
-    objective, descent = recipe.objective(model), Descent(training, anchor_D, _spread(shift_D, shared_D))
+    objective, descent = recipe.objective(model, training), Descent(training, anchor_D, _spread(shift_D, shared_D))
     expected = _expected_batch(mechanism, training, drawn_from)
     steps, counts_N = 0, torch.from_numpy(examples.counts_N)
-    with torch.random.fork_rng(devices=()):
+    with working_on(place):
         noised = None
         if isinstance(mechanism, PerRecord):
             of_rows = RowGradients.tried(objective, parameters, everything)
@@ -117,12 +121,13 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                 raise Cancelled("training was stopped between two steps; nothing was released")
             drawn = torch.from_numpy(units if persons is None else persons.row_PK[units].ravel())
             if noised is None:
-                drawn = drawn[counts_N[drawn]]
-                gradient_D = gradient_sum(objective, parameters, everything.at(drawn))
+                gradient_D = gradient_sum(objective, parameters, everything.at(drawn[counts_N[drawn]].to(place)))
             else:
-                gradient_D = noised(parameters, everything.at(drawn), counts_N[drawn] & (drawn != NOBODY))
+                there_B = counts_N[drawn] & (drawn != NOBODY)
+                gradient_D = noised(parameters, everything.at(drawn.to(place)), there_B.to(place))
             gradient_D /= expected
             weights_D += descent.change(weights_D, gradient_D)
+            placed.follow()
             steps += 1
             if training.partial != "refuse" and steps < training.local_steps and time_is_up():
                 break
@@ -134,7 +139,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
     # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after the
     # round.
-    kept = {} if noised is not None else {name: buffer.numpy().copy() for name, buffer in buffers.items()}
+    kept = {} if noised is not None else {name: buffer.cpu().numpy().copy() for name, buffer in buffers.items()}
     return Trained(unflatten(delta_D, schema_of(base)), within, steps,
                    {**rest.private, **kept, **{name: view.copy() for name, view in weights.items() if name not in base}})
 

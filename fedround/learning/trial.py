@@ -16,12 +16,13 @@ import numpy as np
 from fedround.codec import Tensors, flatten
 from fedround.errors import ContractError
 from fedround.learning.batch import batch_of
+from fedround.learning.device import DeviceName, Placed, chosen, working_on
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Array, Examples, Form, Shape
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
 from fedround.learning.parts import WHOLE, Rest, mixes_rows
 from fedround.learning.recipe import Recipe, initial, initial_tensors
-from fedround.learning.spec import Parts
+from fedround.learning.spec import LocalTraining, Parts, Training
 from fedround.learning.train import furnished
 from fedround.learning.trees.outputs import features_of
 from fedround.learning.trees.server import grow
@@ -32,18 +33,21 @@ from fedround.privacy.spec import NoMechanism
 
 _ROWS = 4
 _NUMBERS = (0.0, 1.0, 0.5, -1.0)
-SLOW = ("torch cannot compute the gradients of many rows of its model in one pass (recurrent layers are of that kind): they "
+SLOW = ("torch cannot compute the gradients of many rows of its model in one pass (packed sequences are of that kind): they "
         "are computed row by row, which is slow")
 
 
-def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True) -> tuple[str, ...]:
+def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True,
+            training: Training | None = None, device: DeviceName = "cpu") -> tuple[str, ...]:
     """Warnings about training a recipe's model on rows of this form; empty if there are none.
 
     parts: None: not known; layers that keep batch statistics are then assumed to be private where that is allowed.
-    per_record: whether the privacy is that of single records. What was tried once is remembered. Raises ContractError, which
-    quotes no record because it has seen none, if the model cannot be built, does not travel, cannot be scored or trained.
+    per_record: whether the privacy is that of single records. training: how rows are weighed and changed; None: not known.
+    device: where. What was tried once is remembered. Raises ContractError, which quotes no record because it has seen none,
+    if the model cannot be built, does not travel, cannot be scored or trained; SetupError if this machine lacks the device.
     """
-    return _tried(_Question(recipe.digest, form, parts, per_record, recipe)).notes
+    how = training if isinstance(training, LocalTraining) else None
+    return _tried(_Question(recipe.digest, form, parts, per_record, recipe, how, device)).notes
 
 
 def made_up(recipe: Recipe, rows: int, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True) -> Examples:
@@ -80,6 +84,8 @@ class _Question:
     parts: Parts | None
     per_record: bool
     recipe: Recipe = field(compare=False)
+    training: LocalTraining | None = None
+    device: DeviceName = "cpu"
 
 
 @functools.lru_cache(maxsize=32)
@@ -87,6 +93,7 @@ def _tried(asked: _Question) -> _Works:
     recipe, problems = asked.recipe, []
     if recipe.trees is not None:
         return _grown(recipe, recipe.trees, asked.form)
+    chosen(asked.device)
     try:
         base, rest = initial(recipe, 0, asked.parts or _supposed(recipe), per_record=asked.per_record)
     except ContractError:
@@ -120,13 +127,13 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
 
     recipe = asked.recipe
     examples = _rows_of(recipe, _ROWS, asked.form, number)
-    model = furnished(recipe, base, rest, per_record=asked.per_record)
-    objective = recipe.objective(model)
-    parameters = {name: torch.from_numpy(array.copy()) for name, array in base.items()}
-    parameters |= {name: torch.from_numpy(rest.private[name].copy()) for name, _ in model.named_parameters()
-                   if name in rest.private}
-    batch = batch_of(examples)
-    with torch.random.fork_rng(devices=()):
+    place = chosen(asked.device)
+    model = furnished(recipe, base, rest, per_record=asked.per_record).to(place)
+    objective = recipe.objective(model, asked.training)
+    private = {name: rest.private[name] for name, _ in model.named_parameters() if name in rest.private}
+    parameters = Placed({name: array.copy() for name, array in {**base, **private}.items()}, place).parameters
+    batch = batch_of(examples).to(place)
+    with working_on(place):
         torch.manual_seed(0)
         if not asked.per_record:
             if not np.isfinite(gradient_sum(objective, parameters, batch)).all():

@@ -28,6 +28,7 @@ from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
+from fedround.learning.device import DeviceName
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
 from fedround.learning.learn import learn
@@ -161,6 +162,8 @@ class Inputs:
     validation: Examples | None
     column: Column
     """A column of all rows, those to train on first, as `Evidence.column`."""
+    device: DeviceName = "cpu"
+    """Where gradients are computed."""
 
     @property
     def rest(self) -> Rest:
@@ -253,7 +256,7 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
     trained = learn(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
                     guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
-                    time_is_up=guard.time_is_up, rest=rest, persons=persons)
+                    time_is_up=guard.time_is_up, rest=rest, persons=persons, device=inputs.device)
     delta_D = codec.flatten(trained.delta)
     sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
     payload = codec.encode(trained.delta) if sent.packed is None else sent.packed
@@ -309,7 +312,7 @@ def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> 
         return None
     return personalise(inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, terms.training,
                        draws.personal(), guard, shared=inputs.base, pull=terms.personal.pull, rest=inputs.rest,
-                       time_is_up=guard.time_is_up)[0]
+                       time_is_up=guard.time_is_up, device=inputs.device)[0]
 
 
 def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, seed: bytes) -> Sent:

@@ -52,7 +52,7 @@ class Stacked:
         self._recipe, self._training, self._model = recipe, training, recipe.build_model()
         self._sample = sample.at(slice(1))
         check_model(self._model, recipe.name)
-        self._objective = recipe.objective(self._model)
+        self._objective = recipe.objective(self._model, training)
         self._tape = Tape(lambda weights, row: self._objective.losses(weights, row.at(None)).sum())
         self._schema = schema_of({name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()})
         self._size = coordinates(self._schema)
