@@ -92,6 +92,12 @@ class GroupFairness(Value):
         return Interval(value=max(one.value for one in found), low=max(one.low for one in found),
                         high=max(one.high for one in found))
 
+    def numbers(self) -> dict[str, float]:
+        """The largest gap by each measure, with its interval: one name for each, wherever numbers are told."""
+        gaps = {measure: self.gap(measure) for measure in COMPARES}
+        return {f"gap_{measure}{end}": value for measure, gap in gaps.items() if gap is not None
+                for end, value in (("", gap.value), ("_low", gap.low), ("_high", gap.high)) if value is not None}
+
     def worst(self, measure: Measure) -> Gap | None:
         """The gap with the largest value."""
         return max((one for one in self.gaps if one.measure == measure), key=lambda one: one.value, default=None)

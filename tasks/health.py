@@ -29,6 +29,8 @@ def coordinator_numbers(coordinator: Coordinator) -> Callable[[], Iterator[Numbe
             last = done[-1]
             yield Number("fedround_last_round", "The last committed round.", last.round, of)
             yield Number("fedround_last_round_seconds", "How long it took.", last.seconds, of)
+            for name, value in last.numbers.items():
+                yield Number(f"fedround_{name}", "Of the last round's model, as metrics.json names it.", value, of)
             if last.largest_epsilon is not None:
                 yield Number("fedround_epsilon_spent", "The most that a site spent on this run.", last.largest_epsilon, of)
             if last.epsilon_limit is not None:

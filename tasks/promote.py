@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import bundle
 from fedround.bundle import Approval, Bundle
-from fedround.fairness_of_groups import COMPARES, GroupFairness
 from fedround.promotion import Evidence, Judged, Policy, Stage, judge
 from fedround.signing import digest, seal, unseal
 from fedround.values import MAX_NUMBER, Digest, Name, Signed
@@ -168,13 +167,6 @@ def _keep(coordinator: Coordinator, stages: Stages, decision: Decision, body: by
         stages.assign(version, stage, f"{decision.tag} is {version}; {who} said yes")
 
 
-def fairness_numbers(found: GroupFairness) -> dict[str, float | None]:
-    """The largest gap by each measure, with its interval."""
-    gaps = {measure: found.gap(measure) for measure in COMPARES}
-    return {f"gap_{measure}{end}": value for measure, gap in gaps.items() if gap is not None
-            for end, value in (("", gap.value), ("_low", gap.low), ("_high", gap.high))}
-
-
 def numbers(evidence: Evidence) -> dict[str, float]:
     """Numbers for `dvc metrics`: one name for each. What was not measured has none."""
     known = {} if evidence.float32.public is None else evidence.float32.public.known()
@@ -184,7 +176,7 @@ def numbers(evidence: Evidence) -> dict[str, float]:
         "bytes": evidence.float32.size_bytes, "int8_bytes": evidence.int8.size_bytes, "p95_ms": evidence.float32.p95_ms,
         "int8_p95_ms": evidence.int8.p95_ms}
     if evidence.fairness is not None:
-        found |= fairness_numbers(evidence.fairness)
+        found |= evidence.fairness.numbers()
     if evidence.drift is not None:
         found |= {"drift": evidence.drift.value, "drift_low": evidence.drift.low, "drift_high": evidence.drift.high}
     if evidence.trigger is not None:

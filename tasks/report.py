@@ -204,9 +204,7 @@ def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> 
     model.write_bytes(read_named(
         coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
         max_bytes=checkpoint.model.size_bytes))
-    known = {**({} if record.public is None else record.public.known()),
-             **({} if record.drift is None else record.drift.numbers())}
-    _registry(coordinator.folder / "models").register(checkpoint, model, known)
+    _registry(coordinator.folder / "models").register(checkpoint, model, record.numbers)
     model.unlink()
 
 

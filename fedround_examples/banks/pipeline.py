@@ -84,10 +84,9 @@ def fairness() -> None:
 
     from fedround.fairness_of_groups import GroupFairness
     from fedround.values import parse
-    from tasks.promote import fairness_numbers
 
     found = parse(GroupFairness, json.loads(GROUPS.read_text()), str(GROUPS))
-    FAIRNESS.write_text(json.dumps(fairness_numbers(found), indent=1))
+    FAIRNESS.write_text(json.dumps(found.numbers(), indent=1))
     pd.DataFrame([{"measure": one.measure, "attribute": one.attribute, "gap": one.value, "low": one.low, "high": one.high}
                   for one in found.gaps]).to_csv(GAPS, index=False)
 

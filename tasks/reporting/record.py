@@ -168,6 +168,15 @@ class RoundRecord(Value):
         return sum(row.outcome in {"updated", "left_out"} for row in self.sites) >= self.quorum
 
     @property
+    def numbers(self) -> dict[str, float]:
+        """How good the model is, what drifted, and how far groups are apart: under these names in metrics.json, `dvc metrics`
+        and, with `fedround_` before them, in Prometheus' text.
+        """
+        model = {} if self.public is None else self.public.known()
+        drift = {} if self.drift is None else self.drift.numbers()
+        return {**model, **drift, **({} if self.fairness is None else self.fairness.numbers())}
+
+    @property
     def largest_epsilon(self) -> float | None:
         """The most that any site has spent, or None if no site told."""
         return max((row.epsilon for row in self.sites if row.epsilon is not None), default=None)

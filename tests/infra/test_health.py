@@ -18,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedround.errors import SetupError, StoreError
 from infra import health, logs
 from infra.health import Number
+from infra.model_registry import ModelRegistry
 from site_workers.health import SiteNumbers
 from site_workers.outcome import Ending, Outcome
+from tasks.catch_up import catch_up
 from tasks.health import coordinator_numbers
 from tasks.progress import Progress, write_progress
 from tests.infra.organisations import free_port
@@ -128,6 +130,17 @@ def test_a_sites_and_the_coordinators_numbers_follow_a_round(federation: SmallFe
     told = numbers_at(health.as_prometheus(coordinator_numbers(coordinator)).decode())
     assert told == {("fedround_round_in_progress", "spring"): 1, ("fedround_sites_waiting", "spring"): 2,
                     ("fedround_round_failed", "spring"): 0}
+
+
+def test_a_model_has_the_same_names_in_prometheus_text_as_in_the_model_store(federation: SmallFederation):
+    federation.round()
+    coordinator = federation.coordinator
+    catch_up(coordinator, "spring")
+    write_progress(coordinator.folder, Progress(run="spring", round=1, stage="done", cohort=3, waiting=()))
+    told = numbers_at(health.as_prometheus(coordinator_numbers(coordinator)).decode())
+    (version,) = ModelRegistry.open(coordinator.folder / "models").versions()
+    assert "auc" in version.metrics
+    assert {name: told[f"fedround_{name}", "spring"] for name in version.metrics} == version.metrics
 
 
 def test_a_log_line_as_json_is_one_line_whatever_it_says(monkeypatch: pytest.MonkeyPatch):

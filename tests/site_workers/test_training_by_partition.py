@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from fedround.privacy.spec import DpSgd, RecordPrivacy
 from fedround.records import Evaluate, Plan
 from fedround.signing import seal
 from fedround.statistics.partitions import Partition, Partitions, Recurring
-from infra.settings import load_toml, save_toml
+from infra.settings import SiteSettings, load_toml, save_toml
+from site_workers import database
 from site_workers.policy import SitePolicy
 from site_workers.preflight import preflight
 from site_workers.recover import forgotten, restore
@@ -26,6 +28,7 @@ from tasks.ask import plan_question
 from tasks.plan import Planned, RoundRequest
 from tests import weekly
 from tests.small_federation import SmallFederation, changed
+from validation import query
 
 FIRST, SECOND = weekly.name(1), weekly.name(2)
 
@@ -300,3 +303,30 @@ def test_held_out_rows_of_another_week_are_not_scored(federation: SmallFederatio
     answer = federation.collect(planned).answers["north"]
     counts = np.array(answer.releases[0].table)
     assert counts.sum() == pytest.approx(20, abs=6 * 5.0 * np.sqrt(counts.size))
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", None], ids=["dates as text", "a column of dates"])
+def test_a_week_of_rows_from_a_database_is_the_same_and_pays_alone(federation: SmallFederation, monkeypatch, form):
+    """The query gives all rows, with the column; the plan's week cuts them, as it cuts a file's."""
+    folder, data = federation.root / "north", federation.root / "data" / "north"
+    frames = {side: pd.read_parquet(data / f"{side}.parquet") for side in ("train", "validation")}
+    with sqlite3.connect(data / "people.sqlite") as connection:
+        for side, frame in frames.items():
+            frame.assign(day=frame["day"] if form is None else frame["day"].dt.strftime(form)).reset_index(
+                names="id").to_sql(side, connection, index=False)
+            (data / f"{side}.sql").write_text(f"SELECT x1, x2, y, day FROM {side} ORDER BY id")
+    settings = load_toml(SiteSettings, folder / "site.toml")
+    named = settings.data.model_copy(update={side: str(data / f"{side}.sql") for side in frames})
+    save_toml(settings.model_copy(update={"data": named}), folder / "site.toml", "")
+    database.keep_url(folder, named, {database.VARIABLE: f"sqlite:///{data / 'people.sqlite'}"})
+    monkeypatch.setattr(query, "ask_in_subprocess", lambda asked, url, timeout_s: query.ask(
+        {one: (query.checked(one), into) for one, into in asked.items()}, url))
+    assert federation.answer("north", federation.plan("one", partition=SECOND)) == "update"
+    (charge,) = book(federation).charges
+    assert charge.partition == week(SECOND).in_ledger
+    assert isinstance(charge.mechanisms[0], DpSgd)
+    assert charge.mechanisms[0].sampling_rate == 32 / 80
+    held = only(replace(read_site_rows(federation.site("north")), columns=read_columns(federation.site("north"), ["day"])),
+                week(SECOND), encoded=True)
+    inside = frames["train"]["day"].dt.isocalendar().week == 3
+    np.testing.assert_array_equal(held.train.inputs["x"], frames["train"].loc[inside, ["x1", "x2"]].to_numpy("float32"))
