@@ -36,14 +36,16 @@ class Example(StrEnum):
     BANKS = "banks"
     BANKS_TREES = "banks_trees"
     CARLOAN = "carloan"
+    INSURANCE = "insurance"
 
 
 @command
 def demo(
     home: Home = DEFAULT_HOME / "demo",
     example: Annotated[Example, typer.Option(help="Whose story: twelve banks and credit cards (with a neural network, "
-                                                  "or with trees), or twelve segments of a "
-                                                  "(synthetic) car-loan market, which takes longer.")] = Example.BANKS,
+                                                  "or with trees); twelve segments of a (synthetic) car-loan market, which "
+                                                  "takes longer; or six sites of a health insurance experiment, and what "
+                                                  "care costs.")] = Example.BANKS,
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=200, help="Rounds of the campaign.")] = 10,
     epsilon: Annotated[float, typer.Option(min=0.1, max=100, help="Each bank's privacy budget for the campaign.")] = 5.0,
     liar: Annotated[str | None, typer.Option(metavar="BANK", help="Let this bank lie: in every round it pushes the model in "
@@ -153,12 +155,12 @@ def _train(coordinator: Coordinator, rounds: int) -> None:
     asyncio.run(show_campaign(coordinator, "federated-training", {"run": RUN, "rounds": rounds}))
 
 
-def _show_liar(coordinator: Coordinator, liar: str, reached: float, rivals: Baselines | None) -> None:
+def _show_liar(coordinator: Coordinator, liar: str, metric: str, reached: float, rivals: Baselines | None) -> None:
     """In which rounds the liar was left out, and why; and what the federation is with it and without it."""
     from tasks.report import records
 
     if rivals is not None:
-        out.print(f"[bold]{with_and_without(liar, reached, rivals)}[/]")
+        out.print(f"[bold]{with_and_without(liar, reached, rivals, metric)}[/]")
     seen = [row for record in records(coordinator, RUN) for row in record.sites if row.site == liar]
     caught = [row for row in seen if row.outcome == "left_out"]
     if caught:
@@ -167,10 +169,12 @@ def _show_liar(coordinator: Coordinator, liar: str, reached: float, rivals: Base
         out.print(f"[red]{liar} was never left out[/]: see the report for what became of its updates")
 
 
-def with_and_without(liar: str, reached: float, rivals: Baselines) -> str:
-    """The AUC of the federation in which a bank lied, beside what simulations of the others say. One sentence."""
-    others = "; ".join(f"{case.what}, simulated, {case.test.auc:.3f}" for case in rivals.lied_to)
-    return f"AUC with {liar} lying {reached:.3f}; {others}"
+def with_and_without(liar: str, reached: float, rivals: Baselines, metric: str = "auc") -> str:
+    """How good the federation is in which a bank lied, beside what simulations of the others say. One sentence."""
+    from tasks.reporting.words import label
+
+    others = "; ".join(f"{case.what}, simulated, {case.test.known()[metric]:.3f}" for case in rivals.lied_to)
+    return f"{label(metric)} with {liar} lying {reached:.3f}; {others}"
 
 
 def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subprocess.Popen[bytes], rounds: int,
@@ -180,31 +184,33 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
     from fedround_cli.demo_use import put_to_use, show_drift
     from fedround_examples.rivals import Baselines
     from tasks.report import page, record_beside, records
-    from tasks.reporting.words import spent
+    from tasks.reporting.words import label, spent
 
     last, banks = records(coordinator, RUN)[-1], coordinator.federation.sites
     reached = {} if last.public is None else last.public.known()
     with out.status("comparing with pooled training and with each bank alone …"):
         failed = rivals.wait() != 0
-    table = Table("trained on", "AUC", "recall at 20 % FPR", "privacy",
+    names = list(reached)[:2]
+    table = Table("trained on", *map(label, names), "privacy",
                   title=f"on {_tested(machine):,} clients whom nobody trained on")
-    table.add_row(f"the federation, {rounds} rounds", f"{reached['auc']:.3f}", f"{reached['recall_at_20_fpr']:.3f}",
+    table.add_row(f"the federation, {rounds} rounds", *(f"{reached[name]:.3f}" for name in names),
                   f"ε = {spent(last.largest_epsilon)}, δ = 1e-5", style="bold")
     compared = None if failed else Baselines.model_validate_json((machine.home / "baselines.json").read_bytes())
     if compared is not None:
         others = beside(compared)
         for other in others:
-            table.add_row(other.what, f"{other.test.auc:.3f}", f"{other.test.recall_at_20_fpr:.3f}", other.privacy)
+            found = other.test.known()
+            table.add_row(other.what, *(f"{found[name]:.3f}" for name in names), other.privacy)
         record_beside(coordinator, RUN, last.round, others)
     out.print(table)
     if compared is None:
         out.print(f"the comparison failed; see {machine.home / 'logs' / 'baselines.log'}")
     else:
-        beaten = sum(reached["auc"] > bank.test.known()["auc"] for bank in compared.alone)
+        beaten = sum(reached[names[0]] > bank.test.known()[names[0]] for bank in compared.alone)
         out.print(f"[bold]better than the own model of {beaten} of {len(banks)} banks[/], which keep no privacy when they "
                   "train alone")
     if liar is not None:
-        _show_liar(coordinator, liar, reached["auc"], compared)
+        _show_liar(coordinator, liar, names[0], reached[names[0]], compared)
     if rounds < FULL_ROUNDS:
         out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
     show_drift(machine, coordinator, RUN)

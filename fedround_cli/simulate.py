@@ -30,8 +30,8 @@ MOST_ALONE = 20
 @command
 def simulate(
     what: Annotated[Path, typer.Argument(
-        help="An example (banks, hospitals, digits, mnist, carloan, or a folder of your own with settings.toml, recipe.py "
-        "and split.py); or settings.toml, or federation.toml.")],
+        help="An example (banks, hospitals, insurance, digits, mnist, carloan, or a folder of your own with settings.toml, "
+        "recipe.py and split.py); or settings.toml, or federation.toml.")],
     recipe: Annotated[Path | None, typer.Option(help="The recipe, if WHAT is a file.")] = None,
     data: Annotated[Path | None, typer.Option(help="Rows (Parquet or CSV) that are dealt to simulated sites.")] = None,
     partition: Annotated[str, typer.Option(

@@ -11,16 +11,21 @@ from fedround.codec import Tensors
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
-from fedround.learning.tasks import CLASSIFY, Metrics, Scored
+from fedround.learning.tasks import CLASSIFY, Metrics, Scored, Task
 
 Float64 = npt.NDArray[np.float64]
 Predict = Callable[[Examples], Float64]
-"""The chance of label 1 for every row, (N,)."""
+"""The chance of label 1 for every row, or its number, (N,)."""
 
 
-def judge(predict: Predict, rows: Examples) -> Metrics:
+def judge(predict: Predict, rows: Examples, task: Task = CLASSIFY) -> Metrics:
     """All metrics of a model on these rows."""
-    return CLASSIFY.metrics(Scored({"score": predict(rows), "truth": rows.targets["y"]}))
+    return task.metrics(Scored({"score": predict(rows), "truth": rows.targets["y"]}))
+
+
+def worth(predict: Predict, rows: Examples, task: Task) -> float:
+    """The first of the task's metrics."""
+    return judge(predict, rows, task).known()[task.headline]
 
 
 def auc(predict: Predict, rows: Examples) -> float:

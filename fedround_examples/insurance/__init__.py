@@ -1,0 +1,1 @@
+"""Six real sites of a health insurance experiment: what does outpatient care of a year cost?"""
