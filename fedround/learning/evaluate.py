@@ -79,10 +79,13 @@ def _of_all(objective: Objective, weights: Mapping[str, torch.Tensor], batch: Ba
     """The model's output for each row, computed separately."""
     from torch import vmap
 
+    from fedround.learning.mapped import Mapped
+
     def of_one(row: Batch) -> Outputs:
         return _first(objective.outputs(weights, row.at(None).inputs))
 
-    outputs: Outputs = vmap(of_one, randomness="different")(batch)
+    with Mapped():
+        outputs: Outputs = vmap(of_one, randomness="different")(batch)
     return outputs
 
 

@@ -71,6 +71,8 @@ class Judge:
         """The scores of every model; None: torch cannot map over this model's weights, or a row makes it raise an error."""
         import torch
 
+        from fedround.learning.mapped import Mapped
+
         objective, task = self._objective, self._recipe.task
         weights = {name: torch.from_numpy(part) for name, part in _stacked(models_MD, self._schema).items()}
         frozen, batch = tensors_of(self._frozen), batch_of(self._rows.at(self._rows.counts_N))
@@ -83,7 +85,8 @@ class Judge:
             try:
                 for start in range(0, batch.rows, _ROWS):
                     some = batch.at(slice(start, start + _ROWS))
-                    made = torch.vmap(outputs, in_dims=(0, None), randomness="different")(weights, some.inputs)
+                    with Mapped():
+                        made = torch.vmap(outputs, in_dims=(0, None), randomness="different")(weights, some.inputs)
                     parts.append([_in_numpy(task.scored(one, some.targets)) for one in _each_model(made, len(models_MD))])
             except Exception as error:      # whatever torch or the model raises: the other way says whether it matters
                 if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
