@@ -38,11 +38,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three rounds with everything that a page may show, hostile words and long names among it."""
     reports = tmp_path_factory.mktemp("reports")
     for number in (1, 2, 3):
-        rows = [updated(f"bank-{at:02d}", uploaded_bytes=500_000, local_margin=Margin(auc=0.05)) for at in range(8)]
+        rows = [updated(f"bank-{at:02d}", uploaded_bytes=500_000, local_margin=Margin(auc=0.05), answered_s=12_345.6)
+                for at in range(8)]
         full = compared(number, *rows, updated("x" * 64), left_out(ATTACK), refused(ATTACK * 2, "age.range", "a.positive"))
         pages.write(reports, with_(
             full, ended=dated(number).ended, at_sites=Metrics(auc=0.6, rows=500), at_sites_margin=Margin(auc=0.03),
-            rounds_agreed=5, note=ATTACK, training=ATTACK, contract=ATTACK))
+            rounds_agreed=5, steps=(("plan", 0.5), ("wait for the sites", 12_345.6)), note=ATTACK, training=ATTACK,
+            contract=ATTACK))
     for run, rule in ((LONGEST, ATTACK), (OTHER, "median")):
         pages.write(reports, with_(dated(1), run=run, aggregation=rule, at_sites=Metrics(auc=0.6, rows=500),
                                    at_sites_margin=Margin(auc=0.03)))
