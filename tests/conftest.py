@@ -45,7 +45,7 @@ ledgers of its sites: to price a hundred runs takes a minute."""
 
 
 SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test_how_tos.py", "tests/e2e/test_promotion.py",
-        "tests/e2e/test_models_page.py", "tests/e2e/test_one_run_per_site.py",
+        "tests/e2e/test_models_page.py", "tests/e2e/test_one_run_per_site.py", "tests/examples/test_survival.py",
         "tests/test_docs_site.py::test_the_site_is_built",
         "tests/infra/stack/test_local_stack.py", "tests/infra/test_stages.py", "tests/benchmarks/",
         "tests/cli/test_hostile_files.py", "tests/cli/test_terminal.py", "tests/cli/test_bad_surroundings.py",

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, StringConstraints
 
 from fedround.privacy.entries import Rows
-from fedround.statistics.base import Axis, Evidence
+from fedround.statistics.base import Axis, Evidence, Float64
 from fedround.statistics.sums import GaussianSum, Part, in_blocks
 
 
 class ModelSums(GaussianSum):
     """For each name the sum over held-out rows of what the task says of a row (`fedround.learning.tasks.Kind.summands`).
 
-    longest: the length (L2) of the longest row, public; a longer one is cut to it, whatever the task computes.
+    The first number is 1 for every row, and every other one is in [-1, 1]. longest: the length (L2) of the longest row,
+    public; a longer one is cut to it, whatever the task computes.
     """
 
     word: ClassVar[str] = "scores"
@@ -41,6 +43,10 @@ class ModelSums(GaussianSum):
     def scale(self) -> float:
         """As `NoisedSum`."""
         return self.longest
+
+    def possible(self, table: Float64, leeway: float) -> bool:
+        """As `NoisedSum`: no sum is farther from 0 than the rows, which are the first number, are many."""
+        return bool(table[0] >= -leeway and (np.abs(table) <= max(float(table[0]), 0.0) + 2 * leeway).all())
 
     def contributions(self, evidence: Evidence) -> Iterable[Part]:
         """As `GaussianSum`."""

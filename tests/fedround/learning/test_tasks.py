@@ -353,3 +353,12 @@ def test_of_several_heads_the_main_one_counts_and_a_rows_loss_is_their_mean():
     assert {name.split(".")[0] for name in told.known()} == set(task.heads)
     assert task.headline == "stay.d2"
     assert str(Metrics(rows=3, heads={"stay": Metrics(d2=0.5, rows=3)})) == "stay: D² (explained deviance) 0.500"
+
+
+@every
+def test_what_honest_sites_send_is_possible_and_more_than_rows_can_add_is_not(kind):
+    told = told_of(kind, 1.0)[0]
+    assert told.is_possible
+    boast = Release(statistic=told.statistic, mechanism=told.mechanism,
+                    numbers=(told.numbers[0], *(1e6 * one + 1e6 for one in told.numbers[1:])))
+    assert not boast.is_possible or kind in ("two", "four", "survive"), "counts may be as large as a site likes to be"
