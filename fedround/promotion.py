@@ -62,7 +62,7 @@ class Evidence(Value):
     float32: Performance
     int8: Performance
     difference: Annotated[float, Field(ge=0)]
-    """The largest between the model and its ONNX form, over `checked_rows`."""
+    """The largest between the model and its ONNX form, over `checked_rows`; of an answer above 1, as a share of it."""
     checked_rows: Annotated[int, Field(ge=1)]
     at_sites: Metrics | None = None
     """On the rows that sites hold out, from noised counts."""

@@ -179,7 +179,8 @@ def _measured(coordinator: Coordinator, model: _Model, files: Mapping[str, bytes
               tested: Examples | None, certificate: Certificate) -> Evidence:
     recipe, served = coordinator.recipe, Served(files[bundle.ONNX])
     checked = rows_to_check(inputs)
-    difference = float(np.abs(served.answers(checked) - exported.answers(recipe, model.tensors, checked)).max())
+    own = exported.answers(recipe, model.tensors, checked)
+    difference = float((np.abs(served.answers(checked) - own) / np.maximum(1, np.abs(own))).max())      # dollars are large
     if not difference <= TOLERANCE:
         raise ContractError(f"recipe '{recipe.name}': its ONNX form differs from the model by {difference:.3g} on "
                             f"{rows_in(checked)} rows, more than {TOLERANCE:g}: no bundle was made")
