@@ -45,10 +45,13 @@ def _untold(*_: object) -> Any:
 
 def run_a_round(federation: SmallFederation, patch: pytest.MonkeyPatch) -> int:
     """The flow's own function: no Prefect server, and the sites answer at once."""
-    async def asked(_: object, planned: Planned, __: object) -> Any:
+    async def asked(_: object, planned: Planned, watch: flows.watch.Watch) -> Any:
+        watch.plan(planned.plan)
         for name in planned.plan.cohort:
             federation.answer(name, planned)
-        return SimpleNamespace(runs={}), await asyncio.to_thread(federation.collect, planned)
+        collected = await asyncio.to_thread(federation.collect, planned)
+        watch.answers(collected)
+        return SimpleNamespace(runs={}), collected
 
     async def shown(*_: object) -> None:
         return
@@ -88,6 +91,10 @@ def test_no_step_after_a_commit_stops_the_run(unnoised: SmallFederation, monkeyp
     assert all(is_reported(coordinator, "spring", number) for number in range(1, len(AFTER) + 2))
     assert {version.tag for version in ModelRegistry.open(coordinator.folder / "models").versions()} == {
         f"spring/round-{number:05d}" for number in range(1, len(AFTER) + 2)}
+    last = records(coordinator, "spring")[-1]
+    assert [step for step, _ in last.steps] == ["plan", "wait for the sites", "aggregate", "publish"]
+    assert all(row.answered_s is not None and row.answered_s <= dict(last.steps)["wait for the sites"] for row in last.sites)
+    assert sum(seconds for _, seconds in last.steps) <= last.seconds
     told = read_progress(unnoised.root / "coordinator")
     assert told is not None
     assert told.problem is None
