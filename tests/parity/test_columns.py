@@ -59,7 +59,7 @@ def frame(rows: list[dict[str, Any]], *, nullable: bool) -> pd.DataFrame:
 
 
 @given(ROWS, st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_the_columns_are_the_twins(rows: list[dict[str, Any]], nullable: bool) -> None:
     found_NF, good_N = COLUMNS.encode(frame(rows, nullable=nullable))
     assert found_NF.dtype == np.float32
@@ -73,7 +73,7 @@ def test_the_columns_are_the_twins(rows: list[dict[str, Any]], nullable: bool) -
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_row_is_encoded_by_itself(rows: list[dict[str, Any]], random: Any) -> None:
     whole_NF, good_N = COLUMNS.encode(frame(rows, nullable=True))
     some = random.sample(range(len(rows)), random.randint(1, len(rows)))
