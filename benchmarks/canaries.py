@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.audited_site import DELTA_DP, Audited, recipe_of, total, watch
-from benchmarks.one_run_audit import Audit, audit
+from benchmarks.one_run_audit import Audit, Sampled, audit
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
@@ -56,4 +56,6 @@ def audit_run(epsilon: float | None, *, canaries: int, share: float, seed: int, 
     if isinstance(mechanism, DpSgd):
         mechanism = mechanism.model_copy(update={"noise_multiplier": mechanism.noise_multiplier / too_little})
     seen = watch(site, rows, mechanism, seed)
-    return audit(total(seen.updates)[PIXELS:], present_M, DELTA_DP, CONFIDENCE)
+    sampled = (Sampled(mechanism.sampling_rate, site.rounds * mechanism.steps)
+               if isinstance(mechanism, DpSgd) and mechanism.sampling_rate < 1 else None)
+    return audit(total(seen.updates)[PIXELS:], present_M, DELTA_DP, CONFIDENCE, sampled=sampled)

@@ -7,23 +7,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from benchmarks.canaries import PIXELS, audit_run, canary_recipe, rows_with
 from benchmarks.one_run_audit import (
     Audit,
+    Sampled,
     audit,
     epsilon_of_gaussian,
     gaussian_bound,
     is_possible,
     lower_bound,
     p_value,
+    trade_off,
 )
 from fedround.learning.batch import Batch
 from fedround.learning.gradients import gradient_sum
 from fedround.learning.objective import Objective
 from fedround.privacy.accounting import epsilon
-from fedround.privacy.spec import GaussianCounts
+from fedround.privacy.spec import DpSgd, GaussianCounts
 
 
 def paper(m: int, r: int, v: int, eps: float, delta: float) -> float:
@@ -109,6 +111,27 @@ def test_epsilon_of_a_gaussian_is_the_accountants():
     for noise in (0.5, 1.0, 4.0):
         assert epsilon_of_gaussian(1 / noise, 1e-5) == pytest.approx(
             epsilon([GaussianCounts(noise_std=noise)], 1e-5), rel=6e-3)
+
+
+def test_the_trade_off_of_one_step_on_all_rows_is_the_gaussians():
+    wrong = trade_off(1 / 1.3, Sampled(1.0, 1))
+    for chance in (0.02, 0.3, 0.5, 0.8, 0.99):
+        assert wrong(chance) == pytest.approx(norm.cdf(norm.ppf(chance) - 1.3), abs=2e-3)
+
+
+def test_sampled_steps_are_rarely_accused_and_a_third_of_their_noise_is_found_out():
+    """Ten steps on a fifth of the rows: what a canary adds is a binomial number of steps, under the noise of all of them."""
+    how, noise, generator = Sampled(0.2, 10), 0.9, np.random.default_rng(3)
+    truth = epsilon([DpSgd(noise_multiplier=noise, clip_norm=1.0, sampling_rate=0.2, steps=10)], 1e-5)
+    found = {}
+    for share in (1.0, 1 / 3):
+        found[share] = []
+        for _ in range(4):
+            present = generator.random(2000) < 0.5
+            score = generator.binomial(10, 0.2, 2000) * present + generator.normal(size=2000) * share * noise * 10 ** 0.5
+            found[share].append(audit(score, present, 1e-5, 0.95, sampled=how).sampled_at_least)
+    assert max(found[1.0]) <= truth
+    assert min(found[1 / 3]) > 1.5 * max(found[1.0])
 
 
 def test_a_canary_that_is_left_out_has_no_gradient_and_one_that_is_in_has_its_own_coordinate():
