@@ -6,6 +6,8 @@ B rows, D coordinates (in the order of `codec.flatten`).
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +32,9 @@ CHUNK = 256
 """Rows whose gradients are held at once: peak memory is about 4 · CHUNK · D bytes, whatever the batch."""
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 32, 1024
+
+_UNMAPPED = re.compile(r"batching rule for aten::(\w+)")
+"""How torch says that it does not map a function."""
 
 PASS = 1_600_000
 """About as many multiplications take as long as one function of the model takes besides them, in a pass forth and back."""
@@ -76,6 +81,8 @@ class RowGradients:
         from fedround.learning.tape import Tape
 
         self.objective, self.together, self._on_processor = objective, together, True
+        self.not_mapped: tuple[str, ...] = ()
+        """Functions of torch that the model calls and that torch computes row after row, within the one pass."""
         self._tape = Tape(lambda weights, row: objective.loss(weights, row.at(None)))
 
     @classmethod
@@ -83,7 +90,11 @@ class RowGradients:
         """In one pass if torch can map the model over rows of this form; else slowly. It uses no row of a site."""
         found, slow = cls(objective), cls(objective, together=False)
         found._on_processor = all(value.device.type == "cpu" for value in parameters.values())
-        return found if works_for(partial(found, parameters), partial(slow, parameters), like) else slow
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            works = works_for(partial(found, parameters), partial(slow, parameters), like)
+        found.not_mapped = tuple(sorted({name for one in told for name in _UNMAPPED.findall(str(one.message))}))
+        return found if works else slow
 
     def __call__(self, parameters: Tensors, batch: Batch) -> dict[str, Gradients]:
         """By every parameter that takes part. Raises what the model raises on one of the rows.

@@ -35,6 +35,7 @@ _ROWS = 4
 _NUMBERS = (0.0, 1.0, 0.5, -1.0)
 SLOW = ("torch cannot compute the gradients of many rows of its model in one pass (packed sequences are of that kind): they "
         "are computed row by row, which is slow")
+SOME_SLOW = "torch computes its model's '{}' row after row, which is slow: another layer may do the same faster"
 
 
 def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True,
@@ -138,10 +139,10 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
         if not asked.per_record:
             if not np.isfinite(gradient_sum(objective, parameters, batch)).all():
                 raise ContractError("its gradient is not a finite number")
-            together = True
+            together, not_mapped = True, tuple[str, ...]()
         else:
             of_rows = RowGradients.tried(objective, parameters, batch)
-            together = of_rows.together
+            together, not_mapped = of_rows.together, of_rows.not_mapped
             loosest = Clip(1e30, 1.0)
             _, finite = clipped_sum(of_rows, parameters, batch, loosest, chunk=_ROWS)
             if finite < _ROWS:
@@ -150,7 +151,7 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
     told = scores(recipe, {**base, **rest.whole}, examples)
     if len(told) < _ROWS or not all(map(math.isfinite, told["score"])):
         raise ContractError("its output is not a finite number")
-    return () if together else (SLOW,)
+    return (*(() if together else (SLOW,)), *(SOME_SLOW.format(name) for name in not_mapped))
 
 
 def _supposed(recipe: Recipe) -> Parts:

@@ -30,6 +30,7 @@ LSTM = RECIPE.replace("def build_model", '''class Recurrent(nn.Module):
 
 
 def build_model''').replace("return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))", "return Recurrent()")
+BRANCHES = LSTM.replace("return self.out(", "x = x if float(x.sum()) > 5 else 2 * x\n        return self.out(")
 WRONG = RECIPE.replace("nn.Linear(4, 1)", "nn.Linear(4, 2)")
 
 
@@ -39,11 +40,12 @@ def refusal(federation: SmallFederation) -> dict:
     return json.loads(path.read_bytes())["body"]
 
 
-def test_attack_a_recurrent_model_trains_row_by_row(tmp_path, caplog):
+@pytest.mark.parametrize("recipe", ["lstm", "branches"])
+def test_attack_a_model_that_torch_cannot_map_over_rows_trains_nevertheless(tmp_path, caplog, recipe):
     """Everything was green, two campaigns charged 1.97 of 3, and the site was reported as "no answer"."""
-    federation = small_federation.make(tmp_path, recipe=LSTM)
+    federation = small_federation.make(tmp_path, recipe={"lstm": LSTM, "branches": BRANCHES}[recipe])
     assert len(federation.round().updates) == 3
-    assert "row by row, which is slow" in caplog.text
+    assert ("row by row, which is slow" in caplog.text) == (recipe == "branches")
 
 
 def test_a_recipe_that_cannot_be_trained_is_refused_where_a_federation_begins(tmp_path):
@@ -86,7 +88,7 @@ def test_site_check_and_site_approve_try_it_first(tmp_path):
         candidate = approval.examine("recipe", source.encode(), "it")
         with pytest.raises(ContractError, match=says):
             try_candidate(site.folder, settings, candidate)
-    (note,) = try_candidate(site.folder, settings, approval.examine("recipe", LSTM.encode(), "it"))
+    (note,) = try_candidate(site.folder, settings, approval.examine("recipe", BRANCHES.encode(), "it"))
     assert "row by row" in note
     assert open_site(site.folder).recipe.digest == site.recipe.digest
 

@@ -8,7 +8,7 @@ from fedround.errors import ContractError
 from fedround.learning import trial
 from fedround.learning.examples import Form, Shape
 from fedround.learning.spec import Parts
-from fedround.learning.trial import SLOW, try_out
+from fedround.learning.trial import SLOW, SOME_SLOW, try_out
 
 
 def written(forward: str, base: str = "nn.Linear", built: str = "3, 1") -> str:
@@ -27,6 +27,8 @@ WORKS = {
     "gru": written("nn.GRU.forward(self, x[:, :, None])[0][:, -1]", "nn.GRU", "1, 1, batch_first=True"),
 }
 SLOWLY = {"looks at a number": written("nn.Linear.forward(self, x if float(x.sum()) > 5 else 2 * x)")}
+PARTLY = {"_weight_norm": "nn.utils.parametrizations.weight_norm(nn.Linear(3, 1))",
+          "bilinear": written("nn.Bilinear.forward(self, x, x)", "nn.Bilinear", "3, 3, 1")}
 FAILS = {
     "wrong output": ("nn.Linear(3, 2)", "must give one logit for each row"),
     "other features": ("nn.Linear(4, 1)", "RuntimeError"),
@@ -49,6 +51,11 @@ def test_a_model_that_works_says_nothing(recipe_with, kind):
 @pytest.mark.parametrize("kind", SLOWLY)
 def test_a_model_that_torch_cannot_map_over_rows_works_with_a_note(recipe_with, kind):
     assert try_out(recipe_with(SLOWLY[kind]), THREE) == (SLOW,)
+
+
+@pytest.mark.parametrize("kind", PARTLY)
+def test_a_function_that_torch_computes_row_after_row_is_named(kind, recipe_with):
+    assert try_out(recipe_with(PARTLY[kind]), THREE) == (SOME_SLOW.format(kind),)
 
 
 @pytest.mark.parametrize("kind", FAILS)
