@@ -48,13 +48,11 @@ class AdaptiveClipping(Value):
 
 
 class GradientPrivacy(_Budget):
-    """What both promises have in common that hold in every step of training: gradients are clipped to `clip_norm` and noised.
-
-    mechanism: "dp_sgd" draws its batches (Poisson sampling); "dp_ftrl" is for sites that cannot sample: rows in a fixed
-    order, at most once in a round, and noise from a tree (Kairouz et al. 2021, arXiv:2103.00039).
-    """
+    """What both promises have in common that hold in every step of training: gradients are clipped to a norm, and noised."""
 
     mechanism: Literal["dp_sgd", "dp_ftrl"] = "dp_sgd"
+    """With "dp_sgd" a site draws its batches (Poisson sampling); "dp_ftrl" is for sites that cannot sample: rows in a fixed
+    order, at most once in a round, and noise from a tree (Kairouz et al. 2021, arXiv:2103.00039)."""
     adaptive: AdaptiveClipping | None = None
 
     @model_validator(mode="after")
