@@ -52,6 +52,9 @@ def section(model: Model, called: Mapping[Model, str]) -> str:
     lines = [f"### {called[model]} {{ #{anchor(called[model])} }}", "", words, ""]
     if not model.model_fields:
         return "\n".join([*lines, "It has no keys.", ""])
+    for kind in model.__mro__[1:]:
+        if kind is not BaseModel and issubclass(kind, BaseModel):
+            said = _told(kind)[1] | said        # its own words come first
     said |= _said_of_fields(model)
     schema = model.model_json_schema(mode="validation")
     inner = {key: found | _title(key, model, called) for key, found in schema.get("$defs", {}).items()}
