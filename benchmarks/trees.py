@@ -27,10 +27,10 @@ from fedround.learning.trees.spec import Trees
 from fedround_examples.banks_trees.split import STORY
 from fedround_examples.rivals import federated
 
-EPSILONS = (None, 5.0, 1.0)
+EPSILONS = (5.0, 1.0, None)
 TUNING_SEED = 1000
 LIARS = ("bank-03", "bank-07")
-SETTINGS = {"depth 6, l2 0.0005": (6, 0.0005), "depth 4, l2 0.01": (4, 0.01), "depth 3, l2 0.03": (3, 0.03)}
+SETTINGS = {"depth 4, l2 0.002": (4, 0.002), "depth 4, l2 0.01": (4, 0.01), "depth 3, l2 0.03": (3, 0.03)}
 
 
 def main() -> None:
