@@ -31,7 +31,7 @@ FILES: dict[str, tuple[Model, str]] = {
     "federation.toml": (Federation, "The same with the members and their keys, in the coordinator's folder."),
     "coordinator.toml": (CoordinatorSettings, "Addresses and files of the coordinator, in its folder."),
     "site.toml": (SiteSettings, "Addresses, rows and approved files of a site, in its folder."),
-    "policy.toml": (SitePolicy, "What a site allows: [for its operator](../operating.md#what-a-site-allows-policytoml)."),
+    "policy.toml": (SitePolicy, "What a site allows: [in full](../operating/site.md#what-a-site-allows-policytoml)."),
     "promotion.toml": (Policy, "What a model must be [before it is used](../models.md#stages-candidate-and-production)."),
     "card.toml": (Facts, "What no computer knows of a model, for its card; in the coordinator's folder."),
     "contract.json": (ContractFile, "What rows must look like. [Data contracts](../contracts.md)."),
@@ -153,7 +153,7 @@ def _kinds_of_text() -> list[str]:
 
 
 _SEE_ALSO = ("What each document holds: [what travels](wire.md). Who may read and write what: "
-             "[operating guide](../operating.md#servers-of-your-own).")
+             "[operating guide](../operating/servers.md).")
 
 
 def store() -> str:

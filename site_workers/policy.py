@@ -72,7 +72,7 @@ class Limits(Value):
 
 
 class SitePolicy(Value):
-    """policy.toml. Its generated text explains every key to the operator; docs/operating.md is the reference."""
+    """policy.toml. Its generated text explains every key to the operator; docs/operating/site.md is the reference."""
 
     recipes: tuple[Digest, ...]
     contracts: tuple[Digest, ...]

@@ -46,7 +46,7 @@ def with_its_run(coordinator: Coordinator, request: TrainingRequest, today: date
     how = coordinator.federation.partitions
     if how is None:
         raise ContractError("a run for each partition was asked for, and this federation does not tell rows apart: agree on "
-                            "[partitions] in its settings (docs/operating.md), or ask for one run")
+                            "[partitions] in its settings (docs/operating/coordinator.md), or ask for one run")
     name = request.partition or _complete(how, today)
     try:
         return type(request).model_validate(
@@ -65,7 +65,7 @@ def partition_asked(coordinator: Coordinator, request: NextRoundRequest) -> Part
     if how is None:
         if request.partition is not None:
             raise ContractError("this federation does not tell rows apart: agree on [partitions] in its settings "
-                                "(docs/operating.md), or name no partition")
+                                "(docs/operating/coordinator.md), or name no partition")
         return None
     begun = None if known is None else partition_of(coordinator, known)
     if begun is not None and request.partition not in (None, begun.name):

@@ -59,7 +59,7 @@ def test_what_is_written_is_what_is_read(policy: SitePolicy):
 
 
 def test_every_key_is_explained_in_the_file_and_in_the_guide():
-    text, guide = policy_text(SitePolicy(**LEAST)), (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    text, guide = policy_text(SitePolicy(**LEAST)), (Path(__file__).parents[2] / "docs" / "operating" / "site.md").read_text()
     for kind in (SitePolicy, Limits, Hours, QuestionForm):
         for key in set(kind.model_fields) - {"limits", "hours", "questions"}:
             assert f"{key} = " in text, key
