@@ -16,12 +16,13 @@ from pydantic import Field
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import Interval, Share
 from fedround.learning.tasks import MetricName
+from fedround.learning.tasks.chances import CALIBRATION_BINS, alike, calibration_error
 from fedround.values import MAX_NUMBER, Value
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-_BINS, _WIDTH = 10, 1.96
+_WIDTH = 1.96
 _SHOWN = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
@@ -109,11 +110,10 @@ class Explained(Value):
 
 def reliability(chance_N: Float64, truth_N: Int64) -> Reliability:
     """Raises ContractError for fewer rows than bins."""
-    if len(chance_N) < _BINS:
-        raise ContractError(f"calibration needs at least {_BINS} rows, got {len(chance_N)}")
-    bins = tuple(_bin(chance_N[some], truth_N[some]) for some in np.array_split(np.argsort(chance_N, kind="stable"), _BINS))
-    error = math.fsum(one.rows * abs(one.predicted - one.observed.value) for one in bins) / len(chance_N)
-    return Reliability(bins=bins, error=min(1.0, error))
+    if len(chance_N) < CALIBRATION_BINS:
+        raise ContractError(f"calibration needs at least {CALIBRATION_BINS} rows, got {len(chance_N)}")
+    return Reliability(bins=tuple(_bin(chance_N[rows], truth_N[rows]) for rows in alike(chance_N)),
+                       error=calibration_error(chance_N, truth_N))
 
 
 def choices(chance_N: Float64, truth_N: Int64, missed: float) -> Choices:

@@ -16,6 +16,7 @@ from pydantic import Field
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored, one_for_each_row
+from fedround.learning.tasks.chances import calibration_error, of_counts, of_truth, surprise
 from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
 from fedround.learning.tasks.summed import hidden
 from fedround.statistics import LocalEvaluation, Release, Scores, total
@@ -103,14 +104,19 @@ class Classify(Kind):
         return chance_N - targets[TARGET], chance_N * (1 - chance_N)
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What is scored, in [0, 1], as "score", and whether it is true, 0 or 1, as "truth"; (B,) each."""
+        """What is scored, in [0, 1], as "score", and whether it is true, 0 or 1, as "truth"; (B,) each.
+
+        Of more than two classes also the "label", the one that is "named", and the chance of the label as "chance".
+        """
         import torch
 
         labels_B = targets[TARGET]
         if self.classes == 2:
             return {"score": torch.sigmoid(outputs.double()), "truth": labels_B}
-        chance_B, predicted_B = torch.softmax(outputs.double(), dim=1).max(dim=1)
-        return {"score": chance_B, "truth": (predicted_B == labels_B).long()}
+        chance_BC = torch.softmax(outputs.double(), dim=1)
+        score_B, named_B = chance_BC.max(dim=1)
+        return {"score": score_B, "truth": (named_B == labels_B).long(), "label": labels_B, "named": named_B,
+                "chance": chance_BC.gather(1, labels_B[:, None])[:, 0]}
 
     def answers(self, outputs: Any) -> torch.Tensor:
         """As `Kind`: the chance of label 1, (B,), or of every label, (B, C)."""
@@ -132,7 +138,9 @@ class Classify(Kind):
         labels_N, long = targets[TARGET], answers.astype(np.float64)
         if self.classes == 2:
             return Scored({"score": long, "truth": labels_N})
-        return Scored({"score": long.max(axis=1), "truth": (long.argmax(axis=1) == labels_N).astype(np.int64)})
+        named_N = long.argmax(axis=1)
+        return Scored({"score": long.max(axis=1), "truth": (named_N == labels_N).astype(np.int64), "label": labels_N,
+                       "named": named_N, "chance": long[np.arange(len(long)), labels_N]})
 
     # -- what may be measured
 
@@ -188,19 +196,29 @@ class Classify(Kind):
     # -- how good
 
     def metrics(self, scored: Scored) -> Metrics:
-        """Exact metrics. Raises ContractError without rows, and for two classes unless there are rows of both labels."""
-        from sklearn.metrics import auc, roc_curve
+        """Exact metrics. Raises ContractError without rows, and for two classes unless there are rows of both labels.
+
+        Of more classes the macro-F1 is the mean over those that a row has or that the model names, and the calibration is
+        that of the chance of the named class.
+        """
+        from sklearn.metrics import auc, average_precision_score, f1_score, roc_curve
 
         chance_N, truth_N = scored["score"], scored["truth"]
         if self.classes > 2:
             if len(scored) == 0:
                 raise ContractError("metrics need rows; hold out some")
-            return Metrics(accuracy=float(truth_N.mean()), rows=len(scored))
+            return Metrics(accuracy=float(truth_N.mean()), rows=len(scored),
+                           macro_f1=float(f1_score(scored["label"], scored["named"], average="macro")),
+                           log_loss=float(surprise(scored["chance"]).mean()),
+                           calibration_error=calibration_error(chance_N, truth_N))
         if len(np.unique(truth_N)) != 2:
             raise ContractError("metrics need rows of both labels; hold out more rows")
         fpr, tpr, _ = roc_curve(truth_N, chance_N, drop_intermediate=False)
         return Metrics(auc=float(auc(fpr, tpr)), recall_at_20_fpr=float(np.interp(0.2, fpr, tpr)),
-                       accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored))
+                       pr_auc=float(average_precision_score(truth_N, chance_N)),
+                       accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored),
+                       log_loss=float(surprise(of_truth(chance_N, truth_N)).mean()),
+                       calibration_error=calibration_error(chance_N, truth_N))
 
     @property
     def headline(self) -> str:
@@ -211,7 +229,9 @@ class Classify(Kind):
         """The `headline` of `metrics`, faster: for where many models are compared. Raises ContractError as `metrics` does."""
         chance_N, truth_N = scored["score"], scored["truth"]
         if self.classes > 2:
-            return self.metrics(scored).accuracy or 0.0
+            if len(scored) == 0:
+                raise ContractError("metrics need rows; hold out some")
+            return float(truth_N.mean())
         below, above = np.sort(chance_N[truth_N == 0]), chance_N[truth_N == 1]
         if not len(below) or not len(above):
             raise ContractError("metrics need rows of both labels; hold out more rows")
@@ -229,8 +249,9 @@ class Classify(Kind):
 
         The counts are added first: noise of many sites cancels, and no single site is read. Each is then used as it is,
         negative or not, so that the noise does not bias the AUC; the result is cut to [0, 1]. Expect a standard error of
-        about 0.3 · (noise of a label's total) / (positives), plus what the width of a bin hides. Of more than two classes the
-        totals alone count: the accuracy is off by about (noise of a total) / (rows).
+        about 0.3 · (noise of a label's total) / (positives), plus what the width of a bin hides. Log loss and calibration are
+        not told: they ask where in a bin the scores lie, and noise makes every model look less calibrated. Of more than two
+        classes the totals alone count: the accuracy is off by about (noise of a total) / (rows).
         """
         if not told:
             return None
@@ -263,13 +284,7 @@ class Classify(Kind):
             return Metrics(accuracy=min(max(positives / rows, 0.0), 1.0), rows=round(rows))
         if min(positives, negatives) <= 3 * noise_of_total:
             return None
-        tpr = np.concatenate([[0.0], np.cumsum(positives_B) / positives])
-        fpr = np.concatenate([[0.0], np.cumsum(negatives_B) / negatives])
-        area = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
-        # Noise can make the curve decrease; a running maximum makes it monotone.
-        recall = float(np.interp(0.2, np.maximum.accumulate(fpr), np.maximum.accumulate(tpr)))
-        return Metrics(auc=min(max(area, 0.0), 1.0), recall_at_20_fpr=min(max(recall, 0.0), 1.0),
-                       rows=round(positives + negatives))
+        return Metrics.model_validate({**of_counts(positives_B, negatives_B), "rows": round(positives + negatives)})
 
 
 def _scores(told: Release) -> Scores:

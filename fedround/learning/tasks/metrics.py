@@ -42,16 +42,19 @@ class Metrics(_Numbers):
     """
 
     words: ClassVar[dict[str, str]] = {
-        "auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "macro_f1": "macro-F1", "accuracy": "accuracy",
-        "concordance": "concordance", "d2": "D² (explained deviance)", "r2": "R²", "mae": "mean absolute error",
-        "rmse": "root mean square error", "brier": "Brier score", "log_loss": "log loss", "perplexity": "perplexity"}
+        "auc": "AUC", "recall_at_20_fpr": "recall at 20 % false positives", "pr_auc": "PR-AUC", "accuracy": "accuracy",
+        "macro_f1": "macro-F1", "concordance": "concordance", "d2": "D² (explained deviance)", "r2": "R²",
+        "mae": "mean absolute error", "rmse": "root mean square error", "brier": "Brier score", "log_loss": "log loss",
+        "perplexity": "perplexity", "calibration_error": "calibration error"}
     digits: ClassVar[dict[str, int]] = {"auc": 4, "concordance": 4}
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"mae", "rmse", "brier", "log_loss", "perplexity"})
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({
+        "mae", "rmse", "brier", "log_loss", "perplexity", "calibration_error"})
 
     auc: Share | None = None
     recall_at_20_fpr: Share | None = None
-    macro_f1: Share | None = None
+    pr_auc: Share | None = None
     accuracy: Share | None = None
+    macro_f1: Share | None = None
     concordance: Share | None = None
     d2: Explained | None = None
     r2: Explained | None = None
@@ -60,6 +63,7 @@ class Metrics(_Numbers):
     brier: Share | None = None
     log_loss: Size | None = None
     perplexity: Size | None = None
+    calibration_error: Share | None = None
     heads: dict[HeadName, Metrics] = Field(default_factory=dict)
     """Of each head, where there are several."""
     rows: Annotated[int, Field(ge=0)]
@@ -76,8 +80,9 @@ class Margin(_Numbers):
 
     auc: Share | None = None
     recall_at_20_fpr: Share | None = None
-    macro_f1: Share | None = None
+    pr_auc: Share | None = None
     accuracy: Share | None = None
+    macro_f1: Share | None = None
     concordance: Share | None = None
     d2: Size | None = None
     r2: Size | None = None
@@ -86,6 +91,7 @@ class Margin(_Numbers):
     brier: Share | None = None
     log_loss: Size | None = None
     perplexity: Size | None = None
+    calibration_error: Share | None = None
     heads: dict[HeadName, Margin] = Field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedround.errors import ContractError
 from fedround.learning.tasks import SMALLEST_LOSS, Classify, Margin, Metrics, Scored
+from fedround.learning.tasks.chances import calibration_error
 from fedround.privacy.noise import stream
 from fedround.statistics import Histogram, LocalEvaluation, Release, Scores, release
 
@@ -79,9 +80,65 @@ def test_accuracy_of_two_classes_is_at_one_half():
 
 
 def test_accuracy_of_more_classes_needs_a_row_and_no_more():
-    assert THREE.metrics(scored(np.array([0.4, 0.6]), np.array([1, 1]))) == Metrics(accuracy=1.0, rows=2)
+    told = judged_of_three(np.array([[0.4, 0.3, 0.3], [0.2, 0.2, 0.6]]), np.array([0, 2]))
+    found = THREE.metrics(told)
+    assert (found.accuracy, found.macro_f1, found.rows) == (1.0, 1.0, 2)
+    assert (found.calibration_error, found.log_loss) == pytest.approx((0.5, -np.log([0.4, 0.6]).mean()))
     with pytest.raises(ContractError, match="metrics need rows"):
         THREE.metrics(scored(np.empty(0), np.empty(0, np.int64)))
+
+
+def judged_of_three(chance_NC, label_N) -> Scored:
+    return THREE.scored_answers(chance_NC, {"y": label_N})
+
+
+def test_two_classes_are_judged_as_scikit_learn_judges_them():
+    from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
+
+    generator = np.random.default_rng(8)
+    label_N = generator.integers(0, 2, 500)
+    for chance_N in (1 / (1 + np.exp(-generator.normal(2 * label_N - 1, 1.5))), np.round(generator.random(500), 1)):
+        told = TWO.metrics(scored(chance_N, label_N))
+        assert (told.auc, told.pr_auc, told.accuracy, told.log_loss) == pytest.approx((
+            roc_auc_score(label_N, chance_N), average_precision_score(label_N, chance_N),
+            accuracy_score(label_N, chance_N > 0.5), log_loss(label_N, chance_N)))
+
+
+def test_more_classes_are_judged_as_scikit_learn_judges_them():
+    """One label is rare, so that a mean over classes is not one over rows."""
+    from sklearn.metrics import f1_score, log_loss
+
+    generator = np.random.default_rng(9)
+    label_N = generator.choice(3, 400, p=[0.6, 0.35, 0.05])
+    chance_NC = generator.dirichlet(np.ones(3), 400) * 0.7 + 0.3 * np.eye(3)[label_N]
+    told = THREE.metrics(judged_of_three(chance_NC, label_N))
+    assert told.macro_f1 == pytest.approx(f1_score(label_N, chance_NC.argmax(axis=1), average="macro"))
+    assert told.log_loss == pytest.approx(log_loss(label_N, chance_NC))
+    assert abs(told.macro_f1 - told.accuracy) > 0.02
+
+
+def test_the_calibration_error_is_that_of_a_loop_and_of_scikit_learns_curve():
+    from sklearn.calibration import calibration_curve
+
+    generator = np.random.default_rng(10)
+    chance_N = generator.random(1000)
+    label_N = (generator.random(1000) < chance_N ** 2).astype(np.int64)         # sure of too much
+    found = calibration_error(chance_N, label_N)
+    observed, predicted = calibration_curve(label_N, chance_N, n_bins=10, strategy="quantile")
+    assert found == pytest.approx(np.abs(observed - predicted).mean(), abs=1e-3)
+    by_rank, apart = sorted(zip(chance_N, label_N, strict=True)), 0.0
+    for start in range(0, 1000, 100):
+        said, was = zip(*by_rank[start:start + 100], strict=True)
+        apart += abs(sum(said) - sum(was)) / 1000
+    assert found == pytest.approx(apart)
+    honest_N = (generator.random(1000) < chance_N).astype(np.int64)
+    assert calibration_error(chance_N, honest_N) < 0.05 < 0.12 < found
+    assert calibration_error(np.array([0.25]), np.array([1])) == 0.75
+
+
+def test_a_chance_of_nothing_for_what_is_true_costs_much_and_not_everything():
+    told = TWO.metrics(scored(np.array([0.0, 1.0, 0.0, 1.0]), np.array([1, 1, 0, 0])))
+    assert 15 < told.log_loss < 20
 
 
 def test_every_metric_that_is_known_has_words():
@@ -100,27 +157,39 @@ def test_pooled_counts_of_all_sites_give_the_metrics_of_all_rows():
     assert reached is not None
     assert reached.auc == pytest.approx(exact.auc, abs=0.003)
     assert reached.recall_at_20_fpr == pytest.approx(exact.recall_at_20_fpr, abs=0.02)
+    assert reached.pr_auc == pytest.approx(exact.pr_auc, abs=0.01)
     assert reached.rows == exact.rows
+    assert (reached.log_loss, reached.calibration_error) == (None, None), "bins do not determine them"
 
 
-def test_noise_moves_the_auc_but_does_not_bias_it():
-    exact = sites(6, noise_std=0.0, bins=10)[1].auc
+def test_precision_over_recall_from_counts_done_by_hand():
+    """From the top: 3 of 4 are true, then 1 of 4. Half of each bin taken: precision 3/4, then 3.5 of 6."""
+    reached = TWO.metrics_of([counts([1, 3], [3, 1])])
+    assert reached.pr_auc == pytest.approx((3 * 3 / 4 + 1 * 3.5 / 6) / 4)
+    assert TWO.metrics_of([counts([0, 4], [4, 0])]).pr_auc == 1.0
+    assert TWO.metrics_of([counts([7, 7], [21, 21])]).pr_auc == pytest.approx(0.25), "of a model that guesses: the base rate"
+
+
+def test_noise_moves_the_areas_but_does_not_bias_them():
+    clean, exact = sites(6, noise_std=0.0, bins=10)
     generator, reached = np.random.default_rng(0), []
-    clean, _ = sites(6, noise_std=0.0, bins=10)
     for _ in range(200):
         noised = []
         for site in clean:
             negatives, positives = site.table + generator.normal(0, 10, (2, 10))
             noised.append(counts(positives, negatives, noise_std=10.0))
-        reached.append(TWO.metrics_of(noised).auc)
-    assert 0.005 < np.std(reached) < 0.05
-    assert np.mean(reached) == pytest.approx(exact, abs=0.01)
+        found = TWO.metrics_of(noised)
+        reached.append((found.auc, found.pr_auc))
+    for values, known in zip(np.transpose(reached), (exact.auc, TWO.metrics_of(clean).pr_auc), strict=True):
+        assert 0.005 < np.std(values) < 0.05
+        assert np.mean(values) == pytest.approx(known, abs=0.01)
 
 
 def test_the_margin_holds_the_metric_without_noise_in_about_95_of_100_repeats():
     """The law of what it says. Of 100 repeats, 88 to 99: a margin that is half as wide covers 67, of twice as wide 100."""
     clean, _ = sites(6, noise_std=0.0, bins=10)
-    exact, generator, covered = TWO.metrics_of(clean), np.random.default_rng(1), {"auc": 0, "recall_at_20_fpr": 0}
+    exact, generator = TWO.metrics_of(clean), np.random.default_rng(1)
+    covered = {"auc": 0, "recall_at_20_fpr": 0, "pr_auc": 0}
     for _ in range(100):
         noised = [counts(*(site.table + generator.normal(0, 10, (2, 10)))[::-1], noise_std=10.0) for site in clean]
         found, margin = TWO.metrics_of(noised), TWO.margin_of(noised)
@@ -128,6 +197,7 @@ def test_the_margin_holds_the_metric_without_noise_in_about_95_of_100_repeats():
             covered[name] += abs(getattr(found, name) - getattr(exact, name)) <= margin.of(name)
     assert 88 <= covered["auc"] <= 99
     assert covered["recall_at_20_fpr"] >= 88
+    assert 88 <= covered["pr_auc"] <= 99
 
 
 def test_what_is_not_noised_or_hidden_has_no_margin_and_the_same_counts_have_the_same():
@@ -157,7 +227,7 @@ def test_the_order_of_sites_does_not_matter(order):
 def test_any_counts_give_a_metric_within_bounds_or_none(bins):
     positives, negatives = zip(*bins, strict=True)
     reached = TWO.metrics_of([counts(positives, negatives, noise_std=0.5)])
-    assert reached is None or (0 <= reached.auc <= 1 and 0 <= reached.recall_at_20_fpr <= 1)
+    assert reached is None or all(0 <= value <= 1 for value in reached.known().values())
 
 
 def test_public_edges_tell_what_bins_of_equal_width_lose():
@@ -180,7 +250,7 @@ def test_noised_counts_of_three_classes_tell_the_accuracy_and_nothing_when_noise
     generator = np.random.default_rng(3)
     told = scored(generator.random(4000), (generator.random(4000) < 0.9).astype(np.int64))
     quiet, drowned = (counted(told, LocalEvaluation(bins=10, noise_std=noise_std)) for noise_std in (4.0, 1000.0))
-    assert THREE.metrics_of([quiet]).accuracy == pytest.approx(THREE.metrics(told).accuracy, abs=0.01)
+    assert THREE.metrics_of([quiet]).accuracy == pytest.approx(told["truth"].mean(), abs=0.01)
     assert THREE.metrics_of([quiet]).auc is None
     assert THREE.metrics_of([drowned]) is None
 

@@ -1,0 +1,65 @@
+"""How good chances are: whether they rank, and whether they are what they say.
+
+N rows, B bins.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+CALIBRATION_BINS = 10
+_TINY = float(np.finfo(np.float64).eps)
+
+
+def surprise(chance_N: Float64) -> Float64:
+    """The log loss of each row from the chance that it gave to what is true; a chance of 0 counts as the least above it."""
+    return -np.log(np.maximum(chance_N, _TINY))
+
+
+def of_truth(chance_N: Float64, truth_N: Int64) -> Float64:
+    """The chance given to the label that a row has, from the chance of label 1, (N,)."""
+    return np.where(truth_N == 1, chance_N, 1 - chance_N)
+
+
+def alike(chance_N: Float64) -> list[Int64]:
+    """Rows of similar chances: at most `CALIBRATION_BINS` bins of equally many rows, by rank."""
+    order = np.argsort(chance_N, kind="stable").astype(np.int64)
+    return [rows for rows in np.array_split(order, CALIBRATION_BINS) if len(rows)]
+
+
+def calibration_error(chance_N: Float64, truth_N: Int64) -> float:
+    """The expected calibration error (Naeini et al. 2015), in bins of equally many rows (`alike`).
+
+    The mean over rows of the distance, in their bin, between the mean chance and how often it was true. A good model of few
+    rows has one, too: chance alone moves a bin of n rows by about 0.4 / sqrt(n).
+    """
+    apart = [len(rows) * abs(float(chance_N[rows].mean() - truth_N[rows].mean())) for rows in alike(chance_N)]
+    return min(1.0, sum(apart) / len(chance_N))
+
+
+def of_counts(positives_B: Float64, negatives_B: Float64) -> dict[str, float]:
+    """The areas under the ROC and the precision-recall curve, and the recall at 20 % false positives, by the metrics' names.
+
+    From counts by bin of the score, from the highest score down. Counts may be noised, also below 0; both sums are above 0.
+    """
+    tpr = np.concatenate([[0.0], np.cumsum(positives_B) / positives_B.sum()])
+    fpr = np.concatenate([[0.0], np.cumsum(negatives_B) / negatives_B.sum()])
+    area = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
+    # Noise can make the curve decrease; a running maximum makes it monotone.
+    recall = float(np.interp(0.2, np.maximum.accumulate(fpr), np.maximum.accumulate(tpr)))
+    found = {"auc": area, "recall_at_20_fpr": recall, "pr_auc": _precision_over_recall(positives_B, negatives_B)}
+    return {name: min(max(value, 0.0), 1.0) for name, value in found.items()}
+
+
+def _precision_over_recall(positives_B: Float64, negatives_B: Float64) -> float:
+    """A bin counts by its positives, at the precision that is reached when half of its rows are taken: within a bin the order
+    is unknown. With a bin for each row it is the average precision, less half a row in each.
+    """
+    taken_B = np.cumsum(positives_B) - positives_B / 2
+    all_B = taken_B + np.cumsum(negatives_B) - negatives_B / 2
+    precision_B = np.clip(np.divide(taken_B, all_B, out=np.zeros_like(all_B), where=all_B > 0), 0.0, 1.0)
+    return float(positives_B @ precision_B / positives_B.sum())
