@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedround.errors import ContractError, LostError, SetupError
+from fedround.errors import ContractError, LostError, SetupError, TrustError
 from fedround.files import sha256_of
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fedround.federation_log import Logged
     from infra.stores import ObjectStore
     from tasks.contribution import Public
-    from tasks.verify import RoundProof
+    from tasks.verify import FindingProof, RoundProof
 
 
 @command
@@ -42,6 +43,7 @@ def verify(
     With --recompute it is also proven that nobody tampered between the updates and the model: the aggregate and the server's
     step of every round are computed again. Without it, the coordinator's signature vouches for these computations. What is
     said of the sites' contributions is computed again where the public rows are; that runs the recipe of the folder.
+    In the coordinator's folder, the run's pages and their index then say what was found: a note that nobody signs.
     Exit code 0: every model, or the one of --checkpoint, is proven back to round 0. Exit code 1: the first thing that does
     not hold; or, after all that holds, the answers that members altered or took away since.
     """
@@ -60,8 +62,11 @@ def verify(
     if run is None:
         raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
     with TemporaryDirectory(prefix="fedround-verify-") as bench:
-        proofs, lost = _all(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None,
+        proofs, problem = _all(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None,
                                        _public(store, run, folder, public_rows) if recompute else None))
+    _note(folder, run, proofs, problem)
+    if problem is not None and not isinstance(problem, LostError):
+        raise problem
     log = read_log(store, key)
     if as_json:
         print_json({
@@ -69,8 +74,8 @@ def verify(
             "log": [{"digest": logged.digest, **logged.entry.model_dump(mode="json")} for logged in log]})
     else:
         _certificate(run, key, proofs, log, recompute)
-    if lost is not None:
-        raise LostError(f"{lost}. All the rest is proven. Whoever writes below a member's prefix can do this, and a "
+    if problem is not None:
+        raise LostError(f"{problem}. All the rest is proven. Whoever writes below a member's prefix can do this, and a "
                         "coordinator that named what never was looks the same. The old bytes decide: look for them in an "
                         "older version of the object, or in that site's outbox")
 
@@ -97,15 +102,40 @@ def _public(store: ObjectStore, run: str, folder: Path, rows: Path | None) -> Pu
     return Public(recipe, encoded_alone(rows, recipe, folder / settings.recipe))
 
 
-def _all(proofs: Iterator[RoundProof]) -> tuple[list[RoundProof], LostError | None]:
-    """Every proof, and what members altered or took away since, in words."""
+def _all(proofs: Iterator[RoundProof]) -> tuple[list[RoundProof], TrustError | None]:
+    """Every proof, and what ended them: the first thing that does not hold, or what members altered or took away since."""
     found: list[RoundProof] = []
     try:
         for proof in proofs:
             found.append(proof)
-    except LostError as error:
+    except TrustError as error:
         return found, error
     return found, None
+
+
+def _note(folder: Path, run: str, proofs: Sequence[RoundProof], problem: TrustError | None) -> None:
+    """Beside the pages of the run, for who reads them: in the coordinator's folder, where they lie."""
+    if not (folder / "coordinator.toml").exists():
+        return
+    from tasks import pages
+    from tasks.reporting.verified import Verified
+
+    everything = _everything(proofs)
+    note = Verified(
+        run=run, at=datetime.now(UTC), commits=tuple(proof.commit for proof in proofs),
+        signatures=sum(one.signatures for one in everything), hashes=sum(one.hashes for one in everything),
+        recomputed=sum(proof.recomputed for proof in proofs),
+        lost=tuple(sorted({site for one in everything for site in one.lost})),
+        problem="" if problem is None or isinstance(problem, LostError) else str(problem))
+    try:
+        pages.note_verified(folder / "reports", note)
+    except OSError as error:
+        typer.echo(f"what was found stands on no page: {error.strerror}: {error.filename}", err=True)
+
+
+def _everything(proofs: Sequence[RoundProof]) -> list[RoundProof | FindingProof]:
+    """The rounds, and what was asked about them."""
+    return [*proofs, *(finding for proof in proofs for finding in proof.findings)]
 
 
 def _as_json(proof: RoundProof) -> dict[str, Any]:
@@ -131,7 +161,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
 
     last, asked = proofs[-1], [proof for proof in proofs if proof.round > 0]
     sites = sorted({site for proof in asked for site in proof.updates})
-    everything = [*proofs, *(finding for proof in proofs for finding in proof.findings)]
+    everything = _everything(proofs)
     gone = sorted({site for proof in everything for site in proof.lost})
     but = f", [bold red]but not what {', '.join(gone)} signed, which was altered or is gone[/]" if gone else ""
     out.print(boxed(

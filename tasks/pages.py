@@ -4,7 +4,7 @@ runs. Everything is read from the records; who moves the folder moves all of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedround.errors import ContractError
@@ -14,8 +14,10 @@ from tasks.reporting import RoundRecord, render_html
 from tasks.reporting.compare import render_comparison
 from tasks.reporting.index import INDEX, Compared, Listed, render_index
 from tasks.reporting.record import Links
+from tasks.reporting.verified import Verified
 
 _AND = "-and-"
+_VERIFIED = "verified.json"
 
 
 def write(reports: Path, record: RoundRecord) -> None:
@@ -24,13 +26,26 @@ def write(reports: Path, record: RoundRecord) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
     found = records(reports, record.run)
-    numbers = [one.round for one in found]
-    at = numbers.index(record.round)
-    for place in (at, *([at - 1] if at else [])):
-        links = Links(before=numbers[place - 1] if place else None, after=(*numbers, None)[place + 1])
-        page = path_of(reports, record.run, numbers[place]).with_suffix(".html")
-        write_whole(page, render_html(found[:place + 1], links).encode(), durable=True)
+    at = [one.round for one in found].index(record.round)
+    _write_pages(reports, found, (at, *([at - 1] if at else [])))
     _write_index(reports)
+
+
+def note_verified(reports: Path, verified: Verified) -> None:
+    """What the last proof of a run found, on all its pages and in the index; nothing if the run has no page here."""
+    if verified.run in {folder.name for folder in reports.glob("*")} and (found := records(reports, verified.run)):
+        write_whole(reports / verified.run / _VERIFIED, verified.model_dump_json(indent=1).encode(), durable=True)
+        _write_pages(reports, found, range(len(found)))
+        _write_index(reports)
+
+
+def last_verified(reports: Path, run: str) -> Verified | None:
+    """As `note_verified` wrote it; None: the run was never proven here, or the note is damaged."""
+    path = reports / run / _VERIFIED
+    try:
+        return parse(Verified, path.read_bytes(), f"note {path}")
+    except (ContractError, OSError):
+        return None
 
 
 def records(reports: Path, run: str) -> list[RoundRecord]:
@@ -73,6 +88,16 @@ def path_of(reports: Path, run: str, number: int) -> Path:
     return reports / run / f"{number:05d}.json"
 
 
+def _write_pages(reports: Path, found: Sequence[RoundRecord], places: Iterable[int]) -> None:
+    """The pages of some of a run's rounds. found: all records of the run, in order."""
+    run, numbers = found[0].run, [one.round for one in found]
+    verified = last_verified(reports, run)
+    for place in places:
+        links = Links(before=numbers[place - 1] if place else None, after=(*numbers, None)[place + 1])
+        page = path_of(reports, run, numbers[place]).with_suffix(".html")
+        write_whole(page, render_html(found[:place + 1], links, verified).encode(), durable=True)
+
+
 def _write_index(reports: Path) -> None:
     write_whole(reports / INDEX, render_index(_listed(reports), _compared(reports)).encode(), durable=True)
 
@@ -96,4 +121,4 @@ def _listed(reports: Path) -> list[Listed]:
     """Every run, by name: how many rounds are recorded, and the last of them that is whole. No other record is read."""
     found = [(paths, next((one for path in reversed(paths) if (one := if_whole(path)) is not None), None))
              for paths in (_paths(folder) for folder in sorted(reports.iterdir()) if folder.is_dir())]
-    return [Listed(last, len(paths)) for paths, last in found if last is not None]
+    return [Listed(last, len(paths), last_verified(reports, last.run)) for paths, last in found if last is not None]

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 from tasks.reporting.page import template
 from tasks.reporting.record import RoundRecord, foremost
+from tasks.reporting.verified import Verified, in_short, is_doubtful
 
 INDEX = "index.html"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One run: its last round, and how many are recorded."""
+    """One run: its last round, how many are recorded, and what the last proof found."""
 
     last: RoundRecord
     rounds: int
+    verified: Verified | None = None
 
     @property
     def reached(self) -> tuple[str, float] | None:
@@ -39,4 +41,5 @@ def render_index(runs: Sequence[Listed], compared: Sequence[Compared] = ()) -> s
                    key=lambda one: (one.last.ended, one.last.run), reverse=True)
     undated = [one for one in runs if one.last.ended is None]
     return template("index.html.j2").render(
-        runs=[*dated, *undated], compared=compared, federations=sorted({one.last.federation for one in runs}))
+        runs=[*dated, *undated], compared=compared, proof=in_short, doubtful=is_doubtful,
+        federations=sorted({one.last.federation for one in runs}))

@@ -12,6 +12,7 @@ from fedround.spoken import one_line
 from tasks.reporting import charts, contribution, explained, groups, heatmap, so_far, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
 from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, local, metrics_of
+from tasks.reporting.verified import Verified, is_doubtful, said_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -24,10 +25,12 @@ LAW = ("Bars and ± are the noise alone: 95 of 100 repeats of the noise that eac
 """From which law the margins of what is noised come (`fedround.learning.tasks.Margin`)."""
 
 
-def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> str:
+def render_html(records: Sequence[RoundRecord], links: Links | None = None,
+                verified: Verified | None = None) -> str:
     """The report of the last of `records`, with the campaign so far. Same records, same bytes.
 
     links: None for a page that stands alone; otherwise it lies beside the pages of the other rounds, below the index.
+    verified: what the last `fedround verify` of the run found; None: nobody proved it here.
     Everything that comes from a site is escaped; the page forbids scripts and network of any kind.
     Raises ContractError unless the records are rounds of one run, in order.
     """
@@ -41,6 +44,7 @@ def render_html(records: Sequence[RoundRecord], links: Links | None = None) -> s
         forecast=so_far.forecast(last), spending=spending, target=target, milestones=milestones,
         downloads=so_far.downloads(records),
         **_groups(records), **_contribution(last), **_explained(last), records=records, last=last, links=links,
+        doubtful=is_doubtful(verified, last), proof=said_of(verified, last),
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
         noised=any(record.at_sites_margin is not None for record in records), curves=charts.site_charts(records),
