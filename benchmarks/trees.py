@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from fedround.learning.evaluate import scores
 from fedround.learning.examples import joined
 from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import Metrics
-from fedround.learning.trees.declared import builder_of
 from fedround.learning.trees.spec import Trees
 from fedround_examples.banks_trees.split import STORY
 from fedround_examples.rivals import federated
@@ -75,8 +73,7 @@ def named(name: str) -> tuple[Recipe, Agreement]:
     """The example's recipe and agreement with other settings of its trees."""
     recipe, (depth, l2) = STORY.recipe(), SETTINGS[name]
     trees = Trees(**{**dict(recipe.trees or Trees()), "depth": depth, "l2": l2})
-    about = replace(recipe, trees=trees, build_model=builder_of(trees, recipe.task))
-    return about, STORY.settings().model_copy(update={"training": trees})
+    return recipe.growing(trees), STORY.settings().model_copy(update={"training": trees})
 
 
 def at_epsilon(agreed: Agreement, epsilon: float) -> Agreement:

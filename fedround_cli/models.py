@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,21 +78,63 @@ def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJ
             out.print(f"report   {page(coordinator, record.run, record.round)}")
 
 
+class Form(StrEnum):
+    """What `models get` writes."""
+
+    SAFETENSORS = "safetensors"
+    XGBOOST = "xgboost"
+
+
 @app.command("get")
 @command
 def get(
     tag: Tag,
-    destination: Annotated[Path, typer.Argument(help="File to write, for example model.safetensors.")],
+    destination: Annotated[Path, typer.Argument(help="File to write, for example model.safetensors or model.json.")],
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     whole: Annotated[bool, typer.Option(
         "--whole", help="With the frozen part, which no round changes: all that the recipe's model needs.")] = False,
+    form: Annotated[Form, typer.Option(
+        "--as", help="Trees also as the JSON that XGBoost reads. It takes a row's features, as the recipe makes them.")
+    ] = Form.SAFETENSORS,
 ) -> None:
-    """Fetch a model as a safetensors file, checked against its digest.
+    """Fetch a model, checked against its digest, as a safetensors file.
 
     The file holds what travels. A private part is at the sites alone: there, 'fedround site model' writes the whole model.
     """
+    if form is Form.XGBOOST:        # of trees no part is frozen
+        features = _as_xgboost(tag, destination, folder)
+        out.say("{} is in {}, for xgboost.Booster(model_file=…): {} features", tag, destination, features)
+        return
     _registry(folder).fetch(tag, destination)
     out.print(f"{tag} is in {destination}" + (_completed(tag, destination, folder) if whole else ""))
+
+
+def _as_xgboost(tag: str, destination: Path, folder: Path) -> int:
+    """Write trees as XGBoost's JSON. Returns how many features they take."""
+    import tempfile
+
+    from fedround import codec
+    from fedround.files import write_whole
+    from fedround.learning.trees.losses import outputs_of
+    from fedround.learning.trees.xgboost import to_xgboost
+    from flows.service import enter
+
+    recipe, registry = enter(folder).recipe, _registry(folder)
+    trained_with = next((one.checkpoint for one in registry.versions() if one.tag == tag), None)
+    if recipe.trees is None:
+        raise ContractError(f"--as xgboost: recipe '{recipe.name}' says no TREES, and XGBoost knows only trees: leave --as "
+                            "out, or take 'fedround models bundle', which writes ONNX")
+    if trained_with is not None and trained_with.recipe_digest != recipe.digest:
+        raise ContractError(f"{tag} was trained with recipe {trained_with.recipe_digest[:16]}, and the coordinator's is "
+                            f"{recipe.digest[:16]}: put back the recipe of that run")
+    with tempfile.TemporaryDirectory(prefix="fedround-trees-") as held:
+        fetched = Path(held) / "model.safetensors"
+        registry.fetch(tag, fetched)
+        model = codec.decode(fetched.read_bytes(), recipe.trees.model(outputs_of(recipe.task)), tag)
+    columns = recipe.declared.columns
+    write_whole(destination, to_xgboost(recipe.trees, recipe.task, model, () if columns is None else columns.names),
+                durable=True, mode=0o600)
+    return len(recipe.trees.axes)
 
 
 def _completed(tag: str, destination: Path, folder: Path) -> str:

@@ -27,7 +27,7 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ from fedround.learning.declared import Declared, built_for, check_targets, decla
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
 from fedround.learning.objective import Objective, OwnLoss
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
-from fedround.learning.spec import LocalTraining, Parts
+from fedround.learning.spec import LocalTraining, Parts, Training
 from fedround.learning.start import begun_from
 from fedround.learning.tasks import CLASSIFY, KINDS, Kind, Task
 from fedround.learning.trees.declared import builder_of, trees_of
@@ -86,6 +86,12 @@ class Recipe:
     def check(self, examples: Examples) -> None:
         """Raise ContractError unless the examples are of the recipe's task."""
         self.task.check(examples.targets, self.name)
+
+    def growing(self, training: Training) -> Recipe:
+        """The same with other settings of its trees, for simulations that compare some; a site keeps to the file's."""
+        if self.trees is None or not isinstance(training, Trees):
+            return self
+        return replace(self, trees=training, build_model=builder_of(training, self.task))
 
     def objective(self, model: nn.Module, training: LocalTraining | None = None) -> Objective:
         """What a model of the recipe is to learn. training: with the weights and changed copies that are agreed on."""

@@ -56,8 +56,8 @@ def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chan
         name=agreement.name, quorum=1, privacy=NoPrivacy(), aggregation=Aggregation(rule=WeightedMean()), optimizer=FedAvg(),
         parts=Parts(frozen=agreement.parts.frozen),
         training=_slower(agreement.training, batches, slower))
-    return simulate(plain, recipe, {"alone": Site(site.train)}, rounds=rounds, chance=chance, judge_every=rounds,
-                    stacked=True).model
+    return simulate(plain, recipe.growing(plain.training), {"alone": Site(site.train)}, rounds=rounds, chance=chance,
+                    judge_every=rounds, stacked=True).model
 
 
 def _slower(training: Training, batches: int, share: float) -> Training:

@@ -101,8 +101,8 @@ def halving(candidates: Mapping[str, Agreement], recipe: Recipe, sites: Mapping[
 
 def _trial(name: str, agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], rounds: int, seed: int, *,
            apart: bool) -> Trial:
-    result = simulate(agreement, recipe, sites, rounds=rounds, chance=Seeded(seed), stacked=True, judge_every=rounds,
-                      apart=apart)
+    result = simulate(agreement, recipe.growing(agreement.training), sites, rounds=rounds, chance=Seeded(seed),
+                      stacked=True, judge_every=rounds, apart=apart)
     if (reached := result.last.validation) is None:
         raise ContractError("the rows that sites hold out are of one label only: nothing tells candidates apart; "
                             "hold out more")

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from fedround import layout
 from tests import small_federation
-from tests.cli.conftest import Fedround
+from tests.cli.conftest import Fedround, one_sentence
 
 
 @pytest.mark.parametrize(("parts", "whole", "says"), [
@@ -29,3 +29,8 @@ def test_the_frozen_part_is_put_to_what_travels(fedround: Fedround, tmp_path, ro
     rest = {} if named is None else load_file(federation.root / "store" / layout.model(named))
     assert {*found} == whole
     assert all(np.array_equal(array, travels[name] if name in travels else rest[name]) for name, array in found.items())
+
+
+def test_a_model_that_is_no_trees_is_not_written_for_xgboost(fedround: Fedround, coordinator, tmp_path):
+    refused = fedround("models", "get", "spring/round-00001", tmp_path / "model.json", "--as", "xgboost", "-c", coordinator)
+    one_sentence(refused, "recipe 'tiny' says no TREES", "models bundle")

@@ -26,21 +26,7 @@ from tasks.recompute import Bench
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
-
-RECIPE = '''"""Two numbers, twelve trees."""
-from fedround.learning.columns import Numeric
-from fedround.learning.trees.spec import Trees
-
-NAME = "tiny-trees"
-COLUMNS = (Numeric("x1", low=-3, high=3), Numeric("x2", low=-3, high=3))
-TARGET = "y"
-TREES = Trees(rounds=3, per_round=4, depth=3, learning_rate=0.3, l2=0.02)
-'''
-
-
-def made(root: Path, **changes: object) -> SmallFederation:
-    agreed = {"recipe": RECIPE, "training": None, "optimizer": None, "aggregation": None, **changes}
-    return small_federation.make(root, **agreed)
+from tests.small_trees import made
 
 
 @pytest.fixture(scope="module")

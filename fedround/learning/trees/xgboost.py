@@ -3,6 +3,9 @@
 Scores are equal but for the order in which float32 numbers are added. XGBoost goes to the left below a threshold, and these
 trees up to it: so the threshold that is written is the next float32 number.
 
+Its predictions are what the model's answers are made of: the chance of label 1; of each class; the number, or the mean; the
+chance that an event happens in each interval, if it has not happened before.
+
 T trees, M inner nodes, K outputs.
 """
 
@@ -10,51 +13,86 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedround.codec import Tensors
-from fedround.learning.tasks import Task
+from fedround.errors import ContractError
+from fedround.learning.tasks import Classify, Count, Regress, Survive, Task
 from fedround.learning.trees.outputs import grown
 from fedround.learning.trees.spec import LEAVES, Trees
 from fedround.learning.trees.structure import splits
 
+_FORBIDDEN = str.maketrans({"[": "(", "]": ")", "<": "lt"})
 _NOBODY = 2147483647
 _VERSION = [3, 2, 0]
 
 
 def to_xgboost(trees: Trees, task: Task, model: Tensors, names: Sequence[str] = ()) -> bytes:
-    """The trees that have grown; one of XGBoost's for each output of each tree. names: of the features, in their order.
+    """The trees that have grown; one of XGBoost's for each output of each tree.
+
+    names: of the features, in their order; XGBoost allows no "[", "]" and "<" in them, and gets "(", ")" and "lt".
+
+    A number that is beyond what is possible (`Regress.bounds`, `Count.max`) is not cut to it: XGBoost knows no bounds.
 
     How many rows passed a node is not known, and nobody was asked: it is told as if every row lay anywhere between the public
     bounds alike. (XGBoost's own SHAP values weigh by that; those of `shap` with background rows do not need it.)
     """
     count, outputs = grown(model), model[LEAVES].shape[2]
-    share_TN = _shares(trees)
-    made = [_tree(trees, model, tree, output, place, share_TN[tree])
+    share_TN, says = _shares(trees), _said(task)
+    made = [_tree(trees, model[LEAVES][tree, :, output] * np.float32(says.scale), tree, place, share_TN[tree])
             for place, (tree, output) in enumerate(np.ndindex(count, outputs))]
-    objective = ({"name": "binary:logistic", "reg_loss_param": {"scale_pos_weight": "1"}} if outputs == 1 else
-                 {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(outputs)}})
-    base = "[5E-1]" if outputs == 1 else f"[{','.join(['0E0'] * outputs)}]"
     learner = {
-        "attributes": {}, "feature_names": list(names), "feature_types": ["float"] * len(names),
+        "attributes": {}, "feature_names": [name.translate(_FORBIDDEN) for name in names],
+        "feature_types": ["float"] * len(names),
         "gradient_booster": {"name": "gbtree", "model": {
             "cats": {"enc": [], "feature_segments": [], "sorted_idx": []},
             "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(made))},
             "iteration_indptr": [outputs * tree for tree in range(count + 1)],
             "tree_info": [place % outputs for place in range(len(made))], "trees": made}},
-        "learner_model_param": {"base_score": base, "boost_from_average": "0", "num_feature": str(len(trees.axes)),
-                                "num_class": str(outputs if outputs > 1 else 0), "num_target": "1"},
-        "objective": objective}
+        "learner_model_param": {"base_score": f"[{','.join(f'{says.base:E}' for _ in range(outputs))}]",
+                                "boost_from_average": "0", "num_feature": str(len(trees.axes)),
+                                "num_class": str(outputs if says.classes else 0),
+                                "num_target": str(1 if says.classes else outputs)},
+        "objective": says.objective}
     return json.dumps({"learner": learner, "version": _VERSION}, separators=(",", ":")).encode()
 
 
-def _tree(trees: Trees, model: Tensors, tree: int, output: int, place: int, share_N: np.ndarray[Any, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Said:
+    """What XGBoost calls a task."""
+
+    objective: dict[str, Any]
+    base: float
+    """Its prediction where all leaves are 0."""
+    scale: float = 1.0
+    """Of the leaves."""
+    classes: bool = False
+    """Whether the outputs are classes, of which one is right."""
+
+
+def _said(task: Task) -> _Said:
+    weighed = {"reg_loss_param": {"scale_pos_weight": "1"}}
+    match task:
+        case Classify(classes=classes) if classes > 2:
+            wanted = {"softmax_multiclass_param": {"num_class": str(classes)}}
+            return _Said({"name": "multi:softprob", **wanted}, 0.0, classes=True)
+        case Regress(bounds=(low, high)):
+            return _Said({"name": "reg:squarederror", **weighed}, (low + high) / 2, (high - low) / 2)
+        case Count():
+            return _Said({"name": "count:poisson", "poisson_regression_param": {"max_delta_step": "0.7"}}, 1.0)
+        case Classify() | Survive():
+            return _Said({"name": "binary:logistic", **weighed}, 0.5)
+        case _:
+            raise ContractError(f"XGBoost has no objective for {task.in_words}")
+
+
+def _tree(trees: Trees, leaf_L: np.ndarray[Any, Any], tree: int, place: int, share_N: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Nodes in breadth-first order, inner ones first, leaves after them."""
     inner, found = trees.leaves - 1, splits(trees)
     threshold_M = np.nextafter(found.threshold_TM[tree], np.float32(np.inf))
-    leaf_L = model[LEAVES][tree, :, output]
     nodes, padding = inner + trees.leaves, [0] * trees.leaves
     return {
         "base_weights": [0.0] * inner + leaf_L.tolist(), "categories": [], "categories_nodes": [], "categories_segments": [],

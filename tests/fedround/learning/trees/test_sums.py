@@ -274,6 +274,29 @@ def test_xgboost_s_file_says_the_same_trees():
         assert len(booster["trees"]) == TREES.trees * outputs_of(task)
 
 
+@pytest.mark.parametrize("task", [CLASSIFY, THREE, Regress(bounds=(-3, 50)), Count(max=20), Survive(edges=(1, 2, 5))],
+                         ids=lambda task: f"{task.kind}-{outputs_of(task)}")
+def test_xgboost_itself_reads_the_file_and_predicts_what_the_model_answers(task):
+    """Also of a model that has not grown all of its trees, and on thresholds."""
+    xgboost, torch = pytest.importorskip("xgboost"), pytest.importorskip("torch")
+    generator, width = np.random.default_rng(5), outputs_of(task)
+    model = nothing(task)
+    model[GROWN][0] = 8
+    model[LEAVES][:8] = generator.normal(scale=0.05, size=(8, TREES.leaves, width))
+    x_NF = rows(300, 6).inputs[INPUT]
+    x_NF[:12, 0] = splits(TREES).threshold_TM[:, 0]
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(to_xgboost(TREES, task, model, ["a", "b = [1]", "c < 2"])))
+    assert booster.num_boosted_rounds() == 8
+    found = booster.predict(xgboost.DMatrix(x_NF, feature_names=booster.feature_names))
+    if task.kind == "survive":                  # XGBoost tells the chance of an event in each interval
+        found = np.cumprod(1 - found, axis=1)
+    raw_NK = torch.from_numpy(outputs(TREES, model, x_NF))
+    answers = task.answers(raw_NK if width > 1 else raw_NK[:, 0]).numpy()
+    assert np.ptp(answers, axis=0).min() > 0
+    assert found == pytest.approx(answers, rel=1e-5, abs=1e-6)
+
+
 # -- structure ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,42 @@
+"""Commands where they meet a model of trees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedround import codec
+from fedround.learning.exported import answers
+from infra.history import read_commit
+from tests import small_federation
+from tests.cli.conftest import Fedround, one_sentence
+from tests.small_federation import SmallFederation
+from tests.small_trees import made
+
+
+@pytest.fixture(scope="module")
+def two_rounds(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
+    """Of three: not all trees have grown."""
+    federation = made(tmp_path_factory.mktemp("two-rounds"))
+    federation.round()
+    federation.round()
+    return federation
+
+
+def test_xgboost_reads_what_models_get_writes_and_predicts_what_the_model_answers(fedround: Fedround, two_rounds, tmp_path):
+    xgboost = pytest.importorskip("xgboost")
+    coordinator, folder, file = two_rounds.coordinator, two_rounds.root / "coordinator", tmp_path / "model.json"
+    assert fedround("models", "rebuild", "spring", "-c", folder).exit_code == 0
+    told = fedround("models", "get", "spring/round-00002", file, "--as", "xgboost", "-c", folder)
+    assert "4 features" in told.stdout
+    booster = xgboost.Booster(model_file=str(file))
+    assert booster.feature_names == ["x1", "x1 is missing", "x2", "x2 is missing"]
+    assert booster.num_boosted_rounds() == 8
+    inputs = coordinator.recipe.features(small_federation.rows(400, 99))
+    (x_NF,) = inputs.values()
+    commit = read_commit(coordinator.store, "spring", 2, coordinator.identity.key).commit
+    model = codec.decode(coordinator.store.get(f"models/{commit.model}.safetensors"), coordinator.recipe.trees.model(1), "it")
+    found = booster.predict(xgboost.DMatrix(x_NF, feature_names=booster.feature_names))
+    assert found == pytest.approx(answers(coordinator.recipe, model, inputs), abs=1e-6)
+    assert np.ptp(found) > 0.1
+    one_sentence(fedround("models", "get", "spring/round-00009", file, "--as", "xgboost", "-c", folder), "spring/round-00009")
