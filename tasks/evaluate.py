@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fedround.errors import ContractError
 from fedround.files import Version, kept_while_unchanged, version_of
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
@@ -15,6 +19,14 @@ from fedround.statistics import Judging
 from infra.history import read_checkpoint, read_rest, read_tensors
 from tasks.coordinator import Coordinator
 from validation.encoding import encoded_alone
+from validation.rows import read_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DRAWN = 2000
+"""Public rows at most, where a model is asked often."""
+_SEED = 20_010_101
 
 
 def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
@@ -54,6 +66,17 @@ def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scor
 def public_rows(coordinator: Coordinator) -> Examples:
     """The public test set, as the recipe sees it."""
     return _test_set(_path(coordinator), coordinator.recipe, coordinator.recipe_file)
+
+
+def public_rows_drawn(coordinator: Coordinator) -> pd.DataFrame:
+    """At most `DRAWN` of the public test set, the same ones every time. Raises ContractError if there is no test set."""
+    if coordinator.settings.test_set is None:
+        raise ContractError("the coordinator has no public test set")
+    frame = read_rows(_path(coordinator))
+    if len(frame) <= DRAWN:
+        return frame
+    chosen = np.sort(np.random.default_rng(_SEED).choice(len(frame), DRAWN, replace=False))
+    return frame.iloc[chosen].reset_index(drop=True)
 
 
 def _path(coordinator: Coordinator) -> Path:

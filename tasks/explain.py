@@ -1,6 +1,7 @@
 """How a committed model decides, on the coordinator's public rows: calibration, thresholds with costs, which columns matter.
 
-No site is asked, and no privacy is spent. It is made on request, and put into the round's record and page.
+No site is asked here, and no privacy is spent; what sites were asked of the columns (`tasks.importance`) stands beside it. It
+is made on request, and put into the round's record and page.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from fedround.learning.threads import one_thread
 from infra.history import read_checkpoint, read_commit, read_rest, read_tensors
 from tasks.bundle import needed
 from tasks.coordinator import Coordinator
-from tasks.evaluate import public_scores
+from tasks.evaluate import public_rows_drawn, public_scores
+from tasks.importance import at_sites
 from tasks.report import record_explained
 from validation.reliability import Explained, Importance, Pull, choices, reliability
-from validation.rows import read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from fedround.codec import Tensors
     from fedround.records import Commit
 
-ROWS, REPEATS = 2000, 5
+REPEATS = 5
 SHAP_ROWS, OTHERS = 100, 5
 """Rows whose chances are taken apart, and with how many others each is compared."""
 _FEW_COLUMNS, _ORDERS = 7, 5
@@ -49,7 +50,7 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
         raise ContractError("a model is explained on public rows, and the coordinator has no public test set, or not the "
                             "whole model")
     task = coordinator.recipe.task
-    recipe, model, frame = coordinator.recipe, _whole(coordinator, commit), _rows(coordinator)
+    recipe, model, frame = coordinator.recipe, _whole(coordinator, commit), public_rows_drawn(coordinator)
     columns = [column.name for column in needed(recipe.features, frame)]
     with one_thread():
         importance = _importance(recipe, model, frame, columns)
@@ -58,21 +59,12 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
         round=number, metric=task.headline, rows=len(scored),
         reliability=None if task.labels is None else reliability(scored["score"], scored["truth"]),
         choices=choices(scored["score"], scored["truth"], missed) if task.decides else None,
-        judged_rows=len(frame), importance=importance, pulls=pulled)
+        judged_rows=len(frame), importance=importance, pulls=pulled, at_sites=at_sites(coordinator, commit))
 
 
 def tell(coordinator: Coordinator, run: str, found: Explained) -> None:
     """Put it into the round's record and page, if the round has them."""
     record_explained(coordinator, run, found)
-
-
-def _rows(coordinator: Coordinator) -> pd.DataFrame:
-    """Public rows, at most so many that a model can be asked often."""
-    frame = read_rows(coordinator.folder / (coordinator.settings.test_set or ""))
-    if len(frame) <= ROWS:
-        return frame
-    chosen = np.sort(np.random.default_rng(_SEED).choice(len(frame), ROWS, replace=False))
-    return frame.iloc[chosen].reset_index(drop=True)
 
 
 def _importance(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Importance, ...]:

@@ -90,8 +90,32 @@ class Pull(Value):
     """One for each row that was looked at. Above 0: its value in this column raises its chance, compared with others'."""
 
 
+class Drop(Value):
+    """How much worse the model is on held-out rows of the sites if a column's values come from public rows."""
+
+    column: Annotated[str, Field(max_length=200)]
+    value: float | None
+    """None: the noise hides it."""
+    margin: Annotated[float, Field(ge=0)] | None
+    """In 95 of 100 repeats of the noise, no farther than this. None: without noise, or hidden."""
+
+
+class AtSites(Value):
+    """What sites said, together, of the columns: noised counts or sums over rows that they hold out."""
+
+    sites: Annotated[int, Field(ge=1)]
+    noise_std: Annotated[float, Field(ge=0)]
+    """That every site added, beside one record."""
+    public_rows: Annotated[int, Field(ge=1)]
+    """From which values came."""
+    worth: float | None
+    """The metric of the rows as they are. None: the noise hides it."""
+    drops: tuple[Drop, ...]
+    """The largest first; those that are hidden last."""
+
+
 class Explained(Value):
-    """What public rows tell of one model."""
+    """What public rows tell of one model, and what sites told of its columns."""
 
     round: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     metric: MetricName
@@ -106,6 +130,8 @@ class Explained(Value):
     """The most important first."""
     pulls: tuple[Pull, ...]
     """The strongest first."""
+    at_sites: AtSites | None = None
+    """None: they were not asked."""
 
 
 def reliability(chance_N: Float64, truth_N: Int64) -> Reliability:

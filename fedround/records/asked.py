@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.agreement import Agreed, Deadline, Quorum
 from fedround.codec import Schema
 from fedround.learning.tasks import Task
-from fedround.statistics import Decisions, Judging, ModelSums, Scores, Statistic
+from fedround.statistics import Decisions, Importance, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
 
@@ -138,12 +138,13 @@ class Plan(Address, Signed):
     @model_validator(mode="after")
     def _check_decisions(self) -> Self:
         for one in self.asks.statistics:
-            if isinstance(one, Decisions) and one.model != self.base_model:
-                raise ValueError(f"decisions of model {one.model[:16]} are asked for, and the plan is about "
+            if isinstance(one, Decisions | Importance) and one.model != self.base_model:
+                raise ValueError(f"{one.word} of model {one.model[:16]} are asked for, and the plan is about "
                                  f"{self.base_model[:16]}")
             if isinstance(one, Decisions) and not self.task.decides:
                 raise ValueError(f"decisions are of two labels, and the task is {self.task.in_words}")
-            if isinstance(one, Scores | ModelSums) and not self.task.is_judged_by(one):
+            judging = one.judged if isinstance(one, Importance) else one
+            if isinstance(judging, Scores | ModelSums) and not self.task.is_judged_by(judging):
                 raise ValueError(f"{one.in_words} as they are asked for say nothing about {self.task.in_words}")
         return self
 

@@ -36,6 +36,7 @@ from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.persons import Persons, count, persons_of
 from fedround.learning.recipe import Recipe
+from fedround.learning.replaced import replaced
 from fedround.learning.spec import Training
 from fedround.learning.tasks import Scored
 from fedround.learning.trees.spec import Trees
@@ -342,7 +343,7 @@ class _Evidence:
     """What statistics are computed from. Where persons are protected, of each person no more rows than are agreed."""
 
     def __init__(self, inputs: Inputs, privacy: Privacy, draws: Draws):
-        self._inputs, self._draws = inputs, draws
+        self._inputs, self._draws, self._promised = inputs, draws, privacy
         self._privacy = privacy if isinstance(privacy, PersonPrivacy) else None
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -372,12 +373,20 @@ class _Evidence:
                                 f"train on and {len(counts_N)} held out")
         return value_N[len(self._inputs.train):][counts_N]
 
-    @functools.cached_property
-    def _scored(self) -> tuple[Scored, npt.NDArray[np.bool_]]:
+    def replaced(self, public_KP: Float64, places: Sequence[int], key: bytes) -> _Evidence:
+        """As `Evidence`."""
+        changed = replaced(self._held_out, public_KP, places, key)
+        return _Evidence(replace(self._inputs, validation=changed), self._promised, self._draws)
+
+    @property
+    def _held_out(self) -> Examples:
         if self._inputs.validation is None:
             raise ContractError("the site holds out no rows, and the question asks how good the model is on them")
-        told, counts_N = scored_rows(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole},
-                                     self._inputs.validation)
+        return self._inputs.validation
+
+    @functools.cached_property
+    def _scored(self) -> tuple[Scored, npt.NDArray[np.bool_]]:
+        told, counts_N = scored_rows(self._inputs.recipe, {**self._inputs.base, **self._inputs.rest.whole}, self._held_out)
         if self._privacy is None:
             return told, counts_N
         used_N = self._used(self._inputs.column(self._privacy.person)[len(self._inputs.train):], counts_N,

@@ -26,6 +26,7 @@ from fedround.statistics.factors import Bounded, Factor, Is
 from fedround.statistics.glm import GlmSums
 from fedround.statistics.group_counts import GroupCounts
 from fedround.statistics.histogram import Histogram, Ranges
+from fedround.statistics.importance import Importance, Judging, MadeOf
 from fedround.statistics.levels import Levels
 from fedround.statistics.model_sums import ModelSums
 from fedround.statistics.moments import Moments
@@ -37,15 +38,12 @@ from fedround.values import Value
 
 __all__ = [
     "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts", "Evidence",
-    "Factor", "GlmSums", "GroupCounts", "Groups", "Histogram", "Is", "Judging", "Levels", "LocalEvaluation", "ModelSums",
-    "Moments", "OneOf", "Present", "Ranges", "Release", "Scores", "Sketch", "Statistic", "Thresholds", "Watched", "release",
-    "total"]
+    "Factor", "GlmSums", "GroupCounts", "Groups", "Histogram", "Importance", "Is", "Judging", "Levels",
+    "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Present", "Ranges", "Release", "Scores", "Sketch",
+    "Statistic", "Thresholds", "Watched", "release", "total"]
 
 Statistic = Annotated[Scores | ModelSums | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums
-                      | CoxSums | Sketch, Field(discriminator="kind")]
-
-Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
-"""What sites say of how good the base model is."""
+                      | CoxSums | Sketch | Importance, Field(discriminator="kind")]
 
 WORDS: tuple[str, ...] = tuple(dict.fromkeys(one.word for one in get_args(get_args(Statistic)[0])))
 """By which a policy allows statistics to leave; "scores" for `ModelSums`, too: how good a model is."""

@@ -5,8 +5,8 @@ N records, D numbers of the statistic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,11 @@ class Evidence(Protocol):
 
     def held_out(self, name: str) -> npt.NDArray[Any]:
         """The same of the rows that `scores` is about, in its order. Raises as `column` and `scores`."""
+
+    def replaced(self, public_KP: Float64, places: Sequence[int], key: bytes) -> Self:
+        """The same of held-out rows that have the numbers at these places of an encoded row from one of K public rows; which
+        one, the row itself decides (`fedround.learning.replaced`).
+        """
 
 
 class Axis(NamedTuple):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fedround.learning.tasks import in_words
+from tasks.reporting.contribution import added
 from tasks.reporting.words import decimals
 from validation.reliability import Choice, Explained
 
+HEAD_AT_SITES = ("column", "loss if replaced", "±")
 HEAD = ("yes from", "yes", "recall", "false positives", "precision", "cost for 100 rows")
 
 
@@ -17,7 +19,25 @@ def said_of(found: Explained) -> str:
     return (f"The model of round {found.round} on {found.rows:,} public rows.{calibrated} Columns: by how much the "
             f"{in_words(found.metric)} falls if a column's values change places between {found.judged_rows:,} rows (five "
             "times; ± one standard deviation). Of columns that say the same, each may seem of no use. SHAP: how far a column "
-            f"pulls the score of a row, compared with other rows; {_rows(found)} rows.")
+            f"pulls the score of a row, compared with other rows; {_rows(found)} rows.{_of_sites(found)}")
+
+
+def _of_sites(found: Explained) -> str:
+    if (told := found.at_sites) is None:
+        return ""
+    worth = "is hidden by the noise" if told.worth is None else f"is {told.worth:.4f}"
+    return (f" At {told.sites} sites, on rows that they hold out, with noise of {told.noise_std:g} at each, the "
+            f"{in_words(found.metric)} {worth}. By how much it falls there if a column's values come from {told.public_rows} "
+            "public rows; ±: in 95 of 100 repeats of the noise no farther than this. Which rows are held out, and which "
+            "public row each got, is not in it.")
+
+
+def told_by_sites(found: Explained) -> list[tuple[str, ...]]:
+    """The lines of the table of columns at the sites."""
+    if found.at_sites is None:
+        return []
+    return [(one.column, "hidden by the noise" if one.value is None else added(one.value),
+             "" if one.margin is None else f"{one.margin:.4f}") for one in found.at_sites.drops]
 
 
 def _rows(found: Explained) -> int:

@@ -73,7 +73,7 @@ def _explained(record: RoundRecord) -> dict[str, object]:
         return {}
     found = record.explained
     return {"calibration": None if found.reliability is None else whisker_plot.of_reliability(found.reliability),
-             "importances": whisker_plot.of_importance(found),
+             "importances": whisker_plot.of_importance(found), "drops": whisker_plot.of_drops(found),
             "pulls": whisker_plot.of_pulls(found),
             "said_of_model": explained.said_of(found), "chosen": explained.chosen(found),
             "of_costs": explained.of_costs(found), "costs_head": explained.HEAD}

@@ -58,6 +58,15 @@ def of_importance(found: Explained) -> Plot:
         for one in found.importance[:MOST_COLUMNS]])
 
 
+def of_drops(found: Explained) -> Plot | None:
+    """The same at the sites; None: they were not asked, or the noise hides all of it."""
+    drops = () if found.at_sites is None else found.at_sites.drops
+    known = [(one.column, one.value, one.margin or 0.0) for one in drops if one.value is not None]
+    return around("Loss if a column is replaced, at the sites", [
+        (column, value, value - margin, value + margin, f"{added(value)} ± {margin:.4f}")
+        for column, value, margin in known[:MOST_COLUMNS]]) if known else None
+
+
 def of_pulls(found: Explained) -> Plot:
     """How the strongest columns pull the chances of single rows: a dot for each row."""
     shown = found.pulls[:MOST_COLUMNS]

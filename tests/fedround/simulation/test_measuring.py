@@ -15,12 +15,13 @@ from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, initial_tensors
+from fedround.learning.replaced import replaced
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import GaussianCounts
 from fedround.simulation.chance import Seeded
 from fedround.simulation.measuring import measure
 from fedround.simulation.sites import Site
-from fedround.statistics import GroupCounts, Histogram, Scores
+from fedround.statistics import GroupCounts, Histogram, Importance, Scores
 
 RECIPE = Recipe("two", "0" * 64, lambda: nn.Sequential(nn.Linear(3, 1)), lambda rows: rows)
 AGREED = Agreement.model_validate({"name": "counted", "quorum": 2, "privacy": {"unit": "none"},
@@ -69,6 +70,19 @@ def test_without_noise_it_is_what_numpy_counts_at_each_site_and_in_all():
         for truth in (0, 1):
             counted, _ = np.histogram(marks["score"][marks["truth"] == truth], bins=5, range=(0, 1))
             assert told.at_sites[name][2].table[truth].tolist() == counted.tolist()
+
+
+def test_columns_are_replaced_as_in_a_live_site():
+    asked = Importance(noise_std=0.0, model="5e" * 32, judged=Scores(noise_std=0.0, bins=5), of=(
+        {"column": "a", "places": (0,)}, {"column": "b", "places": (1, 2)}), public=((0.0, 1.0, 2.0), (3.0, -1.0, 0.5)))
+    told = measure(AGREED, RECIPE, SITES, (asked,), chance=Seeded(0))
+    for name, one in SITES.items():
+        changed = [one.validation, *(replaced(one.validation, np.array(asked.public), part.places, bytes.fromhex(asked.model))
+                                     for part in asked.of)]
+        for table, rows in zip(told.at_sites[name][0].table, changed, strict=True):
+            marks = scores(RECIPE, initial_tensors(RECIPE, 0), rows)
+            expected = [np.histogram(marks["score"][marks["truth"] == truth], bins=5, range=(0, 1))[0] for truth in (0, 1)]
+            assert np.rint(table).tolist() == np.array(expected).tolist()
 
 
 def test_with_noise_every_site_draws_its_own_of_the_size_that_is_charged_and_all_together_have_the_sum():
