@@ -72,12 +72,17 @@ class Declared:
         return Classify(classes=max(2, *values, 2))
 
     def read_targets(self, rows: pd.DataFrame, task: Kind) -> tuple[Arrays, Bool]:
-        """What is learnt, in the task's dtypes, and which rows have what the task can learn, (N,): all others are 0."""
-        there_N, found = np.ones(len(rows), np.bool_), {}
-        for name, dtype in task.dtypes_by_name.items():
-            found[name], own_N = self.targets[name].read(rows, dtype)
-            there_N &= own_N
-        there_N &= task.fits(found)
+        """What is learnt, in the task's dtypes, and which rows have what the task can learn, (N,): all others are 0.
+
+        A value that is missing where the task allows it is one that is not known.
+        """
+        read = {name: self.targets[name].read(rows, dtype) for name, dtype in task.dtypes_by_name.items()
+                if name not in task.presence}
+        found = {name: array_N for name, (array_N, _) in read.items()}
+        own_N = {name: there_N for name, (_, there_N) in read.items()}
+        for name, whose in task.presence.items():
+            found[name] = np.all([own_N.pop(one) for one in whose], axis=0).astype(np.int64)
+        there_N = np.all([*own_N.values(), task.fits(found)], axis=0)
         return {name: np.where(there_N, array_N, 0).astype(array_N.dtype) for name, array_N in found.items()}, there_N
 
     def all_targets(self, rows: pd.DataFrame, task: Kind) -> Arrays:
@@ -120,7 +125,7 @@ def declared(module: Mapping[str, Any], recipe: str) -> Declared:
 
 def check_targets(targets: Mapping[str, Target], task: Kind, recipe: str) -> None:
     """Raise ContractError unless there is a column for all that the task learns from."""
-    wanted = task.dtypes_by_name
+    wanted = [name for name in task.dtypes_by_name if name not in task.presence]
     if targets and set(targets) != set(wanted):
         how = '"COLUMN"' if set(wanted) == {TARGET} else "{" + ", ".join(f'"{name}": "COLUMN"' for name in wanted) + "}"
         raise ContractError(f"{recipe}: {task.in_words} learns from {' and '.join(map(repr, wanted))}: say TARGET = {how}")

@@ -101,6 +101,11 @@ class Kind(Value):
         return self.dtypes
 
     @property
+    def presence(self) -> Mapping[str, tuple[str, ...]]:
+        """Targets that only say whether others are known, 0 or 1, and which: a recipe with `TARGET` need not name them."""
+        return {}
+
+    @property
     def in_words(self) -> str:
         """The task as a recipe writes it."""
         said = self.model_dump(exclude={"kind"}, exclude_defaults=True)

@@ -5,6 +5,8 @@ N rows, B bins.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,19 @@ Int64 = npt.NDArray[np.int64]
 
 CALIBRATION_BINS = 10
 _TINY = float(np.finfo(np.float64).eps)
+
+
+LOGIT_EDGES = np.linspace(-5, 5, 21)
+"""Of bins that are the same for every model: 22, from a chance of 0.7 % to one of 99.3 %."""
+
+
+def in_bins(chance_N: Float64, truth_N: Int64) -> Float64:
+    """Which of the bins between `LOGIT_EDGES` a row's chance is in, those of label 0 first: one 1 in each row, (N, 2B)."""
+    place_N = np.searchsorted(1 / (1 + np.exp(-LOGIT_EDGES)), chance_N, side="right")
+    bins = len(LOGIT_EDGES) + 1
+    found_N2B = np.zeros((len(chance_N), 2 * bins))
+    found_N2B[np.arange(len(chance_N)), place_N + truth_N * bins] = 1
+    return found_N2B
 
 
 def surprise(chance_N: Float64) -> Float64:
@@ -41,11 +56,14 @@ def calibration_error(chance_N: Float64, truth_N: Int64) -> float:
     return min(1.0, sum(apart) / len(chance_N))
 
 
-def of_counts(positives_B: Float64, negatives_B: Float64) -> dict[str, float]:
+def of_counts(positives_B: Float64, negatives_B: Float64, noise_std: float) -> dict[str, float] | None:
     """The areas under the ROC and the precision-recall curve, and the recall at 20 % false positives, by the metrics' names.
 
-    From counts by bin of the score, from the highest score down. Counts may be noised, also below 0; both sums are above 0.
+    From counts by bin of the score, from the highest score down. Counts may be noised, also below 0. None if noise of this
+    size on each count hides how many rows of a label there are, or there are none.
     """
+    if min(positives_B.sum(), negatives_B.sum()) <= 3 * noise_std * math.sqrt(len(positives_B)):
+        return None
     tpr = np.concatenate([[0.0], np.cumsum(positives_B) / positives_B.sum()])
     fpr = np.concatenate([[0.0], np.cumsum(negatives_B) / negatives_B.sum()])
     area = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
@@ -57,7 +75,8 @@ def of_counts(positives_B: Float64, negatives_B: Float64) -> dict[str, float]:
 
 def _precision_over_recall(positives_B: Float64, negatives_B: Float64) -> float:
     """A bin counts by its positives, at the precision that is reached when half of its rows are taken: within a bin the order
-    is unknown. With a bin for each row it is the average precision, less half a row in each.
+    is unknown. With a bin for each row it is the average precision, less half a row in each. A bin's precision is cut
+    to [0, 1], so noise on few rows makes it lower.
     """
     taken_B = np.cumsum(positives_B) - positives_B / 2
     all_B = taken_B + np.cumsum(negatives_B) - negatives_B / 2

@@ -16,7 +16,7 @@ from pydantic import Field
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored, one_for_each_row
-from fedround.learning.tasks.chances import calibration_error, of_counts, of_truth, surprise
+from fedround.learning.tasks.chances import LOGIT_EDGES, calibration_error, in_bins, of_counts, of_truth, surprise
 from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
 from fedround.learning.tasks.summed import hidden
 from fedround.statistics import LocalEvaluation, Release, Scores, total
@@ -156,27 +156,33 @@ class Classify(Kind):
     @property
     def summed(self) -> tuple[str, ...]:
         """As `Kind`: where it is one of several heads."""
-        return "rows", "missed", "wrong"
+        bins = range(len(LOGIT_EDGES) + 1) if self.classes == 2 else ()
+        return "rows", "missed", "wrong", *(f"label_{label}.bin_{place}" for label in (0, 1) for place in bins)
 
     @property
     def longest(self) -> float:
         """As `Kind`."""
-        return math.sqrt(3)
+        return math.sqrt(4 if self.classes == 2 else 3)
 
     def summands(self, scored: Scored) -> Float64:
-        """As `Kind`: how far the chance of label 1 is from the truth, and whether the row is predicted wrongly; of more
-        labels twice the latter.
+        """As `Kind`: how far the chance of label 1 is from the truth, whether the row is predicted wrongly, and in which bin
+        of which label it is (`in_bins`); of more labels twice the second.
         """
         score_N, truth_N = scored["score"], scored["truth"]
-        wrong_N = (score_N > 0.5) != truth_N if self.classes == 2 else truth_N == 0
-        missed_N = np.abs(truth_N - score_N) if self.classes == 2 else wrong_N
-        return np.stack([np.ones(len(score_N)), missed_N, wrong_N], axis=1).astype(np.float64)
+        if self.classes > 2:
+            return np.stack([np.ones(len(score_N)), truth_N == 0, truth_N == 0], axis=1).astype(np.float64)
+        wrong_N = (score_N > 0.5) != truth_N
+        told_N3 = np.stack([np.ones(len(score_N)), np.abs(truth_N - score_N), wrong_N], axis=1).astype(np.float64)
+        return np.concatenate([told_N3, in_bins(score_N, truth_N)], axis=1)
 
     def of_sums(self, sum_C: Float64, noise_std: float) -> Metrics | None:
-        """As `Kind`: the accuracy."""
+        """As `Kind`: the accuracy; of two classes also what follows from counts by bin, if the noise does not hide it."""
         if hidden(sum_C, noise_std):
             return None
-        return Metrics(accuracy=float(np.clip(1 - sum_C[2] / sum_C[0], 0, 1)), rows=round(float(sum_C[0])))
+        negatives_B, positives_B = np.split(sum_C[3:], 2)
+        found = None if self.classes > 2 else of_counts(positives_B[::-1], negatives_B[::-1], noise_std)
+        return Metrics.model_validate({**(found or {}), "accuracy": float(np.clip(1 - sum_C[2] / sum_C[0], 0, 1)),
+                                       "rows": round(float(sum_C[0]))})
 
     def mean_loss(self, told: Release) -> float | None:
         """A site's mean loss, from `SMALLEST_LOSS` to 1, from its noised scores; None if the noise hides it.
@@ -275,16 +281,13 @@ class Classify(Kind):
     def _of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
         """Metrics from counts; None if noise of this size hides them."""
         negatives_B, positives_B = (counts_B[::-1] for counts_B in table_TB)        # from the highest score down
-        noise_of_total = math.sqrt(len(positives_B)) * noise_std
-        positives, negatives = float(positives_B.sum()), float(negatives_B.sum())
-        if self.classes > 2:
-            rows = positives + negatives
-            if rows <= 3 * math.sqrt(2) * noise_of_total:
-                return None
-            return Metrics(accuracy=min(max(positives / rows, 0.0), 1.0), rows=round(rows))
-        if min(positives, negatives) <= 3 * noise_of_total:
+        rows = float(table_TB.sum())
+        if self.classes == 2:
+            found = of_counts(positives_B, negatives_B, noise_std)
+            return None if found is None else Metrics.model_validate({**found, "rows": round(rows)})
+        if rows <= 3 * noise_std * math.sqrt(table_TB.size):
             return None
-        return Metrics.model_validate({**of_counts(positives_B, negatives_B), "rows": round(positives + negatives)})
+        return Metrics(accuracy=min(max(float(positives_B.sum()) / rows, 0.0), 1.0), rows=round(rows))
 
 
 def _scores(told: Release) -> Scores:
