@@ -465,7 +465,7 @@ def test_among_other_heads_two_classes_tell_their_areas_from_one_release():
     area, precision, accuracy = np.mean(found, axis=0)
     assert (area, accuracy) == pytest.approx((exact.auc, exact.accuracy), abs=0.01)
     assert exact.pr_auc - 0.02 < precision < exact.pr_auc + 0.005
-    assert (np.std(found, axis=0) < 0.02).all()
+    assert (np.std(found, axis=0) < 0.03).all()
     assert task.metrics_of([release(task.statistic(LocalEvaluation(noise_std=100.0)), Told(task, scored),
                                     stream(bytes(32), b"loud"))]).heads["ill"].auc is None
 
