@@ -34,7 +34,7 @@ ALARMS = (Alarm("a site is late", LATE), Alarm("a round failed", FAILED), Alarm(
 
 
 async def automate(federation: Federation, notify: str | None, *, dry: bool = False) -> list[Change]:
-    """Make the automations that are not there. Each shows among the server's events that it fired, and tells `notify`.
+    """Make the automations that are not there. Each tells `notify` when it fires, and whoever reads the server's events.
 
     notify: a block of Prefect's notifications, as 'slack-webhook/ours'. Raises SetupError if there is no such block.
     """
