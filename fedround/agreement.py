@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -56,6 +57,13 @@ class Incentive(Value):
     """For a whole run, over all members together."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share that every member gets whose update ever came."""
+
+
+class Choices(Value):
+    """What whoever starts a round may choose. It is agreed like the settings; without it, nothing may be chosen."""
+
+    sites: bool = False
+    """Whether a round may ask only some of the members. It must still be able to meet the quorum."""
 
 
 class SiteEntry(Value):
@@ -150,6 +158,8 @@ class Agreement(Value):
     """None: every member is asked in every round, whatever happened to its updates."""
     incentive: Incentive | None = None
     """None: contributions are told, and nothing is paid for them."""
+    choices: Choices | None = None
+    """None: every round asks every member, but for those whom the reputation policy excludes."""
 
     @model_validator(mode="after")
     def _check_aggregation(self) -> Self:
@@ -311,6 +321,18 @@ class Federation(Agreement, Signed):
         """What a plan with this quorum says of all this; None: the agreed quorum."""
         return Agreed(**self._terms(quorum), recipe=self.recipe, recipe_digest=self.recipe_digest,
                       contract_digest=self.contract_digest)
+
+    def check_chosen(self, cohort: Collection[str]) -> None:
+        """Raises ContractError if a round with this file's quorum may not ask only these of the members.
+
+        The theorem of the rule needs no other check: it holds for every cohort of so many members as the quorum says.
+        """
+        if self.choices is None or not self.choices.sites:
+            raise ContractError(f"federation '{self.name}': a round asks every member; to choose some of them, agree on "
+                                "[choices] sites = true in the federation file")
+        if len(cohort) < self.quorum:
+            raise ContractError(f"federation '{self.name}': {len(cohort)} of the chosen sites can be asked, and the quorum "
+                                f"is {self.quorum}: choose at least {self.quorum}, or ask with a smaller quorum")
 
     def site(self, name: str) -> SiteEntry:
         """The member called `name`. Raises ContractError if there is none."""

@@ -77,7 +77,7 @@ def _show_progress(progress: Progress, now: datetime) -> None:
     else:
         out.say("[bold]{}[/]: {}", about, progress.stage)
     for site in progress.excluded:
-        out.say("[yellow]not asked[/] by the reputation policy: {}", site)
+        out.say("[yellow]not asked[/]: {}", site)
 
 
 def _show_members(members: list[Member], now: datetime) -> None:

@@ -20,6 +20,9 @@ Quorum = Annotated[int | None, typer.Option(help="Updates that must be admitted.
 Partition = Annotated[str | None, typer.Option(
     metavar="NAME", help="If the federation tells rows apart: on whose rows a new run trains, such as 2026-w48, and who "
                          "pays. Default: the last that is complete.")]
+Sites = Annotated[list[str] | None, typer.Option(
+    "--site", metavar="NAME", help="Ask only this member, where the federation file lets sites be chosen; several may be "
+                                   "given. Default: all.")]
 Deadline = Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")]
 
 
@@ -34,6 +37,7 @@ def train_run(
         metavar="RUN", help="A new run begins with the last model of this one.")] = None,
     quorum: Quorum = None,
     deadline_s: Deadline = None,
+    sites: Sites = None,
     one_run_per_site: Annotated[bool, typer.Option(
         "--one-run-per-site", help="One flow run per site for the whole campaign: cheaper where rounds are short.")] = False,
     as_json: AsJson = False,
@@ -46,6 +50,7 @@ def train_run(
         "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
         **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
         **({} if partition is None else {"partition": partition}), **({} if after is None else {"after": after}),
+        **({"sites": sites} if sites else {}),
     }, as_json)
 
 
@@ -57,11 +62,13 @@ def round_run(
     partition: Partition = None,
     quorum: Quorum = None,
     deadline_s: Deadline = None,
+    sites: Sites = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one more round of a campaign."""
-    _carry_out(folder, "federated-round", {"run": run, "quorum": quorum, "deadline_s": deadline_s,
-                                           **({} if partition is None else {"partition": partition})}, as_json)
+    _carry_out(folder, "federated-round", {
+        "run": run, "quorum": quorum, "deadline_s": deadline_s, **({} if partition is None else {"partition": partition}),
+        **({"sites": sites} if sites else {})}, as_json)
 
 
 def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as_json: bool) -> None:

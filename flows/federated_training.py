@@ -31,7 +31,7 @@ async def federated_training(request: TrainingRequest) -> int:
     what is left.
     """
     request = with_its_run(current_coordinator(), request, datetime.now(UTC).date())
-    asked = request.model_dump(include={"run", "quorum", "deadline_s"})
+    asked = request.model_dump(include={"run", "quorum", "deadline_s", "sites"})
     one_more = NextRoundRequest(**asked, partition=request.partition, after=request.after)
     async with _sites(request):
         while (done := _committed(request.run)) < request.rounds:
@@ -71,7 +71,7 @@ async def _sites(request: TrainingRequest) -> AsyncIterator[None]:
         yield
         return
     done = False
-    await begin_campaign(request.run, [site.name for site in current_coordinator().federation.sites])
+    await begin_campaign(request.run, request.sites or [site.name for site in current_coordinator().federation.sites])
     try:
         yield
         done = True

@@ -32,6 +32,12 @@ def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
     for definition in schema.get("definitions", {}).values():
         for field, says in _says(federation).items():
             if (found := definition.get("properties", {}).get(field)) is not None:
+                if field == "sites" and not (federation.choices and federation.choices.sites):
+                    del definition["properties"][field]
+                    continue
+                if field == "sites":        # names to tick, not texts to type
+                    next(kind for kind in found["anyOf"] if kind.get("type") == "array")["items"] = {
+                        "type": "string", "enum": [site.name for site in federation.sites]}
                 found["description"] = f"{found.get('description', '').rstrip('.')}. {says}"
     return schema
 
@@ -41,6 +47,7 @@ def _says(federation: Federation) -> dict[str, str]:
     return {"run": "Lower-case letters, digits and inner hyphens, at most 40, for example 'spring'.",
             "quorum": f"The federation file says {federation.quorum}; from 1 to {members}, the number of sites.",
             "deadline_s": f"The federation file says {federation.deadline_s}; from 1 to 604800, a week.",
+            "sites": f"At least {federation.quorum}, unless you ask with a smaller quorum.",
             "rounds": f"From 1 to 10000; 10 if nothing is said. {_price(federation)}"}
 
 

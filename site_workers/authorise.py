@@ -11,7 +11,7 @@ from typing import Any
 
 from fedround import __version__, layout
 from fedround.agreement import Federation
-from fedround.errors import ChainError, TrustError
+from fedround.errors import ChainError, ContractError, TrustError
 from fedround.records import Commit, Plan, Reason, Refusal
 from fedround.signing import Identity
 from fedround.values import Purpose
@@ -97,4 +97,9 @@ def _check_membership(site: Site, federation: Federation, plan: Plan, source: st
                          "send the coordinator the key that 'fedround site check' shows")
     if site.name not in plan.cohort:
         raise TrustError(f"{source}: does not invite '{site.name}'")
+    if plan.unasked:
+        try:
+            federation.model_copy(update={"quorum": plan.quorum}).check_chosen(plan.cohort)
+        except ContractError as error:
+            raise TrustError(f"{source}: does not ask {', '.join(plan.unasked)}: {error}") from None
     return identity

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed, Federation
-from fedround.errors import ChainError
+from fedround.errors import ChainError, ContractError
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
@@ -84,7 +84,8 @@ def _check_question(plan: Plan, before: Proven, source: str) -> None:
 
 
 def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
-    """Check that every member was asked, except those that the agreed policy excludes; returns the excluded ones.
+    """Check that every member was asked, except those that the agreed policy excludes, and those that were not chosen if all
+    have agreed that sites may be chosen; returns who was not asked.
 
     past: the run's rounds up to the one that the plan continues, as many as can count.
     """
@@ -95,9 +96,14 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
     if plan.excluded != due:
         raise ChainError(f"plan of {source}: excludes others than the agreed policy does")
     excluded = {exclusion.site for exclusion in due}
-    if set(plan.cohort) != {site.name for site in federation.sites} - excluded:
+    if sorted((*plan.cohort, *plan.unasked)) != sorted({site.name for site in federation.sites} - excluded):
         raise ChainError(f"plan of {source}: does not ask every member that the agreed policy leaves in")
-    return tuple(sorted(excluded))
+    if plan.unasked:
+        try:
+            asked_with.check_chosen(plan.cohort)
+        except ContractError as error:
+            raise ChainError(f"plan of {source}: does not ask {', '.join(plan.unasked)}: {error}") from None
+    return tuple(sorted((*excluded, *plan.unasked)))
 
 
 # -- what is said of everybody -----------------------------------------------------------------------------------------

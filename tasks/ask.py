@@ -103,7 +103,7 @@ def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -
     A finding depends on the question, the round and who was asked. It does not depend on the deadline, which may differ.
     """
     federation, asks = asked_with(coordinator.federation, request), bare(_asks(coordinator, head, request))
-    cohort, _ = cohort_of(coordinator, federation, head)
+    cohort, *_ = cohort_of(coordinator, federation, head, request.sites)
     for number, attempt in findings(coordinator.store, request.run, asks.kind):
         if number != head.commit.round:
             continue

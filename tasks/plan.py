@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -43,6 +44,9 @@ class RoundRequest(BaseModel):
     deadline_s: Annotated[int | None, Field(
         default=None, ge=1, le=604_800, title="Deadline (seconds)",
         description="How long sites have to answer. Empty: as the federation file says.")] = None
+    sites: Annotated[tuple[Name, ...] | None, Field(
+        default=None, min_length=1, max_length=1000, title="Sites", examples=[["north", "south"]],
+        description="Ask only these members, where the federation file lets them be chosen. Empty: all.")] = None
 
 
 class NextRoundRequest(RoundRequest):
@@ -138,23 +142,33 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     if not isinstance(asks, Measure) and not of_one_kind(checkpoint.partition, federation.partitions):
         raise ContractError(f"run '{request.run}' began with other 'partitions' than the federation file has now: on which "
                             "rows a run trains cannot change; begin a new one")
-    cohort, excluded = cohort_of(coordinator, federation, head)
+    cohort, excluded, unasked = cohort_of(coordinator, federation, head, request.sites)
     holds = coordinator.publish_federation()
     return Plan(
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head,
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
         tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
-        quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,
+        unasked=unasked, quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,
         agreed=federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)}),
         tool_version=__version__)
 
 
-def cohort_of(coordinator: Coordinator, federation: Federation,
-              head: Committed) -> tuple[tuple[Name, ...], tuple[Exclusion, ...]]:
-    """The sites that are asked about the model of `head`, and the members that the agreed policy excludes."""
+def cohort_of(coordinator: Coordinator, federation: Federation, head: Committed, chosen: Collection[Name] | None
+              ) -> tuple[tuple[Name, ...], tuple[Exclusion, ...], tuple[Name, ...]]:
+    """The sites that are asked about the model of `head`, the members that the agreed policy excludes, and those who were not
+    chosen.
+
+    federation: with the quorum of the request. chosen: the sites that the request names; None: all.
+    Raises ContractError if these may not be chosen.
+    """
     excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
     out = {exclusion.site for exclusion in excluded}
-    return tuple(site.name for site in federation.sites if site.name not in out), excluded
+    left = tuple(site.name for site in federation.sites if site.name not in out)
+    wanted = set(left) if chosen is None else {federation.site(name).name for name in chosen}
+    cohort = tuple(name for name in left if name in wanted)
+    if cohort != left:
+        federation.check_chosen(cohort)
+    return cohort, excluded, tuple(name for name in left if name not in wanted)
 
 
 def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:

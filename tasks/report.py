@@ -194,7 +194,9 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
 
 def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
     return [SiteRow(site=out.site, outcome="excluded", note=f"{out.reason}; asked again in round {out.until}",
-                    weight=coordinator.federation.site(out.site).weight) for out in plan.excluded]
+                    weight=coordinator.federation.site(out.site).weight) for out in plan.excluded] + [
+            SiteRow(site=site, outcome="excluded", note="not chosen for this round",
+                    weight=coordinator.federation.site(site).weight) for site in plan.unasked]
 
 
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:

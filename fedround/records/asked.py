@@ -126,7 +126,9 @@ class Plan(Address, Signed):
     None: there are none. `tensors` are the others."""
     cohort: tuple[Name, ...]
     excluded: tuple[Exclusion, ...] = ()
-    """The members that are not in the cohort, each with the reason."""
+    """The members that the reputation policy excludes, each with the reason."""
+    unasked: tuple[Name, ...] = ()
+    """The members that were not chosen, where the federation file lets sites be chosen. All others are in the cohort."""
     quorum: Quorum
     deadline_s: Deadline
     task: Task

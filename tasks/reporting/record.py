@@ -32,7 +32,8 @@ class SiteRow(Value):
     site: str
     outcome: Outcome
     """updated: it is in the aggregate; left_out: the aggregation excluded it for its numbers; refused: the site refused;
-    rejected: the coordinator rejected the answer; missing: no answer; excluded: not asked, by the reputation policy."""
+    rejected: the coordinator rejected the answer; missing: no answer; excluded: not asked, by the reputation policy, or not
+    chosen."""
     note: str
     """The reason, as the site or the coordinator worded it. Shown, never trusted."""
     weight: float

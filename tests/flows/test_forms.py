@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fedround.agreement import Choices
 from fedround.privacy.spec import NoPrivacy
 from flows.coordinator_worker import FLOWS
 from flows.federated_training import federated_training
@@ -25,3 +26,12 @@ def test_bounds_defaults_and_the_price_stand_beside_the_fields(made: SmallFedera
     assert f"at most epsilon {federation.privacy.epsilon:g}" in fields["rounds"]["description"]
     free = federation.model_copy(update={"privacy": NoPrivacy()})
     assert "without differential privacy" in purpose(federated_training, free)
+
+
+def test_sites_are_ticked_by_name_where_all_have_agreed_that_they_may_be_chosen(made: SmallFederation):
+    federation = made.coordinator.federation
+    assert "sites" not in form(federated_training, federation)["definitions"]["TrainingRequest"]["properties"]
+    agreed = federation.model_copy(update={"choices": Choices(sites=True)})
+    sites = form(federated_training, agreed)["definitions"]["TrainingRequest"]["properties"]["sites"]
+    assert sites["anyOf"][0]["items"]["enum"] == ["north", "east", "south"]
+    assert f"At least {federation.quorum}, unless" in sites["description"]
