@@ -322,6 +322,11 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
     out.print(table)
     out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False)
     promise.show({cost.site: cost.worth for cost in costs})
+    if (leaf := _in_a_leaf(terms, costs)) is not None:
+        noise, held = leaf
+        quieter = "" if noise < held else ": take fewer leaves (depth) or fewer trees in a round, and a larger l2"
+        out.say("the noise in each leaf's sum is as loud as {} rows, all these sites together; on average a leaf has {}{}",
+                f"{noise:.1f}", f"{held:.1f}", quieter)
     if apart := [cost.site for cost in costs if cost.apart]:
         out.say("rows to train on and rows held out pay apart at {}: ε is of the record that pays most", ", ".join(apart))
     for cost in costs:
@@ -344,8 +349,24 @@ def _sampling(mechanism: Mechanism) -> str:
             return f"{mechanism.sampling_rate:.4f}"
         case "dp_ftrl":
             return f"in order, {mechanism.batch_size} at a time"
+        case "row_sum":
+            return "all rows"
         case _:
             return "not counted"
+
+
+def _in_a_leaf(terms: Terms, costs: list[Cost]) -> tuple[float, float] | None:
+    """How many rows the noise in a leaf's sum is as loud as, and how many a leaf has on average, of all these sites together;
+    None if no trees grow from rows.
+    """
+    from fedround.learning.trees.spec import Trees
+    from fedround.privacy.spec import RowSum
+
+    trees, sums = terms.training, [cost.mechanism for cost in costs if isinstance(cost.mechanism, RowSum)]
+    if not isinstance(trees, Trees) or len(sums) < len(costs):
+        return None
+    noise = math.sqrt(trees.per_round * sum(one.noise_multiplier ** 2 for one in sums))
+    return noise, sum(cost.rows for cost in costs) / trees.leaves
 
 
 def _as_json(cost: Cost) -> dict[str, Any]:

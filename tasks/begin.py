@@ -19,6 +19,7 @@ from fedround.values import Digest, Payload
 from infra.history import Committed, last_round, read_checkpoint, read_commit
 from infra.stores import publish, put_first
 from tasks.coordinator import Coordinator
+from tasks.trees import require_same_trees
 
 
 def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None, after: str | None = None) -> Committed:
@@ -90,6 +91,7 @@ def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, ha
     if (found.tensors, found.parts, found.rest is not None) != (schema, coordinator.federation.parts, has_rest):
         raise ContractError(f"the model of run '{after}' has other tensors or parts than the recipe and the federation file "
                             f"have now, so run '{run}' cannot begin with it: begin without it")
+    require_same_trees(coordinator.recipe, found, after)
     return _Beginning(found.model, found.rest, Begun(run=after, round=number, commit=head.digest))
 
 

@@ -27,6 +27,7 @@ from tasks.evaluate import score_statistic
 from tasks.partition import partition_asked, partition_of
 from tasks.reputation import exclusions, past_rounds
 from tasks.root import require_root_set
+from tasks.trees import require_trees_left
 
 
 class RoundRequest(BaseModel):
@@ -108,6 +109,7 @@ def plan_round(coordinator: Coordinator, request: NextRoundRequest) -> Planned:
     attempt. Raises ContractError also if the run trains on another partition than the request names.
     """
     head = head_of(coordinator, request.run, partition_asked(coordinator, request), request.after)
+    require_trees_left(coordinator, head.commit)
     plan = compose(coordinator, head, request, _training(coordinator, head.commit))
     require_root_set(coordinator, plan.agreed.aggregation)
     return publish_plan(coordinator, head, plan)

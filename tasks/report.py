@@ -139,8 +139,8 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
     warnings = () if contract is None else contract.warnings
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
-        aggregation=str(terms.aggregation), optimizer=_in_words(terms.optimizer),
-        training=terms.training.in_words if isinstance(terms.training, Trees) else _in_words(terms.training),
+        aggregation=str(terms.aggregation), optimizer=_step_in_words(terms),
+        training=f"{terms.training.in_words} a round" if isinstance(terms.training, Trees) else _in_words(terms.training),
         compression="none" if terms.compression is None else _in_words(terms.compression),
         uploaded_bytes=sum(update.size_bytes for update in commit.updates),
         privacy=_privacy_in_words(terms, plan.asks.partition),
@@ -226,6 +226,12 @@ def _in_words(value: Value) -> str:
 
 def _item(item: object) -> str:
     return _in_words(item) if isinstance(item, Value) else f"{item:g}" if isinstance(item, float) else str(item)
+
+
+def _step_in_words(terms: Terms) -> str:
+    if isinstance(trees := terms.training, Trees):
+        return f"sets each leaf from sums of gradients g and curvatures h: -{trees.learning_rate:g} g / (h + {trees.l2:g})"
+    return _in_words(terms.optimizer)
 
 
 def _contract_in_words(contract: Contract) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -15,7 +16,7 @@ from fedround.privacy.accounting import epsilon
 from fedround.privacy.persons import epsilon_of_person
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import DpSgd, GaussianCounts
-from tests import small_federation, weekly
+from tests import small_federation, small_trees, weekly
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation
 
@@ -300,3 +301,21 @@ def test_what_is_counted_for_drift_is_part_of_the_price(fedround: Fedround, tmp_
     assert other["course"][-1]["total"] <= 3.0
     shown = fedround("privacy", "plan", watched, "--rows", "north=900")
     assert "drift" in shown.output
+
+
+def test_trees_tell_how_loud_the_noise_in_a_leaf_is(fedround: Fedround, tmp_path):
+    """sqrt(trees in a round, times the sites' noise squared): by the site's own noise multiplier, in rows."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[privacy]\nunit = "record"\nepsilon = 5.0\ndelta_dp = 1e-5\nrounds = 4\n')
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(small_trees.RECIPE.replace("rounds=3", "rounds=4"))
+    asked = ("privacy", "plan", settings, "--recipe", recipe, "--rows", "a=2000", "--rows", "b=880")
+    noise = [site["mechanism"]["noise_multiplier"] for site in json.loads(fedround(*asked, "--json").stdout)["sites"]]
+    told = fedround(*asked)
+    assert "all rows" in told.stdout
+    assert f"as loud as {math.sqrt(4 * sum(one ** 2 for one in noise)):.1f} rows" in told.stdout
+    assert "a leaf has 360.0" in told.stdout
+    assert "larger l2" not in told.stdout
+    few = fedround("privacy", "plan", settings, "--recipe", recipe, "--epsilon", "0.5", "--rows", "a=30",
+                   "--evaluation-noise", "500")
+    assert "larger l2" in few.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,30 @@ def test_what_a_site_sends_is_a_few_sums_and_not_the_model(grown_up: SmallFedera
     assert [axis.low for axis in plan.agreed.training.axes] == [0.0] * 4      # each column, and whether it is missing
 
 
-def test_a_fourth_round_has_no_trees_left_to_grow(grown_up: SmallFederation, tmp_path: Path):
+def test_where_all_trees_have_grown_no_site_is_asked_again(grown_up: SmallFederation, tmp_path: Path, monkeypatch):
     federation = grown_up.copy(tmp_path)
+    with pytest.raises(ContractError, match="all 12 trees of run 'spring' have grown"):
+        federation.plan()
+    with pytest.raises(ContractError, match="all 12 trees of run 'more' have grown"):
+        federation.plan("more", after="spring")
+    monkeypatch.setattr("tasks.plan.require_trees_left", lambda *_: None)       # a site does not rely on it
     planned = federation.plan()
     assert all("refus" in federation.answer(name, planned) for name in federation.names)
+
+
+def test_a_run_goes_on_where_another_stopped_and_not_with_the_leaves_of_other_trees(tmp_path: Path, rows_are_judged_here):
+    federation = made(tmp_path, max_epsilon=16.0, privacy={**small_federation.settings()["privacy"], "epsilon": 4.0})
+    federation.round("first")
+    begun = federation.plan("second", after="first")
+    for name in federation.names:
+        federation.answer(name, begun)
+    assert grown(_model(federation, federation.commit(begun).commit.model)) == 8
+    coordinator = federation.coordinator
+    object.__setattr__(coordinator, "recipe", replace(coordinator.recipe, digest="0" * 64))
+    with pytest.raises(ContractError, match="may split elsewhere"):
+        plan_round(coordinator, NextRoundRequest(run="third", after="first"))
+    with pytest.raises(ContractError, match="may split elsewhere"):
+        plan_round(coordinator, NextRoundRequest(run="second"))
 
 
 def test_attack_a_site_that_hides_how_many_rows_it_is_a_mean_of_is_not_admitted(tmp_path, rows_are_judged_here):
