@@ -26,7 +26,7 @@ from fedround.statistics.factors import Bounded, Factor, Is
 from fedround.statistics.glm import GlmSums
 from fedround.statistics.group_counts import GroupCounts
 from fedround.statistics.histogram import Histogram, Ranges
-from fedround.statistics.importance import Importance, Judging, MadeOf
+from fedround.statistics.importance import Importance, MadeOf
 from fedround.statistics.levels import Levels
 from fedround.statistics.model_sums import ModelSums
 from fedround.statistics.moments import Moments
@@ -44,6 +44,9 @@ __all__ = [
 
 Statistic = Annotated[Scores | ModelSums | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums
                       | CoxSums | Sketch | Importance, Field(discriminator="kind")]
+
+Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
+"""What sites say of how good the base model is."""
 
 WORDS: tuple[str, ...] = tuple(dict.fromkeys(one.word for one in get_args(get_args(Statistic)[0])))
 """By which a policy allows statistics to leave; "scores" for `ModelSums`, too: how good a model is."""

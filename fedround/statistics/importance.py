@@ -19,9 +19,6 @@ from fedround.statistics.model_sums import ModelSums
 from fedround.statistics.scores import Scores
 from fedround.values import ColumnName, Digest, Value
 
-Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
-"""What sites say of how good the base model is."""
-
 MOST_PUBLIC = 10_000
 """Numbers of all public rows together: they stand in the plan, and in every answer."""
 
@@ -50,7 +47,7 @@ class Importance(NoisedSum):
     reads_model: ClassVar[bool] = True
     kind: Literal["importance"] = "importance"
     model: Digest
-    judged: Judging
+    judged: Scores | ModelSums
     """Without noise of its own: the noise is that of all tables."""
     of: Annotated[tuple[MadeOf, ...], Field(min_length=1, max_length=200)]
     public: Annotated[tuple[tuple[Encoded, ...], ...], Field(min_length=1, max_length=MOST_PUBLIC)]

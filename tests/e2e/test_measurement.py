@@ -26,7 +26,7 @@ def two_measure(real: Federation) -> Iterator[None]:
         before[path] = path.read_text()
         save_toml(load_toml(SitePolicy, path).model_copy(update={
             "purposes": ("train", "evaluate", "measure"),
-            "statistics": ("scores", "checks", "histograms", "group_counts", "moments"),
+            "statistics": ("scores", "checks", "histograms", "group_counts", "moments", "importance"),
         }), path, "measures, too")
     yield
     for path, text in before.items():
@@ -64,6 +64,21 @@ def test_a_question_goes_to_every_site_and_its_answer_into_the_ui(real: Federati
     assert len(real.charges("north", run)) == 1
     proven = real.here("verify", run, "--as", real.machine.coordinator)
     assert proven.exit_code == 0, proven.stderr
+
+
+def test_which_columns_matter_is_asked_about_a_model_and_told_with_what_public_rows_say(
+        real: Federation, run: str, two_measure: None):
+    assert real.ended(real.start("federated-training", run=run, rounds=1)).state.is_completed()
+    wanted = ("models", "explain", f"{run}/round-00001", "-c", real.machine.coordinator, "--at-sites", "--noise", "4",
+              "--json")
+    done = real.here(*wanted)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["at_sites"]["sites"] == 2
+    assert {one["column"] for one in told["at_sites"]["drops"]} == {"x1", "x2"}
+    assert {one["column"] for one in told["importance"]} == {"x1", "x2"}
+    assert [one["charge"]["purpose"] for one in real.charges("north", run)].count("measure") == 1
+    assert json.loads(real.here(*wanted).stdout) == told, "nobody is asked again"
 
 
 def test_a_form_that_asks_for_nonsense_is_refused_by_name(real: Federation):
