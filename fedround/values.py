@@ -147,12 +147,15 @@ def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
         text = json.dumps(data) if isinstance(data, dict) else data
         return kind.model_validate_json(text)
     except (ValueError, TypeError, RecursionError) as error:     # a ValidationError is a ValueError
-        raise ContractError(f"{source}: {in_words(error)}") from None
+        raise ContractError(f"{source}: {in_words(error, data)}") from None
 
 
-def in_words(error: ValueError | TypeError | RecursionError) -> str:
-    """What does not hold, a clause for each problem, naming the key; no value is repeated."""
-    """What is wrong with a value, one line for each problem; the offending value is not repeated."""
+def in_words(error: ValueError | TypeError | RecursionError, said: object = None) -> str:
+    """What does not hold, a clause for each problem, naming the key; the offending value is not repeated.
+
+    said: the mapping that was read, if it was one: then a key is named as it stands there, without the kind of value that
+    pydantic tried ('privacy.epsilon', and not 'privacy.record.epsilon').
+    """
     if isinstance(error, TypeError):
         return str(error)
     if not isinstance(error, ValidationError):
@@ -160,7 +163,7 @@ def in_words(error: ValueError | TypeError | RecursionError) -> str:
     lines = []
     problems = error.errors(include_url=False, include_input=False)
     for problem in problems[:_MOST_PROBLEMS]:
-        where = ".".join(str(part) for part in problem["loc"]) or "the whole document"
+        where = ".".join(_keys(problem["loc"], said)) or "the whole document"
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key '{where}': remove it, or check its spelling")
         elif problem["type"] == "missing":
@@ -169,3 +172,17 @@ def in_words(error: ValueError | TypeError | RecursionError) -> str:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"'{where}': {message[0].lower()}{message[1:]}")
     return "; ".join(lines) + (f"; and {len(problems) - len(lines)} more" if len(problems) > len(lines) else "")
+
+
+def _keys(place: tuple[int | str, ...], said: object) -> list[str]:
+    """The keys on the way to a place of what was said, without the kinds of values that pydantic tried there."""
+    found = []
+    for number, part in enumerate(place, start=1):
+        if isinstance(said, dict) and part not in said and number < len(place):
+            continue
+        found.append(str(part))
+        try:
+            said = said[part]  # type: ignore[index]
+        except (LookupError, TypeError):
+            said = None
+    return found

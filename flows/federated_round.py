@@ -37,18 +37,21 @@ async def federated_round(request: NextRoundRequest) -> int:
         planned = steps.plan_round(coordinator, request)
         invited, answers = await asked(coordinator, planned, watch)
 
+        watch.over("wait for the sites")
         watch.stage("aggregate")
         with sweeper_of(coordinator) as sweeper:
             aggregate = steps.aggregate(coordinator, planned, answers, sweeper)
+        watch.over("aggregate")
         committed = steps.publish(coordinator, planned, answers, aggregate)
-        ended = datetime.now(UTC)
+        watch.over("publish")
+        ended, timing = datetime.now(UTC), watch.timing         # before a measurement of drift asks the sites anew
         with afterwards(f"the measurement of drift after round {planned.plan.round}", watch.missed):
             await measured_when_due(coordinator, request, planned.plan.round, watch)
 
         watch.stage("evaluate")
         with afterwards(f"the report of round {planned.plan.round}", watch.missed):
             metrics = steps.evaluate(coordinator, committed.commit)
-            record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began, ended)
+            record = steps.report(coordinator, planned, answers, committed, metrics, time.monotonic() - began, ended, timing)
             await show(coordinator, record, invited)
             tell_budgets(coordinator, record)
     with afterwards("the exports"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from fedround.errors import FedroundError
 from fedround.records import Plan
 from tasks.collect import Collected
 from tasks.progress import Progress, stopped, write_progress
+from tasks.reporting.record import Timing
 
 
 class Watch:
@@ -25,6 +27,9 @@ class Watch:
         self._now = Progress(run=run, round=0, stage="plan")
         self._cohort = frozenset[str]()
         self._log = get_run_logger()
+        self._began, self._asked = time.monotonic(), 0.0
+        self._steps: list[tuple[str, float]] = []
+        self._answered: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._tell()
@@ -47,8 +52,21 @@ class Watch:
         """The sites that were asked and have said nothing yet."""
         return set(self._now.waiting)
 
+    @property
+    def timing(self) -> Timing:
+        """How long the steps that are over took, and each site to answer."""
+        return Timing(steps=tuple(self._steps), answered=dict(self._answered))
+
+    def over(self, step: str) -> None:
+        """A step is over: it took the time since the step before."""
+        now = time.monotonic()
+        self._steps.append((step, now - self._began))
+        self._began = now
+
     def plan(self, plan: Plan) -> None:
         """The plan is published; sites are being invited."""
+        self.over("plan")
+        self._asked = self._began
         self._cohort = frozenset(plan.cohort)
         self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(plan.cohort), waiting=tuple(sorted(plan.cohort)),
                    until=datetime.now(UTC) + timedelta(seconds=plan.deadline_s),
@@ -61,6 +79,8 @@ class Watch:
 
     def answers(self, collected: Collected) -> None:
         """One more site has answered."""
+        for site in collected.answered - self._answered.keys():
+            self._answered[site] = time.monotonic() - self._asked
         self._tell(updates=len(collected.admitted), refused=len(collected.refused), rejected=len(collected.rejected),
                    waiting=tuple(sorted(self._cohort - collected.answered)))
 

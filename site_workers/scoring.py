@@ -24,7 +24,7 @@ import numpy as np
 from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form, Input
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.files import writing_whole
-from fedround.learning.examples import Arrays, Shape, in_words, shapes
+from fedround.learning.examples import Arrays, Shape, flat, in_words, shapes
 from fedround.learning.exported import Float32, Served
 from fedround.learning.tasks import Task
 from fedround.parent import as_parent, end_with_parent
@@ -115,7 +115,7 @@ class _Pipe:
 def _to_csv(file: BinaryIO, parts: Iterator[Float32], task: Task) -> int:
     number = count()
     for place, part in enumerate(parts):
-        flat_NC = part.reshape(len(part), -1)
+        flat_NC = flat(part)
         if place == 0:
             file.write((",".join(["row", *task.columns(flat_NC.shape[1])]) + "\n").encode())
         file.write("".join(f"{next(number)},{','.join(f'{one:.9g}' for one in row)}\n" for row in flat_NC.tolist()).encode())
@@ -128,7 +128,7 @@ def _to_parquet(file: BinaryIO, parts: Iterator[Float32], task: Task) -> int:
 
     writer, written = None, 0
     for part in parts:
-        flat_NC = part.reshape(len(part), -1)
+        flat_NC = flat(part)
         schema = pa.schema([("row", pa.int64()), *((name, pa.float32()) for name in task.columns(flat_NC.shape[1]))])
         writer = ParquetWriter(file, schema) if writer is None else writer
         columns = [pa.array(np.arange(written, written + len(part)))]

@@ -24,6 +24,7 @@ from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.plan import Planned
 from tasks.report import is_reported, record_evaluation, records, report
+from tasks.reporting.record import NOT_TIMED, Timing, timing_of
 
 _ROUNDS_BACK = 10
 """Before a round begins. Older ones wait for 'fedround models rebuild'."""
@@ -47,20 +48,21 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
 
     Versions that are there stay as they are.
     """
-    known = {record.round: (record.seconds, record.ended) for record in records(coordinator, run)}
+    known = {record.round: (record.seconds, record.ended, timing_of(record)) for record in records(coordinator, run)}
     for number in range(1, (last_round(coordinator.store, run, coordinator.identity.key) or 0) + 1):
-        _report(coordinator, run, number, *known.get(number, (0.0, None)))
+        _report(coordinator, run, number, *known.get(number, (0.0,)))
         yield number
 
 
-def _report(coordinator: Coordinator, run: str, number: int, seconds: float, ended: datetime | None = None) -> None:
+def _report(coordinator: Coordinator, run: str, number: int, seconds: float, ended: datetime | None = None,
+            timing: Timing = NOT_TIMED) -> None:
     key = coordinator.identity.key
     committed = read_commit(coordinator.store, run, number, key)
     plan = read_plan(coordinator.store, committed.commit, key)
     parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
     planned = Planned(plan, committed.commit.plan or "", parent)
     collected = read_again(then, planned, committed.commit.missing)
-    report(then, planned, collected, committed, evaluate(then, committed.commit), seconds, ended)
+    report(then, planned, collected, committed, evaluate(then, committed.commit), seconds, ended, timing)
     _evaluations(coordinator, committed)
     compare_groups.tell(then, committed.commit)
     contribution.tell(then, run, number)

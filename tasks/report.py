@@ -35,18 +35,21 @@ from tasks.memory import flat_schema
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord, SiteRow
 from tasks.reporting.heatmap import MOST_SITES
-from tasks.reporting.record import Beside, Contributed, Lineage
+from tasks.reporting.record import NOT_TIMED, Beside, Contributed, Lineage, Timing
 from validation.contract import Contract
 from validation.reliability import Explained
 
 
 def report(coordinator: Coordinator, planned: Planned, collected: Collected, committed: Committed,
-           metrics: Metrics | None, seconds: float, ended: datetime | None = None) -> RoundRecord:
+           metrics: Metrics | None, seconds: float, ended: datetime | None = None,
+           timing: Timing = NOT_TIMED) -> RoundRecord:
     """Record the round, tag its model, write its page; returns the record. ended: when it was committed, if that is known.
 
     The sites' own evaluation of this round's model arrives with the next round's answers: see `record_evaluation`.
     """
     record = _record(coordinator, planned, collected, committed, metrics, seconds, ended)
+    record = record.model_copy(update={"steps": timing.steps, "sites": tuple(
+        row.model_copy(update={"answered_s": timing.answered.get(row.site)}) for row in record.sites)})
     with afterwards(f"the judgement of drift for round {record.round}"):
         record = record.model_copy(update={"drift": drift_after(coordinator, record.run, record.round)})
     record_evaluation(coordinator, planned, collected)

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from fedround.errors import ContractError
 from fedround.learning.columns import Columns
-from fedround.learning.examples import Array, Arrays, Examples, in_words, shapes
+from fedround.learning.examples import Array, Arrays, Examples, flat, in_words, shapes
 from fedround.learning.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _compare(found: Examples, again: Examples, recipe: str) -> None:
 def _bits(array: Array) -> Array:
     """(N, F). Numbers by their bits, not by ==, which takes a negative zero for a positive one."""
     whole = np.ascontiguousarray(array)
-    return (whole.view(np.int32) if whole.dtype == np.float32 else whole).reshape(len(array), -1)
+    return flat(whole.view(np.int32) if whole.dtype == np.float32 else whole)
 
 
 def _otherwise(recipe: str, how: str) -> str:

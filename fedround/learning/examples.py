@@ -8,6 +8,7 @@ N rows.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -138,8 +139,13 @@ def rows_in(arrays: Arrays) -> int:
 
 def table_of(arrays: Arrays) -> npt.NDArray[np.float32]:
     """All arrays side by side, (N, F), float32."""
-    flat = [array.reshape(len(array), -1).astype(np.float32, copy=False) for array in arrays.values()]
-    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+    parts = [flat(array).astype(np.float32, copy=False) for array in arrays.values()]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def flat(array: Array) -> Array:
+    """(N, all else), also of no rows."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def check_arrays(arrays: Arrays, what: str, rows: int | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -51,10 +51,25 @@ class SiteRow(Value):
     """Spent on this run so far."""
     uploaded_bytes: int | None = None
     """Of its update, as it left; None: no update was admitted."""
+    answered_s: float | None = None
+    """Seconds from the plan until its answer, with its update, was read and judged, by the coordinator's clock."""
     local: Metrics | None = None
     """This round's model on the site's own validation rows, from noised counts; known a round later."""
     local_margin: Margin | None = None
     """How far the noise may have moved that; None: it is not noised, or not known."""
+
+
+class Timing(Value):
+    """How long a round's parts took, by the coordinator's own clock. No site signs it, and no commit holds it."""
+
+    steps: tuple[tuple[str, Annotated[float, Field(ge=0)]], ...] = ()
+    """What was done, in its order, and the seconds."""
+    answered: Mapping[str, Annotated[float, Field(ge=0)]] = {}
+    """By site: seconds from the plan until its answer, with its update, was read and judged."""
+
+
+NOT_TIMED = Timing()
+"""Of a report that was written later, from the store."""
 
 
 class Contributed(Value):
@@ -108,6 +123,8 @@ class RoundRecord(Value):
     """The same in other words: at other deltas, as a Gaussian, and against the rows."""
     quorum: int
     seconds: float
+    steps: tuple[tuple[str, float], ...] = ()
+    """What the coordinator did, in its order, and the seconds of each; empty: the report was written later."""
     ended: AwareDatetime | None = None
     """When the coordinator had committed it, by its own clock; None: the report was written later, from the store."""
     lineage: Lineage | None = None
@@ -181,6 +198,12 @@ class RoundRecord(Value):
     def largest_epsilon(self) -> float | None:
         """The most that any site has spent, or None if no site told."""
         return max((row.epsilon for row in self.sites if row.epsilon is not None), default=None)
+
+
+def timing_of(record: RoundRecord) -> Timing:
+    """What the record knows of it."""
+    return Timing(steps=record.steps, answered={
+        row.site: row.answered_s for row in record.sites if row.answered_s is not None})
 
 
 @dataclass(frozen=True)

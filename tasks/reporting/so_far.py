@@ -80,9 +80,10 @@ def downloads(records: Sequence[RoundRecord]) -> tuple[Download, ...]:
 
 def _sites(record: RoundRecord) -> list[list[object]]:
     head: list[object] = ["site", "outcome", "weight", "norm", "distance", "influence", "epsilon", "uploaded_bytes",
-                          "local_metric", "local", "local_margin", "local_rows"]
+                          "local_metric", "local", "local_margin", "local_rows", "answered_s"]
     return [head, *([row.site, row.outcome, row.weight, row.norm, row.distance, row.influence, row.epsilon,
-                     row.uploaded_bytes, *(local(row) or (None, None, None)), None if row.local is None else row.local.rows]
+                     row.uploaded_bytes, *(local(row) or (None, None, None)), None if row.local is None else row.local.rows,
+                     row.answered_s]
                     for row in record.sites)]
 
 

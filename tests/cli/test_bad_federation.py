@@ -32,7 +32,7 @@ def agreed(tmp_path: Path) -> Path:
     (r"^deadline_s = 60", "deadline_s = -1", ["'deadline_s'", "greater than or equal to 1"]),
     (r"^batch_size = 32", "batchsize = 32", ["unknown key 'training.batchsize'"]),
     (r"^learning_rate = 0.5", "learning_rate = 0.0", ["'training.learning_rate'"]),
-    (r"^epsilon = 8.0", "epsilon = 800.0", ["'privacy.record.epsilon'", "less than or equal to 100"]),
+    (r"^epsilon = 8.0", "epsilon = 800.0", ["'privacy.epsilon'", "less than or equal to 100"]),
     (r'^name = "weighted_mean"', 'name = "crumb"', ["'aggregation.rule'", "weighted_mean"]),
     (r'^name = "weighted_mean"', 'name = "trimmed_mean"\nf = 1',
      ["trimmed_mean with f=1 needs at least 3 updates", "Yin et al. 2018"]),

@@ -67,7 +67,7 @@ def test_an_examples_folder_is_enough(folder: Path):
     (folder / "split.py").write_text(SPLIT)
     said = run(folder)
     assert "clinic-0" in said
-    assert "clinics: 2 rounds of 3 steps, weighted_mean" in said
+    assert "clinics: 2 rounds of 3 steps on batches of 32 rows, weighted_mean" in said
     assert "AUC at the sites, on the rows that each holds out" in said
 
 

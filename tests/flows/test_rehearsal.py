@@ -56,7 +56,7 @@ def test_it_says_what_a_round_then_does(agreed: SmallFederation):
     left = [event for event in audit.read(site.folder) if isinstance(event, audit.Left)]
     assert told.carried_out
     assert told.is_member
-    assert (told.shape.train, told.shape.validation, told.shape.features) == (300, 80, 2)
+    assert (told.shape.train, told.shape.validation, told.shape.form.inputs[0].shape) == (300, 80, (2,))
     assert told.plan.agreed == planned.plan.agreed
     assert [event.kind for event in told.sent] == [event.kind for event in left]
     assert told.sent[0].size_bytes == left[0].size_bytes, "the update"      # an answer's edges may be others

@@ -220,8 +220,8 @@ def test_killed_between_any_two_lines_it_is_no_false_alarm(federation: SmallFede
 def test_killed_between_the_charge_and_its_line_it_is_no_false_alarm(federation: SmallFederation, monkeypatch):
     planned, real = federation.plan(), ledger.charge
 
-    def die_after(*arguments):
-        real(*arguments)
+    def die_after(*arguments, **named):
+        real(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -22,10 +22,14 @@ from tasks.evaluate import evaluate
 from tasks.pages import read_record
 from tasks.plan import RoundRequest
 from tasks.report import page, records, report
-from tasks.reporting.record import Lineage
+from tasks.reporting import RoundRecord
+from tasks.reporting.record import NOT_TIMED, Lineage, Timing, timing_of
 from tests import small_federation
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
+from tests.tasks.test_reporting import Page
+
+TIMING = Timing(steps=(("plan", 0.5), ("wait for the sites", 1.0)), answered={"north": 0.5, "south": 0.75})
 
 
 @pytest.fixture
@@ -40,7 +44,13 @@ def written(coordinator: Coordinator, answered: Answered) -> None:
     """A whole round: commit and report."""
     collected = answered.federation.collect(answered.planned, coordinator)
     committed = answered.federation.commit(answered.planned, coordinator)
-    report(coordinator, answered.planned, collected, committed, evaluate(coordinator, committed.commit), 1.5)
+    report(coordinator, answered.planned, collected, committed, evaluate(coordinator, committed.commit), 1.5, timing=TIMING)
+
+
+def untimed(record: RoundRecord) -> RoundRecord:
+    """Without what only the process knows that did the round."""
+    return record.model_copy(update={"seconds": 0.0, "steps": (), "sites": tuple(
+        row.model_copy(update={"answered_s": None}) for row in record.sites)})
 
 
 def outcomes(coordinator: Coordinator) -> dict[str, str]:
@@ -59,6 +69,10 @@ def test_a_report_says_what_became_of_everybody(coordinator: Coordinator, answer
         recipe_digest=coordinator.federation.recipe_digest, contract_digest=coordinator.contract.digest)
     written_page = page(coordinator, "spring", 2).read_text()
     assert all(said in written_page for said in told.model_dump().values() if isinstance(said, str))
+    assert timing_of(records(coordinator, "spring")[-1]) == TIMING
+    assert "plan 0.5 s, wait for the sites 1.0 s by the coordinator's clock" in Page(written_page).text
+    assert 'data-label="Answered after">0.8 s' in written_page
+    assert "0.75" not in read_commit(coordinator.store, "spring", 2, key).commit.model_dump_json(), "nobody signs a time"
     assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == ["spring/round-00002"]
 
 
@@ -75,7 +89,8 @@ def test_a_round_that_was_committed_and_not_reported_is_reported_by_the_next_pro
     written(twin, answered)
     mine, others = records(coordinator, "spring")[-1], records(twin, "spring")[-1]
     assert (mine.seconds, others.seconds) == (0.0, 1.5)
-    assert mine.model_copy(update={"seconds": 1.5}) == others
+    assert (timing_of(mine), timing_of(others)) == (NOT_TIMED, TIMING)
+    assert untimed(mine) == untimed(others)
     assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == [
         "spring/round-00001", "spring/round-00002"]          # nobody had reported the first, either
     assert not list((coordinator.folder / "spool").rglob("*.safetensors"))
@@ -130,7 +145,7 @@ def test_versions_and_reports_of_a_lost_folder_are_written_again_from_the_store(
         shutil.rmtree(coordinator.folder / lost)
     reporting._registry.cache_clear()
     assert list(rebuild(coordinator, "spring")) == [1, 2]
-    assert records(coordinator, "spring")[-1].model_copy(update={"seconds": before.seconds}) == before
+    assert untimed(records(coordinator, "spring")[-1]) == untimed(before)
     assert [record.round for record in records(coordinator, "spring")] == [1, 2]
     registry = ModelRegistry.open(coordinator.folder / "models")
     assert [version.tag for version in registry.versions()] == ["spring/round-00001", "spring/round-00002"]

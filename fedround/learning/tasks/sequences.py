@@ -172,7 +172,7 @@ class Tag(_Sequences):
 
     def scored_answers(self, answers: npt.NDArray[np.float32], targets: Arrays) -> Scored:
         """As `Kind`."""
-        return _from_chances(self, answers.reshape(len(answers), -1, self.tags), targets[TARGET])
+        return _from_chances(self, answers.reshape(len(answers), answers.shape[1] // self.tags, self.tags), targets[TARGET])
 
     @property
     def summed(self) -> tuple[str, ...]:

@@ -186,8 +186,8 @@ class Several(Summed):
         """As `Kind`: of all heads side by side, (B, all their columns)."""
         import torch
 
-        return torch.cat([head.answers(outputs[name]).reshape(outputs[name].shape[0], -1)
-                          for name, head in self._heads], dim=1)
+        parts = [head.answers(outputs[name]) for name, head in self._heads]
+        return torch.cat([part if part.ndim == 2 else part[:, None] for part in parts], dim=1)
 
     @property
     def gives(self) -> str:
