@@ -1,15 +1,17 @@
-"""Boosted trees on the twelve banks at several epsilons, simulated; fills docs/trees.md.
+"""Boosted trees on the twelve banks at several epsilons, simulated; fills docs/trees.md and draws docs/trees.svg.
 
     python -m benchmarks.trees [--seeds 5]
 
 For every epsilon one of a few settings is chosen by the AUC on all banks' validation rows together, with a seed that is used
 for nothing else; then every seed is run once and judged on the public test set. Everything is charged: sums, counts of scores
-and of groups. Remembers finished runs in build/trees.json.
+and of groups. Remembers finished runs in build/trees.json. The picture is of the table and of the network's,
+in docs/utility.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from fedround_examples.banks_trees.split import STORY
 from fedround_examples.rivals import federated
 
 EPSILONS = (5.0, 1.0, None)
+DOCS = Path("docs")
 TUNING_SEED = 1000
 LIARS = ("bank-03", "bank-07")
 SETTINGS = {"depth 4, l2 0.002": (4, 0.002), "depth 4, l2 0.01": (4, 0.01), "depth 3, l2 0.03": (3, 0.03)}
@@ -58,14 +61,15 @@ def main() -> None:
     for epsilon in EPSILONS:
         chosen = max(SETTINGS, key=lambda name: reached(epsilon, name, TUNING_SEED, "validation"))
         found = [reached(epsilon, chosen, seed) for seed in (seeds if epsilon is not None else seeds[:1])]
-        lines.append([f"{'none' if epsilon is None else f'{epsilon:g}'}", chosen, _mean_sd(found), f"{min(found):.4f}"])
+        lines.append(["none" if epsilon is None else f"{epsilon:g}", chosen, _mean_sd(found), f"{min(found):.4f}"])
         if epsilon == 5.0:
             lied = [reached(epsilon, chosen, seed, liars=LIARS) for seed in seeds]
             left = [reached(epsilon, chosen, seed, without=LIARS) for seed in seeds]
             lines += [["5, two of twelve lie", chosen, _mean_sd(lied), f"{min(lied):.4f}"],
                       ["5, without these two", chosen, _mean_sd(left), f"{min(left):.4f}"]]
     made = table(["epsilon", "settings chosen", "AUC", "worst seed"], lines)
-    fill(Path("docs/trees.md"), "table", made)
+    fill(DOCS / "trees.md", "table", made)
+    draw(DOCS / "trees.svg")
     print(made)
 
 
@@ -84,6 +88,37 @@ def at_epsilon(agreed: Agreement, epsilon: float) -> Agreement:
         "privacy": agreed.privacy.model_copy(update={"epsilon": epsilon}),
         "evaluation": agreed.evaluation.model_copy(update={"noise_std": agreed.evaluation.noise_std * louder}),
         "groups": agreed.groups.model_copy(update={"watched": watched})})
+
+
+def measured(page: Path) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the AUC by epsilon, from the table of a page; 0 where one run was enough."""
+    wanted = r"^\| (\d+|none) \|[^|]*\| ([\d.]+)(?: ± ([\d.]+))? \|"
+    found = re.findall(wanted, page.read_text(), re.MULTILINE)
+    return {epsilon: (float(mean), float(std or 0)) for epsilon, mean, std in found}
+
+
+def draw(path: Path) -> None:
+    """AUC by epsilon, of trees and of the neural network, from the tables of their pages."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    trees, network = measured(DOCS / "trees.md"), measured(DOCS / "utility.md")
+    epsilons = sorted(trees, key=lambda name: float(name.replace("none", "inf")))
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trees", "font.family": "sans-serif", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(6, 3.6))
+        lines = ("trees", trees, "tab:green", -0.03), ("neural network", network, "tab:blue", 0.03)
+        for words, found, color, aside in lines:
+            places = [place + aside for place, name in enumerate(epsilons) if name in found]
+            mean_P, std_P = zip(*(found[name] for name in epsilons if name in found), strict=True)
+            axes.errorbar(places, mean_P, std_P, color=color, marker="o", markersize=3, capsize=2, linewidth=1, label=words)
+        axes.set_xticks(range(len(epsilons)), epsilons)
+        axes.set_xlabel("record-level epsilon of each bank, delta_dp 1e-5")
+        axes.set_ylabel("AUC on the public test set")
+        axes.legend(loc="lower right", frameon=False)
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+        plt.close(figure)
 
 
 def _mean_sd(found: Sequence[float]) -> str:

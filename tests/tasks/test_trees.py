@@ -131,6 +131,11 @@ def test_a_federation_file_with_another_learner_than_the_recipe_is_refused_in_wo
         made(tmp_path / "momentum", optimizer={"name": "fedavg", "momentum": 0.5})
     with pytest.raises(ContractError, match="what this compression leaves out"):
         made(tmp_path / "compressed", compression={"name": "top_k", "share": 0.1})
+    with pytest.raises(ContractError, match="the recipe's trees: every site has all of the model, and nothing of its own"):
+        made(tmp_path / "personal", personal={"pull": 0.1})
+    with pytest.raises(ContractError, match="the recipe's trees: a person's rows are not yet summed as one"):
+        made(tmp_path / "person", privacy={**small_federation.settings()["privacy"], "unit": "person", "person": "customer",
+                                           "rows_per_person": 3})
 
 
 def test_without_noise_the_sites_together_are_one_site_with_all_rows(tmp_path, rows_are_judged_here):
