@@ -41,6 +41,8 @@ TASKS: dict[str, tuple[Task, dict[str, int], bool]] = {
     "tag": (Tag(tags=4), {"one": 4}, True),
     "next token": (NextToken(vocabulary=WORDS), {"one": WORDS}, True),
     "several": (Several(heads={"ill": Classify(), "dose": Regress(bounds=(0.0, 5.0))}), {"ill": 1, "dose": 1}, False),
+    "labels missing": (Several(heads={"ill": Classify(), "dose": Regress(bounds=(0.0, 5.0))}, may_miss=("ill", "dose")),
+                       {"ill": 1, "dose": 1}, False),
 }
 
 
