@@ -18,6 +18,8 @@ from fedround.federation_log import LogEntry, Rotation
 from fedround.promotion import Policy
 from fedround.records import Answer, Checkpoint, Commit, Finding, Plan, Refusal
 from fedround.sightings import Sighting
+from fedround.synthetic.blueprint import Blueprint
+from fedround.synthetic.said import Synthetic
 from fedround.values import Signed
 from fedround_cli.main import app
 from infra.settings import CoordinatorSettings, DatabaseSettings, Invitation, S3Credential, SiteSettings
@@ -34,6 +36,7 @@ FILES: dict[str, tuple[Model, str]] = {
     "policy.toml": (SitePolicy, "What a site allows: [in full](../operating/site.md#what-a-site-allows-policytoml)."),
     "promotion.toml": (Policy, "What a model must be [before it is used](../models.md#stages-candidate-and-production)."),
     "card.toml": (Facts, "What no computer knows of a model, for its card; in the coordinator's folder."),
+    "synthetic.toml": (Blueprint, "What [synthetic rows](../synthetic.md) look like, and which tables are asked for them."),
     "contract.json": (ContractFile, "What rows must look like. [Data contracts](../contracts.md)."),
     "SITE.invitation.toml": (Invitation, "What a coordinator gives to a new member. It holds a credential."),
     "keys/s3.toml": (S3Credential, "The credential of the object store, mode 0600."),
@@ -45,6 +48,7 @@ SIGNED: dict[str, type[Signed]] = {
     "A plan": Plan, "An answer": Answer, "A refusal": Refusal, "A sighting": Sighting, "A commit": Commit,
     "A checkpoint": Checkpoint, "A finding": Finding, "An entry of the federation log": LogEntry, "A rotation": Rotation,
     "A contribution": Contribution, "A bundle's manifest": Manifest, "A decision to promote": Decision,
+    "A card of synthetic rows": Synthetic,
 }
 """What travels, signed; the federation file is signed, too."""
 

@@ -105,16 +105,17 @@ def ask(
     coordinator = enter(folder)
     federation = coordinator.federation
     asked = compiled(queries, len(federation.sites), records, federation.evaluation.noise_std)
-    request = _request(run, quorum, deadline_s, asked.statistics, asker)
+    request = request_of(run, quorum, deadline_s, asked.statistics, asker)
     if preview:
         show_preview(coordinator, request, asked, records, as_json=as_json)
         return
-    finding = _found(coordinator, request, run, as_json=as_json)
+    finding = found_or_asked(coordinator, request, run, as_json=as_json)
     show_answers(coordinator, asked, finding, page, each=sites, as_json=as_json)
 
 
-def _request(run: str, quorum: int | None, deadline_s: int | None, statistics: tuple[Statistic, ...],
+def request_of(run: str, quorum: int | None, deadline_s: int | None, statistics: tuple[Statistic, ...],
              asker: str | None) -> MeasurementRequest:
+    """The question as it is asked of the sites. Raises FedroundError that names the option."""
     from pydantic import ValidationError
 
     from tasks.ask import MeasurementRequest
@@ -125,7 +126,7 @@ def _request(run: str, quorum: int | None, deadline_s: int | None, statistics: t
         raise FedroundError("; ".join(f"{p['loc'][0]}: {p['msg'].lower()}" for p in error.errors())) from None
 
 
-def _found(coordinator: Coordinator, request: MeasurementRequest, run: str, *, as_json: bool) -> Finding:
+def found_or_asked(coordinator: Coordinator, request: MeasurementRequest, run: str, *, as_json: bool) -> Finding:
     """The answer that is there; or ask for it."""
     from fedround_cli.campaign import show_campaign
     from tasks.ask import known
@@ -157,7 +158,7 @@ def _fit(folder: Path, run: str, formula: tuple[str, str], where: list[str], noi
     start = model(*formula, where, coordinator.federation.evaluation.noise_std if noise is None else noise)
 
     def ask_once(statistic: Statistic) -> Release:
-        return _found(coordinator, _request(run, None, None, (statistic,), asker), run, as_json=True).totals[0]
+        return found_or_asked(coordinator, request_of(run, None, None, (statistic,), asker), run, as_json=True).totals[0]
 
     table = fit_cox(start, steps, ask_once) if isinstance(start, CoxSums) else fit_glm(start, steps, ask_once)
     if as_json:

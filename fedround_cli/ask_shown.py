@@ -141,10 +141,11 @@ def show_preview(coordinator: Coordinator, request: MeasurementRequest, asked: C
         drawn.add_row(str(getattr(query, "what", "")), f"{noise:.6g}", "known when it is answered" if error is None
                       else f"{error:.3g}")
     out.print(drawn)
-    _say_cost(told)
+    say_cost(told)
 
 
-def _say_cost(told: Preview) -> None:
+def say_cost(told: Preview) -> None:
+    """The price, beside what the run has spent and promises."""
     from fedround.privacy.profile import upward
 
     if told.promised is None:

@@ -1,0 +1,87 @@
+"""`fedround synth`: one question, charged once; rows on disk, and a signed card that says of what they were drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedround.signing import digest, unseal
+from fedround.synthetic.said import Synthetic
+from tests.cli.conftest import Fedround, one_sentence
+from tests.cli.test_ask import by_the_sites, federation
+from tests.small_federation import SmallFederation
+
+__all__ = ["by_the_sites", "federation"]        # fixtures
+
+BLUEPRINT = """
+cells = 4
+pairs = "star"
+
+[[columns]]
+kind = "numeric"
+column = "x1"
+low = -3
+high = 3
+
+[[columns]]
+kind = "category"
+column = "y"
+values = [0, 1]
+missing = false
+"""
+
+
+@pytest.fixture
+def blueprint(tmp_path: Path) -> Path:
+    path = tmp_path / "synthetic.toml"
+    path.write_text(BLUEPRINT)
+    return path
+
+
+def test_rows_and_a_signed_card_and_nobody_is_asked_twice(
+        fedround: Fedround, coordinator: Path, by_the_sites: list[dict], blueprint: Path, tmp_path: Path,
+        federation: SmallFederation):
+    wanted = ("synth", blueprint, tmp_path / "rows.parquet", "-c", coordinator, "--noise", "4", "--rows", "300")
+    told = fedround(*wanted)
+    assert told.exit_code == 0, told.output
+    for words in ("300 rows of 2 columns", "columns are joined by x1 – y", "not promised"):
+        assert words in " ".join(told.stdout.split()), words
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert (list(rows.columns), len(rows), set(rows["y"])) == (["x1", "y"], 300, {0, 1})
+    assert rows["x1"].dropna().between(-3, 3).all()
+    sealed = (tmp_path / "rows.parquet.card.json").read_bytes()
+    card = unseal(sealed, Synthetic, federation.coordinator.identity.key, "the card")
+    assert card.file == digest((tmp_path / "rows.parquet").read_bytes())
+    assert (card.run, card.columns, card.pairs, card.rows) == ("study", ("x1", "y"), (("x1", "y"),), 300)
+    assert card.noise_std == pytest.approx(4 * 3 ** 0.5)
+    assert len(by_the_sites) == 1
+    again = json.loads(fedround(*wanted, "--json").stdout)
+    assert again == json.loads(card.model_dump_json())
+    other = fedround("synth", blueprint, tmp_path / "more.csv", "-c", coordinator, "--noise", "4", "--seed", "1")
+    assert other.exit_code == 0, other.output
+    assert len(pd.read_csv(tmp_path / "more.csv")) == 1000
+    assert len(by_the_sites) == 1
+
+
+def test_a_preview_says_the_price_and_it_is_the_cards(
+        fedround: Fedround, coordinator: Path, by_the_sites: list[dict], blueprint: Path, tmp_path: Path):
+    wanted = ("synth", blueprint, tmp_path / "rows.csv", "-c", coordinator, "--noise", "4", "--json")
+    told = json.loads(fedround(*wanted, "--preview").stdout)
+    assert (told["tables"], told["fits"], told["before"]) == (3, True, 0.0)
+    assert not by_the_sites
+    assert not (tmp_path / "rows.csv").exists()
+    assert json.loads(fedround(*wanted).stdout)["epsilon"] == told["epsilon"] > 0
+
+
+@pytest.mark.parametrize(("text", "name", "words"), [
+    (BLUEPRINT, "rows.xlsx", "ends in .parquet or .csv"), ("cells = ", "rows.csv", "not TOML"),
+    (BLUEPRINT.replace('"star"', '[["x1", "z"]]'), "rows.csv", "'z', which is no column"),
+    (BLUEPRINT.replace('"star"', '"all"').replace("cells = 4", "cells = 1"), "rows.csv", "'cells'")])
+def test_what_cannot_be_is_one_sentence(
+        fedround: Fedround, coordinator: Path, tmp_path: Path, text: str, name: str, words: str):
+    (tmp_path / "b.toml").write_text(text)
+    told = fedround("synth", tmp_path / "b.toml", tmp_path / name, "-c", coordinator)
+    assert words in one_sentence(told)
