@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-everywhere fuzz setup check style docs lock clean help
+.PHONY: demo test test-all test-everywhere fuzz setup check style docs screenshots lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz   an hour of other inputs than any before, for everything that reads foreign bytes"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
 	@echo "make docs   the documentation as a site, in build/docs; broken links end it"
+	@echo "make screenshots   the documents' pictures of the Prefect UI, taken by its tests in a browser"
 	@echo "make lock   resolve the dependencies anew"
 
 demo: setup
@@ -50,6 +51,9 @@ style: setup
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
 	@echo "open build/docs/index.html; with the search: $(BIN)/python -m http.server -d build/docs --bind 127.0.0.1"
+
+screenshots: setup
+	@$(BIN)/python -m docs_site.screenshots
 
 setup: $(VENV)/ready
 

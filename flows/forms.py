@@ -19,6 +19,12 @@ _PURPOSES = {
     "federated-promotion": "Put a committed model of federation '{name}' into production; a person says yes."}
 
 
+_TOGETHER = ("run", "rounds", "partition", "after", "sites", "quorum", "deadline_s", "one_run_per_site",
+             "one_run_per_partition")
+"""How the form shows them: what is trained, on which rows, from which model; who is asked, and how; how Prefect shows it. The
+server does not keep the order of a schema's fields, so the form says it."""
+
+
 def purpose(flow: Flow[Any, Any], federation: Federation) -> str:
     """What a deployment is for, in a person's words, and what it costs."""
     said = _PURPOSES[flow.name].format(name=federation.name)
@@ -30,6 +36,8 @@ def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
     """The JSON schema of the flow's request, with what holds in this federation."""
     schema = copy.deepcopy(parameter_schema(flow).model_dump())
     for definition in schema.get("definitions", {}).values():
+        for field in definition.get("properties", {}).keys() & set(_TOGETHER):
+            definition["properties"][field]["position"] = _TOGETHER.index(field)
         for field, says in _says(federation).items():
             if (found := definition.get("properties", {}).get(field)) is not None:
                 if field == "sites" and not (federation.choices and federation.choices.sites):

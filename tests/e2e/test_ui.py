@@ -1,6 +1,7 @@
 """What a person does in the Prefect UI, in a real browser: fill in the form, read the report, go to the sites and back.
 
-Screenshots of every page lie in pytest's folder of the session, below `screenshots`.
+Screenshots of every page lie in pytest's folder of the session, below `screenshots`, or in the folder FEDROUND_SCREENSHOTS
+(`docs_site/screenshots.py`).
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def browser(real: Federation, tmp_path_factory: pytest.TempPathFactory) -> Itera
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
-        yield Browser(driver, real, tmp_path_factory.mktemp("screenshots"))
+        folder = os.environ.get("FEDROUND_SCREENSHOTS")
+        yield Browser(driver, real, Path(folder) if folder else tmp_path_factory.mktemp("screenshots"))
     finally:
         driver.quit()
 
@@ -127,6 +129,9 @@ def test_the_form_says_what_it_asks(browser: Browser):
     browser.see("Ask the federation for one more round", "Run", "The training campaign to continue", "Quorum",
                 "Sites whose answers must be admitted, or nothing is made of them", "Deadline (seconds)",
                 "How long sites have to answer")
+    text = browser.see("Run", "Partition")
+    places = [text.index(field) for field in ("Partition", "After", "Quorum", "Deadline (seconds)")]
+    assert places == sorted(places), "what belongs together stands together"
     browser.keep("form")
 
 

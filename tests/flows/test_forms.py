@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from prefect.utilities.schema_tools.validation import validate
 
 from fedround.agreement import Choices
 from fedround.privacy.spec import NoPrivacy
-from flows.coordinator_worker import FLOWS
+from flows.coordinator_worker import FLOWS, _request
 from flows.federated_training import federated_training
 from flows.forms import form, purpose
+from tasks.plan import TrainingRequest
 from tests.small_federation import SmallFederation
 
 
@@ -32,6 +34,21 @@ def test_sites_are_ticked_by_name_where_all_have_agreed_that_they_may_be_chosen(
     federation = made.coordinator.federation
     assert "sites" not in form(federated_training, federation)["definitions"]["TrainingRequest"]["properties"]
     agreed = federation.model_copy(update={"choices": Choices(sites=True)})
-    sites = form(federated_training, agreed)["definitions"]["TrainingRequest"]["properties"]["sites"]
+    schema = form(federated_training, agreed)
+    sites = schema["definitions"]["TrainingRequest"]["properties"]["sites"]
     assert sites["anyOf"][0]["items"]["enum"] == ["north", "east", "south"]
     assert f"At least {federation.quorum}, unless" in sites["description"]
+    asked = {"request": {"run": "spring", "sites": ["south", "north"]}}
+    assert validate(asked, schema) == []                                    # as the server does
+    assert validate({"request": {**asked["request"], "sites": ["nowhere"]}}, schema) != []
+    request = _request(TrainingRequest, asked)
+    assert isinstance(request, TrainingRequest)
+    assert request.sites == ("south", "north")
+
+
+def test_fields_that_belong_together_stand_together(made: SmallFederation):
+    """By `position`: the server's database does not keep the order of a schema's fields."""
+    agreed = made.coordinator.federation.model_copy(update={"choices": Choices(sites=True)})
+    fields = form(federated_training, agreed)["definitions"]["TrainingRequest"]["properties"]
+    assert sorted(fields, key=lambda name: fields[name]["position"]) == [
+        "run", "rounds", "partition", "after", "sites", "quorum", "deadline_s", "one_run_per_site", "one_run_per_partition"]
