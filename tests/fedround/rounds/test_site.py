@@ -39,7 +39,7 @@ from fedround.rounds.site import (
     shift_of,
     work,
 )
-from fedround.statistics import Bands, Decisions, Histogram, Scores, release
+from fedround.statistics import Bands, Decisions, Histogram, Importance, Scores, release
 
 RECIPE = Recipe("two", "0" * 64, lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), lambda rows: rows)
 SCORES, AGES = Scores(noise_std=5.0, bins=4), Histogram(noise_std=3.0, column="age", edges=(20.0, 40.0))
@@ -308,13 +308,17 @@ def test_attack_a_person_with_fifty_rows_is_in_no_table_with_more_than_are_paid_
     given_ = persons_of_rows(agreement, [-1 if own else row for row, own in enumerate(hers)],
                              [80.0 if own else 10.0 for own in hers])
     decided = Decisions(noise_std=1e-3, model="0" * 64, of=Bands(column="age", edges=(20.0, 40.0)), threshold=0.5)
-    quiet = AGES.model_copy(update={"noise_std": 1e-3}), SCORES.model_copy(update={"noise_std": 1e-3}), decided
+    width = given_.validation.table_NF.shape[1]
+    columns = Importance(noise_std=1e-3, model="0" * 64, judged=SCORES.model_copy(update={"noise_std": 0.0}),
+                         of=({"column": "a", "places": (0,)},), public=((0.0,) * width, (1.0,) * width))
+    quiet = AGES.model_copy(update={"noise_std": 1e-3}), SCORES.model_copy(update={"noise_std": 1e-3}), decided, columns
     terms = agreement.terms()
     offered = offer(Measure(statistics=quiet), terms, 31, lambda _: True)
     worked = work(Measure(statistics=quiet), terms, 1, SEED, given_, offered, Draws([]), Guard())
-    ages, scored, decisions = (np.rint(one.table) for one in worked.releases)
+    ages, scored, decisions, replaced = (np.rint(one.table) for one in worked.releases)
     assert ages.tolist() == [30, 0, most, 0]
     assert scored.sum() == decisions.sum() == decisions[2].sum() == most        # all forty that are held out are hers
+    assert [table.sum() for table in replaced] == [most, most]
     assert tuple(one.mechanism for one in worked.releases) == offered.mechanisms
     assert {one.mechanism.rows_per_person for one in worked.releases} == {most}
 
