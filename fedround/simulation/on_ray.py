@@ -15,7 +15,7 @@ from typing import Any, Self
 from fedround.errors import SetupError
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import load_recipe
-from fedround.learning.spec import LocalTraining
+from fedround.learning.spec import Training
 from fedround.simulation.chance import Chance
 from fedround.simulation.crew import Chunk, Trainer
 from fedround.simulation.jobs import Learnt
@@ -27,7 +27,7 @@ AHEAD = 2
 class _Worker:
     """What runs in each worker's process. The recipe travels as bytes: what a file defines cannot be pickled."""
 
-    def __init__(self, source: bytes, rows: Mapping[str, Examples], training: LocalTraining, chance: Chance):
+    def __init__(self, source: bytes, rows: Mapping[str, Examples], training: Training, chance: Chance):
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ class RayCrew:
     Raises SetupError if Ray is not installed.
     """
 
-    def __init__(self, recipe: Path, rows: Mapping[str, Examples], training: LocalTraining, chance: Chance, workers: int):
+    def __init__(self, recipe: Path, rows: Mapping[str, Examples], training: Training, chance: Chance, workers: int):
         try:
             import ray
         except ImportError:

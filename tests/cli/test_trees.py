@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from fedround import codec
 from fedround.learning.exported import answers
+from fedround.privacy import ledger
 from infra.history import read_commit
 from tests import small_federation
 from tests.cli.conftest import Fedround, one_sentence
@@ -40,3 +43,28 @@ def test_xgboost_reads_what_models_get_writes_and_predicts_what_the_model_answer
     assert found == pytest.approx(answers(coordinator.recipe, model, inputs), abs=1e-6)
     assert np.ptp(found) > 0.1
     one_sentence(fedround("models", "get", "spring/round-00009", file, "--as", "xgboost", "-c", folder), "spring/round-00009")
+
+
+def test_a_model_of_trees_is_explained_and_contributions_are_split(fedround: Fedround, two_rounds):
+    """From the public test set and the stored sums alone. A round without any update leaves the round's trees at 0."""
+    folder = two_rounds.root / "coordinator"
+    assert fedround("models", "rebuild", "spring", "-c", folder).exit_code == 0
+    told = json.loads(fedround("models", "explain", "spring/round-00002", "-c", folder, "--json").stdout)
+    assert {one["column"] for one in told["importance"]} == {"x1", "x2"}
+    assert all(one["value"] > 0.02 for one in told["importance"])
+    assert all(one["strength"] > 0 for one in told["pulls"])
+    first, second = json.loads(fedround("models", "contribution", "spring", "-c", folder, "--json").stdout)["rounds"]
+    assert first["nobody"] == pytest.approx(0.5)
+    assert second["nobody"] == pytest.approx(first["everybody"])
+    for one in (first, second):
+        assert sum(site["value"] for site in one["sites"]) == pytest.approx(one["everybody"] - one["nobody"])
+
+
+def test_a_site_rehearses_a_round_of_trees_and_nothing_is_charged(fedround: Fedround, rows_are_judged_here, tmp_path):
+    federation = made(tmp_path / "federation")
+    federation.plan()
+    told = fedround("site", "rehearse", federation.root / "north")
+    assert told.exit_code == 0, told.output
+    assert "train 4 trees of depth 3" in told.stdout
+    assert "4 features each" in told.stdout
+    assert not ledger.read(federation.site("north").ledger).charges
