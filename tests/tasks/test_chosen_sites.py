@@ -9,6 +9,7 @@ import pytest
 from fedround.agreement import Choices, Federation
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.signing import seal
+from infra.history import read_commit
 from site_workers.authorise import authorise
 from tasks.agreed import check_cohort
 from tasks.verify import verify_run
@@ -20,8 +21,10 @@ NO_PLAN = "runs/spring/rounds/00001/"
 
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
-    """All agree that sites may be chosen. A round of two of them, then one of all."""
-    federation = small_federation.make(tmp_path_factory.mktemp("chosen"), choices={"sites": True})
+    """All agree that sites may be chosen. A round of all, one of two of them, and one of all. Averages are remembered."""
+    federation = small_federation.make(tmp_path_factory.mktemp("chosen"), choices={"sites": True},
+                                       aggregation={"rule": {"name": "weighted_mean"}, "history": 0.5})
+    federation.round()
     planned = federation.plan(sites=("south", "north"))
     for name in planned.plan.cohort:
         federation.answer(name, planned)
@@ -31,11 +34,19 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None)
 
 
 def test_only_the_chosen_are_asked_and_charged_and_the_next_round_asks_all(chosen: SmallFederation):
-    first, second = list(verify_run(chosen.coordinator.store, "spring", chosen.coordinator.identity.key))[1:]
-    assert (sorted(first.updates), first.excluded) == (["north", "south"], ("east",))
-    assert (sorted(second.updates), second.excluded) == (["east", "north", "south"], ())
+    proofs = list(verify_run(chosen.coordinator.store, "spring", chosen.coordinator.identity.key))[1:]
+    assert [(sorted(proof.updates), proof.excluded) for proof in proofs] == [
+        (["east", "north", "south"], ()), (["north", "south"], ("east",)), (["east", "north", "south"], ())]
     charged = {name: (chosen.root / name / "ledger.jsonl").read_text().count('"spring"') for name in chosen.names}
     assert charged["east"] < charged["north"] == charged["south"]
+
+
+def test_who_was_not_chosen_is_remembered_as_it_was(chosen: SmallFederation):
+    store, key = chosen.coordinator.store, chosen.coordinator.identity.key
+    before, after = ({said.site: said.average for said in read_commit(store, "spring", number, key).commit.memory}
+                     for number in (1, 2))
+    assert after["east"] == before["east"]
+    assert after["north"] != before["north"]
 
 
 @pytest.mark.parametrize(("request_", "says"), [
