@@ -16,7 +16,7 @@ from pydantic import Field
 from fedround.errors import ContractError
 from fedround.fairness_of_groups import Interval, Share
 from fedround.learning.tasks import MetricName
-from fedround.learning.tasks.chances import CALIBRATION_BINS, alike, calibration_error
+from fedround.learning.tasks.chances import CALIBRATION_BINS, alike, calibration_error, calibration_slope
 from fedround.values import MAX_NUMBER, Value
 
 Float64 = npt.NDArray[np.float64]
@@ -42,6 +42,8 @@ class Reliability(Value):
     bins: tuple[Bin, ...]
     error: Share
     """The expected calibration error: the mean over rows of the distance between predicted and observed in their bin."""
+    slope: float | None = None
+    """`calibration_slope`: 1 if the chances are neither too far from one half nor too near."""
 
 
 class Choice(Value):
@@ -139,7 +141,7 @@ def reliability(chance_N: Float64, truth_N: Int64) -> Reliability:
     if len(chance_N) < CALIBRATION_BINS:
         raise ContractError(f"calibration needs at least {CALIBRATION_BINS} rows, got {len(chance_N)}")
     return Reliability(bins=tuple(_bin(chance_N[rows], truth_N[rows]) for rows in alike(chance_N)),
-                       error=calibration_error(chance_N, truth_N))
+                       error=calibration_error(chance_N, truth_N), slope=calibration_slope(chance_N, truth_N))
 
 
 def choices(chance_N: Float64, truth_N: Int64, missed: float) -> Choices:

@@ -15,7 +15,7 @@ def said_of(found: Explained) -> str:
     """What was looked at."""
     calibrated = "" if found.reliability is None else (
         f" Its chances are off by {found.reliability.error:.3f} on average (expected calibration error, ten bins of equally "
-        "many rows).")
+        f"many rows{_slope(found.reliability.slope)}).")
     return (f"The model of round {found.round} on {found.rows:,} public rows.{calibrated} Columns: by how much the "
             f"{in_words(found.metric)} falls if a column's values change places between {found.judged_rows:,} rows (five "
             "times; ± one standard deviation). Of columns that say the same, each may seem of no use. SHAP: how far a column "
@@ -38,6 +38,10 @@ def told_by_sites(found: Explained) -> list[tuple[str, ...]]:
         return []
     return [(one.column, "hidden by the noise" if one.value is None else added(one.value),
              "" if one.margin is None else f"{one.margin:.4f}") for one in found.at_sites.drops]
+
+
+def _slope(slope: float | None) -> str:
+    return "" if slope is None else f"; slope {slope:.2f}, where 1 is as it says and less is too sure of itself"
 
 
 def _rows(found: Explained) -> int:

@@ -74,3 +74,27 @@ def test_what_has_no_answer_is_refused():
         choices(chance_N, np.ones(20, np.int64), 1.0)
     with pytest.raises(ContractError, match="at least 10 rows"):
         reliability(chance_N[:9], truth_N[:9])
+
+
+def test_the_slope_is_scikit_learns_and_tells_who_is_too_sure():
+    from sklearn.linear_model import LogisticRegression
+
+    generator = np.random.default_rng(12)
+    logit_N = generator.normal(-0.5, 1.5, 4000)
+    truth_N = (generator.random(4000) < 1 / (1 + np.exp(-logit_N))).astype(np.int64)
+    for sure, low, high in ((1.0, 0.93, 1.07), (2.0, 0.46, 0.54), (0.5, 1.86, 2.14)):
+        chance_N = 1 / (1 + np.exp(-sure * logit_N))
+        found = reliability(chance_N, truth_N).slope
+        fitted = LogisticRegression(C=1e9, tol=1e-8).fit(sure * logit_N[:, None], truth_N)
+        assert found == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
+        assert low < found < high
+
+
+def test_where_no_slope_is_the_most_likely_one_none_is_told():
+    chance_N = np.linspace(0.05, 0.95, 40)
+    assert reliability(chance_N, (chance_N > 0.4).astype(np.int64)).slope is None, "a threshold tells all labels apart"
+    assert reliability(np.full(40, 0.3), np.arange(40) % 2).slope is None, "all chances are alike"
+    assert reliability(chance_N, np.ones(40, np.int64)).slope is None
+    certain = reliability(np.where(np.arange(40) % 3 > 0, 1.0, 0.0), np.arange(40) % 2).slope
+    assert certain is not None
+    assert abs(certain) < 0.1, "chances of 0 and 1 that mean nothing"

@@ -56,6 +56,27 @@ def calibration_error(chance_N: Float64, truth_N: Int64) -> float:
     return min(1.0, sum(apart) / len(chance_N))
 
 
+def calibration_slope(chance_N: Float64, truth_N: Int64) -> float | None:
+    """The slope of a logistic regression of the truth on the chance's logit, with an intercept (Cox 1958).
+
+    1: as it says; below 1: the model is too sure of itself; above 1: not sure enough. None: Newton's method finds none, as
+    where all chances are alike, or some threshold tells all labels apart.
+    """
+    chance_N = np.clip(chance_N, _TINY, 1 - _TINY)
+    logit_N2 = np.stack([np.ones(len(chance_N)), np.log(chance_N / (1 - chance_N))], axis=1)
+    found_2 = np.zeros(2)
+    for _ in range(50):
+        said_N = 0.5 + 0.5 * np.tanh(logit_N2 @ found_2 / 2)
+        curve_22 = (logit_N2 * (said_N * (1 - said_N))[:, None]).T @ logit_N2
+        if np.linalg.cond(curve_22) > 1e12:
+            return None
+        step_2 = np.linalg.solve(curve_22, logit_N2.T @ (truth_N - said_N))
+        found_2 = found_2 + step_2
+        if np.abs(step_2).max() < 1e-9:
+            return float(found_2[1])
+    return None
+
+
 def of_counts(positives_B: Float64, negatives_B: Float64, noise_std: float) -> dict[str, float] | None:
     """The areas under the ROC and the precision-recall curve, and the recall at 20 % false positives, by the metrics' names.
 
