@@ -17,7 +17,8 @@ from selenium.webdriver.common.by import By
 
 from fedround.learning.tasks import Margin, Metrics
 from tasks import pages
-from tests.tasks.test_pages import dated
+from tasks.reporting.verified import Verified
+from tests.tasks.test_pages import BEGUN, dated
 from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, updated, with_
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -48,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for run, rule in ((LONGEST, ATTACK), (OTHER, "median")):
         pages.write(reports, with_(dated(1), run=run, aggregation=rule, at_sites=Metrics(auc=0.6, rows=500),
                                    at_sites_margin=Margin(auc=0.03)))
+    pages.note_verified(reports, Verified(
+        run="spring", at=BEGUN, commits=("c" * 64,), signatures=7, hashes=9, recomputed=0, problem=ATTACK))
     pages.write_comparison(reports, pages.records(reports, LONGEST), pages.records(reports, OTHER))
     return reports
 
