@@ -30,7 +30,7 @@ class MadeOf(Value):
     """Which numbers of an encoded row are made of a column."""
 
     column: ColumnName
-    places: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    places: Annotated[tuple[Annotated[int, Field(ge=0, lt=MOST_PUBLIC)], ...], Field(min_length=1, max_length=MOST_PUBLIC)]
 
 
 class Importance(NoisedSum):

@@ -65,7 +65,7 @@ def test_a_file_asks_the_same_as_options(tmp_path: Path):
                     'by = [{column = "sex", values = [1, 2]}]\nwhere = [{column = "age", low = 40}]\n')
     assert from_file(path) == from_options({"mean": ["age=0:120"]}, "sex=1,2", ["age>=40"], 2.0, None)
     path.write_text('[[ask]]\nwhat = "mean"\nof = [{column = "age"}]\n')
-    with pytest.raises(ContractError, match="'ask.0.mean.of.0.low' is missing"):
+    with pytest.raises(ContractError, match="'ask.0.of.0.low' is missing"):
         from_file(path)
 
 

@@ -90,8 +90,8 @@ def test_an_aggregation_reads_as_it_is_written():
 
 
 @pytest.mark.parametrize(("document", "problem"), [
-    ({"rule": {"name": "trimmed_mean", "F": 1}}, "unknown key 'rule.trimmed_mean.F'"),
-    ({"rule": {"name": "trimmed_mean"}}, "'rule.trimmed_mean.f' is missing"),
+    ({"rule": {"name": "trimmed_mean", "F": 1}}, "unknown key 'rule.F'"),
+    ({"rule": {"name": "trimmed_mean"}}, "'rule.f' is missing"),
     ({"rule": {"name": "trimmed_mean", "f": -1}}, "greater than or equal to 0"),
     ({"rule": {"name": "trimmed_mean", "f": True}}, "valid integer"),
     ({"rule": {"name": "weighted_mean", "f": 1}}, "unknown key"),
