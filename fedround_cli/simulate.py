@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fedround_cli.world import Asked, World
 
 MOST_ALONE = 20
+_MOST_METRICS = 3
 
 
 @command
@@ -219,7 +221,7 @@ def _noises(result: Result) -> list[float]:
 def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:
     from tasks.reporting.words import label
 
-    for name in next(iter(reached.values())).known() if reached else ():
+    for name in _shown(next(iter(reached.values()))) if reached else ():
         values = [found.known()[name] for found in reached.values() if name in found.known()]
         out.print(f"{whose}{label(name)} at the sites, on the rows that each holds out: smallest {min(values):.3f}, median "
                   f"{statistics.median(values):.3f}, largest {max(values):.3f} ({len(values)} sites)", highlight=False)
@@ -240,11 +242,16 @@ def _rounds_table(asked: Asked, result: Result) -> Table:
 def _names(result: Result) -> list[str]:
     from tasks.reporting.words import label
 
-    return [] if result.last.test is None else [label(name) for name in result.last.test.known()]
+    return [] if result.last.test is None else [label(name) for name in _shown(result.last.test)]
 
 
 def _cells(found: Metrics | None) -> list[str]:
-    return [] if found is None else [f"{value:.4f}" for value in found.known().values()]
+    return [] if found is None else [f"{value:.4f}" for value in _shown(found).values()]
+
+
+def _shown(found: Metrics) -> dict[str, float]:
+    """The first of the task's metrics: as many as a table has room for. `--json` has all."""
+    return dict(itertools.islice(found.known().items(), _MOST_METRICS))
 
 
 def _in_words(size_bytes: float) -> str:

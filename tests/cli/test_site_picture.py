@@ -21,7 +21,7 @@ def test_the_operator_sees_what_the_recipe_sees(fedround: Fedround, federation: 
                  ).to_parquet(data / "train.parquet")
     found = picture.picture(folder)
     assert (found.sides["train"].rows, found.sides["train"].idle) == (300, 30)
-    assert found.sides["train"].labels[1] == pytest.approx(train["y"][30:].mean())
+    assert found.sides["train"].groups["label 1"] == pytest.approx(train["y"][30:].mean())
     assert found.sides["validation"].high[0] == pytest.approx(pd.read_parquet(data / "validation.parquet")["x1"].max())
     column = {one.name: one for one in found.files["train"].columns}
     assert (column["x1"].missing, column["y"].low, column["y"].high, column["day"].kind) == (0.1, "0", "1", "text")
