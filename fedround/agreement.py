@@ -243,8 +243,8 @@ class Agreement(Value):
         try:
             return type(self)(**said)
         except ValidationError as error:
-            raise ContractError(f"these settings do not go with the recipe's trees: "
-                                f"{in_words(error)}".replace("'the whole document': trees: ", "")) from None
+            why_not = in_words(error).removeprefix("trees: ")
+            raise ContractError(f"these settings do not go with the recipe's trees: {why_not}") from None
 
     def how_to_aggregate(self) -> Aggregation:
         """The agreed aggregation, or the default if none was named."""

@@ -151,7 +151,8 @@ def parse(kind: type[V], data: bytes | str | dict[str, Any], source: str) -> V:
 
 
 def in_words(error: ValueError | TypeError | RecursionError, said: object = None) -> str:
-    """What does not hold, a clause for each problem, naming the key; the offending value is not repeated.
+    """What does not hold, a clause for each problem, naming the key; a rule about the whole document stands alone. The
+    offending value is not repeated.
 
     said: the mapping that was read, if it was one: then a key is named as it stands there, without the kind of value that
     pydantic tried ('privacy.epsilon', and not 'privacy.record.epsilon').
@@ -163,22 +164,26 @@ def in_words(error: ValueError | TypeError | RecursionError, said: object = None
     lines = []
     problems = error.errors(include_url=False, include_input=False)
     for problem in problems[:_MOST_PROBLEMS]:
-        where = ".".join(_keys(problem["loc"], said)) or "the whole document"
-        if problem["type"] == "extra_forbidden":
+        kind, where = problem["type"], ".".join(_keys(problem["loc"], said, whole=problem["type"] == "missing"))
+        if kind == "extra_forbidden":
             lines.append(f"unknown key '{where}': remove it, or check its spelling")
-        elif problem["type"] == "missing":
+        elif kind == "missing":
             lines.append(f"'{where}' is missing")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"'{where}': {message[0].lower()}{message[1:]}")
+            ours = problem["msg"].removeprefix("Value error, ")
+            message = ours if kind == "value_error" else ours[0].lower() + ours[1:]
+            lines.append(f"'{where}': {message}" if where else message)
     return "; ".join(lines) + (f"; and {len(problems) - len(lines)} more" if len(problems) > len(lines) else "")
 
 
-def _keys(place: tuple[int | str, ...], said: object) -> list[str]:
-    """The keys on the way to a place of what was said, without the kinds of values that pydantic tried there."""
+def _keys(place: tuple[int | str, ...], said: object, *, whole: bool) -> list[str]:
+    """The keys on the way to a place of what was said, without the kinds of values that pydantic tried there.
+
+    whole: the last one is a key, though nobody said it.
+    """
     found = []
     for number, part in enumerate(place, start=1):
-        if isinstance(said, dict) and part not in said and number < len(place):
+        if isinstance(said, dict) and part not in said and not (whole and number == len(place)):
             continue
         found.append(str(part))
         try:

@@ -81,7 +81,7 @@ class OfColumn(Value):
         try:
             super().__init__(**{"column": column, **said})
         except ValidationError as error:
-            raise ContractError(f"column {column!r:.80}: {in_words(error)}".replace("'the whole document': ", "")) from None
+            raise ContractError(f"column {column!r:.80}: {in_words(error)}") from None
 
     @property
     def width(self) -> int:

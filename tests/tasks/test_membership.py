@@ -97,10 +97,13 @@ def test_the_coordinators_own_key_cannot_be_a_member(federation: SmallFederation
 
 @pytest.mark.parametrize(("changes", "says"), [
     ({"quorum": 0}, "'quorum'"),
-    ({"aggregation": {"rule": {"name": "trimmed_mean", "f": 1}}}, "trimmed_mean with f=1 needs at least 3 updates"),
+    ({"aggregation": {"rule": {"name": "trimmed_mean", "f": 1}}},
+     "settings: aggregation with quorum 2: trimmed_mean with f=1 needs at least 3 updates"),
     ({"aggregation": {"rule": {"name": "trimmed_mean"}}}, "'aggregation.rule.f' is missing"),
     ({"sights": []}, "unknown key 'sights'"),
     ({"privacy": {"unit": "none", "epsilon": 1.0}}, "unknown key 'privacy.epsilon'"),
+    ({"privacy": {"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3, "mechanism": "dp_ftrl",
+                  "adaptive": {}}}, "'privacy': adaptive clipping goes with"),
     ({"optimizer": {"name": "fedavg", "momentum": 1.0}}, "'optimizer.momentum'"), ({"name": "Small"}, "'name'")])
 def test_settings_that_cannot_be_make_no_folder(tmp_path: Path, changes: dict, says: str):
     with pytest.raises(ContractError, match=says):
