@@ -92,9 +92,10 @@ class Bars:
     width: int = BARS_WIDTH
 
 
-def metric_chart(records: Sequence[RoundRecord], metric: Metric) -> Line:
-    """`metric` over the rounds, with its margins; at least one of `records` must have it."""
-    return line(f"{metric.label} by round", points_of(records, metric))
+def metric_charts(records: Sequence[RoundRecord], metrics: Sequence[Metric]) -> list[Line]:
+    """Each of the metrics over the rounds, with its margins, if two rounds know it: one number is said, not drawn."""
+    found = [(metric, points_of(records, metric)) for metric in metrics]
+    return [line(f"{metric.label} by round", points) for metric, points in found if len(points) > 1]
 
 
 def points_of(records: Sequence[RoundRecord], metric: Metric) -> list[Point]:

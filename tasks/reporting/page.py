@@ -46,7 +46,7 @@ def render_html(records: Sequence[RoundRecord], links: Links | None = None,
         **_groups(records), **_contribution(last), **_explained(last), records=records, last=last, links=links,
         doubtful=is_doubtful(verified, last), proof=said_of(verified, last),
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
-        reached=foremost(last.public), locally=_locally(last), lines=[charts.metric_chart(records, one) for one in metrics],
+        reached=foremost(last.public), locally=_locally(last), lines=charts.metric_charts(records, metrics),
         noised=any(record.at_sites_margin is not None for record in records), curves=charts.site_charts(records),
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
 

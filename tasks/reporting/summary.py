@@ -1,4 +1,4 @@
-"""The campaign so far as markdown for a Prefect artifact: plots, the sites of the last round, all rounds.
+"""The campaign so far as markdown for a Prefect artifact: the sites of the last round, all rounds, plots.
 
 Both user interfaces of Prefect 3.9.1 draw GitHub's tables and images from ``data:`` addresses (seen in a browser; their
 sanitisers allow it for images alone), so the plots travel inside. What a site worded is shown as code: there, no
@@ -25,10 +25,11 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
     metrics = metrics_of(records)
     return visible("\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
-        " ".join(_plot(records, metric) for metric in metrics) or "No metric has been measured yet.",
-        *([LAW] if any(record.at_sites_margin is not None for record in records) else []),
         f"### Sites in round {last.round}", _sites(last),
         "### Rounds", _rounds(records, metrics),
+        *([] if metrics else ["No metric has been measured yet."]),
+        *([LAW] if any(record.at_sites_margin is not None for record in records) else []),
+        *([" ".join(plots)] if (plots := [_plot(chart) for chart in charts.metric_charts(records, metrics)]) else []),
         *([] if last.drift is None else [render_drift(last.drift)]),
         *([f"About the gate: {code(last.note)}"] if last.note else []),
         *([f"Data contract: {code(last.contract)}"] if last.contract else []),
@@ -36,8 +37,7 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
     ])) + "\n"
 
 
-def _plot(records: Sequence[RoundRecord], metric: Metric) -> str:
-    chart = charts.metric_chart(records, metric)
+def _plot(chart: charts.Line) -> str:
     svg = template("plot.svg.j2").render(chart=chart)
     return f"![{chart.summary}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
-from fedround.learning.tasks import Metrics
+from fedround.learning.tasks import Margin, Metrics
 from fedround.values import parse
 from tasks.reporting import RoundRecord, SiteRow, page, render_html, render_markdown
 from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
@@ -241,6 +241,16 @@ def test_markdown_holds_the_tables_and_plots_that_open():
     for text, data in plots:
         assert "in round 1" in text
         assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
+    assert markdown.index("### Sites in round 2") < markdown.index("### Rounds") < markdown.index("![AUC by round"), "tables first"
+
+
+def test_one_round_is_said_and_not_drawn():
+    """A chart of one point shows nothing; what ± means is said all the same."""
+    one = with_(record(1), at_sites=Metrics(auc=0.61, rows=90), at_sites_margin=Margin(auc=0.05))
+    html, markdown = render_html([one]), render_markdown([one])
+    assert "data:image" not in markdown and "0.610 ± 0.050" in markdown
+    assert "The campaign so far" not in html and "0.610" in html
+    assert "95 of 100 repeats" in markdown and "95 of 100 repeats" in " ".join(Page(html).text.split())
 
 
 def test_same_records_same_bytes():
@@ -273,12 +283,12 @@ def test_a_record_comes_back_from_its_json_as_it_was():
 
 
 def test_what_the_sites_found_is_a_chart_and_a_column_of_its_own():
-    rounds = [with_(record(1), at_sites=Metrics(auc=0.61, rows=90)), record(2)]
+    rounds = [with_(record(1), at_sites=Metrics(auc=0.61, rows=90)), with_(record(2), at_sites=Metrics(auc=0.63, rows=90))]
     assert [metric.label for metric in metrics_of(rounds)] == [
         "AUC", "Recall at 20 % false positives", "AUC at the sites, noised"]
     text = " ".join(Page(render_html(rounds)).text.split())
     assert "AUC at the sites, noised by round" in text
-    assert "AUC at the sites, noised by round: 0.610 in round 1" in render_markdown(rounds)
+    assert "AUC at the sites, noised by round: 0.610 in round 1, 0.630 in round 2" in render_markdown(rounds)
     assert "| 1 | 2 / 2 | 0.700 | 0.500 | 0.610 | 2.00 | 1.5 |" in render_markdown(rounds)
 
 
