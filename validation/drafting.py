@@ -29,6 +29,8 @@ Kind = Literal["classify", "count", "regress", "survive"]
 CODES, CLASSES, _INTERVALS = 8, 10, 10
 """Whole numbers are codes if there are no more of them; a target's are classes."""
 _MOST_SEEN, _SAMPLE = 1000, 20_000
+_LARGEST = 1e9
+"""A task's numbers are no larger, and their bounds no nearer to each other than one part of it."""
 _SKEWED = 20.0
 """Amounts are scaled by their logarithm if the largest lies so many times as far from the least as the middle one does."""
 _ID = re.compile(r"(?:^|[^a-z])(?:ids?|uuid|guid|mrn|ssn|iban|e-?mail|phone|name|index|key|nr|no|row)$", re.IGNORECASE)
@@ -217,7 +219,7 @@ class _Deciding:
         if seen.gaps:
             self.notes.append(f"the target '{name}' has gaps: rows without it count for nothing")
         if kind == "classify" or (kind == "survive" and place == 1):
-            return self._labels(name, seen, most=2 if kind == "survive" else self.levels)
+            return self._labels(name, seen, kind)
         if seen.kind != "number" or seen.low > seen.high:
             raise ContractError(f"the target '{name}' holds no numbers, and --task {kind} learns numbers: leave --task out, "
                                 "or name another column")
@@ -227,7 +229,11 @@ class _Deciding:
             self.notes.append(f"the target '{name}': a few are far larger than all others, and would decide alone; --task "
                               "count suits amounts from 0 up")
         low, high = outward(seen.low, seen.high, whole=seen.is_whole)
-        return Numeric(name, low=0 if kind in {"count", "survive"} else low, high=high, missing=False)
+        low = 0 if kind in {"count", "survive"} else low
+        if not (max(abs(low), abs(high)) <= _LARGEST and high - low >= 1 / _LARGEST):
+            raise ContractError(f"the target '{name}' holds numbers that are too large, or too near to each other: expected "
+                                "at most 1e9, and 1e-9 apart; write it in another unit, such as millions")
+        return Numeric(name, low=low, high=high, missing=False)
 
     def _check_target(self, name: str, seen: _Looked) -> None:
         words = {"time": "days or times", "mixed": "values of several kinds", "empty": "nothing"}
@@ -237,7 +243,10 @@ class _Deciding:
             raise ContractError(f"the target '{name}' holds one value only: there is nothing to learn; take rows of every "
                                 "kind")
 
-    def _labels(self, name: str, seen: _Looked, most: int) -> Column:
+    def _labels(self, name: str, seen: _Looked, kind: Kind) -> Column:
+        most, numbers = self.levels, "learn numbers with --task regress"
+        if kind == "survive":                                 # of an event
+            most, numbers = 2, "name the column that says whether it was seen"
         if seen.kind == "truth" or sorted(seen.values or {}) == [0, 1]:
             return Truth(name, missing=False)
         if seen.kind == "number" and not seen.is_whole:
@@ -247,8 +256,10 @@ class _Deciding:
         if seen.values is None or not 2 <= len(listed) <= most:
             found = f"more than {_MOST_SEEN}" if seen.values is None else len(seen.values)
             raise ContractError(f"the target '{name}' holds {found} different values, of which {len(listed)} are held by "
-                                f"{self.rows_each} rows or more: labels must be 2 to {most} such values (--levels, "
-                                "--rows-each)" + ("; or learn numbers with --task regress" if seen.kind == "number" else ""))
+                                f"{self.rows_each} rows or more: "
+                                + ("an event must be 2 such values (--rows-each)" if kind == "survive" else
+                                   f"labels must be 2 to {most} such values (--levels, --rows-each)")
+                                + (f"; or {numbers}" if seen.kind == "number" else ""))
         if len(listed) < len(seen.values):
             self.notes.append(f"the target '{name}': {len(seen.values) - len(listed)} values are held by fewer than "
                               f"{self.rows_each} rows; they are no labels, and rows with them count for nothing")

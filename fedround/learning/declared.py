@@ -47,7 +47,9 @@ class Target:
         number_N, there_N, _ = numbers(rows[self.column])
         number_N = np.where(there_N, number_N, 0)
         most = np.finfo(np.float32).max if dtype == "float32" else LARGEST_WHOLE
-        there_N = there_N & (abs(number_N) <= most) & ((dtype == "float32") | (number_N % 1 == 0))
+        there_N = there_N & (abs(number_N) <= most)
+        number_N = np.where(there_N, number_N, 0)
+        there_N = there_N & ((dtype == "float32") | (number_N % 1 == 0))
         return np.where(there_N, number_N, 0).astype(dtype), there_N
 
 
