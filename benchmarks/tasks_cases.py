@@ -18,7 +18,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify, Count, NextToken, Regress, Several, Survive, Task
-from fedround.learning.tasks.survive import concordance
+from fedround.learning.tasks.censored import concordance
 
 DATA = Path(__file__).parents[1] / "fedround_examples" / "survival"
 LENGTH = 32

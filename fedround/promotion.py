@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.archive import MAX_BYTES
 from fedround.bundle import Form
 from fedround.fairness_of_groups import GroupFairness, Measure
-from fedround.learning.tasks import MetricName, Metrics, in_words, lower_is_better
+from fedround.learning.tasks import SHOWN, MetricName, Metrics, in_words, shown
 from fedround.learning.triggers import Trigger
 from fedround.privacy.spec import Privacy
 from fedround.values import MAX_NUMBER, Value
@@ -109,10 +109,9 @@ class Policy(Value):
 
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
-        name = self.metric.rpartition(".")[2]
-        if name not in Metrics.words:
-            raise ValueError(f"metric is '{self.metric}', expected one of {', '.join(Metrics.words)}")
-        wrong = "at_least" if lower_is_better(self.metric) else "at_most"
+        if self.metric.rpartition(".")[2] not in SHOWN:
+            raise ValueError(f"metric is '{self.metric}', expected one of {', '.join(SHOWN)}")
+        wrong = "at_least" if shown(self.metric).lower_is_better else "at_most"
         if getattr(self, wrong) is not None:
             raise ValueError(f"of '{self.metric}' {'less' if wrong == 'at_least' else 'more'} is better: say "
                              f"{'at_most' if wrong == 'at_least' else 'at_least'} instead of {wrong}")
@@ -137,7 +136,7 @@ def judge(policy: Policy, evidence: Evidence, production: Evidence | None) -> tu
 
 
 def _judged(policy: Policy, evidence: Evidence, production: Evidence | None) -> Iterator[Judged]:
-    used, known, less = evidence.of(policy.form), in_words(policy.metric), lower_is_better(policy.metric)
+    used, known, less = evidence.of(policy.form), in_words(policy.metric), shown(policy.metric).lower_is_better
     reached = _metric(policy, used.public)
     if policy.at_least is not None:
         yield _at_least(known, policy.at_least, reached)

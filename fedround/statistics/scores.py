@@ -61,6 +61,13 @@ class Scores(Counts):
         return np.array(self.edges) if self.edges else np.arange(1, self.bins) / self.bins
 
     @property
+    def middles(self) -> Float64:
+        """Of the bins, (B,)."""
+        edges = np.array([0.0, *self.inner, 1.0])
+        middle_B: Float64 = (edges[1:] + edges[:-1]) / 2
+        return middle_B
+
+    @property
     def axes(self) -> tuple[Axis, ...]:
         """As `Counts`."""
         between = itertools.pairwise([0.0, *self.inner.tolist(), 1.0])

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from fedround.aggregation.verdict import Verdict
-from fedround.learning.tasks import Metrics, in_words
+from fedround.learning.tasks import SHOWN, in_words
 from fedround.privacy.profile import upward
 
 _FAULTS: dict[Verdict, str] = {
@@ -22,7 +22,7 @@ SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!",
 
 def label(metric: str) -> str:
     """A metric's name for people, at the beginning of a line; the words are the task's."""
-    word = in_words(metric) if metric.rpartition(".")[2] in Metrics.words else metric.replace("_", " ")
+    word = in_words(metric) if metric.rpartition(".")[2] in SHOWN else metric.replace("_", " ")
     return word[:1].upper() + word[1:]
 
 

@@ -73,7 +73,7 @@ def test_it_is_the_loop_over_rows_and_a_row_takes_its_own_part_with_it(kind):
         found = torch.autograd.grad(loss, [weights[name] for name in names])
         row_D = torch.cat([part.reshape(-1) for part in found]).double().numpy()
         norm = np.linalg.norm(row_D)
-        total, clipped = total + row_D * min(1.0, CLIP.norm / norm), clipped + (norm > CLIP.norm)
+        total, clipped = total + row_D * CLIP.norm / max(CLIP.norm, norm), clipped + (norm > CLIP.norm)
     whole, within = clipped_sum(of_rows, parameters, batch, CLIP, chunk=32)
     assert whole * CLIP.cell == pytest.approx(total, abs=1e-5)
     assert ROWS - within == clipped > 0

@@ -15,20 +15,19 @@ from pydantic import Field
 
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
-from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, one_for_each_row
+from fedround.learning.tasks.binned import Binned, few
 from fedround.learning.tasks.chances import LOGIT_EDGES, calibration_error, in_bins, of_counts, of_truth, surprise
-from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
+from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import hidden
-from fedround.statistics import LocalEvaluation, Release, Scores, total
 
 if TYPE_CHECKING:
     import torch
 
 MAX_CLASSES = 100_000
-_REPEATS = 200
 
 
-class Classify(Kind):
+class Classify(Binned):
     """Which of `classes` labels a row has; labels are whole numbers from 0 up.
 
     Two classes: the model gives one logit for each row, the loss is the logistic one, and what is scored is the chance of
@@ -144,15 +143,6 @@ class Classify(Kind):
 
     # -- what may be measured
 
-    def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> Scores:
-        """What sites are asked about a model. public: its scores of public rows: then every bin holds equally many of these.
-
-        Bins of equal width lose most of the AUC of a model that is sure of itself (0.68 instead of 0.77 on the banks).
-        """
-        edges = () if public is None else tuple(
-            float(edge) for edge in np.quantile(public["score"], np.arange(1, evaluation.bins) / evaluation.bins))
-        return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges)
-
     @property
     def summed(self) -> tuple[str, ...]:
         """As `Kind`: where it is one of several heads."""
@@ -184,20 +174,11 @@ class Classify(Kind):
         return Metrics.model_validate({**(found or {}), "accuracy": float(np.clip(1 - sum_C[2] / sum_C[0], 0, 1)),
                                        "rows": round(float(sum_C[0]))})
 
-    def mean_loss(self, told: Release) -> float | None:
-        """A site's mean loss, from `SMALLEST_LOSS` to 1, from its noised scores; None if the noise hides it.
-
-        It is one minus the mean probability that the model gives to the true label; with more than two labels, the share of
-        rows that are predicted wrongly. Its noise has a standard deviation of at most noise_std · sqrt(2 bins) / rows.
-        """
-        statistic, table_TB = _scores(told), told.table
-        rows = float(table_TB.sum())
-        if rows <= 3 * told.noise_std * math.sqrt(table_TB.size):
-            return None
-        middle_B = (np.append(statistic.inner, 1.0) + np.insert(statistic.inner, 0, 0.0)) / 2
+    def missed(self, table_TB: Float64, middle_B: Float64) -> tuple[float, float]:
+        """As `Binned`; with more than two labels, the rows that are predicted wrongly."""
         wrong_B, right_B = table_TB
         missed = wrong_B.sum() if self.classes > 2 else right_B @ (1 - middle_B) + wrong_B @ middle_B
-        return float(np.clip(missed / rows, SMALLEST_LOSS, 1.0))
+        return float(missed), float(table_TB.sum())
 
     # -- how good
 
@@ -250,47 +231,18 @@ class Classify(Kind):
         ones = int(truth_N.sum())
         return 1 / max(1, len(truth_N)) if self.classes > 2 else 1 / max(1, ones * (len(truth_N) - ones))
 
-    def metrics_of(self, told: Sequence[Release]) -> Metrics | None:
-        """Metrics of all sites together, from their noised scores; None if the noise hides them.
+    def of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
+        """As `Binned`; the result is cut to [0, 1].
 
-        The counts are added first: noise of many sites cancels, and no single site is read. Each is then used as it is,
-        negative or not, so that the noise does not bias the AUC; the result is cut to [0, 1]. Expect a standard error of
-        about 0.3 · (noise of a label's total) / (positives), plus what the width of a bin hides. Log loss and calibration are
-        not told: they ask where in a bin the scores lie, and noise makes every model look less calibrated. Of more than two
-        classes the totals alone count: the accuracy is off by about (noise of a total) / (rows).
+        Expect a standard error of about 0.3 · (noise of a label's total) / (positives), plus what the width of a bin hides.
+        Log loss and calibration are not told: they ask where in a bin the scores lie, and noise makes every model look less
+        calibrated. Of more than two classes the totals alone count: the accuracy is off by about (noise of a total) / (rows).
         """
-        if not told:
-            return None
-        everybody = total(told)
-        return self._of_counts(everybody.table, everybody.noise_std)
-
-    def margin_of(self, told: Sequence[Release]) -> Margin | None:
-        """How far noise may have moved `metrics_of` the same; None where that is None, or nothing is noised.
-
-        Found by repeating the noise on the counts as they came, `_REPEATS` times, the same ones every time.
-        """
-        if not told or (noise_std := (everybody := total(told)).noise_std) == 0:
-            return None
-        found = self._of_counts(everybody.table, noise_std)
-        if found is None:
-            return None
-        draws_RTB = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, *everybody.table.shape))
-        repeated = [self._of_counts(everybody.table + noise_TB, 0.0) for noise_TB in draws_RTB]
-        return margin_from(found, repeated)
-
-    def _of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
-        """Metrics from counts; None if noise of this size hides them."""
         negatives_B, positives_B = (counts_B[::-1] for counts_B in table_TB)        # from the highest score down
         rows = float(table_TB.sum())
         if self.classes == 2:
             found = of_counts(positives_B, negatives_B, noise_std)
             return None if found is None else Metrics.model_validate({**found, "rows": round(rows)})
-        if rows <= 3 * noise_std * math.sqrt(table_TB.size):
+        if few(rows, table_TB, noise_std):
             return None
         return Metrics(accuracy=min(max(float(positives_B.sum()) / rows, 0.0), 1.0), rows=round(rows))
-
-
-def _scores(told: Release) -> Scores:
-    if not isinstance(told.statistic, Scores):
-        raise ContractError(f"a model is judged by its scores, got a release of kind '{told.statistic.kind}'")
-    return told.statistic

@@ -12,10 +12,8 @@ import numpy as np
 
 from fedround.errors import ContractError
 from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Kind, Scored
-from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
+from fedround.learning.tasks.metrics import Margin, Metrics, margin
 from fedround.statistics import LocalEvaluation, ModelSums, Release, total
-
-_REPEATS = 200
 
 
 class Summed(Kind):
@@ -42,14 +40,11 @@ class Summed(Kind):
         return self.of_sums(everybody.table, everybody.noise_std * self.longest)
 
     def margin_of(self, told: Sequence[Release]) -> Margin | None:
-        """As `Kind`: by repeating the noise on the sums as they came, the same repeats every time."""
-        if not told or (noise_std := (everybody := sums_of(told)).noise_std * self.longest) == 0:
+        """As `Kind`."""
+        if not told:
             return None
-        sum_C = everybody.table
-        if (found := self.of_sums(sum_C, noise_std)) is None:
-            return None
-        draws_RC = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, len(sum_C)))
-        return margin_from(found, [self.of_sums(sum_C + noise_C, 0.0) for noise_C in draws_RC])
+        everybody = sums_of(told)
+        return margin(self.of_sums, everybody.table, everybody.noise_std * self.longest)
 
     def mean_loss(self, told: Release) -> float | None:
         """As `Kind`: from `loss_of` the site's sums."""

@@ -5,7 +5,6 @@ N rows, B rows of a batch, K intervals of time, S bins of scores.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -17,20 +16,20 @@ from pydantic import Field, model_validator
 
 from fedround.errors import ContractError
 from fedround.learning.examples import Arrays, Shape
-from fedround.learning.tasks.base import SMALLEST_LOSS, Float64, Int64, Kind, Scored, by_rank, one_for_each_row
-from fedround.learning.tasks.metrics import Margin, Metrics, margin_from
+from fedround.learning.tasks.base import Float64, Int64, Scored, by_rank, one_for_each_row
+from fedround.learning.tasks.binned import Binned, few
+from fedround.learning.tasks.censored import brier, concordance
+from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import hidden
-from fedround.statistics import LocalEvaluation, Release, Scores, total
 
 if TYPE_CHECKING:
     import torch
 
 TIME, EVENT = "time", "event"
 Time = Annotated[float, Field(gt=0, le=1e9)]
-_REPEATS = 100
 
 
-class Survive(Kind):
+class Survive(Binned):
     """Times from 0 to an event, in intervals that end at `edges`, which are public; labels(rows) gives "time" and "event".
 
     event: 1 if it happened at that time, 0 if the row was only watched so long (it is censored). What happens after the last
@@ -148,40 +147,18 @@ class Survive(Kind):
 
     # -- what may be measured
 
-    def statistic(self, evaluation: LocalEvaluation, public: Scored | None = None) -> Scores:
-        """As `Kind`: rows by what happened to them and their score, in bins (`Classify.statistic`)."""
-        edges = () if public is None else tuple(
-            float(edge) for edge in np.quantile(public["score"], np.arange(1, evaluation.bins) / evaluation.bins))
-        outcomes = [word for edge in self.edges for word in (f"censored by {edge:g}", f"event by {edge:g}")]
-        return Scores(noise_std=evaluation.noise_std, bins=evaluation.bins, edges=edges, outcomes=(*outcomes, "neither"))
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """As `Binned`, in the order of `_outcome`."""
+        return (*(word for edge in self.edges for word in (f"censored by {edge:g}", f"event by {edge:g}")), "neither")
 
-    def mean_loss(self, told: Release) -> float | None:
-        """As `Kind`: one minus the mean chance given to what happened by the last edge, of rows of whom it is known."""
-        statistic, table_TB = _scores(told), told.table
-        middle_B = (np.append(statistic.inner, 1.0) + np.insert(statistic.inner, 0, 0.0)) / 2
+    def missed(self, table_TB: Float64, middle_B: Float64) -> tuple[float, float]:
+        """As `Binned`: of rows of whom it is known what happened by the last edge."""
         died_B, lived_B = table_TB[1::2].sum(axis=0), table_TB[-1]
-        rows = float(died_B.sum() + lived_B.sum())
-        if rows <= 3 * told.noise_std * math.sqrt(table_TB.size):
-            return None
-        return float(np.clip((died_B @ (1 - middle_B) + lived_B @ middle_B) / rows, SMALLEST_LOSS, 1.0))
+        return float(died_B @ (1 - middle_B) + lived_B @ middle_B), float(died_B.sum() + lived_B.sum())
 
-    def metrics_of(self, told: Sequence[Release]) -> Metrics | None:
-        """As `Kind`: the concordance, from counts of intervals and bins; negative ones are used as they are."""
-        if not told:
-            return None
-        everybody = total(told)
-        return self._of_counts(everybody.table, everybody.noise_std)
-
-    def margin_of(self, told: Sequence[Release]) -> Margin | None:
-        """As `Kind`: by repeating the noise."""
-        if not told or (noise_std := (everybody := total(told)).noise_std) == 0:
-            return None
-        if (found := self._of_counts(everybody.table, noise_std)) is None:
-            return None
-        draws_RTB = np.random.default_rng(0).normal(0.0, noise_std, (_REPEATS, *everybody.table.shape))
-        return margin_from(found, [self._of_counts(everybody.table + noise_TB, 0.0) for noise_TB in draws_RTB])
-
-    def _of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
+    def of_counts(self, table_TB: Float64, noise_std: float) -> Metrics | None:
+        """As `Binned`: the concordance."""
         rows = float(table_TB.sum())
         pairs, concordant, waiting_B = 0.0, 0.0, table_TB[-1].copy()
         for place in reversed(range(len(self.edges))):
@@ -192,7 +169,7 @@ class Survive(Kind):
             concordant += float(died_B @ (below_B + waiting_B / 2))
             waiting_B = waiting_B + died_B
         # Noise on both sides of a pair: a pair's count is off by about noise · rows · sqrt(cells of one side).
-        if rows <= 3 * noise_std * math.sqrt(table_TB.size) or pairs <= 3 * noise_std * rows * math.sqrt(table_TB.shape[1]):
+        if few(rows, table_TB, noise_std) or pairs <= 3 * noise_std * rows * math.sqrt(table_TB.shape[1]):
             return None
         return Metrics(concordance=float(np.clip(concordant / pairs, 0, 1)), rows=round(rows))
 
@@ -237,54 +214,3 @@ class Survive(Kind):
     def worth(self, scored: Scored) -> float:
         """As `Kind`."""
         return concordance(scored["score"], scored[TIME], scored[EVENT], horizon=self.edges[-1])
-
-
-def concordance(score_N: Float64, time_N: Float64, event_N: Int64, horizon: float = math.inf) -> float:
-    """Of all pairs of which one had the event, before `horizon`, while the other was still waiting: how often the one's score
-    is higher; ties count half. Raises ContractError if there is no such pair.
-    """
-    event_N = np.where(time_N < horizon, event_N, 0)
-    waiting, pairs, concordant = list[float](), 0, 0.0
-    for time in np.unique(time_N)[::-1]:
-        now_N = time_N == time
-        for score in score_N[now_N & (event_N == 0)].tolist():
-            bisect.insort(waiting, score)
-        died = score_N[now_N & (event_N == 1)].tolist()
-        for score in died:
-            concordant += (bisect.bisect_left(waiting, score) + bisect.bisect_right(waiting, score)) / 2
-        pairs += len(died) * len(waiting)
-        for score in died:
-            bisect.insort(waiting, score)
-    if pairs == 0:
-        raise ContractError("metrics need a row with the event while another one was still waiting; hold out more rows")
-    return concordant / pairs
-
-
-def brier(survival_NK: Float64, time_N: Float64, event_N: Int64, edges: Sequence[float]) -> float | None:
-    """The mean over edges of the mean squared error of being without the event by then; each row weighs as many as were
-    censored like it (one over the Kaplan-Meier chance of not being censored). None if all were censored before an edge.
-    """
-    times = np.unique(time_N)
-    at_risk = len(time_N) - np.searchsorted(np.sort(time_N), times, side="left")
-    censored = np.array([((time_N == time) & (event_N == 0)).sum() for time in times])
-    uncensored = np.cumprod(1 - censored / at_risk)
-
-    def chance(at: npt.NDArray[np.floating[Any]], *, before: bool) -> Float64:
-        place = np.searchsorted(times, at, side="left" if before else "right")
-        return np.concatenate([[1.0], uncensored])[place]
-
-    own_N, errors = chance(time_N, before=True), []
-    for place, edge in enumerate(edges):
-        died_N, waiting_N = (time_N < edge) & (event_N == 1), time_N >= edge
-        there = float(chance(np.array([edge]), before=True)[0])
-        if there <= 0 and waiting_N.any():
-            return None
-        weight_N = np.where(died_N, 1 / np.maximum(own_N, 1e-12), np.where(waiting_N, 1 / max(there, 1e-12), 0.0))
-        errors.append(float((weight_N * (survival_NK[:, place] - waiting_N) ** 2).mean()))
-    return min(float(np.mean(errors)), 1.0)
-
-
-def _scores(told: Release) -> Scores:
-    if not isinstance(told.statistic, Scores):
-        raise ContractError(f"a model is judged by its scores, got a release of kind '{told.statistic.kind}'")
-    return told.statistic

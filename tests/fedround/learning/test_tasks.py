@@ -23,7 +23,7 @@ from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.tasks import Classify, Count, Metrics, NextToken, Regress, Scored, Several, Survive, Tag, Task
-from fedround.learning.tasks.survive import brier, concordance
+from fedround.learning.tasks.censored import brier, concordance
 from fedround.learning.trial import try_out
 from fedround.privacy.noise import stream
 from fedround.statistics import LocalEvaluation, Release, release
