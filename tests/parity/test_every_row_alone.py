@@ -49,7 +49,7 @@ SLOW = {"looks at a number": lambda: Net(looks, embed=nn.Embedding(WORDS, 8), ou
                               out=nn.Linear(5, CLASSES))}
 QUICK = ["linear", "convolution 2d", "encoder", "lstm", "gru", "tied twice", "attention, mask", "in place", *SLOW]
 MODELS = {**MODELS, "in place": InPlace, **SLOW}
-ANYWHERE = ["linear", "convolution 2d", "padding", "lstm", "gru", "tied", "in place", *SLOW]
+ANYWHERE = ["linear", "convolution 2d", "padding", "lstm", "gru", "attention", "tied", "in place", *SLOW]
 
 
 @pytest.fixture(autouse=True)
@@ -105,16 +105,16 @@ def test_every_layer_keeps_that_law(kind, rows):
 
 
 @pytest.mark.parametrize("kind", ANYWHERE)
-def test_and_where_a_row_stands_makes_no_difference(kind, rows):
-    """Attention is left out: torch computes it by other instructions at another place of a batch. A row that is replaced by
-    nothing keeps its place, so no promise rests on this."""
+def test_and_where_a_row_stands_makes_no_difference_but_rounding(kind, rows):
+    """At another place of a batch a row may be computed by other instructions: attention everywhere, products of matrices
+    without AVX-512. A row that is replaced by nothing keeps its place, so no promise rests on this."""
     of, (x_BP, y_B) = built(kind), rows
-    whole = summed(of, x_BP, y_B)[0]
+    whole, rounding = summed(of, x_BP, y_B)[0], 1e-4 * CLIP.norm / CLIP.cell
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(1))
-    assert np.array_equal(summed(of, x_BP[order], y_B[order])[0], whole)
+    assert np.linalg.norm(summed(of, x_BP[order], y_B[order])[0] - whole) < rounding
     alone = [summed(of, x_BP[row:row + 1], y_B[row:row + 1])[0] for row in range(0, ROWS, 8)]
     some = torch.arange(ROWS) % 8 == 0
-    assert np.array_equal(sum(alone), summed(of, x_BP, y_B, some)[0])
+    assert np.linalg.norm(sum(alone) - summed(of, x_BP, y_B, some)[0]) < rounding
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("convolution 2d", True), ("encoder", True), ("lstm", True), ("gru", True),
