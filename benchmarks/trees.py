@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pages import Memory, fill, table
+from benchmarks.utility import at_epsilon
 from fedround.agreement import Agreement
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import joined
@@ -78,16 +79,6 @@ def named(name: str) -> tuple[Recipe, Agreement]:
     recipe, (depth, l2) = STORY.recipe(), SETTINGS[name]
     trees = Trees(**{**dict(recipe.trees or Trees()), "depth": depth, "l2": l2})
     return recipe.growing(trees), STORY.settings().model_copy(update={"training": trees})
-
-
-def at_epsilon(agreed: Agreement, epsilon: float) -> Agreement:
-    """The same with another budget, of which the counts of scores and of groups get the same share."""
-    louder = agreed.privacy.epsilon / epsilon
-    watched = tuple(one.model_copy(update={"noise_std": one.noise_std * louder}) for one in agreed.groups.watched)
-    return agreed.model_copy(update={
-        "privacy": agreed.privacy.model_copy(update={"epsilon": epsilon}),
-        "evaluation": agreed.evaluation.model_copy(update={"noise_std": agreed.evaluation.noise_std * louder}),
-        "groups": agreed.groups.model_copy(update={"watched": watched})})
 
 
 def measured(page: Path) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ from fedround.analytics.estimates import WIDTH, Estimate, Table, estimated
 from fedround.analytics.readings import noise_of
 from fedround.statistics import Factor, Moments, Release
 from fedround.statistics.base import Float64
+from fedround.statistics.products import symmetric
 
 Solved = tuple[Float64, Float64]
 
@@ -28,25 +29,16 @@ def least_squares(release: Release, statistic: Moments, outcome: Factor, ridge: 
     columns = [one for one in statistic.of if one.name != outcome.name]
 
     def coefficients(sums: Float64) -> Float64:
-        return _solved(_matrix(sums, statistic), at + 1, ridge, columns, outcome)[0]
+        return _solved(symmetric(sums, len(statistic.of) + 1), at + 1, ridge, columns, outcome)[0]
 
     value_F, noise_F = estimated(release.table, noise_of(release), coefficients)
-    sampling_F = _solved(_matrix(release.table, statistic), at + 1, ridge, columns, outcome)[1]
+    sampling_F = _solved(symmetric(release.table, len(statistic.of) + 1), at + 1, ridge, columns, outcome)[1]
     half_F = np.hypot(noise_F, WIDTH * sampling_F)
     names = ["intercept", *(one.name for one in columns)]
     return Table(f"least squares: {outcome.name}", ("term", "coefficient"), tuple(
         Estimate((name,), value, value - half, value + half)
         for name, value, half in zip(names, value_F.tolist(), half_F.tolist(), strict=True)), "bars",
         ("Intervals are for noise and for sampling together.",))
-
-
-def _matrix(sums: Float64, statistic: Moments) -> Float64:
-    """All products as a symmetric matrix, (…, F + 1, F + 1)."""
-    size = len(statistic.of) + 1
-    matrix = np.zeros((*sums.shape[:-1], size, size))
-    for place, (one, other) in enumerate(statistic.pairs):
-        matrix[..., one, other] = matrix[..., other, one] = sums[..., place]
-    return matrix
 
 
 def _solved(matrix: Float64, at: int, ridge: float, columns: list[Factor], outcome: Factor) -> Solved:

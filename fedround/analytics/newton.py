@@ -15,6 +15,7 @@ from fedround.analytics.linear import to_own
 from fedround.analytics.readings import noise_of
 from fedround.statistics import CoxSums, GlmSums, Release, Statistic
 from fedround.statistics.base import Float64
+from fedround.statistics.products import symmetric
 
 Ask = Callable[[Statistic], Release]
 """From a question to all sites' total."""
@@ -33,7 +34,7 @@ def fit_glm(start: GlmSums, steps: int, ask: Ask) -> Table:
     for _ in range(steps):
         statistic = start.model_copy(update={"at": tuple(at_F.tolist())})
         release = ask(statistic)
-        gradient_F, hessian_FF = _unpacked(release.table, len(at_F), statistic.pairs)
+        gradient_F, hessian_FF = release.table[:len(at_F)], symmetric(release.table[len(at_F):], len(at_F))
         inverse_FF = _inverse(hessian_FF, noise_of(release))
         at_F = np.clip(at_F + _shortened(inverse_FF @ gradient_F), -_LARGEST, _LARGEST)
     noise_FF = inverse_FF @ inverse_FF * noise_of(release) ** 2
@@ -63,18 +64,9 @@ def _of_cox(told_KW: Float64, statistic: CoxSums) -> tuple[Float64, Float64]:
     some_K = (events_K > 0.5) & (risk_K > 0)
     events_K, x_KF, risk_K = events_K[some_K], x_KF[some_K], risk_K[some_K]
     mean_KF = told_KW[some_K, columns + 2:2 * columns + 2] / risk_K[:, None]
-    hessian_FF = np.zeros((columns, columns))
-    for place, (one, other) in enumerate(statistic.pairs):
-        second_K = told_KW[some_K, 2 * columns + 2 + place] / risk_K
-        hessian_FF[one, other] = hessian_FF[other, one] = events_K @ (second_K - mean_KF[:, one] * mean_KF[:, other])
-    return (x_KF - events_K[:, None] * mean_KF).sum(axis=0), hessian_FF
-
-
-def _unpacked(told: Float64, factors: int, pairs: list[tuple[int, int]]) -> tuple[Float64, Float64]:
-    hessian_FF = np.zeros((factors, factors))
-    for place, (one, other) in enumerate(pairs):
-        hessian_FF[one, other] = hessian_FF[other, one] = told[factors + place]
-    return told[:factors], hessian_FF
+    second_KFF = symmetric(told_KW[some_K, 2 * columns + 2:], columns) / risk_K[:, None, None]
+    spread_KFF = second_KFF - mean_KF[:, :, None] * mean_KF[:, None, :]
+    return (x_KF - events_K[:, None] * mean_KF).sum(axis=0), np.einsum("k,kfg->fg", events_K, spread_KFF)
 
 
 def _inverse(hessian_FF: Float64, noise_std: float) -> Float64:

@@ -8,7 +8,6 @@ N records, F columns, K ranges of time.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
@@ -22,6 +21,7 @@ from fedround.statistics.glm import Coefficient
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.histogram import Ranges
 from fedround.statistics.levels import Levels
+from fedround.statistics.products import pairs_of, products
 from fedround.statistics.sums import Part, in_blocks
 
 
@@ -51,11 +51,6 @@ class CoxSums(GroupedSum):
         return self
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Of columns, whose products travel."""
-        return list(itertools.combinations_with_replacement(range(len(self.of)), 2))
-
-    @property
     def ranges(self) -> tuple[str, ...]:
         """Of time, between the first and the last edge."""
         return self.time.labels[1:-2]
@@ -63,7 +58,7 @@ class CoxSums(GroupedSum):
     @property
     def width(self) -> int:
         """Numbers of one range of time."""
-        return 2 + 2 * len(self.of) + len(self.pairs)
+        return 2 + 2 * len(self.of) + len(pairs_of(len(self.of)))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,7 +85,6 @@ class CoxSums(GroupedSum):
         standard_NF = np.stack([one.standard(evidence) for one in self.of], axis=1)
         time_N = self.time.group(evidence.column(self.time.column)) - 1      # -1: before the first edge
         event_N = self.event.group(evidence.column(self.event.column)) < len(self.event.values)
-        one_P, other_P = np.array(self.pairs).T
         places_K = np.arange(len(self.ranges))
         for block in in_blocks(len(time_N), len(self.labels)):
             x_NF = np.where(np.isnan(standard_NF[block]), 0.0, standard_NF[block])
@@ -98,7 +92,7 @@ class CoxSums(GroupedSum):
             hazard_N1 = np.exp(sum(value * x_NF[:, [place]] for place, value in enumerate(self.at)))
             one_N1 = np.ones_like(hazard_N1)
             of_event_NE = np.concatenate([one_N1, x_NF], axis=1)
-            of_risk_NR = hazard_N1 * np.concatenate([one_N1, x_NF, x_NF[:, one_P] * x_NF[:, other_P]], axis=1)
+            of_risk_NR = hazard_N1 * np.concatenate([one_N1, x_NF, products(x_NF)], axis=1)
             here_NK = (time_N[block, None] == places_K) & (event_N[block] & there_N)[:, None]
             risk_NK = (time_N[block, None] >= places_K) & there_N[:, None]
             value_NKW = np.concatenate([here_NK[:, :, None] * of_event_NE[:, None],

@@ -5,7 +5,6 @@ N records, F factors (1 and the columns).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.factors import Factor
 from fedround.statistics.grouped import GroupedSum
+from fedround.statistics.products import pairs_of, products
 from fedround.statistics.sums import Part, in_blocks
 
 Coefficient = Annotated[float, Field(ge=-100, le=100)]
@@ -51,7 +51,7 @@ class GlmSums(GroupedSum):
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Which places of the Hessian travel."""
-        return list(itertools.combinations_with_replacement(range(len(self.of) + 1), 2))
+        return pairs_of(len(self.of) + 1)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -84,14 +84,12 @@ class GlmSums(GroupedSum):
         """As `GroupedSum`."""
         standard_NC = np.stack([one.standard(evidence) for one in self.of], axis=1)
         outcome_N = self.outcome.middle + self.outcome.half * self.outcome.standard(evidence)
-        one_P, other_P = np.array(self.pairs).T
         for block in in_blocks(len(outcome_N), len(self.labels)):
             factor_NF = np.concatenate([np.ones((len(outcome_N[block]), 1)), standard_NC[block]], axis=1)
             there_N1 = ~np.isnan(factor_NF).any(axis=1, keepdims=True) & ~np.isnan(outcome_N[block, None])
             factor_NF, told_N1 = np.where(there_N1, factor_NF, 0.0), np.where(there_N1, outcome_N[block, None], 0.0)
             mean_N1, weight_N1 = self._mean(factor_NF)
-            value_NK = np.concatenate([(told_N1 - mean_N1) * factor_NF,
-                                       weight_N1 * factor_NF[:, one_P] * factor_NF[:, other_P]], axis=1)
+            value_NK = np.concatenate([(told_N1 - mean_N1) * factor_NF, weight_N1 * products(factor_NF)], axis=1)
             yield block, Part(np.where(there_N1, value_NK, 0.0))
 
     def _mean(self, factor_NF: Float64) -> tuple[Float64, Float64]:

@@ -5,7 +5,6 @@ N records, C columns, K numbers that one record adds.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 from fedround.statistics.base import Evidence, Float64
 from fedround.statistics.factors import Factor
 from fedround.statistics.grouped import GroupedSum
+from fedround.statistics.products import pairs_of, products
 from fedround.statistics.sums import Part, in_blocks
 
 
@@ -42,7 +42,7 @@ class Moments(GroupedSum):
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Which two of (1, number, number, …) are multiplied; 0 is the one."""
-        return list(itertools.combinations_with_replacement(range(len(self.of) + 1), 2))
+        return pairs_of(len(self.of) + 1)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,8 +82,6 @@ class Moments(GroupedSum):
         number_NC = np.where(there_NC, standard_NC, 0.0)
         if self.degree == "products":
             factor_NC = np.concatenate([np.ones((len(number_NC), 1)), number_NC], axis=1)
-            one_K, other_K = np.array(self.pairs).T
-            product_NK: Float64 = factor_NC[:, one_K] * factor_NC[:, other_K] * there_NC.all(axis=1, keepdims=True)
-            return product_NK
+            return products(factor_NC) * there_NC.all(axis=1, keepdims=True)
         powers = (there_NC, number_NC, number_NC ** 2)[:self.degree + 1]
         return np.stack(powers, axis=2).reshape(len(number_NC), -1)
