@@ -18,6 +18,7 @@ from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.site import Offer, offer
 from fedround.signing import digest
+from fedround.values import canonical
 from site_workers import audit, registry
 from site_workers.authorise import Order, refuse
 from site_workers.question_form import is_agreed
@@ -135,14 +136,15 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer,
                 files: bytes) -> list[tuple[Offer, ledger.Charge]]:
     """Charges to try, the best first. Only one if the plan was charged before, or if it goes on with a campaign.
 
-    files: a digest of the rows and their order.
+    files: a digest of the rows and their order; those of a partition stand in an order of their own.
     """
     plan, privacy, book = order.plan, order.plan.agreed.privacy, before.book
     done = sum(one.rounds for one in book.campaigns
                if one.trains and (one.federation, one.run) == (plan.federation, plan.run))
     changed = done > 0 and not isinstance(privacy, NoPrivacy) and done < privacy.rounds
     found, rows = [], pays_apart(site, offered)
-    in_order = digest(files) if isinstance(offered.training, DpFtrl) else None
+    part = b"" if plan.asks.partition is None else canonical(plan.asks.partition)
+    in_order = digest(files + part) if isinstance(offered.training, DpFtrl) else None
     agreed_for = 0 if isinstance(privacy, NoPrivacy) else privacy.rounds
     for factor in LOUDER if changed else LOUDER[:1]:
         louder = offered.louder(factor)

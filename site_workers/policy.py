@@ -167,8 +167,8 @@ def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest
                 yield Reason.POLICY, f"{statistic.in_words} do not leave here"
         elif statistic.noise_std == 0 and not policy.allows_no_privacy:
             yield Reason.POLICY, f"{statistic.in_words} without noise are not allowed here"
-    if isinstance(plan.asks, Measure) and not is_agreed(plan):
-        for problem in policy.questions.objections(plan.asks):
+    if isinstance(plan.asks, Measure):
+        for problem in policy.questions.objections(plan.asks, policy.partitions, agreed=is_agreed(plan)):
             yield Reason.POLICY, problem
     part = plan.asks.partition
     if part is not None and plan.asks.reads_model and not any(of_one_kind(one, part) for one in policy.partitions):

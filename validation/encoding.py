@@ -27,8 +27,10 @@ from fedround.learning import encoding as apart
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.parent import as_parent, end_with_parent
+from fedround.values import LARGEST_WHOLE
 from validation import rows as gate
 from validation.picture import Picture, picture, read_back
+from validation.tables import plain_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,10 +85,11 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeo
 def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     """These columns of all files, one after the other, (N,) each; without those that one of them does not have.
 
-    Numbers are numbers; other values are as in the file; None where there is no value. Raises SetupError or ContractError
+    Numbers are numbers, and a whole one is exact, whatever stands in other rows; other values are as in the file; None where
+    there is no value. Raises SetupError or ContractError
     that quotes no value.
     """
-    frames = [gate.read_typed(path, names) for path in paths]
+    frames = [gate.read_typed(path, names, exactly=True) for path in paths]
     return {name: _joined(values) for name in names
             if all(name in frame.columns for frame in frames) and (values := [_plain(frame[name]) for frame in frames])}
 
@@ -144,6 +147,14 @@ def _same(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _plain(values: pd.Series[Any]) -> npt.NDArray[Any]:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.ArrowDtype):     # whole numbers and fractions
+        whole, fraction = (values.struct.field(part) for part in ("whole", "fraction"))
+        if not (whole.abs() > LARGEST_WHOLE).any():
+            return plain_frame(values.to_frame())[values.name].to_numpy()
+        return np.array([two if one is None else one for one, two in zip(
+            *(part.array.__arrow_array__().to_pylist() for part in (whole, fraction)), strict=True)], dtype=object)
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":      # pandas' own types may have gaps
         return values.to_numpy()
     if values.dtype.kind == "M":

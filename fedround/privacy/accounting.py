@@ -8,9 +8,9 @@ Three units, which are never added or compared:
 
 A release under one unit also has a cost under the others. A noised update protects each record and each person too, but at
 twice the clip norm, because exchanging one record can turn the clipped update into any other. The same holds for a record of
-a person whose mean gradient is clipped: it turns that into any other, where the person is drawn. A table that counts so many
-rows of each person loses one of a person's rows and gets another that waited. A release that was noised only for records has
-no bound for a person, whose rows nobody counted, nor for the site: its cost is infinite.
+a person whose mean gradient is clipped: it turns that into any other, where the person is drawn. A sum over so many rows of
+each person loses one of a person's rows and gets another that waited, from one point of a ball to any other. A release that
+was noised only for records has no bound for a person, whose rows nobody counted, nor for the site: its cost is infinite.
 
 The accountant is the privacy loss distributions (PLD) of dp_accounting with pessimistic rounding (Doroshenko et al. 2022,
 arXiv:2207.04380; composition by FFT after Koskela et al. 2020, arXiv:1906.03049). Sampling is Poisson; batches of a fixed
@@ -176,7 +176,7 @@ def _for_record(mechanism: Mechanism) -> Released | None:
         case DpFtrl(noise_multiplier=noise, steps=steps):
             return Released(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
         case GaussianCounts(noise_std=std, rows_per_person=rows):
-            return Released(std if rows is None else std / math.sqrt(2))      # one cell less, and one more
+            return Released(std if rows is None else std / 2)     # one row's numbers go, and those of one that waited come
         case RowSum(noise_multiplier=noise):
             return Released(noise)
         case GaussianUpdate(noise_multiplier=noise):
@@ -256,7 +256,7 @@ def _of_records(mechanism: Mechanism) -> Mechanism:
         case DpSgd(rows_per_person=int()):
             return DpSgd(noise_multiplier=_noise_of(mechanism) / 2, clip_norm=1.0, sampling_rate=1.0, steps=mechanism.steps)
         case GaussianCounts(noise_std=std, rows_per_person=int()):
-            return GaussianCounts(noise_std=std / 1.5)
+            return GaussianCounts(noise_std=std / 2)
         case _:
             return mechanism
 

@@ -42,7 +42,7 @@ def passes(mechanism: DpFtrl, round_number: int, rows: int) -> range:
 def counted(charge: Charge, before: Iterable[Charge], rounds: int) -> Charge:
     """The charge, with how often each of its mechanisms counts.
 
-    before: what was charged earlier. rounds: for so many the run's promise is; a round beyond them counts as one more.
+    before: what was charged earlier. rounds: for so many the run's promise is; a round beyond them counts once at least.
     """
     earlier = [one for one in before if charge.order is not None and (
         one.federation, one.run, one.partition, one.order) == (
@@ -55,7 +55,8 @@ def _times(mechanism: Mechanism, charge: Charge, earlier: Iterable[Charge], roun
         return 1
     alike = without_clip_norm(mechanism)
     answered = {one.round for one in earlier if alike in map(without_clip_norm, one.mechanisms)}
-    if charge.round in answered or len(answered) >= rounds:
+    if charge.round in answered:
         return 1
     touched = {number for one in answered for number in passes(mechanism, one, mechanism.rows)}
-    return len({*passes(mechanism, charge.round, mechanism.rows)} - touched)
+    new = len({*passes(mechanism, charge.round, mechanism.rows)} - touched)
+    return max(1, new) if len(answered) >= rounds else new

@@ -77,6 +77,7 @@ class Train(_Question):
     makes_model: ClassVar[bool] = True
     needs_all: ClassVar[bool] = False
     kind: Literal["train"] = "train"
+    statistics: Annotated[tuple[Judging, ...], Field(max_length=1)] = ()
     state: tuple[Blob, ...] = ()
     """What the server remembers of the rounds before and local training needs (`Algorithm.serves`)."""
 

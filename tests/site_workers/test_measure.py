@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from fedround import layout
-from fedround.errors import PrivacyError
+from fedround.errors import ContractError, PrivacyError
+from fedround.learning.persons import ids_of
 from fedround.privacy import ledger
 from fedround.privacy.spec import GaussianCounts
 from fedround.records import Answer, Measure
@@ -100,6 +101,17 @@ def test_columns_are_the_same_here_and_from_a_process_of_its_own_whatever_they_h
     assert here["kind"].tolist() == ["a", None, "b"] * 2
 
 
+@pytest.mark.parametrize("last", ['""', "0.5", "9"])
+def test_attack_one_record_changes_no_long_number_of_another(tmp_path: Path, last: str):
+    """A fraction or a gap in one row would make fractions of all: other people's ids, and other buckets of a sketch."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id\n" + "".join(f"{2 ** 60 + place}\n" for place in range(9)) + last + "\n")
+    (told,) = encoding.columns([path], ["id"]).values()
+    assert told.tolist()[:9] == [2 ** 60 + place for place in range(9)]
+    assert told.tolist()[9] == (None if last == '""' else float(last))
+    assert ids_of(told)[:9] == [str(2 ** 60 + place) for place in range(9)]
+
+
 def test_asked_again_it_sends_the_same_bytes_and_pays_once(federation: SmallFederation):
     allow(federation, "north")
     ask(federation, X1)
@@ -148,18 +160,13 @@ def test_a_column_that_is_not_there_is_a_refusal_before_any_charge(federation: S
     assert ledger.read(federation.site("north").ledger).charges == ()
 
 
-def test_a_plan_to_train_cannot_ask_on_the_side_which_columns_there_are(federation: SmallFederation):
-    """Its statistics that the policy does not let out are left out of the answer; their columns are not looked for."""
+@pytest.mark.parametrize("others", [(X1,), (LABELS,), (Histogram(column="income", edges=EDGES, noise_std=4.0),)])
+def test_a_plan_to_train_cannot_ask_on_the_side(federation: SmallFederation, others: tuple):
+    """Not which columns there are, and nothing else that [questions] of the policy would judge: no such plan can be read."""
     planned = federation.plan()
-    curious = (*planned.plan.asks.statistics, Histogram(column="income", edges=EDGES, noise_std=4.0))
-    plan = planned.plan.model_copy(update={
-        "attempt": 2, "asks": planned.plan.asks.model_copy(update={"statistics": curious})})
-    document = seal(plan, federation.coordinator.identity)
-    federation.coordinator.store.put_once(layout.plan("spring", 1, 2, "train"), document)
-    site_round.answer(federation.site("north"), site_round.SiteRequest(run="spring", round=1, attempt=2, purpose="train"),
-                      lambda: False)
-    told = federation.root / "store" / layout.answer("north", "spring", 1, 2, "train")
-    assert [release_["statistic"]["kind"] for release_ in json.loads(told.read_bytes())["body"]["releases"]] == ["scores"]
+    plan = planned.plan.model_copy(update={"attempt": 2, "asks": planned.plan.asks.model_copy(update={"statistics": others})})
+    with pytest.raises(ContractError, match="nobody could read"):
+        seal(plan, federation.coordinator.identity)
 
 
 def test_over_the_budget_it_is_refused(federation: SmallFederation):

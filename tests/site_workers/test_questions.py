@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import beta
 
 from fedround import layout
+from fedround.drift.spec import DriftWatch, Watched
 from fedround.privacy import ledger
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.noise import stream
@@ -19,6 +20,7 @@ from fedround.privacy.spec import GaussianCounts
 from fedround.records import Measure
 from fedround.signing import seal
 from fedround.statistics import Bounded, DyadicCounts, GroupCounts, Levels, Moments, OneOf, Present, Ranges, release
+from fedround.statistics.partitions import Partition
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
 from site_workers.question_form import QuestionForm
@@ -30,6 +32,7 @@ ALL = ("scores", "checks", "histograms", "group_counts", "moments", "quantiles",
 X1 = Bounded(column="x1", low=-9.0, high=9.0)
 MEAN = Moments(of=(X1,), degree=1, noise_std=4.0)
 COUNT = GroupCounts(by=(Levels(column="y", values=(0, 1)),), noise_std=4.0)
+DRIFT = DriftWatch(columns=(Watched(column="x1", edges=(0.0,)),), noise_std=4.0)
 
 
 def form(federation: SmallFederation, **says: object) -> None:
@@ -73,6 +76,22 @@ def test_attack_a_question_of_another_form_is_refused_and_nothing_is_charged(fed
     assert refusal(federation)["reason"] == "policy"
     assert why in refusal(federation)["detail"]
     assert charges(federation) == ()
+
+
+@pytest.mark.parametrize("changes", [
+    {"asks": Measure(statistics=(COUNT,), partition=Partition(column="x1", by="value", name="7"))},
+    {"asks": Measure(statistics=DRIFT.statistics), "drift": DRIFT}], ids=["partition", "drift"])
+def test_attack_a_column_that_may_not_be_named_is_named_by_a_partition_or_by_terms(federation: SmallFederation,
+                                                                               changes: dict):
+    """The coordinator writes both."""
+    form(federation, columns=("y",), askers=("ward-team",) if "drift" in changes else None)
+    plan = changed(federation.plan().plan, round=0, **changes)
+    federation.coordinator.store.put_once(layout.plan("spring", 0, 1, "measure"), seal(plan, federation.coordinator.identity))
+    assert answer(federation) == "refusal"
+    assert "column 'x1'" in refusal(federation)["detail"]
+    assert charges(federation) == ()
+    form(federation, columns=("x1", "y"), askers=("ward-team",) if "drift" in changes else None)
+    assert answer(federation) == "answer", "nobody in particular asks what terms ask"
 
 
 @pytest.mark.parametrize(("asker", "answers"), [("ward-team", True), ("night-team", False)])

@@ -16,10 +16,13 @@ from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpSgd, RecordPrivacy
 from fedround.records import Evaluate, Plan
+from fedround.rounds.site import offer
 from fedround.signing import seal
 from fedround.statistics.partitions import Partition, Partitions, Recurring
 from infra.settings import SiteSettings, load_toml, save_toml
 from site_workers import database
+from site_workers.authorise import Order
+from site_workers.charging import _candidates
 from site_workers.policy import SitePolicy
 from site_workers.preflight import preflight
 from site_workers.recover import forgotten, restore
@@ -199,6 +202,21 @@ def test_attack_weeks_then_months_so_that_a_row_pays_for_one_of_both(federation:
     assert federation.answer("north", other) == "update"
     assert [charge.partition for charge in book(federation).charges] == [week(FIRST).in_ledger, None]
     assert ledger.held(book(federation), 1e-5) > 10
+
+
+def test_attack_in_a_fixed_order_another_part_of_the_rows_is_another_order(federation: SmallFederation):
+    """Where all rows pay for both: a row at other places in the two is in rounds that the first one's passes did not pay."""
+    site, privacy = federation.site("north"), RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=3, mechanism="dp_ftrl")
+    planned, rows = federation.plan("one", partition=FIRST), read_site_rows(site)
+    orders = []
+    for part in (week(FIRST), week(SECOND), week(FIRST), None):
+        plan = changed(planned.plan, privacy=privacy, asks=about(planned, part))
+        offered = offer(plan.asks, plan.agreed, 80, lambda _: True)
+        order = Order(plan, "0" * 64, planned.parent, site.identity)
+        (_, charge), = _candidates(site, order, book(federation), offered, rows.digest)
+        orders.append(charge.order)
+    assert orders[0] == orders[2]
+    assert len({*orders}) == 3
 
 
 def test_a_round_beyond_the_plans_is_refused_in_a_week_too_whatever_the_policy_allows(federation: SmallFederation):

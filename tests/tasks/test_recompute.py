@@ -23,7 +23,7 @@ from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.records import Blob, Checkpoint, Commit, Evaluate, Exclusion, Train
 from fedround.signing import digest, seal, unseal
-from fedround.statistics import Histogram, LocalEvaluation, Scores
+from fedround.statistics import LocalEvaluation, Scores
 from fedround.statistics.decisions import Bands, Groups
 from fedround.statistics.decisions import Watched as WatchedGroup
 from fedround.statistics.partitions import Partition, Recurring
@@ -260,7 +260,6 @@ SCORES = Scores(bins=10, noise_std=5.0)
     ({"asks": Train(statistics=(Scores(bins=10, noise_std=4.0),))}, "asks for other statistics"),
     ({"asks": Train(statistics=(Scores(bins=11, noise_std=5.0),))}, "asks for other statistics"),
     ({"asks": Train()}, "asks for other statistics"),
-    ({"asks": Train(statistics=(SCORES, Histogram(column="x1", edges=(0.0,), noise_std=5.0)))}, "asks for other statistics"),
     ({"asks": Train(statistics=(SCORES,), state=(Blob(name="control", digest="0" * 64),))}, "names another state"),
     ({"asks": Evaluate(statistics=(Scores(bins=10, noise_std=4.0),)), "round": 2}, "asks for other statistics"),
     ({"asks": Train(statistics=(SCORES,), partition=Partition(column="day", name="2026-w02"))}, "about other rows"),
@@ -269,7 +268,7 @@ SCORES = Scores(bins=10, noise_std=5.0)
     ({"base_model": "0" * 64}, "does not continue the round before it"),
     ({"run": "autumn"}, "is of another federation, run or round"),
     ({"round": 4}, "is of another federation, run or round"),
-], ids=["quieter scores", "more bins", "no scores", "one statistic more", "a state that nobody left", "quieter evaluation",
+], ids=["quieter scores", "more bins", "no scores", "a state that nobody left", "quieter evaluation",
         "one week", "another task", "another parent", "another model", "another run", "another round"])
 def test_a_question_that_the_terms_do_not_give_is_caught(federation: SmallFederation, changes: dict, says: str):
     planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)

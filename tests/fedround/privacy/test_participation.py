@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedround.learning.spec import LocalTraining
@@ -69,6 +69,19 @@ def test_attack_whatever_rounds_are_asked_and_asked_again_no_record_is_in_more_t
         book.append(counted(line(mechanism, number, attempt), book, rounds=100))
     paid = sum(one.times[0] for one in book)
     assert paid >= max(rounds_of_each_row(mechanism, [number for number, _ in asked]).values(), default=0)
+
+
+@given(settings_of_rounds(), st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2), st.sampled_from([1, 2, 100])),
+                                      max_size=20, unique_by=lambda one: one[:2]))
+@example(DpFtrl(noise_multiplier=2.0, clip_norm=1.0, batch_size=6, steps=1, rows=10),
+         [(1, 1, 1), (7, 1, 1), (8, 1, 100), (6, 1, 100)])
+def test_attack_a_promise_of_few_rounds_and_then_of_many_lets_no_pass_be_used_for_nothing(mechanism, asked):
+    """A round beyond the promise may touch two passes, and later rounds of both are then taken as paid for."""
+    book: list[Charge] = []
+    for number, attempt, promised in asked:
+        book.append(counted(line(mechanism, number, attempt), book, rounds=promised))
+    paid = sum(one.times[0] for one in book)
+    assert paid >= max(rounds_of_each_row(mechanism, [number for number, *_ in asked]).values(), default=0)
 
 
 def test_rounds_in_sequence_pay_once_for_each_pass():

@@ -1,7 +1,9 @@
 """The unit `person`: what a promise for all rows of one person costs, and what it says of records."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
@@ -15,7 +17,7 @@ from fedround.privacy.persons import epsilon_of_person
 from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism, PersonPrivacy, RecordPrivacy
 from fedround.rounds.campaign import across_units, course, mechanism_for
-from fedround.statistics import LocalEvaluation
+from fedround.statistics import Bounded, GlmSums, LocalEvaluation
 
 DELTA = 1e-5
 PLAIN = DpSgd(noise_multiplier=1.1, clip_norm=1.0, sampling_rate=0.1, steps=20)
@@ -48,7 +50,21 @@ def test_a_record_of_a_person_is_exchanged_within_the_ball_as_a_second_accountan
 def test_a_record_of_a_person_pays_for_twice_the_clip_norm_and_in_counts_for_one_that_goes_and_one_that_comes():
     whole = OURS.model_copy(update={"sampling_rate": 1.0, "steps": 4, "noise_multiplier": 8.0})
     assert epsilon([whole], DELTA) == epsilon([GaussianCounts(noise_std=4.0)] * 4, DELTA)
-    assert epsilon([COUNTS], DELTA) == pytest.approx(epsilon([GaussianCounts(noise_std=20 / math.sqrt(2))], DELTA), rel=1e-5)
+    assert epsilon([COUNTS], DELTA) == epsilon([GaussianCounts(noise_std=10.0)], DELTA)
+
+
+def test_attack_a_row_that_goes_lets_one_in_whose_numbers_have_the_other_sign():
+    """In a table of counts the two are √2 apart at most; in a regression's sums nearly 2, and that is what a record pays."""
+    of = tuple(Bounded(column=f"x{place}", low=-1.0, high=1.0) for place in range(12))
+    steps = GlmSums(family="logistic", of=of, outcome=Bounded(column="y", low=0.0, high=1.0), noise_std=0.0,
+                    at=(0.0, 50.0, *[0.0] * 11))
+    row_NC = np.ones((2, 12))
+    row_NC[1, 0] = -1.0
+    columns = {**{one.column: row_NC[:, [place]] for place, one in enumerate(of)}, "y": np.array([[0.0], [1.0]])}
+    stays, comes = (steps.noised(SimpleNamespace(column=lambda name, row=row: columns[name][row]), None) for row in (0, 1))
+    apart = float(np.linalg.norm(stays - comes))
+    assert math.sqrt(2) < apart <= 2.0
+    assert epsilon([GaussianCounts(noise_std=20.0 / apart)], DELTA) <= epsilon([COUNTS], DELTA)
 
 
 @pytest.mark.parametrize("mechanism", [PLAIN, GaussianCounts(noise_std=9.0), NoMechanism(),

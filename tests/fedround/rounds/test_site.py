@@ -128,10 +128,10 @@ def trained(agreement: Agreement, given_: Inputs, shift_D=None):
     ({**RECORD, "unit": "site"}, GaussianUpdate)], ids=["none", "record", "ftrl", "site"])
 def test_an_offer_to_train_is_the_mechanism_that_keeps_the_promise_and_the_statistics_that_may_leave(privacy, kind):
     terms = agreed(privacy=privacy).terms()
-    offered = offer(Train(statistics=(SCORES, AGES)), terms, 40, lambda statistic: statistic is AGES)
+    offered, alone = (offer(Train(statistics=(SCORES,)), terms, 40, lambda _, may=may: may) for may in (True, False))
     assert isinstance(offered.training, kind)
-    assert offered.statistics == (AGES,)
-    assert offered.mechanisms == (offered.training, GaussianCounts(noise_std=3.0))
+    assert (offered.statistics, alone.statistics) == ((SCORES,), ())
+    assert offered.mechanisms == (offered.training, GaussianCounts(noise_std=5.0))
 
 
 @pytest.mark.parametrize("asks", [Evaluate(statistics=(SCORES,)), Measure(statistics=(SCORES, AGES))],
@@ -143,7 +143,7 @@ def test_a_question_that_asks_for_no_training_is_offered_none(asks):
 
 
 def test_a_louder_offer_has_more_noise_in_its_training_and_in_nothing_else():
-    offered = offer(Train(statistics=(AGES,)), agreed(privacy=RECORD).terms(), 40, lambda _: True)
+    offered = offer(Train(statistics=(SCORES,)), agreed(privacy=RECORD).terms(), 40, lambda _: True)
     louder = offered.louder(1.25)
     assert 1.25 <= louder.training.noise_multiplier / offered.training.noise_multiplier < 1.26
     assert louder.training.model_copy(update={"noise_multiplier": 1.0}) == offered.training.model_copy(
