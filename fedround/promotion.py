@@ -106,7 +106,6 @@ class Policy(Value):
     approval: Literal["person", "policy"] = "person"
     """Whether a person must say yes to production, or the bounds alone decide."""
 
-
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
         if self.metric.rpartition(".")[2] not in SHOWN:

@@ -46,12 +46,10 @@ def infer_contract(
     A recipe with COLUMNS says its bounds and lists itself: `--recipe recipe.py` makes checks of them, without a row. They
     only warn, since such a recipe has a place for what lies outside.
     """
-    import re
-
     from fedround.errors import ContractError
     from fedround.files import write_whole
     from validation.inferring import as_text, infer
-    from validation.row_parts import row_files
+    from validation.row_parts import name_after, row_files
 
     if destination.exists() and not force:
         raise ContractError(f"{destination} exists: name another file with --out, or replace it with --force")
@@ -61,7 +59,7 @@ def infer_contract(
         _of_recipe(recipe, destination, name, as_json=as_json)
         return
     rows = rows or []
-    called = name or re.sub(r"[^a-z0-9]+", "-", rows[0].stem.lower()).strip("-")[:40].strip("-") or "rows"
+    called = name or name_after(rows[0])
     found = infer([row_files(one) for one in rows], called, target=target, without=without, most_values=most_values,
                   rows_each=rows_each)
     write_whole(destination, as_text(found.contract).encode(), durable=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,12 +59,12 @@ def new_recipe(
     from validation.drafting import draft
     from validation.first_files import recipe_text, settings_text
     from validation.inferring import as_text
-    from validation.row_parts import row_files
+    from validation.row_parts import name_after, row_files
 
     kind, targets = _asked(task, target, time, event)
     if (there := [one for one in FILES if (folder / one).exists()]) and not force:
         raise ContractError(f"{folder / there[0]} exists: name another folder with --out, or replace it with --force")
-    called = name or re.sub(r"[^a-z0-9]+", "-", rows[0].stem.lower()).strip("-")[:40].strip("-") or "rows"
+    called = name or name_after(rows[0])
     found = draft([row_files(one) for one in rows], targets, kind=kind, without=without, levels=levels, rows_each=rows_each)
     contract, no_room = contract_of(found.columns, found.targets, called)
     texts = (recipe_text(found, called, rows[0].name), as_text(contract), settings_text(called, found.rows))

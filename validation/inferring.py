@@ -11,15 +11,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedround.values import MAX_CHECKS, Name, parse
 from validation.contract import Check, ContractFile
 from validation.row_parts import RowFiles
 from validation.seen import Seen, walk
-
-if TYPE_CHECKING:
-    pass
 
 _MARGIN, _STEPS, _SHARE = 0.1, 10, 0.05
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedround.values import Name
 from validation import row_files as files
 from validation import rows as gate
 from validation.tables import Table, plain_frame, to_frame
@@ -64,3 +66,8 @@ def row_files(named: Path) -> RowFiles:
     for part in files.parts_of(named):
         files.opened(part.path).close()
     return RowFiles(named)
+
+
+def name_after(rows: Path) -> Name:
+    """The name of what is made of these rows: the file's or folder's, as far as a name can hold it."""
+    return re.sub(r"[^a-z0-9]+", "-", rows.stem.lower()).strip("-")[:40].strip("-") or "rows"

@@ -242,7 +242,6 @@ class Kind(Value):
         """By how much `worth` changes if two rows change their order, or one is judged otherwise."""
         return 1 / max(1, len(next(iter(targets.values()))))
 
-
     def one_number(self, raw: Any, rows: int, what: str) -> torch.Tensor:
         """The model's one number for each row, (B,). Raises ContractError for another shape; what: it is, in words."""
         if raw.numel() != rows:

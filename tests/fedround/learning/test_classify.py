@@ -1,4 +1,4 @@
-"""A task judges a model: exact metrics, what is left of them after noise, and a site's loss."""
+"""A task of labels judges a model: exact metrics, what is left of them after noise, and a site's loss."""
 
 from __future__ import annotations
 
