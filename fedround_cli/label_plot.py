@@ -1,12 +1,12 @@
-"""Which labels each site has: as text for a terminal, as SVG for a page. A bar for each site, as long as it has rows."""
+"""Which labels, or ranges of numbers, each site has: as text for a terminal, as SVG for a page. A bar for each site, as long as it has rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-Labels = Mapping[str, Sequence[int]]
-"""How many rows of each label a site has."""
+Counts = Mapping[str, Sequence[int]]
+"""How many rows of each label, or in each range, a site has."""
 
 MOST = 20
 """The most sites that a terminal shows; an SVG file shows all."""
@@ -14,12 +14,11 @@ _COLOURS = ("#1f5fbf", "#c2571a", "#2f855a", "#8a3ffc", "#b7791f", "#0f766e", "#
 _MARKS = "█▓▒░▚▞▪▫◆◇"
 
 
-def as_text(labels: Labels, width: int = 48) -> str:
-    """The first sites, each with its rows and the labels among them."""
+def as_text(words: Sequence[str], labels: Counts, width: int = 48) -> str:
+    """The first sites, each with its rows and the labels among them; words: what each label is."""
     largest = max(sum(counts) for counts in labels.values())
-    classes = len(next(iter(labels.values())))
-    legend = "  ".join(f"{_MARKS[label % len(_MARKS)]} {label}" for label in range(classes))
-    lines = [f"rows of each site, by label: {legend}"]
+    legend = "  ".join(f"{_MARKS[label % len(_MARKS)]} {word}" for label, word in enumerate(words))
+    lines = [f"rows of each site: {legend}"]
     for name, counts in list(labels.items())[:MOST]:
         cells = "".join(_MARKS[label % len(_MARKS)] * cells for label, cells in enumerate(_cells(counts, largest, width)))
         lines.append(f"{name:>16.16} {sum(counts):>7,} {cells}")
@@ -28,18 +27,17 @@ def as_text(labels: Labels, width: int = 48) -> str:
     return "\n".join(lines)
 
 
-def as_svg(labels: Labels, title: str, width: int = 720) -> str:
+def as_svg(words: Sequence[str], labels: Counts, title: str, width: int = 720) -> str:
     """An SVG file that needs no other."""
     largest = max(sum(counts) for counts in labels.values())
-    classes = len(next(iter(labels.values())))
     step = 18 if len(labels) <= 60 else max(2, 1080 // len(labels))
     left, top, right = (150 if step == 18 else 20), 58, 60
     height, room = top + step * len(labels) + 14, width - left - right
     parts = [f'<text class="title" x="14" y="22">{escape(title)}</text>']
-    for label in range(classes):
-        x = 14 + (width - 28) * label // classes
+    for label, word in enumerate(words):
+        x = 14 + (width - 28) * label // len(words)
         parts.append(f'<rect x="{x}" y="34" width="10" height="10" fill="{_COLOURS[label % len(_COLOURS)]}"/>'
-                     f'<text x="{x + 14}" y="43">{label}</text>')
+                     f'<text x="{x + 14}" y="43">{escape(word.removeprefix("label "))}</text>')
     for place, (name, counts) in enumerate(labels.items()):
         y, x = top + step * place, float(left)
         if step == 18:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedround_cli.world import Asked, World
 
 MOST_ALONE = 20
-_MOST_METRICS = 3
+_MOST_METRICS, _NARROW = 3, 80
 
 
 @command
@@ -98,8 +98,8 @@ def simulate(
     if picture is not None:
         from fedround_cli.label_plot import as_svg
 
-        title = f"{asked.agreement.name}: rows of {len(world.sites)} sites, by label"
-        picture.write_text(as_svg(_labels(world, asked.recipe), title))
+        title = f"{asked.agreement.name}: rows of {len(world.sites)} sites"
+        picture.write_text(as_svg(*_groups(world, asked.recipe), title))
     if as_json:
         print_json({"settings": asked.agreement.model_dump(mode="json"), "sites": {
             name: len(site.train) for name, site in world.sites.items()}, "campaigns": [
@@ -177,11 +177,13 @@ def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Me
     return found
 
 
-def _labels(world: World, recipe: Recipe) -> dict[str, list[int]]:
+def _groups(world: World, recipe: Recipe) -> tuple[list[str], dict[str, list[int]]]:
+    """What the task tells apart among targets, in words, and how many rows of each every site has."""
     import numpy as np
 
     found = {name: recipe.task.groups(site.train.targets) for name, site in world.sites.items()}
-    return {name: np.bincount(place_N, minlength=len(names)).tolist() for name, (names, place_N) in found.items()}
+    words = next(iter(found.values()))[0]
+    return words, {name: np.bincount(place_N, minlength=len(words)).tolist() for name, (_, place_N) in found.items()}
 
 
 def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, Metrics], seed: int) -> None:
@@ -190,7 +192,7 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
     from fedround.privacy.profile import upward
     from fedround_cli.label_plot import as_text
 
-    out.print(as_text(_labels(world, asked.recipe)), highlight=False)
+    out.print(as_text(*_groups(world, asked.recipe)), highlight=False)
     if len(results) == 1:
         out.print(_rounds_table(asked, results[0]))
     table = Table("", *_names(results[0]), "ε", "sent", title="On the public test set")
@@ -251,7 +253,7 @@ def _cells(found: Metrics | None) -> list[str]:
 
 def _shown(found: Metrics) -> dict[str, float]:
     """The first of the task's metrics: as many as a table has room for. `--json` has all."""
-    return dict(itertools.islice(found.known().items(), _MOST_METRICS))
+    return dict(itertools.islice(found.known().items(), 1 if out.width < _NARROW else _MOST_METRICS))
 
 
 def _in_words(size_bytes: float) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fedround_cli.label_plot import as_svg, as_text
+from fedround_cli.label_plot import _MARKS, as_svg, as_text
 from fedround_cli.main import app
 from tests.small_federation import RECIPE, rows
 
@@ -170,15 +170,23 @@ def test_what_is_missing_is_said(folder: Path):
     assert "pays for" not in run(*dealt(folder, "--rounds", 1))
 
 
+def test_marks_of_labels_are_told_apart_where_the_encoding_has_none_of_them():
+    plain = _MARKS.encode("ascii", "plainer").decode()
+    assert "?" not in plain
+    assert len(set(plain)) == len(_MARKS) == len(plain)
+
+
 def test_bars_are_as_long_as_sites_have_rows():
-    text = as_text({"north": [30, 10], "south": [0, 20]}, width=8)
+    text = as_text(["up to 5", "above 5"], {"north": [30, 10], "south": [0, 20]}, width=8)
+    assert text.splitlines()[0].endswith("█ up to 5  ▓ above 5")
     assert text.splitlines()[1].endswith("      40 ██████▓▓")
     assert text.splitlines()[2].endswith("      20 ▓▓▓▓")
-    assert "… and 2 more sites" in as_text({f"site-{n:02d}": [1, 2] for n in range(22)})
-    picture = as_svg({"a<b": [1, 2]}, "x & y")
+    assert "… and 2 more sites" in as_text(["0", "1"], {f"site-{n:02d}": [1, 2] for n in range(22)})
+    picture = as_svg(["0", "> 1"], {"a<b": [1, 2]}, "x & y")
     assert "a&lt;b" in picture
     assert "x &amp; y" in picture
-    assert as_svg({f"site-{n:04d}": [1] for n in range(2000)}, "many").count("<rect") == 2000 + 2
+    assert "&gt; 1" in picture
+    assert as_svg(["0"], {f"site-{n:04d}": [1] for n in range(2000)}, "many").count("<rect") == 2000 + 2
 
 
 def test_a_campaign_on_one_part_of_the_rows_is_simulated_on_these_alone(folder: Path):
