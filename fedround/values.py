@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from fedround.canonical import dumps
 from fedround.errors import ContractError
@@ -25,7 +26,12 @@ def _check_key(key: str) -> str:
     return key
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+_NAME, _COLUMN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", r"^[^\x00-\x1f\x7f]{1,200}$"
+_WRITTEN = {_NAME: "a name must be 1 to 40 lower-case letters, digits and inner hyphens",
+            _COLUMN: "a column's name must be one line of 1 to 200 characters"}
+"""What people write, and how."""
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
 """A federation, run, site or recipe: lower-case letters, digits and inner hyphens, at most 40. Safe in a key or a path."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -46,7 +52,7 @@ CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,80}$")]
 MAX_CHECKS = 1000
 """Of one data contract."""
 
-ColumnName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+ColumnName = Annotated[str, StringConstraints(pattern=_COLUMN)]
 """A column of a site's rows: any text on one line."""
 
 MAX_NUMBER = 99_999
@@ -162,7 +168,7 @@ def in_words(error: ValueError | TypeError | RecursionError, said: object = None
     if not isinstance(error, ValidationError):
         return "nested too deeply, or a number has too many digits"
     lines = []
-    problems = error.errors(include_url=False, include_input=False)
+    problems = _causes(error.errors(include_url=False, include_input=False))
     for problem in problems[:_MOST_PROBLEMS]:
         kind, where = problem["type"], ".".join(_keys(problem["loc"], said, whole=problem["type"] == "missing"))
         if kind == "extra_forbidden":
@@ -170,10 +176,18 @@ def in_words(error: ValueError | TypeError | RecursionError, said: object = None
         elif kind == "missing":
             lines.append(f"'{where}' is missing")
         else:
-            ours = problem["msg"].removeprefix("Value error, ")
+            written = _WRITTEN.get(problem.get("ctx", {}).get("pattern", ""))
+            ours = written or problem["msg"].removeprefix("Value error, ")
             message = ours if kind == "value_error" else ours[0].lower() + ours[1:]
             lines.append(f"'{where}': {message}" if where else message)
     return "; ".join(lines) + (f"; and {len(problems) - len(lines)} more" if len(problems) > len(lines) else "")
+
+
+def _causes(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the lists that are too short only because what is in them does not hold."""
+    places = [problem["loc"] for problem in problems]
+    return [problem for problem in problems if problem["type"] != "too_short" or not any(
+        place != problem["loc"] and place[:len(problem["loc"])] == problem["loc"] for place in places)]
 
 
 def _keys(place: tuple[int | str, ...], said: object, *, whole: bool) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedround.errors import ContractError, FedroundError
-from fedround_cli.ask_shown import show_all, show_answers, show_preview, show_tables
+from fedround_cli.ask_shown import check_page, show_all, show_answers, show_preview, show_tables
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -57,7 +57,7 @@ def ask(
     error: Annotated[float | None, typer.Option(
         help="Instead: how far an answer may be off (95 %), in its own unit; with the most noise that keeps it.")] = None,
     records: Annotated[int | None, typer.Option(
-        help="With --error: about how many records the smallest group has, of all sites.")] = None,
+        min=1, help="With --error: about how many records the smallest group has, of all sites.")] = None,
     asker: Annotated[str | None, typer.Option(help="Who asks; told to the sites, whose policy may name who may.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Sites that must answer. Default: the federation file's.")] = None,
     deadline_s: Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")] = None,
@@ -92,13 +92,16 @@ def ask(
     queries = (*(() if questions is None else from_file(questions)),
                *from_options({key: list(value or []) for key, value in said.items()}, by, where or [], noise, error))
     if (formula := next(((name, text) for name, text in models.items() if text is not None), None)) is not None:
-        if queries or preview or sum(text is not None for text in models.values()) > 1:
-            raise ContractError(f"--{formula[0]} takes several rounds, so it is asked alone, and without --preview: its "
-                                "price is that of as many statistics as it has --steps")
+        beside = {"preview": preview, "by": by, "error": error, "sites": sites, "page": page}
+        if queries or any(beside.values()) or sum(text is not None for text in models.values()) > 1:
+            raise ContractError(f"--{formula[0]} takes several rounds, so it is asked alone, and without --"
+                                f"{', --'.join(beside)}: its price is that of as many statistics as it has --steps")
         _fit(folder, run, formula, where or [], noise, steps, asker, as_json=as_json)
         return
     if not queries:
         raise ContractError("say what to ask: a file, or an option like --mean age=0:120 (see --help)")
+    if page is not None:
+        check_page(page)
     from fedround.analytics.compiled import compiled
     from flows.service import enter
 

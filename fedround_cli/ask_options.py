@@ -21,14 +21,9 @@ _CONDITION = re.compile(r"^(?P<column>.+?)\s*(?P<sign>>=|<)\s*(?P<number>[^<>=]+
 
 def from_file(path: Path) -> tuple[Asked, ...]:
     """The questions of a TOML or JSON file. Raises ContractError with one line per problem."""
-    import tomllib
+    from infra.toml import read_said
 
-    text = path.read_text(encoding="utf-8")
-    try:
-        said: Any = tomllib.loads(text) if path.suffix == ".toml" else text
-    except tomllib.TOMLDecodeError as error:
-        raise ContractError(f"{path}: not TOML: {error}") from None
-    return parse(Questions, said, f"questions {path}").ask
+    return parse(Questions, read_said(path), f"questions {path}").ask
 
 
 def from_options(asked: Mapping[str, Sequence[str]], by: str | None, where: Sequence[str], noise: float | None,
@@ -48,7 +43,7 @@ def from_options(asked: Mapping[str, Sequence[str]], by: str | None, where: Sequ
 
 
 def _bounded(text: str, source: str) -> dict[str, Any]:
-    column, listed = _named(text, "=", source)
+    column, listed = _named(text, "=", source, "its bounds, for example 'age=0:120'")
     low, is_there, high = listed.partition(":")
     if not is_there:
         raise ContractError(f"{source}: expected bounds for '{column}', for example '{column}=0:100'")
@@ -56,18 +51,20 @@ def _bounded(text: str, source: str) -> dict[str, Any]:
 
 
 def _ranges(text: str, source: str, sign: str = "=") -> dict[str, Any]:
-    column, listed = _named(text, sign, source)
+    column, listed = _named(text, sign, source, f"edges, for example 'age{sign}20,30,40'")
     return {"column": column, "edges": [_number(edge, source) for edge in listed.split(",")]}
 
 
 def _levels(text: str, source: str) -> dict[str, Any]:
-    column, listed = _named(text, "=", source)
+    column, listed = _named(text, "=", source, "values, for example 'sex=f,m'")
     return {"column": column, "values": [_value(value.strip()) for value in listed.split(",")]}
 
 
 def _group(text: str, source: str) -> dict[str, Any]:
     """Values after '=', edges after ':', whichever comes first."""
     at = [text.find(sign) for sign in "=:"]
+    if max(at) < 0:
+        raise ContractError(f"{source}: expected groups, for example 'sex=f,m' or 'age:40,60'")
     return _levels(text, source) if at[0] >= 0 and (at[1] < 0 or at[0] < at[1]) else _ranges(text, source, ":")
 
 
@@ -147,10 +144,10 @@ def _condition(text: str) -> dict[str, Any]:
     raise ContractError(f"{source}: expected a condition like 'age>=40', 'age<65' or 'sex=1,2'")
 
 
-def _named(text: str, sign: str, source: str) -> tuple[str, str]:
+def _named(text: str, sign: str, source: str, example: str) -> tuple[str, str]:
     column, is_there, listed = text.partition(sign)
     if not is_there or not column.strip() or not listed.strip():
-        raise ContractError(f"{source}: expected a column and what it is counted by, for example 'age=20,30,40'")
+        raise ContractError(f"{source}: expected a column and {example}")
     return column.strip(), listed.strip()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.coordinator import Coordinator
     from tasks.questions import Preview
 
-_BAR = 24
+_BAR, _SHORT_BAR, _NARROW = 24, 8, 80
 
 
 def show_answers(coordinator: Coordinator, asked: Compiled, finding: Finding, page: Path | None, *, each: bool,
@@ -44,6 +44,14 @@ def show_answers(coordinator: Coordinator, asked: Compiled, finding: Finding, pa
         out.say("written: {}", page)
 
 
+def check_page(page: Path) -> None:
+    """Raises ContractError if no page can be written there: before anybody is asked, and charged."""
+    if page.suffix not in {".html", ".csv", ".json"}:
+        raise ContractError(f"--page {page}: expected a name that ends in .html, .csv or .json")
+    if not page.parent.is_dir():
+        raise ContractError(f"--page {page}: there is no folder {page.parent}; make it, or name another one")
+
+
 def _write(page: Path, finding: Finding, by_whom: dict[str, list[Table]]) -> None:
     import json
 
@@ -53,8 +61,6 @@ def _write(page: Path, finding: Finding, by_whom: dict[str, list[Table]]) -> Non
 
     made = {".html": lambda: answers.render_answers(f"Questions of run {finding.run}", finding, by_whom),
             ".csv": lambda: as_csv(by_whom), ".json": lambda: json.dumps(answers.as_json(by_whom), indent=1)}
-    if page.suffix not in made:
-        raise ContractError(f"--page {page}: expected a name that ends in .html, .csv or .json")
     write_whole(page, made[page.suffix]().encode(), durable=False)
 
 
@@ -112,11 +118,13 @@ def _bars(table: Table) -> list[str]:
     largest = max((one.value for one in table.estimates if one.value == one.value), default=0.0)
     if table.plot != "bars" or len(table.estimates) < 3 or largest <= 0:
         return []
-    return ["█" * round(_BAR * max(one.value, 0) / largest) if one.value == one.value else "" for one in table.estimates]
+    longest = _SHORT_BAR if out.width < _NARROW else _BAR
+    return ["█" * round(longest * max(one.value, 0) / largest) if one.value == one.value else "" for one in table.estimates]
 
 
 def _foot() -> None:
-    out.print("[dim]95 %: of 100 exact numbers, 95 lie within. The interval is about the noise alone.[/]")
+    out.print("[dim]95 %: of 100 exact numbers, 95 lie within. The interval is about the noise alone, where no "
+              "line below the table says more.[/]")
 
 
 def show_preview(coordinator: Coordinator, request: MeasurementRequest, asked: Compiled, records: int | None, *,

@@ -1,4 +1,7 @@
-"""Which labels, or ranges of numbers, each site has: as text for a terminal, as SVG for a page. A bar for each site, as long as it has rows."""
+"""Which labels, or ranges of numbers, each site has: as text for a terminal, as SVG for a page.
+
+A bar for each site, as long as it has rows.
+"""
 
 from __future__ import annotations
 

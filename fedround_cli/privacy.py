@@ -182,6 +182,8 @@ def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None) -> Term
     """The file's tables, with the options that were given in their place."""
     from fedround.drift.spec import DriftWatch
     from fedround.errors import ContractError
+    from fedround.learning.trees.agreed import objection_to_promise
+    from fedround.learning.trees.spec import Trees
     from fedround.privacy.spec import PersonPrivacy, RecordPrivacy, SitePrivacy
     from fedround.statistics import Groups, LocalEvaluation
     from fedround.statistics.partitions import Recurring
@@ -211,8 +213,11 @@ def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None) -> Term
         wanted.setdefault("person", "person")
         if said["persons"] is not None:
             wanted["rows_per_person"] = said["persons"]
-    return Terms(parse(kinds[wanted["unit"]], wanted, source),
-                 _training(tables["training"], recipe, source.replace("privacy", "training")),
+    privacy = parse(kinds[wanted["unit"]], wanted, source)
+    training = _training(tables["training"], recipe, source.replace("privacy", "training"))
+    if isinstance(training, Trees) and (objection := objection_to_promise(training, privacy)) is not None:
+        raise ContractError(f"{source}: {objection}")
+    return Terms(privacy, training,
                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
                  parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,

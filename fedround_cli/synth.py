@@ -84,17 +84,11 @@ def synth(
 
 
 def _read(path: Path) -> Blueprint:
-    import tomllib
-
     from fedround.synthetic.blueprint import Blueprint
     from fedround.values import parse
+    from infra.toml import read_said
 
-    try:
-        text = path.read_text(encoding="utf-8")
-        said: Any = tomllib.loads(text) if path.suffix == ".toml" else text
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: not TOML: {error}") from None
-    return parse(Blueprint, said, f"blueprint {path}")
+    return parse(Blueprint, read_said(path), f"blueprint {path}")
 
 
 def _show_preview(told: Any, tables: int, *, as_json: bool) -> None:

@@ -25,6 +25,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     return parse_toml(_read(path), str(path))
 
 
+def read_said(path: Path) -> dict[str, Any] | str:
+    """What a file says, in TOML or, whatever else it is called, in JSON: its table, or its text. Raises as `read_toml`."""
+    return read_toml(path) if path.suffix.lower() == ".toml" else _read(path)
+
+
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """The table that a text holds. source: where it comes from, for the message. Raises ContractError if it is not TOML."""
     try:

@@ -68,8 +68,9 @@ def log_rank(release: Release) -> Table:
     chance = float(gammaincc(len(rest) / 2, statistic_ / 2)) if len(rest) else math.nan
     rows = [Estimate((label,), value, value - half, value + half)
             for label, value, half in zip(group.labels[:-1], value_G.tolist(), half_G.tolist(), strict=True)]
+    freedom = f"{len(rest)} degree{'' if len(rest) == 1 else 's'} of freedom"
     return Table("events more than expected (log-rank)", (group.name, "observed - expected"), tuple(rows), "bars", (
-        f"chi-square {statistic_:.4g} with {len(rest)} degrees of freedom, p = {chance:.3g}; noise is in its variance.",))
+        f"chi-square {statistic_:.4g} with {freedom}, p = {chance:.3g}; noise is in its variance.",))
 
 
 def _events(sums: Float64) -> tuple[Float64, Float64]:

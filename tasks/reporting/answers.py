@@ -74,5 +74,5 @@ def _plot(table: Table) -> Plot | None:
     drawn = [one for one in table.estimates if math.isfinite(one.value)][:_MOST_DRAWN]
     if table.plot == "none" or not drawn:
         return None
-    return around(table.head[-1], [(" ".join(one.words), one.value, one.low, one.high, ", ".join(texts(one)[-2:]))
+    return around(table.head[-1], [(", ".join(one.words), one.value, one.low, one.high, ", ".join(texts(one)[-2:]))
                                    for one in drawn])

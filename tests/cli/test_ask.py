@@ -69,6 +69,31 @@ def test_a_file_asks_the_same_as_options(tmp_path: Path):
         from_file(path)
 
 
+def test_a_file_with_a_mark_in_front_and_one_that_is_no_text(tmp_path: Path):
+    path = tmp_path / "STUDY.TOML"
+    said = '[[ask]]\nwhat = "mean"\nof = [{column = "x", low = 0, high = 1}]\n'
+    path.write_bytes(b"\xef\xbb\xbf" + said.encode())
+    assert from_file(path)[0].what == "mean"
+    path.write_bytes(said.encode() + b"# \xe9")
+    with pytest.raises(ContractError, match="UTF-8"):
+        from_file(path)
+    path.write_text(said.replace("low = 0", "low = 2"))
+    with pytest.raises(ContractError) as refused:
+        from_file(path)
+    assert "must ascend" in str(refused.value)
+    assert "at least 1 item" not in str(refused.value), "an empty list is no cause, where what was in it does not hold"
+
+
+@pytest.mark.parametrize(("option", "said", "example"), [
+    ("mean", "x1", "its bounds, for example 'age=0:120'"), ("histogram", "x1", "edges, for example 'age=20,30,40'"),
+    ("top", "y=", "values, for example 'sex=f,m'"), ("missing", "", "one line of 1 to 200 characters")])
+def test_an_option_says_what_it_expects(option: str, said: str, example: str):
+    with pytest.raises(ContractError, match=example):
+        from_options({option: [said]}, None, [], None, None)
+    with pytest.raises(ContractError, match="expected groups, for example 'sex=f,m' or 'age:40,60'"):
+        from_options({"count": [""]}, "sex", [], None, None)
+
+
 def test_it_asks_shows_a_table_and_asks_nobody_twice(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
     told = fedround("ask", "-c", coordinator, *WANTED)
     assert told.exit_code == 0, told.output

@@ -77,7 +77,7 @@ def test_a_preview_says_the_price_and_it_is_the_cards(
 
 
 @pytest.mark.parametrize(("text", "name", "words"), [
-    (BLUEPRINT, "rows.xlsx", "ends in .parquet or .csv"), ("cells = ", "rows.csv", "not TOML"),
+    (BLUEPRINT, "rows.xlsx", "ends in .parquet or .csv"), ("cells = ", "rows.csv", "not valid TOML"),
     (BLUEPRINT.replace('"star"', '[["x1", "z"]]'), "rows.csv", "'z', which is no column"),
     (BLUEPRINT.replace('"star"', '"all"').replace("cells = 4", "cells = 1"), "rows.csv", "'cells'")])
 def test_what_cannot_be_is_one_sentence(

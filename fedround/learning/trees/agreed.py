@@ -18,12 +18,8 @@ def objection_to_trees(trees: Trees, privacy: Privacy, optimizer: ServerOptimize
     The reason is mostly the same: the numbers of two rounds are about other trees, so nothing can be carried from one round
     to the next.
     """
-    record = privacy if isinstance(privacy, RecordPrivacy) else None
     carried = how.history > 0 or isinstance(how.rule, CenteredClipping)
-    stepped = record is not None and (record.mechanism != "dp_sgd" or record.adaptive is not None)
     objections = {
-        "a person's rows are not yet summed as one: agree on the unit 'record', or 'site'":
-            isinstance(privacy, PersonPrivacy),
         "no features are known: say COLUMNS in the recipe, or the bounds of its features": not trees.axes,
         "an optimizer moves a model's numbers on, and trees set each of theirs once: leave [optimizer] out":
             optimizer != FedAvg(),
@@ -34,11 +30,24 @@ def objection_to_trees(trees: Trees, privacy: Privacy, optimizer: ServerOptimize
         "quantisation, or on none": not is_unbiased(compression),
         "every site has all of the model, and nothing of its own: leave [parts] and [personal] out":
             parts != Parts() or personal is not None,
+    }
+    return objection_to_promise(trees, privacy) or _first(objections)
+
+
+def objection_to_promise(trees: Trees, privacy: Privacy) -> str | None:
+    """Why a promise of privacy does not go with trees; None if it does."""
+    record = privacy if isinstance(privacy, RecordPrivacy) else None
+    return _first({
+        "a person's rows are not yet summed as one: agree on the unit 'record', or 'site'":
+            isinstance(privacy, PersonPrivacy),
         "sums are noised once, without steps and clip norms to adapt: leave privacy.mechanism and privacy.adaptive out":
-            stepped,
+            record is not None and (record.mechanism != "dp_sgd" or record.adaptive is not None),
         "how far a row moves a sum is known, and nothing is clipped: leave privacy.clip_norm out":
             record is not None and record.clip_norm != 1.0,
         f"their {trees.rounds} rounds let all of them grow, and privacy.rounds pays for more: make both the same":
             not isinstance(privacy, NoPrivacy) and privacy.rounds > trees.rounds,
-    }
+    })
+
+
+def _first(objections: dict[str, bool]) -> str | None:
     return next((f"trees: {words}" for words, holds in objections.items() if holds), None)
