@@ -228,7 +228,7 @@ def _from_files(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | 
             log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, verdict.by_file(site.row_files, "form"))
             return _refuse_rows(site, order, verdict.form)
         rows = read_site_rows(site)
-        _tell_operator(site, order, rows, verdict)
+        _tell_operator(order, rows, verdict)
         registry.look(site.folder, site.settings.data, rows.digest, audit.utc(site.clock()))
         names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
                  for column in statistic.columns]        # of the others not even whether they are there is told
@@ -246,7 +246,7 @@ def _from_files(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | 
     return rows, verdict.form_warnings if "checks" in site.policy.statistics else ()
 
 
-def _tell_operator(site: Site, order: Order, rows: Rows, verdict: Judged) -> None:
+def _tell_operator(order: Order, rows: Rows, verdict: Judged) -> None:
     """Tell the operator which checks the records fail. That stays here: one record can change it."""
     left_out = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
     if left_out or verdict.tables:

@@ -133,7 +133,7 @@ def draft(tables: Sequence[RowFiles], targets: Sequence[str], *, kind: Kind | No
         raise ContractError("no column is left to learn from: " + ("the rows have no other column than the target"
                             if not left_out else "; ".join(f"'{name}' {why}" for name, why in left_out.items())[:400]))
     seen = [walked.columns[name] for name in targets]
-    kind = kind or ("survive" if len(targets) == 2 else of.guess(targets[0], seen[0]))
+    kind = kind or ("survive" if len(targets) == 2 else of.guess(seen[0]))
     learnt = tuple(of.target(name, one, kind, place) for place, (name, one) in enumerate(zip(targets, seen, strict=True)))
     return Draft(tuple(columns), of.why, left_out, kind, learnt, walked.rows, tuple(of.notes))
 
@@ -206,7 +206,7 @@ class _Deciding:
 
     # -- what is learnt
 
-    def guess(self, name: str, seen: _Looked) -> Kind:
+    def guess(self, seen: _Looked) -> Kind:
         """What a target of such values asks for."""
         few = seen.values is not None and len(seen.values) <= CLASSES
         if seen.kind in {"truth", "text"} or (seen.kind == "number" and seen.is_whole and few):

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from fedround.privacy.entries import Rows
 from fedround.privacy.noise import NoiseSource
-from fedround.privacy.spec import QUIETEST, GaussianCounts, NoMechanism, Unit
+from fedround.privacy.spec import QUIETEST, GaussianCounts, NoMechanism
 from fedround.values import Value
 
 Float64 = npt.NDArray[np.float64]
@@ -104,10 +104,6 @@ class NoisedSum(Value):
     def scale(self) -> float:
         """What a number of the release is multiplied by: the length (L2) of the longest contribution of one record."""
         return 1.0
-
-    def sensitivity(self, unit: Unit) -> float | None:
-        """How far the numbers that leave move (L2) if one `unit`'s contribution is removed; None: no bound is known."""
-        return 1.0 if unit == "record" else None
 
     @property
     def mechanism(self) -> GaussianCounts | NoMechanism:

@@ -159,13 +159,12 @@ def test_every_record_is_in_one_cell_and_the_shape_is_what_was_said(statistic, r
 
 
 @given(ANY, SOME, st.data())
-def test_one_record_moves_the_cells_by_no_more_than_the_sensitivity(statistic, rows, data):
+def test_one_record_moves_the_cells_by_one_at_most(statistic, rows, data):
     """What the ledger's price rests on: a record replaced by nothing."""
     gone = data.draw(st.integers(0, len(rows.records) - 1))
     without = Rows(tuple(record for place, record in enumerate(rows.records) if place != gone))
     moved = np.linalg.norm(statistic.cells(rows) - statistic.cells(without))
-    assert 0 < moved <= statistic.sensitivity("record") == 1.0
-    assert statistic.sensitivity("site") is None
+    assert 0 < moved <= 1
 
 
 @given(ANY, RECORDS, RECORDS)
