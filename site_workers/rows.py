@@ -34,17 +34,21 @@ class Rows:
     digest: bytes
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Of all rows, as far as they were asked for."""
+    uncut: Mapping[str, npt.NDArray[Any]] | None = None
+    """The same of the rows that are encoded, where the columns are cut to a partition and the encoded rows are not."""
 
     def units(self, privacy: Privacy, *, held_out: bool = False) -> int:
-        """How many are protected: training rows, or the persons who have some; with those held out, too.
+        """How many are protected: training rows, or the persons who have some; with those held out, too. Of a partition only
+        where the encoded rows are cut to it: elsewhere nobody need know how many it has.
 
         Raises ContractError if nobody read whose rows they are.
         """
         if not isinstance(privacy, PersonPrivacy):
             return len(self.train) + (len(self.validation) if held_out else 0)
-        if privacy.person not in self.columns:
+        columns = self.columns if self.uncut is None else self.uncut
+        if privacy.person not in columns:
             raise ContractError(f"the rows have no column '{privacy.person}'")
-        return count(self.columns[privacy.person][:None if held_out else len(self.train)])
+        return count(columns[privacy.person][:None if held_out else len(self.train)])
 
 
 def read_site_rows(site: Site) -> Rows:
@@ -91,7 +95,7 @@ def only(rows: Rows, part: Partition, *, encoded: bool) -> Rows:
     inside_N = part.holds(rows.columns[part.column])
     cut = replace(rows, columns={name: value_N[inside_N] for name, value_N in rows.columns.items()})
     if not encoded:
-        return cut
+        return replace(cut, uncut=rows.columns)
     if len(inside_N) != len(rows.train) + len(rows.validation):
         raise ContractError(f"column '{part.column}' has {len(inside_N)} values, and {len(rows.train)} rows to train on and "
                             f"{len(rows.validation)} held out are encoded")

@@ -7,9 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fedround import layout
 from fedround.privacy import ledger
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import DpSgd, GaussianCounts
+from fedround.records import Measure
+from fedround.signing import seal
+from fedround.statistics.partitions import Partition
 from flows.rehearsal import rehearse
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
@@ -19,7 +23,7 @@ from tests.site_workers.test_measure import LABELS, X1, ask
 from tests.site_workers.test_measure import answer as measured
 from tests.site_workers.test_measure import said as told
 from tests.site_workers.test_units import answer_of, book_of
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, changed
 
 pytestmark = pytest.mark.usefixtures("rows_are_judged_here")
 
@@ -78,6 +82,21 @@ def test_few_persons_are_too_few_however_many_rows_they_have(by_person: SmallFed
     (found,) = [one for one in preflight(by_person.root / "north") if one.check == "rows"]
     assert not found.ok
     assert "40 persons have training rows" in found.detail
+
+
+@pytest.mark.parametrize("ill", [0, 49, 50])
+def test_attack_no_refusal_tells_how_many_persons_a_partition_has(by_person: SmallFederation, ill: int):
+    """A question about those with a diagnosis, or about one person: were it refused to fewer than 100, that would tell."""
+    for file in ("train", "validation"):
+        frame = rows_of(by_person, file)
+        write(by_person, frame.assign(ill=["yes" if place < ill else "no" for place in range(len(frame))], customer=[
+            f"{file} {place}" for place in range(len(frame))]), file)
+    _allow(by_person, min_rows=100)
+    loud = LABELS.model_copy(update={"noise_std": 9.0})
+    plan = changed(by_person.plan().plan, round=0, asks=Measure(
+        statistics=(loud,), partition=Partition(column="ill", by="value", name="yes")))
+    by_person.coordinator.store.put_once(layout.plan("spring", 0, 1, "measure"), seal(plan, by_person.coordinator.identity))
+    assert measured(by_person) == "answer"
 
 
 def test_attack_a_coordinator_that_calls_each_row_a_person_is_refused(tmp_path: Path):
