@@ -178,7 +178,7 @@ def test_curves_are_kaplan_and_meiers_by_two_loops_and_by_lifelines():
     told = dict(zip([one.words[0] for one in alone.estimates], values(alone), strict=True))
     assert {week: told[week] for week in LIFELINES["survival"]} == pytest.approx(LIFELINES["survival"], abs=1e-9)
     assert values(test)[0] == pytest.approx(-values(test)[1], abs=1e-9)
-    assert f"chi-square {LIFELINES['log-rank']:.4g} with 1 degrees of freedom, p = {LIFELINES['p']:.3g}" in test.notes[0]
+    assert f"chi-square {LIFELINES['log-rank']:.4g} with 1 degree of freedom, p = {LIFELINES['p']:.3g}" in test.notes[0]
     assert hazards.estimates[0].value == pytest.approx(1 - curves.estimates[0].value, abs=1e-12)
 
 
