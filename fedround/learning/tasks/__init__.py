@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedround.learning.tasks.base import SMALLEST_LOSS, Kind, Outputs, Scored, scored_together
+from fedround.learning.tasks.base import SMALLEST_LOSS, Kind, Outputs, Scored, Steepness, scored_together
 from fedround.learning.tasks.classify import MAX_CLASSES, Classify
 from fedround.learning.tasks.count import Count
 from fedround.learning.tasks.metrics import SHOWN, Margin, MetricName, Metrics, in_words, shown
@@ -20,8 +20,8 @@ from fedround.learning.tasks.several import Several
 from fedround.learning.tasks.survive import Survive
 
 __all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SHOWN", "SMALLEST_LOSS", "Classify", "Count", "Kind", "Margin", "MetricName",
-           "Metrics", "NextToken", "Outputs", "Regress", "Scored", "Several", "Survive", "Tag", "Task", "in_words",
-           "scored_together", "shown"]
+           "Metrics", "NextToken", "Outputs", "Regress", "Scored", "Several", "Steepness", "Survive", "Tag", "Task",
+           "in_words", "scored_together", "shown"]
 
 Task = Annotated[Classify | Regress | Count | Survive | Tag | NextToken | Several, Field(discriminator="kind")]
 """The tasks that a recipe may name."""

@@ -30,6 +30,18 @@ SMALLEST_LOSS = 0.01
 """Smaller losses are only noise; without this bound the ratio of two of them could be anything."""
 
 
+@dataclass(frozen=True)
+class Steepness:
+    """How long a row's first derivatives g and `curvature` · h, its second ones, can be together (L2).
+
+    `curvature` is as large as it can be without making a row longer: so second derivatives get less of the noise, at no cost.
+    A row that is longer is cut to `length`: it counts for less, as an outlier does in Huber's loss.
+    """
+
+    curvature: float
+    length: float
+
+
 @dataclass(frozen=True, eq=False)
 class Scored:
     """What a model says of rows, in a form that its task can judge: numbers by name, (N, ...) each.
@@ -152,12 +164,23 @@ class Kind(Value):
         """Each row's loss, (B,)."""
         raise NotImplementedError
 
-    def slopes(self, raw_N: Float64, targets: Arrays) -> tuple[Float64, Float64]:
-        """The loss' first and second derivative by the model's one number for each row, (N,) each: what a tree is made of.
+    # -- what trees are made of
 
-        Raises ContractError for a task whose model gives more than one.
-        """
-        raise ContractError(f"{self.in_words} is no loss of one number for each row")
+    @property
+    def outputs_each(self) -> int | None:
+        """How many numbers the model gives for a row, K; None: a row's loss needs others, and trees cannot learn it."""
+        return None
+
+    def slopes(self, output_NK: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+        """The loss' first and second derivative by each of these numbers, (N, K) each; where `outputs_each` is known."""
+        raise NotImplementedError
+
+    @property
+    def steepness(self) -> Steepness:
+        """Of `slopes`; where `outputs_each` is known."""
+        raise NotImplementedError
+
+    # -- what a model says
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What `Scored` holds of these rows."""

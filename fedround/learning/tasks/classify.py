@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
-from fedround.learning.tasks.base import Float64, Int64, Scored, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, one_for_each_row
 from fedround.learning.tasks.binned import Binned, few
 from fedround.learning.tasks.chances import LOGIT_EDGES, calibration_error, in_bins, of_counts, of_truth, surprise
 from fedround.learning.tasks.metrics import Metrics
@@ -95,12 +95,33 @@ class Classify(Binned):
             return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction="none")
         return cross_entropy(outputs, labels_B, reduction="none")
 
-    def slopes(self, raw_N: Float64, targets: Arrays) -> tuple[Float64, Float64]:
-        """As `Kind`, of two classes: at most 1, and 1/4."""
-        if self.classes > 2:
-            return super().slopes(raw_N, targets)
-        chance_N = 0.5 + 0.5 * np.tanh(raw_N / 2)
-        return chance_N - targets[TARGET], chance_N * (1 - chance_N)
+    @property
+    def outputs_each(self) -> int:
+        """As `Kind`: one for two classes, else one for each."""
+        return 1 if self.classes == 2 else self.classes
+
+    def slopes(self, output_NK: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+        """As `Kind`: p - y and p (1 - p), p the chance of a class."""
+        label_N1 = targets[TARGET][:, None]
+        if self.classes == 2:
+            chance_N1 = 0.5 + 0.5 * np.tanh(output_NK / 2)
+            return chance_N1 - label_N1, chance_N1 * (1 - chance_N1)
+        power_NK = np.exp(output_NK - output_NK.max(axis=1, keepdims=True))
+        chance_NK = power_NK / power_NK.sum(axis=1, keepdims=True)
+        return chance_NK - (label_N1 == np.arange(self.classes)), chance_NK * (1 - chance_NK)
+
+    @property
+    def steepness(self) -> Steepness:
+        """As `Kind`. No row is longer.
+
+        Two classes: g² + 8 h² <= 1. (For y = 0 it is p² (1 + 8 (1-p)²), whose derivative 2p (1 + 8 (1-p)(1-2p)) is not below
+        0: (1-p)(1-2p) is nowhere below -1/8. y = 1 mirrors it.)
+
+        More: |g|² + 2 |h|² <= 2. (f(b) = b² (1 + 2 (1-b)²) is convex, because f'' = 6 - 24 b + 24 b² is not below 0, and
+        f(0) = 0: so the classes other than the row's add up to f(1-p_y) at most, and the row's own is f(1-p_y), too. f grows,
+        and f(1) = 1.)
+        """
+        return Steepness(math.sqrt(8), 1.0) if self.classes == 2 else Steepness(math.sqrt(2), math.sqrt(2))
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What is scored, in [0, 1], as "score", and whether it is true, 0 or 1, as "truth"; (B,) each.

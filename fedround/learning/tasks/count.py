@@ -16,7 +16,7 @@ from pydantic import Field
 
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks import numbers
-from fedround.learning.tasks.base import Float64, Int64, Scored, by_rank, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, one_for_each_row
 from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import Summed
 
@@ -83,10 +83,21 @@ class Count(Summed):
         loss_B = log_mean_B.exp() - targets[TARGET].clamp(0, self.max) * log_mean_B
         return loss_B / math.sqrt(self.max) + beyond_B  # type: ignore[no-any-return]
 
-    def slopes(self, raw_N: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+    @property
+    def outputs_each(self) -> int:
+        """As `Kind`."""
+        return 1
+
+    def slopes(self, output_NK: Float64, targets: Arrays) -> tuple[Float64, Float64]:
         """As `Kind`, of Poisson's loss, divided by the square root of `max`."""
-        mean_N = np.exp(np.clip(raw_N, math.log(self.max * SMALLEST), math.log(self.max)))
-        return (mean_N - np.clip(targets[TARGET], 0, self.max)) / math.sqrt(self.max), mean_N / math.sqrt(self.max)
+        mean_N1 = np.exp(np.clip(output_NK, math.log(self.max * SMALLEST), math.log(self.max)))
+        number_N1 = np.clip(targets[TARGET], 0, self.max)[:, None]
+        return (mean_N1 - number_N1) / math.sqrt(self.max), mean_N1 / math.sqrt(self.max)
+
+    @property
+    def steepness(self) -> Steepness:
+        """As `Kind`: hardly a row is longer."""
+        return Steepness(0.5, math.sqrt(self.max) / 2)
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The predicted mean as "score", and the number itself as "truth", (B,) each."""

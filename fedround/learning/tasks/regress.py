@@ -6,6 +6,7 @@ N rows, B rows of a batch.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks import numbers
-from fedround.learning.tasks.base import Float64, Int64, Scored, by_rank, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, one_for_each_row
 from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import Summed
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
-KNEE = 0.2
+_KNEE = 0.2
 
 
 class Regress(Summed):
@@ -89,21 +90,32 @@ class Regress(Summed):
         if self.loss == "squared":
             return (outputs - wanted_B).square() / 2  # type: ignore[no-any-return]
         if self.loss == "huber":
-            return huber_loss(outputs, wanted_B, reduction="none", delta=KNEE)
+            return huber_loss(outputs, wanted_B, reduction="none", delta=_KNEE)
         short_B = wanted_B - outputs
         return torch.maximum(self.quantile * short_B, (self.quantile - 1) * short_B)
 
     def _scaled(self, number: Any) -> Any:
         return 2 * (number - self.bounds[0]) / self._width - 1
 
-    def slopes(self, raw_N: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+    @property
+    def outputs_each(self) -> int:
+        """As `Kind`."""
+        return 1
+
+    def slopes(self, output_NK: Float64, targets: Arrays) -> tuple[Float64, Float64]:
         """As `Kind`: of the squared loss; of another, its slope, and 1."""
-        apart_N = raw_N - self._scaled(np.clip(targets[TARGET], *self.bounds).astype(np.float64))
+        apart_N1 = output_NK - self._scaled(np.clip(targets[TARGET], *self.bounds).astype(np.float64))[:, None]
         if self.loss == "huber":
-            apart_N = np.clip(apart_N, -KNEE, KNEE)
+            apart_N1 = np.clip(apart_N1, -_KNEE, _KNEE)
         if self.loss == "quantile":
-            apart_N = np.where(apart_N < 0, -self.quantile, 1 - self.quantile)
-        return apart_N, np.ones(len(apart_N))
+            apart_N1 = np.where(apart_N1 < 0, -self.quantile, 1 - self.quantile)
+        return apart_N1, np.ones_like(apart_N1)
+
+    @property
+    def steepness(self) -> Steepness:
+        """As `Kind`: of the squared loss hardly a row is longer, of the others none."""
+        steepest = {"squared": 1.0, "huber": _KNEE, "quantile": max(self.quantile, 1 - self.quantile)}[self.loss]
+        return Steepness(steepest / 2, steepest * math.sqrt(1.25))
 
     def scored(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What is predicted as "score", and the number itself as "truth", (B,) each."""

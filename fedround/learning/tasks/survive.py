@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from fedround.errors import ContractError
 from fedround.learning.examples import Arrays, Shape
-from fedround.learning.tasks.base import Float64, Int64, Scored, by_rank, one_for_each_row
+from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, by_rank, one_for_each_row
 from fedround.learning.tasks.binned import Binned, few
 from fedround.learning.tasks.censored import brier, concordance
 from fedround.learning.tasks.metrics import Metrics
@@ -97,6 +97,25 @@ class Survive(Binned):
 
         survived_BK, died_BK = self._known(targets)
         return (softplus(outputs) * survived_BK + softplus(-outputs) * died_BK).sum(dim=1)
+
+    @property
+    def outputs_each(self) -> int:
+        """As `Kind`: the logits of the intervals."""
+        return len(self.edges)
+
+    def slopes(self, output_NK: Float64, targets: Arrays) -> tuple[Float64, Float64]:
+        """As `Kind`; 0 for intervals of which nothing is known."""
+        chance_NK = 0.5 + 0.5 * np.tanh(output_NK / 2)
+        place_N1 = np.searchsorted(np.array(self.edges, np.float32), targets[TIME], side="right")[:, None]
+        interval_K = np.arange(len(self.edges))
+        died_NK = (interval_K == place_N1) & (targets[EVENT] == 1)[:, None]
+        known_NK = (interval_K < place_N1) | died_NK            # intervals that the row came through, and that of its event
+        return (chance_NK - died_NK) * known_NK, chance_NK * (1 - chance_NK) * known_NK
+
+    @property
+    def steepness(self) -> Steepness:
+        """As `Kind`: a row that came through many intervals may be longer."""
+        return Steepness(2.0, math.sqrt(2))
 
     def _known(self, targets: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Which intervals a row is known to have come through, and in which it had the event, (B, K)."""

@@ -12,7 +12,6 @@ from fedround.codec import Tensors, schema_of, unflatten
 from fedround.errors import ContractError
 from fedround.learning.tasks import Task
 from fedround.learning.trees.exact import mean
-from fedround.learning.trees.losses import bound_of
 from fedround.learning.trees.outputs import grown
 from fedround.learning.trees.spec import CURVATURES, GROWN, LEAVES, SLOPES, Trees
 from fedround.learning.trees.structure import splits
@@ -29,7 +28,7 @@ def grow(trees: Trees, task: Task, model: Tensors, aggregate_D: Float32, weight:
     whether they added noise. Raises ContractError if all trees have grown.
     """
     parts = unflatten(aggregate_D, trees.sent(schema_of(model), noised=noised))
-    first, bound = grown(model), bound_of(task)
+    first, bound = grown(model), task.steepness
     if first + trees.per_round > trees.trees:
         raise ContractError(f"all {trees.trees} trees have grown: a recipe with more rounds would let more grow")
     g_BLK = bound.length * mean(parts[SLOPES], weight)

@@ -15,9 +15,9 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.examples import Examples
 from fedround.learning.gradients import Clip, clipped_vector
-from fedround.learning.tasks import Task
+from fedround.learning.tasks import Steepness, Task
 from fedround.learning.trees.exact import CELL, digits
-from fedround.learning.trees.losses import Bound, bound_of, slopes
+from fedround.learning.trees.losses import slopes
 from fedround.learning.trees.outputs import REMEMBERED, features_of, grown
 from fedround.learning.trees.spec import CURVATURES, SLOPES, Trees
 from fedround.learning.trees.structure import Splits, blocks, leaves_of, splits
@@ -35,7 +35,7 @@ def sums(trees: Trees, task: Task, base: Tensors, examples: Examples, mechanism:
          noise: NoiseSource) -> dict[str, Float32]:
     """The update: (g, w h) summed by leaf, noised, and divided by the number of rows.
 
-    Numbers are in units of `Bound.length`, so a row adds a vector of length 1 at most to one leaf of each of B trees, and
+    Numbers are in units of `Steepness.length`, so a row adds a vector of length 1 at most to one leaf of each of B trees, and
     moves all sums together by sqrt(B) at most. `RowSum`: Gaussian noise of noise_multiplier sqrt(B) on each sum.
     `GaussianUpdate`: the whole vector of means is clipped and noised.
 
@@ -49,7 +49,7 @@ def sums(trees: Trees, task: Task, base: Tensors, examples: Examples, mechanism:
     if rows == 0:
         raise ContractError("there are no rows to train on; check the site's training file")
     features_NF = features_of(examples)
-    some, bound = splits(trees).of(slice(first, first + trees.per_round)), bound_of(task)
+    some, bound = splits(trees).of(slice(first, first + trees.per_round)), task.steepness
     if isinstance(mechanism, RowSum):
         per_length = GRID / (mechanism.noise_multiplier * math.sqrt(trees.per_round)) * (1 - _SLACK)
     else:
@@ -98,7 +98,7 @@ def _summed(trees: Trees, task: Task, some: Splits, output_NK: Float64, examples
 class _Cells:
     """Each row's (g, w h) in whole cells, cut towards zero: `per_length` cells at most (Euclidean), whatever the row is."""
 
-    bound: Bound
+    bound: Steepness
     per_length: float
 
     def __call__(self, g_nK: Float64, h_nK: Float64, counts_n: npt.NDArray[np.bool_]) -> Float64:

@@ -14,7 +14,7 @@ from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.examples import INPUT, TARGET, Examples
 from fedround.learning.tasks import CLASSIFY, Classify, Count, NextToken, Regress, Survive
-from fedround.learning.trees.losses import bound_of, outputs_of, slopes
+from fedround.learning.trees.losses import outputs_of, slopes
 from fedround.learning.trees.outputs import Outputs, grown, outputs
 from fedround.learning.trees.server import grow
 from fedround.learning.trees.site import sums
@@ -133,13 +133,13 @@ def test_the_sums_before_they_become_float32_are_whole_cells_and_within_the_boun
 def test_a_row_of_two_classes_is_never_longer_than_one(chance, label):
     output = np.array([[math.log(max(chance, 1e-300)) - math.log1p(-min(chance, 1 - 1e-16))]])
     g, h = slopes(CLASSIFY, output, {TARGET: np.array([label])})
-    assert g[0, 0] ** 2 + bound_of(CLASSIFY).curvature ** 2 * h[0, 0] ** 2 <= 1 + 1e-12
+    assert g[0, 0] ** 2 + CLASSIFY.steepness.curvature ** 2 * h[0, 0] ** 2 <= 1 + 1e-12
 
 
 @given(st.lists(st.floats(-40, 40), min_size=3, max_size=3), st.integers(0, 2))
 def test_a_row_of_more_classes_is_never_longer_than_the_square_root_of_two(output, label):
     g_NK, h_NK = slopes(THREE, np.array([output]), {TARGET: np.array([label])})
-    bound = bound_of(THREE)
+    bound = THREE.steepness
     assert np.sum(g_NK ** 2) + bound.curvature ** 2 * np.sum(h_NK ** 2) <= bound.length ** 2 + 1e-12
 
 
