@@ -14,10 +14,14 @@
     runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
     runs/<run>/evaluations/<round>/finding-<attempt>.json           what came of it
     runs/<run>/measurements/<round>/…                   the same for a measurement of the sites' rows
+    runs/<run>/keys/<round>/…, …/shares/<round>/…       the same for what secure sums need before them
+    runs/<run>/reveals/<round>/…                        the same for taking the masks off a sum
+    runs/<run>/relayed/<sha256>                         what one site said, handed on to the others, by content
     sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
     sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered
     sites/<site>/<run>/rounds/<round>/<attempt>/refusal-<n>.json   the site has said no; asked again, it may say yes
-    sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json    (…/measurements/… the same)
+    sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json    (…/measurements/… and the others the same)
+    sites/<site>/<run>/…/<round>/<attempt>/payload.bin  a masked vector; or keys, dealt shares, what was revealed
     sites/<site>/rotations/<key>.json                   the site's old key hands over to this new one
 
 The keys of everything that a site writes begin with its own prefix. So one credential rule separates the sites. A round that
@@ -37,7 +41,8 @@ from fedround.values import Purpose
 RUNS = "runs/"
 """The prefix of every run."""
 
-_FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements"}
+_FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements", "keys": "keys",
+                               "shares": "shares", "reveal": "reveals"}
 _PURPOSE: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
 
 _NAME = "([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)"
@@ -143,6 +148,11 @@ def parse_commit(key: str) -> tuple[str, int] | None:
     return None if found is None else (found[1], int(found[2]))
 
 
+def relayed(run: str, sha256: str) -> str:
+    """What one site said, where the others may read it."""
+    return f"{plans(run)}relayed/{sha256}"
+
+
 def contributions(run: str) -> str:
     """The prefix of what is said of sites' updates."""
     return f"{RUNS}{run}/contributions/"
@@ -205,6 +215,11 @@ def parse_refusal(key: str) -> tuple[str, str, int, int, Purpose, int] | None:
 def delta(site: str, run: str, number: int, attempt: int) -> str:
     """The tensors of a site's update."""
     return f"{site_prefix(site)}{run}/rounds/{number:05d}/{attempt:02d}/delta.safetensors"
+
+
+def payload(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
+    """What an answer carries besides itself for secure sums: a masked vector, keys, dealt shares, or what is revealed."""
+    return f"{_answers(site, run, number, attempt, purpose)}payload.bin"
 
 
 def _answers(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:

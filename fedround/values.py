@@ -82,8 +82,11 @@ Rows = Annotated[int, Field(ge=1, le=10 ** 10)]
 Length = Annotated[float, Field(ge=0, le=1e60)]
 """Of a vector of float32, whose squares float64 can add up."""
 
-Purpose = Literal["train", "evaluate", "measure"]
-"""The kind of a question (`fedround.records.Question`), as requests, store keys, policies and ledgers name it."""
+Purpose = Literal["train", "evaluate", "measure", "keys", "shares", "reveal"]
+"""The kind of a question (`fedround.records.Question`), as requests, store keys and ledgers name it."""
+
+OfRows = Literal["train", "evaluate", "measure"]
+"""Of a question about rows: what policies name."""
 
 
 class Value(BaseModel):

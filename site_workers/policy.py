@@ -16,7 +16,7 @@ from fedround.records import Measure, Plan, Reason, Train
 from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
 from fedround.statistics.partitions import Partitions, of_one_kind
-from fedround.values import ColumnName, Digest, Purpose, Value
+from fedround.values import ColumnName, Digest, OfRows, Value
 from site_workers.question_form import QuestionForm, is_agreed
 
 Protected = Literal["record", "person", "site", "none"]
@@ -76,7 +76,7 @@ class SitePolicy(Value):
 
     recipes: tuple[Digest, ...]
     contracts: tuple[Digest, ...]
-    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)] = ("train", "evaluate")
+    purposes: Annotated[tuple[OfRows, ...], Field(min_length=1)] = ("train", "evaluate")
     units: Annotated[tuple[Protected, ...], Field(min_length=1)] = ("record",)
     max_epsilon: Annotated[float, Field(ge=0, le=1000)]
     """For one record: over everything that ever leaves and depends on this data set."""
@@ -153,7 +153,7 @@ def objection(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
 def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest,
                 now: datetime) -> Iterator[tuple[Reason, str]]:
     agreed = plan.agreed
-    if plan.asks.kind not in policy.purposes:
+    if plan.asks.is_of_rows and plan.asks.kind not in policy.purposes:
         yield Reason.POLICY, f"plans to {plan.asks.kind} are not allowed here"
     if agreed.recipe_digest not in policy.recipes or agreed.recipe_digest != recipe:
         yield Reason.POLICY, f"recipe {agreed.recipe_digest[:16]} is not approved here"

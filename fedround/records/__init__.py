@@ -14,7 +14,23 @@ Units are in the names (`deadline_s`, `size_bytes`); `epsilon` is privacy spent,
 alone is a model change.
 """
 
-from fedround.records.asked import Blob, Evaluate, Exclusion, LogHead, Measure, Plan, Question, Train, named
+from fedround.records.asked import (
+    Blob,
+    DealShares,
+    Evaluate,
+    Exclusion,
+    LogHead,
+    Measure,
+    OfferKeys,
+    Placed,
+    Plan,
+    Question,
+    Reveal,
+    Slot,
+    Told,
+    Train,
+    named,
+)
 from fedround.records.committed import (
     Begun,
     Checkpoint,
@@ -26,12 +42,13 @@ from fedround.records.committed import (
     SiteLedger,
     SiteMemory,
     SiteWeight,
-    Told,
+    Summed,
 )
-from fedround.records.said import ANSWERS, Answer, Reason, Refusal, SiteAnswer, Update
+from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [
-    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Evaluate",
-    "Exclusion", "Finding", "LogHead", "Measure", "Plan", "Question", "Reason", "Refusal", "Rejection", "SiteAnswer",
-    "SiteLedger", "SiteMemory", "SiteWeight", "Told", "Train", "Update", "named",
+    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "DealShares",
+    "Evaluate", "Exclusion", "Finding", "LogHead", "Masked", "Measure", "OfferKeys", "Placed", "Plan", "Question", "Reason",
+    "Refusal", "Rejection", "Reveal", "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "Told",
+    "Train", "Update", "named",
 ]

@@ -44,15 +44,51 @@ def named(blobs: tuple[Blob, ...], name: str) -> Digest | None:
     return next((blob.digest for blob in blobs if blob.name == name), None)
 
 
+class Told(Value):
+    """An answer that counts."""
+
+    site: Name
+    answer: Digest
+
+
+class Placed(Value):
+    """A document of a run, by where it lies and by content."""
+
+    round: Round
+    attempt: Attempt
+    digest: Digest
+
+
+MAX_SLOTS = 1000
+"""Of one epoch of keys."""
+
+
+class Slot(Value):
+    """The keys under which the answers to one question are masked. No two questions may ever name the same."""
+
+    dealt: Placed
+    """The finding of the question to deal shares: whose keys and shares there are."""
+    number: Annotated[int, Field(ge=0, lt=MAX_SLOTS)]
+    """Which of the epoch's slots."""
+
+
 class _Question(Value):
-    """What every question has in common. A new one is a class here, what a site does for it (`fedround.rounds.site`), what
-    the server does with the answers, and a word in the sites' policies (`values.Purpose`).
+    """What every question has in common. A new one is a class here, what a site does for it, and what the server does with
+    the answers.
     """
 
     makes_model: ClassVar[bool] = False
     """Whether the answers become the next round's model."""
+    is_of_rows: ClassVar[bool] = True
+    """Whether it is about rows, so that a site's policy must allow it by its word (`values.OfRows`)."""
+
+
     needs_all: ClassVar[bool] = True
     """True: a site that may not release every statistic refuses. False: it leaves those statistics out of its answer."""
+
+
+class _OfRows(_Question):
+    """A question about rows: what a site does for it is in `fedround.rounds.site`."""
 
     statistics: Annotated[tuple[Statistic, ...], Field(max_length=64)] = ()
     """What is asked about rows and the base model. Each is noised and charged by itself."""
@@ -69,9 +105,11 @@ class _Question(Value):
 
     partition: Partition | None = None
     """The only rows that it is about; None: all."""
+    slot: Slot | None = None
+    """Where the terms say `combine`: the keys under which each answer is one masked vector."""
 
 
-class Train(_Question):
+class Train(_OfRows):
     """Train the base model and send the noised change. If counts may leave, also say how good the base model is."""
 
     makes_model: ClassVar[bool] = True
@@ -82,14 +120,14 @@ class Train(_Question):
     """What the server remembers of the rounds before and local training needs (`Algorithm.serves`)."""
 
 
-class Evaluate(_Question):
+class Evaluate(_OfRows):
     """Say how good the base model is."""
 
     kind: Literal["evaluate"] = "evaluate"
     statistics: Annotated[tuple[Judging, ...], Field(min_length=1, max_length=1)]
 
 
-class Measure(_Question):
+class Measure(_OfRows):
     """Count something in the rows, or what the base model decides about them. No model is made."""
 
     kind: Literal["measure"] = "measure"
@@ -98,7 +136,68 @@ class Measure(_Question):
     """Who wants to know, as the coordinator says; a site's policy may name who may ask. None: nobody in particular."""
 
 
-Question = Annotated[Train | Evaluate | Measure, Field(discriminator="kind")]
+class _OfKeys(_Question):
+    """A question about keys: no row has any part in the answer, and nothing is charged for it."""
+
+    is_of_rows: ClassVar[bool] = False
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """None is asked for; so for what follows."""
+        return ()
+
+    @property
+    def partition(self) -> Partition | None:
+        """Of no rows."""
+        return None
+
+    @property
+    def slot(self) -> Slot | None:
+        """Nothing is masked."""
+        return None
+
+    @property
+    def scores(self) -> Judging | None:
+        """No model is judged."""
+        return None
+
+    @property
+    def reads_model(self) -> bool:
+        """No."""
+        return False
+
+
+class OfferKeys(_OfKeys):
+    """Make keys for so many secure sums."""
+
+    kind: Literal["keys"] = "keys"
+    epoch: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    """Which of the run's sets of keys."""
+    slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
+
+
+class DealShares(_OfKeys):
+    """Deal shares of your secrets to those who offered keys."""
+
+    kind: Literal["shares"] = "shares"
+    offered: Placed
+    """The finding of the question to offer keys."""
+
+
+class Reveal(_OfKeys):
+    """Reveal the shares that take the masks off the sum of these answers, and off nothing else. The flow run that answered
+    the question answers this one, too.
+    """
+
+    kind: Literal["reveal"] = "reveal"
+    of: Digest
+    """The plan whose answers are added up."""
+    survivors: Annotated[tuple[Told, ...], Field(min_length=1, max_length=1000)]
+    dropped: Annotated[tuple[Name, ...], Field(max_length=1000)]
+    """All others who dealt shares."""
+
+
+Question = Annotated[Train | Evaluate | Measure | OfferKeys | DealShares | Reveal, Field(discriminator="kind")]
 
 
 class Address(Value):
@@ -153,7 +252,8 @@ class Plan(Address, Signed):
 
     @model_validator(mode="after")
     def _check_partition(self) -> Self:
-        if not isinstance(self.asks, Measure) and not of_one_kind(self.agreed.partitions, self.asks.partition):
+        about_all = isinstance(self.asks, Measure) or not self.asks.is_of_rows
+        if not about_all and not of_one_kind(self.agreed.partitions, self.asks.partition):
             raise ValueError("a campaign is about one partition of the rows if, and only if, its terms say how rows are told "
                              "apart, and in that way")
         return self

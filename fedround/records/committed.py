@@ -10,7 +10,7 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreed
 from fedround.learning.spec import Parts
 from fedround.privacy.spec import Privacy
-from fedround.records.asked import Blob, LogHead, named
+from fedround.records.asked import Blob, LogHead, Placed, Told, named
 from fedround.records.said import Charges, Reason
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
@@ -135,6 +135,17 @@ class SiteWeight(Value):
     weight: Annotated[float, Field(gt=0, le=1e12)]
 
 
+class Summed(Value):
+    """How the masks came off the sum of the answers."""
+
+    reveal: Placed
+    """The plan that asked for it; it names whose answers are in the sum."""
+    reveals: Annotated[tuple[Told, ...], Field(max_length=1000)]
+    """Who revealed shares."""
+    wrong: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    """Of them: whose shares are not those that they were dealt. They counted for nothing."""
+
+
 class Commit(Signed):
     """How a model came to be. A round exists once this object exists; round 0 is the initial model."""
 
@@ -168,18 +179,13 @@ class Commit(Signed):
     """With a history: what the next round's averages continue."""
     weights: tuple[SiteWeight, ...] = ()
     """With fairness: what every member counted, whether it answered or not."""
+    sum: Summed | None = None
+    """Under `combine`: how the sum of the masked answers was read."""
     tool_version: ToolVersion
 
     def blob(self, name: str) -> Digest | None:
         """The digest of a part of the state; None: there is none."""
         return named(self.state, name)
-
-
-class Told(Value):
-    """An answer that entered a finding."""
-
-    site: Name
-    answer: Digest
 
 
 class Finding(Signed):
@@ -198,4 +204,6 @@ class Finding(Signed):
     missing: tuple[Name, ...] = ()
     totals: tuple[Release, ...] = ()
     """One for each statistic of the question: the sum of the answers' numbers, and the noise in it."""
+    sum: Summed | None = None
+    """Under `combine`: how the sum of the masked answers was read."""
     tool_version: ToolVersion

@@ -14,7 +14,7 @@ from fedround.records.asked import Address, LogHead
 from fedround.statistics import ModelSums, Release, Scores
 from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Payload, Purpose, Rows, Signature, Signed, ToolVersion, Value
 
-Charges = Annotated[int, Field(ge=1, le=10 ** 9)]
+Charges = Annotated[int, Field(ge=0, le=10 ** 9)]
 """How many a site's ledger has."""
 
 FailedChecks = Annotated[tuple[CheckId, ...], Field(max_length=MAX_CHECKS)]
@@ -62,6 +62,15 @@ class Update(Value):
     """With adaptive clipping: the noised share of gradients that were within the clip norm. `mechanism` pays for it, too."""
 
 
+class Masked(Value):
+    """All that leaves for a question, noised, as one masked vector: it can be read in the sum of all, and nowhere else."""
+
+    payload: Payload
+    length: Annotated[int, Field(ge=1, le=2 ** 31)]
+    """How many numbers."""
+    mechanisms: Annotated[tuple[Mechanism, ...], Field(max_length=65)]
+
+
 class Answer(_Said):
     """A site's answer to a plan that it carried out. It lists all that leaves, and exactly this was charged."""
 
@@ -71,10 +80,14 @@ class Answer(_Said):
     releases: tuple[Release, ...] = ()
     update: Update | None = None
     """To a plan to train, and to no other."""
+    masked: Masked | None = None
+    """To a plan with a slot, instead of releases and update."""
+    material: Payload | None = None
+    """To a plan about keys: the keys, the dealt shares, or what is revealed (`fedround.secure_sums`)."""
     epsilon: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
     """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None: no privacy, or no bound."""
     charges: Charges
-    """How many charges the site's ledger has, this answer's included."""
+    """How many charges the site's ledger has, this answer's included if anything is charged for it."""
     ledger_head: Digest
     checks: FailedChecks = ()
     """Checks of the data contract that the files' columns or types fail, and that only warn. No record decides them."""
@@ -83,7 +96,14 @@ class Answer(_Said):
     def mechanisms(self) -> tuple[Mechanism, ...]:
         """All that was noised for this answer, as the ledger was charged for it."""
         trained = () if self.update is None else (self.update.mechanism,)
-        return (*trained, *(release.mechanism for release in self.releases))
+        masked = () if self.masked is None else self.masked.mechanisms
+        return (*trained, *(release.mechanism for release in self.releases), *masked)
+
+    @property
+    def payload(self) -> Payload | None:
+        """The file beside it."""
+        said = self.update or self.masked
+        return self.material if said is None else said.payload
 
     @property
     def scores(self) -> Release | None:

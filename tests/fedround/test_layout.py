@@ -30,7 +30,8 @@ PLACES: dict[str, Place] = {
         NAMES, NAMES, NUMBERS, ATTEMPTS, PURPOSES, st.integers(1, 9999))),
 }
 BUILT = st.sampled_from(sorted(PLACES)).flatmap(lambda kind: PLACES[kind][2].map(lambda said: PLACES[kind][0](*said))) | (
-    st.builds(layout.delta, NAMES, NAMES, NUMBERS, ATTEMPTS))
+    st.builds(layout.delta, NAMES, NAMES, NUMBERS, ATTEMPTS) | st.builds(
+        layout.payload, NAMES, NAMES, NUMBERS, ATTEMPTS, PURPOSES))
 
 
 def parsed(kind: str, key: str) -> tuple | None:
