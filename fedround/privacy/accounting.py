@@ -20,6 +20,10 @@ Mechanisms that are fixed before any of them releases anything compose exactly. 
 priced at a Gaussian that dominates it (`later`; `fedround.privacy.envelope` has the theorem): sums of squared means are a
 privacy filter, composed PLDs are none.
 
+Noise that is shared (`SharedBy`) has two prices. The one is that of the sum: at least so many members add their share, and
+nothing but the sum is seen. The other is the price *alone*: everybody else tells what it added, so that only the site's own
+share is left. The first rests on others, the second on nobody; neither is ever shown for the other.
+
 This is cheap because a campaign repeats itself: PLDs are cached, and `n` repetitions are the composition of `n//2` and
 `n - n//2` of them, so that round k needs one composition when round k-1 was asked before. A total depends only on the
 multiset of mechanisms, not on their order or on earlier questions.
@@ -37,6 +41,7 @@ from typing import Any
 
 from fedround.errors import PrivacyError
 from fedround.privacy.spec import (
+    QUIETEST,
     DpFtrl,
     DpSgd,
     GaussianCounts,
@@ -45,6 +50,7 @@ from fedround.privacy.spec import (
     NoMechanism,
     RowSum,
     Unit,
+    shared,
 )
 from fedround.privacy.tree import depth
 
@@ -56,6 +62,8 @@ LARGEST_EPSILON = 500.0
 
 FOR_TAILS = 0.05
 """The share of delta_dp that pays for the tails of what is chosen later: a dominating Gaussian need not reach into them."""
+
+_DOWN = 1 - 1e-12
 
 _SMALLEST_NOISE = 0.02          # one Gaussian release with less costs more than LARGEST_EPSILON
 _LARGEST_NOISE = 1e6            # more is counted as this much
@@ -83,6 +91,10 @@ class Batch:
     fixed: tuple[tuple[Mechanism, int], ...]
     unused: tuple[tuple[Mechanism, int], ...] = ()
     """Those of them that can never be used again. They give back the cost of a Gaussian that they dominate."""
+
+    def alone(self) -> Batch:
+        """The same, if of shared noise the site's own share alone counts."""
+        return Batch(*(tuple((alone(mechanism), times) for mechanism, times in uses) for uses in (self.fixed, self.unused)))
 
 
 def epsilon(mechanisms: Iterable[Mechanism], delta_dp: float, unit: Unit = "record") -> float:
@@ -204,6 +216,24 @@ def _noise_of(mechanism: DpSgd) -> float:
     return noise if std is None else joint_noise(noise, std)
 
 
+def alone(mechanism: Mechanism) -> Mechanism:
+    """What it is worth if every other member tells what it added: the share of the noise that is the site's own.
+
+    Without shared noise, the mechanism itself. Rounded down, and never below QUIETEST: what is so quiet costs more than
+    LARGEST_EPSILON anyhow.
+    """
+    members = getattr(mechanism, "shared_by", None)
+    if members is None:
+        return mechanism
+    kept = {name: _share_down(noise, members) for name in ("noise_multiplier", "noise_std", "count_noise_std")
+            if (noise := getattr(mechanism, name, None)) is not None}
+    return mechanism.model_copy(update={**kept, "shared_by": None})
+
+
+def _share_down(noise: float, members: int) -> float:
+    return max(QUIETEST, _DOWN * noise / math.sqrt(members))
+
+
 def noise_of_one(mechanism: Mechanism) -> float:
     """The noise of a single release, relative to the sensitivity, without the effect of sampling: of the unit for which it
     was noised.
@@ -225,11 +255,14 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
 
     Less noise, more steps and drawing rows more often never cost less (to draw less often is post-processing of the data).
     Where some charges told persons apart and others did not, or otherwise, what is found does not: it bounds nothing for a
-    person.
+    person. So with noise that is shared: where not all of it is by as many members, what is found is each site's own.
     """
     known = [tuple(charge) for charge in charges]
     if any(NoMechanism() in charge for charge in known):
         return (NoMechanism(),)
+    members = {getattr(one, "shared_by", None) for charge in known for one in charge}
+    if len(members) > 1:
+        return dearest([tuple(map(alone, charge)) for charge in known])
     caps = {one.rows_per_person for charge in known for one in charge if isinstance(one, DpSgd | GaussianCounts)}
     rows = caps.pop() if len(caps) == 1 else None
     if caps:
@@ -247,7 +280,8 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
             sampling_rate=max(one.sampling_rate for one in releases), steps=max(one.steps for one in releases),
             rows_per_person=rows))
     loudest = [std for std in counts if std is not None]
-    return (*found, *([GaussianCounts(noise_std=min(loudest), rows_per_person=rows)] if loudest else []))
+    counted = [GaussianCounts(noise_std=min(loudest), rows_per_person=rows)] if loudest else []
+    return tuple(shared(one, next(iter(members), None)) for one in (*found, *counted))
 
 
 def _of_records(mechanism: Mechanism) -> Mechanism:

@@ -83,6 +83,8 @@ class Bound:
     """None: over everything."""
     whose: str
     """Who said so, for the message."""
+    alone: bool = False
+    """Whether it bounds what is spent if nobody else's share of the noise counts (`accounting.alone`)."""
 
 
 def create(path: Path, dataset: str) -> Ledger:
@@ -98,7 +100,7 @@ def read(path: Path) -> Ledger:
 
 def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site: float | None = None,
            max_epsilon_per_run: float | None = None, promised: Bound | None = None, *,
-           max_epsilon_person: float | None = None) -> Ledger:
+           max_epsilon_person: float | None = None, alone: Bound | None = None) -> Ledger:
     """Record `charge` before the work that it pays for; durable when this returns.
 
     The budget is the data set's: everything in the ledger counts, of every run and federation, with what is set aside. A
@@ -108,7 +110,7 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site:
     max_epsilon bounds what one record spends, max_epsilon_person what one person does, and max_epsilon_site what the site as
     a whole does (None: nothing was promised for them). Each counts everything that ever left, whatever it was noised for (see
     `accounting`). max_epsilon_per_run bounds what one record spends in the charge's own run. promised: what the plan itself
-    promises for its run.
+    promises for its run. alone: what the policy allows if nobody else's noise counts.
     Raises BudgetError, and records nothing, if a total would exceed its bound; LedgerError if the file is not as we wrote it
     or does not continue `ledger`; PrivacyError if it cannot be written.
     """
@@ -117,7 +119,8 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site:
         (max_epsilon_per_run, "record", charge.run)]
     bounds = [Bound(bound, charge.delta_dp, unit, run, "the site's policy allows")
               for bound, unit, run in given if bound is not None]
-    for bound in (*bounds, *([] if promised is None else [promised])):
+    bounds += [bound for bound in (promised, alone) if bound is not None]
+    for bound in bounds:
         if not bound.epsilon >= 0:                  # NaN too: nothing is greater than NaN, so it would allow everything
             raise ContractError(f"a budget is a number of at least 0, got max_epsilon {bound.epsilon}")
     with chain.appending(_KIND, ledger.path) as file:
@@ -130,7 +133,7 @@ def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site:
                               "both kinds overlap; nothing was charged. Answer the same plan again: then all rows pay")
         home = current.book.room_for(charge) if charge.campaign else None
         entry = charge if home is None else charge.model_copy(update={"campaign": home.lots})
-        for bound in (*bounds, *([] if promised is None else [promised])):
+        for bound in bounds:
             _check_bound(current, entry, bound)
         head = file.append(entry.model_dump(mode="json"))
     return _extended(current, entry, head)
@@ -164,23 +167,26 @@ def with_entries(ledger: Ledger, entries: Iterable[Entry]) -> Ledger:
 
 
 def spent(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record",
-          partition: str | None = None) -> float:
+          partition: str | None = None, *, alone: bool = False) -> float:
     """Epsilon of one unit at `delta_dp` of what was released, of all charges or of those of one run; rounded up, infinite if
     anything left without noise for that unit. Of a record: of the one that has spent most, in this partition or in any. Of a
     person: all of it, since a person may have rows in every partition, to train on and held out.
+
+    Noise that is shared counts as a whole: the others add theirs. alone: as if each of them told what it added.
     """
-    return _most(ledger, delta_dp, run, unit, partition, whole=False)
+    return _most(ledger, delta_dp, run, unit, partition, whole=False, alone=alone)
 
 
 def held(ledger: Ledger, delta_dp: float, run: str | None = None, unit: Unit = "record",
-         partition: str | None = None) -> float:
+         partition: str | None = None, *, alone: bool = False) -> float:
     """The same, plus what is set aside for campaigns and not yet used: this counts against a budget."""
-    return _most(ledger, delta_dp, run, unit, partition, whole=True)
+    return _most(ledger, delta_dp, run, unit, partition, whole=True, alone=alone)
 
 
-def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, partition: str | None, *, whole: bool) -> float:
+def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, partition: str | None, *, whole: bool,
+          alone: bool) -> float:
     book = ledger.book
-    told = {tuple(batches(book, view, run, whole=whole))
+    told = {tuple(one.alone() if alone else one for one in batches(book, view, run, whole=whole))
             for view in (views(book, partition) if unit == "record" else [None])}
     return max(epsilon_of_batches(asked, delta_dp, unit) for asked in told)
 
@@ -188,13 +194,16 @@ def _most(ledger: Ledger, delta_dp: float, run: str | None, unit: Unit, partitio
 def _check_bound(ledger: Ledger, charge: Charge, bound: Bound) -> None:
     if math.isinf(bound.epsilon):
         return
-    after = held(_extended(ledger, charge, ledger.head), bound.delta_dp, bound.run, bound.unit)
+    def cost(book: Ledger) -> float:
+        return held(book, bound.delta_dp, bound.run, bound.unit, alone=bound.alone)
+
+    after = cost(_extended(ledger, charge, ledger.head))
     if after > bound.epsilon:
         raise BudgetError(
             f"data set '{ledger.dataset}': round {charge.round} of run '{charge.run}' would bring the epsilon of a "
-            f"{bound.unit} {'' if bound.run is None else 'in this run '}from "
-            f"{held(ledger, bound.delta_dp, bound.run, bound.unit):.6f} to {after:.6f} at delta_dp {bound.delta_dp}, and "
-            f"{bound.whose} {bound.epsilon:g}; nothing was charged")
+            f"{bound.unit} {'' if bound.run is None else 'in this run '}"
+            f"{'as if nobody else added noise ' if bound.alone else ''}from {cost(ledger):.6f} to {after:.6f} at delta_dp "
+            f"{bound.delta_dp}, and {bound.whose} {bound.epsilon:g}; nothing was charged")
 
 
 def _continued(ledger: Ledger, file: chain.Appender[_Opening, _Entry]) -> Ledger:

@@ -7,7 +7,7 @@ promise.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,10 @@ NoiseStd = Annotated[float, Field(ge=QUIETEST, le=1e6)]
 ClipNorm = Annotated[float, Field(ge=1e-9, le=1000)]
 MOST_ROWS_OF_A_PERSON = 1000
 PersonRows = Annotated[int, Field(ge=1, le=MOST_ROWS_OF_A_PERSON)]
+SharedBy = Annotated[int, Field(ge=2, le=1000)]
+"""With how many members the noise is shared. The noise that a mechanism says is that of the sum of so many: each adds
+1/sqrt(shared_by) of it, and only the sum of at least so many is ever seen (`fedround.secure_sums`). What it costs, if nobody
+else can be trusted, `fedround.privacy.accounting.alone` says."""
 
 # -- what is promised --------------------------------------------------------------------------------------------------
 
@@ -146,6 +150,8 @@ class DpSgd(Value):
     nothing is counted."""
     rows_per_person: PersonRows | None = None
     """What is drawn and clipped is the mean gradient of so many rows of one person at most; None: each row's gradient."""
+    shared_by: SharedBy | None = None
+    """None: the noise is the site's own."""
 
 
 class DpFtrl(Value):
@@ -186,6 +192,8 @@ class RowSum(Value):
     kind: Literal["row_sum"] = "row_sum"
     noise_multiplier: NoiseMultiplier
     """Standard deviation of the noise on each number, in units of what one row can move."""
+    shared_by: SharedBy | None = None
+    """As in `DpSgd`."""
 
 
 class GaussianCounts(Value):
@@ -198,6 +206,8 @@ class GaussianCounts(Value):
     noise_std: NoiseStd
     rows_per_person: PersonRows | None = None
     """So many rows of one person are counted at most; None: nobody looked whose they are."""
+    shared_by: SharedBy | None = None
+    """As in `DpSgd`."""
 
 
 class NoMechanism(Value):
@@ -205,6 +215,8 @@ class NoMechanism(Value):
 
     kind: Literal["none"] = "none"
 
+
+AnyMechanism = TypeVar("AnyMechanism", bound=Value)
 
 PerRecord = DpSgd | DpFtrl
 """Mechanisms that bound and hide what single records do in training."""
@@ -236,6 +248,11 @@ def capped(counted: GaussianCounts | NoMechanism, rows: int | None) -> GaussianC
     if rows is None or isinstance(counted, NoMechanism):
         return counted
     return counted.model_copy(update={"rows_per_person": rows})
+
+
+def shared(mechanism: AnyMechanism, by: int | None) -> AnyMechanism:
+    """The same with noise that so many members share; None: the site's own."""
+    return mechanism.model_copy(update={"shared_by": by}) if by is not None and hasattr(mechanism, "shared_by") else mechanism
 
 
 TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | RowSum | NoMechanism, Field(discriminator="kind")]
