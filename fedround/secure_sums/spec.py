@@ -1,0 +1,66 @@
+"""How members' numbers are added without anybody seeing one member's: what the federation agrees on, and when it holds.
+
+N members, t: the threshold, D: dropouts, c: colluders. docs/secure-sums.md has the proofs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedround.errors import ToleranceError
+from fedround.values import Value
+
+MOST_MEMBERS = 1000
+FEWEST_MEMBERS = 3
+
+
+class SecureSum(Value):
+    """Only the sum of the members' numbers can be read: by nobody the numbers of one.
+
+    Promised to each honest member while at most `colluders` members work together with the coordinator, all of whom may lie:
+    what they learn of a slot is at most one sum, over at least `shared_by` honest members, and no sum over fewer.
+    Computational (X25519, AES-256, SHA-256). Not promised: that the sum is right, if a member lies about its own numbers.
+    """
+
+    name: Literal["secure_sum"] = "secure_sum"
+    threshold: Annotated[int, Field(ge=2, le=MOST_MEMBERS)]
+    """So many members together can replace what a member that dropped out would have said; fewer cannot."""
+    dropouts: Annotated[int, Field(ge=0, le=MOST_MEMBERS)]
+    """So many members may be missing from a sum, from the offer of keys to the last message."""
+    colluders: Annotated[int, Field(ge=0, le=MOST_MEMBERS)]
+    """So many members may hand all they know to the coordinator."""
+
+    def check(self, members: int) -> None:
+        """Raises ToleranceError, saying which number would do, if the promise does not hold for so many members."""
+        t, d, c = self.threshold, self.dropouts, self.colluders
+        said = f"a secure sum of {members} members, threshold {t}, {d} dropouts and {c} colluders"
+        if not FEWEST_MEMBERS <= members <= MOST_MEMBERS:
+            raise ToleranceError(f"{said}: it takes {FEWEST_MEMBERS} to {MOST_MEMBERS} members")
+        if t > members - d:
+            raise ToleranceError(f"{said}: with {d} missing only {max(members - d, 0)} can say their part, fewer than the "
+                                 "threshold; lower it, or the dropouts")
+        if 2 * t <= members + c:
+            raise ToleranceError(f"{said}: the coordinator could learn both secrets of one member, since 2 x {t} is not "
+                                 f"above {members} + {c}; the threshold must be at least {(members + c) // 2 + 1}")
+        if members - d - c < 2:
+            raise ToleranceError(f"{said}: at least two honest members must be in every sum; lower the dropouts or the "
+                                 "colluders")
+        if self.cut(members) > d:
+            raise ToleranceError(f"{said}: a coordinator that names other survivors to each member could leave "
+                                 f"{self.cut(members)} honest ones out of the sum, more than {d}: ({d} + 1) x ({t} - {c}) "
+                                 f"must be above {d} x ({members} - {c}); raise the threshold up to {members - d}, or lower "
+                                 "the dropouts or the colluders")
+
+    def least(self, members: int) -> int:
+        """How many members a sum has at least."""
+        return members - self.dropouts
+
+    def shared_by(self, members: int) -> int:
+        """How many honest members are in every sum: noise is calibrated so that the shares of so many suffice."""
+        return members - self.dropouts - self.colluders
+
+    def cut(self, members: int) -> int:
+        """How many honest members' keys the coordinator can learn at most, whatever survivors it names to whom."""
+        return (members - self.colluders) * self.dropouts // (self.threshold - self.colluders)
