@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # Whatever the environment says: every process imports byte code, which halves the time that it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-everywhere fuzz setup check style docs screenshots lock clean help
+.PHONY: demo test test-all test-everywhere test-faults fuzz setup check style docs screenshots lock clean help
 
 help:
 	@echo "make demo   set up, and train one model over twelve banks on this machine"
 	@echo "make test   set up, and run every check and the tests"
 	@echo "make test-all   that, and the tests that take minutes together"
 	@echo "make test-everywhere   the tests as other processors run them, and on a busy machine"
+	@echo "make test-faults   members killed at every change that they make to a disk, and a table of it"
 	@echo "make fuzz   an hour of other inputs than any before, for everything that reads foreign bytes"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
 	@echo "make docs   the documentation as a site, in build/docs; broken links end it"
@@ -35,6 +36,9 @@ test-all: setup style
 
 test-everywhere: setup
 	@$(BIN)/python -m tests.everywhere $(ARGS)
+
+test-faults: setup
+	@$(THROWN_AWAY); $(BIN)/python -m tests.faults $(ARGS)
 
 fuzz: setup
 	@$(BIN)/python -m tests.fuzz $(SECONDS_OF_IT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from datetime import UTC, datetime
@@ -57,10 +58,11 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         name=invitation.site, federation=invitation.federation, coordinator=invitation.coordinator,
         api_url=invitation.api_url, store=invitation.store, data=data)
     identity = Identity.generate()
-    there = set(folder.iterdir()) if folder.exists() else None
+    there = _what_was_there(folder)
     try:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         os.chmod(folder, 0o700)
+        write_whole(folder / _UNFINISHED, json.dumps(sorted(there or ())).encode(), durable=True)
         (folder / "keys").mkdir(mode=0o700, exist_ok=True)
         os.chmod(folder / "keys", 0o700)
         identity.save(folder / "keys" / "identity.pem", passphrase)
@@ -77,6 +79,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         for candidate in candidates:
             approval.approve(folder, settings, candidate, now)
         save_toml(settings, folder / "site.toml", "This site's settings. Paths are relative to this folder.")
+        (folder / _UNFINISHED).unlink()
     except BaseException:
         _remove_all_but(folder, there)
         raise
@@ -89,10 +92,24 @@ def offered(invitation: Invitation) -> tuple[approval.Candidate, approval.Candid
             approval.examine("contract", invitation.contract.encode(), "the invitation's contract"))
 
 
-def _remove_all_but(folder: Path, there: set[Path] | None) -> None:
+_UNFINISHED = ".unfinished"
+"""What was in the folder before; it is there while a site is being made. Nobody has seen the keys of such a site."""
+
+
+def _what_was_there(folder: Path) -> set[str] | None:
+    """The names in the folder, without what a call left that was killed: that is removed. None: the folder is new."""
+    if (folder / _UNFINISHED).exists():
+        before = set(json.loads((folder / _UNFINISHED).read_bytes()))
+        _remove_all_but(folder, {*before, _UNFINISHED})     # the list goes last: who is killed here begins here again
+        (folder / _UNFINISHED).unlink()
+    return {path.name for path in folder.iterdir()} if folder.exists() else None
+
+
+def _remove_all_but(folder: Path, there: set[str] | None) -> None:
     """Remove a half-made site: it would block the next try. What was there before stays; None: the folder is new."""
     if there is None:
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for path in set(folder.iterdir()) - there:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    for path in folder.iterdir():
+        if path.name not in there:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()

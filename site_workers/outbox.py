@@ -179,6 +179,12 @@ def unsent(site_folder: Path) -> Iterator[Entry]:
     return (entry for entry in entries(site_folder) if not entry.sent)
 
 
+def unsent_refusals(site_folder: Path, plan: Plan) -> Iterator[Entry]:
+    """The refusals of this plan that are not known to have arrived, in their order."""
+    said = f"{plan.run}/{plan.asks.kind}/{plan.round:05d}/{plan.attempt:02d}{_REFUSAL}*"
+    return (entry for folder in _folders(site_folder, said) if not (entry := _entry(site_folder, folder)).sent)
+
+
 def _place_of(site_folder: Path, key: str) -> Path | None:
     """Where the answer, or the refusal, that lies in the store under `key` is kept; None: no answer has such a key."""
     if (answered := layout.parse_answer(key)) is not None:

@@ -32,8 +32,12 @@ def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = 
             raise PrivacyError(f"round {answer.round} of run '{answer.run}': the answer is noised otherwise than the ledger "
                                "was charged for; nothing leaves")
     sealed = seal(answer, site.identity)
-    send(site, outbox.write_refusal(site.folder, plan, sealed) if isinstance(answer, Refusal)
-         else outbox.write(site.folder, plan, sealed, payload))
+    if isinstance(answer, Refusal):
+        outbox.write_refusal(site.folder, plan, sealed)
+        for waiting in outbox.unsent_refusals(site.folder, plan):       # who reads them stops at the first that is missing
+            send(site, waiting)
+    else:
+        send(site, outbox.write(site.folder, plan, sealed, payload))
 
 
 def hand_over(site: Site, rotation: Rotation) -> None:

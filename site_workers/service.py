@@ -47,9 +47,7 @@ def serve_site(folder: Path) -> None:
     with lock:
         site = open_site(folder)
         settle_in(site.policy.limits)
-        _begin(site)
-        _require_newest(site)
-        _send_what_is_unsent(site)
+        begin(site)
         from infra.warm_worker import serve
         from site_workers.campaign import newest_plan
         from site_workers.round import job
@@ -80,12 +78,17 @@ def _with_the_accountant_apart(work: Job) -> Job:
     return job
 
 
-def _begin(site: Site) -> None:
-    """Serve a folder only if its audit log, ledger and outbox agree. An older copy of one of them does not agree."""
+def begin(site: Site) -> None:
+    """What a process does before it serves: it looks whether the folder is whole and the newest, and sends what is unsent.
+
+    Only if audit log, ledger and outbox agree; an older copy of one of them does not agree.
+    """
     audit.verify(site.folder)
     kept.settle(site.safe)
     audit.record(site.folder, audit.Started(
         utc=audit.utc(site.clock()), policy=digest((site.folder / "policy.toml").read_bytes()), version=__version__))
+    _require_newest(site)
+    _send_what_is_unsent(site)
 
 
 def _require_newest(site: Site) -> None:

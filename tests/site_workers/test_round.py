@@ -208,6 +208,23 @@ def test_a_store_that_is_down_loses_nothing(federation: SmallFederation, monkeyp
     assert release.resend(federation.site("north")) == 0
 
 
+def test_a_refusal_that_could_not_leave_leaves_before_the_next_one(federation: SmallFederation, monkeypatch):
+    """Who reads refusals stops at the first that is missing: otherwise the site would count as silent."""
+    policy = federation.root / "north" / "policy.toml"
+    policy.write_text(policy.read_text().replace("min_rows = 50", "min_rows = 10000"))
+    planned = federation.plan()
+
+    def down(self, key, body, *, sha256=None):
+        raise StoreUnavailableError("the store does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "put_once", down)
+        with pytest.raises(StoreUnavailableError):
+            federation.answer("north", planned)
+    assert federation.answer("north", planned) == "refusal"
+    assert federation.collect(planned).refused["north"].refusal.reason == "data"
+
+
 def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFederation):
     """Otherwise the difference of two releases would be free of noise."""
     federation.plan()

@@ -120,7 +120,7 @@ def test_a_passphrase_comes_and_goes_with_a_new_key(tmp_path: Path, types, rows_
     with pytest.raises(SetupError, match="start the site's process once"):
         again.safe.read(last)
     plain = last.read_bytes()
-    service._begin(again)
+    service.begin(again)
     assert again.safe.read(last) == plain != last.read_bytes()
     begin_rotation(again, None)
     rotate_key(federation.root / "coordinator", "north")

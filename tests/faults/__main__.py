@@ -1,0 +1,100 @@
+"""`python -m tests.faults [--scenes K] [--sample N] [--seed S] [NAME…]`: kill members at every change to
+the disk.
+
+Prints a table: what was done, how many changes it makes, how many were tried, and how often all ended as if nobody had been
+killed. The exit status is 1 if it did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.faults.scenes import Scene, Seen
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")     # this process forks
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of one scene."""
+
+    name: str
+    places: int
+    tried: int
+    wrong: tuple[str, ...]
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", help="of scenes; all, if none is given")
+    parser.add_argument("--scenes", type=int, help="so many scenes, by chance; without it: all")
+    parser.add_argument("--sample", type=int, help="so many changes of each scene, by chance; without it: all")
+    parser.add_argument("--seed", type=int, default=random.randrange(10 ** 6), help="of the chance")
+    said = parser.parse_args(arguments)
+    import great_expectations  # noqa: F401  # so that sites judge their rows in their own process
+    import torch
+
+    from tests.faults.scenes import SCENES
+
+    torch.set_num_threads(1)
+    if unknown := set(said.names) - {scene.name for scene in SCENES}:
+        parser.error(f"no scene is called '{unknown.pop()}'; there are: {', '.join(scene.name for scene in SCENES)}")
+    chosen = [scene for scene in SCENES if not said.names or scene.name in said.names]
+    if said.scenes is not None:
+        chosen = random.Random(said.seed).sample(chosen, min(said.scenes, len(chosen)))
+    print(f"{'fault':44}{'changes':>9}{'tried':>7}{'survived':>10}", flush=True)
+    failed = False
+    for scene in chosen:
+        tried = try_scene(scene, said.sample, random.Random(said.seed))
+        print(f"killed: {tried.name:36}{tried.places:9}{tried.tried:7}{tried.tried - len(tried.wrong):10}", flush=True)
+        failed |= bool(tried.wrong)
+        for line in tried.wrong:
+            print(f"    {line}", flush=True)
+    if said.sample is not None or said.scenes is not None:
+        print(f"a sample: seed {said.seed}")
+    return int(failed)
+
+
+def try_scene(scene: Scene, sample: int | None, chance: random.Random) -> Tried:
+    """Kill it at every change, or at some, and do it again."""
+    from tests.faults import crash
+
+    with tempfile.TemporaryDirectory(prefix="fedround-faults-") as folder:
+        before, root = Path(folder) / "before", Path(folder) / "root"
+        if not crash.done(lambda: scene.begin(root)):
+            raise SystemExit(f"'{scene.name}': what is there before cannot be made")
+        shutil.copytree(root, before, symlinks=True)
+        places = crash.places(root, lambda: scene.act(root))
+        wanted = scene.seen(root)
+        numbers = range(len(places)) if sample is None or sample >= len(places) else sorted(
+            chance.sample(range(len(places)), sample))
+        wrong = []
+        for number in numbers:
+            shutil.rmtree(root)
+            shutil.copytree(before, root, symlinks=True)
+            crash.killed_at(number, root, lambda: scene.act(root))
+            if not crash.done(lambda: scene.act(root)):
+                wrong.append(f"before change {number}, {places[number]}: done again, it fails (above)")
+            elif (what := different(wanted, scene.seen(root))):
+                wrong.append(f"before change {number}, {places[number]}: not as if nothing had been: {what}")
+        return Tried(scene.name, len(places), len(numbers), tuple(wrong))
+
+
+def different(wanted: Seen, seen: Seen) -> str:
+    """What differs, by name."""
+    names = sorted(name for name in wanted.keys() | seen.keys() if wanted.get(name) != seen.get(name))
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
