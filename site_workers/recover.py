@@ -4,7 +4,7 @@ The witnesses are what this site's key signed and lies in the store; what its au
 coordinator signed about it, in commits (the ledger's length, whose updates they hold) and plans.
 
 What is proven is charged as it was. Some charges are known to have been made, and nothing shows what for. Each of them is
-charged as the dearest release that any witness could have asked for (`accounting.dearest`).
+charged as the dearest release that any witness could have asked for (`fedround.privacy.units.dearest`).
 Promised: nothing that any witness shows costs less afterwards than it did. Not promised: what no witness shows at all. If a
 store hides every later answer, and a coordinator hides every later commit, their cost stays hidden too.
 """
@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from fedround import layout
 from fedround.errors import ContractError, SetupError
 from fedround.privacy import ledger
-from fedround.privacy.accounting import dearest
 from fedround.privacy.entries import Charge, Lot, Rows
 from fedround.privacy.spec import Mechanism
+from fedround.privacy.units import dearest
 from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.site import Offer, offer

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedround.errors import ContractError
-from fedround.privacy.accounting import epsilon, gaussian_delta, precision_of
+from fedround.privacy.accounting import epsilon, gaussian_delta
 from fedround.privacy.spec import DpSgd, GaussianCounts, Mechanism, PersonPrivacy, Promise, RecordPrivacy, cap
+from fedround.privacy.units import precision_of
 
 LARGEST_NOISE_MULTIPLIER = 1000.0
 

@@ -84,7 +84,7 @@ class Bound:
     whose: str
     """Who said so, for the message."""
     alone: bool = False
-    """Whether it bounds what is spent if nobody else's share of the noise counts (`accounting.alone`)."""
+    """Whether it bounds what is spent if nobody else's share of the noise counts (`units.alone`)."""
 
 
 def create(path: Path, dataset: str) -> Ledger:

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache, reduce
 
 from fedround.errors import PrivacyError
-from fedround.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA_DP, Pld, precision_of, released
+from fedround.privacy.accounting import LARGEST_EPSILON, SMALLEST_DELTA_DP, Pld
 from fedround.privacy.spec import GaussianUpdate, Mechanism
+from fedround.privacy.units import precision_of, released
 
 MOST_ROWS = 50
 """More rows of one person are not computed: their epsilon means nothing."""

@@ -16,8 +16,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from fedround.privacy.accounting import released
 from fedround.privacy.spec import Mechanism, Unit
+from fedround.privacy.units import released
 
 Floats = npt.NDArray[np.float64]
 _ORDER_A = np.array([*range(2, 65), *range(68, 129, 4), *range(144, 513, 16)], dtype=np.float64)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedround.privacy.accounting import noise_of_one
 from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism
+from fedround.privacy.units import noise_of_one
 
 MOST_DELTA_ROWS = 0.1
 """delta_dp times the number of rows may be this at most."""

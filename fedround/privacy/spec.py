@@ -1,7 +1,7 @@
 """What privacy a federation agrees on, and the mechanisms that a site applies to keep it.
 
-Values only: `fedround.privacy.accounting` says what they cost, `fedround.rounds.campaign` which mechanism follows from a
-promise.
+Values only: `fedround.privacy.units` says what they protect, `fedround.privacy.accounting` what they cost,
+`fedround.rounds.campaign` which mechanism follows from a promise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PersonRows = Annotated[int, Field(ge=1, le=MOST_ROWS_OF_A_PERSON)]
 SharedBy = Annotated[int, Field(ge=2, le=1000)]
 """With how many members the noise is shared. The noise that a mechanism says is that of the sum of so many: each adds
 1/sqrt(shared_by) of it, and only the sum of at least so many is ever seen (`fedround.secure_sums`). What it costs, if nobody
-else can be trusted, `fedround.privacy.accounting.alone` says."""
+else can be trusted, `fedround.privacy.units.alone` says."""
 
 # -- what is promised --------------------------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ class AdaptiveClipping(Value):
     In every step a site also counts, with noise, how many gradients were within the clip norm. The next plan's clip norm is
     this one's times exp(-learning_rate (share - quantile)), where `share` is the median of the sites' shares.
     `clip_norm` of the promise is the first round's. The counts are paid from the same budget: the gradients' noise is
-    raised a little (`fedround.privacy.accounting.joint_noise`).
+    raised a little (`fedround.privacy.units.joint_noise`).
     """
 
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -14,8 +14,9 @@ from fedround import layout
 from fedround.errors import AuditError, Cancelled, SetupError
 from fedround.federation_log import handed_over
 from fedround.privacy import ledger
-from fedround.privacy.accounting import dearest, epsilon
+from fedround.privacy.accounting import epsilon
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
+from fedround.privacy.units import dearest
 from fedround.records import Answer
 from fedround.signing import Identity, seal, unseal
 from site_workers import audit, recover, release, rollback

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from fedround.errors import BudgetError
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.accounting import dearest, epsilon, noise_of_one
+from fedround.privacy.accounting import epsilon
 from fedround.privacy.ledger import Charge, charge, create, held, spent
 from fedround.privacy.persons import epsilon_of_person
 from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism, PersonPrivacy, RecordPrivacy
+from fedround.privacy.units import dearest, noise_of_one
 from fedround.rounds.campaign import across_units, course, mechanism_for
 from fedround.statistics import Bounded, GlmSums, LocalEvaluation
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from fedround.errors import BudgetError
 from fedround.privacy import ledger
-from fedround.privacy.accounting import Batch, alone, dearest, epsilon, epsilon_of_batches
+from fedround.privacy.accounting import Batch, epsilon, epsilon_of_batches
 from fedround.privacy.ledger import Bound, Charge
 from fedround.privacy.spec import DpSgd, GaussianCounts, GaussianUpdate, RowSum, shared
+from fedround.privacy.units import alone, dearest
 
 DELTA, MEMBERS = 1e-5, 9
 OWN = (DpSgd(noise_multiplier=6.0, clip_norm=1.0, sampling_rate=0.3, steps=1), GaussianCounts(noise_std=20.0),

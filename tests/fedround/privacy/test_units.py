@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedround.errors import BudgetError, ContractError
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.accounting import epsilon, joint_noise
+from fedround.privacy.accounting import epsilon
 from fedround.privacy.ledger import Charge, charge, create, read, spent
 from fedround.privacy.spec import (
     AdaptiveClipping,
@@ -26,6 +26,7 @@ from fedround.privacy.spec import (
     RecordPrivacy,
     SitePrivacy,
 )
+from fedround.privacy.units import joint_noise
 from fedround.rounds.campaign import across_units, counts_of, course, first_row, mechanism_for
 from fedround.statistics import LocalEvaluation
 
