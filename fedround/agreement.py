@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedround.aggregation.rules import FLTrust
+from fedround.aggregation.rules import FLTrust, WeightedMean
 from fedround.aggregation.spec import Aggregation, default_aggregation
 from fedround.codec import Schema
 from fedround.compression.spec import Compression, is_unbiased
@@ -17,7 +17,9 @@ from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.trees.agreed import objection_to_trees
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.agreed import objection_to_sums, objection_without_sums
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
+from fedround.secure_sums.spec import SecureSum
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring, of_one_kind
 from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight, in_words
@@ -73,7 +75,24 @@ class SiteEntry(Value):
     key: PublicKey
     weight: Weight
     rows: Rows | None = None
-    """How many rows it trains on, as agreed: an answer that is made as if of many more is not admitted. None: not agreed."""
+    """How many rows it trains on, as agreed: an answer that is made as if of many more is not admitted. None: not agreed.
+    With the unit 'person', how many persons have such rows."""
+
+
+MORE_ROWS = 1.5
+"""How many times the agreed number of rows a site may have: rows come and go, and the number is not agreed anew each time."""
+
+
+class Together(Value):
+    """All members of a federation, where their numbers are added up by a secure sum.
+
+    Whoever is missing from a round, asked or not, counts as one of `SecureSum.dropouts`. So how often a row is drawn, and by
+    how many the noise is shared, is the same in all rounds.
+    """
+
+    members: Annotated[int, Field(ge=1, le=1000)]
+    rows: Annotated[int, Field(ge=1, le=10 ** 12)]
+    """That they train on, all together, as agreed; with the unit 'person', persons."""
 
 
 class Terms(Value):
@@ -90,6 +109,22 @@ class Terms(Value):
     groups: Groups | None = None
     drift: DriftWatch | None = None
     partitions: Recurring | None = None
+    combine: SecureSum | None = None
+    together: Together | None = None
+    """With `combine`: whose numbers are added up."""
+
+    @property
+    def shared_by(self) -> int | None:
+        """How many members share the noise; None: everybody's is its own."""
+        return None if self.combine is None else self.combine.shared_by(self.union.members)
+
+    @property
+    def union(self) -> Together:
+        """Whose numbers are added up. Raises ContractError if nothing is."""
+        if self.together is None:
+            raise ContractError("these terms add up no members' numbers, or do not say of how many: 'combine' and 'together' "
+                                "come from a federation file")
+        return self.together
 
     def sent(self, model: Schema) -> Schema:
         """The tensors of an update to such a model."""
@@ -103,6 +138,12 @@ class Terms(Value):
     @model_validator(mode="after")
     def _check_partitions(self) -> Self:
         _check_partitions(self.privacy, self.drift, self.partitions)
+        return self
+
+    @model_validator(mode="after")
+    def _check_learner(self) -> Self:
+        if self.combine is None and (why_not := objection_without_sums(self.training)) is not None:
+            raise ValueError(why_not)
         return self
 
 
@@ -154,6 +195,8 @@ class Agreement(Value):
     """Which columns are counted, and how often; None: none."""
     partitions: Recurring | None = None
     """How rows are told apart, so that each campaign trains on one partition's rows, and only they pay; None: on all rows."""
+    combine: SecureSum | None = None
+    """How members' numbers are added up without anybody seeing one member's; None: the coordinator sees each update."""
     reputation: Reputation | None = None
     """None: every member is asked in every round, whatever happened to its updates."""
     incentive: Incentive | None = None
@@ -224,6 +267,20 @@ class Agreement(Value):
         _check_partitions(self.privacy, self.drift, self.partitions)
         return self
 
+    @model_validator(mode="after")
+    def _check_sums(self) -> Self:
+        beside = tuple(f"[{name}]" for name in ("reputation", "incentive", "partitions") if getattr(self, name) is not None)
+        why_not = objection_without_sums(self.training) if self.combine is None else objection_to_sums(
+            self.training, self.privacy, self.aggregation, self.compression, self.parts, self.personal, beside)
+        if why_not is not None:
+            raise ValueError(why_not)
+        return self
+
+    @property
+    def together(self) -> Together | None:
+        """Whose numbers are added up; None: nobody's, or these settings have no members yet."""
+        return None
+
     @property
     def noise_is_declared(self) -> bool:
         """Whether the law of the noise in an upload follows from what its site declares."""
@@ -247,7 +304,9 @@ class Agreement(Value):
             raise ContractError(f"these settings do not go with the recipe's trees: {why_not}") from None
 
     def how_to_aggregate(self) -> Aggregation:
-        """The agreed aggregation, or the default if none was named."""
+        """The agreed aggregation, or the default if none was named; the plain mean, where a secure sum takes its place."""
+        if self.combine is not None:
+            return Aggregation(rule=WeightedMean())
         if self.aggregation is not None:
             return self.aggregation
         rounds = 1 if isinstance(self.privacy, NoPrivacy) else self.privacy.rounds
@@ -312,6 +371,29 @@ class Federation(Agreement, Signed):
         except ToleranceError as error:
             raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
         return self
+
+    @model_validator(mode="after")
+    def _check_secure_sum(self) -> Self:
+        if self.combine is None:
+            return self
+        try:
+            self.combine.check(len(self.sites))
+        except ToleranceError as error:
+            raise ValueError(f"combine: {error}") from None
+        if (silent := next((site.name for site in self.sites if site.rows is None), None)) is not None:
+            raise ValueError(f"combine: how often a row is drawn follows from how many there are: agree on 'rows' for each "
+                             f"member ('{silent}' has none)")
+        if self.quorum < (least := self.combine.least(len(self.sites))):
+            raise ValueError(f"combine: a sum of {len(self.sites)} members with {self.combine.dropouts} dropouts has at least"
+                             f" {least}, and quorum {self.quorum} asks for fewer: set quorum = {least}")
+        return self
+
+    @property
+    def together(self) -> Together | None:
+        """As `Agreement`: all members."""
+        if self.combine is None:
+            return None
+        return Together(members=len(self.sites), rows=sum(site.rows or 0 for site in self.sites))
 
     @property
     def pool(self) -> str:

@@ -11,7 +11,7 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.errors import ContractError
 from fedround.learning.descent import counts as counts_of
 from fedround.learning.descent import scale
-from fedround.learning.spec import Training
+from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.trees.spec import Trees
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, Mechanism, RowSum
 
@@ -52,7 +52,7 @@ def law_of(mechanism: Mechanism, training: Training, rows: int | None = None,
             return None
         return NoiseLaw(signal_bound=math.sqrt(training.per_round),
                         variance=(mechanism.noise_multiplier / rows) ** 2 * training.per_round)
-    if not isinstance(mechanism, DpSgd | DpFtrl) or not training.is_linear:
+    if not isinstance(mechanism, DpSgd | DpFtrl) or not isinstance(training, LocalTraining) or not training.is_linear:
         return None
     done = mechanism.steps if steps is None else steps
     counts = [scale(training, done) * count for count in counts_of(training, done)]

@@ -14,10 +14,11 @@ from fedround.learning.examples import Examples
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
-from fedround.learning.spec import LocalTraining, Training
+from fedround.learning.spec import Training
 from fedround.learning.train import Trained, train
 from fedround.learning.trees.site import sums
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.spec import UnionStep
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import TrainingMechanism
 
@@ -32,6 +33,8 @@ def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training,
     Raises ContractError if the recipe is for another learner than the plan's.
     """
     check_learner(recipe, training)
+    if isinstance(training, UnionStep):
+        raise ContractError("the learner 'union_step' sends no update of one site: agree on combine, and ask for its summand")
     if isinstance(training, Trees):
         recipe.check(examples)
         return Trained(sums(training, recipe.task, base, examples, mechanism, noise), None, training.local_steps)
@@ -48,6 +51,6 @@ def check_learner(recipe: Recipe, training: Training) -> None:
             "says no TREES, and the federation agreed on trees" if recipe.trees is None else
             "says TREES, and the federation agreed on another learner, or on trees with other settings")
             + ": make the federation file from this recipe")
-    if isinstance(training, LocalTraining) and training.class_weights and len(training.class_weights) != recipe.task.labels:
+    if not isinstance(training, Trees) and training.class_weights and len(training.class_weights) != recipe.task.labels:
         raise ContractError(f"training.class_weights has {len(training.class_weights)} weights, and recipe '{recipe.name}' "
                             f"learns {recipe.task.in_words}: give one weight for each label, or none")

@@ -47,6 +47,7 @@ from fedround.learning.start import begun_from
 from fedround.learning.tasks import CLASSIFY, KINDS, Kind, Task
 from fedround.learning.trees.declared import builder_of, trees_of
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.spec import UnionStep
 from fedround.values import Name, in_words
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Recipe:
             return self
         return replace(self, trees=training, build_model=builder_of(training, self.task))
 
-    def objective(self, model: nn.Module, training: LocalTraining | None = None) -> Objective:
+    def objective(self, model: nn.Module, training: LocalTraining | UnionStep | None = None) -> Objective:
         """What a model of the recipe is to learn. training: with the weights and changed copies that are agreed on."""
         if training is None:
             return Objective(model, self.task, self.loss)

@@ -22,15 +22,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from fedround.codec import Schema
-from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.learning.augmentation import Augmentation
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.spec import ClassWeights, UnionStep
+from fedround.privacy.calibration import sampling_rate
 from fedround.values import Value
 
 MAX_STEPS, MAX_BATCH = 10_000, 65_536
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(gt=0, le=1000)]
 
 # -- at a site ---------------------------------------------------------------------------------------------------------
 
@@ -43,8 +43,6 @@ class LocalTraining(Value):
     partial: what a site sends whose time is up before its last step. "refuse": nothing. "keep": the steps that it did.
     "normalise": these, scaled to as many as were asked, so that slow sites count as fast ones do (FedNova: Wang et al. 2020,
     arXiv:2007.07481). The privacy of all steps is paid in any case.
-    class_weights: what a row's loss is multiplied by, for each label in its order; empty: nothing. A row's gradient is
-    clipped after that: a rare label counts more as far as its rows' gradients are within the clip norm, and no row does more.
     augmentation: rows are learnt from as copies that are changed by chance; a row's copies are one record.
     """
 
@@ -55,7 +53,7 @@ class LocalTraining(Value):
     optimizer: Literal["sgd", "adam"] = "sgd"
     algorithm: Algorithm = Plain()
     partial: Literal["refuse", "keep", "normalise"] = "refuse"
-    class_weights: Annotated[tuple[Weight, ...], Field(max_length=1000)] = ()
+    class_weights: ClassWeights = ()
     augmentation: Augmentation | None = None
 
     @model_validator(mode="after")
@@ -72,9 +70,7 @@ class LocalTraining(Value):
 
     def sampling_rate(self, rows: int) -> float:
         """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
-        if rows < 1:
-            raise ContractError("there are no rows to train on; check the site's training file")
-        return min(1.0, self.batch_size / rows)
+        return sampling_rate(self.batch_size, rows)
 
     @property
     def is_linear(self) -> bool:
@@ -95,10 +91,11 @@ class LocalTraining(Value):
 
 def _learner(said: Any) -> str:
     name = said.get("name") if isinstance(said, dict) else getattr(said, "name", None)
-    return "trees" if name == "trees" else "steps"
+    return name if name in ("trees", "union_step") else "steps"
 
 
-Training = Annotated[Annotated[LocalTraining, Tag("steps")] | Annotated[Trees, Tag("trees")], Discriminator(_learner)]
+Training = Annotated[Annotated[LocalTraining, Tag("steps")] | Annotated[Trees, Tag("trees")]
+                     | Annotated[UnionStep, Tag("union_step")], Discriminator(_learner)]
 """How a model is learnt. A new learner is a value like these, what a site does for it (`fedround.learning.learn`), and what
 the server makes of what the sites send (`fedround.rounds.server.moved`)."""
 

@@ -114,7 +114,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
         noised = None
         if isinstance(mechanism, PerRecord):
             of_rows = RowGradients.tried(objective, parameters, everything)
-            noised = _NoisedSum(of_rows, mechanism, noise, coordinates(schema), expected)
+            noised = NoisedGradients(of_rows, mechanism, noise, coordinates(schema), expected)
         torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
         for units in _batches(mechanism, training, drawn_from, noise, start):
             if cancelled():
@@ -173,7 +173,7 @@ def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) ->
     return spread_D
 
 
-class _NoisedSum:
+class NoisedGradients:
     """The clipped and noised sum of gradients of one batch after the other."""
 
     def __init__(self, of_rows: RowGradients, mechanism: PerRecord, noise: NoiseSource, size: int, expected: float):
@@ -194,13 +194,18 @@ class _NoisedSum:
         return self._count_noise_std is not None
 
     def __call__(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
+        """The sum, (D,)."""
+        return self.cells(parameters, batch, counts_B) * self._clip.cell
+
+    def cells(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
+        """The same in cells of `GRID` / noise_multiplier to a clip norm: whole numbers and a half."""
         cells_D, within = clipped_sum(self._of_rows, parameters, batch, self._clip, counts_B=counts_B, chunk=self._chunk,
                                       each=self._each)
         cells_D += self._next()
         if self._count_noise_std is not None:
             surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
-        return cells_D * self._clip.cell
+        return cells_D
 
 
 def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, noise: NoiseSource,
@@ -231,13 +236,19 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, per
     if isinstance(mechanism, PerRecord):
         if mechanism.steps != training.local_steps:
             raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.local_steps}")
-        # Whole numbers are exact below 2**53, halves below 2**52: the sum over all rows must stay well below.
-        if rows > mechanism.noise_multiplier * 2 ** 50 / GRID:
-            raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "
-                                f"{mechanism.noise_multiplier:g}: ask for more noise, that is, for a smaller epsilon")
+        check_exact(mechanism.noise_multiplier, rows)
     if isinstance(mechanism, DpFtrl) and mechanism.steps * mechanism.batch_size > rows:
         raise ContractError(f"{mechanism.steps} batches of {mechanism.batch_size} rows would use some of {rows} rows twice, "
                             "and the mechanism covers once")
+
+
+def check_exact(noise_multiplier: float, rows: int) -> None:
+    """Raise ContractError unless so many clipped rows are summed exactly: whole numbers are below 2**53, halves below 2**52,
+    and the sum must stay well below.
+    """
+    if rows > noise_multiplier * 2 ** 50 / GRID:
+        raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "
+                            f"{noise_multiplier:g}: ask for more noise, that is, for a smaller epsilon")
 
 
 def check_fits(recipe: Recipe, model: nn.Module, tensors: Tensors) -> None:

@@ -28,6 +28,7 @@ from fedround.learning.trees.outputs import features_of
 from fedround.learning.trees.server import grow
 from fedround.learning.trees.site import sums
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.spec import UnionStep
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import NoMechanism
 
@@ -47,7 +48,7 @@ def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_reco
     device: where. What was tried once is remembered. Raises ContractError, which quotes no record because it has seen none,
     if the model cannot be built, does not travel, cannot be scored or trained; SetupError if this machine lacks the device.
     """
-    how = training if isinstance(training, LocalTraining) else None
+    how = None if isinstance(training, Trees) else training
     return _tried(_Question(recipe.digest, form, parts, per_record, recipe, how, device)).notes
 
 
@@ -85,7 +86,7 @@ class _Question:
     parts: Parts | None
     per_record: bool
     recipe: Recipe = field(compare=False)
-    training: LocalTraining | None = None
+    training: LocalTraining | UnionStep | None = None
     device: DeviceName = "cpu"
 
 

@@ -14,6 +14,13 @@ from fedround.privacy.units import precision_of
 LARGEST_NOISE_MULTIPLIER = 1000.0
 
 
+def sampling_rate(batch_size: int, rows: int) -> float:
+    """The chance of each row to be in a step's batch, so that `batch_size` rows are expected (at most all of them)."""
+    if rows < 1:
+        raise ContractError("there are no rows to train on; check the site's training file")
+    return min(1.0, batch_size / rows)
+
+
 def calibrate(privacy: RecordPrivacy | PersonPrivacy, sampling_rate: float, steps_per_round: int,
               beside: Sequence[Mechanism]) -> float:
     """The smallest noise multiplier, in thousandths, that keeps a whole campaign of DP-SGD within its budget.

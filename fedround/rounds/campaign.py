@@ -16,7 +16,7 @@ from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.trees.spec import Trees
 from fedround.privacy.accounting import epsilon
-from fedround.privacy.calibration import calibrate, smallest_noise
+from fedround.privacy.calibration import calibrate, sampling_rate, smallest_noise
 from fedround.privacy.entries import without_clip_norm
 from fedround.privacy.participation import times_paid
 from fedround.privacy.quick import epsilon_at_most
@@ -67,9 +67,9 @@ def mechanism_for(privacy: Privacy, training: Training, evaluation: LocalEvaluat
                    groups, drift, apart=apart)
     if isinstance(privacy, SitePrivacy):
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
-    if privacy.mechanism == "dp_ftrl":
-        return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, batch_size=_fixed_batch(training, rows),
-                      steps=training.local_steps, rows=rows)
+    if privacy.mechanism == "dp_ftrl" and isinstance(training, LocalTraining):
+        return DpFtrl(noise_multiplier=noise, clip_norm=privacy.clip_norm, steps=training.local_steps, rows=rows,
+                      batch_size=_fixed_batch(training.batch_size, training.local_steps, rows))
     return DpSgd(noise_multiplier=noise, clip_norm=privacy.clip_norm, sampling_rate=training.sampling_rate(rows),
                  steps=training.local_steps, count_noise_std=privacy.count_noise_std, rows_per_person=cap(privacy))
 
@@ -130,17 +130,17 @@ def misfit(terms: Terms, declared: Mechanism) -> str | None:
 @functools.lru_cache(maxsize=256)
 def _noise(privacy: Promise, batch_size: int, steps: int, evaluation: LocalEvaluation,
            rows: int, groups: Groups | None, drift: DriftWatch | None, *, apart: bool) -> float:
-    training = LocalTraining(batch_size=batch_size, local_steps=steps)
     if isinstance(privacy, SitePrivacy):
         return smallest_noise(privacy, lambda noise: GaussianUpdate(noise_multiplier=noise, clip_norm=1.0), (),
                               lambda mu2: math.sqrt(privacy.rounds / mu2))
     others = _beside_training(privacy, evaluation, groups, drift, apart=apart)
     if privacy.mechanism == "dp_ftrl":
-        fixed = DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=_fixed_batch(training, rows), steps=steps, rows=rows)
+        fixed = DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=_fixed_batch(batch_size, steps, rows), steps=steps,
+                       rows=rows)
         times = times_paid(fixed, privacy.rounds)
         return smallest_noise(privacy, lambda noise: fixed.model_copy(update={"noise_multiplier": noise}), others,
                               lambda mu2: math.sqrt(times * depth(steps) / mu2), times)
-    return calibrate(privacy, training.sampling_rate(rows), steps, others)
+    return calibrate(privacy, sampling_rate(batch_size, rows), steps, others)
 
 
 @functools.lru_cache(maxsize=256)
@@ -163,12 +163,11 @@ def _beside_training(privacy: Promise, evaluation: LocalEvaluation, groups: Grou
     return watched(privacy, drift)
 
 
-def _fixed_batch(training: LocalTraining, rows: int) -> int:
+def _fixed_batch(batch_size: int, steps: int, rows: int) -> int:
     """As many rows as the plan asks for, or as few as make all batches of a round differ."""
-    if rows < training.local_steps:
-        raise ContractError(f"{rows} rows cannot fill {training.local_steps} batches without using one twice: ask for fewer "
-                            "steps")
-    return min(training.batch_size, rows // training.local_steps)
+    if rows < steps:
+        raise ContractError(f"{rows} rows cannot fill {steps} batches without using one twice: ask for fewer steps")
+    return min(batch_size, rows // steps)
 
 
 def first_row(mechanism: DpFtrl, round_number: int, rows: int) -> int:

@@ -41,6 +41,7 @@ from fedround.learning.law import law_of
 from fedround.learning.tasks import Task
 from fedround.learning.trees.server import grow
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.spec import UnionStep
 from fedround.privacy.spec import Mechanism, NoPrivacy
 from fedround.statistics import Release
 
@@ -210,8 +211,8 @@ def step(terms: Terms, task: Task, before: Server, delta_D: Float32, used: Seque
     Raises ContractError if the step leaves the range of float32, or the model cannot grow.
     """
     model, optimizer = moved(terms, task, before, delta_D, math.fsum(weights[site] for site in sorted(used)))
-    if isinstance(terms.training, Trees):
-        return Server(model)
+    if isinstance(terms.training, Trees | UnionStep):
+        return Server(model, optimizer)
     share = share_of(used, weights, weighted=uses_weights(terms.aggregation))
     return Server(model, optimizer, terms.training.algorithm.at_server(before.served, delta_D, terms.training, share))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -31,15 +31,18 @@ from fedround.learning.algorithms import Vectors
 from fedround.learning.device import DeviceName
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
-from fedround.learning.learn import learn
+from fedround.learning.learn import check_learner, learn
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
 from fedround.learning.persons import Persons, count, persons_of
 from fedround.learning.recipe import Recipe
 from fedround.learning.replaced import replaced
-from fedround.learning.spec import Training
+from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.tasks import Scored
+from fedround.learning.trees.site import summand as sums_of_leaves
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.site import clipped_gradients
+from fedround.learning.union.spec import UnionStep
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.participation import times_left, times_paid
@@ -55,9 +58,11 @@ from fedround.privacy.spec import (
     TrainingMechanism,
     cap,
     of_persons,
+    shared,
 )
 from fedround.records import Question, Train
 from fedround.rounds.campaign import first_row, mechanism_for
+from fedround.rounds.summed import layout
 from fedround.statistics import Groups, Release, Statistic, release
 
 Float32 = npt.NDArray[np.float32]
@@ -82,12 +87,18 @@ class Offer:
     statistics: tuple[Statistic, ...]
     privacy: Privacy
     """What is promised."""
+    shared_by: int | None = None
+    """How many members share the noise; None: it is the site's own."""
 
     @property
     def mechanisms(self) -> tuple[Mechanism, ...]:
         """What the ledger is charged; in this order an answer says what was applied (`Answer.mechanisms`)."""
         trained = () if self.training is None else (self.training,)
-        return (*trained, *of_persons((statistic.mechanism for statistic in self.statistics), self.privacy))
+        return (*trained, *self.counted(statistic.mechanism for statistic in self.statistics))
+
+    def counted(self, mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
+        """What counts are charged as under this promise."""
+        return tuple(shared(one, self.shared_by) for one in of_persons(mechanisms, self.privacy))
 
     @property
     def rows(self) -> tuple[Rows, ...]:
@@ -95,8 +106,8 @@ class Offer:
         return (*(() if self.training is None else ("train",)), *(statistic.rows for statistic in self.statistics))
 
     def louder(self, factor: float) -> Offer:
-        """The same with more noise in training."""
-        if self.training is None or isinstance(self.training, NoMechanism):
+        """The same with more noise in training. Noise that is shared is everybody's: no site has more of it by itself."""
+        if self.training is None or isinstance(self.training, NoMechanism) or self.shared_by is not None:
             return self
         noise = math.ceil(1000 * factor * self.training.noise_multiplier) / 1000
         return replace(self, training=self.training.model_copy(update={"noise_multiplier": noise}))
@@ -117,10 +128,10 @@ class Offer:
             times = times_paid(mechanism, rounds) if done == 0 else times_left(mechanism, rounds)
             sets[without_clip_norm(mechanism), rows[place] if rows else "all"] += times + (where in final)
         if self.training is not None and groups is not None:
-            for mechanism in of_persons(groups.mechanisms, privacy):
+            for mechanism in self.counted(groups.mechanisms):
                 sets[mechanism, "validation" if rows else "all"] += groups.promotions
         if drift is not None and self.training is not None and not isinstance(privacy, NoPrivacy):
-            for mechanism in of_persons(drift.once, privacy):
+            for mechanism in self.counted(drift.once):
                 sets[mechanism, "all"] += drift.times(privacy.rounds) - drift.times(min(done, privacy.rounds))
         return tuple(Lot(mechanism=mechanism, rows=where, times=times) for (mechanism, where), times in sets.items() if times)
 
@@ -128,11 +139,15 @@ class Offer:
 def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statistic], bool], *, apart: bool = False) -> Offer:
     """What a site with so many training rows, or persons with training rows, will release. rows, apart: as `mechanism_for`.
 
+    With a secure sum the noise is that of all members' rows together, and the same at each of them, whatever it has itself.
     may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
     """
+    if terms.combine is not None:
+        rows, apart = terms.union.rows, False
     mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, terms.groups, terms.drift, apart=apart)
                  if isinstance(asks, Train) else None)
-    return Offer(mechanism, tuple(statistic for statistic in asks.statistics if may_leave(statistic)), terms.privacy)
+    return Offer(None if mechanism is None else shared(mechanism, terms.shared_by),
+                 tuple(statistic for statistic in asks.statistics if may_leave(statistic)), terms.privacy, terms.shared_by)
 
 
 # -- what it is done with ----------------------------------------------------------------------------------------------
@@ -238,6 +253,8 @@ class Worked:
     """The update's file."""
     keeps: Kept
     """What the next round goes on with."""
+    summand_S: Float64 | None = None
+    """With a secure sum: all that leaves, noised by the site's share (`fedround.rounds.summed`); the rest above is empty."""
 
 
 def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs, offered: Offer, draws: Draws,
@@ -249,6 +266,8 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     Raises Cancelled if the guard says so; ContractError if the recipe cannot be trained as the terms say.
     """
     rest, evidence = inputs.rest, _Evidence(inputs, terms.privacy, draws)
+    if terms.combine is not None:
+        return Worked((), None, None, Kept(), _summand(asks, terms, inputs, offered, draws, evidence))
     releases = tuple(release(statistic, evidence, draws.statistic(place, rest.private), rows_per_person=cap(terms.privacy))
                      for place, statistic in enumerate(offered.statistics))
     if not isinstance(asks, Train) or offered.training is None:
@@ -267,6 +286,25 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     units = len(inputs.train) if persons is None else len(persons)
     said = declare(mechanism, training, units, trained.steps, trained.within_clip)
     return Worked(releases, said, payload, Kept(vectors_after(terms, shift_D, sent), models))
+
+
+def _summand(asks: Question, terms: Terms, inputs: Inputs, offered: Offer, draws: Draws, evidence: _Evidence) -> Float64:
+    """What a site adds to a secure sum, (S,)."""
+    size, training = codec.coordinates(terms.sent(codec.schema_of(inputs.base))), terms.training
+    parts, private, found = layout(asks, terms, size, offered.mechanisms), inputs.rest.private, list[Float64]()
+    if isinstance(offered.training, DpSgd) and isinstance(training, UnionStep):
+        persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
+        check_learner(inputs.recipe, training)
+        found.append(clipped_gradients(inputs.recipe, inputs.base, inputs.train, training, offered.training, parts[0].cells,
+                                       draws.training(None, private), rest=inputs.rest, persons=persons,
+                                       device=inputs.device))
+    elif isinstance(offered.training, RowSum) and isinstance(training, Trees):
+        check_learner(inputs.recipe, training)
+        found.append(sums_of_leaves(training, inputs.recipe.task, inputs.base, inputs.train, parts[0].cells,
+                                    draws.training(None, private)))
+    for place, (statistic, part) in enumerate(zip(offered.statistics, parts[len(found):], strict=True)):
+        found.append(statistic.in_cells(part.cells).noised(evidence, draws.statistic(place, private)).ravel())
+    return np.concatenate(found)
 
 
 # -- its parts, for training many sites at once ------------------------------------------------------------------------
@@ -309,7 +347,7 @@ def declare(mechanism: TrainingMechanism, training: Training, rows: int, steps: 
 
 def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> Tensors | None:
     """The site's own model after the round; it begins at the base model. None: none is agreed."""
-    if terms.personal is None or isinstance(terms.training, Trees):
+    if terms.personal is None or not isinstance(terms.training, LocalTraining):
         return None
     return personalise(inputs.recipe, inputs.kept.models.get(PERSONAL, inputs.base), inputs.train, terms.training,
                        draws.personal(), guard, shared=inputs.base, pull=terms.personal.pull, rest=inputs.rest,
@@ -334,7 +372,7 @@ def send(how: Compression | None, delta_D: Float32, kept: Kept, draws: Draws, se
 def vectors_after(terms: Terms, shift_D: Float32 | None, sent: Sent) -> Vectors:
     """The vectors that a site keeps after it has sent this."""
     residual = {} if sent.residual_D is None else {RESIDUAL: sent.residual_D}
-    if isinstance(terms.training, Trees):
+    if not isinstance(terms.training, LocalTraining):
         return residual
     return {**terms.training.algorithm.at_site(shift_D, sent.arrives_D, terms.training), **residual}
 

@@ -19,6 +19,7 @@ from fedround.learning.examples import Examples, joined
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, Training
 from fedround.learning.trees.spec import Trees
+from fedround.learning.union.spec import UnionStep
 from fedround.privacy.spec import NoPrivacy
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Chance
@@ -63,6 +64,9 @@ def _trained(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chan
 def _slower(training: Training, batches: int, share: float) -> Training:
     if isinstance(training, Trees):
         return training.model_copy(update={"l2": training.l2 * share})
+    if isinstance(training, UnionStep):
+        return LocalTraining(local_steps=1, batch_size=min(LARGEST_BATCH, training.batch_size),
+                             learning_rate=min(training.learning_rate * share, 100.0))
     return LocalTraining(local_steps=training.local_steps, batch_size=min(LARGEST_BATCH, training.batch_size * batches),
                          optimizer=training.optimizer, learning_rate=training.learning_rate * share,
                          momentum=training.momentum)

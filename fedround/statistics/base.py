@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, Field
 
 from fedround.privacy.entries import Rows
-from fedround.privacy.noise import NoiseSource
+from fedround.privacy.noise import GRID, NoiseSource
 from fedround.privacy.spec import QUIETEST, GaussianCounts, NoMechanism
 from fedround.values import Value
 
@@ -109,6 +109,12 @@ class NoisedSum(Value):
     def mechanism(self) -> GaussianCounts | NoMechanism:
         """What a release of it is charged as."""
         return NoMechanism() if self.noise_std == 0 else GaussianCounts(noise_std=self.noise_std)
+
+    def in_cells(self, cells: int) -> Self:
+        """The same sum, with so many of the noise's cells to a unit of `scale`: then the noise's standard deviation is
+        GRID / cells units. (A release takes as many as its `noise_std` has room for, rounded down.)
+        """
+        return self.model_copy(update={"noise_std": GRID / (cells + 0.5)})
 
     def possible(self, table: Float64, leeway: float) -> bool:
         """Whether some records give such sums, if noise moved each by `leeway` at most."""

@@ -5,6 +5,8 @@ B trees, L leaves, K outputs, P parts of a number.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,14 @@ from fedround.learning.trees.structure import splits
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+
+def mean_of_sum(trees: Trees, total_D: Float64, rows: float) -> Float32:
+    """The aggregate that `grow` takes, (D,): the mean over rows, from the sum that `trees.site.summand` is a part of.
+
+    rows: how many were added up, all sites together, as agreed.
+    """
+    return (total_D * (math.sqrt(trees.per_round) / rows)).astype(np.float32)
 
 
 def grow(trees: Trees, task: Task, model: Tensors, aggregate_D: Float32, weight: float | None, *,

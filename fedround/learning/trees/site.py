@@ -43,24 +43,40 @@ def sums(trees: Trees, task: Task, base: Tensors, examples: Examples, mechanism:
     number of rows counts as public, except with `GaussianUpdate`), to the last bit. A row that does not count adds nothing.
     Raises ContractError if all trees have grown, or there are too many rows to be summed exactly.
     """
+    if isinstance(mechanism, RowSum):
+        per_length = GRID / (mechanism.noise_multiplier * math.sqrt(trees.per_round)) * (1 - _SLACK)
+    else:
+        per_length = 1 / CELL
+    cells_2BLK = _exact(trees, task, base, examples, per_length)
+    parts_2PBLK = _noised(cells_2BLK, 1 / per_length, len(examples), mechanism, noise)
+    return dict(zip((SLOPES, CURVATURES), parts_2PBLK, strict=True))
+
+
+def summand(trees: Trees, task: Task, base: Tensors, examples: Examples, cells: int, noise: NoiseSource) -> Float64:
+    """(g, w h) summed by leaf, noised, in units in which a row moves all numbers together by a length of 1 at most, as
+    `codec.flatten` orders them: what a site adds to a secure sum (`trees.server.mean_of_sum`).
+
+    cells: so many of the noise's cells are a unit, and its standard deviation on each number is GRID / cells. Promises and
+    raises as `sums`.
+    """
+    cells_2BLK = _exact(trees, task, base, examples, cells / math.sqrt(trees.per_round) * (1 - _SLACK))
+    return (cells_2BLK.ravel() + noise.normal(GRID, cells_2BLK.size)) / cells
+
+
+def _exact(trees: Trees, task: Task, base: Tensors, examples: Examples, per_length: float) -> Float64:
+    """(g, w h) of all rows by leaf, in whole cells, so many to `Steepness.length`, (2, B, L, K)."""
     first, rows = grown(base), len(examples)
     if first + trees.per_round > trees.trees:
         raise ContractError(f"all {trees.trees} trees have grown: a recipe with more rounds would let more grow")
     if rows == 0:
         raise ContractError("there are no rows to train on; check the site's training file")
-    features_NF = features_of(examples)
-    some, bound = splits(trees).of(slice(first, first + trees.per_round)), task.steepness
-    if isinstance(mechanism, RowSum):
-        per_length = GRID / (mechanism.noise_multiplier * math.sqrt(trees.per_round)) * (1 - _SLACK)
-    else:
-        per_length = 1 / CELL
     if rows * per_length > 2.0 ** 51:
         raise ContractError(f"{rows} rows are too many to be summed exactly: ask for more noise, that is, for a smaller "
                             "epsilon")
+    features_NF = features_of(examples)
+    some, bound = splits(trees).of(slice(first, first + trees.per_round)), task.steepness
     output_NK = REMEMBERED(trees, base, features_NF, examples.digest)
-    cells_2BLK = _summed(trees, task, some, output_NK, examples, features_NF, _Cells(bound, per_length))
-    parts_2PBLK = _noised(cells_2BLK, 1 / per_length, rows, mechanism, noise)
-    return dict(zip((SLOPES, CURVATURES), parts_2PBLK, strict=True))
+    return _summed(trees, task, some, output_NK, examples, features_NF, _Cells(bound, per_length))
 
 
 def _noised(cells_2BLK: Float64, unit: float, rows: int, mechanism: TrainingMechanism, noise: NoiseSource) -> Float32:
