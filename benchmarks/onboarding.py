@@ -102,7 +102,7 @@ def left(machine: OneMachine) -> dict[str, int]:
     """
     site = open_site(machine.home / SITE)
     prefix = layout.site_prefix(SITE)
-    return {"charges": len(ledger.read(site.ledger).charges), "answers": sum(1 for _ in outbox.entries(site.folder)),
+    return {"charges": len(ledger.read(site.ledger).charges), "answers": sum(1 for _ in outbox.entries(site.safe)),
             "objects": sum(not key.startswith(f"{prefix}preflight/") for key in site.store.list(prefix))}
 
 

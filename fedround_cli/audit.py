@@ -29,12 +29,14 @@ def audit(
     """
     from infra.settings import SiteSettings, load_toml
     from site_workers import audit as log
+    from site_workers.site import open_safe
 
+    safe = open_safe(folder.resolve())
     if begin:
         settings = load_toml(SiteSettings, folder / "site.toml")
-        log.begin(folder, settings.name, datetime.now(UTC), settings.data.ledger_file(folder))
+        log.begin(safe, settings.name, datetime.now(UTC), settings.data.ledger_file(folder))
         out.print("began a new audit log")
-    events = log.verify(folder)
+    events = log.verify(safe)
     if as_json:
         print_json([event.model_dump(mode="json") for event in events])
         return

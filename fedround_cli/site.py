@@ -69,8 +69,8 @@ def init(
     yes: approval.Yes = False,
     digest: approval.Digests = [],  # noqa: B006
     passphrase: Annotated[bool, typer.Option(
-        "--passphrase", help="Encrypt the private key, the noise secret, and what rounds keep. A start asks for the "
-        "passphrase, or reads it from the file FEDROUND_PASSPHRASE_FILE.")] = False,
+        "--passphrase", help="Encrypt the private key, the noise secret, and what rounds leave in kept and outbox. A start "
+        "asks for the passphrase, or reads it from the file FEDROUND_PASSPHRASE_FILE.")] = False,
 ) -> None:
     """Make a site's folder: a key pair, a noise secret, a policy, an empty privacy ledger, an audit log.
 
@@ -143,7 +143,8 @@ def key(folder: SiteFolder) -> None:
 def rotate(
     folder: SiteFolder,
     passphrase: Annotated[bool, typer.Option(
-        "--passphrase", help="Encrypt the new private key, the noise secret, and what rounds keep.")] = False,
+        "--passphrase", help="Encrypt the new private key, the noise secret, and what rounds leave in kept and "
+        "outbox.")] = False,
 ) -> None:
     """Make a new key, and let the present one hand over to it. Nothing changes until the coordinator has taken it.
 

@@ -182,7 +182,7 @@ def _stand_in(folder: Path, site: Site, chance: Chance) -> Site:
     stand_in.ledger.parent.mkdir(parents=True)
     folder.mkdir(exist_ok=True)
     shutil.copyfile(site.ledger, stand_in.ledger)
-    audit.begin(folder, site.name, site.clock(), stand_in.ledger)
+    audit.begin(stand_in.safe, site.name, site.clock(), stand_in.ledger)
     return stand_in
 
 
@@ -222,7 +222,7 @@ def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
 
 def _told(stand_in: Site, plan: Plan, before: ledger.Ledger, known: Rehearsed) -> Rehearsed:
     """What lies in the folders after the round."""
-    entry = next(iter(outbox.entries(stand_in.folder)))
+    entry = next(iter(outbox.entries(stand_in.safe)))
     after, delta_dp = ledger.read(stand_in.ledger), stand_in.policy.delta_dp
     new = after.charges[len(before.charges):]
     carried_out = "reason" not in entry.body

@@ -24,6 +24,7 @@ from fedround.privacy.spec import Mechanism
 from fedround.values import LARGEST_WHOLE, Attempt, Digest, Name, PublicKey, Purpose, Round, Value
 from infra.settings import SiteSettings, load_toml
 from site_workers import outbox
+from site_workers.safe import Safe
 
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -156,14 +157,14 @@ def utc(now: datetime) -> str:
     return now.strftime(_UTC)
 
 
-def begin(folder: Path, site: str, now: datetime, book: Path) -> None:
+def begin(safe: Safe, site: str, now: datetime, book: Path) -> None:
     """Begin a site's log. Its first event counts what its ledger and its outbox hold already.
 
     Raises AuditError if there is a log.
     """
     charges = len(ledger.read(book).entries) if book.exists() else 0
-    chain.create(_KIND, _path(folder), {"format": "fedround-audit/1", "site": site, "utc": utc(now), "charges": charges})
-    record(folder, *_found(outbox.entries(folder), now))
+    chain.create(_KIND, _path(safe.folder), {"format": "fedround-audit/1", "site": site, "utc": utc(now), "charges": charges})
+    record(safe.folder, *_found(outbox.entries(safe), now))
 
 
 def recovered(folder: Path) -> int:
@@ -171,10 +172,10 @@ def recovered(folder: Path) -> int:
     return max((event.charges for event in read(folder) if isinstance(event, Recovered)), default=0)
 
 
-def find_again(folder: Path, now: datetime) -> None:
+def find_again(safe: Safe, now: datetime) -> None:
     """Record the answers that the outbox says have left, and the log does not."""
-    logged = _logged(read(folder))
-    record(folder, *(found for found in _found((entry for entry in outbox.entries(folder) if entry.sent), now)
+    logged = _logged(read(safe.folder))
+    record(safe.folder, *(found for found in _found((entry for entry in outbox.entries(safe) if entry.sent), now)
                      if (found.key, found.sha256) not in logged))
 
 
@@ -214,14 +215,15 @@ def _objects(entry: outbox.Entry) -> Iterator[tuple[str, str, str, int]]:
     yield entry.kind, entry.answer_key, hashlib.sha256(answer).hexdigest(), len(answer)
 
 
-def verify(folder: Path) -> tuple[Event, ...]:
+def verify(safe: Safe) -> tuple[Event, ...]:
     """All events of a log that agrees with the ledger and the outbox beside it.
 
     Raises AuditError, or LedgerError, with the first thing that does not agree and what to do.
     """
+    folder = safe.folder
     log = chain.read(_KIND, _path(folder))
     events = tuple(entry.event for entry in log.entries)
-    for problem in (*_against_the_ledger(folder, log.opening.charges, events), *_against_the_outbox(folder, events)):
+    for problem in (*_against_the_ledger(folder, log.opening.charges, events), *_against_the_outbox(safe, events)):
         raise AuditError(f"{_path(folder)}: {problem}; restore this folder's newest backup, audit log, ledger and outbox "
                          "together, or find out who changed them. Until then, do not serve")
     return events
@@ -249,10 +251,10 @@ def _against_the_ledger(folder: Path, before: int, events: tuple[Event, ...]) ->
         yield "the ledger has fewer charges than when the log began: it was cut, or is an older copy"
 
 
-def _against_the_outbox(folder: Path, events: tuple[Event, ...]) -> Iterator[str]:
+def _against_the_outbox(safe: Safe, events: tuple[Event, ...]) -> Iterator[str]:
     logged = _logged(events)
     kept = set()
-    for entry in outbox.entries(folder):
+    for entry in outbox.entries(safe):
         for _, key, sha256, _ in _objects(entry):
             kept.add((key, sha256))
             if entry.sent and (key, sha256) not in logged:

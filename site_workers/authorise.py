@@ -60,7 +60,7 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
     if plan.asks.makes_model and site.store.head(layout.commit(run, number)) is not None:
         raise ChainError(f"{source}: the round is committed already")
-    answered = outbox.plan_of(site.folder, plan)
+    answered = outbox.plan_of(site.safe, plan)
     if answered is not None and answered != named:
         raise ChainError(f"{source}: this site has answered another plan for the same round; the coordinator has "
                          "issued two. Ask the coordinator, and compare 'fedround verify'")

@@ -17,6 +17,7 @@ from fedround.values import parse
 from infra.settings import DataSettings, Invitation, SiteSettings, save_toml
 from site_workers import approval, audit, database, registry
 from site_workers.policy import Protected, SitePolicy, policy_text
+from site_workers.site import open_safe
 from validation import row_files
 
 
@@ -36,7 +37,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     compares_groups: lets out what the model decides about the groups that the federation watches, noised and charged.
     measures: lets out counts of rows for plans that measure, noised and charged. partitions: how plans that train may tell
     rows apart. person: the column that says whose row it is, with the unit "person". passphrase: encrypts the private key,
-    the noise secret, and what rounds keep; every start then asks for it.
+    the noise secret, and what rounds leave in kept and outbox; every start then asks for it.
     Creating the folder approves the invitation's recipe and contract: show them to the operator first (`offered`). Raises
     SetupError if the folder holds a site already or the data files are missing, ContractError if the invitation or the policy
     has an invalid value; nothing is overwritten.
@@ -74,7 +75,8 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         database.ask(folder, data, policy.limits.seconds)
         row_files.check_apart(*data.files(folder))
         registry.join(folder, data)
-        audit.begin(folder, settings.name, now, data.ledger_file(folder))
+        safe = open_safe(folder, None if passphrase is None else lambda: passphrase)
+        audit.begin(safe, settings.name, now, data.ledger_file(folder))
         write_whole(folder / "policy.toml", policy_text(policy).encode(), durable=True)
         for candidate in candidates:
             approval.approve(folder, settings, candidate, now)

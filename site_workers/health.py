@@ -54,7 +54,7 @@ class SiteNumbers:
     def __call__(self) -> Iterator[Number]:
         """The numbers now."""
         yield Number("fedround_outbox_unsent", "Answers that the store has not taken yet.",
-                     sum(1 for _ in outbox.unsent(self._site.folder)))
+                     sum(1 for _ in outbox.unsent(self._site.safe)))
         if self._budget is not None:
             spent, most = self._budget
             yield Number("fedround_epsilon_spent", "What the data set's ledger counts, campaigns set aside included.", spent)

@@ -132,7 +132,7 @@ def _check_sighted(site: Site, commit: Commit, log: tuple[Logged, ...], source: 
         raise ChainError(f"{source}: names another federation file than the log")
     sightings.check(commit, logged.federation, source)
     mine = [update.answer for update in commit.updates if update.site == site.name]
-    kept = [digest(entry.answer) for entry in outbox.answers(site.folder, commit.run, "train", commit.round)]
+    kept = [digest(entry.answer) for entry in outbox.answers(site.safe, commit.run, "train", commit.round)]
     if mine and kept and mine[0] not in kept:
         raise ChainError(f"{source}: holds another update of this site than the one it sent; ask the coordinator where it "
                          "comes from, and whether somebody else has this site's key")

@@ -38,6 +38,7 @@ from site_workers.safe import Safe
 
 log = logging.getLogger("fedround.site")
 
+_OR = ", or remove it, and what it keeps begins anew"
 _WORDS = {RESIDUAL: "residual", PRIVATE: "private part of the model", PERSONAL: "personal model"}
 
 
@@ -71,7 +72,7 @@ def newest(safe: Safe, run: str, before: int, what: str, schema: Schema, mechani
     mechanism: the kind of noise of that answer; None: any.
     Raises SetupError if the file is damaged, or of another schema.
     """
-    given = outbox.updates(safe.folder, run, before=before)
+    given = outbox.updates(safe, run, before=before)
     fit = [one for one in (given[:1] if what == RESIDUAL else given) if mechanism in (None, one.mechanism)]
     path = next(_there(safe.folder, run, what, fit), None)
     if path is None:
@@ -79,7 +80,9 @@ def newest(safe: Safe, run: str, before: int, what: str, schema: Schema, mechani
     try:
         return codec.decode(safe.read(path), schema, str(path))
     except CodecError as error:
-        raise SetupError(f"{error}; restore the file from your backup, or remove it: the {what} then begins anew") from None
+        raise SetupError(f"{error}; restore the file from your backup{_OR}") from None
+    except SetupError as error:
+        raise SetupError(f"{error}{_OR}") from None
 
 
 def settle(safe: Safe) -> None:
@@ -101,7 +104,7 @@ def _write(safe: Safe, plan: Plan, what: str, tensors: Tensors) -> None:
     path = _path(safe.folder, plan.run, what, plan.round, plan.attempt)
     make_folders(path.parent, mode=0o700)
     safe.write(path, codec.encode(tensors))
-    for older in list(_there(safe.folder, plan.run, what, outbox.updates(safe.folder, plan.run, before=plan.round)))[1:]:
+    for older in list(_there(safe.folder, plan.run, what, outbox.updates(safe, plan.run, before=plan.round)))[1:]:
         older.unlink()
 
 

@@ -228,7 +228,7 @@ def _ledger(site: Site) -> str:
 
 
 def _audit(site: Site) -> str:
-    return f"intact, {len(audit.verify(site.folder))} events; agrees with ledger and outbox"
+    return f"intact, {len(audit.verify(site.safe))} events; agrees with ledger and outbox"
 
 
 def _api(site: Site) -> str:

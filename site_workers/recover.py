@@ -89,8 +89,8 @@ def restore(site: Site, recovery: Recovery) -> None:
     for charge in recovery.charges:
         ledger.charge(ledger.read(site.ledger), charge, float("inf"))       # it is spent already, whatever the policy says
     for sent in recovery.answers:
-        outbox.put_back(site.folder, sent.key, sent.document)
-    audit.find_again(site.folder, site.clock())
+        outbox.put_back(site.safe, sent.key, sent.document)
+    audit.find_again(site.safe, site.clock())
 
 
 def _proven(site: Site, said: Iterable[SiteAnswer],
@@ -184,7 +184,7 @@ def _charge(site: Site, federation: str, run: str | None, number: int, purpose: 
 
 def _kept(site: Site) -> Iterator[SiteAnswer]:
     """What is in the outbox: a ledger that was restored alone has forgotten it too."""
-    for entry in outbox.entries(site.folder):
+    for entry in outbox.entries(site.safe):
         yield parse(ANSWERS[entry.kind], entry.body, f"{entry.folder}")
 
 

@@ -33,11 +33,11 @@ def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = 
                                "was charged for; nothing leaves")
     sealed = seal(answer, site.identity)
     if isinstance(answer, Refusal):
-        outbox.write_refusal(site.folder, plan, sealed)
-        for waiting in outbox.unsent_refusals(site.folder, plan):       # who reads them stops at the first that is missing
+        outbox.write_refusal(site.safe, plan, sealed)
+        for waiting in outbox.unsent_refusals(site.safe, plan):       # who reads them stops at the first that is missing
             send(site, waiting)
     else:
-        send(site, outbox.write(site.folder, plan, sealed, payload))
+        send(site, outbox.write(site.safe, plan, sealed, payload))
 
 
 def hand_over(site: Site, rotation: Rotation) -> None:
@@ -53,15 +53,15 @@ def send(site: Site, entry: Entry) -> None:
     if entry.sent:
         return
     audit.record(site.folder, *audit.leaving(entry, site.clock()))
-    if entry.payload is not None and entry.payload_key is not None:
-        publish(site.store, entry.payload_key, entry.payload, sha256=entry.body["update"]["payload"]["sha256"])
+    if entry.payload_key is not None and (payload := entry.payload) is not None:
+        publish(site.store, entry.payload_key, payload, sha256=entry.body["update"]["payload"]["sha256"])
     publish(site.store, entry.answer_key, entry.answer)
     entry.mark_sent()
 
 
 def resend(site: Site) -> int:
     """Send what an earlier process could not; returns how many answers."""
-    entries = list(outbox.unsent(site.folder))
+    entries = list(outbox.unsent(site.safe))
     for entry in entries:
         send(site, entry)
     return len(entries)

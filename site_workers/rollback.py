@@ -70,7 +70,7 @@ def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> It
 def not_kept(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:
     """The same, with refusals, which cost nothing."""
     for key in site.store.list(prefix or layout.site_prefix(site.name)):
-        if _may_be_ours(site, key) and not outbox.has(site.folder, key) and (sent := _ours(site, keys, key)) is not None:
+        if _may_be_ours(site, key) and not outbox.has(site.safe, key) and (sent := _ours(site, keys, key)) is not None:
             yield sent
 
 

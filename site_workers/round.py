@@ -101,7 +101,7 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], sour
     audit.record(site.folder, audit.Asked(
         utc=audit.utc(site.clock()), plan=order.digest, by=site.settings.coordinator, federation=order.plan.federation,
         **request.model_dump()))
-    if (earlier := outbox.find(site.folder, order.plan)) is not None:
+    if (earlier := outbox.find(site.safe, order.plan)) is not None:
         _decided(site, order, "send again")
         release.send(_patient(site, order), earlier)
         return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again")
@@ -169,7 +169,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], sour
 def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) -> _Done | Refusal:
     """Check everything that could forbid it; then charge, read, work, keep."""
     plan = order.plan
-    if outbox.refusals(site.folder, _BY_ROWS) >= site.policy.max_refusals:
+    if outbox.refusals(site.safe, _BY_ROWS) >= site.policy.max_refusals:
         log.error("round %d of run '%s': refused, because %d plans were refused before for reasons of rows, recipe or "
                   "machine: find out why, then raise max_refusals in policy.toml",
                   plan.round, plan.run, site.policy.max_refusals)

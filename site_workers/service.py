@@ -18,7 +18,7 @@ from infra import health
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
 from infra.stores import Patience
-from site_workers import audit, kept, release, rollback, worker_name
+from site_workers import audit, kept, outbox, release, rollback, worker_name
 from site_workers.health import SiteNumbers
 from site_workers.limits import settle_in
 from site_workers.outcome import Outcome
@@ -83,8 +83,9 @@ def begin(site: Site) -> None:
 
     Only if audit log, ledger and outbox agree; an older copy of one of them does not agree.
     """
-    audit.verify(site.folder)
     kept.settle(site.safe)
+    outbox.settle(site.safe)
+    audit.verify(site.safe)
     audit.record(site.folder, audit.Started(
         utc=audit.utc(site.clock()), policy=digest((site.folder / "policy.toml").read_bytes()), version=__version__))
     _require_newest(site)

@@ -8,7 +8,7 @@
     approved/        the recipe and the contract, as we approved them
     ledger.jsonl     what has been spent on our rows
     audit.jsonl      what was asked, decided, spent and sent
-    outbox/          what leaves, written here first
+    outbox/          what leaves, written here first; encrypted under a passphrase
     kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts;
                      encrypted under a passphrase
     snapshot/        what a database answered, where rows come from one; never leaves
@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Site:
     settings: SiteSettings
     policy: SitePolicy
     identity: Identity
-    noise_secret: bytes
+    noise_secret: bytes = field(repr=False)
     is_locked: bool
     """Whether the noise secret lies behind a passphrase."""
     recipe: Recipe
@@ -89,10 +89,10 @@ def open_site(folder: Path, clock: Callable[[], datetime] = lambda: datetime.now
     ask = functools.cache(passphrase_for(folder / "keys" / "identity.pem"))
     identity = load_identity(folder, ask)
     finish_rotation(folder, identity.key)
-    secret, is_locked = _noise_secret(folder / "keys" / "noise.key", ask if ask.cache_info().currsize else None)
+    safe = open_safe(folder, ask if ask.cache_info().currsize else None)
     return Site(
         folder=folder, settings=settings, policy=policy, recipe=recipe, contract=contract, clock=clock, stamps=stamps,
-        identity=identity, noise_secret=secret, is_locked=is_locked,
+        identity=identity, noise_secret=safe.secret, is_locked=safe.is_locked,
         store=open_store(settings.store, folder))
 
 
@@ -118,6 +118,14 @@ def _agreed(folder: Path, settings: SiteSettings) -> tuple[SitePolicy, Recipe, C
 def _stamps(folder: Path, settings: SiteSettings) -> tuple[Version, ...]:
     paths = (folder / name for name in ("policy.toml", settings.recipe, settings.contract))
     return tuple(version_of(path) for path in paths)
+
+
+def open_safe(folder: Path, typed: Callable[[], bytes] | None = None) -> Safe:
+    """What the site in `folder` keeps for itself. Asks for its passphrase if it has one; raises SetupError.
+
+    typed: what was typed already.
+    """
+    return Safe(folder, *_noise_secret(folder / "keys" / "noise.key", typed))
 
 
 def load_identity(folder: Path, ask: Callable[[], bytes] | None = None) -> Identity:

@@ -184,10 +184,10 @@ class SmallFederation:
         of_update = {key: claims.pop(key) for key in Update.model_fields.keys() & claims.keys()}
         update = said.update.model_copy(update={"payload": codec.payload_of(body), **of_update})
         sealed = seal(said.model_copy(update={"update": update, **claims}), site.identity)
-        kept = outbox.find(site.folder, plan)
+        kept = outbox.find(site.safe, plan)
         assert kept is not None, f"{name} has not answered"
         shutil.rmtree(kept.folder)
-        outbox.write(site.folder, plan, sealed, None).mark_sent()
+        outbox.write(site.safe, plan, sealed, None).mark_sent()
         for path, new in ((tensors, body), (answer, sealed)):
             path.chmod(0o600)
             path.write_bytes(new)

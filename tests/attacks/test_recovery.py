@@ -72,11 +72,11 @@ def recovered(federation: SmallFederation) -> recover.Recovery:
 
 def goes_on(federation: SmallFederation) -> None:
     """The folder is whole again: its books agree, it may serve, and its answers count."""
-    audit.verify(federation.root / "north")
+    audit.verify(federation.site("north").safe)
     rollback.require_newest(federation.site("north"))
     assert release.resend(federation.site("north")) == 0, "what was put back has left already"
     assert "north" in {update.site for update in federation.round().updates}
-    audit.verify(federation.root / "north")
+    audit.verify(federation.site("north").safe)
 
 
 def three_rounds_later(federation: SmallFederation) -> float:
@@ -257,7 +257,7 @@ def test_a_ledger_that_was_restored_alone_is_rebuilt_from_the_folder_itself(fede
     found = recovered(federation)
     assert (len(found.proven), found.unknown) == (1, ())
     assert spent(federation) == truth
-    audit.verify(federation.root / "north")
+    audit.verify(federation.site("north").safe)
 
 
 def test_a_charge_that_only_the_audit_log_remembers_is_known_exactly(federation: SmallFederation):
@@ -278,7 +278,7 @@ def test_what_was_recovered_cannot_be_cut_off_again(old: SmallFederation):
     recovered(old)
     (old.root / "north" / "ledger.jsonl").write_bytes(backup)
     with pytest.raises(AuditError, match="no longer holds what was recovered"):
-        audit.verify(old.root / "north")
+        audit.verify(old.site("north").safe)
 
 
 def test_refusals_come_back_too_so_that_the_next_one_has_a_place(federation: SmallFederation):

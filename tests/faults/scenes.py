@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedround.privacy import ledger
+from fedround import layout
+from fedround.privacy import ledger, noise
 from fedround.records import Measure
 from fedround.signing import Identity
 from infra.history import last_round
 from infra.model_registry import ModelRegistry
+from infra.passphrase import FILE_VARIABLE
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings, load_toml, save_toml
 from site_workers import approval, audit, outbox, recover
 from site_workers.enrol import create_site
@@ -52,6 +55,7 @@ class Scene:
 
 def north(root: Path) -> Site:
     """The site of these scenes, at a time that does not go on."""
+    os.environ[FILE_VARIABLE] = str(root / "words")
     return open_site(root / "north", lambda: NOON)
 
 
@@ -64,11 +68,11 @@ def objects(root: Path) -> Iterator[tuple[str, bytes]]:
 def books(root: Path) -> Iterator[tuple[str, bytes]]:
     """All of the site that counts: ledger, what it has seen, what has left, what it keeps."""
     site = north(root)
-    audit.verify(site.folder)
+    audit.verify(site.safe)
     for path in (site.ledger, site.folder / "seen.json", *sorted((site.folder / "outbox").rglob("*")),
                  *sorted((site.folder / "kept").rglob("*"))):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(site.folder).parts):
-            yield str(path.relative_to(root)), path.read_bytes()
+            yield str(path.relative_to(root)), site.safe.read_signed(path)
 
 
 def of_site(root: Path) -> Seen:
@@ -103,6 +107,23 @@ COUNTS = MeasurementRequest(run=RUN, statistics=(
     {"kind": "histogram", "column": "x1", "edges": (-1.0, 0.0, 1.0), "noise_std": 5.0},))  # type: ignore[arg-type]
 
 
+def locked_since(root: Path) -> None:
+    """The site gets a passphrase after a round of which everything lies there plain, as if the store might not have it."""
+    a_round_later(root, **KEEPS)
+    entry = root / "north" / "outbox" / RUN / "train" / "00001" / "01"
+    shutil.copyfile(root / "store" / layout.delta("north", RUN, 1, 1), entry / "delta.safetensors")
+    (entry / "sent").unlink()
+    noise.keep_secret(root / "north" / "keys" / "noise.key", north(root).noise_secret, b"four quite long words")
+    (root / "words").write_bytes(b"four quite long words")
+    (root / "words").chmod(0o600)
+
+
+def encrypted(root: Path) -> Seen:
+    site = north(root)
+    there = (path for what in ("outbox/**/*.json", "**/*.safetensors") for path in site.folder.glob(what))
+    return {**of_site(root), "plain": [str(path) for path in there if not site.safe.is_sealed(path)]}
+
+
 def refusing(root: Path) -> None:
     """The site's operator asks for more rows than there are."""
     a_round_later(root)
@@ -113,10 +134,10 @@ def refusing(root: Path) -> None:
 def refused(root: Path) -> Seen:
     """A site that is asked again looks again: it may have said no twice, and it has said nothing else."""
     said = SmallFederation(root).collect(standing(root))
-    audit.verify(root / "north")
+    audit.verify(north(root).safe)
     return {"charges": ledger.read(north(root).ledger).charges, "said": {
         site: (one.refusal.reason, one.refusal.detail) for site, one in said.refused.items()}, "more": said.answered,
-        "waits": [one.answer_key for one in outbox.entries(root / "north") if not one.sent]}
+        "waits": [one.answer_key for one in outbox.entries(north(root).safe) if not one.sent]}
 
 
 def new_recipe(root: Path) -> None:
@@ -173,9 +194,9 @@ def recovers(root: Path) -> None:
 
 def recovered(root: Path) -> Seen:
     book = ledger.read(north(root).ledger)
-    audit.verify(root / "north")
+    audit.verify(north(root).safe)
     return {"charges": [charge.mechanisms for charge in book.charges],
-            "answers": [one.answer_key for one in outbox.entries(root / "north")],
+            "answers": [one.answer_key for one in outbox.entries(north(root).safe)],
             "goes on": recover.forgotten(north(root)) == recover.Recovery((), (), ())}
 
 
@@ -196,7 +217,7 @@ def joins(root: Path) -> None:
 
 def joined(root: Path) -> Seen:
     site = north(root)
-    audit.verify(site.folder)
+    audit.verify(site.safe)
     return {"rows": site.row_files, "books": len(ledger.read(site.ledger).entries),
             "files": sorted(str(path.relative_to(site.folder)) for path in site.folder.rglob("*")
                             if not path.name.startswith("."))}
@@ -319,6 +340,7 @@ def has_founded(root: Path) -> Seen:
 SCENES = (
     Scene("site answers", a_round_later, answers, of_site),
     Scene("site answers, keeping much", lambda root: a_round_later(root, **KEEPS), answers, of_site),
+    Scene("site encrypts, and answers", locked_since, answers, encrypted),
     Scene("site refuses", refusing, answers, refused),
     Scene("site approves a recipe", small_federation.make, new_recipe, approved),
     Scene("site changes its key", with_its_first_key, new_key, rotated),

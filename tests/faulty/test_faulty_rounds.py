@@ -196,7 +196,7 @@ def test_a_site_says_sent_when_the_store_has_been_seen_to_have_it(federation: Sm
     request = site_round.SiteRequest(run="spring", round=1, attempt=1, purpose="train")
     with pytest.raises(StoreError):
         site_round.answer(broken, request, lambda: False)
-    kept = outbox.find(site.folder, planned.plan)
+    kept = outbox.find(site.safe, planned.plan)
     assert kept is not None
     assert not kept.sent
     assert kept.payload is not None

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fedround_cli.terminal import Terminal, boxed
 from site_workers import approval, audit, outbox
+from site_workers.safe import Safe
 from tests.fuzz.parser import Parser, as_file
 
 _ABOUT = {"plan": "0" * 64, "site": "lund", "asked": "train"}
@@ -30,15 +31,15 @@ _OBEYED = set("\x1b\x9b\r\x07\x00\x08\u202e\u2066\u2028\ufeff") | {chr(code) for
 
 def _kept(path: Path) -> object:
     """All that anybody asks an outbox for."""
-    folder = path.parents[5]
-    found = [(entry.kind, entry.body, entry.payload, list(audit._objects(entry))) for entry in outbox.entries(folder)]
-    return found, outbox.updates(folder, "spring", 9), outbox.refusals(folder, ("budget",)), list(outbox.unsent(folder))
+    safe = Safe(path.parents[5], bytes(32), False)
+    found = [(entry.kind, entry.body, entry.payload, list(audit._objects(entry))) for entry in outbox.entries(safe)]
+    return found, outbox.updates(safe, "spring", 9), outbox.refusals(safe, ("budget",)), list(outbox.unsent(safe))
 
 
 def _log() -> bytes:
     with tempfile.TemporaryDirectory() as name:
         folder, now = Path(name), datetime(2026, 1, 1, tzinfo=UTC)
-        audit.begin(folder, "lund", now, folder / "ledger.jsonl")
+        audit.begin(Safe(folder, bytes(32), False), "lund", now, folder / "ledger.jsonl")
         audit.record(folder, audit.Started(utc=audit.utc(now), policy="0" * 64, version="0.1.0"),
                      audit.Decided(utc=audit.utc(now), plan="1" * 64, decision="carry out"))
         return (folder / "audit.jsonl").read_bytes()

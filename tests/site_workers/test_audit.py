@@ -18,6 +18,7 @@ from infra.stores import DirectoryStore
 from site_workers import audit, release
 from site_workers import round as site_round
 from site_workers.keys import begin_rotation
+from site_workers.site import open_safe
 from tests.small_federation import SmallFederation
 
 SENT_AGAIN = "answered before; the same bytes were sent again"
@@ -46,7 +47,7 @@ def told(folder: Path) -> list[str]:
 def test_it_tells_what_was_asked_decided_spent_and_sent_in_this_order(north: Path):
     assert told(north) == ["approved", "approved", "asked", "spent", "decided", "left", "left", "asked", "decided", "left",
                            "turned away"]
-    events = audit.verify(north)
+    events = audit.verify(open_safe(north))
     assert [event.decision for event in events if isinstance(event, audit.Decided)] == ["carry out", "data"]
     assert [event.kind for event in events if isinstance(event, audit.Left)] == ["tensors", "answer", "refusal"]
     (away,) = [event for event in events if isinstance(event, audit.TurnedAway)]
@@ -114,10 +115,10 @@ def test_a_store_that_is_down_is_logged_as_often_as_it_is_tried(federation: Smal
         patch.setattr(DirectoryStore, "put_once", down)
         with pytest.raises(StoreUnavailableError):
             federation.answer("north", planned)
-    audit.verify(federation.root / "north")
+    audit.verify(open_safe(federation.root / "north"))
     assert release.resend(federation.site("north")) == 1
     assert told(federation.root / "north").count("left") == 4
-    audit.verify(federation.root / "north")
+    audit.verify(open_safe(federation.root / "north"))
 
 
 def test_only_the_one_door_says_that_something_left():
@@ -153,34 +154,34 @@ def test_tampering_is_noticed(north: Path, tamper):
     assert tamper(lines) != lines
     path.write_text("\n".join(tamper(lines)) + "\n")
     with pytest.raises(AuditError):
-        audit.verify(north)
+        audit.verify(open_safe(north))
 
 
 def test_a_ledger_that_was_rolled_back_is_noticed(federation: SmallFederation):
     federation.round()
     older = (federation.root / "north" / "ledger.jsonl").read_bytes()
     federation.round()
-    audit.verify(federation.root / "north")
+    audit.verify(open_safe(federation.root / "north"))
     (federation.root / "north" / "ledger.jsonl").write_bytes(older)
     with pytest.raises(AuditError, match="no longer holds what was spent"):
-        audit.verify(federation.root / "north")
+        audit.verify(open_safe(federation.root / "north"))
 
 
 def test_a_ledger_that_is_older_than_the_log_is_noticed(federation: SmallFederation, north: Path):
     """The log was begun anew after charges that the ledger then lost: no line of the log tells of them."""
     begun = (north / "ledger.jsonl").read_bytes().splitlines(keepends=True)[0]
     (north / "audit.jsonl").unlink()
-    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
+    audit.begin(open_safe(north), "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
     (north / "ledger.jsonl").write_bytes(begun)
     with pytest.raises(AuditError, match="fewer charges than when the log began"):
-        audit.verify(north)
+        audit.verify(open_safe(north))
 
 
 def test_a_charge_that_nobody_asked_for_is_noticed(federation: SmallFederation, north: Path):
     book = ledger.read(federation.site("north").ledger)
     ledger.charge(book, book.charges[0].model_copy(update={"plan": "1" * 64, "round": 7}), 900.0)
     with pytest.raises(AuditError, match="the log does not know that anybody asked"):
-        audit.verify(north)
+        audit.verify(open_safe(north))
 
 
 def test_an_outbox_that_lost_or_changed_an_answer_is_noticed(north: Path):
@@ -188,12 +189,12 @@ def test_an_outbox_that_lost_or_changed_an_answer_is_noticed(north: Path):
     body = answer.read_bytes()
     shutil.move(answer.parent, north / "elsewhere")
     with pytest.raises(AuditError, match="no longer holds that answer"):
-        audit.verify(north)
+        audit.verify(open_safe(north))
     shutil.move(north / "elsewhere", answer.parent)
-    audit.verify(north)
+    audit.verify(open_safe(north))
     answer.write_bytes(body.replace(b'"round":1', b'"round":3'))
     with pytest.raises(AuditError, match="the log does not"):
-        audit.verify(north)
+        audit.verify(open_safe(north))
 
 
 @pytest.mark.parametrize(("event", "then"), [
@@ -211,9 +212,9 @@ def test_killed_between_any_two_lines_it_is_no_false_alarm(federation: SmallFede
         patch.setattr(audit, "record", die_after)
         with pytest.raises(KeyboardInterrupt):
             federation.answer("north", planned)
-    audit.verify(federation.root / "north")
+    audit.verify(open_safe(federation.root / "north"))
     assert federation.answer("north", planned) == then
-    audit.verify(federation.root / "north")
+    audit.verify(open_safe(federation.root / "north"))
     assert len(ledger.read(federation.site("north").ledger).charges) == 1
 
 
@@ -229,18 +230,18 @@ def test_killed_between_the_charge_and_its_line_it_is_no_false_alarm(federation:
         with pytest.raises(KeyboardInterrupt):
             federation.answer("north", planned)
     assert told(federation.root / "north")[-1] == "asked"
-    audit.verify(federation.root / "north")
+    audit.verify(open_safe(federation.root / "north"))
 
 
 def test_a_lost_log_is_begun_anew_with_what_there_is(north: Path):
     (north / "audit.jsonl").unlink()
     with pytest.raises(SetupError, match="--begin"):
-        audit.verify(north)
-    audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
+        audit.verify(open_safe(north))
+    audit.begin(open_safe(north), "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
     assert told(north) == ["found"] * 3
-    audit.verify(north)
+    audit.verify(open_safe(north))
     with pytest.raises(AuditError, match="exists already"):
-        audit.begin(north, "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
+        audit.begin(open_safe(north), "north", datetime(2026, 3, 1, tzinfo=UTC), north / "ledger.jsonl")
 
 
 def test_the_log_holds_no_rows_and_is_its_owners(north: Path):

@@ -205,7 +205,7 @@ def test_a_plan_without_privacy_runs_where_the_operator_allows_it(federation: Sm
 def test_the_outbox_names_what_was_sent(federation: SmallFederation):
     planned = federation.plan()
     federation.answer("north", planned)
-    entry = outbox.find(federation.root / "north", planned.plan)
+    entry = outbox.find(federation.site("north").safe, planned.plan)
     assert entry is not None
     sent = (federation.root / "store" / layout.answer("north", "spring", 1, 1, "train")).read_bytes()
     assert entry.answer == sent

@@ -14,8 +14,8 @@ from fedround.codec import schema_of
 from fedround.errors import CodecError, ContractError, FedroundError, SetupError
 from fedround.privacy import ledger
 from fedround.records import LogHead
-from site_workers import approval, audit, outbox, recover, seen
-from site_workers.site import open_site
+from site_workers import approval, audit, outbox, recover, safe, seen
+from site_workers.site import open_safe, open_site
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -45,8 +45,8 @@ def test_a_damaged_answer_in_the_outbox_is_one_sentence_for_audit_and_recovery(f
     path = kept(folder)
     whole = path.read_bytes()
     path.write_bytes(whole[:len(whole) // 2] if isinstance(damage, str) else damage)
-    for look in (lambda: audit.verify(folder), lambda: recover.forgotten(open_site(folder)),
-                 lambda: list(outbox.entries(folder))):
+    for look in (lambda: audit.verify(open_safe(folder)), lambda: recover.forgotten(open_site(folder)),
+                 lambda: list(outbox.entries(open_safe(folder)))):
         with pytest.raises(ContractError, match=r"answer.json is damaged.*Restore the outbox from your backup"):
             look()
 
@@ -57,27 +57,27 @@ def test_an_answer_that_names_no_mechanism_a_refusal_without_reason_and_a_lost_o
     del said["body"]["update"]["mechanism"]
     path.write_text(json.dumps(said))
     with pytest.raises(ContractError, match="answer.json is damaged"):
-        outbox.updates(folder, "spring", 9)
+        outbox.updates(open_safe(folder), "spring", 9)
     refused = path.parent.with_name("01-refusal-0001")
     refused.mkdir()
     said["kind"] = "refusal"
     (refused / "answer.json").write_text(json.dumps(said))
     with pytest.raises(ContractError, match="answer.json is damaged"):
-        outbox.refusals(folder, ("budget",))
+        outbox.refusals(open_safe(folder), ("budget",))
 
 
 def test_an_answer_without_an_update_gave_none(folder: Path):
     path = kept(folder)
     said = json.loads(path.read_bytes())
-    assert [given.round for given in outbox.updates(folder, "spring", 9)] == [1]
+    assert [given.round for given in outbox.updates(open_safe(folder), "spring", 9)] == [1]
     path.write_text(json.dumps({**said, "body": {**said["body"], "update": None}}))
-    assert outbox.updates(folder, "spring", 9) == []
+    assert outbox.updates(open_safe(folder), "spring", 9) == []
 
 
 def test_an_answer_that_was_moved_away_is_looked_at_by_nobody(folder: Path):
     path = kept(folder).parent
     path.rename(path.with_name("01.damaged"))
-    assert (list(outbox.entries(folder)), outbox.updates(folder, "spring", 9)) == ([], [])
+    assert (list(outbox.entries(open_safe(folder))), outbox.updates(open_safe(folder), "spring", 9)) == ([], [])
 
 
 @pytest.mark.parametrize("tail", [NESTED, DIGITS, b'{"charge":{"a":"\xff'])
@@ -103,7 +103,7 @@ def test_a_disk_that_takes_no_answer_is_one_sentence_and_the_next_try_sends_the_
         raise OSError(fault, os.strerror(fault))
 
     with monkeypatch.context() as patch:
-        patch.setattr(outbox, "write_whole", full)
+        patch.setattr(safe, "writing_whole", full)
         with pytest.raises(SetupError, match=rf"cannot be kept \({says}.*\), so nothing of it leaves"):
             federation.answer("north", planned)
     assert not list((tmp_path / "store" / "sites" / "north" / "autumn").rglob("*.json"))
@@ -117,11 +117,11 @@ def test_two_processes_without_the_lock_keep_one_answer(answered: SmallFederatio
     """The second one finds what the first has kept: the same bytes, since noise is a function; others do not leave."""
     federation = answered.copy(tmp_path)
     planned = federation.plan()
-    entry = outbox.find(tmp_path / "north", planned.plan)
-    assert outbox.write(tmp_path / "north", planned.plan, entry.answer, b"the same tensors") == entry
+    entry = outbox.find(open_safe(tmp_path / "north"), planned.plan)
+    assert outbox.write(open_safe(tmp_path / "north"), planned.plan, entry.answer, b"the same tensors") == entry
     with pytest.raises(ContractError, match="does a second process serve this folder"):
-        outbox.write(tmp_path / "north", planned.plan, entry.answer + b" ", None)
-    assert outbox.find(tmp_path / "north", planned.plan) == entry
+        outbox.write(open_safe(tmp_path / "north"), planned.plan, entry.answer + b" ", None)
+    assert outbox.find(open_safe(tmp_path / "north"), planned.plan) == entry
 
 
 @pytest.mark.parametrize("where", ["runs", "log"])

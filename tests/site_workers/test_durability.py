@@ -47,7 +47,7 @@ def test_an_answer_and_every_folder_above_it_are_durable_before_they_leave(feder
     planned, folder = federation.plan(), federation.root / "north"
     plan = planned.plan
     with watched() as happened:
-        entry = outbox.write(folder, plan, UPDATE, b"tensors")
+        entry = outbox.write(federation.site("north").safe, plan, UPDATE, b"tensors")
     place = entry.folder
     temporary = next(path.parent for what, path in happened if what == "named" and path.name == "answer.json")
     assert is_durable(happened, temporary / "answer.json")
@@ -58,9 +58,10 @@ def test_an_answer_and_every_folder_above_it_are_durable_before_they_leave(feder
 
 
 def test_that_an_answer_has_arrived_is_durable_before_its_tensors_go(federation: SmallFederation):
-    entry = outbox.write(federation.root / "north", federation.plan().plan, UPDATE, b"tensors")
+    entry = outbox.write(federation.site("north").safe, federation.plan().plan, UPDATE, b"tensors")
+    tensors = entry.payload
+    assert tensors is not None
     with watched() as happened:
         entry.mark_sent()
     assert ("synced", entry.folder) in happened
-    assert entry.payload is not None
-    assert not entry.payload.exists()
+    assert not tensors.exists()

@@ -189,7 +189,7 @@ def test_an_answer_that_is_noised_otherwise_than_charged_does_not_leave(federati
     monkeypatch.setattr(site_round, "_answer", lambda *arguments: change(real(*arguments)))
     with pytest.raises(PrivacyError, match="nothing leaves"):
         answer(federation)
-    assert not list(outbox.entries(federation.root / "north"))
+    assert not list(outbox.entries(federation.site("north").safe))
     assert not (federation.root / "store" / "sites" / "north").exists()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fedround import locked
-from fedround.errors import SetupError
+from fedround.errors import ContractError, SetupError, StoreError
 from infra.passphrase import FILE_VARIABLE
-from site_workers import kept, safe, service
+from site_workers import audit, kept, outbox, recover, release, safe, service
 from site_workers.keys import begin_rotation
 from site_workers.safe import Safe
 from tasks.membership import rotate_key
@@ -20,6 +20,7 @@ from tests.small_federation import SmallFederation
 
 WORDS, OTHERS = b"four quite long words", b"four quite other words"
 PERSONAL = {"personal": {"name": "ditto", "pull": 0.1}}
+SEALED = b"FEDROUND SEALED aes-256-gcm 1\n"
 SECRET, BODY = bytes(range(32)), b"numbers that were learnt from rows" * 3
 
 
@@ -92,15 +93,69 @@ def test_a_site_under_a_passphrase_keeps_nothing_readable_and_answers_as_ever(tm
     for _ in range(2):
         planned = federation.plan()
         assert federation.answer("north", planned, running) == "update"
+        assert federation.answer("north", planned, running) == "answered before; the same bytes were sent again"
         federation.commit(planned)
     assert kept_files(federation)
-    for path in kept_files(federation):
-        assert path.read_bytes().startswith(b"FEDROUND SEALED aes-256-gcm 1\n")
+    answers = sorted((running.folder / "outbox").rglob("answer.json"))
+    assert len(answers) == 2
+    for path in (*kept_files(federation), *answers):
+        assert path.read_bytes().startswith(SEALED)
+    assert len(audit.verify(running.safe)) > 8
+    log = running.folder / "audit.jsonl"
+    log.unlink()
+    audit.begin(running.safe, "north", running.clock(), running.ledger)
+    audit.verify(running.safe)
+    path, other = answers
+    path.write_bytes(other.read_bytes())
+    for look in (lambda: audit.verify(running.safe), lambda: recover.forgotten(running)):
+        with pytest.raises(ContractError, match="is damaged: it is not the answer that this site kept"):
+            look()
     key = federation.root / "north" / "keys" / "noise.key"
     assert key.read_bytes().startswith(locked.BEGIN)
     types(OTHERS)
     with pytest.raises(SetupError, match=r"identity\.pem: the passphrase does not open"):
         federation.site("north")
+
+
+def test_killed_before_the_upload_the_same_tensors_leave_as_they_were_and_an_altered_file_never_does(
+        tmp_path: Path, types, monkeypatch, rows_are_judged_here: None):
+    types(WORDS)
+    federation = small_federation.make(tmp_path / "f", names=("north",), quorum=1, passphrase=WORDS)
+    site, made = federation.site("north"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "send", lambda _, entry: made.append(entry))
+        federation.answer("north", federation.plan(), site)
+    entry, path = made[0], made[0].folder / "delta.safetensors"
+    body = entry.payload
+    assert path.read_bytes().startswith(SEALED)
+    assert body not in path.read_bytes()
+    assert entry.answer not in (entry.folder / "answer.json").read_bytes()
+    assert str(site.noise_secret) not in f"{entry} {site}"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(SetupError, match="does not open: it was altered"):
+        service._send_what_is_unsent(site)
+    path.write_bytes(body[::-1])
+    with pytest.raises(StoreError, match="not the expected one, and nothing was stored"):
+        release.resend(site)
+    path.write_bytes(whole)
+    service._send_what_is_unsent(federation.site("north"))
+    store = federation.root / "store"
+    assert [(store / key).read_bytes() for key in (entry.payload_key, entry.answer_key)] == [body, entry.answer]
+    assert not path.exists()
+
+
+def test_what_waited_in_the_outbox_before_there_was_a_passphrase_is_encrypted_at_the_next_start(one: Safe):
+    folder = one.folder / "outbox" / "spring" / "train" / "00001" / "01"
+    folder.mkdir(parents=True)
+    there = {folder / "answer.json": b"{}", folder / "delta.safetensors": BODY}
+    for path, body in there.items():
+        path.write_bytes(body)
+        assert one.read_signed(path) == body, "a command between the two reads it as it is"
+    outbox.settle(one)
+    for path, body in there.items():
+        assert path.read_bytes().startswith(SEALED)
+        assert one.read_signed(path) == Safe(one.folder, SECRET, False).read_signed(path) == body
 
 
 def test_a_passphrase_comes_and_goes_with_a_new_key(tmp_path: Path, types, rows_are_judged_here: None):
