@@ -142,12 +142,18 @@ def offer(asks: Question, terms: Terms, rows: int, may_leave: Callable[[Statisti
     With a secure sum the noise is that of all members' rows together, and the same at each of them, whatever it has itself.
     may_leave: what the site's policy lets out. Raises ContractError if no noise keeps what the terms promise.
     """
-    if terms.combine is not None:
-        rows, apart = terms.union.rows, False
-    mechanism = (mechanism_for(terms.privacy, terms.training, terms.evaluation, rows, terms.groups, terms.drift, apart=apart)
-                 if isinstance(asks, Train) else None)
-    return Offer(None if mechanism is None else shared(mechanism, terms.shared_by),
-                 tuple(statistic for statistic in asks.statistics if may_leave(statistic)), terms.privacy, terms.shared_by)
+    mechanism = None
+    if isinstance(asks, Train):
+        mechanism = mechanism_of_all(terms) if terms.combine is not None else mechanism_for(
+            terms.privacy, terms.training, terms.evaluation, rows, terms.groups, terms.drift, apart=apart)
+    statistics = tuple(statistic for statistic in asks.statistics if may_leave(statistic))
+    return Offer(mechanism, statistics, terms.privacy, terms.shared_by)
+
+
+def mechanism_of_all(terms: Terms) -> TrainingMechanism:
+    """What every member applies in training for a secure sum, whatever rows it has. Raises as `offer`."""
+    return shared(mechanism_for(terms.privacy, terms.training, terms.evaluation, terms.union.rows, terms.groups, terms.drift),
+                  terms.shared_by)
 
 
 # -- what it is done with ----------------------------------------------------------------------------------------------

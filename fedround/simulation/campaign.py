@@ -31,11 +31,11 @@ from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.learn import learn
 from fedround.learning.recipe import Recipe, initial
+from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Scored
-from fedround.learning.trees.spec import Trees
 from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism, NoPrivacy
-from fedround.records import Evaluate
+from fedround.records import Evaluate, Train
 from fedround.rounds import server
 from fedround.rounds.server import Float32, Memory, Server
 from fedround.simulation.chance import Chance
@@ -43,8 +43,9 @@ from fedround.simulation.crew import Chunk, Crew, Trainer
 from fedround.simulation.crowd import is_crowd, mean_of_crowd
 from fedround.simulation.jobs import Done, Job
 from fedround.simulation.result import Result, Round
-from fedround.simulation.sites import Site, Sites, judged, personal_judged
+from fedround.simulation.sites import Site, Sites, judged, personal_judged, units_of
 from fedround.simulation.spool import MEMORY_BYTES, Updates
+from fedround.simulation.summed import added_up, terms_of
 
 ONE_BY_ONE = 8
 """Sites that are trained one after the other make chunks of this size, large enough to be worth sending."""
@@ -72,11 +73,12 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     _check(agreement, rounds, share, root)
     begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
                           per_record=isinstance(agreement.privacy, GradientPrivacy))
-    now = _Now(Server(begun), agreement.terms())
+    terms = terms_of(agreement, units_of(agreement.privacy, sites))
+    now = _Now(Server(begun), terms)
     everybody = Sites(now.terms, recipe, sites, rest, chance, steps, apart=apart)
     run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen)
     if stacked:
-        run.stack(now.terms)
+        run.stack(terms)
     took_part, done = Counter[str](), list[Round]()
     for number in range(1, rounds + 1):
         cohort = chance.cohort(number, sorted(sites), max(1, round(share * len(sites))))
@@ -86,7 +88,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
         done.append(run.report(number, len(cohort), left_out, received_bytes, now.server.model, judge=judge))
         told(done[-1])
     return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
-                  run.sites.mechanisms(took_part, agreement.terms()), took_part,
+                  run.sites.mechanisms(took_part, terms), took_part,
                   {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
                   personal_judged(recipe, run.sites), tuple(run.notes), apart)
 
@@ -127,8 +129,8 @@ class _Run:
 
     def stack(self, terms: Terms) -> None:
         """Train sites at once from now on, if the model and the mechanism allow it; else say why not."""
-        if isinstance(self._agreement.training, Trees):
-            self.notes.append("sites are summed one by one: trees take no steps that could be stacked")
+        if not isinstance(self._agreement.training, LocalTraining):
+            self.notes.append("sites are summed one by one: there are no steps that could be stacked")
             return
         site = max(self._rows, key=lambda name: len(self._rows[name]))
         mechanism = self.sites.mechanisms([site], terms)[site]
@@ -140,6 +142,8 @@ class _Run:
 
     def round(self, number: int, cohort: Sequence[str], now: _Now) -> tuple[_Now, tuple[str, ...], int]:
         """Where the campaign stands after a round, who was left out of the aggregate, and how many bytes the sites sent."""
+        if now.terms.combine is not None:
+            return self._summed(number, cohort, now)
         terms, base = now.terms, now.server.model
         weights = self._weights(number, cohort, now)
         jobs = self.sites.jobs(number, cohort, terms, now.server.served)
@@ -160,6 +164,16 @@ class _Run:
         return (_Now(following, terms.model_copy(update={"privacy": privacy}), agreed.memory, weights),
                 tuple(site for site, verdict in agreed.verdicts.items() if verdict is not Verdict.USED),
                 sum(file_bytes if file is None else len(file) for file in files))
+
+    def _summed(self, number: int, cohort: Sequence[str], now: _Now) -> tuple[_Now, tuple[str, ...], int]:
+        """The same, where nobody sees the updates that are added up."""
+        asks, terms, base = Train(statistics=()), now.terms, now.server.model
+        added = added_up(self.sites, asks, number, cohort, terms, base)
+        if added.read.delta_D is None or len(cohort) < self._agreement.quorum:
+            raise QuorumError(f"{len(cohort)} sites answer, the quorum is {self._agreement.quorum}: ask with a smaller "
+                              "quorum, or let more sites take part")
+        following = server.step(terms, self._recipe.task, now.server, added.read.delta_D, cohort, self.sites.weights)
+        return _Now(following, terms), (), added.sent_bytes
 
     def report(self, number: int, asked: int, left_out: tuple[str, ...], received_bytes: int, model: Tensors, *,
                judge: bool) -> Round:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedround.agreement import Agreement
@@ -12,7 +12,8 @@ from fedround.codec import Tensors
 from fedround.learning.parts import Rest
 from fedround.learning.tasks import Metrics
 from fedround.privacy.participation import times_paid
-from fedround.privacy.spec import NoPrivacy, TrainingMechanism, of_persons
+from fedround.privacy.spec import Mechanism, NoPrivacy, TrainingMechanism, of_persons, shared
+from fedround.privacy.units import alone
 from fedround.rounds import campaign
 
 _FEW = 4
@@ -76,6 +77,15 @@ class Result:
         """What a live site would have spent, in the agreement's unit, the counts of every evaluation included; None without
         privacy. Of the sites that took part most often, the largest of a few; of the record there that pays most.
         """
+        return self._epsilon(lambda mechanism: mechanism)
+
+    @functools.cached_property
+    def epsilon_alone(self) -> float | None:
+        """The same if every other site told what it added to the noise; None where no noise is shared."""
+        by = next((getattr(one, "shared_by", None) for one in self.mechanisms.values()), None)
+        return None if by is None else self._epsilon(lambda mechanism: alone(shared(mechanism, by)))
+
+    def _epsilon(self, seen: Callable[[Mechanism], Mechanism]) -> float | None:
         privacy = self.agreement.privacy
         if isinstance(privacy, NoPrivacy):
             return None
@@ -83,5 +93,10 @@ class Result:
         kinds = Counter(mechanism for site, mechanism in self.mechanisms.items() if self.took_part.get(site) == most)
         counts = campaign.counts_of(privacy, self.agreement.evaluation) * (most + 1)
         watched = () if self.agreement.drift is None else of_persons(self.agreement.drift.releases(most), privacy)
-        return max(campaign.dearest_record([mechanism] * times_paid(mechanism, most), counts, watched, privacy.delta_dp,
-                                           privacy.unit, apart=self.apart) for mechanism, _ in kinds.most_common(_FEW))
+
+        def paid(mechanism: Mechanism) -> float:
+            trained, held_out, of_all = ([seen(one) for one in uses] for uses in (
+                [mechanism] * times_paid(mechanism, most), counts, watched))
+            return campaign.dearest_record(trained, held_out, of_all, privacy.delta_dp, privacy.unit, apart=self.apart)
+
+        return max(paid(mechanism) for mechanism, _ in kinds.most_common(_FEW))

@@ -5,7 +5,7 @@ What a site computes and sends is `fedround.rounds.site`; training may be done f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from fedround.privacy.spec import DpSgd, NoPrivacy, Privacy, TrainingMechanism
 from fedround.records import Question
 from fedround.rounds import site as rounds
 from fedround.rounds.campaign import mechanism_for
-from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept
+from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept, Worked
 from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Countdown, Done, Job
 from fedround.simulation.spool import Updates
@@ -38,6 +38,8 @@ MOST_SIZES = 64
 """Noise is calibrated for at most so many different numbers of rows: every calibration takes a tenth of a second."""
 
 _NOTHING = Kept()
+
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class Sites:
         self.notes: list[str] = []
         self._recipe, self._begun, self._chance, self._steps = recipe, begun, chance, steps
         self._kept, self._apart = dict[str, Kept](), apart
-        self._rows = {name: _units(terms.privacy, name, site) for name, site in sites.items()}
+        self.units = units_of(terms.privacy, sites)
         self._privacy = terms.privacy
         self._noised_for = self._sizes(terms)
 
@@ -90,15 +92,17 @@ class Sites:
 
     def mechanisms(self, cohort: Iterable[str], terms: Terms) -> dict[str, TrainingMechanism]:
         """What each site applies in a round with these terms. Raises ContractError if no noise keeps them for one."""
+        if terms.combine is not None:
+            return dict.fromkeys(cohort, rounds.mechanism_of_all(terms))
         by_rows: dict[int, TrainingMechanism] = {}
         for site in cohort:
-            if self._rows[site] not in by_rows:
-                by_rows[self._rows[site]] = self._mechanism(site, terms)
-        return {site: by_rows[self._rows[site]] for site in cohort}
+            if self.units[site] not in by_rows:
+                by_rows[self.units[site]] = self._mechanism(site, terms)
+        return {site: by_rows[self.units[site]] for site in cohort}
 
     def jobs(self, number: int, cohort: Iterable[str], terms: Terms, served: Vectors) -> list[Job]:
         """What the cohort trains in a round."""
-        return [Job(site, mechanism, rounds.first_row_of(mechanism, number, self._rows[site]), self._last_step(number, site),
+        return [Job(site, mechanism, rounds.first_row_of(mechanism, number, self.units[site]), self._last_step(number, site),
                     rounds.shift_of(terms, served, self._kept.get(site, _NOTHING)), self.rest(site),
                     self._persons(number, site))
                 for site, mechanism in self.mechanisms(cohort, terms).items()]
@@ -106,15 +110,24 @@ class Sites:
     def answers(self, asks: Question, number: int, cohort: Iterable[str], terms: Terms,
                 base: Tensors) -> dict[str, tuple[Release, ...]]:
         """What the cohort says to a question that asks for no training. Raises ContractError if a site cannot answer it."""
-        told = {}
+        return {site: self._work(asks, number, site, terms, base).releases for site in cohort}
+
+    def summands(self, asks: Question, number: int, cohort: Iterable[str], terms: Terms, base: Tensors) -> Iterator[Float64]:
+        """What each of the cohort adds to a secure sum, one after the other. Raises as `answers`."""
         for site in cohort:
-            try:
-                offered = rounds.offer(asks, terms, self._rows[site], lambda _: True)
-                told[site] = rounds.work(asks, terms, number, self._chance.plan(number), self._inputs(site, base), offered,
-                                         self._chance.of(number, site), Countdown()).releases
-            except ContractError as error:
-                raise ContractError(f"site '{site}': {error}") from None
-        return told
+            with one_thread():
+                summand_S = self._work(asks, number, site, terms, base).summand_S
+            if summand_S is None:
+                raise ContractError("these terms add nothing up: agree on combine")
+            yield summand_S
+
+    def _work(self, asks: Question, number: int, site: str, terms: Terms, base: Tensors) -> Worked:
+        try:
+            offered = rounds.offer(asks, terms, self.units[site], lambda _: True)
+            return rounds.work(asks, terms, number, self._chance.plan(number), self._inputs(site, base), offered,
+                               self._chance.of(number, site), Countdown())
+        except ContractError as error:
+            raise ContractError(f"site '{site}': {error}") from None
 
     def train_personal(self, number: int, cohort: Iterable[str], terms: Terms, base: Tensors) -> None:
         """The cohort's personal models go on, where they are agreed: one after the other, in this process, whatever crew
@@ -150,7 +163,7 @@ class Sites:
 
     def declared(self, terms: Terms, job: Job, done: Done) -> rounds.Declared:
         """What a site says of its update besides the numbers."""
-        return rounds.declare(job.mechanism, terms.training, self._rows[job.site], done.steps, done.within_clip)
+        return rounds.declare(job.mechanism, terms.training, self.units[job.site], done.steps, done.within_clip)
 
     def _inputs(self, site: str, base: Tensors) -> Inputs:
         own = self.by_name[site]
@@ -168,7 +181,7 @@ class Sites:
         return None if self._steps is None else self._steps(number, site)
 
     def _mechanism(self, site: str, terms: Terms) -> TrainingMechanism:
-        rows = self._rows[site]
+        rows = self.units[site]
         try:
             found = mechanism_for(terms.privacy, terms.training, terms.evaluation, self._noised_for[rows], terms.groups,
                                   terms.drift, apart=self._apart)
@@ -182,8 +195,8 @@ class Sites:
         """The number of rows that a site calibrates its noise for: its own, or the next smaller of a few values, which needs
         more noise.
         """
-        sizes = sorted(set(self._rows.values()))
-        if isinstance(terms.privacy, NoPrivacy) or len(sizes) <= MOST_SIZES:
+        sizes = sorted(set(self.units.values()))
+        if isinstance(terms.privacy, NoPrivacy) or terms.combine is not None or len(sizes) <= MOST_SIZES:
             return {size: size for size in sizes}
         kept = [sizes[place * len(sizes) // MOST_SIZES] for place in range(MOST_SIZES)]
         self.notes.append(f"sites of {len(sizes)} different sizes: noise is calibrated for {MOST_SIZES} of them, and each "
@@ -191,12 +204,15 @@ class Sites:
         return {size: kept[int(np.searchsorted(kept, size, side="right")) - 1] for size in sizes}
 
 
-def _units(privacy: Privacy, name: str, site: Site) -> int:
-    """How many a site's batches are drawn from."""
-    try:
-        return rounds.units_at(privacy, site.train, site.column)
-    except ContractError as error:
-        raise ContractError(f"site '{name}': {error}") from None
+def units_of(privacy: Privacy, sites: Mapping[str, Site]) -> dict[str, int]:
+    """How many each site's batches are drawn from: training rows, or persons who have some."""
+    found = {}
+    for name, site in sites.items():
+        try:
+            found[name] = rounds.units_at(privacy, site.train, site.column)
+        except ContractError as error:
+            raise ContractError(f"site '{name}': {error}") from None
+    return found
 
 
 def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None, dict[str, Metrics]]:

@@ -1,0 +1,115 @@
+"""A simulated federation that adds up: the sum is that of the sites' own numbers, on the ring of a live one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedround.agreement import Agreement
+from fedround.errors import ContractError, QuorumError
+from fedround.learning.examples import Examples
+from fedround.learning.recipe import Recipe, initial
+from fedround.learning.trees.declared import builder_of
+from fedround.learning.trees.spec import Axis, Trees
+from fedround.privacy.accounting import epsilon
+from fedround.privacy.units import alone
+from fedround.records import Train
+from fedround.rounds.site import offer
+from fedround.rounds.summed import in_ring, layout
+from fedround.simulation.campaign import simulate
+from fedround.simulation.chance import Seeded
+from fedround.simulation.measuring import measure
+from fedround.simulation.sites import Site, Sites
+from fedround.simulation.summed import added_up, terms_of
+from fedround.statistics import Histogram
+
+RECIPE = Recipe("line", "0" * 64, lambda: nn.Linear(3, 1), lambda rows: rows)
+AGES = Histogram(noise_std=3.0, column="age", edges=(20.0, 40.0))
+NAMES = tuple("abcde")
+UNION = {"name": "union_step", "batch_size": 1000, "learning_rate": 4.0}
+SETTINGS = {"name": "sums", "quorum": 4, "combine": {"name": "secure_sum", "threshold": 4, "dropouts": 1, "colluders": 1},
+            "training": UNION, "privacy": {"unit": "record", "epsilon": 8.0, "delta_dp": 1e-5, "rounds": 8}}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def settings(**changes) -> Agreement:
+    return Agreement.model_validate({**SETTINGS, **changes})
+
+
+def site(number: int) -> Site:
+    generator, count = np.random.default_rng(number), 150
+    x_NF = generator.normal(size=(count, 3)).astype(np.float32)
+    y_N = (x_NF[:, 0] + generator.normal(scale=0.3, size=count) > 0).astype(np.int64)
+    return Site(Examples(x_NF, y_N), Examples(x_NF, y_N), columns={"age": generator.uniform(0, 90, 2 * count)})
+
+
+SITES = {name: site(number) for number, name in enumerate(NAMES)}
+TEST = site(99).train
+
+
+def test_a_campaign_learns_and_says_both_prices():
+    agreement = settings()
+    result = simulate(agreement, RECIPE, SITES, rounds=8, chance=Seeded(1), test=TEST)
+    assert result.last.test.auc > 0.95
+    assert result.last.received_bytes == 5 * 4 * 4
+    (mechanism,) = set(result.mechanisms.values())
+    assert (mechanism.shared_by, mechanism.sampling_rate) == (3, 1.0)
+    assert result.epsilon <= 8.0 < result.epsilon_alone
+    again = simulate(agreement, RECIPE, SITES, rounds=8, chance=Seeded(1))
+    assert all(np.array_equal(again.model[name], result.model[name]) for name in result.model)
+
+
+def test_the_sum_is_that_of_what_the_sites_put_on_the_ring_to_the_last_bit():
+    agreement, asks = settings(), Train(statistics=())
+    terms = terms_of(agreement, dict.fromkeys(NAMES, 150))
+    base, rest = initial(RECIPE, 1)
+    everybody = Sites(terms, RECIPE, SITES, rest, Seeded(1))
+    added = added_up(everybody, asks, 2, NAMES[:4], terms, base)
+    parts = layout(asks, terms, 4, offer(asks, terms, 1, lambda _: True).mechanisms)
+    each = [in_ring(parts, one_S) for one_S in everybody.summands(asks, 2, NAMES[:4], terms, base)]
+    assert len({one.tobytes() for one in each}) == 4
+    assert np.array_equal(np.add.reduce(each[::-1], dtype=np.uint32), added.total_S)
+
+
+def test_members_that_drop_out_leave_a_sum_as_long_as_enough_are_left():
+    agreement = settings()
+    result = simulate(agreement, RECIPE, SITES, rounds=3, chance=Seeded(1), share=0.8, test=TEST)
+    assert {one.asked for one in result.rounds} == {4}
+    with pytest.raises(QuorumError, match="3 of 5 members are left"):
+        simulate(agreement, RECIPE, SITES, rounds=3, chance=Seeded(1), share=0.6)
+
+
+def test_too_few_members_for_the_promise_are_refused_before_any_round():
+    three = {name: SITES[name] for name in "abc"}
+    with pytest.raises(ContractError, match="combine"):
+        simulate(settings(), RECIPE, three, rounds=3, chance=Seeded(1))
+
+
+def test_trees_grow_from_sums():
+    trees = Trees(rounds=8, per_round=5, depth=2, learning_rate=0.5, axes=(Axis(low=-2, high=2),) * 3)
+    recipe = Recipe("grown", "1" * 64, builder_of(trees, RECIPE.task), lambda rows: rows, trees=trees)
+    result = simulate(settings(training=trees), recipe, SITES, rounds=8, chance=Seeded(1), test=TEST)
+    assert result.last.test.auc > 0.85
+
+
+def test_a_question_is_answered_by_the_sum_alone():
+    found = measure(settings(), RECIPE, SITES, [AGES], chance=Seeded(1))
+    assert found.at_sites == {}
+    exact = np.sum([AGES.cells(Evidence(one)) for one in SITES.values()], axis=0)
+    assert found.totals[0].noise_std == pytest.approx(3.0 * (5 / 3) ** 0.5)
+    assert np.abs(found.totals[0].table - exact).max() < 6 * found.totals[0].noise_std
+    assert not np.array_equal(found.totals[0].table, exact)
+    assert found.epsilon(1e-5) == epsilon([AGES.mechanism], 1e-5)
+    (mechanism,) = found.mechanisms
+    assert epsilon([alone(mechanism)], 1e-5) > found.epsilon(1e-5)
+
+
+class Evidence:
+    def __init__(self, one: Site):
+        self.column = one.column
