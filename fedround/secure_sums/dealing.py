@@ -66,6 +66,13 @@ class Dealt:
     def _box_bytes(self) -> int:
         return 2 * SHARE_BYTES * self.slots + _TAG_BYTES
 
+    def check(self, dealer: str, roster: Roster, threshold: int) -> None:
+        """Raises ContractError, naming the dealer, if it dealt for other numbers than those of the roster."""
+        asked = len(roster), len(roster[dealer].slots), threshold
+        if (self.members, self.slots, self.threshold) != asked:
+            raise ContractError(f"'{dealer}' dealt shares for {self.members} members, {self.slots} slots and threshold "
+                                f"{self.threshold}, not for {asked[0]}, {asked[1]} and {asked[2]}")
+
     def seed_commitment(self, slot: int) -> bytes:
         """Of the seed of a slot's self-mask."""
         return self.body[HASH_BYTES * slot:HASH_BYTES * (slot + 1)]
@@ -127,9 +134,7 @@ def opened(secret: bytes, epoch: bytes, me: str, roster: Roster, dealer: str, de
     who, names = cohort(epoch, roster), sorted(roster)
     if dealer not in roster:
         raise ContractError(f"'{dealer}' is not among the members of this roster, and dealt")
-    if (dealt.members, dealt.slots, dealt.threshold) != (len(names), len(roster[me].slots), threshold):
-        raise ContractError(f"'{dealer}' dealt shares for {dealt.members} members, {dealt.slots} slots and threshold "
-                            f"{dealt.threshold}, not for {len(names)}, {len(roster[me].slots)} and {threshold}")
+    dealt.check(dealer, roster, threshold)
     place = names.index(me)
     key = derive(agreed(channel_key(secret, epoch), roster[dealer].channel, dealer), "box", who, threshold, dealer, me)
     try:

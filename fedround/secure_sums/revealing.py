@@ -75,7 +75,7 @@ def reveal(secret: bytes, epoch: bytes, me: str, roster: Roster, dealt: Mapping[
     _check_parts(roster, survivors, dropped)
     if me not in survivors or len(survivors) < threshold:
         raise ContractError(f"'{me}' reveals shares only for a sum that it is in, over {threshold} members at least")
-    _check_dealt(roster, dealt)
+    _check_dealt(roster, dealt, threshold)
     shares = []
     for dealer in sorted(roster):
         mine, = opened(secret, epoch, me, roster, dealer, dealt[dealer], threshold, (slot,))
@@ -100,7 +100,7 @@ def unmask(total_D: UInt32, epoch: bytes, roster: Roster, dealt: Mapping[str, De
     dealer make no right secret: then there is no sum, and it is that dealer's doing.
     """
     _check_parts(roster, survivors, dropped)
-    _check_dealt(roster, dealt)
+    _check_dealt(roster, dealt, threshold)
     check_slot(roster, min(roster), slot)
     if strangers := sorted(set(reveals) - set(survivors)):
         raise ContractError(f"'{strangers[0]}' revealed shares and is not among the survivors")
@@ -126,9 +126,11 @@ def unmask(total_D: UInt32, epoch: bytes, roster: Roster, dealt: Mapping[str, De
     return Unmasked(found_D, wrong)
 
 
-def _check_dealt(roster: Roster, dealt: Mapping[str, Dealt]) -> None:
+def _check_dealt(roster: Roster, dealt: Mapping[str, Dealt], threshold: int) -> None:
     if set(dealt) != set(roster):
         raise ContractError("shares are needed of every member of the roster, and of nobody else")
+    for dealer in sorted(dealt):
+        dealt[dealer].check(dealer, roster, threshold)
 
 
 def _kind(dealer: str, survivors: Collection[str]) -> Kind:
