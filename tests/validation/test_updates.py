@@ -10,11 +10,12 @@ from fedround.agreement import Agreed, SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoMechanism, NoPrivacy, RecordPrivacy
+from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoMechanism, NoPrivacy, PersonPrivacy, RecordPrivacy
 from fedround.records import Answer, Evaluate, LogHead, Measure, Plan, Reason, Refusal, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
-from fedround.statistics import Histogram, LocalEvaluation, Release, Scores, Statistic
+from fedround.statistics import LARGEST, Histogram, LocalEvaluation, Release, Scores, Statistic
 from fedround.values import Payload
 from tests.small_federation import changed
 from validation.payloads import intake_of
@@ -147,6 +148,18 @@ FTRL_PLAN = changed(PLAN, privacy=RecordPrivacy(epsilon=5.0, delta_dp=1e-5, roun
 FTRL = DpFtrl(noise_multiplier=4.4, clip_norm=1.0, batch_size=128, steps=10)
 PARTIAL_PLAN = changed(PLAN, privacy=NoPrivacy(), training=LocalTraining(local_steps=10, partial="keep"))
 BARE = {"mechanism": NoMechanism(), "epsilon": None}
+FAINT_PLAN = changed(PLAN, privacy=RecordPrivacy(epsilon=0.05, delta_dp=1e-5, rounds=20))
+LOUD = WHOLE.model_copy(update={"noise_multiplier": LARGEST_NOISE_MULTIPLIER})
+RARE = DP.model_copy(update={"noise_multiplier": 0.3, "sampling_rate": 128 / LARGEST})
+PERSON_PLAN = changed(PLAN, privacy=PersonPrivacy(
+    epsilon=5.0, delta_dp=1e-5, rounds=20, person="customer", rows_per_person=3))
+OF_PERSONS = DP.model_copy(update={"rows_per_person": 3})
+
+
+def of_persons(plan: Plan, mechanism: DpSgd, rows: int | None) -> dict:
+    """An update that says of its counts that so many rows of a person are in them."""
+    counted = GaussianCounts(noise_std=20.0, rows_per_person=rows)
+    return {"mechanism": mechanism, "releases": tuple(told(one, mechanism=counted) for one in plan.asks.statistics)}
 
 
 @pytest.mark.parametrize(("plan", "within", "beyond", "message"), [
@@ -160,8 +173,19 @@ BARE = {"mechanism": NoMechanism(), "epsilon": None}
     (PARTIAL_PLAN, {**BARE, "steps": 9}, {**BARE, "steps": 10}, "for fewer only if time is up"),
     (PARTIAL_PLAN, {**BARE, "steps": 1}, {**BARE, "steps": 11}, "declares 11 steps, the plan asks for 10"),
     (BARE_PLAN, BARE, {**BARE, "steps": 9}, "declares 9 steps, the plan asks for 10 and no fewer"),
+    (FAINT_PLAN, {"mechanism": LOUD, "rows": 100},
+     {"mechanism": LOUD.model_copy(update={"noise_multiplier": 1000.1}), "rows": 100}, "no promise calls for more than 1000"),
+    (FTRL_PLAN, {"mechanism": FTRL.model_copy(update={"rows": int(LARGEST)})},
+     {"mechanism": FTRL.model_copy(update={"rows": int(LARGEST) + 1})}, "in their order, as if of more"),
+    (PLAN, {"mechanism": RARE}, {"mechanism": RARE.model_copy(update={"sampling_rate": 127 / LARGEST})},
+     "draws a row with chance 1.27e-08, as if of more"),
+    (PERSON_PLAN, of_persons(PERSON_PLAN, OF_PERSONS, 3), of_persons(PERSON_PLAN, DP, 3), "at most None rows of a person"),
+    (PERSON_PLAN, of_persons(PERSON_PLAN, OF_PERSONS, 3), of_persons(PERSON_PLAN, OF_PERSONS, 4),
+     "statistic 1 of its answer: at most 4 rows of a person, the plan asks for 3"),
+    (PLAN, {}, of_persons(PLAN, OF_PERSONS, None), "at most 3 rows of a person, the plan asks for None"),
 ], ids=["more steps", "schema", "larger batches", "many times larger", "as many rows as a batch", "rows of a part",
-        "all steps", "more steps than all", "fewer steps"])
+        "all steps", "more steps than all", "fewer steps", "noise", "rows in order", "sampling rate",
+        "persons not told apart", "more rows of a person", "persons told apart"])
 def test_what_is_declared_has_a_bound_and_all_within_it_is_admitted(plan, within, beyond, message):
     admit(update(plan, **within), plan)
     with pytest.raises(ContractError, match=message):
