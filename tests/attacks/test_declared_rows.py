@@ -22,7 +22,7 @@ from fedround.agreement import Agreement
 from fedround.errors import ContractError
 from fedround.learning.law import law_of
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism, RowSum
 from fedround.rounds.campaign import mechanism_for, misfit
 from fedround_examples.banks.split import STORY
 from tests import small_federation
@@ -90,7 +90,8 @@ def test_an_answer_made_as_if_of_many_more_rows_than_agreed_is_not_admitted_and_
 
 @pytest.mark.parametrize(("mechanism", "rows", "found"), [
     (DpFtrl(noise_multiplier=1.0, clip_norm=1.0, batch_size=50, steps=10), None, 500),
-    (DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=1.0, steps=10), 301, 301)])
+    (DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=1.0, steps=10), 301, 301),
+    (RowSum(noise_multiplier=1.0), 300, 300)])
 def test_also_where_batches_are_fixed_or_all_rows_are_one_batch(mechanism: Mechanism, rows: int | None, found: int) -> None:
     update = SimpleNamespace(mechanism=mechanism, rows=rows)
     training = LocalTraining(batch_size=400)

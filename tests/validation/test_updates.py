@@ -15,7 +15,7 @@ from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, NoMechanism, No
 from fedround.records import Answer, Evaluate, LogHead, Measure, Plan, Reason, Refusal, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
-from fedround.statistics import LARGEST, Histogram, LocalEvaluation, Release, Scores, Statistic
+from fedround.statistics import LARGEST, LOUDEST, Histogram, LocalEvaluation, Release, Scores, Statistic
 from fedround.values import Payload
 from tests.small_federation import changed
 from validation.payloads import intake_of
@@ -183,9 +183,15 @@ def of_persons(plan: Plan, mechanism: DpSgd, rows: int | None) -> dict:
     (PERSON_PLAN, of_persons(PERSON_PLAN, OF_PERSONS, 3), of_persons(PERSON_PLAN, OF_PERSONS, 4),
      "statistic 1 of its answer: at most 4 rows of a person, the plan asks for 3"),
     (PLAN, {}, of_persons(PLAN, OF_PERSONS, None), "at most 3 rows of a person, the plan asks for None"),
+    (PLAN, {"releases": (told(SCORES, mechanism=GaussianCounts(noise_std=LOUDEST)),)},
+     {"releases": (told(SCORES, mechanism=GaussianCounts(noise_std=LOUDEST + 1)),)}, "noise beyond 10000"),
+    (PLAN, {"releases": (told(SCORES, numbers=(LARGEST,) * 6),)}, {"releases": (told(SCORES, numbers=(2 * LARGEST,) * 6),)},
+     r"numbers beyond 1e\+10"),
+    (BARE_PLAN, BARE, {**BARE, "epsilon": 0.0}, "says what it spent"),
 ], ids=["more steps", "schema", "larger batches", "many times larger", "as many rows as a batch", "rows of a part",
         "all steps", "more steps than all", "fewer steps", "noise", "rows in order", "sampling rate",
-        "persons not told apart", "more rows of a person", "persons told apart"])
+        "persons not told apart", "more rows of a person", "persons told apart",
+        "noise of counts", "counts", "epsilon without privacy"])
 def test_what_is_declared_has_a_bound_and_all_within_it_is_admitted(plan, within, beyond, message):
     admit(update(plan, **within), plan)
     with pytest.raises(ContractError, match=message):
