@@ -56,6 +56,9 @@ def init(
         metavar="COLUMN", help="With --unit person: the column that says whose row it is.")] = None,
     max_epsilon_person: Annotated[float | None, typer.Option(
         help="With --unit person: the most for all rows of one person.")] = None,
+    max_epsilon_alone: Annotated[float | None, typer.Option(
+        help="Where a federation adds up its members' numbers: the most if nobody else's noise counted. Without it, plans "
+        "that share noise are mostly refused.")] = None,
     min_rows: Annotated[int, typer.Option(help="Refuse to train on fewer rows.")] = 100,
     groups: Annotated[bool, typer.Option(
         "--groups", help="Let out, noised and charged, how often the model is right and wrong about the groups that the "
@@ -92,7 +95,7 @@ def init(
     key = create_site(
         folder, offer, data,
         max_epsilon=max_epsilon, delta_dp=delta_dp, units=tuple(unit), max_epsilon_site=max_epsilon_site, min_rows=min_rows,
-        person=person, max_epsilon_person=max_epsilon_person,
+        person=person, max_epsilon_person=max_epsilon_person, max_epsilon_alone=max_epsilon_alone,
         compares_groups=groups, partitions=_told_apart(partitions, partitions_by),
         passphrase=_new_passphrase() if passphrase else None)
     if ledger is None:

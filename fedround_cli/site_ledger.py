@@ -91,11 +91,24 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
     if policy.max_epsilon_site is not None:
         out.print(f"spent ε {upward(book.spent(read, policy.delta_dp, unit='site'), 4)} of {policy.max_epsilon_site:g} at δ "
                   f"{policy.delta_dp:g} for the site as a whole")
+    if (alone := _alone(read, policy)) is not None:
+        of = f" of {policy.alone[1]:g}" if policy.max_epsilon_alone is not None else ""
+        out.say("if nobody else's share of the noise counted, it would be ε {}{}, {} with what is set aside",
+                upward(alone[0], 4), of, upward(alone[1], 4))
     for line in _left_in_words(read, policy):
         out.print(line)
     if 0 < spent < math.inf:
         for line in in_words(profile(lambda delta: book.spent(read, delta), policy.delta_dp)):
             out.print(line, highlight=False)
+
+
+def _alone(read: Ledger, policy: SitePolicy) -> tuple[float, float] | None:
+    """What is spent and what is set aside if every other member told what it added; None if no noise is shared."""
+    from fedround.privacy import ledger as book
+
+    unit, delta_dp = policy.alone[0], policy.delta_dp
+    spent, held = (what(read, delta_dp, unit=unit, alone=True) for what in (book.spent, book.held))
+    return (spent, held) if held > book.held(read, delta_dp, unit=unit) else None
 
 
 def _priced(read: Ledger, delta_dp: float, first: int) -> list[tuple[Any, float, float]]:
@@ -185,7 +198,9 @@ def _fitting(read: Ledger, policy: SitePolicy, like: Campaign) -> int:
             utc="2000-01-01T00:00:00Z", campaign=lots,
             partition=None if like.partition is None else book.a_new_partition(read))
         after = book.with_entries(read, [charge])
-        return any(book.held(after, policy.delta_dp, unit=unit) > bound for unit, bound in policy.budgets.items())
+        unit, bound = policy.alone
+        return book.held(after, policy.delta_dp, unit=unit, alone=True) > bound or any(
+            book.held(after, policy.delta_dp, unit=unit) > bound for unit, bound in policy.budgets.items())
 
     return bisect.bisect_left(range(1, _MOST_ROUNDS + 1), True, key=too_many)
 
@@ -199,11 +214,14 @@ def _as_json(read: Ledger, policy: SitePolicy) -> dict[str, Any]:
     from fedround.privacy.profile import profile
 
     of_site, of_person, spent = (book.spent(read, policy.delta_dp, unit=unit) for unit in ("site", "person", "record"))
+    alone = _alone(read, policy)
     told = None if math.isinf(spent) else profile(lambda delta: book.spent(read, delta), policy.delta_dp)
     return {"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
             "set_aside": book.held(read, policy.delta_dp), "room": _room(read, policy),
             "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
             "spent_by_person": None if math.isinf(of_person) else of_person, "max_epsilon_person": policy.max_epsilon_person,
-            "max_epsilon": policy.max_epsilon, "profile": None if told is None else asdict(told),
+            "max_epsilon": policy.max_epsilon, "max_epsilon_alone": policy.max_epsilon_alone,
+            "spent_alone": None if alone is None else alone[0], "set_aside_alone": None if alone is None else alone[1],
+            "profile": None if told is None else asdict(told),
             "charges": [{**charge.model_dump(mode="json"), "costs": cost, "total": total}
                         for charge, cost, total in _priced(read, policy.delta_dp, 0)]}

@@ -89,9 +89,10 @@ def _refuse_over_share(site: Site, order: Order, offered: Offer) -> Refusal | No
         return None
     most = policy.budgets.get(privacy.unit, policy.max_epsilon)
     of_each = [*(charge.mechanisms for charge in _earlier_questions(site, order)), offered.mechanisms]
-    after = epsilon_of_batches([Batch(tuple(Counter(mechanisms).items())) for mechanisms in of_each], policy.delta_dp,
-                               privacy.unit)
-    if after <= policy.questions.share * most:
+    batches = [Batch(tuple(Counter(mechanisms).items())) for mechanisms in of_each]
+    after = epsilon_of_batches(batches, policy.delta_dp, privacy.unit)
+    alone = epsilon_of_batches([one.alone() for one in batches], policy.delta_dp, policy.alone[0])
+    if after <= policy.questions.share * most and alone <= policy.questions.share * policy.alone[1]:
         return None
     return refuse(site, order, Reason.BUDGET, "questions would spend more than their share of the site's privacy budget")
 
@@ -179,15 +180,15 @@ def _terms(plan: Plan) -> str:
     agreed, privacy = plan.agreed, plan.agreed.privacy
     if not isinstance(privacy, NoPrivacy):
         privacy = privacy.model_copy(update={"clip_norm": 1.0})
-    agreed_on = (privacy, agreed.training, agreed.evaluation, *([] if agreed.groups is None else [agreed.groups]),
-                 *([] if agreed.drift is None else [agreed.drift]))
+    agreed_on = (privacy, agreed.training, agreed.evaluation, *(one for one in (
+        agreed.groups, agreed.drift, agreed.combine, agreed.together) if one is not None))
     return digest(rfc8785.dumps([one.model_dump(mode="json") for one in agreed_on]))
 
 
 def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:
     # Where nothing is noised, the policy allows it by name, and that ends every other promise.
     book = (ledger.charge(before, charge, *site.policy.bounds, _promised(order.plan),
-                          max_epsilon_person=site.policy.max_epsilon_person) if charge.is_private
+                          max_epsilon_person=site.policy.max_epsilon_person, alone=_alone(site)) if charge.is_private
             else ledger.charge(before, charge, float("inf")))
     audit.record(
         site.folder,
@@ -195,6 +196,12 @@ def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Cha
                     campaign=charge.campaign, rows=charge.rows),
         audit.Decided(utc=charge.utc, plan=order.digest, decision="carry out"))
     return book
+
+
+def _alone(site: Site) -> ledger.Bound:
+    """The most that the policy allows if nobody else's share of a sum's noise counts."""
+    unit, bound = site.policy.alone
+    return ledger.Bound(bound, site.policy.delta_dp, unit, None, "the site's policy (max_epsilon_alone) allows", alone=True)
 
 
 def _promised(plan: Plan) -> ledger.Bound | None:

@@ -29,7 +29,7 @@ def _let_out(compares_groups: bool, measures: bool) -> dict[str, list[str]]:
 
 def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max_epsilon: float, delta_dp: float,
                 units: tuple[Protected, ...] = ("record",), max_epsilon_site: float | None = None, min_rows: int = 100,
-                person: str | None = None, max_epsilon_person: float | None = None,
+                person: str | None = None, max_epsilon_person: float | None = None, max_epsilon_alone: float | None = None,
                 compares_groups: bool = False, measures: bool = False, partitions: tuple[Partitions, ...] = (),
                 passphrase: bytes | None = None) -> str:
     """Make a site's folder; returns the public key to send to the coordinator.
@@ -52,7 +52,7 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
     policy = parse(SitePolicy, {
         "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
         "max_epsilon_site": max_epsilon_site, "min_rows": min_rows,
-        "person": person, "max_epsilon_person": max_epsilon_person,
+        "person": person, "max_epsilon_person": max_epsilon_person, "max_epsilon_alone": max_epsilon_alone,
         "partitions": [one.model_dump(include={"column", "by"}) for one in partitions],
         **_let_out(compares_groups, measures)}, "the site's policy")
     settings = SiteSettings(

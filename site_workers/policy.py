@@ -88,6 +88,10 @@ class SitePolicy(Value):
     """The same for the site's whole contribution; with the unit "site" only."""
     max_epsilon_per_run: Annotated[float, Field(ge=0, le=1000)] | None = None
     """For one record, within one campaign."""
+    max_epsilon_alone: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """For one record, or one person if persons are protected, if nobody else's share of a sum's noise counts: what is left of
+    the promise if all others tell what they added. None: no more than if nobody shared, so plans that share noise are refused
+    unless the site's own share suffices."""
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     min_rows: Annotated[int, Field(ge=1, le=10 ** 12)] = 100
     min_class_rows: Annotated[int, Field(ge=0, le=10 ** 12)] = 0
@@ -117,6 +121,9 @@ class SitePolicy(Value):
         if self.max_epsilon_per_run is not None and self.max_epsilon_per_run > self.max_epsilon:
             raise ValueError(f"max_epsilon_per_run {self.max_epsilon_per_run:g} is above max_epsilon {self.max_epsilon:g}: "
                              "a campaign is part of the whole")
+        if self.max_epsilon_alone is not None and self.max_epsilon_alone < self.alone[1]:       # the larger of the two
+            raise ValueError(f"max_epsilon_alone {self.max_epsilon_alone:g} is below what may be spent with others' noise: a "
+                             "site alone never spends less")
         return self
 
     @property
@@ -130,6 +137,13 @@ class SitePolicy(Value):
         bounds: dict[Unit, float | None] = {
             "record": self.max_epsilon, "person": self.max_epsilon_person, "site": self.max_epsilon_site}
         return {unit: bound for unit, bound in bounds.items() if bound is not None}
+
+    @property
+    def alone(self) -> tuple[Unit, float]:
+        """Whom, and how much may be spent if nobody else's noise counts."""
+        unit: Unit = "person" if self.max_epsilon_person is not None else "record"
+        bound = self.budgets[unit]
+        return unit, bound if self.max_epsilon_alone is None else max(bound, self.max_epsilon_alone)
 
     @property
     def bounds(self) -> tuple[float, float | None, float | None]:
@@ -163,7 +177,7 @@ def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest
         yield Reason.POLICY, problem
     for statistic in plan.asks.statistics:
         if not policy.lets_out(statistic, plan):
-            if plan.asks.needs_all:
+            if plan.asks.needs_all or agreed.combine is not None:       # a sum has the same numbers of everybody
                 yield Reason.POLICY, f"{statistic.in_words} do not leave here"
         elif statistic.noise_std == 0 and not policy.allows_no_privacy:
             yield Reason.POLICY, f"{statistic.in_words} without noise are not allowed here"
@@ -224,6 +238,12 @@ delta_dp = {delta_dp}
 {max_epsilon_per_run}
 {max_epsilon_person}
 {max_epsilon_site}
+
+# Where a federation adds up its members' numbers ('combine'), each adds a part of the noise. What is counted above holds
+# while as many honest members as the federation file says add theirs: nobody then sees more than the sum. This is the most
+# that may be spent if all the others told what they added, which is more. Without the line, plans that share noise are mostly
+# refused.
+{max_epsilon_alone}
 
 # Fewer rows than this, and the site refuses to train; with "person", fewer persons.
 min_rows = {min_rows}
@@ -299,6 +319,7 @@ def policy_text(policy: SitePolicy) -> str:
         max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
         person=_optional("person", policy.person, "customer_id", 'the column; for plans of the unit "person"'),
         max_epsilon_person=_optional("max_epsilon_person", policy.max_epsilon_person, 8.0, 'for plans of the unit "person"'),
+        max_epsilon_alone=_optional("max_epsilon_alone", policy.max_epsilon_alone, 25.0, "if nobody else's noise counts"),
         max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
         columns=_optional_names("columns", policy.questions.columns, "age", "the only columns that may be named"),
         askers=_optional_names("askers", policy.questions.askers, "ward-team", "the only ones who may ask"),

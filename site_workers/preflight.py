@@ -224,6 +224,11 @@ def _ledger(site: Site) -> str:
         least = ledger.spent(book, site.policy.delta_dp, unit=unit, partition=fresh)
         if least >= bound and not site.policy.allows_no_privacy:
             raise FedroundError(f"the budget is spent: {told[-1]}; this site will refuse")
+    unit, bound = site.policy.alone
+    spent, held = (what(book, site.policy.delta_dp, unit=unit, alone=True) for what in (ledger.spent, ledger.held))
+    if held > ledger.held(book, site.policy.delta_dp, unit=unit):       # some noise is shared
+        told.append(f"{upward(spent, 2)} of {bound:g} if nobody else's noise counts, {upward(held, 2)} with what is set "
+                    "aside")
     return f"intact, {len(book.charges)} charges, {', '.join(told)}"
 
 

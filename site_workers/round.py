@@ -269,20 +269,20 @@ def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger, warni
     plan, said = order.plan, worked.declared
     return Answer(
         **order.addressed(site), charges=len(book.entries), ledger_head=book.head, checks=warnings,
-        epsilon=_spent(book, plan),
+        epsilon=_spent(book, plan), epsilon_alone=None if plan.agreed.combine is None else _spent(book, plan, alone=True),
         sighting=sign_sighting(plan, order.digest, site.name, site.identity), releases=worked.releases,
         update=None if said is None or worked.payload is None else Update(
             base_model=plan.base_model, schema_digest=codec.schema_digest(plan.sent), mechanism=said.mechanism,
             rows=said.rows, steps=said.steps, within_clip=said.within_clip, payload=codec.payload_of(worked.payload)))
 
 
-def _spent(book: ledger.Ledger, plan: Plan) -> float | None:
-    """The epsilon that the run has spent; None also if there is no bound at the plan's delta_dp.
+def _spent(book: ledger.Ledger, plan: Plan, *, alone: bool = False) -> float | None:
+    """The epsilon that the run has spent; None also if there is no bound at the plan's delta_dp. alone: as `ledger.spent`.
 
     What was paid for must be an answer that can be written.
     """
     privacy = plan.agreed.privacy
     if isinstance(privacy, NoPrivacy):
         return None
-    spent = ledger.spent(book, privacy.delta_dp, run=plan.run, unit=privacy.unit)
+    spent = ledger.spent(book, privacy.delta_dp, run=plan.run, unit=privacy.unit, alone=alone)
     return None if math.isinf(spent) else spent

@@ -86,6 +86,9 @@ class Answer(_Said):
     """To a plan about keys: the keys, the dealt shares, or what is revealed (`fedround.secure_sums`)."""
     epsilon: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
     """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None: no privacy, or no bound."""
+    epsilon_alone: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
+    """The same if nobody else's share of the noise of a sum counts (`fedround.privacy.units.alone`). None: no noise is
+    shared, or there is no bound."""
     charges: Charges
     """How many charges the site's ledger has, this answer's included if anything is charged for it."""
     ledger_head: Digest

@@ -51,6 +51,19 @@ def test_the_table_fits_eighty_columns_and_says_what_is_left(fedround: Fedround,
     assert f"left {8 - float(upward(told['set_aside'], 4)):.4f}" in shown
 
 
+def test_shared_noise_has_a_second_price_that_is_said(fedround: Fedround, federation: SmallFederation, book: ledger.Ledger):
+    north = federation.root / "north"
+    assert "nobody else" not in fedround("site", "ledger", north).stdout
+    book = ledger.charge(book, Charge(
+        federation="small", run="sums", round=1, purpose="measure", plan="f" * 64, delta_dp=1e-5, utc="2026-03-02T10:00:00Z",
+        mechanisms=(GaussianCounts(noise_std=9.0, shared_by=9),)), 8.0)
+    alone = ledger.spent(book, 1e-5, alone=True)
+    told = json.loads(fedround("site", "ledger", north, "--json").stdout)
+    assert told["spent_alone"] == alone > told["spent"]
+    shown = " ".join(fedround("site", "ledger", north).stdout.split())
+    assert f"if nobody else's share of the noise counted, it would be ε {upward(alone, 4)}," in shown
+
+
 def test_closing_a_run_gives_back_and_ends_it(fedround: Fedround, federation: SmallFederation, book: ledger.Ledger):
     north = federation.root / "north"
     one_sentence(fedround("site", "ledger", north, "--close", "nothing"), "no campaign of run 'nothing'")

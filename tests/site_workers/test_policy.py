@@ -38,6 +38,7 @@ def policies(draw) -> SitePolicy:
     return SitePolicy(**{**LEAST, "max_epsilon": largest, "units": unit,
                          "max_epsilon_site": draw(st.floats(0, 1000)) if "site" in unit else None,
                          "max_epsilon_per_run": draw(st.none() | st.floats(0, largest)),
+                         "max_epsilon_alone": draw(st.none() | st.floats(largest, 1000)),
                          "purposes": draw(st.sampled_from([("train",), ("evaluate", "train")])),
                          "statistics": draw(st.sampled_from([(), ("scores",), ("checks", "scores")])),
                          "min_rows": draw(st.integers(1, 10**6)),
@@ -76,6 +77,7 @@ def test_every_key_is_explained_in_the_file_and_in_the_guide():
     ({"units": ["person"], "person": "id"}, "give all three or none"), ({"person": "id"}, "give all three or none"),
     ({"units": ["person"], "max_epsilon_person": 1.0}, "give all three or none"),
     ({"units": ["site"]}, "give both or neither"), ({"max_epsilon_site": 1.0}, "give both or neither"),
+    ({"max_epsilon_alone": 4.0}, "a site alone never spends less"),
     ({"max_epsilon_per_run": 6.0}, "a campaign is part of the whole"), ({"max_epsilon": -1.0}, "'max_epsilon'"),
     ({"delta_dp": 0.5}, "'delta_dp'"), ({"statistics": ["rows"]}, "'statistics.0'"),
     ({"purposes": ["shell"]}, "'purposes.0'"),
@@ -91,6 +93,14 @@ def test_what_cannot_be_meant_is_refused(change: dict, says: str):
     with pytest.raises(ContractError) as refusal:
         parse(SitePolicy, {**LEAST, **change}, "policy.toml")
     assert says in str(refusal.value)
+
+
+def test_alone_no_more_may_be_spent_than_with_others_unless_the_operator_says_so():
+    person = {"units": ("person",), "person": "id", "max_epsilon_person": 2.0}
+    assert SitePolicy(**LEAST).alone == ("record", 5.0)
+    assert SitePolicy(**LEAST, max_epsilon_alone=25.0).alone == ("record", 25.0)
+    assert SitePolicy(**LEAST, **person).alone == ("person", 2.0)
+    assert SitePolicy(**LEAST, **person, max_epsilon_alone=9.0).alone == ("person", 9.0)
 
 
 # -- hours -------------------------------------------------------------------------------------------------------------
