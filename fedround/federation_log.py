@@ -202,11 +202,22 @@ def check_continues(log: Logged | None, entry: LogEntry, federation: Federation,
 
 def handed_over(log: Sequence[Logged], key: str) -> tuple[str, ...]:
     """The earlier keys in the chain of rotations that leads to `key`, the newest first."""
-    before: dict[str, str] = {change.new: change.old for logged in log for change in logged.entry.changes
-                              if isinstance(change, Rotated)}
+    return _chain({change.new: change.old for change in _rotations(log)}, key)
+
+
+def took_over(log: Sequence[Logged], key: str) -> tuple[str, ...]:
+    """The later keys in the chain of rotations that begins with `key`, the oldest first."""
+    return _chain({change.old: change.new for change in _rotations(log)}, key)
+
+
+def _rotations(log: Sequence[Logged]) -> list[Rotated]:
+    return [change for logged in log for change in logged.entry.changes if isinstance(change, Rotated)]
+
+
+def _chain(following: dict[str, str], key: str) -> tuple[str, ...]:
     found: list[str] = []
-    while key in before:
-        key = before.pop(key)
+    while key in following:
+        key = following.pop(key)
         found.append(key)
     return tuple(found)
 

@@ -192,6 +192,13 @@ def unsent(safe: Safe) -> Iterator[Entry]:
     return (_entry(safe, folder) for folder in _folders(safe, "*/*/*/*") if not (folder / _SENT).exists())
 
 
+def drop_what_has_arrived(safe: Safe) -> None:
+    """Remove tensors whose arrival is written down: a process that was killed in `mark_sent` leaves them."""
+    for payload in (safe.folder / "outbox").glob(f"*/*/*/*/{_PAYLOAD}"):
+        if (payload.parent / _SENT).exists():
+            payload.unlink()
+
+
 def unsent_refusals(safe: Safe, plan: Plan) -> Iterator[Entry]:
     """The refusals of this plan that are not known to have arrived, in their order."""
     said = f"{plan.run}/{plan.asks.kind}/{plan.round:05d}/{plan.attempt:02d}{_REFUSAL}*"

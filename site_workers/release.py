@@ -61,6 +61,7 @@ def send(site: Site, entry: Entry) -> None:
 
 def resend(site: Site) -> int:
     """Send what an earlier process could not; returns how many answers."""
+    outbox.drop_what_has_arrived(site.safe)
     entries = list(outbox.unsent(site.safe))
     for entry in entries:
         send(site, entry)

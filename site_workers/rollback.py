@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fedround import layout
 from fedround.errors import SetupError
-from fedround.federation_log import handed_over
+from fedround.federation_log import handed_over, took_over
 from fedround.privacy import ledger
 from fedround.records import ANSWERS, Commit, Reason, Refusal, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, envelope, unseal
@@ -54,9 +54,12 @@ def require_newest(site: Site) -> None:
 
 
 def own_keys(site: Site, log: int) -> frozenset[str]:
-    """The site's key, and those that handed over to it, says the federation log up to entry `log`: they share a ledger."""
-    key = site.identity.key
-    return frozenset({key, *handed_over(read_log(site.store, site.settings.coordinator, log), key)})
+    """The site's key, and those before and after it in the federation log up to entry `log`: they share a ledger.
+
+    One after it is the site's, too: a folder from before the site took its next key has forgotten what that one signed.
+    """
+    key, entries = site.identity.key, read_log(site.store, site.settings.coordinator, log)
+    return frozenset({key, *handed_over(entries, key), *took_over(entries, key)})
 
 
 def forgotten(site: Site, keys: frozenset[str], prefix: str | None = None) -> Iterator[Sent]:

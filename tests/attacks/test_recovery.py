@@ -327,6 +327,23 @@ def test_a_rotation_hides_no_rollback(federation: SmallFederation):
     assert federation.answer("north", planned) == "update"
 
 
+def test_a_folder_from_before_its_next_key_was_taken_has_forgotten_what_that_key_signed(federation: SmallFederation):
+    """The log has the new key already, and the folder of yesterday has both: the site answered with the new one since."""
+    federation.round()
+    begin_rotation(federation.site("north"), None)
+    rotate_key(federation.root / "coordinator", "north")
+    federation.plan()
+    backup = back_up(federation)
+    federation.round()
+    truth = spent(federation)
+    restore(federation, backup)
+    with pytest.raises(SetupError, match="older than what the site has sent"):
+        rollback.require_newest(federation.site("north"))
+    assert len(recovered(federation).answers) == 1
+    assert spent(federation) == truth
+    goes_on(federation)
+
+
 # -- the dearest -------------------------------------------------------------------------------------------------------
 
 KINDS = (
