@@ -177,6 +177,9 @@ class Agreement(Value):
     name: Name
     quorum: Quorum
     deadline_s: Deadline = 600
+    enough: Quorum | None = None
+    """A round that trains closes as soon as so many updates are admitted, and waits for nobody else, so that more can be
+    invited than are needed. None: it waits for all, until the deadline. Who is not waited for may have been charged."""
     training: Training = LocalTraining()
     privacy: Privacy
     evaluation: LocalEvaluation = LocalEvaluation()
@@ -203,6 +206,16 @@ class Agreement(Value):
     """None: contributions are told, and nothing is paid for them."""
     choices: Choices | None = None
     """None: every round asks every member, but for those whom the reputation policy excludes."""
+
+    @model_validator(mode="after")
+    def _check_enough(self) -> Self:
+        if self.enough is not None and self.enough < self.quorum:
+            raise ValueError(f"enough = {self.enough} is below the quorum of {self.quorum}: it would close with too few; "
+                             "say a number from the quorum on")
+        if self.enough is not None and self.combine is not None:
+            raise ValueError("with 'combine' a round waits for all, since so many dropouts as were agreed must suffice for "
+                             "whoever is missing: take 'enough' out")
+        return self
 
     @model_validator(mode="after")
     def _check_aggregation(self) -> Self:

@@ -249,7 +249,8 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     if (how := federation.partitions) is not None:
         out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
-              f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s\n"
+              f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s"
+              f"{'' if federation.enough is None else f'  closes with {federation.enough} updates'}\n"
               f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
               f"{'':<11} {in_numbers(federation.recipe_digest)}\n"
               f"{'contract':<11} {federation.contract_digest}\n{'':<11} {in_numbers(federation.contract_digest)}\n"

@@ -57,6 +57,9 @@ def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -
 def _check_terms(plan: Plan, members: Federation, before: Proven, source: str) -> None:
     agreed = members.agreed(plan.quorum)
     expected = agreed.model_copy(update={"privacy": privacy_after(agreed.privacy, before.committed.commit)})
+    if plan.enough != (members.enough if plan.asks.makes_model else None):
+        raise ChainError(f"plan of {source}: closes with {plan.enough or 'all'} updates, and the federation file says "
+                         f"{members.enough or 'all'}")
     if plan.agreed != expected:
         raise ChainError(f"plan of {source}: asks for something else than the federation file, and the commit of the round "
                          f"before, say: {', '.join(_differing(plan.agreed, expected))}")

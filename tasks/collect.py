@@ -110,6 +110,11 @@ class Collected:
                 return self
 
 
+def is_enough(plan: Plan, collected: Collected) -> bool:
+    """Whether nobody else is waited for, as the plan has it."""
+    return plan.enough is not None and len(collected.admitted) >= plan.enough
+
+
 def last_look_s(plan: Plan) -> float:
     """How many seconds reading may go on after the deadline, in all: as many as the sites had, and at least ten."""
     return max(10.0, plan.deadline_s)
@@ -122,7 +127,8 @@ async def collect(
     progress: Callable[[Collected], None],
     patience: Patience | None = None,
 ) -> Collected:
-    """Wait until every site has ended its flow run or the deadline is over; read each answer when its site has ended.
+    """Wait until every site has ended its flow run, or enough have, or the deadline is over; read each answer when its site
+    has ended.
 
     `finished` tells which of some sites have ended. The answer itself is only what lies in the store. At the deadline the
     store is asked once more about every site, so an answer whose signal was lost still counts. If an answer cannot be read
@@ -137,7 +143,7 @@ async def collect(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
     waiting, pause = set(planned.plan.cohort), POLL_S
-    while waiting:
+    while waiting and not is_enough(planned.plan, collected):
         late = loop.time() >= deadline
         ended = set(waiting) if late else await finished(set(waiting))
         before = len(waiting)
@@ -152,7 +158,7 @@ async def collect(
             collected = collected.hearing(site, heard)
             waiting.discard(site)
             progress(collected)
-        if waiting:
+        if waiting and not is_enough(planned.plan, collected):
             await asyncio.sleep(pause)
             pause = POLL_S if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
     return replace(collected, missing=tuple(sorted(set(planned.plan.cohort) - collected.answered)))

@@ -150,7 +150,8 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head,
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
         tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
-        unasked=unasked, quorum=federation.quorum, deadline_s=federation.deadline_s, task=coordinator.recipe.task, asks=asks,
+        unasked=unasked, quorum=federation.quorum, deadline_s=federation.deadline_s,
+        enough=federation.enough if asks.makes_model else None, task=coordinator.recipe.task, asks=asks,
         agreed=federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)}),
         tool_version=__version__)
 

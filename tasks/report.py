@@ -28,7 +28,7 @@ from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
 from tasks import pages, worth
 from tasks.afterwards import afterwards
-from tasks.collect import Collected
+from tasks.collect import Collected, is_enough
 from tasks.coordinator import Coordinator
 from tasks.drift import drift_after
 from tasks.memory import flat_schema
@@ -159,7 +159,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
         note=commit.note, near=near, distances=distances,
         estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.sent)),
-        sites=(*(_row(coordinator, site, collected, commit, warnings) for site in plan.cohort),
+        sites=(*(_row(coordinator, site, planned, collected, commit, warnings) for site in plan.cohort),
                *_not_asked(coordinator, plan)))
 
 
@@ -177,7 +177,8 @@ def _distances(coordinator: Coordinator, commit: Commit) -> tuple[tuple[str, ...
     return near, tuple(tuple(float(f"{distance:.4g}") for distance in row_N) for row_N in distances_NN)
 
 
-def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Commit, warnings: Sequence[str]) -> SiteRow:
+def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Collected, commit: Commit,
+         warnings: Sequence[str]) -> SiteRow:
     weight = coordinator.federation.site(site).weight
     said = next((update for update in commit.updates if update.site == site), None)
     if site in collected.admitted and said is not None:     # or else it came after another process had committed the round
@@ -192,7 +193,9 @@ def _row(coordinator: Coordinator, site: str, collected: Collected, commit: Comm
                        checks=refusal.checks)
     if site in collected.rejected:
         return SiteRow(site=site, outcome="rejected", note=collected.rejected[site].reason, weight=weight)
-    return SiteRow(site=site, outcome="missing", note="no answer before the deadline", weight=weight)
+    note = ("not waited for: enough others had answered; it may have been charged" if is_enough(planned.plan, collected)
+            else "no answer before the deadline")
+    return SiteRow(site=site, outcome="missing", note=note, weight=weight)
 
 
 def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:

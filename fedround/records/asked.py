@@ -231,6 +231,8 @@ class Plan(Address, Signed):
     """The members that were not chosen, where the federation file lets sites be chosen. All others are in the cohort."""
     quorum: Quorum
     deadline_s: Deadline
+    enough: Quorum | None = None
+    """Once so many updates are admitted nobody else is waited for; None: all are."""
     task: Task
     """What the recipe says is learnt."""
     agreed: Agreed

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import rfc8785
 
 import tasks.collect
+import tasks.plan
 from fedround import layout
-from fedround.errors import StoreUnavailableError, TrustError
+from fedround.errors import ChainError, ContractError, StoreUnavailableError, TrustError
 from fedround.privacy.spec import DpSgd
 from fedround.records import Answer
 from fedround.signing import Identity, seal, unseal
 from infra.stores import MemoryStore
+from tasks.aggregate import aggregate
+from tasks.publish import publish
+from tasks.report import report
+from tasks.verify import verify_run
+from tests import small_federation
 from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
 
@@ -174,3 +181,62 @@ def test_at_the_deadline_an_answer_counts_whose_signal_was_lost(answered: Answer
         answered.coordinator(answered.store()), planned, nobody, lambda _: None))
     assert collected.answered == set(NAMES)
     assert collected.missing == ()
+
+
+def test_more_are_invited_than_are_waited_for_and_who_is_there_counts(answered: Answered):
+    """North ends first, and one update is enough; nobody asks about the others again."""
+    planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"enough": 1}))
+    asked = []
+
+    async def north_first(among: set[str]) -> set[str]:
+        asked.append(set(among))
+        return among & {"north"}
+
+    coordinator = answered.coordinator(answered.store())
+    collected = asyncio.run(tasks.collect.collect(coordinator, planned, north_first, lambda _: None))
+    assert (set(collected.admitted), collected.missing, len(asked)) == ({"north"}, ("east", "south"), 1)
+    later = tasks.collect.take_late(coordinator, planned, collected)
+    assert set(later.admitted) == {"north", "east"}, "who was just sending counts, too"
+
+
+def test_a_refusal_is_not_enough(answered: Answered):
+    planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"enough": 1}))
+    ended = iter(({"south"}, {"north"}))
+
+    async def one_after_the_other(_among: set[str]) -> set[str]:
+        return next(ended)
+
+    collected = asyncio.run(tasks.collect.collect(
+        answered.coordinator(answered.store()), planned, one_after_the_other, lambda _: None))
+    assert (set(collected.admitted), set(collected.refused), collected.missing) == ({"north"}, {"south"}, ("east",))
+
+
+def test_a_round_that_closes_with_enough_says_so_and_proves(tmp_path: Path, rows_are_judged_here: None):
+    federation = small_federation.make(tmp_path, enough=2)
+    planned = federation.plan()
+    for name in NAMES[:2]:
+        federation.answer(name, planned)
+    coordinator = federation.coordinator
+    collected = federation.collect(planned, coordinator, NAMES[:2])
+    committed = publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
+    record = report(coordinator, planned, collected, committed, None, 1.0)
+    assert {row.site: row.note for row in record.sites if row.outcome == "missing"} == {
+        "south": "not waited for: enough others had answered; it may have been charged"}
+    assert [proof.round for proof in verify_run(coordinator.store, "spring", coordinator.identity.key)] == [0, 1]
+
+
+def test_attack_a_round_closes_with_fewer_than_all_agreed_on(tmp_path: Path, rows_are_judged_here: None, monkeypatch):
+    """A coordinator that is in a hurry would keep slow members' rows out of every model."""
+    federation = small_federation.make(tmp_path)
+    composed = tasks.plan.compose
+    monkeypatch.setattr(tasks.plan, "compose", lambda *asked: composed(*asked).model_copy(update={"enough": 2}))
+    federation.round(sites=NAMES[:2])
+    coordinator = federation.coordinator
+    with pytest.raises(ChainError, match="closes with 2 updates, and the federation file says all"):
+        list(verify_run(coordinator.store, "spring", coordinator.identity.key))
+
+
+@pytest.mark.parametrize(("changes", "says"), [({"enough": 1}, "below the quorum of 2")])
+def test_what_is_not_enough(tmp_path: Path, changes: dict[str, object], says: str):
+    with pytest.raises(ContractError, match=says):
+        small_federation.make(tmp_path, **changes)
