@@ -198,7 +198,7 @@ def histories(founded: SmallFederation, mortal: Mortal) -> type[RuleBasedStateMa
                 book = ledger.read(self.root / name / "ledger.jsonl")
                 assert max(Counter((charge.plan, charge.mechanisms) for charge in book.charges).values(), default=0) <= 1
                 if name not in self.lost:
-                    audit.verify(self.root / name)
+                    audit.verify(self.federation.site(name).safe)
 
         def teardown(self) -> None:
             """Everybody starts again, and the next round works; then all of it proves."""
