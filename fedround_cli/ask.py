@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedround.errors import ContractError, FedroundError
-from fedround_cli.ask_shown import check_page, show_all, show_answers, show_preview, show_tables
+from fedround_cli.ask_shown import check_page, show_all, show_answers, show_preview
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
-from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.output import AsJson, command, out
 
 if TYPE_CHECKING:
     from fedround.records import Finding
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from tasks.coordinator import Coordinator
 
 _Many = list[str] | None
+
+
+class Link(StrEnum):
+    """What coefficients of hazards are."""
+
+    CLOGLOG = "cloglog"
+    LOGIT = "logit"
 
 
 def _option(help_: str, shape: str) -> Any:
@@ -48,6 +56,10 @@ def ask(
     survival: Annotated[_Many, _option("Curves, hazards, log-rank test.", "TIME=EDGE,… + EVENT=VALUE")] = None,
     logistic: Annotated[str | None, _option("A logistic regression, in --steps rounds.", "COL=VALUE ~ …")] = None,
     poisson: Annotated[str | None, _option("A Poisson regression, in --steps rounds.", "COL=0:HIGH ~ …")] = None,
+    hazards: Annotated[str | None, _option(
+        "Hazards by range of time, with columns, in --steps rounds.", "TIME=EDGE,… + EVENT=VALUE ~ …")] = None,
+    link: Annotated[Link, typer.Option(
+        help="With --hazards: 'cloglog' gives logarithms of hazard ratios, 'logit' of odds ratios.")] = Link.CLOGLOG,
     cox: Annotated[str | None, _option("Cox's model, without privacy only.", "TIME=EDGE,… + EVENT=VALUE ~ …")] = None,
     steps: Annotated[int, typer.Option(min=1, max=30, help="Rounds of a regression that takes several; each is paid.")] = 5,
     by: Annotated[str | None, _option("Groups: values, or edges after a colon.", "COL=VALUE,… x COL:EDGE,…")] = None,
@@ -57,7 +69,7 @@ def ask(
     error: Annotated[float | None, typer.Option(
         help="Instead: how far an answer may be off (95 %), in its own unit; with the most noise that keeps it.")] = None,
     records: Annotated[int | None, typer.Option(
-        min=1, help="With --error: about how many records the smallest group has, of all sites.")] = None,
+        min=1, help="With --error or --preview: about how many records the smallest group has, of all sites.")] = None,
     asker: Annotated[str | None, typer.Option(help="Who asks; told to the sites, whose policy may name who may.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Sites that must answer. Default: the federation file's.")] = None,
     deadline_s: Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")] = None,
@@ -74,8 +86,11 @@ def ask(
     "measure", these statistics and their form. Its ledger is charged. The work is done by `fedround coordinator start` and
     the sites' processes; this command asks and watches.
     """
-    from fedround_cli.ask_options import from_file, from_options
+    from fedround.analytics.compiled import compiled
+    from fedround_cli.ask_models import Regression, ask_model, preview_model
+    from fedround_cli.ask_options import from_file, from_options, model
     from fedround_cli.membership import store_and_key
+    from flows.service import enter
     from tasks.questions import measured
 
     if show:
@@ -88,32 +103,35 @@ def ask(
     said = {"count": [""] if count else [], "mean": mean, "histogram": histogram, "quantiles": quantiles, "top": top,
             "missing": missing, "correlations": correlations, "table1": table1, "components": components, "linear": linear,
             "survival": survival}
-    models = {"logistic": logistic, "poisson": poisson, "cox": cox}
     queries = (*(() if questions is None else from_file(questions)),
                *from_options({key: list(value or []) for key, value in said.items()}, by, where or [], noise, error))
+    if page is not None:
+        check_page(page)
+    models = {"logistic": logistic, "poisson": poisson, "hazards": hazards, "cox": cox}
     if (formula := next(((name, text) for name, text in models.items() if text is not None), None)) is not None:
-        beside = {"preview": preview, "by": by, "error": error, "sites": sites, "page": page}
+        beside = {"by": by, "error": error}
         if queries or any(beside.values()) or sum(text is not None for text in models.values()) > 1:
-            raise ContractError(f"--{formula[0]} takes several rounds, so it is asked alone, and without --"
-                                f"{', --'.join(beside)}: its price is that of as many statistics as it has --steps")
-        _fit(folder, run, formula, where or [], noise, steps, asker, as_json=as_json)
+            raise ContractError(f"--{formula[0]} takes several rounds, so it is asked alone, and without "
+                                f"--{' and --'.join(beside)}: its price is that of as many statistics as it has --steps")
+        coordinator = enter(folder)
+        std = coordinator.federation.evaluation.noise_std if noise is None else noise
+        asked = Regression(model(*formula, where or [], std, link), steps, run, asker, quorum, deadline_s)
+        if preview:
+            preview_model(coordinator, asked, records, as_json=as_json)
+            return
+        ask_model(coordinator, asked, page, each=sites, as_json=as_json)
         return
     if not queries:
         raise ContractError("say what to ask: a file, or an option like --mean age=0:120 (see --help)")
-    if page is not None:
-        check_page(page)
-    from fedround.analytics.compiled import compiled
-    from flows.service import enter
-
     coordinator = enter(folder)
     federation = coordinator.federation
-    asked = compiled(queries, len(federation.sites), records, federation.evaluation.noise_std)
-    request = request_of(run, quorum, deadline_s, asked.statistics, asker)
+    several = compiled(queries, len(federation.sites), records, federation.evaluation.noise_std)
+    request = request_of(run, quorum, deadline_s, several.statistics, asker)
     if preview:
-        show_preview(coordinator, request, asked, records, as_json=as_json)
+        show_preview(coordinator, request, several, records, as_json=as_json)
         return
     finding = found_or_asked(coordinator, request, run, as_json=as_json)
-    show_answers(coordinator, asked, finding, page, each=sites, as_json=as_json)
+    show_answers(coordinator, several.read, finding, page, each=sites, as_json=as_json)
 
 
 def request_of(run: str, quorum: int | None, deadline_s: int | None, statistics: tuple[Statistic, ...],
@@ -145,26 +163,3 @@ def found_or_asked(coordinator: Coordinator, request: MeasurementRequest, run: s
         raise FedroundError(f"the measurement ended and run '{run}' has no result of it: was another one asked meanwhile? "
                             "'fedround ask --show' lists what there is")
     return finding
-
-
-def _fit(folder: Path, run: str, formula: tuple[str, str], where: list[str], noise: float | None, steps: int,
-         asker: str | None, *, as_json: bool) -> None:
-    """A model, step by step; each step is a measurement of its own."""
-    from fedround.analytics.newton import fit_cox, fit_glm
-    from fedround.statistics import CoxSums, Release
-    from fedround_cli.ask_options import model
-    from flows.service import enter
-    from tasks.questions import EVERYBODY
-    from tasks.reporting.answers import as_json as in_json
-
-    coordinator = enter(folder)
-    start = model(*formula, where, coordinator.federation.evaluation.noise_std if noise is None else noise)
-
-    def ask_once(statistic: Statistic) -> Release:
-        return found_or_asked(coordinator, request_of(run, None, None, (statistic,), asker), run, as_json=True).totals[0]
-
-    table = fit_cox(start, steps, ask_once) if isinstance(start, CoxSums) else fit_glm(start, steps, ask_once)
-    if as_json:
-        print_json({"tables": in_json({EVERYBODY: [table]})})
-        return
-    show_tables([table])

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedround.analytics.newton import Stepwise
 from fedround.analytics.queries import Asked, Questions
 from fedround.errors import ContractError
-from fedround.statistics import CoxSums, GlmSums
+from fedround.statistics import CoxSums, GlmSums, HazardSums
 from fedround.values import parse
 
+_RARE = -2.0                    # where the levels of hazards begin: an event in one of eight
 _CONDITION = re.compile(r"^(?P<column>.+?)\s*(?P<sign>>=|<)\s*(?P<number>[^<>=]+)$")
 
 
@@ -107,13 +109,17 @@ def _survival(text: str, source: str) -> dict[str, Any]:
     return {"time": _ranges(time, source), "event": _levels(event, source)}
 
 
-def model(option: str, text: str, where: Sequence[str], noise: float) -> GlmSums | CoxSums:
+def model(option: str, text: str, where: Sequence[str], noise: float, link: str) -> Stepwise:
     """The first step of a model that takes several. Raises ContractError that names the option."""
     source = f"--{option} {text}"
     left, of = _formula(text, source)
     common = {"of": of, "where": [_condition(one) for one in where]}
     if option == "cox":
         return parse(CoxSums, {**common, **_survival(left, source), "at": [0.0] * len(of)}, source)
+    if option == "hazards":
+        said = _survival(left, source)
+        at = [_RARE] * (len(said["time"]["edges"]) - 1) + [0.0] * len(of)
+        return parse(HazardSums, {**common, **said, "link": link, "at": at, "noise_std": noise}, source)
     return parse(GlmSums, {**common, "family": option, "outcome": _factor(left, source), "at": [0.0] * (len(of) + 1),
                            "noise_std": noise}, source)
 

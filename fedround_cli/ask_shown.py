@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from fedround.analytics.compiled import Compiled
     from fedround.analytics.estimates import Table
     from fedround.records import Finding
+    from fedround.statistics import Release
     from tasks.ask import MeasurementRequest
     from tasks.coordinator import Coordinator
     from tasks.questions import Preview
@@ -19,15 +21,15 @@ if TYPE_CHECKING:
 _BAR, _SHORT_BAR, _NARROW = 24, 8, 80
 
 
-def show_answers(coordinator: Coordinator, asked: Compiled, finding: Finding, page: Path | None, *, each: bool,
-            as_json: bool) -> None:
+def show_answers(coordinator: Coordinator, read: Callable[[Sequence[Release]], list[Table]], finding: Finding,
+                 page: Path | None, *, each: bool, as_json: bool) -> None:
     """All sites together, with `each` every site, too; and the page, if one is wanted."""
     from tasks.questions import EVERYBODY, answers, by_site
     from tasks.reporting.answers import as_json as in_json
 
     wanted = each or page is not None
     sites = by_site(coordinator.store, finding, coordinator.identity.key) if wanted else {}
-    by_whom = answers(asked, finding, sites)
+    by_whom = answers(read, finding, sites)
     if page is not None:
         _write(page, finding, by_whom)
     if as_json:
@@ -38,7 +40,7 @@ def show_answers(coordinator: Coordinator, asked: Compiled, finding: Finding, pa
         if each and who != EVERYBODY:
             out.say("[bold]{}[/]", who)
         if each or who == EVERYBODY:
-            show_tables(tables)
+            show_tables([one for one in tables if one.estimates])
     _foot()
     if page is not None:
         out.say("written: {}", page)
@@ -132,9 +134,10 @@ def show_preview(coordinator: Coordinator, request: MeasurementRequest, asked: C
     """What it would cost and how exact it would be."""
     from dataclasses import asdict
 
+    from tasks.ask import known
     from tasks.questions import preview
 
-    told = preview(coordinator, request, asked)
+    told = preview(coordinator, request.run, [asked.statistics] if known(coordinator, request) is None else [])
     sites = len(coordinator.federation.sites)
     errors = [query.expected_error(noise, sites, records) for query, noise in zip(asked.queries, asked.noise, strict=True)]
     if as_json:
@@ -152,12 +155,42 @@ def show_preview(coordinator: Coordinator, request: MeasurementRequest, asked: C
     say_cost(told)
 
 
+def show_expected(told: Preview, steps: int, tables: Sequence[Table], noise_std: float, *, as_json: bool) -> None:
+    """What a regression would cost in all its rounds, and how exact it would be."""
+    from dataclasses import asdict
+
+    if as_json:
+        print_json({**asdict(told), "fits": told.fits, "steps": steps, "noise_std": noise_std, "expected_error": {
+            one.words[0]: None if one.high != one.high else (one.high - one.low) / 2
+            for table in tables[:1] for one in table.estimates}})
+        return
+    from rich.table import Table as Drawn
+
+    out.say("{} rounds at noise {}, of which {} are still to be asked; nobody is asked yet", steps, f"{noise_std:g}",
+            told.rounds)
+    for table in tables[:1]:
+        drawn = Drawn(table.head[0], "off by about (95 %)", title=table.title)
+        for one in table.estimates:
+            drawn.add_row(one.words[0], "too noisy" if one.high != one.high else f"{(one.high - one.low) / 2:.2g}")
+        out.print(drawn)
+    if tables:
+        out.print("[dim]for noise and sampling, if numbers were bell-shaped with bounds three standard deviations away, and "
+                  "one in four had each value and the outcome; more where columns say the same[/]")
+    else:
+        out.print("[dim]how exact: say with --records of about how many records[/]")
+    say_cost(told)
+
+
 def say_cost(told: Preview) -> None:
     """The price, beside what the run has spent and promises."""
     from fedround.privacy.profile import upward
 
     if told.promised is None:
         out.print("the federation promises nothing: no cost is counted")
+        return
+    if told.rounds == 0:
+        out.say("all of this was asked before: to ask again costs nothing; the run's questions have spent {} of {}",
+                upward(told.before, 3), f"{told.promised:g}")
         return
     out.say("costs one {} at each site epsilon {} at delta {}; the run's questions have spent {}, and would have spent "
             "{} of {}", told.unit, upward(told.epsilon, 3), f"{told.delta_dp:g}", upward(told.before, 3),

@@ -51,7 +51,6 @@ def synth(
     """
     from pydantic import ValidationError
 
-    from fedround.analytics.compiled import Compiled
     from fedround.synthetic.model import fitted
     from fedround.values import in_words
     from flows.service import enter
@@ -66,7 +65,7 @@ def synth(
     except ValidationError as error:
         raise ContractError(f"blueprint {blueprint}: {in_words(error)}") from None
     request = request_of(run, quorum, deadline_s, statistics, asker)
-    told = previewed(coordinator, request, Compiled((), statistics, (), ()))
+    told = previewed(coordinator, request.run, [statistics])
     if preview:
         _show_preview(told, len(statistics), as_json=as_json)
         return

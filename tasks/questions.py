@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedround.analytics.compiled import Compiled
 from fedround.analytics.estimates import Table
+from fedround.analytics.meta import pooled_table
 from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.spec import NoPrivacy, Unit, of_persons
 from fedround.records import Finding
-from fedround.statistics import Release
+from fedround.statistics import Release, Statistic
 from infra.history import findings, read_federation, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.coordinator import Coordinator
-from tasks.plan import RoundRequest
 
 EVERYBODY = "all sites"
+AS_ONE = "sites' estimates, random effects"
 
 
 def measured(store: ObjectStore, run: str, key: str) -> list[Finding]:
@@ -34,15 +34,22 @@ def by_site(store: ObjectStore, finding: Finding, key: str) -> dict[str, tuple[R
     return {told.site: evidence.answer(store, members, plan, finding.plan, told).releases for told in finding.answers}
 
 
-def answers(compiled: Compiled, finding: Finding, sites: Mapping[str, Sequence[Release]]) -> dict[str, list[Table]]:
-    """The answers of all sites together, and of each of `sites`."""
-    return {EVERYBODY: compiled.read(finding.totals), **{site: compiled.read(told) for site, told in sites.items()}}
+def answers(read: Callable[[Sequence[Release]], list[Table]], finding: Finding,
+            sites: Mapping[str, Sequence[Release]]) -> dict[str, list[Table]]:
+    """The answers of all sites together, of each of `sites`, and, of regressions at two sites or more, what the sites' own
+    estimates say as one. read: what is read in releases.
+    """
+    found = {site: read(told) for site, told in sites.items()}
+    pooled = [pooled_table(tables) for tables in zip(*found.values(), strict=True)] if len(found) > 1 else []
+    return {EVERYBODY: read(finding.totals), **found, **({AS_ONE: pooled} if any(one.estimates for one in pooled) else {})}
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a measurement would cost one record, or one person, at each site."""
+    """What measurements would cost one record, or one person, at each site."""
 
+    rounds: int
+    """In which sites are still to be asked; 0: all of it was asked before, and costs nothing."""
     epsilon: float
     """Infinite without noise."""
     delta_dp: float | None
@@ -52,7 +59,7 @@ class Preview:
     before: float
     """Spent in this run by its measurements so far."""
     after: float
-    """With this one, which is chosen after those: at least `before` and `epsilon`."""
+    """With these, which are chosen after those: at least `before` and `epsilon`."""
     promised: float | None
     """The most that this run may spend."""
 
@@ -62,16 +69,18 @@ class Preview:
         return self.promised is None or self.after <= self.promised
 
 
-def preview(coordinator: Coordinator, request: RoundRequest, compiled: Compiled) -> Preview:
-    """What it would cost; nothing is asked. What a site's ledger has left, and its policy allows, only the site knows."""
+def preview(coordinator: Coordinator, run: str, asked: Sequence[Sequence[Statistic]]) -> Preview:
+    """What it would cost to ask these, measurement by measurement; nobody is asked. What a site's ledger has left, and its
+    policy allows, only the site knows.
+    """
     privacy = coordinator.federation.privacy
     if isinstance(privacy, NoPrivacy):
-        return Preview(math.inf, None, "record", 0.0, 0.0, None)
+        return Preview(len(asked), math.inf if asked else 0.0, None, "record", 0.0, 0.0, None)
     key = coordinator.identity.key
     earlier = [read_plan(coordinator.store, one, key, "measure").asks.statistics
-               for one in measured(coordinator.store, request.run, key)]
+               for one in measured(coordinator.store, run, key)]
     batches = [Batch(tuple(Counter(of_persons((one.mechanism for one in statistics), privacy)).items()))
-               for statistics in (*earlier, compiled.statistics)]
-    alone, before, after = (epsilon_of_batches(asked, privacy.delta_dp, privacy.unit)
-                            for asked in (batches[-1:], batches[:-1], batches))
-    return Preview(alone, privacy.delta_dp, privacy.unit, before, after, privacy.epsilon)
+               for statistics in (*earlier, *asked)]
+    alone, before, after = (epsilon_of_batches(some, privacy.delta_dp, privacy.unit) if some else 0.0
+                            for some in (batches[len(earlier):], batches[:len(earlier)], batches))
+    return Preview(len(asked), alone, privacy.delta_dp, privacy.unit, before, after, privacy.epsilon)

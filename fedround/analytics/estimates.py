@@ -21,6 +21,9 @@ from fedround.statistics.base import Float64
 WIDTH = 1.96
 """The half-width of the interval in standard deviations."""
 
+TERM = "term"
+"""The first name of a table of coefficients."""
+
 _REPEATS = 400
 _MOST_LOST = 0.2                # of the repetitions, that may give no number
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedround.analytics.estimates import WIDTH, Estimate, Table, estimated
+from fedround.analytics.estimates import TERM, WIDTH, Estimate, Table, estimated
 from fedround.analytics.readings import noise_of
 from fedround.statistics import Factor, Moments, Release
 from fedround.statistics.base import Float64
@@ -35,7 +35,7 @@ def least_squares(release: Release, statistic: Moments, outcome: Factor, ridge: 
     sampling_F = _solved(symmetric(release.table, len(statistic.of) + 1), at + 1, ridge, columns, outcome)[1]
     half_F = np.hypot(noise_F, WIDTH * sampling_F)
     names = ["intercept", *(one.name for one in columns)]
-    return Table(f"least squares: {outcome.name}", ("term", "coefficient"), tuple(
+    return Table(f"least squares: {outcome.name}", (TERM, "coefficient"), tuple(
         Estimate((name,), value, value - half, value + half)
         for name, value, half in zip(names, value_F.tolist(), half_F.tolist(), strict=True)), "bars",
         ("Intervals are for noise and for sampling together.",))

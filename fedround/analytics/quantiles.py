@@ -31,11 +31,12 @@ def quantiles(leaf_L: Float64, at: tuple[float, ...], low: float, high: float) -
     """The values below which these shares of records lie, (…, len(at)); the counts are taken to be even within a leaf.
 
     leaf_L: (…, L). A cumulative count that noise made fall stays level, so a larger share never has a smaller quantile.
-    NaN where there are no records.
+    NaN where the counts add up to no records: noise alone has no quantiles.
     """
+    there = leaf_L.sum(axis=-1, keepdims=True) > 0
     cumulated = np.maximum.accumulate(np.clip(np.cumsum(leaf_L, axis=-1), 0, None), axis=-1)
     whole = cumulated[..., -1:]
-    share_E = np.concatenate([np.zeros_like(whole), cumulated / np.where(whole > 0, whole, np.nan)], axis=-1)
+    share_E = np.concatenate([np.zeros_like(whole), cumulated / np.where(there & (whole > 0), whole, np.nan)], axis=-1)
     return np.stack([_inverse(share_E, one, low, high) for one in at], axis=-1)
 
 

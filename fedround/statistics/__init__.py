@@ -25,6 +25,7 @@ from fedround.statistics.dyadic import DyadicCounts
 from fedround.statistics.factors import Bounded, Factor, Is
 from fedround.statistics.glm import GlmSums
 from fedround.statistics.group_counts import GroupCounts
+from fedround.statistics.hazard import HazardSums
 from fedround.statistics.histogram import Histogram, Ranges
 from fedround.statistics.importance import Importance, MadeOf
 from fedround.statistics.levels import Levels
@@ -38,12 +39,12 @@ from fedround.values import Value
 
 __all__ = [
     "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts", "Evidence",
-    "Factor", "GlmSums", "GroupCounts", "Groups", "Histogram", "Importance", "Is", "Judging", "Levels",
-    "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Present", "Ranges", "Release", "Scores", "Sketch",
-    "Statistic", "Thresholds", "Watched", "release", "total"]
+    "Factor", "GlmSums", "GroupCounts", "Groups", "HazardSums", "Histogram", "Importance", "Is", "Judging",
+    "Levels", "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Present", "Ranges", "Release", "Scores",
+    "Sketch", "Statistic", "Thresholds", "Watched", "release", "total"]
 
 Statistic = Annotated[Scores | ModelSums | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums
-                      | CoxSums | Sketch | Importance, Field(discriminator="kind")]
+                      | HazardSums | CoxSums | Sketch | Importance, Field(discriminator="kind")]
 
 Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
 """What sites say of how good the base model is."""

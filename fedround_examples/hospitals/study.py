@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DELTA_DP = 1e-5
-AGE, PULSE = Bounded(column="age", low=25.0, high=80.0), Bounded(column="thalach", low=60.0, high=210.0)
+AGE, PULSE = Bounded(column="age", low=30.0, high=75.0), Bounded(column="thalach", low=80.0, high=190.0)
 ILL = Levels(column=LABEL, values=(0, 1))
 ANGINA = Is(column="exang", values=(1,))
 MAN = Is(column="sex", values=(1,))

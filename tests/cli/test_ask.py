@@ -147,7 +147,7 @@ def test_the_cost_of_a_second_question_counts_the_first(fedround: Fedround, coor
 
 def test_a_regression_of_several_rounds_asks_for_each_step_once(fedround: Fedround, coordinator: Path,
                                                                 by_the_sites: list[dict]):
-    asks = ("ask", "-c", coordinator, "--logistic", "y=1 ~ x1=-4:4 + x2=-4:4", "--noise", "4", "--steps", "3")
+    asks = ("ask", "-c", coordinator, "--logistic", "y=1 ~ x1=-2:2 + x2=-2:2", "--noise", "2", "--steps", "3")
     told = fedround(*asks)
     assert told.exit_code == 0, (told.output, told.exception)
     assert "logistic regression: y is 1" in told.stdout
@@ -157,6 +157,43 @@ def test_a_regression_of_several_rounds_asks_for_each_step_once(fedround: Fedrou
     assert len(by_the_sites) == 3
     one_sentence(fedround(*asks, "--mean", "x1=-9:9"), "asked alone")
     one_sentence(fedround("ask", "-c", coordinator, "--cox", "x1=0,1 ~ x2=-4:4"), "week=0,13,26 + arrest=1")
+
+
+HAZARDS = ("--hazards", "x1=-1,0,1 + y=1 ~ x2=-4:4", "--noise", "3", "--steps", "3")
+
+
+def test_the_preview_of_a_regression_is_of_all_its_rounds_and_what_was_asked_costs_nothing_again(
+        fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
+    asks = ("ask", "-c", coordinator, *HAZARDS)
+    text = " ".join(fedround(*asks, "--preview", "--records", "900").stdout.split())
+    for words in ("3 rounds at noise 3, of which 3 are still to be asked", "log hazard ratios", "one in four"):
+        assert words in text, words
+    told = json.loads(fedround(*asks, "--preview", "--json").stdout)
+    alone = json.loads(fedround("ask", "-c", coordinator, "--count", "--by", "y=0,1", "--noise", "3", "--preview",
+                                "--json").stdout)
+    assert (told["rounds"], told["expected_error"]) == (3, {})
+    assert told["epsilon"] > alone["epsilon"] > 0
+    assert not by_the_sites
+    assert fedround(*asks).exit_code == 0
+    again = json.loads(fedround(*asks, "--preview", "--json").stdout)
+    assert (again["rounds"], again["epsilon"]) == (0, 0.0)
+    assert again["before"] == again["after"] == told["epsilon"]
+    longer = json.loads(fedround(*asks, "--steps", "5", "--preview", "--json").stdout)
+    assert longer["rounds"] == 2
+    assert "asked before" in fedround(*asks, "--preview").stdout
+    plain = ("ask", "-c", coordinator, *WANTED)
+    assert fedround(*plain).exit_code == 0
+    assert json.loads(fedround(*plain, "--preview", "--json").stdout)["epsilon"] == 0
+
+
+def test_a_regression_is_a_page_too_with_each_site_and_all_sites_estimates_as_one(
+        fedround: Fedround, coordinator: Path, by_the_sites: list[dict], tmp_path: Path):
+    for option in (HAZARDS, ("--linear", "x2=-4:4 ~ x1=-4:4", "--noise", "2")):
+        told = fedround("ask", "-c", coordinator, *option, "--sites", "--page", tmp_path / "answers.html")
+        assert told.exit_code == 0, (told.output, told.exception)
+        page = (tmp_path / "answers.html").read_text()
+        assert all(f">{who}</th>" in page for who in ("all sites", *NAMES, "sites&#39; estimates, random effects"))
+        assert "sites' estimates, random effects" in told.stdout
 
 
 def test_curves_and_least_squares_are_asked_by_formulas():

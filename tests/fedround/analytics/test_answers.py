@@ -157,6 +157,13 @@ def test_noise_that_leaves_nothing_says_so_and_raises_nothing():
             assert math.isnan(one.value) or math.isfinite(one.value)
 
 
+def test_a_group_of_nobody_has_no_quantiles_whatever_the_noise():
+    nobody = Levels(column="sex", values=("nobody",))
+    told = [one for draw in range(10) for one in answers(Quantiles(of=AGE, depth=6, by=(nobody,)), 5.0, draw)[0].estimates]
+    assert all(math.isnan(one.value) for one in told if one.words[0] == "nobody")
+    assert not any(math.isnan(one.value) for one in told if one.words[0] == "other")
+
+
 def test_too_many_questions_for_one_plan_are_refused():
     with pytest.raises(ContractError, match="one plan has room for 64"):
         compiled([Count(by=(Levels(column="sex", values=(place,)),)) for place in range(65)], 3, None, 1.0)

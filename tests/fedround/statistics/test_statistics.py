@@ -328,7 +328,9 @@ def test_a_statistic_that_means_nothing_is_refused(wrong):
 def test_every_kind_of_statistic_is_tested_here_and_has_a_word_of_its_own():
     kinds = {one.model_fields["kind"].default: one.word for one in get_args(get_args(Statistic)[0])}
     assert kinds.pop("model_sums") == "scores", "who lets scores leave lets a model be judged, whatever it learns"
-    assert {name.split(" ", maxsplit=1)[0] for name in (*STATISTICS, *SUMS)} == set(kinds) - {"cox_sums", "importance"}
+    assert kinds["hazard_sums"] == kinds.pop("glm_sums"), "who lets steps of one regression leave, lets those of the other"
+    tested = {name.split(" ", maxsplit=1)[0] for name in (*STATISTICS, *SUMS)}
+    assert tested == {*kinds, "glm_sums"} - {"cox_sums", "importance"}
     assert sorted(kinds.values()) == sorted(set(WORDS))
 
 

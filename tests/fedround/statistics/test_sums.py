@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianCounts
-from fedround.statistics import DyadicCounts, GlmSums, GroupCounts, Moments, Present, Release, Sketch, release, total
+from fedround.statistics import (
+    DyadicCounts,
+    GlmSums,
+    GroupCounts,
+    HazardSums,
+    Moments,
+    Present,
+    Release,
+    Sketch,
+    release,
+    total,
+)
 from fedround.statistics.sums import Part, in_blocks, noised_sum
 from fedround.values import parse
 
@@ -81,6 +92,14 @@ SUMS = {
             outcome={"logistic": {"column": "sex", "values": ("m", 1)}}.get(family, outcome), at=at, where=where),
         NOISES, st.sampled_from(["logistic", "poisson"]), st.sampled_from([AGE, {"column": "dose", "low": 0.0, "high": 0.1}]),
         st.sampled_from([(0.0, 0.0, 0.0), (1.0, -2.0, 0.5), (100.0, -100.0, 100.0)]), CONDITIONS),
+    "hazard_sums": st.builds(
+        lambda noise_std, link, at, where: HazardSums(
+            noise_std=noise_std, link=link, of=(DOSE, {"column": "sex", "values": ("f", 1)}),
+            time={"column": "age", "edges": (0.0, 1.0, 7.0, 65.0)}, event={"column": "sex", "values": ("m", 1)}, at=at,
+            where=where),
+        NOISES, st.sampled_from(["cloglog", "logit"]),
+        st.sampled_from([(-2.0, -2.0, -2.0, 0.0, 0.0), (-1.0, 0.5, -3.0, 2.0, -0.7), (100.0, -100.0, 0.0, 100.0, -100.0)]),
+        CONDITIONS),
 }
 ANY = st.one_of(*SUMS.values())
 
