@@ -31,6 +31,7 @@ from site_workers.round import SiteRequest
 from tests.fuzz.of_bundles import BUNDLES
 from tests.fuzz.of_sites import SITES
 from tests.fuzz.of_stores import STORES
+from tests.fuzz.of_sums import SUMS
 from tests.fuzz.parser import FEDERATION, KEY, ROTATION, Parser, as_file
 from validation.contract import load_contract
 
@@ -100,5 +101,5 @@ PARSERS: Mapping[str, Parser] = {
     "locked key": Parser(_unlock, locked.lock(bytes(32), _WORDS)),
     **{name: Parser(partial(_expand, how), wire.compress(_VECTOR, how, _RNG.random, b"s" * 32))
        for name, how in _COMPRESSIONS.items()},
-    **BUNDLES, **SITES, **STORES,
+    **BUNDLES, **SITES, **STORES, **SUMS,
 }
