@@ -9,6 +9,7 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from fedround.agreement import Federation
+from flows.deployment_names import full_name
 from flows.drift import ALARM, resource_of
 from flows.federated_training import federated_training
 
@@ -25,7 +26,7 @@ async def retrain_on_alarm(federation: Federation, rounds: int | None) -> bool:
         for automation in before:
             await client.delete_automation(automation.id)
         if rounds is not None:
-            deployment = await client.read_deployment_by_name(f"{federated_training.name}/{federation.name}")
+            deployment = await client.read_deployment_by_name(full_name(federated_training.name, federation.name))
             run = {"__prefect_kind": "jinja", "template": "{{ event.payload.next_run }}"}
             await client.create_automation(AutomationCore(
                 name=name, description="Written by 'fedround drift act'",

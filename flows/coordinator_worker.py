@@ -41,6 +41,7 @@ from flows.federated_measurement import federated_measurement
 from flows.federated_promotion import federated_promotion
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
+from flows.forms import ungrouped
 from infra.deploying import Change
 from infra.prefect_client import is_in
 from infra.warm_worker import WarmWorker
@@ -149,7 +150,7 @@ def _request(form: type[BaseModel], parameters: dict[str, Any]) -> BaseModel:
     if set(parameters) != {"request"}:
         raise ContractError("nothing was run: expected one parameter, 'request', as the form has it")
     try:
-        return form.model_validate_json(json.dumps(parameters["request"]))       # as JSON: there a tuple is a list
+        return form.model_validate_json(json.dumps(ungrouped(parameters["request"])))       # as JSON: there a tuple is a list
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors())
         raise ContractError(f"nothing was run: {problems}") from None

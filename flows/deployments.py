@@ -7,6 +7,7 @@ from prefect.client.orchestration import PrefectClient
 
 from fedround.agreement import Federation
 from flows.coordinator_worker import FLOWS, CoordinatorWorker
+from flows.deployment_names import name_of
 from flows.forms import form, purpose
 from flows.schedule import Schedule, reschedule
 from infra import deploying
@@ -40,5 +41,6 @@ async def deploy_coordinator(client: PrefectClient, federation: Federation, *, d
     pool = federation.pool
     return [await deploying.pool(client, pool, CoordinatorWorker.type, dry=dry), *[
         await deploying.deployment(client, Wanted(
-            name, federation.name, pool, purpose(flow, federation), form(flow, federation)), dry=dry, repair=repair)
+            name, name_of(name, federation.name), pool, purpose(flow, federation), form(flow, federation)),
+            dry=dry, repair=repair)
         for name, (flow, _) in FLOWS.items()]]

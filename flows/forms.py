@@ -19,10 +19,11 @@ _PURPOSES = {
     "federated-promotion": "Put a committed model of federation '{name}' into production; a person says yes."}
 
 
-_TOGETHER = ("run", "rounds", "partition", "after", "sites", "quorum", "deadline_s", "one_run_per_site",
-             "one_run_per_partition")
-"""How the form shows them: what is trained, on which rows, from which model; who is asked, and how; how Prefect shows it. The
-server does not keep the order of a schema's fields, so the form says it."""
+GROUPS = {
+    "rows": ("Rows and model", "On whose rows, and from which model a new run begins.", ("partition", "after")),
+    "asked": ("Who is asked", "Which sites, how many must answer, and until when.", ("sites", "quorum", "deadline_s")),
+    "shown": ("Flow runs", "How many there are.", ("one_run_per_site", "one_run_per_partition"))}
+"""Fields that belong together stand in a box of their own: its key, its title, what it is about, and they."""
 
 
 def purpose(flow: Flow[Any, Any], federation: Federation) -> str:
@@ -36,8 +37,6 @@ def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
     """The JSON schema of the flow's request, with what holds in this federation."""
     schema = copy.deepcopy(parameter_schema(flow).model_dump())
     for definition in schema.get("definitions", {}).values():
-        for field in definition.get("properties", {}).keys() & set(_TOGETHER):
-            definition["properties"][field]["position"] = _TOGETHER.index(field)
         for field, says in _says(federation).items():
             if (found := definition.get("properties", {}).get(field)) is not None:
                 if field == "sites" and not (federation.choices and federation.choices.sites):
@@ -47,7 +46,40 @@ def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
                     next(kind for kind in found["anyOf"] if kind.get("type") == "array")["items"] = {
                         "type": "string", "enum": [site.name for site in federation.sites]}
                 found["description"] = f"{found.get('description', '').rstrip('.')}. {says}"
+    request = schema["properties"]["request"]
+    request["title"] = "Request"
+    _put_together(schema["definitions"], request["$ref"].rpartition("/")[2])
     return schema
+
+
+def grouped(request: dict[str, Any]) -> dict[str, Any]:
+    """A request as the form's parameters have it."""
+    groups = {key: {field: request[field] for field in fields if field in request} for key, (_, _, fields) in GROUPS.items()}
+    inside = {field for group in groups.values() for field in group}
+    return {field: value for field, value in request.items() if field not in inside} | {
+        key: group for key, group in groups.items() if group}
+
+
+def ungrouped(parameters: Any) -> Any:
+    """The request from the form's parameters. What is no group stays as it is: its own type says what it may be."""
+    if not isinstance(parameters, dict):
+        return parameters
+    groups = {key: value for key, value in parameters.items() if key in GROUPS and isinstance(value, dict)}
+    return {key: value for key, value in parameters.items() if key not in groups} | {
+        field: value for group in groups.values() for field, value in group.items()}
+
+
+def _put_together(definitions: dict[str, Any], name: str) -> None:
+    """Put the request's fields into their groups. The server does not keep the order of fields, so each says its place."""
+    fields = definitions[name]["properties"]
+    for key, (title, about, members) in GROUPS.items():
+        inside = {field: fields.pop(field) for field in members if field in fields}
+        if inside:
+            definitions[key] = {"type": "object", "title": title, "additionalProperties": False, "properties": {
+                field: {**found, "position": place} for place, (field, found) in enumerate(inside.items())}}
+            fields[key] = {"allOf": [{"$ref": f"#/definitions/{key}"}], "title": title, "description": about}
+    for place, field in enumerate(sorted(fields, key=lambda field: (field in GROUPS, field != "run"))):
+        fields[field]["position"] = place
 
 
 def _says(federation: Federation) -> dict[str, str]:

@@ -14,8 +14,10 @@ from pydantic import ValidationError
 from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy
+from flows.deployment_names import full_name
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training
+from flows.forms import grouped
 from infra import deploying
 from infra.deploying import Change
 from tasks.plan import NextRoundRequest, TrainingRequest
@@ -59,7 +61,7 @@ class Schedule:
 
 async def reschedule(client: PrefectClient, federation: Federation, asked: Asked | None, *, dry: bool) -> Change:
     """Put this schedule in the place of all others; None: there is to be none. What a person has paused stays paused."""
-    names = [f"{flow}/{federation.name}" for flow in (federated_round.name, federated_training.name)]
+    names = [full_name(flow, federation.name) for flow in (federated_round.name, federated_training.name)]
     found = [one for name in names if (one := await deploying.existing(client, name)) is not None]
     was = [_in_words(one, schedule.schedule) for one in found for schedule in one.schedules]
     active = not was or any(schedule.active for one in found for schedule in one.schedules)
@@ -70,9 +72,9 @@ async def reschedule(client: PrefectClient, federation: Federation, asked: Asked
         for one in found:
             await _clear(client, one)
         if asked is not None:
-            deployment = await client.read_deployment_by_name(f"{asked.flow}/{federation.name}")
+            deployment = await client.read_deployment_by_name(full_name(asked.flow, federation.name))
             await client.update_deployment(deployment.id, DeploymentUpdate(
-                parameters={"request": asked.request}, tags=deployment.tags))
+                parameters={"request": grouped(asked.request)}, tags=deployment.tags))
             await client.create_deployment_schedules(deployment.id, [(asked.cron, active)])
     before = f"; it was {' and '.join(was)}" if was else ""
     paused = "" if active or wanted is None else "; paused, as it was"

@@ -163,12 +163,14 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
 
+    from flows.deployment_names import full_name
+    from flows.forms import grouped
     from infra.api_problems import NOT_SERVED
 
     try:
         async with get_client() as client:
-            deployment = await client.read_deployment_by_name(f"{flow}/{coordinator.federation.name}")
-            run = await client.create_flow_run_from_deployment(deployment.id, parameters={"request": request})
+            deployment = await client.read_deployment_by_name(full_name(flow, coordinator.federation.name))
+            run = await client.create_flow_run_from_deployment(deployment.id, parameters={"request": grouped(request)})
     except ObjectNotFound:
         raise _not_deployed(coordinator) from None
     except NOT_SERVED as error:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ASKED, CLOSED = "fedround.asked", "fedround.closed"
 ROUND_RUN = "fedround.round-run"
 SITE_FLOW, CAMPAIGN_FLOW = "site-round", "site-campaign"
+DEPLOYMENTS = {SITE_FLOW: "{site}", CAMPAIGN_FLOW: "{site}-campaigns"}
+"""What a site's deployments are called: the Prefect UI's page shows names, and so do messages."""
 
 
 class Asked(Value):

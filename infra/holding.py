@@ -16,6 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
 from fedround.spoken import one_line
+from infra.asking import DEPLOYMENTS
 
 CHANGED = ("prefect.deployment.updated", *(f"prefect.{what}.{how}" for what in ("work-pool", "work-queue")
                                            for how in ("updated", "paused", "ready", "not-ready")))
@@ -55,7 +56,7 @@ class Holding:
 
     async def _deployment(self, flow: str) -> DeploymentResponse | None:
         try:
-            return await self._client.read_deployment_by_name(f"{flow}/{self._pool}")
+            return await self._client.read_deployment_by_name(f"{flow}/{DEPLOYMENTS[flow].format(site=self._pool)}")
         except ObjectNotFound:
             return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.client.orchestration import PrefectClient
 
 from infra import deploying
-from infra.asking import CAMPAIGN_FLOW, SITE_FLOW
+from infra.asking import CAMPAIGN_FLOW, DEPLOYMENTS, SITE_FLOW
 from infra.deploying import Change, Wanted
 from site_workers.campaign import CampaignRequest
 from site_workers.round import SiteRequest
@@ -18,10 +18,11 @@ async def deploy_site(client: PrefectClient, site: str, *, dry: bool = False, re
 
     dry: only say what would change. repair: only what is lost.
     """
+    one, all_rounds = (DEPLOYMENTS[flow].format(site=site) for flow in (SITE_FLOW, CAMPAIGN_FLOW))
     wanted = (
-        Wanted(SITE_FLOW, site, site, f"One round at site '{site}'. Started by the coordinator; carries no code.",
+        Wanted(SITE_FLOW, one, site, f"One round at site '{site}'. Started by the coordinator; carries no code.",
                SiteRequest.model_json_schema()),
-        Wanted(CAMPAIGN_FLOW, site, site, f"All rounds of one campaign at site '{site}'. Started by the coordinator; carries "
-               "no code.", CampaignRequest.model_json_schema()))
+        Wanted(CAMPAIGN_FLOW, all_rounds, site, f"All rounds of one campaign at site '{site}'. Started by the coordinator; "
+               "carries no code.", CampaignRequest.model_json_schema()))
     return [await deploying.pool(client, site, POOL_TYPE, dry=dry),
             *[await deploying.deployment(client, one, dry=dry, repair=repair) for one in wanted]]

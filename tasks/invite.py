@@ -32,7 +32,7 @@ from prefect.states import Cancelled, Cancelling, Completed
 
 from fedround.errors import SetupError
 from fedround.records import Plan
-from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, ROUND_RUN, SITE_FLOW, Asked, task_run, tell
+from infra.asking import ASKED, CAMPAIGN_FLOW, CLOSED, DEPLOYMENTS, ROUND_RUN, SITE_FLOW, Asked, task_run, tell
 from infra.unreadable import CURE, sifted
 from tasks.plan import Planned
 
@@ -232,6 +232,6 @@ def _open(runs: list[FlowRun]) -> str | None:
 async def _deployment(client: PrefectClient, flow: str, site: str) -> UUID:
     """Raises SetupError if there is none. It is read each time: one that was deleted and made again has another id."""
     try:
-        return (await client.read_deployment_by_name(f"{flow}/{site}")).id
+        return (await client.read_deployment_by_name(f"{flow}/{DEPLOYMENTS[flow].format(site=site)}")).id
     except ObjectNotFound:
         raise SetupError(f"site '{site}' has no deployment: run 'fedround deploy' after changing the members") from None

@@ -43,7 +43,7 @@ CALLS = (
     Call("POST", "/work_pools/{site}/workers/filter", judging.what_is_in_it),
     Call("POST", "/work_pools/{site}/queues/filter", judging.what_is_in_it),           # whether somebody has paused its work
     Call("GET", "/deployments/name/site-round/{site}", judging.as_it_is),
-    Call("GET", "/deployments/name/site-campaign/{site}", judging.as_it_is),
+    Call("GET", "/deployments/name/site-campaign/{site}-campaigns", judging.as_it_is),
     Call("POST", "/flow_runs/filter", judging.runs_of_own_pool),                    # at its start: what a dead process left
     Call("POST", "/ui/flow_runs/history", judging.runs_of_own_pool),                # which run the server cannot show
     Call("POST", "/flow_runs/count", judging.runs_of_own_pool),

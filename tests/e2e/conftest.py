@@ -31,6 +31,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from fedround_cli.main import app
+from flows.deployment_names import full_name
+from flows.forms import grouped
 from flows.one_machine import Founding, Member, OneMachine
 from infra.stack import LocalStack
 from infra.stack.processes import recorded, stop_recorded
@@ -95,12 +97,12 @@ class Federation:
 
     def start(self, flow: str, **request: Any) -> UUID:
         """Ask for a round or a campaign, as the UI's form does."""
-        return self.start_raw(flow, {"request": request})
+        return self.start_raw(flow, {"request": grouped(request)})
 
     def start_raw(self, flow: str, parameters: dict[str, Any], **more: Any) -> UUID:
         """Create a flow run of the deployment called `flow` with exactly these parameters."""
         async def create(client: PrefectClient) -> UUID:
-            deployment = await client.read_deployment_by_name(flow if "/" in flow else f"{flow}/small")
+            deployment = await client.read_deployment_by_name(flow if "/" in flow else full_name(flow, "small"))
             return (await client.create_flow_run_from_deployment(deployment.id, parameters=parameters, **more)).id
 
         return self.ask(create)

@@ -185,7 +185,7 @@ def test_an_entrypoint_on_a_deployment_is_ignored(real: Federation, run: str, pr
             pull_steps=None if entrypoint is None else [{"prefect.deployments.steps.run_shell_script": {
                 "script": f"touch {proof}"}}]))
 
-    names = ("site-round/north", "federated-round/small")
+    names = ("site-round/north", "federated-round/2-one-more-round-small")
     for name in names:
         real.ask(lambda client, name=name: poison(client, name, f"{evil}:run", str(evil.parent)))
     try:

@@ -125,8 +125,9 @@ def task_runs(real: Federation, flow_run: UUID) -> list[TaskRun]:
 
 
 @pytest.mark.parametrize("parameters", [
-    {"request": {"run": "form", "command": "x"}}, {"request": {"run": "Form!"}}, {"request": {"run": "form", "quorum": 0}},
-    {}, {"request": "form"}], ids=["unknown key", "bad name", "bad bound", "nothing", "no mapping"])
+    {"request": {"run": "form", "command": "x"}}, {"request": {"run": "Form!"}},
+    {"request": {"run": "form", "asked": {"quorum": 0}}}, {"request": {"run": "form", "asked": {"command": "x"}}},
+    {}, {"request": "form"}], ids=["unknown key", "bad name", "bad bound", "unknown key in a group", "nothing", "no mapping"])
 def test_a_bad_form_is_refused_by_the_server(real: Federation, parameters: dict):
     with pytest.raises(PrefectHTTPStatusError) as refusal:
         real.start_raw("federated-round", parameters)

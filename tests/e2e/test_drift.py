@@ -23,7 +23,7 @@ def measured(real: Federation, run: str, partition: str) -> dict:
 
 def campaigns(real: Federation) -> list[FlowRun]:
     async def read(client):
-        deployment = await client.read_deployment_by_name("federated-training/small")
+        deployment = await client.read_deployment_by_name("federated-training/1-train-small")
         return await client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])))
 
     return real.ask(read)

@@ -98,7 +98,7 @@ def test_nothing_that_an_api_holder_could_do_is_done_with_a_sites_login(apart: A
     runs = {run["name"]: run for run in coordinator.post("/flow_runs/filter", json={"limit": 100}).json()}
     theirs = next(run for run in runs.values() if run["work_pool_name"] == "south")
     rounds = next(run for run in runs.values() if run["work_pool_name"] == COORDINATOR)
-    training = coordinator.get("/deployments/name/federated-training/small").json()["id"]
+    training = coordinator.get("/deployments/name/federated-training/1-train-small").json()["id"]
     stop = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
     attacks = {
         "cancel a campaign": ("POST", f"/flow_runs/{rounds['id']}/set_state", stop),

@@ -17,14 +17,14 @@ NEVER = "0 0 29 2 *"
 
 def schedules(real: Federation) -> list:
     async def read(client):
-        return (await client.read_deployment_by_name("federated-round/small")).schedules
+        return (await client.read_deployment_by_name("federated-round/2-one-more-round-small")).schedules
 
     return real.ask(read)
 
 
 def parameters(real: Federation) -> dict:
     async def read(client):
-        return (await client.read_deployment_by_name("federated-round/small")).parameters
+        return (await client.read_deployment_by_name("federated-round/2-one-more-round-small")).parameters
 
     return real.ask(read)
 
@@ -56,18 +56,18 @@ def test_a_cron_schedule_is_registered_kept_replaced_and_removed(real: Federatio
 
 def test_what_a_person_has_paused_stays_paused(real: Federation):
     async def pause(client: PrefectClient, paused: bool) -> None:
-        deployment = await client.read_deployment_by_name("federated-round/small")
+        deployment = await client.read_deployment_by_name("federated-round/2-one-more-round-small")
         await client.update_deployment(deployment.id, DeploymentUpdate(paused=paused, tags=["mine"]))
         for schedule in deployment.schedules:
             await client.update_deployment_schedule(deployment.id, schedule.id, active=not paused)
 
     async def look(client: PrefectClient) -> DeploymentResponse:
-        return await client.read_deployment_by_name("federated-round/small")
+        return await client.read_deployment_by_name("federated-round/2-one-more-round-small")
 
     deploy(real, "--cron", NEVER, "--run", "weekly")
     real.ask(lambda client: pause(client, True))
     try:
-        assert "deployed federated-round/small: as it was" in deploy(real)
+        assert "deployed federated-round/2-one-more-round-small: as it was" in deploy(real)
         assert "paused, as it was" in deploy(real, "--cron", "0 1 29 2 *", "--run", "weekly")
         found = real.ask(look)
         assert (found.paused, found.tags, [s.active for s in found.schedules]) == (True, ["mine"], [False])
@@ -79,7 +79,8 @@ def test_what_a_person_has_paused_stays_paused(real: Federation):
 def test_a_pool_that_somebody_deletes_is_made_again_with_its_deployments(real: Federation, run: str):
     async def pools(client: PrefectClient) -> set[str | None]:
         return {(await client.read_deployment_by_name(name)).work_pool_name for name in (
-            "site-round/south", "site-campaign/south", "federated-round/small", "federated-training/small")}
+            "site-round/south", "site-campaign/south-campaigns", "federated-round/2-one-more-round-small",
+            "federated-training/1-train-small")}
 
     async def delete(client: PrefectClient) -> None:
         for pool in ("south", "small-coordinator"):

@@ -105,7 +105,7 @@ def browser(real: Federation, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def form(browser: Browser) -> None:
     """Open the form of one more round."""
-    deployment = browser.real.ask(lambda client: client.read_deployment_by_name("federated-round/small"))
+    deployment = browser.real.ask(lambda client: client.read_deployment_by_name("federated-round/2-one-more-round-small"))
     browser.open(f"/deployments/deployment/{deployment.id}/run")
 
 

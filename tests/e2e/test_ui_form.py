@@ -19,7 +19,7 @@ RUN = "(//*[normalize-space(text())='Run']/following::textarea)[1]"
 
 def one_more_round(real: Federation) -> UUID:
     """The deployment whose form asks for one more round."""
-    return real.ask(lambda client: client.read_deployment_by_name("federated-round/small")).id
+    return real.ask(lambda client: client.read_deployment_by_name("federated-round/2-one-more-round-small")).id
 
 
 def asked_for(real: Federation) -> int:
