@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedround.privacy.ledger import Ledger
     from fedround.privacy.spec import Mechanism, Promise, Unit
     from fedround.rounds.campaign import SpentAfter
+    from fedround.secure_sums.spec import SecureSum
     from fedround.statistics import Groups, LocalEvaluation
     from fedround.statistics.partitions import Partition, Recurring
 
@@ -55,6 +56,8 @@ class Cost:
     """The round that the site's ledger would refuse. It is the first one, since a campaign is set aside whole."""
     doubts: tuple[str, ...] = ()
     """Reasons why the promise means less than its epsilon."""
+    alone: float | None = None
+    """Where noise is shared: epsilon after the last round if nobody else's share of it counts."""
 
 
 @app.command()
@@ -89,6 +92,9 @@ def plan(
     groups_from: Annotated[Path | None, typer.Option(
         help="Public rows with the watched attributes: they tell how large groups are. Without: all equally large.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
+    secure: Annotated[str | None, typer.Option(
+        metavar="T,D,C", help="The sites of --rows add up their numbers and share the noise: threshold, dropouts and "
+        "colluders of the secure sum. Default: as 'combine' in SETTINGS says.")] = None,
     recipe: Annotated[Path | None, typer.Option(
         help="The recipe, if it says TREES and SETTINGS is not made from it yet. It runs.")] = None,
     as_json: AsJson = False,
@@ -104,12 +110,16 @@ def plan(
     * `fedround privacy plan banks --rows north=1200 --rows south=400`
     * `fedround privacy plan --epsilon 5 --rounds 20 --steps 10 --batch 256 --rows all=1800`
     * `fedround privacy plan federation.toml --site my-site`: with what its ledger holds and its policy allows
+
+    Where members share noise ('combine', or --secure), the noise is that of all rows together, and there are two prices:
+    while the others add their noise, and alone, if all of them told what they added.
     """
     terms = _terms(settings, {
         "privacy": {"epsilon": epsilon, "delta_dp": delta_dp, "rounds": rounds, "unit": unit}, "persons": rows_per_person,
-        "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}}, recipe)
+        "training": {"local_steps": steps, "batch_size": batch}, "evaluation": {"noise_std": evaluation_noise}}, recipe,
+        _secure(secure))
     apart = apart and terms.privacy.unit != "person"        # a person may have rows on both sides
-    costs = [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in _named(rows or [])]
+    costs = _costs(terms, _named(rows or []), rows_per_person, apart=apart)
     part = _partition(terms, partition) if site else None
     costs += [_own_cost(terms, folder, rows_per_person, part) for folder in site or []]
     if not costs:
@@ -145,6 +155,29 @@ class Terms:
     groups: Groups | None
     drift: DriftWatch | None
     partitions: Recurring | None
+    combine: SecureSum | None = None
+    members: tuple[int, ...] = ()
+    """Of a federation file: how many rows each trains on."""
+
+    def shared(self, mechanism: Mechanism, members: int) -> Mechanism:
+        """With the noise that so many members share, where they do."""
+        from fedround.privacy.spec import shared
+
+        return shared(mechanism, None if self.combine is None else self.combine.shared_by(members))
+
+
+def _secure(said: str | None) -> SecureSum | None:
+    from fedround.errors import ContractError
+    from fedround.secure_sums.spec import SecureSum
+    from fedround.values import parse
+
+    if said is None:
+        return None
+    parts = said.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
+        raise ContractError(f"--secure {said}: expected three whole numbers, the threshold, the dropouts and the colluders: "
+                            "10,2,1 for example")
+    return parse(SecureSum, dict(zip(("threshold", "dropouts", "colluders"), map(int, parts), strict=True)), "--secure")
 
 
 def _partition(terms: Terms, name: str | None) -> Partition | None:
@@ -171,20 +204,25 @@ def _training(table: dict[str, Any], recipe: Path | None, source: str) -> Traini
     from fedround.learning.recipe import load_recipe
     from fedround.learning.spec import LocalTraining
     from fedround.learning.trees.spec import Trees
+    from fedround.learning.union.spec import UnionStep
     from fedround.values import parse
 
     if recipe is not None and (trees := load_recipe(recipe).trees) is not None:
         return trees
-    return parse(Trees if table.get("name") == "trees" else LocalTraining, table, source)
+    kinds: dict[str, type[Training]] = {"trees": Trees, "union_step": UnionStep}
+    return parse(kinds.get(str(table.get("name")), LocalTraining), table, source)
 
 
-def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None) -> Terms:
+def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None, secure: SecureSum | None) -> Terms:
     """The file's tables, with the options that were given in their place."""
     from fedround.drift.spec import DriftWatch
     from fedround.errors import ContractError
+    from fedround.learning.spec import Parts
     from fedround.learning.trees.agreed import objection_to_promise
     from fedround.learning.trees.spec import Trees
+    from fedround.learning.union.agreed import objection_to_sums, objection_without_sums
     from fedround.privacy.spec import PersonPrivacy, RecordPrivacy, SitePrivacy
+    from fedround.secure_sums.spec import SecureSum
     from fedround.statistics import Groups, LocalEvaluation
     from fedround.statistics.partitions import Recurring
     from fedround.values import parse
@@ -193,7 +231,7 @@ def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None) -> Term
     if path is not None and (path := shipped(path)).is_dir():
         path, recipe = path / "settings.toml", path / "recipe.py" if recipe is None else recipe
     file = {} if path is None else read_toml(path)
-    known = ("privacy", "training", "evaluation", "groups", "drift", "partitions")
+    known = ("privacy", "training", "evaluation", "groups", "drift", "partitions", "combine")
     if wrong := [name for name in known if not isinstance(file.get(name, {}), dict)]:
         raise ContractError(f"{path}: '{wrong[0]}' is no table of settings")
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
@@ -217,12 +255,20 @@ def _terms(path: Path | None, said: dict[str, Any], recipe: Path | None) -> Term
     training = _training(tables["training"], recipe, source.replace("privacy", "training"))
     if isinstance(training, Trees) and (objection := objection_to_promise(training, privacy)) is not None:
         raise ContractError(f"{source}: {objection}")
+    combine = secure
+    if combine is None and "combine" in file:
+        combine = parse(SecureSum, file["combine"], source.replace("privacy", "combine"))
+    why_not = objection_without_sums(training) if combine is None else objection_to_sums(
+        training, privacy, None, None, Parts(), None, ())
+    if why_not is not None:
+        raise ContractError(f"{source.replace('privacy', 'training')}: {why_not}")
+    members = tuple(int(one.get("rows", 0)) for one in file.get("sites", []) if isinstance(one, dict))
     return Terms(privacy, training,
                  parse(LocalEvaluation, tables["evaluation"], source.replace("privacy", "evaluation")),
                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
                  parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,
                  parse(Recurring, file["partitions"], source.replace("privacy", "partitions")) if "partitions" in file
-                 else None)
+                 else None, combine, members)
 
 
 def _named(rows: list[str]) -> list[tuple[str, int]]:
@@ -238,64 +284,92 @@ def _named(rows: list[str]) -> list[tuple[str, int]]:
     return found
 
 
+def _costs(terms: Terms, rows: list[tuple[str, int]], rows_per_person: int | None, *, apart: bool) -> list[Cost]:
+    """Of each site; or of one for all, where they share the noise."""
+    if terms.combine is None or not rows:
+        return [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in rows]
+    return [_cost(terms, f"each of {len(rows)}", sum(count for _, count in rows), rows_per_person, apart=apart,
+                  members=len(rows))]
+
+
 def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, already: float | None = None, *,
-          apart: bool) -> Cost:
-    from fedround.errors import ContractError
+          apart: bool, members: int = 1) -> Cost:
+    """rows: with shared noise, of all members together."""
+    from fedround.errors import ContractError, ToleranceError
     from fedround.privacy import persons, sense
+    from fedround.privacy.units import alone
     from fedround.rounds import campaign
 
     privacy, evaluation, drift = terms.privacy, terms.evaluation, terms.drift
     try:
-        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift, apart=apart)
-    except ContractError as error:
-        raise ContractError(f"site '{site}' with {rows} rows: {error}") from None
+        if terms.combine is not None:
+            terms.combine.check(members)
+        mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift,
+                                           apart=apart and terms.combine is None)
+    except (ContractError, ToleranceError) as error:
+        whose = f"site '{site}' with {rows} rows" if terms.combine is None else f"combine, {rows} rows"
+        raise ContractError(f"{whose}: {error}") from None
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
     uses = campaign.whole(privacy, mechanism, evaluation, terms.groups, drift)
     told = promise.worth(lambda delta: campaign.dearest_record(*uses, delta, privacy.unit, apart=apart),
                          privacy.delta_dp, rows, None if privacy.unit == "person" else rows_per_person,
                          lambda own: persons.dearest_person(*uses, privacy.delta_dp, own, apart=apart))
+    by_itself = None if terms.combine is None else campaign.dearest_record(
+        *([alone(terms.shared(one, members)) for one in part] for part in uses), delta_dp=privacy.delta_dp, unit=privacy.unit,
+        apart=apart)
     course = list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift, apart=apart))
     return Cost(site, rows, mechanism, course,
                 campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift, apart=apart), apart, told, already,
-                doubts=tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)))
+                doubts=tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)),
+                alone=by_itself)
 
 
 def _own_cost(terms: Terms, folder: Path, rows_per_person: int | None, part: Partition | None) -> Cost:
     """With what the site's ledger holds and its policy allows; of all its rows, or of those in a partition."""
+    from fedround.errors import ContractError
     from fedround.privacy import ledger
     from site_workers import registry
     from site_workers.rows import rows_of
     from site_workers.site import open_site
 
     site = open_site(folder)
-    count = rows_of(site, part, terms.privacy).units(terms.privacy)
+    if terms.combine is not None and not all(terms.members or (0,)):
+        raise ContractError("--site, with members that share noise: give the federation file, which says how many rows each "
+                            "member has; or --rows for every member")
+    count = sum(terms.members) if terms.combine is not None else rows_of(site, part, terms.privacy).units(terms.privacy)
     book, policy = ledger.read(site.ledger), site.policy
     cost = _cost(terms, site.name, count, rows_per_person, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
-                 apart=registry.are_apart(site.folder, site.settings.data) and terms.privacy.unit != "person")
-    refused = 1 if any(_held_with(terms, cost, book, policy.delta_dp, unit, part) > bound
-                       for unit, bound in policy.budgets.items()) else None
+                 apart=registry.are_apart(site.folder, site.settings.data) and terms.privacy.unit != "person",
+                 members=len(terms.members))
+    unit, most = policy.alone
+    over = _held_with(terms, cost, book, policy.delta_dp, unit, part, alone=True) > most or any(
+        _held_with(terms, cost, book, policy.delta_dp, whose, part) > bound for whose, bound in policy.budgets.items())
+    refused = 1 if over else None
     return replace(cost, refused=refused)
 
 
-def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Unit, part: Partition | None) -> float:
+def _held_with(terms: Terms, cost: Cost, book: Ledger, delta_dp: float, unit: Unit, part: Partition | None, *,
+               alone: bool = False) -> float:
     """The epsilon in the ledger if this campaign began now: it is set aside whole, or refused in its first round."""
     from fedround.privacy import ledger
     from fedround.privacy.entries import Charge, Lot, Rows, Use
     from fedround.privacy.participation import times_paid
     from fedround.rounds.campaign import counts_of, groups_of, watched
 
+    members = len(terms.members)
     sides: tuple[Rows, Rows] = ("train", "validation") if cost.apart else ("all", "all")
     counts, rounds = counts_of(terms.privacy, terms.evaluation), terms.privacy.rounds
     uses = Counter[Use]({(cost.mechanism, sides[0]): times_paid(cost.mechanism, rounds)})
     uses.update([(one, sides[1]) for one in (*counts * (rounds + 1), *groups_of(terms.privacy, terms.groups))])
     uses.update([(one, "all") for one in watched(terms.privacy, terms.drift)])
-    lots = tuple(Lot(mechanism=one, rows=side, times=times) for (one, side), times in uses.items())
+    lots = tuple(Lot(mechanism=terms.shared(one, members), rows=side, times=times) for (one, side), times in uses.items())
     begun = Charge(federation="planned", run="planned", round=1, purpose="train", plan=None,
-                   mechanisms=(cost.mechanism, *counts), rows=(sides[0], *[sides[1]] * len(counts)) if cost.apart else (),
+                   mechanisms=tuple(terms.shared(one, members) for one in (cost.mechanism, *counts)),
+                   rows=(sides[0], *[sides[1]] * len(counts)) if cost.apart else (),
                    delta_dp=delta_dp, utc="2000-01-01T00:00:00Z", campaign=lots,
                    partition=part.in_ledger if part is not None and ledger.tells_apart(book, part.in_ledger) else None)
-    return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit)
+    return ledger.held(ledger.with_entries(book, [begun]), delta_dp, unit=unit, alone=alone)
 
 
 def _show(terms: Terms, costs: list[Cost]) -> None:
@@ -308,13 +382,16 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
     counted = "persons" if privacy.unit == "person" else "rows"
     table = Table("site", counted, "sampling", "noise multiplier", "ε after the last round", "evaluations alone",
                   title=_title(terms))
-    for heading in (["drift alone"] * (terms.drift is not None) + ["ε of a record"] * (privacy.unit != "record")
+    for heading in (["ε if nobody else's noise counts"] * (terms.combine is not None) + ["drift alone"] * (
+            terms.drift is not None) + ["ε of a record"] * (privacy.unit != "record")
                     + ["spent before", "the ledger"] * own):
         table.add_column(heading)
     for cost in costs:
         last = cost.course[-1]
         cells = [cost.site, f"{cost.rows}", _sampling(cost.mechanism), f"{cost.mechanism.noise_multiplier:.3f}",
                  upward(last.total, 4), upward(last.evaluation, 4) if last.evaluation > 0 else "none leave"]
+        if cost.alone is not None:
+            cells.append(upward(cost.alone, 4))
         if terms.drift is not None:
             cells.append(upward(last.drift, 4))
         if privacy.unit != "record":
@@ -378,5 +455,6 @@ def _as_json(cost: Cost) -> dict[str, Any]:
     return {"site": cost.site, "rows": cost.rows, "apart": cost.apart, "mechanism": cost.mechanism.model_dump(),
             "course": [asdict(spent) for spent in cost.course],
             "epsilon_across_units": {unit: None if math.isinf(value) else value for unit, value in cost.across.items()},
+            "epsilon_alone": None if cost.alone is None or math.isinf(cost.alone) else cost.alone,
             **promise.as_json(cost.worth), "spent_before": cost.already, "refused_in_round": cost.refused,
             "warnings": list(cost.doubts)}

@@ -45,7 +45,8 @@ def simulate(
     test: Annotated[Path | None, typer.Option(help="Public rows to judge with. Default: a fifth of the data, drawn.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy allows, or 10.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Instead of privacy.epsilon. 0: no privacy at all.")] = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the sites that each round asks, drawn anew.")] = 1.0,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the sites that each round asks, drawn anew. The others "
+                                         "count as dropouts where the settings add up under 'combine'.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The first seed; all random draws follow from it.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of campaigns, with consecutive seeds.")] = 1,
     exact: Annotated[bool, typer.Option(
@@ -59,7 +60,8 @@ def simulate(
         "--apart", help="Sites as made with 'site init --ledger': rows to train on and rows held out pay apart, and less "
         "noise keeps the same epsilon.")] = False,
     compare: Annotated[bool, typer.Option(
-        "--compare", help="Also train on all rows in one place, and at each site alone.")] = False,
+        "--compare", help="Also train on all rows in one place, and at each site alone; and where the settings add up under "
+        "'combine', with noise of each site's own.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the labels of every site as an SVG picture.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -95,6 +97,7 @@ def simulate(
     results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers, apart=apart)
                for number in range(seed, seed + seeds)]
     rivals = _rivals(asked, world, seed, share) if compare else {}
+    own = _with_own_noise(asked, world, seed, share, apart=apart) if compare else None
     if picture is not None:
         from fedround_cli.label_plot import as_svg
 
@@ -104,9 +107,10 @@ def simulate(
         print_json({"settings": asked.agreement.model_dump(mode="json"), "sites": {
             name: len(site.train) for name, site in world.sites.items()}, "campaigns": [
             _as_json(number, result) for number, result in enumerate(results, seed)],
-            "compared": {name: found.model_dump() for name, found in rivals.items()}})
+            "compared": {name: found.model_dump() for name, found in rivals.items()},
+            "own_noise": None if own is None else _as_json(seed, own)})
         return
-    _show(asked, world, results, rivals, seed)
+    _show(asked, world, results, own, rivals, seed)
     if picture is not None:
         out.print(f"wrote {picture}")
 
@@ -177,6 +181,18 @@ def _rivals(asked: Asked, world: World, seed: int, share: float) -> dict[str, Me
     return found
 
 
+def _with_own_noise(asked: Asked, world: World, seed: int, share: float, *, apart: bool) -> Result | None:
+    """The same campaign where nobody shares noise; None where nobody does anyhow."""
+    from dataclasses import replace
+
+    from fedround.simulation.compare import with_own_noise
+
+    if asked.agreement.combine is None:
+        return None
+    alike = replace(asked, agreement=with_own_noise(asked.agreement, world.sites))
+    return _run(alike, world, seed, share=share, stacked=True, workers=None, apart=apart)
+
+
 def _groups(world: World, recipe: Recipe) -> tuple[list[str], dict[str, list[int]]]:
     """What the task tells apart among targets, in words, and how many rows of each every site has."""
     import numpy as np
@@ -186,7 +202,8 @@ def _groups(world: World, recipe: Recipe) -> tuple[list[str], dict[str, list[int
     return words, {name: np.bincount(place_N, minlength=len(words)).tolist() for name, (_, place_N) in found.items()}
 
 
-def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, Metrics], seed: int) -> None:
+def _show(asked: Asked, world: World, results: list[Result], own: Result | None, rivals: dict[str, Metrics],
+          seed: int) -> None:
     from rich.table import Table
 
     from fedround.privacy.profile import upward
@@ -196,9 +213,11 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
     if len(results) == 1:
         out.print(_rounds_table(asked, results[0]))
     table = Table("", *_names(results[0]), "ε", "sent", title="On the public test set")
-    for number, result in enumerate(results, seed):
+    private = [*((f"the federation, seed {number}", result) for number, result in enumerate(results, seed)),
+               *([] if own is None else [("with each site's own noise", own)])]
+    for name, result in private:
         spent = "none" if result.epsilon is None else upward(result.epsilon, 3)
-        table.add_row(f"the federation, seed {number}", *_cells(result.last.test), spent, _in_words(result.sent_bytes))
+        table.add_row(name, *_cells(result.last.test), spent, _in_words(result.sent_bytes))
     for name, found in rivals.items():
         table.add_row(name, *_cells(found), "no privacy", "")
     out.print(table)
@@ -206,6 +225,9 @@ def _show(asked: Asked, world: World, results: list[Result], rivals: dict[str, M
     if noises := _noises(last):
         out.print(f"noise multipliers: smallest {noises[0]:.3f}, median {statistics.median(noises):.3f}, largest "
                   f"{noises[-1]:.3f} ({len(noises)} sites)", highlight=False)
+    if last.epsilon_alone is not None:
+        out.say("ε counts the noise that others add; if every other site told what it added, it would be {}",
+                upward(last.epsilon_alone, 3))
     _show_at_sites("", last.at_sites)
     _show_at_sites("personal models' ", last.personal_at_sites)
     for note in last.notes:
@@ -265,7 +287,7 @@ def _in_words(size_bytes: float) -> str:
 
 
 def _as_json(seed: int, result: Result) -> dict[str, Any]:
-    return {"seed": seed, "epsilon": result.epsilon, "sent_bytes": result.sent_bytes,
+    return {"seed": seed, "epsilon": result.epsilon, "epsilon_alone": result.epsilon_alone, "sent_bytes": result.sent_bytes,
             "notes": list(result.notes), "apart": result.apart,
             "mechanisms": {site: mechanism.model_dump() for site, mechanism in result.mechanisms.items()},
             "rounds": [{"round": one.number, "asked": one.asked, "left_out": list(one.left_out), "sent_bytes": one.sent_bytes,

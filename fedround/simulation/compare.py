@@ -1,5 +1,5 @@
-"""Baselines for a simulated federation: training on all rows in one place, and each site on its own rows only. No baseline
-is private.
+"""Baselines for a simulated federation: training on all rows in one place, and each site on its own rows only. Neither is
+private. And where members share noise: the same budget with noise of each site's own, which is.
 
 The comparison is fair: a baseline that holds out rows may use a smaller learning rate, if it does better on them. (A rate
 that suits clipped and noised gradients is often too large for others. Of trees it may use a smaller `l2`.)
@@ -7,6 +7,7 @@ that suits clipped and noised gradients is often too large for others. Of trees 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from fedround.aggregation.rules import WeightedMean
@@ -28,7 +29,7 @@ from fedround.simulation.sites import Site
 SLOWER = (1.0, 0.25, 0.0625)
 """Shares of the agreed learning rate, or of the trees' `l2`, that a baseline tries."""
 
-LARGEST_BATCH = 65_536
+LARGEST_BATCH, LARGEST_RATE = 65_536, 100.0
 
 
 def centralised(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], rounds: int, chance: Chance,
@@ -42,6 +43,21 @@ def centralised(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site],
 def alone(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance) -> Tensors:
     """What the same model learns from one site's rows, in as many steps as in the federation."""
     return _best(agreement, recipe, site, rounds, chance, 1)
+
+
+def with_own_noise(agreement: Agreement, sites: Mapping[str, Site]) -> Agreement:
+    """The same rounds and budget without `combine`: every site noises by itself what it sends, and takes a step by itself
+    where all took one together, on a batch of the same share of its rows, or as near as one size for all comes.
+    """
+    said = {name: getattr(agreement, name) for name in agreement.model_fields_set if name != "combine"}
+    if isinstance(agreement.training, UnionStep):
+        how, rows = agreement.training, [len(site.train) for site in sites.values()]
+        rate = how.sampling_rate(sum(rows))
+        batch = max(rows) if rate == 1 else math.ceil(rate * sum(rows) / len(rows))
+        said["training"] = LocalTraining(
+            local_steps=1, batch_size=min(LARGEST_BATCH, batch), learning_rate=min(how.learning_rate, LARGEST_RATE),
+            class_weights=how.class_weights, augmentation=how.augmentation)
+    return Agreement(**said, aggregation=Aggregation(rule=WeightedMean()))
 
 
 def _best(agreement: Agreement, recipe: Recipe, site: Site, rounds: int, chance: Chance, batches: int) -> Tensors:
@@ -66,7 +82,7 @@ def _slower(training: Training, batches: int, share: float) -> Training:
         return training.model_copy(update={"l2": training.l2 * share})
     if isinstance(training, UnionStep):
         return LocalTraining(local_steps=1, batch_size=min(LARGEST_BATCH, training.batch_size),
-                             learning_rate=min(training.learning_rate * share, 100.0))
+                             learning_rate=min(training.learning_rate * share, LARGEST_RATE))
     return LocalTraining(local_steps=training.local_steps, batch_size=min(LARGEST_BATCH, training.batch_size * batches),
                          optimizer=training.optimizer, learning_rate=training.learning_rate * share,
                          momentum=training.momentum)

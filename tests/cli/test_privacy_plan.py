@@ -325,3 +325,32 @@ def test_trees_tell_how_loud_the_noise_in_a_leaf_is(fedround: Fedround, tmp_path
         one_sentence(fedround(*asked), why)
     settings.write_text('[privacy]\nunit = "record"\nepsilon = 5.0\ndelta_dp = 1e-5\nrounds = 5\n')
     one_sentence(fedround(*asked), "make both the same")
+
+
+def test_members_who_share_noise_have_one_price_together_and_one_alone(fedround: Fedround, settings: Path, tmp_path: Path):
+    path = tmp_path / "sums.toml"
+    union = SETTINGS.replace("local_steps = 4", 'name = "union_step"').replace("batch_size = 32", "batch_size = 9999")
+    path.write_text(union)
+    members = [word for name in "abcde" for word in ("--rows", f"{name}=200")]
+    (told,) = as_json(fedround, path, *members, "--secure", "4,1,1")["sites"]
+    assert (told["site"], told["rows"]) == ("each of 5", 1000)
+    mechanism = DpSgd(**told["mechanism"])
+    assert (mechanism.sampling_rate, mechanism.steps) == (1.0, 1)
+    assert told["course"][-1]["total"] == epsilon([mechanism] * 5 + [GaussianCounts(noise_std=25.0)] * 6, 1e-6) <= 3.0
+    alone = mechanism.model_copy(update={"noise_multiplier": mechanism.noise_multiplier / math.sqrt(3)})
+    assert told["epsilon_alone"] == pytest.approx(
+        epsilon([alone] * 5 + [GaussianCounts(noise_std=25.0 / math.sqrt(3))] * 6, 1e-6), rel=1e-5)
+    combine = 'combine = {name = "secure_sum", threshold = 4, dropouts = 1, colluders = 1}'
+    path.write_text(union.replace("[training]", f"{combine}\n[training]"))
+    shown = " ".join(fedround("privacy", "plan", path, *members).stdout.split())
+    assert "nobody" in shown
+    one_sentence(fedround("privacy", "plan", path, *members[:6]), "combine", "3 members")
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--secure", "4,1"), "three whole numbers"), (("--secure", "4,1,x"), "three whole numbers"),
+    (("--secure", "4,1,1"), "union_step")])
+def test_a_sum_that_cannot_be_meant_is_one_sentence(fedround: Fedround, tmp_path: Path, options: tuple, words: str):
+    path = tmp_path / "steps.toml"
+    path.write_text(SETTINGS)
+    one_sentence(fedround("privacy", "plan", path, "--rows", "a=100", *options), words)

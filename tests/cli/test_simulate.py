@@ -53,6 +53,12 @@ def run(*words: object) -> str:
     return done.output
 
 
+ADDED_UP = SETTINGS.replace("quorum = 2", '''quorum = 4
+combine = {name = "secure_sum", threshold = 4, dropouts = 1, colluders = 1}''').replace("[aggregation]", "").replace(
+    'rule = {name = "weighted_mean"}', "").replace(
+    "local_steps = 3", 'name = "union_step"').replace("batch_size = 32", "batch_size = 900")
+
+
 def refused(*words: object) -> str:
     done = CliRunner().invoke(app, ["simulate", *map(str, words)])
     assert done.exit_code == 1
@@ -201,3 +207,19 @@ def test_a_campaign_on_one_part_of_the_rows_is_simulated_on_these_alone(folder: 
     told = json.loads(run(*dealt(folder, "--sites", 2, "--part", "2026-w48", "--json")))
     whole = 400 - 400 // 5
     assert sum(told["sites"].values()) == whole - 2 * (whole // 2 // 5)
+
+
+def test_members_that_share_noise_are_compared_with_those_that_do_not(folder: Path):
+    (folder / "settings.toml").write_text(ADDED_UP)
+    asked = (folder / "settings.toml", "--recipe", folder / "recipe.py", "--data", folder / "rows.parquet", "--sites", "5",
+             "--share", "0.8", "--compare")
+    told = json.loads(run(*asked, "--json"))
+    campaign, own = told["campaigns"][0], told["own_noise"]
+    assert {one["asked"] for one in campaign["rounds"]} == {4}
+    assert campaign["epsilon"] <= 8.0 < campaign["epsilon_alone"]
+    assert own["epsilon"] <= 8.0
+    assert own["epsilon_alone"] is None
+    shown = " ".join(run(*asked).split())
+    assert "with each site's own noise" in shown
+    assert "if every other site told what it added, it would be" in shown
+    assert "3 of 5 members are left" in refused(*asked[:-3], "--share", "0.6")
