@@ -118,7 +118,7 @@ def _check_noise(release: Release, rows_per_person: int | None, source: str) -> 
                             "larger than the records are many")
 
 
-def _check_cap(applied: DpSgd | GaussianCounts, asked: int | None, source: str) -> None:
+def _check_cap(applied: DpSgd | RowSum | GaussianCounts, asked: int | None, source: str) -> None:
     if applied.rows_per_person != asked:
         raise ContractError(f"{source}: at most {applied.rows_per_person} rows of a person, the plan asks for {asked} (None: "
                             "persons are not told apart)")
@@ -154,7 +154,7 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
         raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
     if isinstance(mechanism, DpSgd | DpFtrl) and mechanism.steps != training.local_steps:
         raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {training.local_steps}")
-    if isinstance(mechanism, DpSgd):
+    if isinstance(mechanism, DpSgd | RowSum):
         _check_cap(mechanism, cap(privacy), source)
     if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
         raise ContractError(f"{source}: batches of {mechanism.batch_size} rows, the plan asks for {training.batch_size}")

@@ -37,7 +37,7 @@ def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training,
         raise ContractError("the learner 'union_step' sends no update of one site: agree on combine, and ask for its summand")
     if isinstance(training, Trees):
         recipe.check(examples)
-        return Trained(sums(training, recipe.task, base, examples, mechanism, noise), None, training.local_steps)
+        return Trained(sums(training, recipe.task, base, examples, mechanism, noise, persons), None, training.local_steps)
     return train(recipe, base, examples, training, mechanism, noise, cancelled, start, shift_D=shift_D, time_is_up=time_is_up,
                  rest=rest, persons=persons, device=device)
 

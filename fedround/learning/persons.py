@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 Bools = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 NOBODY = -1
 
@@ -57,6 +58,13 @@ class Persons:
         used_N = np.zeros(rows, bool)
         used_N[self.row_PK[self.row_PK != NOBODY]] = True
         return used_N
+
+    def shares(self, rows: int) -> Floats:
+        """Of so many rows, (N,): one, by the number of the person's rows that are used; 0 for a row that is not."""
+        is_row_PK = self.row_PK != NOBODY
+        share_N, used_P = np.zeros(rows), is_row_PK.sum(axis=1)
+        share_N[self.row_PK[is_row_PK]] = np.repeat(1 / used_P[used_P > 0], used_P[used_P > 0])
+        return share_N
 
 
 def persons_of(value_N: npt.NDArray[Any], counts_N: Bools, most: int, key: bytes) -> Persons:

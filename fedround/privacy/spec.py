@@ -191,7 +191,10 @@ class RowSum(Value):
 
     kind: Literal["row_sum"] = "row_sum"
     noise_multiplier: NoiseMultiplier
-    """Standard deviation of the noise on each number, in units of what one row can move."""
+    """Standard deviation of the noise on each number, in units of what one row can move; or one person."""
+    rows_per_person: PersonRows | None = None
+    """What adds up are the means of so many rows of one person at most, and one person moves them as far as one row would;
+    None: nobody looked whose they are."""
     shared_by: SharedBy | None = None
     """As in `DpSgd`."""
 

@@ -73,8 +73,8 @@ def _for_record(mechanism: Mechanism) -> Released | None:
             return Released(noise / math.sqrt(depth(steps)))      # a row is in one step, and in `depth` nodes at most
         case GaussianCounts(noise_std=std, rows_per_person=rows):
             return Released(std if rows is None else std / 2)     # one row's numbers go, and those of one that waited come
-        case RowSum(noise_multiplier=noise):
-            return Released(noise)
+        case RowSum(noise_multiplier=noise, rows_per_person=rows):
+            return Released(noise if rows is None else noise / 2)   # without one of her rows, her mean may be any other
         case GaussianUpdate(noise_multiplier=noise):
             return Released(noise / 2)                            # from one point of a ball to any other
         case NoMechanism():
@@ -88,6 +88,8 @@ def _for_person(mechanism: Mechanism) -> Released | None:
             return Released(_noise_of(mechanism), rate, steps)
         case GaussianCounts(noise_std=std, rows_per_person=int() as rows):
             return Released(std / rows)                           # all of them may be in one cell
+        case RowSum(noise_multiplier=noise, rows_per_person=int()):
+            return Released(noise)
         case GaussianUpdate():
             return _for_record(mechanism)
         case _:
@@ -129,8 +131,13 @@ def noise_of_one(mechanism: Mechanism) -> float:
     """
     if isinstance(mechanism, GaussianUpdate):
         return mechanism.noise_multiplier
-    releases = _for_person(mechanism) or _for_record(mechanism)
+    releases = _of_its_own(mechanism)
     return 0.0 if releases is None else releases.noise_multiplier
+
+
+def _of_its_own(mechanism: Mechanism) -> Released | None:
+    """The protection of a person where persons are told apart, otherwise of a record; None: there is none."""
+    return _for_person(mechanism) or _for_record(mechanism)
 
 
 def joint_noise(gradients: float, count_std: float) -> float:
@@ -161,14 +168,15 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
     members = {getattr(one, "shared_by", None) for charge in known for one in charge}
     if len(members) > 1:
         return dearest([tuple(map(alone, charge)) for charge in known])
-    caps = {one.rows_per_person for charge in known for one in charge if isinstance(one, DpSgd | GaussianCounts)}
+    caps = {one.rows_per_person for charge in known for one in charge if isinstance(one, DpSgd | RowSum | GaussianCounts)}
     rows = caps.pop() if len(caps) == 1 else None
     if caps:
         known = [tuple(map(_of_records, charge)) for charge in known]
     counts = [_joint_std([one.noise_std for one in charge if isinstance(one, GaussianCounts)]) for charge in known]
     trained = [one for charge in known for one in charge if not isinstance(one, GaussianCounts)]
     updates = [one.noise_multiplier for one in trained if isinstance(one, GaussianUpdate)]
-    releases = [protected for one in trained if (protected := _for_record(one)) is not None]
+    own = _for_record if rows is None else _of_its_own
+    releases = [protected for one in trained if (protected := own(one)) is not None]
     found: list[Mechanism] = []
     if updates and len(updates) == len(releases):
         found.append(GaussianUpdate(noise_multiplier=min(updates), clip_norm=1.0))
@@ -189,6 +197,8 @@ def _of_records(mechanism: Mechanism) -> Mechanism:
             return DpSgd(noise_multiplier=_noise_of(mechanism) / 2, clip_norm=1.0, sampling_rate=1.0, steps=mechanism.steps)
         case GaussianCounts(noise_std=std, rows_per_person=int()):
             return GaussianCounts(noise_std=std / 2)
+        case RowSum(noise_multiplier=noise, rows_per_person=int()):
+            return RowSum(noise_multiplier=noise / 2)
         case _:
             return mechanism
 

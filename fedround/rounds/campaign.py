@@ -29,6 +29,7 @@ from fedround.privacy.spec import (
     Mechanism,
     NoMechanism,
     NoPrivacy,
+    PersonPrivacy,
     Privacy,
     Promise,
     RecordPrivacy,
@@ -79,13 +80,14 @@ def _of_trees(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | No
     if isinstance(privacy, SitePrivacy):
         noise = _noise(privacy, 1, 1, evaluation, 1, groups, drift, apart=apart)
         return GaussianUpdate(noise_multiplier=noise, clip_norm=privacy.clip_norm)
-    return RowSum(noise_multiplier=_noise_of_sum(privacy, evaluation, groups, drift, apart=apart))
+    return RowSum(noise_multiplier=_noise_of_sum(privacy, evaluation, groups, drift, apart=apart),
+                  rows_per_person=cap(privacy))
 
 
 def mechanism_kind(terms: Terms) -> str:
     """The kind of mechanism by which an update keeps the terms' promise."""
-    of_records = isinstance(terms.training, Trees) and isinstance(terms.privacy, RecordPrivacy)
-    return "row_sum" if of_records else kind_for(terms.privacy)
+    sums_rows = isinstance(terms.training, Trees) and isinstance(terms.privacy, RecordPrivacy | PersonPrivacy)
+    return "row_sum" if sums_rows else kind_for(terms.privacy)
 
 
 LOUDER = (1.0, 1.03, 1.08, 1.15, 1.25, 1.4, 1.6, 2.0, 3.0)
@@ -146,7 +148,7 @@ def _noise(privacy: Promise, batch_size: int, steps: int, evaluation: LocalEvalu
 @functools.lru_cache(maxsize=256)
 def _noise_of_sum(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None, drift: DriftWatch | None, *,
                   apart: bool) -> float:
-    return smallest_noise(privacy, lambda noise: RowSum(noise_multiplier=noise),
+    return smallest_noise(privacy, lambda noise: RowSum(noise_multiplier=noise, rows_per_person=cap(privacy)),
                           _beside_training(privacy, evaluation, groups, drift, apart=apart),
                           lambda mu2: math.sqrt(privacy.rounds / mu2))
 

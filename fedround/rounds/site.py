@@ -306,8 +306,9 @@ def _summand(asks: Question, terms: Terms, inputs: Inputs, offered: Offer, draws
                                        device=inputs.device))
     elif isinstance(offered.training, RowSum) and isinstance(training, Trees):
         check_learner(inputs.recipe, training)
+        persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
         found.append(sums_of_leaves(training, inputs.recipe.task, inputs.base, inputs.train, parts[0].cells,
-                                    draws.training(None, private)))
+                                    draws.training(None, private), persons))
     for place, (statistic, part) in enumerate(zip(offered.statistics, parts[len(found):], strict=True)):
         found.append(statistic.in_cells(part.cells).noised(evidence, draws.statistic(place, private)).ravel())
     return np.concatenate(found)

@@ -133,9 +133,22 @@ def test_a_federation_file_with_another_learner_than_the_recipe_is_refused_in_wo
         made(tmp_path / "compressed", compression={"name": "top_k", "share": 0.1})
     with pytest.raises(ContractError, match="the recipe's trees: every site has all of the model, and nothing of its own"):
         made(tmp_path / "personal", personal={"pull": 0.1})
-    with pytest.raises(ContractError, match="the recipe's trees: a person's rows are not yet summed as one"):
-        made(tmp_path / "person", privacy={**small_federation.settings()["privacy"], "unit": "person", "person": "customer",
-                                           "rows_per_person": 3})
+
+
+def test_trees_grow_from_persons_where_persons_are_promised_something(tmp_path, rows_are_judged_here):
+    """Her column comes from the small federation's rows; the ledger says how many of her rows were used."""
+    promise = {"unit": "person", "epsilon": 5.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3, "person": "customer",
+               "rows_per_person": 2}
+    federation = made(tmp_path, max_epsilon=13.0, units=("person",), max_epsilon_person=5.0, privacy=promise,
+                      evaluation={"bins": 10, "noise_std": 40.0})
+    assert len(federation.round().updates) == 3
+    (charge,) = ledger.read(federation.site("north").ledger).charges
+    assert charge.mechanisms[0].rows_per_person == 2
+    assert epsilon(charge.mechanisms, 1e-5, "person") < 5.0
+    coordinator = federation.coordinator
+    proofs = verify_run(coordinator.store, "spring", coordinator.identity.key, None,
+                        Bench(federation.root / "bench", coordinator.store))
+    assert [proof.recomputed for proof in proofs][1:] == [True]
 
 
 def test_without_noise_the_sites_together_are_one_site_with_all_rows(tmp_path, rows_are_judged_here):

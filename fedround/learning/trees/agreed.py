@@ -8,7 +8,7 @@ from fedround.compression.spec import Compression, is_unbiased
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, Parts, ServerOptimizer
 from fedround.learning.trees.spec import Trees
-from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, RecordPrivacy
+from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy
 
 
 def objection_to_trees(trees: Trees, privacy: Privacy, optimizer: ServerOptimizer, how: Aggregation,
@@ -36,14 +36,12 @@ def objection_to_trees(trees: Trees, privacy: Privacy, optimizer: ServerOptimize
 
 def objection_to_promise(trees: Trees, privacy: Privacy) -> str | None:
     """Why a promise of privacy does not go with trees; None if it does."""
-    record = privacy if isinstance(privacy, RecordPrivacy) else None
+    noised = privacy if isinstance(privacy, GradientPrivacy) else None
     return _first({
-        "a person's rows are not yet summed as one: agree on the unit 'record', or 'site'":
-            isinstance(privacy, PersonPrivacy),
         "sums are noised once, without steps and clip norms to adapt: leave privacy.mechanism and privacy.adaptive out":
-            record is not None and (record.mechanism != "dp_sgd" or record.adaptive is not None),
+            noised is not None and (noised.mechanism != "dp_sgd" or noised.adaptive is not None),
         "how far a row moves a sum is known, and nothing is clipped: leave privacy.clip_norm out":
-            record is not None and record.clip_norm != 1.0,
+            noised is not None and noised.clip_norm != 1.0,
         f"their {trees.rounds} rounds let all of them grow, and privacy.rounds pays for more: make both the same":
             not isinstance(privacy, NoPrivacy) and privacy.rounds > trees.rounds,
     })

@@ -11,11 +11,21 @@ from pydantic import ValidationError
 
 from fedround.errors import BudgetError
 from fedround.learning.spec import LocalTraining
+from fedround.learning.trees.spec import Axis, Trees
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.ledger import Charge, charge, create, held, spent
 from fedround.privacy.persons import epsilon_of_person
 from fedround.privacy.quick import epsilon_at_most
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism, PersonPrivacy, RecordPrivacy
+from fedround.privacy.spec import (
+    DpFtrl,
+    DpSgd,
+    GaussianCounts,
+    GaussianUpdate,
+    NoMechanism,
+    PersonPrivacy,
+    RecordPrivacy,
+    RowSum,
+)
 from fedround.privacy.units import dearest, noise_of_one
 from fedround.rounds.campaign import across_units, course, mechanism_for
 from fedround.statistics import Bounded, GlmSums, LocalEvaluation
@@ -32,6 +42,25 @@ def test_a_person_pays_for_a_clipped_mean_what_a_record_pays_for_its_clipped_gra
     for mechanism, own in ((PLAIN, OURS), (PLAIN.model_copy(update={"count_noise_std": 8.0}),
                                            OURS.model_copy(update={"count_noise_std": 8.0}))):
         assert epsilon([own] * 3, DELTA, "person") == epsilon([mechanism] * 3, DELTA, "record")
+
+
+def test_for_a_sum_of_means_a_person_pays_what_a_record_pays_for_its_row_and_a_record_for_twice_as_far():
+    mine, plain = RowSum(noise_multiplier=6.0, rows_per_person=5), RowSum(noise_multiplier=6.0)
+    assert epsilon([mine, COUNTS], DELTA, "person") == epsilon([plain, GaussianCounts(noise_std=4.0)], DELTA)
+    assert epsilon([mine], DELTA) == epsilon([RowSum(noise_multiplier=3.0)], DELTA)
+    assert epsilon([plain], DELTA, "person") == math.inf
+    assert noise_of_one(mine) == 6.0
+    for unit in ("record", "person"):
+        assert epsilon(dearest([(mine, COUNTS), (mine,)]), DELTA, unit) == epsilon([mine, COUNTS], DELTA, unit)
+    mixed = dearest([(mine, COUNTS), (plain,)])
+    assert epsilon(mixed, DELTA) >= max(epsilon([mine, COUNTS], DELTA), epsilon([plain], DELTA))
+
+
+def test_trees_keep_their_promise_to_persons():
+    trees = Trees(rounds=3, axes=(Axis(),))
+    applied = mechanism_for(PERSON, trees, EVALUATION, 500)
+    assert (applied.kind, applied.rows_per_person) == ("row_sum", 5)
+    assert 4.99 < across_units(PERSON, applied, EVALUATION)["person"] <= 5.0
 
 
 def test_of_counts_a_person_pays_for_all_rows_in_one_cell():

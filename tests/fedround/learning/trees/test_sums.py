@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from fedround.codec import flatten
 from fedround.errors import ContractError
 from fedround.learning.examples import INPUT, TARGET, Examples
+from fedround.learning.persons import persons_of
 from fedround.learning.tasks import CLASSIFY, Classify, Count, NextToken, Regress, Survive
 from fedround.learning.trees.losses import outputs_of, slopes
 from fedround.learning.trees.outputs import Outputs, grown, outputs
 from fedround.learning.trees.server import grow
-from fedround.learning.trees.site import sums
+from fedround.learning.trees.site import summand, sums
 from fedround.learning.trees.spec import GROWN, LEAVES, Axis, Trees
 from fedround.learning.trees.structure import leaves_of, splits
 from fedround.learning.trees.xgboost import to_xgboost
@@ -108,6 +109,44 @@ def test_one_row_moves_the_sums_by_no_more_than_the_bound(hostile, label, noise_
                         for one in (more, gone))
     length = math.sqrt(TREES.per_round)
     assert np.linalg.norm(with_it - without) <= length * (1 + 1e-5) + 21 * 2 ** -20      # the upload is float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(HOSTILE, min_size=F, max_size=F), min_size=1, max_size=12), st.integers(1, 5),
+       st.sampled_from([CLASSIFY, THREE]), HOSTILE)
+def test_one_person_with_any_number_of_rows_moves_the_sums_by_no_more_than_a_row_may(hostile, most, task, leaf):
+    base, many, own = nothing(task), rows(20, 3, task.classes), len(hostile)
+    base[LEAVES][:], base[GROWN][0] = leaf, 4
+    more = Examples(np.concatenate([many.inputs[INPUT], np.array(hostile, np.float32)]),
+                    np.append(many.targets[TARGET], np.arange(own) % task.classes))
+    gone = Examples(more.inputs[INPUT], more.targets[TARGET], np.arange(20 + own) < 20)
+    whose_N = np.array([f"p{row % 7}" for row in range(20)] + ["she"] * own, dtype=object)
+    sent = []
+    for one in (more, gone):
+        persons = persons_of(whose_N, one.counts_N, most, b"k" * 32)
+        mechanism = RowSum(noise_multiplier=3.0, rows_per_person=most)
+        sent.append(flatten(sums(TREES, task, base, one, mechanism, Silent(), persons)).astype(float) * len(persons))
+    assert np.linalg.norm(sent[0] - sent[1]) <= math.sqrt(TREES.per_round) * (1 + 1e-5) + 8 * 2 ** -20
+
+
+def test_persons_with_a_row_each_are_as_their_rows_and_a_row_of_nobody_is_used_for_nothing():
+    examples, whose_N = rows(40, 8), np.array([f"p{row:02}" for row in range(30)] + [None] * 10, dtype=object)
+    mechanism = RowSum(noise_multiplier=2.0, rows_per_person=3)
+    persons = persons_of(whose_N, examples.counts_N, 3, b"k" * 32)
+    told = flatten(sums(TREES, CLASSIFY, nothing(), examples, mechanism, Silent(), persons))
+    alone = flatten(sums(TREES, CLASSIFY, nothing(), take(examples, np.arange(30)), RowSum(noise_multiplier=2.0), Silent()))
+    assert told.tobytes() == alone.tobytes()
+    summed = [summand(TREES, CLASSIFY, nothing(), some, 1024, Silent(), whose) for some, whose in (
+        (examples, persons), (take(examples, np.arange(30)), None))]
+    assert summed[0].tobytes() == summed[1].tobytes()
+
+
+def test_a_person_adds_the_mean_of_her_rows():
+    examples, mechanism = rows(6, 4), RowSum(noise_multiplier=2.0, rows_per_person=6)
+    hers = persons_of(np.array(["she"] * 6, dtype=object), examples.counts_N, 6, b"k" * 32)
+    told, mean = (flatten(sums(TREES, CLASSIFY, nothing(), examples, one, Silent(), whose)) for one, whose in (
+        (mechanism, hers), (RowSum(noise_multiplier=2.0), None)))
+    assert told == pytest.approx(mean, abs=1e-6)
 
 
 def test_the_sums_before_they_become_float32_are_whole_cells_and_within_the_bound():
