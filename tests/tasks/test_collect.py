@@ -183,6 +183,33 @@ def test_at_the_deadline_an_answer_counts_whose_signal_was_lost(answered: Answer
     assert collected.missing == ()
 
 
+def test_who_has_ended_is_read_and_looks_become_rarer_while_nobody_ends(answered: Answered, monkeypatch: pytest.MonkeyPatch):
+    """South ends at the 21st look, the others at the 24th; no look is taken twice, and nobody is read before."""
+    looks, pauses, read = [], [], []
+
+    async def no_time(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def late(among: set[str]) -> set[str]:
+        looks.append(among)
+        return {21: {"south"}, 24: among}.get(len(looks), set())
+
+    monkeypatch.setattr(tasks.collect.asyncio, "sleep", no_time)
+    monkeypatch.setattr(tasks.collect, "POLL_S", 0.3)
+    asyncio.run(tasks.collect.collect(answered.coordinator(answered.store()), answered.planned, late,
+                                      lambda _: read.append(len(looks))))
+    assert read == [21, 24, 24]
+    assert (len(pauses), pauses[:21]) == (23, sorted(pauses[:21]))
+    assert (pauses[0], pauses[20]) == (0.3, tasks.collect.MAX_POLL_S)
+    assert pauses[21] == 0.3, "where one has ended, others may soon"
+
+
+@pytest.mark.parametrize(("deadline_s", "longest_s"), [(0, 10), (600, 600)])
+def test_reading_goes_on_for_as_long_as_the_sites_had_and_ten_seconds_at_least(answered: Answered, deadline_s: int,
+                                                                               longest_s: int):
+    assert tasks.collect.last_look_s(answered.planned.plan.model_copy(update={"deadline_s": deadline_s})) == longest_s
+
+
 def test_more_are_invited_than_are_waited_for_and_who_is_there_counts(answered: Answered):
     """North ends first, and one update is enough; nobody asks about the others again."""
     planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"enough": 1}))
