@@ -179,11 +179,21 @@ def in_words(error: ValueError | TypeError | RecursionError, said: object = None
         elif kind == "missing":
             lines.append(f"'{where}' is missing")
         else:
-            written = _WRITTEN.get(problem.get("ctx", {}).get("pattern", ""))
+            written = _WRITTEN.get(problem.get("ctx", {}).get("pattern", "")) or _length(kind, problem.get("ctx", {}))
             ours = written or problem["msg"].removeprefix("Value error, ")
             message = ours if kind == "value_error" else ours[0].lower() + ours[1:]
             lines.append(f"'{where}': {message}" if where else message)
     return "; ".join(lines) + (f"; and {len(problems) - len(lines)} more" if len(problems) > len(lines) else "")
+
+
+def _length(kind: str, known: dict[str, Any]) -> str:
+    """Of a list that is too short or too long, in words that know no tuples."""
+    match kind:
+        case "too_short":
+            return f"at least {known['min_length']} must be named, not {known['actual_length']}"
+        case "too_long" if known.get("actual_length") is not None:
+            return f"at most {known['max_length']} may be named, not {known['actual_length']}"
+    return ""
 
 
 def _causes(problems: list[ErrorDetails]) -> list[ErrorDetails]:

@@ -6,6 +6,8 @@ of one query, ' x ' between columns that groups are crossed by.
 
 from __future__ import annotations
 
+import datetime
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +19,9 @@ from fedround.errors import ContractError
 from fedround.statistics import CoxSums, GlmSums, HazardSums
 from fedround.values import parse
 
+_DAY = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
 _RARE = -2.0                    # where the levels of hazards begin: an event in one of eight
+_SHOWN = 80
 _CONDITION = re.compile(r"^(?P<column>.+?)\s*(?P<sign>>=|<)\s*(?P<number>[^<>=]+)$")
 
 
@@ -38,10 +42,16 @@ def from_options(asked: Mapping[str, Sequence[str]], by: str | None, where: Sequ
     found: list[Asked] = []
     for option, said in asked.items():
         for one in said:
-            source = f"--{option} {one}".strip()
+            source = _shorten(f"--{option} {one}")
             body = {"what": option, **_BODIES[option](one, source), **common}
             found += parse(Questions, {"ask": [body]}, source).ask
     return tuple(found)
+
+
+def _shorten(said: str) -> str:
+    """What was typed, in one line of a message."""
+    said = said.strip()
+    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
 
 
 def _bounded(text: str, source: str) -> dict[str, Any]:
@@ -54,7 +64,8 @@ def _bounded(text: str, source: str) -> dict[str, Any]:
 
 def _ranges(text: str, source: str, sign: str = "=") -> dict[str, Any]:
     column, listed = _named(text, sign, source, f"edges, for example 'age{sign}20,30,40'")
-    return {"column": column, "edges": [_number(edge, source) for edge in listed.split(",")]}
+    edges = [_edge(edge, source) for edge in listed.split(",")]
+    return {"column": column, "edges": [number for number, _ in edges], **_dates([day for _, day in edges], source)}
 
 
 def _levels(text: str, source: str) -> dict[str, Any]:
@@ -111,7 +122,7 @@ def _survival(text: str, source: str) -> dict[str, Any]:
 
 def model(option: str, text: str, where: Sequence[str], noise: float, link: str) -> Stepwise:
     """The first step of a model that takes several. Raises ContractError that names the option."""
-    source = f"--{option} {text}"
+    source = _shorten(f"--{option} {text}")
     left, of = _formula(text, source)
     common = {"of": of, "where": [_condition(one) for one in where]}
     if option == "cox":
@@ -144,10 +155,13 @@ def _condition(text: str) -> dict[str, Any]:
     source = f"--where {text}"
     if (found := _CONDITION.match(text)) is not None:
         key = "low" if found["sign"] == ">=" else "below"
-        return {"column": found["column"].strip(), key: _number(found["number"], source)}
-    if "=" in text:
+        number, day = _edge(found["number"], source)
+        return {"column": found["column"].strip(), key: number, **_dates([day], source)}
+    column, is_there, listed = text.partition("=")
+    if is_there and not listed.startswith("=") and not column.rstrip().endswith(("<", ">", "!", "~")):
         return _levels(text, source)
-    raise ContractError(f"{source}: expected a condition like 'age>=40', 'age<65' or 'sex=1,2'")
+    raise ContractError(f"{source}: expected a condition like 'age>=40', 'age<65', 'seen>=2026-11-30' or 'sex=1,2'; there "
+                        "are no others")
 
 
 def _named(text: str, sign: str, source: str, example: str) -> tuple[str, str]:
@@ -157,18 +171,44 @@ def _named(text: str, sign: str, source: str, example: str) -> tuple[str, str]:
     return column.strip(), listed.strip()
 
 
+def _edge(text: str, source: str) -> tuple[float, bool]:
+    """A number, or a date as days since 1970; and whether it is one."""
+    if re.fullmatch(_DAY, text):
+        try:
+            return float((datetime.date.fromisoformat(text.strip()) - datetime.date(1970, 1, 1)).days), True
+        except ValueError:
+            raise ContractError(f"{source}: '{text.strip()}' is no day of the calendar") from None
+    return _number(text, source), False
+
+
+def _dates(days: Sequence[bool], source: str) -> dict[str, bool]:
+    if any(days) and not all(days):
+        raise ContractError(f"{source}: expected numbers, or dates like 2026-11-30, not both")
+    return {"days": True} if any(days) else {}
+
+
+def _hint(text: str) -> str:
+    if re.fullmatch(_DAY, text):
+        return ": dates have edges (--histogram, --by, --where, --survival), and no bounds yet"
+    return ": between columns stands ' + ', with a space to both sides, where an option takes several" if "+" in text else ""
+
+
 def _number(text: str, source: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ContractError(f"{source}: '{text.strip()}' is no number") from None
+        raise ContractError(f"{source}: '{text.strip()}' is no number{_hint(text)}") from None
+    if not math.isfinite(number):
+        raise ContractError(f"{source}: '{text.strip()}' bounds nothing: expected a finite number that everybody may know")
+    return number
 
 
 def _value(text: str) -> str | int | float:
     """A value as the column may hold it: a whole number, a number or a text."""
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        return number if math.isfinite(number) and str(kind(text)) == text else text      # '010' is a text, and so is 'inf'
     return text

@@ -166,12 +166,14 @@ def show_expected(told: Preview, steps: int, tables: Sequence[Table], noise_std:
         return
     from rich.table import Table as Drawn
 
+    from tasks.reporting.finding import NOTHING
+
     out.say("{} rounds at noise {}, of which {} are still to be asked; nobody is asked yet", steps, f"{noise_std:g}",
             told.rounds)
     for table in tables[:1]:
         drawn = Drawn(table.head[0], "off by about (95 %)", title=table.title)
         for one in table.estimates:
-            drawn.add_row(one.words[0], "too noisy" if one.high != one.high else f"{(one.high - one.low) / 2:.2g}")
+            drawn.add_row(one.words[0], NOTHING if one.high != one.high else f"{(one.high - one.low) / 2:.2g}")
         out.print(drawn)
     if tables:
         out.print("[dim]for noise and sampling, if numbers were bell-shaped with bounds three standard deviations away, and "

@@ -47,7 +47,7 @@ def compiled(queries: Sequence[Asked], sites: int, records: int | None, default:
         try:
             needed = query.statistics(noise[-1])
         except ValidationError as error:
-            raise ContractError(in_words(error)) from None
+            raise ContractError(f"{query.name}: {in_words(error)}") from None
         statistics += [one for one in needed if one not in statistics]
         places.append(tuple(statistics.index(one) for one in needed))
     if len(statistics) > MOST:

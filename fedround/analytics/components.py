@@ -26,7 +26,8 @@ def components(release: Release, statistic: Moments, most: int) -> tuple[Table, 
         return np.asarray(value[..., :most] / len(names), dtype=np.float64)
 
     share_M, half_M = estimated(release.table, noise_of(release), shares)
-    _, vector_FF = np.linalg.eigh(_correlations(release.table, statistic))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, vector_FF = np.linalg.eigh(_correlations(release.table, statistic))
     vector_FM = vector_FF[:, ::-1][:, :most]
     vector_FM *= np.sign(vector_FM[np.abs(vector_FM).argmax(axis=0), np.arange(most)])
 

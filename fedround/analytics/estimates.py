@@ -25,7 +25,7 @@ TERM = "term"
 """The first name of a table of coefficients."""
 
 _REPEATS = 400
-_MOST_LOST = 0.2                # of the repetitions, that may give no number
+_MOST_LOST = 0.025              # of the repetitions, that may give no number: the interval of the records then holds none
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ def listed(words: list[tuple[str, ...]], value_M: Float64, half_M: Float64, low:
 
 
 def rooted(one: Estimate) -> Estimate:
-    """The square root of an estimate, end by end: a root of what noise made negative is 0, and the interval stays honest."""
+    """The square root of an estimate, end by end: a root of what noise made negative is 0, and the interval stays honest. If
+    noise made all of it negative, there is nothing to say.
+    """
+    if one.high < 0 or (one.high == 0 and one.low < 0):
+        return Estimate(one.words, math.nan, math.nan, math.nan)
     return Estimate(one.words, *(math.sqrt(max(end, 0.0)) if math.isfinite(end) else math.nan
                                  for end in (one.value, one.low, one.high)))

@@ -135,7 +135,7 @@ def _newton(start: Model, steps: int, ask: Ask, read: Callable[[Float64, Model],
 
 
 def _hazard(linear: float, link: str) -> float:
-    return -math.expm1(-math.exp(min(linear, _LARGEST))) if link == "cloglog" else 1 / (1 + math.exp(-linear))
+    return -math.expm1(-math.exp(min(linear, _LARGEST))) if link == "cloglog" else 1 / (1 + math.exp(-max(linear, -_LARGEST)))
 
 
 def _of_cox(told_KW: Float64, statistic: CoxSums) -> tuple[Float64, Float64]:

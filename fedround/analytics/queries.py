@@ -18,6 +18,7 @@ from fedround.analytics.components import components
 from fedround.analytics.estimates import WIDTH, Table
 from fedround.analytics.linear import least_squares
 from fedround.errors import ContractError
+from fedround.privacy.spec import QUIETEST
 from fedround.statistics import (
     Bounded,
     DyadicCounts,
@@ -33,6 +34,7 @@ from fedround.statistics import (
     Statistic,
 )
 from fedround.statistics.base import LOUDEST, AskedNoise
+from fedround.statistics.factors import check_factors
 from fedround.statistics.grouped import By
 from fedround.statistics.levels import Level
 from fedround.statistics.where import Where
@@ -78,9 +80,16 @@ class Asked(Value):
             return default if self.noise_std is None else self.noise_std
         alone = self.expected_error(1.0, sites, records)
         if alone is None:
-            raise ContractError("this error cannot be promised beforehand: say of how many records the smallest group is "
-                                "(--records), or give the noise")
-        return min(self.error / alone, float(LOUDEST))
+            raise ContractError(f"{self.name}: this error cannot be promised beforehand: say of how many records the "
+                                "smallest group is (--records), or give the noise")
+        if (wished := self.error / alone) < QUIETEST:
+            raise ContractError(f"{self.name}: an error of {self.error:g} needs noise below {QUIETEST:g}, which no site has")
+        return min(wished, float(LOUDEST))
+
+    @property
+    def name(self) -> str:
+        """Of the question, for messages."""
+        return str(getattr(self, "what", ""))
 
 
 class _Counted(Asked):
@@ -296,6 +305,7 @@ class Linear(Asked):
     def _check_groups(self) -> Self:
         if self.by:
             raise ValueError("a regression has no groups: give them as columns, or ask for one group with a condition")
+        check_factors([self.outcome.column], self.of)
         return self
 
     def statistics(self, noise_std: float) -> tuple[Statistic, ...]:

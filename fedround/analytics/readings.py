@@ -61,11 +61,16 @@ def _means(sums: Float64, statistic: Moments) -> Float64:
     told = []
     for place, one in enumerate(statistic.of):
         count, first, second = _powers(sums, statistic, place)
-        mean = np.clip(first / np.where(count > 0, count, np.nan), -1, 1)
+        mean = np.clip(first / _some(count), -1, 1)
         told += [count, one.middle + one.half * mean]
         if second is not None:
-            told.append(one.half ** 2 * (second / count - mean ** 2))
+            told.append(one.half ** 2 * (second / _some(count) - mean ** 2))
     return np.stack(told, axis=-1)
+
+
+def _some(count: Float64) -> Float64:
+    """What is divided by: NaN where there are no records."""
+    return np.where(count > 0, count, np.nan)
 
 
 def _powers(sums: Float64, statistic: Moments, place: int) -> tuple[Float64, Float64, Float64 | None]:
@@ -94,8 +99,9 @@ def _correlations(sums: Float64, statistic: Moments, pairs: list[tuple[int, int]
 def covariance(sums: Float64, statistic: Moments, one: int, other: int) -> Float64:
     """Of two columns in standard form, from sums of all products, (…,)."""
     at = statistic.pairs.index
-    both: Float64 = (sums[..., at((min(one, other) + 1, max(one, other) + 1))] / sums[..., 0]
-                     - sums[..., at((0, one + 1))] * sums[..., at((0, other + 1))] / sums[..., 0] ** 2)
+    count = _some(sums[..., 0])
+    both: Float64 = (sums[..., at((min(one, other) + 1, max(one, other) + 1))] / count
+                     - sums[..., at((0, one + 1))] * sums[..., at((0, other + 1))] / count ** 2)
     return both
 
 
@@ -103,13 +109,14 @@ def shares(release: Release) -> Table:
     """Of the last axis of a table of counts: which share of its group each value has."""
     *groups, last = release.statistic.axes
     return _table(release, groups, f"shares of {last.name}", [(label,) for label in last.labels],
-                  lambda sums: sums / sums.sum(axis=-1, keepdims=True), head=(last.name,), number="share", low=0, high=1)
+                  lambda sums: sums / _some(sums.sum(axis=-1, keepdims=True)), head=(last.name,), number="share",
+                  low=0, high=1)
 
 
 def missing(release: Release, statistic: Present) -> Table:
     """The share of records that hold nothing in a column."""
     return _table(release, statistic.axes[:-1], "share of records that hold nothing",
-                  [(name,) for name in statistic.of], lambda sums: 1 - sums[..., 1:] / sums[..., :1], head=("column",),
+                  [(name,) for name in statistic.of], lambda sums: 1 - sums[..., 1:] / _some(sums[..., :1]), head=("column",),
                   number="missing", low=0, high=1, plot=True)
 
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from fedround.analytics.estimates import WIDTH, Estimate, Table, estimated
+from fedround.analytics.estimates import WIDTH, Estimate, Table, estimated, listed
 from fedround.analytics.readings import noise_of, words_of
 from fedround.statistics import Release
 from fedround.statistics.base import Float64
@@ -25,7 +25,8 @@ def curves(release: Release) -> Table:
 
     def of(sums: Float64) -> Float64:
         events, at_risk = _events(sums)
-        return np.asarray(np.cumprod(1 - _share(events, at_risk), axis=-1), dtype=np.float64)
+        told = np.cumprod(1 - _share(events, at_risk), axis=-1)
+        return np.asarray(np.where(at_risk[..., :1] > 0, told, np.nan), dtype=np.float64)
 
     value, noise = estimated(release.table, noise_of(release), of)
     events, at_risk = _events(release.table)
@@ -33,21 +34,23 @@ def curves(release: Release) -> Table:
         variance = np.cumsum(np.nan_to_num(_share(events, at_risk) / np.maximum(at_risk - events, 0.5)), axis=-1)
     half = np.hypot(noise, WIDTH * value * np.sqrt(variance))
     words = [(*group, until) for group in words_of(groups) for until in (_until(label) for label in edges)]
-    flat = zip(words, value.ravel().tolist(), half.ravel().tolist(), strict=True)
     by = f" by {', '.join(axis.name for axis in groups)}" if groups else ""
     return Table(f"survival over {time.name}{by}", (*(axis.name for axis in groups), f"{time.name} until", "without event"),
-                 tuple(Estimate(said, one, max(0.0, one - far), min(1.0, one + far)) for said, one, far in flat), "bars",
+                 listed(words, value, half, 0, 1), "bars",
                  ("Intervals are for noise and for sampling (Greenwood) together.",))
 
 
 def hazards(release: Release) -> Table:
     """The share of those at risk who have the event in each range of time (the discrete-time hazard), by group."""
     *groups, _, time = release.statistic.axes
-    value, half = estimated(release.table, noise_of(release), lambda sums: _share(*_events(sums)))
+    def of(sums: Float64) -> Float64:
+        events, at_risk = _events(sums)
+        return np.where(at_risk > 0, _share(events, at_risk), np.nan)
+
+    value, half = estimated(release.table, noise_of(release), of)
     words = [(*group, label) for group in words_of(groups) for label in time.labels[1:-2]]
-    return Table(f"hazard over {time.name}", (*(axis.name for axis in groups), time.name, "hazard"), tuple(
-        Estimate(said, one, max(0.0, one - far), min(1.0, one + far))
-        for said, one, far in zip(words, value.ravel().tolist(), half.ravel().tolist(), strict=True)), "bars")
+    return Table(f"hazard over {time.name}", (*(axis.name for axis in groups), time.name, "hazard"),
+                 listed(words, value, half, 0, 1), "bars")
 
 
 def log_rank(release: Release) -> Table:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedround.statistics.base import Axis, Evidence
-from fedround.statistics.factors import Factor
+from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.glm import Coefficient
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.histogram import Ranges
@@ -44,6 +44,7 @@ class CoxSums(GroupedSum):
     def _check_coefficients(self) -> Self:
         if len(self.at) != len(self.of):
             raise ValueError(f"{len(self.of)} columns have {len(self.of)} coefficients")
+        check_factors([self.time.column, self.event.column], self.of)
         if self.by:
             raise ValueError("a model has no groups: ask for one group at a time, with a condition")
         if sum(map(abs, self.at)) > 30:

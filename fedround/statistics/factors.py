@@ -5,6 +5,7 @@ N records.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -85,3 +86,12 @@ class Is(Levels):
 
 
 Factor = Bounded | Is
+
+
+def check_factors(explained: Sequence[str], of: Sequence[Factor]) -> None:
+    """Raise ValueError if columns explain themselves, or each other: nothing would tell their coefficients apart."""
+    names = [one.name for one in of]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"column '{twice}' is named twice")
+    if itself := next((one for one in of if one.column in explained), None):
+        raise ValueError(f"column '{itself.column}' is what is explained, and cannot explain")

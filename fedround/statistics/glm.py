@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedround.statistics.base import Evidence, Float64
-from fedround.statistics.factors import Factor
+from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.products import pairs_of, products
 from fedround.statistics.sums import Part, in_blocks
@@ -44,6 +44,7 @@ class GlmSums(GroupedSum):
             raise ValueError(f"{len(self.of)} columns have {len(self.of) + 1} coefficients, with the intercept")
         if self.by:
             raise ValueError("a model has no groups: ask for one group at a time, with a condition")
+        check_factors([self.outcome.column], self.of)
         if self.outcome.low != 0 or (self.family == "logistic" and self.outcome.high != 1):
             raise ValueError("the outcome begins at 0, and of a logistic model it ends at 1")
         return self

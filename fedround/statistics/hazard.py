@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedround.statistics.base import Evidence, Float64, Int64
-from fedround.statistics.factors import Factor
+from fedround.statistics.factors import Factor, check_factors
 from fedround.statistics.glm import Coefficient
 from fedround.statistics.grouped import GroupedSum
 from fedround.statistics.histogram import Ranges
@@ -57,6 +57,7 @@ class HazardSums(GroupedSum):
         if len(self.at) != self.spans + len(self.of):
             raise ValueError(f"{self.spans} ranges of time and {len(self.of)} columns have {self.spans + len(self.of)} "
                              "coefficients")
+        check_factors([self.time.column, self.event.column], self.of)
         if self.by:
             raise ValueError("a model has no groups: ask for one group at a time, with a condition")
         return self

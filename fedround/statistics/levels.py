@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -17,7 +18,10 @@ Level = Annotated[str, StringConstraints(max_length=100)] | Annotated[int, _WITH
 
 
 class Levels(Value):
-    """The values of a column that make groups: public, and named by the question. All other records are one group more."""
+    """The values of a column that make groups: public, and named by the question. All other records are one group more.
+
+    A number and its text are one value, 1 and "1", and so are a truth and its word, true and "true"; unless both are named.
+    """
 
     column: ColumnName
     values: Annotated[tuple[Level, ...], Field(min_length=1, max_length=1000)]
@@ -36,12 +40,27 @@ class Levels(Value):
     def group(self, value_N: npt.NDArray[Any]) -> Int64:
         """Which group each record is in, (N,)."""
         place = {value: number for number, value in enumerate(self.values)}
-        return np.array([_place(place, value) for value in value_N.tolist()], dtype=np.int64)
+        by_text = {text_of(value): number for number, value in reversed(list(enumerate(self.values)))}
+        return np.array([_place(place, by_text, value) for value in value_N.tolist()], dtype=np.int64)
 
 
-def _place(place: dict[Any, int], value: object) -> int:
+def text_of(value: object) -> str | None:
+    """One text for a value, however it is kept; None for None and NaN, which are no value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2 ** 53:
+        return str(int(value))
+    return str(value)
+
+
+def _place(place: dict[Any, int], by_text: dict[str | None, int], value: object) -> int:
     """A value that cannot be looked up (a list, say) is no level."""
     try:
-        return place.get(value, len(place))
+        found = place.get(value)
     except TypeError:
         return len(place)
+    if found is not None or value is None:
+        return len(place) if found is None else found
+    return by_text.get(text_of(value), len(place))

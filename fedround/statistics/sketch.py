@@ -16,7 +16,7 @@ from pydantic import Field
 
 from fedround.statistics.base import Evidence, Float64, Int64
 from fedround.statistics.grouped import GroupedSum
-from fedround.statistics.levels import Level
+from fedround.statistics.levels import Level, text_of
 from fedround.statistics.sums import Part, in_blocks
 from fedround.values import ColumnName
 
@@ -54,7 +54,7 @@ class Sketch(GroupedSum):
 
     def added(self, evidence: Evidence) -> Iterator[tuple[slice, Part]]:
         """As `GroupedSum`."""
-        told = [_text(value) for value in evidence.column(self.of).tolist()]
+        told = [text_of(value) for value in evidence.column(self.of).tolist()]
         known = {text: self.places(text) for text in set(told) if text is not None}
         nowhere = np.arange(self.depth) * self.width
         place_NK = np.array([nowhere if text is None else known[text] for text in told]).reshape(-1, self.depth)
@@ -74,17 +74,8 @@ class Sketch(GroupedSum):
 
         sums: (…, K W). Not promised: anything about a value that shares buckets with a common one in most rows.
         """
-        place_CK = np.array([self.places(_text(one) or "") for one in candidates], dtype=np.int64)
+        place_CK = np.array([self.places(text_of(one) or "") for one in candidates], dtype=np.int64)
         records = sums.reshape(*sums.shape[:-1], self.depth, self.width).sum(axis=-1).mean(axis=-1)
         mean_C = sums[..., place_CK].mean(axis=-1)
         counted: Float64 = (mean_C - records[..., None] / self.width) * self.width / (self.width - 1)
         return counted
-
-
-def _text(value: object) -> str | None:
-    """One text for a value, however it is kept."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2 ** 53:
-        return str(int(value))
-    return str(value)

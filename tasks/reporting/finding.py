@@ -18,11 +18,15 @@ def tables(totals: Sequence[Release]) -> list[Table]:
     return [one for release in totals for one in read(release)]
 
 
+NOTHING = "too little to say"
+"""Of a number of which noise leaves nothing, or that too few records have."""
+
+
 def texts(one: Estimate) -> tuple[str, ...]:
     """An estimate as a line of a table: its words, the number, and between which numbers it lies without noise."""
     half = (one.high - one.low) / 2
     if math.isnan(one.value):
-        return *one.words, "–", "too noisy"
+        return *one.words, "–", NOTHING
     if half == 0:
         return *one.words, f"{one.value:,.6g}", "exact"
     return *one.words, _written(one.value, half), f"{_written(one.low, half)} to {_written(one.high, half)}"

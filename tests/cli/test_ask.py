@@ -94,6 +94,28 @@ def test_an_option_says_what_it_expects(option: str, said: str, example: str):
         from_options({"count": [""]}, "sex", [], None, None)
 
 
+@pytest.mark.parametrize(("asked", "where", "words"), [
+    ({"mean": ["age=-inf:inf"]}, [], "bounds nothing"),
+    ({"mean": ["age=0:1+sex=1"]}, [], "between columns stands ' \\+ '"),
+    ({"mean": ["seen=2020-01-01:2021-01-01"]}, [], "dates have edges"),
+    ({"histogram": ["seen=2020-01-01,5"]}, [], "not both"),
+    ({"histogram": ["seen=2020-13-01"]}, [], "no day of the calendar"),
+    ({"correlations": ["age=0:1"]}, [], "at least 2 must be named, not 1"),
+    ({"top": [f"t={','.join(map(str, range(2000)))}"]}, [], "^.{80}…: .*at most 1000 may be named, not 2000$"),
+    ({"linear": ["age=0:1 ~ age=0:2"]}, [], "'age' is what is explained"),
+    *(({"count": [""]}, [one], "there are no others") for one in ("age<=5", "age!=5", "age==5", "age>5"))])
+def test_an_odd_option_is_a_sentence(asked: dict, where: list[str], words: str):
+    with pytest.raises(ContractError, match=words):
+        from_options(asked, None, where, 1.0, None)
+
+
+def test_dates_and_codes_are_what_they_look_like():
+    (asked,) = from_options({"count": [""]}, "seen:2020-01-01,2021-01-01 x icd=010,20,true", ["seen>=2019-01-01"], 1.0, None)
+    assert asked.by == (Ranges(column="seen", edges=(18262.0, 18628.0), days=True),
+                        Levels(column="icd", values=("010", 20, "true")))
+    assert asked.where == (Between(column="seen", low=17897.0, days=True),)
+
+
 def test_it_asks_shows_a_table_and_asks_nobody_twice(fedround: Fedround, coordinator: Path, by_the_sites: list[dict]):
     told = fedround("ask", "-c", coordinator, *WANTED)
     assert told.exit_code == 0, told.output

@@ -89,6 +89,17 @@ def test_least_squares_are_ordinary_least_squares_with_their_standard_errors():
     assert [one.words[0] for one in table.estimates] == ["intercept", "age", "dose", "sex is f"]
 
 
+def test_what_records_do_not_determine_is_not_told():
+    constant = Bounded(column="one", low=0.0, high=10.0)
+    rows = Rows(**ROWS._columns, one=np.full(len(ROWS), 4.0))
+    (table,) = answers(LINEAR.model_copy(update={"of": (AGE, constant)}), rows)
+    assert [math.isnan(one.value) for one in table.estimates] == [True, False, True]
+    few = Rows(**{name: value[:3] for name, value in ROWS._columns.items()})
+    assert all(math.isnan(one.value) for one in answers(LINEAR, few)[0].estimates)
+    curves, hazards = answers(Survival(time=WEEKS, event=ARREST), Rows(week=np.array([]), arrest=np.array([])))
+    assert all(math.isnan(one.value) for one in (*curves.estimates, *hazards.estimates))
+
+
 def test_ridge_is_the_closed_form_on_standardised_columns():
     z = np.column_stack([DESIGN[:, 0], (DESIGN[:, 1] - 50) / 50, DESIGN[:, 2] / 3, DESIGN[:, 3]])
     v = (ROWS.column("pressure") - 125) / 75

@@ -6,12 +6,14 @@ sums have their laws in `test_sums`.
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import math
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,10 +26,13 @@ from fedround.statistics import (
     LARGEST,
     LOUDEST,
     WORDS,
+    Between,
     Decisions,
     GroupCounts,
     Histogram,
+    Levels,
     LocalEvaluation,
+    Ranges,
     Release,
     Scores,
     Statistic,
@@ -200,6 +205,36 @@ def test_groups_of_several_columns_have_an_axis_each_and_what_is_not_named_is_ot
     statistic = GroupCounts(noise_std=0.0, by=({"column": "sex", "values": ("f", "m")}, {"column": "ward", "values": (1,)}))
     assert [levels.labels for levels in statistic.by] == [("f", "m", "other"), ("1", "other")]
     assert statistic.cells(rows).tolist() == [[1, 1], [1, 0], [1, 1]]
+
+
+def test_a_number_and_its_text_are_one_value_and_so_are_a_truth_and_its_word():
+    told = np.array([1, "1", 1.0, True, "true", False, "010", 10, None, math.nan, [1], "x"], dtype=object)
+    for values, groups in (((1, "x"), [0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 1]),
+                           (("true", "false"), [2, 2, 2, 0, 0, 1] + [2] * 6),
+                           ((1, "1"), [0, 1, 0, 0] + [2] * 8), (("010",), [1] * 6 + [0] + [1] * 5)):
+        assert Levels(column="c", values=values).group(told).tolist() == groups, values
+
+
+def test_dates_are_days_between_days_and_each_record_decides_for_itself():
+    told = ["2020-01-01", "2019-12-31 23:59:59", "2021-06-05 12:00", "2020-02-30", None, 18262, "20",
+            "2020-01-01T00:00:00+02:00", "0001-01-01T00:00:00+14:00", datetime.date(2020, 1, 1),
+            pd.NaT, pd.Timestamp("2020-07-01")]
+    values = np.empty(len(told), dtype=object)
+    values[:] = told
+    days = Ranges(column="seen", edges=(18262.0, 18628.0), days=True)
+    assert days.labels == ("before 2020-01-01", "2020-01-01 to 2021-01-01", "from 2021-01-01", "missing")
+    assert days.group(values).tolist() == [1, 0, 2, 3, 3, 3, 3, 0, 3, 1, 3, 1]
+    assert [days.group(values[[place]])[0] for place in range(len(told))] == days.group(values).tolist()
+    assert days.group(np.array(["2020-03-01", "NaT"], dtype="datetime64[us]")).tolist() == [1, 3]
+    assert Ranges(column="seen", edges=(0.0,)).group(np.array(["2020-03-01"], dtype="datetime64[ns]")).tolist() == [2]
+    with pytest.raises(ValueError, match="whole days"):
+        Ranges(column="seen", edges=(0.5,), days=True)
+    with pytest.raises(ValueError, match="no record is"):
+        Between(column="age", low=5, below=5)
+
+
+def test_edges_that_differ_have_labels_that_differ():
+    assert len(set(Ranges(column="x", edges=(1e6, 1e6 + 1, 1e15 - 1, 1e15)).labels)) == 6
 
 
 def test_what_is_not_there_is_named():

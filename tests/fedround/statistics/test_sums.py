@@ -88,14 +88,15 @@ SUMS = {
         NOISES, st.sampled_from(["age", "sex"]), st.sampled_from([16, 64]), st.integers(1, 4), GROUPS, CONDITIONS),
     "glm_sums": st.builds(
         lambda noise_std, family, outcome, at, where: GlmSums(
-            noise_std=noise_std, family=family, of=(AGE, {"column": "sex", "values": ("f",)}),
-            outcome={"logistic": {"column": "sex", "values": ("m", 1)}}.get(family, outcome), at=at, where=where),
+            noise_std=noise_std, family=family, of=({"column": "risk", "low": 0.0, "high": 7.0}, {
+                "column": "sex", "values": ("f",)}),
+            outcome={"logistic": {"column": "dose", "values": ("65", 1)}}.get(family, outcome), at=at, where=where),
         NOISES, st.sampled_from(["logistic", "poisson"]), st.sampled_from([AGE, {"column": "dose", "low": 0.0, "high": 0.1}]),
         st.sampled_from([(0.0, 0.0, 0.0), (1.0, -2.0, 0.5), (100.0, -100.0, 100.0)]), CONDITIONS),
     "hazard_sums": st.builds(
         lambda noise_std, link, at, where: HazardSums(
             noise_std=noise_std, link=link, of=(DOSE, {"column": "sex", "values": ("f", 1)}),
-            time={"column": "age", "edges": (0.0, 1.0, 7.0, 65.0)}, event={"column": "sex", "values": ("m", 1)}, at=at,
+            time={"column": "age", "edges": (0.0, 1.0, 7.0, 65.0)}, event={"column": "risk", "values": ("65", 1)}, at=at,
             where=where),
         NOISES, st.sampled_from(["cloglog", "logit"]),
         st.sampled_from([(-2.0, -2.0, -2.0, 0.0, 0.0), (-1.0, 0.5, -3.0, 2.0, -0.7), (100.0, -100.0, 0.0, 100.0, -100.0)]),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
-from fedround.learning.columns import Category, Numeric, Truth
+from fedround.learning.columns import Category, Date, Numeric, Truth
 from fedround.privacy.noise import stream
 from fedround.statistics import Release, release, total
 from fedround.synthetic.blueprint import Blueprint
@@ -164,6 +164,23 @@ def test_values_are_of_their_kinds_between_their_bounds_and_in_their_cells():
                                                   .to_numpy()), cells[:, place])
 
 
+def test_days_are_drawn_within_their_cells_and_a_gap_is_none():
+    seen = Date("seen", first="2020-01-01", last="2020-12-31")
+    plan = Blueprint(columns=(seen, Truth("ill", missing=False)), cells=4)
+    day = np.datetime64("2020-01-01") + np.random.default_rng(3).integers(0, 100, 500).astype("timedelta64[D]")
+    rows = pd.DataFrame({"seen": [None, "long ago", "2019-07-01", *map(str, day)], "ill": [True] * 503})
+    told = [release(one, Table(rows), stream(bytes(32), b"days")) for one in plan.statistics(0.0)]
+    assert told[0].table[-1] == 2
+    assert plan.statistics(0.0)[0].by[0].labels[:2] == ("before 2020-04-02", "2020-04-02 to 2020-07-02")
+    made = plan.rows(fitted(plan, told).sample(4000, [False, True], np.random.default_rng(0)), np.random.default_rng(0))
+    assert made["seen"].dtype.kind == "M"
+    assert made["seen"].isna().mean() == pytest.approx(2 / 503, abs=0.004)
+    assert (made["seen"].dropna().dt.normalize() == made["seen"].dropna()).all()
+    assert made["seen"].min() >= pd.Timestamp("2020-01-01")
+    assert made["seen"].max() < pd.Timestamp("2020-07-02"), "no day of a cell that nobody is in"
+    assert "2020-0" in made.to_csv(index=False)
+
+
 def test_whole_numbers_are_even_within_a_cell():
     plan = Blueprint(columns=(Numeric("month", low=1, high=12), Truth("x")), cells=2, whole=("month",))
     assert plan.bounds(plan.columns[0]).tolist() == [1, 7, 13]
@@ -220,7 +237,7 @@ def test_rows_that_must_have_what_nobody_has_are_a_sentence():
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"columns": [{"kind": "date", "column": "day", "first": "2020-01-01", "last": "2021-01-01"}] * 2}, "date"),
+    ({"columns": [{"kind": "date", "column": "day", "first": "2021-01-01", "last": "2020-01-01"}] * 2}, "before"),
     ({"whole": ["ward"]}, "no column of numbers"), ({"pairs": [["age", "nobody"]]}, "'nobody', which is no column"),
     ({"pairs": [["age", "age"]]}, "two columns"), ({"pairs": "some"}, "pairs"),
     ({"columns": [{"kind": "truth", "column": "x"}] * 2}, "said twice"),
