@@ -30,6 +30,7 @@ class Watch:
         self._began, self._asked = time.monotonic(), 0.0
         self._steps: list[tuple[str, float]] = []
         self._answered: dict[str, float] = {}
+        self._fetched: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Self:
         self._tell()
@@ -55,7 +56,7 @@ class Watch:
     @property
     def timing(self) -> Timing:
         """How long the steps that are over took, and each site to answer."""
-        return Timing(steps=tuple(self._steps), answered=dict(self._answered))
+        return Timing(steps=tuple(self._steps), answered=dict(self._answered), fetched=self._fetched)
 
     def over(self, step: str) -> None:
         """A step is over: it took the time since the step before."""
@@ -81,6 +82,7 @@ class Watch:
         """One more site has answered."""
         for site in collected.answered - self._answered.keys():
             self._answered[site] = time.monotonic() - self._asked
+        self._fetched = {site: (one.seconds, one.calls) for site, one in collected.fetched.items()}
         self._tell(updates=len(collected.admitted), refused=len(collected.refused), rejected=len(collected.rejected),
                    waiting=tuple(sorted(self._cohort - collected.answered)))
 

@@ -9,6 +9,7 @@ from typing import Any
 from fedround.errors import FedroundError
 from fedround.privacy import ledger
 from infra.health import Number, log
+from infra.stores import Traffic
 from site_workers import outbox
 from site_workers.outcome import Outcome
 from site_workers.site import Site, refreshed
@@ -16,11 +17,16 @@ from site_workers.site import Site, refreshed
 Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
 
 
+_STORE = {"calls": "Calls of the store since the process began.", "seconds": "How long it was waited for in these.",
+          "sent_bytes": "What it took in these.", "received_bytes": "What it gave out in these."}
+
+
 class SiteNumbers:
     """The numbers of one site. The budget is priced when work has ended: whoever looks costs nothing."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, site: Site, traffic: Traffic) -> None:
+        """traffic: of the store, since the process began."""
+        self._site, self._traffic = site, traffic
         self._last: tuple[str, int, str, float] | None = None
         self._budget: tuple[float, float] | None = None
 
@@ -55,6 +61,9 @@ class SiteNumbers:
         """The numbers now."""
         yield Number("fedround_outbox_unsent", "Answers that the store has not taken yet.",
                      sum(1 for _ in outbox.unsent(self._site.safe)))
+        for what, value in (("calls", self._traffic.calls), ("seconds", self._traffic.seconds),
+                            ("sent_bytes", self._traffic.sent_bytes), ("received_bytes", self._traffic.received_bytes)):
+            yield Number(f"fedround_store_{what}", _STORE[what], value)
         if self._budget is not None:
             spent, most = self._budget
             yield Number("fedround_epsilon_spent", "What the data set's ledger counts, campaigns set aside included.", spent)

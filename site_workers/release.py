@@ -6,16 +6,20 @@ outbox, and named in the audit log, before its first byte leaves.
 
 from __future__ import annotations
 
+import logging
+
 from fedround import layout
 from fedround.errors import PrivacyError
 from fedround.federation_log import Rotation
 from fedround.privacy.ledger import Ledger
 from fedround.records import Answer, Plan, Refusal, SiteAnswer
 from fedround.signing import digest, seal
-from infra.stores import publish
+from infra.stores import Metered, Traffic, publish
 from site_workers import audit, outbox
 from site_workers.outbox import Entry
 from site_workers.site import Site
+
+log = logging.getLogger("fedround.site")
 
 
 def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = None, book: Ledger | None = None) -> None:
@@ -53,10 +57,13 @@ def send(site: Site, entry: Entry) -> None:
     if entry.sent:
         return
     audit.record(site.folder, *audit.leaving(entry, site.clock()))
+    store = Metered(site.store, traffic := Traffic())
     if entry.payload_key is not None and (payload := entry.payload) is not None:
-        publish(site.store, entry.payload_key, payload, sha256=entry.body["update"]["payload"]["sha256"])
-    publish(site.store, entry.answer_key, entry.answer)
+        publish(store, entry.payload_key, payload, sha256=entry.body["update"]["payload"]["sha256"])
+    publish(store, entry.answer_key, entry.answer)
     entry.mark_sent()
+    log.info("sent %s: %d bytes, %.1f s of waiting for the store, %d round trips", entry.answer_key, traffic.sent_bytes,
+             traffic.seconds, traffic.calls)
 
 
 def resend(site: Site) -> int:

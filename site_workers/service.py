@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedround.signing import digest
 from infra import health
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
-from infra.stores import Patience
+from infra.stores import Metered, Patience, Traffic
 from site_workers import audit, kept, outbox, release, rollback, worker_name
 from site_workers.health import SiteNumbers
 from site_workers.limits import settle_in
@@ -53,7 +54,8 @@ def serve_site(folder: Path) -> None:
         from site_workers.round import job
         from site_workers.worker import SiteWorker
 
-        numbers = SiteNumbers(site) if health.is_wanted() else None
+        site = replace(site, store=Metered(site.store, traffic := Traffic()))
+        numbers = SiteNumbers(site, traffic) if health.is_wanted() else None
         work = _with_the_accountant_apart(job(site) if numbers is None else numbers.counted(job(site)))
         worker = SiteWorker(site.name, work, newest_plan(site), worker_name.settled(folder, site.name))
         if numbers is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Purpose
 from infra.federation_log import read_log
 from infra.history import NOT_OURS
-from infra.stores import Patience, judged
+from infra.stores import Metered, Patience, Traffic, judged
 from tasks import ledgers
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
@@ -75,6 +76,14 @@ def _none() -> Mapping[str, T]:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """What it took to read a site's answer, by this process's own clock: seconds of waiting for the store, and its calls."""
+
+    seconds: float
+    calls: int
+
+
+@dataclass(frozen=True)
 class Collected:
     """Every site of the cohort is in exactly one of the four. The value never changes: a later answer gives a new value."""
 
@@ -82,9 +91,11 @@ class Collected:
     refused: Mapping[str, Refused] = field(default_factory=_none)
     rejected: Mapping[str, Rejection] = field(default_factory=_none)
     missing: tuple[str, ...] = ()
+    fetched: Mapping[str, Fetched] = field(default_factory=_none, compare=False)
+    """By site. Nobody signs it: it is for people."""
 
     def __post_init__(self) -> None:
-        for name in ("admitted", "refused", "rejected"):
+        for name in ("admitted", "refused", "rejected", "fetched"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
@@ -96,6 +107,12 @@ class Collected:
     def answered(self) -> frozenset[str]:
         """The sites that have said something."""
         return frozenset(self.admitted.keys() | self.refused.keys() | self.rejected.keys())
+
+    def having_fetched(self, site: str, traffic: Traffic) -> Collected:
+        """With what it took to read the answer of one site; once more, it adds up."""
+        before = self.fetched.get(site, Fetched(0.0, 0))
+        told = Fetched(before.seconds + traffic.seconds, before.calls + traffic.calls)
+        return replace(self, fetched={**self.fetched, site: told})
 
     def hearing(self, site: str, heard: Heard | None) -> Collected:
         """With the answer of one site added; None: the site has said nothing."""
@@ -142,20 +159,20 @@ async def collect(
     collected, log = Collected(), _log(coordinator, planned)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
-    waiting, pause = set(planned.plan.cohort), POLL_S
+    waiting, pause, traffic = set(planned.plan.cohort), POLL_S, defaultdict[str, Traffic](Traffic)
     while waiting and not is_enough(planned.plan, collected):
         late = loop.time() >= deadline
         ended = set(waiting) if late else await finished(set(waiting))
         before = len(waiting)
         for site in sorted(ended):
             try:
-                heard = _read(_for_one(coordinator, patience, len(waiting)), planned, site, log)
+                heard = _read(_for_one(coordinator, patience, len(waiting), traffic[site]), planned, site, log)
             except _UNREADABLE as error:
                 _note_unreadable(coordinator, planned, site, error)
                 if not late:
                     continue
                 heard = None
-            collected = collected.hearing(site, heard)
+            collected = collected.hearing(site, heard).having_fetched(site, traffic[site])
             waiting.discard(site)
             progress(collected)
         if waiting and not is_enough(planned.plan, collected):
@@ -170,17 +187,21 @@ def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) 
     log = _log(coordinator, planned)
     for place, site in enumerate(late):
         try:
-            heard = _read(_for_one(coordinator, patience, len(late) - place), planned, site, log)
+            heard = _read(_for_one(coordinator, patience, len(late) - place, traffic := Traffic()), planned, site, log)
         except _UNREADABLE as error:
             _note_unreadable(coordinator, planned, site, error)
             heard = None
-        collected = collected.hearing(site, heard)
+        collected = collected.hearing(site, heard).having_fetched(site, traffic)
     return replace(collected, missing=tuple(site for site in late if site not in collected.answered))
 
 
-def _for_one(coordinator: Coordinator, patience: Patience, waiting: int) -> Coordinator:
-    """The coordinator with a share of the time for one site: a site whose answer comes slowly leaves time for the others."""
-    return coordinator.within(patience.share(min(waiting, _MOST_SHARES)))
+def _for_one(coordinator: Coordinator, patience: Patience, waiting: int, traffic: Traffic) -> Coordinator:
+    """The coordinator with a share of the time for one site: a site whose answer comes slowly leaves time for the others.
+
+    traffic: where it is counted.
+    """
+    shared = coordinator.within(patience.share(min(waiting, _MOST_SHARES)))
+    return replace(shared, store=Metered(shared.store, traffic))
 
 
 def _note_unreadable(coordinator: Coordinator, planned: Planned, site: str, error: Exception) -> None:

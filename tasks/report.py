@@ -48,8 +48,7 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
     The sites' own evaluation of this round's model arrives with the next round's answers: see `record_evaluation`.
     """
     record = _record(coordinator, planned, collected, committed, metrics, seconds, ended)
-    record = record.model_copy(update={"steps": timing.steps, "sites": tuple(
-        row.model_copy(update={"answered_s": timing.answered.get(row.site)}) for row in record.sites)})
+    record = record.model_copy(update={"steps": timing.steps, "sites": tuple(_timed(row, timing) for row in record.sites)})
     with afterwards(f"the judgement of drift for round {record.round}"):
         record = record.model_copy(update={"drift": drift_after(coordinator, record.run, record.round)})
     record_evaluation(coordinator, planned, collected)
@@ -125,6 +124,11 @@ def _known(coordinator: Coordinator, run: str, number: int) -> RoundRecord | Non
 def _told(collected: Collected) -> dict[str, Release]:
     """What each site said of the plan's base model on the rows that it holds out."""
     return {site: answer.scores for site, answer in collected.answers.items() if answer.scores is not None}
+
+
+def _timed(row: SiteRow, timing: Timing) -> SiteRow:
+    fetched_s, fetches = timing.fetched.get(row.site, (None, None))
+    return row.model_copy(update={"answered_s": timing.answered.get(row.site), "fetched_s": fetched_s, "fetches": fetches})
 
 
 def _judged(row: SiteRow, told: Release | None, task: Task) -> SiteRow:

@@ -53,6 +53,10 @@ class SiteRow(Value):
     """Of its update, as it left; None: no update was admitted."""
     answered_s: float | None = None
     """Seconds from the plan until its answer, with its update, was read and judged, by the coordinator's clock."""
+    fetched_s: Annotated[float, Field(ge=0)] | None = None
+    """Of these, seconds in which the coordinator waited for the store to give out answer and update."""
+    fetches: Annotated[int, Field(ge=0)] | None = None
+    """In so many calls of the store."""
     local: Metrics | None = None
     """This round's model on the site's own validation rows, from noised counts; known a round later."""
     local_margin: Margin | None = None
@@ -66,6 +70,8 @@ class Timing(Value):
     """What was done, in its order, and the seconds."""
     answered: Mapping[str, Annotated[float, Field(ge=0)]] = {}
     """By site: seconds from the plan until its answer, with its update, was read and judged."""
+    fetched: Mapping[str, tuple[Annotated[float, Field(ge=0)], Annotated[int, Field(ge=0)]]] = {}
+    """By site: of these, seconds in which the store was waited for, and in how many calls."""
 
 
 NOT_TIMED = Timing()
@@ -203,7 +209,9 @@ class RoundRecord(Value):
 def timing_of(record: RoundRecord) -> Timing:
     """What the record knows of it."""
     return Timing(steps=record.steps, answered={
-        row.site: row.answered_s for row in record.sites if row.answered_s is not None})
+        row.site: row.answered_s for row in record.sites if row.answered_s is not None}, fetched={
+        row.site: (row.fetched_s, row.fetches) for row in record.sites
+        if row.fetched_s is not None and row.fetches is not None})
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,10 @@ def downloads(records: Sequence[RoundRecord]) -> tuple[Download, ...]:
 
 def _sites(record: RoundRecord) -> list[list[object]]:
     head: list[object] = ["site", "outcome", "weight", "norm", "distance", "influence", "epsilon", "uploaded_bytes",
-                          "local_metric", "local", "local_margin", "local_rows", "answered_s"]
+                          "local_metric", "local", "local_margin", "local_rows", "answered_s", "fetched_s", "fetches"]
     return [head, *([row.site, row.outcome, row.weight, row.norm, row.distance, row.influence, row.epsilon,
                      row.uploaded_bytes, *(local(row) or (None, None, None)), None if row.local is None else row.local.rows,
-                     row.answered_s]
+                     row.answered_s, row.fetched_s, row.fetches]
                     for row in record.sites)]
 
 

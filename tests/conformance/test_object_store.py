@@ -17,14 +17,16 @@ from infra.stores import (
     AtHand,
     DirectoryStore,
     MemoryStore,
+    Metered,
     ObjectInfo,
     ObjectStore,
+    Traffic,
     publish,
     require_conditional_writes,
 )
 from tests.faulty.store import AskedAgain
 
-KINDS = ["memory", "directory", "at hand", "faulty", pytest.param("s3", marks=pytest.mark.stack)]
+KINDS = ["memory", "directory", "at hand", "metered", "faulty", pytest.param("s3", marks=pytest.mark.stack)]
 Opener = Callable[[], ObjectStore]
 
 
@@ -37,6 +39,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "at hand":
         behind = MemoryStore()
         return lambda: AtHand(behind, "", 1 << 20)
+    if request.param == "metered":
+        counted = MemoryStore()
+        return lambda: Metered(counted, Traffic())
     if request.param == "faulty":
         faulty = AskedAgain(MemoryStore(), 1)
         return lambda: faulty

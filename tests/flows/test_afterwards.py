@@ -94,6 +94,7 @@ def test_no_step_after_a_commit_stops_the_run(unnoised: SmallFederation, monkeyp
     last = records(coordinator, "spring")[-1]
     assert [step for step, _ in last.steps] == ["plan", "wait for the sites", "aggregate", "publish"]
     assert all(row.answered_s is not None and row.answered_s <= dict(last.steps)["wait for the sites"] for row in last.sites)
+    assert all(row.fetched_s is not None and row.fetched_s <= row.answered_s and row.fetches >= 2 for row in last.sites)
     assert sum(seconds for _, seconds in last.steps) <= last.seconds
     told = read_progress(unnoised.root / "coordinator")
     assert told is not None

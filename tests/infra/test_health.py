@@ -9,6 +9,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fedround.errors import SetupError, StoreError
 from infra import health, logs
 from infra.health import Number
 from infra.model_registry import ModelRegistry
+from infra.stores import Metered, Traffic
 from site_workers.health import SiteNumbers
 from site_workers.outcome import Ending, Outcome
 from tasks.catch_up import catch_up
@@ -102,16 +104,21 @@ def test_what_cannot_be_read_is_left_out():
 
 def test_a_sites_and_the_coordinators_numbers_follow_a_round(federation: SmallFederation):
     site = federation.site("north")
-    said = SiteNumbers(site)
+    site = replace(site, store=Metered(site.store, traffic := Traffic()))
+    said = SiteNumbers(site, traffic)
     said.price()
     before = numbers_at(health.as_prometheus(said).decode())
-    assert before == {("fedround_outbox_unsent",): 0, ("fedround_epsilon_spent",): 0, ("fedround_epsilon_limit",): 8}
+    assert before == {("fedround_outbox_unsent",): 0, ("fedround_epsilon_spent",): 0, ("fedround_epsilon_limit",): 8, **{
+        (f"fedround_store_{what}",): 0 for what in ("calls", "seconds", "sent_bytes", "received_bytes")}}
     planned = federation.plan()
-    work = said.counted(lambda parameters, cancelled: Outcome(Ending.ANSWERED, federation.answer("north", planned)))
+    work = said.counted(lambda parameters, cancelled: Outcome(Ending.ANSWERED, federation.answer("north", planned, site)))
     work({"run": "spring", "round": 1}, lambda: False)
     after = numbers_at(health.as_prometheus(said).decode())
     assert after["fedround_last_round", "spring"] == 1
     assert 0 < after["fedround_epsilon_spent",] <= 8
+    sent = [path.stat().st_size for path in (federation.root / "store" / "sites" / "north").rglob("*") if path.is_file()]
+    assert after["fedround_store_sent_bytes",] == sum(sent) > 0
+    assert min(after[f"fedround_store_{what}",] for what in ("calls", "seconds", "received_bytes")) > 0
     assert ("fedround_last_work_timestamp_seconds", "answered") in after
     policy = site.folder / "policy.toml"
     before_it_was_edited = policy.read_text()

@@ -39,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three rounds with everything that a page may show, hostile words and long names among it."""
     reports = tmp_path_factory.mktemp("reports")
     for number in (1, 2, 3):
-        rows = [updated(f"bank-{at:02d}", uploaded_bytes=500_000, local_margin=Margin(auc=0.05), answered_s=12_345.6)
+        rows = [updated(f"bank-{at:02d}", uploaded_bytes=500_000, local_margin=Margin(auc=0.05), answered_s=12_345.6,
+                        fetched_s=12_345.67, fetches=12_345)
                 for at in range(8)]
         full = compared(number, *rows, updated("x" * 64), left_out(ATTACK), refused(ATTACK * 2, "age.range", "a.positive"))
         pages.write(reports, with_(

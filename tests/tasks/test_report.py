@@ -29,7 +29,8 @@ from tests.small_federation import NAMES
 from tests.tasks.conftest import Answered
 from tests.tasks.test_reporting import Page
 
-TIMING = Timing(steps=(("plan", 0.5), ("wait for the sites", 1.0)), answered={"north": 0.5, "south": 0.75})
+TIMING = Timing(steps=(("plan", 0.5), ("wait for the sites", 1.0)), answered={"north": 0.5, "south": 0.75},
+                fetched={"north": (0.25, 3)})
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def written(coordinator: Coordinator, answered: Answered) -> None:
 def untimed(record: RoundRecord) -> RoundRecord:
     """Without what only the process knows that did the round."""
     return record.model_copy(update={"seconds": 0.0, "steps": (), "sites": tuple(
-        row.model_copy(update={"answered_s": None}) for row in record.sites)})
+        row.model_copy(update={"answered_s": None, "fetched_s": None, "fetches": None}) for row in record.sites)})
 
 
 def outcomes(coordinator: Coordinator) -> dict[str, str]:
@@ -72,6 +73,7 @@ def test_a_report_says_what_became_of_everybody(coordinator: Coordinator, answer
     assert timing_of(records(coordinator, "spring")[-1]) == TIMING
     assert "plan 0.5 s, wait for the sites 1.0 s by the coordinator's clock" in Page(written_page).text
     assert 'data-label="Answered after">0.8 s' in written_page
+    assert 'data-label="Read in">0.25 s</td>\n<td class="number" data-label="Round trips">3</td>' in written_page
     assert "0.75" not in read_commit(coordinator.store, "spring", 2, key).commit.model_dump_json(), "nobody signs a time"
     assert [v.tag for v in ModelRegistry.open(coordinator.folder / "models").versions()] == ["spring/round-00002"]
 
