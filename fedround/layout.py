@@ -179,9 +179,14 @@ def site_prefix(site: str) -> str:
     return f"sites/{site}/"
 
 
+def of_run(site: str, run: str) -> str:
+    """The prefix of all that a site says in a run."""
+    return f"{site_prefix(site)}{run}/"
+
+
 def answers(site: str, run: str, number: int, purpose: Purpose) -> str:
     """The prefix of all that a site answers to the attempts at one round."""
-    return f"{site_prefix(site)}{run}/{_FOLDER[purpose]}/{number:05d}/"
+    return f"{of_run(site, run)}{_FOLDER[purpose]}/{number:05d}/"
 
 
 def answer(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:

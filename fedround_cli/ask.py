@@ -90,7 +90,6 @@ def ask(
     from fedround_cli.ask_models import Regression, ask_model, preview_model
     from fedround_cli.ask_options import from_file, from_options, model
     from fedround_cli.membership import store_and_key
-    from flows.service import enter
     from tasks.questions import measured
 
     if show:
@@ -113,7 +112,7 @@ def ask(
         if queries or any(beside.values()) or sum(text is not None for text in models.values()) > 1:
             raise ContractError(f"--{formula[0]} takes several rounds, so it is asked alone, and without "
                                 f"--{' and --'.join(beside)}: its price is that of as many statistics as it has --steps")
-        coordinator = enter(folder)
+        coordinator = _entered(folder, each=sites)
         std = coordinator.federation.evaluation.noise_std if noise is None else noise
         asked = Regression(model(*formula, where or [], std, link), steps, run, asker, quorum, deadline_s)
         if preview:
@@ -123,7 +122,7 @@ def ask(
         return
     if not queries:
         raise ContractError("say what to ask: a file, or an option like --mean age=0:120 (see --help)")
-    coordinator = enter(folder)
+    coordinator = _entered(folder, each=sites)
     federation = coordinator.federation
     several = compiled(queries, len(federation.sites), records, federation.evaluation.noise_std)
     request = request_of(run, quorum, deadline_s, several.statistics, asker)
@@ -132,6 +131,17 @@ def ask(
         return
     finding = found_or_asked(coordinator, request, run, as_json=as_json)
     show_answers(coordinator, several.read, finding, page, each=sites, as_json=as_json)
+
+
+def _entered(folder: Path, *, each: bool) -> Coordinator:
+    """The coordinator here. Raises ContractError if each site's answer is wanted, and nobody knows one of them."""
+    from flows.service import enter
+
+    coordinator = enter(folder)
+    if each and coordinator.federation.combine is not None:
+        raise ContractError("--sites: in this federation answers are added up under masks, and nobody knows what one site "
+                            "says; ask without it")
+    return coordinator
 
 
 def request_of(run: str, quorum: int | None, deadline_s: int | None, statistics: tuple[Statistic, ...],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from flows import steps
-from flows.asked import asked
+from flows.asked import answered
 from flows.watch import Watch
 from tasks.afterwards import afterwards
-from tasks.ask import find
 from tasks.compare_groups import question, tell
 from tasks.coordinator import Coordinator
 
@@ -16,9 +14,6 @@ async def groups_compared(coordinator: Coordinator, run: str, number: int) -> No
     if (request := question(coordinator, run, number)) is None:
         return
     with Watch(coordinator.folder, run) as watch:
-        planned = steps.plan_question(coordinator, request)
-        if find(coordinator, planned) is None:
-            _, answers = await asked(coordinator, planned, watch)
-            steps.conclude(coordinator, planned, answers)
+        planned, _, _ = await answered(coordinator, request, watch)
         with afterwards("groups on the round's page", watch.missed):
             tell(coordinator, planned.parent.commit)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from prefect.events import emit_event
 
 from fedround.drift.judge import Drift
-from flows import steps
-from flows.asked import asked
+from flows.asked import answered
 from flows.watch import Watch
-from tasks.ask import MeasurementRequest, find
+from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator
 from tasks.drift import due, judgements
 from tasks.plan import RoundRequest
@@ -30,11 +29,7 @@ async def measured_when_due(coordinator: Coordinator, request: RoundRequest, num
 
 async def measured(coordinator: Coordinator, question: MeasurementRequest, watch: Watch) -> Drift:
     """Ask all sites for the watched columns, and judge. Asked again, no site is charged again, and no alarm is told twice."""
-    planned = steps.plan_question(coordinator, question)
-    is_new = find(coordinator, planned) is None
-    if is_new:
-        _, answers = await asked(coordinator, planned, watch)
-        steps.conclude(coordinator, planned, answers)
+    _, _, is_new = await answered(coordinator, question, watch)
     watch.stage("judge drift")
     drift = judgements(coordinator, question.run)[-1]
     if is_new and drift.is_alarm:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from fedround.records import Finding
-from flows import steps
-from flows.asked import asked
+from flows.asked import answered
 from flows.watch import Watch
 from tasks.afterwards import afterwards
-from tasks.ask import find
 from tasks.catch_up import catch_up
 from tasks.collect import read_again
 from tasks.coordinator import current_coordinator
@@ -23,10 +21,8 @@ async def federated_evaluation(request: RoundRequest) -> Finding:
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
         catch_up(coordinator, request.run, watch.missed)
-        planned = steps.plan_question(coordinator, request)
-        if (finding := find(coordinator, planned)) is None:
-            _, answers = await asked(coordinator, planned, watch)
-            finding = steps.conclude(coordinator, planned, answers)
+        planned, finding, _ = await answered(coordinator, request, watch)
         with afterwards("the page of the evaluation", watch.missed):
-            record_evaluation(coordinator, planned, read_again(coordinator, planned, finding.missing))
+            record_evaluation(coordinator, planned, read_again(coordinator, planned, finding.missing),
+                              finding.totals if planned.plan.asks.slot is not None else ())
     return finding

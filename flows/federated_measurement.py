@@ -5,12 +5,11 @@ from __future__ import annotations
 from prefect import flow
 
 from fedround.records import Finding
-from flows import steps
 from flows.artifacts import show_finding
-from flows.asked import asked
+from flows.asked import answered
 from flows.watch import Watch
 from tasks.afterwards import afterwards
-from tasks.ask import MeasurementRequest, find
+from tasks.ask import MeasurementRequest
 from tasks.compare_groups import tell
 from tasks.coordinator import current_coordinator
 
@@ -20,10 +19,7 @@ async def federated_measurement(request: MeasurementRequest) -> Finding:
     """Only noised counts leave. They are charged to the sites' ledgers. Asked again, no site is charged again."""
     coordinator = current_coordinator()
     with Watch(coordinator.folder, request.run) as watch:
-        planned = steps.plan_question(coordinator, request)
-        if (finding := find(coordinator, planned)) is None:
-            _, answers = await asked(coordinator, planned, watch)
-            finding = steps.conclude(coordinator, planned, answers)
+        planned, finding, _ = await answered(coordinator, request, watch)
         with afterwards("the artifact of the measurement", watch.missed):
             await show_finding(finding)
         with afterwards("groups on the round's page", watch.missed):

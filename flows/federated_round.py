@@ -10,7 +10,7 @@ from prefect import flow
 from flows import steps
 from flows.alarm_events import failure_told, tell_budgets
 from flows.artifacts import show
-from flows.asked import asked
+from flows.asked import asked, keys_set_up
 from flows.dask_sweeper import sweeper_of
 from flows.drift import measured_when_due
 from flows.watch import Watch
@@ -34,6 +34,7 @@ async def federated_round(request: NextRoundRequest) -> int:
     request = settled(coordinator, request, datetime.now(UTC).date())
     with Watch(coordinator.folder, request.run) as watch, failure_told(coordinator, request.run):
         catch_up(coordinator, request.run, watch.missed)
+        await keys_set_up(coordinator, request, watch)
         planned = steps.plan_round(coordinator, request)
         invited, answers = await asked(coordinator, planned, watch)
 

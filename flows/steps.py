@@ -29,6 +29,7 @@ import tasks.invite
 import tasks.plan
 import tasks.publish
 import tasks.report
+import tasks.unmask
 from infra.stores import Patience
 from tasks.coordinator import Coordinator
 
@@ -92,6 +93,9 @@ plan_round = _step(tasks.plan.plan_round, "plan")
 plan_question = _step(tasks.ask.plan_question, "plan")
 invite = _step(tasks.invite.invite, "invite")
 collect = _step(tasks.collect.collect, "collect", waits=True)
+plan_reveal = _step(tasks.unmask.plan_reveal, "ask for the sum")
+reveal = _step(tasks.collect.collect, "reveal", waits=True)
+unmask = _step(tasks.unmask.unmask_sum, "unmask")
 aggregate = _step(tasks.aggregate.aggregate, "aggregate")
 publish = _step(tasks.publish.publish, "publish")
 conclude = _step(tasks.ask.conclude, "conclude")

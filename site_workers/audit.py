@@ -209,9 +209,11 @@ def _logged(events: Iterable[Event]) -> set[tuple[str, str]]:
 
 
 def _objects(entry: outbox.Entry) -> Iterator[tuple[str, str, str, int]]:
-    answer, body = entry.answer, entry.body
+    answer = entry.answer
     if entry.payload_key is not None:
-        yield "tensors", entry.payload_key, body["update"]["payload"]["sha256"], body["update"]["payload"]["size_bytes"]
+        said = entry.payload_said
+        what = "tensors" if entry.body.get("update") is not None else "file"
+        yield what, entry.payload_key, said["sha256"], said["size_bytes"]
     yield entry.kind, entry.answer_key, hashlib.sha256(answer).hexdigest(), len(answer)
 
 

@@ -32,6 +32,8 @@ class Order:
     """What the plan continues."""
     identity: Identity
     """The key that the federation has agreed for this site: it may have been rotated since the process began."""
+    federation: Federation
+    """The federation file that holds for the plan."""
 
     def addressed(self, site: Site) -> dict[str, Any]:
         """The fields that are the same in every answer of the site to this plan."""
@@ -67,7 +69,7 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     now = remembered.after(plan.log, run, seen.SeenCommit(round=parent.round, digest=plan.parent))
     if now != remembered:
         seen.write(site.folder, now)
-    return Order(plan, named, parent, identity)
+    return Order(plan, named, parent, identity, federation)
 
 
 def refusal_by_policy(site: Site, order: Order) -> Refusal | None:

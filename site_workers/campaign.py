@@ -35,6 +35,8 @@ def newest_plan(site: Site) -> Callable[[str], Waiting | None]:
         last = last_round_of(keys, site.store, run, site.settings.coordinator)
         for number, attempt, purpose in _newest_first(keys, last):
             end = layout.commit(run, number) if purpose == "train" else layout.finding(run, number, attempt, purpose)
+            if end in keys and purpose in ("keys", "shares"):
+                continue                # what is asked of rows comes after them
             try:
                 _, named = read_plan_at(site.store, run, number, attempt, purpose, site.settings.coordinator)
             except NOT_OURS:
@@ -47,8 +49,12 @@ def newest_plan(site: Site) -> Callable[[str], Waiting | None]:
 
 
 def _newest_first(keys: list[str], last: int | None) -> list[tuple[int, int, Purpose]]:
-    """Round, attempt and purpose of the plans that can wait for an answer: those that continue the last committed round."""
+    """Round, attempt and purpose of the plans that can wait for an answer: those that continue the last committed round.
+
+    A plan to reveal waits for nobody but the flow run that has answered what it is about.
+    """
     found = [(number, attempt, purpose) for key in keys if (plan := layout.parse_plan(key)) is not None
-             for _, number, attempt, purpose in [plan] if last is not None and number == last + (purpose == "train")]
-    # What is asked about a round's model comes after the round, and before the next.
-    return sorted(found, key=lambda plan: (plan[0], plan[2] != "train", plan[1]), reverse=True)
+             for _, number, attempt, purpose in [plan] if last is not None and number == last + (purpose == "train")
+             and purpose != "reveal"]
+    # What is asked about a round's model comes after the round, and before the next; keys come before what they mask.
+    return sorted(found, key=lambda plan: (plan[2] in ("keys", "shares"), plan[0], plan[2] != "train", plan[1]), reverse=True)

@@ -52,11 +52,18 @@ class Entry:
 
     @property
     def payload(self) -> Path | bytes | None:
-        """The tensors as a store takes them: their file, or, if that is encrypted, what it holds."""
+        """The file beside it as a store takes it, or, if that is encrypted, what it holds: tensors, a masked vector, or what
+        is about keys.
+        """
         if self.payload_key is None:
             return None
         path = self.folder / _PAYLOAD
         return self.safe.read_signed(path) if path.exists() and self.safe.is_sealed(path) else path
+
+    @property
+    def payload_said(self) -> dict[str, Any]:
+        """What the answer says of that file."""
+        return dict(_payload_of(self.body) or {})
 
     @property
     def sent(self) -> bool:
@@ -248,10 +255,16 @@ def _said(safe: Safe, folder: Path) -> dict[str, Any]:
 
 
 def _describes_an_answer(body: dict[str, Any]) -> bool:
-    update = body["update"]
-    return update is None or (
-        isinstance(update["payload"]["sha256"], str) and isinstance(update["payload"]["size_bytes"], int)
-        and isinstance(update["mechanism"]["kind"], str))
+    update, payload = body["update"], _payload_of(body)
+    return (update is None or isinstance(update["mechanism"]["kind"], str)) and (payload is None or (
+        isinstance(payload["sha256"], str) and isinstance(payload["size_bytes"], int)))
+
+
+def _payload_of(body: dict[str, Any]) -> dict[str, Any] | None:
+    """What an answer says of the file beside it; None: there is none. As `Answer.payload`."""
+    said = body.get("update") or body.get("masked")
+    found = body.get("material") if said is None else said["payload"]
+    return None if found is None else dict(found)
 
 
 def _entry(safe: Safe, folder: Path) -> Entry:
@@ -261,4 +274,5 @@ def _entry(safe: Safe, folder: Path) -> Entry:
     plan = body["site"], run, int(number), int(attempt), body["asked"]
     if refusal:
         return Entry(safe, folder, layout.refusal(*plan, int(refusal)), None)
-    return Entry(safe, folder, layout.answer(*plan), layout.delta(*plan[:4]) if body.get("update") is not None else None)
+    tensors = layout.delta(*plan[:4]) if body.get("update") is not None else layout.payload(*plan)
+    return Entry(safe, folder, layout.answer(*plan), None if _payload_of(body) is None else tensors)

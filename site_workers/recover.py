@@ -27,7 +27,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length
 from infra.history import NOT_OURS
-from site_workers import audit, charging, outbox, rollback
+from site_workers import audit, charging, once, outbox, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import rows_of
 from site_workers.site import Site
@@ -90,6 +90,9 @@ def restore(site: Site, recovery: Recovery) -> None:
         ledger.charge(ledger.read(site.ledger), charge, float("inf"))       # it is spent already, whatever the policy says
     for sent in recovery.answers:
         outbox.put_back(site.safe, sent.key, sent.document)
+    for answer in _kept(site):
+        if answer.asked == "keys":      # what was revealed for their slots is not known any more
+            once.close(site.folder, answer.plan)
     audit.find_again(site.safe, site.clock())
 
 

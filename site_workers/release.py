@@ -1,6 +1,6 @@
 """The one door out of a site: nothing else in this package writes to the store (a test says so).
 
-What may leave is what `SiteAnswer` can hold, signed, and the tensors that an update describes. Everything is in the
+What may leave is what `SiteAnswer` can hold, signed, and the one file that an answer describes. Everything is in the
 outbox, and named in the audit log, before its first byte leaves.
 """
 
@@ -30,7 +30,7 @@ def release(site: Site, plan: Plan, answer: SiteAnswer, payload: bytes | None = 
     leaves is what was paid for. Raises StoreError if the store does not take it. The answer then stays in the outbox, and
     `resend` sends the same bytes.
     """
-    if isinstance(answer, Answer):
+    if isinstance(answer, Answer) and (plan.asks.is_of_rows or answer.mechanisms):
         paid = {(charge.plan, charge.mechanisms) for charge in (book.charges if book is not None else ())}
         if (answer.plan, answer.mechanisms) not in paid:
             raise PrivacyError(f"round {answer.round} of run '{answer.run}': the answer is noised otherwise than the ledger "
@@ -59,7 +59,7 @@ def send(site: Site, entry: Entry) -> None:
     audit.record(site.folder, *audit.leaving(entry, site.clock()))
     store = Metered(site.store, traffic := Traffic())
     if entry.payload_key is not None and (payload := entry.payload) is not None:
-        publish(store, entry.payload_key, payload, sha256=entry.body["update"]["payload"]["sha256"])
+        publish(store, entry.payload_key, payload, sha256=entry.payload_said["sha256"])
     publish(store, entry.answer_key, entry.answer)
     entry.mark_sent()
     log.info("sent %s: %d bytes, %.1f s of waiting for the store, %d round trips", entry.answer_key, traffic.sent_bytes,

@@ -38,8 +38,9 @@ def refusal(site: Site, order: Order) -> Refusal | None:
     its process was running, and no commit of this run holds what it has forgotten.
     """
     plan, keys = order.plan, own_keys(site, order.plan.log.number)
-    this_round = layout.answers(site.name, plan.run, plan.round, plan.asks.kind)
-    if not _is_behind(site, order.parent, keys) and next(forgotten(site, keys, this_round), None) is None:
+    looked_at = (layout.answers(site.name, plan.run, plan.round, plan.asks.kind) if plan.agreed.combine is None
+                 else layout.of_run(site.name, plan.run))       # what keys were used for is not told by one round
+    if not _is_behind(site, order.parent, keys) and next(forgotten(site, keys, looked_at), None) is None:
         return None
     return refuse(site, order, Reason.ROLLBACK, "the site's folder is older than what it has sent: restored from a backup")
 

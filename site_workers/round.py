@@ -1,6 +1,7 @@
 """One round at a site, from a request to an answer in the store.
 
-verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release.
+verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release. Where
+answers are added up under masks, the same flow run then waits until it is known whose, and reveals its shares for that sum.
 If it is killed at any point and started again, it ends with the same bytes: noise and sampling are drawn from the site's
 secret, the plan and the rows.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from fedround.errors import (
     Cancelled,
     ContractError,
     FedroundError,
+    NotFoundError,
     PrivacyError,
     SetupError,
     StoreError,
@@ -30,12 +33,26 @@ from fedround.learning.learn import check_learner
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, PersonPrivacy, SitePrivacy
-from fedround.records import Answer, Plan, Reason, Refusal, Update
+from fedround.records import Answer, Plan, Reason, Refusal, Reveal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
+from infra.history import read_plan_at
 from infra.stores import Patience
-from site_workers import accepted, audit, charging, database, inputs, kept, limits, outbox, registry, release, rollback
+from site_workers import (
+    accepted,
+    audit,
+    charging,
+    database,
+    inputs,
+    kept,
+    limits,
+    outbox,
+    registry,
+    release,
+    rollback,
+    summing,
+)
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -50,6 +67,10 @@ _BY_ROWS = frozenset({Reason.DATA, Reason.FAILED, Reason.LIMITS})
 
 _AUTHORISE_S = 300.0
 """How long a site waits for the store until it knows the plan."""
+
+LOOK_S = 0.1
+"""A site that has given a masked answer looks so often whose answers are added up; less often after a while."""
+_SELDOM_S = 2.0
 
 
 class SiteRequest(Value):
@@ -95,25 +116,95 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], sour
     source: None: the site's files.
     """
     source = source or Source(_from_files, accepted.keep)
+    site, order = _ordered(site, request)
+    said = _say(site, order, lambda: _within_limits(site, order, cancelled, source))
+    if isinstance(said, _Done) and order.plan.asks.makes_model:
+        source.trained_on(site, said.rows)
+    if not isinstance(said, Refusal) and order.plan.asks.slot is not None:
+        _reveal(site, order, cancelled)
+    return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again" if said is None else
+                   said.kind if isinstance(said, Refusal) else "answer" if said.answer.update is None else "update")
+
+
+def _ordered(site: Site, request: SiteRequest) -> tuple[Site, Order]:
+    """What is asked, verified and written down; and the site with the key that it signs with."""
     with _noticed(site, request):
         order = authorise(site.within(Patience(_AUTHORISE_S)), request.run, request.round, request.attempt, request.purpose)
     site = replace(site, identity=order.identity)
     audit.record(site.folder, audit.Asked(
         utc=audit.utc(site.clock()), plan=order.digest, by=site.settings.coordinator, federation=order.plan.federation,
         **request.model_dump()))
+    return site, order
+
+
+def _say(site: Site, order: Order, work: Callable[[], _Done | Refusal]) -> _Done | Refusal | None:
+    """Let the answer leave; None: it was given before, and the same bytes are sent again."""
     if (earlier := outbox.find(site.safe, order.plan)) is not None:
         _decided(site, order, "send again")
         release.send(_patient(site, order), earlier)
-        return Outcome(Ending.ANSWERED, "answered before; the same bytes were sent again")
-    done = _within_limits(site, order, cancelled, source)
+        return None
+    done = work()
     if isinstance(done, Refusal):
         _decided(site, order, done.reason)
         release.release(_patient(site, order), order.plan, done)
-        return Outcome(Ending.ANSWERED, done.kind)
-    release.release(_patient(site, order), order.plan, done.answer, done.payload, done.book)
-    if order.plan.asks.makes_model:
-        source.trained_on(site, done.rows)
-    return Outcome(Ending.ANSWERED, "answer" if done.answer.update is None else "update")
+    else:
+        release.release(_patient(site, order), order.plan, done.answer, done.payload, done.book)
+    return done
+
+
+def _reveal(site: Site, order: Order, cancelled: Callable[[], bool]) -> None:
+    """Wait until the coordinator says whose answers are added up; if this site's is among them, reveal its shares for it.
+
+    Raises Cancelled if the guard says so before that. If nobody asks in twice the time that the plan gives, the site ends.
+    """
+    plan, patient, attempt = order.plan, _patient(site, order), 1
+    end, pause = time.monotonic() + 2 * plan.deadline_s, LOOK_S
+    while time.monotonic() < end:
+        try:
+            asked, _ = read_plan_at(patient.store, plan.run, plan.continues, attempt, "reveal", site.settings.coordinator)
+        except NotFoundError:
+            if cancelled():
+                raise Cancelled from None
+            time.sleep(pause)
+            pause = min(pause * 1.05, _SELDOM_S)
+            continue
+        if isinstance(asked.asks, Reveal) and asked.asks.of == order.digest:
+            if site.name in {told.site for told in asked.asks.survivors}:
+                _answer_reveal(site, order, attempt)
+            return
+        attempt += 1
+
+
+def _answer_reveal(site: Site, order: Order, attempt: int) -> None:
+    plan = order.plan
+    site, asked = _ordered(site, SiteRequest(run=plan.run, round=plan.continues, attempt=attempt, purpose="reveal"))
+    _say(site, asked, lambda: _shares(site, order, asked))
+
+
+def _shares(site: Site, order: Order, asked: Order) -> _Done | Refusal:
+    """What takes the masks off the sum that `asked` names."""
+    if (refusal := rollback.refusal(site, asked)) is not None:
+        return refusal
+    keys = summing.keys_of(site, order)
+    if isinstance(keys, Refusal) or keys is None:
+        raise TrustError(f"round {order.plan.round} of run '{order.plan.run}': the keys of its answer are not there any more")
+    return _about_keys(site, asked, summing.revealed(site, order, keys, asked))
+
+
+def _material(site: Site, order: Order) -> _Done | Refusal:
+    """The answer to a plan about keys, if the policy and the folder allow it."""
+    if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
+        return refusal
+    said = summing.material(site, order)
+    return said if isinstance(said, Refusal) else _about_keys(site, order, said)
+
+
+def _about_keys(site: Site, order: Order, body: bytes) -> _Done:
+    """An answer without anything of rows, which costs nothing."""
+    book = ledger.read(site.ledger)
+    return _Done(Answer(
+        **order.addressed(site), charges=len(book.entries), ledger_head=book.head, material=codec.payload_of(body),
+        sighting=sign_sighting(order.plan, order.digest, site.name, site.identity)), body, book, b"")
 
 
 def _patient(site: Site, order: Order) -> Site:
@@ -138,7 +229,7 @@ def _decided(site: Site, order: Order, decision: str, *before: audit.Event) -> N
 
 @dataclass(frozen=True)
 class _Done:
-    """An answer, its tensors, and the ledger that was charged for them."""
+    """An answer, the file beside it, and the ledger that was charged for them."""
 
     answer: Answer
     payload: bytes | None
@@ -152,7 +243,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], sour
     guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
         with limits.memory(site.policy.limits):
-            return _carry_out(site, order, guard, source)
+            return _carry_out(site, order, guard, source) if order.plan.asks.is_of_rows else _material(site, order)
     except MemoryError:
         return refuse(site, order, Reason.LIMITS, "needs more memory than one plan may take here")
     except Cancelled:
@@ -190,6 +281,8 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
             return refuse(site, order, Reason.FAILED, "the recipe's model cannot be trained; the site's operator sees why")
         for note in notes:
             log.warning("recipe '%s': %s", site.recipe.name, note)
+    if isinstance(keys := summing.keys_of(site, order), Refusal):
+        return keys
     charged = charging.offer_and_charge(site, order, rows)
     if isinstance(charged, Refusal):
         return charged
@@ -198,7 +291,11 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
                   inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     kept.write(site.safe, plan, worked.keeps)
-    return _Done(_answer(site, order, worked, book, warnings), worked.payload, book, rows.digest)
+    answer, body = _answer(site, order, worked, book, warnings), worked.payload
+    if keys is not None and worked.summand_S is not None:
+        masked, body = summing.masked(site, order, keys, offered, worked.summand_S)
+        answer = answer.model_copy(update={"masked": masked})
+    return _Done(answer, body, book, rows.digest)
 
 
 def _rows_or_refusal(site: Site, order: Order, source: Source) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:

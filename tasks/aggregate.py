@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedround import codec
-from fedround.aggregation.engine import Aggregate
+from fedround.aggregation.decide import Composition
+from fedround.aggregation.engine import Aggregate, Standing
 from fedround.aggregation.rows import Numbers, Row
 from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
-from fedround.errors import QuorumError
-from fedround.records import SiteMemory
+from fedround.errors import ContractError, QuorumError
+from fedround.records import Answer, SiteMemory
 from fedround.rounds import server
 from fedround.rounds.server import Average, Combined
-from tasks.collect import Collected
+from tasks.collect import Collected, Sum
 from tasks.coordinator import Coordinator
 from tasks.memory import Shelf
 from tasks.plan import Planned
@@ -57,12 +61,27 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
     stop a round. Raises QuorumError, and nothing is committed, if too few are admitted or too many are left out.
     """
     check_quorum(planned, collected)
+    if collected.sum is not None:
+        return of_sum(planned, collected.sum, collected.answers, weights_of(planned, coordinator.federation, {}),
+                      Shelf(coordinator, planned))
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
     weights = weights_of(planned, coordinator.federation, collected.answers)
     root = root_update(coordinator, planned.plan, planned.digest)
     done = combine(coordinator, planned, rows, weights, root, coordinator.settings.memory_budget_mb << 20, sweeper)
     _check_used(planned, done.result)
     return done
+
+
+def of_sum(planned: Planned, sum_: Sum, answers: Mapping[str, Answer], weights: Mapping[str, float],
+           shelf: Shelf) -> Aggregated:
+    """What the sum of masked answers gives. Everybody in it is used; how one stands to the others, nobody knows."""
+    delta_D, sites = sum_.read.delta_D, tuple(sorted(answers))
+    if delta_D is None:
+        raise ContractError(f"{planned.in_words}: no update was asked for")
+    one = Standing(math.nan, math.nan, 1 / len(sites), Verdict.USED, "")
+    result = Aggregate(delta_D, dict.fromkeys(sites, one), sites, np.zeros((0, 0)),
+                       Composition(sites, np.full((1, len(sites)), 1 / len(sites)), None))
+    return Aggregated(Combined(result, (), {}), weights, {}, shelf)
 
 
 def combine(workplace: Workplace, planned: Planned, rows: Sequence[Row], weights: Mapping[str, float], root: Numbers | None,

@@ -27,6 +27,7 @@ from tasks.evaluate import score_statistic
 from tasks.partition import partition_of
 from tasks.plan import Planned, RoundRequest, asked_with, bare, cohort_of, compose, publish_plan
 from tasks.quorum import check_quorum
+from tasks.setting_up import hand_on
 
 
 def _for_forms(schema: dict[str, Any]) -> None:
@@ -128,14 +129,17 @@ def conclude(coordinator: Coordinator, planned: Planned, collected: Collected) -
     Raises QuorumError, and nothing is published, if too few sites answered.
     """
     check_quorum(planned, collected)
-    plan = planned.plan
+    plan, summed = planned.plan, collected.sum
+    if not plan.asks.is_of_rows:
+        hand_on(coordinator, planned, collected)
     releases = [answer.releases for answer in collected.answers.values()]
     finding = Finding(
         federation=plan.federation, run=plan.run, round=plan.round, attempt=plan.attempt, plan=planned.digest,
         answers=tuple(Told(site=site, answer=admitted.digest) for site, admitted in sorted(collected.admitted.items())),
         refusals=tuple(refused.committed for _, refused in sorted(collected.refused.items())),
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
-        missing=collected.missing, totals=totals_of(releases), tool_version=__version__)
+        missing=collected.missing, totals=totals_of(releases) if summed is None else summed.read.totals,
+        sum=None if summed is None else summed.said, tool_version=__version__)
     where = plan.run, plan.round, plan.attempt, plan.asks.kind
     put_first(coordinator.store, layout.finding(*where), seal(finding, coordinator.identity))
     return read_finding(coordinator.store, *where, coordinator.identity.key)

@@ -77,7 +77,8 @@ def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
             plan, named = read_plan_at(coordinator.store, commit.run, number, attempt, "evaluate", key)
             planned, then = Planned(plan, named, committed), _as_of(coordinator, plan)
             finding = read_finding(coordinator.store, commit.run, number, attempt, "evaluate", key)
-            record_evaluation(then, planned, read_again(then, planned, finding.missing))
+            record_evaluation(then, planned, read_again(then, planned, finding.missing),
+                              finding.totals if plan.asks.slot is not None else ())
 
 
 def _as_of(coordinator: Coordinator, plan: Plan) -> Coordinator:

@@ -7,27 +7,27 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
 from fedround import layout
 from fedround.aggregation.rows import Row
-from fedround.errors import NotFoundError, StoreDeniedError, StoreUnavailableError, TooSlowError
+from fedround.errors import StoreDeniedError, StoreUnavailableError, TooSlowError
 from fedround.federation_log import Logged
-from fedround.records import Answer, CommittedRefusal, Plan, Refusal, Rejection, SiteAnswer
+from fedround.records import Answer, CommittedRefusal, Plan, Refusal, Rejection, SiteAnswer, Summed
+from fedround.rounds.summed import Read
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.values import Purpose
 from infra.federation_log import read_log
 from infra.history import NOT_OURS
 from infra.stores import Metered, Patience, Traffic, judged
 from tasks import ledgers
 from tasks.coordinator import Coordinator
+from tasks.documents import said_by
 from tasks.plan import Planned
-from tasks.rows import row_of
+from tasks.rows import file_of, row_of
+from validation.material import check_form
 from validation.updates import read_answer
-
-_MOST_REFUSALS = 100
-"""How many refusals of one plan are looked at. A site writes one each time that it is asked again."""
 
 _UNFORESEEN = (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What a mistake in the code that judges an answer raises.
@@ -37,9 +37,6 @@ Errors of the store, of the disk and of memory are not among them: no member cau
 
 _UNREADABLE = (StoreUnavailableError, StoreDeniedError)
 """What reading raises if an object is there and the store does not give it out."""
-
-Asked = tuple[str, str, int, int, Purpose]
-"""Site, run, round, attempt and purpose, as a store key names them."""
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
 _MOST_SHARES = 8
@@ -52,11 +49,14 @@ _logger = logging.getLogger("fedround.coordinator")
 
 @dataclass(frozen=True)
 class Admitted:
-    """An answer that may be used: the digest of its signed document, and for an update the spooled row."""
+    """An answer that may be used: the digest of its signed document, and on local disk what came with it: an update's row, or
+    a file for secure sums.
+    """
 
     answer: Answer
     digest: str
     row: Row | None
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ class Collected:
     missing: tuple[str, ...] = ()
     fetched: Mapping[str, Fetched] = field(default_factory=_none, compare=False)
     """By site. Nobody signs it: it is for people."""
+    sum: Sum | None = None
+    """Of masked answers: what they say together; nobody knows what one says."""
 
     def __post_init__(self) -> None:
         for name in ("admitted", "refused", "rejected", "fetched"):
@@ -127,6 +129,14 @@ class Collected:
                 return self
 
 
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """What the sum of masked answers says, and how it was read."""
+
+    read: Read
+    said: Summed
+
+
 def is_enough(plan: Plan, collected: Collected) -> bool:
     """Whether nobody else is waited for, as the plan has it."""
     return plan.enough is not None and len(collected.admitted) >= plan.enough
@@ -143,6 +153,7 @@ async def collect(
     finished: Callable[[set[str]], Awaitable[set[str]]],
     progress: Callable[[Collected], None],
     patience: Patience | None = None,
+    enough: Callable[[Collected], bool] = lambda _: False,
 ) -> Collected:
     """Wait until every site has ended its flow run, or enough have, or the deadline is over; read each answer when its site
     has ended.
@@ -151,7 +162,8 @@ async def collect(
     store is asked once more about every site, so an answer whose signal was lost still counts. If an answer cannot be read
     although the store answers otherwise, it is tried again until then, and is missing after that. The other sites do not wait
     for it.
-    patience: for all of it, however slow the store is; at first the deadline and `last_look_s`.
+    patience: for all of it, however slow the store is; at first the deadline and `last_look_s`. enough: when nobody else is
+    to be waited for.
     Raises ChainError or TrustError if the federation log is damaged, StoreError if the store is down: no site's fault.
     """
     patience = patience or Patience(planned.plan.deadline_s + last_look_s(planned.plan))
@@ -160,7 +172,7 @@ async def collect(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
     waiting, pause, traffic = set(planned.plan.cohort), POLL_S, defaultdict[str, Traffic](Traffic)
-    while waiting and not is_enough(planned.plan, collected):
+    while waiting and not is_enough(planned.plan, collected) and not enough(collected):
         late = loop.time() >= deadline
         ended = set(waiting) if late else await finished(set(waiting))
         before = len(waiting)
@@ -179,6 +191,20 @@ async def collect(
             await asyncio.sleep(pause)
             pause = POLL_S if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
     return replace(collected, missing=tuple(sorted(set(planned.plan.cohort) - collected.answered)))
+
+
+async def have_answered(coordinator: Coordinator, planned: Planned, among: set[str]) -> set[str]:
+    """The sites of `among` whose answer lies in the store, as far as it can be asked now."""
+    plan = planned.plan
+
+    def look(site: str) -> bool:
+        try:
+            return coordinator.store.head(layout.answer(
+                site, plan.run, plan.round, plan.attempt, plan.asks.kind)) is not None
+        except _UNREADABLE:
+            return False
+
+    return {site for site in sorted(among) if await asyncio.to_thread(look, site)}
 
 
 def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) -> Collected:
@@ -219,7 +245,7 @@ def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, .
     """What the sites of a committed round said, without those that were late then."""
     collected, log = Collected(missing=missing), _log(coordinator, planned)
     for site in sorted(set(planned.plan.cohort) - set(missing)):
-        collected = collected.hearing(site, _read(coordinator, planned, site, log))
+        collected = collected.hearing(site, _read(coordinator, planned, site, log, masked=False))
     return collected
 
 
@@ -236,7 +262,9 @@ class _SilentError(Exception):
     """A site has said nothing."""
 
 
-def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
+def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged], *,
+          masked: bool = True) -> Heard | None:
+    """masked: whether a masked vector is brought to this disk, too."""
     member = coordinator.federation.site(site)
 
     found = list[str]()
@@ -244,7 +272,7 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[L
     def read() -> bytes:                # what is read again is not looked for again: refusals may be many
         if found:
             return coordinator.store.get(found[0], max_bytes=MAX_DOCUMENT_BYTES)
-        if (said := _document(coordinator, planned, site)) is None:
+        if (said := said_by(coordinator.store, planned.plan, site)) is None:
             raise _SilentError
         found.append(said[0])
         return said[1]
@@ -257,8 +285,13 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[L
         if isinstance(answer, Refusal):
             return Refused(answer, CommittedRefusal(site=site, answer=named, reason=answer.reason))
         ledgers.check(planned.parent.commit, answer, member, log)
-        row = None if answer.update is None else row_of(coordinator, planned, site, answer.update, member.weight)
-        return Admitted(answer, named, row)
+        if answer.update is not None:
+            return Admitted(answer, named, row_of(coordinator, planned, site, answer.update, member.weight))
+        wanted = answer.payload if masked or answer.material is not None else None
+        file = None if wanted is None else file_of(coordinator, planned, site, wanted)
+        if file is not None and answer.material is not None:
+            check_form(planned.plan, file.read_bytes(), f"site '{site}' round {planned.plan.round}")
+        return Admitted(answer, named, None, file)
     except _SilentError:
         return None
     except NOT_OURS as error:
@@ -267,26 +300,3 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[L
         _logger.exception("site '%s': its answer cannot be judged", site)
         return Rejection(site=site, reason=f"site '{site}' round {planned.plan.round}: its answer cannot be judged "
                                            f"({type(error).__name__}); the coordinator's log says where")
-
-
-def _document(coordinator: Coordinator, planned: Planned, site: str) -> tuple[str, bytes] | None:
-    """The key and the document of the site's answer; if it gave none, of its last refusal."""
-    plan = planned.plan
-    where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
-    try:
-        return (key := layout.answer(*where)), coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        if (count := _refusals(coordinator, where)) == 0:
-            return None
-        return (key := layout.refusal(*where, count)), coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-
-
-def _refusals(coordinator: Coordinator, where: Asked) -> int:
-    """How many refusals lie there, counted from the first.
-
-    They are asked for one by one. So nothing else that the site has put there is looked at, however much there is.
-    """
-    count = 0
-    while count < _MOST_REFUSALS and coordinator.store.head(layout.refusal(*where, count + 1)) is not None:
-        count += 1
-    return count

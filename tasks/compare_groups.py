@@ -51,7 +51,7 @@ def compared(coordinator: Coordinator, commit: Commit) -> GroupFairness | None:
     whole = judged(_counted(groups, finding.totals), groups.smallest, drawn)
     sites = tuple(
         _of_site(told.site, groups, evidence.answer(coordinator.store, members, plan, finding.plan, told).releases, generator)
-        for told, generator in zip(finding.answers, of_sites, strict=True))
+        for told, generator in zip(finding.answers, of_sites, strict=True) if finding.sum is None)
     return GroupFairness(round=commit.round, threshold=groups.threshold, own=groups.own, confidence=CONFIDENCE,
                          smallest=groups.smallest, sites=sites, rates=whole.rates, gaps=whole.gaps)
 

@@ -32,6 +32,8 @@ from tasks.partition import partition_of
 from tasks.plan import Planned, RoundRequest
 from validation.drift import check_same, distances
 
+_ALL = "all-together"
+
 
 class DriftRequest(RoundRequest):
     """Count what the federation watches, once more, in a run of its own."""
@@ -120,9 +122,13 @@ def _asked(coordinator: Coordinator, run: str, watch: DriftWatch) -> list[Planne
 
 
 def _told(coordinator: Coordinator, asked: Planned) -> Told:
-    """What the sites answered, of those that are members still. Each answer is proven by the site's key."""
+    """What the sites answered, of those that are members still. Each answer is proven by the site's key. What only all say
+    together stands as of one site.
+    """
     plan, members = asked.plan, {site.name for site in coordinator.federation.sites}
     finding = read_finding(coordinator.store, plan.run, plan.round, plan.attempt, "measure", coordinator.identity.key)
+    if finding.sum is not None:
+        return {_ALL: finding.totals}
     gone = tuple(set(plan.cohort) - {told.site for told in finding.answers} & members)
     answers = read_again(coordinator, asked, gone).answers
     return {site: answer.releases for site, answer in sorted(answers.items())}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from fedround import codec, layout
 from fedround.agreement import Federation
-from fedround.codec import Tensors
+from fedround.codec import Form, Tensors
 from fedround.errors import ChainError, CodecError, LostError, NotFoundError, StoreDeniedError, TooLargeError, TrustError
 from fedround.learning.start import read as read_start
 from fedround.records import (
@@ -28,11 +28,11 @@ from fedround.records import (
     Update,
 )
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.values import Digest
+from fedround.values import Digest, Payload
 from infra.history import prove, read_checkpoint, read_commit, read_named
 from infra.stores import ObjectStore
 from tasks.spool import taken
-from validation.payloads import intake_of
+from validation.payloads import Intake, intake_of
 from validation.updates import read_answer
 
 _STATE = {"rest": "rest of the model", "optimizer": "optimizer state"}
@@ -79,12 +79,32 @@ def answer(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Dig
 def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedUpdate) -> Answer:
     """One site's answer with its update, and the update's tensors."""
     found, source = _said(store, members, plan, plan_digest, committed.site, committed.answer)
-    sent = found.update if isinstance(found, Answer) else None
-    if not isinstance(found, Answer) or sent is None or (sent.payload.sha256, found.sighting, sent.within_clip) != (
-            committed.payload, committed.sighting, committed.within_clip):
+    payload = found.payload if isinstance(found, Answer) else None
+    if not isinstance(found, Answer) or payload is None or (payload.sha256, found.sighting) != (
+            committed.payload, committed.sighting) or committed.within_clip != (
+            None if found.update is None else found.update.within_clip):
         raise TrustError(f"{source}: is not the update that was committed")
-    _tensors_of(store, plan, committed.site, sent, source)
+    if found.update is None:
+        for _ in _file_of(store, plan, committed.site, payload, source):
+            pass
+    else:
+        _tensors_of(store, plan, committed.site, found.update, source)
     return found
+
+
+def file(store: ObjectStore, plan: Plan, answer: Answer) -> bytes:
+    """What lies beside a proven answer for secure sums: a masked vector, or what is about keys."""
+    source = f"answer of '{answer.site}' in round {plan.round}"
+    if answer.payload is None:
+        raise TrustError(f"{source}: nothing lies beside it")
+    return b"".join(_file_of(store, plan, answer.site, answer.payload, source))
+
+
+def _file_of(store: ObjectStore, plan: Plan, site: str, payload: Payload, source: str) -> Iterator[bytes]:
+    intake = Intake(Form(b"", payload.size_bytes), payload.sha256, f"{source}: its file", payload.chunks)
+    with _of_a_member(source):
+        yield from taken(store, layout.payload(site, plan.run, plan.round, plan.attempt, plan.asks.kind), intake)
+        intake.done()
 
 
 def _said(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, site: str,

@@ -18,11 +18,12 @@ def keys_of(member: SiteEntry, log: Sequence[Logged]) -> frozenset[str]:
 def check(parent: Commit, answer: Answer, member: SiteEntry, log: Sequence[Logged]) -> None:
     """Raises TrustError if the site's ledger is not longer than the run's history says it was.
 
-    Every answer is charged, so the ledger of a later answer is longer. The history holds only the ledger's length and digest.
-    That the earlier lines are unchanged is checked by the site itself (`site_workers.rollback`).
+    Every answer about rows is charged, so the ledger of a later one is longer. The history holds only the ledger's length and
+    digest. That the earlier lines are unchanged is checked by the site itself (`site_workers.rollback`).
     """
     known = {ledger.site: ledger for ledger in parent.ledgers}.get(member.name)
-    if known is not None and known.key in keys_of(member, log) and answer.charges <= known.charges:
+    least = 0 if known is None else known.charges + (answer.mechanisms != ())
+    if known is not None and known.key in keys_of(member, log) and answer.charges < least:
         raise TrustError(f"site '{member.name}' round {answer.round}: its ledger has {answer.charges} charges, and had "
                          f"{known.charges} in an earlier round: restored from a backup, it has forgotten what was spent")
 

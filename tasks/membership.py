@@ -118,7 +118,9 @@ def add_member(folder: Path, name: str, key: str, weight: float, rows: int | Non
     entry = member.model_dump(exclude_none=True)
     members = [dict(site) for site in document.get("sites", [])] + [entry]
     stand_in = {"quorum": 1, "aggregation": {"rule": {"name": "weighted_mean"}}}      # the members are not all there yet
-    parse(Federation, {**document.unwrap(), "sites": members, **stand_in}, str(path))
+    for_all = {"combine", "training"} if "combine" in document else set()
+    said = {key: value for key, value in document.unwrap().items() if key not in for_all}
+    parse(Federation, {**said, "sites": members, **stand_in}, str(path))
     document.setdefault("sites", tomlkit.aot()).append(tomlkit.item(entry))
     _replace(path, document)
 
@@ -253,8 +255,12 @@ def _federation_file(agreed: dict[str, Any]) -> str:
 
 
 def _check_settings(agreed: dict[str, Any]) -> Federation:
-    """Check everything that does not depend on the members, with a stand-in for them."""
-    quorum = agreed.get("quorum")
-    stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n + 1:064x}", "weight": 1.0}
-                 for n in range(max(1, quorum if isinstance(quorum, int) else 1))]
+    """Check everything that does not depend on the members, with stand-ins for them: as many as the quorum asks for, or as a
+    secure sum of which the quorum answers has.
+    """
+    quorum, combine = agreed.get("quorum"), agreed.get("combine")
+    dropouts = combine.get("dropouts") if isinstance(combine, dict) else 0
+    count = (quorum if isinstance(quorum, int) else 1) + (dropouts if isinstance(dropouts, int) else 0)
+    stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n + 1:064x}", "weight": 1.0, "rows": 1}
+                 for n in range(min(max(1, count), 1000))]
     return parse(Federation, {**agreed, "sites": stand_ins}, "federation settings")

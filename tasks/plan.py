@@ -8,11 +8,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedround import __version__, layout
+from fedround import __version__, codec, layout
 from fedround.agreement import Agreed, Federation
 from fedround.errors import ContractError
-from fedround.records import Commit, Exclusion, Measure, Plan, Question, Train
+from fedround.records import Commit, DealShares, Exclusion, Measure, OfferKeys, Plan, Question, Reveal, Train
+from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
+from fedround.rounds.site import offer
 from fedround.sightings import needed
 from fedround.signing import seal
 from fedround.statistics import Judging, Scores
@@ -23,6 +25,7 @@ from infra.stores import put_first
 from tasks.begin import head_of
 from tasks.clipping import privacy_after
 from tasks.coordinator import Coordinator
+from tasks.epochs import is_given_up, slot_for
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_asked, partition_of
 from tasks.reputation import exclusions, past_rounds
@@ -79,7 +82,8 @@ class TrainingRequest(NextRoundRequest):
                     "own.")] = False
 
 
-_IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at "}
+_IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at ", "keys": "keys for sums from ",
+             "shares": "shares of keys for sums from ", "reveal": "the sum after "}
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,17 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
                             "rows a run trains cannot change; begin a new one")
     cohort, excluded, unasked = cohort_of(coordinator, federation, head, request.sites)
     holds = coordinator.publish_federation()
+    agreed = federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)})
+    if federation.combine is not None and not isinstance(asks, OfferKeys | DealShares | Reveal):
+        summed.layout(asks, agreed, codec.coordinates(agreed.sent(checkpoint.tensors)),        # there is room for the sum
+                      offer(asks, agreed, 1, lambda _: True).mechanisms)
+        asks = asks.model_copy(update={"slot": slot_for(coordinator, request.run)})
     return Plan(
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head,
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
         tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
         unasked=unasked, quorum=federation.quorum, deadline_s=federation.deadline_s,
-        enough=federation.enough if asks.makes_model else None, task=coordinator.recipe.task, asks=asks,
-        agreed=federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)}),
+        enough=federation.enough if asks.makes_model else None, task=coordinator.recipe.task, asks=asks, agreed=agreed,
         tool_version=__version__)
 
 
@@ -175,16 +183,25 @@ def cohort_of(coordinator: Coordinator, federation: Federation, head: Committed,
 
 
 def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
-    """Sign the plan and publish it as the first attempt whose place is free; or find that it stands already."""
+    """Sign the plan and publish it as the first attempt whose place is free; or find that it stands already.
+
+    A plan whose answers are masked stands if its keys do, and if the sum of the answers was not given up.
+    """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         asked = plan.model_copy(update={"attempt": attempt})
         put_first(coordinator.store, layout.plan(asked.run, asked.round, attempt, asked.asks.kind),
                   seal(asked, coordinator.identity))
         standing, named = read_plan_at(coordinator.store, asked.run, asked.round, attempt, asked.asks.kind,
                                        coordinator.identity.key)
-        if same_question(standing, asked):
+        if same_question(standing, asked) and _still_stands(coordinator, standing, named, asked):
             return Planned(standing, named, head)
     raise ContractError(f"{in_words(plan)} was planned {MAX_ATTEMPTS} times; begin a new run")
+
+
+def _still_stands(coordinator: Coordinator, standing: Plan, named: str, asked: Plan) -> bool:
+    slot, wanted = standing.asks.slot, asked.asks.slot
+    return slot == wanted or (slot is not None and wanted is not None and slot.dealt == wanted.dealt
+                              and not is_given_up(coordinator, standing, named))
 
 
 def same_question(one: Plan, other: Plan) -> bool:
@@ -203,9 +220,12 @@ def _bare(plan: Plan) -> Plan:
 
 
 def bare(asks: Question) -> Question:
-    """The question without the edges that were computed, and without who asks. Edges of a measurement are a part of what was
-    asked.
+    """The question without the edges that were computed, without who asks, and without the keys that mask the answers. Edges
+    of a measurement are a part of what was asked.
     """
+    if isinstance(asks, OfferKeys | DealShares | Reveal):
+        return asks
+    asks = asks.model_copy(update={"slot": None})
     if isinstance(asks, Measure):
         return asks.model_copy(update={"asker": None})
     return asks.model_copy(update={"statistics": tuple(

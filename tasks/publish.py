@@ -6,8 +6,9 @@ import math
 
 from fedround import __version__, codec, layout
 from fedround.aggregation.engine import Standing
-from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Update
+from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate
 from fedround.signing import digest, seal
+from fedround.values import Payload
 from infra.history import Committed, read_commit
 from infra.stores import publish as put
 from infra.stores import put_first
@@ -41,7 +42,8 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
         missing=collected.missing, note=aggregated.result.note[:1000], memory=aggregated.memory,
         ledgers=ledgers.after(planned.parent.commit, coordinator.federation, collected.answers),
-        weights=to_commit(plan, aggregated.weights), tool_version=__version__)
+        weights=to_commit(plan, aggregated.weights), sum=None if collected.sum is None else collected.sum.said,
+        totals=() if collected.sum is None else collected.sum.read.totals, tool_version=__version__)
     put(store, layout.model(commit.model), stepped.model, sha256=commit.model)
     for part in stepped.parts:
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
@@ -57,16 +59,16 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
 def committed_updates(coordinator: Coordinator, collected: Collected, aggregated: Aggregated) -> tuple[CommittedUpdate, ...]:
     """What the commit says of every update."""
     return tuple(
-        committed(admitted.answer, admitted.answer.update, admitted.digest, coordinator.federation.site(site).weight,
+        committed(admitted.answer, payload, admitted.digest, coordinator.federation.site(site).weight,
                   aggregated.result.standings[site])
-        for site, admitted in sorted(collected.admitted.items()) if admitted.answer.update is not None)
+        for site, admitted in sorted(collected.admitted.items()) if (payload := admitted.answer.payload) is not None)
 
 
-def committed(answer: Answer, update: Update, document: str, weight: float, standing: Standing) -> CommittedUpdate:
-    """What a commit says of an answer's update. document: the digest of the signed answer."""
+def committed(answer: Answer, payload: Payload, document: str, weight: float, standing: Standing) -> CommittedUpdate:
+    """What a commit says of an answer's update, or of its masked vector. document: the digest of the signed answer."""
     return CommittedUpdate(
-        site=answer.site, answer=document, payload=update.payload.sha256, size_bytes=update.payload.size_bytes,
-        sighting=answer.sighting, weight=weight, within_clip=update.within_clip, verdict=standing.verdict,
+        site=answer.site, answer=document, payload=payload.sha256, size_bytes=payload.size_bytes, sighting=answer.sighting,
+        weight=weight, within_clip=None if answer.update is None else answer.update.within_clip, verdict=standing.verdict,
         reason=standing.reason[:300], norm=_finite(standing.norm), distance=_finite(standing.distance),
         influence=standing.influence)
 

@@ -28,7 +28,9 @@ def measured(store: ObjectStore, run: str, key: str) -> list[Finding]:
 
 
 def by_site(store: ObjectStore, finding: Finding, key: str) -> dict[str, tuple[Release, ...]]:
-    """What each site released, proven by its signature."""
+    """What each site released, proven by its signature; nothing where answers are added up and nobody knows one of them."""
+    if finding.sum is not None:
+        return {}
     plan = read_plan(store, finding, key, "measure")
     members = read_federation(store, plan.federation_digest, key, f"federation of run '{finding.run}'")
     return {told.site: evidence.answer(store, members, plan, finding.plan, told).releases for told in finding.answers}

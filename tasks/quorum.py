@@ -21,6 +21,7 @@ HELPS: dict[Reason, str] = {
     Reason.ROLLBACK: "its operator runs 'fedround site recover': the folder was restored from a backup",
     Reason.HOURS: "the round is run again in that site's hours",
     Reason.LIMITS: "its operator raises the limits in policy.toml, or the plan asks for less work",
+    Reason.KEYS: "the round is run again: new keys are set up first. If a member is named every time, ask its operator",
     Reason.FAILED: "its operator mends what the site's log names",
 }
 """What makes a site that refused for this reason answer."""

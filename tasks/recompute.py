@@ -18,13 +18,15 @@ from fedround import codec
 from fedround.aggregation.rows import Numbers
 from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Federation
-from fedround.errors import ChainError, FedroundError
-from fedround.records import Answer, Blob, Commit, CommittedUpdate
+from fedround.errors import ChainError, FedroundError, StoreDeniedError
+from fedround.records import Answer, Blob, Commit, CommittedUpdate, Told
 from fedround.signing import digest
 from infra.history import read_tensors
 from infra.stores import ObjectStore
-from tasks.aggregate import Aggregated, combine
+from tasks.aggregate import Aggregated, combine, of_sum
+from tasks.memory import Shelf
 from tasks.plan import Planned
+from tasks.prove_sum import prove_sum
 from tasks.publish import committed
 from tasks.rows import row_of
 from tasks.step import take_step
@@ -42,11 +44,12 @@ class Bench:
     memory_budget_bytes: int = 64 << 20
 
 
-def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer],
-              also: Callable[[Aggregated], None] = lambda _: None) -> str:
+def recompute(bench: Bench, key: str, planned: Planned, commit: Commit, members: Federation,
+              answers: Mapping[str, Answer], also: Callable[[Aggregated], None] = lambda _: None) -> str:
     """Compute the round again; returns why it could not be, or nothing if every byte is as committed.
 
-    answers: every update that the commit names, proven. also: is given what was aggregated, while its rows can be read.
+    key: the coordinator's. answers: every update that the commit names, proven. also: is given what was aggregated, while its
+    rows can be read.
     Raises ChainError that names the first thing that differs. A model that differs in last bits only may come from another
     kind of processor or another numpy than the coordinator's; the message says by how much.
     """
@@ -57,7 +60,8 @@ def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federatio
         weights = weights_of(planned, members, answers)
         if commit.weights != to_commit(planned.plan, weights):
             raise ChainError(f"commit of {source}: names other weights than the sites' answers give")
-        done = again(bench, planned, answers, weights)
+        done = again(bench, planned, answers, weights) if planned.plan.asks.slot is None else _of_sum(
+            bench, planned, members, key, commit, answers, weights)
         stepped = take_step(bench.store, planned, done)
         if digest(stepped.model) != commit.model:
             raise ChainError(f"the model of {source} {_NOT}{_how_far(bench, planned, commit, stepped.model)}")
@@ -68,6 +72,16 @@ def recompute(bench: Bench, planned: Planned, commit: Commit, members: Federatio
     finally:
         clear(bench)
     return ""
+
+
+def _of_sum(bench: Bench, planned: Planned, members: Federation, key: str, commit: Commit, answers: Mapping[str, Answer],
+            weights: Mapping[str, float]) -> Aggregated:
+    """What the sum of the masked vectors gives, its masks taken off again."""
+    told = [Told(site=one.site, answer=one.answer) for one in commit.updates]
+    found = prove_sum(bench.store, key, members, planned, commit.sum, told, answers).sum
+    if found is None:
+        raise StoreDeniedError(f"{planned.in_words}: what takes the masks off its sum may not be read here, or is gone")
+    return of_sum(planned, found, answers, weights, Shelf(bench, planned))
 
 
 def again(bench: Bench, planned: Planned, answers: Mapping[str, Answer], weights: Mapping[str, float],
@@ -87,8 +101,8 @@ def _check_said(commit: Commit, members: Federation, answers: Mapping[str, Answe
     """What the commit says of every update, and what the coordinator remembers."""
     for said in commit.updates:
         answer, weight = answers[said.site], members.site(said.site).weight
-        again = None if answer.update is None else committed(
-            answer, answer.update, said.answer, weight, done.result.standings[said.site])
+        again = None if answer.payload is None else committed(
+            answer, answer.payload, said.answer, weight, done.result.standings[said.site])
         if again != said:
             raise ChainError(f"commit of {source}: says of '{said.site}' {_difference(said, again)}: computed again from "
                              "the stored updates, it is otherwise")

@@ -51,20 +51,25 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
     record = record.model_copy(update={"steps": timing.steps, "sites": tuple(_timed(row, timing) for row in record.sites)})
     with afterwards(f"the judgement of drift for round {record.round}"):
         record = record.model_copy(update={"drift": drift_after(coordinator, record.run, record.round)})
-    record_evaluation(coordinator, planned, collected)
+    record_evaluation(coordinator, planned, collected, committed.commit.totals)
     _register(coordinator, committed.commit, record)
     pages.write(coordinator.reports, record)
     return record
 
 
-def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
-    """Add what the sites found about the plan's base model to the record of the round that made it."""
+def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Collected,
+                      totals: Sequence[Release] = ()) -> None:
+    """Add what the sites found about the plan's base model to the record of the round that made it.
+
+    totals: what all say together, where nobody knows what one of them says.
+    """
     base = planned.parent.commit.round
     if base == 0 or (record := _known(coordinator, planned.plan.run, base)) is None:
         return
     task, told = planned.plan.task, _told(collected)
-    if (over_all := task.metrics_of(list(told.values()))) is not None:
-        record = record.model_copy(update={"at_sites": over_all, "at_sites_margin": task.margin_of(list(told.values()))})
+    together = [*told.values(), *totals]
+    if (over_all := task.metrics_of(together)) is not None:
+        record = record.model_copy(update={"at_sites": over_all, "at_sites_margin": task.margin_of(together)})
     pages.write(coordinator.reports, record.model_copy(update={
         "sites": tuple(_judged(row, told.get(row.site), task) for row in record.sites)}))
 

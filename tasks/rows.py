@@ -6,9 +6,11 @@ from pathlib import Path
 
 from fedround import codec, layout
 from fedround.aggregation.rows import FileNumbers, Row
+from fedround.codec import Form
 from fedround.compression import wire
 from fedround.records import Update
 from fedround.rounds import server
+from fedround.values import Payload
 from tasks import spool
 from tasks.plan import Planned
 from tasks.spool import Workplace
@@ -31,6 +33,15 @@ def row_of(workplace: Workplace, planned: Planned, site: str, update: Update, we
             for block_B in wire.expand(read, how, size, bytes.fromhex(planned.digest), source):
                 file.write(block_B.astype("<f4").tobytes())
     return Row(site, weight, numbers, server.law(plan.agreed, update, read, size, source))
+
+
+def file_of(workplace: Workplace, planned: Planned, site: str, payload: Payload) -> Path:
+    """Bring what an answer carries for secure sums to local disk, judged chunk by chunk. Raises what `spool.fetch` raises."""
+    plan = planned.plan
+    source, path = f"site '{site}' round {plan.round}: its file", spool.folder(workplace, planned) / f"{site}.bin"
+    spool.fetch(workplace.store, layout.payload(site, plan.run, plan.round, plan.attempt, plan.asks.kind),
+                Intake(Form(b"", payload.size_bytes), payload.sha256, source, payload.chunks), path)
+    return path
 
 
 def _reader(path: Path, intake: Intake) -> wire.Read:

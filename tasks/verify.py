@@ -19,7 +19,7 @@ from fedround.contribution.said import Contribution
 from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
-from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, LogHead, Plan, Told
+from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, LogHead, Plan, Summed, Told
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log
@@ -30,6 +30,7 @@ from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check
 from tasks.ask import totals_of
 from tasks.contribution import Public
 from tasks.plan import Planned, in_words
+from tasks.prove_sum import SumProof, prove_sum
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
 
@@ -55,6 +56,8 @@ class FindingProof:
     """Sites whose answers were altered, or are gone, since: as `unseen`."""
     excluded: tuple[str, ...] = ()
     """Members that were not asked, as the agreed policy has it."""
+    revealed: tuple[str, ...] = ()
+    """Of a sum of masked answers: whose reveals may be read."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class RoundProof:
     """This credential may not read what the coordinator remembers of the sites: a site may not."""
     findings: tuple[FindingProof, ...] = ()
     """What was asked about this round's model, or beside it."""
+    revealed: tuple[str, ...] = ()
+    """Of a sum of masked answers: whose reveals may be read."""
+    shared_by: int | None = None
+    """With how many honest members the noise is shared; None: it is each site's own."""
     contribution: str = ""
     """Of what each site is said to have added: "recomputed", or "signed" and why it was not; empty: nothing is said."""
 
@@ -241,14 +248,21 @@ class _Trial:
         check_ledgers(commit, before.committed.commit, members, self.log[:commit.log.number], answers, source)
         excluded = check_cohort(plan, members, self.past, source)
         said = contribution.standing(store, head, self.coordinator)
-        why_not = self._recompute(Planned(plan, commit.plan or "", before.committed), head, members, answers,
-                                  read.gone != [], said)
+        planned = Planned(plan, commit.plan or "", before.committed)
+        why_not = self._recompute(planned, head, members, answers, read.gone != [], said)
         self.past.append(Past(plan, commit))
         used = {update.site: update.verdict is Verdict.USED for update in commit.updates}
+        masked = self._sum(planned, members, commit.sum, [Told(site=one.site, answer=one.answer) for one in commit.updates],
+                           answers)
+        if (masked is None and commit.totals != ()) or (
+                masked is not None and masked.sum is not None and commit.totals != masked.sum.read.totals):
+            raise ChainError(f"commit of {source}: its totals are not what the sites' answers add up to")
         return replace(
             proof, contribution=self._of_contribution(said, plan, why_not),
             updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
-            signatures=proof.signatures + 1 + sighted + read.proven + (said is not None),
+            revealed=() if masked is None else masked.revealed, shared_by=plan.agreed.shared_by,
+            signatures=(proof.signatures + 1 + sighted + read.proven + (said is not None)
+                        + (0 if masked is None else masked.signatures)),
             hashes=proof.hashes + 1 + read.proven + len(answers),
             aggregation=str(plan.agreed.aggregation), privacy=plan.agreed.privacy,
             epsilons={site: answer.epsilon for site, answer in answers.items()},
@@ -274,7 +288,12 @@ class _Trial:
         answers = read.all(finding.answers, lambda told: evidence.answer(self.store, members, plan, finding.plan, told))
         whole = len(answers) == len(finding.answers)
         read.all(finding.refusals, lambda told: evidence.refusal(self.store, members, plan, finding.plan, told))
-        if whole and finding.totals != totals_of([answers[told.site].releases for told in finding.answers]):
+        masked = self._sum(Planned(plan, finding.plan, about.committed), members, finding.sum, finding.answers, answers)
+        if masked is not None:
+            totals = None if masked.sum is None else masked.sum.read.totals
+        else:
+            totals = totals_of([answers[told.site].releases for told in finding.answers]) if whole else None
+        if totals is not None and finding.totals != totals:
             raise ChainError(f"finding of {source}: its totals are not what the sites' answers add up to")
         if tuple(total.statistic for total in finding.totals) != plan.asks.statistics:
             raise ChainError(f"finding of {source}: its totals are of other statistics than its plan asks for")
@@ -282,8 +301,18 @@ class _Trial:
         return FindingProof(
             asked=purpose, attempt=finding.attempt, answers=tuple(told.site for told in finding.answers),
             refusals=tuple(no.site for no in finding.refusals), totals=finding.totals,
-            signatures=2 + read.proven + len(answers), hashes=1 + read.proven, unseen=tuple(read.unseen),
-            lost=tuple(read.gone), excluded=excluded)
+            signatures=2 + read.proven + len(answers) + (0 if masked is None else masked.signatures), hashes=1 + read.proven,
+            unseen=tuple(read.unseen), lost=tuple(read.gone), excluded=excluded,
+            revealed=() if masked is None else masked.revealed)
+
+    def _sum(self, planned: Planned, members: Federation, said: Summed | None, told: Sequence[Told],
+             answers: Mapping[str, Answer]) -> SumProof | None:
+        """How a sum of masked answers was read; None: they are not masked."""
+        if planned.plan.asks.slot is not None:
+            return prove_sum(self.store, self.coordinator, members, planned, said, told, answers)
+        if said is not None:
+            raise ChainError(f"{planned.in_words}: says how masks came off a sum, and its plan has nothing masked")
+        return None
 
     def _members(self, said: Commit | Plan, since: LogHead | None, source: str) -> Federation:
         """The federation file that was in force, by the log. since: the entry that the document before it named."""
@@ -313,8 +342,8 @@ class _Trial:
             return "an update was altered, or is gone" if gone else "this credential may not read every update"
         try:
             if said is None or self.public is None or contribution.why_not(said, planned.plan, self.public):
-                return recompute(self.bench, planned, head.commit, members, answers)
+                return recompute(self.bench, self.coordinator, planned, head.commit, members, answers)
             also = contribution.check_again(said, self.bench, planned, head, self.public)
-            return recompute(self.bench, planned, head.commit, members, answers, also)
+            return recompute(self.bench, self.coordinator, planned, head.commit, members, answers, also)
         except StoreDeniedError:
             return "this credential may not read what the coordinator remembers of the sites"

@@ -11,11 +11,14 @@ from tasks.plan import Planned
 
 
 def weights_of(planned: Planned, members: Federation, answers: Mapping[str, Answer]) -> dict[str, float]:
-    """The weights of all members, by name. They follow from signed documents, so whoever has these finds the same.
+    """The weights of all members, by name. They follow from signed documents, so whoever has these finds the same. Where
+    numbers are added up, a member counts as many rows as were agreed.
 
     answers: the admitted ones, by site.
     """
     terms, before = planned.plan.agreed, planned.parent.commit
+    if terms.combine is not None:
+        return {site.name: float(site.rows or 0) for site in members.sites}
     goes_on = before.agreed is not None and before.agreed.aggregation.fairness == terms.aggregation.fairness
     return server.weigh(terms, planned.plan.task, {site.name: site.weight for site in members.sites},
                         {site: answer.scores for site, answer in answers.items()},

@@ -146,7 +146,7 @@ class SmallFederation:
 
     def killed(self, name: str, planned: Planned, module: object, function: str) -> None:
         """One site dies where it would call this function of this module."""
-        def die(*_: object) -> None:
+        def die(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
@@ -229,5 +229,5 @@ def make(root: Path, *, names: tuple[str, ...] = NAMES, recipe: str = RECIPE, ma
             compares_groups="groups" in changes, passphrase=passphrase, max_epsilon_person=max_epsilon_person,
             person=None if max_epsilon_person is None else "customer",
             partitions=(parse(Recurring, changes["partitions"], "settings"),) if "partitions" in changes else ())
-        add_member(folder, name, key, float(count))
+        add_member(folder, name, key, float(count), count if "combine" in changes else None)
     return SmallFederation(root, names)

@@ -24,8 +24,10 @@ from fedround.privacy.spec import (
     RowSum,
     cap,
 )
-from fedround.records import ANSWERS, Answer, Plan, SiteAnswer, Update
+from fedround.records import ANSWERS, Answer, Masked, Plan, SiteAnswer, Update
+from fedround.rounds import summed
 from fedround.rounds.campaign import mechanism_kind, misfit
+from fedround.rounds.site import offer
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
 from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
@@ -53,10 +55,12 @@ def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEn
     answer = unseal(document, ANSWERS[said.kind], member.key, source)
     _check_addressee(answer, plan, plan_digest, member, source)
     if isinstance(answer, Answer):
+        _check_what_it_carries(answer, plan, source)
         if not is_sighting(plan, plan_digest, member.name, member.key, answer.sighting):
             raise SignatureError(f"{source}: its sighting of the plan is not signed by it")
-        _check_releases(answer.releases, plan, source)
-        _check_update(answer.update, plan, source)
+        if plan.asks.slot is None and plan.asks.is_of_rows:
+            _check_releases(answer.releases, plan, source)
+            _check_update(answer.update, plan, source)
         if answer.update is not None and member.rows is not None:
             _check_size(answer.update, plan.agreed.training, member.rows, source)
         if answer.epsilon is not None and isinstance(plan.agreed.privacy, NoPrivacy):
@@ -79,6 +83,34 @@ def _check_addressee(answer: SiteAnswer, plan: Plan, plan_digest: Digest, member
         raise ChainError(f"{source}: its answer is to another plan than the one of this round")
     if answer.log != plan.log:
         raise ChainError(f"{source}: its answer names another head of the federation log than the plan")
+
+
+# -- for secure sums ---------------------------------------------------------------------------------------------------
+
+
+def _check_what_it_carries(answer: Answer, plan: Plan, source: str) -> None:
+    """A plan about keys is answered with a file about keys, one with a slot with a masked vector, and others with neither."""
+    has_material, is_masked = answer.material is not None, answer.masked is not None
+    if (has_material, is_masked) != (not plan.asks.is_of_rows, plan.asks.slot is not None):
+        raise ContractError(f"{source}: answered a plan to {plan.asks.kind} with a masked vector or a file about keys where "
+                            "it asks for none, or without one where it does")
+    if (has_material or is_masked) and (answer.releases or answer.update is not None):
+        raise ContractError(f"{source}: sent numbers in the open where the plan lets none be seen")
+    if answer.masked is not None:
+        _check_masked(answer.masked, plan, source)
+
+
+def _check_masked(masked: Masked, plan: Plan, source: str) -> None:
+    """Everybody's numbers are as many, under the same noise: the plan's terms say which."""
+    asked = offer(plan.asks, plan.agreed, 1, lambda _: True).mechanisms
+    if masked.mechanisms != asked:
+        raise ContractError(f"{source}: noised otherwise than the terms of the sum say")
+    length = sum(part.length for part in summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), asked))
+    if (masked.length, masked.payload.size_bytes) != (length, 4 * length):
+        raise ContractError(f"{source}: a vector of {masked.length} numbers in {masked.payload.size_bytes} bytes, expected "
+                            f"{length} in {4 * length}")
+    if len(masked.payload.chunks) != (count := -(-4 * length // codec.CHUNK_BYTES)):
+        raise ContractError(f"{source}: digests of {len(masked.payload.chunks)} chunks, expected {count}")
 
 
 # -- what it released --------------------------------------------------------------------------------------------------

@@ -182,6 +182,10 @@ class DealShares(_OfKeys):
     kind: Literal["shares"] = "shares"
     offered: Placed
     """The finding of the question to offer keys."""
+    members: Annotated[int, Field(ge=1, le=1000)]
+    """How many did."""
+    slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
+    """For how many sums."""
 
 
 class Reveal(_OfKeys):

@@ -181,6 +181,8 @@ class Commit(Signed):
     """With fairness: what every member counted, whether it answered or not."""
     sum: Summed | None = None
     """Under `combine`: how the sum of the masked answers was read."""
+    totals: tuple[Release, ...] = ()
+    """Under `combine`: what the plan's statistics are, of all sites together."""
     tool_version: ToolVersion
 
     def blob(self, name: str) -> Digest | None:

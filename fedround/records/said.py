@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from fedround.learning.spec import MAX_STEPS
 from fedround.privacy.accounting import LARGEST_EPSILON
@@ -30,6 +30,7 @@ class Reason(StrEnum):
     ROLLBACK = "rollback"        # the site's folder is older than what the site has sent: restored from a backup
     HOURS = "hours"              # not at this time of day; asked again, the site may say yes
     LIMITS = "limits"            # more time or memory than the site's policy lets one plan take
+    KEYS = "keys"                # no part in the keys that mask answers, or a wrong share: new keys are needed
     FAILED = "failed"            # the recipe, or the site's software, does not work; its operator sees why
 
 
@@ -60,6 +61,10 @@ class Update(Value):
     """How many steps the site did, if its time was up before the last one and the plan keeps partial work."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
     """With adaptive clipping: the noised share of gradients that were within the clip norm. `mechanism` pays for it, too."""
+
+
+MOST_MATERIAL = 1 << 28
+"""Bytes of what one site says of keys: the largest federation with the most slots needs fewer."""
 
 
 class Masked(Value):
@@ -94,6 +99,12 @@ class Answer(_Said):
     ledger_head: Digest
     checks: FailedChecks = ()
     """Checks of the data contract that the files' columns or types fail, and that only warn. No record decides them."""
+
+    @model_validator(mode="after")
+    def _check_material(self) -> Self:
+        if self.material is not None and self.material.size_bytes > MOST_MATERIAL:
+            raise ValueError(f"a file about keys of {self.material.size_bytes} bytes, at most {MOST_MATERIAL} are read")
+        return self
 
     @property
     def mechanisms(self) -> tuple[Mechanism, ...]:

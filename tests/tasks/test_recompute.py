@@ -13,7 +13,7 @@ from fedround import codec, layout
 from fedround.aggregation.rules import CoordinateMedian
 from fedround.aggregation.spec import Aggregation
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreed
+from fedround.agreement import Agreed, Together
 from fedround.compression.spec import TopK
 from fedround.drift.spec import DriftWatch, Watched
 from fedround.errors import ChainError, QuorumError, StoreDeniedError, TrustError
@@ -22,6 +22,7 @@ from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.records import Blob, Checkpoint, Commit, Evaluate, Exclusion, Train
+from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import LocalEvaluation, Scores
 from fedround.statistics.decisions import Bands, Groups
@@ -230,6 +231,7 @@ OTHERS = {
     "personal": Ditto(pull=0.1),
     "groups": Groups(threshold=0.5, watched=(WatchedGroup(of=Bands(column="x1", edges=(0.0,)), noise_std=5.0),)),
     "drift": DriftWatch(columns=(Watched(column="x1", edges=(-1.0, 0.0, 1.0)),)),
+    "combine": SecureSum(threshold=2, dropouts=1, colluders=0), "together": Together(members=3, rows=650),
     "partitions": Recurring(column="day"), "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
 
 

@@ -1,0 +1,120 @@
+"""An epoch of keys for secure sums, as the others' signed words give it: read by sites, by the coordinator and by auditors.
+
+The coordinator hands on what each site said (`layout.relayed`): sites cannot read each other's. Nothing is believed of it but
+what the site signed with the key that the federation file names, in answer to the very plan that the finding names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fedround import layout
+from fedround.agreement import Federation
+from fedround.errors import ChainError, TrustError
+from fedround.records import Answer, DealShares, Finding, OfferKeys, Placed, Plan, Told
+from fedround.secure_sums.dealing import Dealt
+from fedround.secure_sums.keys import Keys
+from fedround.signing import unseal
+from fedround.values import Digest, Purpose
+from infra.history import read_named, read_plan_at
+from infra.stores import ObjectStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Who offered which keys."""
+
+    epoch: Digest
+    """Of the plan that asked for them: it names the epoch."""
+    slots: int
+    roster: Mapping[str, Keys]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Keys, and the shares that were dealt of their secrets."""
+
+    dealt_at: Placed
+    offered: Offered
+    dealt: Mapping[str, Dealt]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everybody who offered keys dealt shares: otherwise no sum can be read, and new keys are needed."""
+        return self.dealt.keys() == self.offered.roster.keys()
+
+
+def read_offered(store: ObjectStore, coordinator: str, members: Federation, run: str, agreed: Digest,
+                 placed: Placed) -> Offered:
+    """The keys that a finding of the run names.
+
+    members, agreed: the federation file, and its digest: keys are made anew when it changes.
+
+    coordinator: its public key.
+    Raises TrustError or ChainError for what does not hold, ContractError for what are no keys.
+    """
+    asked, finding = _asked(store, coordinator, run, agreed, placed, "keys")
+    slots = asked.asks.slots if isinstance(asked.asks, OfferKeys) else 0
+
+    def keys_of(body: bytes, source: str) -> Keys:
+        found = Keys.from_bytes(body, source)
+        if len(found.slots) != slots:
+            raise TrustError(f"{source}: has {len(found.slots)} slots, asked were {slots}")
+        return found
+
+    return Offered(finding.plan, slots, {told.site: relayed(store, members, asked, finding.plan, told, keys_of)
+                                         for told in finding.answers})
+
+
+def read_epoch(store: ObjectStore, coordinator: str, members: Federation, run: str, agreed: Digest,
+               placed: Placed) -> Epoch:
+    """Keys and shares, from the finding of the question to deal shares. Raises as `read_offered`."""
+    asked, finding = _asked(store, coordinator, run, agreed, placed, "shares")
+    if not isinstance(asked.asks, DealShares):
+        raise TrustError(f"shares of run '{run}': the finding is of another question")
+    offered = read_offered(store, coordinator, members, run, agreed, asked.asks.offered)
+    if strangers := {told.site for told in finding.answers} - offered.roster.keys():
+        raise TrustError(f"shares of epoch {offered.epoch[:16]}: dealt by {', '.join(sorted(strangers))}, without keys")
+    dealt = {told.site: relayed(store, members, asked, finding.plan, told, Dealt.from_bytes) for told in finding.answers}
+    return Epoch(placed, offered, dealt)
+
+
+def relayed(store: ObjectStore, members: Federation, asked: Plan, named: Digest, told: Told,
+            read: Callable[[bytes, str], T]) -> T:
+    """What one site said to a plan about keys, whose digest is `named`, as handed on: what `read` makes of its file."""
+    source = f"answer of '{told.site}' about {asked.asks.kind} of run '{asked.run}'"
+    answer = relayed_answer(store, members, asked, named, told, source)
+    if answer.material is None:
+        raise TrustError(f"{source}: it carries nothing")
+    sha256 = answer.material.sha256
+    return read(read_named(store, layout.relayed(asked.run, sha256), sha256, source, by="answer",
+                           max_bytes=answer.material.size_bytes), source)
+
+
+def relayed_answer(store: ObjectStore, members: Federation, asked: Plan, named: Digest, told: Told, source: str) -> Answer:
+    """One site's signed answer to a plan, as it was handed on. Raises TrustError if it is to another plan, or of another
+    site.
+    """
+    document = read_named(store, layout.relayed(asked.run, told.answer), told.answer, source, by="history")
+    answer = unseal(document, Answer, members.site(told.site).key, source)
+    if (answer.site, answer.plan, answer.asked) != (told.site, named, asked.asks.kind):
+        raise TrustError(f"{source}: it is to another plan, or of another site")
+    return answer
+
+
+def _asked(store: ObjectStore, coordinator: str, run: str, agreed: Digest, placed: Placed,
+           purpose: Purpose) -> tuple[Plan, Finding]:
+    """A plan about keys, and its finding that `placed` names."""
+    source = f"{purpose} of run '{run}'"
+    key = layout.finding(run, placed.round, placed.attempt, purpose)
+    finding = unseal(read_named(store, key, placed.digest, source, by="plan"), Finding, coordinator, source)
+    asked, named = read_plan_at(store, run, placed.round, placed.attempt, purpose, coordinator)
+    if named != finding.plan:
+        raise ChainError(f"{source}: the finding is of another plan than the one that lies there")
+    if asked.federation_digest != agreed:
+        raise TrustError(f"{source}: made under another federation file; new keys are needed when the members change")
+    return asked, finding

@@ -1,0 +1,153 @@
+"""A site's part in secure sums: its keys, the shares that it deals, the mask on its answer, and what it reveals.
+
+What does not hold is raised (TrustError): then nothing leaves. What only this site can mend, or only new keys can, is a
+signed refusal. `once` remembers what may never be done twice.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fedround import codec
+from fedround.errors import ContractError, ToleranceError, TrustError
+from fedround.records import Masked, Reason, Refusal, Reveal
+from fedround.records.asked import DealShares, OfferKeys
+from fedround.rounds import summed
+from fedround.rounds.site import Float64, Offer
+from fedround.secure_sums.dealing import check_deal, deal
+from fedround.secure_sums.keys import offer
+from fedround.secure_sums.masking import mask
+from fedround.secure_sums.revealing import check_survivors, reveal
+from fedround.secure_sums.spec import SecureSum
+from fedround.signing import digest
+from infra.epochs import Epoch, read_epoch, read_offered, relayed_answer
+from site_workers import once, outbox
+from site_workers.authorise import Order, refuse
+from site_workers.site import Site
+
+T = TypeVar("T")
+
+_epoch = functools.lru_cache(maxsize=2)(read_epoch)      # named by content: what was read once is what it is
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that mask the answer to one plan."""
+
+    epoch: Epoch
+    slot: int
+    how: SecureSum
+
+
+def material(site: Site, order: Order) -> bytes | Refusal:
+    """What the site says to a plan about keys: its own, or the shares that it deals to those who offered some."""
+    how, asks = _agreed(order), order.plan.asks
+    if isinstance(asks, OfferKeys):
+        return offer(site.noise_secret, bytes.fromhex(order.digest), asks.slots).to_bytes()
+    if not isinstance(asks, DealShares):
+        raise TrustError(f"{_source(order)}: shares are revealed by the flow run that has answered, and by no other")
+    found = read_offered(site.store, site.settings.coordinator, order.federation, order.plan.run,
+                         order.plan.federation_digest, asks.offered)
+    if site.name not in found.roster:
+        return _without_keys(site, order, "this site offered no keys for it")
+    if (len(found.roster), found.slots) != (asks.members, asks.slots):
+        raise TrustError(f"{_source(order)}: says of the keys that were offered what is not so")
+    if len(found.roster) < how.least(len(order.federation.sites)):
+        raise TrustError(f"{_source(order)}: {len(found.roster)} members offered keys, and a sum is of "
+                         f"{how.least(len(order.federation.sites))} at least")
+    once.promise(site.folder, found.epoch, once.SHARES, order.digest, _source(order))
+    return _true(order, lambda: deal(
+        site.noise_secret, bytes.fromhex(found.epoch), site.name, found.roster, how.threshold)).to_bytes()
+
+
+def keys_of(site: Site, order: Order) -> Keys | Refusal | None:
+    """The keys that mask the answer to this plan, and to no other from now on; None: its answer is not masked.
+
+    A refusal if this site has no part in them, or if what a member dealt to it is wrong: that names the member.
+    """
+    asks, how = order.plan.asks, order.plan.agreed.combine
+    if (asks.slot is None) != (how is None):
+        raise TrustError(f"{_source(order)}: the terms and the question disagree on whether answers are masked")
+    if asks.slot is None or how is None:
+        return None
+    epoch = _epoch(site.store, site.settings.coordinator, order.federation, order.plan.run, order.plan.federation_digest,
+                   asks.slot.dealt)
+    named = epoch.offered.epoch
+    if site.name not in epoch.dealt:
+        return _without_keys(site, order, "this site has no part in these keys")
+    if once.is_closed(site.folder, named) or not once.is_kept(site.folder, named, once.SHARES):
+        return _without_keys(site, order, "this site's folder was recovered since these keys were made")
+    if not epoch.is_whole or asks.slot.number >= epoch.offered.slots:
+        raise TrustError(f"{_source(order)}: names keys of which not everybody dealt shares, or a slot that there is not")
+    if not once.is_kept(site.folder, named, once.DEALT):
+        try:
+            for dealer in sorted(epoch.dealt):
+                check_deal(site.noise_secret, bytes.fromhex(named), site.name, epoch.offered.roster, dealer,
+                           epoch.dealt[dealer], how.threshold)
+        except ContractError as complaint:
+            return _without_keys(site, order, str(complaint))
+    once.promise(site.folder, named, once.DEALT, asks.slot.dealt.digest, _source(order))
+    once.promise(site.folder, named, once.plan_of(asks.slot.number), order.digest, _source(order))
+    return Keys(epoch, asks.slot.number, how)
+
+
+def masked(site: Site, order: Order, keys: Keys, offered: Offer, summand_S: Float64) -> tuple[Masked, bytes]:
+    """What the site adds to the sum, under all its masks: what the answer says of it, and its bytes."""
+    plan, mechanisms = order.plan, offered.mechanisms
+    parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
+    hidden_S = mask(summed.in_ring(parts, summand_S), site.noise_secret, bytes.fromhex(keys.epoch.offered.epoch), site.name,
+                    keys.epoch.offered.roster, keys.slot, bytes.fromhex(order.digest))
+    body = hidden_S.astype("<u4").tobytes()
+    return Masked(payload=codec.payload_of(body), length=len(hidden_S), mechanisms=mechanisms), body
+
+
+def revealed(site: Site, order: Order, keys: Keys, asked: Order) -> bytes:
+    """The shares that take the masks off the sum of the answers that `asked` names; they are answers to `order`.
+
+    Raises TrustError, and reveals nothing, for any other sum than the one that was agreed: without this site, over too few,
+    over answers to another plan, or for a slot for which shares of another sum were revealed.
+    """
+    asks, epoch, source = asked.plan.asks, keys.epoch, _source(asked)
+    if not isinstance(asks, Reveal) or asks.of != order.digest:
+        raise TrustError(f"{source}: is about another plan than this site has answered here")
+    if asked.plan.federation_digest != order.plan.federation_digest:
+        raise TrustError(f"{source}: names another federation file than the plan whose answers are added up")
+    survivors = tuple(told.site for told in asks.survivors)
+    _true(asked, lambda: check_survivors(keys.how, len(order.federation.sites), site.name, epoch.offered.roster, survivors,
+                                         asks.dropped))
+    for told in asks.survivors:
+        answer = relayed_answer(site.store, order.federation, order.plan, order.digest, told, f"{source}, '{told.site}'")
+        if answer.masked is None:
+            raise TrustError(f"{source}: the answer of '{told.site}' is not masked")
+    mine = outbox.find(site.safe, order.plan)
+    if mine is None or digest(mine.answer) not in {told.answer for told in asks.survivors if told.site == site.name}:
+        raise TrustError(f"{source}: names another answer of this site than the one that it gave")
+    once.promise(site.folder, epoch.offered.epoch, once.reveal_of(keys.slot), asked.digest, source)
+    return _true(asked, lambda: reveal(
+        site.noise_secret, bytes.fromhex(epoch.offered.epoch), site.name, epoch.offered.roster, epoch.dealt, keys.slot,
+        survivors, asks.dropped, keys.how.threshold)).to_bytes()
+
+
+def _agreed(order: Order) -> SecureSum:
+    if (how := order.plan.agreed.combine) is None:
+        raise TrustError(f"{_source(order)}: this federation has agreed on no secure sums")
+    return how
+
+
+def _true(order: Order, done: Callable[[], T]) -> T:
+    """What does not hold in what others said is no reason to answer anything."""
+    try:
+        return done()
+    except (ContractError, ToleranceError) as error:
+        raise TrustError(f"{_source(order)}: {error}") from None
+
+
+def _without_keys(site: Site, order: Order, why: str) -> Refusal:
+    return refuse(site, order, Reason.KEYS, f"{why}: new keys are needed"[:300])
+
+
+def _source(order: Order) -> str:
+    return f"{order.plan.asks.kind} plan of round {order.plan.round} of run '{order.plan.run}'"

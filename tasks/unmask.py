@@ -1,0 +1,159 @@
+"""From masked answers to their sum: who is asked to reveal, and what the sum says.
+
+The same functions serve the coordinator that concludes and the auditor who checks: the sum is a function of signed documents
+and of the bytes that they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedround import __version__, codec, layout
+from fedround.agreement import Federation
+from fedround.errors import ContractError, QuorumError
+from fedround.records import Finding, Placed, Plan, Reveal, Summed, Told
+from fedround.rounds import summed
+from fedround.rounds.site import offer
+from fedround.secure_sums.revealing import Reveals, Unmasked, unmask
+from fedround.signing import seal
+from infra.epochs import Epoch, read_epoch
+from infra.stores import ObjectStore, put_first
+from tasks import epochs
+from tasks.collect import Admitted, Collected, Sum
+from tasks.coordinator import Coordinator
+from tasks.plan import Planned, publish_plan
+from tasks.quorum import check_quorum
+from tasks.setting_up import hand_on_answer
+
+UInt32 = npt.NDArray[np.uint32]
+
+
+# -- who is asked ------------------------------------------------------------------------------------------------------
+
+
+def plan_reveal(coordinator: Coordinator, planned: Planned, collected: Collected) -> Planned:
+    """Ask those whose masked answers were admitted to reveal their shares for the sum of these answers, and of no others.
+
+    Whose they are is decided once: a plan that stands is taken again, whoever has answered since.
+    Raises QuorumError, and nobody is asked, if too few answered: the same plan can be asked again.
+    """
+    plan = planned.plan
+    if (standing := epochs.reveal_of(coordinator, plan, planned.digest)) is not None:
+        return Planned(*standing, planned.parent)
+    check_quorum(planned, collected)
+    epoch = epoch_of(coordinator.store, coordinator.federation, coordinator.identity.key, plan)
+    survivors = tuple(Told(site=site, answer=one.digest) for site, one in sorted(collected.admitted.items()))
+    if strangers := sorted({told.site for told in survivors} - epoch.dealt.keys()):
+        raise ContractError(f"{planned.in_words}: '{strangers[0]}' answered under keys in which it has no part")
+    for site, admitted in sorted(collected.admitted.items()):
+        hand_on_answer(coordinator, planned, site, admitted)
+    dropped = tuple(sorted(epoch.dealt.keys() - collected.admitted.keys()))
+    return publish_plan(coordinator, planned.parent, plan.model_copy(update={
+        "round": plan.continues, "cohort": tuple(told.site for told in survivors), "excluded": (), "unasked": (),
+        "enough": None, "asks": Reveal(of=planned.digest, survivors=survivors, dropped=dropped),
+        "tool_version": __version__}))
+
+
+def survivors_of(plan: Plan) -> tuple[str, ...]:
+    """Whose answers a plan adds up."""
+    return tuple(told.site for told in plan.asks.survivors) if isinstance(plan.asks, Reveal) else ()
+
+
+def suffices(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> bool:
+    """Whether those who have revealed are enough to read the sum."""
+    how = planned.plan.agreed.combine
+    if how is None or len(said.admitted) < how.threshold:
+        return False
+    try:
+        _unmasked(epoch_of(coordinator.store, coordinator.federation, coordinator.identity.key, planned.plan), planned,
+                  reveal.plan, np.zeros(0, np.uint32), _reveals(said))
+    except QuorumError:
+        return False
+    return True
+
+
+def give_up(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> None:
+    """Write down that too few revealed: the sum is lost, and the next attempt has a new slot and new noise."""
+    finding = Finding(
+        federation=reveal.plan.federation, run=reveal.plan.run, round=reveal.plan.round, attempt=reveal.plan.attempt,
+        plan=reveal.digest, answers=_told(said), refusals=tuple(no.committed for _, no in sorted(said.refused.items())),
+        rejected=tuple(no for _, no in sorted(said.rejected.items())), missing=said.missing, tool_version=__version__)
+    put_first(coordinator.store, layout.finding(reveal.plan.run, reveal.plan.round, reveal.plan.attempt, "reveal"),
+              seal(finding, coordinator.identity))
+    how = planned.plan.agreed.combine
+    raise QuorumError(
+        f"{planned.in_words}: {len(said.admitted)} of {len(reveal.plan.cohort)} sites revealed what takes the masks off the "
+        f"sum of their answers, and {0 if how is None else how.threshold} must, rightly. The sum is lost, nothing is "
+        "committed, and what it cost stays charged. Run it again: that is a new attempt, with new noise")
+
+
+# -- what the sum says -------------------------------------------------------------------------------------------------
+
+
+def unmask_sum(coordinator: Coordinator, planned: Planned, collected: Collected, reveal: Planned,
+               said: Collected) -> Collected:
+    """The answers that are added up, and what their sum says. Others that came count as missing."""
+    survivors = survivors_of(reveal.plan)
+    late = {site for site in collected.admitted if site not in survivors}
+    admitted = {site: one for site, one in collected.admitted.items() if site in survivors}
+    vectors = (np.fromfile(_file(one), dtype="<u4") for one in admitted.values())
+    found = read_sum(coordinator.store, coordinator.federation, coordinator.identity.key, planned, reveal, vectors,
+                     _reveals(said), _told(said))
+    return replace(collected, admitted=admitted, missing=tuple(sorted({*collected.missing, *late})), sum=found)
+
+
+def read_sum(store: ObjectStore, members: Federation, key: str, planned: Planned, reveal: Planned,
+             vectors: Iterable[UInt32], reveals: Mapping[str, Reveals], told: tuple[Told, ...]) -> Sum:
+    """What the answers that `reveal` names say together.
+
+    members: the federation file that holds for the plan. key: the coordinator's. vectors: what these sites sent. told: where
+    the reveals come from.
+    Raises QuorumError if too few revealed shares rightly; ContractError, naming the member, if its dealt shares are none.
+    """
+    plan = planned.plan
+    total_S = np.zeros(0, np.uint32)
+    for vector_S in vectors:
+        total_S = vector_S if not total_S.size else total_S + vector_S
+    found = _unmasked(epoch_of(store, members, key, plan), planned, reveal.plan, total_S, reveals)
+    mechanisms = offer(plan.asks, plan.agreed, 1, lambda _: True).mechanisms
+    parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
+    survivors = survivors_of(reveal.plan)
+    read = summed.read(plan.asks, plan.agreed, summed.out_of(parts, found.total_D), mechanisms, len(survivors),
+                       sum(members.site(site).rows or 0 for site in survivors))
+    return Sum(read, Summed(reveal=Placed(round=reveal.plan.round, attempt=reveal.plan.attempt, digest=reveal.digest),
+                            reveals=told, wrong=found.wrong))
+
+
+def epoch_of(store: ObjectStore, members: Federation, key: str, plan: Plan) -> Epoch:
+    """The keys that mask the answers to a plan."""
+    if plan.asks.slot is None:
+        raise ContractError(f"round {plan.round} of run '{plan.run}': its plan names no keys")
+    return read_epoch(store, key, members, plan.run, plan.federation_digest, plan.asks.slot.dealt)
+
+
+def _unmasked(epoch: Epoch, planned: Planned, reveal: Plan, total_S: UInt32, reveals: Mapping[str, Reveals]) -> Unmasked:
+    slot, how, asks = planned.plan.asks.slot, planned.plan.agreed.combine, reveal.asks
+    if slot is None or how is None or not isinstance(asks, Reveal):
+        raise ContractError(f"{planned.in_words}: its answers are not masked")
+    return unmask(total_S, bytes.fromhex(epoch.offered.epoch), epoch.offered.roster, epoch.dealt, slot.number,
+                  bytes.fromhex(planned.digest), survivors_of(reveal), asks.dropped, reveals, how.threshold)
+
+
+def _file(admitted: Admitted) -> Path:
+    if admitted.file is None:
+        raise ContractError(f"what '{admitted.answer.site}' sent beside its answer is not on this disk")
+    return admitted.file
+
+
+def _reveals(said: Collected) -> dict[str, Reveals]:
+    return {site: Reveals.from_bytes(_file(one).read_bytes(), f"what '{site}' revealed")
+            for site, one in sorted(said.admitted.items())}
+
+
+def _told(said: Collected) -> tuple[Told, ...]:
+    return tuple(Told(site=site, answer=one.digest) for site, one in sorted(said.admitted.items()))

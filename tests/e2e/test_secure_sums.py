@@ -1,0 +1,153 @@
+"""Secure sums live: real servers, a coordinator and twelve site processes of which two are killed between the messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from fedround import layout
+from flows.one_machine import Founding, Member, OneMachine
+from infra.settings import CoordinatorSettings, load_toml, save_toml
+from infra.stack import LocalStack
+from infra.stack.processes import recorded, stop_recorded
+from infra.stores import ObjectStore, open_store
+from site_workers.policy import SitePolicy
+from tests.e2e.conftest import HOLDING, Federation, in_loop, own_settings, wait
+from tests.e2e.pages import ROOT
+from tests.e2e.warm import fedround_on
+from tests.small_federation import CONTRACT, rows, settings
+
+pytestmark = pytest.mark.stack
+
+SITES = tuple(f"site-{number:02d}" for number in range(1, 13))
+FIRST, SECOND = SITES[:2], SITES[2:4]
+"""Who is killed before its answer, and who after it."""
+
+
+@pytest.fixture(scope="module")
+def twelve(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
+    """Twelve sites whose numbers are added up: ten must say their part, two may be missing, one may collude."""
+    stack = LocalStack(short_folder / "sums")
+    info = stack.start(lambda _: None)
+    machine, agreed = OneMachine(stack.home), stack.home / "agreed"
+    agreed.mkdir()
+    (agreed / "recipe.py").write_text(HOLDING)
+    (agreed / "contract.json").write_text(json.dumps(CONTRACT))
+    rows(400, 99).to_parquet(agreed / "test.parquet")
+    members = []
+    for seed, name in enumerate(SITES):
+        data = stack.home / "data" / name
+        data.mkdir(parents=True)
+        rows(200, seed).to_parquet(data / "train.parquet")
+        rows(100, 50 + seed).to_parquet(data / "validation.parquet")
+        members.append(Member(name, data / "train.parquet", data / "validation.parquet", 200.0, 200))
+    said = settings(
+        quorum=10, enough=10, deadline_s=300, aggregation=None,
+        training={"name": "union_step", "batch_size": 600, "learning_rate": 0.5},
+        combine={"name": "secure_sum", "threshold": 10, "dropouts": 2, "colluders": 1},
+        evaluation={"bins": 10, "noise_std": 5.0},
+        privacy={"unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 12})
+    with (asyncio.Runner() as loop, in_loop(loop, PrefectClient(info.api_url)) as client,
+          tempfile.TemporaryDirectory(prefix="fedround-programs-") as programs,
+          fedround_on(Path(programs), os.environ | {"PYTHONPATH": str(ROOT)})):
+        federation = Federation(machine, info.api_url, loop, client, Path(programs) / "fedround")
+        try:
+            with own_settings(federation.api_url):
+                machine.set_up(Founding(said, agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
+                               members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50, measures=True)
+            for name in SITES:
+                path = machine.site(name) / "policy.toml"
+                save_toml(load_toml(SitePolicy, path).model_copy(update={"max_epsilon_alone": 900.0}), path, "alone, too")
+            federation.start_processes()
+            yield federation
+        finally:
+            for process in federation.started:
+                process.terminate()
+            for process in federation.started:
+                process.wait()
+            stop_recorded(machine.home)
+            stack.stop()
+
+
+def store_of(twelve: Federation) -> ObjectStore:
+    folder = twelve.machine.coordinator
+    return open_store(load_toml(CoordinatorSettings, folder / "coordinator.toml").store, folder)
+
+
+def completed(twelve: Federation, started) -> None:
+    ended = twelve.ended(started)
+    assert ended.state.is_completed(), ended.state.message
+
+
+def seconds_of(twelve: Federation, started) -> dict[str, float]:
+    """How long the coordinator's steps took, by name."""
+    steps = twelve.ask(lambda client: client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[started]))))
+    return {step.name: step.total_run_time.total_seconds() for step in steps}
+
+
+def hold(twelve: Federation) -> None:
+    for name in SITES:
+        (twelve.machine.site(name) / "hold").touch()
+
+
+def go_on(twelve: Federation) -> None:
+    for name in SITES:
+        (twelve.machine.site(name) / "hold").unlink(missing_ok=True)
+
+
+def charged(twelve: Federation, run: str, rounds: int) -> bool:
+    """Whether every site has paid for so many rounds, which comes before the work."""
+    return all(len(twelve.charges(name, run)) == rounds for name in SITES)
+
+
+def test_two_sites_that_die_before_their_answers_and_two_that_die_after_them(twelve: Federation, run: str):
+    store = store_of(twelve)
+    hold(twelve)
+    started = twelve.start("federated-round", run=run)
+    wait(lambda: charged(twelve, run, 1), "all charges")
+    for name in FIRST:
+        os.kill(twelve.pid(name), signal.SIGKILL)
+    go_on(twelve)
+    completed(twelve, started)
+    print("\ntwo dropped:", seconds_of(twelve, started))
+    assert twelve.record(run)["outcomes"] == {name: "missing" if name in FIRST else "updated" for name in SITES}
+    for name in FIRST:
+        twelve.spawn("site", "start", str(twelve.machine.site(name)))
+
+    hold(twelve)
+    coordinator = psutil.Process(recorded(twelve.machine.home)["coordinator"])
+    started = twelve.start("federated-round", run=run)
+    wait(lambda: charged(twelve, run, 2), "all charges of the second round")
+    coordinator.suspend()
+    try:
+        go_on(twelve)
+        wait(lambda: all(store.head(layout.answer(name, run, 2, 1, "train")) for name in SITES), "twelve masked answers")
+        for name in SECOND:
+            os.kill(twelve.pid(name), signal.SIGKILL)
+    finally:
+        coordinator.resume()
+    completed(twelve, started)
+    print("two that reveal nothing:", seconds_of(twelve, started))
+    assert set(twelve.record(run, 2)["outcomes"].values()) == {"updated"}
+    for name in SECOND:
+        assert store.head(layout.answer(name, run, 1, 1, "reveal")) is None
+        twelve.spawn("site", "start", str(twelve.machine.site(name)))
+
+    for number in (3, 4):
+        started = twelve.start("federated-round", run=run)
+        completed(twelve, started)
+        print(f"undisturbed, round {number}:", seconds_of(twelve, started))
+    done = twelve.here("verify", run, "--as", twelve.machine.coordinator, "--recompute", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert [one["recomputed"] for one in json.loads(done.stdout)["rounds"]][1:] == [True] * 4

@@ -1,0 +1,54 @@
+"""Answers that are added up under masks: nobody reads one of them, and the sum is what all have, with shared noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.recompute import Bench
+from tasks.verify import verify_run
+from tests import summing
+from tests.small_federation import NAMES
+from tests.summing import X1, Summing
+
+
+@pytest.fixture
+def sums(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> Summing:
+    return summing.make(tmp_path_factory.mktemp("sums"))
+
+
+def exact(federation: Summing, names: tuple[str, ...] = NAMES) -> list[np.ndarray]:
+    """What these sites would say without noise, by a loop over their records."""
+    frames = [pd.read_parquet(federation.root / "data" / name / f"{part}.parquet")
+              for name in names for part in ("train", "validation")]
+    cells, labels = np.zeros(5), np.zeros(3)
+    for _, row in pd.concat(frames).iterrows():
+        cells[sum(row["x1"] >= edge for edge in X1.edges)] += 1
+        labels[int(row["y"])] += 1
+    return [cells, labels]
+
+
+def test_the_sum_is_what_all_have_with_the_noise_of_one_release(sums: Summing):
+    finding = sums.concluded()
+    for found, counts, noise in zip(finding.totals, exact(sums), (4.0, 6.0), strict=True):
+        assert 0 < np.abs(found.table - counts).max() < 8 * noise
+    assert [told.site for told in finding.answers] == sorted(NAMES)
+    assert finding.sum is not None
+    assert finding.sum.wrong == ()
+
+
+def test_a_round_trains_on_the_sum_and_is_proven_and_computed_again(sums: Summing, tmp_path: Path):
+    for _ in range(2):
+        committed = sums.train()
+    assert committed.commit.round == 2
+    assert committed.commit.totals[0].statistic.word == "scores"
+    assert {one.norm for one in committed.commit.updates} == {None}
+    sums.concluded()
+    key, store = sums.coordinator.identity.key, sums.coordinator.store
+    proofs = list(verify_run(store, "spring", key, bench=Bench(tmp_path, store)))
+    assert [(proof.recomputed, proof.not_recomputed) for proof in proofs[1:]] == [(True, "")] * 2
+    assert proofs[2].revealed == tuple(sorted(NAMES))
+    assert proofs[2].findings[0].revealed == tuple(sorted(NAMES))
