@@ -195,7 +195,7 @@ def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Colle
             site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=said.reason, weight=weight,
             verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
             uploaded_bytes=said.size_bytes, epsilon=(answer := collected.admitted[site].answer).epsilon,
-            checks=tuple(check for check in answer.checks if check in warnings))
+            epsilon_alone=answer.epsilon_alone, checks=tuple(check for check in answer.checks if check in warnings))
     if site in collected.refused:
         refusal = collected.refused[site].refusal
         return SiteRow(site=site, outcome="refused", note=f"{refusal.reason}: {refusal.detail}", weight=weight,

@@ -49,6 +49,8 @@ class SiteRow(Value):
     """The site's share of the aggregate."""
     epsilon: float | None = None
     """Spent on this run so far."""
+    epsilon_alone: float | None = None
+    """The same if nobody else's share of a sum's noise counts; None: none is shared."""
     uploaded_bytes: int | None = None
     """Of its update, as it left; None: no update was admitted."""
     answered_s: float | None = None

@@ -27,6 +27,8 @@ def forecast(record: RoundRecord) -> str:
     left, limit = max(0, record.rounds_agreed - record.round), amount(record.epsilon_limit)
     most = max((row for row in record.sites if row.epsilon is not None), key=lambda row: row.epsilon or 0.0, default=None)
     so_far = "" if most is None else f" So far {one_line(most.site)} has spent most, {spent(most.epsilon)}."
+    if most is not None and most.epsilon_alone is not None:
+        so_far += f" Noise is shared: if nobody else's counted, it would be {spent(most.epsilon_alone)}."
     if left == 0:
         return f"All {record.rounds_agreed} rounds for which epsilon {limit} was agreed are done: no other fits.{so_far}"
     rounds = "1 more round fits" if left == 1 else f"{left} more rounds fit"

@@ -41,6 +41,8 @@ def test_the_forecast_says_how_many_rounds_fit_and_what_is_spent(number: int, sa
     assert forecast(now).endswith("So far b has spent most, 2.51.")
     assert forecast(now) in " ".join(Page(render_html([now])).text.split())
     assert forecast(with_(now, rounds_agreed=None)) == forecast(with_(now, epsilon_limit=None)) == ""
+    shared = with_(record(number, updated("b", epsilon=2.501, epsilon_alone=8.25)), rounds_agreed=3)
+    assert forecast(shared).endswith("Noise is shared: if nobody else's counted, it would be 8.25.")
 
 
 def test_what_is_spent_is_drawn_below_its_limit_with_room_for_every_round():
