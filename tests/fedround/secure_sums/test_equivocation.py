@@ -146,6 +146,41 @@ def test_every_lie_among_more_members(members: int):
     assert broken > 8 or members == 7
 
 
+def countersigned(spec: SecureSum, members: int) -> tuple[set[int], bool]:
+    """As `outcomes`, if members sign the survivors first, one list each, and reveal only for a list with a threshold of
+    signatures: a third wait.
+    """
+    honest, enough = members - spec.colluders, spec.threshold - spec.colluders
+    least_honest = max(1, spec.least(members) - spec.colluders)
+    lists = [frozenset(some) for size in range(least_honest, honest + 1) for some in combinations(range(honest), size)]
+    sizes, both = set(), False
+    for shown in product(*([one for one in lists if me in one] for me in range(honest))):
+        seeds, keys = set(), set()
+        for one in set(shown):
+            if shown.count(one) >= enough:
+                seeds |= one
+                keys |= set(range(honest)) - one
+        both |= bool(seeds & keys)
+        if seeds and seeds | keys == set(range(honest)):
+            sizes.add(len(seeds - keys))
+    return sizes, both
+
+
+@pytest.mark.parametrize(("members", "dropouts"), [(3, 1), (4, 1), (4, 2), (5, 1), (5, 2)])
+def test_with_a_third_wait_any_threshold_does_that_keeps_two_secrets_apart(members: int, dropouts: int):
+    """What decision 50 says of it: the third condition falls away, and no other does."""
+    looked = 0
+    for spec in every(members):
+        if spec.shared_by(members) < 2 or spec.dropouts != dropouts:
+            continue
+        sizes, both = countersigned(spec, members)
+        apart = 2 * spec.threshold > members + spec.colluders
+        assert both != apart
+        assert not apart or min(sizes) >= spec.shared_by(members)
+        looked += 1
+    assert looked > 0
+
+
 @pytest.mark.parametrize("members", [4, 5])
 def test_every_lie_about_plans_and_survivors(members: int):
     """Some members are shown another plan for the slot: nobody counts them in, and nothing more is learnt."""

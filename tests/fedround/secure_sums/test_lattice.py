@@ -55,6 +55,13 @@ def test_a_sum_that_could_leave_the_ring_is_refused_with_the_numbers():
     assert bits_for(1000, 0.0, 12) == 21
 
 
+def test_the_room_is_for_the_noise_of_all_members_together():
+    """Noise of 4 cells, which a coarser lattice would make too few: 12 standard deviations of a hundred members' are 480."""
+    assert bits_for(2.0**31 - 480 - 100 - 1, 4.0, 100) == 0
+    with pytest.raises(ToleranceError):
+        bits_for(2.0**31 - 480 - 100, 4.0, 100)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(-2**40, 2**40))
 def test_rounding_the_noises_cells_to_the_lattice_is_rounding_the_exact_number(place, whole):
     """An exact number in a cell of the noise, and the middle of that cell, have the same nearest lattice point."""

@@ -151,6 +151,15 @@ def test_attack_a_wrong_share_is_a_complaint_that_names_the_dealer(monkeypatch: 
         reveal(FOUR.secret("lund"), EPOCH, "lund", FOUR.roster, FOUR.dealt | {"oslo": wrong}, 1, ALL, [], 3)
 
 
+def test_attack_a_share_that_has_no_form_is_a_complaint_before_anybody_says_it(monkeypatch: pytest.MonkeyPatch):
+    """It was committed to rightly. Who said it on would be the one whose reveal cannot be read."""
+    monkeypatch.setattr(dealing, "share", lambda secret, rest, place: shamir.PRIME)
+    wrong = deal(FOUR.secret("oslo"), EPOCH, "oslo", FOUR.roster, 3)
+    monkeypatch.undo()
+    with pytest.raises(ContractError, match="what 'oslo' dealt to 'lund' for slot 0 is not what it committed itself to"):
+        FOUR.check("lund", "oslo", wrong)
+
+
 @pytest.mark.parametrize("survives", [True, False])
 def test_attack_shares_on_no_polynomial_of_the_degree_name_their_dealer(survives: bool, monkeypatch: pytest.MonkeyPatch):
     """Each share is what was committed to, so nobody complains; together they make no secret. The sum is lost, and it is
