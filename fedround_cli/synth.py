@@ -14,11 +14,8 @@ from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fedround.records import Finding
     from fedround.synthetic.blueprint import Blueprint
-    from fedround.synthetic.model import Tree
     from fedround.synthetic.said import Synthetic
     from tasks.coordinator import Coordinator
 
@@ -51,7 +48,6 @@ def synth(
     """
     from pydantic import ValidationError
 
-    from fedround.synthetic.model import fitted
     from fedround.values import in_words
     from flows.service import enter
     from tasks.questions import preview as previewed
@@ -70,13 +66,12 @@ def synth(
         _show_preview(told, len(statistics), as_json=as_json)
         return
     finding = found_or_asked(coordinator, request, run, as_json=as_json)
-    tree = fitted(wanted, finding.totals)
-    card = _written(coordinator, finding, wanted, tree, file, rows, seed,
+    card = _written(coordinator, finding, wanted, file, rows, seed,
                     told.epsilon if told.promised is not None and told.epsilon < float("inf") else None)
     if as_json:
         print_json(card.model_dump(mode="json"))
         return
-    out.say("{} rows of {} columns: {}; with its card, {}", f"{rows:,}", len(wanted.columns), file, _card(file))
+    out.say("{} rows of {} columns: {}; with its card, {}", f"{rows:,}", len(wanted.columns), file, card_of(file))
     joined = ", ".join(f"{one} – {other}" for one, other in card.pairs)
     out.say("columns are joined by {}", joined or "nothing: no pair shows more than noise")
     out.say("[dim]not promised: {}[/]", card.not_promised)
@@ -100,40 +95,26 @@ def _show_preview(told: Any, tables: int, *, as_json: bool) -> None:
     say_cost(told)
 
 
-def _written(coordinator: Coordinator, finding: Finding, blueprint: Blueprint, tree: Tree, file: Path, rows: int, seed: int,
+def _written(coordinator: Coordinator, finding: Finding, blueprint: Blueprint, file: Path, rows: int, seed: int,
              epsilon: float | None) -> Synthetic:
     """The rows and their card, on disk."""
-    import numpy as np
-
     from fedround import __version__
     from fedround.files import write_whole
     from fedround.signing import digest, seal
     from fedround.synthetic.said import Synthetic
-    from fedround.values import canonical
+    from tasks.synthetic import as_bytes, drawn
 
-    draw = np.random.default_rng(seed)
-    cells = tree.sample(rows, [not one.missing for one in blueprint.columns], draw)
-    body = _bytes(blueprint.rows(cells, draw), file)
-    names = [one.column for one in blueprint.columns]
+    frame, pairs = drawn(blueprint, finding.totals, rows, seed)
+    body = as_bytes(frame, file)
     card = Synthetic(
         federation=finding.federation, run=finding.run, round=finding.round, attempt=finding.attempt, plan=finding.plan,
-        blueprint=digest(canonical(blueprint)), columns=tuple(names),
-        pairs=tuple((names[one], names[other]) for one, other in tree.pairs), noise_std=finding.totals[0].noise_std,
-        epsilon=epsilon, rows=rows, seed=seed, file=digest(body), tool_version=__version__)
+        blueprint=blueprint, pairs=pairs, noise_std=finding.totals[0].noise_std, epsilon=epsilon, rows=rows, seed=seed,
+        file=digest(body), tool_version=__version__)
     write_whole(file, body, durable=False)
-    write_whole(_card(file), seal(card, coordinator.identity), durable=False)
+    write_whole(card_of(file), seal(card, coordinator.identity), durable=False)
     return card
 
 
-def _bytes(rows: pd.DataFrame, file: Path) -> bytes:
-    import io
-
-    if file.suffix == ".csv":
-        return rows.to_csv(index=False).encode()
-    into = io.BytesIO()
-    rows.to_parquet(into, index=False)
-    return into.getvalue()
-
-
-def _card(file: Path) -> Path:
+def card_of(file: Path) -> Path:
+    """Where the card of these rows lies."""
     return file.with_name(file.name + ".card.json")

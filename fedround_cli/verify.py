@@ -29,6 +29,9 @@ def verify(
     run: Annotated[str | None, typer.Argument(help="The run whose history to prove.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(
         help="A model file: find the round that made it, and prove its lineage back to round 0.")] = None,
+    rows: Annotated[Path | None, typer.Option(
+        help="A file of 'fedround synth', with its card beside it: prove the card, the run up to the question that the rows "
+        "were drawn from, its price, and that the seed draws these rows.")] = None,
     folder: AnyFolder = DEFAULT_COORDINATOR,
     recompute: Annotated[bool, typer.Option(
         "--recompute", help="Compute every model again from the sites' stored updates, and compare every byte. Needs an "
@@ -48,10 +51,16 @@ def verify(
     not hold; or, after all that holds, the answers that members altered or took away since.
     """
     from fedround_cli.membership import store_and_key
+    from fedround_cli.verify_rows import verify_rows
     from tasks.recompute import Bench
     from tasks.verify import find_model, read_log, verify_run
 
     store, key = store_and_key(folder)
+    if rows is not None:
+        if run is not None or checkpoint is not None or recompute:
+            raise ContractError("--rows goes alone: the card names the run and its question")
+        verify_rows(store, key, rows, as_json=as_json)
+        return
     sha256, until = None, None
     if checkpoint is not None:
         sha256 = _digest_of(checkpoint)
@@ -60,7 +69,8 @@ def verify(
             raise ContractError(f"{checkpoint} was made in round {until} of run '{found}', not in run '{run}'")
         run = found
     if run is None:
-        raise ContractError("name the run whose history to prove, or a model file with --checkpoint")
+        raise ContractError("name the run whose history to prove, a model file with --checkpoint, or synthetic rows with "
+                            "--rows")
     with TemporaryDirectory(prefix="fedround-verify-") as bench:
         proofs, problem = _all(verify_run(store, run, key, until, Bench(Path(bench), store) if recompute else None,
                                        _public(store, run, folder, public_rows) if recompute else None))

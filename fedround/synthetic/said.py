@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from fedround.privacy.accounting import LARGEST_EPSILON
+from fedround.synthetic.blueprint import Blueprint
 from fedround.values import LARGEST_WHOLE, Attempt, ColumnName, Digest, Name, Round, Signed, ToolVersion
 
 NOT_PROMISED = (
@@ -27,9 +28,8 @@ class Synthetic(Signed):
     attempt: Attempt
     plan: Digest
     """Of the question whose finding was read."""
-    blueprint: Digest
-    """SHA-256 of the blueprint's canonical JSON."""
-    columns: Annotated[tuple[ColumnName, ...], Field(max_length=60)]
+    blueprint: Blueprint
+    """What the rows look like, in full: who has the card needs nothing else to draw them again."""
     pairs: Annotated[tuple[Annotated[tuple[ColumnName, ...], Field(min_length=2, max_length=2)], ...], Field(max_length=60)]
     """What columns have in common, and no more."""
     noise_std: Annotated[float, Field(ge=0, le=1e9)]

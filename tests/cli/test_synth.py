@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedround.signing import digest, unseal
+from fedround.signing import digest, seal, unseal
 from fedround.synthetic.said import Synthetic
 from tests.cli.conftest import Fedround, one_sentence
 from tests.cli.test_ask import by_the_sites, federation
@@ -55,7 +55,8 @@ def test_rows_and_a_signed_card_and_nobody_is_asked_twice(
     sealed = (tmp_path / "rows.parquet.card.json").read_bytes()
     card = unseal(sealed, Synthetic, federation.coordinator.identity.key, "the card")
     assert card.file == digest((tmp_path / "rows.parquet").read_bytes())
-    assert (card.run, card.columns, card.pairs, card.rows) == ("study", ("x1", "y"), (("x1", "y"),), 300)
+    assert (card.run, card.pairs, card.rows) == ("study", (("x1", "y"),), 300)
+    assert [one.column for one in card.blueprint.columns] == ["x1", "y"]
     assert card.noise_std == pytest.approx(4 * 3 ** 0.5)
     assert len(by_the_sites) == 1
     again = json.loads(fedround(*wanted, "--json").stdout)
@@ -85,3 +86,35 @@ def test_what_cannot_be_is_one_sentence(
     (tmp_path / "b.toml").write_text(text)
     told = fedround("synth", tmp_path / "b.toml", tmp_path / name, "-c", coordinator)
     assert words in one_sentence(told)
+
+
+def test_a_card_is_proven_by_whoever_has_it_and_a_changed_file_or_card_is_not(
+        fedround: Fedround, coordinator: Path, by_the_sites: list[dict], blueprint: Path, tmp_path: Path,
+        federation: SmallFederation):
+    for name in ("rows.parquet", "rows.csv"):
+        assert fedround("synth", blueprint, tmp_path / name, "-c", coordinator, "--noise", "4").exit_code == 0
+        told = fedround("verify", "--rows", tmp_path / name, "--as", coordinator.parent / "north")
+        assert told.exit_code == 0, told.output
+        for words in ("The card holds", "east, north, south", "epsilon", "the same bytes", "x1 – y"):
+            assert words in " ".join(told.stdout.split()), words
+    told = json.loads(fedround("verify", "--rows", tmp_path / "rows.csv", "--as", coordinator, "--json").stdout)
+    assert told["epsilon"] == pytest.approx(told["card"]["epsilon"])
+    assert told["unseen"] == []
+    file, beside = tmp_path / "rows.csv", tmp_path / "rows.csv.card.json"
+    body, sealed = file.read_bytes(), beside.read_bytes()
+    file.write_bytes(body.replace(b"\n", b"\r\n"))
+    one_sentence(fedround("verify", "--rows", file, "--as", coordinator), "altered, or is another one")
+    file.write_bytes(body)
+    card = unseal(sealed, Synthetic, federation.coordinator.identity.key, "the card")
+    lies = [({"seed": 1}, "other rows than seed 1 draws"), ({"epsilon": 0.1}, "another noise or epsilon"),
+            ({"noise_std": 99.0}, "another noise or epsilon"), ({"attempt": 7}, "has no answer of"),
+            ({"plan": "0" * 64}, "another question"),
+            ({"blueprint": card.blueprint.model_copy(update={"cells": 5})}, "another question")]
+    for lie, words in lies:
+        beside.write_bytes(seal(card.model_copy(update=lie), federation.coordinator.identity))
+        one_sentence(fedround("verify", "--rows", file, "--as", coordinator), words)
+    beside.write_bytes(seal(card, federation.site("north").identity))
+    one_sentence(fedround("verify", "--rows", file, "--as", coordinator), "sign")
+    beside.unlink()
+    one_sentence(fedround("verify", "--rows", file, "--as", coordinator), "no such file")
+    one_sentence(fedround("verify", "study", "--rows", file, "--as", coordinator), "goes alone")

@@ -1,0 +1,39 @@
+"""A round of chosen sites with real servers and processes: by the deployment's parameters, as the form sends them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conftest import Federation
+from tests.small_federation import NAMES
+
+pytestmark = pytest.mark.stack
+
+CHOSEN = ["south", "north"]
+
+
+def test_a_round_of_chosen_sites_asks_and_charges_them_alone_and_the_next_one_asks_all(real: Federation, run: str):
+    ended = real.ended(real.start_raw("federated-round", {"request": {"run": run, "asked": {"sites": CHOSEN}}}))
+    assert ended.state.is_completed(), ended.state.message
+    assert real.record(run)["outcomes"] == {"north": "updated", "south": "updated", "east": "excluded"}
+    assert real.site_run(run, "east") is None, "nobody knocks at the door of who was not chosen"
+    assert real.site_run(run, "north").state.is_completed()
+    assert [len(real.charges(name, run)) > 0 for name in NAMES] == [True, False, True]
+    ended = real.ended(real.start("federated-round", run=run))
+    assert ended.state.is_completed(), ended.state.message
+    assert real.record(run, 2)["outcomes"] == dict.fromkeys(NAMES, "updated")
+    proven = real.here("verify", run, "--as", real.machine.coordinator)
+    assert proven.exit_code == 0, proven.output
+    assert "not asked: east" in " ".join(proven.stdout.split())
+
+
+@pytest.mark.parametrize(("sites", "says"), [(["south"], "the quorum is 2"), (["south", "nowhere"], "no site 'nowhere'")])
+def test_who_may_not_be_chosen_is_said_in_the_flow_run_and_nobody_is_asked(real: Federation, run: str, sites: list[str],
+                                                                         says: str):
+    run = f"{run[:20]}-{len(sites)}"
+    ended = real.ended(real.start_raw("federated-round", {"request": {"run": run, "asked": {"sites": sites}}},
+                                      enforce_parameter_schema=False) if "nowhere" in sites else
+                       real.start_raw("federated-round", {"request": {"run": run, "asked": {"sites": sites}}}))
+    assert ended.state.is_failed()
+    assert says in ended.state.message
+    assert all(real.site_run(run, name) is None for name in NAMES)
