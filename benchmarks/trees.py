@@ -28,11 +28,11 @@ from fedround.learning.trees.spec import Trees
 from fedround_examples.banks_trees.split import STORY
 from fedround_examples.rivals import federated
 
-EPSILONS = (5.0, 1.0, None)
+EPSILONS = (1.0, 2.0, 5.0, 10.0, None)
 DOCS = Path("docs")
 TUNING_SEED = 1000
 LIARS = ("bank-03", "bank-07")
-SETTINGS = {"depth 4, l2 0.002": (4, 0.002), "depth 4, l2 0.01": (4, 0.01), "depth 3, l2 0.03": (3, 0.03)}
+SETTINGS = {"depth 4, l2 0.002": (4, 0.002), "depth 4, l2 0.01": (4, 0.01), "depth 3, l2 0.05": (3, 0.05)}
 
 
 def main() -> None:
