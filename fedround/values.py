@@ -105,9 +105,9 @@ class Signed(Value):
     kind: ClassVar[str]
 
 
-def canonical(value: Value) -> bytes:
+def canonical(value: Value, without: frozenset[str] = frozenset()) -> bytes:
     """The one way to write `value` as bytes (RFC 8785). Raises ContractError if it cannot be written so."""
-    return _written(value)
+    return _written(value, exclude=without)
 
 
 def as_read(value: Value, without: frozenset[str] = frozenset()) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
-from fedround_cli import contribution, explain, export, promotion, thresholds
+from fedround_cli import contribution, explain, export, promotion, shapes, thresholds
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -25,6 +25,7 @@ app.command("stages")(promotion.stages)
 app.command("thresholds")(thresholds.thresholds)
 app.command("contribution")(contribution.contribution)
 app.command("explain")(explain.explain)
+app.command("shapes")(shapes.shapes)
 app.command("export")(export.export)
 
 Tag = Annotated[str, typer.Argument(help="A version, as `models list` shows it.")]

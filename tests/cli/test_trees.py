@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from infra.history import read_commit
 from tests import small_federation
 from tests.cli.conftest import Fedround, one_sentence
 from tests.small_federation import SmallFederation
-from tests.small_trees import made
+from tests.small_trees import RECIPE, made
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,23 @@ def test_a_site_rehearses_a_round_of_trees_and_nothing_is_charged(fedround: Fedr
     assert "train 4 trees of depth 3" in told.stdout
     assert "4 features each" in told.stdout
     assert not ledger.read(federation.site("north").ledger).charges
+
+
+def test_a_model_of_one_feature_a_tree_is_drawn_and_told_as_shapes_with_the_noise_in_them(
+        fedround: Fedround, tmp_path, rows_are_judged_here: None, two_rounds):
+    recipe = RECIPE.replace("l2=0.02", "l2=0.02, features_per_tree=1").replace("per_round=4", "per_round=20")
+    federation = made(tmp_path, recipe=recipe)
+    federation.round()
+    folder, picture = federation.root / "coordinator", tmp_path / "shapes.svg"
+    assert fedround("models", "rebuild", "spring", "-c", folder).exit_code == 0
+    told = json.loads(fedround("models", "shapes", "spring/round-00001", "-c", folder, "--picture", picture, "--json").stdout)
+    assert {"x1", "x2"} <= {one["feature"] for one in told}
+    rising = next(one for one in told if one["feature"] == "x1")
+    assert rising["values"][-1][0] > rising["values"][0][0], "the label grows with x1"
+    assert all(std[0] > 0 for std in rising["std"])
+    drawn = ElementTree.fromstring(picture.read_bytes())
+    assert len(drawn.findall("{*}g")) == len(told)
+    assert len(drawn.findall("{*}g/{*}path[@class='band']")) == len(told)
+    assert "the sum of what its features add" in fedround("models", "shapes", "spring/round-00001", "-c", folder).stdout
+    one_sentence(fedround("models", "shapes", "spring/round-00001", "-c", two_rounds.root / "coordinator"),
+                 "features_per_tree = 1")

@@ -68,6 +68,9 @@ class Trees(Value):
     l2: Annotated[float, Field(gt=0, le=100)] = 0.005
     largest: Annotated[float, Field(gt=0, le=1e6)] = 2.0
     seed: Annotated[int, Field(ge=0, le=2 ** 53 - 1)] = 0
+    features_per_tree: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    """So many are drawn for a tree, and all of its splits ask about these (with 1: `fedround.learning.trees.shapes`); None:
+    about any."""
     axes: Annotated[tuple[Axis, ...], BeforeValidator(_tuple), Field(max_length=100_000)] = ()
     """Of the features, in their order. A recipe with COLUMNS leaves them out: they follow from it."""
     often: Annotated[tuple[tuple[ColumnName, Annotated[float, Field(ge=0, le=1e6)]], ...], BeforeValidator(_pairs)] = ()

@@ -46,16 +46,22 @@ def splits(trees: Trees) -> Splits:
     """Of all trees; the same everywhere. The first trees stay what they are when `rounds` grows.
 
     A node's feature is drawn by the chances of the axes, and its threshold evenly from what the splits above it leave of the
-    feature's bounds. A feature of which they leave nothing is drawn again, a few times.
+    feature's bounds. A feature of which they leave nothing is drawn again, a few times. Where a tree has only so many
+    features (`features_per_tree`), those are drawn by the chances, and a node's evenly from them.
     """
     count, nodes = trees.trees, trees.leaves - 1
     low_F, high_F = (np.array([getattr(axis, side) for axis in trees.axes]) for side in ("low", "high"))
     either_F, chance_F = (np.array([getattr(axis, what) for axis in trees.axes]) for what in ("either", "chance"))
     below_F = np.cumsum(chance_F) / chance_F.sum()
     named = Trees(depth=trees.depth, seed=trees.seed, axes=trees.axes)
-    key = hashlib.sha256(b"fedround/trees\0" + canonical(named)).digest()
-    drawn_TMR = Stream(key).random((count, nodes, _TRIES + 1))
-    tried_TMR = below_F.searchsorted(drawn_TMR[..., :-1], side="right").clip(max=len(below_F) - 1)
+    said = canonical(named, without=frozenset({"features_per_tree"}))
+    drawn_TMR = Stream(hashlib.sha256(b"fedround/trees\0" + said).digest()).random((count, nodes, _TRIES + 1))
+    if (few := trees.features_per_tree) is None:
+        tried_TMR = _by_chance(drawn_TMR[..., :-1], below_F)
+    else:
+        own_TA = _by_chance(Stream(hashlib.sha256(b"fedround/trees/few\0" + said).digest()).random((count, few)), below_F)
+        place_TMR = (drawn_TMR[..., :-1] * few).astype(np.int64)
+        tried_TMR = own_TA[np.arange(count)[:, None, None], place_TMR]
     feature_TM, threshold_TM = tried_TMR[..., 0].copy(), np.empty((count, nodes))
     for node in range(nodes):
         left_T, right_T = np.empty(count), np.empty(count)
@@ -69,6 +75,11 @@ def splits(trees: Trees) -> Splits:
             undecided_T &= ~now_T
         threshold_TM[:, node] = left_T + drawn_TMR[:, node, -1] * (right_T - left_T)
     return Splits(feature_TM, threshold_TM.astype(np.float32))
+
+
+def _by_chance(drawn: Float64, below_F: Float64) -> Int64:
+    """Features, from numbers in [0, 1) and the chances, added up."""
+    return np.asarray(below_F.searchsorted(drawn, side="right").clip(max=len(below_F) - 1), np.int64)
 
 
 def _left_over(node: int, feature_T: Int64, feature_TM: Int64, threshold_TM: Float64, low_F: Float64, high_F: Float64,
