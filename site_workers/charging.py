@@ -8,15 +8,17 @@ from datetime import datetime, timedelta
 
 import rfc8785
 
+from fedround.agreement import MORE_ROWS
 from fedround.errors import BudgetError, ContractError
 from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.entries import Rows as Side
 from fedround.privacy.participation import counted
-from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy
+from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy, cap
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.site import Offer, offer
+from fedround.rounds.summed import HELD_OUT_TOO
 from fedround.signing import digest
 from fedround.values import canonical
 from site_workers import audit, registry
@@ -37,6 +39,8 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
         return refusal
     try:
         units = rows.units(plan.agreed.privacy)
+        if (refusal := _refuse_more_rows(site, order, units, len(rows.train) + len(rows.validation))) is not None:
+            return refusal
         offered = offer(plan.asks, plan.agreed, units, lambda statistic: site.policy.lets_out(statistic, plan),
                         apart=registry.are_apart(site.folder, site.settings.data))
         refusal = refuse_if_meaningless(site, order, offered, rows.units(plan.agreed.privacy, held_out=True))
@@ -69,6 +73,23 @@ def _earlier_questions(site: Site, order: Order) -> list[ledger.Charge]:
 
 def _is_question(order: Order) -> bool:
     return order.plan.asks.kind == "measure" and not is_agreed(order.plan)
+
+
+def _refuse_more_rows(site: Site, order: Order, units: int, rows: int) -> Refusal | None:
+    """A refusal if a sum has no room for so many. What the ring holds is fixed by the agreed numbers, and one site alone that
+    has more could make the sum of all of them another number.
+
+    units: rows to train on, or persons who have some: their number is public. rows: those held out, too.
+    """
+    agreed = order.federation.site(site.name).rows
+    if order.plan.agreed.combine is None or agreed is None:
+        return None
+    if units <= MORE_ROWS * agreed and rows <= MORE_ROWS * HELD_OUT_TOO * agreed * (cap(order.plan.agreed.privacy) or 1):
+        return None
+    log.error("round %d of run '%s': %d rows to train on, and %d in all; %d are agreed, and %g times as many at most: have "
+              "the new number agreed ('rows' in the federation file)", order.plan.round, order.plan.run, units, rows, agreed,
+              MORE_ROWS)
+    return refuse(site, order, Reason.POLICY, f"more than {MORE_ROWS:g} times the rows that are agreed for this site")
 
 
 def _refuse_too_soon(site: Site, order: Order) -> Refusal | None:

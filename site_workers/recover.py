@@ -123,9 +123,14 @@ def _from_answer(site: Site, answer: Answer, plan: Plan | None) -> Charge:
     plan: the plan that it answers, which says for how many rounds the campaign was set aside; None: it is lost.
     """
     charge = _charge(site, answer.federation, answer.run, answer.round, answer.asked, answer.plan, answer.mechanisms)
-    if plan is None or answer.update is None:
+    if plan is None or not plan.asks.makes_model:
         return charge
-    offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases), plan.agreed.privacy)
+    if answer.masked is not None:
+        offered = offer(plan.asks, plan.agreed, 1, lambda _: True)
+    elif answer.update is not None:
+        offered = Offer(answer.update.mechanism, tuple(release.statistic for release in answer.releases), plan.agreed.privacy)
+    else:
+        return charge
     rows = charging.pays_apart(site, offered)
     campaign = offered.campaign(rows, groups=plan.agreed.groups, drift=plan.agreed.drift)
     return charge.model_copy(update={"campaign": campaign, "rows": rows})

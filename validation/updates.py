@@ -7,7 +7,7 @@ member made for this plan; whether an update is an honest one is the aggregation
 from __future__ import annotations
 
 from fedround import codec
-from fedround.agreement import SiteEntry
+from fedround.agreement import MORE_ROWS, SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import Training
 from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
@@ -33,9 +33,6 @@ from fedround.signing import envelope, unseal
 from fedround.statistics import LARGEST, LOUDEST, Release, Statistic
 from fedround.values import Digest, PublicKey
 from validation.payloads import form_of
-
-MORE_ROWS = 1.5
-"""How many times the agreed number of rows a site may have: rows come and go, and the number is not agreed anew each time."""
 
 
 def read_answer(document: bytes, plan: Plan, plan_digest: Digest, member: SiteEntry,
