@@ -126,6 +126,14 @@ class Terms(Value):
                                 "come from a federation file")
         return self.together
 
+    @property
+    def aggregation_in_words(self) -> str:
+        """How updates become one change of the model, for people."""
+        if (how := self.combine) is None:
+            return str(self.aggregation)
+        return (f"a sum under masks of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
+                f"reveal, {how.colluders} may collude; noise shared by {self.shared_by}")
+
     def sent(self, model: Schema) -> Schema:
         """The tensors of an update to such a model."""
         return self.training.sent(model, noised=not isinstance(self.privacy, NoPrivacy))

@@ -186,11 +186,12 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         f"Coordinator {key}", title="certificate of lineage"), highlight=False, soft_wrap=False)
     table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
     for proof in proofs:
-        spent = [value for value in proof.epsilons.values() if value is not None]
+        spent, alone = ([value for value in said.values() if value is not None] for said in (proof.epsilons, proof.alone))
         others = {"left out": proof.left_out, "not asked": proof.excluded, "refused": proof.refusals}
         table.add_row(str(proof.round), proof.commit[:16], proof.model[:16], str(proof.log), str(len(proof.updates)),
                       "; ".join(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
-                      f"≤ {upward(max(spent), 4)}" if spent else "")
+                      " ".join([*([f"≤ {upward(max(spent), 4)}"] if spent else []),
+                                *([f"(alone ≤ {upward(max(alone), 4)})"] if alone else [])]))
     out.print(table)
     _findings(proofs)
     if (begun := proofs[0].after) is not None:

@@ -37,6 +37,8 @@ class Certificate(Value):
     """The most that a site said it had spent on the run, and on those before it that the same rows pay for. None: without
     privacy in one of them, or not known.
     """
+    epsilon_alone: Annotated[float, Field(ge=0)] | None = None
+    """The same if nobody else's noise counts, in this run, where noise is shared."""
     unseen: tuple[Name, ...]
     """Sites whose answers could not be read: there the coordinator's signature vouches."""
     lost: tuple[Name, ...] = ()
@@ -60,6 +62,7 @@ def certified(store: ObjectStore, run: str, coordinator: str, until: int) -> Cer
         signatures=sum(proof.signatures for proof in everything), hashes=sum(proof.hashes for proof in everything),
         sites=tuple(sorted({site for proof in asked for site in proof.updates})),
         rules=tuple(dict.fromkeys(proof.aggregation for proof in asked)), epsilon=_spent(lineage),
+        epsilon_alone=max((found for proof in asked for found in proof.alone.values() if found is not None), default=None),
         unseen=tuple(sorted({site for proof in everything for site in proof.unseen})),
         lost=tuple(sorted({site for proof in everything for site in proof.lost})),
         after=tuple(begun for one in lineage if (begun := one[0].after) is not None), tool_version=__version__)

@@ -19,6 +19,7 @@ from fedround.fairness_of_groups import GroupFairness
 from fedround.learning.spec import Training
 from fedround.learning.tasks import Metrics, Task
 from fedround.learning.trees.spec import Trees
+from fedround.privacy.profile import upward
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.statistics import Release
@@ -151,11 +152,11 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
     warnings = () if contract is None else contract.warnings
     return RoundRecord(
         federation=plan.federation, run=plan.run, round=plan.round, model=commit.model, parent=commit.base_model,
-        aggregation=str(terms.aggregation), optimizer=_step_in_words(terms),
+        aggregation=terms.aggregation_in_words, optimizer=_step_in_words(terms),
         training=f"{terms.training.in_words} a round" if isinstance(terms.training, Trees) else _in_words(terms.training),
         compression="none" if terms.compression is None else _in_words(terms.compression),
         uploaded_bytes=sum(update.size_bytes for update in commit.updates),
-        privacy=_privacy_in_words(terms, plan.asks.partition),
+        privacy=_privacy_in_words(terms, plan.asks.partition) + _both_prices(terms, collected),
         worth=worth.in_words(terms, {site: admitted.answer.update for site, admitted in collected.admitted.items()
                                      if admitted.answer.update is not None}),
         quorum=plan.quorum, seconds=seconds, ended=ended, public=metrics,
@@ -268,6 +269,16 @@ def _reputation_in_words(policy: Reputation | None, gate: Gate | None, rows: int
 def _privacy_in_words(terms: Terms, part: Partition | None) -> str:
     only = "" if part is None else f"; trained on the rows of {part.name} alone ({part.in_words}), and no other row pays"
     return _promise_in_words(terms.privacy, terms.training) + only
+
+
+def _both_prices(terms: Terms, collected: Collected) -> str:
+    """What sites have spent, where the noise is shared: if as many add theirs as was agreed, and if nobody else does."""
+    spent, alone = ([found for answer in collected.answers.values() if (found := getattr(answer, name)) is not None]
+                    for name in ("epsilon", "epsilon_alone"))
+    if terms.combine is None or not spent or not alone:
+        return ""
+    return (f"; spent so far: at most {upward(max(spent), 4)} while {terms.shared_by} honest members add their noise, at "
+            f"most {upward(max(alone), 4)} if nobody else does")
 
 
 def _promise_in_words(privacy: Privacy, training: Training) -> str:

@@ -84,6 +84,8 @@ class RoundProof:
     """Of round 0: where its model comes from. Nothing is proven of that run but its commit."""
     epsilons: Mapping[str, float | None] = field(default_factory=dict)
     """What each site said it had spent on the run, as far as its answers may be read; None: without privacy."""
+    alone: Mapping[str, float | None] = field(default_factory=dict)
+    """The same if nobody else's noise counts, where noise is shared."""
     left_out: tuple[str, ...] = ()
     """Sites whose updates the aggregation left out: they are proven as the others are."""
     excluded: tuple[str, ...] = ()
@@ -264,8 +266,9 @@ class _Trial:
             signatures=(proof.signatures + 1 + sighted + read.proven + (said is not None)
                         + (0 if masked is None else masked.signatures)),
             hashes=proof.hashes + 1 + read.proven + len(answers),
-            aggregation=str(plan.agreed.aggregation), privacy=plan.agreed.privacy,
+            aggregation=plan.agreed.aggregation_in_words, privacy=plan.agreed.privacy,
             epsilons={site: answer.epsilon for site, answer in answers.items()},
+            alone={site: answer.epsilon_alone for site, answer in answers.items()},
             left_out=tuple(site for site, so in used.items() if not so), excluded=excluded,
             unseen=tuple(read.unseen), lost=tuple(read.gone),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,

@@ -45,7 +45,7 @@ def render_card(manifest: Manifest, evidence: Evidence, certificate: Certificate
     head = Markup(_head(manifest, evidence, facts))  # noqa: S704 - lines of JSON, no HTML
     return template("card.md.j2").render(
         head=head, manifest=manifest, inputs=inputs_in_words(manifest.inputs), evidence=evidence,
-        certificate=certificate, facts=facts, privacy=in_words(evidence.privacy, evidence.epsilon),
+        certificate=certificate, facts=facts, privacy=in_words(evidence.privacy, evidence.epsilon, certificate.epsilon_alone),
         forms=[(form, name, evidence.of(form)) for form, name in FORMS.items()],
         fairness=NOT_MEASURED if evidence.fairness is None else Markup(render_groups(evidence.fairness)),  # noqa: S704 - foreign words are code
         drift=evidence.drift or NOT_MEASURED, trigger=_trigger_in_words(evidence.trigger), not_measured=NOT_MEASURED)
@@ -56,16 +56,17 @@ def inputs_in_words(inputs: Sequence[Input]) -> str:
     return rows_in_words(tuple(Shape(one.name, one.dtype, one.shape) for one in inputs))
 
 
-def in_words(privacy: Privacy, epsilon: float | None) -> str:
-    """Epsilon, with everything that is needed to read it."""
+def in_words(privacy: Privacy, epsilon: float | None, alone: float | None = None) -> str:
+    """Epsilon, with everything that is needed to read it. alone: if nobody else's noise counts, where noise is shared."""
     if isinstance(privacy, NoPrivacy):
         return "none: updates left the sites without noise."
     unit = {"record": "one record of one site, or nothing in its place",
             "person": "all rows of one person at one site, or nothing in their places",
             "site": "all that a site contributes, or nothing"}[privacy.unit]
     spent = "not known" if epsilon is None else upward(epsilon, 3)
+    shared = "" if alone is None else f", and {upward(alone, 3)} if nobody else had added noise"
     return (f"unit: {unit}. Agreed: epsilon at most {privacy.epsilon:g} at delta {privacy.delta_dp:g} over {privacy.rounds} "
-            f"rounds; the most that a site had spent on this run: {spent}. PLD accountant, rounded up.")
+            f"rounds; the most that a site had spent on this run: {spent}{shared}. PLD accountant, rounded up.")
 
 
 def _trigger_in_words(found: Trigger | None) -> str:

@@ -131,6 +131,30 @@ def test_no_share_is_revealed_for_another_sum_than_was_agreed(sums: Summing, che
     assert reveals(sums) == []
 
 
+def test_no_share_is_revealed_for_an_answer_that_somebody_else_made_with_the_sites_key(sums: Summing):
+    planned, honest = revealing(sums)
+    site = sums.site("north")
+    other = unseal(said(sums, "north", planned).read_bytes(), Answer, site.identity.key, "north")
+    forged = seal(other.model_copy(update={"charges": 99}), site.identity)
+    sums.coordinator.store.put_once(layout.relayed("spring", digest(forged)), forged)
+    instead_of(sums, honest, honest.plan.asks.model_copy(update=other_answer(honest.plan.asks, "north", digest(forged))))
+    with pytest.raises(TrustError, match="another answer of this site"):
+        sums.answer("north", planned)
+    assert reveals(sums) == []
+
+
+def test_no_share_is_revealed_for_fewer_than_were_agreed_though_the_threshold_would_do(
+        tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None):
+    all_three = {"name": "secure_sum", "threshold": 2, "dropouts": 0, "colluders": 0}
+    sums = made.make(tmp_path_factory.mktemp("all-three"), quorum=3, combine=all_three)
+    sums.keys()
+    planned, honest = revealing(sums)
+    instead_of(sums, honest, honest.plan.asks.model_copy(update=only(honest.plan.asks, "north", "east")))
+    with pytest.raises(TrustError, match="3 at least, so 'north' reveals nothing"):
+        sums.answer("north", planned)
+    assert reveals(sums) == []
+
+
 def test_shares_are_revealed_for_one_sum_of_a_slot_once_ever(sums: Summing):
     """Not even in a place of its own, where the site has answered nothing yet."""
     planned, honest = revealing(sums)
