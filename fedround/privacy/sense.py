@@ -7,7 +7,9 @@ be small at such a delta, although a single draw shows the record (`tests/attack
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from decimal import ROUND_FLOOR, Context
 
 from fedround.privacy.spec import DpFtrl, DpSgd, Mechanism
 from fedround.privacy.units import noise_of_one
@@ -21,6 +23,8 @@ MIN_NOISE_MULTIPLIER = 0.3
 MIN_BATCH = 16
 """The default of a site's policy: at least this many expected rows in a step."""
 
+_DOWN = Context(prec=2, rounding=ROUND_FLOOR)       # who follows an advice must not be refused again
+
 
 def largest_delta_dp(rows: int) -> float:
     """The largest delta_dp that means something for so many rows."""
@@ -32,13 +36,13 @@ def doubts(delta_dp: float, rows: int | None, mechanism: Mechanism | None, batch
     """Reasons why a promise means less than its epsilon, in words for readers who may know the number of rows. None: it is
     not known.
     """
-    if rows is not None and delta_dp * rows > MOST_DELTA_ROWS:
+    if rows is not None and delta_dp > largest_delta_dp(rows):
         yield (f"delta_dp {delta_dp:g} times {rows} rows is {delta_dp * rows:.3g}: so many records may be published outright "
                f"under this promise. Sites refuse more than {MOST_DELTA_ROWS:g}: ask for at most "
-               f"{largest_delta_dp(rows):.2g}")
+               f"{_DOWN.create_decimal(largest_delta_dp(rows)):g}")
     elif rows is None and delta_dp > largest_delta_dp(100):
-        yield (f"delta_dp {delta_dp:g} means nothing for more than {MOST_DELTA_ROWS / delta_dp:.0f} rows, and sites with "
-               "more refuse")
+        yield (f"delta_dp {delta_dp:g} means nothing for more than {math.floor(MOST_DELTA_ROWS / delta_dp)} rows, and sites "
+               "with more refuse")
     if mechanism is not None and (noise := noise_of_one(mechanism)) < min_noise_multiplier:
         yield (f"the noise multiplier of one release is {noise:.3f}: a single draw can be a picture of a record. Sites "
                f"refuse less than {min_noise_multiplier:g} unless their policy says otherwise: ask for a smaller epsilon, "
