@@ -53,5 +53,5 @@ def _one_step(noise: float, rate: float) -> Floats:
             term_K = (log_factorial_K[order] - log_factorial_K[k_K] - log_factorial_K[order - k_K]
                       + (order - k_K) * math.log1p(-rate) + k_K * math.log(rate) + k_K * (k_K - 1) / (2 * noise ** 2))
             most = float(term_K.max())
-            found_A[place] = (most + math.log(float(np.exp(term_K - most).sum()))) / (order - 1) if most < math.inf else most
+            found_A[place] = (most + math.log(float(np.exp(term_K - most).sum()))) / (order - 1)
         return np.maximum(found_A, 0)

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError, PrivacyError
-from fedround.privacy import accounting
+from fedround.privacy import accounting, calibration
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.calibration import calibrate, mu_squared
 from fedround.privacy.spec import DpSgd, GaussianCounts, NoMechanism, RecordPrivacy, SitePrivacy
@@ -247,6 +247,26 @@ def test_what_a_campaign_releases_beside_its_updates_are_counts_of_every_model_a
     evaluation = LocalEvaluation(noise_std=20.0)
     assert beside(record, evaluation) == (counts(20.0),) * 8
     assert beside(site, evaluation) == beside(site, LocalEvaluation(noise_std=0.0)) == ()
+
+
+@given(st.integers(1, 10 ** 6 - 1), st.integers(1, 10 ** 6), st.sampled_from([0.3, 1.0, 40.0]))
+def test_the_search_takes_few_trials_whatever_the_cost_looks_like_between_its_ends(least, first, steepness):
+    """A trial may take seconds. From `least` on all is well at once; before it the cost is flat, or steep."""
+    trials = []
+
+    def price(mechanisms, _delta_dp, _unit):
+        if not mechanisms:
+            return 0.0
+        at = round(1000 * mechanisms[0].noise_multiplier)
+        trials.append(at)
+        return 0.9999 if at >= least else 1 + (least / at) ** steepness
+
+    privacy = RecordPrivacy(epsilon=1.0, delta_dp=DELTA, rounds=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "epsilon", price)
+        found = calibration.smallest_noise(privacy, lambda noise: sgd(0.3, noise, 1), (), lambda _: first / 1000)
+    assert found == least / 1000
+    assert len(trials) <= 2 * math.log2(10 ** 6) + 5, trials
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, math.nan])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,26 @@ def numbers(path: Path) -> list[int]:
 
 def event(number: int, text: str = "") -> dict:
     return {"number": number, "text": text}
+
+
+def test_a_file_that_is_added_to_is_locked_against_every_other_writer(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two rounds that charge at once, each on what it has read, would both be within the budget and not together."""
+    refused = []
+
+    def try_to_lock(*_: object) -> None:
+        with path.open("rb") as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused.append(path)
+
+    with chain.appending(KIND, path):
+        try_to_lock()
+    monkeypatch.setattr(chain, "_write", try_to_lock)
+    chain.append(KIND, path, event(1))
+    assert len(refused) == 2
+    try_to_lock()
+    assert len(refused) == 2, "who has finished leaves no lock"
 
 
 def test_adding_at_the_end_and_adding_to_what_was_read_write_the_same_bytes(path: Path, tmp_path: Path):

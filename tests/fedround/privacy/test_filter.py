@@ -171,6 +171,32 @@ def test_later_campaigns_cost_a_little_more_than_if_they_had_been_fixed_beforeha
     assert fixed < held(book, DELTA) < 1.01 * fixed
 
 
+def test_counts_that_are_asked_in_between_end_no_training_and_another_way_to_train_does(book):
+    """What a run set aside for the way before is given back: it can never be used."""
+    other = GaussianCounts(noise_std=20.0)
+    asked = (Lot(mechanism=other, times=1),)
+    for one in (a_charge(1, terms="a" * 64), a_charge(1, other, campaign=asked).model_copy(update={"purpose": "measure"}),
+                a_charge(2, terms="a" * 64)):
+        book = charge(book, one, 50.0)
+    assert [(one.is_open, one.rounds) for one in book.book.campaigns] == [(True, 2), (True, 0)]
+    other = BANK.model_copy(update={"noise_multiplier": 9.0})
+    book = charge(book, a_charge(3, other, campaign=(Lot(mechanism=other, times=2),), terms="b" * 64), 50.0)
+    assert [(one.is_open, one.rounds) for one in book.book.campaigns] == [(False, 2), (True, 0), (True, 1)]
+
+
+def test_a_run_whose_rows_changed_under_the_same_terms_goes_on_and_one_that_only_counts_does_not(book):
+    """Nobody chose the new mechanism from what was released."""
+    other = BANK.model_copy(update={"noise_multiplier": 9.0})
+    book = charge(book, a_charge(1, terms="a" * 64), 50.0)
+    book = charge(book, a_charge(2, other, campaign=(Lot(mechanism=other, times=2),), terms="a" * 64), 50.0)
+    (campaign,) = book.book.campaigns
+    assert (campaign.rounds, campaign.lots) == (2, (Lot(mechanism=other, times=2),))
+    louder = GaussianCounts(noise_std=20.0)
+    for one in (COUNTS, louder):
+        book = charge(book, a_charge(1, one, campaign=(Lot(mechanism=one, times=1),), run="counts", terms="a" * 64), 50.0)
+    assert [one.run for one in book.book.campaigns] == ["spring", "counts", "counts"]
+
+
 def test_an_adaptively_moved_clip_norm_draws_on_the_same_campaign(book):
     book = charge(book, a_charge(1), 5.0)
     book = charge(book, a_charge(2, BANK.model_copy(update={"clip_norm": 0.3}), COUNTS), 5.0)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import stat
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from fedround import locked
 from fedround.errors import ContractError, SetupError
 from fedround.privacy import noise
 from fedround.privacy.noise import GRID, SECRET_BYTES, Stream, create_secret, keep_secret, load_secret, noised_counts, stream
+from tests.disk import is_durable, watched
 
 SECRET = bytes(range(32))
 PLAN, ROWS = b"plan", b"rows"
@@ -120,6 +121,17 @@ def test_where_doubles_are_in_doubt_exact_arithmetic_decides_the_same(monkeypatc
         sample = stream(SECRET, PLAN).normal(1.0, 20_000)
     assert len(calls) > 500
     assert distance_to(lambda x: math.erfc(-x / math.sqrt(2)) / 2, sample) < 2.2
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_where_the_whole_part_is_on_the_edge_the_bits_that_follow_decide_it(place, monkeypatch):
+    """A draw whose 53 bits are those of a threshold: 64 more say on which side of it the draw is."""
+    edge = int(noise._EXACT.multiply(noise._THRESHOLDS[place], Decimal(1 << 117)).to_integral_value(ROUND_FLOOR))
+    pick, rest = edge >> 64 << 11, edge & (1 << 64) - 1
+    for more, whole in ((rest - 1, place), (rest + 1, place + 1)):
+        words = [np.array([pick, 0, 0], dtype=np.uint64), np.array([more, 0, 0], dtype=np.uint64)]
+        monkeypatch.setattr(Stream, "_words", lambda _self, _count, words=words: words.pop(0))
+        assert Stream(bytes(32))._try(1).tolist() == [whole * GRID + 0.5]
 
 
 def test_a_tie_in_all_known_bits_is_decided_by_the_bits_that_follow():
@@ -230,5 +242,7 @@ def test_a_locked_secret_opens_with_its_passphrase_and_as_nothing_else(tmp_path)
         load_secret(path, lambda: b"four quite other words")
     with pytest.raises(ValueError, match="another passphrase"):
         locked.unlock(path.read_bytes(), b"four quite long words")      # a signing key, say
-    keep_secret(path, secret, None)
+    with watched() as happened:
+        keep_secret(path, secret, None)
     assert load_secret(path, nobody) == (secret, False)
+    assert is_durable(happened, path)

@@ -116,12 +116,19 @@ def test_the_quick_bound_is_above_for_both_units():
 
 
 @pytest.mark.parametrize("others", [[OURS], [OURS, COUNTS], [PLAIN], [GaussianCounts(noise_std=3.0)],
+                                    [GaussianCounts(noise_std=15.0)], [OURS, COUNTS, COUNTS],
                                     [OURS.model_copy(update={"rows_per_person": 7})]])
 def test_the_dearest_is_never_cheaper_for_anybody_whoever_was_told_apart(others):
     found = list(dearest([[OURS, COUNTS], others]))
     for unit in ("record", "person"):
         assert all(epsilon(found, DELTA, unit) >= epsilon(one, DELTA, unit) * (1 - 1e-6) for one in ([OURS, COUNTS], others))
     assert list(dearest([[OURS, COUNTS]] * 2)) == [OURS, COUNTS]
+
+
+def test_the_dearest_of_counts_is_never_cheaper_for_a_record_though_only_some_told_persons_apart():
+    """Of a table of persons' counts, one row goes and another comes: it is worth half its noise."""
+    plain = GaussianCounts(noise_std=15.0)
+    assert epsilon(dearest([[COUNTS], [plain]]), DELTA) >= epsilon([COUNTS], DELTA) > epsilon([plain], DELTA)
 
 
 def test_a_campaign_ends_within_its_epsilon_for_a_person_and_says_what_a_record_pays():
