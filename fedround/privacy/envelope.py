@@ -70,7 +70,7 @@ def dominated(pld: Pld) -> float:
     delta_E = np.minimum(remove_E, add_E)
 
     def fits(mu: float) -> bool:
-        # Both fall. So if a Gaussian at an interval's begin is below `pld` at its end, it is below `pld` in between, and there.
+        # Both fall. So if a Gaussian at an interval's begin is below `pld` at its end, it is below `pld` up to there.
         there_E = _gaussian(ends_E, mu)[0]
         return bool((there_E[:-1] <= delta_E[1:]).all())
 
