@@ -48,6 +48,7 @@ def ask(
     histogram: Annotated[_Many, _option("How a column lies between edges.", "COL=EDGE,…")] = None,
     quantiles: Annotated[_Many, _option("Quartiles.", "COL=LOW:HIGH")] = None,
     top: Annotated[_Many, _option("The commonest of many values.", "COL=VALUE,…")] = None,
+    discover: Annotated[_Many, _option("The commonest texts, where nobody knows which there are.", "COL=CHARACTERS")] = None,
     missing: Annotated[_Many, _option("How often columns are empty.", "COL,…")] = None,
     correlations: Annotated[_Many, _option("Of each two columns.", "COL=LOW:HIGH + …")] = None,
     table1: Annotated[_Many, _option("The first table of a study.", "COL=LOW:HIGH + COL=VALUE,…")] = None,
@@ -101,6 +102,7 @@ def ask(
         return
     said = {"count": [""] if count else [], "mean": mean, "histogram": histogram, "quantiles": quantiles, "top": top,
             "missing": missing, "correlations": correlations, "table1": table1, "components": components, "linear": linear,
+            "discover": discover,
             "survival": survival}
     queries = (*(() if questions is None else from_file(questions)),
                *from_options({key: list(value or []) for key, value in said.items()}, by, where or [], noise, error))

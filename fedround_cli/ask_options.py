@@ -120,6 +120,13 @@ def _survival(text: str, source: str) -> dict[str, Any]:
     return {"time": _ranges(time, source), "event": _levels(event, source)}
 
 
+def _discover(text: str, source: str) -> dict[str, Any]:
+    column, longest = _named(text, "=", source, "how many characters are told apart, for example 'icd=5'")
+    if not longest.isdecimal():
+        raise ContractError(f"{source}: '{longest}' is no number of characters; for example 'icd=5'")
+    return {"of": column, "longest": int(longest)}
+
+
 def model(option: str, text: str, where: Sequence[str], noise: float, link: str) -> Stepwise:
     """The first step of a model that takes several. Raises ContractError that names the option."""
     source = _shorten(f"--{option} {text}")
@@ -147,6 +154,7 @@ _BODIES: dict[str, Any] = {
     "linear": _linear,
     "components": lambda text, source: {"of": _all_bounded(text, source)},
     "survival": _survival,
+    "discover": _discover,
 }
 """What each option's text becomes."""
 

@@ -21,7 +21,7 @@ from site_workers.question_form import QuestionForm, is_agreed
 
 Protected = Literal["record", "person", "site", "none"]
 Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
-                 "missing", "quantiles", "models", "cox", "sketches", "importance"]
+                 "missing", "quantiles", "models", "cox", "sketches", "prefixes", "importance"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -266,7 +266,8 @@ min_batch = {min_batch}
 # ids of the contract's checks on columns and types that your files fail), and for plans that measure "histograms" (how the
 # values of a column lie), "group_counts" (how many rows each group has), "moments" (sums of columns and of their products:
 # means, correlations, regressions), "quantiles" (counts in halves, quarters, eighths … of a range), "missing" (how often
-# columns are empty), "sketches" (counts of hashed values), "models" (steps of logistic, Poisson and hazard regressions),
+# columns are empty), "sketches" (counts of hashed values), "prefixes" (of hashed beginnings
+# of texts: values are found that nobody knew to ask for), "models" (steps of logistic, Poisson and hazard regressions),
 # "cox" (sums over risk sets, which have no noise: with the unit "none" only), "decisions" (how often the model is right and
 # wrong about the groups that the federation watches, on held-out rows) and "importance" (how good the model is on held-out
 # rows if a column's values come from public rows), all noised and charged.

@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from fedround.analytics import readings, survival
 from fedround.analytics.components import components
+from fedround.analytics.discover import LETTERS, MOST_NEXT, discovered
 from fedround.analytics.estimates import WIDTH, Table
 from fedround.analytics.linear import least_squares
 from fedround.errors import ContractError
@@ -27,6 +28,7 @@ from fedround.statistics import (
     Histogram,
     Levels,
     Moments,
+    Prefixes,
     Present,
     Ranges,
     Release,
@@ -247,7 +249,7 @@ class Common(Asked):
     of: ColumnName
     candidates: Annotated[tuple[Level, ...], Field(min_length=1, max_length=100_000)]
     most: Annotated[int, Field(ge=1, le=1000)] = 10
-    width: Annotated[int, Field(ge=16, le=4096)] = 512
+    width: Annotated[int, Field(ge=16, le=4096)] = 500
     depth: Annotated[int, Field(ge=1, le=8)] = 2
 
     @model_validator(mode="after")
@@ -267,6 +269,46 @@ class Common(Asked):
 
     def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
         """In records, for the noise alone: other values in the same buckets come on top."""
+        return WIDTH * noise_std * math.sqrt(sites)
+
+
+class Discover(Asked):
+    """The commonest texts of a column when nobody knows which there are: sketches of the texts' beginnings, in one round."""
+
+    what: Literal["discover"] = "discover"
+    of: ColumnName
+    longest: Annotated[int, Field(ge=1, le=32)] = 8
+    """Characters that are told apart."""
+    step: Annotated[int, Field(ge=1, le=3)] = 2
+    """By how many characters a sketch knows more than the one before. More sketches cost more, and see rarer texts."""
+    letters: Annotated[str, StringConstraints(min_length=1, max_length=200)] = LETTERS
+    """Public: of which characters texts are made; others are not found."""
+    most: Annotated[int, Field(ge=1, le=64)] = 20
+    width: Annotated[int, Field(ge=16, le=4096)] = 250
+    depth: Annotated[int, Field(ge=2, le=8)] = 4
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.by:
+            raise ValueError("a sketch has no groups: ask for one group at a time, with a condition")
+        if len(set(self.letters)) < len(self.letters):
+            raise ValueError("a letter is named twice")
+        if len(set(self.letters)) ** self.step > MOST_NEXT:
+            raise ValueError(f"{len(self.letters)} letters give {len(self.letters) ** self.step} ways to go on in steps of "
+                             f"{self.step}, and {MOST_NEXT} are tried: name fewer letters, or a smaller step")
+        return self
+
+    def statistics(self, noise_std: float) -> tuple[Statistic, ...]:
+        """As `Asked`."""
+        return tuple(Prefixes(of=self.of, length=length, width=self.width, depth=self.depth, where=self.where,
+                              noise_std=noise_std) for length in (*range(self.step, self.longest, self.step), self.longest))
+
+    def read(self, releases: Sequence[Release]) -> tuple[Table, ...]:
+        """As `Asked`."""
+        return (discovered(releases, self.letters, self.most),)
+
+    def expected_error(self, noise_std: float, sites: int, records: int | None) -> float | None:
+        """In records, for the noise alone: other texts in the same buckets come on top."""
         return WIDTH * noise_std * math.sqrt(sites)
 
 
@@ -348,7 +390,7 @@ class Survival(Asked):
 
 
 Query = Annotated[Count | HistogramOf | Top | Mean | Quantiles | Missing | Correlations | Table1 | Linear | Survival | Common
-                  | Components,
+                  | Discover | Components,
                   Field(discriminator="what")]
 
 

@@ -33,18 +33,18 @@ from fedround.statistics.model_sums import ModelSums
 from fedround.statistics.moments import Moments
 from fedround.statistics.present import Present
 from fedround.statistics.scores import LocalEvaluation, Scores
-from fedround.statistics.sketch import Sketch
+from fedround.statistics.sketch import Prefixes, Sketch
 from fedround.statistics.where import Between, OneOf
 from fedround.values import Value
 
 __all__ = [
     "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts", "Evidence",
     "Factor", "GlmSums", "GroupCounts", "Groups", "HazardSums", "Histogram", "Importance", "Is", "Judging",
-    "Levels", "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Present", "Ranges", "Release", "Scores",
-    "Sketch", "Statistic", "Thresholds", "Watched", "release", "total"]
+    "Levels", "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Prefixes", "Present", "Ranges", "Release",
+    "Scores", "Sketch", "Statistic", "Thresholds", "Watched", "release", "total"]
 
 Statistic = Annotated[Scores | ModelSums | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums
-                      | HazardSums | CoxSums | Sketch | Importance, Field(discriminator="kind")]
+                      | HazardSums | CoxSums | Sketch | Prefixes | Importance, Field(discriminator="kind")]
 
 Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
 """What sites say of how good the base model is."""

@@ -94,6 +94,13 @@ def test_an_option_says_what_it_expects(option: str, said: str, example: str):
         from_options({"count": [""]}, "sex", [], None, None)
 
 
+def test_texts_that_nobody_named_are_asked_for_by_how_long_they_are():
+    (asked,) = from_options({"discover": ["icd=6"]}, None, ["year>=2020"], 4.0, None)
+    assert (asked.of, asked.longest, len(asked.where)) == ("icd", 6, 1)
+    with pytest.raises(ContractError, match="'long' is no number of characters"):
+        from_options({"discover": ["icd=long"]}, None, [], None, None)
+
+
 @pytest.mark.parametrize(("asked", "where", "words"), [
     ({"mean": ["age=-inf:inf"]}, [], "bounds nothing"),
     ({"mean": ["age=0:1+sex=1"]}, [], "between columns stands ' \\+ '"),

@@ -21,6 +21,7 @@ from fedround.statistics import (
     GroupCounts,
     HazardSums,
     Moments,
+    Prefixes,
     Present,
     Release,
     Sketch,
@@ -86,6 +87,10 @@ SUMS = {
         lambda noise_std, of, width, depth, by, where: Sketch(
             noise_std=noise_std, of=of, width=width, depth=depth, by=by, where=where),
         NOISES, st.sampled_from(["age", "sex"]), st.sampled_from([16, 64]), st.integers(1, 4), GROUPS, CONDITIONS),
+    "prefixes": st.builds(
+        lambda noise_std, of, length, depth, by, where: Prefixes(
+            noise_std=noise_std, of=of, length=length, width=16, depth=depth, by=by, where=where),
+        NOISES, st.sampled_from(["age", "sex"]), st.integers(1, 3), st.integers(1, 4), GROUPS, CONDITIONS),
     "glm_sums": st.builds(
         lambda noise_std, family, outcome, at, where: GlmSums(
             noise_std=noise_std, family=family, of=({"column": "risk", "low": 0.0, "high": 7.0}, {
