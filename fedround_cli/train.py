@@ -38,6 +38,9 @@ def train_run(
     quorum: Quorum = None,
     deadline_s: Deadline = None,
     sites: Sites = None,
+    patience: Annotated[int | None, typer.Option(
+        min=1, help="End before the last round if the mean noised score of so many rounds is above that of as many before by "
+                    "no more than the noise. Default: all rounds.")] = None,
     one_run_per_site: Annotated[bool, typer.Option(
         "--one-run-per-site", help="One flow run per site for the whole campaign: cheaper where rounds are short.")] = False,
     as_json: AsJson = False,
@@ -50,7 +53,7 @@ def train_run(
         "run": run, "rounds": rounds, "quorum": quorum, "deadline_s": deadline_s,
         **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
         **({} if partition is None else {"partition": partition}), **({} if after is None else {"after": after}),
-        **({"sites": sites} if sites else {}),
+        **({"sites": sites} if sites else {}), **({} if patience is None else {"patience": patience}),
     }, as_json)
 
 

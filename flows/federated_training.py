@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from fedround.rounds.campaign import counts_leave
 from flows.artifacts import show_campaign, show_contribution
@@ -18,6 +18,7 @@ from infra.history import last_round
 from tasks.afterwards import afterwards
 from tasks.contribution import settle
 from tasks.coordinator import current_coordinator
+from tasks.ending import ends_here
 from tasks.invite import begin_campaign, end_campaign
 from tasks.partition import with_its_run
 from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest
@@ -25,7 +26,8 @@ from tasks.plan import NextRoundRequest, RoundRequest, TrainingRequest
 
 @flow(name="federated-training", flow_run_name="{request.run}: {request.rounds} rounds", persist_result=False)
 async def federated_training(request: TrainingRequest) -> int:
-    """Run rounds until `request.rounds` of the run are committed; returns how many are committed.
+    """Run rounds until `request.rounds` of the run are committed, or, with a patience, its score has settled; returns how
+    many are committed.
 
     Stops at the first that fails. Rounds that exist count, so a campaign that was interrupted and is started again does only
     what is left.
@@ -34,7 +36,7 @@ async def federated_training(request: TrainingRequest) -> int:
     asked = request.model_dump(include={"run", "quorum", "deadline_s", "sites"})
     one_more = NextRoundRequest(**asked, partition=request.partition, after=request.after)
     async with _sites(request):
-        while (done := _committed(request.run)) < request.rounds:
+        while (done := _committed(request.run)) < request.rounds and not await _has_settled(request):
             await stop_here_if_paused()
             await shown(request, done)
             await federated_round(one_more)
@@ -62,6 +64,14 @@ def _committed(run: str) -> int:
     """How many rounds of the run are committed."""
     coordinator = current_coordinator()
     return last_round(coordinator.store, run, coordinator.identity.key) or 0
+
+
+async def _has_settled(request: TrainingRequest) -> bool:
+    """Whether the campaign ends here, before its last round; and says so."""
+    settled = await asyncio.to_thread(ends_here, current_coordinator(), request.run, request.patience)
+    if settled:
+        get_run_logger().info(f"in {request.patience} rounds the score has not grown beyond its noise: the campaign ends")
+    return settled
 
 
 @asynccontextmanager

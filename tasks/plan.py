@@ -72,6 +72,10 @@ class TrainingRequest(NextRoundRequest):
     rounds: Annotated[int, Field(
         default=10, ge=1, le=10_000, title="Rounds",
         description="Train until this many rounds of the run are committed; rounds that exist already count.")] = 10
+    patience: Annotated[int | None, Field(
+        default=None, ge=1, le=1000, title="Patience",
+        description="End before the last round if the mean noised score of so many rounds is above that of as many before by "
+                    "no more than the noise. What was not used of the budget is not spent. Empty: all rounds.")] = None
     one_run_per_site: Annotated[bool, Field(
         default=False, title="One flow run per site",
         description="For campaigns of many short rounds: every site has one flow run for the whole campaign, with a task run "

@@ -69,7 +69,7 @@ def in_order(fields: dict[str, Any]) -> list[str]:
 def test_fields_that_belong_together_stand_in_one_box(made: SmallFederation):
     agreed = made.coordinator.federation.model_copy(update={"choices": Choices(sites=True)})
     assert {box: in_order(fields) for box, fields in boxes(form(federated_training, agreed)).items()} == {
-        "": ["run", "rounds", "rows", "asked", "shown"], "rows": ["partition", "after"],
+        "": ["run", "rounds", "patience", "rows", "asked", "shown"], "rows": ["partition", "after"],
         "asked": ["sites", "quorum", "deadline_s"], "shown": ["one_run_per_site", "one_run_per_partition"]}
 
 
@@ -78,6 +78,7 @@ def test_whatever_is_asked_for_comes_back_from_its_boxes(made: SmallFederation, 
     flow, request = FLOWS[name]
     says = {"run": "spring", "quorum": 2, "deadline_s": 9, "sites": ["north", "east"], "partition": "2026-w48", "rounds": 3,
             "after": "winter", "one_run_per_site": True, "one_run_per_partition": True, "round": 4, "asker": "ann",
+            "patience": 3,
             "statistics": [{"kind": "histogram", "column": "x1", "edges": [0.0, 1.0], "noise_std": 5.0}]}
     asked = {field: value for field, value in says.items() if field in request.model_fields}
     if name == "federated-measurement":
