@@ -38,6 +38,8 @@ UInt32 = npt.NDArray[np.uint32]
 
 Numbers = TypeVar("Numbers", Float64, UInt32)
 
+_MORE = 1 + 2.0 ** -29          # of a member's noise: a record's length in cells may be 1 + 2**-30 units in floating point
+
 HELD_OUT_TOO = 2
 """Statistics may be of all rows of a site: of so many for each that it trains on, at most."""
 
@@ -84,7 +86,7 @@ def _part(terms: Terms, length: int, mechanism: Mechanism) -> Part:
                                 "without: ask for noise of more than 0")
     if by != terms.shared_by:
         raise ContractError(f"noise shared by {by} members, and these terms say by {terms.shared_by}")
-    std = noise / math.sqrt(by)
+    std = noise / math.sqrt(by) * _MORE
     bits = bits_for(largest, std, union.members)
     return Part(length, bits, whole_cells(std, bits))
 

@@ -79,6 +79,8 @@ class NoisedSum(Value):
     """Of which rows it is computed."""
     reads_model: ClassVar[bool] = False
     """Whether it is about the base model, too."""
+    room: ClassVar[float] = 1.0
+    """Which share of the noise's cells a record's longest contribution may take: less than all where lengths are rounded."""
 
     noise_std: AskedNoise
     """Standard deviation of the Gaussian noise on each number, in units of `scale`; 0: none, which a policy must allow by
@@ -114,7 +116,7 @@ class NoisedSum(Value):
         """The same sum, with so many of the noise's cells to a unit of `scale`: then the noise's standard deviation is
         GRID / cells units. (A release takes as many as its `noise_std` has room for, rounded down.)
         """
-        return self.model_copy(update={"noise_std": GRID / (cells + 0.5)})
+        return self.model_copy(update={"noise_std": GRID * self.room / (cells + 0.5)})
 
     def possible(self, table: Float64, leeway: float) -> bool:
         """Whether some records give such sums, if noise moved each by `leeway` at most."""

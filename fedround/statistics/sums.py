@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ class GaussianSum(NoisedSum):
 
     `noise_std` is relative: the noise on the sum has the standard deviation `noise_std * scale`.
     """
+
+    room: ClassVar[float] = 1 - _ROUNDING
 
     def contributions(self, evidence: Evidence) -> Iterable[Part]:
         """What each record adds, in records' own units. A record's row depends on that record and public values alone."""

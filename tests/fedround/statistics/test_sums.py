@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fedround.errors import ContractError
 from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianCounts
+from fedround.secure_sums.lattice import bits_for, whole_cells
 from fedround.statistics import (
     DyadicCounts,
     GlmSums,
@@ -126,6 +127,22 @@ def test_one_record_moves_the_sum_by_no_more_than_the_bound_in_floating_point_to
     gone = data.draw(st.integers(0, len(rows) - 1))
     moved = length2(cells(statistic, rows), cells(statistic, rows[:gone] + rows[gone + 1:]))
     assert moved <= (GRID / statistic.noise_std) ** 2
+
+
+@given(ANY, ROWS, st.data(), st.sampled_from([4, 9]))
+def test_as_a_part_of_a_secure_sum_the_bound_holds_for_a_members_share_and_all_lies_on_the_noises_cells(
+        statistic, rows, data, members):
+    """`in_cells`, with the cells that `rounds.summed` takes: so many are a unit, for all statistics alike."""
+    share = statistic.noise_std / math.sqrt(members)
+    many = whole_cells(share * (1 + 2.0 ** -29), bits_for(3e4, share, members))
+
+    def summed(some) -> list[float]:
+        return statistic.in_cells(many).noised(Rows(some), NoNoise()).ravel().tolist()
+
+    gone = data.draw(st.integers(0, len(rows) - 1))
+    whole = [[round(number * many) for number in summed(some)] for some in (rows, rows[:gone] + rows[gone + 1:])]
+    assert [number * many for number in summed(rows)] == pytest.approx(whole[0], abs=1e-3)
+    assert length2(*whole) <= (GRID / share) ** 2
 
 
 @given(ANY, ROWS, ROW, st.data())
