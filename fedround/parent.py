@@ -8,12 +8,13 @@ import signal
 import sys
 
 _PARENT = "FEDROUND_PARENT"
+_LOADER = "LD_LIBRARY_PATH"
 _PR_SET_PDEATHSIG = 1
 
 
 def as_parent() -> dict[str, str]:
-    """What stands in a child's environment, so that it knows who started it."""
-    return {_PARENT: str(os.getpid())}
+    """What stands in a child's environment: who started it, and where the interpreter's libraries lie, if that is said."""
+    return {_PARENT: str(os.getpid()), **({_LOADER: os.environ[_LOADER]} if _LOADER in os.environ else {})}
 
 
 def end_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None = None) -> None:

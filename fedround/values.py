@@ -27,17 +27,20 @@ def _check_key(key: str) -> str:
 
 
 _NAME, _COLUMN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", r"^[^\x00-\x1f\x7f]{1,200}$"
+_DIGEST, _KEY = r"^[0-9a-f]{64}$", r"^ed25519:[0-9a-f]{64}$"
 _WRITTEN = {_NAME: "a name must be 1 to 40 lower-case letters, digits and inner hyphens",
-            _COLUMN: "a column's name must be one line of 1 to 200 characters"}
+            _COLUMN: "a column's name must be one line of 1 to 200 characters",
+            _DIGEST: "a SHA-256 must be 64 digits and letters from a to f",
+            _KEY: "a public key must be 'ed25519:' and 64 digits and letters from a to f, as 'fedround site key' prints it"}
 """What people write, and how."""
 
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
 """A federation, run, site or recipe: lower-case letters, digits and inner hyphens, at most 40. Safe in a key or a path."""
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 """SHA-256 in lower-case hexadecimal."""
 
-PublicKey = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$"), AfterValidator(_check_key)]
+PublicKey = Annotated[str, StringConstraints(pattern=_KEY), AfterValidator(_check_key)]
 """An Ed25519 public key in its canonical form, and not one of the few for which anybody can sign."""
 
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
@@ -179,11 +182,16 @@ def in_words(error: ValueError | TypeError | RecursionError, said: object = None
         elif kind == "missing":
             lines.append(f"'{where}' is missing")
         else:
-            written = _WRITTEN.get(problem.get("ctx", {}).get("pattern", "")) or _length(kind, problem.get("ctx", {}))
+            written = _as_written(kind, problem.get("ctx", {})) or _length(kind, problem.get("ctx", {}))
             ours = written or problem["msg"].removeprefix("Value error, ")
             message = ours if kind == "value_error" else ours[0].lower() + ours[1:]
             lines.append(f"'{where}': {message}" if where else message)
     return "; ".join(lines) + (f"; and {len(problems) - len(lines)} more" if len(problems) > len(lines) else "")
+
+
+def _as_written(kind: str, known: dict[str, Any]) -> str:
+    """Of text that is not as it must be, in words that know no regular expression."""
+    return _WRITTEN.get(known["pattern"], "not written as it must be") if kind == "string_pattern_mismatch" else ""
 
 
 def _length(kind: str, known: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedround.errors import SetupError
-from infra.settings import CoordinatorSettings, SiteSettings, load_toml
+from infra.settings import CoordinatorSettings, SiteSettings, load_federation, load_toml
 from infra.stores import ObjectStore, open_store
 
 
@@ -15,8 +15,6 @@ def store_and_key(folder: Path) -> tuple[ObjectStore, str]:
         site = load_toml(SiteSettings, folder / "site.toml")
         return open_store(site.store, folder), site.coordinator
     if (folder / "coordinator.toml").exists():
-        from fedround.agreement import Federation
-
         settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-        return open_store(settings.store, folder), load_toml(Federation, folder / settings.federation).coordinator
+        return open_store(settings.store, folder), load_federation(folder / settings.federation).coordinator
     raise SetupError(f"{folder} is neither a coordinator's nor a site's folder: name one with --as")

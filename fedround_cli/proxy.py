@@ -39,13 +39,12 @@ def init(
 
     Run it again after a change: logins stay. nginx.conf depends on no member, so that a new login needs no reload.
     """
-    from fedround.agreement import Federation
     from infra.doorkeeper.logins import read_logins
     from infra.nginx import Proxy, give_login, make_proxy
-    from infra.settings import CoordinatorSettings, load_toml
+    from infra.settings import CoordinatorSettings, load_federation, load_toml
 
     settings = load_toml(CoordinatorSettings, coordinator / "coordinator.toml")
-    federation = load_toml(Federation, coordinator / settings.federation)
+    federation = load_federation(coordinator / settings.federation)
     made = make_proxy(folder, Proxy(
         coordinator=federation.pool, api_behind=api_behind, s3_behind=s3_behind, api_listen=listen,
         s3_listen=s3_listen, api_name=name, s3_name=s3_name or name, certificate=str(certificate.absolute()),

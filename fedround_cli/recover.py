@@ -83,6 +83,6 @@ def _show(found: Recovery, told: dict[str, Any]) -> None:
             table.add_row(charge.run or "unknown", str(charge.round) if charge.run else "",
                           ", ".join(mechanism.kind for mechanism in charge.mechanisms), why)
     out.print(table)
-    out.print(f"{len(found.answers)} signed answers and refusals go back into the outbox")
+    out.print(f"signed answers and refusals that go back into the outbox: {len(found.answers)}")
     for unit, spent in told["epsilon"].items():
         out.print(f"ε of a {unit}: {spent['before']:.4f} → {spent['after']:.4f}, allowed {spent['allowed']:g}")

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
 from infra import health
 from infra.prefect_client import is_in, use_api
-from infra.settings import CoordinatorSettings, load_toml
+from infra.settings import CoordinatorSettings, load_federation, load_toml
 from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
 from tasks.health import coordinator_numbers
 
@@ -129,7 +128,7 @@ async def look_at_members(folder: Path) -> list[Member]:
     from infra.api_problems import NOT_SERVED
 
     try:
-        return await members(load_toml(Federation, folder / settings.federation))
+        return await members(load_federation(folder / settings.federation))
     except NOT_SERVED as error:
         raise _no_api(settings, error) from None
 

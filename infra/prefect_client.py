@@ -35,15 +35,11 @@ def use_api(api_url: str, home: Path) -> None:
     A variable that the operator has set in the environment wins. The API address is the exception: it stands in the site's or
     the coordinator's own file.
     """
-    _be_quiet()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     os.environ["PREFECT_API_URL"] = api_url
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     os.environ["PREFECT_PROFILES_PATH"] = str(home / "prefect" / "profiles.toml")
-
-
-def _be_quiet() -> None:
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
 
 
 async def is_in(client: PrefectClient, run: UUID, *states: str) -> bool:
@@ -83,15 +79,15 @@ class Served:
     """
 
 
-def look_at_api(api_url: str, pool: str, mend: str, mine: str | None = None) -> Served:
+def look_at_api(api_url: str, pool: str, mend: str, home: Path, mine: str | None = None) -> Served:
     """Ask the API as the site's worker will, with its login and its certificates.
 
-    mine: the name of the site's own worker, if it has had one. mend: what a person can do if nobody answers.
-    Raises SetupError that says why not.
+    mine: the name of the site's own worker, if it has had one. mend: what a person can do if nobody answers. home: as
+    `use_api`. Raises SetupError that says why not.
     """
     import asyncio
 
-    _be_quiet()
+    use_api(api_url, home)
     from prefect.client.orchestration import PrefectClient
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import get_current_settings

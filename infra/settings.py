@@ -7,15 +7,19 @@ stand in it. Relative paths are relative to the folder.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomlkit
 from pydantic import Field
 
+from fedround.errors import SetupError
 from fedround.files import write_whole
 from fedround.learning.device import DeviceName
 from fedround.values import Name, PublicKey, Value, parse
 from infra.toml import read_toml
+
+if TYPE_CHECKING:
+    from fedround.agreement import Federation
 
 V = TypeVar("V", bound=Value)
 
@@ -139,6 +143,17 @@ class CoordinatorSettings(Value):
 def load_toml(kind: type[V], path: Path) -> V:
     """Read a TOML file as `kind`. Raises SetupError if there is no such file, ContractError if it is not of that kind."""
     return parse(kind, read_toml(path), str(path))
+
+
+def load_federation(path: Path) -> Federation:
+    """The federation file. Raises as `load_toml` does, and SetupError if it has no members yet."""
+    said = read_toml(path)
+    if not said.get("sites"):
+        raise SetupError(f"{path} has no member yet: 'fedround federation invite NAME' for each site, and with the key that "
+                         "its operator sends back, 'fedround federation add NAME'")
+    from fedround.agreement import Federation
+
+    return parse(Federation, said, str(path))
 
 
 def save_toml(value: Value, path: Path, comment: str, *, secret: bool = False) -> None:

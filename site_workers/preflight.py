@@ -238,7 +238,7 @@ def _audit(site: Site) -> str:
 
 def _api(site: Site) -> str:
     url = site.settings.api_url
-    served = look_at_api(url, site.name, "check api_url in site.toml", worker_name.known(site.folder))
+    served = look_at_api(url, site.name, "check api_url in site.toml", site.folder, worker_name.known(site.folder))
     _check_clock(served.date)
     if served.others:
         raise FedroundError(f"{served.others} serves this site's pool, too: it can take rounds away, so that they end "

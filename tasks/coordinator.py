@@ -25,7 +25,7 @@ from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, seal
 from infra.federation_log import extend
 from infra.passphrase import passphrase_for
-from infra.settings import CoordinatorSettings, load_toml
+from infra.settings import CoordinatorSettings, load_federation, load_toml
 from infra.stores import AtHand, ObjectStore, Patience, open_store
 from validation.contract import Contract, load_contract
 
@@ -71,7 +71,7 @@ class Coordinator:
 def open_coordinator(folder: Path) -> Coordinator:
     """Read and check the coordinator's folder. Raises SetupError or ContractError that says which file to mend."""
     settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
-    federation = load_toml(Federation, folder / settings.federation)
+    federation = load_federation(folder / settings.federation)
     key = folder / "keys" / "identity.pem"
     identity = Identity.load(key, passphrase_for(key))
     if federation.coordinator != identity.key:

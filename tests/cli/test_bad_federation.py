@@ -42,7 +42,7 @@ def agreed(tmp_path: Path) -> Path:
     (r"^weight = 300.0", "weight = nan", ["'sites.0.weight'"]),
     (r"^name = ", "name == ", ["not valid TOML"]),
     (r'^coordinator = "ed25519:..', 'coordinator = "ed25519:00', ["'coordinator' is not the key in keys/identity.pem"]),
-    (r'^contract_digest = "..', 'contract_digest = "zz', ["'contract_digest'"]),
+    (r'^contract_digest = "..', 'contract_digest = "zz', ["'contract_digest': a SHA-256 must be 64 digits and letters"]),
 ])
 def test_a_federation_file_that_does_not_hold(fedround: Fedround, coordinator: Path, pattern: str, replacement: str,
                                               says: list[str]):
@@ -75,6 +75,24 @@ def test_a_member_that_cannot_be_added(fedround: Fedround, federation: SmallFede
 def test_a_coordinators_folder_that_is_not_there(fedround: Fedround, command: tuple[str, ...]):
     sentence = one_sentence(fedround(*command, "-c", "nowhere"))
     assert "nowhere" in sentence
+
+
+@pytest.mark.parametrize("command", [
+    ("federation", "check"), ("deploy",), ("doctor",), ("round", "run"), ("coordinator", "start"),
+    ("verify", "main", "--as")])
+def test_a_federation_that_has_no_member_yet_says_how_one_joins(fedround: Fedround, agreed: Path, tmp_path: Path,
+                                                               command: tuple[str, ...]):
+    folder = tmp_path / "made"
+    init(fedround, agreed, folder)
+    one_sentence(fedround(*command, *(() if command[-1] == "--as" else ("-c",)), folder), "has no member yet",
+                 "fedround federation invite NAME", "fedround federation add NAME")
+
+
+@pytest.mark.parametrize("key", ["", "ed25519:12", "Ed25519:" + "a" * 64])
+def test_a_key_that_is_none_is_refused_without_a_regular_expression(fedround: Fedround, coordinator: Path, key: str):
+    sentence = one_sentence(fedround("federation", "add", "west", "--key", key, "--weight", "1", "-c", coordinator),
+                            "a public key must be 'ed25519:' and 64 digits")
+    assert "[0-9a-f]" not in sentence
 
 
 def test_a_folder_without_its_key_says_where_it_should_be(fedround: Fedround, coordinator: Path):

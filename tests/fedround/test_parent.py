@@ -11,6 +11,8 @@ import time
 import psutil
 import pytest
 
+from fedround.parent import as_parent
+
 PATIENCE_S = 60.0      # never waited for, unless a test fails
 CHILD = """
 import time
@@ -51,3 +53,10 @@ def test_who_was_started_by_hand_waits_for_nobody() -> None:
     alone = {name: value for name, value in os.environ.items() if name != "FEDROUND_PARENT"}
     child = subprocess.run([sys.executable, "-c", CHILD.replace("3600", "0")], env=alone, check=True, stdout=subprocess.PIPE)
     assert child.stdout == b"here\n"
+
+
+def test_a_child_finds_the_libraries_of_an_interpreter_that_needs_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    assert as_parent() == {"FEDROUND_PARENT": str(os.getpid())}
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/python/lib")
+    assert as_parent()["LD_LIBRARY_PATH"] == "/opt/python/lib"

@@ -29,7 +29,14 @@ from fedround_cli.main import reach_this_machine
 from infra.api_problems import AUTHORITY, LOGIN
 from infra.prefect_client import look_at_api
 
-MEND = "check api_url in site.toml"
+MEND, HOME = "check api_url in site.toml", Path("/nonexistent")
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look leaves in the environment is taken out again."""
+    for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH"):
+        monkeypatch.setenv(name, "")
 
 
 @contextmanager
@@ -96,46 +103,46 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (500, "is in trouble"), (503, "is in trouble"), (418, "refuses the request")])
 def test_an_answer_is_explained(status: int, says: str):
     with serving(status) as url, pytest.raises(SetupError, match=says) as caught:
-        look_at_api(url, "north", MEND)
+        look_at_api(url, "north", MEND, HOME)
     assert url in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"", b"{}", b"17", b'[{"name": "x"}]'])
 def test_words_that_are_not_prefects(body: bytes):
     with serving(200, body=body) as url, pytest.raises(SetupError, match="not as a Prefect API"):
-        look_at_api(url, "north", MEND)
+        look_at_api(url, "north", MEND, HOME)
 
 
 def test_a_login_that_is_not_the_right_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(LOGIN, "north:wrong")
     with serving(401) as url, pytest.raises(SetupError, match=f"does not accept the login in {LOGIN}") as caught:
-        look_at_api(url, "north", MEND)
+        look_at_api(url, "north", MEND, HOME)
     assert "wrong" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "http://no-such-host.invalid/api"])
 def test_nobody_answers(url: str):
     with pytest.raises(SetupError, match=f"does not answer: {MEND}"):
-        look_at_api(url, "north", MEND)
+        look_at_api(url, "north", MEND, HOME)
 
 
 @pytest.mark.parametrize("url", ["", "banks", "ftp://host/api", "http://", "http://host:port/api"])
 def test_no_address(url: str):
     with pytest.raises(SetupError, match="is no address of a Prefect API|does not answer"):
-        look_at_api(url, "north", MEND)
+        look_at_api(url, "north", MEND, HOME)
 
 
 def test_a_certificate_is_trusted_by_the_setting_that_the_worker_reads(certificate: Path, monkeypatch: pytest.MonkeyPatch):
     with serving(200, certificate) as url:
         with pytest.raises(SetupError, match=f"certificate that this machine does not trust .* set {AUTHORITY}"):
-            look_at_api(url, "north", MEND)
+            look_at_api(url, "north", MEND, HOME)
         with temporary_settings({PREFECT_API_SSL_CERT_FILE: str(certificate)}):      # as its process reads the variable
-            assert look_at_api(url, "north", MEND).others == ""
+            assert look_at_api(url, "north", MEND, HOME).others == ""
         with (temporary_settings({PREFECT_API_SSL_CERT_FILE: str(certificate.parent / "gone.pem")}),
               pytest.raises(SetupError, match=f"No such file or directory; mend {AUTHORITY}")):
-            look_at_api(url, "north", MEND)
+            look_at_api(url, "north", MEND, HOME)
     with serving(200) as url, pytest.raises(SetupError, match="does not trust .no TLS"):
-        look_at_api(url.replace("http", "https"), "north", MEND)
+        look_at_api(url.replace("http", "https"), "north", MEND, HOME)
 
 
 @pytest.mark.parametrize("named", [{}, {"no_proxy": "host.example"}, {"NO_PROXY": "host.example"}, {"NO_PROXY": "*"}],
@@ -151,6 +158,6 @@ def test_a_proxy_of_the_surroundings_is_not_asked_for_this_machine(monkeypatch: 
         reach_this_machine(surroundings := dict(os.environ))
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, surroundings[name])
-        assert look_at_api(url, "north", MEND).others == ""
+        assert look_at_api(url, "north", MEND, HOME).others == ""
         assert urllib.request.proxy_bypass("127.0.0.1")
         assert bool(urllib.request.proxy_bypass("host.example")) is bool(named)
