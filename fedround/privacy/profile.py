@@ -57,7 +57,7 @@ def upward(value: float, digits: int) -> str:
 
 
 def in_words(told: Profile) -> list[str]:
-    """Two lines of at most 80 characters."""
+    """Two lines: epsilon at several deltas, and the curve."""
     several = "  ".join(f"δ {delta:g}: {upward(eps, 3)}" for delta, eps in told.epsilons.items())
     curve = ", ".join(f"{wrongly:.1%} → {upward(100 * power, 1)}%" for wrongly, power in told.rightly.items())
     return [f"ε at {several}  (Gaussian μ {upward(told.mu, 3)})", f"accused wrongly → rightly, at most: {curve}"]

@@ -191,6 +191,8 @@ def test_a_run_whose_rows_changed_under_the_same_terms_goes_on_and_one_that_only
     book = charge(book, a_charge(2, other, campaign=(Lot(mechanism=other, times=2),), terms="a" * 64), 50.0)
     (campaign,) = book.book.campaigns
     assert (campaign.rounds, campaign.lots) == (2, (Lot(mechanism=other, times=2),))
+    assert held(book, DELTA) == epsilon([BANK, COUNTS, other, other], DELTA)
+    assert spent(book, DELTA) == epsilon([BANK, COUNTS, other], DELTA)
     louder = GaussianCounts(noise_std=20.0)
     for one in (COUNTS, louder):
         book = charge(book, a_charge(1, one, campaign=(Lot(mechanism=one, times=1),), run="counts", terms="a" * 64), 50.0)

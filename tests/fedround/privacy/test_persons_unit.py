@@ -125,10 +125,12 @@ def test_the_dearest_is_never_cheaper_for_anybody_whoever_was_told_apart(others)
     assert list(dearest([[OURS, COUNTS]] * 2)) == [OURS, COUNTS]
 
 
-def test_the_dearest_of_counts_is_never_cheaper_for_a_record_though_only_some_told_persons_apart():
-    """Of a table of persons' counts, one row goes and another comes: it is worth half its noise."""
-    plain = GaussianCounts(noise_std=15.0)
-    assert epsilon(dearest([[COUNTS], [plain]]), DELTA) >= epsilon([COUNTS], DELTA) > epsilon([plain], DELTA)
+@pytest.mark.parametrize("of_records", [GaussianCounts(noise_std=15.0), GaussianCounts(noise_std=5.0)])
+@pytest.mark.parametrize("of_persons", [COUNTS, OURS.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": 8.0})])
+def test_the_dearest_is_never_cheaper_for_a_record_though_only_some_told_persons_apart(of_persons, of_records):
+    """Of persons' rows one goes and another comes: what is noised for persons is worth half its noise."""
+    found = dearest([[of_persons], [of_records]])
+    assert all(epsilon(found, DELTA) >= epsilon([one], DELTA) for one in (of_persons, of_records))
 
 
 def test_a_campaign_ends_within_its_epsilon_for_a_person_and_says_what_a_record_pays():
