@@ -102,6 +102,17 @@ def rossi() -> Examples:
                                              "event": frame["arrest"].to_numpy(np.int64)})
 
 
+def gbsg2() -> Examples:
+    frame = pd.read_csv(DATA / "gbsg2.csv")
+    told = frame.assign(horTh=frame["horTh"] == "yes", menostat=frame["menostat"] == "Post",
+                        tgrade=frame["tgrade"].str.len(), **{
+                            name: np.log1p(frame[name].astype(float)) for name in ("pnodes", "progrec", "estrec")})
+    bounds = {"horTh": (0, 1), "age": (20, 80), "menostat": (0, 1), "tsize": (0, 80), "tgrade": (1, 3), "pnodes": (0.5, 4),
+              "progrec": (0, 8), "estrec": (0, 7)}
+    return Examples(between(told, bounds), {"time": frame["time"].to_numpy(np.float32),
+                                            "event": frame["cens"].to_numpy(np.int64)})
+
+
 def text() -> Examples:
     """The descriptions of scikit-learn's data sets, in rows of 32 characters."""
     import sklearn.datasets
@@ -250,6 +261,8 @@ CASES = {
                     5, 30, steps(10, 64, 0.3), steps(2, 1024, 0.5), cox),
     "rossi": Case("rossi: weeks to arrest, concordance", Survive(edges=(13, 26, 39, 52)), lambda: Hazards(7, 4), rossi, 3, 30,
                   steps(10, 32, 0.1), steps(1, FULL, 0.5), cox),
+    "gbsg2": Case("gbsg2: years to relapse of breast cancer, concordance", Survive(edges=YEARS[:6]), lambda: Hazards(8, 6),
+                  gbsg2, 3, 30, steps(20, 64, 1.0), steps(2, FULL, 2.0), cox, clip_norm=0.5),
     "tumours": Case("breast cancer: benign or not, AUC", Classify(), _linear(30), tumours, 5, 30, steps(10, 32, 0.1),
                     steps(1, FULL, 1.0), logistic),
     "digits": Case("digits as (1, 8, 8) images, accuracy", Classify(classes=10), Images, digits, 3, 20, steps(20, 32, 0.1),

@@ -35,3 +35,17 @@ def test_thirty_rounds_at_epsilon_five_order_persons_nearly_as_a_cox_regression_
     done = simulate(agreed, recipe, sites, rounds=30, chance=Seeded(0), stacked=True, judge_every=30)
     reached = recipe.task.worth(scores(recipe, done.model, tested))
     assert reached > cox(others, tested) - 0.02 > 0.7
+
+
+def test_gbsg2_is_the_published_table_a_cox_regression_of_it_has_the_known_coefficients():
+    import statsmodels.api as sm
+
+    rows = pd.read_csv(HERE / "gbsg2.csv")
+    grade = rows["tgrade"].str.len() - 1                # orthogonal contrasts, as R fits an ordered factor
+    x = np.column_stack([rows["horTh"] == "yes", rows["age"], rows["menostat"] == "Post", rows["tsize"],
+                         (grade - 1) / 2 ** 0.5, np.where(grade == 1, -2, 1) / 6 ** 0.5,
+                         rows["pnodes"], rows["progrec"], rows["estrec"]]).astype(float)
+    fitted = sm.PHReg(rows["time"], x, status=rows["cens"], ties="efron").fit()
+    assert (len(rows), rows["cens"].sum()) == (686, 299)
+    assert np.allclose(fitted.params, [-0.3462784, -0.0094592, 0.2584448, 0.0077961, 0.5512988, -0.2010905, 0.0487886,
+                                       -0.0022172, 0.0001973], atol=1e-6)
