@@ -13,15 +13,18 @@ from typing import TypeVar
 from fedround import layout
 from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
-from fedround.records import Answer, DealShares, Finding, OfferKeys, Placed, Plan, Told
+from fedround.records import Answer, DealShares, Finding, OfferKeys, Placed, Plan, Reveal, Told
 from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys
-from fedround.signing import unseal
+from fedround.signing import digest, unseal
 from fedround.values import Digest, Purpose
 from infra.history import read_named, read_plan_at
 from infra.stores import ObjectStore
 
 T = TypeVar("T")
+
+MOST_ANSWERS = 1 << 26
+"""Bytes of all signed answers to one plan."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,22 @@ def relayed_answer(store: ObjectStore, members: Federation, asked: Plan, named: 
     site.
     """
     document = read_named(store, layout.relayed(asked.run, told.answer), told.answer, source, by="history")
+    return answer_in(document, members, asked, named, told, source)
+
+
+def check_answers(store: ObjectStore, members: Federation, asked: Plan, named: Digest, reveal: Reveal, source: str) -> None:
+    """The signed answers of all whose answers are added up, in one object: a line each. Raises as `relayed_answer`."""
+    body = read_named(store, layout.relayed(asked.run, reveal.handed_on), reveal.handed_on, source, by="plan",
+                      max_bytes=MOST_ANSWERS)
+    documents = body.split(b"\n")
+    if [digest(document) for document in documents] != [told.answer for told in reveal.survivors]:
+        raise TrustError(f"{source}: the answers that were handed on are others than those that it names")
+    for document, told in zip(documents, reveal.survivors, strict=True):
+        answer_in(document, members, asked, named, told, f"{source}, '{told.site}'")
+
+
+def answer_in(document: bytes, members: Federation, asked: Plan, named: Digest, told: Told, source: str) -> Answer:
+    """One site's signed answer to a plan. Raises TrustError if it is to another plan, or of another site."""
     answer = unseal(document, Answer, members.site(told.site).key, source)
     if (answer.site, answer.plan, answer.asked) != (told.site, named, asked.asks.kind):
         raise TrustError(f"{source}: it is to another plan, or of another site")

@@ -70,7 +70,7 @@ _AUTHORISE_S = 300.0
 
 LOOK_S = 0.1
 """A site that has given a masked answer looks so often whose answers are added up; less often after a while."""
-_SELDOM_S = 2.0
+_SELDOM_S = 0.5
 
 
 class SiteRequest(Value):
@@ -166,7 +166,7 @@ def _reveal(site: Site, order: Order, cancelled: Callable[[], bool]) -> None:
             if cancelled():
                 raise Cancelled from None
             time.sleep(pause)
-            pause = min(pause * 1.05, _SELDOM_S)
+            pause = min(pause * 1.02, _SELDOM_S)
             continue
         if isinstance(asked.asks, Reveal) and asked.asks.of == order.digest:
             if site.name in {told.site for told in asked.asks.survivors}:

@@ -23,7 +23,7 @@ from fedround.secure_sums.masking import mask
 from fedround.secure_sums.revealing import check_survivors, reveal
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest
-from infra.epochs import Epoch, read_epoch, read_offered, relayed_answer
+from infra.epochs import Epoch, check_answers, read_epoch, read_offered
 from site_workers import once, outbox
 from site_workers.authorise import Order, refuse
 from site_workers.site import Site
@@ -118,8 +118,7 @@ def revealed(site: Site, order: Order, keys: Keys, asked: Order) -> bytes:
     survivors = tuple(told.site for told in asks.survivors)
     _true(asked, lambda: check_survivors(keys.how, len(order.federation.sites), site.name, epoch.offered.roster, survivors,
                                          asks.dropped))
-    for told in asks.survivors:
-        relayed_answer(site.store, order.federation, order.plan, order.digest, told, f"{source}, '{told.site}'")
+    check_answers(site.store, order.federation, order.plan, order.digest, asks, source)
     mine = outbox.find(site.safe, order.plan)
     if mine is None or digest(mine.answer) not in {told.answer for told in asks.survivors if told.site == site.name}:
         raise TrustError(f"{source}: names another answer of this site than the one that it gave")

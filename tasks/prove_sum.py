@@ -15,12 +15,13 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, LostError, QuorumError, StoreDeniedError, TrustError
 from fedround.records import Answer, Plan, Reveal, Summed, Told
 from fedround.secure_sums.revealing import Reveals
+from infra.epochs import read_epoch
 from infra.history import read_plan_at
 from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.collect import Sum
 from tasks.plan import Planned
-from tasks.unmask import epoch_of, read_sum
+from tasks.unmask import read_sum
 
 _OF_ITS_PLAN = ("federation", "federation_digest", "log", "run", "parent", "base_model", "rest", "agreed")
 
@@ -45,7 +46,7 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
     Raises ChainError or TrustError for what does not hold. What only a member can have altered is not read, and no sum then.
     """
     plan, source = planned.plan, f"sum of {planned.in_words}"
-    if said is None:
+    if said is None or plan.asks.slot is None:
         raise ChainError(f"{source}: its plan has its answers masked, and nothing says how their sum was read")
     reveal, named = read_plan_at(store, plan.run, said.reveal.round, said.reveal.attempt, "reveal", key)
     if named != said.reveal.digest:
@@ -56,7 +57,7 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
         raise ChainError(f"{source}: what was revealed is about another plan")
     if sorted((one.site, one.answer) for one in asks.survivors) != sorted((one.site, one.answer) for one in told):
         raise ChainError(f"{source}: shares were revealed for the sum of other answers than those that are named")
-    epoch = epoch_of(store, members, key, plan)
+    epoch = read_epoch(store, key, members, plan.run, plan.federation_digest, plan.asks.slot.dealt)
     if not epoch.is_whole or {*asks.dropped, *(one.site for one in asks.survivors)} != epoch.dealt.keys():
         raise ChainError(f"{source}: not everybody who dealt shares is in the sum or dropped out of it")
     found, vectors = dict[str, Reveals](), list[bytes]()
@@ -72,7 +73,7 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
     if not vectors:
         return SumProof(reveal, tuple(found), signatures, None)
     try:
-        again = read_sum(store, members, key, planned, Planned(reveal, named, planned.parent),
+        again = read_sum(epoch, members, planned, Planned(reveal, named, planned.parent),
                          (np.frombuffer(vector, "<u4") for vector in vectors), found, said.reveals)
     except (QuorumError, ContractError) as error:
         raise TrustError(f"{source}: {error}") from None

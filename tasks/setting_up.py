@@ -10,7 +10,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES
 from infra.history import read_finding
 from infra.stores import publish
 from tasks.begin import head_of
-from tasks.collect import Admitted, Collected
+from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.epochs import standing
 from tasks.plan import NextRoundRequest, Planned, RoundRequest, compose, publish_plan
@@ -56,15 +56,15 @@ def check_in_a_row(run: str, begun: int) -> None:
 def hand_on(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
     """Let all members read what each of them said to a question about keys."""
     for site, admitted in sorted(collected.admitted.items()):
-        hand_on_answer(coordinator, planned, site, admitted)
+        publish(coordinator.store, layout.relayed(planned.plan.run, admitted.digest),
+                document_of(coordinator, planned, site), sha256=admitted.digest)
         if admitted.file is not None and admitted.answer.material is not None:
             sha256 = admitted.answer.material.sha256
             publish(coordinator.store, layout.relayed(planned.plan.run, sha256), admitted.file, sha256=sha256)
 
 
-def hand_on_answer(coordinator: Coordinator, planned: Planned, site: str, admitted: Admitted) -> None:
-    """Let all members read one signed answer."""
+def document_of(coordinator: Coordinator, planned: Planned, site: str) -> bytes:
+    """One signed answer, as it lies in the store."""
     plan = planned.plan
-    document = coordinator.store.get(layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind),
-                                     max_bytes=MAX_DOCUMENT_BYTES)
-    publish(coordinator.store, layout.relayed(plan.run, admitted.digest), document, sha256=admitted.digest)
+    return coordinator.store.get(layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind),
+                                 max_bytes=MAX_DOCUMENT_BYTES)

@@ -6,6 +6,7 @@ and of the bytes that they name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +21,15 @@ from fedround.records import Finding, Placed, Plan, Reveal, Summed, Told
 from fedround.rounds import summed
 from fedround.rounds.site import offer
 from fedround.secure_sums.revealing import Reveals, Unmasked, unmask
-from fedround.signing import seal
+from fedround.signing import digest, seal
 from infra.epochs import Epoch, read_epoch
-from infra.stores import ObjectStore, put_first
+from infra.stores import publish, put_first
 from tasks import epochs
 from tasks.collect import Admitted, Collected, Sum
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned, publish_plan
 from tasks.quorum import check_quorum
-from tasks.setting_up import hand_on_answer
+from tasks.setting_up import document_of
 
 UInt32 = npt.NDArray[np.uint32]
 
@@ -46,16 +47,16 @@ def plan_reveal(coordinator: Coordinator, planned: Planned, collected: Collected
     if (standing := epochs.reveal_of(coordinator, plan, planned.digest)) is not None:
         return Planned(*standing, planned.parent)
     check_quorum(planned, collected)
-    epoch = epoch_of(coordinator.store, coordinator.federation, coordinator.identity.key, plan)
+    epoch = _epoch(coordinator, plan)
     survivors = tuple(Told(site=site, answer=one.digest) for site, one in sorted(collected.admitted.items()))
     if strangers := sorted({told.site for told in survivors} - epoch.dealt.keys()):
         raise ContractError(f"{planned.in_words}: '{strangers[0]}' answered under keys in which it has no part")
-    for site, admitted in sorted(collected.admitted.items()):
-        hand_on_answer(coordinator, planned, site, admitted)
+    together = b"\n".join(document_of(coordinator, planned, told.site) for told in survivors)
+    publish(coordinator.store, layout.relayed(plan.run, handed_on := digest(together)), together, sha256=handed_on)
     dropped = tuple(sorted(epoch.dealt.keys() - collected.admitted.keys()))
     return publish_plan(coordinator, planned.parent, plan.model_copy(update={
         "round": plan.continues, "cohort": tuple(told.site for told in survivors), "excluded": (), "unasked": (),
-        "enough": None, "asks": Reveal(of=planned.digest, survivors=survivors, dropped=dropped),
+        "enough": None, "asks": Reveal(of=planned.digest, survivors=survivors, handed_on=handed_on, dropped=dropped),
         "tool_version": __version__}))
 
 
@@ -70,8 +71,7 @@ def suffices(coordinator: Coordinator, planned: Planned, reveal: Planned, said: 
     if how is None or len(said.admitted) < how.threshold:
         return False
     try:
-        _unmasked(epoch_of(coordinator.store, coordinator.federation, coordinator.identity.key, planned.plan), planned,
-                  reveal.plan, np.zeros(0, np.uint32), _reveals(said))
+        _unmasked(_epoch(coordinator, planned.plan), planned, reveal.plan, np.zeros(0, np.uint32), _reveals(said))
     except QuorumError:
         return False
     return True
@@ -102,24 +102,24 @@ def unmask_sum(coordinator: Coordinator, planned: Planned, collected: Collected,
     late = {site for site in collected.admitted if site not in survivors}
     admitted = {site: one for site, one in collected.admitted.items() if site in survivors}
     vectors = (np.fromfile(_file(one), dtype="<u4") for one in admitted.values())
-    found = read_sum(coordinator.store, coordinator.federation, coordinator.identity.key, planned, reveal, vectors,
-                     _reveals(said), _told(said))
+    found = read_sum(_epoch(coordinator, planned.plan), coordinator.federation, planned, reveal, vectors, _reveals(said),
+                     _told(said))
     return replace(collected, admitted=admitted, missing=tuple(sorted({*collected.missing, *late})), sum=found)
 
 
-def read_sum(store: ObjectStore, members: Federation, key: str, planned: Planned, reveal: Planned,
-             vectors: Iterable[UInt32], reveals: Mapping[str, Reveals], told: tuple[Told, ...]) -> Sum:
+def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planned, vectors: Iterable[UInt32],
+             reveals: Mapping[str, Reveals], told: tuple[Told, ...]) -> Sum:
     """What the answers that `reveal` names say together.
 
-    members: the federation file that holds for the plan. key: the coordinator's. vectors: what these sites sent. told: where
-    the reveals come from.
+    epoch: of the plan's slot. members: the federation file that holds for the plan. vectors: what these sites sent. told:
+    where the reveals come from.
     Raises QuorumError if too few revealed shares rightly; ContractError, naming the member, if its dealt shares are none.
     """
     plan = planned.plan
     total_S = np.zeros(0, np.uint32)
     for vector_S in vectors:
         total_S = vector_S if not total_S.size else total_S + vector_S
-    found = _unmasked(epoch_of(store, members, key, plan), planned, reveal.plan, total_S, reveals)
+    found = _unmasked(epoch, planned, reveal.plan, total_S, reveals)
     mechanisms = offer(plan.asks, plan.agreed, 1, lambda _: True).mechanisms
     parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
     survivors = survivors_of(reveal.plan)
@@ -129,11 +129,15 @@ def read_sum(store: ObjectStore, members: Federation, key: str, planned: Planned
                             reveals=told, wrong=found.wrong))
 
 
-def epoch_of(store: ObjectStore, members: Federation, key: str, plan: Plan) -> Epoch:
+_read_once = functools.lru_cache(maxsize=2)(read_epoch)      # named by content, and an auditor reads it anew
+
+
+def _epoch(coordinator: Coordinator, plan: Plan) -> Epoch:
     """The keys that mask the answers to a plan."""
     if plan.asks.slot is None:
         raise ContractError(f"round {plan.round} of run '{plan.run}': its plan names no keys")
-    return read_epoch(store, key, members, plan.run, plan.federation_digest, plan.asks.slot.dealt)
+    return _read_once(coordinator.store, coordinator.identity.key, coordinator.federation, plan.run, plan.federation_digest,
+                      plan.asks.slot.dealt)
 
 
 def _unmasked(epoch: Epoch, planned: Planned, reveal: Plan, total_S: UInt32, reveals: Mapping[str, Reveals]) -> Unmasked:

@@ -197,6 +197,8 @@ class Reveal(_OfKeys):
     of: Digest
     """The plan whose answers are added up."""
     survivors: Annotated[tuple[Told, ...], Field(min_length=1, max_length=1000)]
+    handed_on: Digest
+    """Their signed answers, a line each in the same order, where all may read them."""
     dropped: Annotated[tuple[Name, ...], Field(max_length=1000)]
     """All others who dealt shares."""
 

@@ -12,14 +12,14 @@ import pytest
 from fedround import codec, layout
 from fedround.errors import ChainError, QuorumError, TrustError
 from fedround.privacy import ledger
-from fedround.records import Answer, Plan, Reason, Reveal, Told
+from fedround.records import Answer, Finding, Plan, Reason, Reveal, Told
 from fedround.secure_sums.keys import offer
 from fedround.signing import digest, seal, unseal
 from site_workers import once, outbox, release, summing
 from tasks import setting_up
 from tasks.ask import conclude
 from tasks.plan import NextRoundRequest, Planned
-from tasks.setting_up import next_question
+from tasks.setting_up import hand_on, next_question
 from tasks.unmask import give_up, plan_reveal, suffices
 from tasks.verify import verify_run
 from tests import summing as made
@@ -109,6 +109,13 @@ def only(asks: Reveal, *names: str) -> dict[str, object]:
             "dropped": tuple(sorted(one.site for one in asks.survivors if one.site not in names))}
 
 
+def with_answers(federation: Summing, asks: Reveal, documents: dict[str, bytes]) -> Reveal:
+    """The same, with these documents handed on."""
+    body = b"\n".join(documents[one.site] for one in asks.survivors)
+    federation.coordinator.store.put_once(layout.relayed("spring", digest(body)), body)
+    return asks.model_copy(update={"handed_on": digest(body)})
+
+
 CHEATS: dict[str, Callable[[Reveal], dict[str, object]]] = {
     "a member in the sum and dropped": lambda asks: {"dropped": ("east",)},
     "a member in neither": lambda asks: {**only(asks, "north", "east"), "dropped": ()},
@@ -125,7 +132,8 @@ CHEATS: dict[str, Callable[[Reveal], dict[str, object]]] = {
 def test_no_share_is_revealed_for_another_sum_than_was_agreed(sums: Summing, cheat: str):
     planned, honest = revealing(sums)
     asks = honest.plan.asks.model_copy(update=CHEATS[cheat](honest.plan.asks))
-    instead_of(sums, honest, asks)
+    documents = {name: said(sums, name, planned).read_bytes() for name in NAMES}
+    instead_of(sums, honest, with_answers(sums, asks, documents))
     with suppress(TrustError, ChainError):
         sums.answer("north", planned)
     assert reveals(sums) == []
@@ -136,8 +144,9 @@ def test_no_share_is_revealed_for_an_answer_that_somebody_else_made_with_the_sit
     site = sums.site("north")
     other = unseal(said(sums, "north", planned).read_bytes(), Answer, site.identity.key, "north")
     forged = seal(other.model_copy(update={"charges": 99}), site.identity)
-    sums.coordinator.store.put_once(layout.relayed("spring", digest(forged)), forged)
-    instead_of(sums, honest, honest.plan.asks.model_copy(update=other_answer(honest.plan.asks, "north", digest(forged))))
+    others = {name: said(sums, name, planned).read_bytes() for name in NAMES}
+    changes = other_answer(honest.plan.asks, "north", digest(forged))
+    instead_of(sums, honest, with_answers(sums, honest.plan.asks.model_copy(update=changes), others | {"north": forged}))
     with pytest.raises(TrustError, match="another answer of this site"):
         sums.answer("north", planned)
     assert reveals(sums) == []
@@ -149,7 +158,9 @@ def test_no_share_is_revealed_for_fewer_than_were_agreed_though_the_threshold_wo
     sums = made.make(tmp_path_factory.mktemp("all-three"), quorum=3, combine=all_three)
     sums.keys()
     planned, honest = revealing(sums)
-    instead_of(sums, honest, honest.plan.asks.model_copy(update=only(honest.plan.asks, "north", "east")))
+    documents = {name: said(sums, name, planned).read_bytes() for name in NAMES}
+    instead_of(sums, honest, with_answers(
+        sums, honest.plan.asks.model_copy(update=only(honest.plan.asks, "north", "east")), documents))
     with pytest.raises(TrustError, match="3 at least, so 'north' reveals nothing"):
         sums.answer("north", planned)
     assert reveals(sums) == []
@@ -161,8 +172,10 @@ def test_shares_are_revealed_for_one_sum_of_a_slot_once_ever(sums: Summing):
     sums.answer("north", planned)
     asks = honest.plan.asks
     instead_of(sums, honest, asks.model_copy(update={"of": "0" * 64}))
-    put(sums, honest.plan.model_copy(update={"attempt": 2, "cohort": ("north", "south"), "asks": asks.model_copy(update={
-        "survivors": tuple(one for one in asks.survivors if one.site != "east"), "dropped": ("east",)})}))
+    other = asks.model_copy(update=only(asks, "north", "south"))
+    documents = {name: said(sums, name, planned).read_bytes() for name in NAMES}
+    put(sums, honest.plan.model_copy(update={"attempt": 2, "cohort": ("north", "south"),
+                                             "asks": with_answers(sums, other, documents)}))
     with pytest.raises(TrustError, match="never uses them twice"):
         sums.answer("north", planned)
     assert len(reveals(sums)) == 1
@@ -207,6 +220,30 @@ def test_keys_that_the_coordinator_makes_for_a_member_are_no_keys(tmp_path_facto
     with pytest.raises(TrustError):
         sums.answer("north", planned)
     assert not said(sums, "north", planned).exists()
+
+
+def test_keys_that_a_member_did_not_sign_are_dealt_no_share(fresh: Summing):
+    """The coordinator makes keys in a member's name, names them in its finding, and hands them on."""
+    offered = next_question(fresh.coordinator, NextRoundRequest(run="spring"))
+    for name in NAMES:
+        fresh.answer(name, offered)
+    store, plan = fresh.coordinator.store, offered.plan
+    body = offer(b"x" * 32, bytes.fromhex(offered.digest), plan.asks.slots).to_bytes()
+    honest = unseal(said(fresh, "east", offered).read_bytes(), Answer, fresh.site("east").identity.key, "east")
+    forged = seal(honest.model_copy(update={"material": codec.payload_of(body)}), fresh.coordinator.identity)
+    for made_up in (body, forged):
+        store.put_once(layout.relayed("spring", digest(made_up)), made_up)
+    collected = fresh.collect(offered)
+    hand_on(fresh.coordinator, offered, collected)
+    answers = tuple(Told(site=name, answer=digest(forged) if name == "east" else one.digest)
+                    for name, one in sorted(collected.admitted.items()))
+    finding = Finding(federation=plan.federation, run="spring", round=0, attempt=1, plan=offered.digest, answers=answers,
+                      tool_version=plan.tool_version)
+    store.put_once(layout.finding("spring", 0, 1, "keys"), seal(finding, fresh.coordinator.identity))
+    asked = next_question(fresh.coordinator, NextRoundRequest(run="spring"))
+    with pytest.raises(TrustError, match="not signed|signed by"):
+        fresh.answer("north", asked)
+    assert not said(fresh, "north", asked).exists()
 
 
 # -- members that lie, or are gone -------------------------------------------------------------------------------------
