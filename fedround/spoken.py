@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 _SPACES = "\n\u00a0\u202f"     # lines, and the two that keep a number in one piece
 
@@ -20,6 +22,11 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The same on one line."""
     return " ".join(filter(None, re.split("[ \n]", visible(text))))
+
+
+def typed(path: Path) -> str:
+    """A path in a command that is shown to be typed: quoted if a shell would read it otherwise."""
+    return shlex.quote(str(path))
 
 
 def in_groups(sha256: str) -> str:

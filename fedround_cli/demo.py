@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedround.spoken import typed
 from fedround_cli.folders import DEFAULT_HOME, Home
 from fedround_cli.output import command, out
 
@@ -76,7 +77,7 @@ def demo(
         finally:
             if keep:
                 live_on()
-                out.print(f"left running; stop it with [bold]fedround down --home {home}[/]")
+                out.say("left running; stop it with [bold]fedround down --home {}[/]", typed(home))
             else:
                 with out.status("stopping what was started …"):
                     machine.stop()
@@ -204,7 +205,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
         record_beside(coordinator, RUN, last.round, others)
     out.print(table)
     if compared is None:
-        out.print(f"the comparison failed; see {machine.home / 'logs' / 'baselines.log'}")
+        out.say("the comparison failed; see {}", machine.home / "logs" / "baselines.log")
     else:
         beaten = sum(reached[names[0]] > bank.test.known()[names[0]] for bank in compared.alone)
         out.print(f"[bold]better than the own model of {beaten} of {len(banks)} banks[/], which keep no privacy when they "
@@ -215,12 +216,11 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
         out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
     show_drift(machine, coordinator, RUN)
     put_to_use(machine, coordinator, RUN, last.round)
-    out.print(f"report       {page(coordinator, RUN, last.round)}\n"
-              f"models       fedround models list -c {machine.coordinator}\n"
-              f"proof        fedround verify {RUN} --as {machine.coordinator}   (needs the S3 server: fedround up --home "
-              f"{machine.home})\n"
-              f"a ledger     fedround site ledger {machine.site(banks[0].name)}\n"
-              f"try next     fedround demo --rounds 20 --keep, then start a round from the UI's form")
+    out.say("report       {}\nmodels       fedround models list -c {}\nproof        fedround verify {} --as {}   (needs the "
+            "S3 server: fedround up --home {})\na ledger     fedround site ledger {}\n"
+            "try next     fedround demo --rounds 20 --keep, then start a round from the UI's form",
+            page(coordinator, RUN, last.round), typed(machine.coordinator), RUN, typed(machine.coordinator),
+            typed(machine.home), typed(machine.site(banks[0].name)))
     (machine.home / "finished").touch()
 
 

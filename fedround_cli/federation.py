@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import SetupError
+from fedround.spoken import typed
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, AnyFolder, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -57,8 +58,8 @@ def init(
                             start=None if start_from is None else "approved/start.safetensors",
                             test_set=None if test_set is None else f"test_set{ending_of(test_set)}"),
         recipe, contract, credential, test_set, start_from)
-    out.print(f"made [bold]{folder}[/]; the coordinator's public key, which every site will trust, is\n  {key}\n"
-              f"Next: [bold]fedround federation invite NAME --coordinator {folder}[/] for every site")
+    out.say("made [bold]{}[/]; the coordinator's public key, which every site will trust, is\n  {}\nNext: [bold]fedround "
+            "federation invite NAME --coordinator {}[/] for every site", folder, key, typed(folder))
 
 
 @app.command()
@@ -90,8 +91,8 @@ def invite(
     path = output or Path(f"{site}.invitation.toml")
     save_toml(make_invitation(folder, site, credential), path,
               f"Invitation of site '{site}'. It holds a secret: hand it over privately.", secret=True)
-    out.print(f"wrote {path}\nNext, at the site: [bold]fedround site init FOLDER --invitation {path}[/], and then here: "
-              f"[bold]fedround federation add {site} --key … --weight …[/]")
+    out.say("wrote {}\nNext, at the site: [bold]fedround site init FOLDER --invitation {}[/], and then here: [bold]fedround "
+            "federation add {} --key … --weight …[/]", path, typed(path), site)
 
 
 @app.command()

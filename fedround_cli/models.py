@@ -175,7 +175,7 @@ def rebuild(
         raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
     for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
         pass
-    out.print(f"{last} rounds of '{run}' are in {folder / 'models'} and {coordinator.reports / run}")
+    out.say("{} rounds of '{}' are in {} and {}", last, run, folder / "models", coordinator.reports / run)
 
 
 def _registry(folder: Path) -> ModelRegistry:

@@ -142,7 +142,7 @@ def plan(
     if previewed is not None:
         group_preview.show(previewed)
     if picture is not None:
-        out.print(f"wrote {picture}")
+        out.say("wrote {}", picture)
 
 
 @dataclass(frozen=True)

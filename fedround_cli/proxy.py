@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedround.spoken import typed
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import command, log_to_terminal, out
 
@@ -54,9 +55,9 @@ def init(
     made += [give_login(folder, site.name) for site in federation.sites if site.name not in known]
     for member in made:
         _say_login(folder, member)
-    out.print(f"wrote {folder}/nginx.conf\nNext: set PREFECT_SERVER_API_AUTH_STRING of the Prefect server to what "
-              f"{folder}/server.auth says, then [bold]fedround proxy start {folder}[/] and "
-              f"[bold]nginx -p {folder.resolve()} -c nginx.conf[/]")
+    out.say("wrote {}/nginx.conf\nNext: set PREFECT_SERVER_API_AUTH_STRING of the Prefect server to what {}/server.auth "
+            "says, then [bold]fedround proxy start {}[/] and [bold]nginx -p {} -c nginx.conf[/]",
+            folder, folder, typed(folder), typed(folder.resolve()))
 
 
 @app.command()
@@ -92,4 +93,4 @@ def start(folder: ProxyFolder) -> None:
 
 
 def _say_login(folder: Path, member: str) -> None:
-    out.print(f"the login of '{member}' is in {folder}/members/{member}.env: hand it over privately, then delete it")
+    out.say("the login of '{}' is in {}/members/{}.env: hand it over privately, then delete it", member, folder, member)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedround.errors import ContractError, SetupError
+from fedround.spoken import typed
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -51,7 +52,7 @@ def recover(
     if as_json:
         print_json(told)
     elif anything:
-        out.print(f"written down; next: [bold]fedround site check {folder}[/], and start the site")
+        out.say("written down; next: [bold]fedround site check {}[/], and start the site", typed(folder))
 
 
 def _told(site: Site, found: Recovery) -> dict[str, Any]:

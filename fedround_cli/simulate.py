@@ -112,7 +112,7 @@ def simulate(
         return
     _show(asked, world, results, own, rivals, seed)
     if picture is not None:
-        out.print(f"wrote {picture}")
+        out.say("wrote {}", picture)
 
 
 def _refuse_beside_try(*given: bool) -> None:

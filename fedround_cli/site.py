@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedround.spoken import typed
 from fedround_cli import (
     approval,
     audit,
@@ -101,8 +102,8 @@ def init(
     if ledger is None:
         out.print("its ledger counts for this federation only; if these rows serve another one, too, name one --ledger DIR "
                   "for both")
-    out.print(f"made [bold]{folder}[/]; send this public key to the coordinator:\n  [bold]{key}[/]\n"
-              f"Next: [bold]fedround site check {folder}[/], and [bold]fedround site start {folder}[/] once you are a member")
+    out.say("made [bold]{}[/]; send this public key to the coordinator:\n  [bold]{}[/]\nNext: [bold]fedround site check "
+            "{}[/], and [bold]fedround site start {}[/] once you are a member", folder, key, typed(folder), typed(folder))
 
 
 @app.command()
@@ -158,8 +159,8 @@ def rotate(
 
     site = open_site(folder)
     new = begin_rotation(site, _new_passphrase() if passphrase else None)
-    out.print(f"the new public key is\n  [bold]{new}[/]\nIt waits in {folder}/keys/next.pem until the coordinator runs "
-              f"[bold]fedround federation rotate {site.name}[/]; compare the keys over the telephone")
+    out.say("the new public key is\n  [bold]{}[/]\nIt waits in {}/keys/next.pem until the coordinator runs [bold]fedround "
+            "federation rotate {}[/]; compare the keys over the telephone", new, folder, site.name)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedround.spoken import typed
 from fedround_cli.folders import DEFAULT_HOME, Home
 from fedround_cli.output import command, out
 
@@ -27,9 +28,9 @@ def up(
     with watched(home) as keep, out.status("starting the servers …") as status:
         info = LocalStack(home, api_port=api_port, s3_port=s3_port).start(status.update)
         keep()
-    out.print(f"Prefect UI  {info.ui_url}\nPrefect API {info.api_url}\nS3          {info.s3_endpoint}  "
-              f"bucket {info.bucket}\n\nNext: [bold]fedround federation init[/], or stop them with "
-              f"[bold]fedround down --home {home}[/]")
+    out.say("Prefect UI  {}\nPrefect API {}\nS3          {}  bucket {}\n\nNext: [bold]fedround federation init[/], or stop "
+            "them with [bold]fedround down --home {}[/]",
+            info.ui_url, info.api_url, info.s3_endpoint, info.bucket, typed(home))
 
 
 @command
@@ -43,4 +44,4 @@ def down(home: Home = DEFAULT_HOME) -> None:
 
     stopped = stop_recorded(home)
     LocalStack(home).stop()
-    out.print(f"stopped{': ' + ', '.join(stopped) + ' and' if stopped else ''} the servers; data are kept in {home}")
+    out.say(f"stopped{': ' + ', '.join(stopped) + ' and' if stopped else ''} the servers; data are kept in {{}}", home)

@@ -45,7 +45,7 @@ def status(home: Home = DEFAULT_HOME, folder: CoordinatorFolder = DEFAULT_COORDI
     if members:
         _show_members(members, datetime.now(UTC))
     if info is None:
-        out.print(f"no servers run from {home}; start them with [bold]fedround up[/] or [bold]fedround demo --keep[/]")
+        out.say("no servers run from {}; start them with [bold]fedround up[/] or [bold]fedround demo --keep[/]", home)
     else:
         _show_parts({**info.pids, **processes}, {"prefect": info.ui_url, "s3": info.s3_endpoint})
 

@@ -15,6 +15,7 @@ from fedround.federation_log import handed_over, took_over
 from fedround.privacy import ledger
 from fedround.records import ANSWERS, Commit, Reason, Refusal, SiteAnswer
 from fedround.signing import MAX_DOCUMENT_BYTES, envelope, unseal
+from fedround.spoken import typed
 from infra.federation_log import read_log, signed_length
 from infra.history import NOT_OURS
 from site_workers import audit, outbox
@@ -51,7 +52,7 @@ def require_newest(site: Site) -> None:
         raise SetupError(
             f"{site.folder} is older than what the site has sent: {len(found)} of its signed answers in the store are not in "
             f"its outbox, first '{found[0].key}'. It was restored from a backup; its ledger has forgotten what they cost. "
-            f"Restore a newer copy; if there is none: 'fedround site recover {site.folder}'")
+            f"Restore a newer copy; if there is none: 'fedround site recover {typed(site.folder)}'")
 
 
 def own_keys(site: Site, log: int) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_init_works_with_good_input(fedround: Fedround, agreed: Path, tmp_path: 
     result = init(fedround, agreed, tmp_path / "made")
     assert result.exit_code == 0, result.output
     assert "ed25519:" in result.stdout
+
+
+def test_a_command_that_is_shown_can_be_typed_whatever_the_folder_is_called(fedround: Fedround, agreed: Path, tmp_path: Path):
+    folder = tmp_path / "it's [bold]ours[/], [b] & $HOME"
+    shown = init(fedround, agreed, folder).stdout
+    assert f"made {folder};" in shown
+    typed = shown.partition("Next: ")[2].rpartition(" for every site")[0]
+    assert shlex.split(typed) == ["fedround", "federation", "invite", "NAME", "--coordinator", str(folder)]
 
 
 @pytest.mark.parametrize(("file", "text", "says"), [
