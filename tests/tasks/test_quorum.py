@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import nullcontext
+
 import pytest
 
 from fedround.errors import QuorumError
@@ -22,6 +25,15 @@ def failure(answered: Answered, collected: Collected) -> str:
     with pytest.raises(QuorumError) as caught:
         check_quorum(answered.planned, collected)
     return str(caught.value)
+
+
+def test_as_many_as_the_quorum_are_enough_and_one_less_is_not(answered: Answered):
+    collected = answered.federation.collect(answered.planned, answered.coordinator(answered.store()))
+    assert len(collected.admitted) == 2
+    for quorum in (1, 2, 3):
+        planned = dataclasses.replace(answered.planned, plan=answered.planned.plan.model_copy(update={"quorum": quorum}))
+        with nullcontext() if quorum <= 2 else pytest.raises(QuorumError, match="2 of 3 sites .* the quorum is 3"):
+            check_quorum(planned, collected)
 
 
 @pytest.mark.parametrize("reason", Reason)
