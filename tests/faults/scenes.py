@@ -32,8 +32,10 @@ from tasks.membership import add_member, create_coordinator, make_invitation, re
 from tasks.plan import Planned
 from tasks.publish import publish
 from tasks.report import report
-from tests import small_federation
+from tasks.unmask import plan_reveal
+from tests import small_federation, summing
 from tests.small_federation import NAMES, RECIPE, SmallFederation
+from tests.summing import Summing
 
 Seen = Mapping[str, object]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -297,6 +299,36 @@ def adds_up(root: Path) -> None:
     conclude(mine, planned, SmallFederation(root).collect(planned, mine))
 
 
+def asked_under_masks(root: Path) -> None:
+    """Keys stand, a question is asked, and all others have answered it under masks."""
+    federation = summing.make(root)
+    federation.keys(RUN)
+    planned = plan_question(coordinator(root), COUNTS)
+    for name in ("east", "south"):
+        federation.answer(name, planned, open_site(root / name, lambda: NOON))
+
+
+def sets_up_keys(root: Path) -> None:
+    """Everybody makes keys and deals shares of them."""
+    Summing(root).keys(RUN)
+
+
+def answers_and_reveals(root: Path) -> None:
+    """The site answers under masks, whose answers are added up is decided, and it reveals its shares for that."""
+    begin(north(root))
+    federation, planned = Summing(root), plan_question(coordinator(root), COUNTS)
+    federation.answer("north", planned, north(root))
+    plan_reveal(coordinator(root), planned, federation.collect(planned))
+    federation.answer("north", planned, north(root))
+
+
+def with_keys(root: Path) -> Seen:
+    """As `of_site`, and what its keys were used for."""
+    used = {str(path.relative_to(root)): path.read_text() for path in sorted((root / "north" / "sums").rglob("*"))
+            if path.is_file() and not path.name.startswith(".")}
+    return {**of_site(root), **used}
+
+
 def members_change(root: Path) -> None:
     """A member leaves, another one joins, and the next plan says so."""
     mine = coordinator(root)
@@ -349,6 +381,8 @@ SCENES = (
     Scene("coordinator plans", committed_once, plans, in_store),
     Scene("coordinator commits and reports", answered_twice, commits, committed),
     Scene("coordinator adds up counts", measured, adds_up, in_store),
+    Scene("all set up keys for sums", summing.make, sets_up_keys, with_keys),
+    Scene("site answers under masks, and reveals", asked_under_masks, answers_and_reveals, with_keys),
     Scene("coordinator changes members", with_a_candidate, members_change, in_store),
     Scene("coordinator founds a federation", founded, founds, has_founded),
 )
