@@ -93,7 +93,8 @@ def _part(terms: Terms, length: int, mechanism: Mechanism) -> Part:
 
 def in_ring(parts: Sequence[Part], summand_S: Float64) -> UInt32:
     """A member's numbers on the lattice, modulo 2**32."""
-    return np.concatenate([to_ring(one_P, part.bits) for part, one_P in zip(parts, _cut(parts, summand_S), strict=True)])
+    return np.concatenate([to_ring(one_P, part.bits, part.cells)
+                           for part, one_P in zip(parts, _cut(parts, summand_S), strict=True)])
 
 
 def out_of(parts: Sequence[Part], total_S: UInt32) -> list[Float64]:

@@ -35,6 +35,9 @@ ENOUGH_CELLS = 256.0
 """More of them gain nothing: rounding adds less than a millionth to the variance."""
 _MOST_BITS = 28
 _BEYOND = 2.0 ** 62
+_SLACK = 2.0 ** -30
+_BLOCK = 1 << 15                # numbers at once
+_SEEN = 2.0 ** 49               # halves of the noise's cells up to which float64 tells whole numbers from others
 
 
 def bits_for(largest: float, std: float, members: int) -> int:
@@ -62,27 +65,38 @@ def bits_for(largest: float, std: float, members: int) -> int:
 
 def whole_cells(std: float, bits: int) -> int:
     """How many cells of noise (`fedround.privacy.noise`) make a unit, so that half a lattice cell is a whole number of them.
+    A contribution may be longer than a unit by what float64 does to a length (`_SLACK`).
 
     The noise that is drawn so, GRID / whole_cells, is `std` or more: with `bits_for`'s bits by less than one part in 2**17,
     or in 2**27 / std if that is fewer.
     Raises ContractError if the lattice is too fine for that.
     """
     step = 1 << max(bits + 1, 0)
-    cells = math.floor(GRID / std / step) * step
+    cells = math.floor(GRID / std * (1 - _SLACK) / step) * step
     if cells < 1:
         raise ContractError(f"noise of {std:g} units has no whole number of cells on a lattice of 2^{bits} cells to a unit")
     return cells
 
 
-def to_ring(numbers_D: Float64, bits: int) -> UInt32:
+def to_ring(numbers_D: Float64, bits: int, cells: int) -> UInt32:
     """The nearest lattice points, modulo 2**32. Numbers beyond the ring wrap: what must fit in it is the sum.
 
-    Raises ContractError for numbers that are not finite, or so large that no plan has them.
+    cells: of the noise, in a unit (`whole_cells`): noised numbers are a whole number of halves of them.
+    Raises ContractError for numbers that are not, or not finite, or so large that no plan has them: the law at the head would
+    not be theirs.
     """
-    cells_D = np.rint(np.ldexp(numbers_D, bits))
-    if cells_D.size and not (np.abs(cells_D) < _BEYOND).all():
-        raise ContractError("numbers for a secure sum must be finite and far below 2^62 cells; a site's work has a fault")
-    return cells_D.astype(np.int64).astype(np.uint32)
+    found_D = np.empty(len(numbers_D), np.uint32)
+    for start in range(0, len(numbers_D), _BLOCK):
+        part = numbers_D[start:start + _BLOCK]
+        points = np.rint(part * 2.0 ** bits)
+        if not (np.abs(points) < _BEYOND).all():
+            raise ContractError("numbers for a secure sum must be finite and far below 2^62 cells; a site's work has a fault")
+        halves = part * (2.0 * cells)
+        if ((np.abs(halves - np.rint(halves)) > 0.25) & (np.abs(halves) < _SEEN)).any():
+            raise ContractError("numbers for a secure sum must be noised on cells that divide its lattice's (`whole_cells`), "
+                                "and these are not: a site's work has a fault")
+        found_D[start:start + _BLOCK] = points.astype(np.int64).astype(np.uint32)
+    return found_D
 
 
 def from_ring(total_D: UInt32, bits: int) -> Float64:

@@ -237,7 +237,8 @@ def test_a_person_moves_a_masked_sum_by_one_and_counts_by_all_rows():
 @settings(max_examples=20)
 def test_what_is_read_is_the_sum_of_what_was_on_the_lattice(seed):
     parts = (Part(3, 5, 1 << 20), Part(2, -2, 1 << 10))
-    numbers_MS = np.random.default_rng(seed).normal(scale=1000, size=(MEMBERS, 5))
+    cells_S = np.repeat([1 << 20, 1 << 10], [3, 2])
+    numbers_MS = (np.rint(np.random.default_rng(seed).normal(scale=1000, size=(MEMBERS, 5)) * cells_S) + 0.5) / cells_S
     found = out_of(parts, added([in_ring(parts, one_S) for one_S in numbers_MS]))
     exact = [np.rint(numbers_MS[:, :3] * 32).sum(0) / 32, np.rint(numbers_MS[:, 3:] / 4).sum(0) * 4]
     for ours, theirs in zip(found, exact, strict=True):

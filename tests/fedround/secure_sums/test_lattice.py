@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,26 +11,71 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError, ToleranceError
-from fedround.privacy.noise import GRID
+from fedround.privacy.noise import GRID, stream
 from fedround.secure_sums.lattice import ENOUGH_CELLS, bits_for, from_ring, law_error, to_ring, whole_cells
+from fedround.statistics.counts import Counts
+from fedround.statistics.sums import GaussianSum, Part
 
 
 @given(st.lists(st.lists(st.integers(-2**20, 2**20), min_size=4, max_size=4), min_size=1, max_size=12), st.integers(-6, 10))
 def test_a_sum_in_the_ring_is_the_sum_of_the_lattice_points(points_ND, bits):
-    numbers_ND = np.ldexp(np.array(points_ND, dtype=np.float64), -bits)
-    total_D = sum(to_ring(row_D, bits).astype(np.uint64) for row_D in numbers_ND).astype(np.uint32)
-    assert from_ring(total_D, bits).tolist() == numbers_ND.sum(axis=0).tolist()
+    lattice_ND, cells = np.ldexp(np.array(points_ND, dtype=np.float64), -bits), 1 << max(bits + 2, 0)
+    total_D = sum(to_ring(row_D + 0.5 / cells, bits, cells).astype(np.uint64) for row_D in lattice_ND).astype(np.uint32)
+    assert from_ring(total_D, bits).tolist() == lattice_ND.sum(axis=0).tolist()
 
 
 def test_a_share_may_wrap_if_the_sum_does_not():
     one, other = np.array([3.0 * 2**31, -2.0**31]), np.array([-3.0 * 2**31 + 7, 2.0**31 - 1])
-    assert from_ring(to_ring(one, 0) + to_ring(other, 0), 0).tolist() == [7.0, -1.0]
+    assert from_ring(to_ring(one + 0.25, 0, 2) + to_ring(other + 0.25, 0, 2), 0).tolist() == [7.0, -1.0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
 def test_no_number_that_no_plan_has(bad):
     with pytest.raises(ContractError, match="finite"):
-        to_ring(np.array([0.0, bad]), 3)
+        to_ring(np.array([0.5 / 16, bad]), 3, 16)
+
+
+@pytest.mark.parametrize("cells", [1000, 2**20, 2**40])
+def test_numbers_that_are_noised_on_other_cells_are_refused(cells):
+    """They would be rounded twice, which is not to round once."""
+    numbers_D = (np.rint(np.linspace(-40, 40, 80_000) * cells) + 0.5) / cells
+    to_ring(numbers_D, 3, cells)
+    to_ring(numbers_D + 2.0**10, 3, cells)
+    for other in (cells + 1, cells - 1):
+        with pytest.raises(ContractError, match="noised on cells that divide its lattice's"):
+            to_ring(numbers_D, 3, other)
+    numbers_D[-1] += 0.2 / cells
+    with pytest.raises(ContractError, match="noised on cells"):
+        to_ring(numbers_D, 3, cells)
+
+
+class Steps(GaussianSum):
+    """Three numbers of each record."""
+
+    shape: ClassVar[tuple[int, ...]] = (3,)
+
+    def contributions(self, evidence):
+        yield Part(np.full((50, 3), 0.4))
+
+
+class Tally(Counts):
+    """Of three kinds of records."""
+
+    shape: ClassVar[tuple[int, ...]] = (3,)
+
+    def cells(self, evidence):
+        return np.array([50, 0, 10**6])
+
+
+@pytest.mark.parametrize("noise_std", [1e-3, 0.02, 0.3, 0.5, 1.0, 1.7, 40.0, 9000.0])
+@pytest.mark.parametrize("kind", [Steps, Tally])
+def test_what_statistics_say_lies_on_the_cells_that_they_were_given(kind, noise_std):
+    bits = bits_for(1.0, noise_std, 12)
+    cells = whole_cells(noise_std, bits)
+    numbers_D = kind(noise_std=4.0).in_cells(cells).noised(None, stream(bytes(32), b"law"))
+    to_ring(numbers_D, bits, cells)
+    exact_D = np.array([20.0] * 3 if kind is Steps else [50, 0, 1e6])
+    assert np.abs(numbers_D - exact_D).max() < 6 * noise_std + 1e-6
 
 
 @given(st.floats(1e-3, 1e9), st.floats(1e-6, 1e4), st.integers(1, 1000))
@@ -68,7 +114,7 @@ def test_rounding_the_noises_cells_to_the_lattice_is_rounding_the_exact_number(p
     std, bits = 1.7, 8
     cells = whole_cells(std, bits)
     exact = (whole + place / 2**32) / cells
-    assert to_ring(np.array([(whole + 0.5) / cells]), bits) == to_ring(np.array([exact]), bits)
+    assert to_ring(np.array([(whole + 0.5) / cells]), bits, cells) == np.rint(exact * 2**bits) % 2**32
 
 
 def _rounded(shift, std, reach):
@@ -107,7 +153,6 @@ def test_with_the_least_cells_nothing_can_be_told():
 
 def test_the_law_of_the_sum_that_is_drawn():
     """Shares of four cells from the sampler, rounded and added in the ring: mean, variance and shape, with room."""
-    from fedround.privacy.noise import stream
     members, size, std = 6, 20_000, 0.5
     bits = bits_for(1e8, std, members)
     cells = whole_cells(std, bits)
@@ -115,7 +160,7 @@ def test_the_law_of_the_sum_that_is_drawn():
     total_D, exact = np.zeros(size, dtype=np.uint32), np.linspace(-3, 2.9, members)
     for member, value in enumerate(exact):
         noise_D = stream(bytes(32), b"law", bytes([member])).normal(GRID, size)
-        total_D += to_ring((math.floor(value * cells) + noise_D) / cells, bits)
+        total_D += to_ring((math.floor(value * cells) + noise_D) / cells, bits, cells)
     sums_D = from_ring(total_D, bits) - exact.sum()
     variance = members * (std**2 + 2.0**(-2 * bits) / 12)
     assert abs(sums_D.mean()) < 5 * math.sqrt(variance / size)
