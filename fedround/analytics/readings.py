@@ -14,7 +14,16 @@ import numpy as np
 from fedround.analytics.estimates import WIDTH, Bound, Table, estimated, listed, rooted
 from fedround.analytics.quantiles import consistent, quantiles
 from fedround.errors import ContractError
-from fedround.statistics import DyadicCounts, Moments, Present, Release, Sketch
+from fedround.statistics import (
+    CoxSums,
+    DyadicCounts,
+    GlmSums,
+    HazardSums,
+    Moments,
+    Present,
+    Release,
+    Sketch,
+)
 from fedround.statistics.base import Axis, Float64
 from fedround.statistics.levels import Level
 
@@ -32,6 +41,8 @@ def read(release: Release) -> tuple[Table, ...]:
             return (missing(release, statistic),)
         case DyadicCounts() as statistic:
             return (quantiles_of(release, statistic),)
+        case Sketch() as statistic:
+            return (sketched(release, statistic),)
         case _:
             return (counts(release),)
 
@@ -41,8 +52,18 @@ def counts(release: Release) -> Table:
     axes = release.statistic.axes
     half = np.full(release.table.shape, WIDTH * noise_of(release))
     names = ", ".join(axis.name for axis in axes) or "records"
-    return Table(f"{release.statistic.in_words}: {names}", (*(axis.name for axis in axes), "records"),
-                 listed(words_of(axes), release.table, half), "bars" if axes else "none")
+    step = isinstance(release.statistic, GlmSums | HazardSums | CoxSums)
+    return Table(f"{release.statistic.in_words}: {names}", (*(axis.name for axis in axes), "sum" if step else "records"),
+                 listed(words_of(axes), release.table, half), "bars" if axes and not step else "none")
+
+
+def sketched(release: Release, statistic: Sketch) -> Table:
+    """How many records a sketch has: its buckets say nothing to people."""
+    value, half = estimated(release.table, noise_of(release), lambda sums: sums.sum(
+        axis=-1, keepdims=True) / statistic.depth)
+    return Table(f"{statistic.in_words}: {statistic.of}", ("buckets", "records"),
+                 listed([(f"{statistic.depth} × {statistic.width}",)], value, half), "none",
+                 ("What is in it is read by the question that asked for it.",))
 
 
 def means(release: Release, statistic: Moments) -> Table:

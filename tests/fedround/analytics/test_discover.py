@@ -8,6 +8,7 @@ import pytest
 from fedround.analytics.compiled import compiled
 from fedround.analytics.discover import discovered
 from fedround.analytics.queries import Discover
+from fedround.analytics.readings import read
 from fedround.errors import ContractError
 from fedround.privacy.noise import stream
 from fedround.statistics import Prefixes, Sketch, release, total
@@ -73,6 +74,14 @@ def test_each_length_is_one_sum_and_all_are_one_question_of_a_form_that_sites_al
 def test_a_walk_that_cannot_be_is_refused(wrong: dict, words: str):
     with pytest.raises(ValueError, match=words):
         Discover(of="icd", **wrong)
+
+
+def test_a_sketch_is_shown_to_people_as_how_many_records_it_has():
+    sketch = Prefixes(of="icd", length=3, noise_std=1.0)
+    (table,) = read(release(sketch, Rows(ROWS), stream(bytes(32), b"shown")))
+    (one,) = table.estimates
+    assert one.words == ("2 × 500",)
+    assert one.low < len(ROWS) - 100 < one.high, "of these nothing is told"
 
 
 def test_other_sketches_say_nothing_of_beginnings():
