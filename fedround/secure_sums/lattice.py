@@ -35,7 +35,6 @@ ENOUGH_CELLS = 256.0
 """More of them gain nothing: rounding adds less than a millionth to the variance."""
 _MOST_BITS = 28
 _BEYOND = 2.0 ** 62
-_SLACK = 2.0 ** -30
 _BLOCK = 1 << 15                # numbers at once
 _SEEN = 2.0 ** 49               # halves of the noise's cells up to which float64 tells whole numbers from others
 
@@ -65,14 +64,13 @@ def bits_for(largest: float, std: float, members: int) -> int:
 
 def whole_cells(std: float, bits: int) -> int:
     """How many cells of noise (`fedround.privacy.noise`) make a unit, so that half a lattice cell is a whole number of them.
-    A contribution may be longer than a unit by what float64 does to a length (`_SLACK`).
 
     The noise that is drawn so, GRID / whole_cells, is `std` or more: with `bits_for`'s bits by less than one part in 2**17,
     or in 2**27 / std if that is fewer.
     Raises ContractError if the lattice is too fine for that.
     """
     step = 1 << max(bits + 1, 0)
-    cells = math.floor(GRID / std * (1 - _SLACK) / step) * step
+    cells = math.floor(GRID / std / step) * step
     if cells < 1:
         raise ContractError(f"noise of {std:g} units has no whole number of cells on a lattice of 2^{bits} cells to a unit")
     return cells

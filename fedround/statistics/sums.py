@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,10 +58,6 @@ class GaussianSum(NoisedSum):
     def contributions(self, evidence: Evidence) -> Iterable[Part]:
         """What each record adds, in records' own units. A record's row depends on that record and public values alone."""
         raise NotImplementedError
-
-    def in_cells(self, cells: int) -> Self:
-        """As `NoisedSum`; `noised_sum` takes `_ROUNDING` off first."""
-        return self.model_copy(update={"noise_std": GRID / (cells + 0.5) * (1 - _ROUNDING)})
 
     def noised(self, evidence: Evidence, noise: NoiseSource) -> Float64:
         """As `NoisedSum`."""
