@@ -186,6 +186,7 @@ def test_killed_before_the_outbox_it_draws_the_same_noise_again(federation: Smal
     monkeypatch.setattr(site_round, "work", die_after_the_work)
     with pytest.raises(KeyboardInterrupt):
         federation.answer("north", planned)
+    assert [one.plan for one in ledger.read(federation.site("north").ledger).charges] == [planned.digest], "work is paid for"
     monkeypatch.setattr(site_round, "work", real)
     federation.answer("north", planned)
     assert delta_of(federation, "north") == trained[0]
