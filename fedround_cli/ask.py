@@ -12,7 +12,7 @@ import typer
 from fedround.errors import ContractError, FedroundError
 from fedround_cli.ask_shown import check_page, show_all, show_answers, show_preview
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
-from fedround_cli.output import AsJson, command, out
+from fedround_cli.output import AsJson, Deadline, command, out
 
 if TYPE_CHECKING:
     from fedround.records import Finding
@@ -73,7 +73,7 @@ def ask(
         min=1, help="With --error or --preview: about how many records the smallest group has, of all sites.")] = None,
     asker: Annotated[str | None, typer.Option(help="Who asks; told to the sites, whose policy may name who may.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Sites that must answer. Default: the federation file's.")] = None,
-    deadline_s: Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")] = None,
+    deadline_s: Deadline = None,
     preview: Annotated[bool, typer.Option(
         "--preview", help="Say what it would cost and how exact it would be; ask nobody.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Ask nothing: show all that was asked in the run.")] = False,

@@ -22,6 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
+Deadline = Annotated[int | None, typer.Option("--deadline", "--deadline-s", help="Seconds that sites have to answer.")]
 
 
 def print_json(data: Any) -> None:

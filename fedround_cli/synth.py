@@ -11,7 +11,7 @@ from fedround.errors import ContractError
 from fedround_cli.ask import found_or_asked, request_of
 from fedround_cli.ask_shown import say_cost
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
-from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.output import AsJson, Deadline, command, out, print_json
 
 if TYPE_CHECKING:
     from fedround.records import Finding
@@ -36,7 +36,7 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, max=2 ** 53 - 1, help="Of the drawing; the same seed, the same rows.")] = 0,
     asker: Annotated[str | None, typer.Option(help="Who asks; told to the sites, whose policy may name who may.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Sites that must answer. Default: the federation file's.")] = None,
-    deadline_s: Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")] = None,
+    deadline_s: Deadline = None,
     preview: Annotated[bool, typer.Option("--preview", help="Say what the tables would cost; ask nobody.")] = False,
     as_json: AsJson = False,
 ) -> None:

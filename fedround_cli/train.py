@@ -10,7 +10,7 @@ import typer
 
 from fedround.errors import FedroundError
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
-from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.output import AsJson, Deadline, command, out, print_json
 
 train_app = typer.Typer(no_args_is_help=True, help="Training campaigns: many rounds.")
 round_app = typer.Typer(no_args_is_help=True, help="Single rounds.")
@@ -23,7 +23,6 @@ Partition = Annotated[str | None, typer.Option(
 Sites = Annotated[list[str] | None, typer.Option(
     "--site", metavar="NAME", help="Ask only this member, where the federation file lets sites be chosen; several may be "
                                    "given. Default: all.")]
-Deadline = Annotated[int | None, typer.Option("--deadline-s", help="Seconds that sites have to answer.")]
 
 
 @train_app.command("run")
