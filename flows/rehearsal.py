@@ -118,6 +118,9 @@ def rehearse(site: Site, chance: Chance | None = None) -> Rehearsed:
     Raises SetupError if no terms are agreed yet, and what a round would raise: ContractError if the rows cannot be read.
     """
     federation, is_member = _terms(site)
+    if federation.combine is not None:
+        raise SetupError("this federation adds numbers up under masks, and a rehearsal has no other members with whom to "
+                         "mask: 'fedround site check' looks at all the rest, and keys, which come first, cost nothing")
     chance = chance or drawn()
     with tempfile.TemporaryDirectory(prefix="fedround-rehearsal-") as folder:
         coordinator = _coordinator(Path(folder), site, federation, chance)

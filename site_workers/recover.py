@@ -102,7 +102,8 @@ def _proven(site: Site, said: Iterable[SiteAnswer],
 
     A plan may have been charged twice, for other rows: such charges differ in their mechanisms.
     """
-    answers = sorted((answer for answer in said if isinstance(answer, Answer)), key=lambda one: one.charges)
+    answers = sorted((answer for answer in said if isinstance(answer, Answer) and answer.mechanisms),
+                     key=lambda one: one.charges)
     charges = [*(_from_answer(site, answer, plans.get(answer.plan)) for answer in answers), *_from_audit(site)]
     return {(charge.plan, charge.mechanisms): charge for charge in charges}
 
@@ -171,7 +172,7 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
 
 def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
     """What a plan would have cost this site, with its present rows and policy. Nothing if the site would refuse."""
-    if plan.agreed.privacy.unit not in site.policy.units:
+    if plan.agreed.privacy.unit not in site.policy.units or not plan.asks.is_of_rows:
         return ()
     try:
         rows = rows_of(site, plan.asks.partition, plan.agreed.privacy)

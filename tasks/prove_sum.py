@@ -6,7 +6,8 @@ computes the sum again from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,8 @@ class SumProof:
     signatures: int
     sum: Sum | None
     """The sum, computed again; None: what it is made of may not be read here, or is gone."""
+    gone: Mapping[str, str]
+    """By site: what it has altered or taken away since, in words."""
 
 
 def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planned, said: Summed | None,
@@ -60,18 +63,17 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
     epoch = read_epoch(store, key, members, plan.run, plan.federation_digest, plan.asks.slot.dealt)
     if not epoch.is_whole or {*asks.dropped, *(one.site for one in asks.survivors)} != epoch.dealt.keys():
         raise ChainError(f"{source}: not everybody who dealt shares is in the sum or dropped out of it")
-    found, vectors = dict[str, Reveals](), list[bytes]()
-    try:
-        for one in said.reveals:
+    found, vectors, gone = dict[str, Reveals](), list[bytes](), dict[str, str]()
+    for one in said.reveals:
+        with _of_a_member(one.site, gone):
             answer = evidence.answer(store, members, reveal, named, one)
             found[one.site] = Reveals.from_bytes(evidence.file(store, reveal, answer), f"what '{one.site}' revealed")
-        if len(answers) == len(told):
-            vectors = [evidence.file(store, plan, answers[one.site]) for one in told]
-    except (StoreDeniedError, LostError):
-        vectors = []
+    for site, answer in sorted(answers.items()):
+        with _of_a_member(site, gone):
+            vectors.append(evidence.file(store, plan, answer))
     signatures = 1 + 2 * len(epoch.dealt) + 4 + len(found)
-    if not vectors:
-        return SumProof(reveal, tuple(found), signatures, None)
+    if len(found) < len(said.reveals) or len(vectors) < len(told):
+        return SumProof(reveal, tuple(found), signatures, None, gone)
     try:
         again = read_sum(epoch, members, planned, Planned(reveal, named, planned.parent),
                          (np.frombuffer(vector, "<u4") for vector in vectors), found, said.reveals)
@@ -79,4 +81,15 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
         raise TrustError(f"{source}: {error}") from None
     if again.said != said:
         raise ChainError(f"{source}: names others whose shares are wrong than those whose are")
-    return SumProof(reveal, tuple(found), signatures, again)
+    return SumProof(reveal, tuple(found), signatures, again, gone)
+
+
+@contextmanager
+def _of_a_member(site: str, gone: dict[str, str]) -> Iterator[None]:
+    """Around reading what a member signed: it may have altered it since, and this credential may not read it."""
+    try:
+        yield
+    except StoreDeniedError:
+        return
+    except LostError as error:
+        gone[site] = str(error)

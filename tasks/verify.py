@@ -270,7 +270,7 @@ class _Trial:
             epsilons={site: answer.epsilon for site, answer in answers.items()},
             alone={site: answer.epsilon_alone for site, answer in answers.items()},
             left_out=tuple(site for site, so in used.items() if not so), excluded=excluded,
-            unseen=tuple(read.unseen), lost=tuple(read.gone),
+            unseen=tuple(read.unseen), lost=(*read.gone, *(() if masked is None else masked.gone)),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
         ), Proven(head, plan.task, part, answers)
@@ -305,14 +305,16 @@ class _Trial:
             asked=purpose, attempt=finding.attempt, answers=tuple(told.site for told in finding.answers),
             refusals=tuple(no.site for no in finding.refusals), totals=finding.totals,
             signatures=2 + read.proven + len(answers) + (0 if masked is None else masked.signatures), hashes=1 + read.proven,
-            unseen=tuple(read.unseen), lost=tuple(read.gone), excluded=excluded,
+            unseen=tuple(read.unseen), lost=(*read.gone, *(() if masked is None else masked.gone)), excluded=excluded,
             revealed=() if masked is None else masked.revealed)
 
     def _sum(self, planned: Planned, members: Federation, said: Summed | None, told: Sequence[Told],
              answers: Mapping[str, Answer]) -> SumProof | None:
         """How a sum of masked answers was read; None: they are not masked."""
         if planned.plan.asks.slot is not None:
-            return prove_sum(self.store, self.coordinator, members, planned, said, told, answers)
+            proof = prove_sum(self.store, self.coordinator, members, planned, said, told, answers)
+            self.lost.extend(proof.gone.values())
+            return proof
         if said is not None:
             raise ChainError(f"{planned.in_words}: says how masks came off a sum, and its plan has nothing masked")
         return None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from site_workers.campaign import Waiting, newest_plan
 from site_workers.round import SiteRequest
-from tasks.ask import plan_question
+from tasks.ask import conclude, plan_question
 from tasks.plan import RoundRequest
+from tasks.setting_up import next_question
+from tasks.unmask import plan_reveal
+from tests import summing
 from tests.small_federation import SmallFederation
 
 
@@ -45,3 +50,20 @@ def test_an_evaluation_waits_after_its_round_and_not_once_the_next_round_is_aske
 def test_another_run_is_another_campaign(federation: SmallFederation):
     federation.plan("autumn")
     assert waiting(federation) is None
+
+
+def test_keys_wait_before_what_they_mask_and_a_reveal_waits_for_nobody(tmp_path_factory: pytest.TempPathFactory,
+                                                                      rows_are_judged_here: None):
+    federation, kinds = summing.make(tmp_path_factory.mktemp("sums")), []
+    while (planned := next_question(federation.coordinator, RoundRequest(run="spring"))) is not None:
+        assert waiting(federation).plan == planned.digest
+        kinds.append(planned.plan.asks.kind)
+        for name in federation.names:
+            federation.answer(name, planned)
+        conclude(federation.coordinator, planned, federation.collect(planned))
+    assert (kinds, waiting(federation)) == (["keys", "shares"], None)
+    planned = federation.plan()
+    for name in federation.names:
+        federation.answer(name, planned)
+    plan_reveal(federation.coordinator, planned, federation.collect(planned))
+    assert waiting(federation).plan == planned.digest

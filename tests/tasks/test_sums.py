@@ -8,16 +8,52 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedround.errors import ContractError, TrustError
+from tasks.contribution import contributed
 from tasks.recompute import Bench
 from tasks.verify import verify_run
 from tests import summing
 from tests.small_federation import NAMES
-from tests.summing import X1, Summing
+from tests.summing import LABELS, X1, Summing
 
 
 @pytest.fixture
 def sums(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> Summing:
     return summing.make(tmp_path_factory.mktemp("sums"))
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> Summing:
+    """One question was concluded. Its tests put back what they change."""
+    federation = summing.make(tmp_path_factory.mktemp("added"))
+    federation.concluded(LABELS)
+    return federation
+
+
+@pytest.mark.parametrize("key", [
+    "runs/spring/reveals/00000/plan-01.json", "runs/spring/keys/00000/plan-01.json", "runs/spring/keys/00000/finding-01.json",
+    "runs/spring/shares/00000/plan-01.json", "runs/spring/shares/00000/finding-01.json",
+    "runs/spring/measurements/00000/finding-01.json", "sites/east/spring/measurements/00000/01/payload.bin",
+    "sites/east/spring/measurements/00000/01/answer.json", "sites/east/spring/reveals/00000/01/payload.bin",
+    "sites/east/spring/reveals/00000/01/answer.json", "of the keys", "of the shares"])
+def test_a_flipped_bit_in_whatever_a_sum_rests_on_is_found(added: Summing, key: str):
+    store = added.root / "store"
+    begins = {"of the keys": b"fedround/1/secure-sums/keys", "of the shares": b"fedround/1/secure-sums/dealt"}.get(key)
+    path = store / key if begins is None else next(
+        path for path in (store / "runs/spring/relayed").iterdir() if path.read_bytes().startswith(begins))
+    honest = path.read_bytes()
+    path.chmod(0o600)
+    middle = len(honest) // 2
+    path.write_bytes(honest[:middle] + bytes([honest[middle] ^ 1]) + honest[middle + 1:])
+    with pytest.raises((TrustError, ContractError)):
+        list(verify_run(added.coordinator.store, "spring", added.coordinator.identity.key))
+    path.write_bytes(honest)
+
+
+def test_who_contributed_is_not_computed_from_a_sum_and_no_site_is_asked_for(sums: Summing):
+    sums.train()
+    with pytest.raises(ContractError, match="nobody knows what a site added"):
+        contributed(sums.coordinator, "spring", 1)
 
 
 def exact(federation: Summing, names: tuple[str, ...] = NAMES) -> list[np.ndarray]:

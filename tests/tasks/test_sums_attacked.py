@@ -15,7 +15,7 @@ from fedround.privacy import ledger
 from fedround.records import Answer, Finding, Plan, Reason, Reveal, Told
 from fedround.secure_sums.keys import offer
 from fedround.signing import digest, seal, unseal
-from site_workers import once, outbox, release, summing
+from site_workers import once, outbox, recover, release, summing
 from tasks import setting_up
 from tasks.ask import conclude
 from tasks.plan import NextRoundRequest, Planned
@@ -24,7 +24,7 @@ from tasks.unmask import give_up, plan_reveal, suffices
 from tasks.verify import verify_run
 from tests import summing as made
 from tests.small_federation import NAMES, changed
-from tests.summing import LABELS, Summing
+from tests.summing import LABELS, X1, Summing
 
 
 @pytest.fixture
@@ -202,6 +202,21 @@ def test_a_folder_that_was_restored_from_before_its_reveal_makes_no_second_one(s
     assert [path.read_bytes() for path in reveals(sums)] == [first]
     refused = sorted((sums.root / "store" / layout.of_run("north", "spring") / "reveals").rglob("refusal-*.json"))
     assert b'"rollback"' in refused[-1].read_bytes()
+
+
+def test_a_folder_that_was_recovered_uses_none_of_the_keys_that_it_had(sums: Summing, tmp_path: Path):
+    shutil.copytree(sums.root / "north", tmp_path / "backup")
+    sums.concluded(X1)
+    shutil.rmtree(sums.root / "north")
+    shutil.copytree(tmp_path / "backup", sums.root / "north")
+    site = sums.site("north")
+    recover.restore(site, recover.forgotten(site))
+    planned = sums.ask(LABELS)
+    assert [sums.answer(name, planned) for name in NAMES] == ["refusal", "waits", "waits"]
+    assert "recovered since" in sums.collect(planned).refused["north"].refusal.detail
+    conclude(sums.coordinator, planned, sums.revealing(planned))
+    assert len(sums.concluded(LABELS, X1).answers) == 3
+    assert next_question(sums.coordinator, NextRoundRequest(run="spring")) is None
 
 
 # -- keys and shares that are not the others' --------------------------------------------------------------------------
