@@ -151,13 +151,18 @@ def costs(python: str, turns: int) -> str:
         for what, words in WORK.items():
             ratios = [other[what] / one[what] for one, other in zip(mine, theirs, strict=False)]
             rows.append([f"{case[0]} sites, {case[1]} drop out, {case[2]:,} numbers: {words}", _least(mine, what),
-                         _least(theirs, what), f"{min(ratios):.2g} to {max(ratios):.2g}" if ratios else "",
+                         _least(theirs, what), f"{_digits(min(ratios), 2)} to {_digits(max(ratios), 2)}" if ratios else "",
                          *(f"{one[0][what + ' bytes']:,}" if one and what != "unmask" else "" for one in (mine, theirs))])
     return table(("work of one site", "ours, CPU ms", "SecAgg+, CPU ms", "times ours", "ours, bytes", "SecAgg+, bytes"), rows)
 
 
 def _least(turns: list[dict[str, float]], what: str) -> str:
-    return f"{1000 * min(turn[what] for turn in turns):.3g}" if turns else ""
+    return _digits(1000 * min(turn[what] for turn in turns), 3) if turns else ""
+
+
+def _digits(number: float, digits: int) -> str:
+    """So many of them, and no exponent."""
+    return f"{float(f'{number:.{digits}g}'):.10g}"
 
 
 def main() -> None:
