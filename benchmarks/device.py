@@ -29,11 +29,11 @@ from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify
 from fedround.learning.train import train
-from fedround.privacy.noise import GRID, stream
+from fedround.privacy.noise import FINE, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 
 ROWS, BATCH, STEPS = 2048, 256, 4
-CLIP = Clip(1.0, 1.0 / GRID)
+CLIP = Clip(1.0, 1.0 / FINE)
 
 
 class Counted:
@@ -49,6 +49,10 @@ class Counted:
     def normal(self, scale: float, size: int) -> np.ndarray:
         """As the stream."""
         return self._told(self._stream.normal(scale, size))
+
+    def cells(self, size: int) -> np.ndarray:
+        """As the stream."""
+        return self._told(self._stream.cells(size))
 
     def _told(self, drawn: np.ndarray) -> np.ndarray:
         self.sums.append(float(drawn.sum()))

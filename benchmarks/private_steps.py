@@ -22,7 +22,7 @@ from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradien
 from fedround.learning.objective import Objective
 from fedround.learning.tape import Tape
 from fedround.learning.tasks import Classify
-from fedround.privacy.noise import GRID, stream
+from fedround.privacy.noise import FINE, stream
 from fedround.simulation import sums
 
 WORDS, PLACES, CLASSES, EXPECTED = 64, 32, 10, 128
@@ -94,8 +94,8 @@ def measure(name: str, expected: int = EXPECTED) -> list[str]:
 
     took = least({
         "plain": lambda: [gradient_sum(objective, parameters, batch) for batch in batches],
-        "private": lambda: [clipped_sum(of_rows, parameters, batch, Clip(1.0, 1 / GRID), chunk=chunk) for batch in batches],
-        "noise": lambda: [source.normal(GRID, size) for _ in batches],
+        "private": lambda: [clipped_sum(of_rows, parameters, batch, Clip(1.0, 1 / FINE), chunk=chunk) for batch in batches],
+        "noise": lambda: [source.cells(size) for _ in batches],
         "simulated": partial(simulated, False), "simulated, private": partial(simulated, True)})
     live = (took["private"] + took["noise"]) / took["plain"]
     return [name, f"{size:,}", str(chunk), *(f"{took[what]:.2f}" for what in ("plain", "private", "noise")), f"{live:.1f}",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fedround.learning.by_rows import Gradients
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 CHUNK = 256
 """Rows whose gradients are held at once: peak memory is about 4 · CHUNK · D bytes, whatever the batch."""
@@ -36,7 +37,7 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 32, 1024
 _UNMAPPED = re.compile(r"batching rule for aten::(\w+)")
 """How torch says that it does not map a function."""
 
-PASS = 1_600_000
+PASS = 8_000_000
 """About as many multiplications take as long as one function of the model takes besides them, in a pass forth and back."""
 
 CLIP_MARGIN = 1e-6
@@ -117,7 +118,7 @@ class RowGradients:
         """
         passes, multiplications = self._tape.effort if self.together and self._on_processor else (1, 1)
         rows = expected_batch * each
-        best, whole = math.sqrt(rows * passes * PASS / max(multiplications, 1)), rows + 3 * math.sqrt(rows * each)
+        best, whole = math.sqrt(rows * passes * PASS / max(multiplications, 1)), rows + 2 * math.sqrt(rows * each)
         if best >= whole / 2:
             chunk = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, SMALLEST_CHUNK * math.ceil(whole / SMALLEST_CHUNK)))
         else:
@@ -140,7 +141,7 @@ class RowGradients:
 
 
 def clipped_sum(of_rows: RowGradients, parameters: Tensors, batch: Batch, clip: Clip, *,
-                counts_B: torch.Tensor | None = None, chunk: int = CHUNK, each: int = 1) -> tuple[Float64, int]:
+                counts_B: torch.Tensor | None = None, chunk: int = CHUNK, each: int = 1) -> tuple[Int64, int]:
     """The sum over rows of the loss gradient, each clipped to `clip.norm`, in whole cells, (D,); and how many rows were
     within the clip norm.
 
@@ -157,7 +158,7 @@ def clipped_sum(of_rows: RowGradients, parameters: Tensors, batch: Batch, clip: 
 
     names, made = sorted(parameters), batch.rows
     sizes, device = [parameters[name].numel() for name in names], parameters[names[0]].device
-    total_D, within = torch.zeros(sum(sizes), dtype=torch.float64, device=device), 0
+    total_D, within = torch.zeros(sum(sizes), dtype=torch.int64, device=device), 0
     totals = dict(zip(names, torch.split_with_sizes(total_D, sizes), strict=True))
     counts_B = torch.ones(made, dtype=torch.bool, device=device) if counts_B is None else counts_B
     alone = partial(of_rows.objective.loss, parameters)
@@ -172,7 +173,7 @@ def clipped_sum(of_rows: RowGradients, parameters: Tensors, batch: Batch, clip: 
         share_B = torch.where(finite_B & there_B, (clip.norm * (1 - CLIP_MARGIN) / norm_B).clamp(max=1) / clip.cell, 0.0)
         all_finite = bool(finite_B.all())
         for name, part in parts.items():
-            (part if all_finite else part.without(~finite_B)).add_to(totals[name], share_B)
+            (part if all_finite else part.without(~finite_B)).add_to(totals[name], share_B, clip.norm / clip.cell)
         within += int(((norm_B <= clip.norm) & there_B).sum())
     return total_D.cpu().numpy(), within
 

@@ -85,7 +85,8 @@ class Tape(Mapped):
         """As `Mapped`."""
         if (name := self._pass.name(weight)) is None:
             return super().linear(func, x, weight, bias)
-        out = func(x, self._pass.shared[name])
+        out = func(x.reshape(-1, x.shape[-1]), self._pass.shared[name])     # torch maps more dimensions to as many products
+        out = out.reshape(*x.shape[:-1], out.shape[-1])
         taped = self._pass.taped(Use(name, self._pass.name(bias), out.shape, weight.shape[1]), x, out, bias)
         return super().linear(func, x, weight, bias) if taped is None else taped
 

@@ -25,7 +25,7 @@ from fedround.learning.parts import NO_REST, Rest, furnish
 from fedround.learning.persons import NOBODY, Persons
 from fedround.learning.recipe import Recipe, check_model, unfilled
 from fedround.learning.spec import LocalTraining
-from fedround.privacy.noise import GRID, NoiseSource, noised_counts
+from fedround.privacy.noise import FINE, GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, PerRecord, TrainingMechanism
 from fedround.privacy.tree import TreeNoise
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
+
+_FINER = int(FINE / GRID).bit_length() - 1
+"""Bits by which sums are finer than what is made of them."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     delta_D = (weights_D - base_D)[shared_D]
     delta_D *= np.float32(scale(training, steps))
     if isinstance(mechanism, GaussianUpdate):
-        clip = _clip(mechanism)
+        clip = _clip(mechanism, GRID)
         delta_D = ((clipped_vector(delta_D, clip) + noise.normal(GRID, len(delta_D))) * clip.cell).astype(np.float32)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
     # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after the
@@ -177,10 +180,10 @@ class NoisedGradients:
     """The clipped and noised sum of gradients of one batch after the other."""
 
     def __init__(self, of_rows: RowGradients, mechanism: PerRecord, noise: NoiseSource, size: int, expected: float):
-        self._of_rows, self._noise, self._clip = of_rows, noise, _clip(mechanism)
+        self._of_rows, self._noise, self._clip = of_rows, noise, _clip(mechanism, FINE)
         self._each = (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None) or 1
         self._chunk = of_rows.chunk_for(expected, self._each)
-        draw = functools.partial(noise.normal, GRID, size)
+        draw = functools.partial(noise.cells, size)
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
         self.surplus = 0.0
@@ -195,7 +198,7 @@ class NoisedGradients:
 
     def __call__(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
         """The sum, (D,)."""
-        return self.cells(parameters, batch, counts_B) * self._clip.cell
+        return self.cells(parameters, batch, counts_B) * (self._clip.cell * (FINE / GRID))
 
     def cells(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
         """The same in cells of `GRID` / noise_multiplier to a clip norm: whole numbers and a half."""
@@ -205,7 +208,8 @@ class NoisedGradients:
         if self._count_noise_std is not None:
             surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
-        return cells_D
+        cells_D >>= _FINER
+        return cells_D + 0.5
 
 
 def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, noise: NoiseSource,
@@ -225,8 +229,8 @@ def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows:
     return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows))
 
 
-def _clip(mechanism: PerRecord | GaussianUpdate) -> Clip:
-    return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / GRID)
+def _clip(mechanism: PerRecord | GaussianUpdate, grid: float) -> Clip:
+    return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / grid)
 
 
 def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, persons: Persons | None) -> None:
@@ -243,8 +247,11 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, per
 
 
 def check_exact(noise_multiplier: float, rows: int) -> None:
-    """Raise ContractError unless so many clipped rows are summed exactly: whole numbers are below 2**53, halves below 2**52,
-    and the sum must stay well below.
+    """Raise ContractError unless so many clipped rows are summed exactly: in cells of `GRID`, where halves are exact below
+    2**52, the sum must stay well below.
+
+    A sum in cells of `FINE`, in integers of 64 bits, goes round if half of so many rows are in one batch and all point the same
+    way: it is of no use then, and as private as any other, since integers that go round add up exactly, too.
     """
     if rows > noise_multiplier * 2 ** 50 / GRID:
         raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "

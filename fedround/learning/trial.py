@@ -29,7 +29,7 @@ from fedround.learning.trees.server import grow
 from fedround.learning.trees.site import sums
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import UnionStep
-from fedround.privacy.noise import stream
+from fedround.privacy.noise import FINE, stream
 from fedround.privacy.spec import NoMechanism
 
 _ROWS = 4
@@ -144,7 +144,7 @@ def _try(asked: _Question, base: Tensors, rest: Rest, number: float) -> tuple[st
         else:
             of_rows = RowGradients.tried(objective, parameters, batch)
             together, not_mapped = of_rows.together, of_rows.not_mapped
-            loosest = Clip(1e30, 1.0)
+            loosest = Clip(1e30, 1e30 / FINE)
             _, finite = clipped_sum(of_rows, parameters, batch, loosest, chunk=_ROWS)
             if finite < _ROWS:
                 objective.loss(parameters, batch.at(slice(0, 1)))      # says what is wrong, if it can

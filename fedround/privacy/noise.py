@@ -29,10 +29,13 @@ the other rows of its batch.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from pathlib import Path
 from typing import Protocol
@@ -52,11 +55,16 @@ SECRET_BYTES = 32
 GRID = 2.0 ** 28
 """Cells in one standard deviation of noise. In them a million clipped records are summed exactly (below 2**52)."""
 
+FINE = 2.0 ** 42
+"""The same for sums of gradients: there a row may be a product of two vectors of whole numbers, of which each has half of the
+digits (`fedround.learning.by_rows`)."""
+
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Size = int | tuple[int, ...]
 
-_DOMAIN = b"fedround/2/noise"
+_DOMAIN = b"fedround/3/noise"
 _BOUND = b" noise secret"
 _BLOCK = 1 << 15                # numbers made at once: they stay in the processor's cache
 _ZEROS = bytes(24 * _BLOCK)
@@ -73,6 +81,10 @@ class NoiseSource(Protocol):
 
     def normal(self, scale: float, size: int) -> Float64:
         """Gaussian, mean 0, standard deviation `scale`."""
+        ...
+
+    def cells(self, size: int) -> Int64:
+        """Gaussian, mean 0, standard deviation FINE, rounded down to whole numbers."""
         ...
 
 
@@ -110,31 +122,50 @@ class Stream:
         """
         if not (math.isfinite(scale) and scale >= 0):
             raise ContractError(f"the standard deviation of noise must be finite and not negative, got {scale}")
-        flat = np.empty(math.prod(size) if isinstance(size, tuple) else size)
-        filled = 0
-        while filled < flat.size:
-            accepted = self._try(min(_BLOCK, (flat.size - filled) * 3 // 2 + 8))[:flat.size - filled]
-            flat[filled:filled + accepted.size] = accepted
-            filled += accepted.size
+        cells = self.cells(math.prod(size) if isinstance(size, tuple) else size)
+        cells >>= int(FINE / GRID).bit_length() - 1
+        flat = cells.astype(np.float64)
+        flat += 0.5
         flat *= 1 / GRID
         flat *= scale
         return flat.reshape(size)
 
-    def _try(self, tries: int) -> Float64:
-        """The accepted ones (5 of 7) of so many tries: in cells, whole numbers and a half.
+    def cells(self, size: int) -> Int64:
+        """Gaussian numbers with mean 0 and standard deviation FINE, rounded down to whole numbers."""
+        flat = np.empty(size, np.int64)
+        filled = 0
+        while filled < size:
+            accepted = self._try(min(_BLOCK, (size - filled) * 65 // 64 + 2), _law())[:size - filled]
+            flat[filled:filled + len(accepted)] = accepted
+            filled += len(accepted)
+        return flat
 
-        ± (m + f): m is drawn with weights exp(-m²/2), f is uniform in [0, 1), and the sum is accepted with probability
-        exp(-f (2 m + f) / 2), which makes its density exp(-(m + f)²/2).
+    def _try(self, tries: int, law: _Law) -> Int64:
+        """The accepted ones (all but 6 of 1,000) of so many tries.
+
+        ± (k + f) / STRIPS: the strip k is drawn with weights exp(-(k / STRIPS)²/2), f is uniform in [0, 1), and the number is
+        accepted with probability exp(-f (2 k + f) / (2 STRIPS²)), which makes its density exp(-x²/2). Of a first word the
+        upper half picks the strip and the lower one is the coin, of a second one the last bit is the sign and the rest is f.
         """
-        pick, place, coin = self._words(3 * tries).reshape(3, tries)
-        step = np.searchsorted(_STEPS, _uniform(pick), side="right")
-        whole, fraction = step >> 1, _uniform(place)
-        chance, drawn = np.exp(fraction * (whole + fraction / 2) * -1), _uniform(coin)
-        accepted = drawn < chance
-        for i in np.flatnonzero((step & 1 == 1) | (np.abs(drawn - chance) < _DOUBT)):
-            whole[i], accepted[i] = _decide(*(int(word) for word in (pick[i], place[i], coin[i], *self._words(3))))
-        cells = (whole * GRID + (place >> np.uint64(64 - 28))) + 0.5
-        return np.where(pick & np.uint64(1), -cells, cells)[accepted]
+        first, second = self._words(2 * tries).reshape(2, tries)
+        strip = law.guide[first >> np.uint64(48)]
+        unsure = np.flatnonzero(strip == _UNSURE)
+        strip[unsure], doubted = law.strips(first[unsure] >> np.uint64(32))
+        coin = first & np.uint64(2 ** 32 - 1)
+        open_ = np.flatnonzero(coin >= law.surely[strip])
+        accepted = np.ones(tries, np.bool_)
+        place = (second[open_] >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+        left = np.exp(place * (strip[open_] + place / 2) * (-1 / STRIPS ** 2)) * 2.0 ** 32 - (coin[open_] + 0.5)
+        accepted[open_] = left > 0
+        for i in np.union1d(unsure[doubted], open_[np.abs(left) < law.doubt]):
+            word = int(first[i])
+            strip[i], accepted[i] = _decide(word >> 32, int(second[i]) >> 1, word % 2 ** 32, self._words(5).tolist())
+        cells = strip.astype(np.uint64)
+        cells <<= np.uint64(_STRIP_BITS)
+        cells |= second >> np.uint64(64 - _STRIP_BITS)
+        cells ^= -(second & np.uint64(1))           # -(x + f) rounded down is -x - 1: every bit turned
+        whole: Int64 = cells.view(np.int64)
+        return whole[accepted]
 
     def _words(self, count: int) -> Words:
         return np.frombuffer(self._cipher.update(_ZEROS[:8 * count]), dtype="<u8")
@@ -144,34 +175,79 @@ def _uniform(words: Words) -> Float64:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
 
 
-_EXACT = Context(prec=60)
-_DOUBT = 2.0 ** -46             # what rounding can do to a comparison in doubles, and more
+STRIPS = 64
+"""Strips of one standard deviation."""
+
+_STRIP_BITS = 36                # FINE / STRIPS is 2**36
 _WHOLE = 24                     # standard deviations: beyond lie 2**-418 of all numbers
+_UNSURE = 2 ** 16 - 1
+_EXACT = Context(prec=60)
+
+
+@dataclass(frozen=True, eq=False)
+class _Law:
+    """What decides nearly all numbers from 32 bits and doubles, and knows where it does not."""
+
+    below: Int64
+    """Of all numbers, in 2**-32: the share that lies below the strips 1, 2, …, rounded down."""
+    surely: Words
+    """By strip: coins below this, in 2**-32, accept whatever the place in the strip."""
+    guide: npt.NDArray[np.uint16]
+    """By the first 16 bits of a pick: its strip, or that they do not say it."""
+    doubt: int
+    """Nearer to a threshold than this, in 2**-32, more bits decide. 1 is what is not known, and what doubles round."""
+
+    @classmethod
+    def of(cls, doubt: int) -> _Law:
+        """For a doubt of 1 or more."""
+        below = np.array([int(_EXACT.multiply(share, 2 ** 32)) for share in _thresholds()])
+        strips = np.arange(_WHOLE * STRIPS)
+        surely = np.floor(np.exp(-(2 * strips + 1) / (2 * STRIPS ** 2)) * 2.0 ** 32) - 1
+        law = cls(below, surely.astype(np.uint64), np.empty(0, np.uint16), doubt)
+        ends = np.arange(2 ** 16, dtype=np.uint64) << np.uint64(16)
+        (low, here), (high, there) = law.strips(ends), law.strips(ends + np.uint64(2 ** 16 - 1))
+        inside = (low == high) & ~here & ~there
+        return replace(law, guide=np.where(inside, low, _UNSURE).astype(np.uint16))
+
+    def strips(self, pick: Words) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+        """The strips of picks of 32 bits, and which of them are in doubt."""
+        pick = pick.view(np.int64)
+        strip = np.searchsorted(self.below, pick, side="right")
+        ends = np.concatenate([[-2 ** 32], self.below, [2 ** 33]])
+        return strip.astype(np.uint16), (pick - ends[strip] < self.doubt) | (ends[strip + 1] - pick < self.doubt)
 
 
 def _thresholds() -> list[Decimal]:
-    """Below the m-th: the share of whole parts up to m."""
-    weights = [_EXACT.exp(Decimal(-m * m) / 2) for m in range(_WHOLE)]
-    total = sum(weights, Decimal(0))
-    return [_EXACT.divide(sum(weights[:m + 1], Decimal(0)), total) for m in range(_WHOLE - 1)]
+    """The share of all numbers that lies below each strip but the first."""
+    weight, ratio = Decimal(1), _EXACT.exp(Decimal(-1) / (2 * STRIPS ** 2))
+    squared, sums = _EXACT.multiply(ratio, ratio), [weight]
+    for _ in range(1, _WHOLE * STRIPS):         # exp(-k²/2s²) is the last one times exp(-(2k-1)/2s²)
+        weight, ratio = _EXACT.multiply(weight, ratio), _EXACT.multiply(ratio, squared)
+        sums.append(_EXACT.add(sums[-1], weight))
+    return [_EXACT.divide(part, sums[-1]) for part in sums[:-1]]
 
 
-def _steps(doubt: float) -> Float64:
-    """An odd index in this list means: too near to a threshold, or to one, to decide the whole part in double precision."""
-    apart = [float(threshold) for threshold in _THRESHOLDS if 1 - threshold > 4 * Decimal(doubt)]
-    return np.array([threshold + side for threshold in apart for side in (-doubt, doubt)] + [1 - 2 * doubt])
+@functools.cache
+def _law() -> _Law:
+    return _Law.of(1)
 
 
-_THRESHOLDS = _thresholds()
-_STEPS = _steps(_DOUBT)
+@functools.cache
+def _exact_thresholds() -> list[Decimal]:
+    return _thresholds()
 
 
-def _decide(pick: int, place: int, coin: int, *more: int) -> tuple[int, bool]:
-    """The whole part, and whether it is accepted with the fraction: as in `_try`, each number with 64 bits more."""
-    drawn, fraction, chance = (_EXACT.divide(Decimal((word >> 11 << 64) + extra), Decimal(1 << 117))
-                               for word, extra in zip((pick, place, coin), more, strict=True))
-    whole = sum(threshold <= drawn for threshold in _THRESHOLDS)
-    return whole, chance < _EXACT.exp(-_EXACT.multiply(fraction, whole + fraction / 2))
+def _decide(pick: int, place: int, coin: int, more: Sequence[int]) -> tuple[int, bool]:
+    """The strip, and whether it is accepted with the place in it: as in `_try`, each number with 64 or 128 bits more.
+
+    pick and coin have 32 bits, place has 63.
+    """
+    drawn = Decimal((pick << 128) + (more[0] << 64) + more[1])
+    fraction = _EXACT.divide(Decimal((place << 64) + more[2]), Decimal(1 << 127))
+    chance = _EXACT.divide(Decimal((coin << 128) + (more[3] << 64) + more[4]), Decimal(1 << 160))
+    strip = bisect_right(_exact_thresholds(), _EXACT.divide(drawn, Decimal(1 << 160)))
+    power = _EXACT.multiply(fraction, _EXACT.add(Decimal(strip), _EXACT.divide(fraction, 2)))
+    return strip, chance < _EXACT.exp(_EXACT.divide(-power, STRIPS ** 2))
 
 
 def stream(secret: bytes, *context: bytes) -> Stream:

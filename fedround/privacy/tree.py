@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 
 def depth(steps: int) -> int:
@@ -29,12 +29,12 @@ class TreeNoise:
     Memory: one vector for each level.
     """
 
-    def __init__(self, draw: Callable[[], Float64]):
+    def __init__(self, draw: Callable[[], Int64]):
         self._draw = draw
-        self._nodes: list[Float64] = []     # of the intervals that make up the first t steps, longest first
+        self._nodes: list[Int64] = []     # of the intervals that make up the first t steps, longest first
         self._steps = 0
 
-    def next(self) -> Float64:
+    def next(self) -> Int64:
         """The noise that step t adds to the prefix sum, minus what it takes away."""
         self._steps += 1
         fresh = self._draw()

@@ -13,12 +13,12 @@ from fedround.learning.batch import Batch
 from fedround.learning.gradients import LARGEST_CHUNK, Clip, RowGradients, clipped_sum
 from fedround.learning.objective import Objective
 from fedround.learning.tasks import Classify
-from fedround.privacy.noise import GRID
+from fedround.privacy.noise import FINE
 from tests import layers
 from tests.layers import CLASSES, MODELS, PLACES, WORDS, Net, drawn
 
 ROWS = 33
-CLIP = Clip(0.7, 0.7 / GRID)
+CLIP = Clip(0.7, 0.7 / FINE)
 
 
 class InPlace(nn.Module):
@@ -221,8 +221,8 @@ def test_a_small_model_takes_a_batch_at_once_and_a_large_one_few_rows():
         of_rows(parameters, batch(torch.zeros(2, 6), torch.zeros(2, dtype=torch.int64)))
         return [of_rows.chunk_for(expected) for expected in (0.3, 1, 32, 128, 65536)]
 
-    assert chunks(nn.Linear(6, CLASSES)) == [32, 32, 64, 192, LARGEST_CHUNK]
-    assert chunks(nn.Linear(6, 4096), nn.Linear(4096, 4096), nn.Linear(4096, CLASSES)) == [32, 32, 32, 32, 128]
+    assert chunks(nn.Linear(6, CLASSES)) == [32, 32, 64, 160, LARGEST_CHUNK]
+    assert chunks(nn.Linear(6, 4096), nn.Linear(4096, 4096), nn.Linear(4096, CLASSES)) == [32, 32, 32, 32, 256]
 
 
 def test_a_model_that_works_for_no_row_is_an_error(rows):

@@ -11,10 +11,10 @@ from fedround.learning.batch import Batch
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum
 from fedround.learning.objective import Objective
 from fedround.learning.tasks import Classify, Count, NextToken, Regress, Several, Survive, Tag, Task
-from fedround.privacy.noise import GRID
+from fedround.privacy.noise import FINE
 
 ROWS, PLACES, WORDS = 33, 5, 11
-CLIP = Clip(0.2, 0.2 / GRID)
+CLIP = Clip(0.2, 0.2 / FINE)
 
 
 class Reader(nn.Module):

@@ -88,12 +88,14 @@ class Classify(Binned):
 
     def losses(self, outputs: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """As `Kind`: the logistic loss, or the cross-entropy."""
-        from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
         labels_B = targets[TARGET]
         if self.classes == 2:
             return binary_cross_entropy_with_logits(outputs, labels_B.to(outputs.dtype), reduction="none")
-        return cross_entropy(outputs, labels_B, reduction="none")
+        # `cross_entropy` gives the same bits; mapped over rows or sites, torch takes it apart in Python.
+        chance_B1: torch.Tensor = log_softmax(outputs, 1).gather(1, labels_B[:, None])
+        return -chance_B1[:, 0]
 
     @property
     def outputs_each(self) -> int:

@@ -22,14 +22,14 @@ from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify
 from fedround.learning.train import train
 from fedround.learning.trial import try_out
-from fedround.privacy.noise import GRID, stream
+from fedround.privacy.noise import FINE, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 from fedround.simulation.jobs import Job, Pool
 from fedround.simulation.stacked import Stacked
 from tests.parity.test_stacked_training import Streams, own
 
 ROWS, CLASSES = 33, 3
-CLIP = Clip(0.7, 0.7 / GRID)
+CLIP = Clip(0.7, 0.7 / FINE)
 EVERYTHING = Augmentation(copies=3, noise=0.5, drop=0.2, shift=1, flip=True)
 WEIGHTS = (1.0, 1000.0, 0.01)
 

@@ -14,7 +14,7 @@ from fedround.learning.descent import Descent, counts, scale
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
-from fedround.privacy.noise import GRID, stream
+from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 from fedround.values import parse
 
@@ -133,6 +133,10 @@ class Recorded:
         self.asked.append(("normal", scale, size))
         return self.stream.normal(scale, size)
 
+    def cells(self, size):
+        self.asked.append(("cells", size))
+        return self.stream.cells(size)
+
 
 def one(recipe, examples, changes, steps=1, **more):
     noise = Recorded()
@@ -147,7 +151,7 @@ def test_the_noise_is_drawn_as_without_the_algorithm(recipe, examples, changes):
     plain, _ = one(recipe, examples, {}, steps=4)
     noise, _ = one(recipe, examples, changes, steps=4)
     assert noise.asked == plain.asked
-    assert ("normal", GRID, 21) in noise.asked
+    assert ("cells", 21) in noise.asked
 
 
 def test_the_first_steps_noised_gradient_is_the_same_whatever_is_made_of_it(recipe, examples):

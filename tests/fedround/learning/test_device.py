@@ -96,6 +96,10 @@ def test_every_draw_comes_from_the_sites_stream_whatever_the_device(recipe, exam
             asked[-1].append(("normal", scale, size))
             return self._stream.normal(scale, size)
 
+        def cells(self, size):
+            asked[-1].append(("cells", size))
+            return self._stream.cells(size)
+
     for name in ("cpu", "auto"):
         asked.append([])
         if name == "auto":      # another tensor for every weight, so that they must be copied after each step

@@ -97,7 +97,7 @@ def test_a_row_says_what_it_knows_and_knows_something():
 
 def test_among_other_heads_two_classes_tell_their_areas_from_one_release():
     """As exact as bins allow under noise whose size is stated, `longest` times `noise_std`. Precision is cut to 1, so that
-    noise makes the PR-AUC a little lower."""
+    noise makes the PR-AUC a little lower: means of 40 draws by 0.013 to 0.025, in twelve times 40."""
     generator, task = np.random.default_rng(6), Several(heads={"ill": Classify(), "days": Regress(bounds=(0, 1))})
     truth_N = generator.integers(0, 2, 4000)
     chance_N = 1 / (1 + np.exp(-generator.normal(3 * truth_N - 3, 1.5)))
@@ -111,8 +111,8 @@ def test_among_other_heads_two_classes_tell_their_areas_from_one_release():
         found.append([task.metrics_of([told]).heads["ill"].of(name) for name in ("auc", "pr_auc", "accuracy")])
     area, precision, accuracy = np.mean(found, axis=0)
     assert (area, accuracy) == pytest.approx((exact.auc, exact.accuracy), abs=0.01)
-    assert exact.pr_auc - 0.02 < precision < exact.pr_auc + 0.005
-    assert (np.std(found, axis=0) < 0.03).all()
+    assert exact.pr_auc - 0.03 < precision < exact.pr_auc + 0.005
+    assert (np.std(found, axis=0) < 0.05).all()
     assert task.metrics_of([release(task.statistic(LocalEvaluation(noise_std=100.0)), Told(task, scored),
                                     stream(bytes(32), b"loud"))]).heads["ill"].auc is None
 

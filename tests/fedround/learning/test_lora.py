@@ -18,7 +18,7 @@ from fedround.learning.parts import furnish
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining, Parts
 from fedround.learning.train import train
-from fedround.privacy.noise import GRID, stream
+from fedround.privacy.noise import FINE, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 from tests.transformer import ADAPTED, Transformer, build_adapted, sentences
 
@@ -97,7 +97,7 @@ def test_each_rows_gradient_is_clipped_over_the_adapters_alone(recipe):
     generator = np.random.default_rng(0)
     base = {name: array + generator.normal(0, 0.3, array.shape).astype(np.float32) for name, array in base.items()}
     model = furnished(recipe, base, rest.frozen)
-    clip, total = Clip(0.05, 0.05 / GRID), np.zeros(coordinates(schema_of(base)))
+    clip, total = Clip(0.05, 0.05 / FINE), np.zeros(coordinates(schema_of(base)))
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for features, label in zip(torch.from_numpy(rows.inputs["x"]), torch.from_numpy(rows.targets["y"]), strict=True):
         loss = nn.functional.binary_cross_entropy_with_logits(model(features[None])[0, 0], label.float())

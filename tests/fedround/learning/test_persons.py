@@ -19,11 +19,11 @@ from fedround.learning.persons import NOBODY, count, ids_of, persons_of
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
-from fedround.privacy.noise import GRID
+from fedround.privacy.noise import FINE
 from fedround.privacy.spec import DpSgd
 
 KEY = b"k" * 32
-CLIP = Clip(0.6, 0.6 / GRID)
+CLIP = Clip(0.6, 0.6 / FINE)
 MOST = 3
 
 
@@ -156,6 +156,9 @@ class Everybody:
 
     def normal(self, scale, size):
         return np.full(size, 0.5)
+
+    def cells(self, size):
+        return np.zeros(size, np.int64)
 
 
 def trained(recipe, examples: Examples, whose: np.ndarray, most: int = 50, noise=None, **mechanism):

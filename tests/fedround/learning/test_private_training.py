@@ -30,6 +30,9 @@ class Silence:
     def normal(self, scale, size):
         return np.full(size, 0.5)       # the middle of the cell at zero
 
+    def cells(self, size):
+        return np.zeros(size, np.int64)
+
 
 def never() -> bool:
     return False

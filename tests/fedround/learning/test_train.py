@@ -13,7 +13,7 @@ from fedround.learning.examples import Examples
 from fedround.learning.recipe import initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
-from fedround.privacy.noise import GRID, stream
+from fedround.privacy.noise import FINE, stream
 from fedround.privacy.spec import DpSgd, NoMechanism
 
 SECRET = bytes(range(32))
@@ -33,9 +33,9 @@ class Script:
         draws[self.batches.pop(0)] = 0.0
         return draws
 
-    def normal(self, scale, size):
-        self.scales.append(scale)
-        return np.full(size, scale)
+    def cells(self, size):
+        self.scales.append(FINE)
+        return np.full(size, int(FINE))
 
 
 def never() -> bool:
@@ -74,7 +74,7 @@ def test_plain_training_learns(recipe, examples):
 def test_an_empty_batch_still_adds_noise_divided_by_the_expected_batch(recipe, examples):
     training, script = LocalTraining(local_steps=1, learning_rate=2.0), Script([])
     delta = train(recipe, initial_tensors(recipe, 0), examples, training, mechanism(steps=1), script, never).delta
-    assert script.scales == [GRID]
+    assert script.scales == [FINE]
     assert flatten(delta) == pytest.approx(np.full(D, -2.0 * 0.75 / (0.25 * 40)), rel=1e-4)
 
 

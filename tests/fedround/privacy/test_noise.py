@@ -1,6 +1,7 @@
 """A retry repeats the noise; everything else gets other noise; it is Gaussian, uniform and cheap."""
 
 import hashlib
+import itertools
 import math
 import stat
 from decimal import ROUND_FLOOR, Decimal
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 from fedround import locked
 from fedround.errors import ContractError, SetupError
 from fedround.privacy import noise
-from fedround.privacy.noise import GRID, SECRET_BYTES, Stream, create_secret, keep_secret, load_secret, noised_counts, stream
+from fedround.privacy.noise import (
+    FINE,
+    GRID,
+    SECRET_BYTES,
+    Stream,
+    create_secret,
+    keep_secret,
+    load_secret,
+    noised_counts,
+    stream,
+)
 from tests.disk import is_durable, watched
 
 SECRET = bytes(range(32))
@@ -44,7 +55,7 @@ def test_the_keystream_is_aes_256_in_counter_mode_under_hkdf_sha256():
 
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-    info = b"fedround/2/noise" + (4).to_bytes(8, "little") + PLAN + (4).to_bytes(8, "little") + ROWS
+    info = b"fedround/3/noise" + (4).to_bytes(8, "little") + PLAN + (4).to_bytes(8, "little") + ROWS
     extracted = hmac.digest(bytes(32), SECRET, hashlib.sha256)
     key = hmac.digest(extracted, info + b"\x01", hashlib.sha256)
     words = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(24))
@@ -102,51 +113,102 @@ def test_the_shares_of_whole_standard_deviations_are_those_of_the_normal_law():
     assert abs(int((sample > 0).sum()) - 500_000) < 2_500
 
 
-def test_where_doubles_are_in_doubt_exact_arithmetic_decides_the_same(monkeypatch):
-    """The exact way, taken for one in twenty instead of one in 10^13, must agree wherever doubles are certain."""
-    with monkeypatch.context() as patch:
-        patch.setattr(noise, "_DOUBT", 0.01)
-        patch.setattr(noise, "_STEPS", noise._steps(0.01))
-        calls, real = [], noise._decide
+def test_the_shares_of_strips_and_of_places_in_them_are_those_of_the_normal_law():
+    """Chi-square over the 200 strips below 25/8 standard deviations, 8 parts of a strip, and the rest."""
+    cells = stream(SECRET, PLAN, b"strips").cells(1_000_000)
+    x = np.where(cells < 0, ~cells, cells) / FINE
+    ends = np.append(np.arange(201) / noise.STRIPS, np.inf)
+    share = np.array([math.erf(end / math.sqrt(2)) for end in ends])
+    expected = np.diff(share) * len(x)
+    seen = np.histogram(x, ends)[0]
+    assert ((seen - expected) ** 2 / expected).sum() < 200 + 5 * math.sqrt(2 * 200)
+    parts = np.bincount((x * noise.STRIPS * 8).astype(int) % 8, minlength=8)
+    assert np.abs(parts - len(x) / 8).max() < 5 * math.sqrt(len(x) / 8) + 0.002 * len(x)
 
-        def decide(pick, place, coin, *more):
-            calls.append(real(pick, place, coin, *more))
-            drawn, fraction = (pick >> 11) * 2.0 ** -53, (place >> 11) * 2.0 ** -53
-            whole = sum(float(threshold) <= drawn for threshold in noise._THRESHOLDS)
-            chance = math.exp(-fraction * (whole + fraction / 2))
-            assert calls[-1] == (whole, (coin >> 11) * 2.0 ** -53 < chance)
-            return calls[-1]
 
-        patch.setattr(noise, "_decide", decide)
-        sample = stream(SECRET, PLAN).normal(1.0, 20_000)
+def test_where_32_bits_and_doubles_are_in_doubt_exact_arithmetic_decides_the_same(monkeypatch):
+    """The exact way, taken for one in six instead of one in ten million, must agree wherever the quick one is certain."""
+    calls, real, thresholds = [], noise._decide, np.array([float(share) for share in noise._thresholds()])
+
+    def decide(pick, place, coin, more):
+        calls.append(real(pick, place, coin, more))
+        drawn, fraction, chance = pick / 2 ** 32 + more[0] / 2 ** 96, place / 2 ** 63, coin / 2 ** 32 + more[3] / 2 ** 96
+        strip = int(np.searchsorted(thresholds, drawn, side="right"))
+        assert calls[-1] == (strip, chance < math.exp(-fraction * (strip + fraction / 2) / noise.STRIPS ** 2))
+        return calls[-1]
+
+    quick = stream(SECRET, PLAN).cells(20_000)
+    law = noise._Law.of(1 << 21)
+    monkeypatch.setattr(noise, "_law", lambda: law)
+    monkeypatch.setattr(noise, "_decide", decide)
+    sample = stream(SECRET, PLAN).cells(20_000)
     assert len(calls) > 500
-    assert distance_to(lambda x: math.erfc(-x / math.sqrt(2)) / 2, sample) < 2.2
+    assert distance_to(lambda x: math.erfc(-x / math.sqrt(2)) / 2, sample / FINE) < 2.2
+    monkeypatch.setattr(Stream, "_words", _without_more(Stream._words))
+    assert np.array_equal(stream(SECRET, PLAN).cells(20_000), quick)
 
 
-@pytest.mark.parametrize("place", range(6))
-def test_where_the_whole_part_is_on_the_edge_the_bits_that_follow_decide_it(place, monkeypatch):
-    """A draw whose 53 bits are those of a threshold: 64 more say on which side of it the draw is."""
-    edge = int(noise._EXACT.multiply(noise._THRESHOLDS[place], Decimal(1 << 117)).to_integral_value(ROUND_FLOOR))
-    pick, rest = edge >> 64 << 11, edge & (1 << 64) - 1
-    for more, whole in ((rest - 1, place), (rest + 1, place + 1)):
-        words = [np.array([pick, 0, 0], dtype=np.uint64), np.array([more, 0, 0], dtype=np.uint64)]
+def _without_more(words):
+    """The words that the exact way asks for are taken from elsewhere, so that the numbers stay comparable."""
+    return lambda self, count: np.full(5, 1 << 63, np.uint64) if count == 5 else words(self, count)
+
+
+@pytest.mark.parametrize("pick", [0, 1, 2 ** 31, 2 ** 32 - 2, 2 ** 32 - 1, "a threshold", "before it", "after it"])
+def test_a_pick_is_certain_or_said_to_be_in_doubt(pick):
+    """Whatever bits follow, the strip that 32 bits say is that of the whole number, unless they are in doubt."""
+    law, thresholds = noise._law(), noise._thresholds()
+    if isinstance(pick, str):
+        pick = int(law.below[30]) + {"a threshold": 0, "before it": -1, "after it": 1}[pick]
+    strips, doubted = law.strips(np.array([pick], np.uint64))
+    ends = [sum(threshold <= Decimal(pick + more) / 2 ** 32 for threshold in thresholds)
+            for more in (0, 1 - Decimal(2) ** -80)]
+    assert bool(doubted[0]) or ends == [strips[0]] * 2
+    assert bool(doubted[0]) == (pick in law.below.tolist())
+    guided = int(law.guide[pick >> 16])
+    assert guided in (noise._UNSURE, int(strips[0]))
+    assert guided == noise._UNSURE or not doubted[0]
+
+
+def test_a_coin_that_accepts_surely_accepts_at_the_end_of_its_strip():
+    law = noise._law()
+    for strip in (0, 1, 63, 200, 500, noise.STRIPS * 24 - 1):
+        lowest = noise._EXACT.exp(Decimal(-(2 * strip + 1)) / (2 * noise.STRIPS ** 2))
+        assert 0 < lowest * 2 ** 32 - int(law.surely[strip]) < 3
+
+
+@pytest.mark.parametrize("place", [0, 1, 5, 63, 64, 200])
+def test_where_a_pick_is_on_the_edge_the_bits_that_follow_decide_it(place, monkeypatch):
+    """A draw whose 32 bits are those of a threshold: 128 more say on which side of it the draw is."""
+    edge = int(noise._EXACT.multiply(noise._thresholds()[place], Decimal(1 << 160)).to_integral_value(ROUND_FLOOR))
+    pick, rest = edge >> 128, edge & (1 << 128) - 1
+    for more, strip in ((rest - 1, place), (rest + 1, place + 1)):
+        words = [np.array([pick << 32, 0], dtype=np.uint64),
+                 np.array([more >> 64, more & (1 << 64) - 1, 0, 0, 0], dtype=np.uint64)]
         monkeypatch.setattr(Stream, "_words", lambda _self, _count, words=words: words.pop(0))
-        assert Stream(bytes(32))._try(1).tolist() == [whole * GRID + 0.5]
+        assert Stream(bytes(32))._try(1, noise._law()).tolist() == [strip * int(FINE) // noise.STRIPS]
 
 
 def test_a_tie_in_all_known_bits_is_decided_by_the_bits_that_follow():
-    """A coin that equals the chance to 53 bits: what comes after it tells."""
-    fraction = 1 << 62                                                         # 1/4 of 2**64
-    chance = noise._EXACT.exp(Decimal(-1) / 32)                                # whole part 0: exp(-1/4 · 1/8)
-    tie = int(chance * 2 ** 53) << 11
-    decided = [noise._decide(0, fraction, tie, 0, 0, more)[1] for more in (0, 2 ** 64 - 1)]
-    assert decided == [True, False]
+    """A coin that equals the chance to 32 bits, and to 96: what comes after it tells."""
+    fraction, strip = 1 << 61, 100                                              # 1/4 of 2**63
+    pick = int(noise._thresholds()[strip - 1] * 2 ** 32) + 1
+    chance = noise._EXACT.exp(noise._EXACT.divide(-(8 * strip + 1), 32 * noise.STRIPS ** 2))
+    tie = int(noise._EXACT.multiply(chance, 2 ** 32))
+    decided = [noise._decide(pick, fraction, tie, [0, 0, 0, more, more]) for more in (0, 2 ** 64 - 1)]
+    assert decided == [(strip, True), (strip, False)]
+    more = int(noise._EXACT.multiply(chance, 2 ** 96)) % 2 ** 64
+    assert [noise._decide(pick, fraction, tie, [0, 0, 0, more, last])[1] for last in (0, 2 ** 64 - 1)] == [True, False]
 
 
 def test_thresholds_ascend_and_leave_nothing_out():
-    assert (np.diff(noise._STEPS) > 0).all()
-    assert 1 - noise._THRESHOLDS[-1] < 1e-100
-    assert float(noise._THRESHOLDS[0]) == pytest.approx(1 / sum(math.exp(-m * m / 2) for m in range(24)))
+    thresholds = noise._thresholds()
+    assert all(low < high for low, high in itertools.pairwise(thresholds[:15 * noise.STRIPS]))
+    assert thresholds == sorted(thresholds)
+    assert len(thresholds) + 1 == 24 * noise.STRIPS
+    assert 1 - thresholds[-1] < Decimal(10) ** -55
+    total = sum(math.exp(-(k / noise.STRIPS) ** 2 / 2) for k in range(24 * noise.STRIPS))
+    assert float(thresholds[0]) == pytest.approx(1 / total)
+    assert float(thresholds[70] - thresholds[69]) == pytest.approx(math.exp(-(70 / noise.STRIPS) ** 2 / 2) / total)
 
 
 @settings(max_examples=50)
