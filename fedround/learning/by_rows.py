@@ -1,8 +1,8 @@
 """The gradients of many rows by one parameter, in the form that costs least: their lengths, and their clipped sum.
 
-A row's vector is cut to whole cells (`fedround.privacy.noise`) and added exactly, in any order. Of the rows of one pass that is
-done in integers of 32 bits, or in float64, where no sum of whole numbers reaches 2**53; where cells are too small for that, a
-row's vector is cut to multiples of a power of two of them, which are whole cells, too.
+A row's vector is cut to whole cells (`fedround.privacy.noise`) and added exactly, in any order. Of the rows of one pass that
+is done in integers of 32 bits, or in float64, where no sum of whole numbers reaches 2**53; where cells are too small for
+that, a row's vector is cut to multiples of a power of two of them, which are whole cells, too.
 
 Legend: S sites, B rows, D the parameter's coordinates, P places of a row, I and O numbers that go into and come out of a
 place, V lines of a table, E numbers of a line.
@@ -56,8 +56,8 @@ class Gradients(Protocol):
     def add_to(self, total_D: torch.Tensor, share_B: torch.Tensor, longest: float) -> None:
         """Add every row's vector times its share (float64), cut to whole numbers, to a sum in integers of 64 bits.
 
-        longest: no vector times its share is longer, and what is added for it is no longer either. It depends on `longest`, on
-        B and on that row alone.
+        longest: no vector times its share is longer, and what is added for it is no longer either. It depends on `longest`,
+        on B and on that row alone.
         """
 
     def weighted(self, share_SB: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from fedround.errors import ContractError
 from fedround.learning.examples import TARGET, Arrays, Shape
 from fedround.learning.tasks.base import Float64, Int64, Scored, Steepness, one_for_each_row
 from fedround.learning.tasks.binned import Binned, few
-from fedround.learning.tasks.chances import LOGIT_EDGES, calibration_error, in_bins, of_counts, of_truth, surprise
+from fedround.learning.tasks.chances import LOGIT_EDGES, calibration_error, in_bins, macro_f1, of_counts, of_truth, surprise
 from fedround.learning.tasks.metrics import Metrics
 from fedround.learning.tasks.summed import hidden
 
@@ -211,14 +211,14 @@ class Classify(Binned):
         Of more classes the macro-F1 is the mean over those that a row has or that the model names, and the calibration is
         that of the chance of the named class.
         """
-        from sklearn.metrics import auc, average_precision_score, f1_score, roc_curve
+        from sklearn.metrics import auc, average_precision_score, roc_curve
 
         chance_N, truth_N = scored["score"], scored["truth"]
         if self.classes > 2:
             if len(scored) == 0:
                 raise ContractError("metrics need rows; hold out some")
             return Metrics(accuracy=float(truth_N.mean()), rows=len(scored),
-                           macro_f1=float(f1_score(scored["label"], scored["named"], average="macro")),
+                           macro_f1=macro_f1(scored["label"], scored["named"]),
                            log_loss=float(surprise(scored["chance"]).mean()),
                            calibration_error=calibration_error(chance_N, truth_N))
         if len(np.unique(truth_N)) != 2:
