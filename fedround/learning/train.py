@@ -208,8 +208,8 @@ class NoisedGradients:
         if self._count_noise_std is not None:
             surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
-        cells_D >>= _FINER
-        return cells_D + 0.5
+        coarse_D: Float64 = (cells_D >> _FINER) + 0.5
+        return coarse_D
 
 
 def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, noise: NoiseSource,
@@ -250,8 +250,8 @@ def check_exact(noise_multiplier: float, rows: int) -> None:
     """Raise ContractError unless so many clipped rows are summed exactly: in cells of `GRID`, where halves are exact below
     2**52, the sum must stay well below.
 
-    A sum in cells of `FINE`, in integers of 64 bits, goes round if half of so many rows are in one batch and all point the same
-    way: it is of no use then, and as private as any other, since integers that go round add up exactly, too.
+    A sum in cells of `FINE`, in integers of 64 bits, goes round if half of so many rows are in one batch and all point the
+    same way: it is of no use then, and as private as any other, since integers that go round add up exactly, too.
     """
     if rows > noise_multiplier * 2 ** 50 / GRID:
         raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "

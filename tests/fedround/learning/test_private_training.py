@@ -152,7 +152,7 @@ def test_rows_come_in_their_order_each_at_most_once_and_nothing_is_drawn(recipe,
 
     def spy(model, parameters, batch, clip, **how):
         seen.append([places[x.numpy().tobytes()] for x in batch.inputs["x"]])
-        return np.zeros(D), 0
+        return np.zeros(D, np.int64), 0
 
     monkeypatch.setattr(module, "clipped_sum", spy)
     delta(recipe, examples, ftrl(), stream(SECRET, b"plan"), start)

@@ -110,7 +110,7 @@ def test_rows_are_drawn_at_the_mechanisms_rate_independently(recipe, examples, m
 
     def spy(model, parameters, batch, clip, **how):
         sizes.append(batch.rows)
-        return np.zeros(D), 0
+        return np.zeros(D, np.int64), 0
 
     monkeypatch.setattr(module, "clipped_sum", spy)
     training = LocalTraining(local_steps=400)

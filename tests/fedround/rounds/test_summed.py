@@ -77,6 +77,9 @@ class Silent:
     def normal(self, scale, size):
         return np.zeros(size)
 
+    def cells(self, size):
+        return np.zeros(size, np.int64)
+
 
 @dataclass(frozen=True)
 class Draws:
