@@ -208,7 +208,8 @@ class NoisedGradients:
         if self._count_noise_std is not None:
             surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
-        coarse_D: Float64 = (cells_D >> _FINER) + 0.5
+        coarse_D: Float64 = (cells_D >> _FINER).astype(np.float64)
+        coarse_D += 0.5
         return coarse_D
 
 
