@@ -275,6 +275,14 @@ def test_a_torn_line_is_replaced_by_the_next_charge(ledger, path):
     assert len(later.charges) == 4
 
 
+def test_what_is_made_durable_is_the_whole_line(ledger, path, monkeypatch):
+    """A sync before the line has left this process would sync nothing of it."""
+    there = []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: there.append(path.read_bytes()))
+    charge(ledger, a_charge(9), 5.0)
+    assert there == [path.read_bytes()]
+
+
 def test_a_retry_makes_the_line_of_a_killed_writer_durable(ledger, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
