@@ -31,8 +31,9 @@ def start(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
 def deploy(
     folder: CoordinatorFolder = DEFAULT_COORDINATOR,
     cron: Annotated[str | None, typer.Option(
-        help="A new schedule: one more round at these times (UTC), for example '0 3 * * 1'. If the federation tells rows "
-             "apart: a campaign on the last partition that is complete then.")] = None,
+        help="A new schedule: one more round at these times, for example '0 3 * * 1'. If the federation tells rows "
+             "apart: a campaign on the last partition that is complete then. Missed times are made up once.")] = None,
+    time_zone: Annotated[str, typer.Option(help="Of the schedule's times: 'Europe/Berlin'.")] = "UTC",
     no_cron: Annotated[bool, typer.Option("--no-cron", help="Remove the schedule. Otherwise it stays as it is.")] = False,
     run: Annotated[str, typer.Option(
         help="The run that scheduled rounds continue; if the federation tells rows apart, how the runs' names "
@@ -56,7 +57,7 @@ def deploy(
     if cron is not None and no_cron:
         raise FedroundError("--cron makes a schedule and --no-cron removes it: give one of them")
     done = "would be deployed" if dry_run else "deployed"
-    changes = asyncio.run(register(folder, None if cron is None else (cron, run), keep=not no_cron, dry=dry_run))
+    changes = asyncio.run(register(folder, None if cron is None else (cron, run, time_zone), keep=not no_cron, dry=dry_run))
     if automations:
         changes += asyncio.run(automate(folder, notify, dry=dry_run))
     for change in changes:
@@ -66,5 +67,5 @@ def deploy(
         else:
             out.say("{} {}: {}", done, change.of, change.what or "as it was")
     if cron is not None and not dry_run:
-        out.print(f"at '{cron}' (UTC), while 'fedround coordinator start' runs: one more round of run '{run}'; if the "
-                  f"federation tells rows apart, a campaign on the last complete partition, in a run '{run}-…' of its own")
+        out.print(f"at '{cron}' ({time_zone}), while 'fedround coordinator start' runs: one more round of run '{run}'; "
+                  f"if the federation tells rows apart, a campaign on the last full partition, in a run '{run}-…' of its own")

@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ import httpx
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -33,6 +36,7 @@ from prefect.context import SyncClientContext
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
+from prefect.types._datetime import now
 from pydantic import BaseModel, ValidationError
 
 from fedround.errors import ContractError
@@ -57,6 +61,7 @@ FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, re
     (federated_drift, DriftRequest), (federated_promotion, PromotionRequest))}
 """The flows that can be asked for, by name, and the form of each."""
 CANCELLATION_POLL_S = 2.0
+_MADE_UP = "its time was missed, and so was a later one, which makes up for both"
 _STOPPED = "stopped by request; committed rounds stay"
 
 
@@ -81,6 +86,9 @@ class CoordinatorWorker(WarmWorker):
         flow_run = await self.client.read_flow_run(flow_run.id)      # a poll's answer may be older than our last run
         if flow_run.state is None or not flow_run.state.is_scheduled():
             return
+        if await self._is_made_up_by_another(flow_run):
+            await self.client.set_flow_run_state(flow_run.id, Cancelled(message=_MADE_UP), force=True)
+            return
         flow, form = FLOWS[await self._flow_name(flow_run.flow_id)]
         try:
             request = _request(form, flow_run.parameters)
@@ -100,6 +108,19 @@ class CoordinatorWorker(WarmWorker):
         if running.cancelled:
             said = self._said()
             await self._cancelled(flow_run, said if said is not None and said != before else _STOPPED)
+
+    async def _is_made_up_by_another(self, flow_run: FlowRun) -> bool:
+        """Whether a later time of the same schedule is due as well: after a week without this process one round is made, and
+        not seven in a row, each of which is paid for.
+        """
+        if not flow_run.auto_scheduled or flow_run.deployment_id is None:
+            return False
+        waiting = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                expected_start_time=FlowRunFilterExpectedStartTime(before_=now("UTC"))),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[flow_run.deployment_id])))
+        return is_made_up(flow_run, waiting)
 
     async def _cancelled(self, flow_run: FlowRun, message: str) -> None:
         """Prefect's engine says "crashed" of a flow whose task was cancelled, and of the rounds within it."""
@@ -139,6 +160,13 @@ class CoordinatorWorker(WarmWorker):
             state = (Scheduled(message="the coordinator's process ended; a new one goes on") if again else
                      Crashed(message="the coordinator's process ended; run the round again: it goes on where it stopped"))
             await self.client.set_flow_run_state(run.id, state, force=True)
+
+
+def is_made_up(flow_run: FlowRun, waiting: Iterable[FlowRun]) -> bool:
+    """Whether one of these, which are due, is of the schedule too, and later."""
+    mine = flow_run.expected_start_time
+    return mine is not None and any(other.auto_scheduled and other.expected_start_time is not None
+                                    and other.expected_start_time > mine for other in waiting)
 
 
 def _request(form: type[BaseModel], parameters: dict[str, Any]) -> BaseModel:

@@ -34,10 +34,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One more round of `run` at these times (UTC); if the federation tells rows apart, a campaign in a run of its own."""
+    """One more round of `run` at these times; if the federation tells rows apart, a campaign in a run of its own.
+
+    In a time zone that has summer time, an hour that comes twice is taken once, and one that does not come is moved.
+    """
 
     cron: str
     run: str
+    time_zone: str = "UTC"
 
     def asked(self, federation: Federation) -> Asked:
         """The same for this federation. Raises ContractError for a schedule or a run that cannot be."""
@@ -46,8 +50,11 @@ class Schedule:
             raise ContractError("partitions by value have no order, so no schedule can choose one: ask for each campaign "
                                 "with 'fedround train run --partition'")
         try:
-            cron = CronSchedule(cron=self.cron, timezone="UTC")
-        except ValidationError:
+            cron = CronSchedule(cron=self.cron, timezone=self.time_zone)
+        except ValidationError as error:
+            if any("timezone" in problem["loc"] for problem in error.errors()):
+                raise ContractError(f"--time-zone '{self.time_zone}' is not known: expected a name like 'Europe/Berlin'"
+                                    ) from None
             raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
         try:
             if how is None:
@@ -65,7 +72,7 @@ async def reschedule(client: PrefectClient, federation: Federation, asked: Asked
     found = [one for name in names if (one := await deploying.existing(client, name)) is not None]
     was = [_in_words(one, schedule.schedule) for one in found for schedule in one.schedules]
     active = not was or any(schedule.active for one in found for schedule in one.schedules)
-    wanted = None if asked is None else f"'{asked.cron.cron}' (UTC) for run '{asked.request['run']}'"
+    wanted = None if asked is None else f"'{asked.cron.cron}' ({asked.cron.timezone}) for run '{asked.request['run']}'"
     if was == ([] if wanted is None else [wanted]):
         return Change("schedule", "")
     if not dry:
@@ -92,4 +99,4 @@ async def _clear(client: PrefectClient, found: DeploymentResponse) -> None:
 def _in_words(found: DeploymentResponse, schedule: object) -> str:
     request = (found.parameters or {}).get("request")
     run = request.get("run", "") if isinstance(request, dict) else ""
-    return f"'{getattr(schedule, 'cron', schedule)}' (UTC) for run '{run}'"
+    return f"'{getattr(schedule, 'cron', schedule)}' ({getattr(schedule, 'timezone', None) or 'UTC'}) for run '{run}'"

@@ -68,11 +68,11 @@ def serve_coordinator(folder: Path) -> None:
         serve(worker)
 
 
-async def register(folder: Path, cron: tuple[str, str] | None = None, *, keep: bool = True, dry: bool = False
+async def register(folder: Path, cron: tuple[str, str, str] | None = None, *, keep: bool = True, dry: bool = False
                    ) -> list[Change]:
     """Deploy the federation; returns what was changed. Raises SetupError if the API does not answer.
 
-    cron: a new schedule, and the run of its rounds. As `flows.deployments.deploy`.
+    cron: a new schedule, the run of its rounds, and the time zone. As `flows.deployments.deploy`.
     """
     coordinator = enter(folder)
     if not dry:

@@ -7,6 +7,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.responses import DeploymentResponse
 
+from infra.stack.processes import recorded
 from tests.e2e.conftest import Federation, wait
 
 pytestmark = pytest.mark.stack
@@ -49,6 +50,10 @@ def test_a_cron_schedule_is_registered_kept_replaced_and_removed(real: Federatio
 
     deploy(real, "--cron", "0 1 29 2 *", "--run", "weekly")
     assert [s.schedule.cron for s in schedules(real)] == ["0 1 29 2 *"]
+
+    assert "(Europe/Berlin) for run 'weekly'; it was" in deploy(
+        real, "--cron", NEVER, "--run", "weekly", "--time-zone", "Europe/Berlin")
+    assert [s.schedule.timezone for s in schedules(real)] == ["Europe/Berlin"]
 
     assert "schedule: removed" in deploy(real, "--no-cron")
     assert (schedules(real), parameters(real)) == ([], {})
@@ -99,3 +104,44 @@ def test_a_pool_that_somebody_deletes_is_made_again_with_its_deployments(real: F
     said = deploy(real, "--dry-run")
     assert "would be deployed site-round/south: new" in said
     assert "deployed site-round/south: new" in deploy(real)
+
+
+def test_times_that_were_missed_are_made_up_once(real: Federation, run: str):
+    """The schedule fires four times a minute, and the coordinator's process is asleep for a while."""
+    from datetime import timedelta
+
+    import psutil
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    async def schedule(client: PrefectClient) -> None:
+        deployment = await client.read_deployment_by_name("federated-round/small")
+        await client.update_deployment(deployment.id, DeploymentUpdate(parameters={"request": {"run": run}}))
+        await client.create_deployment_schedules(deployment.id, [(IntervalSchedule(interval=timedelta(seconds=15)), True)])
+
+    async def scheduled(client: PrefectClient) -> list:
+        deployment = await client.read_deployment_by_name("federated-round/small")
+        found = await client.read_flow_runs(sort="EXPECTED_START_TIME_ASC", flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(StateType)))))
+        return [one for one in found if one.deployment_id == deployment.id and one.auto_scheduled]
+
+    def ended() -> list:
+        return [one.state for one in real.ask(scheduled) if one.state.is_final()]
+
+    asleep = psutil.Process(recorded(real.machine.home)["coordinator"])
+    asleep.suspend()
+    try:
+        real.ask(schedule)
+        wait(lambda: sum(one.state.name == "Late" for one in real.ask(scheduled)) > 2, "times that are missed")
+        missed = sum(one.state.name == "Late" for one in real.ask(scheduled))
+    finally:
+        asleep.resume()
+    try:
+        (done, *_) = wait(lambda: [state for state in ended() if not state.is_cancelled()], "a round that makes up for them")
+        assert done.is_completed(), done.message
+        made_up = [state.message for state in ended() if state.is_cancelled()]
+        assert len(made_up) >= missed - 1
+        assert set(made_up) == {"its time was missed, and so was a later one, which makes up for both"}
+    finally:
+        deploy(real, "--no-cron")

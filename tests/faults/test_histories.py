@@ -158,6 +158,7 @@ def histories(founded: SmallFederation, mortal: Mortal) -> type[RuleBasedStateMa
             if name in self.members and name not in self.lost:
                 with mortal.dies(self.root, death):
                     try:
+                        self.backed_up.discard(name)       # a folder without the new key has to be enrolled anew
                         begin_rotation(self.federation.site(name), None)
                         rotate_key(self.root / "coordinator", name)
                     except FedroundError as error:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.states import Suspended
 
 from flows import coordinator_worker
-from flows.coordinator_worker import _Running
+from flows.coordinator_worker import _Running, is_made_up
 
 
 @flow
@@ -49,3 +52,14 @@ def test_a_run_that_is_suspended_ends_without_the_process(monkeypatch, works):
 
 def test_a_run_that_is_cancelled_is_not_suspended(monkeypatch):
     assert not run(monkeypatch, asyncio.CancelledError(), works=False).suspended
+
+
+def due(day: int, *, scheduled: bool = True) -> FlowRun:
+    return FlowRun(flow_id=uuid4(), auto_scheduled=scheduled, expected_start_time=datetime(2026, 3, day, 3, tzinfo=UTC))
+
+
+def test_times_that_were_missed_are_made_up_by_the_last_of_them():
+    monday, tuesday = due(2), due(3)
+    assert is_made_up(monday, [monday, tuesday])
+    assert not is_made_up(tuesday, [monday, tuesday])
+    assert not is_made_up(monday, [monday, due(3, scheduled=False)]), "what a person asks for is no time of the schedule"

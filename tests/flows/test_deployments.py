@@ -37,3 +37,5 @@ def test_parts_without_an_order_have_no_schedule_and_a_run_needs_a_name(made: Sm
             Schedule(NEVER, "Weekly!").asked(agreed)
     with pytest.raises(ContractError, match="--cron is not a schedule"):
         Schedule("at noon", "weekly").asked(federation)
+    with pytest.raises(ContractError, match="'Mars/Olympus' is not known"):
+        Schedule(NEVER, "weekly", "Mars/Olympus").asked(federation)
