@@ -22,6 +22,7 @@
     │   └── StoreUnavailableError no answer: wrong address, server down, no space, bytes that were damaged on the way
     │       └── TooSlowError      it took longer than there was time for
     ├── QuorumError               too few sites answered before the deadline
+    │   └── DealtWrongError       a member's dealt shares make no secret: a sum under masks cannot be read
     ├── SetupError                this machine is not ready (missing file, port in use, service down)
     └── Cancelled                 the work was told to stop, and stopped before anything left
 
@@ -108,6 +109,10 @@ class TooSlowError(StoreUnavailableError):
 
 class QuorumError(FedroundError):
     """Too few sites answered before the deadline."""
+
+
+class DealtWrongError(QuorumError):
+    """The shares that a member dealt make no secret, so the masks stay on the sum, whoever else says something."""
 
 
 class SetupError(FedroundError):

@@ -22,7 +22,7 @@ from tasks.coordinator import Coordinator
 from tasks.invite import Invitation
 from tasks.plan import Planned, RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
-from tasks.unmask import give_up, suffices
+from tasks.unmask import give_up, suffices, why_lost
 
 
 async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
@@ -63,8 +63,8 @@ async def _unmasking(coordinator: Coordinator, planned: Planned, answers: Collec
     watch.stage("unmask")
     said = await steps.reveal(coordinator, reveal, lambda among: have_answered(coordinator, reveal, among), lambda _: None,
                               enough=lambda so_far: suffices(coordinator, planned, reveal, so_far))
-    if not suffices(coordinator, planned, reveal, said):
-        give_up(coordinator, planned, reveal, said)
+    if (why := why_lost(coordinator, planned, reveal, said)) is not None:
+        give_up(coordinator, planned, reveal, said, why)
     return steps.unmask(coordinator, planned, answers, reveal, said)
 
 

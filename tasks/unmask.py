@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fedround import __version__, codec, layout
 from fedround.agreement import Federation
-from fedround.errors import ContractError, QuorumError
+from fedround.errors import ContractError, DealtWrongError, QuorumError
 from fedround.records import Finding, Placed, Plan, Reveal, Summed, Told
 from fedround.rounds import summed
 from fedround.rounds.site import offer
@@ -65,31 +65,38 @@ def survivors_of(plan: Plan) -> tuple[str, ...]:
     return tuple(told.site for told in plan.asks.survivors) if isinstance(plan.asks, Reveal) else ()
 
 
+def why_lost(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> QuorumError | None:
+    """What keeps the sum from being read with what was revealed so far; None: nothing does."""
+    try:
+        _unmasked(_epoch(coordinator, planned.plan), planned, reveal.plan, np.zeros(0, np.uint32), _reveals(said))
+    except QuorumError as error:
+        return error
+    return None
+
+
 def suffices(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> bool:
-    """Whether those who have revealed are enough to read the sum."""
+    """Whether nobody else need reveal: the sum can be read, or nobody can change that it cannot."""
     how = planned.plan.agreed.combine
     if how is None or len(said.admitted) < how.threshold:
         return False
-    try:
-        _unmasked(_epoch(coordinator, planned.plan), planned, reveal.plan, np.zeros(0, np.uint32), _reveals(said))
-    except QuorumError:
-        return False
-    return True
+    lost = why_lost(coordinator, planned, reveal, said)
+    return lost is None or isinstance(lost, DealtWrongError)
 
 
-def give_up(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> None:
-    """Write down that too few revealed: the sum is lost, and the next attempt has a new slot and new noise."""
+def give_up(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected, why: QuorumError) -> None:
+    """Write down that the sum is lost: too few revealed, or a member has dealt what is no secret. The next attempt has a new
+    slot and new noise, and goes well once that member is gone.
+    """
     finding = Finding(
         federation=reveal.plan.federation, run=reveal.plan.run, round=reveal.plan.round, attempt=reveal.plan.attempt,
         plan=reveal.digest, answers=_told(said), refusals=tuple(no.committed for _, no in sorted(said.refused.items())),
         rejected=tuple(no for _, no in sorted(said.rejected.items())), missing=said.missing, tool_version=__version__)
     put_first(coordinator.store, layout.finding(reveal.plan.run, reveal.plan.round, reveal.plan.attempt, "reveal"),
               seal(finding, coordinator.identity))
-    how = planned.plan.agreed.combine
     raise QuorumError(
         f"{planned.in_words}: {len(said.admitted)} of {len(reveal.plan.cohort)} sites revealed what takes the masks off the "
-        f"sum of their answers, and {0 if how is None else how.threshold} must, rightly. The sum is lost, nothing is "
-        "committed, and what it cost stays charged. Run it again: that is a new attempt, with new noise")
+        f"sum of their answers. {why}. The sum is lost, nothing is committed, and what it cost stays charged. Run it again: "
+        "that is a new attempt, with new noise")
 
 
 # -- what the sum says -------------------------------------------------------------------------------------------------
@@ -113,7 +120,7 @@ def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planne
 
     epoch: of the plan's slot. members: the federation file that holds for the plan. vectors: what these sites sent. told:
     where the reveals come from.
-    Raises QuorumError if too few revealed shares rightly; ContractError, naming the member, if its dealt shares are none.
+    Raises QuorumError if too few revealed shares rightly, and DealtWrongError, naming the member, if what it dealt is none.
     """
     plan = planned.plan
     total_S = np.zeros(0, np.uint32)

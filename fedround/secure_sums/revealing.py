@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedround.errors import ContractError, QuorumError, ToleranceError
+from fedround.errors import ContractError, DealtWrongError, QuorumError, ToleranceError
 from fedround.secure_sums.dealing import Dealt, Kind, is_share, opened, seed_hash, share_hash
 from fedround.secure_sums.keys import Roster, check_slot, cohort, private_key
 from fedround.secure_sums.masking import Mask, UInt32, apply, pair_mask, self_key
@@ -96,8 +96,8 @@ def unmask(total_D: UInt32, epoch: bytes, roster: Roster, dealt: Mapping[str, De
 
     Members whose shares are not what their dealers committed themselves to are named, and not used. Everybody who may read
     what members dealt and revealed can compute the same.
-    Raises QuorumError with fewer than `threshold` right reveals, and ContractError, naming the dealer, if right shares of one
-    dealer make no right secret: then there is no sum, and it is that dealer's doing.
+    Raises QuorumError with fewer than `threshold` right reveals, and DealtWrongError, naming the dealer, if right shares of
+    one dealer make no right secret: then there is no sum, and it is that dealer's doing.
     """
     _check_parts(roster, survivors, dropped)
     _check_dealt(roster, dealt, threshold)
@@ -116,8 +116,8 @@ def unmask(total_D: UInt32, epoch: bytes, roster: Roster, dealt: Mapping[str, De
     secrets = {dealer: sum(by * int.from_bytes(reveals[name].shares[place], "little")
                            for by, name in zip(weight, used, strict=True)) % PRIME for place, dealer in enumerate(names)}
     if liars := [name for name in names if not _is_secret(name, secrets[name], who, roster, dealt, slot, survivors)]:
-        raise ContractError(f"the shares that {', '.join(liars)} dealt make no secret: there is no sum in this slot; leave "
-                            "them out of the next roster")
+        raise DealtWrongError(f"the shares that {', '.join(liars)} dealt make no secret, so there is no sum with these keys; "
+                              "the federation goes on without whoever dealt them: 'fedround federation revoke'")
     masks = [Mask(self_key(secrets[name], name, who, slot, context), added=False) for name in sorted(survivors)]
     masks += [pair_mask(private_key(secrets[gone]), gone, name, roster, who, slot, context)
               for gone in sorted(dropped) for name in sorted(survivors)]

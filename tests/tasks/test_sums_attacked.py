@@ -13,6 +13,7 @@ from fedround import codec, layout
 from fedround.errors import ChainError, QuorumError, TrustError
 from fedround.privacy import ledger
 from fedround.records import Answer, Finding, Plan, Reason, Reveal, Told
+from fedround.secure_sums import dealing, shamir
 from fedround.secure_sums.keys import offer
 from fedround.signing import digest, seal, unseal
 from site_workers import once, outbox, recover, release, summing
@@ -20,7 +21,7 @@ from tasks import setting_up
 from tasks.ask import conclude
 from tasks.plan import NextRoundRequest, Planned
 from tasks.setting_up import hand_on, next_question
-from tasks.unmask import give_up, plan_reveal, suffices
+from tasks.unmask import give_up, plan_reveal, suffices, why_lost
 from tasks.verify import verify_run
 from tests import summing as made
 from tests.small_federation import NAMES, changed
@@ -315,14 +316,38 @@ def test_a_sum_that_too_few_reveal_is_given_up_and_the_next_attempt_has_another_
     sums.answer("north", planned)
     said = sums.collect(honest)
     assert not suffices(sums.coordinator, planned, honest, said)
-    with pytest.raises(QuorumError, match="1 of 3 sites revealed"):
-        give_up(sums.coordinator, planned, honest, said)
+    with pytest.raises(QuorumError, match="1 of 3 sites revealed.*1 members revealed their shares rightly, 2 must"):
+        give_up(sums.coordinator, planned, honest, said, why_lost(sums.coordinator, planned, honest, said))
     again = sums.ask()
     assert (again.plan.attempt, again.plan.asks.slot.number) == (2, 1)
     for name in NAMES:
         sums.answer(name, again)
     assert [len(ledger.read(sums.site(name).ledger).charges) for name in NAMES] == [2, 2, 2]
     assert conclude(sums.coordinator, again, sums.revealing(again)).sum.wrong == ()
+
+
+def test_attack_a_member_whose_shares_make_no_secret_is_named_and_blocks_no_later_attempt(fresh: Summing):
+    """Nobody can complain before the sum is asked for: each share is what it committed itself to."""
+    with pytest.MonkeyPatch.context() as patch:
+        offered = next_question(fresh.coordinator, NextRoundRequest(run="spring"))
+        for name in NAMES:
+            fresh.answer(name, offered)
+        conclude(fresh.coordinator, offered, fresh.collect(offered))
+        asked = next_question(fresh.coordinator, NextRoundRequest(run="spring"))
+        for name in ("north", "south"):
+            fresh.answer(name, asked)
+        patch.setattr(dealing, "share", lambda secret, rest, place: shamir.share(secret, [*rest, 5], place))
+        fresh.answer("east", asked)
+    conclude(fresh.coordinator, asked, fresh.collect(asked))
+    planned, reveal = revealing(fresh)
+    for name in NAMES:
+        fresh.answer(name, planned)
+    said = fresh.collect(reveal)
+    assert suffices(fresh.coordinator, planned, reveal, said), "nobody else is waited for"
+    why = why_lost(fresh.coordinator, planned, reveal, said)
+    with pytest.raises(QuorumError, match="the shares that east dealt make no secret"):
+        give_up(fresh.coordinator, planned, reveal, said, why)
+    assert fresh.ask().plan.attempt == 2
 
 
 def test_a_coordinator_that_dies_goes_on_with_the_sum_that_was_asked_for(sums: Summing):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedround.errors import ContractError, QuorumError, ToleranceError
+from fedround.errors import ContractError, DealtWrongError, QuorumError, ToleranceError
 from fedround.secure_sums import dealing, shamir
 from fedround.secure_sums.dealing import Dealt, deal
 from fedround.secure_sums.keys import MOST_SLOTS, Keys, offer
@@ -173,7 +173,7 @@ def test_attack_shares_on_no_polynomial_of_the_degree_name_their_dealer(survives
     cohort.__dict__["dealt"] = cohort.dealt | {"turku": wrong}
     survivors = ALL if survives else [name for name in ALL if name != "turku"]
     total_D = sum((cohort.mask(name, VALUES_ND[0]) for name in survivors), np.zeros(5, np.uint32))
-    with pytest.raises(ContractError, match="the shares that turku dealt make no secret"):
+    with pytest.raises(DealtWrongError, match="the shares that turku dealt make no secret"):
         cohort.unmask(total_D, survivors, {name: cohort.reveal(name, survivors) for name in survivors})
 
 
