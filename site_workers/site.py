@@ -11,6 +11,7 @@
     outbox/          what leaves, written here first; encrypted under a passphrase
     kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts;
                      encrypted under a passphrase
+    sums/            what its keys for secure sums were used for; never leaves
     snapshot/        what a database answered, where rows come from one; never leaves
     accepted/        the rows of the last round that trained, for 'site drift'; never leaves
     drift/           Evidently's reports over rows; never leaves
