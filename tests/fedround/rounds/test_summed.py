@@ -122,7 +122,7 @@ def partitions(draw):
 
 @pytest.mark.parametrize("recipe", [RECIPE, GROWING], ids=lambda recipe: recipe.name)
 @given(parts_of=partitions())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_without_noise_any_partition_makes_the_step_that_all_rows_in_one_place_do(recipe, parts_of):
     """To the lattice: every site rounds by half a cell at most."""
     grown = {"training": TREES, "privacy": {**TERMS["privacy"], "rounds": 3, "clip_norm": 1.0}}
@@ -162,7 +162,7 @@ HOSTILE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(row=st.lists(HOSTILE, min_size=3, max_size=3), label=st.integers(0, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_one_record_moves_the_sum_by_a_unit_at_most_whatever_it_is(row, label):
     others, _ = rows_of(2, 7)
     hostile = Examples(np.array([row], np.float32), np.array([label]))
