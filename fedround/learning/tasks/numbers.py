@@ -5,6 +5,8 @@ N rows.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fedround.learning.tasks.base import Float64
@@ -35,6 +37,12 @@ def of_sums(sum_C: Float64, noise_std: float, width: float) -> dict[str, float] 
     rows, absolute, squared, level, level_squared = (float(one) for one in sum_C[:5])
     spread = level_squared - level ** 2 / rows
     found = {"mae": width * max(absolute / rows, 0.0), "rmse": width * max(squared / rows, 0.0) ** 0.5}
-    if spread > 3 * noise_std and spread > 1e-12 * rows:
+    mean = level / rows
+    if is_known(spread, noise_std * math.hypot(1, 2 * mean, mean ** 2), rows):
         found["r2"] = min(1 - squared / spread, 1.0)
     return found
+
+
+def is_known(divisor: float, std: float, rows: float) -> bool:
+    """Whether what a share is taken of stands out from its noise. std: of the noise in it, by its slopes in what was noised."""
+    return divisor > 3 * std and divisor > 1e-12 * rows
