@@ -151,7 +151,7 @@ class Count(Summed):
         rows, deviance, own = float(sum_C[0]), float(sum_C[5]), float(sum_C[6])
         mean = float(sum_C[3]) / rows + 0.5
         without = own - rows * mean * math.log(max(mean, SMALLEST)) if mean > 0 else 0.0
-        steep = math.log(max(mean, SMALLEST)) + 1           # of `without`, by the sum of all numbers over `max`, less its sign
+        steep = math.log(max(mean, SMALLEST)) + 1       # of `without`, by the sum of all numbers over `max`
         if numbers.is_known(without, noise_std * math.hypot(1, steep, mean - steep / 2), rows):
             found["d2"] = min(1 - deviance / without, 1.0)
         return Metrics.model_validate({**found, "rows": round(rows)})

@@ -44,5 +44,5 @@ def of_sums(sum_C: Float64, noise_std: float, width: float) -> dict[str, float] 
 
 
 def is_known(divisor: float, std: float, rows: float) -> bool:
-    """Whether what a share is taken of stands out from its noise. std: of the noise in it, by its slopes in what was noised."""
+    """Whether what a share is taken of stands out from its noise. std: of that noise, by its slopes in what was noised."""
     return divisor > 3 * std and divisor > 1e-12 * rows

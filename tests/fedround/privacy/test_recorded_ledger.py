@@ -14,7 +14,7 @@ import rfc8785
 from fedround.errors import LedgerError
 from fedround.privacy import ledger
 from fedround.privacy.spec import Mechanism
-from fedround.values import Purpose
+from fedround.values import OfRows
 
 RECORDED = Path(__file__).parent / "recorded"
 COST = {"0.1.0": (4.262692, "13543f3c6214b4ca9820f0beb98f5ccecac97f6b57acef7ac9aaf7bb63709500")}
@@ -58,4 +58,4 @@ def test_this_versions_record_holds_every_kind_of_mechanism_and_purpose():
     kinds = {mechanism.kind for charge in book.charges for mechanism in charge.mechanisms}
     known = {kind.model_fields["kind"].default for kind in get_args(get_args(Mechanism)[0])}
     assert kinds == known - {"none"}, "write a record of this version, beside the older ones"
-    assert {charge.purpose for charge in book.charges} == set(get_args(Purpose))
+    assert {charge.purpose for charge in book.charges} == set(get_args(OfRows))
