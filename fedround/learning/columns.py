@@ -118,6 +118,10 @@ class OfColumn(Value):
         return good_N
 
 
+Bound = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""Of a column's numbers."""
+
+
 class Numeric(OfColumn):
     """A number between `low` and `high`. What lies outside of them is set to the nearer one.
 
@@ -127,8 +131,8 @@ class Numeric(OfColumn):
     holds: ClassVar[str] = "numbers"
 
     kind: Literal["numeric"] = "numeric"
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     scale: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import dataclasses
 import pytest
 
 import tasks.collect
+import tasks.documents
 from fedround import layout
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, seal
 from infra import federation_log
@@ -90,7 +91,7 @@ def test_refusals_without_end_are_not_all_looked_at(answered: Answered):
     head = store.head
     store.head = lambda key: looks.append(key) or head(key)  # type: ignore[method-assign,func-returns-value]
     assert set(answered.federation.collect(answered.planned, answered.coordinator(store)).rejected) == {"east"}
-    assert len(looks) <= tasks.collect._MOST_REFUSALS + 2
+    assert len(looks) <= tasks.documents._MOST_REFUSALS + 2
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, RecursionError, KeyError, UnicodeError, AttributeError])

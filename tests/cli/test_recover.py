@@ -32,7 +32,7 @@ def test_it_says_what_is_forgotten_what_is_guessed_and_what_it_comes_to_and_asks
     told = typed("n\n", "site", "recover", north)
     assert told.exit_code == 1
     for words in ("dp_sgd, gaussian_counts", "this site's answers or audit log", "priced at the dearest", "autumn",
-                  "2 signed answers", "ε of a record:", "allowed 80"):
+                  "go back into the outbox: 2", "ε of a record:", "allowed 80"):
         assert words in told.output
     assert len(ledger.read(north / "ledger.jsonl").charges) == 1
     assert typed("y\n", "site", "recover", north).exit_code == 0

@@ -212,7 +212,7 @@ def test_attack_in_a_fixed_order_another_part_of_the_rows_is_another_order(feder
     for part in (week(FIRST), week(SECOND), week(FIRST), None):
         plan = changed(planned.plan, privacy=privacy, asks=about(planned, part))
         offered = offer(plan.asks, plan.agreed, 80, lambda _: True)
-        order = Order(plan, "0" * 64, planned.parent, site.identity)
+        order = Order(plan, "0" * 64, planned.parent, site.identity, federation.coordinator.federation)
         (_, charge), = _candidates(site, order, book(federation), offered, rows.digest)
         orders.append(charge.order)
     assert orders[0] == orders[2]

@@ -177,7 +177,7 @@ def test_a_head_that_was_lost_begins_anew_and_a_damaged_one_is_said(make):
     (federation.root / "north" / "kept" / "spring" / "private" / "00001-01.safetensors").unlink()
     assert federation.answer("north", planned) == "update"
     (federation.root / "east" / "kept" / "spring" / "private" / "00001-01.safetensors").write_bytes(b"0" * 100)
-    with pytest.raises(SetupError, match="private then begins anew"):
+    with pytest.raises(SetupError, match="what it keeps begins anew"):
         federation.answer("east", planned)
 
 

@@ -24,6 +24,7 @@ from fedround.learning.law import law_of
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.train import train
+from fedround.privacy.noise import FINE
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
 from tests.geometries import geometry_of
 
@@ -66,6 +67,9 @@ class Source:
 
     def normal(self, scale, size):
         return self.generator.normal(0, scale, size)
+
+    def cells(self, size):
+        return np.floor(self.generator.normal(0, FINE, size)).astype(np.int64)
 
 
 @pytest.mark.parametrize("rows", [5, 100])

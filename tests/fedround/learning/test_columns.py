@@ -111,7 +111,7 @@ LABELS = "def labels(rows): return rows['ill'].to_numpy()\n"
      'say TARGET = {"event": "COLUMN", "time": "COLUMN"}'),
     (COLUMNS + 'TARGET = 3\n' + MODEL, "TARGET must be the name of a column"),
     ('COLUMNS = ("age",)\nTARGET = "ill"\n' + MODEL, "COLUMNS must be a list of columns"),
-    ('COLUMNS = ()\nTARGET = "ill"\n' + MODEL, "COLUMNS: .*at least 1 item"),
+    ('COLUMNS = ()\nTARGET = "ill"\n' + MODEL, "COLUMNS: .*at least 1 must be named"),
     ('COLUMNS = (Truth("a"), Truth("a"))\nTARGET = "ill"\n' + MODEL, "'a' is said twice"),
     ('COLUMNS = (Numeric("age", low=5, high=5),)\nTARGET = "ill"\n' + MODEL, "column 'age': 'low' must be less"),
     ('COLUMNS = (Numeric("age", low=5),)\nTARGET = "ill"\n' + MODEL, "column 'age': 'high' is missing"),
