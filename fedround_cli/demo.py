@@ -34,8 +34,8 @@ FULL_ROUNDS = 20
 class Example(StrEnum):
     """An example that the demonstration can run: a folder of fedround_examples/."""
 
-    BANKS = "banks"
     BANKS_TREES = "banks_trees"
+    BANKS = "banks"
     CARLOAN = "carloan"
     INSURANCE = "insurance"
 
@@ -43,10 +43,10 @@ class Example(StrEnum):
 @command
 def demo(
     home: Home = DEFAULT_HOME / "demo",
-    example: Annotated[Example, typer.Option(help="Whose story: twelve banks and credit cards (with a neural network, "
-                                                  "or with trees); twelve segments of a (synthetic) car-loan market, which "
+    example: Annotated[Example, typer.Option(help="Whose story: twelve banks and credit cards, with trees or with a neural "
+                                                  "network (banks); twelve segments of a (synthetic) car-loan market, which "
                                                   "takes longer; or six sites of a health insurance experiment, and what "
-                                                  "care costs.")] = Example.BANKS,
+                                                  "care costs.")] = Example.BANKS_TREES,
     rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=200, help="Rounds of the campaign.")] = 10,
     epsilon: Annotated[float, typer.Option(min=0.1, max=100, help="Each bank's privacy budget for the campaign.")] = 5.0,
     liar: Annotated[str | None, typer.Option(metavar="BANK", help="Let this bank lie: in every round it pushes the model in "
@@ -182,6 +182,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
                  liar: str | None) -> None:
     from rich.table import Table
 
+    from fedround.learning.trees.spec import Trees
     from fedround_cli.demo_use import put_to_use, show_drift
     from fedround_examples.rivals import Baselines
     from tasks.report import page, record_beside, records
@@ -212,7 +213,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
                   "train alone")
     if liar is not None:
         _show_liar(coordinator, liar, names[0], reached[names[0]], compared)
-    if rounds < FULL_ROUNDS:
+    if rounds < FULL_ROUNDS and not isinstance(coordinator.federation.training, Trees):
         out.print(f"this is a short campaign: {FULL_ROUNDS} rounds do a little better, for the same epsilon")
     show_drift(machine, coordinator, RUN)
     put_to_use(machine, coordinator, RUN, last.round)
