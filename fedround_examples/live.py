@@ -17,14 +17,19 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
     """Split the clients into `data`, then set up the federation; its servers must run.
 
     Every bank's budget is `epsilon` for the whole campaign of `rounds` rounds, and its policy allows no more, except for a
-    watch that is a run of its own. A bank's weight is its number of clients.
+    watch that is a run of its own. If that is less than the settings say, counts get louder by as much. A bank's weight is its
+    number of clients.
     """
     short, here = story.folder / "demo.toml", story.folder
     settings = tomllib.loads((short if rounds <= SHORT_ROUNDS and short.exists() else here / "settings.toml").read_text())
+    louder = max(1.0, settings["privacy"]["epsilon"] / epsilon)
     settings["privacy"] |= {"epsilon": epsilon, "rounds": rounds}
     watched = here / "drift.toml"
     if watched.exists() and rounds > 1:
         settings["drift"] = {"every": rounds // 2, **tomllib.loads(watched.read_text())}    # the second can be compared
+    for counts in (settings.get("evaluation", {}), *settings.get("groups", {}).get("watched", ()), settings.get("drift", {})):
+        if "noise_std" in counts and "partitions" not in counts:        # a watch by partitions is paid by itself
+            counts["noise_std"] *= louder
     parts = story.split()
     write(parts, data)
     members = [Member(bank.name, data / bank.name / "train.parquet", data / bank.name / "validation.parquet",
