@@ -17,8 +17,8 @@ def set_up(story: Story, machine: OneMachine, data: Path, rounds: int, epsilon: 
     """Split the clients into `data`, then set up the federation; its servers must run.
 
     Every bank's budget is `epsilon` for the whole campaign of `rounds` rounds, and its policy allows no more, except for a
-    watch that is a run of its own. If that is less than the settings say, counts get louder by as much. A bank's weight is its
-    number of clients.
+    watch that is a run of its own. If that is less than the settings say, counts get louder by as much. A bank's weight is
+    its number of clients.
     """
     short, here = story.folder / "demo.toml", story.folder
     settings = tomllib.loads((short if rounds <= SHORT_ROUNDS and short.exists() else here / "settings.toml").read_text())

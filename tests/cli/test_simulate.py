@@ -209,7 +209,8 @@ def test_a_campaign_on_one_part_of_the_rows_is_simulated_on_these_alone(folder: 
     assert sum(told["sites"].values()) == whole - 2 * (whole // 2 // 5)
 
 
-def test_members_that_share_noise_are_compared_with_those_that_do_not(folder: Path):
+def test_members_that_share_noise_are_compared_with_those_that_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
     (folder / "settings.toml").write_text(ADDED_UP)
     asked = (folder / "settings.toml", "--recipe", folder / "recipe.py", "--data", folder / "rows.parquet", "--sites", "5",
              "--share", "0.8", "--compare")
