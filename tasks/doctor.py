@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedround import layout
-from fedround.errors import NotFoundError
 from fedround.records import Plan, Refusal, SiteAnswer
-from fedround.signing import MAX_DOCUMENT_BYTES
 from fedround.spoken import one_line
 from infra.history import NOT_OURS, last_round, read_plan_at
 from tasks.coordinator import Coordinator
+from tasks.documents import said_by
 from tasks.quorum import HELPS
 from validation.updates import read_answer
 
-_MOST_REFUSALS = 100
 _LONGEST = 200
 
 
@@ -71,34 +69,15 @@ def _all(coordinator: Coordinator, plan: Plan, named: str) -> Iterator[Finding]:
 
 
 def _of_one(coordinator: Coordinator, plan: Plan, named: str, site: str) -> Finding:
-    document = _document(coordinator, plan, site)
-    if document is None:
+    if (found := said_by(coordinator.store, plan, site)) is None:
         return Finding(site, "nothing", "it is not running, is late, cannot reach the store, or is held by a pause",
                        "ask its operator for 'fedround site check'; 'fedround status' shows its last sign of life")
     try:
         member, revoked = coordinator.federation.site(site), coordinator.federation.revoked
-        said: SiteAnswer = read_answer(document, plan, named, member, revoked)
+        said: SiteAnswer = read_answer(found[1], plan, named, member, revoked)
     except NOT_OURS as error:
         return Finding(site, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
                        "the same version as the coordinator")
     if isinstance(said, Refusal):
         return Finding(site, "refused", one_line(f"{said.reason}: {said.detail}")[:_LONGEST], HELPS[said.reason])
     return Finding(site, "answered", "", "")
-
-
-def _document(coordinator: Coordinator, plan: Plan, site: str) -> bytes | None:
-    """The site's answer, or else its last refusal."""
-    where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
-    found = _get(coordinator, layout.answer(*where))
-    for count in range(1, _MOST_REFUSALS + 1) if found is None else ():
-        if (refusal := _get(coordinator, layout.refusal(*where, count))) is None:
-            break
-        found = refusal
-    return found
-
-
-def _get(coordinator: Coordinator, key: str) -> bytes | None:
-    try:
-        return coordinator.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-    except NotFoundError:
-        return None
