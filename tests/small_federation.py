@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,15 @@ import pandas as pd
 import pytest
 
 from fedround import codec, layout
+from fedround.errors import StoreUnavailableError
 from fedround.records import Answer, Commit, Plan, Update
 from fedround.signing import seal, unseal
+from fedround.statistics import GroupCounts, Histogram, Levels
 from fedround.statistics.partitions import Recurring
 from fedround.values import parse
 from infra.history import Committed
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
+from infra.stores import DirectoryStore
 from site_workers import outbox
 from site_workers import round as site_round
 from site_workers.enrol import create_site
@@ -59,6 +63,9 @@ CONTRACT = {"name": "tiny", "checks": [
     {"id": "label_is_binary", "type": "expect_column_values_to_be_in_set", "kwargs": {"column": "y", "value_set": [0, 1]}},
 ]}
 NAMES = ("north", "east", "south")
+X1 = Histogram(column="x1", edges=(-1.0, 0.0, 1.0), noise_std=4.0)
+LABELS = GroupCounts(by=(Levels(column="y", values=(0, 1)),), noise_std=6.0)
+"""What these rows can be asked."""
 
 Lie = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """From what a site computed honestly to what it sends."""
@@ -70,6 +77,17 @@ def changed(plan: Plan, **changes: object) -> Plan:
     if "evaluation" in agreed and plan.asks.statistics:
         changes["asks"] = plan.asks.model_copy(update={"statistics": (plan.task.statistic(agreed["evaluation"]),)})
     return plan.model_copy(update={"agreed": plan.agreed.model_copy(update=agreed), **changes})
+
+
+@contextmanager
+def store_is_down() -> Iterator[None]:
+    """While this lasts, the store takes nothing in."""
+    def down(self: DirectoryStore, key: str, body: object, *, sha256: str | None = None) -> None:
+        raise StoreUnavailableError("the store does not answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DirectoryStore, "put_once", down)
+        yield
 
 
 def settings(**changes: object) -> dict:
@@ -135,6 +153,16 @@ class SmallFederation:
         coordinator = coordinator or self.coordinator
         collected = self.collect(planned, coordinator, order)
         return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
+
+    def exact(self, names: tuple[str, ...] = NAMES) -> list[npt.NDArray[np.float64]]:
+        """What these sites would say to `X1` and `LABELS` without noise, by a loop over their records."""
+        frames = [pd.read_parquet(self.root / "data" / name / f"{part}.parquet")
+                  for name in names for part in ("train", "validation")]
+        cells, labels = np.zeros(5), np.zeros(3)
+        for _, row in pd.concat(frames).iterrows():
+            cells[sum(row["x1"] >= edge for edge in X1.edges)] += 1
+            labels[int(row["y"])] += 1
+        return [cells, labels]
 
     def copy(self, root: Path) -> SmallFederation:
         """The same members with the same keys, secrets, rows and history below another folder."""

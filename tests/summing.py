@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fedround.errors import Cancelled
 from fedround.records import Finding
-from fedround.statistics import GroupCounts, Histogram, Levels
 from infra.history import Committed
 from infra.settings import load_toml, save_toml
 from site_workers import round as site_round
@@ -20,12 +19,10 @@ from tasks.publish import publish
 from tasks.setting_up import next_question
 from tasks.unmask import plan_reveal, suffices, unmask_sum
 from tests import small_federation
-from tests.small_federation import NAMES, SmallFederation
+from tests.small_federation import LABELS, NAMES, X1, SmallFederation
 
 HOW = {"name": "secure_sum", "threshold": 2, "dropouts": 1, "colluders": 0}
 STEP = {"name": "union_step", "batch_size": 200, "learning_rate": 0.5}
-X1 = Histogram(column="x1", edges=(-1.0, 0.0, 1.0), noise_std=4.0)
-LABELS = GroupCounts(by=(Levels(column="y", values=(0, 1)),), noise_std=6.0)
 
 
 class Summing(SmallFederation):

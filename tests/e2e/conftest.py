@@ -34,8 +34,10 @@ from fedround_cli.main import app
 from flows.deployment_names import full_name
 from flows.forms import grouped
 from flows.one_machine import Founding, Member, OneMachine
+from infra.settings import CoordinatorSettings, load_toml
 from infra.stack import LocalStack
 from infra.stack.processes import recorded, stop_recorded
+from infra.stores import ObjectStore, open_store
 from tests.e2e.pages import ROOT
 from tests.e2e.warm import fedround_on
 from tests.small_federation import CONTRACT, NAMES, RECIPE, rows, settings
@@ -70,6 +72,12 @@ class Federation:
     typed: Path
     """The program `fedround` of a warm parent (`tests.e2e.warm`)."""
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def store(self) -> ObjectStore:
+        """As the coordinator opens it."""
+        folder = self.machine.coordinator
+        return open_store(load_toml(CoordinatorSettings, folder / "coordinator.toml").store, folder)
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run `fedround …` as a person would, in a process of its own."""
@@ -212,19 +220,26 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
         rows(400, 50 + seed).to_parquet(data / "validation.parquet")     # enough to be heard above the noise
         members.append(Member(name, data / "train.parquet", data / "validation.parquet", float(count)))
     info = stack.start(lambda _: None)
-    with (asyncio.Runner() as loop, in_loop(loop, PrefectClient(info.api_url)) as client,
+    with on_servers(machine, info.api_url) as federation:
+        with own_settings(federation.api_url):
+            machine.set_up(
+                Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 5.0}, privacy={
+                    "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}, drift=WATCH,
+                    choices={"sites": True}),
+                    agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
+                members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
+        federation.start_processes()
+        yield federation
+
+
+@contextmanager
+def on_servers(machine: OneMachine, api_url: str) -> Iterator[Federation]:
+    """A federation that is still to be set up on servers that run; in the end its processes are stopped, not the servers."""
+    with (asyncio.Runner() as loop, in_loop(loop, PrefectClient(api_url)) as client,
           tempfile.TemporaryDirectory(prefix="fedround-programs-") as programs,
           fedround_on(Path(programs), os.environ | {"PYTHONPATH": str(ROOT)})):
-        federation = Federation(machine, info.api_url, loop, client, Path(programs) / "fedround")
+        federation = Federation(machine, api_url, loop, client, Path(programs) / "fedround")
         try:
-            with own_settings(federation.api_url):
-                machine.set_up(
-                    Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 5.0}, privacy={
-                        "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}, drift=WATCH,
-                        choices={"sites": True}),
-                        agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
-                    members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
-            federation.start_processes()
             yield federation
         finally:
             for process in federation.started:

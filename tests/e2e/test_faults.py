@@ -10,9 +10,7 @@ import pytest
 from prefect.states import Cancelling
 
 from fedround import layout
-from infra.settings import CoordinatorSettings, load_toml
 from infra.stack.processes import recorded
-from infra.stores import open_store
 from tests.e2e.conftest import Federation, wait
 
 pytestmark = pytest.mark.stack
@@ -75,9 +73,7 @@ def test_a_coordinator_that_is_killed_after_its_commit_reports_the_round_when_it
 
 def is_committed(real: Federation, run: str, number: int) -> bool:
     """Whether the store has the round's commit."""
-    folder = real.machine.coordinator
-    store = open_store(load_toml(CoordinatorSettings, folder / "coordinator.toml").store, folder)
-    return store.head(layout.commit(run, number)) is not None
+    return real.store.head(layout.commit(run, number)) is not None
 
 
 def test_a_campaign_that_is_cancelled_ends_and_goes_on_when_it_is_asked_for_again(real: Federation, run: str):

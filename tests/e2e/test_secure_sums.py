@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import psutil
 import pytest
-from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 
 from fedround import layout
 from flows.one_machine import Founding, Member, OneMachine
-from infra.settings import CoordinatorSettings, load_toml, save_toml
+from infra.settings import load_toml, save_toml
 from infra.stack import LocalStack
-from infra.stack.processes import recorded, stop_recorded
-from infra.stores import ObjectStore, open_store
+from infra.stack.processes import recorded
 from site_workers.policy import SitePolicy
-from tests.e2e.conftest import HOLDING, Federation, in_loop, own_settings, wait
-from tests.e2e.pages import ROOT
-from tests.e2e.warm import fedround_on
+from tests.e2e.conftest import HOLDING, Federation, on_servers, own_settings, wait
 from tests.small_federation import CONTRACT, rows, settings
 
 pytestmark = pytest.mark.stack
@@ -60,11 +54,8 @@ def twelve(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federatio
         combine={"name": "secure_sum", "threshold": 10, "dropouts": 2, "colluders": 1},
         evaluation={"bins": 10, "noise_std": 5.0},
         privacy={"unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 12})
-    with (asyncio.Runner() as loop, in_loop(loop, PrefectClient(info.api_url)) as client,
-          tempfile.TemporaryDirectory(prefix="fedround-programs-") as programs,
-          fedround_on(Path(programs), os.environ | {"PYTHONPATH": str(ROOT)})):
-        federation = Federation(machine, info.api_url, loop, client, Path(programs) / "fedround")
-        try:
+    try:
+        with on_servers(machine, info.api_url) as federation:
             with own_settings(federation.api_url):
                 machine.set_up(Founding(said, agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
                                members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50, measures=True)
@@ -73,18 +64,8 @@ def twelve(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federatio
                 save_toml(load_toml(SitePolicy, path).model_copy(update={"max_epsilon_alone": 900.0}), path, "alone, too")
             federation.start_processes()
             yield federation
-        finally:
-            for process in federation.started:
-                process.terminate()
-            for process in federation.started:
-                process.wait()
-            stop_recorded(machine.home)
-            stack.stop()
-
-
-def store_of(twelve: Federation) -> ObjectStore:
-    folder = twelve.machine.coordinator
-    return open_store(load_toml(CoordinatorSettings, folder / "coordinator.toml").store, folder)
+    finally:
+        stack.stop()
 
 
 def completed(twelve: Federation, started: UUID) -> FlowRun:
@@ -100,23 +81,8 @@ def seconds_of(twelve: Federation, started: UUID) -> dict[str, float]:
     return {step.name: step.total_run_time.total_seconds() for step in steps}
 
 
-def hold(twelve: Federation) -> None:
-    for name in SITES:
-        (twelve.machine.site(name) / "hold").touch()
-
-
-def go_on(twelve: Federation) -> None:
-    for name in SITES:
-        (twelve.machine.site(name) / "hold").unlink(missing_ok=True)
-
-
-def charged(twelve: Federation, run: str, rounds: int) -> bool:
-    """Whether every site has paid for so many rounds, which comes before the work."""
-    return all(len(twelve.charges(name, run)) == rounds for name in SITES)
-
-
 def test_two_sites_that_are_away_and_two_that_die_after_their_answers(twelve: Federation, run: str):
-    store, took = store_of(twelve), dict[int, float]()
+    store, took = twelve.store, dict[int, float]()
     for number in (1, 2):
         started = twelve.start("federated-round", run=run)
         ended = completed(twelve, started)

@@ -19,7 +19,7 @@ from site_workers import audit, release
 from site_workers import round as site_round
 from site_workers.keys import begin_rotation
 from site_workers.site import open_safe
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, store_is_down
 
 SENT_AGAIN = "answered before; the same bytes were sent again"
 
@@ -105,16 +105,10 @@ def test_nothing_leaves_that_cannot_be_written_down(federation: SmallFederation)
     assert ledger.read(federation.site("north").ledger).charges == ()
 
 
-def test_a_store_that_is_down_is_logged_as_often_as_it_is_tried(federation: SmallFederation, monkeypatch):
+def test_a_store_that_is_down_is_logged_as_often_as_it_is_tried(federation: SmallFederation):
     planned = federation.plan()
-
-    def down(self, key, body, *, sha256=None):
-        raise StoreUnavailableError("the store does not answer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DirectoryStore, "put_once", down)
-        with pytest.raises(StoreUnavailableError):
-            federation.answer("north", planned)
+    with store_is_down(), pytest.raises(StoreUnavailableError):
+        federation.answer("north", planned)
     audit.verify(open_safe(federation.root / "north"))
     assert release.resend(federation.site("north")) == 1
     assert told(federation.root / "north").count("left") == 4

@@ -17,7 +17,6 @@ from fedround.records import Evaluate
 from fedround.rounds.site import offer, work
 from fedround.statistics import Release
 from infra.settings import load_toml, save_toml
-from infra.stores import DirectoryStore
 from site_workers import inputs, preflight, release
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
@@ -27,7 +26,7 @@ from site_workers.rows import Rows
 from tasks import report as reporting
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord
-from tests.small_federation import SmallFederation, make, rows
+from tests.small_federation import SmallFederation, make, rows, store_is_down
 
 
 def answer_of(federation: SmallFederation, site: str, number: int = 1) -> dict:
@@ -193,35 +192,23 @@ def test_killed_before_the_outbox_it_draws_the_same_noise_again(federation: Smal
     assert len(ledger.read(federation.site("north").ledger).charges) == 1
 
 
-def test_a_store_that_is_down_loses_nothing(federation: SmallFederation, monkeypatch):
+def test_a_store_that_is_down_loses_nothing(federation: SmallFederation):
     """The answer waits in the outbox and leaves when the store is back."""
     planned = federation.plan()
-
-    def down(self, key, body, *, sha256=None):
-        raise StoreUnavailableError("the store does not answer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DirectoryStore, "put_once", down)
-        with pytest.raises(StoreUnavailableError):
-            federation.answer("north", planned)
+    with store_is_down(), pytest.raises(StoreUnavailableError):
+        federation.answer("north", planned)
     assert release.resend(federation.site("north")) == 1
     assert answer_of(federation, "north")["update"] is not None
     assert release.resend(federation.site("north")) == 0
 
 
-def test_a_refusal_that_could_not_leave_leaves_before_the_next_one(federation: SmallFederation, monkeypatch):
+def test_a_refusal_that_could_not_leave_leaves_before_the_next_one(federation: SmallFederation):
     """Who reads refusals stops at the first that is missing: otherwise the site would count as silent."""
     policy = federation.root / "north" / "policy.toml"
     policy.write_text(policy.read_text().replace("min_rows = 50", "min_rows = 10000"))
     planned = federation.plan()
-
-    def down(self, key, body, *, sha256=None):
-        raise StoreUnavailableError("the store does not answer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DirectoryStore, "put_once", down)
-        with pytest.raises(StoreUnavailableError):
-            federation.answer("north", planned)
+    with store_is_down(), pytest.raises(StoreUnavailableError):
+        federation.answer("north", planned)
     assert federation.answer("north", planned) == "refusal"
     assert federation.collect(planned).refused["north"].refusal.reason == "data"
 

@@ -11,9 +11,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 import infra.warm_worker
 from fedround.errors import AuditError, SetupError, StoreUnavailableError
 from fedround.signing import digest
-from infra.stores import DirectoryStore
 from site_workers import audit, service
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, store_is_down
 
 
 @pytest.fixture
@@ -36,14 +35,9 @@ def test_it_settles_in_says_so_in_its_log_and_serves(federation: SmallFederation
     assert started.policy == digest((north / "policy.toml").read_bytes())
 
 
-def test_what_an_earlier_process_could_not_send_is_sent(federation: SmallFederation, served: list[object],
-                                                        monkeypatch: pytest.MonkeyPatch):
-    def down(self, key, body, *, sha256=None):
-        raise StoreUnavailableError("the store does not answer")
-
+def test_what_an_earlier_process_could_not_send_is_sent(federation: SmallFederation, served: list[object]):
     planned = federation.plan()
-    with monkeypatch.context() as patch:
-        patch.setattr(DirectoryStore, "put_once", down)
+    with store_is_down():
         with pytest.raises(StoreUnavailableError):
             federation.answer("north", planned)
         service.serve_site(federation.root / "north")

@@ -15,8 +15,8 @@ from site_workers import outbox, recover
 from site_workers.policy import SitePolicy
 from tasks.plan import Planned
 from tests import summing
-from tests.small_federation import rows
-from tests.summing import X1, Summing
+from tests.small_federation import X1, rows
+from tests.summing import Summing
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
-import pandas as pd
 import pytest
 from pydantic import ValidationError
 
@@ -18,7 +17,7 @@ from fedround.privacy import ledger
 from fedround.privacy.spec import GaussianCounts
 from fedround.records import Finding, Rejection
 from fedround.signing import Identity, digest, seal, unseal
-from fedround.statistics import GroupCounts, Histogram, Levels, Release, Statistic
+from fedround.statistics import Release, Statistic
 from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
 from site_workers.policy import SitePolicy
@@ -27,11 +26,8 @@ from tasks.membership import add_member
 from tasks.plan import Planned, RoundRequest
 from tasks.verify import RoundProof, verify_run
 from tests import small_federation
-from tests.small_federation import NAMES, SmallFederation, changed
+from tests.small_federation import LABELS, NAMES, X1, SmallFederation, changed
 from tests.tasks.conftest import objects
-
-X1 = Histogram(column="x1", edges=(-1.0, 0.0, 1.0), noise_std=4.0)
-LABELS = GroupCounts(by=(Levels(column="y", values=(0, 1)),), noise_std=6.0)
 
 
 def allow(federation: SmallFederation, *names: str) -> None:
@@ -57,17 +53,6 @@ def concluded(federation: SmallFederation, about: RoundRequest | None = None, si
     for name in sites:
         federation.answer(name, planned)
     return conclude(federation.coordinator, planned, federation.collect(planned))
-
-
-def exact(federation: SmallFederation) -> list[np.ndarray]:
-    """What all sites would say without noise, by a loop over their records."""
-    frames = [pd.read_parquet(federation.root / "data" / name / f"{part}.parquet")
-              for name in NAMES for part in ("train", "validation")]
-    cells, labels = np.zeros(5), np.zeros(3)
-    for _, row in pd.concat(frames).iterrows():
-        cells[sum(row["x1"] >= edge for edge in X1.edges)] += 1
-        labels[int(row["y"])] += 1
-    return [cells, labels]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +86,7 @@ def test_a_run_that_does_not_exist_is_begun_and_nothing_is_trained(fresh: SmallF
 
 def test_totals_are_what_all_sites_have_but_for_noise_of_the_size_that_is_said(measuring: SmallFederation):
     finding = find(measuring.coordinator, asked(measuring))
-    for found, counts, noise in zip(finding.totals, exact(measuring), (4.0, 6.0), strict=True):
+    for found, counts, noise in zip(finding.totals, measuring.exact(), (4.0, 6.0), strict=True):
         assert found.mechanism == GaussianCounts(noise_std=noise * np.sqrt(3))
         assert 0 < np.abs(found.table - counts).max() < 6 * found.noise_std
     assert [told.site for told in finding.answers] == sorted(NAMES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from fedround.errors import ContractError, TrustError
@@ -13,8 +12,8 @@ from tasks.contribution import contributed
 from tasks.recompute import Bench
 from tasks.verify import verify_run
 from tests import summing
-from tests.small_federation import NAMES
-from tests.summing import LABELS, X1, Summing
+from tests.small_federation import LABELS, NAMES
+from tests.summing import Summing
 
 
 @pytest.fixture
@@ -56,20 +55,9 @@ def test_who_contributed_is_not_computed_from_a_sum_and_no_site_is_asked_for(sum
         contributed(sums.coordinator, "spring", 1)
 
 
-def exact(federation: Summing, names: tuple[str, ...] = NAMES) -> list[np.ndarray]:
-    """What these sites would say without noise, by a loop over their records."""
-    frames = [pd.read_parquet(federation.root / "data" / name / f"{part}.parquet")
-              for name in names for part in ("train", "validation")]
-    cells, labels = np.zeros(5), np.zeros(3)
-    for _, row in pd.concat(frames).iterrows():
-        cells[sum(row["x1"] >= edge for edge in X1.edges)] += 1
-        labels[int(row["y"])] += 1
-    return [cells, labels]
-
-
 def test_the_sum_is_what_all_have_with_the_noise_of_one_release(sums: Summing):
     finding = sums.concluded()
-    for found, counts, noise in zip(finding.totals, exact(sums), (4.0, 6.0), strict=True):
+    for found, counts, noise in zip(finding.totals, sums.exact(), (4.0, 6.0), strict=True):
         assert 0 < np.abs(found.table - counts).max() < 8 * noise
     assert [told.site for told in finding.answers] == sorted(NAMES)
     assert finding.sum is not None

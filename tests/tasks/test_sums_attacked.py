@@ -24,8 +24,8 @@ from tasks.setting_up import hand_on, next_question
 from tasks.unmask import give_up, plan_reveal, suffices, why_lost
 from tasks.verify import verify_run
 from tests import summing as made
-from tests.small_federation import NAMES, changed
-from tests.summing import LABELS, X1, Summing
+from tests.small_federation import LABELS, NAMES, X1, changed
+from tests.summing import Summing
 
 
 @pytest.fixture
