@@ -17,7 +17,7 @@ from fedround.privacy.participation import counted
 from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy, cap
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
-from fedround.rounds.site import Offer, offer
+from fedround.rounds.offer import Offer, offer
 from fedround.rounds.summed import HELD_OUT_TOO
 from fedround.signing import digest
 from fedround.values import canonical

@@ -22,7 +22,7 @@ from fedround.privacy.spec import Mechanism
 from fedround.privacy.units import dearest
 from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
-from fedround.rounds.site import Offer, offer
+from fedround.rounds.offer import Offer, offer
 from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length

@@ -16,7 +16,8 @@ from fedround.errors import ContractError, ToleranceError, TrustError
 from fedround.records import Masked, Reason, Refusal, Reveal
 from fedround.records.asked import DealShares, OfferKeys
 from fedround.rounds import summed
-from fedround.rounds.site import Float64, Offer
+from fedround.rounds.offer import Offer
+from fedround.rounds.site import Float64
 from fedround.secure_sums.dealing import check_deal, deal
 from fedround.secure_sums.keys import offer
 from fedround.secure_sums.masking import mask

@@ -14,7 +14,7 @@ from fedround.errors import ContractError
 from fedround.records import Commit, DealShares, Exclusion, Measure, OfferKeys, Plan, Question, Reveal, Train
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
-from fedround.rounds.site import offer
+from fedround.rounds.offer import offer
 from fedround.sightings import needed
 from fedround.signing import seal
 from fedround.statistics import Judging, Scores

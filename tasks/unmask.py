@@ -19,7 +19,7 @@ from fedround.agreement import Federation
 from fedround.errors import ContractError, DealtWrongError, QuorumError
 from fedround.records import Finding, Placed, Plan, Reveal, Summed, Told
 from fedround.rounds import summed
-from fedround.rounds.site import offer
+from fedround.rounds.offer import offer
 from fedround.secure_sums.revealing import Reveals, Unmasked, unmask
 from fedround.signing import digest, seal
 from infra.epochs import Epoch, read_epoch

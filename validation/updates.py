@@ -27,7 +27,7 @@ from fedround.privacy.spec import (
 from fedround.records import ANSWERS, Answer, Masked, Plan, SiteAnswer, Update
 from fedround.rounds import summed
 from fedround.rounds.campaign import mechanism_kind, misfit
-from fedround.rounds.site import offer
+from fedround.rounds.offer import offer
 from fedround.sightings import is_sighting
 from fedround.signing import envelope, unseal
 from fedround.statistics import LARGEST, LOUDEST, Release, Statistic

@@ -28,6 +28,7 @@ from fedround.privacy.spec import DpSgd, NoPrivacy, Privacy, TrainingMechanism
 from fedround.records import Question
 from fedround.rounds import site as rounds
 from fedround.rounds.campaign import mechanism_for
+from fedround.rounds.offer import mechanism_of_all, offer
 from fedround.rounds.site import PERSONAL, PRIVATE, Inputs, Kept, Worked
 from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Countdown, Done, Job
@@ -93,7 +94,7 @@ class Sites:
     def mechanisms(self, cohort: Iterable[str], terms: Terms) -> dict[str, TrainingMechanism]:
         """What each site applies in a round with these terms. Raises ContractError if no noise keeps them for one."""
         if terms.combine is not None:
-            return dict.fromkeys(cohort, rounds.mechanism_of_all(terms))
+            return dict.fromkeys(cohort, mechanism_of_all(terms))
         by_rows: dict[int, TrainingMechanism] = {}
         for site in cohort:
             if self.units[site] not in by_rows:
@@ -123,7 +124,7 @@ class Sites:
 
     def _work(self, asks: Question, number: int, site: str, terms: Terms, base: Tensors) -> Worked:
         try:
-            offered = rounds.offer(asks, terms, self.units[site], lambda _: True)
+            offered = offer(asks, terms, self.units[site], lambda _: True)
             return rounds.work(asks, terms, number, self._chance.plan(number), self._inputs(site, base), offered,
                                self._chance.of(number, site), Countdown())
         except ContractError as error:

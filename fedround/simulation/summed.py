@@ -18,7 +18,7 @@ from fedround.codec import Tensors, schema_of
 from fedround.errors import ContractError, QuorumError, ToleranceError
 from fedround.privacy.spec import Mechanism
 from fedround.records import Question
-from fedround.rounds.site import offer
+from fedround.rounds.offer import offer
 from fedround.rounds.summed import Read, UInt32, in_ring, layout, out_of, read
 from fedround.simulation.sites import Sites
 

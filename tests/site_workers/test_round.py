@@ -14,7 +14,8 @@ from fedround.errors import Cancelled, ContractError, SetupError, StoreUnavailab
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpSgd
 from fedround.records import Evaluate
-from fedround.rounds.site import offer, work
+from fedround.rounds.offer import offer
+from fedround.rounds.site import work
 from fedround.statistics import Release
 from infra.settings import load_toml, save_toml
 from site_workers import inputs, preflight, release

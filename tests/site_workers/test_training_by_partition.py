@@ -16,7 +16,7 @@ from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpSgd, RecordPrivacy
 from fedround.records import Evaluate, Plan
-from fedround.rounds.site import offer
+from fedround.rounds.offer import offer
 from fedround.signing import seal
 from fedround.statistics.partitions import Partition, Partitions, Recurring
 from infra.settings import SiteSettings, load_toml, save_toml

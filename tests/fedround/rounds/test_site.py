@@ -25,6 +25,7 @@ from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
 from fedround.records import Evaluate, Measure, Train
+from fedround.rounds.offer import offer
 from fedround.rounds.site import (
     PERSONAL,
     PRIVATE,
@@ -33,7 +34,6 @@ from fedround.rounds.site import (
     Kept,
     declare,
     first_row_of,
-    offer,
     rest_at,
     send,
     shift_of,

@@ -28,8 +28,9 @@ from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, GaussianCounts, RowSum
 from fedround.records import Measure, Train
 from fedround.rounds import server
+from fedround.rounds.offer import offer
 from fedround.rounds.server import Server
-from fedround.rounds.site import Inputs, Kept, offer, work
+from fedround.rounds.site import Inputs, Kept, work
 from fedround.rounds.summed import Part, in_ring, layout, out_of, read
 from fedround.secure_sums.spec import SecureSum
 from fedround.simulation.jobs import Countdown

@@ -16,7 +16,7 @@ from fedround.learning.trees.spec import Axis, Trees
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.units import alone
 from fedround.records import Train
-from fedround.rounds.site import offer
+from fedround.rounds.offer import offer
 from fedround.rounds.summed import in_ring, layout
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
