@@ -387,6 +387,9 @@ class Federation(Agreement, Signed):
                              "there is to share")
         if self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} can never be met by {len(names)} sites")
+        if self.enough is not None and self.enough > len(names):
+            raise ValueError(f"enough = {self.enough} can never be reached by {len(names)} sites, so that no round would "
+                             "close early: say fewer, or take it out")
         try:
             self.how_to_aggregate().check_weights([site.weight for site in self.sites], self.quorum)
         except ToleranceError as error:

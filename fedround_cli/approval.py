@@ -76,7 +76,7 @@ def _warn(folder: Path) -> None:
     except FedroundError:
         return          # 'fedround site check' says what is wrong with them
     for doubt in doubts(site.policy, len(rows.train) + len(rows.validation)):
-        out.print(f"[bold yellow]![/] policy.toml: {doubt}", highlight=False)
+        out.print(f"[yellow]![/] policy.toml: {doubt}", highlight=False)
 
 
 def ask(candidate: Candidate, where: str, yes: bool, digests: list[str]) -> None:

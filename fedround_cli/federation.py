@@ -223,7 +223,7 @@ def _warn_of_meaningless_privacy(federation: Federation) -> None:
     rows = max([0, *(round(site.weight) for site in federation.sites)])
     batch = federation.training.batch_size if privacy.unit != "site" else None
     for doubt in sense.doubts(privacy.delta_dp, rows or None, None, batch):
-        out.print(f"[bold yellow]![/] {doubt}", highlight=False)
+        out.print(f"[yellow]![/] {doubt}", highlight=False)
 
 
 @app.command()

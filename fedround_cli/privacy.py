@@ -288,13 +288,13 @@ def _costs(terms: Terms, rows: list[tuple[str, int]], rows_per_person: int | Non
     """Of each site; or of one for all, where they share the noise."""
     if terms.combine is None or not rows:
         return [_cost(terms, name, count, rows_per_person, apart=apart) for name, count in rows]
-    return [_cost(terms, f"each of {len(rows)}", sum(count for _, count in rows), rows_per_person, apart=apart,
-                  members=len(rows))]
+    members = tuple(count for _, count in rows)
+    return [_cost(terms, f"each of {len(rows)}", sum(members), rows_per_person, apart=apart, members=members)]
 
 
 def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, already: float | None = None, *,
-          apart: bool, members: int = 1) -> Cost:
-    """rows: with shared noise, of all members together."""
+          apart: bool, members: tuple[int, ...] = ()) -> Cost:
+    """rows: with shared noise, of all members together. members: the rows of each of them."""
     from fedround.errors import ContractError, ToleranceError
     from fedround.privacy import persons, sense
     from fedround.privacy.units import alone
@@ -303,25 +303,26 @@ def _cost(terms: Terms, site: str, rows: int, rows_per_person: int | None, alrea
     privacy, evaluation, drift = terms.privacy, terms.evaluation, terms.drift
     try:
         if terms.combine is not None:
-            terms.combine.check(members)
+            terms.combine.check(len(members))
         mechanism = campaign.mechanism_for(privacy, terms.training, evaluation, rows, terms.groups, drift,
                                            apart=apart and terms.combine is None)
     except (ContractError, ToleranceError) as error:
         whose = f"site '{site}' with {rows} rows" if terms.combine is None else f"combine, {rows} rows"
         raise ContractError(f"{whose}: {error}") from None
+    own = max(members, default=rows)        # what delta_dp means, each site judges by its own rows
     few = min(privacy.rounds, MOST_POINTS)
     points = sorted({1 + round(i * (privacy.rounds - 1) / max(few - 1, 1)) for i in range(few)})
     uses = campaign.whole(privacy, mechanism, evaluation, terms.groups, drift)
     told = promise.worth(lambda delta: campaign.dearest_record(*uses, delta, privacy.unit, apart=apart),
-                         privacy.delta_dp, rows, None if privacy.unit == "person" else rows_per_person,
-                         lambda own: persons.dearest_person(*uses, privacy.delta_dp, own, apart=apart))
+                         privacy.delta_dp, own, None if privacy.unit == "person" else rows_per_person,
+                         lambda held: persons.dearest_person(*uses, privacy.delta_dp, held, apart=apart))
     by_itself = None if terms.combine is None else campaign.dearest_record(
-        *([alone(terms.shared(one, members)) for one in part] for part in uses), delta_dp=privacy.delta_dp, unit=privacy.unit,
-        apart=apart)
+        *([alone(terms.shared(one, len(members))) for one in part] for part in uses), delta_dp=privacy.delta_dp,
+        unit=privacy.unit, apart=apart)
     course = list(campaign.course(privacy, mechanism, evaluation, points, terms.groups, drift, apart=apart))
     return Cost(site, rows, mechanism, course,
                 campaign.across_units(privacy, mechanism, evaluation, terms.groups, drift, apart=apart), apart, told, already,
-                doubts=tuple(sense.doubts(privacy.delta_dp, rows, mechanism, terms.training.batch_size)),
+                doubts=tuple(sense.doubts(privacy.delta_dp, own, mechanism, terms.training.batch_size)),
                 alone=by_itself)
 
 
@@ -341,7 +342,7 @@ def _own_cost(terms: Terms, folder: Path, rows_per_person: int | None, part: Par
     book, policy = ledger.read(site.ledger), site.policy
     cost = _cost(terms, site.name, count, rows_per_person, ledger.held(book, policy.delta_dp, unit=terms.privacy.unit),
                  apart=registry.are_apart(site.folder, site.settings.data) and terms.privacy.unit != "person",
-                 members=len(terms.members))
+                 members=terms.members)
     unit, most = policy.alone
     over = _held_with(terms, cost, book, policy.delta_dp, unit, part, alone=True) > most or any(
         _held_with(terms, cost, book, policy.delta_dp, whose, part) > bound for whose, bound in policy.budgets.items())
@@ -413,7 +414,7 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
         out.say("rows to train on and rows held out pay apart at {}: ε is of the record that pays most", ", ".join(apart))
     for cost in costs:
         for doubt in cost.doubts:
-            out.print(styled("[bold yellow]![/] {}: {}", cost.site, doubt), highlight=False)
+            out.print(styled("[yellow]![/] {}: {}", cost.site, doubt), highlight=False)
 
 
 def _title(terms: Terms) -> str:

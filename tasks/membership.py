@@ -117,7 +117,8 @@ def add_member(folder: Path, name: str, key: str, weight: float, rows: int | Non
     member = parse(SiteEntry, {"name": name, "key": key, "weight": weight, "rows": rows}, f"member '{name}'")
     entry = member.model_dump(exclude_none=True)
     members = [dict(site) for site in document.get("sites", [])] + [entry]
-    stand_in = {"quorum": 1, "aggregation": {"rule": {"name": "weighted_mean"}}}      # the members are not all there yet
+    # The members are not all there yet.
+    stand_in = {"quorum": 1, "enough": None, "aggregation": {"rule": {"name": "weighted_mean"}}}
     for_all = {"combine", "training"} if "combine" in document else set()
     said = {key: value for key, value in document.unwrap().items() if key not in for_all}
     parse(Federation, {**said, "sites": members, **stand_in}, str(path))
@@ -256,11 +257,12 @@ def _federation_file(agreed: dict[str, Any]) -> str:
 
 def _check_settings(agreed: dict[str, Any]) -> Federation:
     """Check everything that does not depend on the members, with stand-ins for them: as many as the quorum asks for, or as a
-    secure sum of which the quorum answers has.
+    secure sum of which the quorum answers has, or as close a round early.
     """
-    quorum, combine = agreed.get("quorum"), agreed.get("combine")
+    quorum, combine, enough = agreed.get("quorum"), agreed.get("combine"), agreed.get("enough")
     dropouts = combine.get("dropouts") if isinstance(combine, dict) else 0
     count = (quorum if isinstance(quorum, int) else 1) + (dropouts if isinstance(dropouts, int) else 0)
+    count = max(1, count, enough if isinstance(enough, int) else 1)
     stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n + 1:064x}", "weight": 1.0, "rows": 1}
-                 for n in range(min(max(1, count), 1000))]
+                 for n in range(min(count, 1000))]
     return parse(Federation, {**agreed, "sites": stand_ins}, "federation settings")

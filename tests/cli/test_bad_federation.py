@@ -29,6 +29,7 @@ def agreed(tmp_path: Path) -> Path:
     (r"^quorum = 2", "quroum = 2", ["'quorum' is missing", "unknown key 'quroum'"]),
     (r"^quorum = 2", "quorum = 0", ["'quorum'", "greater than or equal to 1"]),
     (r"^quorum = 2", "quorum = 4", ["quorum 4 can never be met by 3 sites"]),
+    (r"^quorum = 2", "quorum = 2\nenough = 4", ["enough = 4 can never be reached by 3 sites"]),
     (r"^quorum = 2", 'quorum = "two"', ["'quorum'", "integer"]),
     (r"^deadline_s = 60", "deadline_s = -1", ["'deadline_s'", "greater than or equal to 1"]),
     (r"^batch_size = 32", "batchsize = 32", ["unknown key 'training.batchsize'"]),

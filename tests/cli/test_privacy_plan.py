@@ -332,6 +332,7 @@ def test_members_who_share_noise_have_one_price_together_and_one_alone(fedround:
     members = [word for name in "abcde" for word in ("--rows", f"{name}=200")]
     (told,) = as_json(fedround, path, *members, "--secure", "4,1,1")["sites"]
     assert (told["site"], told["rows"]) == ("each of 5", 1000)
+    assert told["delta_rows"] == pytest.approx(200 * 1e-6)       # a site judges what delta_dp means by its own rows
     mechanism = DpSgd(**told["mechanism"])
     assert (mechanism.sampling_rate, mechanism.steps) == (1.0, 1)
     assert told["course"][-1]["total"] == epsilon([mechanism] * 5 + [GaussianCounts(noise_std=25.0)] * 6, 1e-6) <= 3.0

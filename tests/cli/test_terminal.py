@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ def test_what_somebody_else_wrote_is_shown_and_not_obeyed(text: str):
 
 def test_a_sentence_of_one_line_stays_one():
     assert written(lambda at: at.say("[bold red]fedround:[/] {}", "a\nround 9 committed\r\x85\u2029b")).count("\n") == 1
+
+
+def test_every_style_that_a_command_names_is_one():
+    """Any other would be shown as it is written."""
+    for source in (path for folder in ("fedround_cli", "fedround_examples") for path in Path(folder).rglob("*.py")):
+        for tag in re.findall(r"\[[a-z ]+\](?=[^\n]*\[/\])", source.read_text()):
+            assert styled(tag).plain == "", f"{source}: {tag} is no style of fedround_cli.terminal"
 
 
 def test_styles_nest_and_an_end_too_many_is_nothing():

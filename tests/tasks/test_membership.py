@@ -113,7 +113,7 @@ def test_settings_that_cannot_be_make_no_folder(tmp_path: Path, changes: dict, s
 
 def test_a_federation_may_be_made_before_it_has_enough_members(tmp_path: Path):
     """And cannot be opened before."""
-    create(tmp_path, quorum=2)
+    create(tmp_path, quorum=2, enough=2)
     add_member(tmp_path / "coordinator", "north", Identity.generate().key, 1.0)
     with pytest.raises(ContractError, match="quorum 2 can never be met by 1 sites"):
         open_coordinator(tmp_path / "coordinator")
