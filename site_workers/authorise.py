@@ -52,6 +52,7 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     remembered = seen.read(site.folder)
     try:
         federation, log = history.agreement(site, plan, remembered, source)
+        _check_sums(plan, federation, source)
         identity = _check_membership(site, federation, plan, source)
         parent = history.parent(site, plan, log, remembered, source)
     except TrustError:
@@ -81,6 +82,15 @@ def refusal_by_policy(site: Site, order: Order) -> Refusal | None:
 def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[str, ...] = ()) -> Refusal:
     """The site's "no" to this plan."""
     return Refusal(**order.addressed(site), reason=reason, detail=detail, checks=checks)
+
+
+def _check_sums(plan: Plan, federation: Federation, source: str) -> None:
+    """Whether the plan adds up as the federation file says, and by whom. From that follows what a sum hides and how much
+    noise is in it, and nothing else here holds it against the number of members.
+    """
+    if (plan.agreed.combine, plan.agreed.together) != (federation.combine, federation.together):
+        raise TrustError(f"{source}: says something else than the federation file about how members' numbers are added up, "
+                         "or about who they are. Nothing was done. Ask the coordinator, and compare 'fedround verify'")
 
 
 def _check_membership(site: Site, federation: Federation, plan: Plan, source: str) -> Identity:

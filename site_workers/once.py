@@ -5,6 +5,8 @@
     sums/<epoch>/shares          the plan for which it dealt shares of this epoch's secrets
     sums/<epoch>/dealt           the finding that says who dealt: the epoch's roster
     sums/<epoch>/<slot>-plan     the plan whose answer the slot masks
+    sums/<epoch>/<slot>-masked   the digest of what the slot has masked: other rows, or a library that rounds otherwise, would
+                                 make other numbers for the same plan
     sums/<epoch>/<slot>-reveal   the plan for which it revealed shares of the slot
     sums/<epoch>/closed          the folder was recovered: what it revealed is not known any more
 
@@ -26,6 +28,11 @@ SHARES, DEALT, _CLOSED = "shares", "dealt", "closed"
 def plan_of(slot: int) -> str:
     """What a slot is used for."""
     return f"{slot:04d}-plan"
+
+
+def masked_by(slot: int) -> str:
+    """What it has masked."""
+    return f"{slot:04d}-masked"
 
 
 def reveal_of(slot: int) -> str:

@@ -96,13 +96,18 @@ def keys_of(site: Site, order: Order) -> Keys | Refusal | None:
 
 
 def masked(site: Site, order: Order, keys: Keys, offered: Offer, summand_S: Float64) -> tuple[Masked, bytes]:
-    """What the site adds to the sum, under all its masks: what the answer says of it, and its bytes."""
+    """What the site adds to the sum, under all its masks: what the answer says of it, and its bytes.
+
+    Raises TrustError if the slot has masked other numbers: those masks would fall out of the difference.
+    """
     plan, mechanisms = order.plan, offered.mechanisms
     parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
     hidden_S = mask(summed.in_ring(parts, summand_S), site.noise_secret, bytes.fromhex(keys.epoch.offered.epoch), site.name,
                     keys.epoch.offered.roster, keys.slot, bytes.fromhex(order.digest))
     body = hidden_S.astype("<u4").tobytes()
-    return Masked(payload=codec.payload_of(body), length=len(hidden_S), mechanisms=mechanisms), body
+    payload = codec.payload_of(body)
+    once.promise(site.folder, keys.epoch.offered.epoch, once.masked_by(keys.slot), payload.sha256, _source(order))
+    return Masked(payload=payload, length=len(hidden_S), mechanisms=mechanisms), body
 
 
 def revealed(site: Site, order: Order, keys: Keys, asked: Order) -> bytes:

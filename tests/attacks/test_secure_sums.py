@@ -13,15 +13,21 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
-from fedround.errors import TrustError
+from fedround.agreement import Together
+from fedround.errors import ChainError, TrustError
+from fedround.learning.spec import LocalTraining
+from fedround.privacy import ledger
 from fedround.records import Answer, Plan
-from fedround.records.asked import Reveal, Told
+from fedround.records.asked import Measure, Reveal, Told
+from fedround.secure_sums.revealing import Reveals
+from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import Histogram
+from site_workers import outbox
 from tasks.plan import Planned
-from tasks.unmask import plan_reveal
+from tasks.unmask import plan_reveal, suffices
 from tests import summing
-from tests.small_federation import NAMES
+from tests.small_federation import NAMES, changed, rows
 from tests.summing import Summing
 
 NORTH, EAST, SOUTH = NAMES
@@ -194,3 +200,99 @@ def test_what_is_masked_is_in_no_answer(federation: Summing, planned: Planned):
         said = unseal(document.read_bytes(), Answer, federation.site(name).identity.key, name)
         assert said.masked is not None
         assert (said.releases, said.update, said.material) == ((), None, None)
+
+
+# -- other terms than the federation file's, and other numbers for the same plan ---------------------------------------
+
+TERMS: dict[str, dict[str, object]] = {
+    "so many may be missing that one member is a sum": {"combine": SecureSum(threshold=2, dropouts=2, colluders=0)},
+    "noise as if a hundred shared it": {"together": Together(members=100, rows=650)},
+    "room for fewer rows than there are": {"together": Together(members=3, rows=3)},
+    "no secure sum at all": {"combine": None, "together": None, "training": LocalTraining()},
+}
+
+
+@pytest.mark.parametrize("what", TERMS)
+def test_attack_a_question_under_other_terms_than_the_federation_file_has(federation: Summing, planned: Planned, what: str):
+    """What a sum hides, and how much noise is in it, follows from these: chosen plan by plan, they would open one member."""
+    plan = planned.plan.model_copy(update={"attempt": 2})
+    if what == "no secure sum at all":
+        plan = plan.model_copy(update={"asks": plan.asks.model_copy(update={"slot": None})})
+    asked, before = put(federation, changed(plan, **TERMS[what])), said_by(federation, NORTH)
+    charged = len(ledger.read(federation.site(NORTH).ledger).charges)
+    with pytest.raises(TrustError, match="else than the federation file"):
+        federation.answer(NORTH, asked)
+    assert said_by(federation, NORTH) == before
+    assert len(ledger.read(federation.site(NORTH).ledger).charges) == charged
+
+
+def test_attack_shares_are_asked_for_under_other_terms_than_the_answers(federation: Summing, planned: Planned,
+                                                                        reveal: Planned):
+    put(federation, changed(reveal.plan, **TERMS["so many may be missing that one member is a sum"]))
+    before = said_by(federation, NORTH)
+    with pytest.raises(TrustError, match="else than the federation file"):
+        federation.answer(NORTH, planned)
+    assert said_by(federation, NORTH) == before
+
+
+def test_attack_the_slot_of_a_round_is_asked_for_again_by_a_count(federation: Summing):
+    """Two kinds of question, each in a place of its own: the site has answered neither before."""
+    trains, counts = federation.plan(), federation.ask(OTHER).plan
+    federation.answer(NORTH, trains)
+    counts = counts.model_copy(update={"asks": Measure(statistics=(OTHER,), slot=trains.plan.asks.slot)})
+    before = said_by(federation, NORTH)
+    with pytest.raises(TrustError, match="never uses them twice"):
+        federation.answer(NORTH, put(federation, counts))
+    assert said_by(federation, NORTH) == before
+
+
+def test_attack_keys_of_another_run(federation: Summing, planned: Planned):
+    """Each run has its own: the first run's, and all that they rest on, lie where the second run's would."""
+    federation.keys("summer")
+    other, runs = federation.ask(run="summer").plan, federation.root / "store" / "runs"
+    for path in [path for part in ("keys", "shares", "relayed") for path in (runs / "spring" / part).rglob("*")]:
+        place = runs / "summer" / path.relative_to(runs / "spring")
+        if path.is_file():
+            place.unlink(missing_ok=True)
+            shutil.copy(path, place)
+    other = other.model_copy(update={"asks": other.asks.model_copy(update={"slot": planned.plan.asks.slot})})
+    before = said_by(federation, NORTH)
+    with pytest.raises((TrustError, ChainError)):
+        federation.answer(NORTH, put(federation, other))
+    assert said_by(federation, NORTH) == before
+
+
+def test_attack_a_slot_masks_no_other_numbers_though_the_plan_is_the_same(federation: Summing, planned: Planned):
+    """The outbox was lost, rows have changed, and the store hides the first answer: the difference of both vectors would be
+    open, under the noise of two shares. The same numbers go through, and make the same bytes.
+    """
+    before = said_by(federation, NORTH)
+    mine = outbox.find(federation.site(NORTH).safe, planned.plan)
+    assert mine is not None
+    assert mine.payload_key is not None
+    shutil.rmtree(mine.folder)
+    for key in (mine.answer_key, mine.payload_key):
+        (federation.root / "store" / key).unlink()
+    hidden, file = said_by(federation, NORTH), federation.root / "data" / NORTH / "train.parquet"
+    as_they_were = file.read_bytes()
+    rows(300, 77).to_parquet(file)
+    with pytest.raises(TrustError, match="never uses them twice"):
+        federation.answer(NORTH, planned)
+    assert said_by(federation, NORTH) == hidden
+    file.write_bytes(as_they_were)
+    federation.answer(NORTH, planned)
+    after, payload = said_by(federation, NORTH), mine.payload_key.removeprefix(f"sites/{NORTH}/")
+    assert after[payload] == before[payload]
+
+
+def test_attack_a_reveal_that_was_cut_is_rejected_and_the_sum_is_read_without_it(federation: Summing, planned: Planned,
+                                                                                 reveal: Planned):
+    whole = Reveals.to_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reveals, "to_bytes", lambda self: whole(self)[:-32])
+        federation.answer(EAST, planned)
+    for name in (NORTH, SOUTH):
+        federation.answer(name, planned)
+    said = federation.collect(reveal)
+    assert list(said.rejected) == [EAST]
+    assert suffices(federation.coordinator, planned, reveal, said)
