@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fedround import __version__, codec, layout
 from fedround.agreement import Federation
 from fedround.errors import ContractError, DealtWrongError, QuorumError
-from fedround.records import Finding, Placed, Plan, Reveal, Summed, Told
+from fedround.records import Finding, Placed, Plan, Rejection, Reveal, Summed, Told
 from fedround.rounds import summed
 from fedround.rounds.offer import offer
 from fedround.secure_sums.revealing import Reveals, Unmasked, unmask
@@ -46,11 +46,10 @@ def plan_reveal(coordinator: Coordinator, planned: Planned, collected: Collected
     plan = planned.plan
     if (standing := epochs.reveal_of(coordinator, plan, planned.digest)) is not None:
         return Planned(*standing, planned.parent)
-    check_quorum(planned, collected)
     epoch = _epoch(coordinator, plan)
+    collected = _with_part(epoch, plan, collected)
+    check_quorum(planned, collected)
     survivors = tuple(Told(site=site, answer=one.digest) for site, one in sorted(collected.admitted.items()))
-    if strangers := sorted({told.site for told in survivors} - epoch.dealt.keys()):
-        raise ContractError(f"{planned.in_words}: '{strangers[0]}' answered under keys in which it has no part")
     together = b"\n".join(document_of(coordinator, planned, told.site) for told in survivors)
     publish(coordinator.store, layout.relayed(plan.run, handed_on := digest(together)), together, sha256=handed_on)
     dropped = tuple(sorted(epoch.dealt.keys() - collected.admitted.keys()))
@@ -58,6 +57,15 @@ def plan_reveal(coordinator: Coordinator, planned: Planned, collected: Collected
         "round": plan.continues, "cohort": tuple(told.site for told in survivors), "excluded": (), "unasked": (),
         "enough": None, "asks": Reveal(of=planned.digest, survivors=survivors, handed_on=handed_on, dropped=dropped),
         "tool_version": __version__}))
+
+
+def _with_part(epoch: Epoch, plan: Plan, collected: Collected) -> Collected:
+    """The same, where an answer under keys in which its site has no part is rejected: no mask would come off it."""
+    strangers = sorted(collected.admitted.keys() - epoch.dealt.keys())
+    return replace(
+        collected, admitted={site: one for site, one in collected.admitted.items() if site in epoch.dealt},
+        rejected={**collected.rejected, **{site: Rejection(site=site, reason=(
+            f"site '{site}' round {plan.round}: answered under keys in which it has no part")) for site in strangers}})
 
 
 def survivors_of(plan: Plan) -> tuple[str, ...]:
@@ -104,12 +112,15 @@ def give_up(coordinator: Coordinator, planned: Planned, reveal: Planned, said: C
 
 def unmask_sum(coordinator: Coordinator, planned: Planned, collected: Collected, reveal: Planned,
                said: Collected) -> Collected:
-    """The answers that are added up, and what their sum says. Others that came count as missing."""
-    survivors = survivors_of(reveal.plan)
+    """The answers that are added up, and what their sum says. Others that came count as missing, or, where no sum with these
+    keys can hold them, as rejected.
+    """
+    survivors, epoch = survivors_of(reveal.plan), _epoch(coordinator, planned.plan)
+    collected = _with_part(epoch, planned.plan, collected)
     late = {site for site in collected.admitted if site not in survivors}
     admitted = {site: one for site, one in collected.admitted.items() if site in survivors}
     vectors = (np.fromfile(_file(one), dtype="<u4") for one in admitted.values())
-    found = read_sum(_epoch(coordinator, planned.plan), coordinator.federation, planned, reveal, vectors, _reveals(said),
+    found = read_sum(epoch, coordinator.federation, planned, reveal, vectors, _reveals(said),
                      _told(said))
     return replace(collected, admitted=admitted, missing=tuple(sorted({*collected.missing, *late})), sum=found)
 

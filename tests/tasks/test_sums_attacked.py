@@ -15,6 +15,7 @@ from fedround.privacy import ledger
 from fedround.records import Answer, Finding, Plan, Reason, Reveal, Told
 from fedround.secure_sums import dealing, shamir
 from fedround.secure_sums.keys import offer
+from fedround.sightings import sign_sighting
 from fedround.signing import digest, seal, unseal
 from site_workers import once, outbox, recover, release, summing
 from tasks import setting_up
@@ -385,6 +386,30 @@ def test_who_missed_the_keys_says_so_and_has_a_part_in_the_next(tmp_path_factory
     assert [four.answer(name, planned) for name in four.names] == ["waits", "waits", "waits", "refusal"]
     assert conclude(four.coordinator, planned, four.revealing(planned)).refusals[0].reason is Reason.KEYS
     assert [told.site for told in four.concluded(LABELS, sites=four.names).answers] == sorted(four.names)
+
+
+def test_attack_a_member_without_a_part_in_the_keys_sends_a_vector_all_the_same(tmp_path_factory: pytest.TempPathFactory,
+                                                                                 rows_are_judged_here: None):
+    """It is not in the sum, and stops nobody: neither this question, nor the next."""
+    four = made.make(tmp_path_factory.mktemp("stranger"), names=(*NAMES, "west"), quorum=3, combine={
+        "name": "secure_sum", "threshold": 3, "dropouts": 1, "colluders": 0})
+    four.keys(sites=NAMES)
+    planned = four.ask()
+    for name in NAMES:
+        four.answer(name, planned)
+    honest, west = said(four, "north", planned), four.site("west").identity
+    answer = unseal(honest.read_bytes(), Answer, four.site("north").identity.key, "north").model_copy(update={
+        "site": "west", "sighting": sign_sighting(planned.plan, planned.digest, "west", west)})
+    for place, body in ((said(four, "west", planned), seal(answer, west)),
+                        (said(four, "west", planned).with_name("payload.bin"), honest.with_name("payload.bin").read_bytes())):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(body)
+    collected = four.collect(planned)
+    assert "west" in collected.admitted
+    finding = conclude(four.coordinator, planned, four.revealing(planned, collected))
+    assert ([told.site for told in finding.answers], finding.missing) == (sorted(NAMES), ())
+    assert "no part" in finding.rejected[0].reason
+    assert verify_run(four.coordinator.store, "spring", four.coordinator.identity.key)
 
 
 def test_without_three_there_are_no_keys(fresh: Summing):
