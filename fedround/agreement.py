@@ -1,4 +1,7 @@
-"""What a federation agrees on, before any round: the settings, and the members with their keys and weights."""
+"""What a federation agrees on, before any round: the settings, and the members with their keys and weights.
+
+What a round has of it is `fedround.terms.Terms`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedround.aggregation.rules import FLTrust, WeightedMean
 from fedround.aggregation.spec import Aggregation, default_aggregation
-from fedround.codec import Schema
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
@@ -21,7 +23,8 @@ from fedround.learning.union.agreed import objection_to_sums, objection_without_
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
 from fedround.secure_sums.spec import SecureSum
 from fedround.statistics import Groups, LocalEvaluation
-from fedround.statistics.partitions import Recurring, of_one_kind
+from fedround.statistics.partitions import Recurring
+from fedround.terms import Agreed, Terms, Together, check_partitions, check_steps
 from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight, in_words
 
 Quorum = Annotated[int, Field(ge=1, le=1000)]
@@ -81,102 +84,6 @@ class SiteEntry(Value):
 
 MORE_ROWS = 1.5
 """How many times the agreed number of rows a site may have: rows come and go, and the number is not agreed anew each time."""
-
-
-class Together(Value):
-    """All members of a federation, where their numbers are added up by a secure sum.
-
-    Whoever is missing from a round, asked or not, counts as one of `SecureSum.dropouts`. So how often a row is drawn, and by
-    how many the noise is shared, is the same in all rounds.
-    """
-
-    members: Annotated[int, Field(ge=1, le=1000)]
-    rows: Annotated[int, Field(ge=1, le=10 ** 12)]
-    """That they train on, all together, as agreed; with the unit 'person', persons."""
-
-
-class Terms(Value):
-    """The complete terms of a round: what the sites do, what leaves them, and what the server does with it."""
-
-    training: Training
-    privacy: Privacy
-    evaluation: LocalEvaluation
-    aggregation: Aggregation
-    optimizer: ServerOptimizer
-    compression: Compression | None
-    parts: Parts
-    personal: Ditto | None
-    groups: Groups | None = None
-    drift: DriftWatch | None = None
-    partitions: Recurring | None = None
-    combine: SecureSum | None = None
-    together: Together | None = None
-    """With `combine`: whose numbers are added up."""
-
-    @property
-    def shared_by(self) -> int | None:
-        """How many members share the noise; None: everybody's is its own."""
-        return None if self.combine is None else self.combine.shared_by(self.union.members)
-
-    @property
-    def union(self) -> Together:
-        """Whose numbers are added up. Raises ContractError if nothing is."""
-        if self.together is None:
-            raise ContractError("these terms add up no members' numbers, or do not say of how many: 'combine' and 'together' "
-                                "come from a federation file")
-        return self.together
-
-    @property
-    def aggregation_in_words(self) -> str:
-        """How updates become one change of the model, for people."""
-        if (how := self.combine) is None:
-            return str(self.aggregation)
-        return (f"a sum under masks of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
-                f"reveal, {how.colluders} may collude; noise shared by {self.shared_by}")
-
-    def sent(self, model: Schema) -> Schema:
-        """The tensors of an update to such a model."""
-        return self.training.sent(model, noised=not isinstance(self.privacy, NoPrivacy))
-
-    @model_validator(mode="after")
-    def _check_steps(self) -> Self:
-        _check_steps(self.privacy, self.training)
-        return self
-
-    @model_validator(mode="after")
-    def _check_partitions(self) -> Self:
-        _check_partitions(self.privacy, self.drift, self.partitions)
-        return self
-
-    @model_validator(mode="after")
-    def _check_learner(self) -> Self:
-        if self.combine is None and (why_not := objection_without_sums(self.training)) is not None:
-            raise ValueError(why_not)
-        return self
-
-
-def _check_steps(privacy: Privacy, training: Training) -> None:
-    if isinstance(privacy, SitePrivacy) and training.partial != "refuse":
-        raise ValueError("under the unit 'site' nothing may tell how many rows there are, and how many steps a site's time "
-                         "sufficed for does: agree on partial = 'refuse'")
-
-
-def _check_partitions(privacy: Privacy, drift: DriftWatch | None, partitions: Recurring | None) -> None:
-    if partitions is not None and isinstance(privacy, SitePrivacy):
-        raise ValueError("partitions: under the unit 'site' all that a site contributes pays, whichever rows it is made of: "
-                         "agree on the unit 'record', or on no partitions")
-    watched = None if drift is None else drift.partitions
-    if partitions is not None and watched is not None and not of_one_kind(watched, partitions):
-        raise ValueError("drift.partitions: rows are told apart otherwise than in [partitions]; both ways overlap, and all "
-                         "rows would pay for one of them: agree on one way")
-
-
-class Agreed(Terms):
-    """What a plan says that its federation agreed on: how a round is done, with which recipe, on rows of which contract."""
-
-    recipe: Name
-    recipe_digest: Digest
-    contract_digest: Digest
 
 
 class Agreement(Value):
@@ -252,7 +159,7 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_algorithm(self) -> Self:
-        _check_steps(self.privacy, self.training)
+        check_steps(self.privacy, self.training)
         if (why_not := self.training.algorithm.objection_to(self.compression, self.how_to_aggregate())) is not None:
             raise ValueError(why_not)
         return self
@@ -285,7 +192,7 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_how_rows_are_told_apart(self) -> Self:
-        _check_partitions(self.privacy, self.drift, self.partitions)
+        check_partitions(self.privacy, self.drift, self.partitions)
         return self
 
     @model_validator(mode="after")

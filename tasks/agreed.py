@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreed, Federation
+from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
 from fedround.statistics.partitions import Partition
+from fedround.terms import Agreed
 from infra.history import Committed
 from tasks.clipping import privacy_after
 from tasks.ledgers import keys_of

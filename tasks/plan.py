@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
-from fedround.agreement import Agreed, Federation
+from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.records import Commit, DealShares, Exclusion, Measure, OfferKeys, Plan, Question, Reveal, Train
 from fedround.rounds import summed
@@ -19,6 +19,7 @@ from fedround.sightings import needed
 from fedround.signing import seal
 from fedround.statistics import Judging, Scores
 from fedround.statistics.partitions import Partition, PartitionName, of_one_kind
+from fedround.terms import Agreed
 from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.history import Committed, read_checkpoint, read_plan_at
 from infra.stores import put_first

@@ -12,7 +12,7 @@ from fedround.aggregation.engine import estimates_distances
 from fedround.aggregation.gate import chance
 from fedround.aggregation.spec import Gate
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Reputation, Terms
+from fedround.agreement import Reputation
 from fedround.contribution.payout import Account
 from fedround.contribution.said import Contribution
 from fedround.fairness_of_groups import GroupFairness
@@ -24,6 +24,7 @@ from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
+from fedround.terms import Terms
 from fedround.values import Value
 from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry

@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from fedround.agreement import Terms
 from fedround.privacy.calibration import mu_squared
 from fedround.privacy.participation import times_paid
 from fedround.privacy.profile import DELTAS, upward
@@ -18,6 +17,7 @@ from fedround.privacy.quick import epsilon_at_most
 from fedround.privacy.spec import DpSgd, NoPrivacy, RowSum
 from fedround.records import Update
 from fedround.rounds.campaign import beside
+from fedround.terms import Terms
 
 
 def in_words(terms: Terms, updates: Mapping[str, Update]) -> str:

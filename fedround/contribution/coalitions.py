@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.aggregation.rows import Row
-from fedround.agreement import Terms
 from fedround.codec import flatten
 from fedround.contribution.shapley import Members
 from fedround.errors import ContractError
 from fedround.learning.tasks import Task
 from fedround.rounds.server import Combined, Server, keeps_centre, moved, read
+from fedround.terms import Terms
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedround.agreement import Terms
 from fedround.contribution.coalitions import Parts, models, taken_apart
 from fedround.contribution.shapley import Exact, Floats, Game, Sampled, game
 from fedround.learning.many import Judge
 from fedround.rounds.server import Combined, Server
+from fedround.terms import Terms
 
 DRAWS = 10
 """Of noise, for one round."""

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from fedround.agreement import Agreed, Deadline, Quorum
+from fedround.agreement import Deadline, Quorum
 from fedround.codec import Schema
 from fedround.learning.tasks import Task
 from fedround.statistics import Decisions, Importance, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
+from fedround.terms import Agreed
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
 
 

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreed
 from fedround.learning.spec import Parts
 from fedround.privacy.spec import Privacy
 from fedround.records.asked import Blob, LogHead, Placed, Told, named
 from fedround.records.said import Charges, Reason
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
+from fedround.terms import Agreed
 from fedround.values import (
     Attempt,
     Digest,

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fedround.agreement import Terms
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining, Training
@@ -44,6 +43,7 @@ from fedround.privacy.spec import (
 )
 from fedround.privacy.tree import depth
 from fedround.statistics import Groups, LocalEvaluation
+from fedround.terms import Terms
 
 
 def mechanism_for(privacy: Privacy, training: Training, evaluation: LocalEvaluation,

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from fedround.agreement import Terms
 from fedround.drift.spec import DriftWatch
 from fedround.privacy.entries import Lot, Rows, Use, without_clip_norm
 from fedround.privacy.participation import times_left, times_paid
@@ -15,6 +14,7 @@ from fedround.privacy.spec import Mechanism, NoMechanism, NoPrivacy, Privacy, Tr
 from fedround.records import Question, Train
 from fedround.rounds.campaign import mechanism_for
 from fedround.statistics import Groups, Statistic
+from fedround.terms import Terms
 
 
 @dataclass(frozen=True)

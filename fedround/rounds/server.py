@@ -32,7 +32,6 @@ from fedround.aggregation.rules import CenteredClipping
 from fedround.aggregation.spec import Aggregation, uses_weights
 from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Terms
 from fedround.codec import Tensors
 from fedround.compression import wire
 from fedround.compression.law import law_of_what_arrives
@@ -44,6 +43,7 @@ from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import UnionStep
 from fedround.privacy.spec import Mechanism, NoPrivacy
 from fedround.statistics import Release
+from fedround.terms import Terms
 
 Float32 = npt.NDArray[np.float32]
 _BLOCK = 1 << 18

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround import codec
-from fedround.agreement import Terms
 from fedround.codec import Tensors
 from fedround.compression import wire
 from fedround.compression.spec import Compression, is_unbiased
@@ -45,6 +44,7 @@ from fedround.rounds.campaign import first_row
 from fedround.rounds.offer import Offer
 from fedround.rounds.summed import layout
 from fedround.statistics import Release, release
+from fedround.terms import Terms
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

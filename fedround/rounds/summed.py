@@ -21,7 +21,7 @@ from typing import TypeVar, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from fedround.agreement import MORE_ROWS, Terms
+from fedround.agreement import MORE_ROWS
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.learning.trees.server import mean_of_sum
@@ -31,6 +31,7 @@ from fedround.privacy.spec import DpSgd, GaussianCounts, Mechanism, NoPrivacy, R
 from fedround.records import Question, Train
 from fedround.secure_sums.lattice import bits_for, from_ring, to_ring, whole_cells
 from fedround.statistics import Importance, Release, Statistic
+from fedround.terms import Terms
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

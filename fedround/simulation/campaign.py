@@ -23,7 +23,7 @@ from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Numbers, Row
 from fedround.aggregation.rules import FLTrust
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreement, Terms
+from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.compression import wire
 from fedround.errors import ContractError, QuorumError
@@ -46,6 +46,7 @@ from fedround.simulation.result import Result, Round
 from fedround.simulation.sites import Site, Sites, judged, personal_judged, units_of
 from fedround.simulation.spool import MEMORY_BYTES, Updates
 from fedround.simulation.summed import added_up, terms_of
+from fedround.terms import Terms
 
 ONE_BY_ONE = 8
 """Sites that are trained one after the other make chunks of this size, large enough to be worth sending."""

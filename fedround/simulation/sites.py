@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedround.agreement import Terms
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
@@ -34,6 +33,7 @@ from fedround.simulation.chance import Chance
 from fedround.simulation.jobs import Countdown, Done, Job
 from fedround.simulation.spool import Updates
 from fedround.statistics import Release
+from fedround.terms import Terms
 
 MOST_SIZES = 64
 """Noise is calibrated for at most so many different numbers of rows: every calibration takes a tenth of a second."""

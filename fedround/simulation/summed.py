@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedround import codec
-from fedround.agreement import Agreement, Terms, Together
+from fedround.agreement import Agreement
 from fedround.codec import Tensors, schema_of
 from fedround.errors import ContractError, QuorumError, ToleranceError
 from fedround.privacy.spec import Mechanism
@@ -21,6 +21,7 @@ from fedround.records import Question
 from fedround.rounds.offer import offer
 from fedround.rounds.summed import Read, UInt32, in_ring, layout, out_of, read
 from fedround.simulation.sites import Sites
+from fedround.terms import Terms, Together
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import rfc8785
 from fedround import codec
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
-from fedround.agreement import Agreed, SiteEntry
+from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
@@ -31,6 +31,7 @@ from fedround.records import Answer, LogHead, Plan, Train, Update
 from fedround.sightings import sign_sighting
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal
 from fedround.statistics import LocalEvaluation, Release, Scores
+from fedround.terms import Agreed
 from fedround.values import Payload, canonical
 from infra.stores import MemoryStore
 from tasks import spool

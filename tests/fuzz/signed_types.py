@@ -17,9 +17,10 @@ from pydantic.fields import FieldInfo
 
 import fedround
 from fedround.aggregation.rules import TrimmedMean
-from fedround.agreement import Agreed, Federation
+from fedround.agreement import Federation
 from fedround.errors import ContractError
 from fedround.statistics import Release, Scores
+from fedround.terms import Agreed
 from fedround.values import Digest, PublicKey, Signature, Signed, parse
 
 JsonValue = Any

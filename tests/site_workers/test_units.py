@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fedround import layout
-from fedround.agreement import Agreed
 from fedround.errors import ContractError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpFtrl, GaussianUpdate, RecordPrivacy
+from fedround.terms import Agreed
 from fedround.values import parse
 from tasks.ask import plan_question
 from tasks.evaluate import evaluate

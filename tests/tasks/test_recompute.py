@@ -13,7 +13,6 @@ from fedround import codec, layout
 from fedround.aggregation.rules import CoordinateMedian
 from fedround.aggregation.spec import Aggregation
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Agreed, Together
 from fedround.compression.spec import TopK
 from fedround.drift.spec import DriftWatch, Watched
 from fedround.errors import ChainError, QuorumError, StoreDeniedError, TrustError
@@ -28,6 +27,7 @@ from fedround.statistics import LocalEvaluation, Scores
 from fedround.statistics.decisions import Bands, Groups
 from fedround.statistics.decisions import Watched as WatchedGroup
 from fedround.statistics.partitions import Partition, Recurring
+from fedround.terms import Agreed, Together
 from infra.stores import DirectoryStore, ObjectStore
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench

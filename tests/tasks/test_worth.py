@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from fedround.agreement import Agreement, Terms
+from fedround.agreement import Agreement
 from fedround.privacy.accounting import epsilon
 from fedround.privacy.calibration import gaussian_delta
 from fedround.privacy.spec import GaussianUpdate
 from fedround.records import Update
 from fedround.rounds.campaign import beside, mechanism_for
+from fedround.terms import Terms
 from fedround.values import parse
 from tasks.worth import in_words
 from tests.small_federation import settings

@@ -6,7 +6,7 @@ import pytest
 from fedround import codec
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
-from fedround.agreement import Agreed, SiteEntry
+from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
@@ -16,6 +16,7 @@ from fedround.records import Answer, Evaluate, LogHead, Measure, Plan, Reason, R
 from fedround.sightings import sign_sighting
 from fedround.signing import Identity, canonical, digest, seal
 from fedround.statistics import LARGEST, LOUDEST, Histogram, LocalEvaluation, Release, Scores, Statistic
+from fedround.terms import Agreed
 from fedround.values import Payload
 from tests.small_federation import changed
 from validation.payloads import intake_of

@@ -20,7 +20,7 @@ from fedround.aggregation.rules import (
     WeightedTrimmedMean,
 )
 from fedround.aggregation.spec import Aggregation, NearestNeighbourMixing
-from fedround.agreement import Agreement, Terms
+from fedround.agreement import Agreement
 from fedround.contribution.coalitions import models, taken_apart
 from fedround.contribution.shapley import Exact
 from fedround.contribution.split import split
@@ -32,6 +32,7 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.tasks import CLASSIFY, Classify
 from fedround.rounds import server
 from fedround.rounds.server import Memory, Server
+from fedround.terms import Terms
 
 MEAN = Aggregation(rule=WeightedMean())
 RULES = {"mean": MEAN, "median": Aggregation(rule=CoordinateMedian()), "trimmed": Aggregation(rule=TrimmedMean(f=1)),

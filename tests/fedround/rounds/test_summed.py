@@ -14,7 +14,7 @@ from scipy import stats
 from torch import nn
 
 from fedround import codec
-from fedround.agreement import Agreement, Together
+from fedround.agreement import Agreement
 from fedround.codec import schema_of
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.examples import Examples, joined
@@ -35,6 +35,7 @@ from fedround.rounds.summed import Part, in_ring, layout, out_of, read
 from fedround.secure_sums.spec import SecureSum
 from fedround.simulation.jobs import Countdown
 from fedround.statistics import Histogram, Importance, Scores
+from fedround.terms import Together
 
 RECIPE = Recipe("two", "0" * 64, lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), lambda rows: rows)
 TREES = Trees(rounds=3, per_round=4, depth=2, axes=(Axis(low=-2, high=2),) * 3)
