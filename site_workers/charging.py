@@ -14,7 +14,7 @@ from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.entries import Rows as Side
 from fedround.privacy.participation import counted
-from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy, cap
+from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.offer import Offer, offer
@@ -39,11 +39,12 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
         return refusal
     try:
         units = rows.units(plan.agreed.privacy)
-        if (refusal := _refuse_more_rows(site, order, units, len(rows.train) + len(rows.validation))) is not None:
+        everything = rows.units(plan.agreed.privacy, held_out=True)
+        if (refusal := _refuse_more_rows(site, order, units, everything)) is not None:
             return refusal
         offered = offer(plan.asks, plan.agreed, units, lambda statistic: site.policy.lets_out(statistic, plan),
                         apart=registry.are_apart(site.folder, site.settings.data))
-        refusal = refuse_if_meaningless(site, order, offered, rows.units(plan.agreed.privacy, held_out=True))
+        refusal = refuse_if_meaningless(site, order, offered, everything)
         refusal = refusal or _refuse_over_share(site, order, offered)
         return charge(site, order, offered, rows.digest) if refusal is None else refusal
     except BudgetError as error:
@@ -75,20 +76,21 @@ def _is_question(order: Order) -> bool:
     return order.plan.asks.kind == "measure" and not is_agreed(order.plan)
 
 
-def _refuse_more_rows(site: Site, order: Order, units: int, rows: int) -> Refusal | None:
+def _refuse_more_rows(site: Site, order: Order, units: int, everything: int) -> Refusal | None:
     """A refusal if a sum has no room for so many. What the ring holds is fixed by the agreed numbers, and one site alone that
     has more could make the sum of all of them another number.
 
-    units: rows to train on, or persons who have some: their number is public. rows: those held out, too.
+    units: rows to train on, or persons who have some. everything: with those held out. Both numbers are public. How many rows
+    the persons have is not, and decides nothing: of each no more are used than the ring has room for.
     """
     agreed = order.federation.site(site.name).rows
     if order.plan.agreed.combine is None or agreed is None:
         return None
-    if units <= MORE_ROWS * agreed and rows <= MORE_ROWS * HELD_OUT_TOO * agreed * (cap(order.plan.agreed.privacy) or 1):
+    if units <= MORE_ROWS * agreed and everything <= MORE_ROWS * HELD_OUT_TOO * agreed:
         return None
-    log.error("round %d of run '%s': %d rows to train on, and %d in all; %d are agreed, and %g times as many at most: have "
-              "the new number agreed ('rows' in the federation file)", order.plan.round, order.plan.run, units, rows, agreed,
-              MORE_ROWS)
+    log.error("round %d of run '%s': %d rows (or persons) to train on, and %d in all; %d are agreed, and %g times as many at "
+              "most: have the new number agreed ('rows' in the federation file)", order.plan.round, order.plan.run, units,
+              everything, agreed, MORE_ROWS)
     return refuse(site, order, Reason.POLICY, f"more than {MORE_ROWS:g} times the rows that are agreed for this site")
 
 

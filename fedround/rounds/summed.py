@@ -42,7 +42,7 @@ Numbers = TypeVar("Numbers", Float64, UInt32)
 _MORE = 1 + 2.0 ** -29          # of a member's noise: a record's length in cells may be 1 + 2**-30 units in floating point
 
 HELD_OUT_TOO = 2
-"""Statistics may be of all rows of a site: of so many for each that it trains on, at most."""
+"""Statistics may be of all rows of a site, or persons: of so many for each that it trains on, at most."""
 
 
 @dataclass(frozen=True)

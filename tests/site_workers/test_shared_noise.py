@@ -77,3 +77,17 @@ def test_a_lost_ledger_sets_the_campaign_aside_again(sums: Summing):
     charge = recover._from_answer(site, parse(Answer, said(sums, planned), "answer"), planned.plan)
     assert charge.campaign == book.charges[0].campaign
     assert charge.mechanisms == book.charges[0].mechanisms
+
+
+def test_attack_a_refusal_tells_of_no_persons_rows_where_persons_are_protected(tmp_path: Path, rows_are_judged_here: None):
+    """The coordinator writes the agreed number; how many persons there are is public, and how many rows one has is not."""
+    promise = {"unit": "person", "epsilon": 5.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 3, "person": "customer",
+               "rows_per_person": 1}
+    sums = summing.make(tmp_path, max_epsilon=50.0, units=("person",), max_epsilon_person=20.0, privacy=promise)
+    sums.keys()
+    file = sums.root / "data" / "north" / "train.parquet"
+    many = rows(1000, 0)
+    many["customer"] = [min(row, 150) for row in range(len(many))]      # the last one has 850 of them
+    many.to_parquet(file)
+    planned = sums.ask(X1)
+    assert sums.answer("north", planned) == "waits"
