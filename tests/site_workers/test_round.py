@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fedround import layout
-from fedround.errors import Cancelled, ContractError, SetupError, StoreUnavailableError
+from fedround.errors import Cancelled, ContractError, PrivacyError, SetupError, StoreUnavailableError
 from fedround.privacy import ledger
 from fedround.privacy.spec import DpSgd
 from fedround.records import Evaluate
@@ -18,7 +18,7 @@ from fedround.rounds.offer import offer
 from fedround.rounds.site import work
 from fedround.statistics import Release
 from infra.settings import load_toml, save_toml
-from site_workers import inputs, preflight, release
+from site_workers import inputs, outbox, preflight, release
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -191,6 +191,34 @@ def test_killed_before_the_outbox_it_draws_the_same_noise_again(federation: Smal
     federation.answer("north", planned)
     assert delta_of(federation, "north") == trained[0]
     assert len(ledger.read(federation.site("north").ledger).charges) == 1
+
+
+@pytest.mark.parametrize("quieter", ["the update", "the scores"])
+def test_attack_what_is_noised_otherwise_than_the_ledger_was_charged_for_stays_inside(
+        federation: SmallFederation, monkeypatch, quieter):
+    """Nothing is kept either, so nothing of it is sent later; the honest answer needs no second charge."""
+    planned, real = federation.plan(), site_round._answer
+
+    def halved(one):
+        mechanism = one.mechanism
+        name = "noise_multiplier" if quieter == "the update" else "noise_std"
+        return one.model_copy(update={"mechanism": mechanism.model_copy(update={name: getattr(mechanism, name) / 2})})
+
+    def noised_otherwise(*arguments):
+        said = real(*arguments)
+        if quieter == "the update":
+            return said.model_copy(update={"update": halved(said.update)})
+        return said.model_copy(update={"releases": tuple(halved(release) for release in said.releases)})
+
+    monkeypatch.setattr(site_round, "_answer", noised_otherwise)
+    with pytest.raises(PrivacyError, match="noised otherwise than the ledger was charged for; nothing leaves"):
+        federation.answer("north", planned)
+    site = federation.site("north")
+    assert outbox.find(site.safe, planned.plan) is None
+    assert not [key for key in site.store.list("") if "/north/" in key]
+    monkeypatch.setattr(site_round, "_answer", real)
+    assert federation.answer("north", planned) == "update"
+    assert len(ledger.read(site.ledger).charges) == 1
 
 
 def test_a_store_that_is_down_loses_nothing(federation: SmallFederation):

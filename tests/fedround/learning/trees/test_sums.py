@@ -28,6 +28,7 @@ from fedround.privacy.spec import GaussianUpdate, NoMechanism, RowSum
 F = 3
 TREES = Trees(rounds=3, per_round=4, depth=3, learning_rate=0.3, l2=0.01,
               axes=(Axis(), Axis(low=-2, high=2), Axis(either=True)))
+WIDE = TREES.model_copy(update={"per_round": 12, "depth": 5})       # noise that can be heard
 THREE = Classify(classes=3)
 FIRST_FEATURES, FIRST_THRESHOLDS = [2, 0, 1, 0, 1, 0, 0], [0.591447, 0.574268]
 
@@ -402,6 +403,20 @@ def test_a_whole_update_is_clipped_and_noised_where_the_site_is_the_unit():
     mechanism = GaussianUpdate(noise_multiplier=1.0, clip_norm=0.01)
     sent = flatten(sums(TREES, CLASSIFY, nothing(), rows(50), mechanism, Silent()))
     assert np.linalg.norm(sent) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_sites_whole_update_is_noised_as_loud_as_is_charged_for():
+    examples, mechanism = rows(50), GaussianUpdate(noise_multiplier=3.0, clip_norm=0.25)
+    noised, plain = (flatten(sums(WIDE, CLASSIFY, nothing(trees=WIDE), examples, mechanism, noise))
+                     for noise in (stream(bytes(32), b"x"), Silent()))
+    assert float(np.std(noised - plain)) == pytest.approx(3.0 * 0.25, rel=0.1)
+
+
+@pytest.mark.parametrize("cells", [2 ** 20, 2 ** 24])
+def test_what_a_site_adds_to_a_secure_sum_is_noised_as_it_says(cells):
+    noised, plain = (summand(WIDE, CLASSIFY, nothing(trees=WIDE), rows(50), cells, noise)
+                     for noise in (stream(bytes(32), b"x"), Silent()))
+    assert float(np.std(noised - plain)) == pytest.approx(GRID / cells, rel=0.1)
 
 
 def test_a_row_that_does_not_count_adds_nothing_and_keeps_its_place():
