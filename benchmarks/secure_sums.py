@@ -33,6 +33,8 @@ EPOCH, CONTEXT, BITS, CELLS = b"e" * 32, b"p" * 32, 8, 1 << 20
 USUAL = {3: (0,), 4: (0, 1), 5: (0, 1), 6: (0, 1), 8: (0, 1, 2), 10: (1, 2), 12: (1, 2, 3), 20: (2, 3), 40: (3, 5),
          100: (5, 8, 9)}
 """Dropouts by members, for the table of bounds."""
+SIGNED = {5: (2,), 8: (2, 3), 12: (2, 3, 4, 5), 20: (4, 8), 40: (5, 10), 100: (9, 25, 40)}
+"""The same, where members sign first."""
 
 
 def bounds_table() -> str:
@@ -55,6 +57,19 @@ def thresholds_table() -> str:
             most = most_colluders(threshold, dropouts, 12)
             if most is not None and (dropouts > 0 or threshold == 12):
                 rows.append(_row(SecureSum(threshold=threshold, dropouts=dropouts, colluders=most), 12))
+    return table(HEAD, rows)
+
+
+def signed_table() -> str:
+    """What holds only where members sign who is in a sum before they reveal, with the highest threshold."""
+    rows = []
+    for members, every in SIGNED.items():
+        for dropouts in every:
+            threshold = members - dropouts
+            most = most_colluders(threshold, dropouts, members, "signed")
+            if most is not None:
+                rows.append(_row(SecureSum(threshold=threshold, dropouts=dropouts, colluders=most, consistency="signed"),
+                                 members))
     return table(HEAD, rows)
 
 
@@ -173,6 +188,7 @@ def main() -> None:
     asked = parser.parse_args()
     fill(PAGE, "bounds", bounds_table())
     fill(PAGE, "thresholds", thresholds_table())
+    fill(PAGE, "signed", signed_table())
     if asked.flower is not None:
         fill(PAGE, "costs", costs(asked.flower, asked.turns))
 

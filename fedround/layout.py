@@ -15,7 +15,7 @@
     runs/<run>/evaluations/<round>/finding-<attempt>.json           what came of it
     runs/<run>/measurements/<round>/…                   the same for a measurement of the sites' rows
     runs/<run>/keys/<round>/…, …/shares/<round>/…       the same for what secure sums need before them
-    runs/<run>/reveals/<round>/…                        the same for taking the masks off a sum
+    runs/<run>/countersigned/<round>/…, …/reveals/<round>/…     the same for taking the masks off a sum
     runs/<run>/relayed/<sha256>                         what one site said, handed on to the others, by content
     sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
     sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered
@@ -42,7 +42,7 @@ RUNS = "runs/"
 """The prefix of every run."""
 
 _FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements", "keys": "keys",
-                               "shares": "shares", "reveal": "reveals"}
+                               "shares": "shares", "countersign": "countersigned", "reveal": "reveals"}
 _PURPOSE: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
 
 _NAME = "([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)"

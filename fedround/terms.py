@@ -69,8 +69,9 @@ class Terms(Value):
         """How updates become one change of the model, for people."""
         if (how := self.combine) is None:
             return str(self.aggregation)
+        must = f"sign who is in it, and then {how.threshold} must reveal" if how.is_signed else "reveal"
         return (f"a sum under masks of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
-                f"reveal, {how.colluders} may collude; noise shared by {self.shared_by}")
+                f"{must}, {how.colluders} may collude; noise shared by {self.shared_by}")
 
     def sent(self, model: Schema) -> Schema:
         """The tensors of an update to such a model."""

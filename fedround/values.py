@@ -85,8 +85,11 @@ Rows = Annotated[int, Field(ge=1, le=10 ** 10)]
 Length = Annotated[float, Field(ge=0, le=1e60)]
 """Of a vector of float32, whose squares float64 can add up."""
 
-Purpose = Literal["train", "evaluate", "measure", "keys", "shares", "reveal"]
+Purpose = Literal["train", "evaluate", "measure", "keys", "shares", "countersign", "reveal"]
 """The kind of a question (`fedround.records.Question`), as requests, store keys and ledgers name it."""
+
+AboutSum = Literal["countersign", "reveal"]
+"""Of a question about the sum of answers: the flow run that answered answers it."""
 
 OfRows = Literal["train", "evaluate", "measure"]
 """Of a question about rows: what policies name."""

@@ -41,18 +41,20 @@ class Terms:
 
 
 def secure_sum(said: str | None) -> SecureSum | None:
-    """What '--secure T,D,C' says. Raises ContractError if it is no secure sum."""
+    """What '--secure T,D,C[,signed]' says. Raises ContractError if it is no secure sum."""
     from fedround.errors import ContractError
     from fedround.secure_sums.spec import SecureSum
     from fedround.values import parse
 
     if said is None:
         return None
-    parts = said.split(",")
+    numbers = said.removesuffix(",signed")
+    parts = numbers.split(",")
     if len(parts) != 3 or not all(part.isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
         raise ContractError(f"--secure {said}: expected three whole numbers, the threshold, the dropouts and the colluders: "
-                            "10,2,1 for example")
-    return parse(SecureSum, dict(zip(("threshold", "dropouts", "colluders"), map(int, parts), strict=True)), "--secure")
+                            "10,2,1 for example, or 9,3,1,signed")
+    return parse(SecureSum, {**dict(zip(("threshold", "dropouts", "colluders"), map(int, parts), strict=True)),
+                             "consistency": "counted" if numbers == said else "signed"}, "--secure")
 
 
 def partition_of(terms: Terms, name: str | None) -> Partition | None:

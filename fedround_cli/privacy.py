@@ -60,7 +60,8 @@ def plan(
     picture: Annotated[Path | None, typer.Option(help="Write epsilon against rounds as an SVG picture.")] = None,
     secure: Annotated[str | None, typer.Option(
         metavar="T,D,C", help="The sites of --rows add up their numbers and share the noise: threshold, dropouts and "
-        "colluders of the secure sum. Default: as 'combine' in SETTINGS says.")] = None,
+        "colluders of the secure sum; then ',signed' if members sign who is in it. Default: as 'combine' in SETTINGS "
+        "says.")] = None,
     recipe: Annotated[Path | None, typer.Option(
         help="The recipe, if it says TREES and SETTINGS is not made from it yet. It runs.")] = None,
     as_json: AsJson = False,

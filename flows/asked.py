@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
@@ -22,7 +23,7 @@ from tasks.coordinator import Coordinator
 from tasks.invite import Invitation
 from tasks.plan import Planned, RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
-from tasks.unmask import give_up, suffices, why_lost
+from tasks.unmask import give_up, is_signed, suffices, why_lost
 
 
 async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
@@ -58,11 +59,18 @@ def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation,
 
 
 async def _unmasking(coordinator: Coordinator, planned: Planned, answers: Collected, watch: Watch) -> Collected:
-    """Ask for what takes the masks off the sum, until enough have said it. Raises QuorumError if too few answered, or do."""
-    reveal = steps.plan_reveal(coordinator, planned, answers)
+    """Ask for what takes the masks off the sum, until enough have said it; where members sign who is in it, for that first.
+    Raises QuorumError if too few answered, or do.
+    """
+    listed, signed, how = None, None, planned.plan.agreed.combine
     watch.stage("unmask")
-    said = await steps.reveal(coordinator, reveal, lambda among: have_answered(coordinator, reveal, among), lambda _: None,
-                              enough=lambda so_far: suffices(coordinator, planned, reveal, so_far))
+    if how is not None and how.is_signed:
+        listed = steps.plan_countersign(coordinator, planned, answers)
+        signed = await steps.countersign(coordinator, listed, partial(have_answered, coordinator, listed), lambda _: None,
+                                         enough=partial(is_signed, listed))
+    reveal = steps.plan_reveal(coordinator, planned, answers, listed, signed)
+    said = await steps.reveal(coordinator, reveal, partial(have_answered, coordinator, reveal), lambda _: None,
+                              enough=partial(suffices, coordinator, planned, reveal))
     if (why := why_lost(coordinator, planned, reveal, said)) is not None:
         give_up(coordinator, planned, reveal, said, why)
     return steps.unmask(coordinator, planned, answers, reveal, said)

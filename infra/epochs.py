@@ -13,9 +13,10 @@ from typing import TypeVar
 from fedround import layout
 from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
-from fedround.records import Answer, DealShares, Finding, OfferKeys, Placed, Plan, Reveal, Told
+from fedround.records import Answer, Countersign, DealShares, Finding, OfferKeys, Placed, Plan, Reveal, Told
 from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys
+from fedround.sightings import is_sighting
 from fedround.signing import digest, unseal
 from fedround.values import Digest, Purpose
 from infra.history import read_named, read_plan_at
@@ -106,15 +107,44 @@ def relayed_answer(store: ObjectStore, members: Federation, asked: Plan, named: 
     return answer_in(document, members, asked, named, told, source)
 
 
-def check_answers(store: ObjectStore, members: Federation, asked: Plan, named: Digest, reveal: Reveal, source: str) -> None:
+def check_answers(store: ObjectStore, members: Federation, asked: Plan, named: Digest, about: Countersign | Reveal,
+                  source: str) -> None:
     """The signed answers of all whose answers are added up, in one object: a line each. Raises as `relayed_answer`."""
-    body = read_named(store, layout.relayed(asked.run, reveal.handed_on), reveal.handed_on, source, by="plan",
+    body = read_named(store, layout.relayed(asked.run, about.handed_on), about.handed_on, source, by="plan",
                       max_bytes=MOST_ANSWERS)
     documents = body.split(b"\n")
-    if [digest(document) for document in documents] != [told.answer for told in reveal.survivors]:
+    if [digest(document) for document in documents] != [told.answer for told in about.survivors]:
         raise TrustError(f"{source}: the answers that were handed on are others than those that it names")
-    for document, told in zip(documents, reveal.survivors, strict=True):
+    for document, told in zip(documents, about.survivors, strict=True):
         answer_in(document, members, asked, named, told, f"{source}, '{told.site}'")
+
+
+def check_countersigned(store: ObjectStore, coordinator: str, members: Federation, reveal: Plan,
+                        source: str) -> Digest | None:
+    """Whether enough members have signed that these answers are added up, where the terms say so; names the plan that they
+    signed. None: the terms ask for no signatures.
+
+    Raises TrustError for what nobody signed, too few did, or where none was to be signed; ChainError for another plan.
+    """
+    how, asks = reveal.agreed.combine, reveal.asks
+    if how is None or not isinstance(asks, Reveal) or how.is_signed != (asks.countersigned is not None):
+        raise TrustError(f"{source}: the terms and the question disagree on whether members sign who is in a sum")
+    if (said := asks.countersigned) is None:
+        return None
+    plan, named = read_plan_at(store, reveal.run, said.asked.round, said.asked.attempt, "countersign", coordinator)
+    if named != said.asked.digest:
+        raise ChainError(f"{source}: names another plan to sign who is in the sum than the one that lies there")
+    if not isinstance(plan.asks, Countersign) or plan.asks.whose != asks.whose:
+        raise TrustError(f"{source}: asks for another sum than members have signed")
+    signers = {one.site for one in said.by}
+    if len(signers) != len(said.by) or not signers <= set(plan.cohort):
+        raise TrustError(f"{source}: counts signatures of who is in the sum twice, or of others than its members")
+    for one in said.by:
+        if not is_sighting(plan, named, one.site, members.site(one.site).key, one.sighting):
+            raise TrustError(f"{source}: '{one.site}' did not sign who is in the sum")
+    if len(signers) < how.threshold:
+        raise TrustError(f"{source}: {len(signers)} members signed who is in the sum, {how.threshold} must")
+    return named
 
 
 def answer_in(document: bytes, members: Federation, asked: Plan, named: Digest, told: Told, source: str) -> Answer:

@@ -51,10 +51,10 @@ def newest_plan(site: Site) -> Callable[[str], Waiting | None]:
 def _newest_first(keys: list[str], last: int | None) -> list[tuple[int, int, Purpose]]:
     """Round, attempt and purpose of the plans that can wait for an answer: those that continue the last committed round.
 
-    A plan to reveal waits for nobody but the flow run that has answered what it is about.
+    A plan about a sum waits for nobody but the flow run that has answered what it is about.
     """
     found = [(number, attempt, purpose) for key in keys if (plan := layout.parse_plan(key)) is not None
              for _, number, attempt, purpose in [plan] if last is not None and number == last + (purpose == "train")
-             and purpose != "reveal"]
+             and purpose not in ("countersign", "reveal")]
     # What is asked about a round's model comes after the round, and before the next; keys come before what they mask.
     return sorted(found, key=lambda plan: (plan[2] in ("keys", "shares"), plan[0], plan[2] != "train", plan[1]), reverse=True)

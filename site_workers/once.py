@@ -7,6 +7,7 @@
     sums/<epoch>/<slot>-plan     the plan whose answer the slot masks
     sums/<epoch>/<slot>-masked   the digest of what the slot has masked: other rows, or a library that rounds otherwise, would
                                  make other numbers for the same plan
+    sums/<epoch>/<slot>-signed   the plan in answer to which it signed whose numbers are in the slot's sum
     sums/<epoch>/<slot>-reveal   the plan for which it revealed shares of the slot
     sums/<epoch>/closed          the folder was recovered: what it revealed is not known any more
 
@@ -33,6 +34,11 @@ def plan_of(slot: int) -> str:
 def masked_by(slot: int) -> str:
     """What it has masked."""
     return f"{slot:04d}-masked"
+
+
+def signed_by(slot: int) -> str:
+    """In answer to what it was signed who is in its sum."""
+    return f"{slot:04d}-signed"
 
 
 def reveal_of(slot: int) -> str:

@@ -1,7 +1,8 @@
 """One round at a site, from a request to an answer in the store.
 
 verify the plan → ask the policy → check the rows → charge the ledger → work (`fedround.rounds.site`) → keep → release. Where
-answers are added up under masks, the same flow run then waits until it is known whose, and reveals its shares for that sum.
+answers are added up under masks, the same flow run then waits until it is known whose, signs that if the terms say so, and
+reveals its shares for that sum.
 If it is killed at any point and started again, it ends with the same bytes: noise and sampling are drawn from the site's
 secret, the plan and the rows.
 """
@@ -33,10 +34,10 @@ from fedround.learning.learn import check_learner
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, PersonPrivacy, SitePrivacy
-from fedround.records import Answer, Plan, Reason, Refusal, Reveal, Update
+from fedround.records import Answer, Countersign, Plan, Reason, Refusal, Reveal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
-from fedround.values import MAX_NUMBER, Attempt, CheckId, Name, Purpose, Value, parse
+from fedround.values import MAX_NUMBER, AboutSum, Attempt, CheckId, Name, Purpose, Value, parse
 from infra.history import read_plan_at
 from infra.stores import Patience
 from site_workers import (
@@ -153,41 +154,56 @@ def _say(site: Site, order: Order, work: Callable[[], _Done | Refusal]) -> _Done
 
 
 def _reveal(site: Site, order: Order, cancelled: Callable[[], bool]) -> None:
-    """Wait until the coordinator says whose answers are added up; if this site's is among them, reveal its shares for it.
+    """Wait until the coordinator says whose answers are added up; if this site's is among them, sign that where the terms say
+    so, and reveal its shares for it.
 
     Raises Cancelled if the guard says so before that. If nobody asks in twice the time that the plan gives, the site ends.
     """
-    plan, patient, attempt = order.plan, _patient(site, order), 1
-    end, pause = time.monotonic() + 2 * plan.deadline_s, LOOK_S
+    plan, patient, how = order.plan, _patient(site, order), order.plan.agreed.combine
+    purposes: tuple[AboutSum, ...] = ("countersign", "reveal") if how is not None and how.is_signed else ("reveal",)
+    end = time.monotonic() + 2 * plan.deadline_s
+    for purpose in purposes:
+        if (attempt := _asked_of_sum(patient, order, purpose, cancelled, end)) is None:
+            return
+        _answer_for_sum(site, order, purpose, attempt)
+
+
+def _asked_of_sum(site: Site, order: Order, purpose: AboutSum, cancelled: Callable[[], bool], end: float) -> int | None:
+    """Wait for a plan about the sum of the answers to this plan: its attempt. None: none came, or it is about a sum without
+    this site.
+    """
+    plan, attempt, pause = order.plan, 1, LOOK_S
     while time.monotonic() < end:
         try:
-            asked, _ = read_plan_at(patient.store, plan.run, plan.continues, attempt, "reveal", site.settings.coordinator)
+            asked, _ = read_plan_at(site.store, plan.run, plan.continues, attempt, purpose, site.settings.coordinator)
         except NotFoundError:
             if cancelled():
                 raise Cancelled from None
             time.sleep(pause)
             pause = min(pause * 1.02, _SELDOM_S)
             continue
-        if isinstance(asked.asks, Reveal) and asked.asks.of == order.digest:
-            if site.name in {told.site for told in asked.asks.survivors}:
-                _answer_reveal(site, order, attempt)
-            return
+        if isinstance(asked.asks, Countersign | Reveal) and asked.asks.of == order.digest:
+            return attempt if site.name in {told.site for told in asked.asks.survivors} else None
         attempt += 1
+    return None
 
 
-def _answer_reveal(site: Site, order: Order, attempt: int) -> None:
+def _answer_for_sum(site: Site, order: Order, purpose: AboutSum, attempt: int) -> None:
     plan = order.plan
-    site, asked = _ordered(site, SiteRequest(run=plan.run, round=plan.continues, attempt=attempt, purpose="reveal"))
-    _say(site, asked, lambda: _shares(site, order, asked))
+    site, asked = _ordered(site, SiteRequest(run=plan.run, round=plan.continues, attempt=attempt, purpose=purpose))
+    _say(site, asked, lambda: _for_sum(site, order, asked))
 
 
-def _shares(site: Site, order: Order, asked: Order) -> _Done | Refusal:
-    """What takes the masks off the sum that `asked` names."""
+def _for_sum(site: Site, order: Order, asked: Order) -> _Done | Refusal:
+    """The site's word that these are added up; or what takes the masks off the sum that `asked` names."""
     if (refusal := rollback.refusal(site, asked)) is not None:
         return refusal
     keys = summing.keys_of(site, order)
     if isinstance(keys, Refusal) or keys is None:
         raise TrustError(f"round {order.plan.round} of run '{order.plan.run}': the keys of its answer are not there any more")
+    if isinstance(asked.plan.asks, Countersign):
+        summing.countersigned(site, order, keys, asked)
+        return _about_keys(site, asked, None)
     return _about_keys(site, asked, summing.revealed(site, order, keys, asked))
 
 
@@ -199,11 +215,12 @@ def _material(site: Site, order: Order) -> _Done | Refusal:
     return said if isinstance(said, Refusal) else _about_keys(site, order, said)
 
 
-def _about_keys(site: Site, order: Order, body: bytes) -> _Done:
+def _about_keys(site: Site, order: Order, body: bytes | None) -> _Done:
     """An answer without anything of rows, which costs nothing."""
     book = ledger.read(site.ledger)
     return _Done(Answer(
-        **order.addressed(site), charges=len(book.entries), ledger_head=book.head, material=codec.payload_of(body),
+        **order.addressed(site), charges=len(book.entries), ledger_head=book.head,
+        material=None if body is None else codec.payload_of(body),
         sighting=sign_sighting(order.plan, order.digest, site.name, site.identity)), body, book, b"")
 
 

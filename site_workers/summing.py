@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from fedround import codec
 from fedround.errors import ContractError, ToleranceError, TrustError
-from fedround.records import Masked, Reason, Refusal, Reveal
+from fedround.records import Countersign, Masked, Reason, Refusal, Reveal
 from fedround.records.asked import DealShares, OfferKeys
 from fedround.rounds import summed
 from fedround.rounds.offer import Offer
@@ -24,7 +24,7 @@ from fedround.secure_sums.masking import mask
 from fedround.secure_sums.revealing import check_survivors, reveal
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest
-from infra.epochs import Epoch, check_answers, read_epoch, read_offered
+from infra.epochs import Epoch, check_answers, check_countersigned, read_epoch, read_offered
 from site_workers import once, outbox
 from site_workers.authorise import Order, refuse
 from site_workers.site import Site
@@ -49,7 +49,7 @@ def material(site: Site, order: Order) -> bytes | Refusal:
     if isinstance(asks, OfferKeys):
         return offer(site.noise_secret, bytes.fromhex(order.digest), asks.slots).to_bytes()
     if not isinstance(asks, DealShares):
-        raise TrustError(f"{_source(order)}: shares are revealed by the flow run that has answered, and by no other")
+        raise TrustError(f"{_source(order)}: a sum is answered for by the flow run that has answered, and by no other")
     found = read_offered(site.store, site.settings.coordinator, order.federation, order.plan.run,
                          order.plan.federation_digest, asks.offered)
     if site.name not in found.roster:
@@ -110,14 +110,40 @@ def masked(site: Site, order: Order, keys: Keys, offered: Offer, summand_S: Floa
     return Masked(payload=payload, length=len(hidden_S), mechanisms=mechanisms), body
 
 
+def countersigned(site: Site, order: Order, keys: Keys, asked: Order) -> None:
+    """From now on, `asked` names the answers to `order` that are added up, and this site reveals nothing for others.
+
+    Raises TrustError, and nothing is to be signed, as `revealed`.
+    """
+    source = _source(asked)
+    if not keys.how.is_signed:
+        raise TrustError(f"{source}: in this federation nobody signs who is in a sum")
+    _check_sum(site, order, keys, asked)
+    once.promise(site.folder, keys.epoch.offered.epoch, once.signed_by(keys.slot), asked.digest, source)
+
+
 def revealed(site: Site, order: Order, keys: Keys, asked: Order) -> bytes:
     """The shares that take the masks off the sum of the answers that `asked` names; they are answers to `order`.
 
     Raises TrustError, and reveals nothing, for any other sum than the one that was agreed: without this site, over too few,
-    over answers to another plan, or for a slot for which shares of another sum were revealed.
+    over answers to another plan, for a slot for which shares of another sum were revealed; and, where members sign who is in
+    a sum, for one for which too few have signed, or this site another.
     """
+    epoch, source = keys.epoch, _source(asked)
+    survivors, dropped = _check_sum(site, order, keys, asked)
+    listed = check_countersigned(site.store, site.settings.coordinator, order.federation, asked.plan, source)
+    if listed is not None:
+        once.promise(site.folder, epoch.offered.epoch, once.signed_by(keys.slot), listed, source)
+    once.promise(site.folder, epoch.offered.epoch, once.reveal_of(keys.slot), asked.digest, source)
+    return _true(asked, lambda: reveal(
+        site.noise_secret, bytes.fromhex(epoch.offered.epoch), site.name, epoch.offered.roster, epoch.dealt, keys.slot,
+        survivors, dropped, keys.how.threshold)).to_bytes()
+
+
+def _check_sum(site: Site, order: Order, keys: Keys, asked: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Whether `asked` is about the sum of answers to `order`, as agreed; who is in it, and who dropped out."""
     asks, epoch, source = asked.plan.asks, keys.epoch, _source(asked)
-    if not isinstance(asks, Reveal) or asks.of != order.digest:
+    if not isinstance(asks, Countersign | Reveal) or asks.of != order.digest:
         raise TrustError(f"{source}: is about another plan than this site has answered here")
     if asked.plan.federation_digest != order.plan.federation_digest:
         raise TrustError(f"{source}: names another federation file than the plan whose answers are added up")
@@ -128,10 +154,7 @@ def revealed(site: Site, order: Order, keys: Keys, asked: Order) -> bytes:
     mine = outbox.find(site.safe, order.plan)
     if mine is None or digest(mine.answer) not in {told.answer for told in asks.survivors if told.site == site.name}:
         raise TrustError(f"{source}: names another answer of this site than the one that it gave")
-    once.promise(site.folder, epoch.offered.epoch, once.reveal_of(keys.slot), asked.digest, source)
-    return _true(asked, lambda: reveal(
-        site.noise_secret, bytes.fromhex(epoch.offered.epoch), site.name, epoch.offered.roster, epoch.dealt, keys.slot,
-        survivors, asks.dropped, keys.how.threshold)).to_bytes()
+    return survivors, asks.dropped
 
 
 def _agreed(order: Order) -> SecureSum:

@@ -8,14 +8,14 @@ no part in it. `tasks.setting_up` asks for the next one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from fedround import layout
 from fedround.errors import NotFoundError, QuorumError
 from fedround.records import Finding, Placed, Plan, Reason, Refusal, Slot
-from fedround.records.asked import DealShares, OfferKeys, Reveal
+from fedround.records.asked import Countersign, DealShares, OfferKeys, Reveal
 from fedround.signing import digest, envelope, unseal
-from fedround.values import MAX_ATTEMPTS, Digest, OfRows, Purpose
+from fedround.values import MAX_ATTEMPTS, AboutSum, Digest, OfRows, Purpose
 from infra.history import (
     NOT_OURS,
     findings,
@@ -85,23 +85,27 @@ def slot_for(coordinator: Coordinator, run: str) -> Slot:
     return Slot(dealt=stands.dealt, number=stands.free)
 
 
-def reveal_of(coordinator: Coordinator, plan: Plan, named: Digest) -> tuple[Plan, Digest] | None:
-    """The plan that takes the masks off the answers to this one, and its digest; None: there is none yet."""
+def about_sum(coordinator: Coordinator, plan: Plan, named: Digest, purpose: AboutSum) -> tuple[Plan, Digest] | None:
+    """The plan about the sum of the answers to this one, and its digest; None: there is none yet."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            found = read_plan_at(coordinator.store, plan.run, plan.continues, attempt, "reveal", coordinator.identity.key)
+            found = read_plan_at(coordinator.store, plan.run, plan.continues, attempt, purpose, coordinator.identity.key)
         except NotFoundError:
             return None
-        if isinstance(found[0].asks, Reveal) and found[0].asks.of == named:
+        if isinstance(found[0].asks, Countersign | Reveal) and found[0].asks.of == named:
             return found
     return None
 
 
 def is_given_up(coordinator: Coordinator, plan: Plan, named: Digest) -> bool:
-    """Whether shares were revealed for the sum of these answers, and too few: its slot is used up, and the sum lost."""
-    found = reveal_of(coordinator, plan, named)
+    """Whether a sum of these answers was signed or revealed by too few: its slot is used up, and the sum lost."""
+    return any(_is_given_up(coordinator, plan, named, purpose) for purpose in get_args(AboutSum))
+
+
+def _is_given_up(coordinator: Coordinator, plan: Plan, named: Digest, purpose: AboutSum) -> bool:
+    found = about_sum(coordinator, plan, named, purpose)
     return found is not None and is_ours(lambda: read_finding(
-        coordinator.store, plan.run, found[0].round, found[0].attempt, "reveal", coordinator.identity.key))
+        coordinator.store, plan.run, found[0].round, found[0].attempt, purpose, coordinator.identity.key))
 
 
 def _newest(coordinator: Coordinator, run: str, purpose: Purpose) -> _Concluded | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedround import __version__, codec, layout
 from fedround.agreement import Federation
 from fedround.errors import ContractError
-from fedround.records import Commit, DealShares, Exclusion, Measure, OfferKeys, Plan, Question, Reveal, Train
+from fedround.records import Commit, Evaluate, Exclusion, Measure, Plan, Question, Train
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import offer
@@ -88,7 +88,8 @@ class TrainingRequest(NextRoundRequest):
 
 
 _IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at ", "keys": "keys for sums from ",
-             "shares": "shares of keys for sums from ", "reveal": "the sum after "}
+             "shares": "shares of keys for sums from ", "countersign": "who is in the sum after ",
+             "reveal": "the sum after "}
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     cohort, excluded, unasked = cohort_of(coordinator, federation, head, request.sites)
     holds = coordinator.publish_federation()
     agreed = federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)})
-    if federation.combine is not None and not isinstance(asks, OfferKeys | DealShares | Reveal):
+    if federation.combine is not None and isinstance(asks, Train | Evaluate | Measure):
         summed.layout(asks, agreed, codec.coordinates(agreed.sent(checkpoint.tensors)),        # there is room for the sum
                       offer(asks, agreed, 1, lambda _: True).mechanisms)
         asks = asks.model_copy(update={"slot": slot_for(coordinator, request.run)})
@@ -228,7 +229,7 @@ def bare(asks: Question) -> Question:
     """The question without the edges that were computed, without who asks, and without the keys that mask the answers. Edges
     of a measurement are a part of what was asked.
     """
-    if isinstance(asks, OfferKeys | DealShares | Reveal):
+    if not isinstance(asks, Train | Evaluate | Measure):
         return asks
     asks = asks.model_copy(update={"slot": None})
     if isinstance(asks, Measure):

@@ -16,7 +16,7 @@ from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, LostError, QuorumError, StoreDeniedError, TrustError
 from fedround.records import Answer, Plan, Reveal, Summed, Told
 from fedround.secure_sums.revealing import Reveals
-from infra.epochs import read_epoch
+from infra.epochs import check_countersigned, read_epoch
 from infra.history import read_plan_at
 from infra.stores import ObjectStore
 from tasks import evidence
@@ -60,6 +60,7 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
         raise ChainError(f"{source}: what was revealed is about another plan")
     if sorted((one.site, one.answer) for one in asks.survivors) != sorted((one.site, one.answer) for one in told):
         raise ChainError(f"{source}: shares were revealed for the sum of other answers than those that are named")
+    check_countersigned(store, key, members, reveal, source)
     epoch = read_epoch(store, key, members, plan.run, plan.federation_digest, plan.asks.slot.dealt)
     if not epoch.is_whole or {*asks.dropped, *(one.site for one in asks.survivors)} != epoch.dealt.keys():
         raise ChainError(f"{source}: not everybody who dealt shares is in the sum or dropped out of it")
@@ -71,7 +72,8 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
     for site, answer in sorted(answers.items()):
         with _of_a_member(site, gone):
             vectors.append(evidence.file(store, plan, answer))
-    signatures = 1 + 2 * len(epoch.dealt) + 4 + len(found)
+    listed = 0 if asks.countersigned is None else 1 + len(asks.countersigned.by)
+    signatures = 1 + 2 * len(epoch.dealt) + 4 + len(found) + listed
     if len(found) < len(said.reveals) or len(vectors) < len(told):
         return SumProof(reveal, tuple(found), signatures, None, gone)
     try:

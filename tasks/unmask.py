@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,23 @@ import numpy.typing as npt
 from fedround import __version__, codec, layout
 from fedround.agreement import Federation
 from fedround.errors import ContractError, DealtWrongError, QuorumError
-from fedround.records import Finding, Placed, Plan, Rejection, Reveal, Summed, Told
+from fedround.records import (
+    Countersign,
+    Countersigned,
+    Finding,
+    Placed,
+    Plan,
+    Rejection,
+    Reveal,
+    Sighted,
+    Summed,
+    Told,
+)
 from fedround.rounds import summed
 from fedround.rounds.offer import offer
 from fedround.secure_sums.revealing import Reveals, Unmasked, unmask
 from fedround.signing import digest, seal
+from fedround.values import Digest, Name
 from infra.epochs import Epoch, read_epoch
 from infra.stores import publish, put_first
 from tasks import epochs
@@ -37,26 +50,66 @@ UInt32 = npt.NDArray[np.uint32]
 # -- who is asked ------------------------------------------------------------------------------------------------------
 
 
-def plan_reveal(coordinator: Coordinator, planned: Planned, collected: Collected) -> Planned:
-    """Ask those whose masked answers were admitted to reveal their shares for the sum of these answers, and of no others.
+def plan_countersign(coordinator: Coordinator, planned: Planned, collected: Collected) -> Planned:
+    """Ask those whose masked answers were admitted to sign that the sum is of these answers, and of no others.
 
     Whose they are is decided once: a plan that stands is taken again, whoever has answered since.
     Raises QuorumError, and nobody is asked, if too few answered: the same plan can be asked again.
     """
-    plan = planned.plan
-    if (standing := epochs.reveal_of(coordinator, plan, planned.digest)) is not None:
+    if (standing := epochs.about_sum(coordinator, planned.plan, planned.digest, "countersign")) is not None:
         return Planned(*standing, planned.parent)
-    epoch = _epoch(coordinator, plan)
+    of, survivors, handed_on, dropped = _whose(coordinator, planned, collected)
+    return _publish(coordinator, planned, Countersign(of=of, survivors=survivors, handed_on=handed_on, dropped=dropped))
+
+
+def is_signed(listed: Planned, signed: Collected) -> bool:
+    """Whether as many members signed who is in the sum as must."""
+    how = listed.plan.agreed.combine
+    return how is not None and len(signed.admitted) >= how.threshold
+
+
+def plan_reveal(coordinator: Coordinator, planned: Planned, collected: Collected, listed: Planned | None = None,
+                signed: Collected | None = None) -> Planned:
+    """Ask them to reveal their shares for the sum of these answers, and of no others.
+
+    listed, signed: where members sign who is in the sum, the plan that they answered, and who did.
+    Decided once, and raises, as `plan_countersign`. Raises QuorumError, too, if too few signed: then the sum is lost, and
+    that is written down.
+    """
+    if (standing := epochs.about_sum(coordinator, planned.plan, planned.digest, "reveal")) is not None:
+        return Planned(*standing, planned.parent)
+    if listed is None or signed is None:
+        of, survivors, handed_on, dropped = _whose(coordinator, planned, collected)
+        return _publish(coordinator, planned, Reveal(of=of, survivors=survivors, handed_on=handed_on, dropped=dropped))
+    if not is_signed(listed, signed):
+        give_up(coordinator, planned, listed, signed, QuorumError(f"{_threshold(planned.plan)} must"))
+    if not isinstance(listed.plan.asks, Countersign):
+        raise ContractError(f"{planned.in_words}: what members signed does not say who is in the sum")
+    of, survivors, handed_on, dropped = listed.plan.asks.whose
+    at = Placed(round=listed.plan.round, attempt=listed.plan.attempt, digest=listed.digest)
+    return _publish(coordinator, planned, Reveal(
+        of=of, survivors=survivors, handed_on=handed_on, dropped=dropped, countersigned=Countersigned(asked=at, by=tuple(
+            Sighted(site=site, sighting=one.answer.sighting) for site, one in sorted(signed.admitted.items())))))
+
+
+def _whose(coordinator: Coordinator, planned: Planned,
+           collected: Collected) -> tuple[Digest, tuple[Told, ...], Digest, tuple[Name, ...]]:
+    """As `Reveal.whose`: of the answers that are there. They are handed on to all."""
+    plan, epoch = planned.plan, _epoch(coordinator, planned.plan)
     collected = _with_part(epoch, plan, collected)
     check_quorum(planned, collected)
     survivors = tuple(Told(site=site, answer=one.digest) for site, one in sorted(collected.admitted.items()))
     together = b"\n".join(document_of(coordinator, planned, told.site) for told in survivors)
     publish(coordinator.store, layout.relayed(plan.run, handed_on := digest(together)), together, sha256=handed_on)
-    dropped = tuple(sorted(epoch.dealt.keys() - collected.admitted.keys()))
+    return planned.digest, survivors, handed_on, tuple(sorted(epoch.dealt.keys() - collected.admitted.keys()))
+
+
+def _publish(coordinator: Coordinator, planned: Planned, asks: Countersign | Reveal) -> Planned:
+    """A plan about the sum, as the plan whose answers it is of."""
+    plan = planned.plan
     return publish_plan(coordinator, planned.parent, plan.model_copy(update={
-        "round": plan.continues, "cohort": tuple(told.site for told in survivors), "excluded": (), "unasked": (),
-        "enough": None, "asks": Reveal(of=planned.digest, survivors=survivors, handed_on=handed_on, dropped=dropped),
-        "tool_version": __version__}))
+        "round": plan.continues, "cohort": tuple(told.site for told in asks.survivors), "excluded": (), "unasked": (),
+        "enough": None, "asks": asks, "tool_version": __version__}))
 
 
 def _with_part(epoch: Epoch, plan: Plan, collected: Collected) -> Collected:
@@ -71,6 +124,10 @@ def _with_part(epoch: Epoch, plan: Plan, collected: Collected) -> Collected:
 def survivors_of(plan: Plan) -> tuple[str, ...]:
     """Whose answers a plan adds up."""
     return tuple(told.site for told in plan.asks.survivors) if isinstance(plan.asks, Reveal) else ()
+
+
+def _threshold(plan: Plan) -> int:
+    return 0 if plan.agreed.combine is None else plan.agreed.combine.threshold
 
 
 def why_lost(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> QuorumError | None:
@@ -91,20 +148,23 @@ def suffices(coordinator: Coordinator, planned: Planned, reveal: Planned, said: 
     return lost is None or isinstance(lost, DealtWrongError)
 
 
-def give_up(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected, why: QuorumError) -> None:
-    """Write down that the sum is lost: too few revealed, or a member has dealt what is no secret. The next attempt has a new
-    slot and new noise, and goes well once that member is gone.
+def give_up(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected, why: QuorumError) -> NoReturn:
+    """Write down that the sum is lost: too few signed or revealed, or a member has dealt what is no secret. The next attempt
+    has a new slot and new noise, and goes well once that member is gone.
+
+    reveal: the plan about the sum that was answered so.
     """
     finding = Finding(
         federation=reveal.plan.federation, run=reveal.plan.run, round=reveal.plan.round, attempt=reveal.plan.attempt,
         plan=reveal.digest, answers=_told(said), refusals=tuple(no.committed for _, no in sorted(said.refused.items())),
         rejected=tuple(no for _, no in sorted(said.rejected.items())), missing=said.missing, tool_version=__version__)
-    put_first(coordinator.store, layout.finding(reveal.plan.run, reveal.plan.round, reveal.plan.attempt, "reveal"),
-              seal(finding, coordinator.identity))
+    place = layout.finding(reveal.plan.run, reveal.plan.round, reveal.plan.attempt, reveal.plan.asks.kind)
+    put_first(coordinator.store, place, seal(finding, coordinator.identity))
+    did = ("signed who is in the sum of their answers" if isinstance(reveal.plan.asks, Countersign)
+           else "revealed what takes the masks off the sum of their answers")
     raise QuorumError(
-        f"{planned.in_words}: {len(said.admitted)} of {len(reveal.plan.cohort)} sites revealed what takes the masks off the "
-        f"sum of their answers. {why}. The sum is lost, nothing is committed, and what it cost stays charged. Run it again: "
-        "that is a new attempt, with new noise")
+        f"{planned.in_words}: {len(said.admitted)} of {len(reveal.plan.cohort)} sites {did}. {why}. The sum is "
+        "lost, nothing is committed, and what it cost stays charged. Run it again: that is a new attempt, with new noise")
 
 
 # -- what the sum says -------------------------------------------------------------------------------------------------

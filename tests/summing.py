@@ -17,7 +17,7 @@ from tasks.collect import Collected, collect, have_answered
 from tasks.plan import NextRoundRequest, Planned
 from tasks.publish import publish
 from tasks.setting_up import next_question
-from tasks.unmask import plan_reveal, suffices, unmask_sum
+from tasks.unmask import plan_countersign, plan_reveal, suffices, unmask_sum
 from tests import small_federation
 from tests.small_federation import LABELS, NAMES, X1, SmallFederation
 
@@ -53,11 +53,19 @@ class Summing(SmallFederation):
         return plan_question(self.coordinator, MeasurementRequest(run=run, statistics=statistics or (X1, LABELS)))
 
     def revealing(self, planned: Planned, answers: Collected | None = None,
-                  sites: tuple[str, ...] | None = None) -> Collected:
-        """The answers that are there, and what their sites reveal. sites: who does; None: all who are asked."""
+                  sites: tuple[str, ...] | None = None, signing: tuple[str, ...] | None = None) -> Collected:
+        """The answers that are there, and what their sites reveal. sites: who does; None: all who are asked. signing: who
+        signs before, where members do.
+        """
         coordinator = self.coordinator
         answers = answers or self.collect(planned)
-        reveal = plan_reveal(coordinator, planned, answers)
+        listed, signed = None, None
+        if planned.plan.agreed.combine.is_signed:
+            listed = plan_countersign(coordinator, planned, answers)
+            for name in listed.plan.cohort if signing is None else signing:
+                self.answer(name, planned)
+            signed = self.collect(listed)
+        reveal = plan_reveal(coordinator, planned, answers, listed, signed)
         for name in reveal.plan.cohort if sites is None else sites:
             self.answer(name, planned)
         said = asyncio.run(collect(

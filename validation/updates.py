@@ -86,12 +86,12 @@ def _check_addressee(answer: SiteAnswer, plan: Plan, plan_digest: Digest, member
 
 
 def _check_what_it_carries(answer: Answer, plan: Plan, source: str) -> None:
-    """A plan about keys is answered with a file about keys, one with a slot with a masked vector, and others with neither."""
+    """A plan about keys is answered with a file about keys, one with a slot with a masked vector, others with neither."""
     has_material, is_masked = answer.material is not None, answer.masked is not None
-    if (has_material, is_masked) != (not plan.asks.is_of_rows, plan.asks.slot is not None):
+    if (has_material, is_masked) != (plan.asks.sends_file, plan.asks.slot is not None):
         raise ContractError(f"{source}: answered a plan to {plan.asks.kind} with a masked vector or a file about keys where "
                             "it asks for none, or without one where it does")
-    if (has_material or is_masked) and (answer.releases or answer.update is not None):
+    if (is_masked or not plan.asks.is_of_rows) and (answer.releases or answer.update is not None):
         raise ContractError(f"{source}: sent numbers in the open where the plan lets none be seen")
     if answer.masked is not None:
         _check_masked(answer.masked, plan, source)

@@ -16,6 +16,8 @@ alone is a model change.
 
 from fedround.records.asked import (
     Blob,
+    Countersign,
+    Countersigned,
     DealShares,
     Evaluate,
     Exclusion,
@@ -26,6 +28,7 @@ from fedround.records.asked import (
     Plan,
     Question,
     Reveal,
+    Sighted,
     Slot,
     Told,
     Train,
@@ -47,8 +50,8 @@ from fedround.records.committed import (
 from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [
-    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "DealShares",
-    "Evaluate", "Exclusion", "Finding", "LogHead", "Masked", "Measure", "OfferKeys", "Placed", "Plan", "Question", "Reason",
-    "Refusal", "Rejection", "Reveal", "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "Told",
-    "Train", "Update", "named",
+    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Countersign",
+    "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "LogHead", "Masked", "Measure", "OfferKeys", "Placed",
+    "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Sighted", "SiteAnswer", "SiteLedger", "SiteMemory",
+    "SiteWeight", "Slot", "Summed", "Told", "Train", "Update", "named",
 ]

@@ -12,7 +12,18 @@ from fedround.learning.tasks import Task
 from fedround.statistics import Decisions, Importance, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.terms import Agreed
-from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
+from fedround.values import (
+    MAX_NUMBER,
+    Attempt,
+    Digest,
+    Name,
+    Round,
+    Signature,
+    Signed,
+    TensorSpec,
+    ToolVersion,
+    Value,
+)
 
 
 class LogHead(Value):
@@ -82,7 +93,8 @@ class _Question(Value):
     """Whether the answers become the next round's model."""
     is_of_rows: ClassVar[bool] = True
     """Whether it is about rows, so that a site's policy must allow it by its word (`values.OfRows`)."""
-
+    sends_file: ClassVar[bool] = False
+    """Whether what answers it is a file about keys."""
 
     needs_all: ClassVar[bool] = True
     """True: a site that may not release every statistic refuses. False: it leaves those statistics out of its answer."""
@@ -141,6 +153,7 @@ class _OfKeys(_Question):
     """A question about keys: no row has any part in the answer, and nothing is charged for it."""
 
     is_of_rows: ClassVar[bool] = False
+    sends_file: ClassVar[bool] = True
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -189,12 +202,9 @@ class DealShares(_OfKeys):
     """For how many sums."""
 
 
-class Reveal(_OfKeys):
-    """Reveal the shares that take the masks off the sum of these answers, and off nothing else. The flow run that answered
-    the question answers this one, too.
-    """
+class _OfSum(_OfKeys):
+    """A question about the sum of these answers, and about no other. The flow run that answered answers this one, too."""
 
-    kind: Literal["reveal"] = "reveal"
     of: Digest
     """The plan whose answers are added up."""
     survivors: Annotated[tuple[Told, ...], Field(min_length=1, max_length=1000)]
@@ -203,8 +213,43 @@ class Reveal(_OfKeys):
     dropped: Annotated[tuple[Name, ...], Field(max_length=1000)]
     """All others who dealt shares."""
 
+    @property
+    def whose(self) -> tuple[Digest, tuple[Told, ...], Digest, tuple[Name, ...]]:
+        """Which sum it is."""
+        return self.of, self.survivors, self.handed_on, self.dropped
 
-Question = Annotated[Train | Evaluate | Measure | OfferKeys | DealShares | Reveal, Field(discriminator="kind")]
+
+class Countersign(_OfSum):
+    """Sign that these are the answers that are added up, and that no share is revealed for others."""
+
+    kind: Literal["countersign"] = "countersign"
+    sends_file: ClassVar[bool] = False
+
+
+class Sighted(Value):
+    """A member's signature of a plan that it answered (`fedround.sightings`)."""
+
+    site: Name
+    sighting: Signature
+
+
+class Countersigned(Value):
+    """Who signed which answers are added up."""
+
+    asked: Placed
+    """The plan that they answered."""
+    by: Annotated[tuple[Sighted, ...], Field(min_length=1, max_length=1000)]
+
+
+class Reveal(_OfSum):
+    """Reveal the shares that take the masks off the sum of these answers, and off nothing else."""
+
+    kind: Literal["reveal"] = "reveal"
+    countersigned: Countersigned | None = None
+    """Where the terms say that members sign first; None where they do not."""
+
+
+Question = Annotated[Train | Evaluate | Measure | OfferKeys | DealShares | Countersign | Reveal, Field(discriminator="kind")]
 
 
 class Address(Value):

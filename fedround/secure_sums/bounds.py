@@ -6,7 +6,7 @@ docs/secure-sums.md has the proof and the table, tests/fedround/secure_sums/test
 from __future__ import annotations
 
 from fedround.errors import ToleranceError
-from fedround.secure_sums.spec import SecureSum
+from fedround.secure_sums.spec import Consistency, SecureSum
 
 
 def fewest_honest(spec: SecureSum, members: int, colluders: int) -> int:
@@ -19,12 +19,12 @@ def fewest_honest(spec: SecureSum, members: int, colluders: int) -> int:
     return max(1, honest - spec.model_copy(update={"colluders": colluders}).cut(members))
 
 
-def most_colluders(threshold: int, dropouts: int, members: int) -> int | None:
+def most_colluders(threshold: int, dropouts: int, members: int, consistency: Consistency = "counted") -> int | None:
     """With how many colluders at most these settings hold; None: with none at all."""
     holding = None
     for colluders in range(members):
         try:
-            SecureSum(threshold=threshold, dropouts=dropouts, colluders=colluders).check(members)
+            SecureSum(threshold=threshold, dropouts=dropouts, colluders=colluders, consistency=consistency).check(members)
         except ToleranceError:
             break
         holding = colluders

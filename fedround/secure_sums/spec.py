@@ -15,6 +15,8 @@ from fedround.values import Value
 MOST_MEMBERS = 1000
 FEWEST_MEMBERS = 3
 
+Consistency = Literal["counted", "signed"]
+
 
 class SecureSum(Value):
     """Only the sum of the members' numbers can be read: by nobody the numbers of one.
@@ -31,6 +33,9 @@ class SecureSum(Value):
     """So many members may be missing from a sum, from the offer of keys to the last message."""
     colluders: Annotated[int, Field(ge=0, le=MOST_MEMBERS)]
     """So many members may hand all they know to the coordinator."""
+    consistency: Consistency = "counted"
+    """Why a coordinator that names other survivors to each member gains nothing. "counted": it needs more votes than there
+    are. "signed": a threshold of members sign one list of survivors before anybody reveals, in a wait more."""
 
     def check(self, members: int) -> None:
         """Raises ToleranceError, saying which number would do, if the promise does not hold for so many members."""
@@ -51,7 +56,8 @@ class SecureSum(Value):
             raise ToleranceError(f"{said}: a coordinator that names other survivors to each member could leave "
                                  f"{self.cut(members)} honest ones out of the sum, more than {d}: ({d} + 1) x ({t} - {c}) "
                                  f"must be above {d} x ({members} - {c}); raise the threshold up to {members - d}, or lower "
-                                 "the dropouts or the colluders")
+                                 "the dropouts or the colluders, or let members sign who is in the sum before they reveal: "
+                                 "consistency = \"signed\"")
 
     def least(self, members: int) -> int:
         """How many members a sum has at least."""
@@ -61,6 +67,15 @@ class SecureSum(Value):
         """How many honest members are in every sum: noise is calibrated so that the shares of so many suffice."""
         return members - self.dropouts - self.colluders
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether members sign who is in the sum before they reveal."""
+        return self.consistency == "signed"
+
     def cut(self, members: int) -> int:
-        """How many honest members' keys the coordinator can learn at most, whatever survivors it names to whom."""
+        """How many honest members' keys the coordinator can learn at most, whatever survivors it names to whom. Where they
+        are signed, all that reveal have seen one list: two would need twice the threshold of signatures.
+        """
+        if self.is_signed:
+            return self.dropouts
         return (members - self.colluders) * self.dropouts // (self.threshold - self.colluders)

@@ -344,11 +344,15 @@ def test_members_who_share_noise_have_one_price_together_and_one_alone(fedround:
     shown = " ".join(fedround("privacy", "plan", path, *members).stdout.split())
     assert "nobody" in shown
     one_sentence(fedround("privacy", "plan", path, *members[:6]), "combine", "3 members")
+    path.write_text(union)
+    one_sentence(fedround("privacy", "plan", path, *members, "--secure", "3,2,0"), "3 honest ones out")
+    (told,) = as_json(fedround, path, *members, "--secure", "3,2,0,signed")["sites"]
+    assert told["site"] == "each of 5"
 
 
 @pytest.mark.parametrize(("options", "words"), [
     (("--secure", "4,1"), "three whole numbers"), (("--secure", "4,1,x"), "three whole numbers"),
-    (("--secure", "4,1,1"), "union_step")])
+    (("--secure", "4,1,1"), "union_step"), (("--secure", "4,1,1,sealed"), "9,3,1,signed")])
 def test_a_sum_that_cannot_be_meant_is_one_sentence(fedround: Fedround, tmp_path: Path, options: tuple, words: str):
     path = tmp_path / "steps.toml"
     path.write_text(SETTINGS)

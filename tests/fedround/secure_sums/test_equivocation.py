@@ -7,13 +7,21 @@ survivors shown to every honest member, within the rules that members keep (`che
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import combinations, product
 
 import numpy as np
 import pytest
 
 from fedround.errors import ToleranceError
+from fedround.secure_sums import shamir
+from fedround.secure_sums.bounds import fewest_honest
+from fedround.secure_sums.keys import cohort as names_it
+from fedround.secure_sums.keys import private_key
+from fedround.secure_sums.masking import Mask, apply, pair_mask, self_key
+from fedround.secure_sums.revealing import check_survivors
 from fedround.secure_sums.spec import SecureSum
+from tests.fedround.secure_sums.cohorts import CONTEXT, EPOCH, Cohort, values
 
 NEITHER, SEED, KEY = range(3)
 
@@ -148,7 +156,7 @@ def test_every_lie_among_more_members(members: int):
 
 def countersigned(spec: SecureSum, members: int) -> tuple[set[int], bool]:
     """As `outcomes`, if members sign the survivors first, one list each, and reveal only for a list with a threshold of
-    signatures: a third wait.
+    signatures: whatever list is shown to whom.
     """
     honest, enough = members - spec.colluders, spec.threshold - spec.colluders
     least_honest = max(1, spec.least(members) - spec.colluders)
@@ -166,19 +174,59 @@ def countersigned(spec: SecureSum, members: int) -> tuple[set[int], bool]:
     return sizes, both
 
 
-@pytest.mark.parametrize(("members", "dropouts"), [(3, 1), (4, 1), (4, 2), (5, 1), (5, 2)])
-def test_with_a_third_wait_any_threshold_does_that_keeps_two_secrets_apart(members: int, dropouts: int):
-    """What decision 50 says of it: the third condition falls away, and no other does."""
-    looked = 0
+@pytest.mark.parametrize("members", [3, 4, 5])
+def test_every_lie_where_members_sign_first(members: int):
+    """What signatures make hold is kept by them against every lie; some lie breaks it without them."""
+    kept, only_signed = 0, []
     for spec in every(members):
-        if spec.shared_by(members) < 2 or spec.dropouts != dropouts:
+        if spec.shared_by(members) < 2:
             continue
+        signed = spec.model_copy(update={"consistency": "signed"})
         sizes, both = countersigned(spec, members)
-        apart = 2 * spec.threshold > members + spec.colluders
-        assert both != apart
-        assert not apart or min(sizes) >= spec.shared_by(members)
-        looked += 1
-    assert looked > 0
+        if not holds(signed, members):
+            assert both or spec.dropouts == 0, f"{signed} is refused, and nothing is wrong with it"
+            continue
+        assert not both
+        assert min(sizes) >= spec.shared_by(members) == fewest_honest(signed, members, spec.colluders)
+        kept += 1
+        if not holds(spec, members):
+            sizes, both = outcomes(spec, members, (0,) * members)
+            assert not both
+            assert min(sizes) < spec.shared_by(members)
+            only_signed.append((spec.threshold, spec.dropouts, spec.colluders))
+    assert kept >= 2
+    assert only_signed == ([(3, 2, 0)] if members == 5 else [])
+
+
+LIES = {"lund": ("lund", "turku", "bergen"), "aarhus": ("aarhus", "turku", "bergen"), "oslo": ("oslo", "turku", "bergen"),
+        "turku": ("oslo", "turku", "bergen"), "bergen": ("lund", "turku", "bergen")}
+"""Whom a coordinator names to whom as survivors, with five members of whom two may be missing."""
+
+
+def test_the_sum_of_two_comes_out_of_real_messages_without_signatures_and_no_list_has_enough_of_them():
+    """Each member is told nothing that it would refuse; the sum of three was promised."""
+    spec, cohort, values_ND = SecureSum(threshold=3, dropouts=2, colluders=0), Cohort(5, 3), values(5)
+    pooled: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    for place, name in enumerate(sorted(cohort.names), start=1):
+        check_survivors(spec, 5, name, cohort.roster, LIES[name], cohort.dropped(LIES[name]))
+        for dealer, share in zip(sorted(cohort.names), cohort.reveal(name, LIES[name]).shares, strict=True):
+            pooled[dealer, "seed" if dealer in LIES[name] else "key"][place] = int.from_bytes(share, "little")
+
+    def secret(dealer: str, kind: str) -> int:
+        three = dict(list(pooled[dealer, kind].items())[:3])
+        return sum(by * value for by, value in zip(shamir.weights([*three]), three.values(), strict=True)) % shamir.PRIME
+
+    two, who = ("turku", "bergen"), names_it(EPOCH, cohort.roster)
+    sum_D = sum((cohort.mask(name, values_ND[cohort.names.index(name)]) for name in two), np.zeros(5, np.uint32))
+    masks = [Mask(self_key(secret(name, "seed"), name, who, 0, CONTEXT), added=False) for name in two]
+    masks += [pair_mask(private_key(secret(gone, "key")), gone, name, cohort.roster, who, 0, CONTEXT)
+              for gone in ("lund", "aarhus", "oslo") for name in two]
+    apply(masks, sum_D)
+    assert (sum_D == values_ND[cohort.names.index("turku")] + values_ND[cohort.names.index("bergen")]).all()
+    with pytest.raises(ToleranceError, match="leave 3 honest ones out of the sum.*consistency"):
+        spec.check(5)
+    spec.model_copy(update={"consistency": "signed"}).check(5)
+    assert max([*LIES.values()].count(one) for one in LIES.values()) < spec.threshold
 
 
 @pytest.mark.parametrize("members", [4, 5])

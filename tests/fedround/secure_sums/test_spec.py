@@ -8,13 +8,14 @@ from fedround.errors import ToleranceError
 from fedround.secure_sums.spec import SecureSum
 
 
-def spec(threshold, dropouts, colluders):
-    return SecureSum(threshold=threshold, dropouts=dropouts, colluders=colluders)
+def spec(threshold, dropouts, colluders, consistency="counted"):
+    return SecureSum(threshold=threshold, dropouts=dropouts, colluders=colluders, consistency=consistency)
 
 
 @pytest.mark.parametrize(("members", "one"), [
     (12, spec(10, 2, 5)), (12, spec(9, 2, 2)), (12, spec(11, 1, 8)), (3, spec(2, 0, 0)), (3, spec(3, 0, 1)),
-    (5, spec(4, 1, 1)), (100, spec(92, 8, 27)), (13, spec(10, 3, 0)), (12, spec(12, 0, 10))])
+    (5, spec(4, 1, 1)), (100, spec(92, 8, 27)), (13, spec(10, 3, 0)), (12, spec(12, 0, 10)),
+    (12, spec(9, 3, 5, "signed")), (5, spec(3, 2, 0, "signed")), (100, spec(80, 20, 59, "signed"))])
 def test_what_holds(members, one):
     one.check(members)
     assert one.least(members) == members - one.dropouts
@@ -29,7 +30,9 @@ def test_what_holds(members, one):
     (12, spec(12, 0, 11), "two honest"),
     (12, spec(9, 3, 0), "leave 4"), (12, spec(10, 2, 6), "leave 3 honest ones out"),            # D(D+1) = n - c
     (12, spec(9, 2, 3), "raise the threshold up to 10"),        # D(D+1) < n - c, and the threshold is too low for it
-    (100, spec(92, 8, 28), "leave 9 honest"),
+    (100, spec(92, 8, 28), "leave 9 honest"), (12, spec(9, 3, 5), "consistency = \"signed\""),
+    (12, spec(9, 3, 6, "signed"), "at least 10"), (12, spec(10, 3, 0, "signed"), "only 9 can say"),
+    (12, spec(9, 3, 8, "signed"), "at least 11"), (5, spec(5, 0, 4, "signed"), "two honest"),
 ])
 def test_what_does_not(members, one, words):
     with pytest.raises(ToleranceError, match=words):
