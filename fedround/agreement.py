@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedround.aggregation.rules import FLTrust, WeightedMean
 from fedround.aggregation.spec import Aggregation, default_aggregation
+from fedround.aggregation.spec import in_words as rule_in_words
+from fedround.choices import Choice, Choices, Offer
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
@@ -62,13 +64,6 @@ class Incentive(Value):
     """For a whole run, over all members together."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share that every member gets whose update ever came."""
-
-
-class Choices(Value):
-    """What whoever starts a round may choose. It is agreed like the settings; without it, nothing may be chosen."""
-
-    sites: bool = False
-    """Whether a round may ask only some of the members. It must still be able to meet the quorum."""
 
 
 class SiteEntry(Value):
@@ -204,6 +199,45 @@ class Agreement(Value):
             raise ValueError(why_not)
         return self
 
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        if self.choices is not None and self.choices.epsilon and isinstance(self.privacy, NoPrivacy):
+            raise ValueError("choices: without privacy there is no epsilon to choose: agree on another unit, or take it out")
+        for choice in () if self.choices is None else self.choices.of_terms:
+            try:
+                self.chosen(choice)
+            except ValidationError as error:
+                raise ValueError(f"choices: with {choice.in_words}: {in_words(error)}") from None
+        return self
+
+    @property
+    def offers_terms(self) -> bool:
+        """Whether a run can have other privacy or another rule than what is said first."""
+        return self.choices is not None and (self.choices.epsilon, self.choices.rule) != ((), ())
+
+    @property
+    def offer(self) -> Offer:
+        """Among what a run can be begun."""
+        choices, first = self.choices or Choices(), self.how_to_aggregate().rule
+        targets = () if isinstance(self.privacy, NoPrivacy) else (self.privacy.epsilon, *choices.epsilon)
+        return Offer(self.name, tuple(dict.fromkeys(targets)), {rule_in_words(rule): rule for rule in (first, *choices.rule)})
+
+    def chosen(self, choice: Choice | None) -> Self:
+        """The same, as a run with this choice has it: only sites are left to choose. Raises ContractError for a choice that
+        is not offered.
+        """
+        if self.choices is None and choice is None:
+            return self
+        made, sites = choice or Choice(), self.choices is not None and self.choices.sites
+        self.offer.check(made)
+        said: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set} | {
+            "choices": Choices(sites=True) if sites else None}
+        if made.epsilon is not None:
+            said["privacy"] = self.privacy.model_copy(update={"epsilon": made.epsilon})
+        if made.rule is not None:
+            said["aggregation"] = Aggregation(**{**dict(self.how_to_aggregate()), "rule": made.rule})
+        return type(self)(**said)
+
     @property
     def together(self) -> Together | None:
         """Whose numbers are added up; None: nobody's, or these settings have no members yet."""
@@ -331,10 +365,12 @@ class Federation(Agreement, Signed):
         """The coordinator's work pool, and its login at the proxy. A site's are named after the site."""
         return f"{self.name}-coordinator"
 
-    def agreed(self, quorum: int | None = None) -> Agreed:
-        """What a plan with this quorum says of all this; None: the agreed quorum."""
-        return Agreed(**self._terms(quorum), recipe=self.recipe, recipe_digest=self.recipe_digest,
-                      contract_digest=self.contract_digest)
+    def agreed(self, quorum: int | None = None, choice: Choice | None = None) -> Agreed:
+        """What a plan with this quorum says of all this, in a run with this choice; None: the agreed quorum. Raises as
+        `chosen`.
+        """
+        return Agreed(**self.chosen(choice)._terms(quorum), recipe=self.recipe, recipe_digest=self.recipe_digest,
+                      contract_digest=self.contract_digest, choice=choice)
 
     def check_chosen(self, cohort: Collection[str]) -> None:
         """Raises ContractError if a round with this file's quorum may not ask only these of the members.

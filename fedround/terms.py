@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from fedround.aggregation.spec import Aggregation
+from fedround.choices import Choice
 from fedround.codec import Schema
 from fedround.compression.spec import Compression
 from fedround.drift.spec import DriftWatch
@@ -118,3 +119,5 @@ class Agreed(Terms):
     recipe: Name
     recipe_digest: Digest
     contract_digest: Digest
+    choice: Choice | None = None
+    """Why privacy and rule are not what the federation file says first; None: they are."""

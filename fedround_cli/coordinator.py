@@ -10,6 +10,7 @@ import typer
 from fedround.errors import FedroundError
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import command, log_to_terminal, out
+from fedround_cli.train import Epsilon, Rule, chosen
 
 app = typer.Typer(no_args_is_help=True, help="The coordinator's process.")
 
@@ -38,6 +39,8 @@ def deploy(
     run: Annotated[str, typer.Option(
         help="The run that scheduled rounds continue; if the federation tells rows apart, how the runs' names "
              "begin.")] = "scheduled",
+    epsilon: Epsilon = None,
+    rule: Rule = None,
     automations: Annotated[bool, typer.Option(
         "--automations", help="Also make automations: a late site, a failed round, a budget that is nearly spent, drift, "
                               "answers that are rejected again and again, a forged signature.")] = False,
@@ -56,8 +59,12 @@ def deploy(
         raise FedroundError("--notify says whom new automations tell: give --automations with it")
     if cron is not None and no_cron:
         raise FedroundError("--cron makes a schedule and --no-cron removes it: give one of them")
+    choice = chosen(epsilon, rule)
+    if choice and cron is None:
+        raise FedroundError("--epsilon and --rule are of the runs that a schedule begins: give --cron with them")
     done = "would be deployed" if dry_run else "deployed"
-    changes = asyncio.run(register(folder, None if cron is None else (cron, run, time_zone), keep=not no_cron, dry=dry_run))
+    changes = asyncio.run(register(folder, None if cron is None else (cron, run, time_zone, choice), keep=not no_cron,
+                                   dry=dry_run))
     if automations:
         changes += asyncio.run(automate(folder, notify, dry=dry_run))
     for change in changes:

@@ -249,6 +249,8 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         out.print(f"{name:<11} {_in_words(getattr(federation, name).model_dump(exclude={'axes', 'often', 'rises'}))}")
     if (how := federation.partitions) is not None:
         out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
+    if federation.offers_terms:
+        out.say("{}", f"{'choices':<11} a run may have {federation.offer}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
               f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s"
               f"{'' if federation.enough is None else f'  closes with {federation.enough} updates'}\n"

@@ -45,6 +45,8 @@ def simulate(
     test: Annotated[Path | None, typer.Option(help="Public rows to judge with. Default: a fifth of the data, drawn.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy allows, or 10.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Instead of privacy.epsilon. 0: no privacy at all.")] = None,
+    rule: Annotated[str | None, typer.Option(
+        metavar="NAME", help="Another rule of those that the settings let be chosen ([choices] rule).")] = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="Share of the sites that each round asks, drawn anew. The others "
                                          "count as dropouts where the settings add up under 'combine'.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The first seed; all random draws follow from it.")] = 0,
@@ -85,7 +87,7 @@ def simulate(
     from fedround_cli.world import asked_of, dealt, example, part_of
 
     what = shipped(what)
-    asked = asked_of(what, recipe, epsilon, rounds)
+    asked = asked_of(what, recipe, epsilon, rounds, rule)
     only = part_of(asked.agreement, part)
     person = asked.person
     world = (example(what, asked.recipe, only, person) if data is None

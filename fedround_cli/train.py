@@ -23,6 +23,11 @@ Partition = Annotated[str | None, typer.Option(
 Sites = Annotated[list[str] | None, typer.Option(
     "--site", metavar="NAME", help="Ask only this member, where the federation file lets sites be chosen; several may be "
                                    "given. Default: all.")]
+Epsilon = Annotated[float | None, typer.Option(
+    help="Privacy target of a new run, where the federation file lets it be chosen. Default: what it says first.")]
+Rule = Annotated[str | None, typer.Option(
+    metavar="NAME", help="Rule of a new run, such as coordinate_median, where the federation file lets it be chosen. "
+                         "Default: what it says first.")]
 
 
 @train_app.command("run")
@@ -37,6 +42,8 @@ def train_run(
     quorum: Quorum = None,
     deadline_s: Deadline = None,
     sites: Sites = None,
+    epsilon: Epsilon = None,
+    rule: Rule = None,
     patience: Annotated[int | None, typer.Option(
         min=1, help="End before the last round if the mean noised score of so many rounds is above that of as many before by "
                     "no more than the noise. Default: all rounds.")] = None,
@@ -53,6 +60,7 @@ def train_run(
         **({"one_run_per_site": True} if one_run_per_site else {}),      # unknown to a deployment of an older version
         **({} if partition is None else {"partition": partition}), **({} if after is None else {"after": after}),
         **({"sites": sites} if sites else {}), **({} if patience is None else {"patience": patience}),
+        **chosen(epsilon, rule),
     }, as_json)
 
 
@@ -65,12 +73,19 @@ def round_run(
     quorum: Quorum = None,
     deadline_s: Deadline = None,
     sites: Sites = None,
+    epsilon: Epsilon = None,
+    rule: Rule = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one more round of a campaign."""
     _carry_out(folder, "federated-round", {
         "run": run, "quorum": quorum, "deadline_s": deadline_s, **({} if partition is None else {"partition": partition}),
-        **({"sites": sites} if sites else {})}, as_json)
+        **({"sites": sites} if sites else {}), **chosen(epsilon, rule)}, as_json)
+
+
+def chosen(epsilon: float | None, rule: str | None) -> dict[str, Any]:
+    """What is said of these."""
+    return {key: value for key, value in (("epsilon", epsilon), ("rule", rule)) if value is not None}
 
 
 def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as_json: bool) -> None:
@@ -87,6 +102,7 @@ def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as
         kind.model_validate(request)
     except ValidationError as error:
         raise FedroundError("; ".join(f"{p['loc'][0]}: {p['msg'].lower()}" for p in error.errors())) from None
+    coordinator.federation.offer.choice(request.get("epsilon"), request.get("rule"))
     since = time.time()
     asyncio.run(show_campaign(coordinator, flow, request, quiet=as_json))
     if as_json:

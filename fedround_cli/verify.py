@@ -181,6 +181,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
         f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
+        f"{_chosen(last)}"
         f"Recomputed  {_recomputed(asked, recompute)}\n"
         f"{_contributions(asked)}"
         f"Coordinator {key}", title="certificate of lineage"), highlight=False, soft_wrap=False)
@@ -243,6 +244,11 @@ def _contributions(asked: Sequence[RoundProof]) -> str:
     why = _in_turn(one.partition(": ")[2] for one in told if ": " in one)
     return (f"Contributed {len(told)} of {len(asked)} rounds say what each site added; {again} recomputed"
             + (f"; not the others: {'; '.join(why)}" if why else "") + "\n")
+
+
+def _chosen(proof: RoundProof) -> str:
+    """A line, if anything was chosen for the run."""
+    return f"Chosen      {proof.chosen}, when the run began, of what all had agreed on\n" if proof.chosen else ""
 
 
 def _privacy(proof: RoundProof) -> str:

@@ -48,8 +48,12 @@ class World:
     test: Examples
 
 
-def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int | None) -> Asked:
-    """The settings with the options in their place. Raises SetupError or ContractError for what cannot be read."""
+def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int | None, rule: str | None = None
+             ) -> Asked:
+    """The settings with the options in their place. rule: of those that they offer.
+
+    Raises SetupError or ContractError for what cannot be read.
+    """
     from fedround.agreement import Agreement
     from fedround.errors import ContractError
     from fedround.learning.recipe import load_recipe
@@ -67,10 +71,13 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
         raise ContractError(f"{file}: 'privacy' is no table of settings")
     if epsilon is not None:
         known["privacy"] = {"unit": "none"} if epsilon == 0 else {**known.get("privacy", {}), "epsilon": epsilon}
+        if isinstance(known.get("choices"), dict):          # here any may be tried
+            known["choices"] = {key: value for key, value in known["choices"].items() if key != "epsilon"}
     if rounds is not None and known.get("privacy", {}).get("unit") != "none":
         known["privacy"] = {**known.get("privacy", {}), "rounds": rounds}
     found = load_recipe(path)
     agreement = parse(Agreement, known, str(file)).learning(found.trees)
+    agreement = agreement.chosen(agreement.offer.choice(None, rule))
     agreed = (10 if rounds is None else rounds) if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
     return Asked(agreement, found, agreed, path)
 

@@ -34,7 +34,7 @@ async def federated_training(request: TrainingRequest) -> int:
     """
     request = with_its_run(current_coordinator(), request, datetime.now(UTC).date())
     asked = request.model_dump(include={"run", "quorum", "deadline_s", "sites"})
-    one_more = NextRoundRequest(**asked, partition=request.partition, after=request.after)
+    one_more = NextRoundRequest(**asked, **request.model_dump(include={"partition", "after", "epsilon", "rule"}))
     async with _sites(request):
         while (done := _committed(request.run)) < request.rounds and not await _has_settled(request):
             await stop_here_if_paused()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 
 from fedround.agreement import Federation
+from fedround.choices import Choices
 from fedround.privacy.spec import NoPrivacy
 
 _PURPOSES = {
@@ -21,9 +23,17 @@ _PURPOSES = {
 
 GROUPS = {
     "rows": ("Rows and model", "On whose rows, and from which model a new run begins.", ("partition", "after")),
+    "terms": ("Privacy and rule", "Of a new run: what all have agreed that it may have.", ("epsilon", "rule")),
     "asked": ("Who is asked", "Which sites, how many must answer, and until when.", ("sites", "quorum", "deadline_s")),
     "shown": ("Flow runs", "How many there are.", ("one_run_per_site", "one_run_per_partition"))}
 """Fields that belong together stand in a box of their own: its key, its title, what it is about, and they."""
+
+
+_CHOSEN: dict[str, Callable[[Federation], Iterable[float | str]]] = {
+    "sites": lambda federation: (site.name for site in federation.sites),
+    "epsilon": lambda federation: federation.offer.epsilons,
+    "rule": lambda federation: federation.offer.rules}
+"""Fields that are there only where the federation file lets them be chosen, and among what."""
 
 
 def purpose(flow: Flow[Any, Any], federation: Federation) -> str:
@@ -35,16 +45,17 @@ def purpose(flow: Flow[Any, Any], federation: Federation) -> str:
 
 def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
     """The JSON schema of the flow's request, with what holds in this federation."""
-    schema = copy.deepcopy(parameter_schema(flow).model_dump())
+    schema, choices = copy.deepcopy(parameter_schema(flow).model_dump()), federation.choices or Choices()
     for definition in schema.get("definitions", {}).values():
+        fields = definition.get("properties", {})
         for field, says in _says(federation).items():
-            if (found := definition.get("properties", {}).get(field)) is not None:
-                if field == "sites" and not (federation.choices and federation.choices.sites):
-                    del definition["properties"][field]
+            if (found := fields.get(field)) is not None:
+                if field in _CHOSEN and not getattr(choices, field):
+                    del fields[field]
                     continue
-                if field == "sites":        # names to tick, not texts to type
-                    next(kind for kind in found["anyOf"] if kind.get("type") == "array")["items"] = {
-                        "type": "string", "enum": [site.name for site in federation.sites]}
+                if field in _CHOSEN:        # names to tick, not texts to type
+                    said = next(kind for kind in found["anyOf"] if kind.get("type") != "null")
+                    (said["items"] if field == "sites" else said)["enum"] = list(_CHOSEN[field](federation))
                 found["description"] = f"{found.get('description', '').rstrip('.')}. {says}"
     request = schema["properties"]["request"]
     request["title"] = "Request"
@@ -83,11 +94,13 @@ def _put_together(definitions: dict[str, Any], name: str) -> None:
 
 
 def _says(federation: Federation) -> dict[str, str]:
-    members = len(federation.sites)
+    members, offer = len(federation.sites), federation.offer
     return {"run": "Lower-case letters, digits and inner hyphens, at most 40, for example 'spring'.",
             "quorum": f"The federation file says {federation.quorum}; from 1 to {members}, the number of sites.",
             "deadline_s": f"The federation file says {federation.deadline_s}; from 1 to 604800, a week.",
             "sites": f"At least {federation.quorum}, unless you ask with a smaller quorum.",
+            "epsilon": f"{_price(federation)} {''.join(f'{one:g}' for one in offer.epsilons[:1])} if nothing is said.",
+            "rule": f"{next(iter(offer.rules))} if nothing is said. Each bears as many liars as its f says.",
             "rounds": f"From 1 to 10000; 10 if nothing is said. {_price(federation)}"}
 
 
@@ -95,5 +108,5 @@ def _price(federation: Federation) -> str:
     privacy = federation.privacy
     if isinstance(privacy, NoPrivacy):
         return "Costs no epsilon: this federation trains without differential privacy."
-    return (f"Costs each {privacy.unit} at most epsilon {privacy.epsilon:g} at delta {privacy.delta_dp:g} in a run of "
+    return (f"Costs each {privacy.unit} at most {federation.offer.targets} at delta {privacy.delta_dp:g} in a run of "
             f"{privacy.rounds} rounds, which is the most that a run may have.")

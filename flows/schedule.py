@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
@@ -42,10 +43,13 @@ class Schedule:
     cron: str
     run: str
     time_zone: str = "UTC"
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """`epsilon` and `rule` of a new run, where the federation file lets them be chosen."""
 
     def asked(self, federation: Federation) -> Asked:
         """The same for this federation. Raises ContractError for a schedule or a run that cannot be."""
-        how, privacy = federation.partitions, federation.privacy
+        how = federation.partitions
+        privacy = federation.chosen(federation.offer.choice(self.chosen.get("epsilon"), self.chosen.get("rule"))).privacy
         if how is not None and how.by == "value":
             raise ContractError("partitions by value have no order, so no schedule can choose one: ask for each campaign "
                                 "with 'fedround train run --partition'")
@@ -58,8 +62,9 @@ class Schedule:
             raise ContractError("--cron is not a schedule: expected five fields, for example '0 3 * * 1'") from None
         try:
             if how is None:
-                return Asked(federated_round.name, cron, NextRoundRequest(run=self.run).model_dump(exclude_none=True))
-            campaign = TrainingRequest(run=self.run, one_run_per_partition=True,
+                one_more = NextRoundRequest(run=self.run, **self.chosen)
+                return Asked(federated_round.name, cron, one_more.model_dump(exclude_none=True))
+            campaign = TrainingRequest(run=self.run, one_run_per_partition=True, **self.chosen,
                                        **{} if isinstance(privacy, NoPrivacy) else {"rounds": privacy.rounds})
             return Asked(federated_training.name, cron, campaign.model_dump(exclude_none=True))
         except ValidationError:

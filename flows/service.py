@@ -68,11 +68,12 @@ def serve_coordinator(folder: Path) -> None:
         serve(worker)
 
 
-async def register(folder: Path, cron: tuple[str, str, str] | None = None, *, keep: bool = True, dry: bool = False
-                   ) -> list[Change]:
+async def register(folder: Path, cron: tuple[str, str, str, dict[str, Any]] | None = None, *, keep: bool = True,
+                   dry: bool = False) -> list[Change]:
     """Deploy the federation; returns what was changed. Raises SetupError if the API does not answer.
 
-    cron: a new schedule, the run of its rounds, and the time zone. As `flows.deployments.deploy`.
+    cron: a new schedule, the run of its rounds, the time zone, and what is chosen for new runs. As
+    `flows.deployments.deploy`.
     """
     coordinator = enter(folder)
     if not dry:

@@ -13,13 +13,16 @@ from fedround import __version__, layout
 from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.records import Commit, Plan, Reason, Refusal
+from fedround.rounds.clipping import privacy_after
 from fedround.signing import Identity
 from fedround.values import Purpose
-from infra.history import read_plan_at
+from infra.history import read_checkpoint, read_plan_at
 from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
 from site_workers.policy import objection
 from site_workers.site import Site
+
+_COMPARE = "Nothing was done. Ask the coordinator, and compare 'fedround verify'"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
         _check_sums(plan, federation, source)
         identity = _check_membership(site, federation, plan, source)
         parent = history.parent(site, plan, log, remembered, source)
+        _check_choice(site, plan, federation, parent, source)
     except TrustError:
         if not history.is_over(site, plan, named, remembered):
             raise
@@ -91,6 +95,24 @@ def _check_sums(plan: Plan, federation: Federation, source: str) -> None:
     if (plan.agreed.combine, plan.agreed.together) != (federation.combine, federation.together):
         raise TrustError(f"{source}: says something else than the federation file about how members' numbers are added up, "
                          "or about who they are. Nothing was done. Ask the coordinator, and compare 'fedround verify'")
+
+
+def _check_choice(site: Site, plan: Plan, federation: Federation, parent: Commit, source: str) -> None:
+    """Where the federation file lets privacy and rule be chosen: whether the plan asks for those that were chosen for the run
+    when it began. Of a committed round a majority was shown what the run has (`history.parent`).
+    """
+    made, before = plan.agreed.choice, parent.agreed
+    if not federation.offers_terms and made is None and (before is None or before.choice is None):
+        return
+    begun = read_checkpoint(site.store, parent, site.settings.coordinator).choice if before is None else before.choice
+    if made != begun:
+        raise ChainError(f"{source}: says that something else was chosen for the run than when it began. {_COMPARE}")
+    try:
+        agreed = federation.agreed(plan.quorum, made)
+    except ContractError as error:
+        raise TrustError(f"{source}: {error}. {_COMPARE}") from None
+    if (plan.agreed.privacy, plan.agreed.aggregation) != (privacy_after(agreed.privacy, parent), agreed.aggregation):
+        raise TrustError(f"{source}: asks for other privacy or another rule than was chosen for the run. {_COMPARE}")
 
 
 def _check_membership(site: Site, federation: Federation, plan: Plan, source: str) -> Identity:

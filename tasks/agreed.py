@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation
+from fedround.choices import Choice
 from fedround.errors import ChainError, ContractError
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
+from fedround.rounds.clipping import privacy_after
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from infra.history import Committed
-from tasks.clipping import privacy_after
 from tasks.ledgers import keys_of
 from tasks.plan import asked_to_train, bare
 from tasks.reputation import Past, exclusions, first_that_counts
@@ -33,6 +34,8 @@ class Proven:
     """What its plan says is learnt; None for round 0, which has no plan."""
     partition: Partition | None = None
     """On whose rows its run trains, by its checkpoint; None: all."""
+    choice: Choice | None = None
+    """What was chosen for its run, by its checkpoint; None: nothing."""
     answers: Mapping[str, Answer] = field(default_factory=dict)
     """Only those that this credential may read."""
 
@@ -56,7 +59,12 @@ def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -
 
 
 def _check_terms(plan: Plan, members: Federation, before: Proven, source: str) -> None:
-    agreed = members.agreed(plan.quorum)
+    if plan.agreed.choice != before.choice:
+        raise ChainError(f"plan of {source}: says that something else was chosen for the run than its checkpoint does")
+    try:
+        agreed = members.agreed(plan.quorum, before.choice)
+    except ContractError as error:
+        raise ChainError(f"plan of {source}: {error}") from None
     expected = agreed.model_copy(update={"privacy": privacy_after(agreed.privacy, before.committed.commit)})
     if plan.enough != (members.enough if plan.asks.makes_model else None):
         raise ChainError(f"plan of {source}: closes with {plan.enough or 'all'} updates, and the federation file says "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedround import __version__, codec, layout
+from fedround.choices import Choice
 from fedround.codec import Schema
 from fedround.errors import ContractError
 from fedround.learning.learn import check_learner
@@ -22,14 +23,16 @@ from tasks.coordinator import Coordinator
 from tasks.trees import require_same_trees
 
 
-def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None, after: str | None = None) -> Committed:
+def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None, after: str | None = None,
+            choice: Choice | None = None) -> Committed:
     """The run's last committed round; begins the run if it is new.
 
-    partition: on which rows a new run trains; None: all. after: the run with whose last model a new one begins.
+    partition: on which rows a new run trains; None: all. after: the run with whose last model a new one begins. choice: what
+    was chosen for a new run.
     """
     number = last_round(coordinator.store, run, coordinator.identity.key)
     if number is None:
-        _begin(coordinator, run, partition, after)
+        _begin(coordinator, run, partition, after, choice)
         number = 0
     return read_commit(coordinator.store, run, number, coordinator.identity.key)
 
@@ -45,11 +48,11 @@ class _Beginning:
     """The files that the store may lack."""
 
 
-def _begin(coordinator: Coordinator, run: str, partition: Partition | None, after: str | None) -> None:
+def _begin(coordinator: Coordinator, run: str, partition: Partition | None, after: str | None, choice: Choice | None) -> None:
     """Commit round 0: the last model of another run; or the checkpoint that the federation file names, completed by the
     recipe's initial model, which is the same for everybody who builds it from the run's name.
     """
-    federation = coordinator.federation
+    federation = coordinator.federation.chosen(choice)
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
     check_learner(coordinator.recipe, federation.training)
     start = None if after is not None else _start(coordinator)
@@ -62,8 +65,9 @@ def _begin(coordinator: Coordinator, run: str, partition: Partition | None, afte
     holds = coordinator.publish_federation()
     checkpoint = seal(Checkpoint(
         federation=federation.name, run=run, round=0, log=holds.head, model=begins.model, tensors=schema,
-        parts=federation.parts, rest=begins.rest, partition=partition, after=begins.after, recipe=federation.recipe,
-        recipe_digest=federation.recipe_digest, privacy=federation.privacy, tool_version=__version__), coordinator.identity)
+        parts=federation.parts, rest=begins.rest, partition=partition, choice=choice, after=begins.after,
+        recipe=federation.recipe, recipe_digest=federation.recipe_digest, privacy=federation.privacy,
+        tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head, run=run, round=0,
         parent=None, plan=None, agreed=None, base_model=None, model=begins.model.sha256, checkpoint=digest(checkpoint),

@@ -118,7 +118,7 @@ def add_member(folder: Path, name: str, key: str, weight: float, rows: int | Non
     entry = member.model_dump(exclude_none=True)
     members = [dict(site) for site in document.get("sites", [])] + [entry]
     # The members are not all there yet.
-    stand_in = {"quorum": 1, "enough": None, "aggregation": {"rule": {"name": "weighted_mean"}}}
+    stand_in = {"quorum": 1, "enough": None, "aggregation": {"rule": {"name": "weighted_mean"}}, "choices": None}
     for_all = {"combine", "training"} if "combine" in document else set()
     said = {key: value for key, value in document.unwrap().items() if key not in for_all}
     parse(Federation, {**said, "sites": members, **stand_in}, str(path))

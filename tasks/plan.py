@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
 from fedround.agreement import Federation
+from fedround.choices import Choice
 from fedround.errors import ContractError
 from fedround.records import Commit, Evaluate, Exclusion, Measure, Plan, Question, Train
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
+from fedround.rounds.clipping import privacy_after
 from fedround.rounds.offer import offer
 from fedround.sightings import needed
 from fedround.signing import seal
@@ -24,7 +26,7 @@ from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.history import Committed, read_checkpoint, read_plan_at
 from infra.stores import put_first
 from tasks.begin import head_of
-from tasks.clipping import privacy_after
+from tasks.choice import choice_asked
 from tasks.coordinator import Coordinator
 from tasks.epochs import is_given_up, slot_for
 from tasks.evaluate import score_statistic
@@ -65,6 +67,14 @@ class NextRoundRequest(RoundRequest):
         default=None, title="After", examples=["winter"],
         description="A new run begins with the last model of this one. Empty: with the recipe's initial model, or the "
                     "checkpoint that the federation file names.")] = None
+    epsilon: Annotated[float | None, Field(
+        default=None, gt=0, le=100, title="Privacy target (epsilon)",
+        description="What the run may cost, from its first round to its last, where the federation file lets it be chosen. "
+                    "Empty: as the run began; for a new run as the federation file says first.")] = None
+    rule: Annotated[str | None, Field(
+        default=None, min_length=1, max_length=200, title="Rule",
+        description="How updates become one, from the run's first round to its last, where the federation file lets it be "
+                    "chosen. Empty: as the run began; for a new run as the federation file says first.")] = None
 
 
 class TrainingRequest(NextRoundRequest):
@@ -118,7 +128,8 @@ def plan_round(coordinator: Coordinator, request: NextRoundRequest) -> Planned:
     stopped. If the round would be asked differently now (the federation file or the request has changed), it is a new
     attempt. Raises ContractError also if the run trains on another partition than the request names.
     """
-    head = head_of(coordinator, request.run, partition_asked(coordinator, request), request.after)
+    head = head_of(coordinator, request.run, partition_asked(coordinator, request), request.after,
+                   choice_asked(coordinator, request))
     require_trees_left(coordinator, head.commit)
     plan = compose(coordinator, head, request, _training(coordinator, head.commit))
     require_root_set(coordinator, plan.agreed.aggregation)
@@ -146,8 +157,8 @@ def _training(coordinator: Coordinator, parent: Commit) -> Train:
 
 def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, asks: Question) -> Plan:
     """The first attempt to ask this of the run's last model, under what the federation file and the request say."""
-    federation = asked_with(coordinator.federation, request)
     checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
+    federation = asked_with(coordinator.federation, request, checkpoint.choice)
     if checkpoint.parts != federation.parts:
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
                             "cannot change within a run; begin a new one")
@@ -156,7 +167,8 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
                             "rows a run trains cannot change; begin a new one")
     cohort, excluded, unasked = cohort_of(coordinator, federation, head, request.sites)
     holds = coordinator.publish_federation()
-    agreed = federation.agreed().model_copy(update={"privacy": privacy_after(federation.privacy, head.commit)})
+    agreed = federation.agreed().model_copy(update={
+        "privacy": privacy_after(federation.privacy, head.commit), "choice": checkpoint.choice})
     if federation.combine is not None and isinstance(asks, Train | Evaluate | Measure):
         summed.layout(asks, agreed, codec.coordinates(agreed.sent(checkpoint.tensors)),        # there is room for the sum
                       offer(asks, agreed, 1, lambda _: True).mechanisms)
@@ -239,8 +251,15 @@ def bare(asks: Question) -> Question:
         for statistic in asks.statistics)})
 
 
-def asked_with(federation: Federation, request: RoundRequest) -> Federation:
-    """The federation file with the quorum and deadline of the request. A request cannot break the file's own rules."""
+def asked_with(federation: Federation, request: RoundRequest, choice: Choice | None = None) -> Federation:
+    """The federation file with the choice of the request's run, and with the quorum and deadline of the request. A request
+    cannot break the file's own rules.
+    """
+    try:
+        federation = federation.chosen(choice)
+    except ContractError as error:
+        raise ContractError(f"run '{request.run}' began with what the federation file does not offer any more: {error}; "
+                            "begin a new run, or agree on it again") from None
     said = request.model_dump(include={"quorum", "deadline_s"}, exclude_none=True)
     asked = parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")
     if asked.quorum < needed(federation):

@@ -32,8 +32,8 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     checkpoint = seal(Checkpoint(
         federation=plan.federation, run=plan.run, round=plan.round, log=plan.log, model=model,
         tensors=plan.tensors, parts=plan.agreed.parts, rest=plan.rest, partition=plan.asks.partition,
-        recipe=plan.agreed.recipe,
-        recipe_digest=plan.agreed.recipe_digest, privacy=plan.agreed.privacy, tool_version=__version__), coordinator.identity)
+        choice=plan.agreed.choice, recipe=plan.agreed.recipe, recipe_digest=plan.agreed.recipe_digest,
+        privacy=plan.agreed.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=plan.federation, federation_digest=plan.federation_digest, log=plan.log, run=plan.run, round=plan.round,
         parent=plan.parent, plan=planned.digest, agreed=plan.agreed, base_model=plan.base_model, model=model.sha256,

@@ -16,6 +16,7 @@ from fedround.statistics import Release, Statistic
 from infra.history import findings, read_federation, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import evidence
+from tasks.choice import choice_of_run
 from tasks.coordinator import Coordinator
 
 EVERYBODY = "all sites"
@@ -75,7 +76,7 @@ def preview(coordinator: Coordinator, run: str, asked: Sequence[Sequence[Statist
     """What it would cost to ask these, measurement by measurement; nobody is asked. What a site's ledger has left, and its
     policy allows, only the site knows.
     """
-    privacy = coordinator.federation.privacy
+    privacy = coordinator.federation.chosen(choice_of_run(coordinator, run)).privacy
     if isinstance(privacy, NoPrivacy):
         return Preview(len(asked), math.inf if asked else 0.0, None, "record", 0.0, 0.0, None)
     key = coordinator.identity.key

@@ -158,6 +158,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         compression="none" if terms.compression is None else _in_words(terms.compression),
         uploaded_bytes=sum(update.size_bytes for update in commit.updates),
         privacy=_privacy_in_words(terms, plan.asks.partition) + _both_prices(terms, collected),
+        chosen="" if terms.choice is None else terms.choice.in_words,
         worth=worth.in_words(terms, {site: admitted.answer.update for site, admitted in collected.admitted.items()
                                      if admitted.answer.update is not None}),
         quorum=plan.quorum, seconds=seconds, ended=ended, public=metrics,

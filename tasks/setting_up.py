@@ -10,6 +10,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES
 from infra.history import read_finding
 from infra.stores import publish
 from tasks.begin import head_of
+from tasks.choice import choice_asked
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.epochs import standing
@@ -28,8 +29,10 @@ def next_question(coordinator: Coordinator, request: RoundRequest) -> Planned | 
     """
     if coordinator.federation.combine is None:
         return None
-    after = request.after if isinstance(request, NextRoundRequest) else None
-    head, stands = head_of(coordinator, request.run, after=after), standing(coordinator, request.run)
+    begins = isinstance(request, NextRoundRequest)
+    head = head_of(coordinator, request.run, after=request.after if begins else None,
+                   choice=choice_asked(coordinator, request) if begins else None)
+    stands = standing(coordinator, request.run)
     if stands.dealt is not None:
         return None
     everybody = RoundRequest(run=request.run, deadline_s=request.deadline_s,

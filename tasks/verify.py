@@ -80,6 +80,8 @@ class RoundProof:
     """The only rows that the run trains on, which pay alone; empty: all."""
     in_ledger: str = ""
     """Their name in the sites' ledgers."""
+    chosen: str = ""
+    """What was chosen for the run when it began, in words; empty: nothing."""
     after: Begun | None = None
     """Of round 0: where its model comes from. Nothing is proven of that run but its commit."""
     epsilons: Mapping[str, float | None] = field(default_factory=dict)
@@ -224,21 +226,25 @@ class _Trial:
         part = checkpoint.partition
         if before is not None and part != before.partition:
             raise ChainError(f"checkpoint of {source}: names other rows that its run trains on than the round before it")
+        if before is not None and checkpoint.choice != before.choice:
+            raise ChainError(f"checkpoint of {source}: says that something else was chosen for its run than the round before")
         remembered = evidence.memory(store, commit)
         # signatures: commit and checkpoint; hashes: commit, checkpoint and model
         proof = RoundProof(
             round=commit.round, commit=head.digest, model=commit.model, log=commit.log.number, updates=(), refusals=(),
             signatures=2, hashes=3 + evidence.state(store, commit, source) + (remembered or 0),
             memory_unseen=remembered is None, partition="" if part is None else part.name,
+            chosen="" if checkpoint.choice is None else checkpoint.choice.in_words,
             in_ledger="" if part is None else part.in_ledger, after=checkpoint.after)
         if before is None:
+            begun = Proven(head, partition=part, choice=checkpoint.choice)
             if checkpoint.after is not None:
                 evidence.after(store, commit, checkpoint.after, self.coordinator, source)
-                return replace(proof, signatures=3, hashes=proof.hashes + 1), Proven(head, partition=part)
+                return replace(proof, signatures=3, hashes=proof.hashes + 1), begun
             if members.start is None:
-                return proof, Proven(head, partition=part)
+                return proof, begun
             evidence.start(store, commit, members.start, source)
-            return replace(proof, hashes=proof.hashes + 1), Proven(head, partition=part)
+            return replace(proof, hashes=proof.hashes + 1), begun
         plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, source)
@@ -273,7 +279,7 @@ class _Trial:
             unseen=tuple(read.unseen), lost=(*read.gone, *(() if masked is None else masked.gone)),
             recomputed=why_not == "" and self.bench is not None, not_recomputed=why_not,
             revoked_since=tuple(site for site in used if members.site(site).key in self.log[-1].federation.revoked),
-        ), Proven(head, plan.task, part, answers)
+        ), Proven(head, plan.task, part, checkpoint.choice, answers)
 
     def prove_finding(self, purpose: Purpose, attempt: int, about: Proven) -> FindingProof:
         """Prove the result of a question about the model of a proven round."""

@@ -28,10 +28,13 @@ else can be trusted, `fedround.privacy.units.alone` says."""
 # -- what is promised --------------------------------------------------------------------------------------------------
 
 
+Epsilon = Annotated[float, Field(ge=1e-6, le=100)]
+
+
 class _Budget(Value):
     """What a promise of privacy says in every unit."""
 
-    epsilon: Annotated[float, Field(ge=1e-6, le=100)]
+    epsilon: Epsilon
     delta_dp: Annotated[float, Field(gt=0, lt=0.1)]
     clip_norm: ClipNorm = 1.0
     rounds: Annotated[int, Field(ge=1, le=100_000, description="rounds that the budget must last for")]

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from fedround.aggregation.verdict import Verdict
+from fedround.choices import Choice
 from fedround.learning.spec import Parts
 from fedround.privacy.spec import Privacy
 from fedround.records.asked import Blob, LogHead, Placed, Told, named
@@ -56,6 +57,8 @@ class Checkpoint(Signed):
     """The frozen tensors, and where private ones begin; None: `model` is all there is."""
     partition: Partition | None = None
     """The only rows that the run trains on, the same in every round; None: all."""
+    choice: Choice | None = None
+    """What was chosen for the run when it began, the same in every round of the run; None: nothing."""
     after: Begun | None = None
     """Of round 0: where its model comes from; None: it is the run's own."""
     recipe: Name

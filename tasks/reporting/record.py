@@ -127,6 +127,8 @@ class RoundRecord(Value):
     optimizer: str
     privacy: str
     """The whole promise in a sentence: unit, neighbouring relation, epsilon, delta and accountant."""
+    chosen: str = ""
+    """What was chosen for the run when it began; empty: nothing."""
     worth: str = ""
     """The same in other words: at other deltas, as a Gaussian, and against the rows."""
     quorum: int

@@ -98,6 +98,18 @@ def test_options_take_the_place_of_settings(folder: Path):
     assert len(free["campaigns"][0]["rounds"]) == 3
 
 
+def test_what_a_run_may_have_instead_is_simulated_by_its_name(folder: Path):
+    settings = folder / "settings.toml"
+    settings.write_text(SETTINGS + '[choices]\nepsilon = [2.0]\nrule = [{name = "coordinate_median"}]\n')
+    found = json.loads(run(*dealt(folder, "--rule", "coordinate_median", "--epsilon", 5, "--rounds", 1, "--sites", 2,
+                                  "--json")))
+    assert found["settings"]["aggregation"]["rule"]["name"] == "coordinate_median"
+    assert found["settings"]["privacy"]["epsilon"] == 5.0
+    refused = CliRunner().invoke(app, ["simulate", *map(str, dealt(folder, "--rule", "krum"))])
+    assert refused.exit_code == 1
+    assert "the rule weighted_mean or coordinate_median" in " ".join(refused.output.split())
+
+
 def test_sites_whose_rows_pay_apart_take_less_noise_for_the_same_promise(folder: Path):
     together, apart = (json.loads(run(*dealt(folder, "--epsilon", 2, "--sites", 2, "--json", *more)))["campaigns"][0]
                        for more in ((), ("--apart",)))

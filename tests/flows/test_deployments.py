@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedround.agreement import Federation
+from fedround.choices import Choices
 from fedround.errors import ContractError
 from fedround.statistics.partitions import Recurring
 from flows.federated_round import federated_round
@@ -26,6 +27,14 @@ def test_a_schedule_gives_a_run_one_more_round_and_each_week_a_campaign_of_its_o
     campaign = Schedule(NEVER, "weekly").asked(weekly(federation, by="week"))
     assert campaign.flow == federated_training.name
     assert campaign.request == {"run": "weekly", "rounds": 3, "one_run_per_site": False, "one_run_per_partition": True}
+
+
+def test_what_a_schedule_chooses_is_asked_for_each_time_and_held_against_the_file_at_once(made: SmallFederation):
+    agreed = made.coordinator.federation.model_copy(update={"choices": Choices(epsilon=(4.0,))})
+    assert Schedule(NEVER, "main", chosen={"epsilon": 4.0}).asked(agreed).request == {"run": "main", "epsilon": 4.0}
+    assert Schedule(NEVER, "weekly", chosen={"epsilon": 4.0}).asked(weekly(agreed, by="week")).request["epsilon"] == 4.0
+    with pytest.raises(ContractError, match="a run may have epsilon 8 or 4, not 2"):
+        Schedule(NEVER, "main", chosen={"epsilon": 2.0}).asked(agreed)
 
 
 def test_parts_without_an_order_have_no_schedule_and_a_run_needs_a_name(made: SmallFederation):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from prefect.utilities.schema_tools.validation import validate
 
-from fedround.agreement import Choices
+from fedround.aggregation.rules import CoordinateMedian
+from fedround.choices import Choices
 from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy
 from flows.coordinator_worker import FLOWS, _request
@@ -18,6 +19,8 @@ from flows.forms import GROUPS, form, grouped, purpose
 from infra.asking import DEPLOYMENTS
 from tasks.plan import TrainingRequest
 from tests.small_federation import SmallFederation
+
+ALL = Choices(sites=True, epsilon=(4.0,), rule=(CoordinateMedian(),))
 
 
 def boxes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -60,6 +63,25 @@ def test_sites_are_ticked_by_name_where_all_have_agreed_that_they_may_be_chosen(
     assert request.sites == ("south", "north")
 
 
+def test_target_and_rule_are_picked_where_all_have_agreed_that_a_run_may_have_others(made: SmallFederation):
+    federation = made.coordinator.federation
+    assert "terms" not in boxes(form(federated_training, federation))
+    agreed = federation.model_copy(update={"choices": Choices(epsilon=(4.0,), rule=(CoordinateMedian(),))})
+    schema = form(federated_training, agreed)
+    terms = boxes(schema)["terms"]
+    assert [terms[field]["anyOf"][0]["enum"] for field in ("epsilon", "rule")] == [
+        [8.0, 4.0], ["weighted_mean", "coordinate_median"]]
+    assert "Costs each record at most epsilon 8 or 4 at delta 1e-05 in a run of 3 rounds" in terms["epsilon"]["description"]
+    assert "8 if nothing is said" in terms["epsilon"]["description"]
+    assert "weighted_mean if nothing is said" in terms["rule"]["description"]
+    asked = {"request": {"run": "spring", "terms": {"epsilon": 4.0, "rule": "coordinate_median"}}}
+    assert validate(asked, schema) == []
+    for wrong in ({"epsilon": 2.0}, {"rule": "krum"}):
+        assert validate({"request": {"run": "spring", "terms": wrong}}, schema) != []
+    only = agreed.model_copy(update={"choices": Choices(epsilon=(4.0,))})
+    assert [*boxes(form(federated_training, only))["terms"]] == ["epsilon"]
+
+
 def in_order(fields: dict[str, Any]) -> list[str]:
     """By `position`: the server's database does not keep the order of a schema's fields."""
     assert sorted(field["position"] for field in fields.values()) == list(range(len(fields)))
@@ -67,10 +89,11 @@ def in_order(fields: dict[str, Any]) -> list[str]:
 
 
 def test_fields_that_belong_together_stand_in_one_box(made: SmallFederation):
-    agreed = made.coordinator.federation.model_copy(update={"choices": Choices(sites=True)})
+    agreed = made.coordinator.federation.model_copy(update={"choices": ALL})
     assert {box: in_order(fields) for box, fields in boxes(form(federated_training, agreed)).items()} == {
-        "": ["run", "rounds", "patience", "rows", "asked", "shown"], "rows": ["partition", "after"],
-        "asked": ["sites", "quorum", "deadline_s"], "shown": ["one_run_per_site", "one_run_per_partition"]}
+        "": ["run", "rounds", "patience", "rows", "terms", "asked", "shown"], "rows": ["partition", "after"],
+        "terms": ["epsilon", "rule"], "asked": ["sites", "quorum", "deadline_s"],
+        "shown": ["one_run_per_site", "one_run_per_partition"]}
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -78,12 +101,12 @@ def test_whatever_is_asked_for_comes_back_from_its_boxes(made: SmallFederation, 
     flow, request = FLOWS[name]
     says = {"run": "spring", "quorum": 2, "deadline_s": 9, "sites": ["north", "east"], "partition": "2026-w48", "rounds": 3,
             "after": "winter", "one_run_per_site": True, "one_run_per_partition": True, "round": 4, "asker": "ann",
-            "patience": 3,
+            "patience": 3, "epsilon": 4.0, "rule": "coordinate_median",
             "statistics": [{"kind": "histogram", "column": "x1", "edges": [0.0, 1.0], "noise_std": 5.0}]}
     asked = {field: value for field, value in says.items() if field in request.model_fields}
     if name == "federated-measurement":
         del asked["partition"]          # there it is more than a name
-    agreed = made.coordinator.federation.model_copy(update={"choices": Choices(sites=True)})
+    agreed = made.coordinator.federation.model_copy(update={"choices": ALL})
     assert validate({"request": grouped(asked)}, form(flow, agreed)) == []
     parsed = _request(request, {"request": grouped(asked)})
     assert parsed == request.model_validate_json(json.dumps(asked))

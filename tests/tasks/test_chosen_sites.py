@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedround.agreement import Choices, Federation
+from fedround.agreement import Federation
+from fedround.choices import Choices
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.signing import seal
 from infra.history import read_commit

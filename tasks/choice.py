@@ -1,0 +1,45 @@
+"""With which privacy target and rule a run trains, if the federation file lets them be chosen: chosen when it begins, and
+never again.
+
+The run's checkpoints name the choice, each plan names it, and sites and `verify` compare them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedround.choices import Choice
+from fedround.errors import ContractError
+from infra.history import last_round, read_checkpoint, read_commit
+from tasks.coordinator import Coordinator
+
+if TYPE_CHECKING:
+    from tasks.plan import NextRoundRequest
+
+
+def choice_of_run(coordinator: Coordinator, run: str) -> Choice | None:
+    """What a run has, by its last checkpoint; None: what the federation file says first, or the run is new."""
+    key = coordinator.identity.key
+    number = last_round(coordinator.store, run, key)
+    if number is None:
+        return None
+    return read_checkpoint(coordinator.store, read_commit(coordinator.store, run, number, key).commit, key).choice
+
+
+def choice_asked(coordinator: Coordinator, request: NextRoundRequest) -> Choice | None:
+    """What the run has, or will.
+
+    Raises ContractError if the request names something else than the run has, or what may not be chosen.
+    """
+    federation, run = coordinator.federation, request.run
+    wanted = federation.offer.choice(request.epsilon, request.rule)
+    if last_round(coordinator.store, run, coordinator.identity.key) is None:
+        return wanted
+    begun = choice_of_run(coordinator, run)
+    if (request.epsilon, request.rule) == (None, None):
+        return begun
+    has, asked = federation.chosen(begun).offer, federation.chosen(wanted).offer
+    same_target = request.epsilon is None or asked.epsilons == has.epsilons
+    if not same_target or (request.rule is not None and asked.rules != has.rules):
+        raise ContractError(f"run '{run}' trains with {has}, from its first round to its last: for {asked} begin a new run")
+    return begun
