@@ -16,13 +16,21 @@ from fedround.bundle import Manifest
 from fedround.contribution.said import Contribution
 from fedround.federation_log import LogEntry, Rotation
 from fedround.promotion import Policy
-from fedround.records import Answer, Checkpoint, Commit, Finding, Plan, Refusal
+from fedround.records import Answer, Checkpoint, Commit, Finding, PartialSum, Plan, Refusal
 from fedround.sightings import Sighting
 from fedround.synthetic.blueprint import Blueprint
 from fedround.synthetic.said import Synthetic
 from fedround.values import Signed
 from fedround_cli.main import app
-from infra.settings import CoordinatorSettings, DatabaseSettings, Invitation, S3Credential, SiteSettings
+from infra.settings import (
+    CoordinatorSettings,
+    DatabaseSettings,
+    Invitation,
+    RegionInvitation,
+    RegionSettings,
+    S3Credential,
+    SiteSettings,
+)
 from site_workers.policy import SitePolicy
 from tasks.promote import Decision
 from tasks.reporting.card import Facts
@@ -32,6 +40,8 @@ FILES: dict[str, tuple[Model, str]] = {
     "settings.toml": (Agreement, "What a federation agrees on, before it has members. `fedround federation init` reads it."),
     "federation.toml": (Federation, "The same with the members and their keys, in the coordinator's folder."),
     "coordinator.toml": (CoordinatorSettings, "Addresses and files of the coordinator, in its folder."),
+    "region.toml": (RegionSettings, "Addresses of a regional coordinator, in its folder. [Regions](../regions.md)."),
+    "REGION.region.toml": (RegionInvitation, "What a coordinator gives to a regional coordinator. It holds a credential."),
     "site.toml": (SiteSettings, "Addresses, rows and approved files of a site, in its folder."),
     "policy.toml": (SitePolicy, "What a site allows: [in full](../operating/site.md#what-a-site-allows-policytoml)."),
     "promotion.toml": (Policy, "What a model must be [before it is used](../models.md#stages-candidate-and-production)."),
@@ -48,7 +58,7 @@ SIGNED: dict[str, type[Signed]] = {
     "A plan": Plan, "An answer": Answer, "A refusal": Refusal, "A sighting": Sighting, "A commit": Commit,
     "A checkpoint": Checkpoint, "A finding": Finding, "An entry of the federation log": LogEntry, "A rotation": Rotation,
     "A contribution": Contribution, "A bundle's manifest": Manifest, "A decision to promote": Decision,
-    "A card of synthetic rows": Synthetic,
+    "A card of synthetic rows": Synthetic, "A region's partial sum": PartialSum,
 }
 """What travels, signed; the federation file is signed, too."""
 

@@ -23,6 +23,7 @@ from fedround.learning.trees.agreed import objection_to_trees
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.agreed import objection_to_sums, objection_without_sums
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
+from fedround.regions.spec import Region, check_members, objection_to_regions
 from fedround.secure_sums.spec import SecureSum
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring
@@ -110,6 +111,8 @@ class Agreement(Value):
     """How rows are told apart, so that each campaign trains on one partition's rows, and only they pay; None: on all rows."""
     combine: SecureSum | None = None
     """How members' numbers are added up without anybody seeing one member's; None: the coordinator sees each update."""
+    regions: Annotated[tuple[Region, ...], Field(max_length=100)] = ()
+    """Whose updates a regional coordinator adds up, by a mandate that this is; none: the coordinator reads every update."""
     reputation: Reputation | None = None
     """None: every member is asked in every round, whatever happened to its updates."""
     incentive: Incentive | None = None
@@ -208,6 +211,15 @@ class Agreement(Value):
                 self.chosen(choice)
             except ValidationError as error:
                 raise ValueError(f"choices: with {choice.in_words}: {in_words(error)}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_regions(self) -> Self:
+        beside = [f"[{name}]" for name in ("combine", "reputation", "incentive") if getattr(self, name) is not None]
+        if self.enough is not None:
+            beside.append("'enough', with which a round closes while regions still wait for their members,")
+        if (why_not := objection_to_regions(self.regions, self.aggregation, beside)) is not None:
+            raise ValueError(why_not)
         return self
 
     @property
@@ -314,7 +326,7 @@ class Federation(Agreement, Signed):
     @model_validator(mode="after")
     def _check_members(self) -> Self:
         names = [site.name for site in self.sites]
-        keys = [site.key for site in self.sites] + [self.coordinator]
+        keys = [site.key for site in self.sites] + [region.key for region in self.regions] + [self.coordinator]
         if len(set(names)) < len(names):
             raise ValueError("two sites have the same name")
         if taken := {"coordinator", self.pool} & set(names):
@@ -323,6 +335,10 @@ class Federation(Agreement, Signed):
             raise ValueError("two members have the same key; every member makes its own with 'fedround site init'")
         if revoked := sorted({site.name for site in self.sites if site.key in self.revoked}):
             raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
+        if self.regions:
+            check_members(self.regions, names, {"coordinator", self.pool})
+        if lapsed := sorted({region.name for region in self.regions if region.key in self.revoked}):
+            raise ValueError(f"the key of region '{lapsed[0]}' was revoked: name another for it")
         if self.incentive is not None and self.incentive.floor * len(names) > 1:
             raise ValueError(f"incentive: a floor of {self.incentive.floor:g} for each of {len(names)} members is more than "
                              "there is to share")
@@ -383,6 +399,10 @@ class Federation(Agreement, Signed):
         if len(cohort) < self.quorum:
             raise ContractError(f"federation '{self.name}': {len(cohort)} of the chosen sites can be asked, and the quorum "
                                 f"is {self.quorum}: choose at least {self.quorum}, or ask with a smaller quorum")
+
+    def region_of(self, name: str) -> Region | None:
+        """The region of a member; None: there are no regions."""
+        return next((region for region in self.regions if name in region.members), None)
 
     def site(self, name: str) -> SiteEntry:
         """The member called `name`. Raises ContractError if there is none."""

@@ -22,9 +22,13 @@
     sites/<site>/<run>/rounds/<round>/<attempt>/refusal-<n>.json   the site has said no; asked again, it may say yes
     sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json    (…/measurements/… and the others the same)
     sites/<site>/<run>/…/<round>/<attempt>/payload.bin  a masked vector; or keys, dealt shares, what was revealed
+    regions/<region>/<run>/rounds/<round>/<attempt>/<sha256>.bin     what a region's updates add up to, by content
+    regions/<region>/<run>/rounds/<round>/<attempt>/partial-<n>.json last: the regional coordinator's signed word of it; asked
+                                                        again, when more members have answered, it gives another
     sites/<site>/rotations/<key>.json                   the site's old key hands over to this new one
 
-The keys of everything that a site writes begin with its own prefix. So one credential rule separates the sites. A round that
+The keys of everything that a site writes begin with its own prefix. So one credential rule separates the sites. The same
+holds for regional coordinators. A round that
 missed its quorum is tried again under the same plan; a plan that would ask for something else now is a new attempt.
 
 Keys are built here and parsed here. `parse_commit(key)` gives what `commit` was called with, or None if `commit` never makes
@@ -225,6 +229,21 @@ def delta(site: str, run: str, number: int, attempt: int) -> str:
 def payload(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
     """What an answer carries besides itself for secure sums: a masked vector, keys, dealt shares, or what is revealed."""
     return f"{_answers(site, run, number, attempt, purpose)}payload.bin"
+
+
+def region_prefix(region: str) -> str:
+    """All that a regional coordinator may write."""
+    return f"regions/{region}/"
+
+
+def partial(region: str, run: str, number: int, attempt: int, count: int) -> str:
+    """A region's `count`-th signed partial sum of the answers to a plan."""
+    return f"{region_prefix(region)}{run}/rounds/{number:05d}/{attempt:02d}/partial-{count:02d}.json"
+
+
+def partial_numbers(region: str, run: str, number: int, attempt: int, sha256: str) -> str:
+    """The numbers of a region's partial sum."""
+    return f"{region_prefix(region)}{run}/rounds/{number:05d}/{attempt:02d}/{sha256}.bin"
 
 
 def _answers(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:

@@ -16,6 +16,7 @@ from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import Parts, ServerOptimizer, Training
 from fedround.learning.union.agreed import objection_without_sums
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
+from fedround.regions.spec import Region
 from fedround.secure_sums.spec import SecureSum
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring, of_one_kind
@@ -51,6 +52,8 @@ class Terms(Value):
     combine: SecureSum | None = None
     together: Together | None = None
     """With `combine`: whose numbers are added up."""
+    regions: tuple[Region, ...] = ()
+    """Whose updates are added up by a regional coordinator first; none: the coordinator reads every update."""
 
     @property
     def shared_by(self) -> int | None:
@@ -69,7 +72,7 @@ class Terms(Value):
     def aggregation_in_words(self) -> str:
         """How updates become one change of the model, for people."""
         if (how := self.combine) is None:
-            return str(self.aggregation)
+            return str(self.aggregation) + (f", of partial sums by {len(self.regions)} regions" if self.regions else "")
         must = f"sign who is in it, and then {how.threshold} must reveal" if how.is_signed else "reveal"
         return (f"a sum under masks of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
                 f"{must}, {how.colluders} may collude; noise shared by {self.shared_by}")

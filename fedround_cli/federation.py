@@ -251,6 +251,9 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
     if federation.offers_terms:
         out.say("{}", f"{'choices':<11} a run may have {federation.offer}")
+    for region in federation.regions:
+        end = "" if region.until is None else f", until round {region.until}"
+        out.say("{}", f"{'region':<11} {region.name}: {', '.join(region.members)}{end}  {region.key}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
               f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s"
               f"{'' if federation.enough is None else f'  closes with {federation.enough} updates'}\n"

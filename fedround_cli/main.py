@@ -22,6 +22,7 @@ from fedround_cli import (
     privacy,
     proxy,
     recipe,
+    region,
     simulate,
     site,
     stack,
@@ -45,6 +46,7 @@ A few organisations train one model and never move a record. Start with **fedrou
   `coordinator start`, `train run`, `ask`, `synth`, `drift run`
 * **data scientist**: `recipe new` writes a first recipe for a table, `simulate` tries it before anybody is asked for a
   record; `recipe check`; `contract infer`, `check`, `diff`
+* **regional coordinator**: `region init` → `region start`; its mandate: `region invite`, `region mandate`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`
 * **auditor**: `verify`, `models show`, `site ledger`
@@ -58,6 +60,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(federation.app, name="federation")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(region.app, name="region")
 app.command("deploy")(coordinator.deploy)
 train.train_app.command("compare")(compare.compare)
 app.add_typer(train.train_app, name="train")

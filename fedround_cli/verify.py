@@ -188,7 +188,8 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
     table = Table("round", "commit", "model", "log", "updates", "not used", "ε spent")
     for proof in proofs:
         spent, alone = ([value for value in said.values() if value is not None] for said in (proof.epsilons, proof.alone))
-        others = {"left out": proof.left_out, "not asked": proof.excluded, "refused": proof.refusals}
+        others = {"left out": proof.left_out, "not asked": proof.excluded, "refused": proof.refusals,
+                  "regions without a sum": tuple(name for name, why in proof.regions.items() if why)}
         table.add_row(str(proof.round), proof.commit[:16], proof.model[:16], str(proof.log), str(len(proof.updates)),
                       "; ".join(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
                       " ".join([*([f"≤ {upward(max(spent), 4)}"] if spent else []),

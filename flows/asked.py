@@ -39,6 +39,10 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
         await invited.close(client, set(answers.missing))
         answers = take_late(coordinator, planned, answers)
         tell_answers(coordinator, planned.plan, answers)
+        if planned.plan.by_region:
+            answers = await steps.gather(coordinator, planned, answers, lambda among: invited.ended(client, among))
+            await invited.close(client, {one.region for one in answers.regional.told if one.partial is None}
+                                if answers.regional is not None else set())
         if planned.plan.asks.slot is not None:
             try:
                 answers = await _unmasking(coordinator, planned, answers, watch)

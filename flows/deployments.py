@@ -29,6 +29,8 @@ async def deploy(federation: Federation, schedule: Schedule | None = None, *, ke
             changes.append(await reschedule(client, federation, asked, dry=dry))
         for site in federation.sites:
             changes += await deploy_site(client, site.name, dry=dry)
+        for region in federation.regions:
+            changes += await deploy_site(client, region.name, dry=dry)
         return changes
 
 

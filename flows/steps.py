@@ -25,6 +25,7 @@ import tasks.aggregate
 import tasks.ask
 import tasks.collect
 import tasks.evaluate
+import tasks.gather
 import tasks.invite
 import tasks.plan
 import tasks.publish
@@ -97,6 +98,7 @@ plan_countersign = _step(tasks.unmask.plan_countersign, "ask who is in the sum")
 countersign = _step(tasks.collect.collect, "countersign", waits=True)
 plan_reveal = _step(tasks.unmask.plan_reveal, "ask for the sum")
 reveal = _step(tasks.collect.collect, "reveal", waits=True)
+gather = _step(tasks.gather.gather, "add up regions", waits=True)
 unmask = _step(tasks.unmask.unmask_sum, "unmask")
 aggregate = _step(tasks.aggregate.aggregate, "aggregate")
 publish = _step(tasks.publish.publish, "publish")

@@ -120,6 +120,23 @@ class Invitation(Value):
     """The data contract file's text."""
 
 
+class RegionSettings(Value):
+    """region.toml"""
+
+    name: Name
+    federation: Name
+    coordinator: PublicKey
+    api_url: str
+    store: StoreSettings
+
+
+class RegionInvitation(Value):
+    """What a coordinator hands to a regional coordinator, in one file."""
+
+    settings: RegionSettings
+    credential: S3Credential | None = None
+
+
 class CoordinatorSettings(Value):
     """coordinator.toml"""
 
@@ -136,6 +153,9 @@ class CoordinatorSettings(Value):
     exports: tuple[str, ...] = ()
     """Who is told of every committed round, after the fact: `mlflow=URI`, `lineage=FILE`, `traces=FILE`."""
     memory_budget_mb: Annotated[int, Field(ge=8, le=65_536)] = 128
+    check_regions: Annotated[int, Field(ge=0, le=100)] = 1
+    """How many regions' partial sums are computed again in each round from their members' updates, drawn so that no regional
+    coordinator knows which. 0: none, until somebody runs 'fedround verify --recompute'."""
     dask: str | None = None
     """Where a Dask scheduler listens whose workers make the aggregation's passes, for very large models."""
 

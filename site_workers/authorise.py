@@ -90,11 +90,14 @@ def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[
 
 def _check_sums(plan: Plan, federation: Federation, source: str) -> None:
     """Whether the plan adds up as the federation file says, and by whom. From that follows what a sum hides and how much
-    noise is in it, and nothing else here holds it against the number of members.
+    noise is in it, and nothing else here holds it against the number of members; and who besides the coordinator reads this
+    site's answers.
     """
-    if (plan.agreed.combine, plan.agreed.together) != (federation.combine, federation.together):
+    if (plan.agreed.combine, plan.agreed.together, plan.agreed.regions) != (
+            federation.combine, federation.together, federation.regions):
         raise TrustError(f"{source}: says something else than the federation file about how members' numbers are added up, "
-                         "or about who they are. Nothing was done. Ask the coordinator, and compare 'fedround verify'")
+                         "by whom, or about who they are. Nothing was done. Ask the coordinator, and compare 'fedround "
+                         "verify'")
 
 
 def _check_choice(site: Site, plan: Plan, federation: Federation, parent: Commit, source: str) -> None:

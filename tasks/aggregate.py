@@ -21,6 +21,7 @@ from fedround.rounds import server
 from fedround.rounds.server import Average, Combined
 from tasks.collect import Collected, Sum
 from tasks.coordinator import Coordinator
+from tasks.gather import of_regions
 from tasks.memory import Shelf
 from tasks.plan import Planned
 from tasks.quorum import check_quorum
@@ -64,6 +65,11 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
     if collected.sum is not None:
         return of_sum(planned, collected.sum, collected.answers, weights_of(planned, coordinator.federation, {}),
                       Shelf(coordinator, planned))
+    if collected.regional is not None:
+        weights = weights_of(planned, coordinator.federation, collected.answers)
+        paths = [part.path for part in collected.regional.parts]
+        return Aggregated(of_regions(planned, paths, collected.regional.norms, weights), weights, {},
+                          Shelf(coordinator, planned))
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
     weights = weights_of(planned, coordinator.federation, collected.answers)
     root = root_update(coordinator, planned.plan, planned.digest)

@@ -19,7 +19,7 @@ from infra.history import (
 )
 from tasks import compare_groups, contribution, spool
 from tasks.afterwards import afterwards
-from tasks.collect import read_again
+from tasks.collect import as_committed, read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
 from tasks.plan import Planned
@@ -61,7 +61,7 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float, end
     plan = read_plan(coordinator.store, committed.commit, key)
     parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
     planned = Planned(plan, committed.commit.plan or "", parent)
-    collected = read_again(then, planned, committed.commit.missing)
+    collected = as_committed(read_again(then, planned, committed.commit.missing), committed.commit)
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds, ended, timing)
     _evaluations(coordinator, committed)
     compare_groups.tell(then, committed.commit)

@@ -13,9 +13,21 @@ from typing import TypeVar
 
 from fedround import layout
 from fedround.aggregation.rows import Row
+from fedround.agreement import Federation
 from fedround.errors import StoreDeniedError, StoreUnavailableError, TooSlowError
 from fedround.federation_log import Logged
-from fedround.records import Answer, CommittedRefusal, Plan, Refusal, Rejection, SiteAnswer, Summed
+from fedround.records import (
+    Answer,
+    Commit,
+    CommittedRefusal,
+    PartialSum,
+    Plan,
+    Refusal,
+    Rejection,
+    SiteAnswer,
+    Summed,
+    SummedRegion,
+)
 from fedround.rounds.summed import Read
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from infra.federation_log import read_log
@@ -26,6 +38,7 @@ from tasks.coordinator import Coordinator
 from tasks.documents import said_by
 from tasks.plan import Planned
 from tasks.rows import file_of, row_of
+from tasks.spool import Workplace
 from validation.material import check_form
 from validation.updates import read_answer
 
@@ -35,7 +48,7 @@ _UNFORESEEN = (ArithmeticError, ValueError, TypeError, LookupError, AttributeErr
 Errors of the store, of the disk and of memory are not among them: no member causes those.
 """
 
-_UNREADABLE = (StoreUnavailableError, StoreDeniedError)
+UNREADABLE = (StoreUnavailableError, StoreDeniedError)
 """What reading raises if an object is there and the store does not give it out."""
 
 POLL_S, MAX_POLL_S = 0.3, 2.0     # asked often at first: most rounds are short; then less and less
@@ -95,6 +108,8 @@ class Collected:
     """By site. Nobody signs it: it is for people."""
     sum: Sum | None = None
     """Of masked answers: what they say together; nobody knows what one says."""
+    regional: Regional | None = None
+    """With regions, once their partial sums were judged: these. Then whoever is admitted is in one of them."""
 
     def __post_init__(self) -> None:
         for name in ("admitted", "refused", "rejected", "fetched"):
@@ -135,6 +150,27 @@ class Sum:
 
     read: Read
     said: Summed
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A region's partial sum that counts, and its numbers on local disk."""
+
+    said: PartialSum
+    path: Path
+
+
+@dataclass(frozen=True)
+class Regional:
+    """The partial sums that count, in the order in which they are added up, and what a commit says of every region."""
+
+    parts: tuple[Partial, ...]
+    told: tuple[SummedRegion, ...]
+
+    @property
+    def norms(self) -> dict[str, float]:
+        """Of every update that is in a sum, as the regional coordinators say."""
+        return {one.site: one.norm for part in self.parts for one in part.said.counted}
 
 
 def is_enough(plan: Plan, collected: Collected) -> bool:
@@ -178,8 +214,8 @@ async def collect(
         before = len(waiting)
         for site in sorted(ended):
             try:
-                heard = _read(_for_one(coordinator, patience, len(waiting), traffic[site]), planned, site, log)
-            except _UNREADABLE as error:
+                heard = _heard(_for_one(coordinator, patience, len(waiting), traffic[site]), planned, site, log)
+            except UNREADABLE as error:
                 _note_unreadable(coordinator, planned, site, error)
                 if not late:
                     continue
@@ -201,7 +237,7 @@ async def have_answered(coordinator: Coordinator, planned: Planned, among: set[s
         try:
             return coordinator.store.head(layout.answer(
                 site, plan.run, plan.round, plan.attempt, plan.asks.kind)) is not None
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
 
     return {site for site in sorted(among) if await asyncio.to_thread(look, site)}
@@ -213,8 +249,8 @@ def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) 
     log = _log(coordinator, planned)
     for place, site in enumerate(late):
         try:
-            heard = _read(_for_one(coordinator, patience, len(late) - place, traffic := Traffic()), planned, site, log)
-        except _UNREADABLE as error:
+            heard = _heard(_for_one(coordinator, patience, len(late) - place, traffic := Traffic()), planned, site, log)
+        except UNREADABLE as error:
             _note_unreadable(coordinator, planned, site, error)
             heard = None
         collected = collected.hearing(site, heard).having_fetched(site, traffic)
@@ -245,8 +281,21 @@ def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, .
     """What the sites of a committed round said, without those that were late then."""
     collected, log = Collected(missing=missing), _log(coordinator, planned)
     for site in sorted(set(planned.plan.cohort) - set(missing)):
-        collected = collected.hearing(site, _read(coordinator, planned, site, log, masked=False))
+        collected = collected.hearing(site, admit(coordinator, coordinator.federation, planned, site, log, masked=False,
+                                                     updates=not planned.plan.by_region))
     return collected
+
+
+def as_committed(collected: Collected, commit: Commit) -> Collected:
+    """The same, where whoever the commit rejected counts as rejected: a region may not have counted an answer."""
+    rejected = {no.site: no for no in commit.rejected}
+    admitted = {site: one for site, one in collected.admitted.items() if site not in rejected}
+    return replace(collected, admitted=admitted, rejected={**collected.rejected, **rejected})
+
+
+def _heard(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
+    """Where regional coordinators add up updates, only the answer itself is read here."""
+    return admit(coordinator, coordinator.federation, planned, site, log, updates=not planned.plan.by_region)
 
 
 def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
@@ -262,23 +311,28 @@ class _SilentError(Exception):
     """A site has said nothing."""
 
 
-def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged], *,
-          masked: bool = True) -> Heard | None:
-    """masked: whether a masked vector is brought to this disk, too."""
-    member = coordinator.federation.site(site)
+def admit(workplace: Workplace, members: Federation, planned: Planned, site: str, log: Sequence[Logged], *,
+          masked: bool = True, updates: bool = True) -> Heard | None:
+    """What one member has said to a plan, judged; None: nothing. Regional coordinators judge by the same.
+
+    members: the federation file that holds for the plan. log: up to the entry that the plan names. masked, updates: whether a
+    masked vector, or an update's numbers, are brought to this disk, too.
+    Raises what the store raises if it does not give out what is there.
+    """
+    member = members.site(site)
 
     found = list[str]()
 
     def read() -> bytes:                # what is read again is not looked for again: refusals may be many
         if found:
-            return coordinator.store.get(found[0], max_bytes=MAX_DOCUMENT_BYTES)
-        if (said := said_by(coordinator.store, planned.plan, site)) is None:
+            return workplace.store.get(found[0], max_bytes=MAX_DOCUMENT_BYTES)
+        if (said := said_by(workplace.store, planned.plan, site)) is None:
             raise _SilentError
         found.append(said[0])
         return said[1]
 
     def judge(document: bytes) -> tuple[SiteAnswer, str]:
-        return read_answer(document, planned.plan, planned.digest, member, coordinator.federation.revoked), digest(document)
+        return read_answer(document, planned.plan, planned.digest, member, members.revoked), digest(document)
 
     try:
         answer, named = judged(read, judge, f"the answer of site '{site}'")
@@ -286,9 +340,10 @@ def _read(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[L
             return Refused(answer, CommittedRefusal(site=site, answer=named, reason=answer.reason))
         ledgers.check(planned.parent.commit, answer, member, log)
         if answer.update is not None:
-            return Admitted(answer, named, row_of(coordinator, planned, site, answer.update, member.weight))
+            row = row_of(workplace, planned, site, answer.update, member.weight) if updates else None
+            return Admitted(answer, named, row)
         wanted = answer.payload if masked or answer.material is not None else None
-        file = None if wanted is None else file_of(coordinator, planned, site, wanted)
+        file = None if wanted is None else file_of(workplace, planned, site, wanted)
         if file is not None and answer.material is not None:
             check_form(planned.plan, file.read_bytes(), f"site '{site}' round {planned.plan.round}")
         return Admitted(answer, named, None, file)

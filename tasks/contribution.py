@@ -71,6 +71,9 @@ def contributed(coordinator: Coordinator, run: str, number: int) -> Contribution
     if number == 0:
         raise ContractError("round 0 is the initial model: no site had a part in it")
     head = read_commit(store, run, number, key)
+    if head.commit.regions:
+        raise ContractError(f"round {number} of run '{run}': its updates were added up by regions, and what a site added is "
+                            "judged where all updates are at one place")
     if head.commit.sum is not None:
         raise ContractError(f"round {number} of run '{run}': its updates were added up under masks, and nobody knows one of "
                             "them, so nobody knows what a site added")

@@ -146,15 +146,21 @@ async def invite(planned: Planned) -> Invitation:
         await client.update_flow_run(parent, name=tag, tags=[tag])
         # Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed.
         earlier = await _runs(client, FlowRunFilter(tags=FlowRunFilterTags(any_=[tag, campaign_tag(plan.run)])))
-        mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in plan.cohort}
+        everybody = (*plan.cohort, *invited_regions(plan))
+        mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in everybody}
         asked = Asked(
             tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
             parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind},
             standing={site: str(run.id) for site, run in _standing(earlier, plan.run).items() if site in plan.cohort})
         await _forget_failed_tries(client, asked)
         found = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
-        await tell(client, ASKED, asked, [site for site in plan.cohort if site not in found])
-    return Invitation(asked, {site: found.get(site, asked.key(site)) for site in plan.cohort})
+        await tell(client, ASKED, asked, [site for site in everybody if site not in found])
+    return Invitation(asked, {site: found.get(site, asked.key(site)) for site in everybody})
+
+
+def invited_regions(plan: Plan) -> tuple[str, ...]:
+    """The regions whose coordinators have work: they have pools and flow runs as sites have."""
+    return tuple(one.name for one in plan.agreed.regions if one.asked(plan.cohort)) if plan.by_region else ()
 
 
 async def _forget_failed_tries(client: PrefectClient, asked: Asked) -> None:

@@ -20,6 +20,7 @@ from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe
 from fedround.learning.start import canonical, read
 from fedround.privacy.spec import GradientPrivacy
+from fedround.regions.spec import Region
 from fedround.signing import Identity, digest
 from fedround.values import Name, parse
 from infra.federation_log import read_rotation
@@ -27,6 +28,7 @@ from infra.history import NOT_OURS
 from infra.settings import (
     CoordinatorSettings,
     Invitation,
+    RegionSettings,
     S3Credential,
     S3Settings,
     load_toml,
@@ -119,11 +121,49 @@ def add_member(folder: Path, name: str, key: str, weight: float, rows: int | Non
     members = [dict(site) for site in document.get("sites", [])] + [entry]
     # The members are not all there yet.
     stand_in = {"quorum": 1, "enough": None, "aggregation": {"rule": {"name": "weighted_mean"}}, "choices": None}
-    for_all = {"combine", "training"} if "combine" in document else set()
+    for_all = ({"combine", "training"} if "combine" in document else set()) | {"regions"}
     said = {key: value for key, value in document.unwrap().items() if key not in for_all}
     parse(Federation, {**said, "sites": members, **stand_in}, str(path))
     document.setdefault("sites", tomlkit.aot()).append(tomlkit.item(entry))
     _replace(path, document)
+
+
+def give_mandate(folder: Path, region: Region) -> None:
+    """Make a regional coordinator of this key for these members, or renew or change its mandate. It holds from the next plan
+    on, once every member is in exactly one region.
+
+    Raises ContractError, and changes nothing, if a member is unknown or in another region, or the rest of the file does not
+    go with regions.
+    """
+    path, document = _federation_document(folder)
+    others = [one for one in document.unwrap().get("regions", []) if one.get("name") != region.name]
+    for name in region.members:
+        _entry(document, name)
+        if (other := next((one["name"] for one in others if name in one["members"]), None)) is not None:
+            raise ContractError(f"'{name}' is in region '{other}'; every member is in exactly one. Give '{other}' a mandate "
+                                "without it first")
+    regions = [*others, region.model_dump(mode="json", exclude_none=True)]
+    if {name for one in regions for name in one["members"]} == {str(site["name"]) for site in document["sites"]}:
+        parse(Federation, {**document.unwrap(), "regions": regions}, str(path))
+    document.pop("regions", None)
+    document["regions"] = tomlkit.aot()
+    for one in sorted(regions, key=lambda one: str(one["name"])):
+        document["regions"].append(tomlkit.item(one))
+    _replace(path, document)
+
+
+def invite_region(folder: Path, name: str) -> RegionSettings:
+    """What a regional coordinator needs, besides a credential of its own that reads answers and writes below
+    'regions/<name>/'.
+    """
+    check_name(name)
+    settings = load_toml(CoordinatorSettings, folder / "coordinator.toml")
+    federation, store = read_toml(folder / settings.federation), settings.store
+    if not isinstance(store, S3Settings):
+        store = store.model_copy(update={"path": str((folder / store.path).resolve())})
+    return parse(RegionSettings, {
+        "name": name, "federation": federation.get("name"), "coordinator": federation.get("coordinator"),
+        "api_url": settings.api_url, "store": store.model_dump()}, f"invitation by {folder / settings.federation}")
 
 
 def rotate_key(folder: Path, site: str, key: str | None = None) -> str:
@@ -187,6 +227,8 @@ def revoke_key(folder: Path, site: str, quorum: int | None = None) -> str:
         if member is not entry:
             members.append(member)
     document["sites"] = members
+    for region in document.get("regions", []):
+        region["members"] = [name for name in region["members"] if name != site]
     parse(Federation, document.unwrap(), f"{path} without '{site}'")
     _replace(path, document)
     return key
@@ -265,4 +307,7 @@ def _check_settings(agreed: dict[str, Any]) -> Federation:
     count = max(1, count, enough if isinstance(enough, int) else 1)
     stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n + 1:064x}", "weight": 1.0, "rows": 1}
                  for n in range(min(count, 1000))]
+    if "regions" in agreed:
+        raise ContractError("federation settings: regions name members and keys that are not there yet; once they are, "
+                            "'fedround federation mandate' adds each region")
     return parse(Federation, {**agreed, "sites": stand_ins}, "federation settings")

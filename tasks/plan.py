@@ -13,6 +13,7 @@ from fedround.agreement import Federation
 from fedround.choices import Choice
 from fedround.errors import ContractError
 from fedround.records import Commit, Evaluate, Exclusion, Measure, Plan, Question, Train
+from fedround.regions.spec import lapsed
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.clipping import privacy_after
@@ -165,6 +166,8 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     if not isinstance(asks, Measure) and not of_one_kind(checkpoint.partition, federation.partitions):
         raise ContractError(f"run '{request.run}' began with other 'partitions' than the federation file has now: on which "
                             "rows a run trains cannot change; begin a new one")
+    if asks.makes_model and (why_not := lapsed(federation.regions, head.commit.round + 1)) is not None:
+        raise ContractError(why_not)
     cohort, excluded, unasked = cohort_of(coordinator, federation, head, request.sites)
     holds = coordinator.publish_federation()
     agreed = federation.agreed().model_copy(update={

@@ -43,7 +43,8 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         missing=collected.missing, note=aggregated.result.note[:1000], memory=aggregated.memory,
         ledgers=ledgers.after(planned.parent.commit, coordinator.federation, collected.answers),
         weights=to_commit(plan, aggregated.weights), sum=None if collected.sum is None else collected.sum.said,
-        totals=() if collected.sum is None else collected.sum.read.totals, tool_version=__version__)
+        totals=() if collected.sum is None else collected.sum.read.totals,
+        regions=() if collected.regional is None else collected.regional.told, tool_version=__version__)
     put(store, layout.model(commit.model), stepped.model, sha256=commit.model)
     for part in stepped.parts:
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)

@@ -30,6 +30,7 @@ from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check
 from tasks.ask import totals_of
 from tasks.contribution import Public
 from tasks.plan import Planned, in_words
+from tasks.prove_regions import prove_regions
 from tasks.prove_sum import SumProof, prove_sum
 from tasks.recompute import Bench, recompute
 from tasks.reputation import Past
@@ -108,6 +109,8 @@ class RoundProof:
     """What was asked about this round's model, or beside it."""
     revealed: tuple[str, ...] = ()
     """Of a sum of masked answers: whose reveals may be read."""
+    regions: Mapping[str, str] = field(default_factory=dict)
+    """Whose partial sums were proven; and why a region has none that counts, as the coordinator says. Empty: no regions."""
     shared_by: int | None = None
     """With how many honest members the noise is shared; None: it is each site's own."""
     contribution: str = ""
@@ -257,6 +260,10 @@ class _Trial:
         excluded = check_cohort(plan, members, self.past, source)
         said = contribution.standing(store, head, self.coordinator)
         planned = Planned(plan, commit.plan or "", before.committed)
+        regions = prove_regions(store, planned, commit)
+        if regions is not None:
+            self.lost.extend(f"region '{name}', {source}: the partial sum that the commit names is gone, or altered"
+                             for name in regions.gone)
         why_not = self._recompute(planned, head, members, answers, read.gone != [], said)
         self.past.append(Past(plan, commit))
         used = {update.site: update.verdict is Verdict.USED for update in commit.updates}
@@ -269,7 +276,9 @@ class _Trial:
             proof, contribution=self._of_contribution(said, plan, why_not),
             updates=tuple(site for site, so in used.items() if so), refusals=tuple(r.site for r in commit.refusals),
             revealed=() if masked is None else masked.revealed, shared_by=plan.agreed.shared_by,
+            regions={} if regions is None else {**dict.fromkeys(regions.said, ""), **regions.left_out},
             signatures=(proof.signatures + 1 + sighted + read.proven + (said is not None)
+                        + (0 if regions is None else regions.signatures)
                         + (0 if masked is None else masked.signatures)),
             hashes=proof.hashes + 1 + read.proven + len(answers),
             aggregation=plan.agreed.aggregation_in_words, privacy=plan.agreed.privacy,

@@ -18,7 +18,8 @@ import pytest
 
 from fedround import codec, layout
 from fedround.errors import StoreUnavailableError
-from fedround.records import Answer, Commit, Plan, Update
+from fedround.records import Answer, Commit, PartialSum, Plan, Update
+from fedround.regions.spec import Region
 from fedround.signing import seal, unseal
 from fedround.statistics import GroupCounts, Histogram, Levels
 from fedround.statistics.partitions import Recurring
@@ -34,9 +35,11 @@ from site_workers.site import Site, open_site
 from tasks.aggregate import aggregate
 from tasks.collect import Collected, collect
 from tasks.coordinator import Coordinator, open_coordinator
-from tasks.membership import add_member, create_coordinator, make_invitation
+from tasks.gather import gather
+from tasks.membership import add_member, create_coordinator, give_mandate, invite_region, make_invitation
 from tasks.plan import NextRoundRequest, Planned, plan_round
 from tasks.publish import publish
+from tasks.region import Post, create_region, open_region, serve
 
 RECIPE = '''"""Two numbers, one logit."""
 import numpy as np
@@ -127,6 +130,32 @@ class SmallFederation:
         """Opened anew."""
         return open_site(self.root / name)
 
+    def with_regions(self, regions: Mapping[str, tuple[str, ...]], until: int | None = None) -> SmallFederation:
+        """Regional coordinators with folders and keys of their own, and mandates for these members."""
+        for name, members in regions.items():
+            key = create_region(self.root / name, invite_region(self.root / "coordinator", name), None)
+            give_mandate(self.root / "coordinator", Region(name=name, key=key, members=members, until=until))
+        return self
+
+    def region(self, name: str) -> Post:
+        """Opened anew."""
+        return open_region(self.root / name)
+
+    def add_up(self, name: str, planned: Planned) -> PartialSum:
+        """One region's coordinator does its part, and waits for nobody."""
+        ticks = itertools.count(0.0, 1e6)
+        return serve(self.region(name), planned.plan.run, planned.plan.round, planned.plan.attempt,
+                     sleep=lambda _: None, clock=lambda: next(ticks))
+
+    def gather(self, planned: Planned, coordinator: Coordinator | None = None) -> Collected:
+        """What members and regions have put into the store; nobody is waited for."""
+        coordinator = coordinator or self.coordinator
+
+        async def all_of(among: set[str]) -> set[str]:
+            return among
+
+        return asyncio.run(gather(coordinator, planned, self.collect(planned, coordinator), all_of))
+
     def plan(self, run: str = "spring", **changes: object) -> Planned:
         """The next round's plan, published."""
         return plan_round(self.coordinator, NextRoundRequest(run=run, **changes))
@@ -151,7 +180,8 @@ class SmallFederation:
                order: tuple[str, ...] | None = None) -> Committed:
         """Aggregate and publish what is there."""
         coordinator = coordinator or self.coordinator
-        collected = self.collect(planned, coordinator, order)
+        collected = (self.gather(planned, coordinator) if planned.plan.by_region
+                     else self.collect(planned, coordinator, order))
         return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
 
     def exact(self, names: tuple[str, ...] = NAMES) -> list[npt.NDArray[np.float64]]:
@@ -167,8 +197,7 @@ class SmallFederation:
     def copy(self, root: Path) -> SmallFederation:
         """The same members with the same keys, secrets, rows and history below another folder."""
         shutil.copytree(self.root, root, dirs_exist_ok=True)
-        for name in self.names:
-            path = root / name / "site.toml"
+        for path in (*(root / name / "site.toml" for name in self.names), *root.glob("*/region.toml")):
             path.write_text(path.read_text().replace(f"{self.root}/", f"{root}/"))
         return SmallFederation(root, self.names)
 

@@ -6,6 +6,7 @@
     Answer      what a site says to it:                       releases, and with a question to train an update
     Refusal     a site's "no"
     Commit      how a model came to be
+    PartialSum  what a region's updates add up to, by its regional coordinator
     Finding     what came of a question that makes no model
     Checkpoint  what a model is
 
@@ -46,12 +47,15 @@ from fedround.records.committed import (
     SiteMemory,
     SiteWeight,
     Summed,
+    SummedRegion,
 )
+from fedround.records.partial import Counted, PartialSum
 from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [
-    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Countersign",
-    "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "LogHead", "Masked", "Measure", "OfferKeys", "Placed",
-    "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Sighted", "SiteAnswer", "SiteLedger", "SiteMemory",
-    "SiteWeight", "Slot", "Summed", "Told", "Train", "Update", "named",
+    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Counted",
+    "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "LogHead", "Masked", "Measure",
+    "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Sighted",
+    "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Told", "Train", "Update",
+    "named",
 ]

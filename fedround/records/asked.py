@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.agreement import Deadline, Quorum
 from fedround.codec import Schema
 from fedround.learning.tasks import Task
+from fedround.regions.spec import lapsed
 from fedround.statistics import Decisions, Importance, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
 from fedround.terms import Agreed
@@ -311,6 +312,17 @@ class Plan(Address, Signed):
             raise ValueError("a campaign is about one partition of the rows if, and only if, its terms say how rows are told "
                              "apart, and in that way")
         return self
+
+    @model_validator(mode="after")
+    def _check_mandates(self) -> Self:
+        if self.asks.makes_model and (why_not := lapsed(self.agreed.regions, self.round)) is not None:
+            raise ValueError(why_not)
+        return self
+
+    @property
+    def by_region(self) -> bool:
+        """Whether regional coordinators add up the answers' updates."""
+        return self.asks.makes_model and self.agreed.regions != ()
 
     @property
     def sent(self) -> Schema:

@@ -149,6 +149,16 @@ class Summed(Value):
     """Of them: whose shares are not those that they were dealt. They counted for nothing."""
 
 
+class SummedRegion(Value):
+    """What became of one region's partial sum."""
+
+    region: Name
+    partial: Digest | None
+    """Of the signed `PartialSum` that was added up; None: none was."""
+    reason: Annotated[str, StringConstraints(max_length=300)] = ""
+    """Why none was. Its members' answers count for nothing then."""
+
+
 class Commit(Signed):
     """How a model came to be. A round exists once this object exists; round 0 is the initial model."""
 
@@ -186,6 +196,8 @@ class Commit(Signed):
     """Under `combine`: how the sum of the masked answers was read."""
     totals: tuple[Release, ...] = ()
     """Under `combine`: what the plan's statistics are, of all sites together."""
+    regions: Annotated[tuple[SummedRegion, ...], Field(max_length=100)] = ()
+    """With regions: each that was asked, in the order of their names, in which their sums were added up."""
     tool_version: ToolVersion
 
     def blob(self, name: str) -> Digest | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +101,14 @@ class LocalStack:
         with self._lock():
             running = self.find(self.home)
             return self._s3.grant_site(site, None if running is None else running.ports["s3"])
+
+    def grant_region(self, region: str, members: Sequence[str]) -> S3Credential:
+        """The S3 credential of a regional coordinator: reads what sites may read and the answers of these members, writes
+        below regions/<region>/ only. Named again with other members, it reads theirs.
+        """
+        with self._lock():
+            running = self.find(self.home)
+            return self._s3.grant_region(region, members, None if running is None else running.ports["s3"])
 
     def _start(self, chosen: dict[str, int], progress: Callable[[str], None]) -> StackInfo:
         began = time.monotonic()

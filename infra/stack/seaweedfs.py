@@ -8,13 +8,14 @@ import shutil
 import signal
 import sysconfig
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from fedround.errors import ContractError, SetupError, StoreError
-from fedround.layout import site_prefix
+from fedround.layout import region_prefix, site_prefix
 from fedround.values import Name
 from infra.settings import S3Credential
 from infra.stack.ports import GRPC_OFFSET, HOST, is_free
@@ -95,21 +96,33 @@ class SeaweedFS:
         if it does not run. Raises ContractError for what is no name (a '*' would open every prefix), SetupError if the
         server does not take it.
         """
-        try:
-            TypeAdapter(Name).validate_python(site)
-        except ValidationError:
-            raise ContractError(f"{site!r} is no site's name: use at most 40 lower-case letters, digits and inner "
-                                "hyphens") from None
+        _check_name(site, "site")
         credential = self._identity(f"site-{site}", _site_actions(site))
-        if port is not None:
-            self.server.signal(signal.SIGHUP)                # it reads the identities again
-            store, deadline = self._store(port, credential), time.monotonic() + _GRANT_PATIENCE_S
-            while not _can_list(store, site_prefix(site)):
-                if time.monotonic() > deadline:
-                    raise SetupError(f"the S3 server did not take the new credential of site '{site}'; the reason is "
-                                     f"in {self.server.log}")
-                time.sleep(0.02)
+        self._taken(credential, [site_prefix(site)], f"site '{site}'", port)
         return credential
+
+    def grant_region(self, region: str, members: Sequence[str], port: int | None) -> S3Credential:
+        """A credential that reads what all sites may read and what these members write, and writes below the region's prefix
+        only. Named again with other members, the same credential reads theirs. Raises as `grant_site`.
+        """
+        _check_name(region, "region")
+        for member in members:
+            _check_name(member, "site")
+        credential = self._identity(f"region-{region}", _region_actions(region, members))
+        self._taken(credential, [region_prefix(region), *map(site_prefix, members)], f"region '{region}'", port)
+        return credential
+
+    def _taken(self, credential: S3Credential, prefixes: Sequence[str], whose: str, port: int | None) -> None:
+        """Wait until the running server lets the credential list all of these. None: it does not run."""
+        if port is None:
+            return
+        self.server.signal(signal.SIGHUP)                # it reads the identities again
+        store, deadline = self._store(port, credential), time.monotonic() + _GRANT_PATIENCE_S
+        while not all(_can_list(store, prefix) for prefix in prefixes):
+            if time.monotonic() > deadline:
+                raise SetupError(f"the S3 server did not take the new credential of {whose}; the reason is in "
+                                 f"{self.server.log}")
+            time.sleep(0.02)
 
     def _identity(self, name: str, actions: list[str]) -> S3Credential:
         """The credential of the identity `name`, made and written down if there is none yet."""
@@ -121,6 +134,9 @@ class SeaweedFS:
             keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
             known.append({"name": name, "credentials": [keys], "actions": actions})
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(self._identities, json.dumps({"identities": known}, indent=1))
+        elif (mine := next(identity for identity in known if identity["name"] == name))["actions"] != actions:
+            mine["actions"] = actions
             write_private(self._identities, json.dumps({"identities": known}, indent=1))
         return S3Credential(access_key=keys["accessKey"], secret_key=keys["secretKey"])
 
@@ -154,6 +170,20 @@ def _site_actions(site: str) -> list[str]:
     """Prefixes end with '/': without it the rights of site 'a' would hold for site 'ab'."""
     shared = [f"{action}:{BUCKET}/{prefix}*" for prefix in _SITES_READ for action in ("Read", "List")]
     return shared + [f"{action}:{BUCKET}/{site_prefix(site)}*" for action in ("Read", "List", "Write")]
+
+
+def _region_actions(region: str, members: Sequence[str]) -> list[str]:
+    read = [*_SITES_READ, *map(site_prefix, members)]
+    return [f"{action}:{BUCKET}/{prefix}*" for prefix in read for action in ("Read", "List")] + [
+        f"{action}:{BUCKET}/{region_prefix(region)}*" for action in ("Read", "List", "Write")]
+
+
+def _check_name(name: str, of: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise ContractError(f"{name!r} is no {of}'s name: use at most 40 lower-case letters, digits and inner "
+                            "hyphens") from None
 
 
 def _port_flags(part: str, port: int) -> list[str]:

@@ -21,6 +21,7 @@ from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
 from fedround.records import Blob, Checkpoint, Commit, Evaluate, Exclusion, Train
+from fedround.regions.spec import Region
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import LocalEvaluation, Scores
@@ -232,6 +233,7 @@ OTHERS = {
     "groups": Groups(threshold=0.5, watched=(WatchedGroup(of=Bands(column="x1", edges=(0.0,)), noise_std=5.0),)),
     "drift": DriftWatch(columns=(Watched(column="x1", edges=(-1.0, 0.0, 1.0)),)),
     "combine": SecureSum(threshold=2, dropouts=1, colluders=0), "together": Together(members=3, rows=650),
+    "regions": (Region(name="all", key=f"ed25519:{7:064x}", members=("east", "north", "south")),),
     "partitions": Recurring(column="day"), "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
 
 

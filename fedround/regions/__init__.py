@@ -1,0 +1,1 @@
+"""Regions: groups of members whose updates a regional coordinator adds up, by a mandate that the federation file gives."""

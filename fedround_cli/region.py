@@ -1,0 +1,108 @@
+"""fedround region invite, init, mandate, start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedround.errors import SetupError
+from fedround.spoken import typed
+from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.output import command, log_to_terminal, out
+
+app = typer.Typer(no_args_is_help=True, help="Regional coordinators: each adds up the updates of its members.")
+
+RegionName = Annotated[str, typer.Argument(help="The region's name: lower-case letters, digits, hyphens.")]
+Members = Annotated[list[str], typer.Option("--member", help="A member of the region; give it once for each.")]
+RegionFolder = Annotated[Path, typer.Argument(help="The regional coordinator's folder (region init makes it).")]
+
+
+@app.command()
+@command
+def invite(
+    region: RegionName,
+    member: Members,
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    home: Home = DEFAULT_HOME,
+    output: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.region.toml.")] = None,
+    access_key: Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's "
+                                                        "stack.")] = None,
+    secret_key: Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")] = None,
+) -> None:
+    """Write an invitation for a regional coordinator: addresses, and a credential that reads its members' answers and writes
+    below its own prefix.
+
+    Hand it over privately. Repeat it when other members belong to the region: the credential then reads theirs.
+    """
+    from infra.settings import RegionInvitation, S3Credential, save_toml
+    from infra.stack import LocalStack
+    from tasks.membership import invite_region
+
+    settings = invite_region(folder, region)
+    credential = None
+    if access_key is not None and secret_key is not None:
+        credential = S3Credential(access_key=access_key, secret_key=secret_key)
+    elif LocalStack.find(home) is not None:
+        credential = LocalStack(home).grant_region(region, member)
+    elif settings.store.kind == "s3":
+        raise SetupError("no servers run on this machine: run 'fedround up', or give --access-key and --secret-key of a "
+                         f"credential that reads 'sites/NAME/' of these members and writes below 'regions/{region}/'")
+    path = output or Path(f"{region}.region.toml")
+    save_toml(RegionInvitation(settings=settings, credential=credential), path,
+              f"Invitation of region '{region}'. It holds a secret: hand it over privately.", secret=True)
+    out.say("wrote {}\nNext, at the region: [bold]fedround region init FOLDER --invitation {}[/], and then here: [bold]"
+            "fedround region mandate {} --key … --member …[/]", path, typed(path), region)
+
+
+@app.command()
+@command
+def init(
+    folder: RegionFolder,
+    invitation: Annotated[Path, typer.Option(help="What the coordinator sent.")],
+) -> None:
+    """Make a regional coordinator's folder with a key of its own, and show the key."""
+    from infra.settings import RegionInvitation, load_toml
+    from tasks.region import create_region
+
+    asked = load_toml(RegionInvitation, invitation)
+    key = create_region(folder, asked.settings, asked.credential)
+    out.say("made [bold]{}[/]; the coordinator needs its public key:\n  {}\nNext, once the coordinator has given the "
+            "mandate: [bold]fedround region start {}[/]", folder, key, typed(folder))
+
+
+@app.command()
+@command
+def mandate(
+    region: RegionName,
+    key: Annotated[str, typer.Option(help="The public key that `fedround region init` showed.")],
+    member: Members,
+    until: Annotated[int | None, typer.Option(help="The last round of any run for which it holds.")] = None,
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Give, renew or change a region's mandate in the federation file. It holds from the next plan on, once every member is
+    in exactly one region.
+    """
+    import asyncio
+
+    from fedround.regions.spec import Region
+    from fedround.values import parse
+    from flows.service import register_site
+    from tasks.membership import give_mandate
+
+    given = parse(Region, {"name": region, "key": key, "members": member, "until": until}, f"mandate of region '{region}'")
+    give_mandate(folder, given)
+    deployed = asyncio.run(register_site(folder, region))
+    out.say("region '{}' adds up {} members" + ("" if deployed else "; the Prefect server does not answer: [bold]fedround "
+                                                "deploy[/] when it does"), region, len(member))
+
+
+@app.command()
+@command
+def start(folder: RegionFolder) -> None:
+    """Serve the region's pool until stopped: wait for the members' answers, admit them, add up, sign."""
+    from flows.region_host import serve_region
+
+    log_to_terminal()
+    serve_region(folder)

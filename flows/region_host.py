@@ -1,0 +1,81 @@
+"""The life of a regional coordinator's process: it serves its own pool, one round at a time.
+
+::
+
+    python -m flows.region_host FOLDER
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fedround import layout
+from fedround.errors import Cancelled, FedroundError, SetupError
+from fedround.values import parse
+from infra.logs import log_lines
+from infra.prefect_client import use_api
+from infra.settings import RegionSettings, load_toml
+from infra.stores import require_conditional_writes
+from tasks.region import Post, open_region, serve
+
+log = logging.getLogger("fedround.region")
+
+
+def serve_region(folder: Path) -> None:
+    """Serve the region in `folder` until SIGTERM or SIGINT. Raises SetupError or StoreError with one sentence if it is not
+    ready, and SetupError if another process serves this folder.
+    """
+    folder = folder.resolve()
+    use_api(load_toml(RegionSettings, folder / "region.toml").api_url, folder)
+    try:
+        lock = FileLock(folder / ".serving").acquire(timeout=0)
+    except Timeout:
+        raise SetupError(f"another process serves {folder}: stop that one first") from None
+    with lock:
+        post = open_region(folder)
+        require_conditional_writes(post.store, f"{layout.region_prefix(post.settings.name)}probes")
+        from infra.warm_worker import serve as serve_pool
+        from site_workers import worker_name
+        from site_workers.worker import SiteWorker
+
+        log.info("region '%s' adds up for federation '%s'", post.settings.name, post.settings.federation)
+        serve_pool(SiteWorker(post.settings.name, job(post), name=worker_name.settled(folder, post.settings.name)))
+
+
+def job(post: Post) -> Callable[[dict[str, Any], Callable[[], bool]], Any]:
+    """What a flow run in the region's pool does. Nothing that it tells the API depends on a row or an update."""
+    from site_workers.outcome import STOPPED, Ending, Outcome
+    from site_workers.round import SiteRequest
+
+    def work(parameters: dict[str, Any], cancelled: Callable[[], bool]) -> Outcome:
+        asked = parse(SiteRequest, parameters, "parameters of the flow run")
+        if asked.purpose != "train":
+            raise SetupError(f"regions add up updates, and round {asked.round} of run '{asked.run}' asks to {asked.purpose}")
+        try:
+            said = serve(post, asked.run, asked.round, asked.attempt, cancelled)
+        except Cancelled:
+            return STOPPED
+        return Outcome(Ending.ANSWERED, f"a partial sum of {len(said.counted)} members")
+
+    return work
+
+
+def main(folder: Path) -> int:
+    """Serve until SIGTERM or SIGINT; a problem is one sentence in the log and exit code 1."""
+    log_lines("%(asctime)s %(name)s %(message)s")
+    try:
+        serve_region(folder)
+    except FedroundError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

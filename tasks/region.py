@@ -1,0 +1,170 @@
+"""The regional coordinator: it admits its members' answers, adds up their updates, and signs the sum.
+
+It has a folder, a key and a store credential of its own: it reads its members' answers, and writes below its own prefix.
+The plan, which the coordinator signed, says what is asked; the federation file, which the plan names, whose answers it may
+add up.
+
+::
+
+    region.toml   its name, the federation, the coordinator's public key, where API and store are
+    keys/         identity.pem, s3.toml: mode 0600
+    spool/        updates of the round in progress, read in blocks
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedround import __version__, codec, layout
+from fedround.aggregation.rows import Row
+from fedround.agreement import Federation
+from fedround.errors import Cancelled, ChainError, ContractError, TrustError
+from fedround.federation_log import Logged
+from fedround.files import keep_private
+from fedround.records import Counted, PartialSum, Rejection
+from fedround.regions import sums
+from fedround.regions.spec import Region
+from fedround.signing import Identity, digest, seal
+from infra.federation_log import read_up_to
+from infra.history import read_commit, read_plan_at
+from infra.passphrase import passphrase_for
+from infra.settings import RegionSettings, S3Credential, load_toml, save_toml
+from infra.stores import ObjectStore, open_store, put_first
+from tasks import partial_sums, spool
+from tasks.collect import MAX_POLL_S, POLL_S, UNREADABLE, Collected, Heard, admit
+from tasks.plan import Planned
+
+log = logging.getLogger("fedround.region")
+
+
+@dataclass(frozen=True)
+class Post:
+    """A regional coordinator's folder, opened."""
+
+    folder: Path
+    settings: RegionSettings
+    identity: Identity
+    store: ObjectStore
+
+
+@dataclass(frozen=True)
+class Order:
+    """A plan that this region has a part in, verified."""
+
+    planned: Planned
+    region: Region
+    members: Federation
+    log: Sequence[Logged]
+
+
+def create_region(folder: Path, settings: RegionSettings, credential: S3Credential | None) -> str:
+    """Make a regional coordinator's folder with a new key; returns the public key. Raises SetupError if there is one."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "keys").mkdir(mode=0o700, exist_ok=True)
+    identity = Identity.generate()
+    identity.save(folder / "keys" / "identity.pem")
+    if credential is not None:
+        save_toml(credential, folder / "keys" / "s3.toml", "The region's S3 credential. Secret.", secret=True)
+    save_toml(settings, folder / "region.toml", "A regional coordinator's settings.")
+    keep_private(folder)
+    return identity.key
+
+
+def open_region(folder: Path) -> Post:
+    """Read and check the folder. Raises SetupError or ContractError that says which file to mend."""
+    settings, key = load_toml(RegionSettings, folder / "region.toml"), folder / "keys" / "identity.pem"
+    return Post(folder, settings, Identity.load(key, passphrase_for(key)), open_store(settings.store, folder))
+
+
+def authorise(post: Post, run: str, number: int, attempt: int) -> Order:
+    """The plan, if the coordinator signed it as the continuation of the run, and the federation file that it names gives
+    this region's key a mandate for it.
+
+    Raises TrustError if anything does not hold, NotFoundError if there is no such plan.
+    """
+    source, key, name = f"plan of round {number} of run '{run}'", post.settings.coordinator, post.settings.name
+    plan, named = read_plan_at(post.store, run, number, attempt, "train", key)
+    entries = read_up_to(post.store, key, plan.log, source)
+    members = entries[-1].federation
+    if plan.federation != post.settings.federation or entries[-1].entry.federation_digest != plan.federation_digest:
+        raise TrustError(f"{source}: is of another federation, or names another federation file than the log does")
+    if plan.agreed.regions != members.regions:
+        raise TrustError(f"{source}: names other regions than the federation file")
+    region = next((one for one in members.regions if one.name == name), None)
+    if region is None or region.key != post.identity.key:
+        raise TrustError(f"{source}: the federation file gives the key of region '{name}' no mandate. Send the coordinator "
+                         f"this key: {post.identity.key}")
+    parent = read_commit(post.store, run, number - 1, key)
+    if parent.digest != plan.parent:
+        raise ChainError(f"{source}: continues another commit than the one in the store")
+    return Order(Planned(plan, named, parent), region, members, entries)
+
+
+def serve(post: Post, run: str, number: int, attempt: int, cancelled: Callable[[], bool] = lambda: False,
+          sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic) -> PartialSum:
+    """Wait for the region's members until all have said something or the plan's deadline is over; add up what is admitted,
+    sign it, and put it into the store.
+
+    What was signed for the plan stands, unless a member has answered since: then another is signed. Raises Cancelled if it is
+    told to stop before it has signed.
+    """
+    order = authorise(post, run, number, attempt)
+    store, asked = post.store, order.region.asked(order.planned.plan.cohort)
+    heard, begun, pause = Collected(), clock(), POLL_S
+    while True:
+        late = clock() - begun >= order.planned.plan.deadline_s
+        before = len(heard.answered)
+        for site in sorted(set(asked) - heard.answered):
+            heard = heard.hearing(site, _admitted(post, order, site))
+        if late or heard.answered >= set(asked):
+            break
+        if cancelled():
+            raise Cancelled(f"region '{order.region.name}', {order.planned.in_words}: stopped before it had signed")
+        sleep(pause)
+        pause = POLL_S if len(heard.answered) > before else min(pause * 1.2, MAX_POLL_S)
+    heard = replace(heard, missing=tuple(sorted(set(asked) - heard.answered)))
+    standing = partial_sums.newest(store, order.planned, order.region)
+    if standing is not None and not set(standing[0].missing) - set(heard.missing):
+        return standing[0]
+    return _signed(post, order, heard)
+
+
+def _admitted(post: Post, order: Order, site: str) -> Heard | None:
+    try:
+        return admit(post, order.members, order.planned, site, order.log)
+    except UNREADABLE as error:
+        log.warning("site '%s', %s: its answer cannot be read: %s", site, order.planned.in_words, error)
+        return None
+
+
+def _signed(post: Post, order: Order, heard: Collected) -> PartialSum:
+    planned, name = order.planned, order.region.name
+    plan, size = planned.plan, codec.coordinates(planned.plan.sent)
+    rows = {site: row for site, one in sorted(heard.admitted.items()) if (row := one.row) is not None}
+    norm_of = sums.norms(list(rows.values()), size)
+    wrong = sums.left_out(norm_of)
+    counted: dict[str, Row] = {site: row for site, row in rows.items() if site not in wrong}
+    path_and_numbers = partial_sums.added_up(post, planned, name, list(counted.values())) if counted else None
+    said = PartialSum(
+        federation=plan.federation, run=plan.run, round=plan.round, attempt=plan.attempt, region=name, plan=planned.digest,
+        log=plan.log, counted=tuple(Counted(site=site, answer=heard.admitted[site].digest, norm=norm_of[site])
+                                    for site in counted),
+        refusals=tuple(no.committed for _, no in sorted(heard.refused.items())),
+        rejected=tuple(sorted((*heard.rejected.values(), *(
+            Rejection(site=site, reason=f"its update {words}") for site, words in wrong.items())), key=lambda no: no.site)),
+        missing=heard.missing, numbers=None if path_and_numbers is None else path_and_numbers[1], tool_version=__version__)
+    document = seal(said, post.identity)
+    if path_and_numbers is not None:
+        partial_sums.put_numbers(post.store, planned, name, path_and_numbers[0], path_and_numbers[1].sha256)
+    for count in range(partial_sums.counted(post.store, planned, name) + 1, partial_sums.MOST + 1):
+        key = layout.partial(*partial_sums.where(planned, name), count)
+        put_first(post.store, key, document)
+        if digest(post.store.get(key)) == digest(document):
+            spool.clear(post, planned)
+            return said
+    raise ContractError(f"region '{name}', {planned.in_words}: {partial_sums.MOST} partial sums were signed for one plan, "
+                        "and no more can be; the coordinator begins a new run")
