@@ -74,7 +74,10 @@ class Terms(Value):
         if (how := self.combine) is None:
             return str(self.aggregation) + (f", of partial sums by {len(self.regions)} regions" if self.regions else "")
         must = f"sign who is in it, and then {how.threshold} must reveal" if how.is_signed else "reveal"
-        return (f"a sum under masks of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
+        sums = "a sum under masks" if how.groups is None else (
+            f"sums under masks of {how.groups.count} groups, without the {how.groups.liars} lowest and highest at each "
+            "number,")
+        return (f"{sums} of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
                 f"{must}, {how.colluders} may collude; noise shared by {self.shared_by}")
 
     def sent(self, model: Schema) -> Schema:

@@ -19,6 +19,7 @@ from fedround.rounds import summed
 from fedround.rounds.offer import Offer
 from fedround.rounds.site import Float64
 from fedround.secure_sums.dealing import check_deal, deal
+from fedround.secure_sums.groups import groups_of
 from fedround.secure_sums.keys import offer
 from fedround.secure_sums.masking import mask
 from fedround.secure_sums.revealing import check_survivors, reveal
@@ -102,8 +103,10 @@ def masked(site: Site, order: Order, keys: Keys, offered: Offer, summand_S: Floa
     """
     plan, mechanisms = order.plan, offered.mechanisms
     parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
-    hidden_S = mask(summed.in_ring(parts, summand_S), site.noise_secret, bytes.fromhex(keys.epoch.offered.epoch), site.name,
-                    keys.epoch.offered.roster, keys.slot, bytes.fromhex(order.digest))
+    epoch, roster = bytes.fromhex(keys.epoch.offered.epoch), keys.epoch.offered.roster
+    group = next(one for one in groups_of(epoch, roster, keys.slot, keys.how.groups) if site.name in one)
+    hidden_S = mask(summed.in_ring(parts, summand_S), site.noise_secret, epoch, site.name, roster, keys.slot,
+                    bytes.fromhex(order.digest), group)
     body = hidden_S.astype("<u4").tobytes()
     payload = codec.payload_of(body)
     once.promise(site.folder, keys.epoch.offered.epoch, once.masked_by(keys.slot), payload.sha256, _source(order))

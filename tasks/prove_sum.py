@@ -64,21 +64,21 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
     epoch = read_epoch(store, key, members, plan.run, plan.federation_digest, plan.asks.slot.dealt)
     if not epoch.is_whole or {*asks.dropped, *(one.site for one in asks.survivors)} != epoch.dealt.keys():
         raise ChainError(f"{source}: not everybody who dealt shares is in the sum or dropped out of it")
-    found, vectors, gone = dict[str, Reveals](), list[bytes](), dict[str, str]()
+    found, vectors, gone = dict[str, Reveals](), dict[str, bytes](), dict[str, str]()
     for one in said.reveals:
         with _of_a_member(one.site, gone):
             answer = evidence.answer(store, members, reveal, named, one)
             found[one.site] = Reveals.from_bytes(evidence.file(store, reveal, answer), f"what '{one.site}' revealed")
     for site, answer in sorted(answers.items()):
         with _of_a_member(site, gone):
-            vectors.append(evidence.file(store, plan, answer))
+            vectors[site] = evidence.file(store, plan, answer)
     listed = 0 if asks.countersigned is None else 1 + len(asks.countersigned.by)
     signatures = 1 + 2 * len(epoch.dealt) + 4 + len(found) + listed
     if len(found) < len(said.reveals) or len(vectors) < len(told):
         return SumProof(reveal, tuple(found), signatures, None, gone)
     try:
         again = read_sum(epoch, members, planned, Planned(reveal, named, planned.parent),
-                         (np.frombuffer(vector, "<u4") for vector in vectors), found, said.reveals)
+                         ((site, np.frombuffer(vector, "<u4")) for site, vector in vectors.items()), found, said.reveals)
     except (QuorumError, ContractError) as error:
         raise TrustError(f"{source}: {error}") from None
     if again.said != said:

@@ -32,7 +32,8 @@ from fedround.records import (
 )
 from fedround.rounds import summed
 from fedround.rounds.offer import offer
-from fedround.secure_sums.revealing import Reveals, Unmasked, unmask
+from fedround.secure_sums.groups import groups_of
+from fedround.secure_sums.revealing import Rebuilt, Reveals, rebuilt
 from fedround.signing import digest, seal
 from fedround.values import Digest, Name
 from infra.epochs import Epoch, read_epoch
@@ -133,7 +134,7 @@ def _threshold(plan: Plan) -> int:
 def why_lost(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> QuorumError | None:
     """What keeps the sum from being read with what was revealed so far; None: nothing does."""
     try:
-        _unmasked(_epoch(coordinator, planned.plan), planned, reveal.plan, np.zeros(0, np.uint32), _reveals(said))
+        _rebuilt(_epoch(coordinator, planned.plan), planned, reveal.plan, _reveals(said))
     except QuorumError as error:
         return error
     return None
@@ -179,30 +180,40 @@ def unmask_sum(coordinator: Coordinator, planned: Planned, collected: Collected,
     collected = _with_part(epoch, planned.plan, collected)
     late = {site for site in collected.admitted if site not in survivors}
     admitted = {site: one for site, one in collected.admitted.items() if site in survivors}
-    vectors = (np.fromfile(_file(one), dtype="<u4") for one in admitted.values())
+    vectors = ((site, np.fromfile(_file(one), dtype="<u4")) for site, one in admitted.items())
     found = read_sum(epoch, coordinator.federation, planned, reveal, vectors, _reveals(said),
                      _told(said))
     return replace(collected, admitted=admitted, missing=tuple(sorted({*collected.missing, *late})), sum=found)
 
 
-def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planned, vectors: Iterable[UInt32],
+def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planned, vectors: Iterable[tuple[str, UInt32]],
              reveals: Mapping[str, Reveals], told: tuple[Told, ...]) -> Sum:
     """What the answers that `reveal` names say together.
 
-    epoch: of the plan's slot. members: the federation file that holds for the plan. vectors: what these sites sent. told:
-    where the reveals come from.
+    epoch: of the plan's slot. members: the federation file that holds for the plan. vectors: what these sites sent.
+    told: where the reveals come from.
     Raises QuorumError if too few revealed shares rightly, and DealtWrongError, naming the member, if what it dealt is none.
     """
-    plan = planned.plan
-    total_S = np.zeros(0, np.uint32)
-    for vector_S in vectors:
-        total_S = vector_S if not total_S.size else total_S + vector_S
-    found = _unmasked(epoch, planned, reveal.plan, total_S, reveals)
+    plan, slot = planned.plan, planned.plan.asks.slot
+    found = _rebuilt(epoch, planned, reveal.plan, reveals)
+    if slot is None or plan.agreed.combine is None:
+        raise ContractError(f"{planned.in_words}: its answers are not masked")
+    groups = groups_of(bytes.fromhex(epoch.offered.epoch), epoch.offered.roster, slot.number, plan.agreed.combine.groups)
+    group_of = {site: place for place, group in enumerate(groups) for site in group}
+    totals: dict[int, UInt32] = {}
+    for site, vector_S in vectors:
+        place = group_of[site]
+        totals[place] = vector_S if place not in totals else totals[place] + vector_S
+    if len(totals) < len(groups):
+        raise ContractError(f"{planned.in_words}: of a whole group nobody is in the sum")
     mechanisms = offer(plan.asks, plan.agreed, 1, lambda _: True).mechanisms
     parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
     survivors = survivors_of(reveal.plan)
-    read = summed.read(plan.asks, plan.agreed, summed.out_of(parts, found.total_D), mechanisms, len(survivors),
-                       sum(members.site(site).rows or 0 for site in survivors))
+    inside = [[site for site in group if site in survivors] for group in groups]
+    sums = [summed.Added(summed.out_of(parts, found.unmask(
+        totals[place], epoch.offered.roster, slot.number, bytes.fromhex(planned.digest), group)), len(inside[place]),
+        sum(members.site(site).rows or 0 for site in inside[place])) for place, group in enumerate(groups)]
+    read = summed.read(plan.asks, plan.agreed, sums, mechanisms)
     return Sum(read, Summed(reveal=Placed(round=reveal.plan.round, attempt=reveal.plan.attempt, digest=reveal.digest),
                             reveals=told, wrong=found.wrong))
 
@@ -218,12 +229,12 @@ def _epoch(coordinator: Coordinator, plan: Plan) -> Epoch:
                       plan.asks.slot.dealt)
 
 
-def _unmasked(epoch: Epoch, planned: Planned, reveal: Plan, total_S: UInt32, reveals: Mapping[str, Reveals]) -> Unmasked:
+def _rebuilt(epoch: Epoch, planned: Planned, reveal: Plan, reveals: Mapping[str, Reveals]) -> Rebuilt:
     slot, how, asks = planned.plan.asks.slot, planned.plan.agreed.combine, reveal.asks
     if slot is None or how is None or not isinstance(asks, Reveal):
         raise ContractError(f"{planned.in_words}: its answers are not masked")
-    return unmask(total_S, bytes.fromhex(epoch.offered.epoch), epoch.offered.roster, epoch.dealt, slot.number,
-                  bytes.fromhex(planned.digest), survivors_of(reveal), asks.dropped, reveals, how.threshold)
+    return rebuilt(bytes.fromhex(epoch.offered.epoch), epoch.offered.roster, epoch.dealt, slot.number, survivors_of(reveal),
+                   asks.dropped, reveals, how.threshold)
 
 
 def _file(admitted: Admitted) -> Path:

@@ -75,6 +75,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/validation/test_rows.py::test_a_subprocess_gives_the_same_answer_and_prints_nothing",
         "tests/tasks/test_weekly.py::test_a_year",
         "tests/fedround/secure_sums/test_equivocation.py::test_every_lie_among_more_members",
+        "tests/tasks/test_sums_grouped.py::test_a_liar_and_one_who", "tests/tasks/test_sums_grouped.py::test_without_groups",
         "tests/fedround/secure_sums/test_equivocation.py::test_every_lie_where_members_sign_first[5]",
         "tests/fuzz/test_law.py::test_a_changed_document_is_never_accepted[bundle",
         "tests/site_workers/test_shared_noise.py", "tests/fedround/simulation/test_summed.py::test_trees_grow")

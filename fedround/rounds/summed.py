@@ -21,6 +21,7 @@ from typing import TypeVar, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from fedround.aggregation.coordinate import Kernel, Middle
 from fedround.agreement import MORE_ROWS
 from fedround.errors import ContractError
 from fedround.learning.spec import LocalTraining
@@ -40,6 +41,8 @@ UInt32 = npt.NDArray[np.uint32]
 Numbers = TypeVar("Numbers", Float64, UInt32)
 
 _MORE = 1 + 2.0 ** -29          # of a member's noise: a record's length in cells may be 1 + 2**-30 units in floating point
+
+_BLOCK = 1 << 15                # coordinates at once
 
 HELD_OUT_TOO = 2
 """Statistics may be of all rows of a site, or persons: of so many for each that it trains on, at most."""
@@ -119,17 +122,44 @@ class Read:
     """The statistics, of all members that were added up."""
 
 
-def read(asks: Question, terms: Terms, totals: Sequence[Float64], mechanisms: Sequence[Mechanism], members: int,
-         rows: float) -> Read:
-    """What the sum of so many members, with so many agreed rows, says.
+@dataclass(frozen=True, eq=False)
+class Added:
+    """One sum."""
 
-    totals: as `out_of`. A total says the noise that so many honest members add: no less than the ledger was charged for.
+    totals: Sequence[Float64]
+    """As `out_of`."""
+    members: int
+    """How many are in it."""
+    rows: float
+    """As agreed, of these together."""
+
+
+def read(asks: Question, terms: Terms, sums: Sequence[Added], mechanisms: Sequence[Mechanism]) -> Read:
+    """What the sum says; or the sums of groups.
+
+    A total of a statistic is of all groups, and a liar is in it. It says the noise that so many honest members add: no less
+    than the ledger was charged for. The change of the model is between those of the groups, wherever the liars are.
     """
-    trains = isinstance(asks, Train)
-    delta_D = _delta(terms, totals[0], mechanisms[0], rows) if trains else None
-    return Read(delta_D, tuple(
+    trains, members = isinstance(asks, Train), sum(one.members for one in sums)
+    deltas = [_delta(terms, one.totals[0], mechanisms[0], one.rows) for one in sums] if trains else []
+    totals = [np.sum(parts, axis=0) for parts in zip(*(one.totals for one in sums), strict=True)]
+    return Read(_between(terms, deltas), tuple(
         _total(terms, statistic, total_P, mechanism, members) for statistic, total_P, mechanism in
         zip(asks.statistics, totals[trains:], mechanisms[trains:], strict=True)))
+
+
+def _between(terms: Terms, deltas: Sequence[Float32]) -> Float32 | None:
+    """At every coordinate, the mean of what the groups say without the lowest and the highest where liars may be."""
+    groups = None if terms.combine is None else terms.combine.groups
+    if not deltas or groups is None:
+        return deltas[0] if deltas else None
+    if len(deltas) != groups.count:
+        raise ContractError(f"{len(deltas)} sums of groups, and the terms say {groups.count}")
+    kernel = Kernel(Middle(groups.liars), len(deltas), _BLOCK)
+    found_D = np.empty_like(deltas[0])
+    for start in range(0, len(found_D), _BLOCK):
+        found_D[start:start + _BLOCK] = kernel(np.stack([one_D[start:start + _BLOCK] for one_D in deltas]))
+    return found_D
 
 
 def _delta(terms: Terms, total_D: Float64, mechanism: Mechanism, rows: float) -> Float32:

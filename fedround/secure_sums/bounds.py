@@ -13,7 +13,7 @@ def fewest_honest(spec: SecureSum, members: int, colluders: int) -> int:
     """Over how few honest members a sum is that the coordinator can learn with so many colluders, who may be more than
     `spec.colluders`. 1: the numbers of one member.
     """
-    honest, threshold = members - colluders, spec.threshold
+    honest, threshold = spec.smallest(members) - colluders, spec.threshold
     if colluders >= threshold or (spec.dropouts > 0 and 2 * threshold <= members + colluders):
         return 1
     return max(1, honest - spec.model_copy(update={"colluders": colluders}).cut(members))

@@ -19,7 +19,7 @@ from fedround.errors import ContractError
 KEY_BYTES = 32
 
 Use = Literal["channel", "slot key", "self seed", "polynomials", "box", "pair mask", "self mask"]
-Hashed = Literal["roster", "share of a self seed", "share of a slot key", "self seed"]
+Hashed = Literal["roster", "share of a self seed", "share of a slot key", "self seed", "groups", "group"]
 _DOMAIN = b"fedround/1/secure sums/"
 
 

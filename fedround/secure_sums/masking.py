@@ -7,7 +7,7 @@ members that were shown different plans or rosters have masks that do not cancel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,9 +33,11 @@ class Mask(NamedTuple):
     added: bool
 
 
-def mask(values_D: UInt32, secret: bytes, epoch: bytes, me: str, roster: Roster, slot: int, context: bytes) -> UInt32:
+def mask(values_D: UInt32, secret: bytes, epoch: bytes, me: str, roster: Roster, slot: int, context: bytes,
+         group: Collection[str] | None = None) -> UInt32:
     """The numbers under all masks of `me`, which nobody can tell from uniform ones.
 
+    group: whose numbers are added up (`secure_sums.groups`), `me` among them; None: all members'.
     A slot is for one sum: with other values for the same slot and context, the difference of both would be open. Who calls
     this writes down first what the slot is used for.
     Raises ContractError if the roster does not name the slot's key that `me` offers, or if another's is of small order.
@@ -46,7 +48,7 @@ def mask(values_D: UInt32, secret: bytes, epoch: bytes, me: str, roster: Roster,
         raise ContractError(f"the roster names another key of '{me}' for slot {slot} than this site offers: its secret is "
                             "another one, or somebody altered it")
     who = cohort(epoch, roster)
-    masks = [pair_mask(own, me, other, roster, who, slot, context) for other in sorted(roster) if other != me]
+    masks = [pair_mask(own, me, other, roster, who, slot, context) for other in sorted(group or roster) if other != me]
     masks.append(Mask(self_key(self_seed(secret, epoch, slot), me, who, slot, context), added=True))
     masked_D = values_D.astype("<u4")
     apply(masks, masked_D)

@@ -92,7 +92,36 @@ class Unmasked(NamedTuple):
 
 def unmask(total_D: UInt32, epoch: bytes, roster: Roster, dealt: Mapping[str, Dealt], slot: int, context: bytes,
            survivors: Collection[str], dropped: Collection[str], reveals: Mapping[str, Reveals], threshold: int) -> Unmasked:
-    """The sum of the survivors' numbers, from the sum of what they sent, modulo 2**32.
+    """The sum of the survivors' numbers, from the sum of what they sent, modulo 2**32. Raises as `rebuilt`."""
+    found = rebuilt(epoch, roster, dealt, slot, survivors, dropped, reveals, threshold)
+    return Unmasked(found.unmask(total_D, roster, slot, context, roster), found.wrong)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The secrets of a slot that its members revealed together."""
+
+    who: bytes
+    secrets: Mapping[str, int]
+    """Of each member: its self-mask's seed if it survived, its slot's key if it dropped out."""
+    survivors: frozenset[str]
+    wrong: tuple[str, ...]
+    """Who revealed what it had not been dealt."""
+
+    def unmask(self, total_D: UInt32, roster: Roster, slot: int, context: bytes, group: Collection[str]) -> UInt32:
+        """The sum of the numbers of a group's survivors, from the sum of what they sent, modulo 2**32."""
+        inside, gone = sorted(self.survivors & set(group)), sorted(set(group) - self.survivors)
+        masks = [Mask(self_key(self.secrets[name], name, self.who, slot, context), added=False) for name in inside]
+        masks += [pair_mask(private_key(self.secrets[one]), one, name, roster, self.who, slot, context)
+                  for one in gone for name in inside]
+        found_D = total_D.astype("<u4")
+        apply(masks, found_D)
+        return found_D
+
+
+def rebuilt(epoch: bytes, roster: Roster, dealt: Mapping[str, Dealt], slot: int, survivors: Collection[str],
+            dropped: Collection[str], reveals: Mapping[str, Reveals], threshold: int) -> Rebuilt:
+    """What takes the masks off the sums of a slot.
 
     Members whose shares are not what their dealers committed themselves to are named, and not used. Everybody who may read
     what members dealt and revealed can compute the same.
@@ -118,12 +147,7 @@ def unmask(total_D: UInt32, epoch: bytes, roster: Roster, dealt: Mapping[str, De
     if liars := [name for name in names if not _is_secret(name, secrets[name], who, roster, dealt, slot, survivors)]:
         raise DealtWrongError(f"the shares that {', '.join(liars)} dealt make no secret, so there is no sum with these keys; "
                               "the federation goes on without whoever dealt them: 'fedround federation revoke'")
-    masks = [Mask(self_key(secrets[name], name, who, slot, context), added=False) for name in sorted(survivors)]
-    masks += [pair_mask(private_key(secrets[gone]), gone, name, roster, who, slot, context)
-              for gone in sorted(dropped) for name in sorted(survivors)]
-    found_D = total_D.astype("<u4")
-    apply(masks, found_D)
-    return Unmasked(found_D, wrong)
+    return Rebuilt(who, secrets, frozenset(survivors), wrong)
 
 
 def _check_dealt(roster: Roster, dealt: Mapping[str, Dealt], threshold: int) -> None:

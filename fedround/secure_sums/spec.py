@@ -14,15 +14,25 @@ from fedround.values import Value
 
 MOST_MEMBERS = 1000
 FEWEST_MEMBERS = 3
+MOST_GROUPS = 100
 
 Consistency = Literal["counted", "signed"]
+
+
+class SumGroups(Value):
+    """A sum for each of some groups of members, instead of one of all. Who is in which is drawn anew for every sum."""
+
+    count: Annotated[int, Field(ge=3, le=MOST_GROUPS)]
+    liars: Annotated[int, Field(ge=1, le=MOST_GROUPS)]
+    """In so many groups somebody may lie: at every number of their means, so many lowest and so many highest are left out."""
 
 
 class SecureSum(Value):
     """Only the sum of the members' numbers can be read: by nobody the numbers of one.
 
     Promised to each honest member while at most `colluders` members work together with the coordinator, all of whom may lie:
-    what they learn of a slot is at most one sum, over at least `shared_by` honest members, and no sum over fewer.
+    what they learn of a slot is at most one sum (of each group), over at least `shared_by` honest members, and none over
+    fewer.
     Computational (X25519, AES-256, SHA-256). Not promised: that the sum is right, if a member lies about its own numbers.
     """
 
@@ -36,6 +46,8 @@ class SecureSum(Value):
     consistency: Consistency = "counted"
     """Why a coordinator that names other survivors to each member gains nothing. "counted": it needs more votes than there
     are. "signed": a threshold of members sign one list of survivors before anybody reveals, in a wait more."""
+    groups: SumGroups | None = None
+    """None: all members add up one sum."""
 
     def check(self, members: int) -> None:
         """Raises ToleranceError, saying which number would do, if the promise does not hold for so many members."""
@@ -49,9 +61,13 @@ class SecureSum(Value):
         if 2 * t <= members + c:
             raise ToleranceError(f"{said}: the coordinator could learn both secrets of one member, since 2 x {t} is not "
                                  f"above {members} + {c}; the threshold must be at least {(members + c) // 2 + 1}")
-        if members - d - c < 2:
-            raise ToleranceError(f"{said}: at least two honest members must be in every sum; lower the dropouts or the "
-                                 "colluders")
+        if self.shared_by(members) < 2:
+            of = "" if self.groups is None else f" of a group of {self.smallest(members)}, in which all of them may be"
+            raise ToleranceError(f"{said}: at least two honest members must be in every sum{of}; lower the dropouts or the "
+                                 f"colluders{'' if self.groups is None else ', or have fewer groups'}")
+        if self.groups is not None and 2 * self.groups.liars >= self.groups.count:
+            raise ToleranceError(f"{said}: of {self.groups.count} groups {self.groups.liars} may have liars, and some must "
+                                 f"be left between lowest and highest: at most {(self.groups.count - 1) // 2}")
         if self.cut(members) > d:
             raise ToleranceError(f"{said}: a coordinator that names other survivors to each member could leave "
                                  f"{self.cut(members)} honest ones out of the sum, more than {d}: ({d} + 1) x ({t} - {c}) "
@@ -63,9 +79,15 @@ class SecureSum(Value):
         """How many members a sum has at least."""
         return members - self.dropouts
 
+    def smallest(self, members: int) -> int:
+        """How many members the smallest group has, before anybody dropped out."""
+        return members if self.groups is None else members // self.groups.count
+
     def shared_by(self, members: int) -> int:
-        """How many honest members are in every sum: noise is calibrated so that the shares of so many suffice."""
-        return members - self.dropouts - self.colluders
+        """How many honest members are in every sum: noise is calibrated so that the shares of so many suffice. All who are
+        missing, and all who collude, may be in one group.
+        """
+        return self.smallest(members) - self.dropouts - self.colluders
 
     @property
     def is_signed(self) -> bool:

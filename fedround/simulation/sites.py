@@ -113,6 +113,10 @@ class Sites:
         """What the cohort says to a question that asks for no training. Raises ContractError if a site cannot answer it."""
         return {site: self._work(asks, number, site, terms, base).releases for site in cohort}
 
+    def public_seed(self, number: int) -> bytes:
+        """From which a round's groups are drawn. Live it follows from the keys that members offered."""
+        return self._chance.plan(number)
+
     def summands(self, asks: Question, number: int, cohort: Iterable[str], terms: Terms, base: Tensors) -> Iterator[Float64]:
         """What each of the cohort adds to a secure sum, one after the other. Raises as `answers`."""
         for site in cohort:

@@ -18,8 +18,10 @@ from fedround.codec import Tensors, schema_of
 from fedround.errors import ContractError, QuorumError, ToleranceError
 from fedround.privacy.spec import Mechanism
 from fedround.records import Question
+from fedround.rounds import summed
 from fedround.rounds.offer import offer
 from fedround.rounds.summed import Read, UInt32, in_ring, layout, out_of, read
+from fedround.secure_sums.groups import drawn
 from fedround.simulation.sites import Sites
 from fedround.terms import Terms, Together
 
@@ -31,8 +33,8 @@ class Added:
     read: Read
     mechanisms: tuple[Mechanism, ...]
     """What each site was charged for."""
-    total_S: UInt32
-    """What the ring holds when all are added up."""
+    total_GS: UInt32
+    """What the ring holds when all of a group are added up; G = 1 without groups."""
     sent_bytes: int
     """By all sites; a live one also sends keys and shares, once for many rounds, and what takes its masks off."""
 
@@ -62,9 +64,13 @@ def added_up(sites: Sites, asks: Question, number: int, cohort: Sequence[str], t
     mechanisms = offer(asks, terms, 1, lambda _: True).mechanisms
     size = codec.coordinates(terms.sent(schema_of(base)))
     parts = layout(asks, terms, size, mechanisms)
-    total_S = np.zeros(sum(part.length for part in parts), np.uint32)
-    for summand_S in sites.summands(asks, number, cohort, terms, base):
-        total_S += in_ring(parts, summand_S)
-    rows = math.fsum(sites.units[site] for site in cohort)
-    found = read(asks, terms, out_of(parts, total_S), mechanisms, len(cohort), rows)
-    return Added(found, mechanisms, total_S, total_S.nbytes * len(cohort))
+    how = None if terms.combine is None else terms.combine.groups
+    groups = drawn(sites.public_seed(number), [*sites.units], 1 if how is None else how.count)
+    group_of = {site: place for place, group in enumerate(groups) for site in group}
+    total_GS = np.zeros((len(groups), sum(part.length for part in parts)), np.uint32)
+    for site, summand_S in zip(cohort, sites.summands(asks, number, cohort, terms, base), strict=True):
+        total_GS[group_of[site]] += in_ring(parts, summand_S)
+    inside = [[site for site in group if site in cohort] for group in groups]
+    found = read(asks, terms, [summed.Added(out_of(parts, total_S), len(some), math.fsum(sites.units[one] for one in some))
+                               for total_S, some in zip(total_GS, inside, strict=True)], mechanisms)
+    return Added(found, mechanisms, total_GS, total_GS[0].nbytes * len(cohort))

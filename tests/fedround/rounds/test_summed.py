@@ -31,8 +31,8 @@ from fedround.rounds import server
 from fedround.rounds.offer import offer
 from fedround.rounds.server import Server
 from fedround.rounds.site import Inputs, Kept, work
-from fedround.rounds.summed import Part, in_ring, layout, out_of, read
-from fedround.secure_sums.spec import SecureSum
+from fedround.rounds.summed import Added, Part, in_ring, layout, out_of, read
+from fedround.secure_sums.spec import SecureSum, SumGroups
 from fedround.simulation.jobs import Countdown
 from fedround.statistics import Histogram, Importance, Scores
 from fedround.terms import Together
@@ -138,7 +138,7 @@ def test_without_noise_any_partition_makes_the_step_that_all_rows_in_one_place_d
     found, pooled = out_of(parts, added(told)), out_of(parts, alone_told[0])
     for part, ours, theirs in zip(parts, found, pooled, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=(MEMBERS + 1) / 2 * 2.0 ** -part.bits, rtol=0)
-    step = read(asks, terms, found, mechanisms, MEMBERS, ROWS)
+    step = read(asks, terms, [Added(found, MEMBERS, ROWS)], mechanisms)
     assert step.totals[0].table.sum() == pytest.approx(ROWS, abs=8 * MEMBERS * 2.0 ** -parts[1].bits)
     before = Server(sites[0].base)
     after = server.step(terms, recipe.task, before, step.delta_D, ["a"], {"a": 1.0})
@@ -154,7 +154,7 @@ def test_the_step_is_the_mean_clipped_gradient_by_the_rows_that_are_expected():
     assert mechanism.clip_norm == 0.7
     base, _ = initial(RECIPE, 0)
     sum_D = clipped_gradients(RECIPE, base, whole, UnionStep(batch_size=60), mechanism, parts[0].cells, Silent()) * 0.7
-    delta_D = read(asks, terms, out_of(parts, told[0]), mechanisms, MEMBERS, 50).delta_D
+    delta_D = read(asks, terms, [Added(out_of(parts, told[0]), MEMBERS, 50)], mechanisms).delta_D
     np.testing.assert_allclose(delta_D, -2.0 * sum_D / (0.6 * 50), atol=1e-3)
     assert np.abs(delta_D).max() > 0.1
 
@@ -217,7 +217,8 @@ def test_the_noise_of_a_sum_is_what_dp_sgd_on_all_rows_takes_and_every_site_offe
 def test_a_total_says_the_noise_of_all_who_were_added_up():
     terms = agreed()
     offered = offer(Measure(statistics=(AGES,)), terms, 1, lambda _: True)
-    found = read(Measure(statistics=(AGES,)), terms, [np.array([4.0, 5.0, 6.0, 0.0])], offered.mechanisms, MEMBERS, ROWS)
+    found = read(Measure(statistics=(AGES,)), terms, [Added([np.array([4.0, 5.0, 6.0, 0.0])], MEMBERS, ROWS)],
+                 offered.mechanisms)
     assert found.delta_D is None
     assert found.totals[0].noise_std == pytest.approx(3.0 * math.sqrt(MEMBERS / SHARED_BY))
     assert found.totals[0].numbers == (4.0, 5.0, 6.0, 0.0)
@@ -298,3 +299,28 @@ def test_a_statistic_without_noise_and_the_importance_of_columns_are_refused():
 def test_what_does_not_go_with_a_secure_sum_is_refused_in_words(changes, words):
     with pytest.raises(ValueError, match=words):
         Agreement.model_validate({**TERMS, **changes})
+
+
+GROUPED = SecureSum(threshold=8, dropouts=0, colluders=1, groups=SumGroups(count=5, liars=2))
+
+
+def test_what_a_liars_group_says_moves_the_step_no_further_than_the_other_groups_do():
+    """By two loops; and a total of counts has the lie in it."""
+    terms = agreed(combine=GROUPED, quorum=15).model_copy(update={"together": Together(members=15, rows=ROWS)})
+    asks, generator = Train(statistics=(SCORES,)), np.random.default_rng(3)
+    mechanisms = offer(asks, terms, 1, lambda _: True).mechanisms
+    sums = [Added([generator.normal(size=7), generator.normal(size=8)], 3, 20.0) for _ in range(5)]
+    assert terms.shared_by == 2
+    for liars in ((), (0,), (1, 4), (2, 3)):
+        lied = [Added([1e6 * one.totals[0] if place in liars else one.totals[0], one.totals[1]], 3, 20.0)
+                for place, one in enumerate(sums)]
+        found = read(asks, terms, lied, mechanisms)
+        each = [read(asks, agreed(), [one], mechanisms).delta_D for one in lied]
+        honest = [one for place, one in enumerate(each) if place not in liars]
+        for place, value in enumerate(found.delta_D):
+            values = sorted(one[place] for one in each)
+            assert value == pytest.approx(values[2])
+            assert min(one[place] for one in honest) <= value <= max(one[place] for one in honest)
+    assert found.totals[0].table.sum() == pytest.approx(sum(one.totals[1].sum() for one in sums))
+    with pytest.raises(ContractError, match="4 sums of groups, and the terms say 5"):
+        read(asks, terms, sums[:4], mechanisms)

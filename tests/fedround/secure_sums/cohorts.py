@@ -44,8 +44,8 @@ class Cohort:
     def check(self, me: str, dealer: str, dealt: Dealt) -> None:
         check_deal(self.secret(me), self.epoch, me, self.roster, dealer, dealt, self.threshold)
 
-    def mask(self, name: str, values_D, slot: int = 0, context: bytes = CONTEXT):
-        return mask(values_D, self.secret(name), self.epoch, name, self.roster, slot, context)
+    def mask(self, name: str, values_D, slot: int = 0, context: bytes = CONTEXT, group: Collection[str] | None = None):
+        return mask(values_D, self.secret(name), self.epoch, name, self.roster, slot, context, group)
 
     def dropped(self, survivors: Collection[str]) -> list[str]:
         return [name for name in self.names if name not in survivors]

@@ -74,7 +74,7 @@ def test_the_sum_is_that_of_what_the_sites_put_on_the_ring_to_the_last_bit():
     parts = layout(asks, terms, 4, offer(asks, terms, 1, lambda _: True).mechanisms)
     each = [in_ring(parts, one_S) for one_S in everybody.summands(asks, 2, NAMES[:4], terms, base)]
     assert len({one.tobytes() for one in each}) == 4
-    assert np.array_equal(np.add.reduce(each[::-1], dtype=np.uint32), added.total_S)
+    assert np.array_equal(np.add.reduce(each[::-1], dtype=np.uint32), added.total_GS[0])
 
 
 def test_members_that_drop_out_leave_a_sum_as_long_as_enough_are_left():
@@ -113,3 +113,20 @@ def test_a_question_is_answered_by_the_sum_alone():
 class Evidence:
     def __init__(self, one: Site):
         self.column = one.column
+
+
+def test_groups_of_simulated_members_add_up_to_all_of_them_and_one_is_left_out_at_each_end():
+    sites = {f"{name}{number}": site(3 * number + place) for number in range(4) for place, name in enumerate("abc")}
+    how = {"name": "secure_sum", "threshold": 10, "dropouts": 1, "colluders": 1}
+    grouped = settings(combine={**how, "groups": {"count": 3, "liars": 1}}, quorum=11)
+    terms = terms_of(grouped, dict.fromkeys(sites, 150))
+    base, rest = initial(RECIPE, 0)
+    everybody, cohort = Sites(terms, RECIPE, sites, rest, Seeded(1)), sorted(sites)
+    added = added_up(everybody, Train(statistics=()), 1, cohort, terms, base)
+    assert (added.total_GS.shape, terms.shared_by) == ((3, 4), 2)
+    others = added_up(everybody, Train(statistics=()), 2, cohort, terms, base)
+    assert not np.array_equal(added.read.delta_D, others.read.delta_D)
+    result = simulate(grouped, RECIPE, sites, rounds=4, chance=Seeded(1), test=TEST)
+    assert result.last.test.auc > 0.9
+    with pytest.raises(ContractError, match="fewer groups"):
+        terms_of(grouped, dict.fromkeys(list(sites)[:11], 150))
