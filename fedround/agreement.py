@@ -6,6 +6,7 @@ What a round has of it is `fedround.terms.Terms`.
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +18,7 @@ from fedround.choices import Choice, Choices, Offer
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
+from fedround.hours import Closed, Hours
 from fedround.learning.algorithms import Ditto
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.trees.agreed import objection_to_trees
@@ -25,6 +27,7 @@ from fedround.learning.union.agreed import objection_to_sums, objection_without_
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, Privacy, SitePrivacy
 from fedround.regions.spec import Region, check_members, objection_to_regions
 from fedround.secure_sums.spec import SecureSum
+from fedround.selection import Selection
 from fedround.statistics import Groups, LocalEvaluation
 from fedround.statistics.partitions import Recurring
 from fedround.terms import Agreed, Terms, Together, check_partitions, check_steps
@@ -76,6 +79,19 @@ class SiteEntry(Value):
     rows: Rows | None = None
     """How many rows it trains on, as agreed: an answer that is made as if of many more is not admitted. None: not agreed.
     With the unit 'person', how many persons have such rows."""
+    hours: Hours | None = None
+    """When it can be asked; None: always. What it carries out, and when, its own policy says."""
+    closed: Annotated[tuple[Closed, ...], Field(max_length=100)] = ()
+    """Days on which it is not asked."""
+
+    @property
+    def is_always_there(self) -> bool:
+        """Whether it can be asked at any time."""
+        return self.hours is None and self.closed == ()
+
+    def is_there(self, at: datetime) -> bool:
+        """Whether it can be asked then. at: with its time zone."""
+        return (self.hours is None or self.hours.open(at)) and not any(days.holds(at) for days in self.closed)
 
 
 MORE_ROWS = 1.5
@@ -118,7 +134,10 @@ class Agreement(Value):
     incentive: Incentive | None = None
     """None: contributions are told, and nothing is paid for them."""
     choices: Choices | None = None
-    """None: every round asks every member, but for those whom the reputation policy excludes."""
+    """None: whoever starts a round chooses nothing."""
+    selection: Selection | None = None
+    """Whom a round that trains asks; None: every member that can be asked, but for those whom the reputation policy
+    excludes."""
 
     @model_validator(mode="after")
     def _check_enough(self) -> Self:
@@ -128,6 +147,24 @@ class Agreement(Value):
         if self.enough is not None and self.combine is not None:
             raise ValueError("with 'combine' a round waits for all, since so many dropouts as were agreed must suffice for "
                              "whoever is missing: take 'enough' out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        how = self.selection
+        if how is None:
+            return self
+        if self.choices is not None and self.choices.sites:
+            raise ValueError("selection: it says who is asked, and [choices] sites lets whoever starts a round say so: agree "
+                             "on one of them")
+        if how.sites < self.quorum:
+            raise ValueError(f"selection: {how.sites} sites are asked, and the quorum is {self.quorum}: ask at least as many")
+        if self.enough is not None and self.enough > how.sites:
+            raise ValueError(f"enough = {self.enough} can never be reached by the {how.sites} sites that 'selection' asks: "
+                             "say fewer, or take it out")
+        if how.looks_at_losses and isinstance(self.privacy, SitePrivacy):
+            raise ValueError("selection: power_of_choice looks at the sites' losses, and under the unit 'site' no counts of "
+                             "scores leave: agree on another selection")
         return self
 
     @model_validator(mode="after")
@@ -195,7 +232,8 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_sums(self) -> Self:
-        beside = tuple(f"[{name}]" for name in ("reputation", "incentive", "partitions") if getattr(self, name) is not None)
+        beside = tuple(f"[{name}]" for name in ("reputation", "incentive", "partitions", "selection")
+                       if getattr(self, name) is not None)
         why_not = objection_without_sums(self.training) if self.combine is None else objection_to_sums(
             self.training, self.privacy, self.aggregation, self.compression, self.parts, self.personal, beside)
         if why_not is not None:
@@ -347,6 +385,11 @@ class Federation(Agreement, Signed):
         if self.enough is not None and self.enough > len(names):
             raise ValueError(f"enough = {self.enough} can never be reached by {len(names)} sites, so that no round would "
                              "close early: say fewer, or take it out")
+        if (how := self.selection) is not None and how.sites > len(names):
+            raise ValueError(f"selection: {how.sites} sites are asked, and there are {len(names)}")
+        if how is not None and how.within is not None and how.sites * how.within < len(names):
+            raise ValueError(f"selection: {how.sites} sites in each of {how.within} rounds are fewer than the {len(names)} "
+                             "members that shall all be asked: raise one of them")
         try:
             self.how_to_aggregate().check_weights([site.weight for site in self.sites], self.quorum)
         except ToleranceError as error:
@@ -357,6 +400,9 @@ class Federation(Agreement, Signed):
     def _check_secure_sum(self) -> Self:
         if self.combine is None:
             return self
+        if not all(site.is_always_there for site in self.sites):
+            raise ValueError("combine: keys for sums come from all members at once, and some have 'hours' or are 'closed': "
+                             "take these out, and plan rounds for when all are there")
         try:
             self.combine.check(len(self.sites))
         except ToleranceError as error:
@@ -388,17 +434,36 @@ class Federation(Agreement, Signed):
         return Agreed(**self.chosen(choice)._terms(quorum), recipe=self.recipe, recipe_digest=self.recipe_digest,
                       contract_digest=self.contract_digest, choice=choice)
 
-    def check_chosen(self, cohort: Collection[str]) -> None:
-        """Raises ContractError if a round with this file's quorum may not ask only these of the members.
+    def away(self, at: datetime | None) -> frozenset[str]:
+        """The members that cannot be asked then. Raises ContractError if that depends on the time and it is not known."""
+        if at is None:
+            if (one := next((site.name for site in self.sites if not site.is_always_there), None)) is not None:
+                raise ContractError(f"federation '{self.name}': it does not say when it was planned, and '{one}' is not "
+                                    "always there")
+            return frozenset()
+        return frozenset(site.name for site in self.sites if not site.is_there(at))
+
+    def check_asked(self, cohort: Collection[str], unasked: Collection[str], at: datetime | None, *, trains: bool) -> None:
+        """Raises ContractError if a round with this file's quorum, planned at that time, may not ask exactly these of the
+        members, and not ask those. Which of them a selection draws is not looked at.
 
         The theorem of the rule needs no other check: it holds for every cohort of so many members as the quorum says.
         """
-        if self.choices is None or not self.choices.sites:
+        away = self.away(at)
+        if (gone := sorted(away & set(cohort))):
+            raise ContractError(f"federation '{self.name}': '{gone[0]}' cannot be asked at that time, says its entry")
+        left_out = sorted(set(unasked) - away)
+        if trains and self.selection is not None:
+            if len(cohort) != min(self.selection.sites, len(cohort) + len(left_out)):
+                raise ContractError(f"federation '{self.name}': {len(cohort)} sites are asked, and its selection is of "
+                                    f"{self.selection.sites}")
+        elif left_out and (self.choices is None or not self.choices.sites):
             raise ContractError(f"federation '{self.name}': a round asks every member; to choose some of them, agree on "
-                                "[choices] sites = true in the federation file")
-        if len(cohort) < self.quorum:
+                                "[choices] sites = true, or on a [selection], in the federation file")
+        if unasked and len(cohort) < self.quorum:
             raise ContractError(f"federation '{self.name}': {len(cohort)} of the chosen sites can be asked, and the quorum "
-                                f"is {self.quorum}: choose at least {self.quorum}, or ask with a smaller quorum")
+                                f"is {self.quorum}: choose at least {self.quorum}, or ask with a smaller quorum"
+                                + (f"; not there now: {', '.join(sorted(away))}" if away else ""))
 
     def region_of(self, name: str) -> Region | None:
         """The region of a member; None: there are no regions."""

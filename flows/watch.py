@@ -72,7 +72,7 @@ class Watch:
         self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(plan.cohort), waiting=tuple(sorted(plan.cohort)),
                    until=datetime.now(UTC) + timedelta(seconds=plan.deadline_s),
                    excluded=(*(f"'{out.site}' until round {out.until}: {out.reason}" for out in plan.excluded),
-                             *(f"'{site}' was not chosen" for site in plan.unasked)))
+                             *(f"'{site}' was not chosen, or is not there now" for site in plan.unasked)))
         self._log.info("round %d: asking %d sites to %s, quorum %d, deadline %d s", plan.round, len(plan.cohort),
                        plan.asks.kind, plan.quorum, plan.deadline_s)
         for excluded in self._now.excluded:

@@ -134,9 +134,10 @@ def _check_membership(site: Site, federation: Federation, plan: Plan, source: st
                          "send the coordinator the key that 'fedround site check' shows")
     if site.name not in plan.cohort:
         raise TrustError(f"{source}: does not invite '{site.name}'")
-    if plan.unasked:
+    if plan.asks.is_of_rows:
         try:
-            federation.model_copy(update={"quorum": plan.quorum}).check_chosen(plan.cohort)
+            federation.model_copy(update={"quorum": plan.quorum}).check_asked(
+                plan.cohort, plan.unasked, plan.planned_at, trains=plan.asks.makes_model)
         except ContractError as error:
-            raise TrustError(f"{source}: does not ask {', '.join(plan.unasked)}: {error}") from None
+            raise TrustError(f"{source}: does not ask {', '.join(plan.unasked) or 'fewer'}: {error}") from None
     return identity

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo
 
 import tomlkit
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from fedround.hours import WEEK, Hours
 from fedround.privacy import sense
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Unit
 from fedround.records import Measure, Plan, Reason, Train
@@ -23,43 +23,6 @@ Protected = Literal["record", "person", "site", "none"]
 Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
                  "missing", "quantiles", "models", "cox", "sketches", "prefixes", "importance"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-
-
-class Hours(Value):
-    """When plans may be carried out, by local time in `time_zone`.
-
-    The hours are from `start` to `end`. If `end` is not later than `start`, they last until `end` of the next day. `days` are
-    the days on which they start.
-    """
-
-    time_zone: str
-    start: TimeOfDay
-    end: TimeOfDay
-    days: Annotated[tuple[Day, ...], Field(min_length=1)] = WEEK
-
-    @model_validator(mode="after")
-    def _check_zone(self) -> Self:
-        try:
-            ZoneInfo(self.time_zone)
-        except (KeyError, ValueError, OSError):     # not known; a path; a folder
-            raise ValueError(f"time_zone '{self.time_zone}' is not known: expected a name like 'Europe/Berlin'") from None
-        return self
-
-    def open(self, now: datetime) -> bool:
-        """Whether plans may be carried out now. now: with its time zone, whichever that is."""
-        local = now.astimezone(ZoneInfo(self.time_zone))
-        time, today = f"{local:%H:%M}", WEEK[local.weekday()] in self.days
-        if self.start < self.end:
-            return today and self.start <= time < self.end
-        yesterday = WEEK[(local - timedelta(days=1)).weekday()] in self.days
-        return (today and time >= self.start) or (yesterday and time < self.end)
-
-    def __str__(self) -> str:
-        days = "" if set(self.days) == set(WEEK) else f" on {', '.join(self.days)}"
-        return f"from {self.start} to {self.end} {self.time_zone}{days}"
 
 
 class Limits(Value):
@@ -108,6 +71,7 @@ class SitePolicy(Value):
     questions: QuestionForm = QuestionForm()
     limits: Limits = Limits()
     hours: Hours | None = None
+    """When plans may be carried out; None: always."""
 
     @model_validator(mode="after")
     def _check_budgets(self) -> Self:

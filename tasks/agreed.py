@@ -20,9 +20,11 @@ from fedround.rounds.clipping import privacy_after
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from infra.history import Committed
+from tasks.cohort import Place, cohort_of
 from tasks.ledgers import keys_of
-from tasks.plan import asked_to_train, bare
+from tasks.plan import Planned, asked_to_train, bare
 from tasks.reputation import Past, exclusions, first_that_counts
+from tasks.weights import loss_of
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,17 @@ def _check_question(plan: Plan, before: Proven, source: str) -> None:
 
 
 def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], source: str) -> tuple[str, ...]:
-    """Check that every member was asked, except those that the agreed policy excludes, and those that were not chosen if all
-    have agreed that sites may be chosen; returns who was not asked.
+    """Check that every member was asked, except those that the agreed policy excludes, those that were not there by their
+    entries, and those that were not selected, or not chosen if all have agreed that sites may be chosen; returns who was not
+    asked.
 
-    past: the run's rounds up to the one that the plan continues, as many as can count.
+    past: the run's rounds up to the one that the plan continues, as many as can count. A selection is drawn again.
     """
-    number = plan.continues + 1
     asked_with = federation.model_copy(update={"quorum": plan.quorum})
+    number, trains = plan.continues + 1, plan.asks.makes_model
     since = first_that_counts(federation, number)
-    due = exclusions(asked_with, number, [round_ for round_ in past if round_.plan.round >= since])
+    seen = [round_ for round_ in past if round_.plan.round >= since]
+    due = exclusions(asked_with, number, seen)
     if plan.excluded != due:
         raise ChainError(f"plan of {source}: excludes others than the agreed policy does")
     excluded = {exclusion.site for exclusion in due}
@@ -112,9 +116,14 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
         raise ChainError(f"plan of {source}: does not ask every member that the agreed policy leaves in")
     if plan.unasked:
         try:
-            asked_with.check_chosen(plan.cohort)
+            asked_with.check_asked(plan.cohort, plan.unasked, plan.planned_at, trains=trains)
         except ContractError as error:
             raise ChainError(f"plan of {source}: does not ask {', '.join(plan.unasked)}: {error}") from None
+    if trains and federation.selection is not None:
+        drawn = cohort_of(asked_with, Place(plan.run, plan.round, plan.attempt, trains=True), seen, plan.at).asked
+        if plan.cohort != drawn:
+            raise ChainError(f"plan of {source}: asks {', '.join(plan.cohort)}, and the agreed selection is of "
+                             f"{', '.join(drawn)}")
     return tuple(sorted((*excluded, *plan.unasked)))
 
 
@@ -148,6 +157,14 @@ def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str
     for update in commit.updates:
         if update.weight != federation.site(update.site).weight:
             raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
+
+
+def check_losses(planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer], source: str) -> None:
+    """Check that the commit repeats the loss that each site's counts told, where a selection looks at it."""
+    for update in commit.updates:
+        if (answer := answers.get(update.site)) is not None and update.loss != loss_of(planned, members, answer):
+            raise ChainError(f"commit of {source}: says that the loss at '{update.site}' is {update.loss}, and the site's "
+                             "counts say otherwise")
 
 
 def check_ledgers(commit: Commit, before: Commit, members: Federation, log: Sequence[Logged], answers: Mapping[str, Answer],

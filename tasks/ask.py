@@ -25,7 +25,7 @@ from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_of
-from tasks.plan import Planned, RoundRequest, asked_with, bare, cohort_of, compose, publish_plan
+from tasks.plan import Planned, RoundRequest, asked_with, bare, compose, publish_plan, whom_to_ask
 from tasks.quorum import check_quorum
 from tasks.setting_up import hand_on
 
@@ -103,8 +103,8 @@ def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -
 
     A finding depends on the question, the round and who was asked. It does not depend on the deadline, which may differ.
     """
-    federation, asks = asked_with(coordinator.federation, request), bare(_asks(coordinator, head, request))
-    cohort, *_ = cohort_of(coordinator, federation, head, request.sites)
+    federation, question = asked_with(coordinator.federation, request), _asks(coordinator, head, request)
+    asks, cohort = bare(question), whom_to_ask(coordinator, federation, head, question, request.sites).asked
     for number, attempt in findings(coordinator.store, request.run, asks.kind):
         if number != head.commit.round:
             continue

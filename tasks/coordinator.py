@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedround.agreement import Federation
@@ -33,6 +35,11 @@ FOLDER_VARIABLE = "FEDROUND_COORDINATOR"
 _AT_HAND_BYTES = 256 << 20
 
 
+def now_utc() -> datetime:
+    """The time, by this machine's clock."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class Coordinator:
     """Everything that the coordinator's steps need."""
@@ -45,6 +52,7 @@ class Coordinator:
     recipe: Recipe
     contract: Contract = field(hash=False)
     store: ObjectStore
+    clock: Callable[[], datetime] = field(default=now_utc, compare=False)
 
     @property
     def recipe_file(self) -> Path:

@@ -117,10 +117,11 @@ def add_member(folder: Path, name: str, key: str, weight: float, rows: int | Non
     """Add a site to the federation file. Raises ContractError, and changes nothing, if the file would not hold."""
     path, document = _federation_document(folder)
     member = parse(SiteEntry, {"name": name, "key": key, "weight": weight, "rows": rows}, f"member '{name}'")
-    entry = member.model_dump(exclude_none=True)
+    entry = member.model_dump(exclude_defaults=True)
     members = [dict(site) for site in document.get("sites", [])] + [entry]
     # The members are not all there yet.
-    stand_in = {"quorum": 1, "enough": None, "aggregation": {"rule": {"name": "weighted_mean"}}, "choices": None}
+    stand_in = {"quorum": 1, "enough": None, "selection": None, "choices": None,
+                "aggregation": {"rule": {"name": "weighted_mean"}}}
     for_all = ({"combine", "training"} if "combine" in document else set()) | {"regions"}
     said = {key: value for key, value in document.unwrap().items() if key not in for_all}
     parse(Federation, {**said, "sites": members, **stand_in}, str(path))
@@ -299,12 +300,14 @@ def _federation_file(agreed: dict[str, Any]) -> str:
 
 def _check_settings(agreed: dict[str, Any]) -> Federation:
     """Check everything that does not depend on the members, with stand-ins for them: as many as the quorum asks for, or as a
-    secure sum of which the quorum answers has, or as close a round early.
+    secure sum of which the quorum answers has, or as close a round early, or as a selection asks.
     """
     quorum, combine, enough = agreed.get("quorum"), agreed.get("combine"), agreed.get("enough")
     dropouts = combine.get("dropouts") if isinstance(combine, dict) else 0
     count = (quorum if isinstance(quorum, int) else 1) + (dropouts if isinstance(dropouts, int) else 0)
-    count = max(1, count, enough if isinstance(enough, int) else 1)
+    selection = agreed.get("selection")
+    asked = selection.get("sites") if isinstance(selection, dict) else None
+    count = max(1, count, *(number for number in (enough, asked) if isinstance(number, int)))
     stand_ins = [{"name": f"member-{n}", "key": f"ed25519:{n + 1:064x}", "weight": 1.0, "rows": 1}
                  for n in range(min(count, 1000))]
     if "regions" in agreed:

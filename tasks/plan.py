@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +13,7 @@ from fedround import __version__, codec, layout
 from fedround.agreement import Federation
 from fedround.choices import Choice
 from fedround.errors import ContractError
-from fedround.records import Commit, Evaluate, Exclusion, Measure, Plan, Question, Train
+from fedround.records import Commit, Evaluate, Measure, Plan, Question, Train
 from fedround.regions.spec import lapsed
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
@@ -28,11 +29,12 @@ from infra.history import Committed, read_checkpoint, read_plan_at
 from infra.stores import put_first
 from tasks.begin import head_of
 from tasks.choice import choice_asked
+from tasks.cohort import Cohort, Place, cohort_of, now_for
 from tasks.coordinator import Coordinator
 from tasks.epochs import is_given_up, slot_for
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_asked, partition_of
-from tasks.reputation import exclusions, past_rounds
+from tasks.reputation import past_rounds
 from tasks.root import require_root_set
 from tasks.trees import require_trees_left
 
@@ -168,7 +170,7 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
                             "rows a run trains cannot change; begin a new one")
     if asks.makes_model and (why_not := lapsed(federation.regions, head.commit.round + 1)) is not None:
         raise ContractError(why_not)
-    cohort, excluded, unasked = cohort_of(coordinator, federation, head, request.sites)
+    whom = whom_to_ask(coordinator, federation, head, asks, request.sites)
     holds = coordinator.publish_federation()
     agreed = federation.agreed().model_copy(update={
         "privacy": privacy_after(federation.privacy, head.commit), "choice": checkpoint.choice})
@@ -179,41 +181,38 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     return Plan(
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head,
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
-        tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=cohort, excluded=excluded,
-        unasked=unasked, quorum=federation.quorum, deadline_s=federation.deadline_s,
+        tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=whom.asked, excluded=whom.excluded,
+        unasked=whom.unasked, at=whom.at, quorum=federation.quorum, deadline_s=federation.deadline_s,
         enough=federation.enough if asks.makes_model else None, task=coordinator.recipe.task, asks=asks, agreed=agreed,
         tool_version=__version__)
 
 
-def cohort_of(coordinator: Coordinator, federation: Federation, head: Committed, chosen: Collection[Name] | None
-              ) -> tuple[tuple[Name, ...], tuple[Exclusion, ...], tuple[Name, ...]]:
-    """The sites that are asked about the model of `head`, the members that the agreed policy excludes, and those who were not
-    chosen.
+def whom_to_ask(coordinator: Coordinator, federation: Federation, head: Committed, asks: Question,
+                chosen: Collection[Name] | None) -> Cohort:
+    """Whom the first attempt to ask this about the model of `head` asks now.
 
     federation: with the quorum of the request. chosen: the sites that the request names; None: all.
     Raises ContractError if these may not be chosen.
     """
-    excluded = exclusions(federation, head.commit.round + 1, past_rounds(coordinator, head))
-    out = {exclusion.site for exclusion in excluded}
-    left = tuple(site.name for site in federation.sites if site.name not in out)
-    wanted = set(left) if chosen is None else {federation.site(name).name for name in chosen}
-    cohort = tuple(name for name in left if name in wanted)
-    if cohort != left:
-        federation.check_chosen(cohort)
-    return cohort, excluded, tuple(name for name in left if name not in wanted)
+    place = Place(head.commit.run, head.commit.round + asks.makes_model, 1, asks.makes_model)
+    return cohort_of(federation, place, past_rounds(coordinator, head), now_for(federation, coordinator.clock()), chosen)
 
 
 def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
     """Sign the plan and publish it as the first attempt whose place is free; or find that it stands already.
 
-    A plan whose answers are masked stands if its keys do, and if the sum of the answers was not given up.
+    A plan whose answers are masked stands if its keys do, and if the sum of the answers was not given up. Where a selection
+    says who is asked, each attempt has a draw of its own. A plan that says when it was made stands as long as all whom it
+    asks can be asked.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        asked = plan.model_copy(update={"attempt": attempt})
+        asked = _as_of(coordinator, head, plan.model_copy(update={"attempt": attempt}), plan.at)
         put_first(coordinator.store, layout.plan(asked.run, asked.round, attempt, asked.asks.kind),
                   seal(asked, coordinator.identity))
         standing, named = read_plan_at(coordinator.store, asked.run, asked.round, attempt, asked.asks.kind,
                                        coordinator.identity.key)
+        if standing.at != asked.at and not coordinator.federation.away(asked.planned_at) & set(standing.cohort):
+            asked = _as_of(coordinator, head, asked, standing.at)
         if same_question(standing, asked) and _still_stands(coordinator, standing, named, asked):
             return Planned(standing, named, head)
     raise ContractError(f"{in_words(plan)} was planned {MAX_ATTEMPTS} times; begin a new run")
@@ -223,6 +222,21 @@ def _still_stands(coordinator: Coordinator, standing: Plan, named: str, asked: P
     slot, wanted = standing.asks.slot, asked.asks.slot
     return slot == wanted or (slot is not None and wanted is not None and slot.dealt == wanted.dealt
                               and not is_given_up(coordinator, standing, named))
+
+
+def _as_of(coordinator: Coordinator, head: Committed, plan: Plan, at: int | None) -> Plan:
+    """The plan as it would be if it had been made at another time: who is drawn, if a selection draws, and who is away."""
+    federation = coordinator.federation.model_copy(update={"quorum": plan.quorum})
+    if federation.selection is not None and plan.asks.makes_model:
+        place = Place(plan.run, plan.round, plan.attempt, trains=True)
+        return cohort_of(federation, place, past_rounds(coordinator, head), at).of(plan)
+    if at == plan.at or at is None:
+        return plan
+    away = federation.away(datetime.fromtimestamp(at, UTC))
+    return plan.model_copy(update={
+        "cohort": tuple(name for name in plan.cohort if name not in away), "at": at,
+        "unasked": tuple(site.name for site in federation.sites
+                         if site.name in plan.unasked or site.name in away & set(plan.cohort))})
 
 
 def same_question(one: Plan, other: Plan) -> bool:

@@ -19,7 +19,7 @@ from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from tasks.step import take_step
-from tasks.weights import to_commit
+from tasks.weights import loss_of, to_commit
 
 
 def publish(coordinator: Coordinator, planned: Planned, collected: Collected, aggregated: Aggregated) -> Committed:
@@ -37,7 +37,8 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     commit = Commit(
         federation=plan.federation, federation_digest=plan.federation_digest, log=plan.log, run=plan.run, round=plan.round,
         parent=plan.parent, plan=planned.digest, agreed=plan.agreed, base_model=plan.base_model, model=model.sha256,
-        checkpoint=digest(checkpoint), state=stepped.state, updates=committed_updates(coordinator, collected, aggregated),
+        checkpoint=digest(checkpoint), state=stepped.state,
+        updates=committed_updates(coordinator, planned, collected, aggregated),
         refusals=tuple(refused.committed for _, refused in sorted(collected.refused.items())),
         rejected=tuple(rejection for _, rejection in sorted(collected.rejected.items())),
         missing=collected.missing, note=aggregated.result.note[:1000], memory=aggregated.memory,
@@ -57,19 +58,24 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     return read_commit(store, plan.run, plan.round, coordinator.identity.key)
 
 
-def committed_updates(coordinator: Coordinator, collected: Collected, aggregated: Aggregated) -> tuple[CommittedUpdate, ...]:
+def committed_updates(coordinator: Coordinator, planned: Planned, collected: Collected,
+                      aggregated: Aggregated) -> tuple[CommittedUpdate, ...]:
     """What the commit says of every update."""
     return tuple(
         committed(admitted.answer, payload, admitted.digest, coordinator.federation.site(site).weight,
-                  aggregated.result.standings[site])
+                  aggregated.result.standings[site], loss_of(planned, coordinator.federation, admitted.answer))
         for site, admitted in sorted(collected.admitted.items()) if (payload := admitted.answer.payload) is not None)
 
 
-def committed(answer: Answer, payload: Payload, document: str, weight: float, standing: Standing) -> CommittedUpdate:
-    """What a commit says of an answer's update, or of its masked vector. document: the digest of the signed answer."""
+def committed(answer: Answer, payload: Payload, document: str, weight: float, standing: Standing,
+              loss: float | None) -> CommittedUpdate:
+    """What a commit says of an answer's update, or of its masked vector. document: the digest of the signed answer. loss: as
+    `tasks.weights.loss_of`.
+    """
     return CommittedUpdate(
         site=answer.site, answer=document, payload=payload.sha256, size_bytes=payload.size_bytes, sighting=answer.sighting,
-        weight=weight, within_clip=None if answer.update is None else answer.update.within_clip, verdict=standing.verdict,
+        weight=weight, within_clip=None if answer.update is None else answer.update.within_clip, loss=loss,
+        verdict=standing.verdict,
         reason=standing.reason[:300], norm=_finite(standing.norm), distance=_finite(standing.distance),
         influence=standing.influence)
 

@@ -31,7 +31,7 @@ from tasks.prove_sum import prove_sum
 from tasks.publish import committed
 from tasks.rows import row_of
 from tasks.step import take_step
-from tasks.weights import to_commit, weights_of
+from tasks.weights import loss_of, to_commit, weights_of
 
 _NOT = "is not what the stored updates, the plan's rule and the server's step give"
 
@@ -71,7 +71,7 @@ def recompute(bench: Bench, key: str, planned: Planned, commit: Commit, members:
             raise ChainError(f"the model of {source} {_NOT}{_how_far(bench, planned, commit, stepped.model)}")
         if commit.state != stepped.state:
             raise ChainError(f"the {_other(commit.state, stepped.state)} of {source} {_NOT}")
-        _check_said(commit, members, answers, done, source)
+        _check_said(planned, commit, members, answers, done, source)
         also(done)
     finally:
         clear(bench)
@@ -101,12 +101,13 @@ def clear(bench: Bench) -> None:
     shutil.rmtree(bench.folder / "spool", ignore_errors=True)
 
 
-def _check_said(commit: Commit, members: Federation, answers: Mapping[str, Answer], done: Aggregated, source: str) -> None:
+def _check_said(planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer], done: Aggregated,
+                source: str) -> None:
     """What the commit says of every update, and what the coordinator remembers."""
     for said in commit.updates:
         answer, weight = answers[said.site], members.site(said.site).weight
         again = None if answer.payload is None else committed(
-            answer, answer.payload, said.answer, weight, done.result.standings[said.site])
+            answer, answer.payload, said.answer, weight, done.result.standings[said.site], loss_of(planned, members, answer))
         if again != said:
             raise ChainError(f"commit of {source}: says of '{said.site}' {_difference(said, again)}: computed again from "
                              "the stored updates, it is otherwise")

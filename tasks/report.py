@@ -30,6 +30,7 @@ from infra.history import Committed, read_blob, read_checkpoint, read_named
 from infra.model_registry import ModelRegistry
 from tasks import pages, worth
 from tasks.afterwards import afterwards
+from tasks.cohort import why_unasked
 from tasks.collect import Collected, is_enough
 from tasks.coordinator import Coordinator
 from tasks.drift import drift_after
@@ -213,7 +214,7 @@ def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Colle
 def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
     return [SiteRow(site=out.site, outcome="excluded", note=f"{out.reason}; asked again in round {out.until}",
                     weight=coordinator.federation.site(out.site).weight) for out in plan.excluded] + [
-            SiteRow(site=site, outcome="excluded", note="not chosen for this round",
+            SiteRow(site=site, outcome="excluded", note=why_unasked(coordinator.federation, plan, site),
                     weight=coordinator.federation.site(site).weight) for site in plan.unasked]
 
 

@@ -26,11 +26,8 @@ class Past:
 
 
 def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
-    """The rounds, up to `head`, that can still count under the federation's policy."""
-    policy, key = coordinator.federation.reputation, coordinator.identity.key
-    if policy is None:
-        return []
-    rounds = []
+    """The rounds, up to `head`, that can still count for whom the federation asks next."""
+    key, rounds = coordinator.identity.key, []
     for number in range(first_that_counts(coordinator.federation, head.commit.round + 1), head.commit.round + 1):
         commit = head.commit if number == head.commit.round else read_commit(
             coordinator.store, head.commit.run, number, key).commit
@@ -39,7 +36,13 @@ def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
 
 
 def first_that_counts(federation: Federation, number: int) -> int:
-    """The oldest round that matters for the plan of round `number`."""
+    """The oldest round that matters for whom round `number` asks: to the reputation policy, or to a selection."""
+    looks_back = 0 if federation.selection is None else federation.selection.looks_back
+    return min(_first_judged(federation, number), max(1, number - looks_back))
+
+
+def _first_judged(federation: Federation, number: int) -> int:
+    """The oldest round that the reputation policy looks at."""
     policy = federation.reputation
     return number if policy is None else max(1, number - policy.window)
 
@@ -50,8 +53,9 @@ def exclusions(federation: Federation, number: int, past: Sequence[Past]) -> tup
     past: the rounds from `first_that_counts` to `number` - 1, in order.
     Raises ContractError if the members that are left could not meet the quorum.
     """
+    judged = [one for one in past if one.plan.round >= _first_judged(federation, number)]
     found = [exclusion for site in federation.sites
-             if (exclusion := _exclusion(federation, site.name, number, past)) is not None]
+             if (exclusion := _exclusion(federation, site.name, number, judged)) is not None]
     left = len(federation.sites) - len(found)
     if found and left < federation.quorum:
         names = ", ".join(f"'{exclusion.site}' ({exclusion.reason})" for exclusion in found)

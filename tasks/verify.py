@@ -26,7 +26,7 @@ from infra import federation_log
 from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import contribution, evidence
-from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers
+from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers, check_losses
 from tasks.ask import totals_of
 from tasks.contribution import Public
 from tasks.plan import Planned, in_words
@@ -260,6 +260,7 @@ class _Trial:
         excluded = check_cohort(plan, members, self.past, source)
         said = contribution.standing(store, head, self.coordinator)
         planned = Planned(plan, commit.plan or "", before.committed)
+        check_losses(planned, commit, members, answers, source)
         regions = prove_regions(store, planned, commit)
         if regions is not None:
             self.lost.extend(f"region '{name}', {source}: the partial sum that the commit names is gone, or altered"

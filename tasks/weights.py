@@ -25,6 +25,14 @@ def weights_of(planned: Planned, members: Federation, answers: Mapping[str, Answ
                         {known.site: known.weight for known in before.weights} if goes_on else {})
 
 
+def loss_of(planned: Planned, members: Federation, answer: Answer) -> float | None:
+    """The base model's mean loss at a site, as a commit has it: where who is asked next depends on it."""
+    if members.selection is None or not members.selection.looks_at_losses or answer.scores is None:
+        return None
+    loss = planned.plan.task.mean_loss(answer.scores)
+    return None if loss is None else round(min(1.0, max(0.0, loss)), 6)
+
+
 def to_commit(plan: Plan, weights: Mapping[str, float]) -> tuple[SiteWeight, ...]:
     """The weights as a commit has them: empty if they are the agreed ones."""
     if plan.agreed.aggregation.fairness is None:

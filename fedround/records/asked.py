@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -281,7 +282,11 @@ class Plan(Address, Signed):
     excluded: tuple[Exclusion, ...] = ()
     """The members that the reputation policy excludes, each with the reason."""
     unasked: tuple[Name, ...] = ()
-    """The members that were not chosen, where the federation file lets sites be chosen. All others are in the cohort."""
+    """The members that were not chosen, where the federation file lets sites be chosen or selects them, and those that were
+    not there. All others are in the cohort."""
+    at: Annotated[int, Field(ge=0, le=10 ** 11)] | None = None
+    """When it was planned, in seconds since 1970, by the coordinator's clock, where that decides whom it asks; None: it does
+    not."""
     quorum: Quorum
     deadline_s: Deadline
     enough: Quorum | None = None
@@ -323,6 +328,11 @@ class Plan(Address, Signed):
     def by_region(self) -> bool:
         """Whether regional coordinators add up the answers' updates."""
         return self.asks.makes_model and self.agreed.regions != ()
+
+    @property
+    def planned_at(self) -> datetime | None:
+        """When it was planned; None: that does not matter."""
+        return None if self.at is None else datetime.fromtimestamp(self.at, UTC)
 
     @property
     def sent(self) -> Schema:

@@ -82,6 +82,9 @@ class CommittedUpdate(Value):
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None
     """As the site said it (`Update`). It stands here because the next plan's clip norm follows from it, and the site may
     alter its answer afterwards."""
+    loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The base model's mean loss at the site, by the noised counts of its answer, where who is asked next follows from it.
+    None: it does not, or noise hides it."""
     verdict: Verdict
     """Whether it entered the aggregate."""
     reason: Annotated[str, StringConstraints(max_length=300)] = ""

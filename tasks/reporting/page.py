@@ -11,6 +11,7 @@ from fedround.privacy.profile import upward
 from fedround.spoken import one_line
 from tasks.reporting import charts, contribution, explained, groups, heatmap, so_far, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
+from tasks.reporting.participation import participation
 from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, local, metrics_of
 from tasks.reporting.verified import Verified, is_doubtful, said_of
 
@@ -43,7 +44,8 @@ def render_html(records: Sequence[RoundRecord], links: Links | None = None,
     return template("report.html.j2").render(
         forecast=so_far.forecast(last), spending=spending, target=target, milestones=milestones,
         downloads=so_far.downloads(records),
-        **_groups(records), **_contribution(last), **_explained(last), records=records, last=last, links=links,
+        took_part=participation(records), **_groups(records), **_contribution(last), **_explained(last), records=records,
+        last=last, links=links,
         doubtful=is_doubtful(verified, last), proof=said_of(verified, last),
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
         reached=foremost(last.public), locally=_locally(last), lines=charts.metric_charts(records, metrics),

@@ -15,6 +15,7 @@ from tasks.reporting import charts
 from tasks.reporting.drift import render_drift
 from tasks.reporting.markdown import code, table
 from tasks.reporting.page import LAW, OUTCOMES, template
+from tasks.reporting.participation import Participation, participation
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
 from tasks.reporting.words import SIGNS, amount, decimals, significant, spent
 
@@ -26,6 +27,7 @@ def render_markdown(records: Sequence[RoundRecord]) -> str:
     return visible("\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
         f"### Sites in round {last.round}", _sites(last),
+        *([] if (found := participation(records)) is None else ["### Who took part so far", _took_part(found), str(found)]),
         "### Rounds", _rounds(records, metrics),
         *([] if metrics else ["No metric has been measured yet."]),
         *([LAW] if any(record.at_sites_margin is not None for record in records) else []),
@@ -57,6 +59,12 @@ def _sites(record: RoundRecord) -> str:
          significant(row.influence), spent(row.epsilon), _why(row)]
         for row in record.sites]
     return table(["Site", "Outcome", "Weight", "Norm", "Influence", "Epsilon", "Why"], rows)
+
+
+def _took_part(found: Participation) -> str:
+    rows = [[code(part.site), f"{part.agreed:.1%}", f"{part.weight:.1%}", f"{part.asked} / {part.rounds}", str(part.answered),
+             str(part.used)] for part in found.parts]
+    return table(["Site", "Agreed share", "Share in the models", "Asked", "Answered", "Used"], rows)
 
 
 def _why(row: SiteRow) -> str:

@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fedround import layout
+from fedround.hours import Hours
 from fedround.privacy import ledger
 from fedround.records import Reason
 from site_workers import limits
 from site_workers import round as site_round
-from site_workers.policy import Hours, Limits, SitePolicy
+from site_workers.policy import Limits, SitePolicy
 from tests import small_federation
 from tests.small_federation import RECIPE, SmallFederation
 

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
+from fedround.hours import WEEK, Hours
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy, SitePrivacy
 from fedround.records import Evaluate, Measure, Plan, Question, Reason
 from fedround.statistics import WORDS, GroupCounts, Histogram, Levels, LocalEvaluation, Scores
 from fedround.values import Purpose, parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise
-from site_workers.policy import WEEK, Hours, Leaves, Limits, SitePolicy, objection, policy_text
+from site_workers.policy import Leaves, Limits, SitePolicy, objection, policy_text
 from site_workers.question_form import QuestionForm
 from tests.small_federation import SmallFederation, changed
 

@@ -21,6 +21,7 @@ from fedround.learning.tasks import Margin, Metrics
 from fedround.values import parse
 from tasks.reporting import RoundRecord, SiteRow, page, render_html, render_markdown
 from tasks.reporting.heatmap import _SCALE, by_similarity, distance_map, history_map
+from tasks.reporting.participation import participation
 from tasks.reporting.record import Beside, metrics_of
 from tasks.reporting.words import fault, label
 
@@ -61,6 +62,26 @@ def with_(record: RoundRecord, **changes: object) -> RoundRecord:
 def left_out(site: str) -> SiteRow:
     return SiteRow(site=site, outcome="left_out", note="goes with 3 others more than noise can", weight=1.0,
                    verdict=Verdict.GATE, norm=8.0, distance=9.0, influence=0.0)
+
+
+def unasked(site: str, weight: float = 400.0) -> SiteRow:
+    return SiteRow(site=site, outcome="excluded", note="not selected for this round", weight=weight)
+
+
+def test_who_took_part_and_what_asking_only_some_did_stands_on_the_page_and_in_prefect():
+    """North and south weigh 400 each; south was asked in one round of two: 3/4 of the weight lay with north, 1/4 too much."""
+    rounds = [record(1, updated("north", influence=1.0), unasked("south")),
+              record(2, updated("north", influence=0.5), updated("south", influence=0.5))]
+    found = participation(rounds)
+    assert found is not None
+    assert [(part.site, part.asked, part.used, part.agreed, part.weight) for part in found.parts] == [
+        ("north", 2, 2, 0.5, 0.75), ("south", 1, 1, 0.5, 0.25)]
+    assert (found.moved, found.by_asking) == (0.25, 0.25)
+    for shown in (Page(render_html(rounds)).text, render_markdown(rounds)):
+        assert "25% of the weight in the models so far" in shown
+        assert "1 / 2" in shown
+    assert participation(rounds[1:]) is None
+    assert "Who took part" not in render_html(rounds[1:])
 
 
 class Page(HTMLParser):

@@ -1,0 +1,103 @@
+"""Whom a plan asks: the members that are left by the reputation policy, are there at the time, and are selected or chosen.
+
+Everything but the time follows from the federation file and from signed plans and commits. So whoever can read these can
+compute it again; `verify` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from fedround.aggregation.verdict import Verdict
+from fedround.agreement import Federation
+from fedround.errors import ContractError
+from fedround.records import Exclusion, Plan
+from fedround.selection import Chance, Standing, selected
+from fedround.values import Name
+from tasks.reputation import Past, exclusions
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Who is asked, and who is not, for which reason."""
+
+    asked: tuple[Name, ...]
+    excluded: tuple[Exclusion, ...]
+    unasked: tuple[Name, ...]
+    at: int | None
+    """The time for which this holds, in seconds since 1970; None: for any."""
+
+    def of(self, plan: Plan) -> Plan:
+        """The plan, asking these."""
+        return plan.model_copy(update={"cohort": self.asked, "excluded": self.excluded, "unasked": self.unasked,
+                                       "at": self.at})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the question stands: of this follows the seed of a draw."""
+
+    run: Name
+    round: int
+    """The one that the question makes, or the one whose model it is about."""
+    attempt: int
+    trains: bool
+
+
+def now_for(federation: Federation, now: datetime) -> int | None:
+    """The time that a plan must say; None: nobody's being asked depends on it."""
+    return None if all(site.is_always_there for site in federation.sites) else int(now.timestamp())
+
+
+def cohort_of(federation: Federation, place: Place, past: Sequence[Past], at: int | None,
+              chosen: Collection[Name] | None = None) -> Cohort:
+    """Whom to ask.
+
+    federation: with the quorum of the request. past: the run's committed rounds, all that can count
+    (`tasks.reputation.first_that_counts`). at: the time, in seconds since 1970. chosen: the sites that the request names;
+    None: all.
+    Raises ContractError if these may not be asked, or too few are left.
+    """
+    number = place.round if place.trains else place.round + 1
+    excluded = exclusions(federation, number, past)
+    out = {exclusion.site for exclusion in excluded}
+    left = tuple(site.name for site in federation.sites if site.name not in out)
+    moment = None if at is None else datetime.fromtimestamp(at, UTC)
+    away = federation.away(moment)
+    wanted = (set(left) if chosen is None else {federation.site(name).name for name in chosen}) - away
+    asked = tuple(name for name in left if name in wanted)
+    how = federation.selection
+    if how is not None and place.trains:
+        if chosen is not None:
+            raise ContractError(f"federation '{federation.name}': its [selection] says who is asked; name no sites")
+        asked = selected(how, asked, {site.name: site.weight for site in federation.sites}, standings(past, left), Chance(
+            "fedround selection", federation.name, federation.coordinator, place.run, place.round, place.attempt))
+    unasked = tuple(name for name in left if name not in asked)
+    if unasked:
+        federation.check_asked(asked, unasked, moment, trains=place.trains)
+    return Cohort(asked, excluded, unasked, at)
+
+
+def standings(past: Sequence[Past], members: Iterable[str]) -> dict[str, Standing]:
+    """What the committed rounds, in their order, say of each of these."""
+    found = dict.fromkeys(members, Standing())
+    for one in past:
+        used = {update.site: update for update in one.commit.updates}
+        for name, standing in found.items():
+            if name not in one.plan.cohort:
+                found[name] = replace(standing, rested=standing.rested + 1)
+                continue
+            said = used.get(name)
+            found[name] = Standing(
+                asked=standing.asked + 1, used=standing.used + (said is not None and said.verdict is Verdict.USED),
+                loss=standing.loss if said is None or said.loss is None else said.loss)
+    return found
+
+
+def why_unasked(federation: Federation, plan: Plan, site: Name) -> str:
+    """Why a plan does not ask a member that no policy excludes."""
+    if plan.planned_at is not None and site in federation.away(plan.planned_at):
+        return f"not there when the round was planned, {plan.planned_at:%Y-%m-%d %H:%M} UTC"
+    return "not selected for this round" if federation.selection is not None else "not chosen for this round"
