@@ -20,6 +20,7 @@ from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.hours import Closed, Hours
 from fedround.learning.algorithms import Ditto
+from fedround.learning.pace import Plateau
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.trees.agreed import objection_to_trees
 from fedround.learning.trees.spec import Trees
@@ -195,6 +196,9 @@ class Agreement(Value):
     @model_validator(mode="after")
     def _check_algorithm(self) -> Self:
         check_steps(self.privacy, self.training)
+        if isinstance(self.training, LocalTraining) and (
+                why_not := _objection_to_pace(self.training, self.privacy)) is not None:
+            raise ValueError(why_not)
         if (why_not := self.training.algorithm.objection_to(self.compression, self.how_to_aggregate())) is not None:
             raise ValueError(why_not)
         return self
@@ -332,6 +336,19 @@ class Agreement(Value):
     def _terms(self, quorum: int | None) -> dict[str, Any]:
         asked = self if quorum is None else self.model_copy(update={"quorum": quorum})
         return {**{name: getattr(self, name) for name in Terms.model_fields}, "aggregation": asked.how_to_aggregate()}
+
+
+def _objection_to_pace(training: LocalTraining, privacy: Privacy) -> str | None:
+    """Why a training cannot change as it says; None if it can."""
+    if training.covered is not None:
+        return "training.covered is what plans say: agree on local_steps, and on a rule"
+    if isinstance(training.rule, Plateau) and isinstance(privacy, SitePrivacy):
+        return ("training.rule: a plateau is seen in the sites' scores, and under the unit 'site' no counts of scores leave: "
+                "agree on a decay")
+    if training.fewest_steps is not None and not isinstance(privacy, GradientPrivacy):
+        return ("fewest_steps: noise on gradients is calibrated to a site's own number of steps, and there is none here: "
+                "partial alone lets slow sites send what they did")
+    return None
 
 
 def _objection(watch: DriftWatch, privacy: Privacy) -> str | None:

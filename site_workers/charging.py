@@ -10,6 +10,7 @@ import rfc8785
 
 from fedround.agreement import MORE_ROWS
 from fedround.errors import BudgetError, ContractError
+from fedround.learning.spec import LocalTraining
 from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches
 from fedround.privacy.entries import Rows as Side
@@ -23,6 +24,7 @@ from fedround.signing import digest
 from fedround.values import canonical
 from site_workers import audit, registry
 from site_workers.authorise import Order, refuse
+from site_workers.pace import terms_here
 from site_workers.question_form import is_agreed
 from site_workers.rows import Rows
 from site_workers.site import Site
@@ -42,7 +44,7 @@ def offer_and_charge(site: Site, order: Order, rows: Rows) -> tuple[Offer, ledge
         everything = rows.units(plan.agreed.privacy, held_out=True)
         if (refusal := _refuse_more_rows(site, order, units, everything)) is not None:
             return refusal
-        offered = offer(plan.asks, plan.agreed, units, lambda statistic: site.policy.lets_out(statistic, plan),
+        offered = offer(plan.asks, terms_here(site, order), units, lambda statistic: site.policy.lets_out(statistic, plan),
                         apart=registry.are_apart(site.folder, site.settings.data))
         refusal = refuse_if_meaningless(site, order, offered, everything)
         refusal = refusal or _refuse_over_share(site, order, offered)
@@ -199,13 +201,23 @@ def partition_of(plan: Plan, before: ledger.Ledger) -> str | None:
 
 
 def _terms(plan: Plan) -> str:
-    """A digest of everything that determines a mechanism, except the rows and the clip norm."""
+    """A digest of everything that determines a mechanism, except the rows and the clip norm. What a rule changes from round
+    to round determines none.
+    """
     agreed, privacy = plan.agreed, plan.agreed.privacy
     if not isinstance(privacy, NoPrivacy):
         privacy = privacy.model_copy(update={"clip_norm": 1.0})
-    agreed_on = (privacy, agreed.training, agreed.evaluation, *(one for one in (
+    training = agreed.training
+    if isinstance(training, LocalTraining):
+        training = training.model_copy(update={"local_steps": training.paid, "covered": None, **(
+            {} if training.rule is None else {"learning_rate": 1.0})})
+    agreed_on = (privacy, training, agreed.evaluation, *(one for one in (
         agreed.groups, agreed.drift, agreed.combine, agreed.together) if one is not None))
-    return digest(rfc8785.dumps([one.model_dump(mode="json") for one in agreed_on]))
+    return digest(rfc8785.dumps([one.model_dump(mode="json", exclude=_LATER) for one in agreed_on]))
+
+
+_LATER = {"rule", "fewest_steps", "covered"}
+"""Keys that ledgers written before they were known have no digest of, and that determine no mechanism."""
 
 
 def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:

@@ -49,6 +49,7 @@ from site_workers import (
     kept,
     limits,
     outbox,
+    pace,
     registry,
     release,
     rollback,
@@ -304,9 +305,11 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
     if isinstance(charged, Refusal):
         return charged
     offered, book = charged
+    began = site.clock()
     worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
                   inputs.read(_patient(site, order), order, rows), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
+    pace.note(site, plan, site.clock() - began, worked.declared)
     kept.write(site.safe, plan, worked.keeps)
     answer, body = _answer(site, order, worked, book, warnings), worked.payload
     if keys is not None and worked.summand_S is not None:

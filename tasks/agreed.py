@@ -22,6 +22,7 @@ from fedround.terms import Agreed
 from infra.history import Committed
 from tasks.cohort import Place, cohort_of
 from tasks.ledgers import keys_of
+from tasks.pace import score_of, training_after
 from tasks.plan import Planned, asked_to_train, bare
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.weights import loss_of
@@ -45,9 +46,11 @@ class Proven:
 # -- what a plan asks --------------------------------------------------------------------------------------------------
 
 
-def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -> None:
+def check_agreed(plan: Plan, members: Federation, before: Proven, past: Sequence[Past], source: str) -> None:
     """The plan asks what the federation file says, with the quorum and the deadline that were asked for, about the model that
     the round before made.
+
+    past: as for `check_cohort`.
     """
     commit = before.committed.commit
     if (plan.federation, plan.run, plan.continues) != (members.name, commit.run, commit.round):
@@ -56,18 +59,21 @@ def check_agreed(plan: Plan, members: Federation, before: Proven, source: str) -
         raise ChainError(f"plan of {source}: does not continue the round before it")
     if plan.rest != commit.blob("rest"):
         raise ChainError(f"plan of {source}: has other parts that do not travel than the round before")
-    _check_terms(plan, members, before, source)
+    _check_terms(plan, members, before, past, source)
     _check_question(plan, before, source)
 
 
-def _check_terms(plan: Plan, members: Federation, before: Proven, source: str) -> None:
+def _check_terms(plan: Plan, members: Federation, before: Proven, past: Sequence[Past], source: str) -> None:
     if plan.agreed.choice != before.choice:
         raise ChainError(f"plan of {source}: says that something else was chosen for the run than its checkpoint does")
     try:
         agreed = members.agreed(plan.quorum, before.choice)
     except ContractError as error:
         raise ChainError(f"plan of {source}: {error}") from None
-    expected = agreed.model_copy(update={"privacy": privacy_after(agreed.privacy, before.committed.commit)})
+    number = plan.continues + 1
+    seen = [one for one in past if one.plan.round >= first_that_counts(members, number)]
+    expected = agreed.model_copy(update={"privacy": privacy_after(agreed.privacy, before.committed.commit),
+                                         "training": training_after(agreed.training, number, seen)})
     if plan.enough != (members.enough if plan.asks.makes_model else None):
         raise ChainError(f"plan of {source}: closes with {plan.enough or 'all'} updates, and the federation file says "
                          f"{members.enough or 'all'}")
@@ -159,8 +165,12 @@ def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str
             raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
 
 
-def check_losses(planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer], source: str) -> None:
-    """Check that the commit repeats the loss that each site's counts told, where a selection looks at it."""
+def check_told(planned: Planned, commit: Commit, members: Federation, answers: Mapping[str, Answer], source: str) -> None:
+    """Check that the commit repeats what the sites' counts told, where the next plan follows from it: each one's loss, and
+    the score of all. answers: as far as they can be read; of all together nothing is checked if one cannot.
+    """
+    if len(answers) == len(commit.updates) and commit.score != score_of(planned.plan, answers):
+        raise ChainError(f"commit of {source}: says another score of the base model than the sites' counts add up to")
     for update in commit.updates:
         if (answer := answers.get(update.site)) is not None and update.loss != loss_of(planned, members, answer):
             raise ChainError(f"commit of {source}: says that the loss at '{update.site}' is {update.loss}, and the site's "

@@ -33,6 +33,7 @@ from tasks.cohort import Cohort, Place, cohort_of, now_for
 from tasks.coordinator import Coordinator
 from tasks.epochs import is_given_up, slot_for
 from tasks.evaluate import score_statistic
+from tasks.pace import training_after
 from tasks.partition import partition_asked, partition_of
 from tasks.reputation import past_rounds
 from tasks.root import require_root_set
@@ -173,7 +174,8 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     whom = whom_to_ask(coordinator, federation, head, asks, request.sites)
     holds = coordinator.publish_federation()
     agreed = federation.agreed().model_copy(update={
-        "privacy": privacy_after(federation.privacy, head.commit), "choice": checkpoint.choice})
+        "privacy": privacy_after(federation.privacy, head.commit), "choice": checkpoint.choice,
+        "training": training_after(federation.training, head.commit.round + 1, past_rounds(coordinator, head))})
     if federation.combine is not None and isinstance(asks, Train | Evaluate | Measure):
         summed.layout(asks, agreed, codec.coordinates(agreed.sent(checkpoint.tensors)),        # there is room for the sum
                       offer(asks, agreed, 1, lambda _: True).mechanisms)

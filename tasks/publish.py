@@ -17,6 +17,7 @@ from tasks.afterwards import afterwards
 from tasks.aggregate import Aggregated
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
+from tasks.pace import score_of
 from tasks.plan import Planned
 from tasks.step import take_step
 from tasks.weights import loss_of, to_commit
@@ -45,7 +46,8 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         ledgers=ledgers.after(planned.parent.commit, coordinator.federation, collected.answers),
         weights=to_commit(plan, aggregated.weights), sum=None if collected.sum is None else collected.sum.said,
         totals=() if collected.sum is None else collected.sum.read.totals,
-        regions=() if collected.regional is None else collected.regional.told, tool_version=__version__)
+        regions=() if collected.regional is None else collected.regional.told, score=score_of(plan, collected.answers),
+        tool_version=__version__)
     put(store, layout.model(commit.model), stepped.model, sha256=commit.model)
     for part in stepped.parts:
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)

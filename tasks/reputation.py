@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Federation
 from fedround.errors import ContractError
+from fedround.learning.spec import LocalTraining
 from fedround.records import Commit, Exclusion, Plan
 from infra.history import Committed, read_commit, read_plan
 from tasks.coordinator import Coordinator
@@ -36,8 +37,11 @@ def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
 
 
 def first_that_counts(federation: Federation, number: int) -> int:
-    """The oldest round that matters for whom round `number` asks: to the reputation policy, or to a selection."""
-    looks_back = 0 if federation.selection is None else federation.selection.looks_back
+    """The oldest round that matters for round `number`: to the reputation policy, to a selection, or to a rule of
+    training.
+    """
+    rule = federation.training.rule if isinstance(federation.training, LocalTraining) else None
+    looks_back = max((one.looks_back for one in (federation.selection, rule) if one is not None), default=0)
     return min(_first_judged(federation, number), max(1, number - looks_back))
 
 

@@ -26,7 +26,7 @@ from infra import federation_log
 from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan
 from infra.stores import ObjectStore
 from tasks import contribution, evidence
-from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers, check_losses
+from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers, check_told
 from tasks.ask import totals_of
 from tasks.contribution import Public
 from tasks.plan import Planned, in_words
@@ -250,7 +250,7 @@ class _Trial:
             return replace(proof, hashes=proof.hashes + 1), begun
         plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
-        check_agreed(plan, members, before, source)
+        check_agreed(plan, members, before, self.past, source)
         sighted = sightings.check(commit, members, f"commit of {source}")
         read = _Read(self.lost)
         answers = read.all(commit.updates, lambda told: evidence.update(self.store, members, plan, commit.plan or "", told))
@@ -260,7 +260,7 @@ class _Trial:
         excluded = check_cohort(plan, members, self.past, source)
         said = contribution.standing(store, head, self.coordinator)
         planned = Planned(plan, commit.plan or "", before.committed)
-        check_losses(planned, commit, members, answers, source)
+        check_told(planned, commit, members, answers, source)
         regions = prove_regions(store, planned, commit)
         if regions is not None:
             self.lost.extend(f"region '{name}', {source}: the partial sum that the commit names is gone, or altered"
@@ -300,7 +300,7 @@ class _Trial:
         if (finding.federation, finding.attempt) != (plan.federation, plan.attempt):
             raise ChainError(f"finding of {source}: is of another question than its plan's")
         members = self._members(plan, head.log, f"plan of {source}")
-        check_agreed(plan, members, about, source)
+        check_agreed(plan, members, about, self.past, source)
         excluded = check_cohort(plan, members, self.past, source)
         check_everybody(finding, plan, source)
         read = _Read(self.lost)

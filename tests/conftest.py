@@ -67,6 +67,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/cli/test_site_drift.py", "tests/cli/test_site_picture.py", "tests/e2e/test_drift.py",
         "tests/e2e/test_chosen_sites.py",
         "tests/cli/test_site_quality.py::test_an_operator", "tests/cli/test_simulate.py::test_members_that_share_noise",
+        "tests/tasks/test_pace.py::test_a_plateau", "tests/tasks/test_pace.py::test_attack_a_commit",
         "tests/fedround/contribution/test_split.py::test_the_noise", "tests/tasks/test_explain.py",
         "tests/tasks/test_recompute.py::test_a_plan_that_would_cost_more_than_its_campaign_promised_gets_no_update",
         "tests/infra/test_watcher.py::test_all_that_it_has_started_ends_with_it[3-15]",

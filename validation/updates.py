@@ -9,7 +9,7 @@ from __future__ import annotations
 from fedround import codec
 from fedround.agreement import MORE_ROWS, SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
-from fedround.learning.spec import Training
+from fedround.learning.spec import LocalTraining, Training
 from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
 from fedround.privacy.spec import (
     DpFtrl,
@@ -181,8 +181,8 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
                             f"{mechanism.kind}")
     if isinstance(mechanism, DpSgd | DpFtrl | GaussianUpdate) and mechanism.clip_norm != privacy.clip_norm:
         raise ContractError(f"{source}: clipped to {mechanism.clip_norm}, the plan asks for {privacy.clip_norm}")
-    if isinstance(mechanism, DpSgd | DpFtrl) and mechanism.steps != training.local_steps:
-        raise ContractError(f"{source}: took {mechanism.steps} steps, the plan asks for {training.local_steps}")
+    if isinstance(mechanism, DpSgd | DpFtrl):
+        _check_steps(mechanism.steps, training, source)
     if isinstance(mechanism, DpSgd | RowSum):
         _check_cap(mechanism, cap(privacy), source)
     if isinstance(mechanism, DpFtrl) and mechanism.batch_size > training.batch_size:
@@ -199,6 +199,15 @@ def _check_mechanism(update: Update, plan: Plan, source: str) -> None:
     _check_count(update, privacy, source)
     if (why_not := misfit(plan.agreed, mechanism)) is not None:
         raise ContractError(f"{source}: {why_not}")
+
+
+def _check_steps(covered: int, training: Training, source: str) -> None:
+    """Check that a mechanism covers the steps that were agreed, or as few as a slow site may do."""
+    fewest, most = ((training.fewest_paid, training.paid) if isinstance(training, LocalTraining)
+                    else (training.local_steps, training.local_steps))
+    if not fewest <= covered <= most:
+        raise ContractError(f"{source}: took {covered} steps, the plan asks for {most}"
+                            + (f", and for {fewest} at least" if fewest < most else ""))
 
 
 def _check_possible(mechanism: Mechanism, training: Training, source: str) -> None:

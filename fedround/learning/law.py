@@ -42,8 +42,8 @@ def law_of(mechanism: Mechanism, training: Training, rows: int | None = None,
     Clip norm and steps are taken as declared: admission has compared them with the plan.
     rows: how many rows a site trained on, if they are no more than the plan's batch. Then q = 1, and b is their number; at
     q = 1 without it the law is not known: None.
-    steps: how many steps a site did whose time was up before the last; None: all that the mechanism covers.
-    Raises ContractError if the numbers are no law (noise that overflows, say): a reason to reject the update.
+    steps: how many steps a site did whose time was up before the last; None: all that the plan asks for and the mechanism
+    covers. Raises ContractError if the numbers are no law (noise that overflows, say): a reason to reject the update.
     """
     if isinstance(mechanism, GaussianUpdate):
         return NoiseLaw(signal_bound=mechanism.clip_norm, variance=(mechanism.noise_multiplier * mechanism.clip_norm) ** 2)
@@ -54,7 +54,7 @@ def law_of(mechanism: Mechanism, training: Training, rows: int | None = None,
                         variance=(mechanism.noise_multiplier / rows) ** 2 * training.per_round)
     if not isinstance(mechanism, DpSgd | DpFtrl) or not isinstance(training, LocalTraining) or not training.is_linear:
         return None
-    done = mechanism.steps if steps is None else steps
+    done = min(mechanism.steps, training.local_steps) if steps is None else steps
     counts = [scale(training, done) * count for count in counts_of(training, done)]
     lengths = [abs(count) for count in counts]
     if isinstance(mechanism, DpFtrl):

@@ -24,6 +24,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from fedround.codec import Schema
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.learning.augmentation import Augmentation
+from fedround.learning.pace import Rule
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import ClassWeights, UnionStep
 from fedround.privacy.calibration import sampling_rate
@@ -44,6 +45,11 @@ class LocalTraining(Value):
     "normalise": these, scaled to as many as were asked, so that slow sites count as fast ones do (FedNova: Wang et al. 2020,
     arXiv:2007.07481). The privacy of all steps is paid in any case.
     augmentation: rows are learnt from as copies that are changed by chance; a row's copies are one record.
+    rule: how the learning rate or the steps change from round to round; None: they do not.
+    fewest_steps: a slow site may do fewer than `local_steps`, as many at least. It decides at its first round of a run, by
+    its own measured speed, and its noise is calibrated to as many. They count like the steps of a site whose time is up:
+    `partial` says how, and never more than all. None: nobody may.
+    covered: how many steps the privacy of a round covers, where the rule has lowered `local_steps`. Only plans say it.
     """
 
     local_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 10
@@ -55,6 +61,29 @@ class LocalTraining(Value):
     partial: Literal["refuse", "keep", "normalise"] = "refuse"
     class_weights: ClassWeights = ()
     augmentation: Augmentation | None = None
+    rule: Rule | None = None
+    fewest_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    covered: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        if self.fewest_steps is not None and self.fewest_steps > self.local_steps:
+            raise ValueError(f"fewest_steps {self.fewest_steps} is above local_steps {self.local_steps}")
+        if self.fewest_steps is not None and self.partial == "refuse":
+            raise ValueError("fewest_steps: partial = 'refuse' lets nobody send fewer steps; say 'keep' or 'normalise'")
+        if self.covered is not None and self.covered < self.local_steps:
+            raise ValueError(f"covered {self.covered} is below local_steps {self.local_steps}")
+        return self
+
+    @property
+    def paid(self) -> int:
+        """How many steps the privacy of a round covers."""
+        return self.local_steps if self.covered is None else self.covered
+
+    @property
+    def fewest_paid(self) -> int:
+        """How many steps of a site it covers at least."""
+        return self.paid if self.fewest_steps is None else self.fewest_steps
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:

@@ -132,7 +132,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
             weights_D += descent.change(weights_D, gradient_D)
             placed.follow()
             steps += 1
-            if training.partial != "refuse" and steps < training.local_steps and time_is_up():
+            if training.partial != "refuse" and steps < asked_of(mechanism, training) and time_is_up():
                 break
     delta_D = (weights_D - base_D)[shared_D]
     delta_D *= np.float32(scale(training, steps))
@@ -217,11 +217,16 @@ def _batches(mechanism: TrainingMechanism, training: LocalTraining, rows: int, n
              start: int) -> Iterator[npt.NDArray[np.int64]]:
     """Which rows each step takes: the next ones in their order, or each by its own draw."""
     rate = mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows)
-    for step in range(training.local_steps):
+    for step in range(asked_of(mechanism, training)):
         if isinstance(mechanism, DpFtrl):
             yield (start + step * mechanism.batch_size + np.arange(mechanism.batch_size)) % rows
         else:
             yield np.flatnonzero(noise.random(rows) < rate)
+
+
+def asked_of(mechanism: TrainingMechanism, training: LocalTraining) -> int:
+    """How many steps a site does if its time suffices: those of the plan, as far as its mechanism covers them."""
+    return min(mechanism.steps, training.local_steps) if isinstance(mechanism, PerRecord) else training.local_steps
 
 
 def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows: int) -> float:
@@ -239,8 +244,8 @@ def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, per
     if (None if persons is None else persons.most) != (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None):
         raise ContractError("the mechanism is of persons and nobody says whose rows are whose, or the other way round")
     if isinstance(mechanism, PerRecord):
-        if mechanism.steps != training.local_steps:
-            raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.local_steps}")
+        if not training.fewest_paid <= mechanism.steps <= training.paid:
+            raise ContractError(f"the mechanism covers {mechanism.steps} steps, the plan asks for {training.paid}")
         check_exact(mechanism.noise_multiplier, rows)
     if isinstance(mechanism, DpFtrl) and mechanism.steps * mechanism.batch_size > rows:
         raise ContractError(f"{mechanism.steps} batches of {mechanism.batch_size} rows would use some of {rows} rows twice, "

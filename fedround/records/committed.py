@@ -162,6 +162,15 @@ class SummedRegion(Value):
     """Why none was. Its members' answers count for nothing then."""
 
 
+class Score(Value):
+    """What the sites' noised counts say of a model together."""
+
+    value: Annotated[float, Field(ge=-1e12, le=1e12)]
+    """The task's first metric; more is better."""
+    margin: Annotated[float, Field(ge=0, le=1e12)]
+    """How far noise may have moved it, in 95 of 100 repeats."""
+
+
 class Commit(Signed):
     """How a model came to be. A round exists once this object exists; round 0 is the initial model."""
 
@@ -201,6 +210,8 @@ class Commit(Signed):
     """Under `combine`: what the plan's statistics are, of all sites together."""
     regions: Annotated[tuple[SummedRegion, ...], Field(max_length=100)] = ()
     """With regions: each that was asked, in the order of their names, in which their sums were added up."""
+    score: Score | None = None
+    """Of the base model, where the training of the next round follows from it; None: it does not, or noise hides it."""
     tool_version: ToolVersion
 
     def blob(self, name: str) -> Digest | None:

@@ -33,6 +33,7 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.replaced import replaced
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.tasks import Scored
+from fedround.learning.train import asked_of
 from fedround.learning.trees.site import summand as sums_of_leaves
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.site import clipped_gradients
@@ -247,8 +248,8 @@ def declare(mechanism: TrainingMechanism, training: Training, rows: int, steps: 
             within_clip: float | None) -> Declared:
     """What is said of an update: the number of rows, or of persons, only where it is needed to know the noise."""
     all_of_them = isinstance(mechanism, RowSum) or (isinstance(mechanism, DpSgd) and mechanism.sampling_rate == 1)
-    return Declared(mechanism, rows if all_of_them else None,
-                    steps if steps < training.local_steps else None, within_clip)
+    asked = asked_of(mechanism, training) if isinstance(training, LocalTraining) else training.local_steps
+    return Declared(mechanism, rows if all_of_them else None, steps if steps < asked else None, within_clip)
 
 
 def personal_after(terms: Terms, inputs: Inputs, draws: Draws, guard: Guard) -> Tensors | None:

@@ -281,7 +281,11 @@ def _kept_whole(_: str, blocks: Iterator[Float32]) -> Numbers:
 
 def _not_simulated(agreement: Agreement) -> list[str]:
     """Agreed settings that have no effect here."""
-    return [] if agreement.reputation is None else ["reputation is not simulated: everybody is asked in every round"]
+    rule = agreement.training.rule if isinstance(agreement.training, LocalTraining) else None
+    return [words for words, holds in {
+        "reputation is not simulated: everybody is asked in every round": agreement.reputation is not None,
+        "the selection is not simulated: 'share' of the sites is drawn in each round": agreement.selection is not None,
+        "the rule of the training is not simulated: rate and steps stay as agreed": rule is not None}.items() if holds]
 
 
 def _check(agreement: Agreement, rounds: int, share: float, root: Examples | None) -> None:

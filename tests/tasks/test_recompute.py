@@ -246,9 +246,9 @@ def test_that_is_all_that_can_be_agreed():
 def test_whatever_a_plan_says_otherwise_than_the_file_is_caught_by_its_name(federation: SmallFederation, name: str):
     """Also what no honest site answers: it is judged without them."""
     planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)
-    check_agreed(planned.plan, members, before, "round 3")
+    check_agreed(planned.plan, members, before, [], "round 3")
     with pytest.raises(ChainError, match=f"plan of round 3: asks for something else than the federation file.*say: {name}$"):
-        check_agreed(changed(planned.plan, **{name: OTHERS[name]}), members, before, "round 3")
+        check_agreed(changed(planned.plan, **{name: OTHERS[name]}), members, before, [], "round 3")
 
 
 def proven(federation: SmallFederation) -> Proven:
@@ -276,9 +276,9 @@ SCORES = Scores(bins=10, noise_std=5.0)
         "one week", "another task", "another parent", "another model", "another run", "another round"])
 def test_a_question_that_the_terms_do_not_give_is_caught(federation: SmallFederation, changes: dict, says: str):
     planned, members, before = federation.plan(), federation.coordinator.federation, proven(federation)
-    check_agreed(changed(planned.plan, asks=Train(statistics=(SCORES,))), members, before, "round 3")      # without edges
+    check_agreed(changed(planned.plan, asks=Train(statistics=(SCORES,))), members, before, [], "round 3")      # without edges
     with pytest.raises(ChainError, match=f"plan of round 3: .*{says}"):
-        check_agreed(changed(planned.plan, **changes), members, before, "round 3")
+        check_agreed(changed(planned.plan, **changes), members, before, [], "round 3")
 
 
 def test_a_plan_with_other_parts_that_do_not_travel_is_caught(first_round: SmallFederation, tmp_path: Path):
@@ -286,9 +286,9 @@ def test_a_plan_with_other_parts_that_do_not_travel_is_caught(first_round: Small
     federation = first_round.copy(tmp_path / "copy")
     planned, members = federation.plan(), federation.coordinator.federation
     before = Proven(planned.parent, planned.plan.task)
-    check_agreed(planned.plan, members, before, "round 2")
+    check_agreed(planned.plan, members, before, [], "round 2")
     with pytest.raises(ChainError, match="other parts that do not travel"):
-        check_agreed(changed(planned.plan, rest="0" * 64), members, before, "round 2")
+        check_agreed(changed(planned.plan, rest="0" * 64), members, before, [], "round 2")
 
 
 @pytest.fixture(scope="module")
