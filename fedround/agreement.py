@@ -257,7 +257,8 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_regions(self) -> Self:
-        beside = [f"[{name}]" for name in ("combine", "reputation", "incentive") if getattr(self, name) is not None]
+        beside = [f"[{name}]" for name in ("combine", "reputation", "incentive", "selection")
+                  if getattr(self, name) is not None]
         if self.enough is not None:
             beside.append("'enough', with which a round closes while regions still wait for their members,")
         if (why_not := objection_to_regions(self.regions, self.aggregation, beside)) is not None:
