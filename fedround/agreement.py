@@ -20,6 +20,8 @@ from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.hours import Closed, Hours
 from fedround.learning.algorithms import Ditto
+from fedround.learning.foreign.agreed import objection_to_foreign
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.pace import Plateau
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.trees.agreed import objection_to_trees
@@ -230,6 +232,13 @@ class Agreement(Value):
         return self
 
     @model_validator(mode="after")
+    def _check_foreign(self) -> Self:
+        if isinstance(self.training, Foreign) and (why_not := objection_to_foreign(
+                self.privacy, self.how_to_aggregate(), self.parts, self.personal)) is not None:
+            raise ValueError(why_not)
+        return self
+
+    @model_validator(mode="after")
     def _check_how_rows_are_told_apart(self) -> Self:
         check_partitions(self.privacy, self.drift, self.partitions)
         return self
@@ -306,19 +315,19 @@ class Agreement(Value):
         return isinstance(self.privacy, SitePrivacy) or (
             isinstance(self.privacy, GradientPrivacy) and self.training.is_linear)
 
-    def learning(self, trees: Trees | None) -> Self:
+    def learning(self, said: Trees | Foreign | None) -> Self:
         """The same, with what the recipe says of its learner. Raises ContractError if the settings say otherwise."""
-        if trees is None or self.training == trees:
+        if said is None or self.training == said:
             return self
         if "training" in self.model_fields_set and self.training != LocalTraining():
-            raise ContractError("the recipe says TREES, and the settings have a section [training] that says otherwise: "
-                                "remove the section; what trees need stands in the recipe")
-        said = {name: getattr(self, name) for name in self.model_fields_set} | {"training": trees}
+            raise ContractError(f"the recipe says {said.name.upper()}, and the settings have a section [training] that says "
+                                "otherwise: remove the section; what is needed stands in the recipe")
+        settings = {name: getattr(self, name) for name in self.model_fields_set} | {"training": said}
         try:
-            return type(self)(**said)
+            return type(self)(**settings)
         except ValidationError as error:
-            why_not = in_words(error).removeprefix("trees: ")
-            raise ContractError(f"these settings do not go with the recipe's trees: {why_not}") from None
+            why_not = in_words(error).removeprefix(f"{said.name}: ")
+            raise ContractError(f"these settings do not go with the recipe's {said.in_recipes}: {why_not}") from None
 
     def how_to_aggregate(self) -> Aggregation:
         """The agreed aggregation, or the default if none was named; the plain mean, where a secure sum takes its place."""

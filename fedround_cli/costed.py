@@ -77,16 +77,17 @@ def partition_of(terms: Terms, name: str | None) -> Partition | None:
 
 
 def _training(table: dict[str, Any], recipe: Path | None, source: str) -> Training:
-    """The table's, or the trees of the recipe."""
+    """The table's, or what the recipe says."""
+    from fedround.learning.foreign.spec import Foreign
     from fedround.learning.recipe import load_recipe
     from fedround.learning.spec import LocalTraining
     from fedround.learning.trees.spec import Trees
     from fedround.learning.union.spec import UnionStep
     from fedround.values import parse
 
-    if recipe is not None and (trees := load_recipe(recipe).trees) is not None:
-        return trees
-    kinds: dict[str, type[Training]] = {"trees": Trees, "union_step": UnionStep}
+    if recipe is not None and (said := load_recipe(recipe).learner) is not None:
+        return said
+    kinds: dict[str, type[Training]] = {"trees": Trees, "union_step": UnionStep, "foreign": Foreign}
     return parse(kinds.get(str(table.get("name")), LocalTraining), table, source)
 
 

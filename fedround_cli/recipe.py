@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="""Recipes: what is learnt, as one Python file. They run here; nothing is sent.
 
-`new` writes a first one for a table, `check` says what a recipe makes of rows.""")
+`new` writes a first one for a table, `check` says what a recipe makes of rows, `client` names code of another product.""")
 
 FILES = ("recipe.py", "contract.json", "settings.toml")
 
@@ -170,6 +170,29 @@ def check_recipe(
     for note in (*notes, *others):
         out.say("[yellow]![/] {}", note)
     out.say("[green]✓[/] the model of '{}' can be scored and trained, and each row is encoded by itself", loaded.name)
+
+
+@app.command("client")
+@command
+def name_client(
+    folder: Annotated[Path, typer.Argument(help="The folder with the client's Python files. None of them is run.")],
+    client: Annotated[str, typer.Option(help="What trains: package.module:name, or an NVFLARE script's file.")],
+    kind: Annotated[str, typer.Option(help="Whose interface it was written for: flower, nvflare, or function.")] = "flower",
+) -> None:
+    """Print what a recipe says of a client that was written for another product, with the digest of each of its files.
+
+    * `fedround recipe client quickstart --client pytorchexample.client_app:app`
+    * `fedround recipe client hello --kind nvflare --client client.py`
+
+    Who approves the recipe approves these files. docs/foreign-clients.md says the rest.
+    """
+    from fedround.learning.foreign.spec import Foreign, files_of
+    from fedround.values import parse
+
+    said = parse(Foreign, {"kind": kind, "client": client, "files": files_of(folder)}, str(folder))
+    lines = "".join(f'        "{name}": "{digest}",\n' for name, digest in said.files)
+    typer.echo("from fedround.learning.foreign.spec import Foreign\n\n"
+               f'FOREIGN = Foreign(\n    kind="{said.kind}", client="{said.client}",\n    files={{\n{lines}    }})')
 
 
 def _agreed(settings: Path | None, recipe: Path) -> Agreement | None:

@@ -76,7 +76,7 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
     if rounds is not None and known.get("privacy", {}).get("unit") != "none":
         known["privacy"] = {**known.get("privacy", {}), "rounds": rounds}
     found = load_recipe(path)
-    agreement = parse(Agreement, known, str(file)).learning(found.trees)
+    agreement = parse(Agreement, known, str(file)).learning(found.learner)
     agreement = agreement.chosen(agreement.offer.choice(None, rule))
     agreed = (10 if rounds is None else rounds) if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
     return Asked(agreement, found, agreed, path)

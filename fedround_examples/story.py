@@ -58,7 +58,7 @@ class Story:
 
     def settings(self, file: str = "settings.toml") -> Agreement:
         """What the banks agreed on, apart from members and keys."""
-        return load_toml(Agreement, self.folder / file).learning(self.recipe().trees)
+        return load_toml(Agreement, self.folder / file).learning(self.recipe().learner)
 
     def settings_for(self, rounds: int) -> Agreement:
         """The settings of a campaign with this number of rounds. Some examples take larger steps in a short campaign."""

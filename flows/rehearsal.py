@@ -121,6 +121,9 @@ def rehearse(site: Site, chance: Chance | None = None) -> Rehearsed:
     if federation.combine is not None:
         raise SetupError("this federation adds numbers up under masks, and a rehearsal has no other members with whom to "
                          "mask: 'fedround site check' looks at all the rest, and keys, which come first, cost nothing")
+    if site.recipe.foreign is not None:
+        raise SetupError("a rehearsal has made-up rows, and a foreign client reads its own data: 'fedround site check' looks "
+                         "at all the rest")
     chance = chance or drawn()
     with tempfile.TemporaryDirectory(prefix="fedround-rehearsal-") as folder:
         coordinator = _coordinator(Path(folder), site, federation, chance)
@@ -179,7 +182,7 @@ def _stand_in(folder: Path, site: Site, chance: Chance) -> Site:
     data = DataSettings(dataset=site.settings.data.dataset, train="none.parquet", validation="none.parquet",
                         ledger="ledgers" if shared else None)
     settings = site.settings.model_copy(update={
-        "coordinator": chance.coordinator.key, "api_url": "", "store": _STORE, "data": data})
+        "coordinator": chance.coordinator.key, "api_url": "", "store": _STORE, "data": data, "foreign": None})
     stand_in = replace(site, folder=folder, settings=settings, identity=chance.site, noise_secret=chance.noise_secret,
                        store=open_store(_STORE, folder))
     stand_in.ledger.parent.mkdir(parents=True)

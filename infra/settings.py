@@ -90,6 +90,21 @@ class DatabaseSettings(Value):
     url: str
 
 
+class ForeignSettings(Value):
+    """What a client that was written for another product runs with, at this site. Paths may be relative to its folder."""
+
+    python: str
+    """The interpreter of the client's own environment."""
+    folder: str = "client"
+    """Its code; the recipe names each file's digest."""
+    data: tuple[str, ...] = ()
+    """Files and folders that it may read besides; it writes to none."""
+    node: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """What Flower calls node_config, for example partition-id and num-partitions."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables. A value that is the name of something in the site's folder becomes its path."""
+
+
 class SiteSettings(Value):
     """site.toml"""
 
@@ -103,6 +118,8 @@ class SiteSettings(Value):
     contract: str = "approved/contract.json"
     device: DeviceName = "cpu"
     """Where steps are computed: "cpu", "cuda", "cuda:1", or "auto" for an accelerator if this machine has one."""
+    foreign: ForeignSettings | None = None
+    """What a foreign client runs with, for a recipe that names one."""
 
 
 class Invitation(Value):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedround import codec, layout
 from fedround.codec import Schema, Tensors
 from fedround.files import make_folders, write_whole
+from fedround.learning.foreign.site import Elsewhere
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import schemas
 from fedround.learning.spec import Parts
@@ -14,12 +17,13 @@ from fedround.signing import digest
 from infra.history import read_named, read_tensors
 from site_workers import kept
 from site_workers.authorise import Order
+from site_workers.foreign.host import trainer
 from site_workers.rows import Rows
 from site_workers.site import Site
 
 
-def read(site: Site, order: Order, rows: Rows) -> Inputs:
-    """What the plan names and what this site keeps.
+def read(site: Site, order: Order, rows: Rows, cancelled: Callable[[], bool]) -> Inputs:
+    """What the plan names and what this site keeps. cancelled: ends a foreign client.
 
     Raises TrustError if the store holds other bytes than the plan names, SetupError if a kept file is damaged.
     """
@@ -29,7 +33,18 @@ def read(site: Site, order: Order, rows: Rows) -> Inputs:
                   served={blob.name: codec.flatten(_named(site, plan, blob.digest, f"'{blob.name}'"))
                           for blob in (plan.asks.state if isinstance(plan.asks, Train) else ())},
                   kept=kept.of_plan(site.safe, plan, _private(site, plan)),
-                  train=rows.train, validation=rows.validation, column=rows.columns.__getitem__, device=site.settings.device)
+                  train=rows.train, validation=rows.validation, column=rows.columns.__getitem__, device=site.settings.device,
+                  elsewhere=_elsewhere(site, plan, cancelled))
+
+
+def _elsewhere(site: Site, plan: Plan, cancelled: Callable[[], bool]) -> Elsewhere | None:
+    """Where a foreign client trains; None: the recipe has none."""
+    if site.recipe.foreign is None:
+        return None
+    order = tuple(name for name, _ in site.recipe.build_model().state_dict().items())
+    seconds = min(plan.deadline_s, site.policy.limits.seconds)
+    return trainer(site, plan.round, tuple(name for name in order if name in {spec.name for spec in plan.tensors}), cancelled,
+                   seconds)
 
 
 def begun(site: Site, run: str, sha256: str | None, agreed: Parts) -> Rest:

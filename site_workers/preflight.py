@@ -24,6 +24,7 @@ from fedround.statistics.partitions import Partitions
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit, database, rollback, worker_name
+from site_workers.foreign import host
 from site_workers.picture import hints
 from site_workers.policy import SitePolicy
 from site_workers.quality import Quality, label_counts, look
@@ -165,12 +166,15 @@ def _labels(site: Site) -> str:
 def _recipe(site: Site) -> str:
     """Try whether a plan with the recipe can be carried out, before one is charged."""
     rows = read_site_rows(site).train
+    host.check(site)
     notes = try_out(site.recipe, rows.form, None, per_record=not {"record", "person"}.isdisjoint(site.policy.units),
                     device=site.settings.device)
     columns = site.recipe.declared.columns
     odd = [] if columns is None else [*oddities(columns, rows.at(rows.counts_N).table_NF),
                                       *differences(columns.columns, site.contract)]
-    return "; ".join((f"the model of '{site.recipe.name}' can be trained (tried on made-up rows)", *notes, *odd))
+    how = ("can be trained (tried on made-up rows)" if site.recipe.foreign is None else
+           f"can be scored, and {site.recipe.foreign.in_words} that trains it is there, with all files as approved")
+    return "; ".join((f"the model of '{site.recipe.name}' {how}", *notes, *odd))
 
 
 def _device(site: Site) -> str:

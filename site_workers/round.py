@@ -57,6 +57,7 @@ from site_workers import (
 )
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
+from site_workers.foreign import host
 from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.rows import Rows, columns_for, judged, only, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
@@ -291,6 +292,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
         try:
             if plan.asks.makes_model:
                 check_learner(site.recipe, plan.agreed.training)
+                host.check(site)
             notes = try_out(site.recipe, rows.train.form, plan.agreed.parts,
                             per_record=isinstance(plan.agreed.privacy, GradientPrivacy), training=plan.agreed.training,
                             device=site.settings.device)
@@ -307,7 +309,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
     offered, book = charged
     began = site.clock()
     worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
-                  inputs.read(_patient(site, order), order, rows), offered,
+                  inputs.read(_patient(site, order), order, rows, guard), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     pace.note(site, plan, site.clock() - began, worked.declared)
     kept.write(site.safe, plan, worked.keeps)

@@ -67,9 +67,9 @@ def create_coordinator(folder: Path, federation: dict[str, Any], settings: Coord
     begin = None if start is None else canonical(start)
     if begin is not None:
         agreed["start"] = digest(begin)
-    checked = _check_settings(agreed).learning(loaded.trees)
-    if loaded.trees is not None:
-        agreed["training"] = loaded.trees.model_dump(mode="json", exclude_none=True)
+    checked = _check_settings(agreed).learning(loaded.learner)
+    if loaded.learner is not None:
+        agreed["training"] = loaded.learner.model_dump(mode="json", exclude_none=True)
     if begin is not None or checked.parts != WHOLE:
         initial(loaded, 0, checked.parts, per_record=isinstance(checked.privacy, GradientPrivacy),
                 start=None if begin is None else read(begin))

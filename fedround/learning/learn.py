@@ -11,6 +11,8 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples
+from fedround.learning.foreign.site import Elsewhere, change
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
@@ -26,15 +28,21 @@ from fedround.privacy.spec import TrainingMechanism
 def learn(recipe: Recipe, base: Tensors, examples: Examples, training: Training, mechanism: TrainingMechanism,
           noise: NoiseSource, cancelled: Callable[[], bool], start: int = 0, *,
           shift_D: npt.NDArray[np.float32] | None = None, time_is_up: Callable[[], bool] = lambda: False,
-          rest: Rest = NO_REST, persons: Persons | None = None, device: DeviceName = "cpu") -> Trained:
-    """What the site sends: how gradient steps changed the model (`train.train`), or how steep the loss is in the leaves of
-    the next trees (`trees.site.sums`). Both say what is promised.
+          rest: Rest = NO_REST, persons: Persons | None = None, device: DeviceName = "cpu",
+          elsewhere: Elsewhere | None = None) -> Trained:
+    """What the site sends: how gradient steps changed the model (`train.train`), how steep the loss is in the leaves of the
+    next trees (`trees.site.sums`), or how a foreign client changed the model (`foreign.site.change`). All say what is
+    promised. elsewhere: where such a client runs.
 
     Raises ContractError if the recipe is for another learner than the plan's.
     """
     check_learner(recipe, training)
     if isinstance(training, UnionStep):
         raise ContractError("the learner 'union_step' sends no update of one site: agree on combine, and ask for its summand")
+    if isinstance(training, Foreign):
+        if elsewhere is None:
+            raise ContractError("a foreign client runs at the sites alone: nothing trains it here")
+        return Trained(change(base, elsewhere, mechanism, noise), None, training.local_steps)
     if isinstance(training, Trees):
         recipe.check(examples)
         return Trained(sums(training, recipe.task, base, examples, mechanism, noise, persons), None, training.local_steps)
@@ -51,6 +59,13 @@ def check_learner(recipe: Recipe, training: Training) -> None:
             "says no TREES, and the federation agreed on trees" if recipe.trees is None else
             "says TREES, and the federation agreed on another learner, or on trees with other settings")
             + ": make the federation file from this recipe")
-    if not isinstance(training, Trees) and training.class_weights and len(training.class_weights) != recipe.task.labels:
+    if recipe.foreign != (training if isinstance(training, Foreign) else None):
+        raise ContractError(f"recipe '{recipe.name}' " + (
+            "says no FOREIGN, and the federation agreed on a client" if recipe.foreign is None else
+            "says FOREIGN, and the federation agreed on another learner, or on another client")
+            + ": make the federation file from this recipe")
+    if isinstance(training, Trees | Foreign) or not training.class_weights:
+        return
+    if len(training.class_weights) != recipe.task.labels:
         raise ContractError(f"training.class_weights has {len(training.class_weights)} weights, and recipe '{recipe.name}' "
                             f"learns {recipe.task.in_words}: give one weight for each label, or none")

@@ -8,7 +8,8 @@ The file defines four things, or up to six, and may import what the site has ins
     TARGET = "default"                                 # the column of what is learnt, or several: {"time": …, "event": …}
     def build_model(features: int) -> nn.Module: ...   # what the task asks for: one logit for each row, for two classes
 
-Instead of `build_model` it may say `TREES = Trees(depth=4)` (`fedround.learning.trees`).
+Instead of `build_model` it may say `TREES = Trees(depth=4)` (`fedround.learning.trees`). Beside it, it may say
+`FOREIGN = Foreign(…)`: then a client that was written for another product trains the model (`fedround.learning.foreign`).
 
 For rows that need more than that it defines functions instead::
 
@@ -40,6 +41,8 @@ from fedround.errors import ContractError
 from fedround.files import check_utf8
 from fedround.learning.declared import Declared, built_for, check_targets, declared
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
+from fedround.learning.foreign.declared import foreign_of
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.objective import Objective, OwnLoss
 from fedround.learning.parts import WHOLE, Rest, Schemas, divide, mixes_rows
 from fedround.learning.spec import LocalTraining, Parts, Training
@@ -78,11 +81,18 @@ class Recipe:
     """Of its own; None: the task's."""
     trees: Trees | None = None
     """The trees that are the model; None: `build_model` is the recipe's own."""
+    foreign: Foreign | None = None
+    """The client that trains the model; None: it is trained here."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Kind):
             raise ContractError(f"recipe '{self.name}': expected a task, for example Classify(classes=10), got "
                                 f"{type(self.task).__name__}")
+
+    @property
+    def learner(self) -> Trees | Foreign | None:
+        """What the recipe says of its learner; None: the federation file does."""
+        return self.trees or self.foreign
 
     def check(self, examples: Examples) -> None:
         """Raise ContractError unless the examples are of the recipe's task."""
@@ -145,6 +155,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         raise ContractError(f"recipe {path.name}: must define NAME, lower-case letters, digits and hyphens") from None
     what = declared(vars(module), f"recipe {path.name}")
     trees = trees_of(vars(module), what.columns, f"recipe {path.name}")
+    foreign = foreign_of(vars(module), f"recipe {path.name}")
     if trees is None and not callable(getattr(module, "build_model", None)):
         raise ContractError(f"recipe {path.name}: must define a function 'build_model' that returns the model, or say TREES")
     task = _task(module, what, path.name)
@@ -166,7 +177,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
         recipe.check(examples)
         return examples
 
-    recipe = Recipe(name, digest, build_model, encode, task, features, what, own_loss, trees)
+    recipe = Recipe(name, digest, build_model, encode, task, features, what, own_loss, trees, foreign)
     return recipe
 
 

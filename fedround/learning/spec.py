@@ -24,6 +24,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from fedround.codec import Schema
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.learning.augmentation import Augmentation
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.pace import Rule
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import ClassWeights, UnionStep
@@ -120,11 +121,12 @@ class LocalTraining(Value):
 
 def _learner(said: Any) -> str:
     name = said.get("name") if isinstance(said, dict) else getattr(said, "name", None)
-    return name if name in ("trees", "union_step") else "steps"
+    return name if name in ("trees", "union_step", "foreign") else "steps"
 
 
 Training = Annotated[Annotated[LocalTraining, Tag("steps")] | Annotated[Trees, Tag("trees")]
-                     | Annotated[UnionStep, Tag("union_step")], Discriminator(_learner)]
+                     | Annotated[UnionStep, Tag("union_step")] | Annotated[Foreign, Tag("foreign")],
+                     Discriminator(_learner)]
 """How a model is learnt. A new learner is a value like these, what a site does for it (`fedround.learning.learn`), and what
 the server makes of what the sites send (`fedround.rounds.server.moved`)."""
 

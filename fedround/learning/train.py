@@ -20,13 +20,14 @@ from fedround.learning.batch import Batch, batch_of
 from fedround.learning.descent import Descent, scale
 from fedround.learning.device import DeviceName, Placed, chosen, working_on
 from fedround.learning.examples import Examples
-from fedround.learning.gradients import Clip, RowGradients, clipped_sum, clipped_vector, gradient_sum
+from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
+from fedround.learning.noised import noised_change
 from fedround.learning.parts import NO_REST, Rest, furnish
 from fedround.learning.persons import NOBODY, Persons
 from fedround.learning.recipe import Recipe, check_model, unfilled
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.noise import FINE, GRID, NoiseSource, noised_counts
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianUpdate, PerRecord, TrainingMechanism
+from fedround.privacy.spec import DpFtrl, DpSgd, PerRecord, TrainingMechanism
 from fedround.privacy.tree import TreeNoise
 
 if TYPE_CHECKING:
@@ -136,9 +137,7 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
                 break
     delta_D = (weights_D - base_D)[shared_D]
     delta_D *= np.float32(scale(training, steps))
-    if isinstance(mechanism, GaussianUpdate):
-        clip = _clip(mechanism, GRID)
-        delta_D = ((clipped_vector(delta_D, clip) + noise.normal(GRID, len(delta_D))) * clip.cell).astype(np.float32)
+    delta_D = noised_change(delta_D, mechanism, noise)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
     # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after the
     # round.
@@ -180,7 +179,7 @@ class NoisedGradients:
     """The clipped and noised sum of gradients of one batch after the other."""
 
     def __init__(self, of_rows: RowGradients, mechanism: PerRecord, noise: NoiseSource, size: int, expected: float):
-        self._of_rows, self._noise, self._clip = of_rows, noise, _clip(mechanism, FINE)
+        self._of_rows, self._noise, self._clip = of_rows, noise, _clip(mechanism)
         self._each = (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None) or 1
         self._chunk = of_rows.chunk_for(expected, self._each)
         draw = functools.partial(noise.cells, size)
@@ -235,8 +234,8 @@ def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows:
     return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows))
 
 
-def _clip(mechanism: PerRecord | GaussianUpdate, grid: float) -> Clip:
-    return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / grid)
+def _clip(mechanism: PerRecord) -> Clip:
+    return Clip(mechanism.clip_norm, mechanism.noise_multiplier * mechanism.clip_norm / FINE)
 
 
 def _check(mechanism: TrainingMechanism, training: LocalTraining, rows: int, persons: Persons | None) -> None:

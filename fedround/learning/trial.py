@@ -19,6 +19,7 @@ from fedround.learning.batch import batch_of
 from fedround.learning.device import DeviceName, Placed, chosen, working_on
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Array, Examples, Form, Shape
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
 from fedround.learning.parts import WHOLE, Rest, mixes_rows
 from fedround.learning.recipe import Recipe, initial, initial_tensors
@@ -48,7 +49,7 @@ def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_reco
     device: where. What was tried once is remembered. Raises ContractError, which quotes no record because it has seen none,
     if the model cannot be built, does not travel, cannot be scored or trained; SetupError if this machine lacks the device.
     """
-    how = None if isinstance(training, Trees) else training
+    how = None if isinstance(training, Trees | Foreign) else training
     return _tried(_Question(recipe.digest, form, parts, per_record, recipe, how, device)).notes
 
 

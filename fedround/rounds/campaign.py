@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import UnionStep
@@ -62,8 +63,8 @@ def mechanism_for(privacy: Privacy, training: Training, evaluation: LocalEvaluat
     """
     if isinstance(privacy, NoPrivacy):
         return NoMechanism()
-    if isinstance(training, Trees):
-        return _of_trees(privacy, evaluation, groups, drift, apart=apart)
+    if isinstance(training, Trees | Foreign):
+        return _of_one_release(privacy, evaluation, groups, drift, apart=apart)
     # Noise multipliers are relative to the clip norm, which adaptive clipping changes every round: calibrated once for all.
     noise = _noise(privacy.model_copy(update={"clip_norm": 1.0}), training.batch_size, _paid(training), evaluation, rows,
                    groups, drift, apart=apart)
@@ -80,7 +81,7 @@ def _paid(training: LocalTraining | UnionStep) -> int:
     return training.paid if isinstance(training, LocalTraining) else training.local_steps
 
 
-def _of_trees(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None,
+def _of_one_release(privacy: Promise, evaluation: LocalEvaluation, groups: Groups | None,
               drift: DriftWatch | None, *, apart: bool) -> TrainingMechanism:
     if isinstance(privacy, SitePrivacy):
         noise = _noise(privacy, 1, 1, evaluation, 1, groups, drift, apart=apart)

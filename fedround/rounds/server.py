@@ -36,6 +36,7 @@ from fedround.codec import Tensors
 from fedround.compression import wire
 from fedround.compression.law import law_of_what_arrives
 from fedround.learning.algorithms import Vectors
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.law import law_of
 from fedround.learning.tasks import Task
 from fedround.learning.trees.server import grow
@@ -211,7 +212,7 @@ def step(terms: Terms, task: Task, before: Server, delta_D: Float32, used: Seque
     Raises ContractError if the step leaves the range of float32, or the model cannot grow.
     """
     model, optimizer = moved(terms, task, before, delta_D, math.fsum(weights[site] for site in sorted(used)))
-    if isinstance(terms.training, Trees | UnionStep):
+    if isinstance(terms.training, Trees | UnionStep | Foreign):
         return Server(model, optimizer)
     share = share_of(used, weights, weighted=uses_weights(terms.aggregation))
     return Server(model, optimizer, terms.training.algorithm.at_server(before.served, delta_D, terms.training, share))

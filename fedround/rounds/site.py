@@ -25,6 +25,7 @@ from fedround.learning.algorithms import Vectors
 from fedround.learning.device import DeviceName
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
+from fedround.learning.foreign.site import Elsewhere
 from fedround.learning.learn import check_learner, learn
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
@@ -86,6 +87,8 @@ class Inputs:
     """A column of all rows, those to train on first, as `Evidence.column`."""
     device: DeviceName = "cpu"
     """Where gradients are computed."""
+    elsewhere: Elsewhere | None = None
+    """Where a foreign client runs; None: nowhere."""
 
     @property
     def rest(self) -> Rest:
@@ -182,7 +185,8 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
     trained = learn(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
                     guard, first_row_of(mechanism, number, len(inputs.train)), shift_D=shift_D,
-                    time_is_up=guard.time_is_up, rest=rest, persons=persons, device=inputs.device)
+                    time_is_up=guard.time_is_up, rest=rest, persons=persons, device=inputs.device,
+                    elsewhere=inputs.elsewhere)
     delta_D = codec.flatten(trained.delta)
     sent = send(terms.compression, delta_D, inputs.kept, draws, seed)
     payload = codec.encode(trained.delta) if sent.packed is None else sent.packed

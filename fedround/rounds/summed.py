@@ -24,6 +24,7 @@ import numpy.typing as npt
 from fedround.aggregation.coordinate import Kernel, Middle
 from fedround.agreement import MORE_ROWS
 from fedround.errors import ContractError
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.spec import LocalTraining
 from fedround.learning.trees.server import mean_of_sum
 from fedround.learning.trees.spec import Trees
@@ -170,7 +171,7 @@ def _delta(terms: Terms, total_D: Float64, mechanism: Mechanism, rows: float) ->
             if not isinstance(mechanism, DpSgd):
                 raise ContractError(f"a step on all rows is noised by dp_sgd, this one by {mechanism.kind}")
             return (total_D * (-rate * mechanism.clip_norm / (mechanism.sampling_rate * rows))).astype(np.float32)
-        case LocalTraining():
+        case LocalTraining() | Foreign():
             raise ContractError("steps at the sites are not added up by a secure sum")
         case _:
             assert_never(terms.training)

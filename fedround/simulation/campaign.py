@@ -29,6 +29,7 @@ from fedround.compression import wire
 from fedround.errors import ContractError, QuorumError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.learn import learn
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
@@ -294,5 +295,8 @@ def _check(agreement: Agreement, rounds: int, share: float, root: Examples | Non
     if not isinstance(agreement.privacy, NoPrivacy) and rounds > agreement.privacy.rounds:
         raise ContractError(f"the privacy that was agreed pays for {agreement.privacy.rounds} rounds, {rounds} are asked: "
                             "raise privacy.rounds, which takes more noise in each")
+    if isinstance(agreement.training, Foreign):
+        raise ContractError("a foreign client trains on data that it reads itself, at its own site: a simulation has none of "
+                            "them. 'fedround demo' and two sites on this machine try it out")
     if isinstance(agreement.how_to_aggregate().rule, FLTrust) and root is None:
         raise ContractError("the rule 'fltrust' compares every update with the coordinator's own: give root rows")

@@ -17,6 +17,7 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples, joined
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.recipe import Recipe
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, Training
 from fedround.learning.trees.spec import Trees
@@ -83,6 +84,8 @@ def _slower(training: Training, batches: int, share: float) -> Training:
     if isinstance(training, UnionStep):
         return LocalTraining(local_steps=1, batch_size=min(LARGEST_BATCH, training.batch_size),
                              learning_rate=min(training.learning_rate * share, LARGEST_RATE))
+    if isinstance(training, Foreign):
+        raise ContractError("a foreign client is not simulated")
     return LocalTraining(local_steps=training.local_steps, batch_size=min(LARGEST_BATCH, training.batch_size * batches),
                          optimizer=training.optimizer, learning_rate=training.learning_rate * share,
                          momentum=training.momentum)

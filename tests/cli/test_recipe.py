@@ -12,6 +12,7 @@ import pytest
 
 from fedround.learning.recipe import load_recipe
 from tests.cli.conftest import Fedround, one_sentence
+from tests.small_federation import RECIPE
 
 ROWS = 160
 
@@ -170,3 +171,19 @@ def test_check_says_where_contract_and_columns_differ(fedround: Fedround) -> Non
     one_sentence(fedround("recipe", "check", "recipe.py", "nowhere.parquet"), "nowhere.parquet")
     Path("rows.csv").write_text("age,ill\n50,1\n")
     one_sentence(fedround("recipe", "check", "recipe.py", "rows.csv"), "the rows have no column")
+
+
+def test_what_a_recipe_says_of_a_client_runs_as_it_is_printed(fedround: Fedround) -> None:
+    Path("app").mkdir()
+    Path("app/client.py").write_text("raise SystemExit('it was run')")
+    said = fedround("recipe", "client", ".", "--client", "app.client:app")
+    Path("recipe.py").write_text(f"{RECIPE}\n{said.stdout}")
+    found = load_recipe(Path("recipe.py")).foreign
+    assert found is not None
+    assert (found.client, [name for name, _ in found.files]) == ("app.client:app", ["app/client.py"])
+
+
+def test_a_client_that_is_not_there_is_said(fedround: Fedround) -> None:
+    Path("client.py").write_text("")
+    one_sentence(fedround("recipe", "client", ".", "--client", "other:app"), "'other.py'", "is not among them")
+    one_sentence(fedround("recipe", "client", "nowhere", "--client", "other:app"), "no Python file below nowhere")

@@ -93,6 +93,8 @@ class Trees(Value):
     is_linear: ClassVar[bool] = True
     batch_size: ClassVar[None] = None
     """All rows are summed."""
+    in_recipes: ClassVar[str] = "trees"
+    """What they are called in messages."""
 
     @property
     def in_words(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedround.aggregation.spec import Aggregation
 from fedround.compression.spec import Compression
 from fedround.learning.algorithms import Ditto
+from fedround.learning.foreign.spec import Foreign
 from fedround.learning.spec import LocalTraining, Parts, Training
 from fedround.learning.union.spec import UnionStep
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, RecordPrivacy, SitePrivacy
@@ -25,7 +26,7 @@ def objection_to_sums(training: Training, privacy: Privacy, aggregation: Aggrega
         "masks hide numbers of a fixed length, and what compression keeps back of one site's update cannot be told: leave "
         "[compression] out": compression is not None,
         "noise is shared in one release a round, and steps at a site need the whole of it in each: agree on the learner "
-        "'union_step', or on trees": isinstance(training, LocalTraining),
+        "'union_step', or on trees": isinstance(training, LocalTraining | Foreign),
         "one sum without noise tells of its rows what it tells, whoever adds it up, and has no public bound that says how "
         "long it is: agree on the unit 'record' or 'person'": isinstance(privacy, NoPrivacy),
         "under the unit 'site' all of a site's update is hidden by noise as long as the update, whether or not others add "

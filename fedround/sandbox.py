@@ -1,0 +1,213 @@
+"""A child process without network that sees what it is given: Landlock for files, seccomp for calls, limits for the rest.
+
+::
+
+    child = subprocess.Popen(sandbox.command(Sandbox(read=(folder,), write=(scratch,), memory_mb=2048, seconds=600), argv), …)
+
+This file is also the script that enters the sandbox: it confines itself, and then becomes the wanted program. So it imports
+nothing but Python's standard library, and any Python may run it.
+
+Promised on Linux, for the program and all that it starts, whatever it is (line by line below):
+
+* it opens no socket, so it reaches no network, no database and no daemon of this machine (`_DENIED`);
+* it reads no file but what `read` and `write` name and `_SYSTEM`, and writes none but below `write` (`_restrict_files`);
+* it changes no file's rights, owner or times (`_IDLE`);
+* it does not look into other processes, sends them no signals and sets them no limits (`_DENIED`, `_SCOPE_SIGNAL`,
+  `_LIMITS_OF`);
+* it cannot leave its session, so that whoever ends the session's process group ends all of them (`_DENIED`), and it ends
+  when its parent does (`_enter`);
+* no process of it has more memory, processor time or longer files than allowed (`_limit`).
+
+Not promised: that it learns of no file that it is there, and how long (Landlock keeps contents, not names); that it does not
+fill the processors or the table of processes until it is ended; that nobody learns anything from how long it takes. The
+kernel's own faults are not covered.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a program may have."""
+
+    read: tuple[str, ...] = ()
+    """Files, and folders with all below them, that it may read and run."""
+    write: tuple[str, ...] = ()
+    """Folders in which it may do anything with files."""
+    memory_mb: int | None = None
+    """Of each process: memory that it asks the system for and may write to. None: as much as this process may."""
+    seconds: int = 3600
+    """Of processor time of each process, and its priority is the lowest."""
+    file_mb: int = 1024
+    """The longest file that it may write."""
+
+
+def lacking() -> str | None:
+    """What this system lacks for a sandbox, in words; None: nothing."""
+    if sys.platform != "linux" or platform.machine() not in _MACHINES:
+        return "a sandbox needs Linux on x86_64 or aarch64"
+    if _landlock_version() < 1:
+        return ("the kernel does not offer Landlock, which keeps files from a program: it needs Linux 5.13 or newer, with "
+                "'landlock' among the modules in /sys/kernel/security/lsm")
+    return None
+
+
+def command(allowed: Sandbox, argv: list[str], python: str = sys.executable) -> list[str]:
+    """What starts `argv` in a sandbox, in a session of its own: end it with `os.killpg` of the process id.
+
+    argv: begins with the path of a program, which is readable, as are the libraries that it needs below /usr or `read`.
+    """
+    said = json.dumps({**asdict(allowed), "parent": os.getpid()})
+    return [python, "-I", "-S", str(Path(__file__).resolve()), said, *argv]
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/dev/urandom",
+           "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo", "/proc/self", "/proc/sys/vm/overcommit_memory",
+           "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/fs/cgroup")
+"""What every program may read: the system's programs and libraries, and what they ask of the machine. No key lies there."""
+
+_FREE = ("/dev/null",)
+"""What everybody may write to."""
+
+_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_DENIED = {
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
+    "accept4": (288, 242), "io_uring_setup": (425, 425),                                       # the network
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438),
+    "perf_event_open": (298, 241), "pidfd_send_signal": (424, 424),                             # other processes
+    "setsid": (112, 157), "setpgid": (109, 154),                                               # the session
+    "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268), "open_by_handle_at": (304, 265), "chroot": (161, 51),
+    "pivot_root": (155, 41), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430),   # what files are
+    "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),                     # the kernel's key rings
+    "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
+    "setpriority": (141, 140), "ioprio_set": (251, 30),                                        # what processes share
+    "bpf": (321, 280), "userfaultfd": (323, 282), "init_module": (175, 105), "finit_module": (313, 273),
+    "kexec_load": (246, 104), "kexec_file_load": (320, 294)}
+"""Calls that fail as if they were not permitted, with their numbers on either machine."""
+_KILL = (62, 129)
+"""Denied, too, where the kernel cannot keep signals inside."""
+_IDLE = {
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466)}
+"""Calls that say they are done and do nothing: Landlock lets whoever owns a file change its rights, owner, times and notes,
+and programs that copy files do that as a matter of course.
+"""
+_LIMITS_OF = (302, 261)
+"""prlimit64: a process may change its own limits, and no other's."""
+
+_SCOPE_SIGNAL, _SCOPE_ABSTRACT_SOCKET = 2, 1
+_ADD_RULE, _CREATE_RULESET, _RESTRICT_SELF = 445, 444, 446
+_READ_FILE, _READ_FOLDER, _EXECUTE = 1 << 2, 1 << 3, 1 << 0
+_ON_FILES = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
+"""Rights that a single file can have: execute, write, read, truncate, control of a device."""
+_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
+"""All rights over files that a version of Landlock knows; from 5 on, `_ALL_RIGHTS`."""
+_ALL_RIGHTS = (1 << 16) - 1
+
+
+def _landlock_version() -> int:
+    if sys.platform != "linux":
+        return 0
+    return int(ctypes.CDLL(None).syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+
+
+def _restrict_files(allowed: Sandbox) -> int:
+    """Keep all other files from this process and its children; returns Landlock's version."""
+    libc, version = ctypes.CDLL(None, use_errno=True), _landlock_version()
+    rights = _RIGHTS.get(version, _ALL_RIGHTS)
+    scoped = _SCOPE_ABSTRACT_SOCKET | _SCOPE_SIGNAL if version >= 6 else 0
+    attributes = struct.pack("<QQQ", rights, 0, scoped)[:24 if version >= 6 else 16 if version >= 4 else 8]
+    rules = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    _check(rules, "landlock_create_ruleset")
+    look = _READ_FILE | _READ_FOLDER | _EXECUTE
+    for path, wanted in (*((one, look) for one in (*_SYSTEM, *allowed.read)), *((one, rights) for one in allowed.write),
+                         *((one, _READ_FILE | 1 << 1) for one in _FREE)):
+        try:
+            held = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:       # this system has no such file, so nothing is to be allowed
+            continue
+        is_folder = os.path.isdir(path)
+        rule = struct.pack("<Qi", wanted & rights & (rights if is_folder else _ON_FILES), held)
+        _check(libc.syscall(_ADD_RULE, rules, 1, rule, 0), f"landlock_add_rule for {path}")
+        os.close(held)
+    _check(libc.prctl(38, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    _check(libc.syscall(_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
+    os.close(rules)
+    return version
+
+
+def _deny_calls(landlock: int) -> None:
+    """A filter for this process and its children. Calls by another numbering of this machine end the process."""
+    machine = platform.machine()
+    column, architecture = list(_MACHINES).index(machine), _MACHINES[machine]
+    denied = [both[column] for both in (*_DENIED.values(), *([] if landlock >= 6 else [_KILL]))]
+    idle = [number for both in _IDLE.values() if (number := both[column]) is not None]
+    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
+    allow, kill, refuse, nothing = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EACCES, 0x00050000
+    steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, kill), (load, 0, 0, 0)]
+    if machine == "x86_64":             # the same calls have second numbers there, from here on
+        steps += [(at_least, 0, 1, 0x40000000), (end, 0, 0, kill)]
+    for number in denied:
+        steps += [(equal, 0, 1, number), (end, 0, 0, refuse)]
+    for number in idle:
+        steps += [(equal, 0, 1, number), (end, 0, 0, nothing)]
+    steps += [(equal, 0, 3, _LIMITS_OF[column]), (load, 0, 0, 16), (equal, 1, 0, 0), (end, 0, 0, refuse)]   # 16: of which
+    steps.append((end, 0, 0, allow))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
+    _check(ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0), "prctl(PR_SET_SECCOMP)")
+
+
+def _limit(allowed: Sandbox) -> None:
+    os.nice(19)
+    _at_most(resource.RLIMIT_CPU, allowed.seconds)
+    _at_most(resource.RLIMIT_FSIZE, allowed.file_mb * _MIB)
+    _at_most(resource.RLIMIT_CORE, 0)
+    if allowed.memory_mb is not None:
+        _at_most(resource.RLIMIT_DATA, allowed.memory_mb * _MIB)
+
+
+def _at_most(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
+
+
+def _check(found: int, call: str) -> None:
+    if found < 0:
+        raise OSError(ctypes.get_errno(), f"{call} failed")
+
+
+def _enter(allowed: Sandbox, parent: int, argv: list[str]) -> None:
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    _check(ctypes.CDLL(None, use_errno=True).prctl(1, 9, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)
+    _limit(allowed)
+    _deny_calls(_restrict_files(allowed))
+    os.execv(argv[0], argv)  # noqa: S606 - the program that was asked for, confined
+
+
+if __name__ == "__main__":
+    _said = json.loads(sys.argv[1])
+    _parent = _said.pop("parent")
+    _enter(Sandbox(**{**_said, "read": tuple(_said["read"]), "write": tuple(_said["write"])}), _parent, sys.argv[2:])
