@@ -31,7 +31,10 @@ from fedround_cli import (
     train,
     verify,
 )
+from fedround_cli.helped import lay_out
 from fedround_cli.terminal import show_plainly
+
+lay_out()
 
 app = typer.Typer(
     name="fedround",

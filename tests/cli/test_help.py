@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import sys
 import click
 import pytest
 import typer
+from typer import rich_utils
+from typer.testing import CliRunner
 
 from fedround_cli.main import app
 from tests.cli.conftest import Fedround
@@ -51,6 +54,17 @@ def test_every_command_explains_itself_and_all_its_options(fedround: Fedround, p
     for parameter in find(path).params:
         if parameter.name not in ("help", "install_completion", "show_completion"):
             assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} has no help"
+
+
+def test_no_name_is_cut_in_a_narrow_terminal_and_no_flag_asks_for_a_value(monkeypatch: pytest.MonkeyPatch):
+    """A name that is too long for its column goes on below."""
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 60)
+    for path in ALL:
+        told = CliRunner().invoke(app, [*path, "--help"]).output
+        assert "<bool>" not in told
+        ours = [str(getattr(parameter, part, "")) for parameter in find(path).params for part in ("help", "metavar")]
+        cut = [word for word in re.findall(r"[\w.-]+…", told) if not any(word in text for text in ours)]
+        assert not cut, f"fedround {' '.join(path)}: {cut}"
 
 
 def test_help_answers_at_once_and_imports_nothing_heavy():
