@@ -31,9 +31,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-m", "uv", "build", "-q", "--wheel", "--no-build-isolation", "-o", str(built),
+    return build(source, built)
+
+
+def build(source: Path, folder: Path) -> Path:
+    """A wheel of these sources, in this folder."""
+    subprocess.run([sys.executable, "-m", "uv", "build", "-q", "--wheel", "--no-build-isolation", "-o", str(folder),
                     str(source)], check=True, capture_output=True)
-    (found,) = built.glob("*.whl")
+    (found,) = folder.glob("*.whl")
     return found
 
 
@@ -41,6 +46,29 @@ def test_it_installs_names_of_its_own_and_the_five_folders_of_the_pipeline(wheel
     with ZipFile(wheel) as archive:
         names = {name.split("/")[0] for name in archive.namelist()}
     assert {name for name in names if not name.endswith(".dist-info")} == OURS
+
+
+def test_the_images_build_has_all_that_it_copies_in_the_order_of_its_file(wheel: Path, tmp_path: Path):
+    """No image is built here: its instructions are carried out by hand, from what they copy and from nothing else."""
+    said = (ROOT / "infra" / "Containerfile").read_text().replace("\\\n", " ").splitlines()
+    for line in said:
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            assert target.startswith("/build")
+            for source in sources:
+                place = tmp_path / target.strip("/") / ("" if target == f"/build/{source}" else source)
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, place, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(ROOT / source, place)
+    lock = (tmp_path / "build" / "requirements.lock").read_text().splitlines()
+    for package in ("uv", "torch"):
+        assert f"grep '^{package}==' /build/requirements.lock" in "\n".join(said)
+        assert len([line for line in lock if line.startswith(f"{package}==")]) == 1
+    built = build(tmp_path / "build", tmp_path / "built")
+    with ZipFile(wheel) as ours, ZipFile(built) as image:
+        assert sorted(ours.namelist()) == sorted(image.namelist())
 
 
 @pytest.fixture(scope="module")
