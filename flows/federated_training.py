@@ -81,7 +81,8 @@ async def _sites(request: TrainingRequest) -> AsyncIterator[None]:
         yield
         return
     done = False
-    await begin_campaign(request.run, request.sites or [site.name for site in current_coordinator().federation.sites])
+    sites = request.sites or [site.name for site in current_coordinator().federation.sites]
+    await begin_campaign(request.run, sites, max(request.rounds, _committed(request.run)))
     try:
         yield
         done = True

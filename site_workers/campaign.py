@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from fedround import layout
-from fedround.values import Name, Purpose, Value
+from fedround.values import MAX_NUMBER, Name, Purpose, Value
 from infra.history import NOT_OURS, last_round_of, read_plan_at
 from site_workers.round import SiteRequest
 from site_workers.site import Site
 
 
 class CampaignRequest(Value):
-    """All that the API can say to a site that is to serve a campaign: which run."""
+    """All that the API can say to a site that is to serve a campaign: which run, and up to which round."""
 
     run: Name
+    rounds: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    """The last round that is answered within the flow run. It bounds what one flow run stands for, and gives no right."""
+
+    def serves(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a plan, named by the parameters of a flow run, is of this campaign."""
+        return parameters.get("run") == self.run and 0 <= int(parameters.get("round", -1)) <= self.rounds
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ site: a state's message is one of the fixed sentences below.
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import uuid
@@ -38,8 +39,11 @@ Job = Callable[[dict[str, Any], Callable[[], bool]], Outcome]
 """Gets the run's parameters and a `cancelled()` to look at between steps."""
 
 _CANCELLING = "prefect.flow-run.Cancelling"
+_CHANGED = ("prefect.flow-run.Paused", "prefect.flow-run.Suspended", "prefect.flow-run.Cancelled")
+"""Events after which a campaign's flow run may not run any more. Whether it does is then asked before the next answer."""
 _STATES = {Ending.ANSWERED: Completed, Ending.STOPPED: Cancelled, Ending.FAILED: Failed}
 
+_BEYOND = "asked for a plan that is not of this campaign; nothing was done"
 SHOWN_AFTER_S = 1.5
 """Work that ends sooner has its flow run written once, in its final state: nobody could have stopped it."""
 LOOK_S = 10.0
@@ -75,7 +79,8 @@ class SiteWorker(WarmWorker):
         super().__init__(site, name)
         self._job, self._newest_plan = job, newest_plan
         self._work: _Work | None = None
-        self._campaigns: dict[uuid.UUID, str] = {}      # the flow runs that serve whole campaigns, and their runs
+        self._campaigns: dict[uuid.UUID, CampaignRequest] = {}      # the flow runs that serve whole campaigns
+        self._ran: dict[uuid.UUID, float] = {}          # when such a flow run was last known to run, by the loop's clock
         self._paused: set[uuid.UUID] = set()            # what somebody has paused in the middle of the work
         self._last_plan: str | None = None
         self._last_words: dict[str, Any] = {}
@@ -94,14 +99,14 @@ class SiteWorker(WarmWorker):
 
     async def perform(self, flow_run: FlowRun) -> None:
         """Claim the run, do the job in a thread, report. A run for a whole campaign goes on after that."""
-        campaign = await self._flow_name(flow_run.flow_id) == CAMPAIGN_FLOW
-        run = parse(CampaignRequest, flow_run.parameters, "parameters of the flow run").run if campaign else None
+        is_campaign = await self._flow_name(flow_run.flow_id) == CAMPAIGN_FLOW
+        campaign = parse(CampaignRequest, flow_run.parameters, "parameters of the flow run") if is_campaign else None
         if not await self._flow_runs.claim(flow_run):
             return
-        if run is None:
+        if campaign is None:
             await self._carry_out(flow_run)
         else:
-            self._campaigns[flow_run.id] = run
+            self._campaigns[flow_run.id], self._ran[flow_run.id] = campaign, anyio.current_time()
             await self._look(flow_run.id)
 
     async def _carry_out(self, flow_run: FlowRun) -> None:
@@ -117,11 +122,13 @@ class SiteWorker(WarmWorker):
 
     def _wake_ups(self) -> tuple[list[str], list[str]]:
         names, resources = super()._wake_ups()
-        return [*names, _CANCELLING, ASKED, CLOSED], [*resources, resource(self._work_pool_name)]
+        return [*names, _CANCELLING, *_CHANGED, ASKED, CLOSED], [*resources, resource(self._work_pool_name)]
 
     async def _hear(self, event: Event) -> None:
         if event.event == _CANCELLING:
             self._stop(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+        elif event.event in _CHANGED:
+            self._ran.pop(uuid.UUID(event.resource.id.removeprefix("prefect.flow-run.")), None)
         elif event.event in (ASKED, CLOSED):
             try:
                 asked = parse(Asked, event.payload, f"event '{event.event}'")
@@ -215,8 +222,19 @@ class SiteWorker(WarmWorker):
     # -- one flow run for a whole campaign -----------------------------------------------------------------------------
 
     async def _serve(self, flow_run: uuid.UUID, plan: str, name: str, parameters: Mapping[str, Any]) -> None:
-        """Answer one plan within the campaign's flow run, if that still runs; a task run says how it ended."""
-        if not await self._flow_runs.is_running(flow_run):
+        """Answer one plan within the campaign's flow run, if that still runs; a task run says how it ended.
+
+        A plan that is not of the campaign for which the flow run was made ends the flow run. It may have one of its own.
+        """
+        if not await self._still_runs(flow_run):
+            await self._leave(flow_run)
+            return
+        if (campaign := self._campaigns.get(flow_run)) is None:         # left meanwhile
+            return
+        if not campaign.serves(parameters):
+            self._logger.warning("%s: is not of the campaign that this flow run was made for; it is not answered, and the "
+                                 "flow run ends", name)
+            await self._report(lambda: self._flow_runs.end(flow_run, Failed(message=_BEYOND)))
             await self._leave(flow_run)
             return
         began = now("UTC")
@@ -227,6 +245,17 @@ class SiteWorker(WarmWorker):
         if outcome == STOPPED and not await self._flow_runs.is_running(flow_run):
             await self._leave(flow_run)
 
+    async def _still_runs(self, flow_run: uuid.UUID) -> bool:
+        """Whether the campaign's flow run is Running. What was heard is good for some seconds: an event says that it changed,
+        and while the work lasts it is asked anyway.
+        """
+        if anyio.current_time() - self._ran.get(flow_run, -math.inf) < LOOK_S:
+            return True
+        runs = await self._flow_runs.is_running(flow_run)
+        if runs:
+            self._ran[flow_run] = anyio.current_time()
+        return runs
+
     async def _say(self) -> None:
         """Report how the last plan of a campaign ended. A second report changes nothing."""
         await self.client.request("POST", "/events", json=[self._last_words])
@@ -234,7 +263,7 @@ class SiteWorker(WarmWorker):
     async def _look(self, flow_run: uuid.UUID) -> None:
         """Answer the campaign's plan that waits in the store. If we have answered it, report that again."""
         try:
-            waiting = await anyio.to_thread.run_sync(self._newest_plan, self._campaigns[flow_run])
+            waiting = await anyio.to_thread.run_sync(self._newest_plan, self._campaigns[flow_run].run)
         except FedroundError as error:
             self._logger.warning("%s", error)
             return
@@ -269,6 +298,7 @@ class SiteWorker(WarmWorker):
         """A campaign, or a run that was paused and may have been resumed."""
         running = await self._flow_runs.is_running(flow_run)
         if flow_run in self._campaigns:
+            self._ran[flow_run] = anyio.current_time() if running else -math.inf
             await (self._look(flow_run) if running else self._leave(flow_run))
         elif running:
             self._paused.discard(flow_run)
@@ -279,6 +309,7 @@ class SiteWorker(WarmWorker):
     async def _leave(self, flow_run: uuid.UUID) -> None:
         """Stop serving the campaign, and confirm it if somebody waits for that. A new schedule is claimed again."""
         self._campaigns.pop(flow_run, None)
+        self._ran.pop(flow_run, None)
         await self._flow_runs.confirm_stopped(flow_run)
 
     # -- the work, and what is watched meanwhile -----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -39,6 +40,7 @@ from tasks.plan import Planned
 log = logging.getLogger("fedround.coordinator")
 
 TAKEN_S = 5.0
+STANDING_POLL_S = 5.0
 GRACE_S = 5.0
 _OVER = "the campaign is over"
 _NOT_ENDED = [state for state in StateType if state not in TERMINAL_STATES]
@@ -47,13 +49,16 @@ _NOT_ENDED = [state for state in StateType if state not in TERMINAL_STATES]
 class Invitation:
     """One plan, and the flow run in which every site answers it."""
 
-    def __init__(self, asked: Asked, keys: dict[str, str]):
+    def __init__(self, asked: Asked, keys: dict[str, str], gone: Iterable[str] = ()):
+        """gone: sites whose flow run for the campaign was cancelled."""
         self.asked = asked
         self._standing = {site: UUID(run) for site, run in asked.standing.items()}
+        self._gone = frozenset(gone)
         self.runs = dict(self._standing)
         """The flow runs that are known, by site."""
         self._keys = keys
         self._taken_by = asyncio.get_running_loop().time() + TAKEN_S
+        self._look_at_standing = asyncio.get_running_loop().time() + STANDING_POLL_S
 
     async def ended(self, client: PrefectClient, among: set[str]) -> set[str]:
         """The sites of `among` whose flow run, or task run, has ended, in whatever way. Only the ended runs travel.
@@ -61,8 +66,8 @@ class Invitation:
         A site that has no flow run after some seconds has not heard of the plan: then one is scheduled, which waits for the
         site.
         """
-        rounds, campaign = among - self._standing.keys(), among & self._standing.keys()
-        ended = set()
+        rounds, campaign = among - self._standing.keys(), (among & self._standing.keys()) - self._gone
+        ended = among & self._gone
         if campaign:
             ended |= await self._ended_in_campaign(client, campaign)
         if rounds:
@@ -98,11 +103,23 @@ class Invitation:
                         run.id, Cancelling() if running else Cancelled(message="the round is closed"))
 
     async def _ended_in_campaign(self, client: PrefectClient, among: set[str]) -> set[str]:
+        """Those whose task run has ended, or whose flow run has: one that is cancelled answers nothing more, and nobody waits
+        for it until the deadline.
+        """
         sites = {task_run(self._standing[site], self.asked.plan): site for site in among}
-        ended = await client.read_task_runs(task_run_filter=TaskRunFilter(
+        done = await client.read_task_runs(task_run_filter=TaskRunFilter(
             id=TaskRunFilterId(any_=list(sites)),
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
-        return {sites[run.id] for run in ended}
+        ended = {sites[run.id] for run in done}
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at_standing:
+            self._look_at_standing = now + STANDING_POLL_S
+            # One request for all; an answer that is there is found all the same.
+            closed = {run.id for run in await _runs(client, FlowRunFilter(
+                id=FlowRunFilterId(any_=[self._standing[site] for site in sorted(among)]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))}
+            ended |= {site for site in among if self._standing[site] in closed}
+        return ended
 
     async def _summon(self, client: PrefectClient, among: set[str]) -> None:
         """A scheduled flow run for everybody who has none. Raises SetupError for a site without a deployment."""
@@ -148,14 +165,16 @@ async def invite(planned: Planned) -> Invitation:
         earlier = await _runs(client, FlowRunFilter(tags=FlowRunFilterTags(any_=[tag, campaign_tag(plan.run)])))
         everybody = (*plan.cohort, *invited_regions(plan))
         mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in everybody}
+        gone = {site: run for site, run in _given_up(earlier, plan.run).items() if site in plan.cohort}
         asked = Asked(
             tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
             parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind},
-            standing={site: str(run.id) for site, run in _standing(earlier, plan.run).items() if site in plan.cohort})
+            standing={site: str(run.id) for site, run in (_standing(earlier, plan.run) | gone).items()
+                      if site in plan.cohort})
         await _forget_failed_tries(client, asked)
         found = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
-        await tell(client, ASKED, asked, [site for site in everybody if site not in found])
-    return Invitation(asked, {site: found.get(site, asked.key(site)) for site in everybody})
+        await tell(client, ASKED, asked, [site for site in everybody if site not in found and site not in gone])
+    return Invitation(asked, {site: found.get(site, asked.key(site)) for site in everybody}, gone)
 
 
 def invited_regions(plan: Plan) -> tuple[str, ...]:
@@ -185,16 +204,29 @@ def _standing(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
     return {found.name.removeprefix(f"{tag}/"): found for found in sorted(mine, key=lambda found: str(found.created))}
 
 
-async def begin_campaign(run: str, sites: Iterable[str]) -> None:
-    """One flow run for every site, which serves all rounds of the run. A run that is there already is found again.
+def _given_up(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
+    """The flow runs that somebody has cancelled in this campaign, by site.
+
+    Such a site answers nothing more of it. It is not asked in a flow run of its own, as a site is that joined later.
+    """
+    tag = campaign_tag(run)
+    newest = {found.name.removeprefix(f"{tag}/"): found for found in sorted(runs, key=lambda found: str(found.created))
+              if tag in found.tags}
+    cancelled = {site: found for site, found in newest.items() if found.state is not None and found.state.is_cancelled()}
+    campaign = runtime.flow_run.parent_flow_run_id if cancelled else None
+    return {site: found for site, found in cancelled.items() if found.labels.get(ROUND_RUN) == campaign}
+
+
+async def begin_campaign(run: str, sites: Iterable[str], rounds: int) -> None:
+    """One flow run for every site, which serves the run up to this round. A run that is there already is found again.
 
     What another campaign left behind is closed.
     """
-    parent = runtime.flow_run.id
+    parent, wanted = runtime.flow_run.id, {"run": run, "rounds": rounds}
     async with get_client() as client:
         found = await _runs(client, FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED))),
                             FlowFilter(name=FlowFilterName(any_=[CAMPAIGN_FLOW])))
-        standing = _standing(found, run)
+        standing = _standing([one for one in found if one.parameters == wanted], run)
         for left in found:
             if left.id not in {mine.id for mine in standing.values()}:
                 await _stop(client, left)
@@ -202,7 +234,7 @@ async def begin_campaign(run: str, sites: Iterable[str]) -> None:
             if site not in standing:
                 await client.create_flow_run_from_deployment(
                     await _deployment(client, CAMPAIGN_FLOW, site), name=f"{campaign_tag(run)}/{site}",
-                    tags=[campaign_tag(run)], labels={ROUND_RUN: str(parent)}, parameters={"run": run})
+                    tags=[campaign_tag(run)], labels={ROUND_RUN: str(parent)}, parameters=wanted)
 
 
 async def end_campaign(run: str, *, done: bool) -> None:

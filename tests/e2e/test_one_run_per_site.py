@@ -112,3 +112,20 @@ def test_a_site_whose_run_is_paused_does_not_answer(real: Federation, run: str):
     completed(real, started)
     assert [real.record(run, number)["outcomes"]["east"] for number in (1, 2)] == ["updated", "missing"]
     assert len(real.charges("east", run)) == 1
+
+
+def test_a_site_whose_run_is_cancelled_leaves_the_campaign_and_nobody_waits_for_it(real: Federation, run: str):
+    """The deadline is an hour: a campaign that waited for it would not end here."""
+    with real.held(real.machine.site("north")):
+        started = begun(real, run, rounds=2, quorum=2, deadline_s=3600)
+        wait(lambda: [done for mine in site_runs(real, run)["east"] for done in answers(real, mine)], "east's answer", LONG_S)
+        left = site_runs(real, run)["east"][-1].id
+        real.ask(lambda client: client.set_flow_run_state(left, Cancelling()))
+        wait(lambda: real.flow_run(left).state.name == "Cancelled", "east's run to end", LONG_S)
+    completed(real, started)
+    assert [real.record(run, number)["outcomes"]["east"] for number in (1, 2)] == ["updated", "missing"]
+    assert len(real.charges("east", run)) == 1
+    assert ended(real, run) == [["Completed"], ["Cancelled"], ["Completed"]]
+    assert real.site_run(run, "east") is None
+    completed(real, begun(real, run, rounds=3))         # asked for again, it takes part again
+    assert real.record(run, 3)["outcomes"]["east"] == "updated"

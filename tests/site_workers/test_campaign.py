@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from fedround import layout
+from fedround.errors import ChainError
+from fedround.privacy import ledger
+from fedround.signing import seal
 from site_workers.campaign import Waiting, newest_plan
-from site_workers.round import SiteRequest
+from site_workers.round import SiteRequest, job
 from tasks.ask import conclude, plan_question
 from tasks.plan import RoundRequest
 from tasks.setting_up import next_question
 from tasks.unmask import plan_reveal
 from tests import summing
-from tests.small_federation import SmallFederation
+from tests.small_federation import SmallFederation, changed
 
 
 def waiting(federation: SmallFederation) -> Waiting | None:
@@ -45,6 +49,18 @@ def test_an_evaluation_waits_after_its_round_and_not_once_the_next_round_is_aske
         planned.digest, SiteRequest(run="spring", round=1, attempt=1, purpose="evaluate"))
     following = federation.plan()
     assert waiting(federation).plan == following.digest
+
+
+def test_a_plan_out_of_order_does_not_wait_and_is_not_answered(federation: SmallFederation):
+    """A coordinator that asks for round 3 before round 1 is committed: neither the store nor an event gets it an answer."""
+    first, coordinator = federation.plan(), federation.coordinator
+    early = changed(first.plan, round=3)
+    coordinator.store.put_once(layout.plan("spring", 3, 1, "train"), seal(early, coordinator.identity))
+    assert waiting(federation).plan == first.digest
+    site = federation.site("north")
+    with pytest.raises(ChainError, match="round 2, which it continues, is not committed"):
+        job(site)({"run": "spring", "round": 3, "attempt": 1, "purpose": "train"}, lambda: False)
+    assert ledger.read(site.ledger).charges == ()
 
 
 def test_another_run_is_another_campaign(federation: SmallFederation):

@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Completed, Running, Scheduled, State
 
 from infra.asking import ASKED, CLOSED, Asked, task_run
 from site_workers import worker
-from site_workers.campaign import Waiting
+from site_workers.campaign import CampaignRequest, Waiting
 from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.round import SiteRequest
 from site_workers.worker import SiteWorker
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prefect.server.schemas.core import TaskRun
 
 DONE = Outcome(Ending.ANSWERED, "update")
+CAMPAIGN = CampaignRequest(run="spring", rounds=3)
 PARAMETERS: dict[str, str | int] = {"run": "spring", "round": 1, "attempt": 1, "purpose": "train"}
 
 
@@ -38,6 +39,7 @@ class Server:
         self.state = state
         self.id, self.keys, self.made, self.ended = uuid.uuid4(), list[str](), list[State](), list[State]()
         self.task_runs: list[TaskRun] = []
+        self.counted = 0
         self.count: int | None = None       # what it says to every question how many there are, if it is behind
 
     async def create_flow_from_name(self, name: str) -> uuid.UUID:
@@ -52,7 +54,7 @@ class Server:
             made = FlowRun(id=self.id, flow_id=uuid.uuid4(), parameters=json["parameters"], state=self.state)
             return SimpleNamespace(json=lambda: made.model_dump(mode="json"))
         if path == "/flow_runs/count":
-            asked = json["flow_runs"]
+            asked, self.counted = json["flow_runs"], self.counted + 1
             there = self.state is not None and ("idempotency_key" in asked or self.state.is_running())
             return SimpleNamespace(json=lambda: int(there) if self.count is None else self.count)
         if path == "/events":
@@ -98,6 +100,10 @@ class Site:
                 return STOPPED
         return DONE
 
+    def serves(self, server: Server) -> None:
+        """It has claimed the campaign's flow run."""
+        self.worker._campaigns[server.id] = CAMPAIGN
+
     async def hear(self, *events: Event) -> None:
         """All events, one after the other, and what follows from them."""
         async with anyio.create_task_group() as group:
@@ -106,8 +112,9 @@ class Site:
                 await self.worker._hear(event)
 
 
-def asked(kind: str = ASKED, plan: str = "p1", standing: uuid.UUID | None = None) -> Event:
-    payload = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan=plan, parameters=PARAMETERS, tries={"north": 2},
+def asked(kind: str = ASKED, plan: str = "p1", standing: uuid.UUID | None = None, **parameters: str | int) -> Event:
+    payload = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan=plan, parameters=PARAMETERS | parameters,
+                    tries={"north": 2},
                     standing={} if standing is None else {"north": str(standing)}).model_dump()
     return Event(event=kind, resource={"prefect.resource.id": f"fedround.plan.{plan}"}, payload=payload)
 
@@ -222,7 +229,7 @@ async def test_a_plan_that_is_asked_twice_while_it_is_answered_breaks_nothing():
     """A coordinator that was killed, and asks again."""
     server = Server(Running())
     site = Site(server)
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     await site.hear(asked(standing=server.id), asked(standing=server.id))
     assert {made.id for made in server.task_runs} == {task_run(server.id, "p1")}
 
@@ -234,7 +241,7 @@ async def test_who_is_held_begins_nothing_that_an_event_asks_for():
     await site.hear(asked())
     assert (server.keys, site.jobs) == ([], [])
     server.state = Running()
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     site.worker._newest_plan = lambda run: Waiting("p1", SiteRequest.model_validate(PARAMETERS))
     await site.hear(asked(standing=server.id))
     await site.worker._look(server.id)
@@ -267,7 +274,7 @@ async def test_an_event_that_says_something_else_is_not_taken():
 async def test_in_a_campaign_a_task_run_says_how_it_ended_and_the_flow_run_goes_on():
     server = Server(Running())
     site = Site(server)
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     await site.hear(asked(standing=server.id))
     assert (server.keys, server.ended) == ([], [])
     assert [(made.id, made.flow_run_id, made.state.type) for made in server.task_runs] == [
@@ -278,7 +285,7 @@ async def test_a_campaigns_plan_that_waits_although_it_was_answered_is_answered_
     """A server that was killed before it wrote the task run down."""
     server = Server(Running())
     site = Site(server)
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     await site.hear(asked(standing=server.id))
     site.worker._newest_plan = lambda run: Waiting("p1", SiteRequest(**PARAMETERS))
     await site.worker._look(server.id)
@@ -298,7 +305,7 @@ async def test_a_campaign_that_is_not_ours_yet_is_not_answered():
 async def test_a_campaign_whose_flow_run_does_not_run_is_not_answered_and_left(state: State):
     server = Server(state)
     site = Site(server)
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     await site.hear(asked(standing=server.id))
     assert (site.jobs, site.worker._campaigns) == ([], {})
 
@@ -306,7 +313,7 @@ async def test_a_campaign_whose_flow_run_does_not_run_is_not_answered_and_left(s
 async def test_a_round_that_is_closed_is_stopped_and_the_campaign_is_not():
     server = Server(Running())
     site = Site(server)
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     site.hold.clear()
     async with anyio.create_task_group() as group:
         site.worker._runs_task_group = group
@@ -318,15 +325,64 @@ async def test_a_round_that_is_closed_is_stopped_and_the_campaign_is_not():
         assert server.task_runs == []
         await site.worker._hear(asked(CLOSED, standing=server.id))
     assert [made.state.type for made in server.task_runs] == ["CANCELLED"]
-    assert site.worker._campaigns == {server.id: "spring"}
+    assert site.worker._campaigns == {server.id: CAMPAIGN}
 
 
 async def test_a_campaign_that_is_cancelled_stops_the_work_and_says_so():
     server = Server(Running())
     site = Site(server)
-    site.worker._campaigns[server.id] = "spring"
+    site.serves(server)
     server.state = State(type="CANCELLING")
     await site.hear(Event(event="prefect.flow-run.Cancelling", resource={
         "prefect.resource.id": f"prefect.flow-run.{server.id}"}))
     assert server.ended[-1].is_cancelled()
     assert site.worker._campaigns == {}
+
+
+async def test_what_was_heard_of_a_campaigns_flow_run_is_good_for_some_rounds():
+    server = Server(Running())
+    site = Site(server)
+    site.serves(server)
+    await site.hear(asked(standing=server.id), asked(plan="p2", standing=server.id))
+    assert server.counted == 1
+    assert len(site.jobs) == 2
+
+
+@pytest.mark.parametrize("how", ["Paused", "Suspended", "Cancelled"])
+async def test_a_campaigns_flow_run_that_somebody_has_changed_is_asked_about_before_the_next_answer(how: str):
+    server = Server(Running())
+    site = Site(server)
+    site.serves(server)
+    await site.hear(asked(standing=server.id))
+    server.state = State(type="PAUSED" if how != "Cancelled" else "CANCELLED")
+    await site.hear(Event(event=f"prefect.flow-run.{how}", resource={
+        "prefect.resource.id": f"prefect.flow-run.{server.id}"}), asked(plan="p2", standing=server.id))
+    assert (len(site.jobs), site.worker._campaigns) == (1, {})
+
+
+@pytest.mark.parametrize("beyond", [{"round": 4}, {"run": "summer"}, {"round": -1}], ids=str)
+async def test_a_flow_run_is_not_kept_open_beyond_the_campaign_it_was_made_for(beyond: dict[str, str | int]):
+    """A coordinator, or whoever holds its key for the API, that asks for more than the flow run says."""
+    server = Server(Running())
+    site = Site(server)
+    site.serves(server)
+    await site.hear(asked(standing=server.id, **beyond))
+    assert (site.jobs, server.task_runs, site.worker._campaigns) == ([], [], {})
+    assert [state.type for state in server.ended] == ["FAILED"]
+
+
+async def test_a_plan_beyond_the_campaign_that_lies_in_the_store_is_not_answered_within_it():
+    server = Server(Running())
+    site = Site(server)
+    site.serves(server)
+    site.worker._newest_plan = lambda run: Waiting("p9", SiteRequest(**{**PARAMETERS, "round": 9}))
+    await site.worker._look(server.id)
+    assert (site.jobs, [state.type for state in server.ended]) == ([], ["FAILED"])
+
+
+async def test_a_campaign_for_the_last_round_asks_about_its_model_too():
+    server = Server(Running())
+    site = Site(server)
+    site.serves(server)
+    await site.hear(asked(standing=server.id, round=3, purpose="evaluate"))
+    assert len(site.jobs) == 1

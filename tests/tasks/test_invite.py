@@ -13,9 +13,9 @@ import pytest
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Completed, Running, Scheduled, State
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State
 
-from infra.asking import CLOSED, Asked, task_run
+from infra.asking import CLOSED, ROUND_RUN, Asked, task_run
 from tasks import invite
 from tasks.invite import Invitation
 
@@ -41,8 +41,9 @@ class Server:
         assert not any(of_all.values()), "runs of other flows and pools are asked for by their keys, too"
         assert len(self.runs) < limit
         states = None if flow_run_filter.state is None else flow_run_filter.state.type.any_
-        return [run for run in self.runs.values() if run.idempotency_key in flow_run_filter.idempotency_key.any_
-                and (states is None or run.state.type in states)]
+        ids, keys = flow_run_filter.id, flow_run_filter.idempotency_key
+        return [run for run in self.runs.values() if (states is None or run.state.type in states)
+                and (run.id in ids.any_ if keys is None else run.idempotency_key in keys.any_)]
 
     async def read_task_runs(self, task_run_filter: TaskRunFilter) -> list[TaskRun]:
         return [run for run in self.task_runs if run.id in task_run_filter.id.any_]
@@ -73,10 +74,10 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invite, "GRACE_S", 0.0)
 
 
-def invitation(standing: dict[str, uuid.UUID] | None = None, plan: str = "p1") -> Invitation:
+def invitation(standing: dict[str, uuid.UUID] | None = None, plan: str = "p1", gone: tuple[str, ...] = ()) -> Invitation:
     asked = Asked(tag="spring/train-00001", by=str(uuid.uuid4()), plan=plan, parameters={"run": "spring"}, tries={},
                   standing={site: str(run) for site, run in (standing or {}).items()})
-    return Invitation(asked, {site: asked.key(site) for site in SITES})
+    return Invitation(asked, {site: asked.key(site) for site in SITES}, gone)
 
 
 async def test_whoever_has_ended_is_done_however_it_ended():
@@ -134,3 +135,43 @@ async def test_in_a_campaign_a_task_run_says_who_is_done_and_late_sites_are_told
     assert await asked.ended(server, set(SITES)) == {"east"}
     await asked.close(server, {"north"})
     assert (server.told, server.runs) == ([CLOSED], {})
+
+
+@pytest.mark.parametrize("state", [Cancelled(), Failed()], ids=lambda state: state.name)
+async def test_a_site_whose_flow_run_for_the_campaign_has_ended_is_not_waited_for(
+        state: State, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invite, "STANDING_POLL_S", -1.0)
+    server = Server()
+    for site in SITES:
+        server.put(site, Running())
+    asked = invitation({site: server.runs[site].id for site in SITES})
+    assert await asked.ended(server, set(SITES)) == set()
+    server.put("east", state)
+    assert await asked.ended(server, set(SITES)) == {"east"}
+    assert await asked.ended(server, {"north"}) == set()
+
+
+async def test_a_site_that_has_left_the_campaign_is_not_waited_for_at_all():
+    server = Server()
+    server.put("east", Cancelled())
+    left = invitation({"east": server.runs["east"].id}, gone=("east",))
+    assert await left.ended(server, {"east"}) == {"east"}
+    assert server.told == []
+
+
+def served(site: str, state: State, campaign: str, minute: int) -> FlowRun:
+    return FlowRun(flow_id=uuid.uuid4(), name=f"spring/campaign/{site}", tags=["spring/campaign"], state=state,
+                   labels={ROUND_RUN: campaign}, created=f"2026-11-30T12:{minute:02d}:00Z")
+
+
+def test_only_who_was_cancelled_last_and_in_this_campaign_has_left_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invite, "runtime", SimpleNamespace(flow_run=SimpleNamespace(parent_flow_run_id="this")))
+    runs = [served("north", Cancelled(), "this", 1), served("north", Running(), "this", 2),      # suspended, and resumed
+            served("east", Running(), "this", 1), served("east", Cancelled(), "this", 2),
+            served("south", Cancelled(), "another", 1), served("west", Failed(), "this", 1)]
+    assert invite._given_up(runs, "spring").keys() == {"east"}
+
+
+def test_a_round_of_its_own_asks_a_site_that_left_a_campaign(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invite, "runtime", SimpleNamespace(flow_run=SimpleNamespace(parent_flow_run_id=None)))
+    assert invite._given_up([served("east", Cancelled(), "this", 1)], "spring") == {}
