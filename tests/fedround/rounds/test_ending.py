@@ -23,6 +23,12 @@ def test_only_the_last_rounds_count_and_where_zero_lies_does_not(told, patience,
         assert has_settled([Told(one.value + moved, one.margin) for one in told], patience) == has_settled(told, patience)
 
 
+def test_long_ago_neither_hides_a_gain_nor_makes_one():
+    assert not has_settled([Told(value, 0.0) for value in (9, 9, 9, 1, 1, 2, 2)], 2)
+    assert has_settled([Told(value, 0.0) for value in (0, 0, 0, 2, 2, 2, 2)], 2)
+    assert has_settled([Told(value, 0.0) for value in (0, 0, 9, 2, 2, 1, 1)], 2)
+
+
 @given(st.integers(1, 6), st.floats(0.01, 1))
 def test_without_noise_every_gain_goes_on_and_none_ends_it(patience, gain):
     grows = [Told(gain * number, 0.0) for number in range(2 * patience)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fedround.learning.algorithms import Scaffold
 from fedround.learning.law import law_of
 from fedround.learning.tasks import CLASSIFY, Classify
 from fedround.privacy.spec import DpSgd
+from fedround.rounds import server
 from fedround.rounds.server import Memory, Server, combine, keeps_centre, law, read, share_of, step, weigh
 from fedround.rounds.site import declare
 from fedround.statistics import Release, Scores
@@ -126,6 +128,29 @@ def test_attack_one_upload_without_its_noise_does_not_hide_in_an_average():
     assert done.remember(memory.averages)["a"] is memory.averages["a"]
 
 
+@given(st.sampled_from([1e-6, 1.0, 1e6]))
+def test_whether_an_average_is_shown_does_not_hang_on_the_unit_of_the_numbers(unit):
+    noise, size = NoiseLaw(signal_bound=0.1 * unit, variance=unit ** 2), 300
+    how = Aggregation(rule=TrimmedMean(f=1), gate=Gate(f=1), history=0.5)
+    draws, memory, shown = np.random.default_rng(0), Memory(), []
+    for _ in range(2):
+        rows = [row(name, (unit * draws.normal(size=size)).astype(np.float32), noise=noise) for name in "abcde"]
+        done = combine(how, size, rows, memory, shelf, seed=b"")
+        memory = Memory(done.remember(memory.averages))
+        shown.append([one.numbers is done.averages[one.site].numbers for one in done.rows])
+    assert shown == [[True] * 5] * 2
+
+
+@pytest.mark.parametrize("block", [1, 100, D, 10 * D])
+def test_averages_are_the_same_whatever_is_read_at_once(block, monkeypatch):
+    how, found = MEAN.model_copy(update={"history": 0.5}), []
+    for size in (block, 1 << 18):
+        monkeypatch.setattr(server, "_BLOCK", size)
+        first = combine(how, D, [row("a", vector(0))], Memory(), shelf, seed=b"").remember({})
+        found.append(combine(how, D, [row("a", vector(1))], Memory(first), shelf, seed=b"").averages["a"])
+    assert read(found[0].numbers, 0, D).tobytes() == read(found[1].numbers, 0, D).tobytes()
+
+
 def test_a_rule_begins_where_the_memory_says():
     how = Aggregation(rule=CenteredClipping(radius=0.1))
     assert keeps_centre(how)
@@ -168,6 +193,13 @@ def test_a_share_is_of_the_whole_federation_by_weight_or_by_heads(used):
     assert share_of(sorted(used), WEIGHTS, weighted=True) == pytest.approx(by_weight)
     assert share_of(list(used)[::-1], WEIGHTS, weighted=False) == pytest.approx(len(used) / 3)
     assert share_of("abc", WEIGHTS, weighted=True) == 1.0
+
+
+def test_a_share_is_the_same_to_the_last_bit_whoever_arrives_first():
+    weights = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 7.0}
+    shares = {share_of(order, dict(items), weighted=True) for order in itertools.permutations("abc")
+              for items in (weights.items(), reversed(weights.items()))}
+    assert len(shares) == 1
 
 
 # -- what the noise is -------------------------------------------------------------------------------------------------

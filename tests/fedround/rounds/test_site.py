@@ -23,8 +23,10 @@ from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.train import train
 from fedround.privacy.noise import stream
-from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism
+from fedround.privacy.participation import times_left, times_paid
+from fedround.privacy.spec import DpFtrl, DpSgd, GaussianCounts, GaussianUpdate, NoMechanism, RowSum
 from fedround.records import Evaluate, Measure, Train
+from fedround.rounds.campaign import mechanism_for
 from fedround.rounds.offer import offer
 from fedround.rounds.site import (
     PERSONAL,
@@ -32,11 +34,14 @@ from fedround.rounds.site import (
     RESIDUAL,
     Inputs,
     Kept,
+    Sent,
     declare,
     first_row_of,
     rest_at,
     send,
     shift_of,
+    units_at,
+    vectors_after,
     work,
 )
 from fedround.statistics import Bands, Decisions, Histogram, Importance, Scores, release
@@ -87,14 +92,14 @@ class Draws:
 class Guard:
     """Nobody stops it, and its time is not up."""
 
-    def __init__(self, *, stop: bool = False):
-        self._stop = stop
+    def __init__(self, *, stop: bool = False, late: bool = False):
+        self._stop, self._late = stop, late
 
     def __call__(self) -> bool:
         return self._stop
 
     def time_is_up(self) -> bool:
-        return False
+        return self._late
 
 
 def inputs(agreement: Agreement, kept: Kept | None = None, served=None, rows: int = 40) -> Inputs:
@@ -146,12 +151,70 @@ def test_a_louder_offer_has_more_noise_in_its_training_and_in_nothing_else():
     offered = offer(Train(statistics=(SCORES,)), agreed(privacy=RECORD).terms(), 40, lambda _: True)
     louder = offered.louder(1.25)
     assert 1.25 <= louder.training.noise_multiplier / offered.training.noise_multiplier < 1.26
+    assert louder.training.noise_multiplier == round(louder.training.noise_multiplier, 3)
     assert louder.training.model_copy(update={"noise_multiplier": 1.0}) == offered.training.model_copy(
         update={"noise_multiplier": 1.0})
     assert louder.statistics == offered.statistics
     for asks, privacy in ((Evaluate(statistics=(SCORES,)), RECORD), (Train(statistics=(SCORES,)), {"unit": "none"})):
         quiet = offer(asks, agreed(privacy=privacy).terms(), 40, lambda _: True)
         assert quiet.louder(1.25) == quiet
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+def test_what_is_offered_is_calibrated_for_rows_that_are_held_apart_or_not(apart):
+    terms = agreed(privacy=RECORD).terms()
+    offered = offer(Train(statistics=(SCORES,)), terms, 40, lambda _: True, apart=apart)
+    assert offered.training == mechanism_for(terms.privacy, terms.training, terms.evaluation, 40, apart=apart)
+    other = offer(Train(statistics=(SCORES,)), terms, 40, lambda _: True, apart=not apart)
+    assert (offered.training.noise_multiplier < other.training.noise_multiplier) == apart, "or this law is about nothing"
+
+
+# -- what is set aside -------------------------------------------------------------------------------------------------
+
+DRIFT = {"columns": ({"column": "age", "edges": (40.0,)},), "noise_std": 7.0, "every": 2}
+GROUPS = {"threshold": 0.5, "promotions": 3, "watched": ({"of": {"column": "sex", "values": (0, 1)}, "noise_std": 9.0},)}
+
+
+def lots(offered, *, apart: bool, **more) -> dict:
+    """How often what is set aside, by kind or noise, and by the rows it is of."""
+    found = offered.campaign(offered.rows if apart else (), **more)
+    assert len({lot.use for lot in found}) == len(found)
+    return {(getattr(lot.mechanism, "noise_std", lot.mechanism.kind), lot.rows): lot.times for lot in found}
+
+
+def test_what_trains_counts_and_measures_uses_rows_of_its_own_kind():
+    terms = agreed(privacy=RECORD).terms()
+    assert offer(Train(statistics=(SCORES,)), terms, 40, lambda _: True).rows == ("train", "validation")
+    assert offer(Measure(statistics=(AGES,)), terms, 40, lambda _: True).rows == ("all",)
+    assert offer(Evaluate(statistics=(SCORES,)), terms, 40, lambda _: True).rows == ("validation",)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 5, 9])
+def test_a_campaign_sets_aside_the_rounds_that_are_left_the_last_scores_promotions_and_what_drift_still_counts(done):
+    terms = agreed(privacy=RECORD, drift=DRIFT, groups=GROUPS).terms()
+    offered, left = offer(Train(statistics=(SCORES,)), terms, 40, lambda _: True), max(1, 5 - done)
+    measured = terms.drift.times(5) - terms.drift.times(min(done, 5))
+    expected = {("dp_sgd", "train"): left, (5.0, "validation"): left + 1, (9.0, "validation"): 3, (7.0, "all"): measured}
+    more = {"done": done, "groups": terms.groups, "drift": terms.drift}
+    assert lots(offered, apart=True, **more) == {use: times for use, times in expected.items() if times}
+    together = {("dp_sgd", "all"): left, (5.0, "all"): left + 1, (9.0, "all"): 3, (7.0, "all"): measured}
+    assert lots(offered, apart=False, **more) == {use: times for use, times in together.items() if times}
+
+
+def test_rows_in_their_order_pay_for_the_passes_that_are_left_wherever_the_next_one_begins():
+    terms = agreed(privacy={**RECORD, "mechanism": "dp_ftrl", "rounds": 10}).terms()
+    offered = offer(Train(), terms, 500, lambda _: True)
+    assert times_paid(offered.training, 10) < times_left(offered.training, 10), "or this law is about nothing"
+    assert lots(offered, apart=False) == {("dp_ftrl", "all"): times_paid(offered.training, 10)}
+    assert lots(offered, apart=False, done=4) == {("dp_ftrl", "all"): times_left(offered.training, 6)}
+
+
+def test_a_question_that_makes_no_model_sets_aside_itself_once_and_so_does_training_that_promises_nothing():
+    terms = agreed(privacy=RECORD, drift=DRIFT, groups=GROUPS).terms()
+    offered = offer(Measure(statistics=(AGES, SCORES)), terms, 40, lambda _: True)
+    assert lots(offered, apart=True, groups=terms.groups, drift=terms.drift) == {(3.0, "all"): 1, (5.0, "validation"): 1}
+    exact = offer(Train(statistics=(SCORES,)), agreed().terms(), 40, lambda _: True)
+    assert lots(exact, apart=True, drift=terms.drift) == {("none", "train"): 1, (5.0, "validation"): 2}
 
 
 # -- what is done ------------------------------------------------------------------------------------------------------
@@ -218,6 +281,23 @@ def test_a_private_part_and_a_personal_model_go_on_from_what_was_kept():
     assert flatten(one.keeps.models[PERSONAL]).tolist() != flatten(two.keeps.models[PERSONAL]).tolist()
 
 
+def test_a_personal_model_is_pulled_towards_the_base_model_as_strongly_as_is_agreed():
+    far, near = (np.linalg.norm(flatten(worked.keeps.models[PERSONAL]) - flatten(given_.base)) for worked, _, given_ in (
+        done(Train(), agreed(personal={"name": "ditto", "pull": pull})) for pull in (0.01, 1.9)))
+    assert near < 0.9 * far
+
+
+def test_when_time_is_up_the_update_and_the_personal_model_have_the_steps_so_far():
+    training = {"batch_size": 16, "learning_rate": 0.5, "partial": "keep"}
+    long, short = (agreed(personal={"name": "ditto", "pull": 0.1}, training={**training, "local_steps": steps})
+                   for steps in (3, 1))
+    late, _, _ = done(Train(), long, guard=Guard(late=True))
+    one, _, _ = done(Train(), short)
+    assert (late.declared.steps, one.declared.steps) == (1, None)
+    assert late.payload == one.payload
+    assert flatten(late.keeps.models[PERSONAL]).tolist() == flatten(one.keeps.models[PERSONAL]).tolist()
+
+
 def test_who_is_stopped_releases_nothing_and_who_holds_out_nothing_says_no_scores():
     with pytest.raises(Cancelled):
         done(Train(), agreed(), guard=Guard(stop=True))
@@ -271,9 +351,17 @@ def test_rows_and_steps_are_said_only_where_the_noise_cannot_be_known_without():
     training = agreed().training
     some = DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=0.4, steps=3)
     every, update = some.model_copy(update={"sampling_rate": 1.0}), GaussianUpdate(noise_multiplier=1.0, clip_norm=1.0)
-    assert [declare(one, training, 9, 3, None).rows for one in (some, every, update, NoMechanism())] == [None, 9, None, None]
+    assert [declare(one, training, 9, 3, None).rows for one in (some, every, update, NoMechanism(), RowSum(
+        noise_multiplier=1.0))] == [None, 9, None, None, 9]
     assert [declare(some, training, 9, steps, None).steps for steps in (2, 3)] == [2, None]
     assert declare(some, training, 9, 3, 0.7).within_clip == 0.7
+
+
+def test_compressed_trees_leave_a_residual_and_nothing_else():
+    trees = agreed(training={"name": "trees", "rounds": 2, "axes": ({"low": 0.0, "high": 1.0},)}).terms()
+    sent, residual_D = np.ones(3, np.float32), np.full(3, 0.5, np.float32)
+    assert vectors_after(trees, None, Sent(sent, b"", residual_D)) == {RESIDUAL: residual_D}
+    assert vectors_after(trees, None, Sent(sent, b"", None)) == {}
 
 
 def test_only_rows_in_their_order_begin_somewhere():
@@ -321,6 +409,21 @@ def test_attack_a_person_with_fifty_rows_is_in_no_table_with_more_than_are_paid_
     assert [table.sum() for table in replaced] == [most, most]
     assert tuple(one.mechanism for one in worked.releases) == offered.mechanisms
     assert {one.mechanism.rows_per_person for one in worked.releases} == {most}
+
+
+def test_batches_are_drawn_from_rows_or_from_persons_who_have_some_to_train_on():
+    by_person = agreed(privacy={**RECORD, "unit": "person", "person": "customer", "rows_per_person": 4})
+    given_ = persons_of_rows(by_person, [row % 10 if row < 40 else row for row in range(80)], [10.0] * 80)
+    assert units_at(by_person.privacy, given_.train, given_.column) == 10
+    assert units_at(agreed(privacy=RECORD).privacy, given_.train, given_.column) == 40
+
+
+def test_a_column_that_is_not_one_of_all_rows_is_read_for_nothing():
+    given_ = replace(inputs(agreed()), column={"age": np.ones(79)}.__getitem__)
+    decided = Decisions(noise_std=1.0, model="0" * 64, of=Bands(column="age", edges=(20.0,)), threshold=0.5)
+    asks = Measure(statistics=(decided,))
+    with pytest.raises(ContractError, match="79 values, and there are 40 rows to train on and 40 held out"):
+        work(asks, agreed().terms(), 1, SEED, given_, offer(asks, agreed().terms(), 40, lambda _: True), Draws([]), Guard())
 
 
 def test_what_a_person_is_trained_on_is_drawn_clipped_and_said_by_persons():

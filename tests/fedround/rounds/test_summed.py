@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,24 +15,25 @@ from scipy import stats
 from torch import nn
 
 from fedround import codec
-from fedround.agreement import Agreement
+from fedround.agreement import MORE_ROWS, Agreement
 from fedround.codec import schema_of
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.examples import Examples, joined
 from fedround.learning.recipe import Recipe, initial
+from fedround.learning.spec import LocalTraining
 from fedround.learning.trees.declared import builder_of
 from fedround.learning.trees.spec import Axis, Trees
 from fedround.learning.union.site import clipped_gradients
 from fedround.learning.union.spec import UnionStep
 from fedround.privacy.accounting import alone, epsilon
-from fedround.privacy.noise import stream
+from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import DpSgd, GaussianCounts, RowSum
 from fedround.records import Measure, Train
 from fedround.rounds import server
 from fedround.rounds.offer import offer
 from fedround.rounds.server import Server
 from fedround.rounds.site import Inputs, Kept, work
-from fedround.rounds.summed import Added, Part, in_ring, layout, out_of, read
+from fedround.rounds.summed import HELD_OUT_TOO, Added, Part, in_ring, layout, out_of, read
 from fedround.secure_sums.spec import SecureSum, SumGroups
 from fedround.simulation.jobs import Countdown
 from fedround.statistics import Histogram, Importance, Scores
@@ -159,6 +161,26 @@ def test_the_step_is_the_mean_clipped_gradient_by_the_rows_that_are_expected():
     assert np.abs(delta_D).max() > 0.1
 
 
+@pytest.mark.parametrize("recipe", [RECIPE, GROWING], ids=lambda recipe: recipe.name)
+def test_who_has_another_learner_than_was_agreed_adds_nothing(recipe):
+    grown = {"training": TREES, "privacy": {**TERMS["privacy"], "rounds": 3, "clip_norm": 1.0}}
+    whole, ages = rows_of(1, 20)
+    other = replace(inputs(whole, ages, recipe), recipe=replace(recipe, trees=None if recipe is GROWING else TREES))
+    with pytest.raises(ContractError, match="says (no )?TREES"):
+        asked(agreed(**({} if recipe is RECIPE else grown)), Train(), [other], [Draws()])
+
+
+def test_frozen_tensors_take_part_in_a_step_on_all_rows():
+    terms, given_ = agreed(parts={"frozen": ("0.*",)}), inputs(*rows_of(1, ROWS))
+    base, begun = initial(RECIPE, 0, terms.parts)
+    moved = replace(begun, frozen={name: array + 1 for name, array in begun.frozen.items()})
+    found = []
+    for rest in (begun, moved):
+        parts, told, _ = asked(terms, Train(), [replace(given_, base=base, begun=rest)], [Draws()])
+        found += out_of(parts, told[0])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
 HOSTILE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 """A recipe gives finite numbers; what the model makes of them need not be finite."""
 
@@ -224,6 +246,19 @@ def test_a_total_says_the_noise_of_all_who_were_added_up():
     assert found.totals[0].numbers == (4.0, 5.0, 6.0, 0.0)
 
 
+def test_a_total_without_noise_that_members_share_is_refused():
+    for mechanism in (GaussianCounts(noise_std=3.0), RowSum(noise_multiplier=1.0, shared_by=3)):
+        with pytest.raises(ContractError, match="noise that its members share"):
+            read(Measure(statistics=(AGES,)), agreed(), [Added([np.zeros(4)], MEMBERS, ROWS)], (mechanism,))
+
+
+def test_steps_at_the_sites_are_no_sum():
+    terms = agreed().model_copy(update={"training": LocalTraining(local_steps=3, learning_rate=0.5)})
+    mechanism = DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=0.5, steps=1)
+    with pytest.raises(ContractError, match="steps at the sites"):
+        read(Train(), terms, [Added([np.zeros(4)], MEMBERS, ROWS)], (mechanism,))
+
+
 def test_a_person_moves_a_masked_sum_by_one_and_counts_by_all_rows():
     person = {"unit": "person", "person": "age", "rows_per_person": 3, "epsilon": 8.0, "delta_dp": 1e-5, "rounds": 5}
     terms, asks = agreed(privacy=person), Train(statistics=(SCORES,))
@@ -249,6 +284,29 @@ def test_what_is_read_is_the_sum_of_what_was_on_the_lattice(seed):
     exact = [np.rint(numbers_MS[:, :3] * 32).sum(0) / 32, np.rint(numbers_MS[:, 3:] / 4).sum(0) * 4]
     for ours, theirs in zip(found, exact, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("most", [None, 1, 7])
+@pytest.mark.parametrize("rows", [ROWS, 10 ** 7])
+def test_the_ring_has_room_for_all_that_members_may_have_and_no_room_is_given_away(most, rows):
+    terms = agreed().model_copy(update={"together": Together(members=MEMBERS, rows=rows)})
+    counts = GaussianCounts(noise_std=3.0, shared_by=SHARED_BY, rows_per_person=most)
+    update = DpSgd(noise_multiplier=2.0, clip_norm=1.0, sampling_rate=0.5, steps=1, shared_by=SHARED_BY)
+    parts = layout(Train(statistics=(SCORES,)), terms, 10, (update, counts))
+    for part, std, each in zip(parts, (2.0, 3.0), (1, HELD_OUT_TOO * (most or 1)), strict=True):
+        reach = (MORE_ROWS * rows * each + 12 * math.sqrt(MEMBERS) * std / math.sqrt(SHARED_BY)) * 2.0 ** part.bits
+        assert reach < 2 ** 31
+        assert rows == ROWS or reach > 2 ** 29.9, "coarser than the ring would allow"
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.0, 3.0, 8.0, 1000.0])
+def test_a_members_noise_is_no_less_than_its_share_of_what_is_charged_with_what_rounding_may_add(noise):
+    """Also where the share is a power of two, and the lattice would be met exactly."""
+    terms = agreed().model_copy(update={"together": Together(members=6, rows=ROWS)})
+    assert terms.shared_by == 4
+    (part,) = layout(Measure(statistics=(AGES,)), terms, 0, (GaussianCounts(noise_std=noise, shared_by=4),))
+    std = Fraction(GRID) / part.cells
+    assert Fraction(noise) / 2 * (1 + Fraction(1, 2 ** 30)) <= std <= Fraction(noise) / 2 * (1 + Fraction(1, 2 ** 17))
 
 
 def test_a_vector_of_another_length_is_refused():
