@@ -25,6 +25,9 @@ from tasks.plan import Planned, RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
 from tasks.unmask import give_up, is_signed, suffices, why_lost
 
+SOON_S = 0.1
+"""Sites wait for the question about the sum, and have the answer at hand: it is looked for so often at first."""
+
 
 async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
     """Invite the cohort, and collect until everybody has answered or the deadline is over."""
@@ -71,10 +74,10 @@ async def _unmasking(coordinator: Coordinator, planned: Planned, answers: Collec
     if how is not None and how.is_signed:
         listed = steps.plan_countersign(coordinator, planned, answers)
         signed = await steps.countersign(coordinator, listed, partial(have_answered, coordinator, listed), lambda _: None,
-                                         enough=partial(is_signed, listed))
+                                         enough=partial(is_signed, listed), at_first_s=SOON_S)
     reveal = steps.plan_reveal(coordinator, planned, answers, listed, signed)
     said = await steps.reveal(coordinator, reveal, partial(have_answered, coordinator, reveal), lambda _: None,
-                              enough=partial(suffices, coordinator, planned, reveal))
+                              enough=partial(suffices, coordinator, planned, reveal), at_first_s=SOON_S)
     if (why := why_lost(coordinator, planned, reveal, said)) is not None:
         give_up(coordinator, planned, reveal, said, why)
     return steps.unmask(coordinator, planned, answers, reveal, said)

@@ -73,7 +73,7 @@ _AUTHORISE_S = 300.0
 
 LOOK_S = 0.1
 """A site that has given a masked answer looks so often whose answers are added up; less often after a while."""
-_SELDOM_S = 0.5
+_SELDOM_S = 0.3
 
 
 class SiteRequest(Value):

@@ -6,7 +6,6 @@ signed refusal. `once` remembers what may never be done twice.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,15 +24,12 @@ from fedround.secure_sums.masking import mask
 from fedround.secure_sums.revealing import check_survivors, reveal
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest
-from infra.epochs import Epoch, check_answers, check_countersigned, read_epoch, read_offered
+from infra.epochs import Epoch, check_answers, check_countersigned, known_epoch, read_offered
 from site_workers import once, outbox
 from site_workers.authorise import Order, refuse
 from site_workers.site import Site
 
 T = TypeVar("T")
-
-_epoch = functools.lru_cache(maxsize=2)(read_epoch)      # named by content: what was read once is what it is
-
 
 @dataclass(frozen=True)
 class Keys:
@@ -75,8 +71,8 @@ def keys_of(site: Site, order: Order) -> Keys | Refusal | None:
         raise TrustError(f"{_source(order)}: the terms and the question disagree on whether answers are masked")
     if asks.slot is None or how is None:
         return None
-    epoch = _epoch(site.store, site.settings.coordinator, order.federation, order.plan.run, order.plan.federation_digest,
-                   asks.slot.dealt)
+    epoch = known_epoch(site.store, site.settings.coordinator, order.federation, order.plan.run,
+                        order.plan.federation_digest, asks.slot.dealt)
     named = epoch.offered.epoch
     if site.name not in epoch.dealt:
         return _without_keys(site, order, "this site has no part in these keys")

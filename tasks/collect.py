@@ -190,6 +190,7 @@ async def collect(
     progress: Callable[[Collected], None],
     patience: Patience | None = None,
     enough: Callable[[Collected], bool] = lambda _: False,
+    at_first_s: float | None = None,
 ) -> Collected:
     """Wait until every site has ended its flow run, or enough have, or the deadline is over; read each answer when its site
     has ended.
@@ -199,7 +200,7 @@ async def collect(
     although the store answers otherwise, it is tried again until then, and is missing after that. The other sites do not wait
     for it.
     patience: for all of it, however slow the store is; at first the deadline and `last_look_s`. enough: when nobody else is
-    to be waited for.
+    to be waited for. at_first_s: how long the first pauses between two looks are; None: `POLL_S`.
     Raises ChainError or TrustError if the federation log is damaged, StoreError if the store is down: no site's fault.
     """
     patience = patience or Patience(planned.plan.deadline_s + last_look_s(planned.plan))
@@ -207,8 +208,10 @@ async def collect(
     collected, log = Collected(), _log(coordinator, planned)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
-    waiting, pause, traffic = set(planned.plan.cohort), POLL_S, defaultdict[str, Traffic](Traffic)
-    while waiting and not is_enough(planned.plan, collected) and not enough(collected):
+    short = POLL_S if at_first_s is None else at_first_s
+    waiting, pause, traffic = set(planned.plan.cohort), short, defaultdict[str, Traffic](Traffic)
+    goes_on = bool(waiting)
+    while goes_on:
         late = loop.time() >= deadline
         ended = set(waiting) if late else await finished(set(waiting))
         before = len(waiting)
@@ -223,9 +226,10 @@ async def collect(
             collected = collected.hearing(site, heard).having_fetched(site, traffic[site])
             waiting.discard(site)
             progress(collected)
-        if waiting and not is_enough(planned.plan, collected):
+        goes_on = bool(waiting) and not is_enough(planned.plan, collected) and not enough(collected)
+        if goes_on:
             await asyncio.sleep(pause)
-            pause = POLL_S if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
+            pause = short if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
     return replace(collected, missing=tuple(sorted(set(planned.plan.cohort) - collected.answered)))
 
 
@@ -240,7 +244,8 @@ async def have_answered(coordinator: Coordinator, planned: Planned, among: set[s
         except UNREADABLE:
             return False
 
-    return {site for site in sorted(among) if await asyncio.to_thread(look, site)}
+    there = await asyncio.gather(*(asyncio.to_thread(look, site) for site in sorted(among)))
+    return {site for site, has in zip(sorted(among), there, strict=True) if has}
 
 
 def take_late(coordinator: Coordinator, planned: Planned, collected: Collected) -> Collected:

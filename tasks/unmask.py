@@ -6,7 +6,6 @@ and of the bytes that they name.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from fedround.secure_sums.groups import groups_of
 from fedround.secure_sums.revealing import Rebuilt, Reveals, rebuilt
 from fedround.signing import digest, seal
 from fedround.values import Digest, Name
-from infra.epochs import Epoch, read_epoch
+from infra.epochs import Epoch, known_epoch
 from infra.stores import publish, put_first
 from tasks import epochs
 from tasks.collect import Admitted, Collected, Sum
@@ -218,15 +217,12 @@ def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planne
                             reveals=told, wrong=found.wrong))
 
 
-_read_once = functools.lru_cache(maxsize=2)(read_epoch)      # named by content, and an auditor reads it anew
-
-
 def _epoch(coordinator: Coordinator, plan: Plan) -> Epoch:
     """The keys that mask the answers to a plan."""
     if plan.asks.slot is None:
         raise ContractError(f"round {plan.round} of run '{plan.run}': its plan names no keys")
-    return _read_once(coordinator.store, coordinator.identity.key, coordinator.federation, plan.run, plan.federation_digest,
-                      plan.asks.slot.dealt)
+    return known_epoch(coordinator.store, coordinator.identity.key, coordinator.federation, plan.run,
+                       plan.federation_digest, plan.asks.slot.dealt)
 
 
 def _rebuilt(epoch: Epoch, planned: Planned, reveal: Plan, reveals: Mapping[str, Reveals]) -> Rebuilt:
