@@ -16,12 +16,14 @@
     runs/<run>/measurements/<round>/…                   the same for a measurement of the sites' rows
     runs/<run>/keys/<round>/…, …/shares/<round>/…       the same for what secure sums need before them
     runs/<run>/countersigned/<round>/…, …/reveals/<round>/…     the same for taking the masks off a sum
+    runs/<run>/joins/<round>/…                          the same for each step between two members (docs/vertical.md)
     runs/<run>/relayed/<sha256>                         what one site said, handed on to the others, by content
     sites/<site>/<run>/rounds/<round>/<attempt>/delta.safetensors
     sites/<site>/<run>/rounds/<round>/<attempt>/answer.json        last: the site has answered
     sites/<site>/<run>/rounds/<round>/<attempt>/refusal-<n>.json   the site has said no; asked again, it may say yes
     sites/<site>/<run>/evaluations/<round>/<attempt>/answer.json    (…/measurements/… and the others the same)
-    sites/<site>/<run>/…/<round>/<attempt>/payload.bin  a masked vector; or keys, dealt shares, what was revealed
+    sites/<site>/<run>/…/<round>/<attempt>/payload.bin  a masked vector; keys, dealt shares, what was revealed; or
+                                                        what is encrypted to one other member
     regions/<region>/<run>/rounds/<round>/<attempt>/<sha256>.bin     what a region's updates add up to, by content
     regions/<region>/<run>/rounds/<round>/<attempt>/partial-<n>.json last: the regional coordinator's signed word of it; asked
                                                         again, when more members have answered, it gives another
@@ -46,7 +48,7 @@ RUNS = "runs/"
 """The prefix of every run."""
 
 _FOLDER: dict[Purpose, str] = {"train": "rounds", "evaluate": "evaluations", "measure": "measurements", "keys": "keys",
-                               "shares": "shares", "countersign": "countersigned", "reveal": "reveals"}
+                               "shares": "shares", "countersign": "countersigned", "reveal": "reveals", "join": "joins"}
 _PURPOSE: dict[str, Purpose] = {folder: purpose for purpose, folder in _FOLDER.items()}
 
 _NAME = "([a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)"
@@ -227,7 +229,7 @@ def delta(site: str, run: str, number: int, attempt: int) -> str:
 
 
 def payload(site: str, run: str, number: int, attempt: int, purpose: Purpose) -> str:
-    """What an answer carries besides itself for secure sums: a masked vector, keys, dealt shares, or what is revealed."""
+    """What an answer carries besides itself: a masked vector, what is about keys, or what is encrypted to one member."""
     return f"{_answers(site, run, number, attempt, purpose)}payload.bin"
 
 

@@ -85,7 +85,7 @@ Rows = Annotated[int, Field(ge=1, le=10 ** 10)]
 Length = Annotated[float, Field(ge=0, le=1e60)]
 """Of a vector of float32, whose squares float64 can add up."""
 
-Purpose = Literal["train", "evaluate", "measure", "keys", "shares", "countersign", "reveal"]
+Purpose = Literal["train", "evaluate", "measure", "keys", "shares", "countersign", "reveal", "join"]
 """The kind of a question (`fedround.records.Question`), as requests, store keys and ledgers name it."""
 
 AboutSum = Literal["countersign", "reveal"]
@@ -93,6 +93,9 @@ AboutSum = Literal["countersign", "reveal"]
 
 OfRows = Literal["train", "evaluate", "measure"]
 """Of a question about rows: what policies name."""
+
+Charged = Literal["train", "evaluate", "measure", "join"]
+"""Of a question for which a ledger may be charged."""
 
 
 class Value(BaseModel):

@@ -17,6 +17,7 @@ from fedround_cli import (
     doctor,
     drift,
     federation,
+    join,
     models,
     predict,
     privacy,
@@ -46,7 +47,7 @@ app = typer.Typer(
 A few organisations train one model and never move a record. Start with **fedround demo**: twelve banks on this machine.
 
 * **coordinator**: `up`, `federation init`, `federation invite`, `federation add`, `privacy plan`, `deploy`,
-  `coordinator start`, `train run`, `ask`, `synth`, `drift run`
+  `coordinator start`, `train run`, `ask`, `join`, `synth`, `drift run`
 * **data scientist**: `recipe new` writes a first recipe for a table, `simulate` tries it before anybody is asked for a
   record; `recipe check`; `contract infer`, `check`, `diff`
 * **regional coordinator**: `region init` → `region start`; its mandate: `region invite`, `region mandate`
@@ -69,6 +70,7 @@ train.train_app.command("compare")(compare.compare)
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.round_app, name="round")
 app.command("ask")(ask.ask)
+app.command("join")(join.join)
 app.command("synth")(synth.synth)
 app.add_typer(drift.app, name="drift")
 app.add_typer(models.app, name="models")

@@ -24,6 +24,9 @@ def predict(
     rows: Annotated[Path, typer.Argument(help="Rows to score, .csv or .parquet. No label column is needed.")],
     destination: Annotated[Path, typer.Option("--out", "-o", help="Scores to write, .csv or .parquet.")],
     folder: AnyFolder = DEFAULT_COORDINATOR,
+    peer: Annotated[str | None, typer.Option(
+        "--with", metavar="PEER", help="Predict together with this site: MODEL is then the purpose of the exchange, and --as "
+                                       "the folder of the site that has the labels (docs/vertical.md).")] = None,
     key: Annotated[str | None, typer.Option(help="Instead of --as: the coordinator's public key, ed25519:…")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="The smaller form of the model: slightly less exact.")] = False,
     memory_mb: Annotated[int, typer.Option(min=256, help="Memory that the process that runs the recipe may use.")] = 4096,
@@ -38,6 +41,9 @@ def predict(
     from site_workers.policy import Limits
     from site_workers.scoring import score
 
+    if peer is not None:
+        _together(folder, peer, model, rows, destination, as_json=as_json)
+        return
     began, found = time.monotonic(), _proven(model, folder, key)
     try:
         done = score(found, rows, destination, form="int8" if int8 else "float32",
@@ -54,6 +60,22 @@ def predict(
     who = "nobody has approved it" if manifest.approval is None else f"approved by {manifest.approval.by}"
     out.say("{} rows scored in {} s by round {} of run '{}' ({}); in {}", f"{done.rows:,}", f"{time.monotonic() - began:.0f}",
             manifest.round, manifest.run, who, done.out)
+
+
+def _together(folder: Path, peer: str, purpose: str, rows: Path, destination: Path, *, as_json: bool) -> None:
+    from site_workers.site import open_site
+    from site_workers.together import predict as with_peer
+    from site_workers.together import write
+
+    if not (folder / "site.toml").exists():
+        raise SetupError(f"{folder} is no site's folder: give the one of the site that has the labels with --as")
+    found = with_peer(open_site(folder.resolve()), peer, purpose, rows)
+    known = write(found, destination)
+    if as_json:
+        print_json({"rows": len(found.customer_N), "predicted": known, "out": str(destination), "exchange": found.exchange})
+        return
+    out.say("{} rows, {} of them of customers whom '{}' has, too, and predicted with it; in {}", f"{len(found.customer_N):,}",
+            f"{known:,}", peer, destination)
 
 
 def _proven(model: str, folder: Path, key: str | None) -> Bundle:

@@ -41,6 +41,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedround.errors import ContractError
 from flows.federated_drift import federated_drift
+from flows.federated_join import federated_join
 from flows.federated_measurement import federated_measurement
 from flows.federated_promotion import federated_promotion
 from flows.federated_round import federated_round
@@ -52,13 +53,14 @@ from infra.warm_worker import WarmWorker
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import FOLDER_VARIABLE
 from tasks.drift import DriftRequest
+from tasks.joins import JoinRequest
 from tasks.plan import NextRoundRequest, TrainingRequest
 from tasks.progress import read_progress
 from tasks.promote import PromotionRequest
 
 FLOWS: dict[str, tuple[Flow[Any, Any], type[BaseModel]]] = {flow.name: (flow, request) for flow, request in (
     (federated_training, TrainingRequest), (federated_round, NextRoundRequest), (federated_measurement, MeasurementRequest),
-    (federated_drift, DriftRequest), (federated_promotion, PromotionRequest))}
+    (federated_drift, DriftRequest), (federated_promotion, PromotionRequest), (federated_join, JoinRequest))}
 """The flows that can be asked for, by name, and the form of each."""
 CANCELLATION_POLL_S = 2.0
 _MADE_UP = "its time was missed, and so was a later one, which makes up for both"

@@ -6,7 +6,8 @@ The Prefect UI's page sorts by name, and digits come first, whatever the databas
 from __future__ import annotations
 
 _NAMES = {"federated-training": "1-train-{}", "federated-round": "2-one-more-round-{}", "federated-measurement": "3-count-{}",
-          "federated-drift": "4-look-for-drift-{}", "federated-promotion": "5-promote-{}"}
+          "federated-drift": "4-look-for-drift-{}", "federated-promotion": "5-promote-{}",
+          "federated-join": "6-join-two-sites-{}"}
 
 
 def name_of(flow: str, federation: str) -> str:

@@ -18,7 +18,8 @@ _PURPOSES = {
     "federated-round": "Train federation '{name}' for one more round.",
     "federated-measurement": "Count something at the sites of federation '{name}'. Nothing is trained.",
     "federated-drift": "Count what federation '{name}' watches, and say what has drifted. Nothing is trained.",
-    "federated-promotion": "Put a committed model of federation '{name}' into production; a person says yes."}
+    "federated-promotion": "Put a committed model of federation '{name}' into production; a person says yes.",
+    "federated-join": "Let two members of federation '{name}' learn from columns of the same customers."}
 
 
 GROUPS = {

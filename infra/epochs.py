@@ -63,7 +63,7 @@ def read_offered(store: ObjectStore, coordinator: str, members: Federation, run:
     coordinator: its public key.
     Raises TrustError or ChainError for what does not hold, ContractError for what are no keys.
     """
-    asked, finding = _asked(store, coordinator, run, agreed, placed, "keys")
+    asked, finding = concluded(store, coordinator, run, agreed, placed, "keys")
     slots = asked.asks.slots if isinstance(asked.asks, OfferKeys) else 0
 
     def keys_of(body: bytes, source: str) -> Keys:
@@ -79,7 +79,7 @@ def read_offered(store: ObjectStore, coordinator: str, members: Federation, run:
 def read_epoch(store: ObjectStore, coordinator: str, members: Federation, run: str, agreed: Digest,
                placed: Placed) -> Epoch:
     """Keys and shares, from the finding of the question to deal shares. Raises as `read_offered`."""
-    asked, finding = _asked(store, coordinator, run, agreed, placed, "shares")
+    asked, finding = concluded(store, coordinator, run, agreed, placed, "shares")
     if not isinstance(asked.asks, DealShares):
         raise TrustError(f"shares of run '{run}': the finding is of another question")
     offered = read_offered(store, coordinator, members, run, agreed, asked.asks.offered)
@@ -182,9 +182,9 @@ def answer_in(document: bytes, members: Federation, asked: Plan, named: Digest, 
     return answer
 
 
-def _asked(store: ObjectStore, coordinator: str, run: str, agreed: Digest, placed: Placed,
+def concluded(store: ObjectStore, coordinator: str, run: str, agreed: Digest, placed: Placed,
            purpose: Purpose) -> tuple[Plan, Finding]:
-    """A plan about keys, and its finding that `placed` names."""
+    """A plan about keys, or of a step between two members, and its finding that `placed` names."""
     source = f"{purpose} of run '{run}'"
     key = layout.finding(run, placed.round, placed.attempt, purpose)
     finding = unseal(read_named(store, key, placed.digest, source, by="plan"), Finding, coordinator, source)
@@ -192,5 +192,5 @@ def _asked(store: ObjectStore, coordinator: str, run: str, agreed: Digest, place
     if named != finding.plan:
         raise ChainError(f"{source}: the finding is of another plan than the one that lies there")
     if asked.federation_digest != agreed:
-        raise TrustError(f"{source}: made under another federation file; new keys are needed when the members change")
+        raise TrustError(f"{source}: made under another federation file; all begins anew when the members change")
     return asked, finding

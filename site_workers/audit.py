@@ -101,6 +101,20 @@ class Spent(_AboutPlan):
     rows: tuple[Rows, ...] = ()
 
 
+Told = Literal["how many ids", "which ids both have", "randomised labels", "scores"]
+
+
+class Disclosed(_AboutPlan):
+    """What one other member is about to learn of single customers. But for the labels no epsilon is about it."""
+
+    what: Literal["disclosed"] = "disclosed"
+    peer: Name
+    purpose: Name
+    told: Told
+    count: Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]
+    """Of how many customers; of "which ids both have": so many ids the peer may try."""
+
+
 class Left(_Event):
     """An object is about to be uploaded. Sent again, it is written again."""
 
@@ -132,7 +146,7 @@ class Found(_Event):
     sha256: Digest
 
 
-Event = Started | Approved | Withdrawn | Asked | TurnedAway | Decided | Spent | Left | Recovered | Found
+Event = Started | Approved | Withdrawn | Asked | TurnedAway | Decided | Spent | Disclosed | Left | Recovered | Found
 
 
 class _Opening(chain.Line):

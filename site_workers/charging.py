@@ -13,9 +13,10 @@ from fedround.errors import BudgetError, ContractError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches
+from fedround.privacy.entries import Lot
 from fedround.privacy.entries import Rows as Side
 from fedround.privacy.participation import counted
-from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy
+from fedround.privacy.spec import DpFtrl, GaussianCounts, NoPrivacy, PersonPrivacy, RandomisedLabels
 from fedround.records import Plan, Reason, Refusal
 from fedround.rounds.campaign import LOUDER
 from fedround.rounds.offer import Offer, offer
@@ -184,6 +185,15 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer,
     return again[:1] or going_on[:1] or found
 
 
+def charge_labels(site: Site, order: Order, mechanism: RandomisedLabels) -> ledger.Ledger:
+    """Write down what it costs to tell labels by a coin, before one is drawn. Raises BudgetError."""
+    plan, before = order.plan, ledger.read(site.ledger)
+    return _written(site, order, before, ledger.Charge(
+        federation=plan.federation, run=plan.run, round=plan.round, purpose="join", plan=order.digest,
+        mechanisms=(mechanism,), delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
+        campaign=(Lot(mechanism=mechanism, times=1),), terms=_terms(plan)))
+
+
 def pays_apart(site: Site, offered: Offer) -> tuple[Side, ...]:
     """Which rows each mechanism is charged to; empty: all. A person may have rows to train on and rows held out."""
     apart = registry.are_apart(site.folder, site.settings.data) and not isinstance(offered.privacy, PersonPrivacy)
@@ -223,7 +233,8 @@ _LATER = {"rule", "fewest_steps", "covered"}
 def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:
     # Where nothing is noised, the policy allows it by name, and that ends every other promise.
     book = (ledger.charge(before, charge, *site.policy.bounds, _promised(order.plan),
-                          max_epsilon_person=site.policy.max_epsilon_person, alone=_alone(site)) if charge.is_private
+                          max_epsilon_person=site.policy.max_epsilon_person,
+                          max_epsilon_label=site.policy.max_epsilon_label, alone=_alone(site)) if charge.is_private
             else ledger.charge(before, charge, float("inf")))
     audit.record(
         site.folder,

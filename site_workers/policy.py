@@ -17,6 +17,7 @@ from fedround.rounds.campaign import counts_leave
 from fedround.statistics import Statistic
 from fedround.statistics.partitions import Partitions, of_one_kind
 from fedround.values import ColumnName, Digest, OfRows, Value
+from site_workers.grants import Grant, grants_text
 from site_workers.question_form import QuestionForm, is_agreed
 
 Protected = Literal["record", "person", "site", "none"]
@@ -49,6 +50,8 @@ class SitePolicy(Value):
     """The same for all rows of one person; with the unit "person" only."""
     max_epsilon_site: Annotated[float, Field(ge=0, le=1000)] | None = None
     """The same for the site's whole contribution; with the unit "site" only."""
+    max_epsilon_label: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """The same for one row's label, exchanged for another. None: no label is told to a peer."""
     max_epsilon_per_run: Annotated[float, Field(ge=0, le=1000)] | None = None
     """For one record, within one campaign."""
     max_epsilon_alone: Annotated[float, Field(ge=0, le=1000)] | None = None
@@ -72,6 +75,15 @@ class SitePolicy(Value):
     limits: Limits = Limits()
     hours: Hours | None = None
     """When plans may be carried out; None: always."""
+    vertical: tuple[Grant, ...] = ()
+    """Which peers may know which customers both have, and more of them. Nobody may, unless it stands here."""
+
+    @model_validator(mode="after")
+    def _check_grants(self) -> Self:
+        named = [(one.peer, one.purpose) for one in self.vertical]
+        if len(set(named)) < len(named):
+            raise ValueError("two [[vertical]] are of the same peer and purpose: make one of them")
+        return self
 
     @model_validator(mode="after")
     def _check_budgets(self) -> Self:
@@ -99,7 +111,8 @@ class SitePolicy(Value):
     def budgets(self) -> dict[Unit, float]:
         """The most that may ever be spent, for each unit that is promised anything."""
         bounds: dict[Unit, float | None] = {
-            "record": self.max_epsilon, "person": self.max_epsilon_person, "site": self.max_epsilon_site}
+            "record": self.max_epsilon, "person": self.max_epsilon_person, "site": self.max_epsilon_site,
+            "label": self.max_epsilon_label}
         return {unit: bound for unit, bound in bounds.items() if bound is not None}
 
     @property
@@ -203,6 +216,10 @@ delta_dp = {delta_dp}
 {max_epsilon_person}
 {max_epsilon_site}
 
+# Labels may be told to a peer by a coin ([[vertical]] below). This is the most that may ever be spent on one row's label.
+# What else is released counts, too, at up to twice its price. Without the line no label is told.
+{max_epsilon_label}
+
 # Where a federation adds up its members' numbers ('combine'), each adds a part of the noise. What is counted above holds
 # while as many honest members as the federation file says add theirs: nobody then sees more than the sum. This is the most
 # that may be spent if all the others told what they added, which is more. Without the line, plans that share noise are mostly
@@ -264,6 +281,11 @@ seconds = {seconds}       # of work on one plan; then it is refused, and nothing
 # When plans may be carried out, by the clock on the wall. Without this section: always. Outside: a signed "not now".
 # An end that is not later than the start is on the next day; days are the days of the start.
 {hours}
+
+# Whom you let learn of single customers, one section for each peer and purpose: which of its customers are yours, too
+# ("ids"), a label of each, told by a coin ("labels"), or a score of each, made from your columns ("scores"). What is learnt
+# cannot be taken back, and only the labels have an epsilon. Without a section nothing of it leaves (docs/vertical.md).
+{vertical}
 """
 
 
@@ -284,6 +306,8 @@ def policy_text(policy: SitePolicy) -> str:
         max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
         person=_optional("person", policy.person, "customer_id", 'the column; for plans of the unit "person"'),
         max_epsilon_person=_optional("max_epsilon_person", policy.max_epsilon_person, 8.0, 'for plans of the unit "person"'),
+        max_epsilon_label=_optional("max_epsilon_label", policy.max_epsilon_label, 4.0, "for one label"),
+        vertical=grants_text(policy.vertical),
         max_epsilon_alone=_optional("max_epsilon_alone", policy.max_epsilon_alone, 25.0, "if nobody else's noise counts"),
         max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
         columns=_optional_names("columns", policy.questions.columns, "age", "the only columns that may be named"),

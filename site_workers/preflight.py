@@ -37,7 +37,8 @@ MAX_CLOCK_SKEW_S = 120
 _MANY = 0.1
 """The largest share of rows that may count for nothing: with more, the preflight says that the site is not ready."""
 
-_WHOM: dict[Unit, str] = {"record": "", "person": " for each person", "site": " for the whole site"}
+_WHOM: dict[Unit, str] = {
+    "record": "", "person": " for each person", "site": " for the whole site", "label": " for each label"}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from fedround.learning.learn import check_learner
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
 from fedround.privacy.spec import GradientPrivacy, NoPrivacy, PersonPrivacy, SitePrivacy
-from fedround.records import Answer, Countersign, Plan, Reason, Refusal, Reveal, Update
+from fedround.records import Answer, Countersign, Join, Plan, Reason, Refusal, Reveal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
 from fedround.values import MAX_NUMBER, AboutSum, Attempt, CheckId, Name, Purpose, Value, parse
@@ -46,6 +46,7 @@ from site_workers import (
     charging,
     database,
     inputs,
+    joining,
     kept,
     limits,
     outbox,
@@ -213,16 +214,23 @@ def _material(site: Site, order: Order) -> _Done | Refusal:
     """The answer to a plan about keys, if the policy and the folder allow it."""
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal
+    if isinstance(order.plan.asks, Join):
+        if (refusal := _refused_too_often(site, order)) is not None:
+            return refusal
+        sends = joining.step(site, order)
+        return sends if isinstance(sends, Refusal) else _about_keys(site, order, sends.body, sends)
     said = summing.material(site, order)
     return said if isinstance(said, Refusal) else _about_keys(site, order, said)
 
 
-def _about_keys(site: Site, order: Order, body: bytes | None) -> _Done:
-    """An answer without anything of rows, which costs nothing."""
-    book = ledger.read(site.ledger)
+def _about_keys(site: Site, order: Order, body: bytes | None, said: joining.Said | None = None) -> _Done:
+    """An answer that has a file at most. said: what was charged for it; None: there is nothing of rows in it."""
+    book = ledger.read(site.ledger) if said is None else said.book
+    noised = () if said is None else said.noised
     return _Done(Answer(
         **order.addressed(site), charges=len(book.entries), ledger_head=book.head,
-        material=None if body is None else codec.payload_of(body),
+        material=None if body is None else codec.payload_of(body), noised=noised,
+        epsilon=_spent(book, order.plan) if noised else None,
         sighting=sign_sighting(order.plan, order.digest, site.name, site.identity)), body, book, b"")
 
 
@@ -279,11 +287,8 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], sour
 def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) -> _Done | Refusal:
     """Check everything that could forbid it; then charge, read, work, keep."""
     plan = order.plan
-    if outbox.refusals(site.safe, _BY_ROWS) >= site.policy.max_refusals:
-        log.error("round %d of run '%s': refused, because %d plans were refused before for reasons of rows, recipe or "
-                  "machine: find out why, then raise max_refusals in policy.toml",
-                  plan.round, plan.run, site.policy.max_refusals)
-        return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
+    if (refusal := _refused_too_often(site, order)) is not None:
+        return refusal
     allowed = _rows_or_refusal(site, order, source)
     if isinstance(allowed, Refusal):
         return allowed
@@ -318,6 +323,15 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) ->
         masked, body = summing.masked(site, order, keys, offered, worked.summand_S)
         answer = answer.model_copy(update={"masked": masked})
     return _Done(answer, body, book, rows.digest)
+
+
+def _refused_too_often(site: Site, order: Order) -> Refusal | None:
+    if outbox.refusals(site.safe, _BY_ROWS) < site.policy.max_refusals:
+        return None
+    log.error("round %d of run '%s': refused, because %d plans were refused before for reasons of rows, recipe or machine: "
+              "find out why, then raise max_refusals in policy.toml", order.plan.round, order.plan.run,
+              site.policy.max_refusals)
+    return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
 
 
 def _rows_or_refusal(site: Site, order: Order, source: Source) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:

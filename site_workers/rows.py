@@ -56,7 +56,7 @@ def read_site_rows(site: Site) -> Rows:
 
     Raises SetupError or ContractError that quotes no value.
     """
-    found = _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, _digest(site.row_files),
+    found = _encoded(site.row_files, site.recipe, site.folder / site.settings.recipe, digest_of_files(site.row_files),
                      site.policy.limits.seconds)
     counts_N = np.concatenate([found.train.counts_N, found.validation.counts_N])
     counts_N[list(judged(site).left_out)] = False
@@ -67,11 +67,13 @@ def read_site_rows(site: Site) -> Rows:
 
 def judged(site: Site) -> Judged:
     """What the contract says of the site's rows, both files together."""
-    return _judged(_Asked(site.contract.digest, _digest(site.row_files), tuple(map(row_files.ending_of, site.row_files)),
-                          site.folder / site.settings.contract, site.row_files))
+    return _judged(_Asked(site.contract.digest, digest_of_files(site.row_files),
+                          tuple(map(row_files.ending_of, site.row_files)), site.folder / site.settings.contract,
+                          site.row_files))
 
 
-def _digest(paths: tuple[Path, ...]) -> bytes:
+def digest_of_files(paths: tuple[Path, ...]) -> bytes:
+    """What stands for the content of these files; it never leaves the site."""
     return hashlib.sha256(b"".join(map(row_files.digest_of, paths))).digest()
 
 
@@ -81,10 +83,10 @@ def _encoded(paths: tuple[Path, Path], recipe: Recipe, file: Path, digest: bytes
     return Rows(train, validation, digest)
 
 
-def read_columns(site: Site, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Columns of all rows of both files, (N,) each. A column that one of the files lacks is left out."""
+def read_columns(site: Site, names: Iterable[str], files: tuple[Path, ...] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Columns of all rows of both files, or of these, (N,) each. A column that one of the files lacks is left out."""
     wanted = sorted(set(names))
-    return encoding.columns_alone(site.row_files, wanted) if wanted else {}
+    return encoding.columns_alone(site.row_files if files is None else files, wanted) if wanted else {}
 
 
 def only(rows: Rows, part: Partition, *, encoded: bool) -> Rows:

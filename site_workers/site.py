@@ -12,6 +12,7 @@
     kept/            what one round leaves to the next, and never leaves: control variates, residuals, private parts;
                      encrypted under a passphrase
     sums/            what its keys for secure sums were used for; never leaves
+    joins/           what was exchanged with a peer, and what is learnt from it; never leaves (`exchange`)
     snapshot/        what a database answered, where rows come from one; never leaves
     accepted/        the rows of the last round that trained, for 'site drift'; never leaves
     drift/           Evidently's reports over rows; never leaves

@@ -7,6 +7,7 @@ no part in it. `tasks.setting_up` asks for the next one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
@@ -46,8 +47,8 @@ class Standing:
     """The first slot that no plan has used."""
 
 
-class _Concluded(NamedTuple):
-    """A question about keys and its finding."""
+class Concluded(NamedTuple):
+    """A question about keys, or a step between two members, and its finding."""
 
     finding: Finding
     plan: Plan
@@ -55,6 +56,7 @@ class _Concluded(NamedTuple):
 
     @property
     def who(self) -> set[str]:
+        """Who answered."""
         return {told.site for told in self.finding.answers}
 
 
@@ -108,17 +110,21 @@ def _is_given_up(coordinator: Coordinator, plan: Plan, named: Digest, purpose: A
         coordinator.store, plan.run, found[0].round, found[0].attempt, purpose, coordinator.identity.key))
 
 
-def _newest(coordinator: Coordinator, run: str, purpose: Purpose) -> _Concluded | None:
+def _newest(coordinator: Coordinator, run: str, purpose: Purpose) -> Concluded | None:
+    return next(newest_first(coordinator, run, purpose), None)
+
+
+def newest_first(coordinator: Coordinator, run: str, purpose: Purpose) -> Iterator[Concluded]:
+    """The questions of a run that were concluded, the newest first; what is not ours is left out."""
     key = coordinator.identity.key
     for number, attempt in reversed([*findings(coordinator.store, run, purpose)]):
         try:
             finding = read_finding(coordinator.store, run, number, attempt, purpose, key)
             named = read_document(coordinator.store, layout.finding(run, number, attempt, purpose), digest)
-            return _Concluded(finding, read_plan(coordinator.store, finding, key, purpose),
-                              Placed(round=number, attempt=attempt, digest=named))
+            plan = read_plan(coordinator.store, finding, key, purpose)
         except NOT_OURS:
             continue
-    return None
+        yield Concluded(finding, plan, Placed(round=number, attempt=attempt, digest=named))
 
 
 def _last_use(coordinator: Coordinator, run: str, dealt: Placed) -> Plan | None:

@@ -103,7 +103,7 @@ class TrainingRequest(NextRoundRequest):
 
 _IN_WORDS = {"train": "", "evaluate": "evaluation of ", "measure": "measurement at ", "keys": "keys for sums from ",
              "shares": "shares of keys for sums from ", "countersign": "who is in the sum after ",
-             "reveal": "the sum after "}
+             "reveal": "the sum after ", "join": "a step between two members at "}
 
 
 @dataclass(frozen=True)

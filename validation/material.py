@@ -1,13 +1,16 @@
-"""What a site says of keys for secure sums: whether it has its form. Whether it is true is found where it is used."""
+"""What a site says of keys, or sends to one other member: whether it has its form. Whether it is true is found where it is
+used; what is encrypted, only its reader can judge.
+"""
 
 from __future__ import annotations
 
 from fedround.errors import ContractError
 from fedround.records import Plan
-from fedround.records.asked import DealShares, OfferKeys, Reveal
+from fedround.records.asked import DealShares, Join, OfferKeys, Reveal
 from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys
 from fedround.secure_sums.revealing import Reveals
+from fedround.vertical import box
 
 
 def check_form(plan: Plan, body: bytes, source: str) -> None:
@@ -24,5 +27,11 @@ def check_form(plan: Plan, body: bytes, source: str) -> None:
         case Reveal(survivors=survivors, dropped=dropped):
             if (count := len(Reveals.from_bytes(body, source).shares)) != len(survivors) + len(dropped):
                 raise ContractError(f"{source}: reveals {count} shares, asked were {len(survivors) + len(dropped)}")
+        case Join(step="channel"):
+            if len(body) != box.KEY_BYTES:
+                raise ContractError(f"{source}: sent {len(body)} bytes as a key, expected {box.KEY_BYTES}")
+        case Join():
+            if len(body) <= box.BOX_BYTES:
+                raise ContractError(f"{source}: sent {len(body)} bytes to its peer, which hold nothing")
         case _:
             raise ContractError(f"{source}: sent a file about keys to a plan to {plan.asks.kind}")

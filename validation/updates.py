@@ -24,7 +24,7 @@ from fedround.privacy.spec import (
     RowSum,
     cap,
 )
-from fedround.records import ANSWERS, Answer, Masked, Plan, SiteAnswer, Update
+from fedround.records import ANSWERS, Answer, Join, Masked, Plan, SiteAnswer, Update
 from fedround.rounds import summed
 from fedround.rounds.campaign import mechanism_kind, misfit
 from fedround.rounds.offer import offer
@@ -91,6 +91,8 @@ def _check_what_it_carries(answer: Answer, plan: Plan, source: str) -> None:
     if (has_material, is_masked) != (plan.asks.sends_file, plan.asks.slot is not None):
         raise ContractError(f"{source}: answered a plan to {plan.asks.kind} with a masked vector or a file about keys where "
                             "it asks for none, or without one where it does")
+    if answer.noised != (plan.asks.noised if isinstance(plan.asks, Join) else ()):
+        raise ContractError(f"{source}: noised what it sends otherwise than the plan asks")
     if (is_masked or not plan.asks.is_of_rows) and (answer.releases or answer.update is not None):
         raise ContractError(f"{source}: sent numbers in the open where the plan lets none be seen")
     if answer.masked is not None:

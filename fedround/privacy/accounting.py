@@ -27,7 +27,7 @@ from typing import Any
 
 from fedround.errors import PrivacyError
 from fedround.privacy.spec import Mechanism, Unit
-from fedround.privacy.units import LARGEST_NOISE, SMALLEST_NOISE, alone, precision_of, released
+from fedround.privacy.units import LARGEST_NOISE, SMALLEST_NOISE, alone, precision_of, pure, released
 
 SMALLEST_DELTA_DP = 1e-10
 """Below this, the rounding of the FFT is not small compared with delta_dp."""
@@ -78,6 +78,8 @@ def epsilon_of_batches(batches: Sequence[Batch], delta_dp: float, unit: Unit = "
     """
     if not SMALLEST_DELTA_DP <= delta_dp < 1:
         raise PrivacyError(f"delta_dp {delta_dp} is outside [{SMALLEST_DELTA_DP}, 1): no bound can be vouched for")
+    coins = math.fsum(told * times for batch in batches for mechanism, times in batch.fixed
+                      if (told := pure(mechanism, unit)) is not None)       # nothing of it is given back
     forms = [_form(batch.fixed, unit) for batch in batches]
     unused = [_form(batch.unused, unit) for batch in batches]
     if any(form is None for form in forms):
@@ -85,7 +87,10 @@ def epsilon_of_batches(batches: Sequence[Batch], delta_dp: float, unit: Unit = "
     first, later = (forms[0], forms[1:]) if forms else (_NOTHING, [])
     asked = Composed(*(first or _NOTHING), delta_dp, tuple(one for one in later if one is not None and one != _NOTHING),
                      tuple(one for one in unused if one is not None and one != _NOTHING) if any(later) else ())
-    return total(asked) if _elsewhere is None else _elsewhere(asked)
+    found = total(asked) if _elsewhere is None else _elsewhere(asked)
+    if not coins:
+        return found
+    return math.ceil((found + coins) * _DIGITS) / _DIGITS if found + coins <= LARGEST_EPSILON else math.inf
 
 
 Sampled = tuple[tuple[tuple[float, float, int, bool], int], ...]
@@ -101,6 +106,8 @@ def _form(mechanisms: Iterable[tuple[Mechanism, int]], unit: Unit) -> Form | Non
     sampled: Counter[tuple[float, float, int, bool]] = Counter()
     precisions: Counter[float] = Counter()
     for mechanism, times in mechanisms:
+        if pure(mechanism, unit) is not None:
+            continue
         releases = released(mechanism, unit)
         if releases is None:
             return None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from fedround.privacy.spec import Mechanism, NoMechanism
-from fedround.values import Digest, Name, OfRows, Round, Value
+from fedround.values import Charged, Digest, Name, Round, Value
 
 Utc = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$")]
 
@@ -47,7 +47,7 @@ class Charge(Value):
     """None: the run is no longer known (`site_workers.recover`). The charge then counts in every run that had begun when it
     was recorded."""
     round: Round
-    purpose: OfRows
+    purpose: Charged
     plan: Digest | None
     """None: nobody knows any more."""
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1)]

@@ -100,22 +100,25 @@ def read(path: Path) -> Ledger:
 
 def charge(ledger: Ledger, charge: Charge, max_epsilon: float, max_epsilon_site: float | None = None,
            max_epsilon_per_run: float | None = None, promised: Bound | None = None, *,
-           max_epsilon_person: float | None = None, alone: Bound | None = None) -> Ledger:
+           max_epsilon_person: float | None = None, max_epsilon_label: float | None = None,
+           alone: Bound | None = None) -> Ledger:
     """Record `charge` before the work that it pays for; durable when this returns.
 
     The budget is the data set's: everything in the ledger counts, of every run and federation, with what is set aside. A
     charge draws on its run's campaign while that has room for it; otherwise `charge.campaign` is set aside as a whole. The
     same charge for the same plan (its time aside) is recorded once: a retry costs nothing. The same plan with other
     mechanisms is another release and is charged. Another process may have charged since `ledger` was read; that counts too.
-    max_epsilon bounds what one record spends, max_epsilon_person what one person does, and max_epsilon_site what the site as
-    a whole does (None: nothing was promised for them). Each counts everything that ever left, whatever it was noised for (see
-    `accounting`). max_epsilon_per_run bounds what one record spends in the charge's own run. promised: what the plan itself
-    promises for its run. alone: what the policy allows if nobody else's noise counts.
+    max_epsilon bounds what one record spends, max_epsilon_person what one person does, max_epsilon_site what the site as a
+    whole does, and max_epsilon_label what one label does (None: nothing was promised for them). Each counts everything that
+    ever left, whatever it was noised for (see `accounting`). max_epsilon_per_run bounds what one record spends in the
+    charge's own run. promised: what the plan itself promises for its run. alone: what the policy allows if nobody else's
+    noise counts.
     Raises BudgetError, and records nothing, if a total would exceed its bound; LedgerError if the file is not as we wrote it
     or does not continue `ledger`; PrivacyError if it cannot be written.
     """
     given: list[tuple[float | None, Unit, str | None]] = [
         (max_epsilon, "record", None), (max_epsilon_person, "person", None), (max_epsilon_site, "site", None),
+        (max_epsilon_label, "label", None),
         (max_epsilon_per_run, "record", charge.run)]
     bounds = [Bound(bound, charge.delta_dp, unit, run, "the site's policy allows")
               for bound, unit, run in given if bound is not None]

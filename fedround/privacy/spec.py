@@ -131,9 +131,9 @@ Promise = RecordPrivacy | PersonPrivacy | SitePrivacy
 
 Privacy = Annotated[Promise | NoPrivacy, Field(discriminator="unit")]
 
-Unit = Literal["record", "person", "site"]
-"""The unit that an epsilon protects: one record of a site, all rows of one person there, or all that the site contributes.
-Epsilons of different units are never compared or added."""
+Unit = Literal["record", "person", "site", "label"]
+"""The unit that an epsilon protects: one record of a site, all rows of one person there, all that the site contributes, or
+one record's label, exchanged for another. Epsilons of different units are never compared or added."""
 
 
 # -- what is done for it -----------------------------------------------------------------------------------------------
@@ -216,6 +216,16 @@ class GaussianCounts(Value):
     """As in `DpSgd`."""
 
 
+class RandomisedLabels(Value):
+    """The mechanism on labels of two kinds: each is told right with chance e^epsilon / (1 + e^epsilon), and otherwise the
+    other one is told. No delta. Whose labels they are is told besides: whoever reads them knows these records by name, and no
+    epsilon is about that.
+    """
+
+    kind: Literal["randomised_labels"] = "randomised_labels"
+    epsilon: Annotated[float, Field(ge=0.01, le=20)]
+
+
 class NoMechanism(Value):
     """Nothing was noised."""
 
@@ -263,7 +273,8 @@ def shared(mechanism: AnyMechanism, by: int | None) -> AnyMechanism:
 
 TrainingMechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | RowSum | NoMechanism, Field(discriminator="kind")]
 
-Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | RowSum | GaussianCounts | NoMechanism, Field(discriminator="kind")]
+Mechanism = Annotated[DpSgd | DpFtrl | GaussianUpdate | RowSum | GaussianCounts | RandomisedLabels | NoMechanism,
+                      Field(discriminator="kind")]
 """A ledger holds these, not epsilons. Events of a ledger stay readable: a later version may add kinds, and keys with a
 default that says what was done before; it never takes a kind or a key away, nor gives one another meaning
 (tests/fedround/privacy/test_recorded_ledger.py reads the bytes of every version)."""

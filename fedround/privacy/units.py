@@ -1,16 +1,20 @@
 """What a release protects: one Gaussian form of every mechanism, for one unit at a time.
 
-Three units, which are never added or compared:
+Four units, which are never added or compared:
 
 * `record`: one record of one site, its contribution replaced by nothing; the number of rows is public.
 * `person`: all rows of one person at one site, replaced by nothing; the number of persons is public.
-* `site`: all that one site contributes, replaced by nothing.
+* `site`: all that one site contributes, replaced by nothing;
+* `label`: the label of one record, exchanged for another; all else that is known of the record is public.
 
 A release under one unit also has a cost under the others. A noised update protects each record and each person too, but at
 twice the clip norm, because exchanging one record can turn the clipped update into any other. The same holds for a record of
 a person whose mean gradient is clipped: it turns that into any other, where the person is drawn. A sum over so many rows of
 each person loses one of a person's rows and gets another that waited, from one point of a ball to any other. A release that
 was noised only for records has no bound for a person, whose rows nobody counted, nor for the site: its cost is infinite.
+
+Labels that are told by a coin cost their label, and the record that they are of, an epsilon without a delta, which is added
+to whatever Gaussians cost (`pure`). Elsewhere a label costs what its record costs when it is exchanged.
 
 Noise that is shared (`SharedBy`) has two prices. The one is that of the sum: at least so many members add their share, and
 nothing but the sum is seen. The other is the price *alone*: everybody else tells what it added, so that only the site's own
@@ -23,7 +27,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from fedround.privacy.spec import (
     QUIETEST,
@@ -33,6 +38,7 @@ from fedround.privacy.spec import (
     GaussianUpdate,
     Mechanism,
     NoMechanism,
+    RandomisedLabels,
     RowSum,
     Unit,
     shared,
@@ -61,10 +67,27 @@ class Released:
 
 def released(mechanism: Mechanism, unit: Unit) -> Released | None:
     """The accountant's form of a mechanism for this unit; None: nothing bounds what it costs."""
-    return {"record": _for_record, "person": _for_person, "site": _for_site}[unit](mechanism)
+    return {"record": _for_record, "person": _for_person, "site": _for_site, "label": _for_label}[unit](mechanism)
 
 
-def _for_record(mechanism: Mechanism) -> Released | None:
+def pure(mechanism: Mechanism, unit: Unit) -> float | None:
+    """The epsilon of a mechanism that needs no delta for this unit; None: it is no such mechanism.
+
+    Such epsilons are added to what all else costs at its delta, in whatever order and however all was chosen: what is
+    (x, 0)-private is dominated by a coin that is right with chance e^x / (1 + e^x), and two such coins by one of the sum of
+    their epsilons. So the sum is one more coordinate of the filter of `fedround.privacy.envelope`.
+    """
+    return mechanism.epsilon if isinstance(mechanism, RandomisedLabels) and unit in ("record", "label") else None
+
+
+def _dominating_coins(epsilon: float) -> float:
+    """The noise of a Gaussian that dominates a coin: both curves of errors meet the diagonal in the same point, and a
+    Gaussian's lies below its chords (Dong, Roth and Su 2022, arXiv:1905.02383). `pure` says less, where it is asked.
+    """
+    return _DOWN / (2 * NormalDist().inv_cdf(1 / (1 + math.exp(-epsilon))))
+
+
+def _for_record(mechanism: Mechanism) -> Released | None:  # noqa: PLR0911 - one for each kind
     """The protection of one record; None: there is none."""
     match mechanism:
         case DpSgd(sampling_rate=rate, steps=steps, rows_per_person=rows):
@@ -77,8 +100,18 @@ def _for_record(mechanism: Mechanism) -> Released | None:
             return Released(noise if rows is None else noise / 2)   # without one of her rows, her mean may be any other
         case GaussianUpdate(noise_multiplier=noise):
             return Released(noise / 2)                            # from one point of a ball to any other
+        case RandomisedLabels(epsilon=epsilon):
+            return Released(_dominating_coins(epsilon))
         case NoMechanism():
             return None
+
+
+def _for_label(mechanism: Mechanism) -> Released | None:
+    """The protection of one record's label: an exchange takes one record out, and puts one in."""
+    found = _for_record(mechanism)
+    if found is None or isinstance(mechanism, RandomisedLabels):
+        return found
+    return replace(found, exchanged=True)
 
 
 def _for_person(mechanism: Mechanism) -> Released | None:

@@ -22,6 +22,7 @@ from fedround.records.asked import (
     DealShares,
     Evaluate,
     Exclusion,
+    Join,
     LogHead,
     Measure,
     OfferKeys,
@@ -55,7 +56,7 @@ from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, Site
 
 __all__ = [
     "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Counted",
-    "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "LogHead", "Masked", "Measure",
+    "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "Join", "LogHead", "Masked", "Measure",
     "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Score", "Sighted",
     "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Told", "Train", "Update",
     "named",

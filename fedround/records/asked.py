@@ -9,7 +9,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.agreement import Deadline, Quorum
 from fedround.codec import Schema
+from fedround.errors import ContractError
 from fedround.learning.tasks import Task
+from fedround.privacy.spec import RandomisedLabels
 from fedround.regions.spec import lapsed
 from fedround.statistics import Decisions, Importance, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition, of_one_kind
@@ -26,6 +28,7 @@ from fedround.values import (
     ToolVersion,
     Value,
 )
+from fedround.vertical.spec import SCORING, TRAINING, LabelEpsilon, Levels, Step
 
 
 class LogHead(Value):
@@ -251,7 +254,60 @@ class Reveal(_OfSum):
     """Where the terms say that members sign first; None where they do not."""
 
 
-Question = Annotated[Train | Evaluate | Measure | OfferKeys | DealShares | Countersign | Reveal, Field(discriminator="kind")]
+class Join(_OfKeys):
+    """One step between two members: what each sends the other, encrypted to it, is the answer. No other member and no
+    coordinator reads it. A site does nothing of it that its policy does not grant to this peer for this purpose (`Grant`).
+    """
+
+    kind: Literal["join"] = "join"
+    step: Step
+    labels: Name
+    """The member that has the labels."""
+    features: Name
+    """The member that has other columns of the same customers."""
+    purpose: Name
+    """What it is for, as both members' policies name it."""
+    number: Annotated[int, Field(ge=1, le=MAX_NUMBER)] = 1
+    """Which of the exchanges between these two in the run."""
+    before: Annotated[tuple[Placed, ...], Field(max_length=8)] = ()
+    """The findings of the steps before, in their order. The first one's plan names the exchange."""
+    epsilon: LabelEpsilon | None = None
+    """What a label pays; None: none is told, and scores come from what was learnt in the exchange `learnt`."""
+    levels: Levels = 64
+    """How many values a score can have."""
+    learnt: Digest | None = None
+    """The exchange (the plan of its first step) whose models give the scores; None: this one's."""
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        steps = SCORING if self.epsilon is None else TRAINING
+        if (self.epsilon is None) != (self.learnt is not None):
+            raise ValueError("an exchange tells labels, or says in which one they were told: say epsilon, or learnt")
+        if self.step not in steps or len(self.before) != steps.index(self.step):
+            raise ValueError(f"the steps are {', '.join(steps)}, and each names the findings of all before it")
+        if self.labels == self.features:
+            raise ValueError("two members are needed, and one is named twice")
+        return self
+
+    @property
+    def senders(self) -> tuple[Name, ...]:
+        """Who sends something in this step."""
+        return {"labels": (self.labels,), "scores": (self.features,)}.get(self.step, (self.labels, self.features))
+
+    @property
+    def noised(self) -> tuple[RandomisedLabels, ...]:
+        """What is noised in what is sent."""
+        return (RandomisedLabels(epsilon=self.epsilon),) if self.step == "labels" and self.epsilon is not None else ()
+
+    def peer_of(self, member: Name) -> Name:
+        """The other one. Raises ContractError if `member` is neither."""
+        if member not in (self.labels, self.features):
+            raise ContractError(f"'{member}' is none of the two members that this is between")
+        return self.features if member == self.labels else self.labels
+
+
+Question = Annotated[Train | Evaluate | Measure | OfferKeys | DealShares | Countersign | Reveal | Join,
+                     Field(discriminator="kind")]
 
 
 class Address(Value):

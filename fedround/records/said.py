@@ -88,7 +88,10 @@ class Answer(_Said):
     masked: Masked | None = None
     """To a plan with a slot, instead of releases and update."""
     material: Payload | None = None
-    """To a plan about keys: the keys, the dealt shares, or what is revealed (`fedround.secure_sums`)."""
+    """To a plan about keys: the keys, the dealt shares, or what is revealed (`fedround.secure_sums`). To a step between two
+    members: a key in the open, then what is encrypted to the peer (`fedround.vertical`)."""
+    noised: Annotated[tuple[Mechanism, ...], Field(max_length=1)] = ()
+    """What was noised in `material`, and charged."""
     epsilon: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
     """Spent on this run so far in the plan's unit and at its delta_dp, rounded up; None: no privacy, or no bound."""
     epsilon_alone: Annotated[float, Field(ge=0, le=LARGEST_EPSILON)] | None = None
@@ -111,7 +114,7 @@ class Answer(_Said):
         """All that was noised for this answer, as the ledger was charged for it."""
         trained = () if self.update is None else (self.update.mechanism,)
         masked = () if self.masked is None else self.masked.mechanisms
-        return (*trained, *(release.mechanism for release in self.releases), *masked)
+        return (*trained, *(release.mechanism for release in self.releases), *masked, *self.noised)
 
     @property
     def payload(self) -> Payload | None:

@@ -33,6 +33,7 @@ from fedround.privacy.spec import (
     PersonPrivacy,
     Privacy,
     Promise,
+    RandomisedLabels,
     RecordPrivacy,
     RowSum,
     SitePrivacy,
@@ -115,7 +116,7 @@ def misfit(terms: Terms, declared: Mechanism) -> str | None:
     (`fedround.privacy.quick`): the exact cost of what a liar declares can take minutes.
     """
     privacy = terms.privacy
-    if isinstance(privacy, NoPrivacy) or isinstance(declared, NoMechanism | GaussianCounts):
+    if isinstance(privacy, NoPrivacy) or isinstance(declared, NoMechanism | GaussianCounts | RandomisedLabels):
         return None
 
     def with_noise(times: float) -> list[tuple[Mechanism, int]]:

@@ -20,12 +20,17 @@ from fedround.statistics import WORDS, GroupCounts, Histogram, Levels, LocalEval
 from fedround.values import Purpose, parse
 from infra.settings import load_toml
 from site_workers.authorise import authorise
+from site_workers.grants import Grant
 from site_workers.policy import Leaves, Limits, SitePolicy, objection, policy_text
 from site_workers.question_form import QuestionForm
 from tests.small_federation import SmallFederation, changed
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)      # a Wednesday
 LEAST = {"recipes": (), "contracts": (), "max_epsilon": 5.0, "delta_dp": 1e-5}
+GRANTS = tuple(Grant(
+    peer="shop", key="ed25519:" + "3b" * 32, purpose=purpose, gives=("ids", what), id="a \"b\"", most=5, until="2027-01-31",
+    times=3, label="default" if what == "labels" else None, columns=("x", "y")) for purpose, what in (
+        ("credit-risk", "labels"), ("fraud", "scores")))
 TIMES = st.times().map(lambda time: f"{time:%H:%M}")
 
 
@@ -43,6 +48,8 @@ def policies(draw) -> SitePolicy:
                          "purposes": draw(st.sampled_from([("train",), ("evaluate", "train")])),
                          "statistics": draw(st.sampled_from([(), ("scores",), ("checks", "scores")])),
                          "min_rows": draw(st.integers(1, 10**6)),
+                         "max_epsilon_label": draw(st.none() | st.floats(0, 1000)),
+                         "vertical": draw(st.sampled_from([(), GRANTS[:1], GRANTS])),
                          "questions": QuestionForm(
                              columns=draw(st.sampled_from([None, (), ("age", "a \"b\""), ("x",)])),
                              askers=draw(st.sampled_from([None, (), ("ward-team",)])),
@@ -62,10 +69,11 @@ def test_what_is_written_is_what_is_read(policy: SitePolicy):
 
 def test_every_key_is_explained_in_the_file_and_in_the_guide():
     text, guide = policy_text(SitePolicy(**LEAST)), (Path(__file__).parents[2] / "docs" / "operating" / "site.md").read_text()
-    for kind in (SitePolicy, Limits, Hours, QuestionForm):
-        for key in set(kind.model_fields) - {"limits", "hours", "questions"}:
+    for kind in (SitePolicy, Limits, Hours, QuestionForm, Grant):
+        for key in set(kind.model_fields) - {"limits", "hours", "questions", "vertical"}:
             assert f"{key} = " in text, key
             assert f"`{key}`" in guide, key
+    assert "[[vertical]]" in text
     assert "[limits]" in text
     assert "[questions]" in text
     assert "[hours]" in text

@@ -1,0 +1,292 @@
+"""An exchange between two members: what each learns, what the coordinator learns, and what a policy refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fedround import codec, layout
+from fedround.errors import ContractError, PrivacyError, SetupError, SignatureError, TrustError
+from fedround.privacy import ledger
+from fedround.privacy.spec import RandomisedLabels
+from fedround.records import Answer, Join, Told
+from fedround.signing import digest, seal, unseal
+from fedround.vertical import box, intersection
+from infra.history import read_commit, read_finding
+from site_workers import audit, exchange, joining, together
+from tasks.epochs import newest_first
+from tasks.plan import Planned
+from tests.joining import BANK, REQUEST, SHOP, Joining, customers, make
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory):
+    made = make(tmp_path_factory.mktemp("new") / "f")
+    made.step(made.until("blinded"))            # the contract is judged once
+    return made
+
+
+@pytest.fixture(scope="module")
+def begun(new, tmp_path_factory):
+    return copied(new, tmp_path_factory.mktemp("begun"))
+
+
+@pytest.fixture(scope="module")
+def done(new, tmp_path_factory):
+    made = copied(new, tmp_path_factory.mktemp("done"))
+    made.whole()
+    return made
+
+
+def copied(made: Joining, root) -> Joining:
+    return Joining(made.copy(root / "f").root, made.names)
+
+
+@pytest.fixture
+def again(begun, tmp_path):
+    return copied(begun, tmp_path)
+
+
+def refused(made: Joining, name: str, planned) -> str:
+    made.answer(name, planned)
+    said = made.said(name, planned)
+    assert said["kind"] == "refusal"
+    return f"{said['body']['reason']}: {said['body']['detail']}"
+
+
+def both() -> set[str]:
+    bank, shop = customers()
+    return {*bank["customer"].iloc[:450]} & {*shop["customer"].iloc[150:]}
+
+
+# -- what it is for ----------------------------------------------------------------------------------------------------
+
+
+def test_both_learn_who_is_common_and_labels_are_paid_for(done):
+    last = steps_of(done)[0]
+    for name in (BANK, SHOP):
+        site = done.site(name)
+        found = exchange.read_exchange(site, done.coordinator.federation, last.plan.federation_digest, last.plan, last.digest)
+        assert found.folder.is_dir()
+        common, _ = found.common(1000)
+        assert {*common} == both()
+        assert {*found.sent} >= {*common}
+    charges = ledger.read(done.root / BANK / "ledger.jsonl").charges
+    assert [charge.mechanisms for charge in charges] == [(RandomisedLabels(epsilon=3.0),)]
+    assert ledger.spent(ledger.read(done.root / BANK / "ledger.jsonl"), 1e-5, unit="label") == 3.0
+    assert not ledger.read(done.root / SHOP / "ledger.jsonl").charges, "scores have no epsilon, and pretend to none"
+
+
+def steps_of(made: Joining) -> list[Planned]:
+    """The steps that were concluded, the last first."""
+    head = read_commit(made.coordinator.store, "spring", 0, made.coordinator.identity.key)
+    return [Planned(one.plan, one.finding.plan, head) for one in newest_first(made.coordinator, "spring", "join")]
+
+
+def test_every_disclosure_stands_in_the_audit_log_before_it_leaves(done):
+    told = {name: [(one.told, one.count, one.peer) for one in audit.read(done.root / name)
+                   if isinstance(one, audit.Disclosed)] for name in (BANK, SHOP)}
+    common = len(both())
+    assert told[SHOP] == [("how many ids", 450, BANK), ("which ids both have", 450, BANK), ("scores", common, BANK)]
+    assert told[BANK][:2] == [("how many ids", 450, SHOP), ("which ids both have", 450, SHOP)]
+    assert told[BANK][2][0] == "randomised labels"
+    for name in (BANK, SHOP):
+        audit.verify(done.site(name).safe)
+
+
+def test_predictions_need_both_and_are_better_than_the_bank_alone(done):
+    held = done.root / "data" / BANK / "validation.parquet"
+    frame = pd.read_parquet(held)
+    found = together.predict(done.site(BANK), SHOP, "credit-risk", held)
+    assert found.customer_N == frame["customer"].tolist()
+    known = np.isfinite(found.chance_N)
+    assert known.all(), "the bank's held-out customers are the shop's, too"
+    alone = roc_auc_score(frame["default"], frame["income"])
+    assert roc_auc_score(frame["default"], found.chance_N) > alone + 0.1
+
+
+def test_other_customers_are_asked_for_and_scored_by_what_was_learnt(done, tmp_path):
+    made = copied(done, tmp_path)
+    bank, _ = customers()
+    new = bank.iloc[450:480].drop(columns="default")
+    new = pd.concat([new, pd.DataFrame({"customer": ["stranger"], "income": [0.5]})])
+    new.to_parquet(tmp_path / "new.parquet")
+    with pytest.raises(SetupError, match="scores of 31 customers .*fedround join --score"):
+        together.predict(made.site(BANK), SHOP, "credit-risk", tmp_path / "new.parquet")
+    wanted = REQUEST.model_copy(update={"score": True})
+    assert "all 1 exchanges" in refused(made, BANK, made.next(wanted))
+    for name in (BANK, SHOP):
+        made.policy(name, times=2)
+    assert [planned.plan.asks.step for planned in made.whole(wanted)] == ["channel", "blinded", "matched", "scores"]
+    found = together.predict(made.site(BANK), SHOP, "credit-risk", tmp_path / "new.parquet")
+    assert np.isfinite(found.chance_N).tolist() == [True] * 30 + [False], "the shop does not have the stranger"
+    assert roc_auc_score(bank["default"].iloc[450:480], found.chance_N[:30]) > 0.8
+    assert together.write(found, tmp_path / "out.csv") == 30
+    assert len(ledger.read(made.root / BANK / "ledger.jsonl").charges) == 1, "no label was told again"
+
+
+# -- what the coordinator learns ---------------------------------------------------------------------------------------
+
+
+def test_attack_a_dictionary_finds_no_id_label_or_score_in_all_that_lay_in_the_store(done):
+    transcript = done.transcript()
+    bank, shop = customers()
+    link = bytes.fromhex(next(path.name for path in (done.root / BANK / "joins").iterdir() if path.name != "used"))
+    names = sorted({*bank["customer"], *shop["customer"]})
+    assert not [name for name in names if name.encode() in transcript]
+    for name in names[:200]:
+        told = hashlib.sha256(name.encode())
+        for guess in (told.digest(), told.hexdigest().encode(), intersection.point(name, link),
+                      intersection.point(name, link).hex().encode()):
+            assert guess not in transcript
+    for secret in (done.site(name).noise_secret for name in (BANK, SHOP)):
+        assert secret not in transcript
+
+
+def test_the_coordinator_sees_sizes_and_nothing_that_other_customers_would_not_show(done, tmp_path):
+    """The same numbers of customers, all of them others, with other labels: every object is as long."""
+    bank, shop = customers(seed=8)
+    other = make(tmp_path / "f", bank.iloc[:450], shop.iloc[150:])
+    other.whole()
+
+    def sizes(made: Joining) -> list[int]:
+        return sorted(path.stat().st_size for path in (made.root / "store").rglob("payload.bin"))
+
+    assert sizes(other) == sizes(done)
+
+
+# -- what a policy refuses ---------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_is_made_once_unless_the_operator_grants_another(done, tmp_path):
+    made = copied(done, tmp_path)
+    assert made.next() is None, "asked again, it is the same exchange"
+    anew = made.next(REQUEST.model_copy(update={"anew": True}))
+    assert "all 1 exchanges with 'shop' for 'credit-risk' that are allowed here were made" in refused(made, BANK, anew)
+    assert "all 1 exchanges" in refused(made, SHOP, anew)
+
+
+def test_attack_a_second_plan_for_a_step_is_answered_by_nobody(again):
+    planned = again.until("matched")
+    again.step(planned)
+    labels = again.next()
+    again.answer(BANK, labels)
+    twin = labels.plan.model_copy(update={"attempt": labels.plan.attempt + 1, "deadline_s": 61})
+    sealed = seal(twin, again.coordinator.identity)
+    again.coordinator.store.put_once(layout.plan("spring", twin.round, twin.attempt, "join"), sealed)
+    with pytest.raises(TrustError, match="answers each step once"):
+        again.answer(BANK, replace(labels, plan=twin))
+    assert len(ledger.read(again.root / BANK / "ledger.jsonl").charges) == 1
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"peer": "garage"}, "exchanges with 'shop' for 'credit-risk' are not allowed here"),
+    ({"purpose": "marketing"}, "exchanges with 'shop' for 'credit-risk' are not allowed here"),
+    ({"until": "2026-01-01"}, "were allowed here until 2026-01-01"),
+    ({"key": "ed25519:" + "0a" * 32}, "another key for 'shop'"),
+    ({"gives": ("ids",), "label": None}, "no labels are told to 'shop' here"),
+    ({"most": 449}, "more than the 449 customers"),
+    ({"max_epsilon_label": None}, "labels have no budget here"),
+    ({"vertical": ()}, "are not allowed here")])
+def test_what_no_grant_allows_is_refused(again, changes, words):
+    shutil.rmtree(again.root / "store" / "sites" / BANK)
+    shutil.rmtree(again.root / BANK / "outbox")
+    again.policy(BANK, **changes)
+    step = "blinded" if "most" in changes else "channel"
+    planned = next(one for one in steps_of(again) if one.plan.asks.step == step)
+    if step == "channel":
+        shutil.rmtree(again.root / BANK / "joins")
+    assert words in refused(again, BANK, planned)
+
+
+def test_a_peer_that_tries_more_ids_than_were_granted_is_told_of_none(again):
+    again.policy(SHOP, most=449)
+    planned = again.until("matched")
+    assert "a set of 450 ids, and at most 449 are allowed" in refused(again, SHOP, planned)
+
+
+def test_labels_that_the_budget_does_not_pay_for_are_not_told(again):
+    again.policy(BANK, max_epsilon_label=2.9)
+    planned = again.until("labels")
+    assert refused(again, BANK, planned).startswith("budget:")
+    assert not ledger.read(again.root / BANK / "ledger.jsonl").charges
+
+
+def test_rows_that_change_in_the_middle_end_the_exchange(again):
+    planned = again.until("labels")
+    path = again.root / "data" / BANK / "train.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[0, "default"] = 1 - frame.loc[0, "default"]
+    frame.to_parquet(path)
+    with pytest.raises(TrustError, match="its rows have changed since"):
+        again.answer(BANK, planned)
+
+
+def test_two_rows_of_one_customer_are_refused_without_a_word_of_who(tmp_path):
+    bank, shop = customers()
+    twice = pd.concat([bank.iloc[:449], bank.iloc[:1]])
+    made = make(tmp_path / "f", twice, shop.iloc[150:])
+    assert "the site's operator sees why" in refused(made, BANK, made.until("blinded"))
+
+
+# -- what does not hold ------------------------------------------------------------------------------------------------
+
+
+def test_attack_what_is_relayed_by_another_hand_is_not_believed(again):
+    """The coordinator cannot put its own key in a member's place: the answer that carries it is signed by the member."""
+    planned = again.until("matched")
+    channel, coordinator = steps_of(again)[-1], again.coordinator
+    finding = read_finding(coordinator.store, "spring", 0, channel.plan.attempt, "join", coordinator.identity.key)
+    told = next(one for one in finding.answers if one.site == BANK)
+    honest = unseal((again.root / "store" / layout.relayed("spring", told.answer)).read_bytes(), Answer,
+                    again.site(BANK).identity.key, BANK)
+    mallory = box.public_of(box.key_of(bytes(32), bytes(32), "channel"))
+    forged = seal(honest.model_copy(update={"material": codec.payload_of(mallory)}), coordinator.identity)
+    told = tuple(Told(site=BANK, answer=digest(forged)) if one.site == BANK else one for one in finding.answers)
+    lie = seal(finding.model_copy(update={"answers": told}), coordinator.identity)
+    for key, body in ((layout.relayed("spring", digest(forged)), forged),
+                      (layout.relayed("spring", codec.payload_of(mallory).sha256), mallory)):
+        coordinator.store.put_once(key, body)
+    place = again.root / "store" / layout.finding("spring", 0, channel.plan.attempt, "join")
+    place.chmod(0o600)
+    place.write_bytes(lie)
+    asks = planned.plan.asks
+    before = (asks.before[0].model_copy(update={"digest": digest(lie)}), *asks.before[1:])
+    plan = planned.plan.model_copy(update={"asks": asks.model_copy(update={"before": before})})
+    found = exchange.read_exchange(again.site(SHOP), coordinator.federation, plan.federation_digest, plan.model_copy(
+        update={"asks": asks.model_copy(update={"step": "blinded", "before": before[:1]})}), "0" * 64)
+    with pytest.raises(SignatureError):
+        found.sealed(b"my ids", "0" * 64)
+
+
+def test_a_step_of_another_exchange_is_not_taken_for_one_of_this(again):
+    planned = again.until("matched")
+    asks = planned.plan.asks.model_copy(update={"levels": 8})
+    plan = planned.plan.model_copy(update={"asks": asks})
+    with pytest.raises(TrustError, match="is a step of another exchange"):
+        exchange.read_exchange(again.site(SHOP), again.coordinator.federation, plan.federation_digest, plan, "0" * 64)
+
+
+def test_labels_are_not_released_if_they_were_charged_otherwise(again, monkeypatch):
+    planned = again.until("labels")
+    monkeypatch.setattr(joining.charging, "charge_labels", lambda site, order, mechanism: ledger.read(site.ledger))
+    with pytest.raises(PrivacyError, match="otherwise than the ledger was charged"):
+        again.answer(BANK, planned)
+
+
+def test_a_question_says_its_steps_in_their_order():
+    of_two = {"labels": BANK, "features": SHOP, "purpose": "credit-risk"}
+    with pytest.raises(ValueError, match="names the findings of all before it"):
+        Join(step="blinded", epsilon=1.0, **of_two)
+    with pytest.raises(ValueError, match="say epsilon, or learnt"):
+        Join(step="channel", **of_two)
+    with pytest.raises(ValueError, match="one is named twice"):
+        Join(step="channel", epsilon=1.0, labels=BANK, features=BANK, purpose="credit-risk")
+    with pytest.raises(ContractError, match="'garage' is none of the two"):
+        Join(step="channel", epsilon=1.0, **of_two).peer_of("garage")
