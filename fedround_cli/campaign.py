@@ -24,7 +24,7 @@ WATCH_S = 0.3
 ASK_S = 2.0
 _WAITING_AFTER_S = 15.0
 _VERBS = {"train": "train", "evaluate": "evaluate the model", "measure": "count", "keys": "make keys for sums",
-          "shares": "deal shares of their keys"}
+          "shares": "deal shares of their keys", "join": "do a step between two members"}
 _SHORT = {"recall_at_20_fpr": "recall@20%FPR"}
 _WORDS = {"missing": "late", "left_out": "left out", "excluded": "not asked"}
 

@@ -15,7 +15,7 @@ from fedround.choices import Choice
 from fedround.errors import ChainError, ContractError
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
-from fedround.records import Answer, Commit, Evaluate, Finding, Plan, Question
+from fedround.records import Answer, Commit, Evaluate, Finding, Join, Plan, Question
 from fedround.rounds.clipping import privacy_after
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
@@ -66,8 +66,9 @@ def check_agreed(plan: Plan, members: Federation, before: Proven, past: Sequence
 def _check_terms(plan: Plan, members: Federation, before: Proven, past: Sequence[Past], source: str) -> None:
     if plan.agreed.choice != before.choice:
         raise ChainError(f"plan of {source}: says that something else was chosen for the run than its checkpoint does")
+    quorum = None if isinstance(plan.asks, Join) else plan.quorum       # a step asks one member, or two
     try:
-        agreed = members.agreed(plan.quorum, before.choice)
+        agreed = members.agreed(quorum, before.choice)
     except ContractError as error:
         raise ChainError(f"plan of {source}: {error}") from None
     number = plan.continues + 1
@@ -118,6 +119,10 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
     if plan.excluded != due:
         raise ChainError(f"plan of {source}: excludes others than the agreed policy does")
     excluded = {exclusion.site for exclusion in due}
+    if isinstance(plan.asks, Join):
+        if sorted(plan.cohort) != sorted(plan.asks.senders) or plan.quorum != len(plan.cohort):
+            raise ChainError(f"plan of {source}: asks others than those who have something to send in this step")
+        return tuple(sorted(excluded))
     if sorted((*plan.cohort, *plan.unasked)) != sorted({site.name for site in federation.sites} - excluded):
         raise ChainError(f"plan of {source}: does not ask every member that the agreed policy leaves in")
     if plan.unasked:

@@ -19,7 +19,7 @@ from fedround.contribution.said import Contribution
 from fedround.errors import ChainError, ContractError, LostError, NotFoundError, StoreDeniedError
 from fedround.federation_log import Logged
 from fedround.privacy.spec import Privacy
-from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, LogHead, Plan, Summed, Told
+from fedround.records import Answer, Begun, Commit, CommittedRefusal, CommittedUpdate, Join, LogHead, Plan, Summed, Told
 from fedround.statistics import Release
 from fedround.values import Purpose
 from infra import federation_log
@@ -169,7 +169,7 @@ def find_model(store: ObjectStore, sha256: str, coordinator: str) -> tuple[str, 
 def _asked(store: ObjectStore, run: str) -> dict[int, list[tuple[Purpose, int]]]:
     """Purposes and attempts of the findings, by the round that they are about."""
     found = dict[int, list[tuple[Purpose, int]]]()
-    purposes: tuple[Purpose, ...] = ("evaluate", "measure")
+    purposes: tuple[Purpose, ...] = ("evaluate", "measure", "join")
     for purpose in purposes:
         for number, attempt in findings(store, run, purpose):
             found.setdefault(number, []).append((purpose, attempt))
@@ -307,6 +307,10 @@ class _Trial:
         answers = read.all(finding.answers, lambda told: evidence.answer(self.store, members, plan, finding.plan, told))
         whole = len(answers) == len(finding.answers)
         read.all(finding.refusals, lambda told: evidence.refusal(self.store, members, plan, finding.plan, told))
+        sent = _Read(self.lost)
+        if isinstance(plan.asks, Join):         # what it says, only its reader can open; that nobody exchanged it is proven
+            sent.all([told for told in finding.answers if told.site in answers],
+                     lambda told: evidence.file(self.store, plan, answers[told.site]))
         masked = self._sum(Planned(plan, finding.plan, about.committed), members, finding.sum, finding.answers, answers)
         if masked is not None:
             totals = None if masked.sum is None else masked.sum.read.totals
@@ -320,9 +324,10 @@ class _Trial:
         return FindingProof(
             asked=purpose, attempt=finding.attempt, answers=tuple(told.site for told in finding.answers),
             refusals=tuple(no.site for no in finding.refusals), totals=finding.totals,
-            signatures=2 + read.proven + len(answers) + (0 if masked is None else masked.signatures), hashes=1 + read.proven,
-            unseen=tuple(read.unseen), lost=(*read.gone, *(() if masked is None else masked.gone)), excluded=excluded,
-            revealed=() if masked is None else masked.revealed)
+            signatures=2 + read.proven + len(answers) + (0 if masked is None else masked.signatures),
+            hashes=1 + read.proven + sent.proven,
+            unseen=tuple(read.unseen), lost=(*read.gone, *sent.gone, *(() if masked is None else masked.gone)),
+            excluded=excluded, revealed=() if masked is None else masked.revealed)
 
     def _sum(self, planned: Planned, members: Federation, said: Summed | None, told: Sequence[Told],
              answers: Mapping[str, Answer]) -> SumProof | None:

@@ -65,7 +65,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/cli/test_site_say.py", "tests/faults/test_killed_anywhere.py::test_every_scene",
         "tests/faults/test_histories.py::test_many_histories", "tests/e2e/test_schedule.py::test_times_that_were_missed",
         "tests/cli/test_site_drift.py", "tests/cli/test_site_picture.py", "tests/e2e/test_drift.py",
-        "tests/e2e/test_chosen_sites.py", "tests/infra/test_terraform_applied.py",
+        "tests/e2e/test_chosen_sites.py", "tests/infra/test_terraform_applied.py", "tests/e2e/test_vertical.py",
         "tests/cli/test_site_quality.py::test_an_operator", "tests/cli/test_simulate.py::test_members_that_share_noise",
         "tests/tasks/test_pace.py::test_a_plateau", "tests/tasks/test_pace.py::test_attack_a_commit",
         "tests/fedround/contribution/test_split.py::test_the_noise", "tests/tasks/test_explain.py",

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fedround import codec, layout
-from fedround.errors import ContractError, PrivacyError, SetupError, SignatureError, TrustError
+from fedround.errors import ContractError, LostError, PrivacyError, SetupError, SignatureError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.spec import RandomisedLabels
 from fedround.records import Answer, Join, Told
@@ -22,6 +22,7 @@ from infra.history import read_commit, read_finding
 from site_workers import audit, exchange, joining, together
 from tasks.epochs import newest_first
 from tasks.plan import Planned
+from tasks.verify import verify_run
 from tests.joining import BANK, REQUEST, SHOP, Joining, customers, make
 
 
@@ -290,3 +291,20 @@ def test_a_question_says_its_steps_in_their_order():
         Join(step="channel", epsilon=1.0, labels=BANK, features=BANK, purpose="credit-risk")
     with pytest.raises(ContractError, match="'garage' is none of the two"):
         Join(step="channel", epsilon=1.0, **of_two).peer_of("garage")
+
+
+# -- what an auditor proves --------------------------------------------------------------------------------------------
+
+
+def test_an_auditor_proves_who_sent_what_when_and_finds_what_was_altered(done, tmp_path):
+    made = copied(done, tmp_path)
+    key, store = made.coordinator.identity.key, made.coordinator.store
+    (proof,) = verify_run(store, "spring", key)
+    assert [(one.asked, one.answers) for one in proof.findings] == [("join", (BANK, SHOP))] * 3 + [
+        ("join", (BANK,)), ("join", (SHOP,))]
+    scores = steps_of(made)[0].plan
+    place = made.root / "store" / layout.payload(SHOP, "spring", 0, scores.attempt, "join")
+    place.chmod(0o600)
+    place.write_bytes(bytes([place.read_bytes()[0] ^ 1]) + place.read_bytes()[1:])
+    with pytest.raises(LostError, match=SHOP):
+        list(verify_run(store, "spring", key))
