@@ -38,7 +38,7 @@ def join(
     from tasks.joins import JoinRequest
 
     coordinator = enter(folder)
-    request = JoinRequest(run=run, labels=labels, features=features, purpose=purpose, epsilon=epsilon, levels=levels,
+    request = JoinRequest(run=run, labels=labels, features=features, purpose=purpose, label_epsilon=epsilon, levels=levels,
                           score=score, anew=anew, deadline_s=deadline_s)
     asked = request.model_dump(mode="json", exclude_none=True)
     asyncio.run(show_campaign(coordinator, "federated-join", asked, quiet=as_json))

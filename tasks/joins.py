@@ -36,7 +36,7 @@ class JoinRequest(BaseModel):
         title="Features", description="The site that has other columns of the same customers.", examples=["shop"])]
     purpose: Annotated[Name, Field(
         title="Purpose", description="What it is for, as both sites' policies name it.", examples=["credit-risk"])]
-    epsilon: Annotated[LabelEpsilon, Field(
+    label_epsilon: Annotated[LabelEpsilon, Field(
         default=2.0, title="Epsilon of a label",
         description="Labels are told by a coin; this is what each pays, in its site's ledger.")] = 2.0
     levels: Annotated[Levels, Field(
@@ -88,7 +88,8 @@ def next_step(coordinator: Coordinator, request: JoinRequest) -> Planned | None:
         raise ContractError(f"an exchange between '{asks.labels}' and '{asks.features}': '{missing.pop()}' is excluded by "
                             "the reputation policy")
     return publish_plan(coordinator, head, plan.model_copy(update={
-        "cohort": tuple(name for name in plan.cohort if name in asks.senders), "quorum": len(asks.senders)}))
+        "cohort": tuple(name for name in plan.cohort if name in asks.senders), "quorum": len(asks.senders),
+        "unasked": ()}))
 
 
 def begun_anew(request: JoinRequest) -> JoinRequest:
@@ -103,7 +104,7 @@ def _asked(coordinator: Coordinator, request: JoinRequest) -> Join | None:
         raise ContractError(f"'{request.labels}' and '{request.features}' have learnt nothing for '{request.purpose}' in run "
                             f"'{request.run}' yet: begin with 'fedround join'")
     said = {"labels": request.labels, "features": request.features, "purpose": request.purpose, "levels": request.levels,
-            "epsilon": None if request.score else request.epsilon, "learnt": learnt if request.score else None}
+            "epsilon": None if request.score else request.label_epsilon, "learnt": learnt if request.score else None}
     number = max((one.last.number for one in chains), default=0)
     goes_on = next((one for one in chains if one.holds and one.last.number == number and all(
         getattr(one.last, name) == value for name, value in said.items())), None)

@@ -43,7 +43,7 @@ def build_model():
 '''
 CONTRACT = {"name": "customers", "checks": [
     {"id": "customer_is_given", "type": "expect_column_values_to_not_be_null", "kwargs": {"column": "customer"}}]}
-REQUEST = JoinRequest(run="spring", labels=BANK, features=SHOP, purpose="credit-risk", epsilon=3.0)
+REQUEST = JoinRequest(run="spring", labels=BANK, features=SHOP, purpose="credit-risk", label_epsilon=3.0)
 
 
 def customers(count: int = 600, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -102,7 +102,7 @@ def test_whatever_is_asked_for_comes_back_from_its_boxes(made: SmallFederation, 
     says = {"run": "spring", "quorum": 2, "deadline_s": 9, "sites": ["north", "east"], "partition": "2026-w48", "rounds": 3,
             "after": "winter", "one_run_per_site": True, "one_run_per_partition": True, "round": 4, "asker": "ann",
             "patience": 3, "epsilon": 4.0, "rule": "coordinate_median", "labels": "north", "features": "south",
-            "purpose": "credit-risk",
+            "purpose": "credit-risk", "label_epsilon": 1.5,
             "statistics": [{"kind": "histogram", "column": "x1", "edges": [0.0, 1.0], "noise_std": 5.0}]}
     asked = {field: value for field, value in says.items() if field in request.model_fields}
     if name == "federated-measurement":
