@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from fedround.aggregation.rules import FLTrust, WeightedMean
 from fedround.aggregation.spec import Aggregation, default_aggregation
 from fedround.aggregation.spec import in_words as rule_in_words
+from fedround.aggregation.staleness import Pace
 from fedround.choices import Choice, Choices, Offer
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
@@ -23,6 +24,7 @@ from fedround.learning.algorithms import Ditto
 from fedround.learning.foreign.agreed import objection_to_foreign
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.pace import Plateau
+from fedround.learning.paced import objection_to_pace
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.trees.agreed import objection_to_trees
 from fedround.learning.trees.spec import Trees
@@ -141,6 +143,9 @@ class Agreement(Value):
     selection: Selection | None = None
     """Whom a round that trains asks; None: every member that can be asked, but for those whom the reputation policy
     excludes."""
+    pace: Pace | None = None
+    """Up to which age answers to the plans of earlier rounds count; who has not answered one is not asked the next. With it
+    a buffer of K answers (FedBuff) is `quorum` = `enough` = K. None: who is late is not waited for, and counts no more."""
 
     @model_validator(mode="after")
     def _check_enough(self) -> Self:
@@ -266,7 +271,7 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_regions(self) -> Self:
-        beside = [f"[{name}]" for name in ("combine", "reputation", "incentive", "selection")
+        beside = [f"[{name}]" for name in ("combine", "reputation", "incentive", "selection", "pace")
                   if getattr(self, name) is not None]
         if self.enough is not None:
             beside.append("'enough', with which a round closes while regions still wait for their members,")
@@ -301,6 +306,14 @@ class Agreement(Value):
         if made.rule is not None:
             said["aggregation"] = Aggregation(**{**dict(self.how_to_aggregate()), "rule": made.rule})
         return type(self)(**said)
+
+    @model_validator(mode="after")
+    def _check_pace(self) -> Self:
+        if self.pace is not None and (why_not := objection_to_pace(
+                self.pace, self.training, self.privacy, self.how_to_aggregate(), summed=self.combine is not None,
+                chosen=self.selection is not None or (self.choices is not None and self.choices.sites))) is not None:
+            raise ValueError(why_not)
+        return self
 
     @property
     def together(self) -> Together | None:
@@ -418,9 +431,17 @@ class Federation(Agreement, Signed):
             raise ValueError(f"selection: {how.sites} sites in each of {how.within} rounds are fewer than the {len(names)} "
                              "members that shall all be asked: raise one of them")
         try:
-            self.how_to_aggregate().check_weights([site.weight for site in self.sites], self.quorum)
+            self.how_to_aggregate().check_weights([site.weight for site in self.sites], self.quorum,
+                                                  1.0 if self.pace is None else self.pace.share(self.pace.max_age))
         except ToleranceError as error:
             raise ValueError(f"aggregation with quorum {self.quorum}: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_who_is_there(self) -> Self:
+        if self.pace is not None and not all(site.is_always_there for site in self.sites):
+            raise ValueError("pace: who is asked follows from who still works, and some have 'hours' or are 'closed': take "
+                             "these out; a site's own policy may have hours")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from fedround.aggregation.spec import Aggregation
+from fedround.aggregation.staleness import Pace
 from fedround.choices import Choice
 from fedround.codec import Schema
 from fedround.compression.spec import Compression
@@ -54,6 +55,8 @@ class Terms(Value):
     """With `combine`: whose numbers are added up."""
     regions: tuple[Region, ...] = ()
     """Whose updates are added up by a regional coordinator first; none: the coordinator reads every update."""
+    pace: Pace | None = None
+    """Up to which age answers to earlier plans count; None: an answer counts in the round of its plan, or never."""
 
     @property
     def shared_by(self) -> int | None:

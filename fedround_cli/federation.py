@@ -209,7 +209,8 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
         out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
                   f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")
     else:
-        out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie")
+        late = "" if federation.pace is None else f"; a fork stops {sightings.window(federation)} rounds after it, not one"
+        out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie{late}")
 
 
 def _warn_of_meaningless_privacy(federation: Federation) -> None:

@@ -12,6 +12,7 @@ from prefect.events import emit_event
 
 from fedround.errors import FedroundError
 from fedround.records import Plan
+from fedround.rounds.tickets import ended
 from fedround.spoken import one_line
 from tasks.collect import Collected, is_forged
 from tasks.coordinator import Coordinator
@@ -26,7 +27,8 @@ NEARLY = 0.9
 
 def tell_answers(coordinator: Coordinator, plan: Plan, answers: Collected) -> None:
     """Who did not answer in time, and whose answers do not hold."""
-    for site in answers.missing:
+    paced = plan.agreed.pace is not None and plan.asks.makes_model
+    for site in [ticket.site for ticket in ended(plan, answers.missing)] if paced else answers.missing:
         _tell(coordinator, LATE, site, run=plan.run, round=plan.round)
     for site, rejection in answers.rejected.items():
         _tell(coordinator, REJECTED, site, run=plan.run, round=plan.round, reason=rejection.reason)

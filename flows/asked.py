@@ -6,6 +6,7 @@ Where answers are added up under masks, keys are set up before it, and after it 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -14,33 +15,42 @@ from prefect.client.orchestration import PrefectClient
 
 from fedround.errors import QuorumError
 from fedround.records import Finding
+from fedround.rounds.tickets import ended
 from flows import steps
 from flows.alarm_events import tell_answers
 from flows.watch import Watch
 from tasks.ask import find, known
 from tasks.collect import Collected, have_answered, take_late
 from tasks.coordinator import Coordinator
-from tasks.invite import Invitation
+from tasks.invite import Invitation, invite_again
 from tasks.plan import Planned, RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
 from tasks.unmask import give_up, is_signed, suffices, why_lost
 
 SOON_S = 0.1
 """Sites wait for the question about the sum, and have the answer at hand: it is looked for so often at first."""
+_SELDOM_S = 5.0
 
 
 async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tuple[Invitation, Collected]:
     """Invite the cohort, and collect until everybody has answered or the deadline is over."""
     watch.plan(planned.plan)
     async with get_client() as client:
-        invited = await steps.invite(planned)
+        invited, again = await steps.invite(planned), await invite_again(planned)
         try:
-            answers = await steps.collect(coordinator, planned, _ended(coordinator, planned, invited, client), watch.answers)
+            answers = await steps.collect(coordinator, planned, _ended(coordinator, planned, invited, again, client),
+                                          watch.answers)
         except asyncio.CancelledError:                  # nobody works on for a round that is over
-            await invited.stop(client, watch.waited_for if planned.plan.asks.slot is None else set(planned.plan.cohort))
+            waited_for = watch.waited_for if planned.plan.asks.slot is None else set(planned.plan.cohort)
+            for one in (invited, *again):
+                await one.stop(client, waited_for & one.sites)
             raise
-        await invited.close(client, set(answers.missing))
+        if planned.plan.agreed.pace is None or not planned.plan.asks.makes_model:
+            await invited.close(client, set(answers.missing))
         answers = take_late(coordinator, planned, answers)
+        over = {ticket.site for ticket in ended(planned.plan, answers.missing)}
+        for one in again:                               # an answer would not count any more
+            await one.stop(client, over & one.sites)
         tell_answers(coordinator, planned.plan, answers)
         if planned.plan.by_region:
             answers = await steps.gather(coordinator, planned, answers, lambda among: invited.ended(client, among))
@@ -55,12 +65,23 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
         return invited, answers
 
 
-def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation,
+def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation, again: tuple[Invitation, ...],
            client: PrefectClient) -> Callable[[set[str]], Awaitable[set[str]]]:
-    """Who has answered. A flow run that answers under masks goes on until it has revealed, so there the store is asked."""
+    """Who has answered. A flow run that answers under masks goes on until it has revealed, so there the store is asked. So it
+    is about those who answer earlier plans: they may be many, and how their flow runs end is looked at now and then.
+    """
+    looked = time.monotonic()
+
     async def ended(among: set[str]) -> set[str]:
-        there = set() if planned.plan.asks.slot is None else await have_answered(coordinator, planned, among)
-        return there | (await invited.ended(client, among - there) if among - there else set())
+        nonlocal looked
+        in_store = among if planned.plan.asks.slot is not None else among & planned.earlier.keys()
+        there = await have_answered(coordinator, planned, in_store) if in_store else set[str]()
+        if (now := time.monotonic()) - looked > _SELDOM_S:
+            looked = now
+            for one in again:
+                there |= await one.ended(client, waiting) if (waiting := (among - there) & one.sites) else set()
+        mine = (among - there) & invited.sites
+        return there | (await invited.ended(client, mine) if mine else set())
 
     return ended
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
 
+from fedround.errors import ContractError
 from fedround.rounds.campaign import counts_leave
 from flows.artifacts import show_campaign, show_contribution
 from flows.federated_evaluation import federated_evaluation
@@ -80,6 +81,9 @@ async def _sites(request: TrainingRequest) -> AsyncIterator[None]:
     if not request.one_run_per_site:
         yield
         return
+    if current_coordinator().federation.pace is not None:
+        raise ContractError("with [pace] each member has a flow run for each plan that it works on, and these do not end "
+                            "together: start the campaign without one_run_per_site")
     done = False
     sites = request.sites or [site.name for site in current_coordinator().federation.sites]
     await begin_campaign(request.run, sites, max(request.rounds, _committed(request.run)))

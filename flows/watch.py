@@ -68,13 +68,16 @@ class Watch:
         """The plan is published; sites are being invited."""
         self.over("plan")
         self._asked = self._began
-        self._cohort = frozenset(plan.cohort)
-        self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(plan.cohort), waiting=tuple(sorted(plan.cohort)),
+        self._cohort = frozenset(plan.answering)
+        self._tell(stage=plan.asks.kind, round=plan.round, cohort=len(self._cohort), waiting=tuple(sorted(self._cohort)),
                    until=datetime.now(UTC) + timedelta(seconds=plan.deadline_s),
                    excluded=(*(f"'{out.site}' until round {out.until}: {out.reason}" for out in plan.excluded),
                              *(f"'{site}' was not chosen, or is not there now" for site in plan.unasked)))
         self._log.info("round %d: asking %d sites to %s, quorum %d, deadline %d s", plan.round, len(plan.cohort),
                        plan.asks.kind, plan.quorum, plan.deadline_s)
+        if plan.tickets:
+            self._log.info("round %d: still at work on earlier plans: %s", plan.round, ", ".join(
+                f"'{ticket.site}' (round {ticket.round})" for ticket in plan.tickets))
         for excluded in self._now.excluded:
             self._log.warning("round %d: not asked: %s", plan.round, excluded)
 

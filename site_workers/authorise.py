@@ -55,9 +55,9 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
     remembered = seen.read(site.folder)
     try:
         federation, log = history.agreement(site, plan, remembered, source)
-        _check_sums(plan, federation, source)
+        _check_terms(plan, federation, source)
         identity = _check_membership(site, federation, plan, source)
-        parent = history.parent(site, plan, log, remembered, source)
+        parent = history.parent(site, plan, named, log, remembered, source)
         _check_choice(site, plan, federation, parent, source)
     except TrustError:
         if not history.is_over(site, plan, named, remembered):
@@ -65,8 +65,10 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
         raise ChainError(f"{source}: an old invitation was sent again, to a question that is over; the history is as this "
                          "site has seen it. Nothing was done. Ask the coordinator who may start flow runs") from None
     # Whoever holds the API key may send an old invitation again; answering it would spend budget for nothing.
-    if plan.asks.makes_model and site.store.head(layout.commit(run, number)) is not None:
+    if plan.asks.makes_model and plan.agreed.pace is None and site.store.head(layout.commit(run, number)) is not None:
         raise ChainError(f"{source}: the round is committed already")
+    if plan.agreed.pace is not None and plan.asks.makes_model:
+        history.check_ticket(site, plan, named, source)
     answered = outbox.plan_of(site.safe, plan)
     if answered is not None and answered != named:
         raise ChainError(f"{source}: this site has answered another plan for the same round; the coordinator has "
@@ -88,11 +90,15 @@ def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[
     return Refusal(**order.addressed(site), reason=reason, detail=detail, checks=checks)
 
 
-def _check_sums(plan: Plan, federation: Federation, source: str) -> None:
-    """Whether the plan adds up as the federation file says, and by whom. From that follows what a sum hides and how much
-    noise is in it, and nothing else here holds it against the number of members; and who besides the coordinator reads this
-    site's answers.
+def _check_terms(plan: Plan, federation: Federation, source: str) -> None:
+    """Whether the plan adds up as the federation file says, and by whom; and up to which age it counts answers.
+
+    From the first follows what a sum hides and how much noise is in it, and who besides the coordinator reads this site's
+    answers; from the second how long two histories can go on. Nothing else here holds them against the number of members.
     """
+    if plan.agreed.pace != federation.pace:
+        raise TrustError(f"{source}: counts answers up to another age than the federation file says. Nothing was done. Ask "
+                         "the coordinator, and compare 'fedround verify'")
     if (plan.agreed.combine, plan.agreed.together, plan.agreed.regions) != (
             federation.combine, federation.together, federation.regions):
         raise TrustError(f"{source}: says something else than the federation file about how members' numbers are added up, "

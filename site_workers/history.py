@@ -36,11 +36,11 @@ def agreement(site: Site, plan: Plan, seen: Seen, source: str) -> tuple[Federati
     return log[-1].federation, log
 
 
-def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: str) -> Commit:
+def parent(site: Site, plan: Plan, named: str, log: tuple[Logged, ...], seen: Seen, source: str) -> Commit:
     """The signed commit that the plan continues. Four things are checked.
 
     The plan starts from the commit's model. The commit continues what this site has seen of the run. It is signed. A majority
-    of the members was shown its plan.
+    of the members was shown its plan. named: the plan's digest.
     """
     number = plan.continues
     head = _commit(site, plan.run, number, source)
@@ -51,10 +51,46 @@ def parent(site: Site, plan: Plan, log: tuple[Logged, ...], seen: Seen, source: 
         raise ChainError(f"{source}: starts from another model than the one that round {number} committed")
     if isinstance(plan.asks, Train) and not set(plan.asks.state) <= set(commit.state):
         raise ChainError(f"{source}: names state of the server that round {number} did not leave")
-    _check_continues(site, commit, plan.parent, seen.runs.get(plan.run), source)
+    known = seen.runs.get(plan.run)
+    if plan.agreed.pace is not None and plan.asks.makes_model and known is not None and number < known.round:
+        _check_led_here(site, plan, named, known, source)
+    else:
+        _check_continues(site, commit, plan.parent, known, source)
     if number > 0:
         _check_sighted(site, commit, log, f"commit of round {number} of run '{plan.run}'")
     return commit
+
+
+def _check_led_here(site: Site, plan: Plan, named: str, seen: SeenCommit, source: str) -> None:
+    """Check that what this site has seen last rests on this very plan, of an earlier round: then it is of the one history."""
+    wanted, number = seen.digest, seen.round
+    while True:
+        head = _commit(site, plan.run, number, source)
+        if head.digest != wanted:
+            raise ChainError(f"{source}: this site has seen another commit of round {number}: there are two histories. Stop, "
+                             f"and {_COMPARE}")
+        if number == plan.round:
+            break
+        wanted, number = head.commit.parent or "", number - 1
+    if (head.commit.plan, head.commit.parent) != (named, plan.parent):
+        raise ChainError(f"{source}: is not the plan that round {plan.round} was committed with; what answers it would not "
+                         "count")
+
+
+def check_ticket(site: Site, plan: Plan, named: str, source: str) -> None:
+    """Check that an answer to this plan, of a round that may be over, still counts, as far as the store shows. Nothing is
+    charged for work that cannot.
+    """
+    pace, number = plan.agreed.pace, plan.round
+    while pace is not None and site.store.head(layout.commit(plan.run, number)) is not None:
+        commit = _commit(site, plan.run, number, source).commit
+        if number == plan.round and commit.plan != named:
+            raise ChainError(f"{source}: round {number} was committed with another plan, and an answer to this one does not "
+                             "count")
+        if commit.log != plan.log or site.name not in commit.missing or number + 1 - plan.round > pace.max_age:
+            raise ChainError(f"{source}: the rounds since then have ended this site's ticket: an answer does not count any "
+                             "more")
+        number += 1
 
 
 def is_over(site: Site, plan: Plan, named: str, seen: Seen) -> bool:
@@ -124,15 +160,39 @@ def _check_continues(site: Site, commit: Commit, named: str | None, seen: SeenCo
 
 
 def _check_sighted(site: Site, commit: Commit, log: tuple[Logged, ...], source: str) -> None:
-    """Check that every site in the commit was shown the commit's plan, and that the commit repeats our own answer."""
+    """Check that every site in the commit was shown the plan that it answers, that enough members were shown what leads to
+    it, and that it repeats our own answers.
+    """
+    commits = [commit]
+    members = _members(commit, log, source)
+    first = commit.round + 1 - sightings.window(members)
+    while (number := commits[0].round) > max(1, first):
+        before = _commit(site, commit.run, number - 1, source)
+        if before.digest != commits[0].parent:
+            raise ChainError(f"{source}: round {number} does not continue the committed round {number - 1}")
+        commits.insert(0, before.commit)
+    plans = {one.round: one.plan or "" for one in commits}
+    for one in commits:
+        sightings.check(one, _members(one, log, source), source, plans)
+        _check_ours(site, one, source)
+    sightings.check_majority(commits, members, source)
+
+
+def _members(commit: Commit, log: tuple[Logged, ...], source: str) -> Federation:
+    """The federation file under which a commit was made."""
     if commit.log.number > len(log) or log[commit.log.number - 1].digest != commit.log.digest:
         raise ChainError(f"{source}: names another federation log than its successor's plan")
     logged = log[commit.log.number - 1]
     if logged.entry.federation_digest != commit.federation_digest:
         raise ChainError(f"{source}: names another federation file than the log")
-    sightings.check(commit, logged.federation, source)
-    mine = [update.answer for update in commit.updates if update.site == site.name]
-    kept = [digest(entry.answer) for entry in outbox.answers(site.safe, commit.run, "train", commit.round)]
-    if mine and kept and mine[0] not in kept:
-        raise ChainError(f"{source}: holds another update of this site than the one it sent; ask the coordinator where it "
-                         "comes from, and whether somebody else has this site's key")
+    return logged.federation
+
+
+def _check_ours(site: Site, commit: Commit, source: str) -> None:
+    for update in commit.updates:
+        if update.site == site.name:
+            answered = sightings.answers_to(commit, update)
+            kept = [digest(entry.answer) for entry in outbox.answers(site.safe, commit.run, "train", answered)]
+            if kept and update.answer not in kept:
+                raise ChainError(f"{source}: holds another update of this site than the one it sent; ask the coordinator "
+                                 "where it comes from, and whether somebody else has this site's key")

@@ -23,6 +23,7 @@ from fedround.privacy.units import dearest
 from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import Offer, offer
+from fedround.sightings import answers_to
 from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length
@@ -209,12 +210,13 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
         elif layout.parse_commit(key) is not None:
             _, commit = _signed(site, key, Commit)
             commits += [] if commit is None else [commit]
-    longest = 0
+    longest, made_with = 0, {(commit.run, commit.round): commit.plan for commit in commits}
     for commit in commits:
         ours = [known for known in commit.ledgers if known.site == site.name and known.key in keys]
         longest = max([longest, *(known.charges for known in ours)])
-        if ours and commit.plan is not None and any(update.site == site.name for update in commit.updates):
-            found.updated[commit.plan] = commit
+        mine = [update for update in commit.updates if update.site == site.name]
+        if ours and mine and (plan := made_with.get((commit.run, answers_to(commit, mine[0])))) is not None:
+            found.updated[plan] = commit
     return replace(found, longest=longest)
 
 

@@ -33,7 +33,10 @@ class Seen(Value):
     runs: dict[Name, SeenCommit] = Field(default_factory=dict)
 
     def after(self, log: LogHead, run: str, commit: SeenCommit) -> Seen:
-        """With one plan more."""
+        """With one plan more. Where answers to earlier plans count, it may be one of before what was seen last."""
+        known = self.runs.get(run)
+        if known is not None and commit.round < known.round:
+            return self
         return Seen(log=log, runs={**self.runs, run: commit})
 
 

@@ -17,14 +17,14 @@ from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError, QuorumError
 from fedround.records import Answer, SiteMemory
-from fedround.rounds import server
+from fedround.rounds import server, tickets
 from fedround.rounds.server import Average, Combined
 from tasks.collect import Collected, Sum
 from tasks.coordinator import Coordinator
 from tasks.gather import of_regions
 from tasks.memory import Shelf
 from tasks.plan import Planned
-from tasks.quorum import check_quorum
+from tasks.quorum import check_quorum, check_shown
 from tasks.root import root_update
 from tasks.spool import Workplace
 from tasks.weights import weights_of
@@ -62,6 +62,7 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
     stop a round. Raises QuorumError, and nothing is committed, if too few are admitted or too many are left out.
     """
     check_quorum(planned, collected)
+    check_shown(coordinator, planned, collected)
     if collected.sum is not None:
         return of_sum(planned, collected.sum, collected.answers, weights_of(planned, coordinator.federation, {}),
                       Shelf(coordinator, planned))
@@ -94,7 +95,8 @@ def combine(workplace: Workplace, planned: Planned, rows: Sequence[Row], weights
             memory_budget_bytes: int, sweeper: Sweeper | None = None) -> Aggregated:
     """What the plan makes of these rows: the same bytes for the coordinator that commits and for the auditor who checks."""
     plan, shelf = planned.plan, Shelf(workplace, planned)
-    weighed, memory = [dataclasses.replace(row, weight=weights[row.site]) for row in rows], shelf.recall(planned)
+    weighed = [dataclasses.replace(row, weight=weights[row.site] * tickets.share(plan, row.site)) for row in rows]
+    memory = shelf.recall(planned)
     combined = server.combine(
         plan.agreed.aggregation, codec.coordinates(plan.sent), weighed, memory, shelf, seed=bytes.fromhex(planned.digest),
         root=root, memory_budget_bytes=memory_budget_bytes, sweeper=sweeper)

@@ -6,7 +6,7 @@ fit is a ChainError.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
@@ -15,8 +15,9 @@ from fedround.choices import Choice
 from fedround.errors import ChainError, ContractError
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
-from fedround.records import Answer, Commit, Evaluate, Finding, Join, Plan, Question
+from fedround.records import Answer, Commit, Evaluate, Finding, Join, Plan, Question, Ticket
 from fedround.rounds.clipping import privacy_after
+from fedround.rounds.tickets import ticket_of, tickets_after
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from infra.history import Committed
@@ -123,7 +124,10 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
         if sorted(plan.cohort) != sorted(plan.asks.senders) or plan.quorum != len(plan.cohort):
             raise ChainError(f"plan of {source}: asks others than those who have something to send in this step")
         return tuple(sorted(excluded))
-    if sorted((*plan.cohort, *plan.unasked)) != sorted({site.name for site in federation.sites} - excluded):
+    if plan.tickets != _due(plan, past, excluded):
+        raise ChainError(f"plan of {source}: counts the answers of others, or to other plans, than those that the rounds "
+                         "before left at work")
+    if sorted((*plan.answering, *plan.unasked)) != sorted({site.name for site in federation.sites} - excluded):
         raise ChainError(f"plan of {source}: does not ask every member that the agreed policy leaves in")
     if plan.unasked:
         try:
@@ -136,6 +140,14 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
             raise ChainError(f"plan of {source}: asks {', '.join(plan.cohort)}, and the agreed selection is of "
                              f"{', '.join(drawn)}")
     return tuple(sorted((*excluded, *plan.unasked)))
+
+
+def _due(plan: Plan, past: Sequence[Past], excluded: Collection[str]) -> tuple[Ticket, ...]:
+    """Who must have a ticket of an earlier round."""
+    if not plan.asks.makes_model or not past:
+        return ()
+    before = past[-1]
+    return tickets_after(plan.agreed.pace, before.plan, before.commit.plan or "", before.commit, plan.log, excluded)
 
 
 # -- what is said of everybody -----------------------------------------------------------------------------------------
@@ -152,20 +164,24 @@ def check_everybody(said: Commit | Finding, plan: Plan, source: str) -> None:
     else:
         what, answered = "finding", [told.site for told in said.answers]
     named = [*answered, *(no.site for no in said.refusals), *(no.site for no in said.rejected), *said.missing]
-    if sorted(named) != sorted(plan.cohort):
+    if sorted(named) != sorted(plan.answering):
         raise ChainError(f"{what} of {source}: does not name every site of the cohort once")
     if len(answered) < plan.quorum:
         raise ChainError(f"{what} of {source}: {len(answered)} answers, its plan asks for a quorum of {plan.quorum}")
 
 
 def check_commit(commit: Commit, plan: Plan, federation: Federation, source: str) -> None:
-    """Check that every site has the agreed weight, and that what does not travel is unchanged.
+    """Check that every site has the agreed weight, answered the plan of its ticket, and that what does not travel is
+    unchanged.
 
     `infra.history.read_plan` checks that the commit is of this plan.
     """
     if commit.blob("rest") != plan.rest:
         raise ChainError(f"commit of {source}: has other parts that do not travel than its plan")
     for update in commit.updates:
+        if update.ticket != ticket_of(plan, update.site):
+            raise ChainError(f"commit of {source}: says that '{update.site}' answered another round's plan than its ticket "
+                             "is of")
         if update.weight != federation.site(update.site).weight:
             raise ChainError(f"commit of {source}: gives '{update.site}' another weight than the federation file")
 

@@ -22,7 +22,7 @@ from tasks.afterwards import afterwards
 from tasks.collect import as_committed, read_again
 from tasks.coordinator import Coordinator
 from tasks.evaluate import evaluate
-from tasks.plan import Planned
+from tasks.plan import Planned, planned_of
 from tasks.report import is_reported, record_evaluation, records, report
 from tasks.reporting.record import NOT_TIMED, Timing, timing_of
 
@@ -60,7 +60,7 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float, end
     committed = read_commit(coordinator.store, run, number, key)
     plan = read_plan(coordinator.store, committed.commit, key)
     parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
-    planned = Planned(plan, committed.commit.plan or "", parent)
+    planned = planned_of(coordinator.store, key, plan, committed.commit.plan or "", parent)
     collected = as_committed(read_again(then, planned, committed.commit.missing), committed.commit)
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds, ended, timing)
     _evaluations(coordinator, committed)

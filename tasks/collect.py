@@ -38,6 +38,7 @@ from tasks.coordinator import Coordinator
 from tasks.documents import said_by
 from tasks.plan import Planned
 from tasks.rows import file_of, row_of
+from tasks.sighted import shown
 from tasks.spool import Workplace
 from validation.material import check_form
 from validation.updates import read_answer
@@ -209,7 +210,8 @@ async def collect(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
     short = POLL_S if at_first_s is None else at_first_s
-    waiting, pause, traffic = set(planned.plan.cohort), short, defaultdict[str, Traffic](Traffic)
+    majority = shown(coordinator.store, coordinator.identity.key, planned, coordinator.federation)
+    waiting, pause, traffic = set(planned.plan.answering), short, defaultdict[str, Traffic](Traffic)
     goes_on = bool(waiting)
     while goes_on:
         late = loop.time() >= deadline
@@ -226,21 +228,22 @@ async def collect(
             collected = collected.hearing(site, heard).having_fetched(site, traffic[site])
             waiting.discard(site)
             progress(collected)
-        goes_on = bool(waiting) and not is_enough(planned.plan, collected) and not enough(collected)
+        closes = is_enough(planned.plan, collected) and majority.lacks(collected.admitted) == 0
+        goes_on = bool(waiting) and not closes and not enough(collected)
         if goes_on:
             await asyncio.sleep(pause)
             pause = short if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
-    return replace(collected, missing=tuple(sorted(set(planned.plan.cohort) - collected.answered)))
+    return replace(collected, missing=tuple(sorted(set(planned.plan.answering) - collected.answered)))
 
 
 async def have_answered(coordinator: Coordinator, planned: Planned, among: set[str]) -> set[str]:
-    """The sites of `among` whose answer lies in the store, as far as it can be asked now."""
-    plan = planned.plan
-
+    """The sites of `among` whose answer, or refusal, lies in the store, as far as it can be asked now."""
     def look(site: str) -> bool:
+        plan = planned.of(site).plan
+        where = site, plan.run, plan.round, plan.attempt, plan.asks.kind
         try:
-            return coordinator.store.head(layout.answer(
-                site, plan.run, plan.round, plan.attempt, plan.asks.kind)) is not None
+            return any(coordinator.store.head(key) is not None for key in (
+                layout.answer(*where), *([layout.refusal(*where, 1)] if site in planned.earlier else [])))
         except UNREADABLE:
             return False
 
@@ -285,7 +288,7 @@ def _note_unreadable(coordinator: Coordinator, planned: Planned, site: str, erro
 def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, ...]) -> Collected:
     """What the sites of a committed round said, without those that were late then."""
     collected, log = Collected(missing=missing), _log(coordinator, planned)
-    for site in sorted(set(planned.plan.cohort) - set(missing)):
+    for site in sorted(set(planned.plan.answering) - set(missing)):
         collected = collected.hearing(site, admit(coordinator, coordinator.federation, planned, site, log, masked=False,
                                                      updates=not planned.plan.by_region))
     return collected
@@ -324,20 +327,20 @@ def admit(workplace: Workplace, members: Federation, planned: Planned, site: str
     masked vector, or an update's numbers, are brought to this disk, too.
     Raises what the store raises if it does not give out what is there.
     """
-    member = members.site(site)
+    member, asked = members.site(site), planned.of(site)
 
     found = list[str]()
 
     def read() -> bytes:                # what is read again is not looked for again: refusals may be many
         if found:
             return workplace.store.get(found[0], max_bytes=MAX_DOCUMENT_BYTES)
-        if (said := said_by(workplace.store, planned.plan, site)) is None:
+        if (said := said_by(workplace.store, asked.plan, site)) is None:
             raise _SilentError
         found.append(said[0])
         return said[1]
 
     def judge(document: bytes) -> tuple[SiteAnswer, str]:
-        return read_answer(document, planned.plan, planned.digest, member, members.revoked), digest(document)
+        return read_answer(document, asked.plan, asked.digest, member, members.revoked), digest(document)
 
     try:
         answer, named = judged(read, judge, f"the answer of site '{site}'")

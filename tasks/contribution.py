@@ -28,7 +28,7 @@ from tasks import evidence
 from tasks.aggregate import Aggregated
 from tasks.coordinator import Coordinator
 from tasks.evaluate import public_rows
-from tasks.plan import Planned
+from tasks.plan import Planned, planned_of
 from tasks.recompute import Bench, again, clear
 from tasks.report import record_contribution, register_contribution
 from tasks.reporting.contribution import render_accounts
@@ -106,9 +106,9 @@ def standing(store: ObjectStore, head: Committed, coordinator: str) -> Contribut
 def _computed(coordinator: Coordinator, head: Committed) -> Contribution:
     store, key, commit, public = coordinator.store, coordinator.identity.key, head.commit, public_of(coordinator)
     plan = read_plan(store, commit, key)
-    planned = Planned(plan, commit.plan or "", read_commit(store, commit.run, commit.round - 1, key))
+    planned = planned_of(store, key, plan, commit.plan or "", read_commit(store, commit.run, commit.round - 1, key))
     members = read_federation(store, plan.federation_digest, key, f"federation file of round {commit.round}")
-    answers = {told.site: evidence.update(store, members, plan, planned.digest, told) for told in commit.updates}
+    answers = {told.site: evidence.update(store, members, planned.of(told.site), told) for told in commit.updates}
     with TemporaryDirectory(prefix="fedround-contribution-") as folder:
         bench = Bench(Path(folder), store, coordinator.settings.memory_budget_mb << 20)
         done = again(bench, planned, answers, weights_of(planned, members, answers),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fedround import layout
 from fedround.records import Plan, Refusal, SiteAnswer
 from fedround.spoken import one_line
-from infra.history import NOT_OURS, last_round, read_plan_at
+from infra.history import NOT_OURS, last_round, read_commit, read_plan_at
 from tasks.coordinator import Coordinator
 from tasks.documents import said_by
+from tasks.plan import Planned, planned_of
 from tasks.quorum import HELPS
 from validation.updates import read_answer
 
@@ -59,22 +60,24 @@ def diagnose(coordinator: Coordinator, run: str) -> Diagnosis:
             plan, named = read_plan_at(store, run, number, attempt, "train", key)
         except NOT_OURS:
             continue
-        return Diagnosis(run, committed, plan, tuple(_all(coordinator, plan, named)))
+        planned = planned_of(store, key, plan, named, read_commit(store, run, committed, key))
+        return Diagnosis(run, committed, plan, tuple(_all(coordinator, planned)))
     return Diagnosis(run, committed, None)
 
 
-def _all(coordinator: Coordinator, plan: Plan, named: str) -> Iterator[Finding]:
-    for site in plan.cohort:
-        yield _of_one(coordinator, plan, named, site)
+def _all(coordinator: Coordinator, planned: Planned) -> Iterator[Finding]:
+    for site in planned.plan.answering:
+        yield _of_one(coordinator, planned.of(site), site)
 
 
-def _of_one(coordinator: Coordinator, plan: Plan, named: str, site: str) -> Finding:
+def _of_one(coordinator: Coordinator, asked: Planned, site: str) -> Finding:
+    plan = asked.plan
     if (found := said_by(coordinator.store, plan, site)) is None:
         return Finding(site, "nothing", "it is not running, is late, cannot reach the store, or is held by a pause",
                        "ask its operator for 'fedround site check'; 'fedround status' shows its last sign of life")
     try:
         member, revoked = coordinator.federation.site(site), coordinator.federation.revoked
-        said: SiteAnswer = read_answer(found[1], plan, named, member, revoked)
+        said: SiteAnswer = read_answer(found[1], plan, asked.digest, member, revoked)
     except NOT_OURS as error:
         return Finding(site, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and runs "
                        "the same version as the coordinator")

@@ -31,6 +31,7 @@ from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Digest, Payload
 from infra.history import prove, read_checkpoint, read_commit, read_named
 from infra.stores import ObjectStore
+from tasks.plan import Planned
 from tasks.spool import taken
 from validation.payloads import Intake, intake_of
 from validation.updates import read_answer
@@ -47,8 +48,9 @@ def model(store: ObjectStore, commit: Commit, key: str, source: str) -> Checkpoi
     return checkpoint
 
 
-def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedRefusal) -> None:
+def refusal(store: ObjectStore, members: Federation, asked: Planned, committed: CommittedRefusal) -> None:
     """Prove the refusal of a site that the history names. The site may have given several."""
+    plan = asked.plan
     source = f"answer of '{committed.site}' in round {plan.round}"
     where = committed.site, plan.run, plan.round, plan.attempt, plan.asks.kind
     keys = (key for _ in range(2) for key in store.list(layout.refusals(*where)) if layout.parse_refusal(key) is not None)
@@ -56,7 +58,7 @@ def refusal(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Di
     document = next((found for found in documents if digest(found) == committed.answer), None)      # looked for twice
     if document is None:
         raise LostError(f"{source}: the refusal that the history names is not in the store")
-    if not isinstance(read_answer(document, plan, plan_digest, members.site(committed.site)), Refusal):
+    if not isinstance(read_answer(document, plan, asked.digest, members.site(committed.site)), Refusal):
         raise TrustError(f"{source}: the history says that it refused, but it did not")
 
 
@@ -76,9 +78,10 @@ def answer(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Dig
     return found
 
 
-def update(store: ObjectStore, members: Federation, plan: Plan, plan_digest: Digest, committed: CommittedUpdate) -> Answer:
-    """One site's answer with its update, and the update's tensors."""
-    found, source = _said(store, members, plan, plan_digest, committed.site, committed.answer)
+def update(store: ObjectStore, members: Federation, asked: Planned, committed: CommittedUpdate) -> Answer:
+    """One site's answer with its update, and the update's tensors. asked: what the site was asked (`Planned.of`)."""
+    plan = asked.plan
+    found, source = _said(store, members, plan, asked.digest, committed.site, committed.answer)
     payload = found.payload if isinstance(found, Answer) else None
     if not isinstance(found, Answer) or payload is None or (payload.sha256, found.sighting) != (
             committed.payload, committed.sighting) or committed.within_clip != (

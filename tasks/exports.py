@@ -27,6 +27,7 @@ from infra.exporters.to_traces import to_traces
 from infra.history import last_round, read_answer, read_commit, read_plan
 from infra.model_registry import ModelRegistry
 from tasks.coordinator import Coordinator
+from tasks.plan import planned_of
 from tasks.report import records
 
 _KINDS: dict[str, Callable[[str], Exporter]] = {
@@ -95,9 +96,12 @@ def _told(coordinator: Coordinator, run: str, number: int, metrics: dict[str, fl
 
 
 def _sites(coordinator: Coordinator, plan: Plan, commit: Commit) -> tuple[SiteTold, ...]:
+    planned = planned_of(coordinator.store, coordinator.identity.key, plan, commit.plan or "", read_commit(
+        coordinator.store, commit.run, commit.round - 1, coordinator.identity.key))
     used = [SiteTold(site=update.site, outcome="used" if update.verdict is Verdict.USED else "left out",
                      influence=update.influence, size_bytes=update.size_bytes,
-                     epsilon=read_answer(coordinator.store, plan, update).epsilon) for update in commit.updates]
+                     epsilon=read_answer(coordinator.store, planned.of(update.site).plan, update).epsilon)
+            for update in commit.updates]
     others = [*(SiteTold(site=no.site, outcome="refused") for no in commit.refusals),
               *(SiteTold(site=out.site, outcome="not admitted") for out in commit.rejected),
               *(SiteTold(site=site, outcome="no answer") for site in commit.missing)]

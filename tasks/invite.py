@@ -60,6 +60,11 @@ class Invitation:
         self._taken_by = asyncio.get_running_loop().time() + TAKEN_S
         self._look_at_standing = asyncio.get_running_loop().time() + STANDING_POLL_S
 
+    @property
+    def sites(self) -> frozenset[str]:
+        """Who was invited."""
+        return frozenset(self._keys)
+
     async def ended(self, client: PrefectClient, among: set[str]) -> set[str]:
         """The sites of `among` whose flow run, or task run, has ended, in whatever way. Only the ended runs travel.
 
@@ -168,7 +173,7 @@ async def invite(planned: Planned) -> Invitation:
         gone = {site: run for site, run in _given_up(earlier, plan.run).items() if site in plan.cohort}
         asked = Asked(
             tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
-            parameters={"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind},
+            parameters=_parameters(plan),
             standing={site: str(run.id) for site, run in (_standing(earlier, plan.run) | gone).items()
                       if site in plan.cohort})
         await _forget_failed_tries(client, asked)
@@ -180,6 +185,36 @@ async def invite(planned: Planned) -> Invitation:
 def invited_regions(plan: Plan) -> tuple[str, ...]:
     """The regions whose coordinators have work: they have pools and flow runs as sites have."""
     return tuple(one.name for one in plan.agreed.regions if one.asked(plan.cohort)) if plan.by_region else ()
+
+
+async def invite_again(planned: Planned) -> tuple[Invitation, ...]:
+    """Those who still work on the plans of earlier rounds, by plan. Whose flow run has ended without an answer is asked once
+    more.
+    """
+    groups: dict[str, list[str]] = {}
+    for site, earlier in planned.earlier.items():
+        groups.setdefault(earlier.digest, []).append(site)
+    if not groups:
+        return ()
+    invitations = []
+    async with get_client() as client:
+        plans = [(planned.of(sites[0]).plan, named, sites) for named, sites in groups.items()]
+        known = await _runs(client, FlowRunFilter(tags=FlowRunFilterTags(any_=[round_tag(plan) for plan, _, _ in plans])))
+        for plan, named, sites in plans:
+            tag = round_tag(plan)
+            mine = {site: [run for run in known if run.name == f"{tag}/{site}"] for site in sites}
+            asked = Asked(tag=tag, by=str(runtime.flow_run.id), plan=named, standing={},
+                          tries={site: len(runs) for site, runs in mine.items() if runs}, parameters=_parameters(plan))
+            found = {site: key for site, runs in mine.items() if (key := _open(runs)) is not None}
+            if unheard := [site for site in sites if site not in found]:
+                await tell(client, ASKED, asked, unheard)
+            invitations.append(Invitation(asked, {site: found.get(site, asked.key(site)) for site in sites}))
+    return tuple(invitations)
+
+
+def _parameters(plan: Plan) -> dict[str, str | int]:
+    """What a site's flow run gets: which plan to look up."""
+    return {"run": plan.run, "round": plan.round, "attempt": plan.attempt, "purpose": plan.asks.kind}
 
 
 async def _forget_failed_tries(client: PrefectClient, asked: Asked) -> None:

@@ -101,7 +101,7 @@ def _recalled(planned: Planned) -> dict[str, SiteMemory]:
     plan = planned.plan
     if plan.agreed.aggregation.history == 0:
         return {}
-    members = {*plan.cohort, *plan.unasked, *(exclusion.site for exclusion in plan.excluded)}
+    members = {*plan.answering, *plan.unasked, *(exclusion.site for exclusion in plan.excluded)}
     return {said.site: said for said in planned.parent.commit.memory if said.site in members}
 
 

@@ -10,6 +10,7 @@ from fedround.learning.tasks import Task
 from fedround.records import Answer, Plan, Score
 from fedround.rounds.ending import Told
 from fedround.rounds.pace import Trained, paced
+from fedround.rounds.tickets import ticket_of
 from fedround.statistics import Release
 from tasks.reputation import Past
 
@@ -24,12 +25,14 @@ def training_after(agreed: Training, number: int, past: Sequence[Past]) -> Train
 def score_of(plan: Plan, answers: Mapping[str, Answer]) -> Score | None:
     """What a commit says of its base model at all sites, if the rule of the next round's training looks at it.
 
-    answers: the admitted ones, by site. Six digits, so that other processors find the same.
+    answers: the admitted ones, by site; who answers an earlier plan tells of another model. Six digits, so that other
+    processors find the same.
     """
     training = plan.agreed.training
     if not isinstance(training, LocalTraining) or not isinstance(training.rule, Plateau):
         return None
-    return _score(plan.task, [said for _, answer in sorted(answers.items()) if (said := answer.scores) is not None])
+    return _score(plan.task, [said for site, answer in sorted(answers.items())
+                              if (said := answer.scores) is not None and ticket_of(plan, site) is None])
 
 
 def _score(task: Task, told: Iterable[Release]) -> Score | None:

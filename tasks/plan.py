@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,21 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedround import __version__, codec, layout
 from fedround.agreement import Federation
 from fedround.choices import Choice
-from fedround.errors import ContractError
-from fedround.records import Commit, Evaluate, Measure, Plan, Question, Train
+from fedround.errors import ChainError, ContractError
+from fedround.records import Commit, Evaluate, Exclusion, LogHead, Measure, Plan, Question, Ticket, Train
 from fedround.regions.spec import lapsed
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.clipping import privacy_after
 from fedround.rounds.offer import offer
+from fedround.rounds.tickets import tickets_after
 from fedround.sightings import needed
 from fedround.signing import seal
 from fedround.statistics import Judging, Scores
 from fedround.statistics.partitions import Partition, PartitionName, of_one_kind
 from fedround.terms import Agreed
 from fedround.values import MAX_ATTEMPTS, Name, parse
-from infra.history import Committed, read_checkpoint, read_plan_at
-from infra.stores import put_first
+from infra.history import Committed, read_checkpoint, read_commit, read_plan, read_plan_at
+from infra.stores import ObjectStore, put_first
 from tasks.begin import head_of
 from tasks.choice import choice_asked
 from tasks.cohort import Cohort, Place, cohort_of, now_for
@@ -113,6 +114,12 @@ class Planned:
     plan: Plan
     digest: str
     parent: Committed
+    earlier: Mapping[str, Planned] = field(default_factory=dict)
+    """What the members with a ticket of an earlier round were asked, by site."""
+
+    def of(self, site: str) -> Planned:
+        """What this member answers."""
+        return self.earlier.get(site, self)
 
     @property
     def in_words(self) -> str:
@@ -173,6 +180,8 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
         raise ContractError(why_not)
     whom = whom_to_ask(coordinator, federation, head, asks, request.sites)
     holds = coordinator.publish_federation()
+    tickets = _tickets(coordinator, federation, head, holds.head, whom.excluded) if asks.makes_model else ()
+    working = {ticket.site for ticket in tickets}
     agreed = federation.agreed().model_copy(update={
         "privacy": privacy_after(federation.privacy, head.commit), "choice": checkpoint.choice,
         "training": training_after(federation.training, head.commit.round + 1, past_rounds(coordinator, head))})
@@ -183,10 +192,20 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     return Plan(
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head,
         run=request.run, round=head.commit.round + asks.makes_model, parent=head.digest, base_model=head.commit.model,
-        tensors=checkpoint.tensors, rest=head.commit.blob("rest"), cohort=whom.asked, excluded=whom.excluded,
+        tensors=checkpoint.tensors, rest=head.commit.blob("rest"),
+        cohort=tuple(site for site in whom.asked if site not in working), excluded=whom.excluded,
         unasked=whom.unasked, at=whom.at, quorum=federation.quorum, deadline_s=federation.deadline_s,
         enough=federation.enough if asks.makes_model else None, task=coordinator.recipe.task, asks=asks, agreed=agreed,
-        tool_version=__version__)
+        tickets=tickets, tool_version=__version__)
+
+
+def _tickets(coordinator: Coordinator, federation: Federation, head: Committed, log: LogHead,
+             excluded: Collection[Exclusion]) -> tuple[Ticket, ...]:
+    """Who still works on an earlier round's plan."""
+    if federation.pace is None or head.commit.plan is None:
+        return ()
+    return tickets_after(federation.pace, read_plan(coordinator.store, head.commit, coordinator.identity.key),
+                         head.commit.plan, head.commit, log, {exclusion.site for exclusion in excluded})
 
 
 def whom_to_ask(coordinator: Coordinator, federation: Federation, head: Committed, asks: Question,
@@ -216,8 +235,25 @@ def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Plann
         if standing.at != asked.at and not coordinator.federation.away(asked.planned_at) & set(standing.cohort):
             asked = _as_of(coordinator, head, asked, standing.at)
         if same_question(standing, asked) and _still_stands(coordinator, standing, named, asked):
-            return Planned(standing, named, head)
+            return planned_of(coordinator.store, coordinator.identity.key, standing, named, head)
     raise ContractError(f"{in_words(plan)} was planned {MAX_ATTEMPTS} times; begin a new run")
+
+
+def planned_of(store: ObjectStore, key: str, plan: Plan, named: str, parent: Committed) -> Planned:
+    """The plan, with the earlier ones that it names.
+
+    key: the coordinator's. Raises ChainError if a ticket is of another plan than its round was committed with.
+    """
+    return Planned(plan, named, parent, {
+        ticket.site: _earlier(store, key, plan, ticket) for ticket in plan.tickets})
+
+
+def _earlier(store: ObjectStore, key: str, plan: Plan, ticket: Ticket) -> Planned:
+    commit = read_commit(store, plan.run, ticket.round, key).commit
+    if commit.plan != ticket.plan:
+        raise ChainError(f"{in_words(plan)}: the ticket of '{ticket.site}' is of another plan than round {ticket.round} was "
+                         "committed with")
+    return Planned(read_plan(store, commit, key), ticket.plan, read_commit(store, plan.run, ticket.round - 1, key))
 
 
 def _still_stands(coordinator: Coordinator, standing: Plan, named: str, asked: Plan) -> bool:
@@ -281,7 +317,7 @@ def asked_with(federation: Federation, request: RoundRequest, choice: Choice | N
                             "begin a new run, or agree on it again") from None
     said = request.model_dump(include={"quorum", "deadline_s"}, exclude_none=True)
     asked = parse(Federation, {**federation.model_dump(mode="json"), **said}, f"a round of federation '{federation.name}'")
-    if asked.quorum < needed(federation):
+    if asked.pace is None and asked.quorum < needed(federation):
         raise ContractError(f"a round of federation '{federation.name}': quorum {asked.quorum} is no majority of its "
                             f"{len(federation.sites)} members, and sites accept no history that a majority has not seen; ask "
                             f"for at least {needed(federation)}")

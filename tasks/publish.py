@@ -7,6 +7,7 @@ import math
 from fedround import __version__, codec, layout
 from fedround.aggregation.engine import Standing
 from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate
+from fedround.rounds.tickets import ticket_of
 from fedround.signing import digest, seal
 from fedround.values import Payload
 from infra.history import Committed, read_commit
@@ -65,21 +66,22 @@ def committed_updates(coordinator: Coordinator, planned: Planned, collected: Col
     """What the commit says of every update."""
     return tuple(
         committed(admitted.answer, payload, admitted.digest, coordinator.federation.site(site).weight,
-                  aggregated.result.standings[site], loss_of(planned, coordinator.federation, admitted.answer))
+                  aggregated.result.standings[site], loss_of(planned, coordinator.federation, admitted.answer),
+                  ticket_of(planned.plan, site))
         for site, admitted in sorted(collected.admitted.items()) if (payload := admitted.answer.payload) is not None)
 
 
 def committed(answer: Answer, payload: Payload, document: str, weight: float, standing: Standing,
-              loss: float | None) -> CommittedUpdate:
+              loss: float | None, ticket: int | None) -> CommittedUpdate:
     """What a commit says of an answer's update, or of its masked vector. document: the digest of the signed answer. loss: as
-    `tasks.weights.loss_of`.
+    `tasks.weights.loss_of`. ticket: the earlier round whose plan it answers, if it does.
     """
     return CommittedUpdate(
         site=answer.site, answer=document, payload=payload.sha256, size_bytes=payload.size_bytes, sighting=answer.sighting,
         weight=weight, within_clip=None if answer.update is None else answer.update.within_clip, loss=loss,
         verdict=standing.verdict,
         reason=standing.reason[:300], norm=_finite(standing.norm), distance=_finite(standing.distance),
-        influence=standing.influence)
+        influence=standing.influence, ticket=ticket)
 
 
 def _finite(number: float) -> float | None:

@@ -8,7 +8,9 @@ from fedround.errors import QuorumError
 from fedround.records import Reason
 from fedround.spoken import one_line
 from tasks.collect import Collected
+from tasks.coordinator import Coordinator
 from tasks.plan import Planned
+from tasks.sighted import shown
 
 _MOST, _LONGEST = 8, 160
 """How many sites of a kind are named, and how much of what each says is repeated."""
@@ -36,6 +38,17 @@ def check_quorum(planned: Planned, collected: Collected) -> None:
     raise QuorumError(
         f"{planned.in_words}: {admitted} of {len(plan.cohort)} sites gave {what}, the quorum is {plan.quorum}. "
         f"{_became_of(collected)}. Nothing is {nothing}. {_advice(collected)}")
+
+
+def check_shown(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
+    """Raises QuorumError if no site would answer the next plan, because too few members have sighted what it rests on."""
+    majority = shown(coordinator.store, coordinator.identity.key, planned, coordinator.federation)
+    if (lacks := majority.lacks(collected.admitted)) == 0:
+        return
+    raise QuorumError(
+        f"{planned.in_words}: in its last rounds, and now, {majority.needed - lacks} of {len(coordinator.federation.sites)} "
+        f"members have answered, and sites go on only where {majority.needed} have: others may see another history. "
+        f"{_became_of(collected)}. Nothing is committed. {_advice(collected)}")
 
 
 def _became_of(collected: Collected) -> str:

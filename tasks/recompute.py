@@ -20,6 +20,7 @@ from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError, StoreDeniedError
 from fedround.records import Answer, Blob, Commit, CommittedUpdate, Told
+from fedround.rounds.tickets import ticket_of
 from fedround.signing import digest
 from infra.history import read_tensors
 from infra.stores import ObjectStore
@@ -107,7 +108,8 @@ def _check_said(planned: Planned, commit: Commit, members: Federation, answers: 
     for said in commit.updates:
         answer, weight = answers[said.site], members.site(said.site).weight
         again = None if answer.payload is None else committed(
-            answer, answer.payload, said.answer, weight, done.result.standings[said.site], loss_of(planned, members, answer))
+            answer, answer.payload, said.answer, weight, done.result.standings[said.site], loss_of(planned, members, answer),
+            ticket_of(planned.plan, said.site))
         if again != said:
             raise ChainError(f"commit of {source}: says of '{said.site}' {_difference(said, again)}: computed again from "
                              "the stored updates, it is otherwise")

@@ -22,6 +22,7 @@ from fedround.learning.trees.spec import Trees
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
+from fedround.rounds.tickets import ended, share
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
 from fedround.terms import Terms
@@ -69,7 +70,7 @@ def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Col
     base = planned.parent.commit.round
     if base == 0 or (record := _known(coordinator, planned.plan.run, base)) is None:
         return
-    task, told = planned.plan.task, _told(collected)
+    task, told = planned.plan.task, _told(planned, collected)
     together = [*told.values(), *totals]
     if (over_all := task.metrics_of(together)) is not None:
         record = record.model_copy(update={"at_sites": over_all, "at_sites_margin": task.margin_of(together)})
@@ -129,9 +130,12 @@ def _known(coordinator: Coordinator, run: str, number: int) -> RoundRecord | Non
     return pages.if_whole(pages.path_of(coordinator.reports, run, number))
 
 
-def _told(collected: Collected) -> dict[str, Release]:
-    """What each site said of the plan's base model on the rows that it holds out."""
-    return {site: answer.scores for site, answer in collected.answers.items() if answer.scores is not None}
+def _told(planned: Planned, collected: Collected) -> dict[str, Release]:
+    """What each site said of the plan's base model on the rows that it holds out. Who answered an earlier plan said it of an
+    earlier model.
+    """
+    return {site: answer.scores for site, answer in collected.answers.items()
+            if answer.scores is not None and site not in planned.earlier}
 
 
 def _timed(row: SiteRow, timing: Timing) -> SiteRow:
@@ -172,7 +176,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         reputation=_reputation_in_words(coordinator.federation.reputation, terms.aggregation.gate, len(plan.cohort)),
         note=commit.note, near=near, distances=distances,
         estimated=estimates_distances(terms.aggregation, codec.coordinates(plan.sent)),
-        sites=(*(_row(coordinator, site, planned, collected, commit, warnings) for site in plan.cohort),
+        sites=(*(_row(coordinator, site, planned, collected, commit, warnings) for site in plan.answering),
                *_not_asked(coordinator, plan)))
 
 
@@ -195,8 +199,10 @@ def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Colle
     weight = coordinator.federation.site(site).weight
     said = next((update for update in commit.updates if update.site == site), None)
     if site in collected.admitted and said is not None:     # or else it came after another process had committed the round
+        note = said.reason or ("" if said.ticket is None else f"its answer to the plan of round {said.ticket}, which counts "
+                               f"{share(planned.plan, site):.0%} of its weight")
         return SiteRow(
-            site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=said.reason, weight=weight,
+            site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=note, weight=weight,
             verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
             uploaded_bytes=said.size_bytes, epsilon=(answer := collected.admitted[site].answer).epsilon,
             epsilon_alone=answer.epsilon_alone, checks=tuple(check for check in answer.checks if check in warnings))
@@ -208,6 +214,11 @@ def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Colle
         return SiteRow(site=site, outcome="rejected", note=collected.rejected[site].reason, weight=weight)
     note = ("not waited for: enough others had answered; it may have been charged" if is_enough(planned.plan, collected)
             else "no answer before the deadline")
+    if planned.plan.agreed.pace is not None:
+        over = site in {ticket.site for ticket in ended(planned.plan, commit.missing)}
+        asked = planned.of(site).plan.round
+        note = (f"no answer to the plan of round {asked}: too old now, and asked anew; it may have been charged" if over
+                else f"still at work on the plan of round {asked}")
     return SiteRow(site=site, outcome="missing", note=note, weight=weight)
 
 

@@ -23,14 +23,15 @@ def row_of(workplace: Workplace, planned: Planned, site: str, update: Update, we
     Raises what `spool.fetch` raises. Raises CodecError if it is compressed and is not the one valid file for its numbers;
     ContractError if the law of its noise is unknown and the plan has a gate.
     """
-    plan, source = planned.plan, f"site '{site}' round {planned.plan.round}"
+    asked = planned.of(site)
+    plan, source = asked.plan, f"site '{site}' round {asked.plan.round}"
     path, intake = spool.folder(workplace, planned) / f"{site}.safetensors", intake_of(update, plan, site)
     spool.fetch(workplace.store, layout.delta(site, plan.run, plan.round, plan.attempt), intake, path)
     size, read, numbers = codec.coordinates(plan.sent), _reader(path, intake), FileNumbers(path, intake.offset)
     if (how := plan.agreed.compression) is not None:
         numbers = FileNumbers(path.with_suffix(".expanded"), 0)
         with spool.writing(numbers.path), numbers.path.open("wb") as file:
-            for block_B in wire.expand(read, how, size, bytes.fromhex(planned.digest), source):
+            for block_B in wire.expand(read, how, size, bytes.fromhex(asked.digest), source):
                 file.write(block_B.astype("<f4").tobytes())
     return Row(site, weight, numbers, server.law(plan.agreed, update, read, size, source))
 

@@ -20,6 +20,7 @@ from infra.history import read_checkpoint, read_commit, read_federation, read_pl
 from tasks import evidence
 from tasks.coordinator import Coordinator
 from tasks.evaluate import public_rows
+from tasks.plan import Planned
 
 
 def shapes_of(coordinator: Coordinator, run: str, number: int) -> tuple[Named, ...]:
@@ -58,11 +59,12 @@ def _std(coordinator: Coordinator, trees: Trees, run: str, number: int) -> float
     head = read_commit(store, run, number, key)
     plan = read_plan(store, head.commit, key)
     members = read_federation(store, plan.federation_digest, key, f"federation file of round {number}")
+    planned = Planned(plan, head.commit.plan or "", read_commit(store, run, number - 1, key))
     variance = []
     for told in head.commit.updates:
         if told.influence == 0:
             continue
-        update = evidence.update(store, members, plan, head.commit.plan or "", told).update
+        update = evidence.update(store, members, planned, told).update
         law = None if update is None else law_of(update.mechanism, trees, update.rows)
         if law is None:
             return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from fedround import layout, sightings
+from fedround.aggregation.staleness import MAX_AGE
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import MAX_WINDOW, Federation
 from fedround.contribution.said import Contribution
@@ -29,7 +30,7 @@ from tasks import contribution, evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers, check_told
 from tasks.ask import totals_of
 from tasks.contribution import Public
-from tasks.plan import Planned, in_words
+from tasks.plan import Planned, in_words, planned_of
 from tasks.prove_regions import prove_regions
 from tasks.prove_sum import SumProof, prove_sum
 from tasks.recompute import Bench, recompute
@@ -211,7 +212,7 @@ class _Trial:
     log: tuple[Logged, ...]
     bench: Bench | None
     public: Public | None
-    past: deque[Past] = field(default_factory=lambda: deque(maxlen=MAX_WINDOW))
+    past: deque[Past] = field(default_factory=lambda: deque(maxlen=max(MAX_WINDOW, 2 * MAX_AGE)))
     """The last rounds that were proven."""
     lost: list[str] = field(default_factory=list)
     """What members signed and is altered or gone, in words."""
@@ -251,15 +252,15 @@ class _Trial:
         plan = read_plan(store, commit, self.coordinator)
         check_commit(commit, plan, members, source)
         check_agreed(plan, members, before, self.past, source)
-        sighted = sightings.check(commit, members, f"commit of {source}")
+        excluded = check_cohort(plan, members, self.past, source)
+        sighted = self._sighted(commit, members, f"commit of {source}")
+        planned = planned_of(self.store, self.coordinator, plan, commit.plan or "", before.committed)
         read = _Read(self.lost)
-        answers = read.all(commit.updates, lambda told: evidence.update(self.store, members, plan, commit.plan or "", told))
-        read.all(commit.refusals, lambda told: evidence.refusal(self.store, members, plan, commit.plan or "", told))
+        answers = read.all(commit.updates, lambda told: evidence.update(self.store, members, planned.of(told.site), told))
+        read.all(commit.refusals, lambda told: evidence.refusal(self.store, members, planned.of(told.site), told))
         check_everybody(commit, plan, source)
         check_ledgers(commit, before.committed.commit, members, self.log[:commit.log.number], answers, source)
-        excluded = check_cohort(plan, members, self.past, source)
         said = contribution.standing(store, head, self.coordinator)
-        planned = Planned(plan, commit.plan or "", before.committed)
         check_told(planned, commit, members, answers, source)
         regions = prove_regions(store, planned, commit)
         if regions is not None:
@@ -306,12 +307,13 @@ class _Trial:
         read = _Read(self.lost)
         answers = read.all(finding.answers, lambda told: evidence.answer(self.store, members, plan, finding.plan, told))
         whole = len(answers) == len(finding.answers)
-        read.all(finding.refusals, lambda told: evidence.refusal(self.store, members, plan, finding.plan, told))
+        planned = Planned(plan, finding.plan, about.committed)
+        read.all(finding.refusals, lambda told: evidence.refusal(self.store, members, planned, told))
         sent = _Read(self.lost)
         if isinstance(plan.asks, Join):         # what it says, only its reader can open; that nobody exchanged it is proven
             sent.all([told for told in finding.answers if told.site in answers],
                      lambda told: evidence.file(self.store, plan, answers[told.site]))
-        masked = self._sum(Planned(plan, finding.plan, about.committed), members, finding.sum, finding.answers, answers)
+        masked = self._sum(planned, members, finding.sum, finding.answers, answers)
         if masked is not None:
             totals = None if masked.sum is None else masked.sum.read.totals
         else:
@@ -339,6 +341,14 @@ class _Trial:
         if said is not None:
             raise ChainError(f"{planned.in_words}: says how masks came off a sum, and its plan has nothing masked")
         return None
+
+    def _sighted(self, commit: Commit, members: Federation, source: str) -> int:
+        """How many sightings the commit holds; all of them hold, and enough members have sighted what it rests on."""
+        known = [one.commit for one in self.past]
+        found = sightings.check(commit, members, source, {one.round: one.plan or "" for one in known})
+        window = [*known, commit][-sightings.window(members):]
+        sightings.check_majority(window, members, source)
+        return found
 
     def _members(self, said: Commit | Plan, since: LogHead | None, source: str) -> Federation:
         """The federation file that was in force, by the log. since: the entry that the document before it named."""

@@ -169,7 +169,7 @@ class SmallFederation:
     def collect(self, planned: Planned, coordinator: Coordinator | None = None,
                 order: tuple[str, ...] | None = None) -> Collected:
         """What is in the store for this plan; nobody is waited for. order: the one in which the sites say "done"."""
-        waiting = [set(planned.plan.cohort)] if order is None else [set(order[:n + 1]) for n in range(len(order))]
+        waiting = [set(planned.plan.answering)] if order is None else [set(order[:n + 1]) for n in range(len(order))]
 
         async def finished(among: set[str]) -> set[str]:
             return among & (waiting.pop(0) if len(waiting) > 1 else waiting[0])

@@ -166,15 +166,17 @@ class Aggregation(Value):
                 rows = math.ceil(rows / mixing.size)
         self.rule.check(rows)
 
-    def check_weights(self, weights: Sequence[float], quorum: int) -> None:
+    def check_weights(self, weights: Sequence[float], quorum: int, oldest: float = 1.0) -> None:
         """Raises ToleranceError if a part's theorem does not hold for every cohort of so many of these sites.
 
-        The worst one is that of the heaviest with the lightest.
+        The worst one is that of the heaviest, who lie, with the lightest, who are honest. oldest: what an honest site's
+        answer counts of its weight at least; a liar's may count all of it.
         """
         ordered = sorted(weights)
         for part in self.parts:
             f = min(getattr(part, "f", 0), quorum)
-            part.check_weights([*ordered[:quorum - f], *ordered[len(ordered) - f:]])
+            honest = [weight * oldest for weight in ordered[:quorum - f]]
+            part.check_weights([*honest, *ordered[len(ordered) - f:]])
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -32,6 +32,7 @@ from fedround.records.asked import (
     Reveal,
     Sighted,
     Slot,
+    Ticket,
     Told,
     Train,
     named,
@@ -58,6 +59,6 @@ __all__ = [
     "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Counted",
     "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "Join", "LogHead", "Masked", "Measure",
     "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Score", "Sighted",
-    "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Told", "Train", "Update",
-    "named",
+    "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Ticket", "Told", "Train",
+    "Update", "named",
 ]

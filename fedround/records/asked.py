@@ -47,6 +47,15 @@ class Exclusion(Value):
     reason: Annotated[str, StringConstraints(max_length=300)]
 
 
+class Ticket(Value):
+    """A member that was asked in an earlier round and has said nothing yet: its answer counts in this one, too."""
+
+    site: Name
+    round: Round
+    """Whose committed plan it works on."""
+    plan: Digest
+
+
 class Blob(Value):
     """A tensor file in the store, by content, and who may read it."""
 
@@ -343,6 +352,9 @@ class Plan(Address, Signed):
     at: Annotated[int, Field(ge=0, le=10 ** 11)] | None = None
     """When it was planned, in seconds since 1970, by the coordinator's clock, where that decides whom it asks; None: it does
     not."""
+    tickets: Annotated[tuple[Ticket, ...], Field(max_length=1000)] = ()
+    """Where the terms have a `pace`: who is not asked now, because it still works on the plan of an earlier round. It follows
+    from the plan and the commit of the round before (`fedround.rounds.tickets`)."""
     quorum: Quorum
     deadline_s: Deadline
     enough: Quorum | None = None
@@ -364,6 +376,19 @@ class Plan(Address, Signed):
             judging = one.judged if isinstance(one, Importance) else one
             if isinstance(judging, Scores | ModelSums) and not self.task.is_judged_by(judging):
                 raise ValueError(f"{one.in_words} as they are asked for say nothing about {self.task.in_words}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tickets(self) -> Self:
+        if not self.tickets:
+            return self
+        pace, sites = self.agreed.pace, [ticket.site for ticket in self.tickets]
+        if pace is None or not self.asks.makes_model:
+            raise ValueError("answers to earlier plans count in rounds that train, and where the terms have a pace")
+        if len({*sites, *self.cohort}) < len(sites) + len(self.cohort):
+            raise ValueError("a member has two tickets: it works on one plan at a time")
+        if any(not 1 <= self.round - ticket.round <= pace.max_age for ticket in self.tickets):
+            raise ValueError(f"a ticket is of this round, or older than the {pace.max_age} rounds of the pace")
         return self
 
     @model_validator(mode="after")
@@ -389,6 +414,11 @@ class Plan(Address, Signed):
     def planned_at(self) -> datetime | None:
         """When it was planned; None: that does not matter."""
         return None if self.at is None else datetime.fromtimestamp(self.at, UTC)
+
+    @property
+    def answering(self) -> tuple[Name, ...]:
+        """Whose answers count, to this plan or to an earlier one; in order of names where there are tickets."""
+        return tuple(sorted((*self.cohort, *(ticket.site for ticket in self.tickets)))) if self.tickets else self.cohort
 
     @property
     def sent(self) -> Schema:

@@ -76,7 +76,9 @@ class CommittedUpdate(Value):
     size_bytes: Size
     """Of the payload: what the site uploaded."""
     sighting: Signature
-    """The site's signed statement that it was shown the plan that the commit names (`fedround.sightings`)."""
+    """The site's signed statement that it was shown the plan that it answers (`fedround.sightings`)."""
+    ticket: Round | None = None
+    """The earlier round whose committed plan it answers; None: it answers the plan that the commit names."""
     weight: Weight
     """The agreed weight. Rules that count every site the same ignore it."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None

@@ -12,6 +12,7 @@ import pytest
 from fedround import codec, layout
 from fedround.aggregation.rules import CoordinateMedian
 from fedround.aggregation.spec import Aggregation
+from fedround.aggregation.staleness import Pace
 from fedround.aggregation.verdict import Verdict
 from fedround.compression.spec import TopK
 from fedround.drift.spec import DriftWatch, Watched
@@ -234,7 +235,8 @@ OTHERS = {
     "drift": DriftWatch(columns=(Watched(column="x1", edges=(-1.0, 0.0, 1.0)),)),
     "combine": SecureSum(threshold=2, dropouts=1, colluders=0), "together": Together(members=3, rows=650),
     "regions": (Region(name="all", key=f"ed25519:{7:064x}", members=("east", "north", "south")),),
-    "partitions": Recurring(column="day"), "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
+    "partitions": Recurring(column="day"), "pace": Pace(max_age=3),
+    "recipe": "other", "recipe_digest": "0" * 64, "contract_digest": "0" * 64}
 
 
 def test_that_is_all_that_can_be_agreed():

@@ -141,7 +141,7 @@ OTHER_BYTES: Lie = lambda c: {"updates": (c.updates[0].model_copy(update={"paylo
 
 
 @pytest.mark.parametrize(("lie", "says"), [
-    (HEAVIER, "weight"), (TWICE, "every site of the cohort once"), (LEFT_OUT, "every site of the cohort once"),
+    (HEAVIER, "weight"), (TWICE, "was counted twice"), (LEFT_OUT, "every site of the cohort once"),
     (STRANGER, "every site of the cohort once"), (OTHER_STEP, "asks for something else than what was committed"),
     (OTHER_REST, "has other parts that do not travel"), (OTHER_BYTES, "is not the update that was committed"),
     (SILENCED, "1 of 3 members sighted"), (DISCARDED, "quorum")],
