@@ -7,6 +7,7 @@ Everything is the real thing, except for what could cost or tell something::
     the site's key, noise secret, outbox and audit log   a folder, too
     the ledger                                           a copy of the real one
     the rows                                             made up: as many as there are, each the same number
+    the other members, where numbers are added up        made up: keys and shares of theirs, and nothing else
 
 The site that answers knows only these folders. It has no path to a row, no credential and no address, so neither an error of
 ours nor a recipe's code that runs here by the rules can charge or send anything. From the real files two numbers are read,
@@ -20,6 +21,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ import numpy as np
 
 from fedround import codec, layout
 from fedround.agreement import Federation
-from fedround.errors import SetupError
+from fedround.errors import Cancelled, SetupError
 from fedround.files import write_whole
 from fedround.learning.examples import Form
 from fedround.learning.recipe import initial
@@ -37,6 +39,8 @@ from fedround.privacy.spec import GradientPrivacy, Mechanism, Unit
 from fedround.records import Plan
 from fedround.signing import Identity, seal
 from fedround.values import CheckId, parse
+from flows.rehearsed_keys import Others, set_up
+from flows.rehearsed_keys import made_up as made_up_members
 from infra.federation_log import read_log, signed_length
 from infra.history import read_named
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
@@ -118,24 +122,23 @@ def rehearse(site: Site, chance: Chance | None = None) -> Rehearsed:
     Raises SetupError if no terms are agreed yet, and what a round would raise: ContractError if the rows cannot be read.
     """
     federation, is_member = _terms(site)
-    if federation.combine is not None:
-        raise SetupError("this federation adds numbers up under masks, and a rehearsal has no other members with whom to "
-                         "mask: 'fedround site check' looks at all the rest, and keys, which come first, cost nothing")
     if site.recipe.foreign is not None:
         raise SetupError("a rehearsal has made-up rows, and a foreign client reads its own data: 'fedround site check' looks "
                          "at all the rest")
     chance = chance or drawn()
     with tempfile.TemporaryDirectory(prefix="fedround-rehearsal-") as folder:
-        coordinator = _coordinator(Path(folder), site, federation, chance)
+        others = None if federation.combine is None else made_up_members(
+            {member.name for member in federation.sites} - {site.name})
+        coordinator = _coordinator(Path(folder), site, federation, chance, others)
         stand_in = _stand_in(Path(folder) / "site", site, chance)
-        planned = _planned(coordinator, chance.run, site)
+        planned = _planned(coordinator, chance.run, site, stand_in, others)
         began = time.perf_counter()
         shape = _shape(site, planned.plan)
         read = time.perf_counter()
         before = ledger.read(stand_in.ledger)
         _answer(stand_in, planned, shape)
         done = time.perf_counter()
-        return _told(stand_in, planned.plan, before, Rehearsed(
+        return _told(stand_in, planned, before, Rehearsed(
             planned.plan, is_member, shape, "", False, (), {}, (), read - began, done - read))
 
 
@@ -152,18 +155,24 @@ def _terms(site: Site) -> tuple[Federation, bool]:
     return federation, any(member.name == site.name for member in federation.sites)
 
 
-def _federation(site: Site, agreed: Federation, chance: Chance) -> Federation:
-    """The same terms under another coordinator's key, with this site, under another key, among the members."""
+def _federation(site: Site, agreed: Federation, chance: Chance, others: Others | None) -> Federation:
+    """The same terms under another coordinator's key, with this site, under another key, among the members.
+
+    others: where keys are made with them, under these keys, too.
+    """
     said = agreed.model_dump(mode="json")
-    others = [member for member in said["sites"] if member["name"] != site.name]
-    ours = next((member for member in said["sites"] if member["name"] == site.name),
-                {"name": site.name, "weight": said["sites"][0]["weight"], "rows": None})
-    return parse(Federation, {**said, "coordinator": chance.coordinator.key,
-                              "sites": [*others, {**ours, "key": chance.site.key}]}, "the federation's terms")
+    rest = [member if others is None else {**member, "key": others[member["name"]].identity.key}
+            for member in said["sites"] if member["name"] != site.name]
+    ours = next((member for member in said["sites"] if member["name"] == site.name), None) or {
+        "name": site.name, "weight": said["sites"][0]["weight"],
+        "rows": None if others is None else rows_of(site, None, agreed.privacy).units(agreed.privacy)}
+    quorum = said["quorum"] if agreed.combine is None else max(said["quorum"], agreed.combine.least(len(rest) + 1))
+    return parse(Federation, {**said, "quorum": quorum, "coordinator": chance.coordinator.key,
+                              "sites": [*rest, {**ours, "key": chance.site.key}]}, "the federation's terms")
 
 
-def _coordinator(folder: Path, site: Site, agreed: Federation, chance: Chance) -> Coordinator:
-    federation, home = _federation(site, agreed, chance), folder / "coordinator"
+def _coordinator(folder: Path, site: Site, agreed: Federation, chance: Chance, others: Others | None) -> Coordinator:
+    federation, home = _federation(site, agreed, chance, others), folder / "coordinator"
     home.mkdir()
     if agreed.start is not None:
         model, rest = initial(site.recipe, 0, agreed.parts, per_record=isinstance(agreed.privacy, GradientPrivacy))
@@ -195,9 +204,11 @@ def _stand_in(folder: Path, site: Site, chance: Chance) -> Site:
 # -- the round ---------------------------------------------------------------------------------------------------------
 
 
-def _planned(coordinator: Coordinator, run: str, site: Site) -> Planned:
+def _planned(coordinator: Coordinator, run: str, site: Site, stand_in: Site, others: Others | None) -> Planned:
     request = settled(coordinator, NextRoundRequest(run=run), site.clock().date())
     head = head_of(coordinator, run, partition_asked(coordinator, request))
+    if others is not None:
+        set_up(coordinator, head, stand_in, others)
     asks = asked_to_train(coordinator.federation.agreed(), head.commit, score_statistic(coordinator, head.commit),
                           partition_of(coordinator, head.commit))
     return publish_plan(coordinator, head, compose(coordinator, head, request, asks))
@@ -221,14 +232,17 @@ def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
         whose = dict.fromkeys(columns_for(None, agreed.privacy), turns_N)
         return Rows(train, validation, b"", whose), ()
 
-    site_round.answer(
-        stand_in, site_round.SiteRequest(run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind),
-        lambda: False, site_round.Source(read, lambda *_: None))
+    with suppress(Cancelled):           # nobody asks what comes after a masked answer: whose answers are added up
+        site_round.answer(
+            stand_in, site_round.SiteRequest(run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind),
+            lambda: plan.asks.slot is not None and outbox.find(stand_in.safe, plan) is not None,
+            site_round.Source(read, lambda *_: None))
 
 
-def _told(stand_in: Site, plan: Plan, before: ledger.Ledger, known: Rehearsed) -> Rehearsed:
+def _told(stand_in: Site, planned: Planned, before: ledger.Ledger, known: Rehearsed) -> Rehearsed:
     """What lies in the folders after the round."""
-    entry = next(iter(outbox.entries(stand_in.safe)))
+    plan = planned.plan
+    entry = next(entry for entry in outbox.entries(stand_in.safe) if entry.body["plan"] == planned.digest)
     after, delta_dp = ledger.read(stand_in.ledger), stand_in.policy.delta_dp
     new = after.charges[len(before.charges):]
     carried_out = "reason" not in entry.body
@@ -239,4 +253,5 @@ def _told(stand_in: Site, plan: Plan, before: ledger.Ledger, known: Rehearsed) -
         costs={unit: Cost(ledger.held(before, delta_dp, unit=unit), ledger.held(after, delta_dp, unit=unit), most,
                           ledger.spent(after, delta_dp, run=plan.run, unit=unit))
                for unit, most in stand_in.policy.budgets.items()},
-        sent=tuple(event for event in audit.read(stand_in.folder) if isinstance(event, audit.Left)))
+        sent=tuple(event for event in audit.read(stand_in.folder)
+                   if isinstance(event, audit.Left) and event.plan == planned.digest))

@@ -20,7 +20,8 @@ from fedround_cli.main import app
 from flows.rehearsal import Chance, Rehearsed, rehearse
 from site_workers import audit
 from site_workers import round as site_round
-from tests import small_federation
+from tasks.plan import Planned
+from tests import small_federation, summing
 from tests.small_federation import RECIPE, SmallFederation
 
 AT = datetime(2026, 11, 30, 8, tzinfo=UTC)
@@ -190,3 +191,40 @@ def test_the_command_says_it_in_a_few_lines(agreed: SmallFederation):
     told = json.loads(refused.stdout)
     assert told["decision"] == "data: fewer rows than the site's policy asks for"
     assert [one["kind"] for one in told["sends"]] == ["refusal"]
+
+
+def test_where_numbers_are_added_up_it_masks_with_members_that_are_made_up(tmp_path_factory: pytest.TempPathFactory,
+                                                                           rows_are_judged_here: None, scratch: Path):
+    federation = summing.make(tmp_path_factory.mktemp("sums"))
+    federation.coordinator.publish_federation()
+    before = everything(federation.root)
+    told = rehearse(federation.site("north"))
+    assert everything(federation.root) == before
+    assert not list(scratch.iterdir())
+    planned = keyed_plan(federation)
+    federation.answer("north", planned)
+    left = [event for event in audit.read(federation.site("north").folder)
+            if isinstance(event, audit.Left) and event.plan == planned.digest]
+    assert told.carried_out
+    assert [event.kind for event in told.sent] == [event.kind for event in left]
+    assert told.sent[0].size_bytes == left[0].size_bytes, "the masked vector"
+    assert {mechanism.shared_by for mechanism in told.mechanisms} == {2}
+    again = rehearse(federation.site("north")).costs["record"]
+    assert told.costs["record"].after == again.before > 0
+
+
+def keyed_plan(federation: summing.Summing) -> Planned:
+    federation.keys()
+    return federation.plan("spring")
+
+
+def test_a_site_that_is_no_member_yet_rehearses_a_sum_of_all_with_it(tmp_path_factory: pytest.TempPathFactory,
+                                                                     rows_are_judged_here: None):
+    """Or is told why these terms would not hold with one more."""
+    four = summing.make(tmp_path_factory.mktemp("four"), names=(*small_federation.NAMES, "west"), quorum=3, combine={
+        "name": "secure_sum", "threshold": 3, "dropouts": 1, "colluders": 0})
+    four.coordinator.publish_federation()
+    site = four.site("west")
+    told = rehearse(replace(site, settings=site.settings.model_copy(update={"name": "fifth"})))
+    assert told.carried_out
+    assert not told.is_member
