@@ -101,7 +101,7 @@ def _says(federation: Federation) -> dict[str, str]:
             "deadline_s": f"The federation file says {federation.deadline_s}; from 1 to 604800, a week.",
             "sites": f"At least {federation.quorum}, unless you ask with a smaller quorum.",
             "epsilon": f"{_price(federation)} {''.join(f'{one:g}' for one in offer.epsilons[:1])} if nothing is said.",
-            "rule": f"{next(iter(offer.rules))} if nothing is said. Each bears as many liars as its f says.",
+            "rule": f"{next(iter(offer.rules))} if nothing is said. An f says how many liars a rule bears.",
             "rounds": f"From 1 to 10000; 10 if nothing is said. {_price(federation)}"}
 
 

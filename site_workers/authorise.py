@@ -107,21 +107,30 @@ def _check_terms(plan: Plan, federation: Federation, source: str) -> None:
 
 
 def _check_choice(site: Site, plan: Plan, federation: Federation, parent: Commit, source: str) -> None:
-    """Where the federation file lets privacy and rule be chosen: whether the plan asks for those that were chosen for the run
-    when it began. Of a committed round a majority was shown what the run has (`history.parent`).
+    """Whether the plan asks for the privacy and the rule that the federation file says first, or for those that were chosen
+    for the run when it began, among those that the file offers. Of a committed round a majority was shown what the run has
+    (`history.parent`).
+
+    A rule that the file leaves to the quorum is not held against what this version would take.
     """
     made, before = plan.agreed.choice, parent.agreed
-    if not federation.offers_terms and made is None and (before is None or before.choice is None):
-        return
-    begun = read_checkpoint(site.store, parent, site.settings.coordinator).choice if before is None else before.choice
+    if before is not None:
+        begun = before.choice
+    elif made is None and not federation.offers_terms:
+        begun = None
+    else:
+        begun = read_checkpoint(site.store, parent, site.settings.coordinator).choice
     if made != begun:
         raise ChainError(f"{source}: says that something else was chosen for the run than when it began. {_COMPARE}")
     try:
-        agreed = federation.agreed(plan.quorum, made)
+        agreed = federation.chosen(made)
     except ContractError as error:
         raise TrustError(f"{source}: {error}. {_COMPARE}") from None
-    if (plan.agreed.privacy, plan.agreed.aggregation) != (privacy_after(agreed.privacy, parent), agreed.aggregation):
-        raise TrustError(f"{source}: asks for other privacy or another rule than was chosen for the run. {_COMPARE}")
+    asked, named = plan.agreed, agreed.aggregation
+    if asked.privacy != privacy_after(agreed.privacy, parent) or (
+            named is not None and asked.aggregation.rule != named.rule):
+        raise TrustError(f"{source}: asks for other privacy or another rule than the federation file says, or than was "
+                         f"chosen for the run. {_COMPARE}")
 
 
 def _check_membership(site: Site, federation: Federation, plan: Plan, source: str) -> Identity:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import tomlkit
 
 from fedround import codec, layout
 from fedround.errors import StoreUnavailableError
@@ -155,6 +156,13 @@ class SmallFederation:
             return among
 
         return asyncio.run(gather(coordinator, planned, self.collect(planned, coordinator), all_of))
+
+    def agree(self, **settings: object) -> None:
+        """Put other settings into the federation file."""
+        path = self.root / "coordinator" / "federation.toml"
+        document = tomlkit.parse(path.read_text())
+        document.update(settings)
+        path.write_text(tomlkit.dumps(document))
 
     def plan(self, run: str = "spring", **changes: object) -> Planned:
         """The next round's plan, published."""

@@ -225,7 +225,7 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
             machine.set_up(
                 Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 5.0}, privacy={
                     "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}, drift=WATCH,
-                    choices={"sites": True, "epsilon": [4.0], "rule": [{"name": "coordinate_median"}]}),
+                    choices={"sites": True, "epsilon": [16.0], "rule": [{"name": "coordinate_median"}]}),
                     agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
                 members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
         federation.start_processes()

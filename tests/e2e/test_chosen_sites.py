@@ -37,15 +37,15 @@ def test_fewer_than_the_quorum_are_refused_in_the_flow_run_and_nobody_is_asked(r
 
 
 def test_a_run_has_the_target_and_the_rule_that_it_began_with(real: Federation, run: str):
-    chosen = {"terms": {"epsilon": 4.0, "rule": "coordinate_median"}}
+    chosen = {"terms": {"epsilon": 16.0, "rule": "coordinate_median"}}
     ended = real.ended(real.start_raw("federated-round", {"request": {"run": run, **chosen}}))
     assert ended.state.is_completed(), ended.state.message
     ended = real.ended(real.start_raw("federated-training", {"request": {"run": run, "rounds": 2}}))
     assert ended.state.is_completed(), ended.state.message
-    assert [real.record(run, number)["epsilon_limit"] for number in (1, 2)] == [4.0, 4.0]
+    assert [real.record(run, number)["epsilon_limit"] for number in (1, 2)] == [16.0, 16.0]
     assert real.record(run, 2)["aggregation"] == "coordinate_median"
     proven = real.here("verify", run, "--as", real.machine.coordinator)
-    assert "epsilon 4, coordinate_median, when the run began" in " ".join(proven.output.split())
-    other = real.ended(real.start_raw("federated-round", {"request": {"run": run, "terms": {"epsilon": 8.0}}}))
+    assert "epsilon 16, coordinate_median, when the run began" in " ".join(proven.output.split())
+    other = real.ended(real.start_raw("federated-round", {"request": {"run": run, "terms": {"epsilon": 20.0}}}))
     assert other.state.is_failed()
-    assert f"run '{run}' trains with epsilon 4" in other.state.message
+    assert f"run '{run}' trains with epsilon 16" in other.state.message

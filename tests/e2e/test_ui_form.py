@@ -47,7 +47,7 @@ def test_a_campaigns_form_says_what_a_run_may_have_and_what_that_costs(real: Fed
     try:
         browser.open(f"/deployments/deployment/{campaign}/run")
         text = browser.see("Rounds", "Patience", "Privacy and rule", "weighted_mean if nothing is said",
-                           "Costs each record at most epsilon 8 or 4 at delta 1e-05")
+                           "Costs each record at most epsilon 20 or 16 at delta 1e-05")
         places = [text.index(field) for field in ("Rounds", "Patience", "Partition", "Privacy target (epsilon)", "Quorum")]
         assert places == sorted(places)
         browser.find(RUN).send_keys("from-the-ui")

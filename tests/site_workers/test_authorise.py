@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
+from fedround.aggregation.rules import CoordinateMedian
+from fedround.aggregation.spec import Aggregation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.spec import NoPrivacy, RecordPrivacy
@@ -19,6 +21,7 @@ from site_workers import outbox
 from site_workers.authorise import authorise, refusal_by_policy
 from site_workers.policy import SitePolicy
 from tasks.plan import Planned
+from tests import small_federation
 from tests.small_federation import SmallFederation, changed
 
 
@@ -172,12 +175,15 @@ def test_there_is_no_plan(federation: SmallFederation):
 @pytest.mark.parametrize(("change", "says"), [
     ({"recipe_digest": "1" * 64}, "recipe 1111111111111111 is not approved"),
     ({"contract_digest": "2" * 64}, "contract 2222222222222222 is not approved"),
-    ({"privacy": NoPrivacy()}, "without differential privacy is not allowed"),
-    ({"privacy": RecordPrivacy(epsilon=1.0, delta_dp=1e-3, rounds=3)}, "delta_dp 0.001 is above"),
+    ({"privacy": {"unit": "none"}}, "without differential privacy is not allowed"),
+    ({"privacy": {"unit": "record", "epsilon": 1.0, "delta_dp": 1e-3, "rounds": 3}}, "delta_dp 0.001 is above"),
 ])
 def test_what_the_policy_forbids_is_refused_and_costs_nothing(federation: SmallFederation, change: dict, says: str):
+    if "privacy" in change:
+        federation.agree(**change)
     planned = federation.plan()
-    forge(federation, planned, **change)
+    if "privacy" not in change:
+        forge(federation, planned, **change)
     refusal = refusal_by_policy(federation.site("north"), order(federation))
     assert refusal is not None
     assert (refusal.reason, says in refusal.detail) == (Reason.POLICY, True)
@@ -197,9 +203,29 @@ def test_a_site_does_not_open_with_a_recipe_that_nobody_approved(federation: Sma
 def test_a_plan_without_privacy_runs_where_the_operator_allows_it(federation: SmallFederation):
     path = federation.root / "north" / "policy.toml"
     save_toml(load_toml(SitePolicy, path).model_copy(update={"units": ("record", "none")}), path, "changed")
+    federation.agree(privacy={"unit": "none"})
+    assert federation.answer("north", federation.plan()) == "update"
+
+
+@pytest.mark.parametrize("lie", [
+    {"privacy": RecordPrivacy(epsilon=8.1, delta_dp=1e-5, rounds=3)}, {"privacy": NoPrivacy()},
+    {"privacy": RecordPrivacy(epsilon=8.0, delta_dp=1e-5, rounds=2)}, {"aggregation": Aggregation(rule=CoordinateMedian())},
+], ids=["more epsilon", "none", "fewer rounds", "another rule"])
+def test_attack_a_plan_with_other_privacy_or_another_rule_than_the_file_says_gets_no_answer(federation: SmallFederation,
+                                                                                          lie: dict):
+    """Whatever the site's policy would allow."""
     planned = federation.plan()
-    forge(federation, planned, privacy=NoPrivacy())
-    assert federation.answer("north", planned) == "update"
+    forge(federation, planned, **lie)
+    with pytest.raises(TrustError, match="asks for other privacy or another rule than the federation file says"):
+        order(federation)
+
+
+def test_a_rule_that_the_file_leaves_to_the_quorum_is_the_coordinators_to_name(tmp_path: Path):
+    """Another version may take another rule for it, and the site answers all the same."""
+    federation = small_federation.make(tmp_path, aggregation=None)
+    planned = federation.plan()
+    forge(federation, planned, aggregation=Aggregation(rule=CoordinateMedian()))
+    assert order(federation).plan.agreed.aggregation.rule == CoordinateMedian()
 
 
 def test_the_outbox_names_what_was_sent(federation: SmallFederation):
