@@ -257,7 +257,7 @@ def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFedera
 
     def told(rows: Rows) -> Release:
         offered = offer(asks, order.plan.agreed, len(rows.train), lambda _: True)
-        return work(asks, order.plan.agreed, 1, b"", inputs.read(site, order, rows), offered,
+        return work(asks, order.plan.agreed, 1, b"", inputs.read(site, order, rows, lambda: False), offered,
                     SiteDraws(site.noise_secret, order.digest, rows.digest), None).releases[0]
 
     first, second = told(before), told(after)

@@ -160,7 +160,7 @@ def test_another_control_draws_other_noise_under_the_same_plan(scaffold):
     """Otherwise the difference of two releases would be free of noise, from the second step on."""
     planned, site = scaffold.plan(), scaffold.site("north")
     order, rows = site_round.authorise(site, "spring", 2, 1, "train"), site_round.read_site_rows(site)
-    given, terms = inputs.read(site, order, rows), planned.plan.agreed
+    given, terms = inputs.read(site, order, rows, lambda: False), planned.plan.agreed
     draws = SiteDraws(site.noise_secret, order.digest, rows.digest)
     mechanism = mechanism_for(terms.privacy, terms.training, terms.evaluation, 300)
     shift_D = shift_of(terms, given.served, given.kept)
