@@ -16,13 +16,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 
 from fedround import layout
-from flows.one_machine import Founding, Member, OneMachine
-from infra.settings import load_toml, save_toml
-from infra.stack import LocalStack
 from infra.stack.processes import recorded
-from site_workers.policy import SitePolicy
-from tests.e2e.conftest import HOLDING, Federation, on_servers, own_settings, wait
-from tests.small_federation import CONTRACT, rows, settings
+from tests.e2e.adding import adding
+from tests.e2e.conftest import Federation, wait
 
 pytestmark = pytest.mark.stack
 
@@ -34,38 +30,8 @@ FIRST, SECOND = SITES[:2], SITES[2:4]
 @pytest.fixture(scope="module")
 def twelve(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
     """Twelve sites whose numbers are added up: ten must say their part, two may be missing, one may collude."""
-    stack = LocalStack(short_folder / "sums")
-    info = stack.start(lambda _: None)
-    machine, agreed = OneMachine(stack.home), stack.home / "agreed"
-    agreed.mkdir()
-    (agreed / "recipe.py").write_text(HOLDING)
-    (agreed / "contract.json").write_text(json.dumps(CONTRACT))
-    rows(400, 99).to_parquet(agreed / "test.parquet")
-    members = []
-    for seed, name in enumerate(SITES):
-        data = stack.home / "data" / name
-        data.mkdir(parents=True)
-        rows(200, seed).to_parquet(data / "train.parquet")
-        rows(100, 50 + seed).to_parquet(data / "validation.parquet")
-        members.append(Member(name, data / "train.parquet", data / "validation.parquet", 200.0, 200))
-    said = settings(
-        quorum=10, deadline_s=300, aggregation=None,
-        training={"name": "union_step", "batch_size": 600, "learning_rate": 0.5},
-        combine={"name": "secure_sum", "threshold": 10, "dropouts": 2, "colluders": 1},
-        evaluation={"bins": 10, "noise_std": 5.0},
-        privacy={"unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 12})
-    try:
-        with on_servers(machine, info.api_url) as federation:
-            with own_settings(federation.api_url):
-                machine.set_up(Founding(said, agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
-                               members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50, measures=True)
-            for name in SITES:
-                path = machine.site(name) / "policy.toml"
-                save_toml(load_toml(SitePolicy, path).model_copy(update={"max_epsilon_alone": 900.0}), path, "alone, too")
-            federation.start_processes()
-            yield federation
-    finally:
-        stack.stop()
+    with adding(short_folder / "sums", SITES, {"threshold": 10, "dropouts": 2, "colluders": 1}) as federation:
+        yield federation
 
 
 def completed(twelve: Federation, started: UUID) -> FlowRun:
@@ -87,7 +53,7 @@ def test_two_sites_that_are_away_and_two_that_die_after_their_answers(twelve: Fe
         started = twelve.start("federated-round", run=run)
         ended = completed(twelve, started)
         took[number] = ended.total_run_time.total_seconds()
-        print(f"\nround {number}, undisturbed:", took[number], seconds_of(twelve, started))
+        print(f"\nround {number}, undisturbed, load {os.getloadavg()[0]:.0f}:", took[number], seconds_of(twelve, started))
 
     for name in FIRST:
         os.kill(twelve.pid(name), signal.SIGKILL)
