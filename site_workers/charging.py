@@ -173,13 +173,17 @@ def _candidates(site: Site, order: Order, before: ledger.Ledger, offered: Offer,
     part = b"" if plan.asks.partition is None else canonical(plan.asks.partition)
     in_order = digest(files + part) if isinstance(offered.training, DpFtrl) else None
     agreed_for = 0 if isinstance(privacy, NoPrivacy) else privacy.rounds
+    terms, payer, now = _terms(plan), partition_of(plan, before), audit.utc(site.clock())
+    is_new = all(earlier.plan != order.digest for earlier in before.charges)
     for factor in LOUDER if changed else LOUDER[:1]:
         louder = offered.louder(factor)
         found.append((louder, counted(ledger.Charge(
             federation=plan.federation, run=plan.run, round=plan.round, purpose=plan.asks.kind, plan=order.digest,
-            mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=audit.utc(site.clock()),
-            campaign=louder.campaign(rows, done, plan.agreed.groups, plan.agreed.drift), terms=_terms(plan),
-            rows=rows, partition=partition_of(plan, before), order=in_order), before.charges, agreed_for)))
+            mechanisms=louder.mechanisms, delta_dp=site.policy.delta_dp, utc=now,
+            campaign=louder.campaign(rows, done, plan.agreed.groups, plan.agreed.drift), terms=terms,
+            rows=rows, partition=payer, order=in_order), before.charges, agreed_for)))
+        if is_new and book.room_for(found[-1][1]) is not None:      # the first that goes on, and none was charged before
+            return found[-1:]
     again = [one for one in found if any(one[1].is_of(earlier) for earlier in before.charges)]
     going_on = [one for one in found if book.room_for(one[1]) is not None]
     return again[:1] or going_on[:1] or found

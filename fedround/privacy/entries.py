@@ -84,7 +84,7 @@ class Charge(Value):
 
     def is_of(self, earlier: Charge) -> bool:
         """Whether it is the same charge again, whenever it is made and wherever it draws."""
-        return self.model_copy(update={
+        return self.plan == earlier.plan and self.model_copy(update={       # most are of other plans, and compared for little
             "utc": earlier.utc, "campaign": earlier.campaign, "times": earlier.times}) == earlier
 
     @property

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ class Ledger:
         """The entries that are charges."""
         return tuple(entry for entry in self.entries if isinstance(entry, Charge))
 
-    @property
+    @cached_property
     def book(self) -> Book:
         """Its lines, sorted."""
         return sort(self.entries)
@@ -221,5 +222,19 @@ def _extended(ledger: Ledger, entry: Entry, head: str) -> Ledger:
 
 
 def _ledger(path: Path, found: chain.Chain[_Opening, _Entry]) -> Ledger:
-    return Ledger(path, found.opening.dataset, tuple(entry.charge for entry in found.entries),
-                  (found.opening.sha256, *(entry.sha256 for entry in found.entries)))
+    heads = (found.opening.sha256, *(entry.sha256 for entry in found.entries))
+    return _sorted_once(path, found.opening.dataset, _Lines(heads, tuple(entry.charge for entry in found.entries)))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What a file said. The digests stand for it: each was compared with its line."""
+
+    heads: tuple[str, ...]
+    entries: tuple[Entry, ...] = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _sorted_once(path: Path, dataset: str, lines: _Lines) -> Ledger:
+    """The same value for the same lines: a round reads its ledger several times, and sorts it once for each of its lines."""
+    return Ledger(path, dataset, lines.entries, lines.heads)
