@@ -205,6 +205,7 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     for note in (*notes, *differ(folder / settings.recipe, folder / settings.contract)):
         out.say("[yellow]![/] {}", note)
     _warn_of_meaningless_privacy(federation)
+    _warn_of_targets_out_of_reach(federation)
     if (liars := sightings.liars_needed(federation)) == 0:
         out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
                   f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")
@@ -225,6 +226,21 @@ def _warn_of_meaningless_privacy(federation: Federation) -> None:
     batch = federation.training.batch_size if privacy.unit != "site" else None
     for doubt in sense.doubts(privacy.delta_dp, rows or None, None, batch):
         out.print(f"[yellow]![/] {doubt}", highlight=False)
+
+
+def _warn_of_targets_out_of_reach(federation: Federation) -> None:
+    """Runs that may be begun and that every site would refuse. As above, the largest weight stands for a site's rows."""
+    from fedround.choices import Choice
+    from fedround.errors import ContractError
+    from fedround.rounds.campaign import mechanism_for
+
+    rows = max([0, *(round(site.weight) for site in federation.sites)])
+    for target in () if federation.combine is not None or rows == 0 else federation.offer.epsilons[1:]:
+        run = federation.chosen(Choice(epsilon=target))
+        try:
+            mechanism_for(run.privacy, run.training, run.evaluation, rows, run.groups, run.drift)
+        except ContractError as error:
+            out.say("[yellow]![/] nobody answers a run at epsilon {}: {}", f"{target:g}", error)
 
 
 @app.command()

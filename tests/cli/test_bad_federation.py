@@ -54,6 +54,22 @@ def test_a_federation_file_that_does_not_hold(fedround: Fedround, coordinator: P
     assert contents(coordinator) == before
 
 
+def test_what_may_be_chosen_is_checked_where_it_is_agreed(fedround: Fedround, coordinator: Path):
+    """A rule whose condition does not hold is refused; a target that every site would refuse is said, and one that holds is
+    offered.
+    """
+    path = coordinator / "federation.toml"
+    before = path.read_text()
+    path.write_text(before + '[choices]\nrule = [{name = "krum", f = 1}]\n')
+    one_sentence(fedround("federation", "check", "-c", coordinator), "choices: with krum(f=1)", "needs at least 5 updates")
+    path.write_text(before + '[choices]\nepsilon = [0.5, 4]\nrule = [{name = "coordinate_median"}]\n')
+    told = " ".join(fedround("federation", "check", "-c", coordinator).stdout.split())
+    assert "nobody answers a run at epsilon 0.5: the counts of evaluations, groups and drift alone spend" in told
+    assert "a run at epsilon 4" not in told
+    shown = fedround("federation", "show", "-c", coordinator).stdout
+    assert "a run may have epsilon 8 or 0.5 or 4, the rule weighted_mean or coordinate_median" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize(("name", "key", "weight", "says"), [
     ("north", ANOTHER_KEY, "1", "two sites have the same name"),
     ("west", None, "1", "two members have the same key"),
