@@ -246,15 +246,18 @@ def _pld(noise: float, rate: float, steps: int, times: int, grid: float, *, exch
     if steps > 1:
         halves = steps // 2, steps - steps // 2
         return _compose(*(_pld(noise, rate, half, 1, grid, exchanged=exchanged) for half in halves))
+    if not exchanged:
+        from fedround.privacy import sampled
+
+        return sampled.distribution(noise, rate, grid)
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution
 
     # Of a vector that is exchanged: (1 - q) N(0) + q N(1) against (1 - q) N(0) + q N(-1) (Zhu, Dong and Wang 2022,
     # arXiv:2106.08567; Lebeda et al. 2024, arXiv:2405.20769).
-    relation = NeighboringRelation.REPLACE_ONE if exchanged else NeighboringRelation.ADD_OR_REMOVE_ONE
     return privacy_loss_distribution.from_gaussian_mechanism(
         noise, sampling_prob=rate, value_discretization_interval=grid, pessimistic_estimate=True,
-        neighboring_relation=relation)
+        neighboring_relation=NeighboringRelation.REPLACE_ONE)
 
 
 def _compose(one: Pld, other: Pld) -> Pld:
