@@ -54,6 +54,7 @@ _WORDS = {
     "turned away": "{problem}, round {round} of run {run}",
     "decided": "plan {plan:.16}…: {decision}",
     "spent": "plan {plan:.16}…: {mechanisms}",
+    "disclosed": "plan {plan:.16}…: to '{peer}' for '{purpose}': {told}, of {count} customers",
     "left": "{kind}, {size_bytes} bytes, {key}, SHA-256 {sha256:.16}…",
     "recovered": "plan {plan}: {mechanisms}; the ledger then has {charges} charges",
     "found": "{key}, SHA-256 {sha256:.16}…",

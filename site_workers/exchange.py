@@ -29,7 +29,7 @@ from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.files import create_once, make_folders
 from fedround.records import Finding, Join, Plan, Told
-from fedround.values import Digest
+from fedround.values import Digest, Name
 from fedround.vertical import box, intersection
 from fedround.vertical.spec import SCORING, TRAINING, Step
 from infra.epochs import concluded, relayed
@@ -202,8 +202,19 @@ def wanted(site: Site) -> list[str]:
 
 def uses_up(site: Site, grant: Grant, link: Digest) -> bool:
     """Whether the grant has room for this exchange, which it is then used for, for ever; the same again has."""
-    place = site.folder / "joins" / "used" / hashlib.sha256(f"{grant.peer}/{grant.purpose}".encode()).hexdigest()[:32]
+    place = _used(site, grant.peer, grant.purpose)
     return any(_promised(place / f"{number:04d}", link) for number in range(1, grant.times + 1))
+
+
+def was_used(site: Site, peer: Name, purpose: Name, link: Digest) -> None:
+    """Write down again, in a folder that has forgotten it, that an exchange was made: whatever grant it was under."""
+    place, number = _used(site, peer, purpose), 1
+    while not _promised(place / f"{number:04d}", link):
+        number += 1
+
+
+def _used(site: Site, peer: Name, purpose: Name) -> Path:
+    return site.folder / "joins" / "used" / hashlib.sha256(f"{peer}/{purpose}".encode()).hexdigest()[:32]
 
 
 def _promised(path: Path, named: str) -> bool:

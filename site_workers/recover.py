@@ -20,15 +20,15 @@ from fedround.privacy import ledger
 from fedround.privacy.entries import Charge, Lot, Rows
 from fedround.privacy.spec import Mechanism
 from fedround.privacy.units import dearest
-from fedround.records import ANSWERS, Answer, Commit, Plan, SiteAnswer
+from fedround.records import ANSWERS, Answer, Commit, Join, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import Offer, offer
 from fedround.sightings import answers_to
 from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length
-from infra.history import NOT_OURS
-from site_workers import audit, charging, once, outbox, rollback
+from infra.history import NOT_OURS, read_plan_at
+from site_workers import audit, charging, exchange, once, outbox, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import rows_of
 from site_workers.site import Site
@@ -94,7 +94,22 @@ def restore(site: Site, recovery: Recovery) -> None:
     for answer in _kept(site):
         if answer.asked == "keys":      # what was revealed for their slots is not known any more
             once.close(site.folder, answer.plan)
+        if answer.asked == "join" and isinstance(answer, Answer):
+            _remember_exchange(site, answer)
     audit.find_again(site.safe, site.clock())
+
+
+def _remember_exchange(site: Site, answer: Answer) -> None:
+    """A step that was answered belongs to an exchange that some grant was used for. If nobody shows which, each was."""
+    try:
+        plan, named = read_plan_at(site.store, answer.run, answer.round, answer.attempt, "join", site.settings.coordinator)
+    except NOT_OURS:
+        plan, named = None, answer.plan
+    if plan is None or named != answer.plan or not isinstance(plan.asks, Join):
+        for grant in site.policy.vertical:
+            exchange.was_used(site, grant.peer, grant.purpose, answer.plan)
+    elif plan.asks.step == "channel":
+        exchange.was_used(site, plan.asks.peer_of(site.name), plan.asks.purpose, named)
 
 
 def _proven(site: Site, said: Iterable[SiteAnswer],

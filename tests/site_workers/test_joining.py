@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
 from fedround import codec, layout
 from fedround.errors import ContractError, LostError, PrivacyError, SetupError, SignatureError, TrustError
@@ -18,8 +19,9 @@ from fedround.privacy.spec import RandomisedLabels
 from fedround.records import Answer, Join, Told
 from fedround.signing import digest, seal, unseal
 from fedround.vertical import box, intersection
+from fedround_cli.main import app
 from infra.history import read_commit, read_finding
-from site_workers import audit, exchange, joining, together
+from site_workers import audit, exchange, joining, recover, together
 from tasks.epochs import newest_first
 from tasks.plan import Planned
 from tasks.verify import verify_run
@@ -99,6 +101,13 @@ def test_every_disclosure_stands_in_the_audit_log_before_it_leaves(done):
     assert told[BANK][2][0] == "randomised labels"
     for name in (BANK, SHOP):
         audit.verify(done.site(name).safe)
+
+
+def test_an_operator_reads_what_a_peer_was_told_and_what_a_label_has_spent(done):
+    logged = CliRunner().invoke(app, ["site", "audit", str(done.root / SHOP)]).output
+    assert f"to 'bank' for 'credit-risk': scores, of {len(both())} customers" in " ".join(logged.split())
+    spent = CliRunner().invoke(app, ["site", "ledger", str(done.root / BANK)]).output
+    assert "spent ε 3.0000 of 4 at δ 1e-05 for one label" in " ".join(spent.split())
 
 
 def test_predictions_need_both_and_are_better_than_the_bank_alone(done):
@@ -308,3 +317,18 @@ def test_an_auditor_proves_who_sent_what_when_and_finds_what_was_altered(done, t
     place.write_bytes(bytes([place.read_bytes()[0] ^ 1]) + place.read_bytes()[1:])
     with pytest.raises(LostError, match=SHOP):
         list(verify_run(store, "spring", key))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_attack_a_folder_that_was_restored_makes_no_second_exchange(again, hidden):
+    """Everything that remembers the exchange is gone, from the folder and, if it is hidden, its plans from the store, too."""
+    for name in ("joins", "outbox"):
+        shutil.rmtree(again.root / BANK / name)
+    anew = again.next(REQUEST.model_copy(update={"anew": True}))
+    assert "restored from a backup" in refused(again, BANK, anew)
+    if hidden:
+        for planned in steps_of(again):
+            (again.root / "store" / layout.plan("spring", 0, planned.plan.attempt, "join")).unlink()
+    site = again.site(BANK)
+    recover.restore(site, recover.forgotten(site))
+    assert "all 1 exchanges" in refused(again, BANK, anew)
