@@ -92,8 +92,8 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
         out.print(f"spent ε {upward(book.spent(read, policy.delta_dp, unit='site'), 4)} of {policy.max_epsilon_site:g} at δ "
                   f"{policy.delta_dp:g} for the site as a whole")
     if policy.max_epsilon_label is not None:
-        out.print(f"spent ε {upward(book.spent(read, policy.delta_dp, unit='label'), 4)} of {policy.max_epsilon_label:g} at δ "
-                  f"{policy.delta_dp:g} for one label")
+        of_label = upward(book.spent(read, policy.delta_dp, unit="label"), 4)
+        out.print(f"spent ε {of_label} of {policy.max_epsilon_label:g} at δ {policy.delta_dp:g} for one label")
     if (alone := _alone(read, policy)) is not None:
         of = f" of {policy.alone[1]:g}" if policy.max_epsilon_alone is not None else ""
         out.say("if nobody else's share of the noise counted, it would be ε {}{}, {} with what is set aside",
