@@ -24,8 +24,13 @@ def tickets_after(pace: Pace | None, plan: Plan, plan_digest: Digest, commit: Co
     if pace is None or plan.agreed.pace is None or plan.log != log:
         return ()
     given = [*plan.tickets, *(Ticket(site=site, round=plan.round, plan=plan_digest) for site in plan.cohort)]
-    return tuple(sorted((ticket for ticket in given if ticket.site in commit.missing and ticket.site not in excluded
-                         and commit.round + 1 - ticket.round <= pace.max_age), key=lambda ticket: ticket.site))
+    still = kept(pace, {ticket.site: ticket.round for ticket in given}, set(commit.missing) - set(excluded), commit.round + 1)
+    return tuple(sorted((ticket for ticket in given if ticket.site in still), key=lambda ticket: ticket.site))
+
+
+def kept(pace: Pace, given: Mapping[str, int], missing: Collection[str], number: int) -> dict[str, int]:
+    """Of the tickets that were given, by site and round, those that count in round `number`."""
+    return {site: asked for site, asked in given.items() if site in missing and number - asked <= pace.max_age}
 
 
 def ended(plan: Plan, missing: Collection[str]) -> tuple[Ticket, ...]:

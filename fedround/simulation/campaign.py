@@ -6,8 +6,9 @@
     sites = {name: Site(take(examples, places)) for name, places in parts.items()}
     result = simulate(agreement, recipe, sites, rounds=20, chance=Seeded(0), test=test, stacked=True)
 
-Not simulated: time (`steps` says whose time is up, and when); refusals and reputation; sites that lie. Nothing here protects
-anybody: all rows are in one place, and the randomness is no secret.
+Time is simulated if `seconds` says how long each site takes for a plan (`fedround.simulation.clock`); `steps` says whose time
+is up, and when. Not simulated: refusals and reputation; sites that lie. Nothing here protects anybody: all rows are in one
+place, and the randomness is no secret.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fedround.aggregation.noise_law import NoiseLaw
 from fedround.aggregation.rows import ArrayNumbers, Numbers, Row
 from fedround.aggregation.rules import FLTrust
+from fedround.aggregation.staleness import MAX_AGE
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
@@ -40,6 +43,7 @@ from fedround.records import Evaluate, Train
 from fedround.rounds import server
 from fedround.rounds.server import Float32, Memory, Server
 from fedround.simulation.chance import Chance
+from fedround.simulation.clock import Turn, turns
 from fedround.simulation.crew import Chunk, Crew, Trainer
 from fedround.simulation.crowd import is_crowd, mean_of_crowd
 from fedround.simulation.jobs import Done, Job
@@ -56,7 +60,8 @@ ONE_BY_ONE = 8
 def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, chance: Chance,
              stacked: bool = False, share: float = 1.0, test: Examples | None = None, judge_every: int = 1,
              model: Tensors | None = None, root: Examples | None = None, steps: Callable[[int, str], int] | None = None,
-             crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES, apart: bool = False,
+             seconds: Mapping[str, float] | None = None, crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES,
+             apart: bool = False,
              told: Callable[[Round], None] = lambda _: None, seen: Callable[[Seen], None] = lambda _: None) -> Result:
     """Run the campaign. If the agreement tells rows apart, `sites` have the rows of one partition and no others.
 
@@ -65,29 +70,35 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     share: of the sites that are asked in each round, drawn anew. test: public rows, evaluated every `judge_every` rounds and
     after the last, as are the rows that the sites hold out. model: where round 0 begins; None: the recipe's own.
     root: the coordinator's own rows, for `fltrust`. steps: (round, site) -> after how many steps its time is up, where the
-    agreement keeps partial work. crew: who trains; None: this process. memory_bytes: updates that take more go to a file.
-    apart: every site was made with `site init --ledger`: rows to train on and rows held out pay apart. told: is called after
-    every round. seen: as soon as a round is aggregated (no crowd's); its rows can be read only then.
+    agreement keeps partial work. seconds: how long each site takes for a plan: then a round closes as live, with `enough` or
+    at the deadline, and late answers count where there is a pace; None: all answer at once. crew: who trains; None: this
+    process. memory_bytes: updates that take more go to a file. apart: every site was made with `site init --ledger`: rows to
+    train on and rows held out pay apart. told: is called after every round. seen: as soon as a round is aggregated (no
+    crowd's); its rows can be read only then.
 
     Deterministic in `chance`. Raises ContractError if the agreement cannot hold for these sites, or pays for fewer rounds;
     QuorumError if fewer updates than the quorum remain in a round.
     """
-    _check(agreement, rounds, share, root)
+    _check(agreement, rounds, share, root, seconds, sites)
     begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
                           per_record=isinstance(agreement.privacy, GradientPrivacy))
     terms = terms_of(agreement, units_of(agreement.privacy, sites))
     now = _Now(Server(begun), terms)
     everybody = Sites(now.terms, recipe, sites, rest, chance, steps, apart=apart)
-    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen)
+    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen,
+               timed=seconds is not None)
     if stacked:
         run.stack(terms)
     took_part, done = Counter[str](), list[Round]()
-    for number in range(1, rounds + 1):
-        cohort = chance.cohort(number, sorted(sites), max(1, round(share * len(sites))))
-        now, left_out, received_bytes = run.round(number, cohort, now)
-        took_part.update(cohort)
+    before = dict[int, _Now]()
+    for turn in _turns(agreement, chance, sorted(sites), rounds, share, seconds):
+        number = turn.number
+        before = {asked: at for asked, at in (before | {number: now}).items() if number - asked <= MAX_AGE}
+        now, left_out, received_bytes = run.round(number, turn.counted, before)
+        took_part.update(turn.asked)
         judge = number % judge_every == 0 or number == rounds
-        done.append(run.report(number, len(cohort), left_out, received_bytes, now.server.model, judge=judge))
+        done.append(replace(run.report(number, len(turn.asked), left_out, received_bytes, now.server.model, judge=judge),
+                            ended_s=None if seconds is None else turn.ended_s, counted=len(turn.counted), lost=turn.lost))
         told(done[-1])
     return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
                   run.sites.mechanisms(took_part, terms), took_part,
@@ -121,13 +132,13 @@ class _Run:
     """What does not change from round to round."""
 
     def __init__(self, agreement: Agreement, recipe: Recipe, sites: Sites, chance: Chance, test: Examples | None,
-                 root: Examples | None, crew: Crew | None, memory_bytes: int, seen: Callable[[Seen], None]):
+                 root: Examples | None, crew: Crew | None, memory_bytes: int, seen: Callable[[Seen], None], *, timed: bool):
         self._agreement, self._recipe, self.sites, self._chance = agreement, recipe, sites, chance
         self._test, self._root, self._memory_bytes, self._seen = test, root, memory_bytes, seen
         self._rows = {name: site.train for name, site in sites.by_name.items()}
         self._trainer = Trainer(recipe, self._rows, agreement.training, chance)
         self._crew, self._at_once = self._trainer if crew is None else crew, 0
-        self.notes = [*sites.notes, *_not_simulated(agreement)]
+        self.notes = [*sites.notes, *_not_simulated(agreement, timed=timed)]
 
     def stack(self, terms: Terms) -> None:
         """Train sites at once from now on, if the model and the mechanism allow it; else say why not."""
@@ -142,30 +153,42 @@ class _Run:
             return
         self._at_once = self._trainer.stacked.sites_at_once(len(self._rows[site]), private=isinstance(mechanism, DpSgd))
 
-    def round(self, number: int, cohort: Sequence[str], now: _Now) -> tuple[_Now, tuple[str, ...], int]:
-        """Where the campaign stands after a round, who was left out of the aggregate, and how many bytes the sites sent."""
+    def round(self, number: int, counted: Mapping[str, int], before: Mapping[int, _Now]
+              ) -> tuple[_Now, tuple[str, ...], int]:
+        """Where the campaign stands after a round, who was left out of the aggregate, and how many bytes the sites sent.
+
+        counted: whose answers count, and the round whose plan each answers. before: where the campaign stood before each of
+        these rounds.
+        """
+        now, cohort = before[number], tuple(counted)
         if now.terms.combine is not None:
             return self._summed(number, cohort, now)
-        terms, base = now.terms, now.server.model
+        terms = now.terms
         weights = self._weights(number, cohort, now)
-        jobs = self.sites.jobs(number, cohort, terms, now.server.served)
-        self.sites.train_personal(number, cohort, terms, base)
-        with Updates(len(jobs), now.server.size(terms), self._memory_bytes) as updates:
-            done = self._train(number, base, jobs, updates)
-            files = self.sites.send(number, terms, jobs, done, updates)
-            agreed = self._agree(number, now, weights, _Arrived(jobs, done, files, updates))
-        used = [job.site for job in jobs if agreed.verdicts[job.site] is Verdict.USED]
-        if len(used) < terms.aggregation.fewest_used(self._agreement.quorum) or len(jobs) < self._agreement.quorum:
-            raise QuorumError(f"{len(used)} of {len(jobs)} updates remain, the quorum is {self._agreement.quorum}: ask with "
-                              "a smaller quorum, or let more sites take part")
+        with ExitStack() as stack:
+            arrived = [self._arrived(asked, [site for site in cohort if counted[site] == asked], before[asked], stack)
+                       for asked in sorted(set(counted.values()))]
+            agreed = self._agree(number, now, weights, arrived)
+        used = [site for site in cohort if agreed.verdicts[site] is Verdict.USED]
+        if len(used) < terms.aggregation.fewest_used(self._agreement.quorum) or len(cohort) < self._agreement.quorum:
+            raise QuorumError(f"{len(used)} of {len(cohort)} updates remain, the quorum is {self._agreement.quorum}: ask "
+                              "with a smaller quorum, or let more sites take part")
         following = server.step(terms, self._recipe.task, now.server, agreed.delta_D, used, weights)
-        within = [one.within_clip for job, one in zip(jobs, done, strict=True)
+        within = [one.within_clip for group in arrived for job, one in zip(group.jobs, group.done, strict=True)
                   if one.within_clip is not None and agreed.verdicts[job.site] is Verdict.USED]
         privacy = next_privacy(self._agreement.privacy, terms.privacy, within)
-        file_bytes = size_bytes(terms.sent(schema_of(base)))
+        file_bytes = size_bytes(terms.sent(schema_of(now.server.model)))
         return (_Now(following, terms.model_copy(update={"privacy": privacy}), agreed.memory, weights),
                 tuple(site for site, verdict in agreed.verdicts.items() if verdict is not Verdict.USED),
-                sum(file_bytes if file is None else len(file) for file in files))
+                sum(file_bytes if file is None else len(file) for group in arrived for file in group.files))
+
+    def _arrived(self, number: int, cohort: Sequence[str], now: _Now, stack: ExitStack) -> _Arrived:
+        """What these sites answer to the plan of one round. stack: as long as it lasts, the updates can be read."""
+        jobs = self.sites.jobs(number, cohort, now.terms, now.server.served)
+        self.sites.train_personal(number, cohort, now.terms, now.server.model)
+        updates = stack.enter_context(Updates(len(jobs), now.server.size(now.terms), self._memory_bytes))
+        done = self._train(number, now.server.model, jobs, updates)
+        return _Arrived(number, now.terms, jobs, done, self.sites.send(number, now.terms, jobs, done, updates), updates)
 
     def _summed(self, number: int, cohort: Sequence[str], now: _Now) -> tuple[_Now, tuple[str, ...], int]:
         """The same, where nobody sees the updates that are added up."""
@@ -222,14 +245,15 @@ class _Run:
         told = {site: release for site, (release,) in self.sites.answers(asks, number, cohort, now.terms, base).items()}
         return server.weigh(now.terms, task, self.sites.weights, told, now.weights)
 
-    def _agree(self, number: int, now: _Now, weights: Mapping[str, float], arrived: _Arrived) -> _Agreed:
+    def _agree(self, number: int, now: _Now, weights: Mapping[str, float], arrived: Sequence[_Arrived]) -> _Agreed:
         """What the cohort agrees on."""
-        how, size = now.terms.aggregation, now.server.size(now.terms)
-        if is_crowd(how, len(arrived.jobs)):
-            mean = mean_of_crowd(arrived.updates, {job.site: weights[job.site] for job in arrived.jobs}, size)
+        how, pace, size = now.terms.aggregation, now.terms.pace, now.server.size(now.terms)
+        if pace is None and is_crowd(how, len(arrived[0].jobs)):
+            mean = mean_of_crowd(arrived[0].updates, {job.site: weights[job.site] for job in arrived[0].jobs}, size)
             return _Agreed(mean.delta_D, mean.verdicts, now.memory)
-        rows = [Row(job.site, weights[job.site], arrived.updates.numbers(place), self._law(number, now, arrived, place))
-                for place, job in enumerate(arrived.jobs)]
+        rows = [Row(job.site, weights[job.site] * (1.0 if pace is None else pace.share(number - group.number)),
+                    group.updates.numbers(place), self._law(size, group, place))
+                for group in arrived for place, job in enumerate(group.jobs)]
         combined = server.combine(how, size, rows, now.memory, _kept_whole, seed=self._chance.plan(number),
                                   root=self._root_update(number, now))
         self._seen(Seen(number, now.terms, now.server, combined))
@@ -238,14 +262,14 @@ class _Run:
         return _Agreed(delta_D, {site: standing.verdict for site, standing in combined.result.standings.items()},
                        Memory(combined.remember(now.memory.averages), centre))
 
-    def _law(self, number: int, now: _Now, arrived: _Arrived, place: int) -> NoiseLaw | None:
+    def _law(self, size: int, arrived: _Arrived, place: int) -> NoiseLaw | None:
         """Of the noise in an update, as the coordinator knows it."""
-        job, file, data = arrived.jobs[place], arrived.files[place], b""
-        if file is not None and now.terms.compression is not None:
-            data = file[len(wire.form(now.terms.compression, now.server.size(now.terms)).header):]
-        said = self.sites.declared(now.terms, job, arrived.done[place])
-        return server.law(now.terms, said, lambda start, count: data[start:start + count], now.server.size(now.terms),
-                          f"site '{job.site}' round {number}")
+        job, file, data, terms = arrived.jobs[place], arrived.files[place], b"", arrived.terms
+        if file is not None and terms.compression is not None:
+            data = file[len(wire.form(terms.compression, size).header):]
+        said = self.sites.declared(terms, job, arrived.done[place])
+        return server.law(terms, said, lambda start, count: data[start:start + count], size,
+                          f"site '{job.site}' round {arrived.number}")
 
     def _root_update(self, number: int, now: _Now) -> Numbers | None:
         """What the coordinator itself learns, for FLTrust."""
@@ -258,8 +282,10 @@ class _Run:
 
 @dataclass(frozen=True, eq=False)
 class _Arrived:
-    """A cohort's updates, in order of names."""
+    """The updates of some sites to one plan, in order of names."""
 
+    number: int
+    terms: Terms
     jobs: Sequence[Job]
     done: Sequence[Done]
     files: Sequence[bytes | None]
@@ -280,19 +306,36 @@ def _kept_whole(_: str, blocks: Iterator[Float32]) -> Numbers:
     return ArrayNumbers(np.concatenate(list(blocks)))
 
 
-def _not_simulated(agreement: Agreement) -> list[str]:
+def _not_simulated(agreement: Agreement, *, timed: bool) -> list[str]:
     """Agreed settings that have no effect here."""
     rule = agreement.training.rule if isinstance(agreement.training, LocalTraining) else None
     return [words for words, holds in {
         "reputation is not simulated: everybody is asked in every round": agreement.reputation is not None,
         "the selection is not simulated: 'share' of the sites is drawn in each round": agreement.selection is not None,
+        "nobody is late without a clock, so [pace] changes nothing: say how many seconds each site takes":
+            agreement.pace is not None and not timed,
         "the rule of the training is not simulated: rate and steps stay as agreed": rule is not None}.items() if holds]
 
 
-def _check(agreement: Agreement, rounds: int, share: float, root: Examples | None) -> None:
+def _turns(agreement: Agreement, chance: Chance, names: Sequence[str], rounds: int, share: float,
+           seconds: Mapping[str, float] | None) -> Iterator[Turn]:
+    """Who is asked and counts in each round; without a clock, whoever is asked answers in time."""
+    if seconds is not None:
+        yield from turns(agreement, seconds, rounds)
+        return
+    for number in range(1, rounds + 1):
+        cohort = chance.cohort(number, names, max(1, round(share * len(names))))
+        yield Turn(number, 0.0, cohort, dict.fromkeys(cohort, number))
+
+
+def _check(agreement: Agreement, rounds: int, share: float, root: Examples | None, seconds: Mapping[str, float] | None,
+           sites: Mapping[str, Site]) -> None:
+    if seconds is not None and (seconds.keys() != sites.keys() or share != 1):
+        raise ContractError("with a clock every site is asked when it is free: say the seconds of each site, and no share")
     if not 0 < share <= 1 or rounds < 1:
         raise ContractError(f"expected a share of sites above 0 and at most 1 and a round at least, got {share} and {rounds}")
-    if not isinstance(agreement.privacy, NoPrivacy) and rounds > agreement.privacy.rounds:
+    paced = seconds is not None and agreement.pace is not None      # then the clock stops each site where its promise ends
+    if not isinstance(agreement.privacy, NoPrivacy) and not paced and rounds > agreement.privacy.rounds:
         raise ContractError(f"the privacy that was agreed pays for {agreement.privacy.rounds} rounds, {rounds} are asked: "
                             "raise privacy.rounds, which takes more noise in each")
     if isinstance(agreement.training, Foreign):

@@ -36,6 +36,12 @@ class Round:
     """The new model on the public test set."""
     validation: Metrics | None = None
     """The new model on all rows that sites hold out, together and without noise. A live coordinator sees noised counts."""
+    ended_s: float | None = None
+    """When it closed, by the virtual clock; None: there is none."""
+    counted: int = 0
+    """How many answers counted, to its plan or to an earlier one."""
+    lost: tuple[str, ...] = ()
+    """Whose work for it, or for an earlier plan, ended here and counted for nothing: late, and paid for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +56,7 @@ class Result:
     mechanisms: Mapping[str, TrainingMechanism]
     """What each site applied in a round."""
     took_part: Mapping[str, int]
-    """In how many rounds."""
+    """In how many rounds; each of them is paid, also where the answer came too late."""
     rests: Mapping[str, Rest]
     """What the model has at each site besides what travels; empty where everything does."""
     personal: Mapping[str, Tensors]

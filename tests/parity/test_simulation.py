@@ -251,3 +251,25 @@ def test_other_rows_give_another_model(tmp_path: Path):
     rows = pd.read_parquet(federation.root / "data" / "east" / "train.parquet")
     rows.iloc[1:].to_parquet(federation.root / "data" / "east" / "train.parquet")
     assert digest(codec.encode(simulated(federation, 1).model)) != commit.model
+
+
+def test_late_answers(tmp_path: Path):
+    """Four rounds in which east answers one round late and south two: live by hand, simulated by a clock."""
+    torch.set_num_threads(1)
+    federation = small_federation.make(
+        tmp_path / "federation", privacy=RECORD, quorum=1, enough=1, pace={"max_age": 3},
+        compression={"name": "top_k", "share": 0.5}, aggregation={"rule": {"name": "weighted_mean"}})
+    order = [("north",), ("north", "east"), ("north", "south"), ("north", "east")]
+    commits = []
+    for names in order:
+        planned = federation.plan(RUN)
+        for name in names:
+            federation.answer(name, planned.of(name))
+        commits.append(federation.commit(planned).commit)
+    assert [[(one.site, one.ticket) for one in commit.updates] for commit in commits] == [
+        [("north", None)], [("east", 1), ("north", None)], [("north", None), ("south", 1)], [("east", 3), ("north", None)]]
+    agreement, recipe, sites = world(federation)
+    found = simulate(agreement, recipe, sites, rounds=4, chance=Live(federation),
+                     seconds={"north": 1.0, "east": 2.0, "south": 3.0})
+    assert digest(codec.encode(found.model)) == commits[-1].model
+    assert [one.counted for one in found.rounds] == [1, 2, 2, 2]
