@@ -120,6 +120,22 @@ def locked_since(root: Path) -> None:
     (root / "words").chmod(0o600)
 
 
+PACED = {"quorum": 2, "enough": 2, "pace": {"max_age": 2}}
+
+
+def still_at_work(root: Path) -> None:
+    """The first round was committed without the site, which has begun on nothing; the second one is planned."""
+    federation = small_federation.make(root, **PACED)
+    federation.round(RUN, sites=("east", "south"))
+    federation.plan(RUN)
+
+
+def answers_late(root: Path) -> None:
+    """The site answers the first round's plan after that round was committed."""
+    begin(north(root))
+    SmallFederation(root).answer("north", standing(root).of("north"), north(root))
+
+
 def encrypted(root: Path) -> Seen:
     site = north(root)
     there = (path for what in ("outbox/**/*.json", "**/*.safetensors") for path in site.folder.glob(what))
@@ -247,6 +263,17 @@ def answered_twice(root: Path) -> None:
         federation.answer(name, standing(root), open_site(root / name, lambda: NOON))
 
 
+def answered_late(root: Path) -> None:
+    """One round is committed without north, which answers its plan now; east answers the second round's."""
+    federation = small_federation.make(root, **PACED)
+    first = federation.plan(RUN)
+    for name in ("east", "south"):
+        federation.answer(name, first, open_site(root / name, lambda: NOON))
+    federation.commit(first)
+    federation.answer("north", standing(root).of("north"), north(root))
+    federation.answer("east", standing(root), open_site(root / "east", lambda: NOON))
+
+
 def commits(root: Path) -> None:
     """As `flows.federated_round` does, which is begun again after a kill until two rounds are committed and reported."""
     mine = coordinator(root)
@@ -372,6 +399,7 @@ def has_founded(root: Path) -> Seen:
 SCENES = (
     Scene("site answers", a_round_later, answers, of_site),
     Scene("site answers, keeping much", lambda root: a_round_later(root, **KEEPS), answers, of_site),
+    Scene("site answers a ticket late", still_at_work, answers_late, of_site),
     Scene("site encrypts, and answers", locked_since, answers, encrypted),
     Scene("site refuses", refusing, answers, refused),
     Scene("site approves a recipe", small_federation.make, new_recipe, approved),
@@ -380,6 +408,7 @@ SCENES = (
     Scene("site joins", invited, joins, joined),
     Scene("coordinator plans", committed_once, plans, in_store),
     Scene("coordinator commits and reports", answered_twice, commits, committed),
+    Scene("coordinator commits late answers", answered_late, commits, committed),
     Scene("coordinator adds up counts", measured, adds_up, in_store),
     Scene("all set up keys for sums", summing.make, sets_up_keys, with_keys),
     Scene("site answers under masks, and reveals", asked_under_masks, answers_and_reveals, with_keys),

@@ -19,8 +19,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from fedround.errors import AuditError, ContractError, FedroundError, QuorumError, SetupError
 from fedround.privacy import ledger
+from fedround.sightings import answers_to
 from fedround.signing import Identity
-from infra.history import last_round
+from infra.history import last_round, read_commit
 from site_workers import audit, recover
 from site_workers.keys import begin_rotation
 from site_workers.service import begin
@@ -72,9 +73,12 @@ def mortal() -> Mortal:
     return Mortal()
 
 
-@pytest.fixture(scope="module")
-def founded(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None) -> SmallFederation:
-    return small_federation.make(tmp_path_factory.mktemp("founded"), names=NAMES, max_epsilon=1000.0, privacy=LONG)
+@pytest.fixture(scope="module", params=[{}, {"quorum": 1, "enough": 2, "pace": {"max_age": 2}}],
+                ids=["one pace", "own paces"])
+def founded(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None,
+            request: pytest.FixtureRequest) -> SmallFederation:
+    return small_federation.make(tmp_path_factory.mktemp("founded"), names=NAMES, max_epsilon=1000.0, privacy=LONG,
+                                 **request.param)
 
 
 DEATH = st.one_of(st.none(), st.integers(0, 80))
@@ -103,8 +107,9 @@ def histories(founded: SmallFederation, mortal: Mortal) -> type[RuleBasedStateMa
         @rule(plan=plans, name=st.sampled_from(NAMES), death=DEATH, times=st.integers(1, 2))
         def answer(self, plan: Planned | None, name: str, death: int | None, times: int) -> None:
             """To a plan that may be of yesterday, by a process that has just started."""
-            if plan is None or name not in plan.plan.cohort:
+            if plan is None or name not in plan.plan.answering:
                 return
+            plan = plan.of(name)
             for _ in range(times):
                 with mortal.dies(self.root, death):
                     try:
@@ -166,7 +171,7 @@ def histories(founded: SmallFederation, mortal: Mortal) -> type[RuleBasedStateMa
 
         @rule(name=st.sampled_from(NAMES), death=DEATH)
         def leave(self, name: str, death: int | None) -> None:
-            if name in self.members and len(self.members & {*NAMES}) > 3:
+            if name in self.members and len(self.members & {*NAMES}) > 3 and self._goes_on_with(self.members - {name}):
                 with mortal.dies(self.root, death):
                     revoke_key(self.root / "coordinator", name)
                 self._look_who_is_there()
@@ -174,10 +179,15 @@ def histories(founded: SmallFederation, mortal: Mortal) -> type[RuleBasedStateMa
         @rule(number=st.integers(0, 5), death=DEATH)
         def join(self, number: int, death: int | None) -> None:
             """Somebody who never answers."""
-            if f"guest-{number}" not in self.members and len(self.members) < 6:
+            guest = f"guest-{number}"
+            if guest not in self.members and len(self.members) < 6 and self._goes_on_with(self.members | {guest}):
                 with mortal.dies(self.root, death):
                     add_member(self.root / "coordinator", f"guest-{number}", Identity.generate().key, 10.0)
                 self._look_who_is_there()
+
+        def _goes_on_with(self, members: set[str]) -> bool:
+            """With a pace, a majority must answer now and then; guests never do."""
+            return founded.coordinator.federation.pace is None or 2 * len(members & {*NAMES}) > len(members)
 
         def _look_who_is_there(self) -> None:
             self.members = {site.name for site in self.federation.coordinator.federation.sites}
@@ -210,15 +220,23 @@ def histories(founded: SmallFederation, mortal: Mortal) -> type[RuleBasedStateMa
                     self._recover(name)
                 begin(self.federation.site(name))
             planned = self.federation.plan(RUN)
-            mine = [name for name in NAMES if name in planned.plan.cohort]
+            mine = [name for name in NAMES if name in planned.plan.answering]
             for name in mine:
-                self.federation.answer(name, planned)
+                self.federation.answer(name, planned.of(name))
             committed = self.federation.commit(planned)
             assert {update.site for update in committed.commit.updates} == set(mine)
+            self._no_answer_counts_twice(committed.commit.round)
             store, key = self.federation.coordinator.store, self.federation.coordinator.identity.key
             assert [proof.round for proof in verify_run(store, RUN, key)] == list(range(committed.commit.round + 1))
             assert last_round(store, RUN, key) == committed.commit.round
             self.folder.cleanup()
+
+        def _no_answer_counts_twice(self, last: int) -> None:
+            mine = self.federation.coordinator
+            commits = [read_commit(mine.store, RUN, number, mine.identity.key).commit for number in range(last + 1)]
+            counted = Counter((one.site, answers_to(commit, one)) for commit in commits for one in commit.updates)
+            assert max(counted.values()) == 1
+            assert all(0 <= commit.round - answers_to(commit, one) <= 2 for commit in commits for one in commit.updates)
 
     return Histories
 
