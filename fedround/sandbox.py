@@ -12,13 +12,15 @@ Promised on Linux, for the program and all that it starts, whatever it is (line 
 * it opens no socket, so it reaches no network, no database and no daemon of this machine (`_DENIED`);
 * it reads no file but what `read` and `write` name and `_SYSTEM`, and writes none but below `write` (`_restrict_files`);
 * it changes no file's rights, owner or times (`_IDLE`);
-* it does not look into other processes, sends them no signals and sets them no limits (`_DENIED`, `_SCOPE_SIGNAL`,
-  `_LIMITS_OF`);
+* it reads no other process's memory, environment or files, sends it no signals and sets it no limits (`_DENIED`,
+  `_SCOPE_SIGNAL`, `_LIMITS_OF`; Landlock's own rule for processes outside);
+* it has no privilege, also if root started it (`_drop_privileges`);
 * it cannot leave its session, so that whoever ends the session's process group ends all of them (`_DENIED`), and it ends
   when its parent does (`_enter`);
 * no process of it has more memory, processor time or longer files than allowed (`_limit`).
 
-Not promised: that it learns of no file that it is there, and how long (Landlock keeps contents, not names); that it does not
+Not promised: that it learns of no file that it is there, and how long (Landlock keeps contents, not names); that it sees no
+other process's command line; that it does not
 fill the processors or the table of processes until it is ended; that nobody learns anything from how long it takes. The
 kernel's own faults are not covered.
 """
@@ -77,9 +79,10 @@ def command(allowed: Sandbox, argv: list[str], python: str = sys.executable) -> 
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/dev/urandom",
-           "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo", "/proc/self", "/proc/sys/vm/overcommit_memory",
-           "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/fs/cgroup")
-"""What every program may read: the system's programs and libraries, and what they ask of the machine. No key lies there."""
+           "/dev/random", "/dev/zero", "/proc", "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/fs/cgroup")
+"""What every program may read: the system's programs and libraries, and what they ask of the machine. No key lies there. Below
+/proc the kernel keeps memory, environment and open files of processes outside of the sandbox from it, and what only a
+privileged process may read."""
 
 _FREE = ("/dev/null",)
 """What everybody may write to."""
@@ -185,6 +188,12 @@ def _limit(allowed: Sandbox) -> None:
         _at_most(resource.RLIMIT_DATA, allowed.memory_mb * _MIB)
 
 
+def _drop_privileges() -> None:
+    """Of root: whoever is none has nothing to drop. The program that is executed after that has none."""
+    for privilege in range(64):
+        ctypes.CDLL(None).prctl(24, privilege, 0, 0, 0)         # PR_CAPBSET_DROP
+
+
 def _at_most(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -203,6 +212,7 @@ def _enter(allowed: Sandbox, parent: int, argv: list[str]) -> None:
     if os.getppid() != parent:
         os._exit(1)
     _limit(allowed)
+    _drop_privileges()
     _deny_calls(_restrict_files(allowed))
     os.execv(argv[0], argv)  # noqa: S606 - the program that was asked for, confined
 

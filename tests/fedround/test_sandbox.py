@@ -80,6 +80,12 @@ def test_attack_rights_and_times_of_files_outside_stay(tmp_path):
     assert (after.st_mode, after.st_mtime_ns, after.st_uid) == (before.st_mode, before.st_mtime_ns, before.st_uid)
 
 
+def test_root_has_no_privilege_in_it(tmp_path):
+    said = dict(line.split(":\t") for line in tried("print(open('/proc/self/status').read())", tmp_path).stdout.splitlines()
+                if ":\t" in line)
+    assert {int(said[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
+
+
 def test_attack_a_child_of_it_can_no_more(tmp_path):
     code = """import subprocess, sys
 raise SystemExit(subprocess.run([sys.executable, '-I', '-c', 'import socket; socket.socket()']).returncode)"""
