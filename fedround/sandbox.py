@@ -13,7 +13,7 @@ Promised on Linux, for the program and all that it starts, whatever it is (line 
 * it reads no file but what `read` and `write` name and `_SYSTEM`, and writes none but below `write` (`_restrict_files`);
 * it changes no file's rights, owner or times (`_IDLE`);
 * it reads no other process's memory, environment or files, sends it no signals and sets it no limits (`_DENIED`,
-  `_SCOPE_SIGNAL`, `_LIMITS_OF`; Landlock's own rule for processes outside);
+  `_SCOPE_SIGNAL`, `_OF_ITSELF`; Landlock's own rule for processes outside);
 * it has no privilege, also if root started it (`_drop_privileges`);
 * it cannot leave its session, so that whoever ends the session's process group ends all of them (`_DENIED`), and it ends
   when its parent does (`_enter`);
@@ -49,10 +49,14 @@ class Sandbox:
     """Files, and folders with all below them, that it may read and run."""
     write: tuple[str, ...] = ()
     """Folders in which it may do anything with files."""
+    names: tuple[str, ...] = ()
+    """Folders of which, and below which, it may list the names."""
     memory_mb: int | None = None
     """Of each process: memory that it asks the system for and may write to. None: as much as this process may."""
     seconds: int = 3600
-    """Of processor time of each process, and its priority is the lowest."""
+    """Of processor time of each process."""
+    nice: int = 19
+    """By how much its priority is below this process's."""
     file_mb: int = 1024
     """The longest file that it may write."""
 
@@ -76,13 +80,28 @@ def command(allowed: Sandbox, argv: list[str], python: str = sys.executable) -> 
     return [python, "-I", "-S", str(Path(__file__).resolve()), said, *argv]
 
 
+def own_python() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What this interpreter and all that it may import need to `read`, and of which folders it needs the `names`.
+
+    From a folder of modules outside of the interpreter's own (a checkout) it is the modules and packages, and nothing else
+    that may lie beside them.
+    """
+    homes, names, read = (Path(sys.prefix), Path(sys.base_prefix)), set[str](), {sys.prefix, sys.base_prefix}
+    for folder in map(Path, filter(None, sys.path)):
+        if folder.is_dir() and not any(folder.is_relative_to(home) for home in homes):
+            names.add(str(folder))
+            read |= {str(one) for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
+    return tuple(sorted(read)), tuple(sorted(names))
+
+
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/dev/urandom",
            "/dev/random", "/dev/zero", "/proc", "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/fs/cgroup")
-"""What every program may read: the system's programs and libraries, and what they ask of the machine. No key lies there. Below
-/proc the kernel keeps memory, environment and open files of processes outside of the sandbox from it, and what only a
-privileged process may read."""
+"""What every program may read: the system's programs and libraries, and what they ask of the machine. No key lies there.
+Below /proc the kernel keeps from it what only a privileged process may read, and memory, environment and open files of
+processes outside of the sandbox.
+"""
 
 _FREE = ("/dev/null",)
 """What everybody may write to."""
@@ -98,7 +117,7 @@ _DENIED = {
     "pivot_root": (155, 41), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430),   # what files are
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),                     # the kernel's key rings
     "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
-    "setpriority": (141, 140), "ioprio_set": (251, 30),                                        # what processes share
+    "ioprio_set": (251, 30),                                        # what processes share
     "bpf": (321, 280), "userfaultfd": (323, 282), "init_module": (175, 105), "finit_module": (313, 273),
     "kexec_load": (246, 104), "kexec_file_load": (320, 294)}
 """Calls that fail as if they were not permitted, with their numbers on either machine."""
@@ -113,8 +132,8 @@ _IDLE = {
 """Calls that say they are done and do nothing: Landlock lets whoever owns a file change its rights, owner, times and notes,
 and programs that copy files do that as a matter of course.
 """
-_LIMITS_OF = (302, 261)
-"""prlimit64: a process may change its own limits, and no other's."""
+_OF_ITSELF = {"prlimit64": ((302, 261), (0,)), "setpriority": ((141, 140), (0, 1))}
+"""Calls that a process may make about itself, and about no other: these of their arguments must be 0."""
 
 _SCOPE_SIGNAL, _SCOPE_ABSTRACT_SOCKET = 2, 1
 _ADD_RULE, _CREATE_RULESET, _RESTRICT_SELF = 445, 444, 446
@@ -142,7 +161,7 @@ def _restrict_files(allowed: Sandbox) -> int:
     _check(rules, "landlock_create_ruleset")
     look = _READ_FILE | _READ_FOLDER | _EXECUTE
     for path, wanted in (*((one, look) for one in (*_SYSTEM, *allowed.read)), *((one, rights) for one in allowed.write),
-                         *((one, _READ_FILE | 1 << 1) for one in _FREE)):
+                         *((one, _READ_FOLDER) for one in allowed.names), *((one, _READ_FILE | 1 << 1) for one in _FREE)):
         try:
             held = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:       # this system has no such file, so nothing is to be allowed
@@ -172,7 +191,11 @@ def _deny_calls(landlock: int) -> None:
         steps += [(equal, 0, 1, number), (end, 0, 0, refuse)]
     for number in idle:
         steps += [(equal, 0, 1, number), (end, 0, 0, nothing)]
-    steps += [(equal, 0, 3, _LIMITS_OF[column]), (load, 0, 0, 16), (equal, 1, 0, 0), (end, 0, 0, refuse)]   # 16: of which
+    for both, arguments in _OF_ITSELF.values():
+        steps.append((equal, 0, 2 * len(arguments) + 2, both[column]))
+        for done, argument in enumerate(arguments, start=1):
+            steps += [(load, 0, 0, 16 + 8 * argument), (equal, 0, 2 * (len(arguments) - done) + 1, 0)]
+        steps += [(end, 0, 0, allow), (end, 0, 0, refuse)]
     steps.append((end, 0, 0, allow))
     code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
@@ -180,7 +203,7 @@ def _deny_calls(landlock: int) -> None:
 
 
 def _limit(allowed: Sandbox) -> None:
-    os.nice(19)
+    os.nice(allowed.nice)
     _at_most(resource.RLIMIT_CPU, allowed.seconds)
     _at_most(resource.RLIMIT_FSIZE, allowed.file_mb * _MIB)
     _at_most(resource.RLIMIT_CORE, 0)
@@ -220,4 +243,4 @@ def _enter(allowed: Sandbox, parent: int, argv: list[str]) -> None:
 if __name__ == "__main__":
     _said = json.loads(sys.argv[1])
     _parent = _said.pop("parent")
-    _enter(Sandbox(**{**_said, "read": tuple(_said["read"]), "write": tuple(_said["write"])}), _parent, sys.argv[2:])
+    _enter(Sandbox(**_said), _parent, sys.argv[2:])

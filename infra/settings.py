@@ -98,11 +98,12 @@ class ForeignSettings(Value):
     folder: str = "client"
     """Its code; the recipe names each file's digest."""
     data: tuple[str, ...] = ()
-    """Files and folders that it may read besides; it writes to none."""
+    """Files and folders that it may read besides; it writes to none. It finds links to them, under their own last names, in
+    the folder that it works in."""
     node: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """What Flower calls node_config, for example partition-id and num-partitions."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Environment variables. A value that is the name of something in the site's folder becomes its path."""
+    """Environment variables. A value that is the name of data, or of something below it, becomes its path there."""
 
 
 class SiteSettings(Value):

@@ -1,8 +1,8 @@
 """Scores of rows by a model from a bundle: read in parts, encoded in a process of its own, written whole or not at all.
 
 The recipe in a bundle is code. Whoever brings the coordinator's key trusts the coordinator for it. It runs in a process
-without credentials, with no more memory and time than allowed here, and that hands over features and nothing else. At a site
-the operator must have approved it.
+without credentials, network and other files (where the system can keep them from it), with no more memory and time than
+allowed here, and that hands over features and nothing else. At a site the operator must have approved it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
+from fedround import sandbox
 from fedround.bundle import FORMS, RECIPE, Bundle, Column, Form, Input
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.files import writing_whole
@@ -30,6 +31,7 @@ from fedround.learning.tasks import Task
 from fedround.parent import as_parent, end_with_parent
 from site_workers import rows_in_parts
 from site_workers.policy import Limits
+from validation.encoding import beside
 
 BATCH = 50_000
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
@@ -70,8 +72,11 @@ def _encoded(bundle: Bundle, rows: Path, limits: Limits) -> Iterator[Iterator[Ar
         asked = json.dumps({
             "recipe": str(recipe), "digest": bundle.manifest.recipe_digest, "rows": str(rows.absolute()), "batch": BATCH,
             "columns": [column.model_dump() for column in bundle.manifest.columns], "limits": limits.model_dump()})
-        child = subprocess.Popen([sys.executable, "-P", "-m", __name__, asked], env=environment, stdin=subprocess.DEVNULL,
-                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-P", "-m", __name__, asked]
+        if sandbox.lacking() is None:
+            command = sandbox.command(beside(recipe, [rows.absolute()]), command)
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL)
         try:
             yield _parts(child.stdout, rows, bundle.manifest.inputs)  # type: ignore[arg-type]
         finally:

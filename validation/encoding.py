@@ -2,7 +2,8 @@
 
 The child writes one line of JSON (how it ended), then every array of every file as numpy's own format has it; nothing of it
 is written to a disk. It has no credentials, and nothing that it prints is passed on. It may take no more memory than the size
-of the files explains (`rows.limited_by`), and an input that crashes a parser kills only this process.
+of the files explains (`rows.limited_by`), and an input that crashes a parser kills only this process. A recipe's code has
+neither network nor other files than the rows, where the system can keep them from it (`fedround.sandbox`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedround import sandbox
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.learning import encoding as apart
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.parent import as_parent, end_with_parent
+from fedround.sandbox import Sandbox
 from fedround.values import LARGEST_WHOLE
+from validation import row_files
 from validation import rows as gate
 from validation.picture import Picture, picture, read_back
 from validation.tables import plain_frame
@@ -37,6 +41,11 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 3600.0
 """How long a recipe may take to encode rows, where nobody says otherwise."""
+
+_ANY = 604_800
+"""Seconds: whoever starts the process has a limit of its own."""
+_LONG = 60_000
+"""Characters of names that are passed to a process one by one; of more files, their folder is."""
 
 _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractError": ContractError}
 
@@ -77,9 +86,18 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeo
     Raises what `encode` and `load_recipe` raise; MemoryError or SetupError if the process ends without an answer, and
     SetupError if it takes longer than `timeout_s`.
     """
-    with _child("encode", str(recipe), digest, *map(str, paths), timeout_s=timeout_s) as answer:
+    with _child("encode", str(recipe), digest, *map(str, paths), timeout_s=timeout_s,
+                allowed=beside(recipe, paths)) as answer:
         arrays = _Pipe(answer)
         return [_read_examples(names, arrays) for names in json.loads(answer.readline())]
+
+
+def beside(recipe: Path, rows: Sequence[Path]) -> Sandbox:
+    """What a recipe's code may have when it encodes these rows: them, and what this interpreter can import."""
+    (read, names), above = sandbox.own_python(), [str(row_files.above(path)) for path in rows]
+    parts = [str(part.path) for path in rows if row_files.is_there(path) for part in row_files.parts_of(path)]
+    files = parts if sum(map(len, parts)) < _LONG else above        # a command's line has an end
+    return Sandbox(read=(*read, str(recipe), *files), names=(*names, *above), seconds=_ANY, nice=0)
 
 
 def columns(paths: Sequence[Path], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -171,13 +189,17 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _child(*arguments: str, timeout_s: float = PATIENCE_S) -> Iterator[IO[bytes]]:
-    """The answer of a child process that does this work, without its first line, which reports success."""
+def _child(*arguments: str, timeout_s: float = PATIENCE_S, allowed: Sandbox | None = None) -> Iterator[IO[bytes]]:
+    """The answer of a child process that does this work, without its first line, which reports success.
+
+    allowed: what it may have, for work with others' code, on a system that can keep the rest from it.
+    """
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
                    **as_parent()}
+    command = [sys.executable, "-P", "-m", __name__, *arguments]
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, *arguments], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        command if allowed is None or sandbox.lacking() is not None else sandbox.command(allowed, command),
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     over = threading.Event()
 
     def stop() -> None:

@@ -152,6 +152,16 @@ def _is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
+def above(path: Path) -> Path:
+    """The folder in which, or below which, all files lie that a path names."""
+    if path.is_dir():
+        return path
+    root = path.parent
+    while _is_pattern(path) and glob.has_magic(str(root)):
+        root = root.parent
+    return root
+
+
 def _in_folder(folder: Path) -> tuple[Part, ...]:
     def stop(error: OSError) -> None:
         raise error
@@ -165,9 +175,7 @@ def _in_folder(folder: Path) -> tuple[Part, ...]:
 
 
 def _of_pattern(path: Path) -> tuple[Part, ...]:
-    root = path
-    while glob.has_magic(str(root)):
-        root = root.parent
+    root = above(path)
     found = [Path(one) for one in glob.glob(str(path), recursive=True)]
     folders = [one for one in found if one.is_dir()]
     inside = [part.path for one in folders for part in _in_folder(one)]

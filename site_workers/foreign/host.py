@@ -5,7 +5,7 @@ site.toml says what it runs with::
     [foreign]
     python = "/opt/flower/bin/python"    # the interpreter of its own environment
     folder = "client"                    # its code; the recipe names each file's digest
-    data = ["client-data"]               # what it may read besides: files and folders
+    data = ["client-data"]               # what it may read besides; links to it are in the folder that it works in
     node = {partition-id = 0, num-partitions = 1}
     environment = {HF_HOME = "client-data/hf"}
 """
@@ -128,7 +128,9 @@ def _running(site: Site, task: dict[str, object], base: Tensors, cancelled: Call
             "PATH": os.defpath, "HOME": str(scratch), "TMPDIR": str(scratch), "USER": "client", "LANG": "C.UTF-8",
             **{name: str(limits.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
             "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
-            **{name: _absolute(site.folder, value) for name, value in settings.environment.items()}}
+            **{name: _placed(site, scratch, value) for name, value in settings.environment.items()}}
+        for path in settings.data:
+            _link(site.folder / path, scratch / Path(path).name)
         task = {**task, "folder": str(code), "scratch": str(scratch)}
         yield _ask(sandbox.command(allowed, [settings.python, "-P", guest.__file__]), environment, scratch, task, base,
                    site.folder / LOG, cancelled, seconds)
@@ -226,6 +228,28 @@ def _readable(site: Site) -> tuple[str, ...]:
     return tuple(map(str, found))
 
 
-def _absolute(folder: Path, value: str) -> str:
-    """A value that names something in the site's folder is a path there; any other is as it stands."""
-    return str((folder / value).resolve()) if (folder / value).exists() else value
+def _link(source: Path, target: Path) -> None:
+    """Folders of the client's own, full of links to the data's files: it reads these, and may put others (locks, caches)
+    beside them.
+    """
+    source = source.resolve()
+    if source.is_file():
+        target.symlink_to(source)
+        return
+    for folder, _, files in os.walk(source):
+        own = target / Path(folder).relative_to(source)
+        own.mkdir()
+        for file in files:
+            (own / file).symlink_to(Path(folder) / file)
+
+
+def _placed(site: Site, scratch: Path, value: str) -> str:
+    """A value that is the data's name, or that of something below it, is its path in the client's folder; any other is as it
+    stands.
+    """
+    _, settings = _agreed(site)
+    for path in settings.data:
+        data, named = (site.folder / path).absolute(), (site.folder / value).absolute()
+        if named.is_relative_to(data):
+            return str(scratch / Path(path).name / named.relative_to(data))
+    return value

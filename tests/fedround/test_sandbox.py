@@ -28,7 +28,8 @@ def tried(code: str, folder: Path, **allowed: object) -> subprocess.CompletedPro
 
 def test_what_it_may_it_can(tmp_path):
     (tmp_path / "given").write_text("7")
-    code = """print(int(open('given').read()) * 6); open('made', 'w').write('done')
+    code = """import os, resource; os.nice(0); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+print(int(open('given').read()) * 6); open('made', 'w').write('done')
 import subprocess; print(subprocess.run(['/bin/echo', 'other'], capture_output=True, text=True).stdout)"""
     done = tried(code, tmp_path)
     assert (done.returncode, done.stdout.split()) == (0, ["42", "other"])
@@ -51,6 +52,8 @@ import subprocess; print(subprocess.run(['/bin/echo', 'other'], capture_output=T
     "import os; os.rename('/usr/lib', '/usr/lib2')",
     "import resource, os; resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))",
     "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    "import os; os.setpriority(os.PRIO_USER, 0, 19)",
+    "import resource, os; resource.prlimit(1, resource.RLIMIT_CPU)",
     "import os; os.unlink('/usr/bin/env')",
     "import os; os.symlink('/etc/passwd', 'link'); open('link').read()",
     "import os; os.link('/etc/passwd', 'link')"])

@@ -120,6 +120,27 @@ def test_what_it_gives_back_is_what_it_made_of_the_numbers_that_it_got(standing,
     assert all(np.allclose(array, 1.3, atol=1e-5) for array in found.values())
 
 
+def test_it_finds_its_data_where_it_works_and_may_put_locks_beside_them(standing, tmp_path):
+    site, data = standing.site("north"), tmp_path / "mine"
+    (data / "deep").mkdir(parents=True)
+    (data / "deep" / "numbers.txt").write_text("0.25")
+    foreign = site.settings.foreign.model_copy(update={"data": (str(data),), "environment": {"HOME_OF_DATA": str(data)}})
+    site = replace(site, settings=site.settings.model_copy(update={"foreign": foreign}))
+    code = """import os, pathlib
+def train(parameters, settings):
+    here = pathlib.Path(os.environ["HOME_OF_DATA"])
+    (here / "deep" / "numbers.lock").write_text("mine")
+    assert here == pathlib.Path("mine").absolute()
+    by = float(pathlib.Path("mine/deep/numbers.txt").read_text())
+    try:
+        (here / "deep" / "numbers.txt").write_text("spoilt")
+    except PermissionError:
+        return {name: array + by for name, array in parameters.items()}
+"""
+    assert np.array_equal(trained(site, tmp_path, code)["b"], np.full(3, 1.25, np.float32))
+    assert [(path.name, path.read_text()) for path in (data / "deep").iterdir()] == [("numbers.txt", "0.25")]
+
+
 def test_without_noise_the_update_is_what_it_gives_back_less_the_base():
     base = {"a": np.full((2, 2), 3.0, np.float32)}
     found = change(base, lambda given: {"a": given["a"] * 2}, NoMechanism(), stream(bytes(32), b"x"))

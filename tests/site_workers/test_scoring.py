@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fedround import bundle
+from fedround import bundle, sandbox
 from fedround.bundle import Bundle
 from fedround.errors import ContractError, SetupError
 from fedround.learning.exported import Served
@@ -105,6 +105,16 @@ def test_a_recipe_gets_no_credential_no_other_column_and_no_more_memory_than_all
     with pytest.raises((MemoryError, SetupError)):
         scoring.score(other(bundled, greedy), path, out, limits=ALLOWED)
     assert not out.exists()
+
+
+@pytest.mark.skipif(sandbox.lacking() is not None, reason=str(sandbox.lacking()))
+@pytest.mark.parametrize("what", ["__import__('socket').socket()", "open('/etc/passwd').read()"])
+def test_attack_a_recipe_of_a_bundle_has_no_network_and_no_other_file(bundled: Bundled, tmp_path, what):
+    unlabelled().to_csv(tmp_path / "rows.csv", index=False)
+    nosy = LIGHT.replace("    return rows[[", f"    {what}\n    return rows[[")
+    with pytest.raises((SetupError, ContractError)):
+        scoring.score(other(bundled, nosy), tmp_path / "rows.csv", tmp_path / "scores.csv", limits=ALLOWED)
+    assert not (tmp_path / "scores.csv").exists()
 
 
 def test_a_recipe_that_ends_its_process_is_a_sentence(bundled: Bundled, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedround import sandbox
 from fedround.errors import ContractError, SetupError
 from fedround.learning.recipe import Recipe, load_recipe
 from tests import small_federation
@@ -46,6 +47,33 @@ def test_its_errors_are_the_same_and_quote_nothing(tmp_path: Path, agreed: tuple
         encoding.encode(path, here, recipe)
     assert str(there.value) == str(expected.value)
     assert "secret" not in str(there.value)
+
+
+@pytest.mark.skipif(sandbox.lacking() is not None, reason=str(sandbox.lacking()))
+@pytest.mark.parametrize("what", ["__import__('socket').socket()", "open(KEY).read()", "open('/etc/passwd').read()",
+                                  "open('/dev/shm/fedround-was-here', 'w')", "__import__('os').kill(1, 0)"])
+def test_attack_a_recipe_that_encodes_has_no_network_and_no_other_file(tmp_path: Path, what):
+    """Everybody has a key beside the rows' folder; whoever runs this may read it, and the recipe may not."""
+    key, recipe, rows = tmp_path / "keys" / "identity.pem", tmp_path / "recipe.py", tmp_path / "data" / "rows.csv"
+    for folder in (key.parent, rows.parent):
+        folder.mkdir()
+    key.write_text("secret")
+    rows.write_text("x1,x2,y\n1,2,1\n")
+    recipe.write_text(f"KEY = {str(key)!r}\n" + LIGHT.replace("def features(rows):\n", f"def features(rows):\n    {what}\n"))
+    with pytest.raises(ContractError, match=r"PermissionError|not permitted|denied"):
+        encoding.encode_in_subprocess([rows], recipe, load_recipe(recipe).digest)
+
+
+def test_rows_in_a_folder_in_a_pattern_and_behind_a_link_are_read_in_it(tmp_path: Path, agreed: tuple[Path, Recipe]):
+    (path, recipe), parts, apart = agreed, tmp_path / "parts", tmp_path / "apart"
+    for folder in (parts, apart):
+        folder.mkdir()
+    small_federation.rows(20, 1).to_parquet(apart / "one.parquet")
+    small_federation.rows(30, 2).to_parquet(parts / "two.parquet")
+    (parts / "one.parquet").symlink_to(apart / "one.parquet")
+    (tmp_path / "link.parquet").symlink_to(apart / "one.parquet")
+    found = encoding.encode_in_subprocess([parts, parts / "*.parquet", tmp_path / "link.parquet"], path, recipe.digest)
+    assert [len(one) for one in found] == [50, 50, 20]
 
 
 def test_another_recipe_than_the_approved_one_does_not_run(tmp_path: Path, agreed: tuple[Path, Recipe]):
