@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
     from infra.stores.s3_client import Clients
-    from infra.stores.s3_lean import Lean
 
 T = TypeVar("T")
 
@@ -139,7 +138,7 @@ class S3Store:
 
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
 
-        def request(client: Lean, timeout_s: float, patience: Patience) -> bool:
+        def request(client: S3Client, timeout_s: float, patience: Patience) -> bool:
             source.seek(0)
             try:
                 client.put_object(Bucket=self._bucket, Key=name, Body=cast(IO[bytes], Outgoing(source, patience, key)),
@@ -160,20 +159,20 @@ class S3Store:
             return False
         from infra.stores.s3_upload import TRIES, upload
 
-        def request(client: Lean, timeout_s: float, patience: Patience) -> bool:
+        def request(client: S3Client, timeout_s: float, patience: Patience) -> bool:
             patient, _ = self._clients.patient(patience.left_s, TRIES)
-            upload(patient.whole, self._bucket, name, key, body, patience)
+            upload(patient, self._bucket, name, key, body, patience)
             return True
 
         return self._written_once(key, request, size)
 
-    def _written_once(self, key: str, request: Callable[[Lean, float, Patience], bool], size: int) -> bool:
+    def _written_once(self, key: str, request: Callable[[S3Client, float, Patience], bool], size: int) -> bool:
         """Whether this call created the object."""
         from botocore.exceptions import ClientError
 
         from infra.stores.s3_client import status
 
-        def conditional(client: Lean, timeout_s: float, patience: Patience) -> bool:
+        def conditional(client: S3Client, timeout_s: float, patience: Patience) -> bool:
             for pause_s in (*_CONFLICT_PAUSES_S, None):
                 try:
                     return request(client, timeout_s, patience)
@@ -198,7 +197,7 @@ class S3Store:
 
         more = {"ContinuationToken": token} if token else {}
 
-        def request(client: Lean, *_: object) -> tuple[set[str], str]:
+        def request(client: S3Client, *_: object) -> tuple[set[str], str]:
             page = client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, **more)  # type: ignore[arg-type]
             following = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
             if page.get("Name") != self._bucket or (page.get("IsTruncated") and following in {"", token}):
@@ -207,7 +206,7 @@ class S3Store:
 
         return self._tried(prefix, f"listing '{prefix}'", request)
 
-    def _tried(self, key: str, what: str, request: Callable[[Lean, float, Patience], T], size: int = 0) -> T:
+    def _tried(self, key: str, what: str, request: Callable[[S3Client, float, Patience], T], size: int = 0) -> T:
         """The result of a request. If it failed for a reason that may pass, it is sent again, within the patience."""
         from botocore.exceptions import ClientError
 
@@ -241,8 +240,8 @@ class S3Store:
         return Clients(self._endpoint, self._access_key, self._secret_key, self._region)
 
     def _client(self) -> S3Client:
-        """boto3's own client, as it is used where there is time."""
-        return self._clients.patient(CALL_S)[0].whole
+        """The client that is used where there is time."""
+        return self._clients.patient(CALL_S)[0]
 
     @contextmanager
     def _surprises(self, key: str) -> Iterator[None]:

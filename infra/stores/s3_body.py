@@ -19,7 +19,7 @@ from infra.stores.patience import Patience
 from infra.stores.s3_client import DamagedError, status
 
 if TYPE_CHECKING:
-    from infra.stores.s3_lean import Lean
+    from mypy_boto3_s3.client import S3Client
 
 _PIECE_BYTES = 256 << 10
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -59,7 +59,7 @@ class Whole:
         self._body, self._etag = io.BytesIO(), ""
         self._sha256, self._of_parts = hashlib.sha256(), OfParts()
 
-    def fetch(self, client: Lean, timeout_s: float, patience: Patience) -> bytes:
+    def fetch(self, client: S3Client, timeout_s: float, patience: Patience) -> bytes:
         """All of it. Raises TooLargeError, before any byte is read, if it is larger than allowed; DamagedError."""
         answer = self._asked(client)
         with closing(answer["Body"]):
@@ -79,7 +79,7 @@ class Whole:
             raise DamagedError(f"'{self._key}' came with another SHA-256 than the server has for it")
         return self._body.getvalue()
 
-    def _asked(self, client: Lean) -> Any:
+    def _asked(self, client: S3Client) -> Any:
         """The server's answer: the whole object, or the part that is missing."""
         if self._info is None:
             return client.get_object(Bucket=self._bucket, Key=self._name, ChecksumMode="ENABLED")
@@ -95,7 +95,7 @@ class Whole:
         return answer
 
 
-def fetch_range(client: Lean, timeout_s: float, patience: Patience, bucket: str, name: str, key: str, start: int,
+def fetch_range(client: S3Client, timeout_s: float, patience: Patience, bucket: str, name: str, key: str, start: int,
                 length: int) -> bytes:
     """A part of an object. A server has no checksum for it. Its length is checked here, its bytes by the caller."""
     try:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from http.client import HTTPException
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boto3.session import Session as BotoSession
 from botocore.config import Config
@@ -25,7 +25,9 @@ from botocore.session import Session
 from urllib3.exceptions import HTTPError
 
 from fedround.errors import NotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from infra.stores.s3_lean import Lean
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 CONNECT_TIMEOUT_S = 20.0       # also the longest pause while a body is sent: a busy server may need it
 TIMEOUTS_S = (60.0, 15.0, 4.0, 1.0)
@@ -59,9 +61,9 @@ class Clients:
 
     def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str):
         self._endpoint, self._access_key, self._secret_key, self._region = endpoint, access_key, secret_key, region
-        self._pid, self._clients = 0, dict[tuple[float, int], Lean]()
+        self._pid, self._clients = 0, dict[tuple[float, int], "S3Client"]()
 
-    def patient(self, left_s: float, tries: int = 1) -> tuple[Lean, float]:
+    def patient(self, left_s: float, tries: int = 1) -> tuple[S3Client, float]:
         """A client that waits for no byte longer than `left_s` seconds (or than one second, if less is left), and that time.
 
         tries: of every request. The caller tries again within a patience, which botocore does not know.
@@ -73,7 +75,7 @@ class Clients:
             self._clients[timeout_s, tries] = self._open(timeout_s, tries)
         return self._clients[timeout_s, tries], timeout_s
 
-    def _open(self, timeout_s: float, tries: int) -> Lean:
+    def _open(self, timeout_s: float, tries: int) -> S3Client:
         # The signature covers the checksum's header, and with it the body: botocore would hash that once more.
         # A name of our own: botocore's is put together again for every request, a tenth of what one costs here.
         config = Config(signature_version="s3v4", user_agent="fedround",
@@ -84,7 +86,7 @@ class Clients:
         client = _session().client("s3", region_name=self._region, endpoint_url=self._endpoint, config=config,
                                    aws_access_key_id=self._access_key, aws_secret_access_key=self._secret_key)
         client.meta.events.register("provide-client-params.s3.CompleteMultipartUpload", _if_nothing_is_there)
-        return Lean(client, self._endpoint, self._access_key, self._secret_key, self._region)
+        return client
 
 
 def _if_nothing_is_there(params: dict[str, Any], **_: Any) -> Any:
