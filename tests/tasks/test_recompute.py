@@ -31,6 +31,7 @@ from fedround.statistics.decisions import Watched as WatchedGroup
 from fedround.statistics.partitions import Partition, Recurring
 from fedround.terms import Agreed, Together
 from infra.stores import DirectoryStore, ObjectStore
+from site_workers import authorise
 from tasks.agreed import Proven, check_agreed
 from tasks.recompute import Bench
 from tasks.verify import RoundProof, verify_run
@@ -198,6 +199,12 @@ def first_round(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: 
     return federation
 
 
+@pytest.fixture
+def sites_look_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, as sites that hold no plan's privacy and rule against the federation file."""
+    monkeypatch.setattr(authorise, "_check_choice", lambda *_: None)
+
+
 @pytest.mark.parametrize(("changes", "says"), [
     ({"training": LocalTraining(local_steps=3, batch_size=32, learning_rate=0.25)}, "training"),
     ({"optimizer": FedAvg(learning_rate=2.0, momentum=0.5)}, "optimizer"),
@@ -206,8 +213,8 @@ def first_round(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: 
     ({"cohort": ("north", "east"), "excluded": (Exclusion(site="south", until=9, reason="I do not like it"),)},
      "excludes others"),
 ], ids=["training", "optimizer", "aggregation", "cohort", "excluded"])
-def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_round: SmallFederation, tmp_path: Path,
-                                                                        changes: dict, says: str):
+def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(
+        first_round: SmallFederation, sites_look_away: None, tmp_path: Path, changes: dict, says: str):
     """Sites answer it: it is within their policies. Every signature and every hash of the round holds."""
     federation = first_round.copy(tmp_path / "copy")
     round_under(federation, **changes)
@@ -218,6 +225,7 @@ def test_a_plan_that_asks_for_something_that_nobody_agreed_on_is_caught(first_ro
 @pytest.mark.parametrize("changes", [
     {"evaluation": LocalEvaluation(bins=10, noise_std=6.0)},
     {"privacy": RecordPrivacy(epsilon=7.0, delta_dp=1e-5, rounds=3)}], ids=["evaluation", "privacy"])
+@pytest.mark.usefixtures("sites_look_away")
 def test_a_plan_that_would_cost_more_than_its_campaign_promised_gets_no_update(first_round: SmallFederation, tmp_path: Path,
                                                                                changes: dict):
     """Other mechanisms than those that were set aside with the first round: no site answers, so nothing is committed."""
@@ -310,10 +318,16 @@ def test_the_clip_norm_is_computed_again_from_the_answers(adaptive: SmallFederat
 
 
 @pytest.mark.parametrize("clip_norm", [1.0, 999.0])
-def test_a_clip_norm_that_the_answers_do_not_call_for_is_caught(adaptive: SmallFederation, tmp_path: Path, clip_norm: float):
-    """A coordinator who raises it makes every honest update louder in noise, or longer in signal."""
+def test_a_clip_norm_that_the_answers_do_not_call_for_is_caught(adaptive: SmallFederation, tmp_path: Path, clip_norm: float,
+                                                                monkeypatch: pytest.MonkeyPatch):
+    """A coordinator who raises it makes every honest update louder in noise, or longer in signal. No site answers; if all
+    looked away, the proof would find it.
+    """
     federation = adaptive.copy(tmp_path / "copy")
     asked = federation.coordinator.federation.privacy
+    with pytest.raises(TrustError, match="asks for other privacy"):
+        round_under(adaptive.copy(tmp_path / "honest"), privacy=asked.model_copy(update={"clip_norm": clip_norm}))
+    monkeypatch.setattr(authorise, "_check_choice", lambda *_: None)
     round_under(federation, privacy=asked.model_copy(update={"clip_norm": clip_norm}))
     for view in (None, SitesView(federation.root / "store")):        # a site sees it, too
         with pytest.raises(ChainError, match="plan of round 2 .* something else than the federation file, .* say: privacy"):
