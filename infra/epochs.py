@@ -6,10 +6,9 @@ what the site signed with the key that the federation file names, in answer to t
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import TypeVar
 
 from fedround import layout
@@ -89,29 +88,8 @@ def read_epoch(store: ObjectStore, coordinator: str, members: Federation, run: s
     return Epoch(placed, offered, dealt)
 
 
-_MOST_KNOWN = 4
-_known: OrderedDict[tuple[str, str, Digest, Placed], Epoch] = OrderedDict()
-_one_at_a_time = Lock()
-
-
-def known_epoch(store: ObjectStore, coordinator: str, members: Federation, run: str, agreed: Digest,
-                placed: Placed) -> Epoch:
-    """As `read_epoch`, and what this process has read is not read again: an epoch is named by content, signatures and all,
-    whichever store it came from. An auditor reads it anew.
-    """
-    name = coordinator, run, agreed, placed
-    with _one_at_a_time:
-        if name not in _known:
-            _known[name] = read_epoch(store, coordinator, members, run, agreed, placed)
-        _known.move_to_end(name)
-        while len(_known) > _MOST_KNOWN:
-            _known.popitem(last=False)
-        return _known[name]
-
-
-def forget_epochs() -> None:
-    """For tests: read all anew."""
-    _known.clear()
+known_epoch = functools.lru_cache(maxsize=4)(read_epoch)
+"""The same, and what this process has read is not read again: an epoch is named by content. An auditor reads it anew."""
 
 
 def relayed(store: ObjectStore, members: Federation, asked: Plan, named: Digest, told: Told,

@@ -23,7 +23,7 @@ from fedround.secure_sums.revealing import Reveals
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest, seal, unseal
 from fedround.statistics import Histogram
-from infra.epochs import forget_epochs
+from infra.epochs import known_epoch
 from site_workers import outbox
 from tasks.plan import Planned
 from tasks.unmask import plan_reveal, suffices
@@ -186,7 +186,7 @@ def test_attack_keys_that_were_changed_on_the_way(federation: Summing, planned: 
     body[-1] ^= 1
     place.chmod(0o600)
     place.write_bytes(body)
-    forget_epochs()
+    known_epoch.cache_clear()
     before = {name: said_by(federation, name) for name in NAMES}
     for name in NAMES:
         with pytest.raises(TrustError):

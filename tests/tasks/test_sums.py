@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fedround.errors import ContractError, TrustError
-from infra import epochs
 from tasks.contribution import contributed
 from tasks.recompute import Bench
 from tasks.verify import verify_run
@@ -64,16 +63,6 @@ def test_the_sum_is_what_all_have_with_the_noise_of_one_release(sums: Summing):
     assert [told.site for told in finding.answers] == sorted(NAMES)
     assert finding.sum is not None
     assert finding.sum.wrong == ()
-
-
-def test_the_keys_of_an_epoch_are_read_once_by_a_process_whatever_store_each_step_has(
-        sums: Summing, monkeypatch: pytest.MonkeyPatch):
-    read, calls = epochs.read_epoch, []
-    monkeypatch.setattr(epochs, "read_epoch", lambda *said: calls.append(said) or read(*said))
-    epochs.forget_epochs()
-    sums.concluded()
-    sums.concluded(LABELS)
-    assert len(calls) == 1
 
 
 def test_nobody_waits_once_enough_have_revealed(sums: Summing, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from fedround.secure_sums import dealing, shamir
 from fedround.secure_sums.keys import offer
 from fedround.sightings import sign_sighting
 from fedround.signing import digest, seal, unseal
-from infra.epochs import forget_epochs
+from infra.epochs import known_epoch
 from site_workers import once, outbox, recover, release, summing
 from tasks import setting_up
 from tasks.ask import conclude
@@ -229,7 +229,7 @@ def test_keys_that_the_coordinator_makes_for_a_member_are_no_keys(tmp_path_facto
     """The store's owner can put what it likes where the others read: the signature in it is not that member's."""
     sums = keyed.copy(tmp_path_factory.mktemp("forged"))
     planned = sums.ask()
-    forget_epochs()
+    known_epoch.cache_clear()
     for path in sorted((sums.root / "store" / "runs" / "spring" / "relayed").iterdir()):
         if path.read_bytes().startswith(b"fedround/1/secure-sums/keys"):
             path.chmod(0o600)
