@@ -36,7 +36,7 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
     """Invite the cohort, and collect until everybody has answered or the deadline is over."""
     watch.plan(planned.plan)
     async with get_client() as client:
-        invited, again = await steps.invite(planned), await invite_again(planned)
+        invited, again = await steps.invite(planned, is_own=not steps.in_one()), await invite_again(planned)
         try:
             answers = await steps.collect(coordinator, planned, _ended(coordinator, planned, invited, again, client),
                                           watch.answers)

@@ -15,6 +15,7 @@ from flows.artifacts import show_campaign, show_contribution
 from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from flows.pausing import stop_here_if_paused
+from flows.steps import one_step
 from infra.history import last_round
 from tasks.afterwards import afterwards
 from tasks.contribution import settle
@@ -40,7 +41,11 @@ async def federated_training(request: TrainingRequest) -> int:
         while (done := _committed(request.run)) < request.rounds and not await _has_settled(request):
             await stop_here_if_paused()
             await shown(request, done)
-            await federated_round(one_more)
+            if request.one_run_per_site:        # a task run of the campaign, as it is at each site
+                with one_step(f"round {done + 1}"):
+                    await federated_round.fn(one_more)
+            else:
+                await federated_round(one_more)
         await shown(request, done)
         if counts_leave(current_coordinator().federation.privacy):
             await federated_evaluation(RoundRequest(**asked))

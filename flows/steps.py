@@ -11,6 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, ParamSpec, TypeVar
@@ -61,10 +62,35 @@ def _step(function: Callable[Asked, Given], name: str, *, waits: bool = False) -
     return step
 
 
+_IN_ONE: ContextVar[bool] = ContextVar("in one step", default=False)
+
+
 @contextmanager
-def _told(name: str, waits: bool) -> Iterator[None]:
+def one_step(name: str) -> Iterator[None]:
+    """All that is done until its end is one task run of this flow run: the steps in it are not told apart.
+
+    Done again after a kill, it is the same task run.
+    """
+    with _told(name, True, uuid.uuid5(uuid.UUID(str(runtime.flow_run.id)), name)):
+        token = _IN_ONE.set(True)
+        try:
+            yield
+        finally:
+            _IN_ONE.reset(token)
+
+
+def in_one() -> bool:
+    """Whether this is a part of a larger step, so that the flow run stands for more than one round."""
+    return _IN_ONE.get()
+
+
+@contextmanager
+def _told(name: str, waits: bool, known: uuid.UUID | None = None) -> Iterator[None]:
+    if in_one():
+        yield
+        return
     begun = now("UTC")
-    run = TaskRun(id=uuid.uuid4(), name=name, flow_run_id=runtime.flow_run.id, task_key=f"{name}-step",
+    run = TaskRun(id=known or uuid.uuid4(), name=name, flow_run_id=runtime.flow_run.id, task_key=f"{name}-step",
                   dynamic_key=begun.isoformat(), run_count=1, start_time=begun, expected_start_time=begun)
 
     def tell(state: State[Any], initial: State[Any] | None = None) -> None:

@@ -156,21 +156,23 @@ def round_tag(plan: Plan) -> str:
     return f"{plan.run}/{plan.asks.kind}-{plan.round:05d}" + (f"-{plan.attempt:02d}" if plan.attempt > 1 else "")
 
 
-async def invite(planned: Planned) -> Invitation:
+async def invite(planned: Planned, *, is_own: bool = True) -> Invitation:
     """Ask every site of the cohort, in one event. A site with an open flow run for the plan is not asked again.
 
     A tag ties the round's own run and the sites' runs together, both ways. A subflow link would cost a dummy task run and an
     event per site.
+    is_own: whether this flow run is the round's own. If not, it is the campaign's, and keeps its name.
     """
     plan, parent = planned.plan, runtime.flow_run.id
     tag = round_tag(plan)
     async with get_client() as client:
-        await client.update_flow_run(parent, name=tag, tags=[tag])
+        if is_own:
+            await client.update_flow_run(parent, name=tag, tags=[tag])
         # Runs of an earlier try at the same round: a coordinator that was killed, or a quorum that was missed.
         earlier = await _runs(client, FlowRunFilter(tags=FlowRunFilterTags(any_=[tag, campaign_tag(plan.run)])))
         everybody = (*plan.cohort, *invited_regions(plan))
         mine = {site: [run for run in earlier if run.name == f"{tag}/{site}"] for site in everybody}
-        gone = {site: run for site, run in _given_up(earlier, plan.run).items() if site in plan.cohort}
+        gone = {site: run for site, run in _given_up(earlier, plan.run, is_own=is_own).items() if site in plan.cohort}
         asked = Asked(
             tag=tag, by=str(parent), plan=planned.digest, tries={site: len(runs) for site, runs in mine.items() if runs},
             parameters=_parameters(plan),
@@ -239,7 +241,7 @@ def _standing(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
     return {found.name.removeprefix(f"{tag}/"): found for found in sorted(mine, key=lambda found: str(found.created))}
 
 
-def _given_up(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
+def _given_up(runs: list[FlowRun], run: str, *, is_own: bool) -> dict[str, FlowRun]:
     """The flow runs that somebody has cancelled in this campaign, by site.
 
     Such a site answers nothing more of it. It is not asked in a flow run of its own, as a site is that joined later.
@@ -248,8 +250,9 @@ def _given_up(runs: list[FlowRun], run: str) -> dict[str, FlowRun]:
     newest = {found.name.removeprefix(f"{tag}/"): found for found in sorted(runs, key=lambda found: str(found.created))
               if tag in found.tags}
     cancelled = {site: found for site, found in newest.items() if found.state is not None and found.state.is_cancelled()}
-    campaign = runtime.flow_run.parent_flow_run_id if cancelled else None
-    return {site: found for site, found in cancelled.items() if found.labels.get(ROUND_RUN) == campaign}
+    here = runtime.flow_run
+    campaign = None if not cancelled else here.parent_flow_run_id if is_own else here.id
+    return {site: found for site, found in cancelled.items() if campaign and found.labels.get(ROUND_RUN) == str(campaign)}
 
 
 async def begin_campaign(run: str, sites: Iterable[str], rounds: int) -> None:

@@ -5,6 +5,7 @@ runs. Everything is read from the records; who moves the folder moves all of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from fedround.errors import ContractError
@@ -80,7 +81,13 @@ def if_whole(path: Path) -> RoundRecord | None:
 
 def read_record(path: Path) -> RoundRecord:
     """One record as `write` wrote it. Raises ContractError, naming the file, if it is not a record."""
-    return parse(RoundRecord, path.read_bytes(), f"record {path}")
+    return _understood(path.read_bytes(), f"record {path}")
+
+
+@lru_cache(maxsize=256)
+def _understood(body: bytes, source: str) -> RoundRecord:
+    """The same bytes always say the same. Every page of a run reads all its records, and a round writes several pages."""
+    return parse(RoundRecord, body, source)
 
 
 def path_of(reports: Path, run: str, number: int) -> Path:

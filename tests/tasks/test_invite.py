@@ -164,14 +164,17 @@ def served(site: str, state: State, campaign: str, minute: int) -> FlowRun:
                    labels={ROUND_RUN: campaign}, created=f"2026-11-30T12:{minute:02d}:00Z")
 
 
-def test_only_who_was_cancelled_last_and_in_this_campaign_has_left_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(invite, "runtime", SimpleNamespace(flow_run=SimpleNamespace(parent_flow_run_id="this")))
+@pytest.mark.parametrize("is_own", [True, False])
+def test_only_who_was_cancelled_last_and_in_this_campaign_has_left_it(is_own: bool, monkeypatch: pytest.MonkeyPatch):
+    """Whether the round has a flow run of its own, within the campaign's, or is a part of the campaign's."""
+    ids = {"parent_flow_run_id": "this", "id": "a round"} if is_own else {"parent_flow_run_id": None, "id": "this"}
+    monkeypatch.setattr(invite, "runtime", SimpleNamespace(flow_run=SimpleNamespace(**ids)))
     runs = [served("north", Cancelled(), "this", 1), served("north", Running(), "this", 2),      # suspended, and resumed
             served("east", Running(), "this", 1), served("east", Cancelled(), "this", 2),
             served("south", Cancelled(), "another", 1), served("west", Failed(), "this", 1)]
-    assert invite._given_up(runs, "spring").keys() == {"east"}
+    assert invite._given_up(runs, "spring", is_own=is_own).keys() == {"east"}
 
 
 def test_a_round_of_its_own_asks_a_site_that_left_a_campaign(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(invite, "runtime", SimpleNamespace(flow_run=SimpleNamespace(parent_flow_run_id=None)))
-    assert invite._given_up([served("east", Cancelled(), "this", 1)], "spring") == {}
+    monkeypatch.setattr(invite, "runtime", SimpleNamespace(flow_run=SimpleNamespace(parent_flow_run_id=None, id="a round")))
+    assert invite._given_up([served("east", Cancelled(), "this", 1)], "spring", is_own=True) == {}
