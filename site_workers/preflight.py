@@ -108,6 +108,26 @@ def _rows(site: Site) -> str:
         f"; {idle} of them count for nothing: they break the contract, or cannot be encoded" if idle else "")
 
 
+def _vertical(site: Site) -> str:
+    """Whether exchanges with peers could be made as the policy grants them."""
+    for grant in site.policy.vertical:
+        wanted = [grant.id, *grant.columns, *([] if grant.label is None else [grant.label])]
+        columns = read_columns(site, wanted)
+        if missing := sorted({*wanted} - columns.keys()):
+            raise FedroundError(f"[[vertical]] of '{grant.peer}' names the column '{missing[0]}', and the files have none: "
+                                "add it, or mend policy.toml")
+        known = Counter(ids_of(columns[grant.id]))
+        known.pop("", None)
+        if twice := sum(count > 1 for count in known.values()):
+            raise FedroundError(f"column '{grant.id}': {twice} customers have more than one row, and an exchange needs one "
+                                "for each: join their rows, or name another column in [[vertical]]")
+        if len(known) > grant.most:
+            raise FedroundError(f"{len(known)} customers, and [[vertical]] of '{grant.peer}' allows {grant.most}: raise "
+                                "'most'")
+    return ", ".join(f"'{one.peer}' for '{one.purpose}' until {one.until}: {', '.join(one.gives)}"
+                     for one in site.policy.vertical) or "nobody learns of single customers"
+
+
 def _persons(site: Site, rows: int) -> str:
     """Of how many persons the training rows are, where the policy protects persons."""
     if (column := site.policy.person) is None:
@@ -285,5 +305,6 @@ def _copy(site: Site) -> str:
 
 
 _CHECKS: dict[str, Callable[[Site], str]] = {
-    "policy": _policy, "rows": _rows, "partitions": _partitions, "labels": _labels, "device": _device, "recipe": _recipe,
-    "contract": _contract, "ledger": _ledger, "audit log": _audit, "api": _api, "store": _store, "copy": _copy}
+    "policy": _policy, "rows": _rows, "partitions": _partitions, "vertical": _vertical, "labels": _labels,
+    "device": _device, "recipe": _recipe, "contract": _contract, "ledger": _ledger, "audit log": _audit, "api": _api,
+    "store": _store, "copy": _copy}

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from fedround import codec, layout
-from fedround.errors import ContractError, LostError, PrivacyError, SetupError, SignatureError, TrustError
+from fedround.errors import ContractError, FedroundError, LostError, PrivacyError, SetupError, SignatureError, TrustError
 from fedround.privacy import ledger
 from fedround.privacy.spec import RandomisedLabels
 from fedround.records import Answer, Join, Told
@@ -22,6 +22,7 @@ from fedround.vertical import box, intersection
 from fedround_cli.main import app
 from infra.history import read_commit, read_finding
 from site_workers import audit, exchange, joining, recover, together
+from site_workers.preflight import _vertical
 from tasks.epochs import newest_first
 from tasks.plan import Planned
 from tasks.verify import verify_run
@@ -29,9 +30,9 @@ from tests.joining import BANK, REQUEST, SHOP, Joining, customers, make
 
 
 @pytest.fixture(scope="module")
-def new(tmp_path_factory):
+def new(tmp_path_factory, rows_are_judged_here):
     made = make(tmp_path_factory.mktemp("new") / "f")
-    made.step(made.until("blinded"))            # the contract is judged once
+    made.step(made.until("blinded"))
     return made
 
 
@@ -332,3 +333,21 @@ def test_attack_a_folder_that_was_restored_makes_no_second_exchange(again, hidde
     site = again.site(BANK)
     recover.restore(site, recover.forgotten(site))
     assert "all 1 exchanges" in refused(again, BANK, anew)
+
+
+def test_the_preflight_says_whether_an_exchange_could_be_made(again):
+    def said() -> str:
+        return _vertical(again.site(BANK))
+
+    assert said() == "'shop' for 'credit-risk' until 2999-12-31: ids, labels"
+    again.policy(BANK, most=449)
+    with pytest.raises(FedroundError, match="450 customers, .*'shop' allows 449"):
+        said()
+    again.policy(BANK, columns=("wealth",))
+    with pytest.raises(FedroundError, match="names the column 'wealth'"):
+        said()
+    again.policy(BANK, columns=("income",), id="default", most=1000)
+    with pytest.raises(FedroundError, match="2 customers have more than one row"):
+        said()
+    again.policy(BANK, vertical=())
+    assert said() == "nobody learns of single customers"
