@@ -206,6 +206,11 @@ def uses_up(site: Site, grant: Grant, link: Digest) -> bool:
     return any(_promised(place / f"{number:04d}", link) for number in range(1, grant.times + 1))
 
 
+def is_under(site: Site, grant: Grant, link: Digest) -> bool:
+    """Whether this exchange was made under this grant, and under no other."""
+    return any(path.read_text() == link for path in _used(site, grant.peer, grant.purpose).glob("*"))
+
+
 def was_used(site: Site, peer: Name, purpose: Name, link: Digest) -> None:
     """Write down again, in a folder that has forgotten it, that an exchange was made: whatever grant it was under."""
     place, number = _used(site, peer, purpose), 1

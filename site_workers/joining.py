@@ -141,6 +141,9 @@ def _scores(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | R
         told_N = said_of(found, "labels", digest, len(common)).view(np.int8)
         score_N = learners.scores(column_ND, told_N, grant.learner, asks.levels, found.seed)
         found.keep({"columns": column_ND, "labels": told_N, "seed": np.array([found.seed], np.uint64)})
+    elif not exchange.is_under(site, grant, asks.learnt):
+        return refuse(site, order, Reason.POLICY, f"what is to give the scores was not learnt with '{grant.peer}' for "
+                                                  f"'{grant.purpose}'"[:300])
     else:
         before = exchange.kept_of(site, asks.learnt)
         score_N = learners.scores(before["columns"], before["labels"], grant.learner, asks.levels, int(before["seed"][0]),

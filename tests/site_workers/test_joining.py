@@ -142,6 +142,20 @@ def test_other_customers_are_asked_for_and_scored_by_what_was_learnt(done, tmp_p
     assert len(ledger.read(made.root / BANK / "ledger.jsonl").charges) == 1, "no label was told again"
 
 
+def test_attack_a_peer_gets_no_scores_of_what_was_learnt_with_another(done, tmp_path):
+    """The coordinator names which exchange gives the scores; under another peer's or purpose's grant it gives none."""
+    made = copied(done, tmp_path)
+    (used,) = (made.root / SHOP / "joins" / "used").iterdir()
+    used.rename(used.with_name("0" * 32))           # as if it had been made under another grant
+    for name in (BANK, SHOP):
+        made.policy(name, times=2)
+    pd.DataFrame({"customer": [*sorted(both())[:5], "customer-x"], "income": 0.0}).to_parquet(tmp_path / "new.parquet")
+    with pytest.raises(SetupError, match="scores of 1 customers"):
+        together.predict(made.site(BANK), SHOP, "credit-risk", tmp_path / "new.parquet")
+    planned = made.until("scores", REQUEST.model_copy(update={"score": True}))
+    assert "was not learnt with 'bank' for 'credit-risk'" in refused(made, SHOP, planned)
+
+
 # -- what the coordinator learns ---------------------------------------------------------------------------------------
 
 
