@@ -69,6 +69,7 @@ def test_what_the_quick_bound_knows_too_loosely_is_not_called_too_little(epsilon
 def test_more_and_more_noise_is_tried_and_first_no_more_than_is_asked_for():
     assert LOUDER[0] == 1.0
     assert list(LOUDER) == sorted(set(LOUDER))
+    assert LOUDER[-1] < campaign.MUCH
 
 
 QUIET = {"groups": {"threshold": 0.5, "watched": [{"of": {"column": "sex", "values": [0, 1]}, "noise_std": 8.0}]}}
@@ -132,6 +133,30 @@ def test_counts_that_alone_spend_more_than_is_promised_are_refused_also_where_ro
     for apart in (False, True):
         with pytest.raises(ContractError, match="noise_std"):
             mechanism_for(agreed.privacy, agreed.training, agreed.evaluation, 1000, apart=apart)
+
+
+def test_counts_of_groups_without_noise_go_with_no_promise():
+    loud = terms({"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "rounds": 2}, QUIET)
+    (one,) = loud.groups.watched
+    exact = loud.groups.model_copy(update={"watched": (one.model_copy(update={"noise_std": 0.0}),)})
+    with pytest.raises(ContractError, match="groups.watched"):
+        mechanism_for(loud.privacy, loud.training, loud.evaluation, 1000, exact)
+
+
+def test_batches_of_rows_in_their_order_have_one_row_each_at_least():
+    agreed = terms({"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "rounds": 2, "mechanism": "dp_ftrl"}, NOTHING)
+    assert mechanism_for(agreed.privacy, agreed.training, agreed.evaluation, 3).batch_size == 1
+    with pytest.raises(ContractError, match="2 rows cannot fill 3 batches"):
+        mechanism_for(agreed.privacy, agreed.training, agreed.evaluation, 2)
+
+
+def test_what_adaptive_clipping_counts_is_charged_with_the_noise_that_was_agreed():
+    privacy = {"unit": "record", "epsilon": 5.0, "delta_dp": 1e-5, "rounds": 2}
+    for also in ({}, {"adaptive": {}}):
+        agreed = terms({**privacy, **also}, NOTHING)
+        found = mechanism_for(agreed.privacy, agreed.training, agreed.evaluation, 1000)
+        assert (found.count_noise_std is None) == (not also)
+        assert found.count_noise_std == agreed.privacy.count_noise_std
 
 
 def test_where_whole_sites_are_protected_promotions_count_no_groups():

@@ -151,6 +151,15 @@ def test_averages_are_the_same_whatever_is_read_at_once(block, monkeypatch):
     assert read(found[0].numbers, 0, D).tobytes() == read(found[1].numbers, 0, D).tobytes()
 
 
+def test_the_engine_is_told_all_that_the_combination_was_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(engine, "aggregate", lambda rows, how, size, **named: told.append(named))
+    root, centre, sweeper = ArrayNumbers(vector(7)), ArrayNumbers(vector(8)), object()
+    named = {"seed": b"seed", "root": root, "memory_budget_bytes": 1 << 20, "sweeper": sweeper}
+    combine(MEAN, D, [row("a", vector(1))], Memory(centre=centre), shelf, **named)
+    assert told == [{**named, "centre": centre}]
+
+
 def test_a_rule_begins_where_the_memory_says():
     how = Aggregation(rule=CenteredClipping(radius=0.1))
     assert keeps_centre(how)
@@ -196,7 +205,7 @@ def test_a_share_is_of_the_whole_federation_by_weight_or_by_heads(used):
 
 
 def test_a_share_is_the_same_to_the_last_bit_whoever_arrives_first():
-    weights = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 7.0}
+    weights = {"a": 0.2, "b": 0.1, "c": 0.9, "d": 0.5}
     shares = {share_of(order, dict(items), weighted=True) for order in itertools.permutations("abc")
               for items in (weights.items(), reversed(weights.items()))}
     assert len(shares) == 1

@@ -252,6 +252,11 @@ def test_a_total_without_noise_that_members_share_is_refused():
             read(Measure(statistics=(AGES,)), agreed(), [Added([np.zeros(4)], MEMBERS, ROWS)], (mechanism,))
 
 
+def test_a_step_on_all_rows_is_noised_by_dp_sgd():
+    with pytest.raises(ContractError, match="noised by dp_sgd, this one by row_sum"):
+        read(Train(), agreed(), [Added([np.zeros(4)], MEMBERS, ROWS)], (RowSum(noise_multiplier=1.0, shared_by=3),))
+
+
 def test_steps_at_the_sites_are_no_sum():
     terms = agreed().model_copy(update={"training": LocalTraining(local_steps=3, learning_rate=0.5)})
     mechanism = DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=0.5, steps=1)
