@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedround.records import Commit
 from tests import small_federation
 from tests.small_federation import SmallFederation
 
@@ -28,11 +29,16 @@ def emptied(federation: SmallFederation, gone: bool) -> None:
             path.unlink() if gone else path.write_bytes(b"?")
 
 
+@pytest.fixture(scope="module", params=AGREED)
+def begun(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: None, request) -> tuple[SmallFederation, Commit]:
+    """After its first round."""
+    federation = small_federation.make(tmp_path_factory.mktemp("begun"), **AGREED[request.param])
+    return federation, federation.round()
+
+
 @pytest.mark.parametrize("gone", [False, True], ids=["overwritten", "deleted"])
-@pytest.mark.parametrize("what", AGREED)
-def test_the_next_round_goes_on(tmp_path: Path, rows_are_judged_here: None, what: str, gone: bool):
-    federation = small_federation.make(tmp_path, **AGREED[what])
-    first = federation.round()
+def test_the_next_round_goes_on(tmp_path: Path, begun: tuple[SmallFederation, Commit], gone: bool):
+    federation, first = begun[0].copy(tmp_path), begun[1]
     emptied(federation, gone)
     second = federation.round()
     assert (second.round, second.base_model) == (2, first.model)

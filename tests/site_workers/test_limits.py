@@ -26,34 +26,15 @@ NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 POLICY = SitePolicy(recipes=(), contracts=(), max_epsilon=5.0, delta_dp=1e-5)
 
 
-def in_a_process(code: str) -> dict:
-    """What `code` prints as JSON, in a process of its own: limits stay with a process."""
-    done = subprocess.run([sys.executable, "-c", f"import json, os\n{code}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_threads_and_priority_are_those_of_the_process_that_trains():
-    before = os.nice(0)
-    assert in_a_process("""
-from site_workers.limits import settle_in
-from site_workers.policy import Limits
-settle_in(Limits(threads=2, nice=7))
-import torch
-import numpy
-from threadpoolctl import threadpool_info
-print(json.dumps({"torch": torch.get_num_threads(), "nice": os.nice(0), "omp": os.environ["OMP_NUM_THREADS"],
-                  "pools": sorted({pool["num_threads"] for pool in threadpool_info()})}))
-""") == {"torch": 2, "nice": max(before, 7), "omp": "2", "pools": [2]}
-
-
-def test_memory_beyond_the_limit_is_refused_by_the_system_and_what_is_below_is_not():
-    assert in_a_process("""
+IN_A_PROCESS = """
+import json, os
+from fedround.errors import SetupError
 from site_workers.limits import memory, settle_in
 from site_workers.policy import Limits
-limits = Limits(memory_mb=1024)
+limits = Limits(threads=2, nice=7, memory_mb=1024)
 settle_in(limits)
 import numpy, torch
+from threadpoolctl import threadpool_info
 def fits(make, size):
     try:
         with memory(limits):
@@ -63,23 +44,38 @@ def fits(make, size):
         return False
 make = {"numpy": lambda size: numpy.ones(size, dtype=numpy.uint8), "torch": lambda size: torch.ones(size, dtype=torch.uint8),
         "python": lambda size: bytearray(size)}
-print(json.dumps({name: [fits(one, 100 << 20), fits(one, 2000 << 20), fits(one, 1 << 40)] for name, one in make.items()}
-                 | {"afterwards": len(numpy.ones(1500 << 20, dtype=numpy.uint8)) >> 20}))
-""") == {"numpy": [True, False, False], "torch": [True, False, False], "python": [True, False, False], "afterwards": 1500}
-
-
-def test_a_limit_that_the_process_has_passed_before_any_work_is_said_at_its_start():
-    assert in_a_process("""
-from fedround.errors import SetupError
-from site_workers.limits import settle_in
-from site_workers.policy import Limits
-import numpy
+told = {"settled": {"torch": torch.get_num_threads(), "nice": os.nice(0), "omp": os.environ["OMP_NUM_THREADS"],
+                    "pools": sorted({pool["num_threads"] for pool in threadpool_info()})}}
+told["fits"] = {name: [fits(one, 100 << 20), fits(one, 2000 << 20), fits(one, 1 << 40)] for name, one in make.items()}
+told["afterwards"] = len(numpy.empty(1500 << 20, dtype=numpy.uint8)) >> 20
 kept = numpy.ones(300 << 20, dtype=numpy.uint8)
 try:
     settle_in(Limits(memory_mb=400))
 except SetupError as error:
-    print(json.dumps({"says": "memory_mb = 400" in str(error) and "allow at least" in str(error)}))
-""") == {"says": True}
+    told["passed before"] = "memory_mb = 400" in str(error) and "allow at least" in str(error)
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told() -> dict:
+    """What a process says of its limits: they stay with it, and to import what it limits takes seconds."""
+    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_threads_and_priority_are_those_of_the_process_that_trains(told: dict):
+    assert told["settled"] == {"torch": 2, "nice": max(os.nice(0), 7), "omp": "2", "pools": [2]}
+
+
+def test_memory_beyond_the_limit_is_refused_by_the_system_and_what_is_below_is_not(told: dict):
+    assert told["fits"] == {"numpy": [True, False, False], "torch": [True, False, False], "python": [True, False, False]}
+    assert told["afterwards"] == 1500
+
+
+def test_a_limit_that_the_process_has_passed_before_any_work_is_said_at_its_start(told: dict):
+    assert told["passed before"]
 
 
 def clock(*minutes: float) -> Callable[[], datetime]:
