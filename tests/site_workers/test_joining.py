@@ -170,6 +170,12 @@ def test_attack_a_dictionary_finds_no_id_label_or_score_in_all_that_lay_in_the_s
         for guess in (told.digest(), told.hexdigest().encode(), intersection.point(name, link),
                       intersection.point(name, link).hex().encode()):
             assert guess not in transcript
+    last = steps_of(done)[0]
+    for name, steps in ((BANK, ("blinded", "matched")), (SHOP, ("blinded", "matched", "labels"))):
+        found = exchange.read_exchange(done.site(name), done.coordinator.federation, last.plan.federation_digest, last.plan,
+                                       last.digest)
+        for step in steps:
+            assert found.received(step)[:48] not in transcript, "what is relayed is encrypted"
     for secret in (done.site(name).noise_secret for name in (BANK, SHOP)):
         assert secret not in transcript
 
