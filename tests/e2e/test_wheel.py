@@ -81,13 +81,19 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def install(wheel: Path, folder: Path, python: str) -> None:
     """An environment that has the wheel, and of the checkout's own only the libraries: a path file does not read the path
     files of the folder that it names, so an editable install of fedround stays out of sight.
+
+    python: of our version; what the lock names for its patch level alone is installed besides.
     """
     subprocess.run([python, "-m", "venv", "--without-pip", "--symlinks", str(folder)], check=True, capture_output=True)
     (libraries,) = (folder / "lib").glob("python*/site-packages")
     (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (folder / "bin" / "weed").symlink_to(Path(sysconfig.get_path("scripts")) / "weed")     # a library's program
+    by_patch = folder / "by_patch.txt"
+    by_patch.write_text("".join(line for line in (ROOT / "requirements.lock").read_text().splitlines(keepends=True)
+                                if f"'{sys.version_info.major}.{sys.version_info.minor}." in line))
+    needed = [str(wheel), *(() if python == sys.executable else ("-r", str(by_patch)))]
     subprocess.run([sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--python",
-                    str(folder / "bin" / "python"), str(wheel)], check=True, capture_output=True)
+                    str(folder / "bin" / "python"), *needed], check=True, capture_output=True)
 
 
 def run(environment: Path, folder: Path, *command: str, user: int | None = None) -> str:
