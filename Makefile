@@ -12,7 +12,7 @@ help:
 	@echo "make test   set up, and run every check and the tests"
 	@echo "make test-all   that, and the tests that take minutes together"
 	@echo "make test-everywhere   the tests as other processors run them, and on a busy machine"
-	@echo "make test-faults   members killed at every change that they make to a disk, and a table of it"
+	@echo "make test-faults   members killed at every change to a disk, rounds over bad links, processes disturbed: a table of it"
 	@echo "make fuzz   an hour of other inputs than any before, for everything that reads foreign bytes"
 	@echo "make check  only the fast checks: style, types, import direction, hygiene"
 	@echo "make docs   the documentation as a site, in build/docs; broken links end it"

@@ -64,6 +64,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/site_workers/test_declared_columns.py", "tests/examples/test_insurance.py",
         "tests/fedround/simulation/test_on_ray.py", "tests/site_workers/test_units.py", "tests/tasks/test_bundle.py",
         "tests/cli/test_site_say.py", "tests/faults/test_killed_anywhere.py::test_every_scene",
+        "tests/faults/test_links.py::test_every",
         "tests/faults/test_histories.py::test_many_histories", "tests/e2e/test_schedule.py::test_times_that_were_missed",
         "tests/cli/test_site_drift.py", "tests/cli/test_site_picture.py", "tests/e2e/test_drift.py",
         "tests/e2e/test_chosen_sites.py", "tests/infra/test_terraform_applied.py", "tests/e2e/test_vertical.py",

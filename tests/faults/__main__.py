@@ -1,8 +1,8 @@
-"""`python -m tests.faults [--scenes K] [--sample N] [--seed S] [NAME…]`: kill members at every change to
-the disk.
+"""`python -m tests.faults [--kind KIND…] [--scenes K] [--sample N] [--seed S] [NAME…]`: kill members at every change to the
+disk, let rounds run over bad links, and disturb the processes of a live federation.
 
-Prints a table: what was done, how many changes it makes, how many were tried, and how often all ended as if nobody had been
-killed. The exit status is 1 if it did not.
+Prints a table: what was done, in how many places it can happen, how many were tried, and how often all ended as if nothing
+had happened. The exit status is 1 if it did not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import random
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.faults.tried import Tried
 
 if TYPE_CHECKING:
     from tests.faults.scenes import Scene, Seen
@@ -24,20 +25,14 @@ if TYPE_CHECKING:
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")     # this process forks
 
 
-@dataclass(frozen=True)
-class Tried:
-    """What came of one scene."""
-
-    name: str
-    places: int
-    tried: int
-    wrong: tuple[str, ...]
+KINDS = ("killed", "links", "processes")
 
 
 def main(arguments: list[str]) -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", help="of scenes; all, if none is given")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only these; all, if none is given")
     parser.add_argument("--scenes", type=int, help="so many scenes, by chance; without it: all")
     parser.add_argument("--sample", type=int, help="so many changes of each scene, by chance; without it: all")
     parser.add_argument("--seed", type=int, default=random.randrange(10 ** 6), help="of the chance")
@@ -52,20 +47,36 @@ def main(arguments: list[str]) -> int:
     locked._key = functools.lru_cache(maxsize=None)(locked._key)        # a third of a second, once for all that are forked
     if unknown := set(said.names) - {scene.name for scene in SCENES}:
         parser.error(f"no scene is called '{unknown.pop()}'; there are: {', '.join(scene.name for scene in SCENES)}")
-    chosen = [scene for scene in SCENES if not said.names or scene.name in said.names]
-    if said.scenes is not None:
-        chosen = random.Random(said.seed).sample(chosen, min(said.scenes, len(chosen)))
-    print(f"{'fault':44}{'changes':>9}{'tried':>7}{'survived':>10}", flush=True)
+    kinds = said.kind or (KINDS if not said.names and said.scenes is None else ("killed",))
+    print(f"{'fault':52}{'places':>9}{'tried':>7}{'survived':>10}", flush=True)
     failed = False
-    for scene in chosen:
-        tried = try_scene(scene, said.sample, random.Random(said.seed))
-        print(f"killed: {tried.name:36}{tried.places:9}{tried.tried:7}{tried.tried - len(tried.wrong):10}", flush=True)
-        failed |= bool(tried.wrong)
-        for line in tried.wrong:
-            print(f"    {line}", flush=True)
-    if said.sample is not None or said.scenes is not None:
-        print(f"a sample: seed {said.seed}")
+    if "killed" in kinds:
+        chosen = [scene for scene in SCENES if not said.names or scene.name in said.names]
+        if said.scenes is not None:
+            chosen = random.Random(said.seed).sample(chosen, min(said.scenes, len(chosen)))
+        for scene in chosen:
+            failed |= shown("killed", try_scene(scene, said.sample, random.Random(said.seed)))
+    if "links" in kinds:
+        from tests.faults.over_links import tried_links
+
+        for tried in tried_links(said.seed):
+            failed |= shown("link", tried)
+    if "processes" in kinds:
+        from tests.faults.processes import tried_campaigns
+
+        for tried in tried_campaigns(said.seed):
+            failed |= shown("process", tried)
+    print(f"seed {said.seed}")
     return int(failed)
+
+
+def shown(kind: str, tried: Tried) -> bool:
+    """Print a row; whether it went wrong."""
+    numbers = f"{tried.places:9}{tried.tried:7}{tried.tried - len(tried.wrong):10}"
+    print(f"{kind}: {tried.name:{50 - len(kind)}}{numbers}", flush=True)
+    for line in tried.wrong:
+        print(f"    {line}", flush=True)
+    return tried.wrong != ()
 
 
 def try_scene(scene: Scene, sample: int | None, chance: random.Random) -> Tried:

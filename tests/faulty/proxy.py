@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +86,33 @@ def page(answer: Answer) -> Answer:
                   b"<html><body>welcome to the hotel's network</body></html>")
 
 
+@dataclass(frozen=True)
+class Disturbed:
+    """What happens to one request."""
+
+    delay_s: float = 0.0
+    """Before anything else."""
+    lost: bool = False
+    """The connection ends, and nobody has heard it."""
+    upload: float | None = None
+    """So much of the body arrives, from 0 to 1; then the connection is reset, and the server has not heard it."""
+    silent: bool = False
+    """The server does what it was asked to, and the connection is reset before it can say so."""
+    harm: Harm | None = None
+
+
+UNDISTURBED = Disturbed()
+
+
+def stale(answer: Answer) -> Answer:
+    """A list that does not know the newest object yet."""
+    found = list(re.finditer(rb"<Contents>.*?</Contents>", answer.body, re.DOTALL))
+    if not found:
+        return answer
+    last = found[-1]
+    return Answer(answer.status, answer.headers, answer.body[:last.start()] + answer.body[last.end():])
+
+
 class FaultyProxy(ThreadingHTTPServer):
     """Passes requests on, but for those that it was told to lose, and answers back, harmed as they come."""
 
@@ -93,6 +123,8 @@ class FaultyProxy(ThreadingHTTPServer):
         self.behind = urlsplit(endpoint).netloc
         self.harm: dict[str, list[Harm | None]] = {}
         """For each method what is done to its next answers, one after the other; then nothing more."""
+        self.disturb: Callable[[str, str], Disturbed] = lambda method, path: UNDISTURBED
+        """What happens to a request, by its method and its path."""
         self.losing = 0
         """How many more PUTs are answered with 200 and not passed on."""
         self.seen: list[tuple[str, str]] = []
@@ -111,18 +143,36 @@ class _Passing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _pass(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.seen.append((self.command, self.path))
+        disturbed, length = self.server.disturb(self.command, self.path), int(self.headers.get("Content-Length", 0))
+        self.server.stopping.wait(disturbed.delay_s)
+        if disturbed.lost or disturbed.upload is not None:
+            self.rfile.read(int(length * (disturbed.upload or 0.0)))
+            self._reset()
+            return
+        body = self.rfile.read(length)
         if self.command == "PUT" and self.server.losing > 0:
             self.server.losing -= 1
             self._answer(Answer(200, {"ETag": '"lost"'}, b""))
             return
         answer = self._ask(body)
+        if disturbed.silent:
+            self._reset()
+            return
+        if disturbed.harm is not None:
+            answer = disturbed.harm(answer)
         harms = self.server.harm.get(self.command, [])
         harm = harms.pop(0) if harms else None
         self._answer(answer if harm is None else harm(answer))
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass
+
+    def _reset(self) -> None:
+        """The connection ends as when a cable is pulled: what was not read is lost."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _ask(self, body: bytes) -> Answer:
         connection = HTTPConnection(self.server.behind, timeout=60)
