@@ -224,8 +224,9 @@ class Classify(Binned):
         if len(np.unique(truth_N)) != 2:
             raise ContractError("metrics need rows of both labels; hold out more rows")
         fpr, tpr, _ = roc_curve(truth_N, chance_N, drop_intermediate=False)
-        return Metrics(auc=float(auc(fpr, tpr)), recall_at_20_fpr=float(np.interp(0.2, fpr, tpr)),
-                       pr_auc=float(average_precision_score(truth_N, chance_N)),
+        # A sum of shares may be 1.0000000000000002: of nine rows that are ranked perfectly, say.
+        return Metrics(auc=min(1.0, float(auc(fpr, tpr))), recall_at_20_fpr=min(1.0, float(np.interp(0.2, fpr, tpr))),
+                       pr_auc=min(1.0, float(average_precision_score(truth_N, chance_N))),
                        accuracy=float(((chance_N > 0.5) == truth_N).mean()), rows=len(scored),
                        log_loss=float(surprise(of_truth(chance_N, truth_N)).mean()),
                        calibration_error=calibration_error(chance_N, truth_N))

@@ -70,6 +70,14 @@ def test_auc_and_recall_of_a_ranking_done_by_hand():
     assert reached.rows == 8
 
 
+@pytest.mark.parametrize("positives", [1, 9, 21, 47, 51, 57])
+def test_a_perfect_ranking_is_one_and_not_a_last_bit_more(positives: int):
+    """Scikit-learn's mean precision of nine is 1.0000000000000002: no round could be reported with such a model."""
+    score_N = np.r_[np.linspace(0.6, 0.9, positives), 0.1, 0.2]
+    reached = TWO.metrics(scored(score_N, np.r_[np.ones(positives, int), 0, 0]))
+    assert (reached.auc, reached.pr_auc) == (1.0, 1.0)
+
+
 def test_metrics_of_one_label_only_are_refused():
     with pytest.raises(ContractError, match="both labels"):
         TWO.metrics(scored(np.array([0.1, 0.9]), np.array([1, 1])))
