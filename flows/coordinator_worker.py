@@ -35,7 +35,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import SyncClientContext
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled, State
 from prefect.types._datetime import now
 from pydantic import BaseModel, ValidationError
 
@@ -152,16 +152,24 @@ class CoordinatorWorker(WarmWorker):
                 return
 
     async def _close_runs_of_a_dead_predecessor(self) -> None:
-        """Campaigns and promotions of a killed process are run again and do what is left. Single rounds are closed."""
+        """Campaigns and promotions of a killed process are run again and do what is left. Single rounds are closed. What
+        somebody had asked to stop stays stopped.
+        """
         running = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(
+                any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]))),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])))
         for run in running:
-            again = await self._flow_name(run.flow_id) in (federated_training.name, federated_promotion.name)
-            state = (Scheduled(message="the coordinator's process ended; a new one goes on") if again else
-                     Crashed(message="the coordinator's process ended; run the round again: it goes on where it stopped"))
-            await self.client.set_flow_run_state(run.id, state, force=True)
+            await self.client.set_flow_run_state(run.id, await self._after_its_process(run), force=True)
+
+    async def _after_its_process(self, run: FlowRun) -> State[Any]:
+        """The state of a run whose process is gone."""
+        now = (await self.client.read_flow_run(run.id)).state      # it may have been cancelled since
+        if now is not None and now.type in (StateType.CANCELLING, StateType.CANCELLED):
+            return Cancelled(message=_STOPPED)
+        if await self._flow_name(run.flow_id) in (federated_training.name, federated_promotion.name):
+            return Scheduled(message="the coordinator's process ended; a new one goes on")
+        return Crashed(message="the coordinator's process ended; run the round again: it goes on where it stopped")
 
 
 def is_made_up(flow_run: FlowRun, waiting: Iterable[FlowRun]) -> bool:

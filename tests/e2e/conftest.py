@@ -206,6 +206,14 @@ def own_settings(api_url: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
     """North, east and south, their coordinator, and the servers between them."""
+    with founded(stack) as federation:
+        federation.start_processes()
+        yield federation
+
+
+@contextmanager
+def founded(stack: LocalStack, **changes: Any) -> Iterator[Federation]:
+    """The same before any process of a member runs. changes: of what was agreed."""
     machine = OneMachine(stack.home)
     agreed = machine.home / "agreed"
     agreed.mkdir()
@@ -223,12 +231,12 @@ def real(stack: LocalStack, rows_are_judged_here: None) -> Iterator[Federation]:
     with on_servers(machine, info.api_url) as federation:
         with own_settings(federation.api_url):
             machine.set_up(
-                Founding(settings(deadline_s=DEADLINE_S, evaluation={"bins": 10, "noise_std": 5.0}, privacy={
-                    "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}, drift=WATCH,
-                    choices={"sites": True, "epsilon": [16.0], "rule": [{"name": "coordinate_median"}]}),
+                Founding(settings(**{
+                    "deadline_s": DEADLINE_S, "evaluation": {"bins": 10, "noise_std": 5.0}, "privacy": {
+                        "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 60}, "drift": WATCH,
+                    "choices": {"sites": True, "epsilon": [16.0], "rule": [{"name": "coordinate_median"}]}, **changes}),
                     agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
                 members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
-        federation.start_processes()
         yield federation
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
-from prefect.states import Suspended
+from prefect.states import Cancelled, Cancelling, Running, Scheduled, State, Suspended
 
 from flows import coordinator_worker
 from flows.coordinator_worker import _Running, is_made_up
@@ -63,3 +63,45 @@ def test_times_that_were_missed_are_made_up_by_the_last_of_them():
     assert is_made_up(monday, [monday, tuesday])
     assert not is_made_up(tuesday, [monday, tuesday])
     assert not is_made_up(monday, [monday, due(3, scheduled=False)]), "what a person asks for is no time of the schedule"
+
+
+# -- what a killed process leaves ---------------------------------------------------------------------------------------
+
+
+class Server:
+    """Flow runs that a dead process of the coordinator has left, and what becomes of them."""
+
+    def __init__(self, **left: tuple[str, State]):
+        self.names = {uuid4(): name for name in left}
+        self.runs = {run: FlowRun(id=run, flow_id=run, state=left[name][1]) for run, name in self.names.items()}
+        self.flows = {run: left[name][0] for run, name in self.names.items()}
+
+    async def read_flow_runs(self, *, flow_run_filter: Any, work_pool_filter: Any) -> list[FlowRun]:
+        return [run for run in self.runs.values() if run.state.type in flow_run_filter.state.type.any_]
+
+    async def read_flow_run(self, run: UUID) -> FlowRun:
+        return self.runs[run]
+
+    async def set_flow_run_state(self, run: UUID, state: State, *, force: bool) -> None:
+        self.runs[run] = FlowRun(id=run, flow_id=run, state=state)
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {name: self.runs[run].state.name for run, name in self.names.items()}
+
+
+async def test_what_somebody_has_stopped_is_not_revived_by_a_restart(monkeypatch: pytest.MonkeyPatch):
+    server = Server(goes_on=("federated-training", Running()), aborted=("federated-training", Cancelling()),
+                    one_round=("federated-round", Running()), waits=("federated-training", Scheduled()),
+                    was_aborted=("federated-training", Cancelled()))
+    worker = coordinator_worker.CoordinatorWorker.__new__(coordinator_worker.CoordinatorWorker)
+    monkeypatch.setattr(worker, "_client", server, raising=False)
+    monkeypatch.setattr(worker, "_work_pool_name", "small-coordinator", raising=False)
+
+    async def flow_name(flow_id: UUID) -> str:
+        return server.flows[flow_id]
+
+    monkeypatch.setattr(worker, "_flow_name", flow_name, raising=False)
+    await worker._close_runs_of_a_dead_predecessor()
+    assert server.states == {"goes_on": "Scheduled", "aborted": "Cancelled", "one_round": "Crashed", "waits": "Scheduled",
+                             "was_aborted": "Cancelled"}
