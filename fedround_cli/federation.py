@@ -268,6 +268,12 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
     if federation.offers_terms:
         out.say("{}", f"{'choices':<11} a run may have {federation.offer}")
+    if (how_selected := federation.selection) is not None:
+        out.say("{}", f"{'selection':<11} {_in_words({'': how_selected.model_dump()}).strip()}")
+    for site in federation.sites:
+        if not site.is_always_there:
+            days = "".join(f"; closed {one.first} to {one.last}" for one in site.closed)
+            out.say("{}", f"{'there':<11} {site.name}: {site.hours or 'always'}{days}")
     for region in federation.regions:
         end = "" if region.until is None else f", until round {region.until}"
         out.say("{}", f"{'region':<11} {region.name}: {', '.join(region.members)}{end}  {region.key}")

@@ -43,7 +43,7 @@ def good(made: SmallFederation, proxy: FaultyProxy, s3_server: S3Server, tmp_pat
 GOOD = Link("a good link", links.always(Disturbed()))
 
 
-@pytest.mark.parametrize("name", ["20 % of requests lost", "reset after a PUT that worked"])
+@pytest.mark.parametrize("name", ["20 % of answers lost"])
 def test_some_bad_links(name: str, good: Round, made: SmallFederation, proxy: FaultyProxy, s3_server: S3Server, tmp_path:
     Path): check(name, good, made, proxy, s3_server, tmp_path)
 
