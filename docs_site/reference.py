@@ -16,7 +16,7 @@ from fedround.bundle import Manifest
 from fedround.contribution.said import Contribution
 from fedround.federation_log import LogEntry, Rotation
 from fedround.promotion import Policy
-from fedround.records import Answer, Checkpoint, Commit, Finding, PartialSum, Plan, Refusal
+from fedround.records import Answer, Checkpoint, Commit, Cosignature, Finding, PartialSum, Plan, Refusal
 from fedround.sightings import Sighting
 from fedround.synthetic.blueprint import Blueprint
 from fedround.synthetic.said import Synthetic
@@ -59,6 +59,7 @@ SIGNED: dict[str, type[Signed]] = {
     "A checkpoint": Checkpoint, "A finding": Finding, "An entry of the federation log": LogEntry, "A rotation": Rotation,
     "A contribution": Contribution, "A bundle's manifest": Manifest, "A decision to promote": Decision,
     "A card of synthetic rows": Synthetic, "A region's partial sum": PartialSum,
+    "A coordinator's signature of a proposal": Cosignature,
 }
 """What travels, signed; the federation file is signed, too."""
 

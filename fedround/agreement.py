@@ -99,6 +99,13 @@ class SiteEntry(Value):
         return (self.hours is None or self.hours.open(at)) and not any(days.holds(at) for days in self.closed)
 
 
+class CoordinatorEntry(Value):
+    """One of several coordinators, each of which proposes rounds in its turn and signs what it has computed again."""
+
+    name: Name
+    key: PublicKey
+
+
 MORE_ROWS = 1.5
 """How many times the agreed number of rows a site may have: rows come and go, and the number is not agreed anew each time."""
 
@@ -386,6 +393,27 @@ def _objection(watch: DriftWatch, privacy: Privacy) -> str | None:
     return None
 
 
+def objection_to_turns(federation: Federation) -> str | None:
+    """Why a file does not go with several coordinators; None if it does.
+
+    Mostly for one reason: whoever signs a round must be able to compute it again from what is committed.
+    """
+    names, keys = ([getattr(one, part) for one in federation.coordinators] for part in ("name", "key"))
+    members = {site.key for site in federation.sites} | {region.key for region in federation.regions}
+    return next((words for words, holds in {
+        f"{len(names)} of them have a majority of all, so that none may be missing: name at least 3": len(names) < 3,
+        "two have the same name or key": len(set(names)) < len(names) or len(set(keys)) < len(keys),
+        "one has the key of a member or a region": bool(members & set(keys)),
+        "one has a key that was revoked": bool(set(keys) & set(federation.revoked)),
+        "the rule 'fltrust' rests on rows that one coordinator alone has: agree on another rule":
+            isinstance(federation.how_to_aggregate().rule, FLTrust),
+        "[combine] rests on findings about keys that one coordinator alone signs: leave it out":
+            federation.combine is not None,
+        "[drift] is a finding that one coordinator alone signs: leave it out": federation.drift is not None,
+        "[incentive] rests on contributions that one coordinator alone signs: leave it out": federation.incentive is not None,
+    }.items() if holds), None)
+
+
 class Federation(Agreement, Signed):
     """The federation file: who takes part and what every round asks for."""
 
@@ -399,6 +427,11 @@ class Federation(Agreement, Signed):
     """The checkpoint with which every run begins (`fedround.learning.start`); None: with the recipe's initial model."""
     revoked: tuple[PublicKey, ...] = ()
     """Keys that nobody may use again ('fedround federation revoke')."""
+    coordinators: Annotated[tuple[CoordinatorEntry, ...], Field(max_length=20)] = ()
+    """Who proposes rounds, in turn; a round counts with the signatures of a majority of them. None: `coordinator` alone.
+    `coordinator` then signs this file and the federation log, and is needed for nothing else; it may be one of them."""
+    silence_s: Annotated[int, Field(ge=1, le=604_800)] = 300
+    """With several coordinators: after how long without a commit the next one proposes the round."""
     sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="after")
@@ -407,14 +440,14 @@ class Federation(Agreement, Signed):
         keys = [site.key for site in self.sites] + [region.key for region in self.regions] + [self.coordinator]
         if len(set(names)) < len(names):
             raise ValueError("two sites have the same name")
-        if taken := {"coordinator", self.pool} & set(names):
+        if taken := {"coordinator", *self.pools} & set(names):
             raise ValueError(f"'{taken.pop()}' is the coordinator's own name: a site needs another")
         if len(set(keys)) < len(keys):
             raise ValueError("two members have the same key; every member makes its own with 'fedround site init'")
         if revoked := sorted({site.name for site in self.sites if site.key in self.revoked}):
             raise ValueError(f"the key of '{revoked[0]}' was revoked: enrol the site with a new one")
         if self.regions:
-            check_members(self.regions, names, {"coordinator", self.pool})
+            check_members(self.regions, names, {"coordinator", *self.pools})
         if lapsed := sorted({region.name for region in self.regions if region.key in self.revoked}):
             raise ValueError(f"the key of region '{lapsed[0]}' was revoked: name another for it")
         if self.incentive is not None and self.incentive.floor * len(names) > 1:
@@ -470,6 +503,16 @@ class Federation(Agreement, Signed):
             return None
         return Together(members=len(self.sites), rows=sum(site.rows or 0 for site in self.sites))
 
+    def served_by(self, name: str) -> str:
+        """What the deployments of one of several coordinators are named after, if it is not the founder."""
+        return f"{self.name}-{name}"
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pools of all coordinators."""
+        others = (self.served_by(one.name) for one in self.coordinators if one.key != self.coordinator)
+        return (self.pool, *(f"{served}-coordinator" for served in others))
+
     @property
     def pool(self) -> str:
         """The coordinator's work pool, and its login at the proxy. A site's are named after the site."""
@@ -512,6 +555,17 @@ class Federation(Agreement, Signed):
             raise ContractError(f"federation '{self.name}': {len(cohort)} of the chosen sites can be asked, and the quorum "
                                 f"is {self.quorum}: choose at least {self.quorum}, or ask with a smaller quorum"
                                 + (f"; not there now: {', '.join(sorted(away))}" if away else ""))
+
+    @model_validator(mode="after")
+    def _check_coordinators(self) -> Self:
+        if self.coordinators and (why_not := objection_to_turns(self)) is not None:
+            raise ValueError(f"coordinators: {why_not}")
+        return self
+
+    @property
+    def majority(self) -> int:
+        """How many coordinators must sign a commit; 1, where there is one."""
+        return len(self.coordinators) // 2 + 1
 
     def region_of(self, name: str) -> Region | None:
         """The region of a member; None: there are no regions."""

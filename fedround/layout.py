@@ -10,6 +10,8 @@
     runs/<run>/rounds/<round>/plan-<attempt>.json       what the round asks
     runs/<run>/rounds/<round>/checkpoint-<digest>.json  what the round's model is; the commit says which one it is
     runs/<run>/rounds/<round>/commit.json               last: the round exists
+    runs/<run>/rounds/<round>/proposal-<n>.json         with several coordinators: a commit that one proposes
+    runs/<run>/rounds/<round>/signed/<digest>/<coordinator>.json    a coordinator that has computed it again signs it
     runs/<run>/contributions/<round>.json               what each site's update did for it
     runs/<run>/evaluations/<round>/plan-<attempt>.json  asks for an evaluation of the round's model
     runs/<run>/evaluations/<round>/finding-<attempt>.json           what came of it
@@ -146,6 +148,16 @@ def checkpoint(run: str, number: int, digest: str) -> str:
 def commit(run: str, number: int) -> str:
     """A round exists once this object exists."""
     return f"{rounds(run)}{number:05d}/commit.json"
+
+
+def proposal(run: str, number: int, count: int) -> str:
+    """The `count`-th commit that is proposed for a round."""
+    return f"{rounds(run)}{number:05d}/proposal-{count:02d}.json"
+
+
+def cosignature(run: str, number: int, proposed: str, coordinator: str) -> str:
+    """One coordinator's signature of the proposal with this digest."""
+    return f"{rounds(run)}{number:05d}/signed/{proposed}/{coordinator}.json"
 
 
 def parse_commit(key: str) -> tuple[str, int] | None:

@@ -28,7 +28,7 @@ def show_answers(coordinator: Coordinator, read: Callable[[Sequence[Release]], l
     from tasks.reporting.answers import as_json as in_json
 
     wanted = each or page is not None
-    sites = by_site(coordinator.store, finding, coordinator.identity.key) if wanted else {}
+    sites = by_site(coordinator.store, finding, coordinator.key) if wanted else {}
     by_whom = answers(read, finding, sites)
     if page is not None:
         _write(page, finding, by_whom)

@@ -58,7 +58,7 @@ def _show_groups(coordinator: Coordinator, run: str, number: int, measure: Measu
     from infra.history import read_commit
     from tasks.compare_groups import compared
 
-    found = compared(coordinator, read_commit(coordinator.store, run, number, coordinator.identity.key).commit)
+    found = compared(coordinator, read_commit(coordinator.store, run, number, coordinator.key).commit)
     if found is not None:
         show_groups(found, measure)
 

@@ -66,7 +66,7 @@ def show(tag: Tag, folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJ
     if not found:
         raise ContractError(f"there is no version '{tag}': 'fedround models list' shows them")
     version = found[0]
-    commit = read_commit(coordinator.store, version.run, version.round, coordinator.identity.key).commit
+    commit = read_commit(coordinator.store, version.run, version.round, coordinator.key).commit
     if as_json:
         print_json(commit.model_dump(mode="json"))
         return
@@ -171,7 +171,7 @@ def rebuild(
     from tasks.catch_up import rebuild as rounds
 
     coordinator = enter(folder)
-    if not (last := last_round(coordinator.store, run, coordinator.identity.key)):
+    if not (last := last_round(coordinator.store, run, coordinator.key)):
         raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
     for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
         pass

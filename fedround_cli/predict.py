@@ -89,7 +89,7 @@ def _proven(model: str, folder: Path, key: str | None) -> Bundle:
         from flows.service import enter
 
         coordinator = enter(folder)
-        found = read_bundle(resolved(coordinator, model), coordinator.identity.key, f"bundle of '{model}'")
+        found = read_bundle(resolved(coordinator, model), coordinator.key, f"bundle of '{model}'")
     else:
         raise SetupError(f"there is no bundle at {path}, and {folder} is no coordinator's folder in which to look for it")
     if (folder / "site.toml").exists():

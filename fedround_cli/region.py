@@ -1,4 +1,4 @@
-"""fedround region invite, init, mandate, start."""
+"""fedround region invite, init, key, mandate, start."""
 
 from __future__ import annotations
 
@@ -67,9 +67,18 @@ def init(
     from tasks.region import create_region
 
     asked = load_toml(RegionInvitation, invitation)
-    key = create_region(folder, asked.settings, asked.credential)
+    made = create_region(folder, asked.settings, asked.credential)
     out.say("made [bold]{}[/]; the coordinator needs its public key:\n  {}\nNext, once the coordinator has given the "
-            "mandate: [bold]fedround region start {}[/]", folder, key, typed(folder))
+            "mandate: [bold]fedround region start {}[/]", folder, made, typed(folder))
+
+
+@app.command()
+@command
+def key(folder: RegionFolder) -> None:
+    """Show the public key, and nothing else."""
+    from tasks.region import open_region
+
+    typer.echo(open_region(folder).identity.key)
 
 
 @app.command()

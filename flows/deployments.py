@@ -25,6 +25,9 @@ async def deploy(federation: Federation, schedule: Schedule | None = None, *, ke
     asked = None if schedule is None else schedule.asked(federation)
     async with get_client() as client:
         changes = await deploy_coordinator(client, federation, dry=dry)
+        for other in federation.coordinators:
+            if other.key != federation.coordinator:
+                changes += await deploy_coordinator(client, federation, federation.served_by(other.name), dry=dry)
         if asked is not None or not keep:
             changes.append(await reschedule(client, federation, asked, dry=dry))
         for site in federation.sites:
@@ -34,15 +37,16 @@ async def deploy(federation: Federation, schedule: Schedule | None = None, *, ke
         return changes
 
 
-async def deploy_coordinator(client: PrefectClient, federation: Federation, *, dry: bool = False, repair: bool = False
-                             ) -> list[Change]:
-    """Register the coordinator's pool and its deployments, and leave their schedules as they are.
+async def deploy_coordinator(client: PrefectClient, federation: Federation, served: str | None = None, *,
+                             dry: bool = False, repair: bool = False) -> list[Change]:
+    """Register a coordinator's pool and its deployments, and leave their schedules as they are.
 
-    dry: only say what would change. repair: only what is lost.
+    served: what these are named after; None: the federation. dry: only say what would change. repair: only what is lost.
     """
-    pool = federation.pool
+    served = served or federation.name
+    pool = f"{served}-coordinator"
     return [await deploying.pool(client, pool, CoordinatorWorker.type, dry=dry), *[
         await deploying.deployment(client, Wanted(
-            name, name_of(name, federation.name), pool, purpose(flow, federation), form(flow, federation)),
+            name, name_of(name, served), pool, purpose(flow, federation), form(flow, federation)),
             dry=dry, repair=repair)
         for name, (flow, _) in FLOWS.items()]]

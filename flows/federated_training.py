@@ -47,7 +47,7 @@ async def federated_training(request: TrainingRequest) -> int:
             else:
                 await federated_round(one_more)
         await shown(request, done)
-        if counts_leave(current_coordinator().federation.privacy):
+        if counts_leave(current_coordinator().federation.privacy) and current_coordinator().is_founder:
             await federated_evaluation(RoundRequest(**asked))
     await contributions_told(request.run)
     return done
@@ -69,7 +69,7 @@ async def contributions_told(run: str) -> None:
 def _committed(run: str) -> int:
     """How many rounds of the run are committed."""
     coordinator = current_coordinator()
-    return last_round(coordinator.store, run, coordinator.identity.key) or 0
+    return last_round(coordinator.store, run, coordinator.key) or 0
 
 
 async def _has_settled(request: TrainingRequest) -> bool:

@@ -15,7 +15,7 @@ from fedround.agreement import Federation
 
 @dataclass(frozen=True)
 class Member:
-    """The coordinator, or a site."""
+    """A coordinator, or a site."""
 
     name: str
     serves: bool
@@ -25,8 +25,11 @@ class Member:
 
 
 async def members(federation: Federation) -> list[Member]:
-    """The coordinator, then the sites in the order of the federation file. Raises httpx errors of the API."""
-    pools = {"coordinator": federation.pool, **{site.name: site.name for site in federation.sites}}
+    """The coordinators, the regional ones, then the sites, in the order of the federation file. Raises httpx errors."""
+    others = {pool.removesuffix("-coordinator").removeprefix(f"{federation.name}-"): pool for pool in federation.pools[1:]}
+    pools = {"coordinator": federation.pool, **{f"coordinator {name}": pool for name, pool in others.items()},
+             **{f"region {region.name}": region.name for region in federation.regions},
+             **{site.name: site.name for site in federation.sites}}
     async with get_client() as client:
         return list(await asyncio.gather(*(_member(client, name, pool) for name, pool in pools.items())))
 

@@ -64,7 +64,7 @@ def set_up(coordinator: Coordinator, head: Committed, stand_in: Site, others: Ot
 
 def _roster(coordinator: Coordinator, asked: Planned, offered: Placed) -> Roster:
     plan = asked.plan
-    return read_offered(coordinator.store, coordinator.identity.key, coordinator.federation, plan.run,
+    return read_offered(coordinator.store, coordinator.key, coordinator.federation, plan.run,
                         plan.federation_digest, offered).roster
 
 

@@ -61,8 +61,8 @@ def serve_coordinator(folder: Path) -> None:
         for runs in ("flow_runs", "task_runs"):
             logging.getLogger(f"prefect.{runs}").addFilter(a_sentence_is_enough)
         worker = CoordinatorWorker(
-            coordinator.federation.pool,
-            lambda client: deploy_coordinator(client, coordinator.federation, repair=True))
+            f"{coordinator.served}-coordinator",
+            lambda client: deploy_coordinator(client, coordinator.federation, coordinator.served, repair=True))
         if health.is_wanted():
             health.serve(worker.trouble, coordinator_numbers(coordinator))
         serve(worker)
@@ -169,7 +169,7 @@ async def start(coordinator: Coordinator, flow: str, request: dict[str, Any]) ->
 
     try:
         async with get_client() as client:
-            deployment = await client.read_deployment_by_name(full_name(flow, coordinator.federation.name))
+            deployment = await client.read_deployment_by_name(full_name(flow, coordinator.served))
             run = await client.create_flow_run_from_deployment(deployment.id, parameters={"request": grouped(request)})
     except ObjectNotFound:
         raise _not_deployed(coordinator) from None

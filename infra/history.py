@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,9 +27,9 @@ from fedround.errors import ChainError, ContractError, NotFoundError, SignatureE
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, schemas
 from fedround.learning.spec import Parts
-from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Finding, Plan
+from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate, Cosignature, Finding, Plan
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, envelope, unseal
-from fedround.values import MAX_ATTEMPTS, Digest, Purpose, parse
+from fedround.values import MAX_ATTEMPTS, Digest, Name, Purpose, parse
 from infra.stores import ObjectStore, judged, there
 
 T = TypeVar("T")
@@ -105,12 +105,72 @@ def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> 
     key, source = layout.commit(run, number), f"commit of round {number} of run '{run}'"
 
     def judge(document: bytes) -> Committed:
-        commit = unseal(document, Commit, coordinator, source)
-        if (commit.run, commit.round) != (run, number):
-            raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
-        return Committed(commit, digest(document))
+        found = proposed(store, document, run, number, coordinator, source)
+        _check_majority(store, found, coordinator, source)
+        return found
 
     return read_document(store, key, judge)
+
+
+def proposed(store: ObjectStore, document: bytes, run: str, number: int, coordinator: str, source: str) -> Committed:
+    """A commit by one whose turn it may be. With several coordinators it counts once a majority of them has signed it."""
+    commit = in_turn(store, document, Commit, coordinator, source)
+    if (commit.run, commit.round) != (run, number):
+        raise ChainError(f"{source}: lies under this name but is of round {commit.round} of run '{commit.run}'")
+    return Committed(commit, digest(document))
+
+
+InTurn = TypeVar("InTurn", Commit, Plan, Checkpoint)
+
+
+def in_turn(store: ObjectStore, document: bytes, kind: type[InTurn], coordinator: str, source: str) -> InTurn:
+    """Read what the coordinator must have signed; or, where the federation file that the document names has several, one of
+    these.
+    """
+    key = envelope(document, source).key
+    try:
+        body = unseal(document, kind, key, source)
+        several = {one.key for one in members_of(store, body, coordinator, source).coordinators}
+    except NOT_OURS:                    # no document, or of a log that is not there: whoever reads the log says more
+        several = set()
+    if not several:
+        return unseal(document, kind, coordinator, source)
+    if key in several:
+        return body
+    raise SignatureError(f"{source}: signed by none of the {len(several)} coordinators that the federation file names; ask "
+                         "who changed it")
+
+
+def members_of(store: ObjectStore, body: Commit | Plan | Checkpoint, coordinator: str, source: str) -> Federation:
+    """The federation file that a document names by the log. Raises ChainError if the log does not have it."""
+    from infra.federation_log import read_up_to
+
+    return read_up_to(store, coordinator, body.log, source)[-1].federation
+
+
+def _check_majority(store: ObjectStore, found: Committed, coordinator: str, source: str) -> None:
+    try:
+        members = members_of(store, found.commit, coordinator, source)
+    except NOT_OURS:                    # then the founder has signed it alone, of a log that is not there
+        return
+    signed = cosigners(store, found, members) if members.coordinators else ()
+    if members.coordinators and len(signed) < members.majority:
+        raise SignatureError(f"{source}: {len(signed)} of {len(members.coordinators)} coordinators signed it, "
+                             f"{members.majority} must")
+
+
+def cosigners(store: ObjectStore, found: Committed, members: Federation) -> tuple[Name, ...]:
+    """The coordinators who have signed this commit. What else lies in the places of their signatures counts for nothing."""
+    commit, names = found.commit, list[Name]()
+    for one in members.coordinators:
+        said = Cosignature(federation=commit.federation, run=commit.run, round=commit.round, commit=found.digest,
+                           coordinator=one.name)
+        with suppress(*NOT_OURS):
+            key = layout.cosignature(commit.run, commit.round, found.digest, one.name)
+            document = store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
+            if unseal(document, Cosignature, one.key, f"signature of coordinator '{one.name}'") == said:
+                names.append(one.name)
+    return tuple(names)
 
 
 def read_finding(store: ObjectStore, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Finding:
@@ -137,7 +197,7 @@ def read_plan_at(store: ObjectStore, run: str, number: int, attempt: int, purpos
                  coordinator: str) -> tuple[Plan, Digest]:
     """One of the plans for a round, and its digest. Raises NotFoundError; SignatureError; TrustError if it is for another."""
     return read_document(store, layout.plan(run, number, attempt, purpose), lambda document: (
-        _plan(document, run, number, attempt, purpose, coordinator), digest(document)))
+        _plan(store, document, run, number, attempt, purpose, coordinator), digest(document)))
 
 
 def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purpose: Purpose = "train") -> Plan:
@@ -154,7 +214,7 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
             break
         except (TooLargeError, TrustError):
             continue                    # no plan, or another one
-        plan = _plan(document, said.run, said.round, attempt, purpose, coordinator)
+        plan = _plan(store, document, said.run, said.round, attempt, purpose, coordinator)
         for name in _OF_ITS_PLAN if isinstance(said, Commit) else ():
             if getattr(said, name) != getattr(plan, name):
                 raise ChainError(f"{source}: asks for something else than what was committed: {name}")
@@ -162,9 +222,11 @@ def read_plan(store: ObjectStore, said: Commit | Finding, coordinator: str, purp
     raise ChainError(f"{source}: the plan that the {what} names is not in the store")
 
 
-def _plan(document: bytes, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str) -> Plan:
+def _plan(store: ObjectStore, document: bytes, run: str, number: int, attempt: int, purpose: Purpose, coordinator: str
+          ) -> Plan:
     source = f"{purpose} plan of round {number} of run '{run}'"
-    plan = unseal(document, Plan, coordinator, source)
+    plan = (in_turn(store, document, Plan, coordinator, source) if purpose == "train"
+            else unseal(document, Plan, coordinator, source))
     if (plan.run, plan.round, plan.attempt, plan.asks.kind) != (run, number, attempt, purpose):
         raise TrustError(f"{source}: lies under this name but is for round {plan.round} of run '{plan.run}'")
     return plan
@@ -182,7 +244,7 @@ def read_checkpoint(store: ObjectStore, commit: Commit, coordinator: str) -> Che
     source = f"checkpoint of round {commit.round} of run '{commit.run}'"
     key = layout.checkpoint(commit.run, commit.round, commit.checkpoint)
     document = read_named(store, key, commit.checkpoint, source, by="commit")
-    checkpoint = unseal(document, Checkpoint, coordinator, source)
+    checkpoint = in_turn(store, document, Checkpoint, coordinator, source)
     if checkpoint.model.sha256 != commit.model:
         raise TrustError(f"{source}: describes another model than its commit")
     if checkpoint.rest != commit.blob("rest"):

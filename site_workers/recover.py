@@ -24,10 +24,10 @@ from fedround.records import ANSWERS, Answer, Commit, Join, Plan, SiteAnswer
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import Offer, offer
 from fedround.sightings import answers_to
-from fedround.signing import MAX_DOCUMENT_BYTES, S, digest, unseal
+from fedround.signing import MAX_DOCUMENT_BYTES, digest
 from fedround.values import Purpose, parse
 from infra.federation_log import signed_length
-from infra.history import NOT_OURS, read_plan_at
+from infra.history import NOT_OURS, InTurn, in_turn, read_plan_at
 from site_workers import audit, charging, exchange, once, outbox, rollback
 from site_workers.rollback import Sent
 from site_workers.rows import rows_of
@@ -235,10 +235,10 @@ def _history(site: Site, keys: frozenset[str]) -> _History:
     return replace(found, longest=longest)
 
 
-def _signed(site: Site, key: str, body: type[S]) -> tuple[bytes, S | None]:
+def _signed(site: Site, key: str, body: type[InTurn]) -> tuple[bytes, InTurn | None]:
     """A document of our coordinator; None for anything else that lies there."""
     try:
         document = site.store.get(key, max_bytes=MAX_DOCUMENT_BYTES)
-        return document, unseal(document, body, site.settings.coordinator, key)
+        return document, in_turn(site.store, document, body, site.settings.coordinator, key)
     except NOT_OURS:
         return b"", None

@@ -75,10 +75,10 @@ def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
     Raises as `plan_question`.
     """
     _check_leaves(coordinator)
-    if (number := last_round(coordinator.store, request.run, coordinator.identity.key)) is None:
+    if (number := last_round(coordinator.store, request.run, coordinator.key)) is None:
         asked_with(coordinator.federation, request)
         return None
-    head = read_commit(coordinator.store, request.run, number, coordinator.identity.key)
+    head = read_commit(coordinator.store, request.run, number, coordinator.key)
     settled = _settled(coordinator, head, request)
     return None if settled is None else find(coordinator, settled)
 
@@ -109,7 +109,7 @@ def _settled(coordinator: Coordinator, head: Committed, request: RoundRequest) -
         if number != head.commit.round:
             continue
         try:
-            plan, named = read_plan_at(coordinator.store, request.run, number, attempt, asks.kind, coordinator.identity.key)
+            plan, named = read_plan_at(coordinator.store, request.run, number, attempt, asks.kind, coordinator.key)
             found = Planned(plan, named, head)
             told = find(coordinator, found)
         except NOT_OURS:
@@ -142,7 +142,7 @@ def conclude(coordinator: Coordinator, planned: Planned, collected: Collected) -
         sum=None if summed is None else summed.said, tool_version=__version__)
     where = plan.run, plan.round, plan.attempt, plan.asks.kind
     put_first(coordinator.store, layout.finding(*where), seal(finding, coordinator.identity))
-    return read_finding(coordinator.store, *where, coordinator.identity.key)
+    return read_finding(coordinator.store, *where, coordinator.key)
 
 
 def totals_of(answers: list[tuple[Release, ...]]) -> tuple[Release, ...]:
@@ -154,6 +154,6 @@ def find(coordinator: Coordinator, planned: Planned) -> Finding | None:
     """The result of a question; None: there is none yet."""
     plan = planned.plan
     try:
-        return read_finding(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind, coordinator.identity.key)
+        return read_finding(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind, coordinator.key)
     except NotFoundError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedround import __version__, codec, layout
@@ -22,23 +23,26 @@ from infra.stores import publish, put_first
 from tasks.coordinator import Coordinator
 from tasks.trees import require_same_trees
 
+Committing = Callable[[Coordinator, Commit], None]
+"""Makes a commit count, or finds that one of the round does, and returns then."""
+
 
 def head_of(coordinator: Coordinator, run: str, partition: Partition | None = None, after: str | None = None,
-            choice: Choice | None = None) -> Committed:
+            choice: Choice | None = None, how: Committing | None = None) -> Committed:
     """The run's last committed round; begins the run if it is new.
 
     partition: on which rows a new run trains; None: all. after: the run with whose last model a new one begins. choice: what
-    was chosen for a new run.
+    was chosen for a new run. how: round 0 is committed; None: by this coordinator alone.
     """
-    number = last_round(coordinator.store, run, coordinator.identity.key)
+    number = last_round(coordinator.store, run, coordinator.key)
     if number is None:
-        _begin(coordinator, run, partition, after, choice)
+        _begin(coordinator, run, partition, after, choice, how or put_alone)
         number = 0
-    return read_commit(coordinator.store, run, number, coordinator.identity.key)
+    return read_commit(coordinator.store, run, number, coordinator.key)
 
 
 @dataclass(frozen=True)
-class _Beginning:
+class Beginning:
     """Where a run begins. What travels is the model; what does not travel is a file of its own."""
 
     model: Payload
@@ -48,20 +52,13 @@ class _Beginning:
     """The files that the store may lack."""
 
 
-def _begin(coordinator: Coordinator, run: str, partition: Partition | None, after: str | None, choice: Choice | None) -> None:
+def _begin(coordinator: Coordinator, run: str, partition: Partition | None, after: str | None, choice: Choice | None,
+           how: Committing) -> None:
     """Commit round 0: the last model of another run; or the checkpoint that the federation file names, completed by the
     recipe's initial model, which is the same for everybody who builds it from the run's name.
     """
     federation = coordinator.federation.chosen(choice)
-    seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
-    check_learner(coordinator.recipe, federation.training)
-    start = None if after is not None else _start(coordinator)
-    tensors, rest = initial(coordinator.recipe, seed, federation.parts,
-                            per_record=isinstance(federation.privacy, GradientPrivacy),
-                            start=None if start is None else read_start(start))
-    schema = codec.schema_of(tensors)
-    begins = (_anew(codec.encode(tensors), rest, start) if after is None
-              else _after(coordinator, run, after, schema, has_rest=bool(rest.whole)))
+    begins, schema = beginning(coordinator, run, after, choice)
     holds = coordinator.publish_federation()
     checkpoint = seal(Checkpoint(
         federation=federation.name, run=run, round=0, log=holds.head, model=begins.model, tensors=schema,
@@ -75,18 +72,41 @@ def _begin(coordinator: Coordinator, run: str, partition: Partition | None, afte
     for blob in begins.new:
         publish(coordinator.store, layout.model(digest(blob)), blob)
     publish(coordinator.store, layout.checkpoint(run, 0, commit.checkpoint), checkpoint)
-    put_first(coordinator.store, layout.commit(run, 0), seal(commit, coordinator.identity))
+    how(coordinator, commit)
 
 
-def _anew(body: bytes, rest: Rest, start: bytes | None) -> _Beginning:
+def put_alone(coordinator: Coordinator, commit: Commit) -> None:
+    """Commit, unless the round is committed already. Raises ContractError where several coordinators must sign."""
+    if coordinator.federation.coordinators:
+        raise ContractError(f"round {commit.round} of run '{commit.run}': several coordinators must sign its commit; begin "
+                            "runs, and go on with them, by 'fedround train run' and 'fedround round run'")
+    put_first(coordinator.store, layout.commit(commit.run, commit.round), seal(commit, coordinator.identity))
+
+
+def beginning(coordinator: Coordinator, run: str, after: str | None, choice: Choice | None) -> tuple[Beginning, Schema]:
+    """Where a new run begins, and the tensors of its model: the same for everybody who has the agreed files."""
+    federation = coordinator.federation.chosen(choice)
+    seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
+    check_learner(coordinator.recipe, federation.training)
+    start = None if after is not None else _start(coordinator)
+    tensors, rest = initial(coordinator.recipe, seed, federation.parts,
+                            per_record=isinstance(federation.privacy, GradientPrivacy),
+                            start=None if start is None else read_start(start))
+    schema = codec.schema_of(tensors)
+    begins = (_anew(codec.encode(tensors), rest, start) if after is None
+              else _after(coordinator, run, after, schema, has_rest=bool(rest.whole)))
+    return begins, schema
+
+
+def _anew(body: bytes, rest: Rest, start: bytes | None) -> Beginning:
     beside = codec.encode(rest.whole) if rest.whole else None
-    return _Beginning(codec.payload_of(body), None if beside is None else digest(beside),
+    return Beginning(codec.payload_of(body), None if beside is None else digest(beside),
                       new=tuple(blob for blob in (start, body, beside) if blob is not None))
 
 
-def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, has_rest: bool) -> _Beginning:
+def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, has_rest: bool) -> Beginning:
     """The last model of another run. Raises ContractError if there is none, or if it is a model of another kind."""
-    key, number = coordinator.identity.key, last_round(coordinator.store, after, coordinator.identity.key)
+    key, number = coordinator.key, last_round(coordinator.store, after, coordinator.key)
     if not number:
         raise ContractError(f"run '{after}' has no committed round, so run '{run}' cannot begin with its model: check the "
                             "name, or begin without it")
@@ -96,7 +116,7 @@ def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, ha
         raise ContractError(f"the model of run '{after}' has other tensors or parts than the recipe and the federation file "
                             f"have now, so run '{run}' cannot begin with it: begin without it")
     require_same_trees(coordinator.recipe, found, after)
-    return _Beginning(found.model, found.rest, Begun(run=after, round=number, commit=head.digest))
+    return Beginning(found.model, found.rest, Begun(run=after, round=number, commit=head.digest))
 
 
 def _start(coordinator: Coordinator) -> bytes | None:

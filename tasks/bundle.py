@@ -64,7 +64,7 @@ def build(coordinator: Coordinator, run: str, number: int, rows: Path | None = N
     is not whole, the recipe is another one, or ONNX computes something else than the model.
     """
     model = _read(coordinator, run, number)
-    certificate = certified(coordinator.store, run, coordinator.identity.key, number)
+    certificate = certified(coordinator.store, run, coordinator.key, number)
     recipe, frame = coordinator.recipe, read_rows(_rows(coordinator) if rows is None else rows)
     inputs = recipe.features(frame)
     onnx = exported.to_onnx(recipe, model.tensors, shapes(inputs))
@@ -158,7 +158,7 @@ def _recipe_bytes(coordinator: Coordinator) -> bytes:
 
 
 def _read(coordinator: Coordinator, run: str, number: int) -> _Model:
-    store, key, source = coordinator.store, coordinator.identity.key, f"round {number} of run '{run}'"
+    store, key, source = coordinator.store, coordinator.key, f"round {number} of run '{run}'"
     try:
         head = read_commit(store, run, number, key)
     except NotFoundError:

@@ -36,7 +36,7 @@ def catch_up(coordinator: Coordinator, run: str, tell: Callable[[str], None] | N
     Called before a run goes on. How long the rounds took, and when they ended, is lost. If a report fails again, `tell` is
     told the reason (None: the log is), and the run goes on.
     """
-    last = last_round(coordinator.store, run, coordinator.identity.key) or 0
+    last = last_round(coordinator.store, run, coordinator.key) or 0
     for number in range(max(1, last - _ROUNDS_BACK + 1), last + 1):
         if not is_reported(coordinator, run, number):
             with afterwards(f"the report of round {number}", *([] if tell is None else [tell])):
@@ -49,14 +49,14 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
     Versions that are there stay as they are.
     """
     known = {record.round: (record.seconds, record.ended, timing_of(record)) for record in records(coordinator, run)}
-    for number in range(1, (last_round(coordinator.store, run, coordinator.identity.key) or 0) + 1):
+    for number in range(1, (last_round(coordinator.store, run, coordinator.key) or 0) + 1):
         _report(coordinator, run, number, *known.get(number, (0.0,)))
         yield number
 
 
 def _report(coordinator: Coordinator, run: str, number: int, seconds: float, ended: datetime | None = None,
             timing: Timing = NOT_TIMED) -> None:
-    key = coordinator.identity.key
+    key = coordinator.key
     committed = read_commit(coordinator.store, run, number, key)
     plan = read_plan(coordinator.store, committed.commit, key)
     parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
@@ -71,7 +71,7 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float, end
 
 def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
     """Record the evaluations at the sites of the round's model that were asked as a question of their own."""
-    commit, key = committed.commit, coordinator.identity.key
+    commit, key = committed.commit, coordinator.key
     for number, attempt in findings(coordinator.store, commit.run, "evaluate"):
         if number == commit.round:
             plan, named = read_plan_at(coordinator.store, commit.run, number, attempt, "evaluate", key)
@@ -84,5 +84,5 @@ def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
 def _as_of(coordinator: Coordinator, plan: Plan) -> Coordinator:
     """With the federation file that the plan names: a member of that time may have left since."""
     return dataclasses.replace(coordinator, federation=read_federation(
-        coordinator.store, plan.federation_digest, coordinator.identity.key,
+        coordinator.store, plan.federation_digest, coordinator.key,
         f"federation file of round {plan.round} of run '{plan.run}'"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def choice_of_run(coordinator: Coordinator, run: str) -> Choice | None:
     """What a run has, by its last checkpoint; None: what the federation file says first, or the run is new."""
-    key = coordinator.identity.key
+    key = coordinator.key
     number = last_round(coordinator.store, run, key)
     if number is None:
         return None
@@ -33,7 +33,7 @@ def choice_asked(coordinator: Coordinator, request: NextRoundRequest) -> Choice 
     """
     federation, run = coordinator.federation, request.run
     wanted = federation.offer.choice(request.epsilon, request.rule)
-    if last_round(coordinator.store, run, coordinator.identity.key) is None:
+    if last_round(coordinator.store, run, coordinator.key) is None:
         return wanted
     begun = choice_of_run(coordinator, run)
     if (request.epsilon, request.rule) == (None, None):

@@ -210,7 +210,7 @@ async def collect(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + planned.plan.deadline_s
     short = POLL_S if at_first_s is None else at_first_s
-    majority = shown(coordinator.store, coordinator.identity.key, planned, coordinator.federation)
+    majority = shown(coordinator.store, coordinator.key, planned, coordinator.federation)
     waiting, pause, traffic = set(planned.plan.answering), short, defaultdict[str, Traffic](Traffic)
     goes_on = bool(waiting)
     while goes_on:
@@ -307,7 +307,7 @@ def _heard(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[
 
 
 def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
-    return read_log(coordinator.store, coordinator.identity.key, planned.plan.log.number)
+    return read_log(coordinator.store, coordinator.key, planned.plan.log.number)
 
 
 def is_forged(rejection: Rejection) -> bool:

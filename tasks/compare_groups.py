@@ -29,10 +29,10 @@ def question(coordinator: Coordinator, run: str, number: int) -> MeasurementRequ
     groups = coordinator.federation.groups
     if groups is None:
         return None
-    commit = read_commit(coordinator.store, run, number, coordinator.identity.key).commit
+    commit = read_commit(coordinator.store, run, number, coordinator.key).commit
     if _finding(coordinator, groups, commit) is not None:
         return None
-    if last_round(coordinator.store, run, coordinator.identity.key) != number:
+    if last_round(coordinator.store, run, coordinator.key) != number:
         return None
     return MeasurementRequest(run=run, statistics=groups.about(commit.model), partition=partition_of(coordinator, commit))
 
@@ -44,7 +44,7 @@ def compared(coordinator: Coordinator, commit: Commit) -> GroupFairness | None:
     if groups is None or found is None:
         return None
     finding, plan = found
-    members = read_federation(coordinator.store, plan.federation_digest, coordinator.identity.key, "federation file")
+    members = read_federation(coordinator.store, plan.federation_digest, coordinator.key, "federation file")
     # The draws follow from what is signed: the same finding, the same intervals.
     seed = np.random.SeedSequence(int(finding.plan, 16))
     drawn, *of_sites = (np.random.default_rng(one) for one in seed.spawn(1 + len(finding.answers)))
@@ -76,7 +76,7 @@ def _counted(groups: Groups, releases: Sequence[Release]) -> list[Counted]:
 
 def _finding(coordinator: Coordinator, groups: Groups, commit: Commit) -> tuple[Finding, Plan] | None:
     """The newest finding about this model and these groups, and its plan."""
-    asked, key = groups.about(commit.model), coordinator.identity.key
+    asked, key = groups.about(commit.model), coordinator.key
     for number, attempt in reversed([*findings(coordinator.store, commit.run, "measure")]):
         if number != commit.round:
             continue

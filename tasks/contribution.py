@@ -67,7 +67,7 @@ def contributed(coordinator: Coordinator, run: str, number: int) -> Contribution
     Raises ContractError for round 0, which nobody was asked for, and where models cannot be judged; NotFoundError if there is
     no such round; LostError if a site's update is altered or gone; TrustError if something of a stranger's takes its place.
     """
-    store, key = coordinator.store, coordinator.identity.key
+    store, key = coordinator.store, coordinator.key
     if number == 0:
         raise ContractError("round 0 is the initial model: no site had a part in it")
     head = read_commit(store, run, number, key)
@@ -104,7 +104,7 @@ def standing(store: ObjectStore, head: Committed, coordinator: str) -> Contribut
 
 
 def _computed(coordinator: Coordinator, head: Committed) -> Contribution:
-    store, key, commit, public = coordinator.store, coordinator.identity.key, head.commit, public_of(coordinator)
+    store, key, commit, public = coordinator.store, coordinator.key, head.commit, public_of(coordinator)
     plan = read_plan(store, commit, key)
     planned = planned_of(store, key, plan, commit.plan or "", read_commit(store, commit.run, commit.round - 1, key))
     members = read_federation(store, plan.federation_digest, key, f"federation file of round {commit.round}")
@@ -184,7 +184,7 @@ def _numbers(said: Contribution) -> list[float | None]:
 
 def account(coordinator: Coordinator, run: str, until: int) -> tuple[tuple[Contribution, ...], tuple[Account, ...]]:
     """What stands of the rounds up to this one, and what every site added in them and gets for it."""
-    store, key = coordinator.store, coordinator.identity.key
+    store, key = coordinator.store, coordinator.key
     heads = [read_commit(store, run, number, key) for number in range(1, until + 1)]
     told = tuple(said for head in heads if (said := standing(store, head, key)) is not None)
     rounds = [(read_plan(store, head.commit, key), head.commit) for head in heads]
@@ -193,8 +193,8 @@ def account(coordinator: Coordinator, run: str, until: int) -> tuple[tuple[Contr
 
 def tell(coordinator: Coordinator, run: str, number: int) -> None:
     """Put what stands beside this commit into the round's record and page; nothing if nothing does."""
-    head = read_commit(coordinator.store, run, number, coordinator.identity.key)
-    if (said := standing(coordinator.store, head, coordinator.identity.key)) is not None:
+    head = read_commit(coordinator.store, run, number, coordinator.key)
+    if (said := standing(coordinator.store, head, coordinator.key)) is not None:
         record_contribution(coordinator, said, account(coordinator, run, number)[1])
 
 
@@ -216,7 +216,7 @@ def settle(coordinator: Coordinator, run: str) -> str:
 
 def rounds_of(coordinator: Coordinator, run: str) -> range:
     """The rounds of a run that sites had a part in. Raises ContractError if there is none."""
-    last = last_round(coordinator.store, run, coordinator.identity.key)
+    last = last_round(coordinator.store, run, coordinator.key)
     if not last:
         raise ContractError(f"run '{run}' has no committed round: 'fedround models list' shows the runs")
     return range(1, last + 1)

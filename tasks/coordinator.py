@@ -25,7 +25,7 @@ from fedround.federation_log import Logged
 from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, seal
-from infra.federation_log import extend
+from infra.federation_log import extend, length, read_log
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_federation, load_toml
 from infra.stores import AtHand, ObjectStore, Patience, open_store
@@ -64,6 +64,26 @@ class Coordinator:
         """Where the pages and records of the rounds lie."""
         return self.folder / "reports"
 
+    @property
+    def key(self) -> str:
+        """The public key that all trust: it signs the federation file. With several coordinators, not always this one's."""
+        return self.federation.coordinator
+
+    @property
+    def name(self) -> str | None:
+        """Its name among several coordinators; None: it is the only one, or not one of them."""
+        return next((one.name for one in self.federation.coordinators if one.key == self.identity.key), None)
+
+    @property
+    def served(self) -> str:
+        """What its deployments and its pool are named after: the federation; with several coordinators, its own name, too."""
+        return self.federation.name if self.is_founder or self.name is None else self.federation.served_by(self.name)
+
+    @property
+    def is_founder(self) -> bool:
+        """Whether it has the key that all trust."""
+        return self.identity.key == self.key
+
     def within(self, patience: Patience) -> Coordinator:
         """The same coordinator, which waits for its store no longer than this."""
         return replace(self, store=self.store.within(patience))
@@ -71,8 +91,15 @@ class Coordinator:
     def publish_federation(self) -> Logged:
         """Put the federation file into force; returns the entry of the federation log that names it.
 
-        Raises ChainError or TrustError if it says what no file may: see `fedround.federation_log.changes`.
+        Raises ChainError or TrustError if it says what no file may: see `fedround.federation_log.changes`; ContractError if
+        only the founder can put it into force.
         """
+        if not self.is_founder:
+            log = read_log(self.store, self.key, length(self.store, self.key))
+            if not log or log[-1].federation != self.federation:
+                raise ContractError(f"federation '{self.federation.name}': the file here is not the one that is in force, "
+                                    "and only the founder's key can put one into force: the founder runs 'fedround deploy'")
+            return log[-1]
         return extend(self.store, self.identity, self.federation, self.federation_document)
 
 
@@ -82,9 +109,9 @@ def open_coordinator(folder: Path) -> Coordinator:
     federation = load_federation(folder / settings.federation)
     key = folder / "keys" / "identity.pem"
     identity = Identity.load(key, passphrase_for(key))
-    if federation.coordinator != identity.key:
-        raise ContractError(f"{settings.federation}: 'coordinator' is not the key in keys/identity.pem; "
-                            f"expected {identity.key}")
+    if identity.key not in {federation.coordinator, *(one.key for one in federation.coordinators)}:
+        raise ContractError(f"{settings.federation}: neither 'coordinator' nor one of [[coordinators]] is the key in "
+                            f"keys/identity.pem; expected {identity.key}")
     contract = load_contract(folder / settings.contract)
     if contract.digest != federation.contract_digest:
         raise ContractError(f"{settings.federation}: 'contract_digest' is not that of {settings.contract}")

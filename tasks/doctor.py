@@ -48,7 +48,7 @@ class Diagnosis:
 
 def diagnose(coordinator: Coordinator, run: str) -> Diagnosis:
     """Look at the store; nothing is written. Raises StoreError, and a TrustError if the run's history is damaged."""
-    store, key = coordinator.store, coordinator.identity.key
+    store, key = coordinator.store, coordinator.key
     committed = last_round(store, run, key)
     if committed is None:
         return Diagnosis(run, None, None)

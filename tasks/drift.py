@@ -51,7 +51,7 @@ def due(coordinator: Coordinator, request: RoundRequest, number: int) -> Measure
     watch = coordinator.federation.drift
     if watch is None or not watch.is_due(number):
         return None
-    commit = read_commit(coordinator.store, request.run, number, coordinator.identity.key).commit
+    commit = read_commit(coordinator.store, request.run, number, coordinator.key).commit
     return _question(request, watch, partition_of(coordinator, commit))
 
 
@@ -60,7 +60,7 @@ def question(coordinator: Coordinator, request: DriftRequest, today: date) -> Me
     watch = coordinator.federation.drift
     if watch is None:
         raise ContractError("this federation watches nothing: agree on [drift] in its settings (docs/drift.md)")
-    if watch.calibration and not last_round(coordinator.store, request.run, coordinator.identity.key):
+    if watch.calibration and not last_round(coordinator.store, request.run, coordinator.key):
         raise ContractError(f"run '{request.run}' has no model whose calibration could be watched: name the run of the model "
                             "that is in use (--run)")
     told_apart = watch.partitions
@@ -113,7 +113,7 @@ def _known(path: Path) -> Drift | None:
 
 def _asked(coordinator: Coordinator, run: str, watch: DriftWatch) -> list[Planned]:
     """The run's measurements of what is watched now, in order."""
-    store, key, found = coordinator.store, coordinator.identity.key, []
+    store, key, found = coordinator.store, coordinator.key, []
     for number, attempt in sorted(findings(store, run, "measure")):
         plan, named = read_plan_at(store, run, number, attempt, "measure", key)
         if plan.asks.statistics == watch.statistics:
@@ -126,7 +126,7 @@ def _told(coordinator: Coordinator, asked: Planned) -> Told:
     together stands as of one site.
     """
     plan, members = asked.plan, {site.name for site in coordinator.federation.sites}
-    finding = read_finding(coordinator.store, plan.run, plan.round, plan.attempt, "measure", coordinator.identity.key)
+    finding = read_finding(coordinator.store, plan.run, plan.round, plan.attempt, "measure", coordinator.key)
     if finding.sum is not None:
         return {_ALL: finding.totals}
     gone = tuple(set(plan.cohort) - {told.site for told in finding.answers} & members)

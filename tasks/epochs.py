@@ -91,7 +91,7 @@ def about_sum(coordinator: Coordinator, plan: Plan, named: Digest, purpose: Abou
     """The plan about the sum of the answers to this one, and its digest; None: there is none yet."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            found = read_plan_at(coordinator.store, plan.run, plan.continues, attempt, purpose, coordinator.identity.key)
+            found = read_plan_at(coordinator.store, plan.run, plan.continues, attempt, purpose, coordinator.key)
         except NotFoundError:
             return None
         if isinstance(found[0].asks, Countersign | Reveal) and found[0].asks.of == named:
@@ -107,7 +107,7 @@ def is_given_up(coordinator: Coordinator, plan: Plan, named: Digest) -> bool:
 def _is_given_up(coordinator: Coordinator, plan: Plan, named: Digest, purpose: AboutSum) -> bool:
     found = about_sum(coordinator, plan, named, purpose)
     return found is not None and is_ours(lambda: read_finding(
-        coordinator.store, plan.run, found[0].round, found[0].attempt, purpose, coordinator.identity.key))
+        coordinator.store, plan.run, found[0].round, found[0].attempt, purpose, coordinator.key))
 
 
 def _newest(coordinator: Coordinator, run: str, purpose: Purpose) -> Concluded | None:
@@ -116,7 +116,7 @@ def _newest(coordinator: Coordinator, run: str, purpose: Purpose) -> Concluded |
 
 def newest_first(coordinator: Coordinator, run: str, purpose: Purpose) -> Iterator[Concluded]:
     """The questions of a run that were concluded, the newest first; what is not ours is left out."""
-    key = coordinator.identity.key
+    key = coordinator.key
     for number, attempt in reversed([*findings(coordinator.store, run, purpose)]):
         try:
             finding = read_finding(coordinator.store, run, number, attempt, purpose, key)
@@ -138,7 +138,7 @@ def _newest_plan(coordinator: Coordinator, run: str, purpose: OfRows) -> Plan | 
     places = (layout.parse_plan(key) for key in coordinator.store.list(layout.questions(run, purpose)))
     for number, attempt in sorted(((place[1], place[2]) for place in places if place is not None), reverse=True):
         try:
-            return read_plan_at(coordinator.store, run, number, attempt, purpose, coordinator.identity.key)[0]
+            return read_plan_at(coordinator.store, run, number, attempt, purpose, coordinator.key)[0]
         except NOT_OURS:
             continue
     return None
@@ -147,9 +147,9 @@ def _newest_plan(coordinator: Coordinator, run: str, purpose: OfRows) -> Plan | 
 def _somebody_has_no_part(coordinator: Coordinator, plan: Plan) -> bool:
     """Whether a member refused this plan because it has no part in its keys: it would have one in the next."""
     try:
-        said = (read_commit(coordinator.store, plan.run, plan.round, coordinator.identity.key).commit if plan.asks.makes_model
+        said = (read_commit(coordinator.store, plan.run, plan.round, coordinator.key).commit if plan.asks.makes_model
                 else read_finding(coordinator.store, plan.run, plan.round, plan.attempt, plan.asks.kind,
-                                  coordinator.identity.key))
+                                  coordinator.key))
         return any(no.reason is Reason.KEYS for no in said.refusals)
     except NotFoundError:
         return any(_refused_for_keys(coordinator, plan, site) for site in plan.cohort)

@@ -50,13 +50,13 @@ def public_scores(coordinator: Coordinator, commit: Commit) -> Scored | None:
 def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
     if coordinator.settings.test_set is None or commit.blob("rest") is None:
         return coordinator.settings.test_set is not None
-    return not read_checkpoint(coordinator.store, commit, coordinator.identity.key).parts.private
+    return not read_checkpoint(coordinator.store, commit, coordinator.key).parts.private
 
 
 @functools.lru_cache(maxsize=2)
 def _scores(coordinator: Coordinator, commit: Commit, _version: Version) -> Scored:
     """The scores of a committed model. They are cached: the model's report needs them, and then the next plan."""
-    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     frozen = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run).frozen
     rows = public_rows(coordinator)

@@ -45,7 +45,7 @@ def explained(coordinator: Coordinator, run: str, number: int, missed: float = 1
     Deterministic: rows and places are drawn with a fixed seed. Raises ContractError if there are no public rows, or a part of
     the model stays at the sites.
     """
-    commit = read_commit(coordinator.store, run, number, coordinator.identity.key).commit
+    commit = read_commit(coordinator.store, run, number, coordinator.key).commit
     if (scored := public_scores(coordinator, commit)) is None:
         raise ContractError("a model is explained on public rows, and the coordinator has no public test set, or not the "
                             "whole model")
@@ -121,7 +121,7 @@ def pulls(recipe: Recipe, model: Tensors, frame: pd.DataFrame, columns: Sequence
 
 
 def _whole(coordinator: Coordinator, commit: Commit) -> Tensors:
-    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
     tensors = read_tensors(coordinator.store, commit.model, checkpoint.tensors, f"model of round {commit.round}")
     rest = read_rest(coordinator.store, coordinator.recipe, checkpoint.parts, checkpoint.rest, commit.run)
     return {**tensors, **rest.frozen}

@@ -73,7 +73,7 @@ def told(coordinator: Coordinator, run: str) -> list[RoundTold]:
     registry, known = ModelRegistry.open(coordinator.folder / "models"), {one.round: one for one in records(coordinator, run)}
     metrics = {version.checkpoint.round: version.metrics for version in registry.versions() if version.checkpoint.run == run}
     found = []
-    for number in range(1, (last_round(coordinator.store, run, coordinator.identity.key) or 0) + 1):
+    for number in range(1, (last_round(coordinator.store, run, coordinator.key) or 0) + 1):
         if number in metrics and number in known:
             ended_s = git_history.committed_at(registry.root, f"{run}/round-{number:05d}")
             found.append(_told(coordinator, run, number, dict(metrics[number]), ended_s, known[number].seconds))
@@ -84,8 +84,8 @@ def told(coordinator: Coordinator, run: str) -> list[RoundTold]:
 
 def _told(coordinator: Coordinator, run: str, number: int, metrics: dict[str, float], ended_s: float,
           seconds: float) -> RoundTold:
-    head = read_commit(coordinator.store, run, number, coordinator.identity.key)
-    commit, plan = head.commit, read_plan(coordinator.store, head.commit, coordinator.identity.key)
+    head = read_commit(coordinator.store, run, number, coordinator.key)
+    commit, plan = head.commit, read_plan(coordinator.store, head.commit, coordinator.key)
     terms = plan.agreed
     return RoundTold(
         federation=commit.federation, run=run, round=number, commit=head.digest, parent=commit.parent or "",
@@ -96,8 +96,8 @@ def _told(coordinator: Coordinator, run: str, number: int, metrics: dict[str, fl
 
 
 def _sites(coordinator: Coordinator, plan: Plan, commit: Commit) -> tuple[SiteTold, ...]:
-    planned = planned_of(coordinator.store, coordinator.identity.key, plan, commit.plan or "", read_commit(
-        coordinator.store, commit.run, commit.round - 1, coordinator.identity.key))
+    planned = planned_of(coordinator.store, coordinator.key, plan, commit.plan or "", read_commit(
+        coordinator.store, commit.run, commit.round - 1, coordinator.key))
     used = [SiteTold(site=update.site, outcome="used" if update.verdict is Verdict.USED else "left out",
                      influence=update.influence, size_bytes=update.size_bytes,
                      epsilon=read_answer(coordinator.store, planned.of(update.site).plan, update).epsilon)

@@ -107,7 +107,7 @@ def settled(coordinator: Coordinator, planned: Planned, collected: Collected, fo
 
 def _heard_of_all(coordinator: Coordinator, planned: Planned, collected: Collected, said: PartialSum) -> Collected:
     """A member that answered in the last moment may be known to its region only: it is asked for once more."""
-    entries = read_log(coordinator.store, coordinator.identity.key, planned.plan.log.number)
+    entries = read_log(coordinator.store, coordinator.key, planned.plan.log.number)
     for one in said.counted:
         if one.site not in collected.answered:
             try:

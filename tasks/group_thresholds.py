@@ -50,7 +50,7 @@ def mitigation(coordinator: Coordinator, run: str, number: int, column: str, mea
     of = next((one.of for one in groups.watched if one.of.column == column), None) if groups is not None else None
     if groups is None or of is None:
         raise ContractError(f"the federation does not watch '{column}': name it in [groups] of the federation file")
-    scored = public_scores(coordinator, read_commit(coordinator.store, run, number, coordinator.identity.key).commit)
+    scored = public_scores(coordinator, read_commit(coordinator.store, run, number, coordinator.key).commit)
     if scored is None:
         raise ContractError("thresholds are chosen on public rows, and the coordinator has no public test set, or not the "
                             "whole model")

@@ -46,8 +46,8 @@ def question(coordinator: Coordinator, run: str, number: int, noise_std: float, 
     Deterministic, so what was asked before is read again. Raises ContractError if it is not the run's last round, a column is
     not known, there are no public rows, or a row has too many numbers for a plan.
     """
-    head = read_commit(coordinator.store, run, number, coordinator.identity.key).commit
-    if (last := last_round(coordinator.store, run, coordinator.identity.key)) != number:
+    head = read_commit(coordinator.store, run, number, coordinator.key).commit
+    if (last := last_round(coordinator.store, run, coordinator.key)) != number:
         raise ContractError(f"sites answer about the last model of a run, and run '{run}' has round {last}: ask about that "
                             "one, or leave out --at-sites")
     frame = public_rows_drawn(coordinator)
@@ -103,7 +103,7 @@ def _known(task: Task, asked: Importance, numbers: np.ndarray, noise_std: float)
 
 def _finding(coordinator: Coordinator, commit: Commit) -> Finding | None:
     """The newest one about this model."""
-    key = coordinator.identity.key
+    key = coordinator.key
     for number, attempt in reversed([*findings(coordinator.store, commit.run, "measure")]):
         if number != commit.round:
             continue

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def partition_of(coordinator: Coordinator, commit: Commit) -> Partition | None:
     """The partition of a commit's run; None: it trains on all rows."""
-    return read_checkpoint(coordinator.store, commit, coordinator.identity.key).partition
+    return read_checkpoint(coordinator.store, commit, coordinator.key).partition
 
 
 def settled(coordinator: Coordinator, request: R, today: date) -> R:
@@ -98,5 +98,5 @@ def _complete(how: Recurring, today: date) -> str:
 
 def _known(coordinator: Coordinator, run: str) -> Commit | None:
     """The run's last commit; None: it is new."""
-    number = last_round(coordinator.store, run, coordinator.identity.key)
-    return None if number is None else read_commit(coordinator.store, run, number, coordinator.identity.key).commit
+    number = last_round(coordinator.store, run, coordinator.key)
+    return None if number is None else read_commit(coordinator.store, run, number, coordinator.key).commit

@@ -28,7 +28,7 @@ from fedround.terms import Agreed
 from fedround.values import MAX_ATTEMPTS, Name, parse
 from infra.history import Committed, read_checkpoint, read_commit, read_plan, read_plan_at
 from infra.stores import ObjectStore, put_first
-from tasks.begin import head_of
+from tasks.begin import Committing, head_of
 from tasks.choice import choice_asked
 from tasks.cohort import Cohort, Place, cohort_of, now_for
 from tasks.coordinator import Coordinator
@@ -132,15 +132,16 @@ def in_words(plan: Plan) -> str:
     return f"{_IN_WORDS[plan.asks.kind]}round {plan.round} of run '{plan.run}'"
 
 
-def plan_round(coordinator: Coordinator, request: NextRoundRequest) -> Planned:
+def plan_round(coordinator: Coordinator, request: NextRoundRequest, how: Committing | None = None) -> Planned:
     """The plan of the next round of the run; begins the run if it is new.
 
     A round that was planned before and not committed keeps its plan, so a coordinator that was killed continues where it
     stopped. If the round would be asked differently now (the federation file or the request has changed), it is a new
     attempt. Raises ContractError also if the run trains on another partition than the request names.
+    how: as in `tasks.begin.head_of`.
     """
     head = head_of(coordinator, request.run, partition_asked(coordinator, request), request.after,
-                   choice_asked(coordinator, request))
+                   choice_asked(coordinator, request), how)
     require_trees_left(coordinator, head.commit)
     plan = compose(coordinator, head, request, _training(coordinator, head.commit))
     require_root_set(coordinator, plan.agreed.aggregation)
@@ -168,7 +169,7 @@ def _training(coordinator: Coordinator, parent: Commit) -> Train:
 
 def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, asks: Question) -> Plan:
     """The first attempt to ask this of the run's last model, under what the federation file and the request say."""
-    checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.identity.key)
+    checkpoint = read_checkpoint(coordinator.store, head.commit, coordinator.key)
     federation = asked_with(coordinator.federation, request, checkpoint.choice)
     if checkpoint.parts != federation.parts:
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
@@ -176,6 +177,9 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     if not isinstance(asks, Measure) and not of_one_kind(checkpoint.partition, federation.partitions):
         raise ContractError(f"run '{request.run}' began with other 'partitions' than the federation file has now: on which "
                             "rows a run trains cannot change; begin a new one")
+    if not asks.makes_model and not coordinator.is_founder:
+        raise ContractError(f"federation '{federation.name}': several coordinators share its rounds; what makes no model is "
+                            "asked, and signed for, by its founder")
     if asks.makes_model and (why_not := lapsed(federation.regions, head.commit.round + 1)) is not None:
         raise ContractError(why_not)
     whom = whom_to_ask(coordinator, federation, head, asks, request.sites)
@@ -204,7 +208,7 @@ def _tickets(coordinator: Coordinator, federation: Federation, head: Committed, 
     """Who still works on an earlier round's plan."""
     if federation.pace is None or head.commit.plan is None:
         return ()
-    return tickets_after(federation.pace, read_plan(coordinator.store, head.commit, coordinator.identity.key),
+    return tickets_after(federation.pace, read_plan(coordinator.store, head.commit, coordinator.key),
                          head.commit.plan, head.commit, log, {exclusion.site for exclusion in excluded})
 
 
@@ -231,11 +235,11 @@ def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Plann
         put_first(coordinator.store, layout.plan(asked.run, asked.round, attempt, asked.asks.kind),
                   seal(asked, coordinator.identity))
         standing, named = read_plan_at(coordinator.store, asked.run, asked.round, attempt, asked.asks.kind,
-                                       coordinator.identity.key)
+                                       coordinator.key)
         if standing.at != asked.at and not coordinator.federation.away(asked.planned_at) & set(standing.cohort):
             asked = _as_of(coordinator, head, asked, standing.at)
         if same_question(standing, asked) and _still_stands(coordinator, standing, named, asked):
-            return planned_of(coordinator.store, coordinator.identity.key, standing, named, head)
+            return planned_of(coordinator.store, coordinator.key, standing, named, head)
     raise ContractError(f"{in_words(plan)} was planned {MAX_ATTEMPTS} times; begin a new run")
 
 

@@ -129,7 +129,7 @@ def roll_back(coordinator: Coordinator, stage: Stage) -> str:
 def read_decision(coordinator: Coordinator, version: str) -> Decision:
     """The signed decision about a version. Raises NotFoundError, SignatureError."""
     document = stages_of(coordinator).promotion(version)
-    return unseal(document, Decision, coordinator.identity.key, f"decision about {version}")
+    return unseal(document, Decision, coordinator.key, f"decision about {version}")
 
 
 def of_version(coordinator: Coordinator, version: str) -> Bundle:
@@ -146,7 +146,7 @@ def groups_before_and_after(coordinator: Coordinator, version: str) -> str:
 
 
 def _opened(coordinator: Coordinator, body: bytes) -> Bundle:
-    return bundle.read_bundle(body, coordinator.identity.key, "bundle of the model store")
+    return bundle.read_bundle(body, coordinator.key, "bundle of the model store")
 
 
 def _candidate(coordinator: Coordinator, stages: Stages, request: PromotionRequest) -> Decision | None:

@@ -12,10 +12,10 @@ from fedround.signing import digest, seal
 from fedround.values import Payload
 from infra.history import Committed, read_commit
 from infra.stores import publish as put
-from infra.stores import put_first
 from tasks import ledgers, memory, spool
 from tasks.afterwards import afterwards
 from tasks.aggregate import Aggregated
+from tasks.begin import Committing, put_alone
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
 from tasks.pace import score_of
@@ -24,10 +24,11 @@ from tasks.step import take_step
 from tasks.weights import loss_of, to_commit
 
 
-def publish(coordinator: Coordinator, planned: Planned, collected: Collected, aggregated: Aggregated) -> Committed:
+def publish(coordinator: Coordinator, planned: Planned, collected: Collected, aggregated: Aggregated,
+            how: Committing | None = None) -> Committed:
     """Take the server's step and commit the round. If two coordinators try, one commits, and both then read the same.
 
-    Deterministic: the same plan and the same answers give the same bytes.
+    Deterministic: the same plan and the same answers give the same bytes. how: as in `tasks.begin.head_of`.
     """
     plan, store, stepped = planned.plan, coordinator.store, take_step(coordinator.store, planned, aggregated)
     model = codec.payload_of(stepped.model)
@@ -54,11 +55,11 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
     aggregated.shelf.publish(coordinator, aggregated.averages)
     put(store, layout.checkpoint(plan.run, plan.round, commit.checkpoint), checkpoint)
-    put_first(store, layout.commit(plan.run, plan.round), seal(commit, coordinator.identity))
+    (how or put_alone)(coordinator, commit)
     with afterwards("a tidy spool"):
         spool.clear(coordinator, planned)
         memory.forget(coordinator, commit.memory)
-    return read_commit(store, plan.run, plan.round, coordinator.identity.key)
+    return read_commit(store, plan.run, plan.round, coordinator.key)
 
 
 def committed_updates(coordinator: Coordinator, planned: Planned, collected: Collected,

@@ -79,7 +79,7 @@ def preview(coordinator: Coordinator, run: str, asked: Sequence[Sequence[Statist
     privacy = coordinator.federation.chosen(choice_of_run(coordinator, run)).privacy
     if isinstance(privacy, NoPrivacy):
         return Preview(len(asked), math.inf if asked else 0.0, None, "record", 0.0, 0.0, None)
-    key = coordinator.identity.key
+    key = coordinator.key
     earlier = [read_plan(coordinator.store, one, key, "measure").asks.statistics
                for one in measured(coordinator.store, run, key)]
     batches = [Batch(tuple(Counter(of_persons((one.mechanism for one in statistics), privacy)).items()))

@@ -42,7 +42,7 @@ def check_quorum(planned: Planned, collected: Collected) -> None:
 
 def check_shown(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
     """Raises QuorumError if no site would answer the next plan, because too few members have sighted what it rests on."""
-    majority = shown(coordinator.store, coordinator.identity.key, planned, coordinator.federation)
+    majority = shown(coordinator.store, coordinator.key, planned, coordinator.federation)
     if (lacks := majority.lacks(collected.admitted)) == 0:
         return
     raise QuorumError(

@@ -167,7 +167,7 @@ def _record(coordinator: Coordinator, planned: Planned, collected: Collected, co
         worth=worth.in_words(terms, {site: admitted.answer.update for site, admitted in collected.admitted.items()
                                      if admitted.answer.update is not None}),
         quorum=plan.quorum, seconds=seconds, ended=ended, public=metrics,
-        lineage=Lineage(coordinator=coordinator.identity.key, commit=committed.digest, plan=commit.plan,
+        lineage=Lineage(coordinator=coordinator.key, commit=committed.digest, plan=commit.plan,
                         federation_file=commit.federation_digest, log=commit.log.number, recipe=terms.recipe,
                         recipe_digest=terms.recipe_digest, contract_digest=terms.contract_digest),
         epsilon_limit=None if isinstance(terms.privacy, NoPrivacy) else terms.privacy.epsilon,
@@ -232,7 +232,7 @@ def _not_asked(coordinator: Coordinator, plan: Plan) -> list[SiteRow]:
 def _register(coordinator: Coordinator, commit: Commit, record: RoundRecord) -> None:
     model = coordinator.folder / "spool" / f"{commit.model}.safetensors"
     model.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
     model.write_bytes(read_named(
         coordinator.store, layout.model(commit.model), commit.model, f"model of round {commit.round}", by="commit",
         max_bytes=checkpoint.model.size_bytes))

@@ -28,7 +28,7 @@ class Past:
 
 def past_rounds(coordinator: Coordinator, head: Committed) -> list[Past]:
     """The rounds, up to `head`, that can still count for whom the federation asks next."""
-    key, rounds = coordinator.identity.key, []
+    key, rounds = coordinator.key, []
     for number in range(first_that_counts(coordinator.federation, head.commit.round + 1), head.commit.round + 1):
         commit = head.commit if number == head.commit.round else read_commit(
             coordinator.store, head.commit.run, number, key).commit

@@ -41,7 +41,7 @@ def next_question(coordinator: Coordinator, request: RoundRequest) -> Planned | 
         return publish_plan(coordinator, head, compose(coordinator, head, everybody, OfferKeys(
             epoch=stands.number + 1, slots=SLOTS)))
     offered = read_finding(coordinator.store, request.run, stands.offered.round, stands.offered.attempt, "keys",
-                           coordinator.identity.key)
+                           coordinator.key)
     asks: Question = DealShares(offered=stands.offered, members=len(offered.answers), slots=SLOTS)
     plan = compose(coordinator, head, everybody, asks)
     those = tuple(told.site for told in offered.answers)

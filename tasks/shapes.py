@@ -29,10 +29,10 @@ def shapes_of(coordinator: Coordinator, run: str, number: int) -> tuple[Named, .
     The noise is told where the coordinator has public rows and the sites noised their sums. Raises ContractError if the
     model's trees ask about several features each, or it has none.
     """
-    commit, trees = read_commit(coordinator.store, run, number, coordinator.identity.key).commit, coordinator.recipe.trees
+    commit, trees = read_commit(coordinator.store, run, number, coordinator.key).commit, coordinator.recipe.trees
     if trees is None:
         raise ContractError(f"recipe '{coordinator.recipe.name}' says no TREES: only of trees a feature's part can be read")
-    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.identity.key)
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
     if checkpoint.recipe_digest != coordinator.recipe.digest:
         raise ContractError(f"round {number} of '{run}' was trained with recipe {checkpoint.recipe_digest[:16]}, and the "
                             f"coordinator's is {coordinator.recipe.digest[:16]}: put back the recipe of that run")
@@ -55,7 +55,7 @@ def _noise(coordinator: Coordinator, trees: Trees, model: Tensors, run: str, num
 
 def _std(coordinator: Coordinator, trees: Trees, run: str, number: int) -> float | None:
     """Of the noise in a round's aggregate: each site's, by its share of it. None: not known."""
-    store, key = coordinator.store, coordinator.identity.key
+    store, key = coordinator.store, coordinator.key
     head = read_commit(store, run, number, key)
     plan = read_plan(store, head.commit, key)
     members = read_federation(store, plan.federation_digest, key, f"federation file of round {number}")

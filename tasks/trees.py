@@ -23,7 +23,7 @@ def require_trees_left(coordinator: Coordinator, parent: Commit) -> None:
     trees = coordinator.recipe.trees
     if trees is None:
         return
-    checkpoint = read_checkpoint(coordinator.store, parent, coordinator.identity.key)
+    checkpoint = read_checkpoint(coordinator.store, parent, coordinator.key)
     require_same_trees(coordinator.recipe, checkpoint, parent.run)
     model = read_tensors(coordinator.store, parent.model, checkpoint.tensors, f"model of round {parent.round}", by="commit")
     if grown(model) + trees.per_round > trees.trees:

@@ -221,7 +221,7 @@ def _epoch(coordinator: Coordinator, plan: Plan) -> Epoch:
     """The keys that mask the answers to a plan."""
     if plan.asks.slot is None:
         raise ContractError(f"round {plan.round} of run '{plan.run}': its plan names no keys")
-    return known_epoch(coordinator.store, coordinator.identity.key, coordinator.federation, plan.run,
+    return known_epoch(coordinator.store, coordinator.key, coordinator.federation, plan.run,
                        plan.federation_digest, plan.asks.slot.dealt)
 
 

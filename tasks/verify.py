@@ -139,7 +139,7 @@ def verify_run(store: ObjectStore, run: str, coordinator: str, until: int | None
     last = last_round(store, run, coordinator)
     if last is None:
         raise ContractError(f"the store has no run '{run}'; check the name, the store and the credential")
-    trial = _Trial(store, coordinator, read_log(store, coordinator), bench, public)
+    trial = Trial(store, coordinator, read_log(store, coordinator), bench, public)
     asked, before = _asked(store, run), None
     for number in range((last if until is None else until) + 1):
         try:
@@ -204,7 +204,7 @@ class _Read:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """One run's history, held against the federation log round by round."""
 
     store: ObjectStore

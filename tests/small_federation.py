@@ -41,6 +41,7 @@ from tasks.membership import add_member, create_coordinator, give_mandate, invit
 from tasks.plan import NextRoundRequest, Planned, plan_round
 from tasks.publish import publish
 from tasks.region import Post, create_region, open_region, serve
+from tasks.rotation import by_majority
 
 RECIPE = '''"""Two numbers, one logit."""
 import numpy as np
@@ -190,7 +191,7 @@ class SmallFederation:
         coordinator = coordinator or self.coordinator
         collected = (self.gather(planned, coordinator) if planned.plan.by_region
                      else self.collect(planned, coordinator, order))
-        return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected))
+        return publish(coordinator, planned, collected, aggregate(coordinator, planned, collected), by_majority(coordinator))
 
     def exact(self, names: tuple[str, ...] = NAMES) -> list[npt.NDArray[np.float64]]:
         """What these sites would say to `X1` and `LABELS` without noise, by a loop over their records."""

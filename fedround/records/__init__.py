@@ -52,13 +52,14 @@ from fedround.records.committed import (
     Summed,
     SummedRegion,
 )
+from fedround.records.cosigned import Cosignature
 from fedround.records.partial import Counted, PartialSum
 from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [
-    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Counted",
-    "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "Join", "LogHead", "Masked", "Measure",
-    "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Score", "Sighted",
-    "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Ticket", "Told", "Train",
-    "Update", "named",
+    "ANSWERS", "Answer", "Begun", "Blob", "Checkpoint", "Commit", "CommittedRefusal", "CommittedUpdate", "Cosignature",
+    "Counted", "Countersign", "Countersigned", "DealShares", "Evaluate", "Exclusion", "Finding", "Join", "LogHead", "Masked",
+    "Measure", "OfferKeys", "PartialSum", "Placed", "Plan", "Question", "Reason", "Refusal", "Rejection", "Reveal", "Score",
+    "Sighted", "SiteAnswer", "SiteLedger", "SiteMemory", "SiteWeight", "Slot", "Summed", "SummedRegion", "Ticket", "Told",
+    "Train", "Update", "named",
 ]

@@ -364,6 +364,8 @@ def test_of_two_who_extend_it_one_is_first_and_both_name_the_same_head(answered:
 
 def test_a_log_of_another_coordinator_is_not_continued(answered: Answered):
     stranger = Identity.generate()
-    theirs = dataclasses.replace(answered.federation.coordinator, store=answered.store(), identity=stranger)
+    ours = answered.federation.coordinator
+    theirs = dataclasses.replace(ours, store=answered.store(), identity=stranger,
+                                 federation=ours.federation.model_copy(update={"coordinator": stranger.key}))
     with pytest.raises(TrustError, match="signed by another key"):
         theirs.publish_federation()
