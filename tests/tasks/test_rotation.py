@@ -39,7 +39,7 @@ def among(federation: SmallFederation, name: str) -> Coordinator:
     return open_coordinator(folder_of(federation, name))
 
 
-def with_three(federation: SmallFederation) -> SmallFederation:
+def with_three(federation: SmallFederation, silence_s: int = 2) -> SmallFederation:
     """Two more folders, each with a key of its own; the file names three coordinators."""
     founder, keys = federation.root / "coordinator", {"one": federation.coordinator.identity.key}
     for name in THREE[1:]:
@@ -48,7 +48,7 @@ def with_three(federation: SmallFederation) -> SmallFederation:
         identity = Identity.generate()
         identity.save(federation.root / name / "keys" / "identity.pem")
         keys[name] = identity.key
-    named = "silence_s = 2\n" + (founder / "federation.toml").read_text() + "".join(
+    named = f"silence_s = {silence_s}\n" + (founder / "federation.toml").read_text() + "".join(
         f'\n[[coordinators]]\nname = "{name}"\nkey = "{key}"\n' for name, key in keys.items())
     for name in THREE:
         (folder_of(federation, name) / "federation.toml").write_text(named)
