@@ -151,6 +151,31 @@ def test_a_store_that_is_down_is_an_error_and_not_a_rejection_of_everybody(answe
         answered.federation.collect(answered.planned, answered.coordinator(Down()))
 
 
+class Silent(MemoryStore):
+    """A store that has some objects and does not give them out."""
+
+    about: tuple[str, ...] = ()
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        if key in self.about:
+            raise StoreUnavailableError("the object store does not answer")
+        return super().get(key, max_bytes=max_bytes)
+
+
+def test_an_answer_that_is_not_given_out_is_missing_as_long_as_our_own_plan_is_given(answered: Answered):
+    """If the plan is not either, the store is down, and no site is late."""
+    store, whole = Silent(), answered.store()
+    for key in whole.list(""):
+        store.put_once(key, whole.get(key))
+    store.about = (EAST,)
+    late = tasks.collect.take_late(answered.coordinator(store), answered.planned, tasks.collect.Collected(missing=NAMES))
+    assert late.missing == ("east",)
+    assert (set(late.admitted), set(late.refused)) == ({"north"}, {"south"})
+    store.about = (EAST, layout.plan("spring", 2, 1, "train"))
+    with pytest.raises(StoreUnavailableError):
+        tasks.collect.take_late(answered.coordinator(store), answered.planned, tasks.collect.Collected(missing=NAMES))
+
+
 def test_a_damaged_federation_log_is_the_coordinators_problem_and_no_sites(answered: Answered):
     store = replaced(answered, layout.log_entry(1), b"{}")
     with pytest.raises(TrustError, match="entry 1 of the federation log"):
