@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ class Browser:
 
         self._when(clicked, f"a click on {xpath}")
 
+    @contextmanager
+    def tall(self) -> Iterator[None]:
+        """A window in which a whole form is seen."""
+        self.driver.set_window_size(1400, 2600)
+        try:
+            yield
+        finally:
+            self.driver.set_window_size(1400, 1600)
+
     def keep(self, name: str) -> None:
         """Take a screenshot."""
         self.driver.save_screenshot(str(self.screenshots / f"{name}.png"))
@@ -112,13 +122,14 @@ def form(browser: Browser) -> None:
 @pytest.fixture(scope="module")
 def round_of_the_form(browser: Browser) -> UUID:
     """A round that was started from the form, with a quorum of 3; its flow run."""
-    form(browser)
-    browser.see("Quorum")
-    browser.click("(//*[normalize-space(text())='Run']/following::textarea)[1]")
-    browser.find("(//*[normalize-space(text())='Run']/following::textarea)[1]").send_keys("from-the-ui")
-    browser.click("(//*[contains(text(),'Quorum')]/following::button[normalize-space()='int'])[1]")
-    browser.find("(//*[contains(text(),'Quorum')]/following::input)[1]").send_keys("3")
-    browser.keep("form-filled-in")
+    with browser.tall():
+        form(browser)
+        browser.see("Quorum")
+        browser.click("(//*[normalize-space(text())='Run']/following::textarea)[1]")
+        browser.find("(//*[normalize-space(text())='Run']/following::textarea)[1]").send_keys("from-the-ui")
+        browser.click("(//*[contains(text(),'Quorum')]/following::button[normalize-space()='int'])[1]")
+        browser.find("(//*[contains(text(),'Quorum')]/following::input)[1]").send_keys("3")
+        browser.keep("form-filled-in")
     browser.click("//button[normalize-space()='Submit']")
     site = wait(lambda: browser.real.site_run("from-the-ui", "north"), "the round that the form asked for")
     return UUID(str(site.labels["fedround.round-run"]))

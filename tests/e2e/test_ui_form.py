@@ -43,8 +43,7 @@ def test_a_wrong_name_is_refused_in_the_form_and_nothing_is_asked(real: Federati
 
 def test_a_campaigns_form_says_what_a_run_may_have_and_what_that_costs(real: Federation, browser: Browser):
     campaign = real.ask(lambda client: client.read_deployment_by_name("federated-training/1-train-small")).id
-    browser.driver.set_window_size(1400, 2600)
-    try:
+    with browser.tall():
         browser.open(f"/deployments/deployment/{campaign}/run")
         text = browser.see("Rounds", "Patience", "Privacy and rule", "weighted_mean if nothing is said",
                            "Costs each record at most epsilon 20 or 16 at delta 1e-05")
@@ -54,8 +53,6 @@ def test_a_campaigns_form_says_what_a_run_may_have_and_what_that_costs(real: Fed
         for field, kind in (("Privacy target (epsilon)", "float"), ("Rule", "str")):
             browser.click(f"(//*[contains(text(),'{field}')]/following::button[normalize-space()='{kind}'])[1]")
         browser.keep("campaign-form")
-    finally:
-        browser.driver.set_window_size(1400, 1600)
 
 
 @pytest.fixture
