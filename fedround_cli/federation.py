@@ -267,7 +267,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     if (how := federation.partitions) is not None:
         out.say("{}", f"{'partitions':<11} a campaign trains on one part of the rows, told apart by {how.in_words}")
     if federation.offers_terms:
-        out.say("{}", f"{'choices':<11} a run may have {federation.offer}")
+        out.print(f"{'choices':<11} a run may have {federation.offer}", highlight=False)
     if (how_selected := federation.selection) is not None:
         out.say("{}", f"{'selection':<11} {_in_words({'': how_selected.model_dump()}).strip()}")
     for site in federation.sites:
