@@ -56,7 +56,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/e2e/test_foreign.py", "tests/e2e/test_holding.py", "tests/e2e/test_automations.py", "tests/e2e/test_ui",
         "tests/e2e/test_organisations.py", "tests/infra/test_mutual_tls.py", "tests/e2e/test_secure_sums.py",
         "tests/e2e/test_signed_sums.py",
-        "tests/tasks/test_rotation_live.py",
+        "tests/e2e/test_rotation.py", "tests/tasks/test_rotation_live.py",
         "tests/e2e/test_measurement.py", "tests/e2e/test_partition.py", "tests/tasks/test_trees.py",
         "tests/cli/test_trees.py",
         "tests/site_workers/test_questions.py::test_attack_one_record",
