@@ -206,9 +206,9 @@ def uses_up(site: Site, grant: Grant, link: Digest) -> bool:
     return any(_promised(place / f"{number:04d}", link) for number in range(1, grant.times + 1))
 
 
-def is_under(site: Site, grant: Grant, link: Digest) -> bool:
-    """Whether this exchange was made under this grant, and under no other."""
-    return any(path.read_text() == link for path in _used(site, grant.peer, grant.purpose).glob("*"))
+def uses(site: Site, grant: Grant) -> list[Digest]:
+    """The exchanges that were made under this grant, in their order, and under no other."""
+    return [path.read_text() for path in sorted(_used(site, grant.peer, grant.purpose).glob("[0-9]*"))]
 
 
 def was_used(site: Site, peer: Name, purpose: Name, link: Digest) -> None:

@@ -141,7 +141,7 @@ def _scores(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | R
         told_N = said_of(found, "labels", digest, len(common)).view(np.int8)
         score_N = learners.scores(column_ND, told_N, grant.learner, asks.levels, found.seed)
         found.keep({"columns": column_ND, "labels": told_N, "seed": np.array([found.seed], np.uint64)})
-    elif not exchange.is_under(site, grant, asks.learnt):
+    elif asks.learnt not in exchange.uses(site, grant):
         return refuse(site, order, Reason.POLICY, f"what is to give the scores was not learnt with '{grant.peer}' for "
                                                   f"'{grant.purpose}'"[:300])
     else:

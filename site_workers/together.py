@@ -21,7 +21,7 @@ from fedround.learning.persons import ids_of
 from fedround.records import Join
 from fedround.vertical import learners
 from infra.history import NOT_OURS, findings, read_federation, read_finding, read_plan
-from site_workers.exchange import ASKED, Exchange, kept_of, read_exchange
+from site_workers.exchange import ASKED, Exchange, kept_of, read_exchange, uses
 from site_workers.grants import Grant
 from site_workers.joining import floats, said_of
 from site_workers.rows import read_columns
@@ -48,7 +48,9 @@ def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
     grant = next((one for one in site.policy.vertical if (one.peer, one.purpose) == (peer, purpose)), None)
     if grant is None:
         raise ContractError(f"policy.toml has no [[vertical]] with peer = '{peer}' and purpose = '{purpose}'")
-    made = [one for one in _whole(site, grant) if one.asks.labels == site.name]
+    order = uses(site, grant)
+    made = sorted((one for one in _whole(site, grant) if one.asks.labels == site.name and one.link in order),
+                  key=lambda one: order.index(one.link), reverse=True)
     learnt = next((one for one in made if one.asks.learnt is None), None)
     if learnt is None:
         raise ContractError(f"nothing was learnt with '{peer}' for '{purpose}' yet: ask the coordinator for 'fedround join'")
@@ -109,11 +111,11 @@ def _scores(found: Exchange, grant: Grant) -> dict[str, int]:
 
 
 def _whole(site: Site, grant: Grant) -> Iterator[Exchange]:
-    """The exchanges under a grant that went their whole way, the newest of each run first."""
+    """The exchanges with a peer for a purpose that went their whole way, in whichever run."""
     runs = sorted({found[0] for key in site.store.list(layout.RUNS)
                    if (found := layout.parse_finding(key)) is not None and found[3] == "join"})
     for run in runs:
-        for number, attempt in reversed([*findings(site.store, run, "join")]):
+        for number, attempt in findings(site.store, run, "join"):
             try:
                 if (found := _exchange(site, run, number, attempt, grant)) is not None:
                     yield found

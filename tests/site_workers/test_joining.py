@@ -142,6 +142,19 @@ def test_other_customers_are_asked_for_and_scored_by_what_was_learnt(done, tmp_p
     assert len(ledger.read(made.root / BANK / "ledger.jsonl").charges) == 1, "no label was told again"
 
 
+def test_the_last_exchange_gives_the_predictions_whatever_its_run_is_called(done, tmp_path):
+    made = copied(done, tmp_path)
+    held = made.root / "data" / BANK / "validation.parquet"
+    for name in (BANK, SHOP):
+        made.policy(name, times=2)
+    first = together.predict(made.site(BANK), SHOP, "credit-risk", held)
+    steps = made.whole(REQUEST.model_copy(update={"run": "winter", "label_epsilon": 1.0}))
+    second = together.predict(made.site(BANK), SHOP, "credit-risk", held)
+    assert second.exchange == steps[0].digest != first.exchange
+    assert not np.array_equal(first.chance_N, second.chance_N)
+    assert ledger.spent(ledger.read(made.root / BANK / "ledger.jsonl"), 1e-5, unit="label") == 4.0
+
+
 def test_attack_a_peer_gets_no_scores_of_what_was_learnt_with_another(done, tmp_path):
     """The coordinator names which exchange gives the scores; under another peer's or purpose's grant it gives none."""
     made = copied(done, tmp_path)
