@@ -316,6 +316,9 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_pace(self) -> Self:
+        if self.pace is not None and isinstance(self.training, LocalTraining) and self.training.rule is not None:
+            raise ValueError("pace: an update that comes late was trained at another level of training.rule than the round "
+                             "that it enters: leave one of them out")
         if self.pace is not None and (why_not := objection_to_pace(
                 self.pace, self.training, self.privacy, self.how_to_aggregate(), summed=self.combine is not None,
                 chosen=self.selection is not None or (self.choices is not None and self.choices.sites))) is not None:

@@ -92,6 +92,18 @@ def test_what_cannot_be_is_refused(said: dict, says: str):
         LocalTraining(local_steps=10, **said)
 
 
+def test_a_rule_and_late_answers_do_not_go_together():
+    """The noise in a late answer would be judged by the training of another round."""
+    from fedround.agreement import Agreement
+    from fedround.values import parse
+
+    said = {"name": "x", "quorum": 1, "privacy": {"unit": "none"}, "pace": {"max_age": 2},
+            "aggregation": {"rule": {"name": "weighted_mean"}}}
+    parse(Agreement, said, "file")
+    with pytest.raises(ContractError, match=r"trained at another level of training\.rule"):
+        parse(Agreement, {**said, "training": {"rule": {"name": "decay", "every": 2}}}, "file")
+
+
 def test_only_plans_say_what_is_covered():
     from fedround.agreement import Agreement
     from fedround.values import parse
