@@ -88,6 +88,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
         self._held: str | None = None
         self._served: uuid.UUID | None = None
         self._listening: anyio.CancelScope | None = None
+        self._hears = False
 
     @cached_property
     def _holding(self) -> Holding:
@@ -255,8 +256,12 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, NoVariables, BaseWorkerResult]
             while not self._has_successfully_synced:      # until then Prefect's poll asks nothing
                 await anyio.sleep(0.1)
             await self.get_and_submit_flow_runs()         # what was scheduled before we listened
-            async for event in events:
-                await self._hear(event)
+            self._hears = True
+            try:
+                async for event in events:
+                    await self._hear(event)
+            finally:
+                self._hears = False
 
     def _wake_ups(self) -> tuple[list[str], list[str]]:
         """The names of events to listen for, and the resources that one of them is about."""

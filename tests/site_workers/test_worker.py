@@ -268,6 +268,25 @@ async def test_an_event_that_says_something_else_is_not_taken():
     assert site.jobs == []
 
 
+@pytest.mark.parametrize("how", ["Paused", "Suspended", "Cancelled"])
+async def test_work_whose_flow_run_somebody_has_changed_is_stopped_at_once(how: str, monkeypatch: pytest.MonkeyPatch):
+    """Whoever hears events asks seldom, so the event has to say it."""
+    monkeypatch.setattr(worker, "SHOWN_AFTER_S", 0.0)
+    server = Server()
+    site = Site(server)
+    site.hold.clear()
+
+    async def then() -> None:
+        while site.worker._work is None or site.worker._work.flow_run is None:
+            await anyio.sleep(0)
+        server.state = State(type="PAUSED" if how != "Cancelled" else "CANCELLED")
+        await site.worker._hear(Event(event=f"prefect.flow-run.{how}", resource={
+            "prefect.resource.id": f"prefect.flow-run.{server.id}"}))
+        assert site.worker._work.stop.is_set()
+
+    await begun(site, server, then)
+
+
 # -- one flow run for a whole campaign ---------------------------------------------------------------------------------
 
 
