@@ -13,7 +13,7 @@ from fedround import codec, layout
 from fedround.errors import ChainError, ContractError, LostError, QuorumError, TrustError
 from fedround.records import Commit, PartialSum
 from fedround.signing import Identity, seal, unseal
-from tasks import gather, partial_sums
+from tasks import gather, partial_sums, region
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 from tasks.recompute import Bench
@@ -135,6 +135,22 @@ def test_a_member_whose_update_is_not_finite_is_left_out_by_its_region(federatio
     assert [no.reason for no in made.rejected] == [
         "site 'elm' round 1: region 'plains' did not admit its answer: its update holds NaN or infinite numbers"]
     assert proofs(federation, tmp_path / "bench")[1].recomputed
+
+
+@pytest.mark.parametrize(("module", "function"), [
+    (partial_sums, "added_up"), (partial_sums, "put_numbers"), (region, "put_first"), (region.spool, "clear")])
+def test_a_regional_coordinator_that_is_killed_anywhere_signs_the_same(federation: SmallFederation, asked: Planned,
+                                                                      tmp_path: Path, module: object, function: str):
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    undisturbed = federation.copy(tmp_path / "undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, function, die)
+        with pytest.raises(KeyboardInterrupt):
+            federation.add_up("hills", asked)
+    assert federation.add_up("hills", asked) == undisturbed.add_up("hills", asked)
+    assert partial_sums.counted(federation.coordinator.store, asked, "hills") == 1
 
 
 # -- regional coordinators that lie ------------------------------------------------------------------------------------
@@ -278,8 +294,8 @@ def test_a_site_answers_no_plan_with_other_regions_than_the_federation_file(fede
 def test_a_mandate_ends(begun: SmallFederation, tmp_path: Path):
     federation = begun.copy(tmp_path / "copy")
     for name, members in REGIONS.items():
-        region = small_federation.Region(name=name, key=federation.region(name).identity.key, members=members, until=1)
-        small_federation.give_mandate(federation.root / "coordinator", region)
+        given = small_federation.Region(name=name, key=federation.region(name).identity.key, members=members, until=1)
+        small_federation.give_mandate(federation.root / "coordinator", given)
     planned = federation.plan("winter")
     for name in NAMES:
         federation.answer(name, planned)
