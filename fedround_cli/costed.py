@@ -32,6 +32,8 @@ class Terms:
     combine: SecureSum | None = None
     members: tuple[int, ...] = ()
     """Of a federation file: how many rows each trains on."""
+    paced: bool = False
+    """Whether sites work at their own pace, so that some give more updates than others."""
 
     def shared(self, mechanism: Mechanism, members: int) -> Mechanism:
         """With the noise that so many members share, where they do."""
@@ -109,7 +111,7 @@ def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure:
     if path is not None and (path := shipped(path)).is_dir():
         path, recipe = path / "settings.toml", path / "recipe.py" if recipe is None else recipe
     file = {} if path is None else read_toml(path)
-    known = ("privacy", "training", "evaluation", "groups", "drift", "partitions", "combine")
+    known = ("privacy", "training", "evaluation", "groups", "drift", "partitions", "combine", "pace")
     if wrong := [name for name in known if not isinstance(file.get(name, {}), dict)]:
         raise ContractError(f"{path}: '{wrong[0]}' is no table of settings")
     tables = {name: {**file.get(name, {}), **{key: value for key, value in said.get(name, {}).items() if value is not None}}
@@ -146,7 +148,7 @@ def costed(path: Path | None, said: dict[str, Any], recipe: Path | None, secure:
                  parse(Groups, file["groups"], source.replace("privacy", "groups")) if "groups" in file else None,
                  parse(DriftWatch, file["drift"], source.replace("privacy", "drift")) if "drift" in file else None,
                  parse(Recurring, file["partitions"], source.replace("privacy", "partitions")) if "partitions" in file
-                 else None, combine, members)
+                 else None, combine, members, "pace" in file)
 
 
 def named_rows(rows: list[str]) -> list[tuple[str, int]]:

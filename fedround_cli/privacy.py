@@ -144,6 +144,9 @@ def _show(terms: Terms, costs: list[Cost]) -> None:
     out.print(table)
     out.print(as_text({cost.site: cost.course for cost in costs}, privacy.epsilon), highlight=False)
     promise.show({cost.site: cost.worth for cost in costs})
+    if terms.paced:
+        out.say("with [pace], 'rounds' counts the updates that one site gives, {} at most: fast sites give most, and a run "
+                "may have more rounds; an answer that comes too late is paid for", privacy.rounds)
     if (leaf := in_a_leaf(terms, costs)) is not None:
         noise, held = leaf
         quieter = "" if noise < held else ": take fewer leaves (depth) or fewer trees in a round, and a larger l2"

@@ -357,3 +357,10 @@ def test_a_sum_that_cannot_be_meant_is_one_sentence(fedround: Fedround, tmp_path
     path = tmp_path / "steps.toml"
     path.write_text(SETTINGS)
     one_sentence(fedround("privacy", "plan", path, "--rows", "a=100", *options), words)
+
+
+def test_with_a_pace_rounds_are_updates_of_one_site(fedround: Fedround, tmp_path: Path):
+    path = tmp_path / "settings.toml"
+    path.write_text(SETTINGS + "[pace]\nmax_age = 4\n")
+    words = " ".join(fedround("privacy", "plan", path, "--rows", "north=2000").output.split())
+    assert "with [pace], 'rounds' counts the updates that one site gives, 5 at most" in words
