@@ -62,11 +62,11 @@ def _report(coordinator: Coordinator, run: str, number: int, seconds: float, end
     parent, then = read_commit(coordinator.store, run, number - 1, key), _as_of(coordinator, plan)
     planned = planned_of(coordinator.store, key, plan, committed.commit.plan or "", parent)
     collected = as_committed(read_again(then, planned, committed.commit.missing), committed.commit)
+    spool.clear(then, planned)                  # killed after the report, nobody would look for what lies there
     report(then, planned, collected, committed, evaluate(then, committed.commit), seconds, ended, timing)
     _evaluations(coordinator, committed)
     compare_groups.tell(then, committed.commit)
     contribution.tell(then, run, number)
-    spool.clear(then, planned)
 
 
 def _evaluations(coordinator: Coordinator, committed: Committed) -> None:
