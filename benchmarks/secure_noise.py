@@ -110,7 +110,7 @@ CASES = {
         "60 rounds of 6000 rows, rate 6": lambda: union(BANKS, BANKS.recipe(), rounds=60, rate=6.0, batch=6000),
         "60 rounds of 6000 rows, rate 0.6, momentum 0.9": lambda: union(
             BANKS, BANKS.recipe(), rounds=60, rate=0.6, momentum=0.9, batch=6000),
-    }, "utility.md", 1.0, (1.0, 5.0)),
+    }, "utility.md", 1.0),
     "banks, logistic regression": Case(BANKS, TWELVE, {
         "20 rounds of 10 steps, rate 2": lambda: steps(BANKS, logistic(), rounds=20, local_steps=10, rate=2.0),
         "20 rounds of 10 steps, rate 0.5": lambda: steps(BANKS, logistic(), rounds=20, local_steps=10, rate=0.5),
@@ -118,7 +118,7 @@ CASES = {
         "60 rounds of 6000 rows, rate 2": lambda: union(BANKS, logistic(), rounds=60, rate=2.0, batch=6000),
         "60 rounds of 6000 rows, rate 0.6, momentum 0.9": lambda: union(
             BANKS, logistic(), rounds=60, rate=0.6, momentum=0.9, batch=6000),
-    }, chosen_at=1.0, epsilons=(1.0, 5.0)),
+    }, chosen_at=1.0),
     "banks, trees": Case(TREES, TWELVE, {
         "depth 4, l2 0.01": lambda: trees(4, 0.01), "depth 3, l2 0.03": lambda: trees(3, 0.03),
     }, {
