@@ -84,7 +84,7 @@ def test_the_noise_comes_first_and_costs_the_same(tmp_path, rows_are_judged_here
     order, rows = site_round.authorise(site, "spring", 1, 1, "train"), site_round.read_site_rows(site)
     said = federation.collect(planned).admitted["north"].answer
     assert said.update.mechanism.kind == "dp_sgd"
-    given, draws = inputs.read(site, order, rows), SiteDraws(site.noise_secret, order.digest, rows.digest)
+    given, draws = inputs.read(site, order, rows, lambda: False), SiteDraws(site.noise_secret, order.digest, rows.digest)
     trained = train(site.recipe, given.base, given.train, terms.training, said.update.mechanism, draws.training(None, {}),
                     lambda: False)
     assert np.array_equal(compressed_D, codec.flatten(trained.delta))

@@ -13,6 +13,7 @@ import pytest
 from fedround import codec, layout
 from fedround.errors import ContractError, SetupError, TrustError
 from fedround.learning.evaluate import scored_rows, scores
+from fedround.learning.learn import learn
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import schemas
 from fedround.learning.train import train
@@ -116,7 +117,7 @@ def test_a_head_that_goes_astray_stops_no_answer_and_leaves_the_last_one_in_plac
     planned = federation.plan()
     sound = federation.undisturbed("north", planned, tmp_path / "sound")
     with monkeypatch.context() as patch:
-        patch.setattr(work, "learn", lambda *given, **more: replace(trained := train(*given, **more), private={
+        patch.setattr(work, "learn", lambda *given, **more: replace(trained := learn(*given, **more), private={
             name: np.full_like(array, np.inf) for name, array in trained.private.items()}))
         assert federation.answer("north", planned) == "update"
     delta = layout.delta("north", "spring", 2, 1)
@@ -132,7 +133,7 @@ def test_another_head_draws_other_noise_under_the_same_plan(make):
     federation.round()
     planned, site = federation.plan(), federation.site("north")
     order, rows, terms = site_round.authorise(site, "spring", 2, 1, "train"), read_site_rows(site), planned.plan.agreed
-    given, draws = inputs.read(site, order, rows), SiteDraws(site.noise_secret, order.digest, rows.digest)
+    given, draws = inputs.read(site, order, rows, lambda: False), SiteDraws(site.noise_secret, order.digest, rows.digest)
     rest, mechanism = given.rest, mechanism_for(terms.privacy, terms.training, terms.evaluation, 300)
     other = Rest({name: np.nextafter(array, np.float32(np.inf)) for name, array in rest.private.items()}, rest.frozen)
     drawn = []
@@ -160,7 +161,7 @@ def test_attack_a_head_that_was_trained_without_noise_is_not_where_a_promise_for
     policy.write_text(policy.read_text().replace('["site"]', '["record"]').replace("max_epsilon_site = 5.0", ""))
     planned, site = federation.plan(), federation.site("north")
     assert isinstance(planned.plan.agreed.privacy, RecordPrivacy)
-    given = inputs.read(site, site_round.authorise(site, "spring", 2, 1, "train"), read_site_rows(site))
+    given = inputs.read(site, site_round.authorise(site, "spring", 2, 1, "train"), read_site_rows(site), lambda: False)
     assert kept(federation, "north", 1) != codec.encode(given.begun.private)
     assert codec.encode(given.rest.private) == codec.encode(given.begun.private)
     assert federation.answer("north", planned) == "update"
@@ -292,7 +293,7 @@ def test_sites_that_contradict_each_other_are_all_well_served_by_heads_of_their_
         for member in federation.names:
             site = federation.site(member)
             order, rows = site_round.authorise(site, "spring", 5, 1, planned.plan.asks.kind), read_site_rows(site)
-            given = inputs.read(site, order, rows)
+            given = inputs.read(site, order, rows, lambda: False)
             found = scores(site.recipe, {**given.base, **given.rest.whole}, rows.validation)
             accuracy.append(float(((found["score"] > 0.5) == found["truth"]).mean()))
         worst[name] = min(accuracy)

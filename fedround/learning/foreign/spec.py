@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from fedround.codec import Schema
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Algorithm, Plain
-from fedround.values import Digest, Value
+from fedround.values import LARGEST_WHOLE, Digest, Value
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$",
@@ -19,7 +19,8 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-
 """A path below the client's folder. No part of it begins with a dot."""
 Client = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*(:[A-Za-z_][A-Za-z0-9_]*)?$",
                                           max_length=200)]
-Setting = bool | int | Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, StringConstraints(max_length=1000)]
+Setting = (bool | Annotated[int, Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)] | Annotated[float, Field(ge=-1e150, le=1e150)]
+           | Annotated[str, StringConstraints(max_length=1000)])
 
 
 def _pairs(found: object) -> object:
