@@ -84,15 +84,19 @@ def own_python() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What this interpreter and all that it may import need to `read`, and of which folders it needs the `names`.
 
     From a folder of modules outside of the interpreter's own (a checkout) it is the modules and packages, and nothing else
-    that may lie beside them.
+    that may lie beside them; a folder of installed libraries is read whole, since they have files beside their packages.
     """
     homes, names, read = (Path(sys.prefix), Path(sys.base_prefix)), set[str](), {sys.prefix, sys.base_prefix}
     for folder in map(Path, filter(None, sys.path)):
-        if folder.is_dir() and not any(folder.is_relative_to(home) for home in homes):
+        if folder.name in _OF_LIBRARIES:
+            read.add(str(folder))
+        elif folder.is_dir() and not any(folder.is_relative_to(home) for home in homes):
             names.add(str(folder))
             read |= {str(one) for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
     return tuple(sorted(read)), tuple(sorted(names))
 
+
+_OF_LIBRARIES = ("site-packages", "dist-packages")
 
 # -- inside ------------------------------------------------------------------------------------------------------------
 

@@ -95,6 +95,18 @@ raise SystemExit(subprocess.run([sys.executable, '-I', '-c', 'import socket; soc
     assert tried(code, tmp_path).returncode == 1
 
 
+def test_of_a_checkout_it_reads_modules_and_of_libraries_everything(tmp_path, monkeypatch):
+    checkout, libraries = tmp_path / "checkout", tmp_path / "lib" / "site-packages"
+    for path in (checkout / "package" / "__init__.py", checkout / "module.py", checkout / "site" / "keys.pem",
+                 libraries / "numpy.libs" / "blas.so"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    monkeypatch.setattr(sys, "path", [str(checkout), str(libraries), str(tmp_path / "gone"), ""])
+    read, names = sandbox.own_python()
+    assert set(read) - set(PYTHON) == {str(checkout / "package"), str(checkout / "module.py"), str(libraries)}
+    assert names == (str(checkout),)
+
+
 def test_attack_memory_and_files_have_an_end(tmp_path):
     assert "MemoryError" in tried("bytearray(1 << 30)", tmp_path, memory_mb=256).stderr
     done = tried("import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); open('long', 'wb').write(bytes(3 << 20))",
