@@ -53,7 +53,7 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[S
     there_N, parts, counts_N = torch.from_numpy(examples.counts_N.copy()), list[Scored](), examples.counts_N.copy()
     with torch.no_grad():
         together, one_by_one = partial(_of_all, objective, weights), partial(_of_one_after_another, objective, weights)
-        if not works_for(together, one_by_one, everything, recipe):
+        if not works_for(together, one_by_one, everything):
             together = one_by_one
         for start in range(0, max(len(examples), 1), CHUNK):
             rows = slice(start, start + CHUNK)

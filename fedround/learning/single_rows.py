@@ -9,7 +9,7 @@ B rows of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from fedround.learning.batch import Batch
@@ -21,26 +21,11 @@ Result = TypeVar("Result")
 OfRows = Callable[[Batch], Result]
 
 
-_MOST_REMEMBERED = 64
-_known: dict[Hashable, bool] = {}
-
-
-def works_for(of_rows: OfRows[object], one_by_one: OfRows[object], like: Batch, model_of: Hashable = None) -> bool:
+def works_for(of_rows: OfRows[object], one_by_one: OfRows[object], like: Batch) -> bool:
     """Whether `of_rows` computes what `one_by_one` does: torch cannot map every layer over rows (recurrent ones).
 
     It uses made-up rows of the same form, never a site's rows.
-    model_of: what the model follows from (the recipe). For it, and rows of this form, the result is remembered. None: it is
-    tried each time.
     """
-    asked = (model_of, tuple((name, part.dtype, part.shape[1:]) for rows in like for name, part in rows.items()))
-    if model_of is None or asked not in _known:
-        if len(_known) >= _MOST_REMEMBERED:
-            _known.clear()
-        _known[asked] = _works(of_rows, one_by_one, like)
-    return _known[asked]
-
-
-def _works(of_rows: OfRows[object], one_by_one: OfRows[object], like: Batch) -> bool:
     made_up = like.zeros(2)
     try:
         of_rows(made_up)
