@@ -13,7 +13,7 @@ from flows import alarm_events
 from tasks.collect import Collected
 
 SMALL: Any = SimpleNamespace(federation=SimpleNamespace(name="small"))
-PLAN: Any = SimpleNamespace(run="spring", round=3)
+PLAN: Any = SimpleNamespace(run="spring", round=3, agreed=SimpleNamespace(pace=None))
 
 
 def test_attack_what_a_site_wrote_is_one_line_of_text_in_an_event(monkeypatch: pytest.MonkeyPatch):

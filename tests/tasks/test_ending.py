@@ -34,7 +34,7 @@ def test_a_campaign_asks_for_rounds_until_its_score_has_settled_and_then_evaluat
     done, evaluated = [], []
     coordinator = SimpleNamespace(
         recipe=SimpleNamespace(task=SimpleNamespace(headline="auc")),
-        federation=SimpleNamespace(privacy=SimpleNamespace(unit="record")))
+        federation=SimpleNamespace(privacy=SimpleNamespace(unit="record")), is_founder=True)
     monkeypatch.setattr(ending, "records", lambda *_: rounds(*scores[:len(done)]))
     for name, stand_in in {
             "current_coordinator": lambda: coordinator, "with_its_run": lambda _, request, __: request,
