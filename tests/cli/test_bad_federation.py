@@ -43,7 +43,7 @@ def agreed(tmp_path: Path) -> Path:
     (r"^weight = 300.0", "weight = -300.0", ["'sites.0.weight'", "greater than or equal to"]),
     (r"^weight = 300.0", "weight = nan", ["'sites.0.weight'"]),
     (r"^name = ", "name == ", ["not valid TOML"]),
-    (r'^coordinator = "ed25519:..', 'coordinator = "ed25519:00', ["neither 'coordinator' nor", "is the key in keys/identity.pem"]),
+    (r'^coordinator = "ed25519:..', 'coordinator = "ed25519:00', ["neither 'coordinator' nor", "keys/identity.pem"]),
     (r'^contract_digest = "..', 'contract_digest = "zz', ["'contract_digest': a SHA-256 must be 64 digits and letters"]),
 ])
 def test_a_federation_file_that_does_not_hold(fedround: Fedround, coordinator: Path, pattern: str, replacement: str,
