@@ -11,9 +11,10 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from docs_site.models import NAMED_TEXTS, Model, reachable, section, titles
 from fedround import layout, signing
-from fedround.agreement import Agreement, Federation
+from fedround.agreement import Agreement
 from fedround.bundle import Manifest
 from fedround.contribution.said import Contribution
+from fedround.federation import Federation
 from fedround.federation_log import LogEntry, Rotation
 from fedround.promotion import Policy
 from fedround.records import Answer, Checkpoint, Commit, Cosignature, Finding, PartialSum, Plan, Refusal

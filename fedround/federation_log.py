@@ -18,8 +18,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
+from fedround.federation import Federation
 from fedround.records import LogHead
 from fedround.signing import Identity, is_signed, sign
 from fedround.values import MAX_NUMBER, Digest, Name, PublicKey, Rows, Signature, Signed, ToolVersion, Value, Weight

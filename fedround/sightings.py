@@ -23,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError
+from fedround.federation import Federation
 from fedround.records import Commit, CommittedUpdate, LogHead, Plan
 from fedround.signing import Identity, is_signed, sign
 from fedround.values import Digest, Name, Round, Signature, Signed

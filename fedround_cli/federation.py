@@ -13,7 +13,7 @@ from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, AnyFolder, C
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
-    from fedround.agreement import Federation
+    from fedround.federation import Federation
 
 app = typer.Typer(no_args_is_help=True, help="The coordinator's folder and the federation file.")
 
@@ -111,7 +111,7 @@ def add(
     """
     import asyncio
 
-    from fedround.agreement import SiteEntry
+    from fedround.federation import SiteEntry
     from fedround.values import parse
     from flows.service import register_site
     from tasks.membership import add_member

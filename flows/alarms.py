@@ -8,7 +8,7 @@ from prefect import get_client
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from fedround.agreement import Federation
+from fedround.federation import Federation
 from flows.deployment_names import full_name
 from flows.drift import ALARM, resource_of
 from flows.federated_training import federated_training

@@ -10,8 +10,8 @@ from prefect.events.actions import ActionTypes, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
-from fedround.agreement import Federation
 from fedround.errors import SetupError
+from fedround.federation import Federation
 from flows.alarm_events import BUDGET, FAILED, FORGED, LABEL, LATE, REJECTED
 from flows.drift import ALARM, resource_of
 from infra.deploying import Change

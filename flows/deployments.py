@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 
-from fedround.agreement import Federation
+from fedround.federation import Federation
 from flows.coordinator_worker import FLOWS, CoordinatorWorker
 from flows.deployment_names import name_of
 from flows.forms import form, purpose

@@ -9,8 +9,8 @@ from typing import Any
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 
-from fedround.agreement import Federation
 from fedround.choices import Choices
+from fedround.federation import Federation
 from fedround.privacy.spec import NoPrivacy
 
 _PURPOSES = {

@@ -10,7 +10,7 @@ from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 
-from fedround.agreement import Federation
+from fedround.federation import Federation
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from fedround import codec, layout
-from fedround.agreement import Federation
 from fedround.errors import Cancelled, SetupError
+from fedround.federation import Federation
 from fedround.files import write_whole
 from fedround.learning.examples import Form
 from fedround.learning.recipe import initial

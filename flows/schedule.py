@@ -12,8 +12,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
-from fedround.agreement import Federation
 from fedround.errors import ContractError
+from fedround.federation import Federation
 from fedround.privacy.spec import NoPrivacy
 from flows.deployment_names import full_name
 from flows.federated_round import federated_round

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fedround import layout
-from fedround.agreement import Federation
 from fedround.errors import ChainError, TrustError
+from fedround.federation import Federation
 from fedround.records import Answer, Countersign, DealShares, Finding, OfferKeys, Placed, Plan, Reveal, Told
 from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys

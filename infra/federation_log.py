@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 from fedround import __version__, layout
-from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError
+from fedround.federation import Federation
 from fedround.federation_log import LogEntry, Logged, Rotation, changes, check_continues
 from fedround.records import LogHead
 from fedround.signing import Identity, digest, envelope, seal, unseal

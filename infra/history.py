@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fedround import codec, layout
-from fedround.agreement import Federation
 from fedround.codec import Schema, Tensors
 from fedround.errors import ChainError, ContractError, NotFoundError, SignatureError, TooLargeError, TrustError
+from fedround.federation import Federation
 from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, schemas
 from fedround.learning.spec import Parts

@@ -19,7 +19,7 @@ from fedround.values import Name, PublicKey, Value, parse
 from infra.toml import read_toml
 
 if TYPE_CHECKING:
-    from fedround.agreement import Federation
+    from fedround.federation import Federation
 
 V = TypeVar("V", bound=Value)
 
@@ -189,7 +189,7 @@ def load_federation(path: Path) -> Federation:
     if not said.get("sites"):
         raise SetupError(f"{path} has no member yet: 'fedround federation invite NAME' for each site, and with the key that "
                          "its operator sends back, 'fedround federation add NAME'")
-    from fedround.agreement import Federation
+    from fedround.federation import Federation
 
     return parse(Federation, said, str(path))
 

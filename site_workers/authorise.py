@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedround import __version__, layout
-from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.federation import Federation
 from fedround.records import Commit, Plan, Reason, Refusal
 from fedround.rounds.clipping import privacy_after
 from fedround.signing import Identity

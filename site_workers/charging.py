@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import rfc8785
 
-from fedround.agreement import MORE_ROWS
 from fedround.errors import BudgetError, ContractError
+from fedround.federation import MORE_ROWS
 from fedround.learning.spec import LocalTraining
 from fedround.privacy import ledger, sense
 from fedround.privacy.accounting import Batch, epsilon_of_batches

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError, TrustError
+from fedround.federation import Federation
 from fedround.files import create_once, make_folders
 from fedround.records import Finding, Join, Plan, Told
 from fedround.values import Digest, Name

@@ -12,7 +12,7 @@ from typing import Annotated, Self
 import tomlkit
 from pydantic import Field, StringConstraints, model_validator
 
-from fedround.agreement import Federation
+from fedround.federation import Federation
 from fedround.records import Join
 from fedround.values import ColumnName, Name, PublicKey, Value
 from fedround.vertical.spec import Gives, Learner

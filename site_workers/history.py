@@ -7,8 +7,8 @@ a history that does not hold gets no answer at all.
 from __future__ import annotations
 
 from fedround import layout, sightings
-from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, NotFoundError, TrustError
+from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.records import Commit, Plan, Train
 from fedround.signing import digest

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Federation
 from fedround.choices import Choice
 from fedround.errors import ChainError, ContractError
+from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Join, Plan, Question, Ticket

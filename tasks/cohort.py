@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Federation
 from fedround.errors import ContractError
+from fedround.federation import Federation
 from fedround.records import Exclusion, Plan
 from fedround.selection import Chance, Standing, selected
 from fedround.values import Name

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from fedround import layout
 from fedround.aggregation.rows import Row
-from fedround.agreement import Federation
 from fedround.errors import StoreDeniedError, StoreUnavailableError, TooSlowError
+from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.records import (
     Answer,

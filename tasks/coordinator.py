@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedround.agreement import Federation
 from fedround.errors import ContractError, SetupError
+from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe

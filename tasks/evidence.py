@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedround import codec, layout
-from fedround.agreement import Federation
 from fedround.codec import Form, Tensors
 from fedround.errors import ChainError, CodecError, LostError, NotFoundError, StoreDeniedError, TooLargeError, TrustError
+from fedround.federation import Federation
 from fedround.learning.start import read as read_start
 from fedround.records import (
     Answer,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedround.agreement import Federation, SiteEntry
 from fedround.errors import TrustError
+from fedround.federation import Federation, SiteEntry
 from fedround.federation_log import Logged, handed_over
 from fedround.records import Answer, Commit, SiteLedger
 

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from tomlkit.items import AoT
 
 from fedround import layout
-from fedround.agreement import Federation, SiteEntry
 from fedround.errors import ContractError, SetupError, StoreDeniedError, StoreUnavailableError
+from fedround.federation import Federation, SiteEntry
 from fedround.files import keep_private, sync_folder, write_whole
 from fedround.learning.parts import WHOLE
 from fedround.learning.recipe import initial, load_recipe

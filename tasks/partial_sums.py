@@ -12,9 +12,9 @@ from pathlib import Path
 
 from fedround import codec, layout
 from fedround.aggregation.rows import Row
-from fedround.agreement import Federation
 from fedround.codec import CHUNK_BYTES, Form
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.federation import Federation
 from fedround.records import Answer, PartialSum
 from fedround.regions import sums
 from fedround.regions.spec import Region

@@ -10,9 +10,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedround import __version__, codec, layout
-from fedround.agreement import Federation
 from fedround.choices import Choice
 from fedround.errors import ChainError, ContractError
+from fedround.federation import Federation
 from fedround.records import Commit, Evaluate, Exclusion, LogHead, Measure, Plan, Question, Ticket, Train
 from fedround.regions.spec import lapsed
 from fedround.rounds import summed

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedround.agreement import Federation
 from fedround.errors import ChainError, LostError, StoreDeniedError
+from fedround.federation import Federation
 from fedround.records import Answer, Commit, PartialSum
 from fedround.regions.spec import Region
 from infra.stores import ObjectStore

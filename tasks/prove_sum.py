@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, LostError, QuorumError, StoreDeniedError, TrustError
+from fedround.federation import Federation
 from fedround.records import Answer, Plan, Reveal, Summed, Told
 from fedround.secure_sums.revealing import Reveals
 from infra.epochs import check_countersigned, read_epoch

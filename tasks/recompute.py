@@ -17,8 +17,8 @@ import numpy as np
 from fedround import codec
 from fedround.aggregation.rows import Numbers
 from fedround.aggregation.rules import FLTrust
-from fedround.agreement import Federation
 from fedround.errors import ChainError, FedroundError, StoreDeniedError
+from fedround.federation import Federation
 from fedround.records import Answer, Blob, Commit, CommittedUpdate, Told
 from fedround.rounds.tickets import ticket_of
 from fedround.signing import digest

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from fedround import __version__, codec, layout
 from fedround.aggregation.rows import Row
-from fedround.agreement import Federation
 from fedround.errors import Cancelled, ChainError, ContractError, TrustError
+from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.files import keep_private
 from fedround.records import Counted, PartialSum, Rejection

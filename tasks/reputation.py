@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Federation
 from fedround.errors import ContractError
+from fedround.federation import Federation
 from fedround.learning.spec import LocalTraining
 from fedround.records import Commit, Exclusion, Plan
 from infra.history import Committed, read_commit, read_plan

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedround import sightings
-from fedround.agreement import Federation
+from fedround.federation import Federation
 from fedround.rounds.tickets import ages
 from infra.history import read_commit
 from infra.stores import ObjectStore

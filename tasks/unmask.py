@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround import __version__, codec, layout
-from fedround.agreement import Federation
 from fedround.errors import ContractError, DealtWrongError, QuorumError
+from fedround.federation import Federation
 from fedround.records import (
     Countersign,
     Countersigned,

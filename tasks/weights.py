@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedround.agreement import Federation
+from fedround.federation import Federation
 from fedround.records import Answer, Plan, SiteWeight
 from fedround.rounds import server
 from tasks.plan import Planned

@@ -7,8 +7,8 @@ member made for this plan; whether an update is an honest one is the aggregation
 from __future__ import annotations
 
 from fedround import codec
-from fedround.agreement import MORE_ROWS, SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
+from fedround.federation import MORE_ROWS, SiteEntry
 from fedround.learning.spec import LocalTraining, Training
 from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER
 from fedround.privacy.spec import (

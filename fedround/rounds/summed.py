@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedround.aggregation.coordinate import Kernel, Middle
-from fedround.agreement import MORE_ROWS
 from fedround.errors import ContractError
+from fedround.federation import MORE_ROWS
 from fedround.learning.foreign.spec import Foreign
 from fedround.learning.spec import LocalTraining
 from fedround.learning.trees.server import mean_of_sum

@@ -14,8 +14,8 @@ import rfc8785
 from fedround import codec
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
-from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, CodecError, ContractError, SignatureError, TrustError
+from fedround.federation import SiteEntry
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
 from fedround.privacy.spec import (

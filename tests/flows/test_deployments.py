@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fedround.agreement import Federation
 from fedround.choices import Choices
 from fedround.errors import ContractError
+from fedround.federation import Federation
 from fedround.statistics.partitions import Recurring
 from flows.federated_round import federated_round
 from flows.federated_training import federated_training

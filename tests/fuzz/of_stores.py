@@ -11,8 +11,8 @@ from typing import Any
 from unittest import mock
 
 from fedround import layout
-from fedround.agreement import Federation
 from fedround.errors import ContractError, StoreDeniedError, StoreError
+from fedround.federation import Federation
 from fedround.federation_log import Rotation
 from fedround.signing import digest, seal, unseal
 from fedround.values import parse

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from fedround import codec, locked
-from fedround.agreement import Federation
 from fedround.compression import wire
 from fedround.compression.spec import CountSketch, Quantised, TopK
 from fedround.errors import SetupError
+from fedround.federation import Federation
 from fedround.federation_log import Rotation
 from fedround.learning import start
 from fedround.privacy import ledger

@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 import fedround
 from fedround.aggregation.rules import TrimmedMean
-from fedround.agreement import Federation
 from fedround.errors import ContractError
+from fedround.federation import Federation
 from fedround.statistics import Release, Scores
 from fedround.terms import Agreed
 from fedround.values import Digest, PublicKey, Signature, Signed, parse

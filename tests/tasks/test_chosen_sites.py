@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedround.agreement import Federation
 from fedround.choices import Choices
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.federation import Federation
 from fedround.signing import seal
 from infra.history import read_commit
 from site_workers.authorise import authorise

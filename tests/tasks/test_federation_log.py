@@ -8,8 +8,8 @@ import json
 import pytest
 
 from fedround import layout
-from fedround.agreement import Federation
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
+from fedround.federation import Federation
 from fedround.federation_log import (
     Begun,
     Departed,

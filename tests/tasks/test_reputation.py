@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fedround import layout
 from fedround.aggregation.verdict import Verdict
-from fedround.agreement import Federation, Reputation, SiteEntry
+from fedround.agreement import Reputation
 from fedround.errors import ChainError, ContractError
+from fedround.federation import Federation, SiteEntry
 from fedround.privacy.spec import NoPrivacy
 from fedround.records import Commit, CommittedUpdate, Exclusion, Plan
 from fedround.signing import digest, seal

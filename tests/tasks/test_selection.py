@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
-from fedround.agreement import Federation, SiteEntry
 from fedround.errors import ChainError, ContractError, TrustError
+from fedround.federation import Federation, SiteEntry
 from fedround.hours import Closed, Hours
 from fedround.records import Commit, CommittedUpdate, Plan
 from fedround.signing import seal

@@ -6,8 +6,8 @@ import pytest
 from fedround import codec
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
-from fedround.agreement import SiteEntry
 from fedround.errors import ChainError, ContractError, SignatureError, TrustError
+from fedround.federation import SiteEntry
 from fedround.learning.spec import FedAvg, LocalTraining, Parts
 from fedround.learning.tasks import Classify
 from fedround.privacy.calibration import LARGEST_NOISE_MULTIPLIER

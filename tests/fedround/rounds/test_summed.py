@@ -15,9 +15,10 @@ from scipy import stats
 from torch import nn
 
 from fedround import codec
-from fedround.agreement import MORE_ROWS, Agreement
+from fedround.agreement import Agreement
 from fedround.codec import schema_of
 from fedround.errors import ContractError, ToleranceError
+from fedround.federation import MORE_ROWS
 from fedround.learning.examples import Examples, joined
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
