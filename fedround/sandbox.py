@@ -84,7 +84,8 @@ def own_python() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What this interpreter and all that it may import need to `read`, and of which folders it needs the `names`.
 
     From a folder of modules outside of the interpreter's own (a checkout) it is the modules and packages, and nothing else
-    that may lie beside them; a folder of installed libraries is read whole, since they have files beside their packages.
+    that may lie beside them; a folder of installed libraries is read whole, since they have files beside their packages. What
+    this process has imported from elsewhere (an editable install) is read, too.
     """
     homes, names, read = (Path(sys.prefix), Path(sys.base_prefix)), set[str](), {sys.prefix, sys.base_prefix}
     for folder in map(Path, filter(None, sys.path)):
@@ -93,6 +94,11 @@ def own_python() -> tuple[tuple[str, ...], tuple[str, ...]]:
         elif folder.is_dir() and not any(folder.is_relative_to(home) for home in homes):
             names.add(str(folder))
             read |= {str(one) for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
+    for name, module in list(sys.modules.items()):
+        if "." not in name and (file := getattr(module, "__file__", None)):
+            place = Path(file).parent if getattr(module, "__path__", None) else Path(file)
+            if not any(place.is_relative_to(one) for one in (*map(str, homes), *read)):
+                read.add(str(place))
     return tuple(sorted(read)), tuple(sorted(names))
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import psutil
@@ -101,10 +102,34 @@ def test_of_a_checkout_it_reads_modules_and_of_libraries_everything(tmp_path, mo
                  libraries / "numpy.libs" / "blas.so"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
+    editable = tmp_path / "editable" / "mine"
+    editable.mkdir(parents=True)
+    mine = types.ModuleType("mine")
+    mine.__file__, mine.__path__ = str(editable / "__init__.py"), [str(editable)]
+    monkeypatch.setattr(sys, "modules", {"mine": mine, "sys": sys, "mine.deep": mine})
     monkeypatch.setattr(sys, "path", [str(checkout), str(libraries), str(tmp_path / "gone"), ""])
     read, names = sandbox.own_python()
-    assert set(read) - set(PYTHON) == {str(checkout / "package"), str(checkout / "module.py"), str(libraries)}
+    assert set(read) - set(PYTHON) == {str(checkout / "package"), str(checkout / "module.py"), str(libraries), str(editable)}
     assert names == (str(checkout),)
+
+
+def test_an_editable_install_reads_rows_in_it(tmp_path):
+    """As the commands of a checkout do: nothing of it is on the path, a finder knows where it is."""
+    root = Path(sandbox.__file__).parents[1]
+    code = f"""import importlib.machinery, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if path is None:
+            return importlib.machinery.PathFinder.find_spec(name, [{str(root)!r}])
+sys.meta_path.insert(0, Finder)
+import fedround, validation
+from fedround import sandbox
+read, names = sandbox.own_python()
+print({str(root / 'validation')!r} in read, {str(root / 'fedround')!r} in read, {str(root)!r} in read)"""
+    said = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True,
+                          env={"PATH": os.defpath})
+    assert said.stdout.split() == ["True", "True", "False"]
 
 
 def test_attack_memory_and_files_have_an_end(tmp_path):
