@@ -24,7 +24,7 @@ from tests.e2e.conftest import Federation, wait
 pytestmark = pytest.mark.stack
 
 SMALL = SimpleNamespace(federation=SimpleNamespace(name="small"))
-PLAN = SimpleNamespace(run="spring", round=3)
+PLAN = SimpleNamespace(run="spring", round=3, agreed=SimpleNamespace(pace=None))
 
 
 @contextmanager

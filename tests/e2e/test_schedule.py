@@ -116,12 +116,12 @@ def test_times_that_were_missed_are_made_up_once(real: Federation, run: str):
     from prefect.client.schemas.schedules import IntervalSchedule
 
     async def schedule(client: PrefectClient) -> None:
-        deployment = await client.read_deployment_by_name("federated-round/small")
+        deployment = await client.read_deployment_by_name("federated-round/2-one-more-round-small")
         await client.update_deployment(deployment.id, DeploymentUpdate(parameters={"request": {"run": run}}))
         await client.create_deployment_schedules(deployment.id, [(IntervalSchedule(interval=timedelta(seconds=15)), True)])
 
     async def scheduled(client: PrefectClient) -> list:
-        deployment = await client.read_deployment_by_name("federated-round/small")
+        deployment = await client.read_deployment_by_name("federated-round/2-one-more-round-small")
         found = await client.read_flow_runs(sort="EXPECTED_START_TIME_ASC", flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(StateType)))))
         return [one for one in found if one.deployment_id == deployment.id and one.auto_scheduled]

@@ -71,14 +71,14 @@ def now_and_then(disturbed: Disturbed, rate: float) -> Callable[[random.Random],
     return lambda chance: lambda method, path: disturbed if chance.random() < rate else UNDISTURBED
 
 
-def storm(harm: Harm, length: int) -> Callable[[random.Random], Disturb]:
-    """So many requests, then so many good ones, and again."""
+def storm(harm: Harm, length: int, calm: int) -> Callable[[random.Random], Disturb]:
+    """So many requests, then `calm` good ones, and again."""
     def make(_: random.Random) -> Disturb:
         count = Counter[None]()
 
         def disturb(method: str, path: str) -> Disturbed:
             count[None] += 1
-            return Disturbed(harm=harm) if (count[None] - 1) // length % 2 == 0 else UNDISTURBED
+            return Disturbed(harm=harm) if (count[None] - 1) % (length + calm) < length else UNDISTURBED
         return disturb
     return make
 
@@ -93,9 +93,9 @@ LINKS = (
     Link("bodies cut off", once(Disturbed(harm=faults.cut), "GET")),
     Link("reset after a PUT that worked", once(Disturbed(silent=True), "PUT")),
     Link("PUT said 503 and had worked", once(Disturbed(harm=faults.in_trouble), "PUT")),
-    Link("storms of 503, 40 requests long", storm(faults.in_trouble, 40)),
+    Link("storms of 503, 40 requests long", storm(faults.in_trouble, 40, 40)),
     Link("lists that do not know the newest", always(Disturbed(harm=faults.stale), "GET")),
-    Link("the server's clock a day off, in storms", storm(faults.skewed, 15)),
+    Link("the server's clock a day off, in storms", storm(faults.skewed, 15, 200)),    # a step ends at the first of them
     Link("members' clocks a day ahead", always(UNDISTURBED), timedelta(days=1)),
     Link("members' clocks a day behind", always(UNDISTURBED), timedelta(days=-1)),
     Link("slow bodies, one in ten", now_and_then(Disturbed(harm=faults.trickle), 0.1)),
