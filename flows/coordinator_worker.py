@@ -90,6 +90,7 @@ class CoordinatorWorker(WarmWorker):
             return
         if await self._is_made_up_by_another(flow_run):
             await self.client.set_flow_run_state(flow_run.id, Cancelled(message=_MADE_UP), force=True)
+            self._heard_while_busy = True       # the later one is due, and need not wait for the next poll
             return
         flow, form = FLOWS[await self._flow_name(flow_run.flow_id)]
         try:
