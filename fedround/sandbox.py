@@ -14,14 +14,14 @@ Promised on Linux, for the program and all that it starts, whatever it is (line 
 * it changes no file's rights, owner or times (`_IDLE`);
 * it reads no other process's memory, environment or files, sends it no signals and sets it no limits (`_DENIED`,
   `_SCOPE_SIGNAL`, `_OF_ITSELF`; Landlock's own rule for processes outside);
-* it has no privilege, also if root started it (`_drop_privileges`);
-* it cannot leave its session, so that whoever ends the session's process group ends all of them (`_DENIED`), and it ends
-  when its parent does (`_enter`);
+* it has no privilege, also if root started it, and gets none in a namespace of its own (`_drop_privileges`, `_CLONE`);
+* it cannot leave its session, so that whoever ends the session's process group ends all of them (`_DENIED`); the program
+  itself ends when its parent does, and cannot take that back (`_enter`, `_NOT_SO`);
 * no process of it has more memory, processor time or longer files than allowed (`_limit`).
 
 Not promised: that it learns of no file that it is there, and how long (Landlock keeps contents, not names); that it sees no
-other process's command line; that it does not
-fill the processors or the table of processes until it is ended; that nobody learns anything from how long it takes. The
+other process's command line; that it does not fill the processors, the disk below `write` or the table of processes until it
+is ended; that what it has started ends with a parent that is killed; that nobody learns anything from how long it takes. The
 kernel's own faults are not covered.
 """
 
@@ -127,12 +127,17 @@ _DENIED = {
     "pivot_root": (155, 41), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430),   # what files are
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),                     # the kernel's key rings
     "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
-    "ioprio_set": (251, 30),                                        # what processes share
+    "ioprio_set": (251, 30), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),                                                                # what processes share
+    "truncate": (76, 45),                                   # which Landlock knows from its third version on
     "bpf": (321, 280), "userfaultfd": (323, 282), "init_module": (175, 105), "finit_module": (313, 273),
     "kexec_load": (246, 104), "kexec_file_load": (320, 294)}
 """Calls that fail as if they were not permitted, with their numbers on either machine."""
-_KILL = (62, 129)
-"""Denied, too, where the kernel cannot keep signals inside."""
+_SIGNALS = {"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+            "rt_tgsigqueueinfo": (297, 240)}
+"""Denied, too, where the kernel cannot keep signals inside (Landlock before its sixth version)."""
+_UNKNOWN = {"clone3": (435, 435)}
+"""Calls that this kernel is said not to have: what they ask for lies where a filter does not look. Libraries take `clone`."""
 _IDLE = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54),
@@ -142,8 +147,14 @@ _IDLE = {
 """Calls that say they are done and do nothing: Landlock lets whoever owns a file change its rights, owner, times and notes,
 and programs that copy files do that as a matter of course.
 """
-_OF_ITSELF = {"prlimit64": ((302, 261), (0,)), "setpriority": ((141, 140), (0, 1))}
+_OF_ITSELF = {"prlimit64": ((302, 261), (0,)), "setpriority": ((141, 140), (0, 1)), "sched_setaffinity": ((203, 122), (0,))}
 """Calls that a process may make about itself, and about no other: these of their arguments must be 0."""
+_NOT_SO = {"prctl": ((157, 167), 0, (1,)), "fcntl": ((72, 25), 1, (8, 10, 15))}
+"""Calls that are denied with one of these values of one argument: not to be told of the parent's end any more, and to have
+signals sent to others when a file is ready.
+"""
+_CLONE, _NEW_NAMESPACES = (56, 220), 0x7E020000
+"""A child in a namespace of its own would be privileged there: it is not made."""
 
 _SCOPE_SIGNAL, _SCOPE_ABSTRACT_SOCKET = 2, 1
 _ADD_RULE, _CREATE_RULESET, _RESTRICT_SELF = 445, 444, 446
@@ -190,23 +201,36 @@ def _deny_calls(landlock: int) -> None:
     """A filter for this process and its children. Calls by another numbering of this machine end the process."""
     machine = platform.machine()
     column, architecture = list(_MACHINES).index(machine), _MACHINES[machine]
-    denied = [both[column] for both in (*_DENIED.values(), *([] if landlock >= 6 else [_KILL]))]
-    idle = [number for both in _IDLE.values() if (number := both[column]) is not None]
-    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
-    allow, kill, refuse, nothing = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EACCES, 0x00050000
-    steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, kill), (load, 0, 0, 0)]
+    load, equal, at_least, any_of, end = 0x20, 0x15, 0x35, 0x45, 0x06       # the filter's language (BPF)
+    kill, refuse = (end, 0, 0, 0x80000000), (end, 0, 0, 0x00050000 | errno.EACCES)
+    allow, nothing, unknown = (end, 0, 0, 0x7FFF0000), (end, 0, 0, 0x00050000), (end, 0, 0, 0x00050000 | errno.ENOSYS)
+    steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), kill, (load, 0, 0, 0)]
     if machine == "x86_64":             # the same calls have second numbers there, from here on
-        steps += [(at_least, 0, 1, 0x40000000), (end, 0, 0, kill)]
-    for number in denied:
-        steps += [(equal, 0, 1, number), (end, 0, 0, refuse)]
-    for number in idle:
-        steps += [(equal, 0, 1, number), (end, 0, 0, nothing)]
-    for both, arguments in _OF_ITSELF.values():
-        steps.append((equal, 0, 2 * len(arguments) + 2, both[column]))
-        for done, argument in enumerate(arguments, start=1):
-            steps += [(load, 0, 0, 16 + 8 * argument), (equal, 0, 2 * (len(arguments) - done) + 1, 0)]
-        steps += [(end, 0, 0, allow), (end, 0, 0, refuse)]
-    steps.append((end, 0, 0, allow))
+        steps += [(at_least, 0, 1, 0x40000000), kill]
+
+    def on(both: tuple[int, int | None], *then: tuple[int, int, int, int]) -> None:
+        """Do this, which ends with a verdict, if it is that call."""
+        if (number := both[column]) is not None:
+            steps.extend([(equal, 0, len(then), number), *then])
+
+    def argument(place: int) -> tuple[int, int, int, int]:
+        return load, 0, 0, 16 + 8 * place
+
+    for both in (*_DENIED.values(), *(_SIGNALS.values() if landlock < 6 else ())):
+        on(both, refuse)
+    for both in _IDLE.values():
+        on(both, nothing)
+    for both in _UNKNOWN.values():
+        on(both, unknown)
+    for both, zeros in _OF_ITSELF.values():
+        looks = [step for left, place in zip(range(len(zeros) - 1, -1, -1), zeros, strict=True)
+                 for step in (argument(place), (equal, 0, 2 * left + 1, 0))]
+        on(both, *looks, allow, refuse)
+    for both, place, values in _NOT_SO.values():
+        looks = [(equal, left + 1, 0, value) for left, value in zip(range(len(values) - 1, -1, -1), values, strict=True)]
+        on(both, argument(place), *looks, allow, refuse)
+    on(_CLONE, argument(0), (any_of, 1, 0, _NEW_NAMESPACES), allow, refuse)
+    steps.append(allow)
     code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
     _check(ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0), "prctl(PR_SET_SECCOMP)")

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,7 +41,7 @@ log = logging.getLogger("fedround.site")
 LOG = "foreign.log"
 """In the site's folder: what the client printed in its last round. It may quote rows, and never leaves."""
 
-_LOOK_S = 0.2
+_LOOK_S, _LOOKS = 0.2, 20
 _LOG_MIB = 16
 
 
@@ -147,7 +148,7 @@ def _ask(command: list[str], environment: dict[str, str], scratch: Path, task: d
         child = subprocess.Popen(command, env=environment, cwd=scratch, stdin=asked, stdout=told, stderr=told,
                                  pass_fds=(writes,))
         os.close(writes)
-        ended = _Watch(child, cancelled, seconds)
+        ended = _Watch(child, cancelled, seconds, scratch)
         try:
             with os.fdopen(reads, "rb") as answer:
                 body = answer.read(longest + 1)
@@ -158,16 +159,21 @@ def _ask(command: list[str], environment: dict[str, str], scratch: Path, task: d
         raise Cancelled("the client was stopped; nothing was released")
     if ended.why == "time":
         raise ContractError(f"the client was not done in {seconds:g} s")
+    if ended.why == "disk":
+        raise ContractError("the client was ended, because half of the free space of the disk was used up meanwhile")
     if child.returncode != 0 and not body:
         raise ContractError(f"the client ended without an answer (exit {child.returncode}): {prints} has what it printed")
     return body
 
 
 class _Watch:
-    """Ends the client and all that it started: when the time is up, when the run is cancelled, or when `stop` is called."""
+    """Ends the client and all that it started: when the time is up, when the run is cancelled, when half of the disk's free
+    space is used up, or when `stop` is called.
+    """
 
-    def __init__(self, child: subprocess.Popen[bytes], cancelled: Callable[[], bool], seconds: float):
+    def __init__(self, child: subprocess.Popen[bytes], cancelled: Callable[[], bool], seconds: float, disk: Path):
         self._child, self._cancelled, self._left_s = child, cancelled, seconds
+        self._disk, self._least_free = disk, shutil.disk_usage(disk).free // 2
         self.why: str | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -176,7 +182,8 @@ class _Watch:
     def _look(self) -> None:
         while self.why is None and not self._over.wait(_LOOK_S):
             self._left_s -= _LOOK_S
-            self.why = "cancelled" if self._cancelled() else "time" if self._left_s <= 0 else None
+            full = shutil.disk_usage(self._disk).free < self._least_free
+            self.why = "cancelled" if self._cancelled() else "time" if self._left_s <= 0 else "disk" if full else None
         if self.why is not None:
             self._end()
 
@@ -184,8 +191,10 @@ class _Watch:
         """It has said all that it will."""
         self._over.set()
         self._thread.join()
-        with suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout=_LOOK_S)       # for its exit code
+        for _ in range(_LOOKS):         # for its exit code; it is not buried yet, so that its number is nobody else's
+            if os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                break
+            time.sleep(_LOOK_S / _LOOKS)
         self._end()
         self._child.wait()
 

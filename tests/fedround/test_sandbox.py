@@ -168,3 +168,51 @@ def test_it_ends_when_its_parent_does(tmp_path):
     command = sandbox.command(Sandbox(read=PYTHON), [sys.executable, "-I", "-c", "print('was here')"])
     said = command[4].replace(f'"parent": {os.getpid()}', '"parent": 1')
     assert subprocess.run([*command[:4], said, *command[5:]], capture_output=True, check=False).stdout == b""
+
+
+@pytest.mark.parametrize("what", [
+    "libc.syscall(CLONE, 0x10000000 | 17, 0, 0, 0, 0)",         # CLONE_NEWUSER
+    "libc.syscall(CLONE, 0x40000000 | 17, 0, 0, 0, 0)",         # CLONE_NEWNET
+    "libc.prctl(1, 0, 0, 0, 0)",                                # PR_SET_PDEATHSIG: not to end with the parent
+    "__import__('fcntl').fcntl(0, 8, os.getppid())",            # F_SETOWN: signals to others
+    "__import__('fcntl').fcntl(0, 10, 9)",                      # F_SETSIG: of this kind
+    "os.truncate(KEY, 0)",
+    "os.sched_setaffinity(os.getppid(), {0})",
+    "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"])
+def test_attack_neighbours_of_what_is_denied_are_denied(tmp_path, what):
+    key, inside = tmp_path / "key", tmp_path / "scratch"
+    key.write_text("secret")
+    inside.mkdir()
+    clone = sandbox._CLONE[list(sandbox._MACHINES).index(platform.machine())]
+    code = f"""import ctypes, os
+KEY, CLONE, libc = {str(key)!r}, {clone}, ctypes.CDLL(None, use_errno=True)
+found = {what}
+if found == 0 and 'CLONE' in {what!r}: os._exit(0)
+if found is not None and found < 0: raise PermissionError(ctypes.get_errno(), "refused")"""
+    done = tried(code, inside)
+    assert (done.returncode, "PermissionError" in done.stderr) == (1, True), done.stderr
+    assert key.read_text() == "secret"
+
+
+def test_threads_and_children_are_made_as_ever(tmp_path):
+    code = """import threading, subprocess, os
+thread = threading.Thread(target=lambda: print("thread")); thread.start(); thread.join()
+print(subprocess.run(["/bin/echo", "child"], capture_output=True, text=True, check=True).stdout.strip(), flush=True)
+if os.fork() == 0:
+    print("fork", flush=True); os._exit(0)
+os.wait()"""
+    assert tried(code, tmp_path).stdout.split() == ["thread", "child", "fork"]
+
+
+def test_an_older_kernel_sends_no_signals_out_of_it_either(tmp_path):
+    """Landlock keeps signals inside from its sixth version on; before it the calls are refused."""
+    code = f"""import ctypes, errno, os, sys
+sys.path.insert(0, {str(Path(sandbox.__file__).parents[1])!r})
+from fedround import sandbox
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
+sandbox._deny_calls(5)
+numbers = [both[list(sandbox._MACHINES).index({platform.machine()!r})] for both in sandbox._SIGNALS.values()]
+print([number for number in numbers if libc.syscall(number, -1, -1, -1, -1) != -1 or ctypes.get_errno() != errno.EACCES])"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

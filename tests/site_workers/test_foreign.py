@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +224,13 @@ def test_attack_a_hostile_client_ends_in_a_refusal_that_says_nothing_of_rows(tmp
 def test_attack_a_client_that_hangs_is_ended(standing, tmp_path):
     with pytest.raises(ContractError, match="was not done in 1 s"):
         trained(standing.site("north"), tmp_path, "import time\ndef train(p, s): time.sleep(3600)", seconds=1)
+
+
+def test_attack_a_client_that_fills_the_disk_is_ended(standing, tmp_path, monkeypatch):
+    free = iter([1000, 900, 499])
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free, 400)))
+    with pytest.raises(ContractError, match="half of the free space"):
+        trained(standing.site("north"), tmp_path, "import time\ndef train(p, s): time.sleep(3600)")
 
 
 def test_a_cancelled_round_ends_it(standing, tmp_path):
