@@ -93,10 +93,15 @@ def encode_in_subprocess(paths: Sequence[Path], recipe: Path, digest: str, timeo
 
 
 def beside(recipe: Path, rows: Sequence[Path]) -> Sandbox:
-    """What a recipe's code may have when it encodes these rows: them, and what this interpreter can import."""
+    """What a recipe's code may have when it encodes these rows: them, and what this interpreter can import.
+
+    Raises ContractError if they are too many to be named one by one, and something else lies beside them.
+    """
     (read, names), above = sandbox.own_python(), [str(row_files.above(path)) for path in rows]
     parts = [str(part.path) for path in rows if row_files.is_there(path) for part in row_files.parts_of(path)]
     files = parts if sum(map(len, parts)) < _LONG else above        # a command's line has an end
+    for folder in above if files is above else ():
+        row_files.check_nothing_else(Path(folder))
     return Sandbox(read=(*read, str(recipe), *files), names=(*names, *above), seconds=_ANY, nice=0)
 
 

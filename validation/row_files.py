@@ -162,6 +162,18 @@ def above(path: Path) -> Path:
     return root
 
 
+def check_nothing_else(folder: Path) -> None:
+    """Raise ContractError if there is a file in the folder, or below it, that is none of rows, nor what Spark leaves beside
+    them (`_SUCCESS`, `.part-0.parquet.crc`).
+    """
+    for inside, _, names in os.walk(folder):
+        others = (name for name in names if format_of(Path(name)) is None and not name.startswith("_")
+                  and not name.endswith(".crc"))
+        if other := next(others, None):
+            raise ContractError(f"rows at {folder}: there are so many files that a recipe is given their folder, not each "
+                                f"of them, and {Path(inside) / other} is none of rows: put the rows in a folder of their own")
+
+
 def _in_folder(folder: Path) -> tuple[Part, ...]:
     def stop(error: OSError) -> None:
         raise error

@@ -76,6 +76,23 @@ def test_rows_in_a_folder_in_a_pattern_and_behind_a_link_are_read_in_it(tmp_path
     assert [len(one) for one in found] == [50, 50, 20]
 
 
+def test_attack_of_very_many_files_no_other_is_given_to_a_recipe(tmp_path: Path, agreed: tuple[Path, Recipe], monkeypatch):
+    """Their folder is, since a command's line has an end. A key beside them would be, too."""
+    (path, recipe), parts = agreed, tmp_path / "parts"
+    parts.mkdir()
+    for number in range(3):
+        small_federation.rows(20, number).to_parquet(parts / f"{number}.parquet")
+    for name in ("_SUCCESS", ".0.parquet.crc"):
+        (parts / name).write_text("")
+    monkeypatch.setattr(encoding, "_LONG", 10)
+    asked = [parts / "*.parquet"]
+    assert len(encoding.encode_in_subprocess(asked, path, recipe.digest)[0]) == 60
+    (parts / "keys").mkdir()
+    (parts / "keys" / "identity.pem").write_text("secret")
+    with pytest.raises(ContractError, match="put the rows in a folder of their own"):
+        encoding.encode_in_subprocess(asked, path, recipe.digest)
+
+
 def test_another_recipe_than_the_approved_one_does_not_run(tmp_path: Path, agreed: tuple[Path, Recipe]):
     with pytest.raises(ContractError, match="digest"):
         encoding.encode_in_subprocess([tmp_path / "rows.csv"], agreed[0], "0" * 64)
