@@ -13,12 +13,10 @@ from uuid import UUID
 
 import pytest
 
-from flows.one_machine import Founding, Member, OneMachine
 from infra.history import read_commit
 from infra.settings import RegionInvitation, load_federation, load_toml
-from infra.stack import LocalStack
-from tests.e2e.conftest import Federation, on_servers, own_settings
-from tests.small_federation import CONTRACT, RECIPE, rows, settings
+from tests.e2e.conftest import Federation
+from tests.e2e.founding import with_members
 
 pytestmark = pytest.mark.stack
 
@@ -29,38 +27,17 @@ SITES = tuple(sorted(name for members in REGIONS.values() for name in members))
 @pytest.fixture(scope="module")
 def six(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
     """Six sites in two regions, a quorum of three."""
-    stack = LocalStack(short_folder / "regions")
-    info = stack.start(lambda _: None)
-    machine, agreed = OneMachine(stack.home), stack.home / "agreed"
-    agreed.mkdir()
-    (agreed / "recipe.py").write_text(RECIPE)
-    (agreed / "contract.json").write_text(json.dumps(CONTRACT))
-    rows(400, 99).to_parquet(agreed / "test.parquet")
-    members = []
-    for seed, name in enumerate(SITES):
-        data = stack.home / "data" / name
-        data.mkdir(parents=True)
-        rows(200, seed).to_parquet(data / "train.parquet")
-        rows(100, 50 + seed).to_parquet(data / "validation.parquet")
-        members.append(Member(name, data / "train.parquet", data / "validation.parquet", 200.0))
-    said = settings(quorum=3, deadline_s=120, privacy={"unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0,
-                                                       "rounds": 12})
-    try:
-        with on_servers(machine, info.api_url) as federation:
-            with own_settings(federation.api_url):
-                machine.set_up(Founding(said, agreed / "recipe.py", agreed / "contract.json", agreed / "test.parquet"),
-                               members, max_epsilon=900.0, delta_dp=1e-5, min_rows=50)
-            for name, of in REGIONS.items():
-                among = [word for member in of for word in ("--member", member)]
-                typed(federation, "region", "invite", name, *among, "--home", stack.home, "--coordinator",
-                      machine.coordinator, "--output", stack.home / f"{name}.toml")
-                typed(federation, "region", "init", machine.site(name), "--invitation", stack.home / f"{name}.toml")
-                key = typed(federation, "region", "key", machine.site(name)).strip()
-                typed(federation, "region", "mandate", name, "--key", key, *among, "--coordinator", machine.coordinator)
-            federation.start_processes()
-            yield federation
-    finally:
-        stack.stop()
+    with with_members(short_folder / "regions", SITES, quorum=3) as federation:
+        machine, home = federation.machine, federation.machine.home
+        for name, of in REGIONS.items():
+            among = [word for member in of for word in ("--member", member)]
+            typed(federation, "region", "invite", name, *among, "--home", home, "--coordinator", machine.coordinator,
+                  "--output", home / f"{name}.toml")
+            typed(federation, "region", "init", machine.site(name), "--invitation", home / f"{name}.toml")
+            key = typed(federation, "region", "key", machine.site(name)).strip()
+            typed(federation, "region", "mandate", name, "--key", key, *among, "--coordinator", machine.coordinator)
+        federation.start_processes()
+        yield federation
 
 
 def typed(federation: Federation, *words: object) -> str:

@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import FlowRun
 
 from fedround import layout
 from infra.stack.processes import recorded
-from tests.e2e.adding import adding
 from tests.e2e.conftest import Federation, wait
+from tests.e2e.founding import adding
 
 pytestmark = pytest.mark.stack
 

@@ -13,8 +13,8 @@ import pytest
 
 from fedround import layout
 from infra.stack.processes import recorded
-from tests.e2e.adding import adding
 from tests.e2e.conftest import Federation, wait
+from tests.e2e.founding import adding
 from tests.e2e.test_secure_sums import completed, seconds_of
 
 pytestmark = pytest.mark.stack
