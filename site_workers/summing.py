@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from fedround import codec
 from fedround.errors import ContractError, ToleranceError, TrustError
-from fedround.records import Countersign, Masked, Reason, Refusal, Reveal
-from fedround.records.asked import DealShares, OfferKeys
+from fedround.records import Countersign, DealShares, Masked, OfferKeys, Reason, Refusal, Reveal
 from fedround.rounds import summed
 from fedround.rounds.offer import Offer
 from fedround.rounds.site import Float64

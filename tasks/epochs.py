@@ -13,8 +13,7 @@ from typing import NamedTuple, get_args
 
 from fedround import layout
 from fedround.errors import NotFoundError, QuorumError
-from fedround.records import Finding, Placed, Plan, Reason, Refusal, Slot
-from fedround.records.asked import Countersign, DealShares, OfferKeys, Reveal
+from fedround.records import Countersign, DealShares, Finding, OfferKeys, Placed, Plan, Reason, Refusal, Reveal, Slot
 from fedround.signing import digest, envelope, unseal
 from fedround.values import MAX_ATTEMPTS, AboutSum, Digest, OfRows, Purpose
 from infra.history import (

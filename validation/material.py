@@ -5,8 +5,7 @@ used; what is encrypted, only its reader can judge.
 from __future__ import annotations
 
 from fedround.errors import ContractError
-from fedround.records import Plan
-from fedround.records.asked import DealShares, Join, OfferKeys, Reveal
+from fedround.records import DealShares, Join, OfferKeys, Plan, Reveal
 from fedround.secure_sums.dealing import Dealt
 from fedround.secure_sums.keys import Keys
 from fedround.secure_sums.revealing import Reveals

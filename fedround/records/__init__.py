@@ -15,28 +15,6 @@ Units are in the names (`deadline_s`, `size_bytes`); `epsilon` is privacy spent,
 alone is a model change.
 """
 
-from fedround.records.asked import (
-    Blob,
-    Countersign,
-    Countersigned,
-    DealShares,
-    Evaluate,
-    Exclusion,
-    Join,
-    LogHead,
-    Measure,
-    OfferKeys,
-    Placed,
-    Plan,
-    Question,
-    Reveal,
-    Sighted,
-    Slot,
-    Ticket,
-    Told,
-    Train,
-    named,
-)
 from fedround.records.committed import (
     Begun,
     Checkpoint,
@@ -54,6 +32,25 @@ from fedround.records.committed import (
 )
 from fedround.records.cosigned import Cosignature
 from fedround.records.partial import Counted, PartialSum
+from fedround.records.plan import Exclusion, LogHead, Plan, Ticket
+from fedround.records.questions import (
+    Blob,
+    Countersign,
+    Countersigned,
+    DealShares,
+    Evaluate,
+    Join,
+    Measure,
+    OfferKeys,
+    Placed,
+    Question,
+    Reveal,
+    Sighted,
+    Slot,
+    Told,
+    Train,
+    named,
+)
 from fedround.records.said import ANSWERS, Answer, Masked, Reason, Refusal, SiteAnswer, Update
 
 __all__ = [

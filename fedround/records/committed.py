@@ -10,7 +10,8 @@ from fedround.aggregation.verdict import Verdict
 from fedround.choices import Choice
 from fedround.learning.spec import Parts
 from fedround.privacy.spec import Privacy
-from fedround.records.asked import Blob, LogHead, Placed, Told, named
+from fedround.records.plan import LogHead
+from fedround.records.questions import Blob, Placed, Told, named
 from fedround.records.said import Charges, Reason
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition

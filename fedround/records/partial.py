@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedround.records.asked import Address, LogHead
 from fedround.records.committed import CommittedRefusal, Rejection
+from fedround.records.plan import Address, LogHead
 from fedround.values import Digest, Length, Name, Payload, Signed, ToolVersion, Value
 
 

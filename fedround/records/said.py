@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.learning.spec import MAX_STEPS
 from fedround.privacy.accounting import LARGEST_EPSILON
 from fedround.privacy.spec import Mechanism
-from fedround.records.asked import Address, LogHead
+from fedround.records.plan import Address, LogHead
 from fedround.statistics import ModelSums, Release, Scores
 from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Payload, Purpose, Rows, Signature, Signed, ToolVersion, Value
 

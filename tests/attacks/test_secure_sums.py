@@ -17,8 +17,7 @@ from fedround.agreement import Together
 from fedround.errors import ChainError, TrustError
 from fedround.learning.spec import LocalTraining
 from fedround.privacy import ledger
-from fedround.records import Answer, Plan
-from fedround.records.asked import Measure, Reveal, Told
+from fedround.records import Answer, Measure, Plan, Reveal, Told
 from fedround.secure_sums.revealing import Reveals
 from fedround.secure_sums.spec import SecureSum
 from fedround.signing import digest, seal, unseal
