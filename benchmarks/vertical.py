@@ -24,12 +24,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import QuantileTransformer
 
+from benchmarks.split_learning import CUT, Half, by_direction, by_norm, top_step
 from fedround.privacy.noise import stream
 from fedround.vertical import box, intersection
 from fedround.vertical.labels import UNTOLD, told
 from fedround.vertical.learners import chances, scores, stacked
 from fedround.vertical.spec import Learner
-from fedround.vertical.split import CUT, Half, by_direction, by_norm, top_step
 from fedround_examples import banks
 
 ROWS = Path(banks.__file__).parent / "credit_default.parquet"

@@ -13,7 +13,7 @@ from fedround.agreement import Agreement
 from fedround.choices import Choice
 from fedround.errors import ContractError, ToleranceError
 from fedround.hours import Closed, Hours
-from fedround.regions.spec import Region, check_members
+from fedround.regions.spec import check_members
 from fedround.terms import Agreed, Together
 from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight
 
@@ -205,10 +205,6 @@ class Federation(Agreement, Signed):
     def majority(self) -> int:
         """How many coordinators must sign a commit; 1, where there is one."""
         return len(self.coordinators) // 2 + 1
-
-    def region_of(self, name: str) -> Region | None:
-        """The region of a member; None: there are no regions."""
-        return next((region for region in self.regions if name in region.members), None)
 
     def site(self, name: str) -> SiteEntry:
         """The member called `name`. Raises ContractError if there is none."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fedround.vertical.split import CUT, Half, by_direction, by_norm, top_step
+from benchmarks.split_learning import CUT, Half, by_direction, by_norm, top_step
 
 
 def rows(count: int = 600):

@@ -6,7 +6,7 @@ labels has the top half, which also reads its own columns, and sends back the gr
 
 Promised: nothing. The gradient of a row's cut is that row's own, so whoever has the bottom half reads labels in it
 (`by_norm`, `by_direction`: Li et al. 2021, arXiv:2102.08504). No question asks sites for it: it is here to be measured
-(docs/vertical.md).
+(docs/vertical.md), and not in the package.
 
 N rows, D columns, C numbers of the cut, H hidden units.
 """
