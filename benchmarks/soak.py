@@ -25,6 +25,8 @@ from flows.one_machine import OneMachine
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WARM_UP_ROUNDS = 5
+NAMES = {"server": "Prefect server", "database": "PostgreSQL", "store": "S3 server"}
+"""Of parts, for people."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,15 @@ def table(samples: Sequence[Sample]) -> str:
         memory, files = ([float(getattr(one, what)[part]) for one in samples] for what in ("pss_mb", "files"))
         more, open_more = growth(samples, memory), growth(samples, files)
         flat = (more < max(5.0, 0.05 * memory[-1])) and open_more < max(2.0, 0.05 * files[-1])
-        lines.append(f"| {part} | {memory[0]:.0f} | {memory[-1]:.0f} | {more:+.1f} | {files[0]:.0f} | {files[-1]:.0f} | "
-                     f"{open_more:+.1f} | {'yes' if flat else '**no**'} |")
+        lines.append(f"| {NAMES.get(part, part)} | {memory[0]:.0f} | {memory[-1]:.0f} | {more:+.1f} | {files[0]:.0f} | "
+                     f"{files[-1]:.0f} | {open_more:+.1f} | {'yes' if flat else '**no**'} |")
     seconds = [one.seconds for one in samples]
     lines += ["", f"seconds a round: {seconds[0]:.2f} first, {seconds[-1]:.2f} last, median {np.median(seconds):.2f}"]
     return "\n".join(lines)
 
 
 def draw(samples: Sequence[Sample], path: Path) -> None:
-    """Memory and open files over the rounds."""
+    """Memory and open files over the rounds. Files go by powers of ten: tens at the coordinator, thousands at PostgreSQL."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -107,13 +109,18 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "soak", "font.family": "sans-serif", "font.size": 9}):
         figure, panels = plt.subplots(1, 2, figsize=(9, 3.2))
-        for panel, what, words in zip(panels, ("pss_mb", "files"), ("PSS, MB", "open files"), strict=True):
+        for panel, what, words in zip(panels, ("pss_mb", "files"), ("memory (PSS), MB", "open files, by powers of ten"),
+                                      strict=True):
             for part in samples[0].pss_mb:
-                panel.plot([one.round for one in samples], [getattr(one, what)[part] for one in samples], label=part)
-            panel.set(xlabel="round", ylabel=words, ylim=(0, None))
+                panel.plot([one.round for one in samples], [getattr(one, what)[part] for one in samples],
+                           label=NAMES.get(part, part))
+            panel.set(xlabel="round", ylabel=words)
             panel.spines[["top", "right"]].set_visible(False)
-        panels[1].legend(frameon=False, fontsize=8)
-        figure.tight_layout()
+        panels[0].set_ylim(0, None)
+        panels[1].set_yscale("log")
+        panels[1].set_ylim(10, 10_000)
+        figure.tight_layout(rect=(0, 0.08, 1, 1))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False, fontsize=8)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 
