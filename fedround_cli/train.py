@@ -48,7 +48,8 @@ def train_run(
         min=1, help="End before the last round if the mean noised score of so many rounds is above that of as many before by "
                     "no more than the noise. Default: all rounds.")] = None,
     one_run_per_site: Annotated[bool, typer.Option(
-        "--one-run-per-site", help="One flow run per site for the whole campaign: cheaper where rounds are short.")] = False,
+        "--one-run-per-site",
+        help="One flow run per site for the whole campaign: cheaper where a site works for seconds.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a campaign and show it round by round. Ctrl-C asks it to stop; committed rounds stay; run it again to go on.

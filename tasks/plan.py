@@ -94,8 +94,8 @@ class TrainingRequest(NextRoundRequest):
                     "no more than the noise. What was not used of the budget is not spent. Empty: all rounds.")] = None
     one_run_per_site: Annotated[bool, Field(
         default=False, title="One flow run per site",
-        description="For campaigns of many short rounds: every site has one flow run for the whole campaign, with a task run "
-                    "for each round, instead of a flow run for each round.")] = False
+        description="Every site has one flow run for the whole campaign, with a task run for each round, instead of a flow "
+                    "run for each round. Cheaper for the servers where a site works for seconds.")] = False
     one_run_per_partition: Annotated[bool, Field(
         default=False, title="One run per partition",
         description="For schedules: the partition's name is added to the run's, so that each partition has a run of its "
