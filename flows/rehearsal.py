@@ -45,7 +45,7 @@ from infra.federation_log import read_log, signed_length
 from infra.history import read_named
 from infra.settings import CoordinatorSettings, DataSettings, DirectorySettings
 from infra.stores import open_store
-from site_workers import audit, outbox
+from site_workers import audit, outbox, reading
 from site_workers import round as site_round
 from site_workers.authorise import Order
 from site_workers.rows import Rows, columns_for, rows_of
@@ -236,7 +236,7 @@ def _answer(stand_in: Site, planned: Planned, shape: Shape) -> None:
         site_round.answer(
             stand_in, site_round.SiteRequest(run=plan.run, round=plan.round, attempt=plan.attempt, purpose=plan.asks.kind),
             lambda: plan.asks.slot is not None and outbox.find(stand_in.safe, plan) is not None,
-            site_round.Source(read, lambda *_: None))
+            reading.Source(read, lambda *_: None))
 
 
 def _told(stand_in: Site, planned: Planned, before: ledger.Ledger, known: Rehearsed) -> Rehearsed:

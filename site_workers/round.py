@@ -33,7 +33,7 @@ from fedround.errors import (
 from fedround.learning.learn import check_learner
 from fedround.learning.trial import try_out
 from fedround.privacy import ledger
-from fedround.privacy.spec import GradientPrivacy, NoPrivacy, PersonPrivacy, SitePrivacy
+from fedround.privacy.spec import GradientPrivacy, NoPrivacy
 from fedround.records import Answer, Countersign, Join, Plan, Reason, Refusal, Reveal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
@@ -44,14 +44,13 @@ from site_workers import (
     accepted,
     audit,
     charging,
-    database,
     inputs,
     joining,
     kept,
     limits,
     outbox,
     pace,
-    registry,
+    reading,
     release,
     rollback,
     summing,
@@ -60,9 +59,7 @@ from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.foreign import host
 from site_workers.outcome import STOPPED, Ending, Outcome
-from site_workers.rows import Rows, columns_for, judged, only, read_columns, read_site_rows
 from site_workers.site import Site, refreshed
-from validation.judging import Judged
 
 log = logging.getLogger("fedround.site")
 
@@ -104,22 +101,12 @@ def job(site: Site) -> Callable[[dict[str, Any], Callable[[], bool]], Outcome]:
     return run
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where the rows of a round come from. A rehearsal has made-up ones (`flows.rehearsal`); all else it has in common."""
-
-    read: Callable[[Site, Order], tuple[Rows, tuple[CheckId, ...]] | Refusal]
-    """The rows that a plan is about, and the warnings that may be told."""
-    trained_on: Callable[[Site, bytes], None]
-    """What is done with them after a round that trained; the digest is theirs."""
-
-
-def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], source: Source | None = None) -> Outcome:
+def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], source: reading.Source | None = None) -> Outcome:
     """Answer one plan; returns the kind of the answer. Raises TrustError for a plan that does not hold.
 
     source: None: the site's files.
     """
-    source = source or Source(_from_files, accepted.keep)
+    source = source or reading.Source(reading.from_files, accepted.keep)
     site, order = _ordered(site, request)
     said = _say(site, order, lambda: _within_limits(site, order, cancelled, source))
     if isinstance(said, _Done) and order.plan.asks.makes_model:
@@ -265,7 +252,7 @@ class _Done:
     """The digest of the rows that it is about."""
 
 
-def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], source: Source) -> _Done | Refusal:
+def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], source: reading.Source) -> _Done | Refusal:
     """Do the work. Refuse if it takes more than the operator allows for one plan."""
     guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
@@ -284,12 +271,12 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], sour
         return refuse(site, order, Reason.FAILED, "the work failed; the site's operator sees why")
 
 
-def _carry_out(site: Site, order: Order, guard: limits.Guard, source: Source) -> _Done | Refusal:
+def _carry_out(site: Site, order: Order, guard: limits.Guard, source: reading.Source) -> _Done | Refusal:
     """Check everything that could forbid it; then charge, read, work, keep."""
     plan = order.plan
     if (refusal := _refused_too_often(site, order)) is not None:
         return refusal
-    allowed = _rows_or_refusal(site, order, source)
+    allowed = reading.allowed(site, order, source)
     if isinstance(allowed, Refusal):
         return allowed
     rows, warnings = allowed
@@ -332,70 +319,6 @@ def _refused_too_often(site: Site, order: Order) -> Refusal | None:
               "find out why, then raise max_refusals in policy.toml", order.plan.round, order.plan.run,
               site.policy.max_refusals)
     return refuse(site, order, Reason.POLICY, "this site has refused too often; its operator sees why")
-
-
-def _rows_or_refusal(site: Site, order: Order, source: Source) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:
-    """The rows, and the warnings that may be told, if policy, folder, contract and rows themselves allow the plan."""
-    if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
-        return refusal
-    found = source.read(site, order)
-    if isinstance(found, Refusal):
-        return found
-    # Under the unit `site` the number of rows is not told, hence not whether they are few.
-    privacy = order.plan.agreed.privacy
-    if found[0].units(privacy) < site.policy.min_rows and not isinstance(privacy, SitePrivacy):
-        # How many rows a partition has is public, so this tells of no record, and need not end with `max_refusals`: in a slow
-        # year a site may refuse every week.
-        reason = Reason.DATA if order.plan.asks.partition is None else Reason.POLICY
-        what = "persons" if isinstance(privacy, PersonPrivacy) else "rows"
-        return refuse(site, order, reason, f"fewer {what} than the site's policy asks for")
-    return found
-
-
-def _from_files(site: Site, order: Order) -> tuple[Rows, tuple[CheckId, ...]] | Refusal:
-    """As `Source.read`: judged by the contract, as they are now."""
-    try:
-        database.of_run(site, order.plan.run)
-        verdict = judged(site)
-        if verdict.form != ():
-            log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, verdict.by_file(site.row_files, "form"))
-            return _refuse_rows(site, order, verdict.form)
-        rows = read_site_rows(site)
-        _tell_operator(order, rows, verdict)
-        registry.look(site.folder, site.settings.data, rows.digest, audit.utc(site.clock()))
-        names = [column for statistic in order.plan.asks.statistics if site.policy.lets_out(statistic, order.plan)
-                 for column in statistic.columns]        # of the others not even whether they are there is told
-        part = order.plan.asks.partition
-        names += columns_for(part, order.plan.agreed.privacy)
-        columns = read_columns(site, names)
-    except (SetupError, ContractError) as error:
-        log.error("round %d of run '%s': %s", order.plan.round, order.plan.run, error)
-        return refuse(site, order, Reason.DATA, "the rows cannot be read; the site's operator sees why")
-    if missing := sorted({*names} - columns.keys()):
-        return refuse(site, order, Reason.DATA, f"the rows have no column '{missing[0]}'"[:300])
-    rows = replace(rows, columns=columns)
-    if part is not None:        # where no model is read, the policy need not let anybody know how many rows a partition has
-        rows = only(rows, part, encoded=order.plan.asks.reads_model)
-    return rows, verdict.form_warnings if "checks" in site.policy.statistics else ()
-
-
-def _tell_operator(order: Order, rows: Rows, verdict: Judged) -> None:
-    """Tell the operator which checks the records fail. That stays here: one record can change it."""
-    left_out = sum(int((~part.counts_N).sum()) for part in (rows.train, rows.validation))
-    if left_out or verdict.tables:
-        log.warning("round %d of run '%s': %d rows count for nothing; failed checks: %s. Nothing of this is told; "
-                    "'fedround site check' says more", order.plan.round, order.plan.run, left_out,
-                    ", ".join((*verdict.rows, *verdict.tables)) or "none")
-    if verdict.warnings or verdict.form_warnings:
-        log.warning("round %d of run '%s': failed checks that only warn: %s", order.plan.round, order.plan.run,
-                    ", ".join((*verdict.form_warnings, *verdict.warnings)))
-
-
-def _refuse_rows(site: Site, order: Order, failed: tuple[CheckId, ...]) -> Refusal:
-    """A refusal: the files have other columns or types than agreed. The policy says whether it names the failed checks."""
-    if "checks" in site.policy.statistics:
-        return refuse(site, order, Reason.CONTRACT, f"failed checks: {len(failed)}", failed)
-    return refuse(site, order, Reason.CONTRACT, "the rows do not meet the contract; the site's operator sees why")
 
 
 def _answer(site: Site, order: Order, worked: Worked, book: ledger.Ledger, warnings: tuple[CheckId, ...]) -> Answer:

@@ -23,7 +23,7 @@ from site_workers import round as site_round
 from site_workers.draws import SiteDraws
 from site_workers.outcome import STOPPED, Ending, Outcome
 from site_workers.policy import SitePolicy
-from site_workers.rows import Rows
+from site_workers.rows import Rows, read_site_rows
 from tasks import report as reporting
 from tasks.plan import Planned
 from tasks.reporting import RoundRecord
@@ -75,7 +75,7 @@ def test_attack_a_row_that_breaks_the_contract_is_no_refusal_and_counts_for_noth
         frame = rows(300, 1)
         frame.loc[3, "x1"] = value
         frame.to_parquet(federation.root / "data" / "north" / "train.parquet")
-        found = site_round.read_site_rows(federation.site("north"))
+        found = read_site_rows(federation.site("north"))
         said.append((found.train.counts_N, found.train.inputs["x"][found.train.counts_N], found.train.targets["y"]))
     for counts_N, features_MF, _ in said:
         assert np.flatnonzero(~counts_N).tolist() == [3]
@@ -109,7 +109,7 @@ def test_a_warning_lets_the_round_go_on_and_tells_of_columns_only(rows_are_judge
     policy = federation.root / "east" / "policy.toml"
     save_toml(load_toml(SitePolicy, policy).model_copy(update={"statistics": ("scores",)}), policy, "tells no checks")
     planned = federation.plan()
-    assert site_round.read_site_rows(federation.site("north")).train.counts_N.all()
+    assert read_site_rows(federation.site("north")).train.counts_N.all()
     assert [federation.answer(name, planned) for name in federation.names] == ["update"] * 3
     assert [answer_of(federation, name)["checks"] for name in federation.names] == [["x9_there"], [], ["x9_there"]]
     assert "failed checks that only warn: x9_there, x1_small" in caplog.text
@@ -247,11 +247,11 @@ def test_other_rows_draw_other_noise_under_the_same_plan(federation: SmallFedera
     federation.plan()
     site = federation.site("north")
     order = site_round.authorise(site, "spring", 1, 1, "train")
-    before = site_round.read_site_rows(site)
+    before = read_site_rows(site)
     frame = pd.read_parquet(site.row_files[0])
     frame.loc[0, "x2"] += 1e-9
     frame.to_parquet(site.row_files[0])
-    after = site_round.read_site_rows(federation.site("north"))
+    after = read_site_rows(federation.site("north"))
     assert np.array_equal(before.train.targets["y"], after.train.targets["y"])
     asks = Evaluate(statistics=order.plan.asks.statistics)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from site_workers import round as site_round
+from site_workers.rows import read_site_rows
 from tests.small_federation import SmallFederation
 
 MARK = 3.14159265
@@ -35,7 +35,7 @@ def test_a_row_that_is_taken_out_is_in_no_round_after_and_in_no_copy(federation:
     assert marked(federation.root / "store") == []
 
     frame.drop(index=7).to_parquet(path)
-    rows = site_round.read_site_rows(federation.site("north"))
+    rows = read_site_rows(federation.site("north"))
     assert len(rows.train) == len(frame) - 1
     assert not (rows.train.inputs["x"] == pd.Series([MARK], dtype="float32")[0]).any()
     charged = (north / "ledger.jsonl").read_text()

@@ -20,6 +20,7 @@ from site_workers import inputs, kept
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
 from site_workers.policy import Limits, SitePolicy
+from site_workers.rows import read_site_rows
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation
@@ -159,7 +160,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(scaffold, where, t
 def test_another_control_draws_other_noise_under_the_same_plan(scaffold):
     """Otherwise the difference of two releases would be free of noise, from the second step on."""
     planned, site = scaffold.plan(), scaffold.site("north")
-    order, rows = site_round.authorise(site, "spring", 2, 1, "train"), site_round.read_site_rows(site)
+    order, rows = site_round.authorise(site, "spring", 2, 1, "train"), read_site_rows(site)
     given, terms = inputs.read(site, order, rows, lambda: False), planned.plan.agreed
     draws = SiteDraws(site.noise_secret, order.digest, rows.digest)
     mechanism = mechanism_for(terms.privacy, terms.training, terms.evaluation, 300)

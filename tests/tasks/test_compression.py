@@ -16,6 +16,7 @@ from fedround.signing import seal, unseal
 from site_workers import inputs
 from site_workers import round as site_round
 from site_workers.draws import SiteDraws
+from site_workers.rows import read_site_rows
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import NAMES, SmallFederation
@@ -81,7 +82,7 @@ def test_the_noise_comes_first_and_costs_the_same(tmp_path, rows_are_judged_here
     planned = federation.plan()
     compressed_D = computed(monkeypatch, federation, planned, "north")
     site, terms = federation.site("north"), planned.plan.agreed
-    order, rows = site_round.authorise(site, "spring", 1, 1, "train"), site_round.read_site_rows(site)
+    order, rows = site_round.authorise(site, "spring", 1, 1, "train"), read_site_rows(site)
     said = federation.collect(planned).admitted["north"].answer
     assert said.update.mechanism.kind == "dp_sgd"
     given, draws = inputs.read(site, order, rows, lambda: False), SiteDraws(site.noise_secret, order.digest, rows.digest)
