@@ -7,7 +7,8 @@
     joins/<exchange>/rows            a digest of the row files, which may not change before the end
     joins/<exchange>/sent.json       whose ids were sent, in the order in which they were; encrypted under a passphrase
     joins/<exchange>/learnt.safetensors      what scores are made from, or put together with; encrypted under a passphrase
-    joins/asked.json                 the customers whose scores are wanted ('fedround predict --with')
+    joins/asked/<grant>.json         the customers whose scores are wanted of this peer, for this purpose ('fedround predict
+                                     --with')
 
 The exchange is named by the plan of its first step.
 """
@@ -37,7 +38,6 @@ from site_workers.grants import Grant
 from site_workers.site import Site
 
 _ALIKE = ("labels", "features", "purpose", "number", "epsilon", "levels", "learnt")
-ASKED = Path("joins") / "asked.json"
 
 
 @dataclass(frozen=True)
@@ -192,11 +192,18 @@ def kept_of(site: Site, link: Digest) -> dict[str, npt.NDArray[Any]]:
     return dict(load(site.safe.read(path)))
 
 
-def wanted(site: Site) -> list[str]:
-    """The customers whose scores the operator wants. Raises SetupError if none are."""
-    path = site.folder / ASKED
+def want(site: Site, grant: Grant, customers: Sequence[str]) -> None:
+    """Write down whose scores the operator wants of this peer, for this purpose. Nobody else is ever told of them."""
+    path = _asked(site, grant)
+    make_folders(path.parent, mode=0o700)
+    site.safe.write(path, json.dumps(customers).encode())
+
+
+def wanted(site: Site, grant: Grant) -> list[str]:
+    """The customers whose scores the operator wants of this peer, for this purpose. Raises SetupError if none are."""
+    path = _asked(site, grant)
     if not path.exists():
-        raise SetupError(f"{path} is not there: say whose scores are wanted with 'fedround predict --with PEER'")
+        raise SetupError(f"{path} is not there: say whose scores are wanted with 'fedround predict --with {grant.peer}'")
     return list(json.loads(site.safe.read(path)))
 
 
@@ -219,7 +226,15 @@ def was_used(site: Site, peer: Name, purpose: Name, link: Digest) -> None:
 
 
 def _used(site: Site, peer: Name, purpose: Name) -> Path:
-    return site.folder / "joins" / "used" / hashlib.sha256(f"{peer}/{purpose}".encode()).hexdigest()[:32]
+    return site.folder / "joins" / "used" / _grant(peer, purpose)
+
+
+def _asked(site: Site, grant: Grant) -> Path:
+    return site.folder / "joins" / "asked" / f"{_grant(grant.peer, grant.purpose)}.json"
+
+
+def _grant(peer: Name, purpose: Name) -> str:
+    return hashlib.sha256(f"{peer}/{purpose}".encode()).hexdigest()[:32]
 
 
 def _promised(path: Path, named: str) -> bool:

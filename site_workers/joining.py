@@ -167,7 +167,7 @@ def said_of(found: Exchange, step: Step, digest: bytes, count: int) -> npt.NDArr
 def _customers(site: Site, order: Order, found: Exchange, grant: Grant) -> list[str]:
     """Whose ids are sent: of all rows; where scores are asked for, of those whose scores are wanted."""
     if found.asks.learnt is not None and site.name == found.asks.labels:
-        return exchange.wanted(site)
+        return exchange.wanted(site, grant)
     return sorted(_own(site, order, found, grant).place)
 
 

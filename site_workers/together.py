@@ -6,7 +6,6 @@ Whose score is not here yet is asked for by another exchange; a customer whom th
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy.typing as npt
 
 from fedround import layout
 from fedround.errors import ContractError, SetupError, TrustError
-from fedround.files import make_folders, write_whole
+from fedround.files import write_whole
 from fedround.learning.persons import ids_of
 from fedround.records import Join
 from fedround.vertical import learners
 from infra.history import NOT_OURS, findings, read_federation, read_finding, read_plan
-from site_workers.exchange import ASKED, Exchange, kept_of, read_exchange, uses
+from site_workers.exchange import Exchange, kept_of, read_exchange, uses, want
 from site_workers.grants import Grant
 from site_workers.joining import floats, said_of
 from site_workers.rows import read_columns
@@ -64,8 +63,7 @@ def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
         if later.asks.learnt == learnt.link:
             known, asked = {**_scores(later, grant), **known}, asked | {*later.sent}
     if unknown := sorted({*customers} - asked - {""}):
-        make_folders((site.folder / ASKED).parent, mode=0o700)
-        site.safe.write(site.folder / ASKED, json.dumps(unknown).encode())
+        want(site, grant, unknown)
         raise SetupError(f"scores of {len(unknown)} customers at {rows} were never asked for; it is written down whose. Ask "
                          f"the coordinator to run 'fedround join --score' with '{peer}' for '{purpose}', then predict again")
     has_N = np.array([customer in known for customer in customers])

@@ -169,6 +169,25 @@ def test_attack_a_peer_gets_no_scores_of_what_was_learnt_with_another(done, tmp_
     assert "was not learnt with 'bank' for 'credit-risk'" in refused(made, SHOP, planned)
 
 
+def test_attack_whose_scores_are_wanted_of_one_peer_is_told_to_no_other(done, tmp_path):
+    """The operator names customers for one peer and purpose; the coordinator asks for an exchange under another grant."""
+    made = copied(done, tmp_path)
+    bank, _ = customers()
+    bank.iloc[450:480].drop(columns="default").to_parquet(tmp_path / "new.parquet")
+    with pytest.raises(SetupError, match="scores of 30 customers"):
+        together.predict(made.site(BANK), SHOP, "credit-risk", tmp_path / "new.parquet")
+    for name in (BANK, SHOP):
+        made.policy(name, purpose="marketing")
+    marketing = REQUEST.model_copy(update={"purpose": "marketing", "run": "summer", "label_epsilon": 1.0})
+    made.whole(marketing)
+    for name in (BANK, SHOP):
+        made.policy(name, times=2)
+    planned = made.until("blinded", marketing.model_copy(update={"score": True}))
+    assert "the rows cannot be used for this exchange" in refused(made, BANK, planned)
+    told = [one for one in audit.read(made.root / BANK) if isinstance(one, audit.Disclosed) and one.purpose == "marketing"]
+    assert [one.count for one in told if one.told == "how many ids"] == [450], "nobody hears of the thirty"
+
+
 # -- what the coordinator learns ---------------------------------------------------------------------------------------
 
 
