@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedround.federation import Federation
 from fedround.records import Join
 from fedround.values import ColumnName, Name, PublicKey, Value
-from fedround.vertical.spec import Gives, Learner
+from fedround.vertical.spec import Gives, Learner, Levels
 
 
 class Grant(Value):
@@ -42,6 +42,8 @@ class Grant(Value):
     """The columns of numbers that are learnt from at home, by either side."""
     learner: Learner = "trees"
     """What gives "scores"."""
+    levels: Levels = 64
+    """How many values a score may have, at most: nothing else bounds what one tells."""
 
     @model_validator(mode="after")
     def _check_gives(self) -> Self:
@@ -77,6 +79,8 @@ def objection(grant: Grant | None, asks: Join, me: Name, federation: Federation,
     wanted: Gives = "labels" if me == asks.labels else "scores"
     if wanted not in grant.gives and (wanted == "scores" or asks.epsilon is not None):
         return f"no {wanted} are told to '{peer}' here"
+    if wanted == "scores" and asks.levels > grant.levels:
+        return f"scores of {asks.levels} levels are not told to '{peer}' here, {grant.levels} at most"
     if wanted == "labels" and not labels_have_a_budget:
         return "labels have no budget here (max_epsilon_label)"
     return None
@@ -89,7 +93,8 @@ _MEANS = {
     "peer": "the other member", "key": "its public key, as it told you itself", "purpose": "as you both name it",
     "gives": "\"ids\", \"labels\", \"scores\"", "id": "the column that names a customer, in one row each",
     "most": "customers that either of you may bring", "until": "the last day", "times": "exchanges, ever",
-    "label": "the column of 0 and 1", "columns": "of numbers, learnt from at home", "learner": "\"trees\" or \"network\""}
+    "label": "the column of 0 and 1", "columns": "of numbers, learnt from at home", "learner": "\"trees\" or \"network\"",
+    "levels": "that a score may have"}
 
 
 def grants_text(grants: Sequence[Grant]) -> str:

@@ -268,6 +268,16 @@ def test_what_no_grant_allows_is_refused(again, changes, words):
     assert words in refused(again, BANK, planned)
 
 
+def test_attack_a_coordinator_that_asks_for_finer_scores_than_an_operator_granted(again):
+    """A score has no epsilon: how many values it can have is all that bounds it, and the coordinator says how many."""
+    (grant,) = again.site(SHOP).policy.vertical
+    assert grant.levels == 64
+    fine = REQUEST.model_copy(update={"levels": 256})
+    assert "scores of 256 levels are not told to 'bank' here, 64 at most" in refused(again, SHOP, again.next(fine))
+    again.policy(SHOP, levels=8, times=2)
+    assert "scores of 64 levels are not told to 'bank' here, 8 at most" in refused(again, SHOP, again.until("matched"))
+
+
 def test_a_peer_that_tries_more_ids_than_were_granted_is_told_of_none(again):
     again.policy(SHOP, most=449)
     planned = again.until("matched")
