@@ -60,7 +60,7 @@ def predict(site: Site, peer: str, purpose: str, rows: Path) -> Together:
     customers = ids_of(columns[grant.id])
     known, asked = _scores(learnt, grant), {*learnt.sent}
     for later in made:
-        if later.asks.learnt == learnt.link:
+        if (later.asks.learnt, later.asks.levels) == (learnt.link, learnt.asks.levels):
             known, asked = {**_scores(later, grant), **known}, asked | {*later.sent}
     if unknown := sorted({*customers} - asked - {""}):
         want(site, grant, unknown)

@@ -40,7 +40,9 @@ class JoinRequest(BaseModel):
         default=2.0, title="Epsilon of a label",
         description="Labels are told by a coin; this is what each pays, in its site's ledger.")] = 2.0
     levels: Annotated[Levels, Field(
-        default=64, title="Levels of a score", description="How many values a score may have: fewer tell less.")] = 64
+        default=64, title="Levels of a score",
+        description="How many values a score may have: fewer tell less. Scores of other customers have as many as those that "
+                    "were learnt with.")] = 64
     score: Annotated[bool, Field(
         default=False, title="Score", description="Nothing is learnt: the site with the labels wants scores of the customers "
                                                   "that it named ('fedround predict --with').")] = False
@@ -99,12 +101,13 @@ def begun_anew(request: JoinRequest) -> JoinRequest:
 
 def _asked(coordinator: Coordinator, request: JoinRequest) -> Join | None:
     chains = list(_chains(coordinator, request))
-    learnt = next((one.link for one in chains if one.last.learnt is None and one.is_whole), None)
+    learnt = next((one for one in chains if one.last.learnt is None and one.is_whole), None) if request.score else None
     if request.score and learnt is None:
         raise ContractError(f"'{request.labels}' and '{request.features}' have learnt nothing for '{request.purpose}' in run "
                             f"'{request.run}' yet: begin with 'fedround join'")
-    said = {"labels": request.labels, "features": request.features, "purpose": request.purpose, "levels": request.levels,
-            "epsilon": None if request.score else request.label_epsilon, "learnt": learnt if request.score else None}
+    said = {"labels": request.labels, "features": request.features, "purpose": request.purpose,
+            "levels": request.levels if learnt is None else learnt.last.levels,        # one scale for all customers
+            "epsilon": request.label_epsilon if learnt is None else None, "learnt": None if learnt is None else learnt.link}
     number = max((one.last.number for one in chains), default=0)
     goes_on = next((one for one in chains if one.holds and one.last.number == number and all(
         getattr(one.last, name) == value for name, value in said.items())), None)

@@ -142,6 +142,20 @@ def test_other_customers_are_asked_for_and_scored_by_what_was_learnt(done, tmp_p
     assert len(ledger.read(made.root / BANK / "ledger.jsonl").charges) == 1, "no label was told again"
 
 
+def test_scores_of_other_customers_are_on_the_scale_of_what_was_learnt_whatever_is_asked(done, tmp_path):
+    made = copied(done, tmp_path)
+    for name in (BANK, SHOP):
+        made.policy(name, times=2)
+    bank, _ = customers()
+    bank.iloc[450:480].drop(columns="default").to_parquet(tmp_path / "new.parquet")
+    with pytest.raises(SetupError, match="scores of 30 customers"):
+        together.predict(made.site(BANK), SHOP, "credit-risk", tmp_path / "new.parquet")
+    steps = made.whole(REQUEST.model_copy(update={"score": True, "levels": 4}))
+    assert {planned.plan.asks.levels for planned in steps} == {64}
+    found = together.predict(made.site(BANK), SHOP, "credit-risk", tmp_path / "new.parquet")
+    assert np.isfinite(found.chance_N).all()
+
+
 def test_the_last_exchange_gives_the_predictions_whatever_its_run_is_called(done, tmp_path):
     made = copied(done, tmp_path)
     held = made.root / "data" / BANK / "validation.parquet"
