@@ -69,18 +69,20 @@ def find(grants: Sequence[Grant], asks: Join, me: Name) -> Grant | None:
 def objection(grant: Grant | None, asks: Join, me: Name, federation: Federation, now: datetime, *, labels_have_a_budget: bool
               ) -> str | None:
     """Why a step is not allowed now, in words for the coordinator; None: it is."""
-    peer = asks.peer_of(me)
     if grant is None:
-        return f"exchanges with '{peer}' for '{asks.purpose}' are not allowed here"
-    if federation.site(peer).key != grant.key:
-        return f"the federation file has another key for '{peer}' than the one that exchanges are allowed with here"
+        return f"exchanges with '{asks.peer_of(me)}' for '{asks.purpose}' are not allowed here"
+    if federation.site(grant.peer).key != grant.key:
+        return f"the federation file has another key for '{grant.peer}' than the one that exchanges are allowed with here"
     if now.date() > date.fromisoformat(grant.until):
-        return f"exchanges with '{peer}' for '{asks.purpose}' were allowed here until {grant.until}"
-    wanted: Gives = "labels" if me == asks.labels else "scores"
+        return f"exchanges with '{grant.peer}' for '{asks.purpose}' were allowed here until {grant.until}"
+    return _not_told(grant, asks, "labels" if me == asks.labels else "scores", labels_have_a_budget)
+
+
+def _not_told(grant: Grant, asks: Join, wanted: Gives, labels_have_a_budget: bool) -> str | None:
     if wanted not in grant.gives and (wanted == "scores" or asks.epsilon is not None):
-        return f"no {wanted} are told to '{peer}' here"
+        return f"no {wanted} are told to '{grant.peer}' here"
     if wanted == "scores" and asks.levels > grant.levels:
-        return f"scores of {asks.levels} levels are not told to '{peer}' here, {grant.levels} at most"
+        return f"scores of {asks.levels} levels are not told to '{grant.peer}' here, {grant.levels} at most"
     if wanted == "labels" and not labels_have_a_budget:
         return "labels have no budget here (max_epsilon_label)"
     return None
