@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,15 +100,17 @@ class Exchange:
             return box.opened(self._body(step), self.channel, self._peers_key, bytes.fromhex(sent.digest), self.peer,
                               self.site.name)
 
-    def common(self, most: int) -> tuple[list[str], bytes]:
-        """The common ids, in an order that both find, and a digest of them. Raises TrustError for what is no set of ids."""
+    def common(self, most: int, stop: Callable[[], bool] = lambda: False) -> tuple[list[str], bytes]:
+        """The common ids, in an order that both find, and a digest of them. Raises TrustError for what is no set of ids,
+        Cancelled if `stop` says so.
+        """
         with _holding(f"exchange {self.link[:16]}"):
             mine = intersection.read(self.received("matched"), f"what '{self.peer}' returned")
             theirs = intersection.read(self.received("blinded"), f"the ids of '{self.peer}'", most)
             order = self.sent
             if len(mine) != len(order):
                 raise ContractError(f"'{self.peer}' returned {len(mine)} points for {len(order)} ids")
-            twice = intersection.raised(theirs, self.exponent, self.peer)
+            twice = intersection.raised(theirs, self.exponent, self.peer, stop)
             places, digest = intersection.common(mine, range(len(order)), twice)
         return [order[place] for place in places], digest
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedround.errors import BudgetError, ContractError, SetupError, TrustError
+from fedround.errors import BudgetError, Cancelled, ContractError, SetupError, TrustError
 from fedround.learning.persons import ids_of
 from fedround.privacy import ledger
 from fedround.privacy.noise import stream
@@ -30,6 +30,8 @@ from site_workers.rows import digest_of_files, judged, read_columns
 from site_workers.site import Site
 
 _DIGEST = 32
+Stop = Callable[[], bool]
+"""Whether to stop: the run was, or the policy's time is up."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ class _Own:
         return np.where(places < self.train, np.nan_to_num(value_N), UNTOLD).astype(np.int8)
 
 
-def step(site: Site, order: Order) -> Said | Refusal:
-    """Carry out one step, if the policy grants it. Raises TrustError for what does not hold; then nothing is sent."""
+def step(site: Site, order: Order, stop: Stop) -> Said | Refusal:
+    """Carry out one step, if the policy grants it. Raises TrustError for what does not hold, and Cancelled if `stop` says so
+    while it works (not while a model is fitted): then nothing is sent.
+    """
     asks = order.plan.asks
     if not isinstance(asks, Join) or site.name not in asks.senders:
         raise TrustError(f"plan {order.digest[:16]}: '{site.name}' has nothing to send in this step")
@@ -83,7 +87,7 @@ def step(site: Site, order: Order) -> Said | Refusal:
     if asks.step == "channel":
         return _free(site, box.public_of(found.channel))
     try:
-        return _WORK[asks.step](site, order, found, grant)
+        return _WORK[asks.step](site, order, found, grant, stop)
     except BudgetError as error:
         charging.log.error("%s", error)
         return refuse(site, order, Reason.BUDGET, "the site's privacy budget would be exceeded")
@@ -92,36 +96,36 @@ def step(site: Site, order: Order) -> Said | Refusal:
         return refuse(site, order, Reason.DATA, "the rows cannot be used for this exchange; the site's operator sees why")
 
 
-def _blinded(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | Refusal:
+def _blinded(site: Site, order: Order, found: Exchange, grant: Grant, stop: Stop) -> Said | Refusal:
     """Every id, blinded. From it the peer learns how many there are."""
     customers = _customers(site, order, found, grant)
     if len(customers) > grant.most:
         return refuse(site, order, Reason.POLICY, f"more than the {grant.most} customers that may be compared here")
-    points, order_N = intersection.blinded(customers, found.exponent, bytes.fromhex(found.link), site.name)
+    points, order_N = intersection.blinded(customers, found.exponent, bytes.fromhex(found.link), site.name, stop)
     found.remember([customers[place] for place in order_N])
     _disclose(site, order, grant, "how many ids", len(customers))
     return _free(site, found.sealed(intersection.written(points), order.digest))
 
 
-def _matched(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | Refusal:
+def _matched(site: Site, order: Order, found: Exchange, grant: Grant, stop: Stop) -> Said | Refusal:
     """The peer's ids, blinded once more. From them the peer learns which of its own this site has, too."""
     source = f"the ids of '{found.peer}'"
     try:
         theirs = intersection.read(found.received("blinded"), source, grant.most)
-        raised = intersection.raised(theirs, found.exponent, found.peer)
+        raised = intersection.raised(theirs, found.exponent, found.peer, stop)
     except ContractError as error:
         return refuse(site, order, Reason.POLICY, str(error)[:300])
     _disclose(site, order, grant, "which ids both have", len(theirs))
     return _free(site, found.sealed(intersection.written(raised), order.digest))
 
 
-def _labels(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | Refusal:
+def _labels(site: Site, order: Order, found: Exchange, grant: Grant, stop: Stop) -> Said | Refusal:
     """A label of each common customer with a row to train on, told by a coin; charged before it is drawn."""
     (mechanism,) = order.plan.asks.noised if isinstance(order.plan.asks, Join) else (None,)
     if grant.label is None or mechanism is None or isinstance(order.plan.agreed.privacy, NoPrivacy):
         return refuse(site, order, Reason.POLICY, "labels are told under a promise of privacy alone")
     own = _own(site, order, found, grant)
-    common, digest = found.common(grant.most)
+    common, digest = found.common(grant.most, stop)
     label_N = own.labels(grant.label, common)
     book = charging.charge_labels(site, order, mechanism)
     rows = digest_of_files(site.row_files)
@@ -131,11 +135,11 @@ def _labels(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | R
     return Said(found.sealed(digest + told_N.tobytes(), order.digest), (mechanism,), book)
 
 
-def _scores(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | Refusal:
+def _scores(site: Site, order: Order, found: Exchange, grant: Grant, stop: Stop) -> Said | Refusal:
     """A score of each common customer. What it tells of the customer's columns has no epsilon: at most log2(levels) bits."""
     asks = found.asks
     own = _own(site, order, found, grant)
-    common, digest = found.common(grant.most)
+    common, digest = found.common(grant.most, stop)
     column_ND = own.numbers(grant.columns, common)
     if asks.learnt is None:
         told_N = said_of(found, "labels", digest, len(common)).view(np.int8)
@@ -148,11 +152,13 @@ def _scores(site: Site, order: Order, found: Exchange, grant: Grant) -> Said | R
         before = exchange.kept_of(site, asks.learnt)
         score_N = learners.scores(before["columns"], before["labels"], grant.learner, asks.levels, int(before["seed"][0]),
                                   column_ND)
+    if stop():
+        raise Cancelled("the time for scores was over when there were some; none was told")
     _disclose(site, order, grant, "scores", len(common))
     return _free(site, found.sealed(digest + score_N.tobytes(), order.digest))
 
 
-_WORK: dict[str, Callable[[Site, Order, Exchange, Grant], Said | Refusal]] = {
+_WORK: dict[str, Callable[[Site, Order, Exchange, Grant, Stop], Said | Refusal]] = {
     "blinded": _blinded, "matched": _matched, "labels": _labels, "scores": _scores}
 
 

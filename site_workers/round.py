@@ -197,14 +197,14 @@ def _for_sum(site: Site, order: Order, asked: Order) -> _Done | Refusal:
     return _about_keys(site, asked, summing.revealed(site, order, keys, asked))
 
 
-def _material(site: Site, order: Order) -> _Done | Refusal:
+def _material(site: Site, order: Order, guard: limits.Guard) -> _Done | Refusal:
     """The answer to a plan about keys, if the policy and the folder allow it."""
     if (refusal := refusal_by_policy(site, order) or rollback.refusal(site, order)) is not None:
         return refusal
     if isinstance(order.plan.asks, Join):
         if (refusal := _refused_too_often(site, order)) is not None:
             return refusal
-        sends = joining.step(site, order)
+        sends = joining.step(site, order, guard)
         return sends if isinstance(sends, Refusal) else _about_keys(site, order, sends.body, sends)
     said = summing.material(site, order)
     return said if isinstance(said, Refusal) else _about_keys(site, order, said)
@@ -257,7 +257,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], sour
     guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
         with limits.memory(site.policy.limits):
-            return _carry_out(site, order, guard, source) if order.plan.asks.is_of_rows else _material(site, order)
+            return _carry_out(site, order, guard, source) if order.plan.asks.is_of_rows else _material(site, order, guard)
     except MemoryError:
         return refuse(site, order, Reason.LIMITS, "needs more memory than one plan may take here")
     except Cancelled:

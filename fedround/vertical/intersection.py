@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from fedround.errors import ContractError
+from fedround.errors import Cancelled, ContractError
 
 POINT_BYTES = 32
 _DOMAIN = b"fedround/1/vertical/point"
@@ -48,17 +48,28 @@ def _is_on_curve(u: int) -> bool:
     return pow((u * u + _A * u + 1) * u % _FIELD, (_FIELD - 1) // 2, _FIELD) == 1
 
 
-def raised(points: Iterable[bytes], key: X25519PrivateKey, whose: str) -> list[bytes]:
-    """Every point to the power of the secret number. Raises ContractError, naming the member, for one of small order."""
+def raised(points: Iterable[bytes], key: X25519PrivateKey, whose: str,
+           stop: Callable[[], bool] = lambda: False) -> list[bytes]:
+    """Every point to the power of the secret number. Raises ContractError, naming the member, for one of small order, and
+    Cancelled as soon as `stop` says so: they may be millions.
+    """
+    found = list[bytes]()
     try:
-        return [key.exchange(X25519PublicKey.from_public_bytes(one)) for one in points]
+        for one in points:
+            if stop():
+                raise Cancelled(f"ids of '{whose}' were not blinded to the end; nothing of them was told")
+            found.append(key.exchange(X25519PublicKey.from_public_bytes(one)))
     except ValueError:
         raise ContractError(f"'{whose}' sent a point of small order, which is no id's: ask what it runs") from None
+    return found
 
 
-def blinded(customers: Sequence[str], key: X25519PrivateKey, link: bytes, whose: str) -> tuple[list[bytes], list[int]]:
-    """H(id)^a of each id in ascending order, which depends on no row's place; and whose each of them is, by place."""
-    found = raised((point(one, link) for one in customers), key, whose)
+def blinded(customers: Sequence[str], key: X25519PrivateKey, link: bytes, whose: str,
+            stop: Callable[[], bool] = lambda: False) -> tuple[list[bytes], list[int]]:
+    """H(id)^a of each id in ascending order, which depends on no row's place; and whose each of them is, by place. stop: as
+    `raised`.
+    """
+    found = raised((point(one, link) for one in customers), key, whose, stop)
     order = sorted(range(len(found)), key=found.__getitem__)
     return [found[place] for place in order], order
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,16 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from fedround import codec, layout
-from fedround.errors import ContractError, FedroundError, LostError, PrivacyError, SetupError, SignatureError, TrustError
+from fedround.errors import (
+    Cancelled,
+    ContractError,
+    FedroundError,
+    LostError,
+    PrivacyError,
+    SetupError,
+    SignatureError,
+    TrustError,
+)
 from fedround.privacy import ledger
 from fedround.privacy.spec import RandomisedLabels
 from fedround.records import Answer, Join, Told
@@ -22,6 +32,8 @@ from fedround.vertical import box, intersection
 from fedround_cli.main import app
 from infra.history import read_commit, read_finding
 from site_workers import audit, exchange, joining, recover, together
+from site_workers import round as site_round
+from site_workers.policy import Limits
 from site_workers.preflight import _vertical
 from tasks.epochs import newest_first
 from tasks.plan import Planned
@@ -313,6 +325,32 @@ def test_rows_that_change_in_the_middle_end_the_exchange(again):
     frame.to_parquet(path)
     with pytest.raises(TrustError, match="its rows have changed since"):
         again.answer(BANK, planned)
+
+
+@pytest.mark.parametrize("step", ["blinded", "matched", "labels", "scores"])
+def test_attack_a_step_takes_no_longer_than_one_plan_may(again, step):
+    """A peer may bring up to `most` ids, ten million: the site works on them for hours, and nobody could stop it."""
+    planned = next((one for one in steps_of(again) if one.plan.asks.step == step), None) or again.until(step)
+    name = SHOP if step == "scores" else BANK
+    for kept in (again.root / "store" / "sites" / name, again.root / name / "outbox"):
+        for folder in kept.rglob(f"00000/{planned.plan.attempt:02d}"):
+            shutil.rmtree(folder)
+    again.policy(name, limits=Limits(seconds=300))
+    start, looks = again.site(name).clock(), iter(range(10 ** 6))
+    slow = replace(again.site(name), clock=lambda: start + timedelta(seconds=20 * next(looks)))
+    told = len([one for one in audit.read(again.root / name) if isinstance(one, audit.Disclosed)])
+    assert again.answer(name, planned, slow) == "refusal"
+    assert again.said(name, planned)["body"]["reason"] == "limits"
+    assert len([one for one in audit.read(again.root / name) if isinstance(one, audit.Disclosed)]) == told
+    assert again.answer(name, planned) == "answer", "with more time, the same plan"
+
+
+def test_a_step_that_is_stopped_ends(again):
+    planned = again.until("matched")
+    site, plan = again.site(SHOP), planned.plan
+    with pytest.raises(Cancelled):
+        site_round.answer(site, site_round.SiteRequest(run="spring", round=0, attempt=plan.attempt, purpose="join"),
+                          lambda: True)
 
 
 def test_two_rows_of_one_customer_are_refused_without_a_word_of_who(tmp_path):
