@@ -19,7 +19,7 @@ from fedround.learning.tasks import Margin, Metrics
 from tasks import pages
 from tasks.reporting.verified import Verified
 from tests.tasks.test_pages import BEGUN, dated
-from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, updated, with_
+from tests.tasks.test_reporting import ATTACK, compared, left_out, refused, unasked, updated, with_
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 LONGEST, OTHER = "w" * 40, "m" * 40                # as a run may be called
@@ -42,11 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [updated(f"bank-{at:02d}", uploaded_bytes=500_000, local_margin=Margin(auc=0.05), answered_s=12_345.6,
                         fetched_s=12_345.67, fetches=12_345)
                 for at in range(8)]
-        full = compared(number, *rows, updated("x" * 64), left_out(ATTACK), refused(ATTACK * 2, "age.range", "a.positive"))
+        full = compared(number, *rows, updated("x" * 64), left_out(ATTACK), refused(ATTACK * 2, "age.range", "a.positive"),
+                        unasked("y" * 64))
         pages.write(reports, with_(
             full, ended=dated(number).ended, at_sites=Metrics(auc=0.6, rows=500), at_sites_margin=Margin(auc=0.03),
             rounds_agreed=5, steps=(("plan", 0.5), ("wait for the sites", 12_345.6)), note=ATTACK, training=ATTACK,
-            contract=ATTACK))
+            contract=ATTACK, chosen=ATTACK))
     for run, rule in ((LONGEST, ATTACK), (OTHER, "median")):
         pages.write(reports, with_(dated(1), run=run, aggregation=rule, at_sites=Metrics(auc=0.6, rows=500),
                                    at_sites_margin=Margin(auc=0.03)))
@@ -84,14 +85,13 @@ def test_nothing_is_wider_than_the_screen(driver: webdriver.Chrome, folder: Path
 
 
 @pytest.mark.parametrize(("name", "label"), [
-    ("spring/00003.html", "Local AUC"), ("index.html", "Largest epsilon"), (COMPARED, LONGEST)])
-def test_on_a_telephone_the_first_table_is_read_without_moving_it(
-        driver: webdriver.Chrome, folder: Path, name: str, label: str):
+    ("spring/00003.html", "Local AUC"), ("spring/00003.html", "Share in the models"), ("index.html", "Largest epsilon"),
+    (COMPARED, LONGEST)])
+def test_on_a_telephone_a_table_is_read_without_moving_it(driver: webdriver.Chrome, folder: Path, name: str, label: str):
     look(driver, folder / name, 400)
-    table = driver.find_element(By.CSS_SELECTOR, ".cards")
-    around = "arguments[0].parentElement"
-    assert driver.execute_script(f"return {around}.scrollWidth <= {around}.clientWidth", table)
-    cell = table.find_element(By.CSS_SELECTOR, f"td[data-label='{label}']")
+    cell = driver.find_element(By.CSS_SELECTOR, f".cards td[data-label='{label}']")
+    around = "arguments[0].closest('.scroll')"
+    assert driver.execute_script(f"return {around}.scrollWidth <= {around}.clientWidth", cell)
     assert label in driver.execute_script("return getComputedStyle(arguments[0], '::before').content", cell)
 
 
