@@ -38,7 +38,7 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
     run = request["run"]
     shown = {record.round for record in records(coordinator, run)}
     if not quiet:
-        out.print(f"[dim]{started.url}[/]")
+        out.print(f"[dim]in the UI: {started.url}[/]")
     waited, kind, message = 0.0, "", ""
     try:
         with Live(console=out, transient=True, refresh_per_second=8) as live:
