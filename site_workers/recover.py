@@ -25,7 +25,8 @@ from fedround.rounds.campaign import counts_leave
 from fedround.rounds.offer import Offer, offer
 from fedround.sightings import answers_to
 from fedround.signing import MAX_DOCUMENT_BYTES, digest
-from fedround.values import Purpose, parse
+from fedround.values import Digest, Purpose, parse
+from infra.epochs import concluded
 from infra.federation_log import signed_length
 from infra.history import NOT_OURS, InTurn, in_turn, read_plan_at
 from site_workers import audit, charging, exchange, once, outbox, rollback
@@ -100,16 +101,32 @@ def restore(site: Site, recovery: Recovery) -> None:
 
 
 def _remember_exchange(site: Site, answer: Answer) -> None:
-    """A step that was answered belongs to an exchange that some grant was used for. If nobody shows which, each was."""
+    """A step that was answered belongs to an exchange that some grant was used for. If nobody shows which, each was. Of an
+    exchange that is known nothing is answered any more: for what its steps were, the folder has forgotten.
+    """
     try:
         plan, named = read_plan_at(site.store, answer.run, answer.round, answer.attempt, "join", site.settings.coordinator)
+        asks = plan.asks
     except NOT_OURS:
-        plan, named = None, answer.plan
-    if plan is None or named != answer.plan or not isinstance(plan.asks, Join):
+        asks, named = None, answer.plan
+    if asks is None or named != answer.plan or not isinstance(asks, Join):
         for grant in site.policy.vertical:
             exchange.was_used(site, grant.peer, grant.purpose, answer.plan)
-    elif plan.asks.step == "channel":
-        exchange.was_used(site, plan.asks.peer_of(site.name), plan.asks.purpose, named)
+        return
+    link = _link(site, plan, named, asks)
+    exchange.was_used(site, asks.peer_of(site.name), asks.purpose, link)
+    exchange.close(site, link)
+
+
+def _link(site: Site, plan: Plan, named: Digest, asks: Join) -> Digest:
+    """Which exchange a step belongs to. If nobody shows it, the step counts as one by itself."""
+    if not asks.before:
+        return named
+    try:
+        _, first = concluded(site.store, site.settings.coordinator, plan.run, plan.federation_digest, asks.before[0], "join")
+    except NOT_OURS:
+        return named
+    return first.plan
 
 
 def _proven(site: Site, said: Iterable[SiteAnswer],
@@ -188,6 +205,8 @@ def _unknown(site: Site, known: tuple[Charge, ...], history: _History, longest: 
 
 def _asked(site: Site, plan: Plan) -> tuple[Mechanism, ...]:
     """What a plan would have cost this site, with its present rows and policy. Nothing if the site would refuse."""
+    if isinstance(plan.asks, Join):
+        return plan.asks.noised if site.name == plan.asks.labels else ()
     if plan.agreed.privacy.unit not in site.policy.units or not plan.asks.is_of_rows:
         return ()
     try:

@@ -201,7 +201,8 @@ def dearest(charges: Iterable[Sequence[Mechanism]]) -> tuple[Mechanism, ...]:
     members = {getattr(one, "shared_by", None) for charge in known for one in charge}
     if len(members) > 1:
         return dearest([tuple(map(alone, charge)) for charge in known])
-    caps = {one.rows_per_person for charge in known for one in charge if isinstance(one, DpSgd | RowSum | GaussianCounts)}
+    caps = {None if isinstance(one, RandomisedLabels) else one.rows_per_person for charge in known for one in charge
+            if isinstance(one, DpSgd | RowSum | GaussianCounts | RandomisedLabels)}
     rows = caps.pop() if len(caps) == 1 else None
     if caps:
         known = [tuple(map(_of_records, charge)) for charge in known]

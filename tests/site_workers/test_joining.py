@@ -449,6 +449,61 @@ def test_attack_a_folder_that_was_restored_makes_no_second_exchange(again, hidde
     assert "all 1 exchanges" in refused(again, BANK, anew)
 
 
+def test_attack_a_store_that_hides_the_first_step_makes_a_recovered_folder_forget_no_exchange(again):
+    """The answer that named the exchange is hidden; that to its next step is not, and leads to it."""
+    for name in ("joins", "outbox"):
+        shutil.rmtree(again.root / BANK / name)
+    channel = steps_of(again)[-1].plan
+    assert channel.asks.step == "channel"
+    shutil.rmtree(again.root / "store" / layout.answers(BANK, "spring", 0, "join") / f"{channel.attempt:02d}")
+    site = again.site(BANK)
+    recover.restore(site, recover.forgotten(site))
+    (grant,) = site.policy.vertical
+    assert exchange.uses(site, grant) == [steps_of(again)[-1].digest]
+    assert "all 1 exchanges" in refused(again, BANK, again.next(REQUEST.model_copy(update={"anew": True})))
+
+
+def twin(made: Joining, planned: Planned, **changes: object) -> Planned:
+    """Another plan for the same step, by the coordinator."""
+    plan = planned.plan.model_copy(update={"attempt": 60, **changes})
+    document = seal(plan, made.coordinator.identity)
+    made.coordinator.store.put_once(layout.plan("spring", plan.round, plan.attempt, "join"), document)
+    return replace(planned, plan=plan, digest=digest(document))
+
+
+@pytest.mark.parametrize("step", ["blinded", "labels"])
+def test_attack_a_recovered_folder_takes_no_part_in_an_exchange_that_it_was_in(again, step):
+    """Which steps it has answered, and with which ids, nobody knows any more: a second plan for one would be answered."""
+    labels = again.until("labels")
+    again.answer(BANK, labels)
+    planned = labels if step == "labels" else steps_of(again)[1]
+    for name in ("joins", "outbox"):
+        shutil.rmtree(again.root / BANK / name)
+    site = again.site(BANK)
+    recover.restore(site, recover.forgotten(site))
+    again.policy(BANK, max_epsilon_label=8.0)
+    with pytest.raises(TrustError, match="answers each step once"):
+        again.answer(BANK, twin(again, planned))
+    assert len(ledger.read(again.root / BANK / "ledger.jsonl").charges) == 1
+
+
+def test_attack_labels_whose_answer_is_hidden_are_counted_for_what_their_plan_says(again):
+    """A ledger of yesterday, and an answer that the store hides: a later answer tells that there was one charge more."""
+    labels, path = again.until("labels"), again.root / BANK / "ledger.jsonl"
+    shutil.copytree(again.root / BANK, again.root / "yesterday")
+    again.step(labels)
+    again.step(again.next())
+    for name in (BANK, SHOP):
+        again.policy(name, times=2)
+    again.step(again.next(REQUEST.model_copy(update={"anew": True})))         # its answer tells the ledger's length
+    shutil.rmtree(again.root / BANK)
+    (again.root / "yesterday").rename(again.root / BANK)
+    shutil.rmtree(again.root / "store" / layout.answers(BANK, "spring", 0, "join") / f"{labels.plan.attempt:02d}")
+    site = again.site(BANK)
+    recover.restore(site, recover.forgotten(site))
+    assert ledger.spent(ledger.read(path), 1e-5, unit="label") >= 3.0
+
+
 def test_the_preflight_says_whether_an_exchange_could_be_made(again):
     def said() -> str:
         return _vertical(again.site(BANK))

@@ -91,6 +91,8 @@ def test_the_gaussian_in_its_place_dominates_a_coin_at_every_epsilon():
     assert epsilon_at_most([(COINS, 1)], DELTA, "record") >= 2.0
     assert noise_of_one(COINS) > 0
     assert epsilon(dearest([(COINS,)]), DELTA) >= 2.0
+    of_persons = DpSgd(noise_multiplier=1.0, clip_norm=1.0, sampling_rate=0.01, steps=10, rows_per_person=5)
+    assert math.isinf(epsilon(dearest([(COINS,), (of_persons,)]), DELTA, "person")), "coins bound nothing for a person"
 
 
 @pytest.mark.parametrize("mechanism", [
