@@ -41,17 +41,18 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from fedround import locked
-    from tests.faults.scenes import SCENES
+    from tests.faults import at_coordinators, at_sites
 
+    scenes = (*at_sites.SCENES, *at_coordinators.SCENES)
     torch.set_num_threads(1)
     locked._key = functools.lru_cache(maxsize=None)(locked._key)        # a third of a second, once for all that are forked
-    if unknown := set(said.names) - {scene.name for scene in SCENES}:
-        parser.error(f"no scene is called '{unknown.pop()}'; there are: {', '.join(scene.name for scene in SCENES)}")
+    if unknown := set(said.names) - {scene.name for scene in scenes}:
+        parser.error(f"no scene is called '{unknown.pop()}'; there are: {', '.join(scene.name for scene in scenes)}")
     kinds = said.kind or (KINDS if not said.names and said.scenes is None else ("killed",))
     print(f"{'fault':52}{'places':>9}{'tried':>7}{'survived':>10}", flush=True)
     failed = False
     if "killed" in kinds:
-        chosen = [scene for scene in SCENES if not said.names or scene.name in said.names]
+        chosen = [scene for scene in scenes if not said.names or scene.name in said.names]
         if said.scenes is not None:
             chosen = random.Random(said.seed).sample(chosen, min(said.scenes, len(chosen)))
         for scene in chosen:
