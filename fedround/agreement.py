@@ -17,9 +17,9 @@ from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
+from fedround.learning.decay import Plateau
 from fedround.learning.foreign.agreed import objection_to_foreign
 from fedround.learning.foreign.spec import Foreign
-from fedround.learning.pace import Plateau
 from fedround.learning.paced import objection_to_pace
 from fedround.learning.spec import FedAvg, LocalTraining, Parts, ServerOptimizer, Training
 from fedround.learning.trees.agreed import objection_to_trees

@@ -25,10 +25,10 @@ from fedround.signing import digest
 from fedround.values import canonical
 from site_workers import audit, registry
 from site_workers.authorise import Order, refuse
-from site_workers.pace import terms_here
 from site_workers.question_form import is_agreed
 from site_workers.rows import Rows
 from site_workers.site import Site
+from site_workers.speed import terms_here
 
 log = logging.getLogger("fedround.site")
 

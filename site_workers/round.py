@@ -49,10 +49,10 @@ from site_workers import (
     kept,
     limits,
     outbox,
-    pace,
     reading,
     release,
     rollback,
+    speed,
     summing,
 )
 from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
@@ -303,7 +303,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: reading.So
     worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
                   inputs.read(_patient(site, order), order, rows, guard), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
-    pace.note(site, plan, site.clock() - began, worked.declared)
+    speed.note(site, plan, site.clock() - began, worked.declared)
     kept.write(site.safe, plan, worked.keeps)
     answer, body = _answer(site, order, worked, book, warnings), worked.payload
     if keys is not None and worked.summand_S is not None:

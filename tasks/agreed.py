@@ -22,8 +22,8 @@ from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from infra.history import Committed
 from tasks.cohort import Place, cohort_of
+from tasks.decay import score_of, training_after
 from tasks.ledgers import keys_of
-from tasks.pace import score_of, training_after
 from tasks.plan import Planned, asked_to_train, bare
 from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.weights import loss_of

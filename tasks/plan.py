@@ -32,9 +32,9 @@ from tasks.begin import Committing, head_of
 from tasks.choice import choice_asked
 from tasks.cohort import Cohort, Place, cohort_of, now_for
 from tasks.coordinator import Coordinator
+from tasks.decay import training_after
 from tasks.epochs import is_given_up, slot_for
 from tasks.evaluate import score_statistic
-from tasks.pace import training_after
 from tasks.partition import partition_asked, partition_of
 from tasks.reputation import past_rounds
 from tasks.root import require_root_set

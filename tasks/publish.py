@@ -18,7 +18,7 @@ from tasks.aggregate import Aggregated
 from tasks.begin import Committing, put_alone
 from tasks.collect import Collected
 from tasks.coordinator import Coordinator
-from tasks.pace import score_of
+from tasks.decay import score_of
 from tasks.plan import Planned
 from tasks.step import take_step
 from tasks.weights import loss_of, to_commit

@@ -24,8 +24,8 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from fedround.codec import Schema
 from fedround.learning.algorithms import Algorithm, Plain
 from fedround.learning.augmentation import Augmentation
+from fedround.learning.decay import Rule
 from fedround.learning.foreign.spec import Foreign
-from fedround.learning.pace import Rule
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import ClassWeights, UnionStep
 from fedround.privacy.calibration import sampling_rate

@@ -2,7 +2,7 @@
 
 A rule has levels: level 0 is what was agreed, and each next one is `factor` times the one before, down to `least` times what
 was agreed. Which level holds follows from the round's number (`Decay`), or from what the sites' noised scores told
-(`Plateau`; `fedround.rounds.pace`).
+(`Plateau`; `fedround.rounds.decay`).
 
 Both are post-processing: the noise is on gradients, and the privacy of a round covers the agreed number of steps, of which
 fewer are done. So a rule changes no charge.

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedround.errors import ContractError
+from fedround.learning.decay import Decay, Plateau
 from fedround.learning.law import law_of
-from fedround.learning.pace import Decay, Plateau
 from fedround.learning.spec import LocalTraining
 from fedround.privacy.spec import DpSgd, RecordPrivacy
 from fedround.rounds.campaign import mechanism_for
+from fedround.rounds.decay import Trained, decayed, level_of
 from fedround.rounds.ending import Told
-from fedround.rounds.pace import Trained, level_of, paced
 from fedround.statistics import LocalEvaluation
 
 PLATEAU = LocalTraining(learning_rate=0.8, rule=Plateau(patience=2, factor=0.5, least=0.2))
@@ -28,7 +28,7 @@ def lived(agreed: LocalTraining, values: list[float], margin: float = 0.0) -> li
     """The training of each round, if round r tells values[r - 1] of the model before it."""
     past, found = [], []
     for number, value in enumerate(values, 1):
-        training = paced(agreed, number, past)
+        training = decayed(agreed, number, past)
         past.append(Trained(training, Told(value, margin)))
         found.append(training)
     return found
@@ -36,7 +36,7 @@ def lived(agreed: LocalTraining, values: list[float], margin: float = 0.0) -> li
 
 def test_a_decay_halves_every_third_round_and_stops_at_its_floor():
     agreed = LocalTraining(learning_rate=0.8, rule=Decay(every=3, factor=0.5, least=0.2))
-    assert [paced(agreed, number, []).learning_rate for number in (1, 3, 4, 6, 7, 10, 1000)] == [
+    assert [decayed(agreed, number, []).learning_rate for number in (1, 3, 4, 6, 7, 10, 1000)] == [
         0.8, 0.8, 0.4, 0.4, 0.2, 0.16, 0.16]
 
 
@@ -69,13 +69,13 @@ def test_no_rule_goes_beyond_what_was_agreed_and_each_level_is_found_again(rule:
 def test_a_file_that_agrees_on_another_rate_begins_anew():
     past = [Trained(training, Told(0.7, 0.0)) for training in lived(PLATEAU, [0.7] * 6)]
     assert past[-1].training.learning_rate == 0.4
-    assert paced(PLATEAU.model_copy(update={"learning_rate": 0.6}), 7, past).learning_rate == 0.6
+    assert decayed(PLATEAU.model_copy(update={"learning_rate": 0.6}), 7, past).learning_rate == 0.6
 
 
 def test_fewer_steps_by_a_rule_are_paid_as_all_of_them_and_their_noise_is_known():
     agreed = LocalTraining(local_steps=8, batch_size=32, rule=Decay(of="local_steps", every=1))
     privacy = RecordPrivacy(epsilon=4.0, delta_dp=1e-5, clip_norm=1.0, rounds=5)
-    fewer = paced(agreed, 3, [])
+    fewer = decayed(agreed, 3, [])
     assert (fewer.local_steps, fewer.covered) == (2, 8)
     one, other = (mechanism_for(privacy, training, LocalEvaluation(), 1000) for training in (agreed, fewer))
     assert one == other

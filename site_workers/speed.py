@@ -22,7 +22,7 @@ from fedround.values import Value
 from site_workers.authorise import Order
 from site_workers.site import Site
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fedround.site")
 
 _FILE = "speed.json"
 _SHARE = 0.5

@@ -1,4 +1,4 @@
-"""Which level of a rule a round has (`fedround.learning.pace`): from the agreed training, and what the rounds before it
+"""Which level of a rule a round has (`fedround.learning.decay`): from the agreed training, and what the rounds before it
 told.
 """
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedround.learning.pace import Decay, Plateau
+from fedround.learning.decay import Decay, Plateau
 from fedround.learning.spec import LocalTraining, Training
 from fedround.rounds.ending import Told, has_settled
 
@@ -21,7 +21,7 @@ class Trained:
     """None: nothing that could be read through the noise."""
 
 
-def paced(agreed: Training, number: int, past: Sequence[Trained]) -> Training:
+def decayed(agreed: Training, number: int, past: Sequence[Trained]) -> Training:
     """The training of round `number`. past: the committed rounds of the run before it, in order; as many as the rule looks
     back suffice.
 

@@ -1,15 +1,15 @@
-"""The training that the next plan asks for, where a rule changes it from round to round (`fedround.rounds.pace`)."""
+"""The training that the next plan asks for, where a rule changes it from round to round (`fedround.rounds.decay`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fedround.learning.pace import Plateau
+from fedround.learning.decay import Plateau
 from fedround.learning.spec import LocalTraining, Training
 from fedround.learning.tasks import Task
 from fedround.records import Answer, Plan, Score
+from fedround.rounds.decay import Trained, decayed
 from fedround.rounds.ending import Told
-from fedround.rounds.pace import Trained, paced
 from fedround.rounds.tickets import ticket_of
 from fedround.statistics import Release
 from tasks.reputation import Past
@@ -17,7 +17,7 @@ from tasks.reputation import Past
 
 def training_after(agreed: Training, number: int, past: Sequence[Past]) -> Training:
     """The training of round `number`, after the committed rounds `past`, in their order: as many as the rule looks back."""
-    return paced(agreed, number, [
+    return decayed(agreed, number, [
         Trained(one.commit.agreed.training, None if one.commit.score is None else Told(
             one.commit.score.value, one.commit.score.margin)) for one in past if one.commit.agreed is not None])
 
