@@ -8,6 +8,7 @@ The server is the one of `fedround up`, on this machine; every step is a process
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import resource
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any
 from infra.settings import S3Credential
 from infra.stack.ports import choose
 from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
-from infra.stores import S3Store, publish
+from infra.stores import S3Store, parts, publish, s3_upload
 
 CHUNK = 8 << 20
 
@@ -36,6 +37,23 @@ def _cost(work: Callable[[], object]) -> dict[str, float]:
             "largest_mb": after.ru_maxrss >> 10}
 
 
+def _send_half(store: S3Store, path: Path, sha256: str) -> None:
+    """Until the line is cut."""
+    sent = itertools.count(1)
+
+    def cut(**_: object) -> None:
+        if next(sent) > path.stat().st_size // parts.PART_BYTES // 2:
+            raise KeyboardInterrupt
+
+    client = store._clients.patient(3600.0, s3_upload.TRIES)[0]
+    client.meta.events.register("before-send.s3.UploadPart", cut)
+    try:
+        store.put_once("large/two", path, sha256=sha256, journal=path.with_suffix(".upload"))
+    except KeyboardInterrupt:
+        return
+    raise SystemExit("the line was not cut")
+
+
 def _in_chunks(store: S3Store, size: int) -> None:
     for start in range(0, size, CHUNK):
         hashlib.sha256(store.get_range("large/one", start, CHUNK)).digest()
@@ -47,6 +65,8 @@ def _step(what: str, address: str, access_key: str, secret_key: str, path: str, 
     print(json.dumps(_cost({
         "publish a file": lambda: publish(store, "large/one", file, sha256=sha256),
         "publish it again": lambda: publish(store, "large/one", file, sha256=sha256),
+        "send half, and be cut": lambda: _send_half(store, file, sha256),
+        "send what is missing": lambda: publish(store, "large/two", file, sha256=sha256, journal=file.with_suffix(".upload")),
         "get": lambda: store.get("large/one"),
         "get in chunks of 8 MiB": lambda: _in_chunks(store, file.stat().st_size)}[what])))
 
@@ -71,7 +91,8 @@ def main(megabytes: int) -> None:
 
 
 def _measure(address: str, credential: S3Credential, path: str, sha256: str) -> None:
-    for what in ("publish a file", "publish it again", "get", "get in chunks of 8 MiB"):
+    for what in ("publish a file", "publish it again", "send half, and be cut", "send what is missing", "get",
+                 "get in chunks of 8 MiB"):
         done = subprocess.run([sys.executable, "-m", "benchmarks.object_store", what, address, credential.access_key,
                                credential.secret_key, path, sha256], check=True, stdout=subprocess.PIPE)
         said: dict[str, Any] = json.loads(done.stdout)

@@ -23,6 +23,7 @@ from fedround.values import Purpose
 from site_workers.safe import Safe
 
 _ANSWER, _PAYLOAD, _SENT, _REFUSAL = "answer.json", "delta.safetensors", "sent", "-refusal-"
+_JOURNAL = "upload.jsonl"
 _PLACE = re.compile(rf"[0-9]{{5}}/[0-9]{{2}}(?:{_REFUSAL}[0-9]{{4,}})?")
 
 
@@ -59,6 +60,11 @@ class Entry:
             return None
         path = self.folder / _PAYLOAD
         return self.safe.read_signed(path) if path.exists() and self.safe.is_sealed(path) else path
+
+    @property
+    def journal(self) -> Path:
+        """Where is written down which parts of the payload the store has. It holds digests, and nothing of the payload."""
+        return self.folder / _JOURNAL
 
     @property
     def payload_said(self) -> dict[str, Any]:

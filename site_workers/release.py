@@ -53,13 +53,15 @@ def hand_over(site: Site, rotation: Rotation) -> None:
 
 
 def send(site: Site, entry: Entry) -> None:
-    """Upload an entry of the outbox; what is there already is left as it is. Raises ConflictError for other bytes."""
+    """Upload an entry of the outbox. What is there already is left as it is, and a large payload whose sending was cut goes
+    on where it was. Raises ConflictError for other bytes.
+    """
     if entry.sent:
         return
     audit.record(site.folder, *audit.leaving(entry, site.clock()))
     store = Metered(site.store, traffic := Traffic())
     if entry.payload_key is not None and (payload := entry.payload) is not None:
-        publish(store, entry.payload_key, payload, sha256=entry.payload_said["sha256"])
+        publish(store, entry.payload_key, payload, sha256=entry.payload_said["sha256"], journal=entry.journal)
     publish(store, entry.answer_key, entry.answer)
     entry.mark_sent()
     log.info("sent %s: %d bytes, %.1f s of waiting for the store, %d round trips", entry.answer_key, traffic.sent_bytes,

@@ -61,7 +61,8 @@ def _payload(path: Path) -> Payload:
 
 def put_numbers(store: ObjectStore, planned: Planned, region: str, path: Path, sha256: Digest) -> None:
     """Put the numbers where the document will name them: by content."""
-    publish(store, layout.partial_numbers(*where(planned, region), sha256), path, sha256=sha256)
+    publish(store, layout.partial_numbers(*where(planned, region), sha256), path, sha256=sha256,
+            journal=path.with_suffix(".upload"))
 
 
 def _place(workplace: Workplace, planned: Planned, region: str) -> Path:

@@ -50,7 +50,8 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
         totals=() if collected.sum is None else collected.sum.read.totals,
         regions=() if collected.regional is None else collected.regional.told, score=score_of(plan, collected.answers),
         tool_version=__version__)
-    put(store, layout.model(commit.model), stepped.model, sha256=commit.model)
+    put(store, layout.model(commit.model), stepped.model, sha256=commit.model,
+        journal=spool.folder(coordinator, planned) / f"{commit.model}.upload")
     for part in stepped.parts:
         put(store, layout.blob(part.blob), part.body, sha256=part.blob.digest)
     aggregated.shelf.publish(coordinator, aggregated.averages)

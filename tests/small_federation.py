@@ -87,7 +87,7 @@ def changed(plan: Plan, **changes: object) -> Plan:
 @contextmanager
 def store_is_down() -> Iterator[None]:
     """While this lasts, the store takes nothing in."""
-    def down(self: DirectoryStore, key: str, body: object, *, sha256: str | None = None) -> None:
+    def down(self: DirectoryStore, key: str, body: object, *, sha256: str | None = None, journal: object = None) -> None:
         raise StoreUnavailableError("the store does not answer")
 
     with pytest.MonkeyPatch.context() as patch:

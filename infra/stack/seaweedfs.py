@@ -9,6 +9,8 @@ import signal
 import sysconfig
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ _SITES_READ = ("federations/", "log/", "models/", "runs/")
 _START_PATIENCE_S = 300.0
 _STOP_PATIENCE_S = 15.0
 _GRANT_PATIENCE_S = 60.0
+_UNFINISHED = timedelta(days=8)
+"""A deadline is at most a week away."""
 
 
 class SeaweedFS:
@@ -65,9 +69,13 @@ class SeaweedFS:
             environment, self._folder)
 
     def wait_ready(self, port: int) -> None:
-        """Wait until the coordinator can use the bucket. Raises SetupError."""
+        """Wait until the coordinator can use the bucket, and drop what is left of uploads that nobody goes on with. Raises
+        SetupError.
+        """
         store = self._store(port, self.coordinator_credential())
         self.server.wait_ready(lambda: _can_list(store, "runs/"), _START_PATIENCE_S)
+        with suppress(StoreError):      # it takes space, and that is all
+            store.drop_unfinished(datetime.now(UTC) - _UNFINISHED)
 
     def ask_to_stop(self) -> None:
         """Stop it in order."""

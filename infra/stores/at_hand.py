@@ -40,9 +40,9 @@ class AtHand:
         """See ObjectStore."""
         return self._store.get_range(key, start, length)
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
-        created = self._store.put_once(key, body, sha256=sha256)
+        created = self._store.put_once(key, body, sha256=sha256, journal=journal)
         if created and isinstance(body, bytes):
             self._keep(key, body)
         return created

@@ -49,12 +49,15 @@ class ObjectStore(Protocol):
         """`length` bytes from `start`, fewer only at the end of the object. Raises NotFoundError."""
         ...
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """Create the object, durably, unless one is there. True: this call created it. False: one was there already.
 
         Of many concurrent calls exactly one returns True; a reader never sees a part. `Path`: the file's bytes.
         sha256: the digest that the caller knows the body by. A body with another one is never created (StoreError): a
         damaged file does not take the place of the good one for good.
+        journal: where a store that sends a large body in parts writes down which have arrived. The next call with the same
+        body and journal goes on there. The store removes the file when nothing is under way. None: a failed call leaves no
+        parts.
         """
         ...
 
@@ -79,15 +82,16 @@ _PAUSES_S = (0.1, 0.5)
 """The pauses before the next try to put an object that the store said it had taken."""
 
 
-def publish(store: ObjectStore, key: str, body: bytes | Path, *, sha256: str | None = None) -> None:
+def publish(store: ObjectStore, key: str, body: bytes | Path, *, sha256: str | None = None,
+            journal: Path | None = None) -> None:
     """Put `body` once, and return when the store is seen to have it: its digest, or without a digest the bytes themselves.
 
     If the same bytes are already there, that is a success; other bytes are a ConflictError. A body that the store said it had
     taken, and does not have, is put again. StoreError if that does not help.
-    sha256: as `put_once`.
+    sha256, journal: as `put_once`.
     """
     for pause_s in (*_PAUSES_S, None):
-        store.put_once(key, body, sha256=sha256)
+        store.put_once(key, body, sha256=sha256, journal=journal)
         if (info := store.head(key)) is not None:
             if not _holds(store, info, body, sha256):
                 raise ConflictError(f"'{key}' exists with other bytes; objects are written once and never replaced")

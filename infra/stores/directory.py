@@ -53,7 +53,7 @@ class DirectoryStore:
             file.seek(start)
             return file.read(length)
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
         check_key(key)
         target = self._root / key

@@ -35,7 +35,7 @@ class MemoryStore:
         check_range(key, start, length)
         return self._body(key)[start:start + length]
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
         check_key(key)
         content = body.read_bytes() if isinstance(body, Path) else bytes(body)

@@ -64,10 +64,10 @@ class Metered:
         with self.traffic.call():
             return self.traffic.received(self._store.get_range(key, start, length))
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
         with self.traffic.call():
-            if created := self._store.put_once(key, body, sha256=sha256):
+            if created := self._store.put_once(key, body, sha256=sha256, journal=journal):
                 self.traffic.sent(body)
             return created
 

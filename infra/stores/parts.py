@@ -26,6 +26,11 @@ class OfParts:
             if self._in_part == PART_BYTES:
                 self._end()
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of each part that has ended."""
+        return tuple(self._digests[start:start + 32].hex() for start in range(0, len(self._digests), 32))
+
     @classmethod
     def of(cls, source: BinaryIO) -> tuple[str, int]:
         """Add all that is left of a file."""
@@ -43,3 +48,14 @@ class OfParts:
     def _end(self) -> None:
         self._digests += self._part.digest()
         self._part, self._in_part = hashlib.sha256(), 0
+
+
+def cut(source: BinaryIO) -> tuple[str, tuple[str, ...]]:
+    """The digest of a whole file, and of each of its parts, read once."""
+    whole, of_parts = hashlib.sha256(), OfParts()
+    source.seek(0)
+    while block := source.read(1 << 20):
+        whole.update(block)
+        of_parts.update(block)
+    of_parts.ended()
+    return whole.hexdigest(), of_parts.digests

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -40,8 +41,9 @@ class S3Store:
     travel with their SHA-256, which the signature of the request covers and the server checks; whole objects are held against
     it on the way back, and parts against their length. What was damaged or cut on the way is fetched again.
 
-    Bodies of 64 MiB and more go in parts. Two such writers at once: exactly one wins where the server honours the condition
-    also when the parts are put together (AWS S3, SeaweedFS 4.48).
+    Bodies of 64 MiB and more go in parts; after a call that was cut, the next with the same journal sends what is missing.
+    Two such writers at once: exactly one wins where the server honours the condition also when the parts are put together
+    (AWS S3, SeaweedFS 4.48).
 
     Not promised: that `put_once` returns True when the answer to a successful write was lost on the way. The repeated
     request then finds its own object and returns False, so compare the bytes where that matters (`publish` does).
@@ -98,15 +100,13 @@ class S3Store:
         return self._tried(key, f"reading '{key}'", lambda client, timeout_s, patience: fetch_range(
             client, timeout_s, patience, self._bucket, name, key, start, length), length)
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
         name = self._name(key)
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source:
             if (size := source.seek(0, io.SEEK_END)) < LARGE_BYTES:
                 return self._put(key, name, source, sha256 or _sha256(source), size)
-            if sha256 is not None and _sha256(source) != sha256:
-                raise other_bytes(key)
-        return self._put_large(key, name, body, size)
+            return self._put_large(key, name, source, body, sha256, journal)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ObjectStore."""
@@ -128,6 +128,15 @@ class S3Store:
             names |= page
             if not token:       # sorted here: SeaweedFS walks folder by folder, which puts 'a/b' before 'a-b'; S3 does not
                 return iter(sorted(names))
+
+    def drop_unfinished(self, older_than: datetime) -> int:
+        """Have the server drop the parts of large bodies that began to be sent before then and are not complete. No list of
+        objects shows them, and they take space. Returns of how many bodies. A writer that goes on with one begins anew.
+        """
+        from infra.stores.s3_upload import drop_older
+
+        return self._tried(self._prefix, "listing unfinished uploads", lambda client, *_: drop_older(
+            client, self._bucket, self._prefix, older_than))
 
     def _put(self, key: str, name: str, source: BinaryIO, sha256: str, size: int) -> bool:
         """Put it in one request, which names the digest: a server takes no other bytes."""
@@ -153,18 +162,30 @@ class S3Store:
 
         return self._written_once(key, request, size)
 
-    def _put_large(self, key: str, name: str, body: bytes | Path, size: int) -> bool:
-        """Put it in parts. An object that is there already is not sent again."""
-        if self.head(key) is not None:
-            return False
-        from infra.stores.s3_upload import TRIES, upload
+    def _put_large(self, key: str, name: str, source: BinaryIO, body: bytes | Path, sha256: str | None,
+                   journal: Path | None) -> bool:
+        """Put it in parts. An object that is there already is not sent again, and parts that are there are not either."""
+        from infra.stores.s3_upload import TRIES, Journal, Upload
+
+        upload = Upload(self._bucket, name, key, body, Journal(journal, f"{self._endpoint}/{self._bucket}/{name}"))
 
         def request(client: S3Client, timeout_s: float, patience: Patience) -> bool:
-            patient, _ = self._clients.patient(patience.left_s, TRIES)
-            upload(patient, self._bucket, name, key, body, patience)
+            if self.head(key) is not None:
+                return False
+            if sha256 not in {None, upload.hashed(source)}:
+                raise other_bytes(key)
+            upload.send(self._clients.patient(patience.left_s, TRIES)[0], patience)
             return True
 
-        return self._written_once(key, request, size)
+        try:
+            created = self._written_once(key, request, source.seek(0, io.SEEK_END))
+        except BaseException:
+            if journal is None:
+                upload.give_up(self._client())
+            raise
+        if not created:
+            upload.give_up(self._client())
+        return created
 
     def _written_once(self, key: str, request: Callable[[S3Client, float, Patience], bool], size: int) -> bool:
         """Whether this call created the object."""
@@ -179,8 +200,6 @@ class S3Store:
                 except ClientError as error:
                     if status(error) == 412:
                         return False
-                    if error.response.get("Error", {}).get("Code") == "NoSuchUpload" and self.head(key) is not None:
-                        return False                 # put together by a request whose answer was lost
                     if status(error) != 409 or pause_s is None:
                         raise
                     patience.pause(pause_s, f"another writer of '{key}'")

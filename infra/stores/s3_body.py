@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
+from infra.stores import parts as our_parts
 from infra.stores.base import ObjectInfo, too_large
-from infra.stores.parts import PART_BYTES, OfParts
+from infra.stores.parts import OfParts
 from infra.stores.patience import Patience
 from infra.stores.s3_client import DamagedError, status
 
@@ -43,7 +44,7 @@ def info_of(key: str, answer: Any) -> ObjectInfo:
     if not parts:
         return ObjectInfo(key, answer["ContentLength"], sha256=sha256)
     # Parts of another size than ours say nothing to us.
-    ours = parts == str(math.ceil(answer["ContentLength"] / PART_BYTES))
+    ours = parts == str(math.ceil(answer["ContentLength"] / our_parts.PART_BYTES))
     return ObjectInfo(key, answer["ContentLength"], of_parts=(sha256, int(parts)) if ours else None)
 
 
@@ -137,24 +138,31 @@ def _pieces(answer: Any, timeout_s: float, patience: Patience, key: str) -> Iter
 
 
 class Outgoing(io.RawIOBase):
-    """A body on its way to a server, within a patience: a server that takes it slowly is noticed."""
+    """A body, or `size` bytes of it from `start` on, on its way to a server within a patience: a server that takes it slowly
+    is noticed.
+    """
 
-    def __init__(self, source: BinaryIO, patience: Patience, key: str):
+    def __init__(self, source: BinaryIO, patience: Patience, key: str, start: int = 0, size: int | None = None):
         super().__init__()
         self._source, self._patience, self._what = source, patience, f"sending '{key}'"
+        there = source.seek(0, io.SEEK_END)
+        self._start, self._end = start, there if size is None else min(start + size, there)
+        source.seek(start)
 
     def read(self, size: int = -1) -> bytes:
         """As a file does. Raises TooSlowError."""
         self._patience.check(self._what)
-        return self._source.read(size)
+        left = max(0, self._end - self._source.tell())
+        return self._source.read(left if size < 0 else min(size, left))
 
-    def seek(self, offset: int, whence: int = 0) -> int:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As a file does."""
-        return self._source.seek(offset, whence)
+        begins = {io.SEEK_SET: self._start, io.SEEK_CUR: self._source.tell(), io.SEEK_END: self._end}[whence]
+        return self._source.seek(max(self._start, begins + offset)) - self._start
 
     def tell(self) -> int:
         """As a file does."""
-        return self._source.tell()
+        return self._source.tell() - self._start
 
     def readable(self) -> bool:
         """It is."""

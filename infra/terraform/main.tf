@@ -44,6 +44,19 @@ resource "aws_s3_bucket_object_lock_configuration" "federation" {
   }
 }
 
+# What is left of large uploads that nobody goes on with. A deadline is at most a week away.
+resource "aws_s3_bucket_lifecycle_configuration" "federation" {
+  bucket = aws_s3_bucket_versioning.federation.bucket
+  rule {
+    id     = "unfinished-uploads"
+    status = "Enabled"
+    filter {}
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 8
+    }
+  }
+}
+
 resource "aws_kms_key" "federation" {
   description         = "objects of ${var.bucket}"
   enable_key_rotation = true

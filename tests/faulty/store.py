@@ -47,7 +47,7 @@ class FaultyStore:
         """See ObjectStore."""
         return self._harmed(key, self._store.get_range(key, start, length))
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
         match self._fault("put", WRITING, key):
             case "lost":
@@ -55,11 +55,11 @@ class FaultyStore:
             case "in trouble":
                 raise StoreUnavailableError(f"no answer about '{key}' (503)")
             case "answer lost":
-                self._store.put_once(key, body, sha256=sha256)
+                self._store.put_once(key, body, sha256=sha256, journal=journal)
                 raise StoreUnavailableError(f"the answer about '{key}' was lost")
             case "twice":
-                self._store.put_once(key, body, sha256=sha256)
-        return self._store.put_once(key, body, sha256=sha256)
+                self._store.put_once(key, body, sha256=sha256, journal=journal)
+        return self._store.put_once(key, body, sha256=sha256, journal=journal)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ObjectStore."""
@@ -124,9 +124,9 @@ class AskedAgain(FaultyStore):
         """See ObjectStore."""
         return _until_it_answers(lambda: FaultyStore.get_range(self, key, start, length))
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         """See ObjectStore."""
-        return _until_it_answers(lambda: FaultyStore.put_once(self, key, body, sha256=sha256))
+        return _until_it_answers(lambda: FaultyStore.put_once(self, key, body, sha256=sha256, journal=journal))
 
 
 def _until_it_answers(ask: Callable[[], T]) -> T:

@@ -215,7 +215,7 @@ class AlwaysLoses(FaultyStore):
     def __init__(self, store: ObjectStore):
         super().__init__(store, 1, ())
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         return True
 
 

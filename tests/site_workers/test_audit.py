@@ -72,7 +72,7 @@ def test_it_is_written_before_the_thing_leaves(federation: SmallFederation, monk
     """Whatever is put into the store was in the log at that moment."""
     real = DirectoryStore.put_once
 
-    def put_once(self, key, body, *, sha256=None):
+    def put_once(self, key, body, *, sha256=None, journal=None):
         logged = {event.key: event.sha256 for event in audit.read(federation.root / "north")
                   if isinstance(event, audit.Left)}
         assert logged[key] == digest(body if isinstance(body, bytes) else Path(body).read_bytes())

@@ -43,11 +43,11 @@ class Mortal(MemoryStore):
         self._objects = dict(objects_before)
         self._left, self._moment = k, moment
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         self._left -= 1
         if self._left == 0 and self._moment == "before":
             raise KilledError
-        created = super().put_once(key, body, sha256=sha256)
+        created = super().put_once(key, body, sha256=sha256, journal=journal)
         if self._left == 0:
             raise KilledError
         return created

@@ -16,7 +16,7 @@ class IgnoresTheCondition(MemoryStore):
     def __repr__(self) -> str:
         return "the store at example.org"
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         self._objects[key] = bytes(body)
         return True
 
@@ -24,7 +24,7 @@ class IgnoresTheCondition(MemoryStore):
 class RefusesButReplaces(IgnoresTheCondition):
     """Says no, and overwrites all the same."""
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         was_there = key in self._objects
         super().put_once(key, body)
         return not was_there
@@ -33,7 +33,7 @@ class RefusesButReplaces(IgnoresTheCondition):
 class NeverCreates(MemoryStore):
     """Says that everything is there already."""
 
-    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> bool:
+    def put_once(self, key: str, body: bytes | Path, *, sha256: str | None = None, journal: Path | None = None) -> bool:
         super().put_once(key, body)
         return False
 
