@@ -167,11 +167,10 @@ def rebuild(
     from rich.progress import track
 
     from flows.service import enter
-    from infra.history import last_round
     from tasks.catch_up import rebuild as rounds
 
     coordinator = enter(folder)
-    if not (last := last_round(coordinator.store, run, coordinator.key)):
+    if not (last := coordinator.last_round(run)):
         raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
     for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
         pass

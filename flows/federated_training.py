@@ -16,7 +16,6 @@ from flows.federated_evaluation import federated_evaluation
 from flows.federated_round import federated_round
 from flows.pausing import stop_here_if_paused
 from flows.steps import one_step
-from infra.history import last_round
 from tasks.afterwards import afterwards
 from tasks.contribution import settle
 from tasks.coordinator import current_coordinator
@@ -69,7 +68,7 @@ async def contributions_told(run: str) -> None:
 def _committed(run: str) -> int:
     """How many rounds of the run are committed."""
     coordinator = current_coordinator()
-    return last_round(coordinator.store, run, coordinator.key) or 0
+    return coordinator.last_round(run) or 0
 
 
 async def _has_settled(request: TrainingRequest) -> bool:

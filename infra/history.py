@@ -89,15 +89,27 @@ def newest(numbers: Collection[int], first: int, ours: Callable[[int], bool]) ->
     return last if last >= first else None
 
 
-def last_round(store: ObjectStore, run: str, coordinator: str) -> int | None:
-    """The number of the last committed round; None if the run has not begun."""
+def last_round(store: ObjectStore, run: str, coordinator: str, seen: int | None = None) -> int | None:
+    """The number of the last committed round; None if the run has not begun.
+
+    seen: a round that the caller has seen committed. If its commit is still there, the store is asked for those after it, one
+    by one; otherwise for a list of all, which takes longer with every round.
+    """
+    if seen is not None and _is_committed(store, run, seen, coordinator):
+        while _is_committed(store, run, seen + 1, coordinator):
+            seen += 1
+        return seen
     return last_round_of(store.list(layout.rounds(run)), store, run, coordinator)
+
+
+def _is_committed(store: ObjectStore, run: str, number: int, coordinator: str) -> bool:
+    return is_ours(lambda: read_commit(store, run, number, coordinator))
 
 
 def last_round_of(keys: Iterable[str], store: ObjectStore, run: str, coordinator: str) -> int | None:
     """The same, for a caller that has the store's keys already."""
     found = {place[1] for key in keys if (place := layout.parse_commit(key)) is not None}
-    return newest(found, 0, lambda number: is_ours(lambda: read_commit(store, run, number, coordinator)))
+    return newest(found, 0, lambda number: _is_committed(store, run, number, coordinator))
 
 
 def read_commit(store: ObjectStore, run: str, number: int, coordinator: str) -> Committed:

@@ -18,7 +18,7 @@ from fedround.signing import seal
 from fedround.statistics import Release, Statistic, total
 from fedround.statistics.partitions import Partition
 from fedround.values import Name
-from infra.history import NOT_OURS, Committed, findings, last_round, read_commit, read_finding, read_plan_at
+from infra.history import NOT_OURS, Committed, findings, read_commit, read_finding, read_plan_at
 from infra.stores import put_first
 from tasks.begin import head_of
 from tasks.collect import Collected
@@ -75,7 +75,7 @@ def known(coordinator: Coordinator, request: RoundRequest) -> Finding | None:
     Raises as `plan_question`.
     """
     _check_leaves(coordinator)
-    if (number := last_round(coordinator.store, request.run, coordinator.key)) is None:
+    if (number := coordinator.last_round(request.run)) is None:
         asked_with(coordinator.federation, request)
         return None
     head = read_commit(coordinator.store, request.run, number, coordinator.key)

@@ -18,7 +18,7 @@ from fedround.records import Begun, Blob, Checkpoint, Commit
 from fedround.signing import digest, seal
 from fedround.statistics.partitions import Partition
 from fedround.values import Digest, Payload
-from infra.history import Committed, last_round, read_checkpoint, read_commit
+from infra.history import Committed, read_checkpoint, read_commit
 from infra.stores import publish, put_first
 from tasks.coordinator import Coordinator
 from tasks.trees import require_same_trees
@@ -34,7 +34,7 @@ def head_of(coordinator: Coordinator, run: str, partition: Partition | None = No
     partition: on which rows a new run trains; None: all. after: the run with whose last model a new one begins. choice: what
     was chosen for a new run. how: round 0 is committed; None: by this coordinator alone.
     """
-    number = last_round(coordinator.store, run, coordinator.key)
+    number = coordinator.last_round(run)
     if number is None:
         _begin(coordinator, run, partition, after, choice, how or put_alone)
         number = 0
@@ -106,7 +106,7 @@ def _anew(body: bytes, rest: Rest, start: bytes | None) -> Beginning:
 
 def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, has_rest: bool) -> Beginning:
     """The last model of another run. Raises ContractError if there is none, or if it is a model of another kind."""
-    key, number = coordinator.key, last_round(coordinator.store, after, coordinator.key)
+    key, number = coordinator.key, coordinator.last_round(after)
     if not number:
         raise ContractError(f"run '{after}' has no committed round, so run '{run}' cannot begin with its model: check the "
                             "name, or begin without it")

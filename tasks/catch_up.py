@@ -10,7 +10,6 @@ from fedround.records import Plan
 from infra.history import (
     Committed,
     findings,
-    last_round,
     read_commit,
     read_federation,
     read_finding,
@@ -36,7 +35,7 @@ def catch_up(coordinator: Coordinator, run: str, tell: Callable[[str], None] | N
     Called before a run goes on. How long the rounds took, and when they ended, is lost. If a report fails again, `tell` is
     told the reason (None: the log is), and the run goes on.
     """
-    last = last_round(coordinator.store, run, coordinator.key) or 0
+    last = coordinator.last_round(run) or 0
     for number in range(max(1, last - _ROUNDS_BACK + 1), last + 1):
         if not is_reported(coordinator, run, number):
             with afterwards(f"the report of round {number}", *([] if tell is None else [tell])):
@@ -49,7 +48,7 @@ def rebuild(coordinator: Coordinator, run: str) -> Iterator[int]:
     Versions that are there stay as they are.
     """
     known = {record.round: (record.seconds, record.ended, timing_of(record)) for record in records(coordinator, run)}
-    for number in range(1, (last_round(coordinator.store, run, coordinator.key) or 0) + 1):
+    for number in range(1, (coordinator.last_round(run) or 0) + 1):
         _report(coordinator, run, number, *known.get(number, (0.0,)))
         yield number
 

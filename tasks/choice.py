@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fedround.choices import Choice
 from fedround.errors import ContractError
-from infra.history import last_round, read_checkpoint, read_commit
+from infra.history import read_checkpoint, read_commit
 from tasks.coordinator import Coordinator
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def choice_of_run(coordinator: Coordinator, run: str) -> Choice | None:
     """What a run has, by its last checkpoint; None: what the federation file says first, or the run is new."""
     key = coordinator.key
-    number = last_round(coordinator.store, run, key)
+    number = coordinator.last_round(run)
     if number is None:
         return None
     return read_checkpoint(coordinator.store, read_commit(coordinator.store, run, number, key).commit, key).choice
@@ -33,7 +33,7 @@ def choice_asked(coordinator: Coordinator, request: NextRoundRequest) -> Choice 
     """
     federation, run = coordinator.federation, request.run
     wanted = federation.offer.choice(request.epsilon, request.rule)
-    if last_round(coordinator.store, run, coordinator.key) is None:
+    if coordinator.last_round(run) is None:
         return wanted
     begun = choice_of_run(coordinator, run)
     if (request.epsilon, request.rule) == (None, None):

@@ -9,7 +9,7 @@ import numpy as np
 from fedround.fairness_of_groups import GroupFairness, SiteFairness
 from fedround.records import Commit, Finding, Plan
 from fedround.statistics import Groups, Release
-from infra.history import NOT_OURS, findings, last_round, read_commit, read_federation, read_finding, read_plan
+from infra.history import NOT_OURS, findings, read_commit, read_federation, read_finding, read_plan
 from tasks import evidence
 from tasks.ask import MeasurementRequest
 from tasks.coordinator import Coordinator
@@ -32,7 +32,7 @@ def question(coordinator: Coordinator, run: str, number: int) -> MeasurementRequ
     commit = read_commit(coordinator.store, run, number, coordinator.key).commit
     if _finding(coordinator, groups, commit) is not None:
         return None
-    if last_round(coordinator.store, run, coordinator.key) != number:
+    if coordinator.last_round(run) != number:
         return None
     return MeasurementRequest(run=run, statistics=groups.about(commit.model), partition=partition_of(coordinator, commit))
 

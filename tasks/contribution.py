@@ -22,7 +22,7 @@ from fedround.learning.recipe import Recipe
 from fedround.learning.threads import one_thread
 from fedround.records import Plan
 from fedround.signing import seal, unseal
-from infra.history import Committed, last_round, read_commit, read_document, read_federation, read_plan, read_rest
+from infra.history import Committed, read_commit, read_document, read_federation, read_plan, read_rest
 from infra.stores import ObjectStore, put_first
 from tasks import evidence
 from tasks.aggregate import Aggregated
@@ -216,7 +216,7 @@ def settle(coordinator: Coordinator, run: str) -> str:
 
 def rounds_of(coordinator: Coordinator, run: str) -> range:
     """The rounds of a run that sites had a part in. Raises ContractError if there is none."""
-    last = last_round(coordinator.store, run, coordinator.key)
+    last = coordinator.last_round(run)
     if not last:
         raise ContractError(f"run '{run}' has no committed round: 'fedround models list' shows the runs")
     return range(1, last + 1)

@@ -26,6 +26,7 @@ from fedround.files import Version, version_of
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.signing import Identity, seal
 from infra.federation_log import extend, length, read_log
+from infra.history import last_round
 from infra.passphrase import passphrase_for
 from infra.settings import CoordinatorSettings, load_federation, load_toml
 from infra.stores import AtHand, ObjectStore, Patience, open_store
@@ -53,6 +54,8 @@ class Coordinator:
     contract: Contract = field(hash=False)
     store: ObjectStore
     clock: Callable[[], datetime] = field(default=now_utc, compare=False)
+    committed: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """The last round of each run that this process has seen committed."""
 
     @property
     def recipe_file(self) -> Path:
@@ -83,6 +86,13 @@ class Coordinator:
     def is_founder(self) -> bool:
         """Whether it has the key that all trust."""
         return self.identity.key == self.key
+
+    def last_round(self, run: str) -> int | None:
+        """The number of the run's last committed round, as the store has it now; None: it has not begun."""
+        found = last_round(self.store, run, self.key, self.committed.get(run))
+        if found is not None:
+            self.committed[run] = found
+        return found
 
     def within(self, patience: Patience) -> Coordinator:
         """The same coordinator, which waits for its store no longer than this."""

@@ -24,7 +24,7 @@ from fedround.statistics import Release
 from fedround.statistics.base import Float64
 from fedround.statistics.partitions import Partition, PartitionName
 from fedround.values import Name, parse
-from infra.history import findings, last_round, read_commit, read_finding, read_plan_at
+from infra.history import findings, read_commit, read_finding, read_plan_at
 from tasks.ask import MeasurementRequest, totals_of
 from tasks.collect import read_again
 from tasks.coordinator import Coordinator
@@ -60,7 +60,7 @@ def question(coordinator: Coordinator, request: DriftRequest, today: date) -> Me
     watch = coordinator.federation.drift
     if watch is None:
         raise ContractError("this federation watches nothing: agree on [drift] in its settings (docs/drift.md)")
-    if watch.calibration and not last_round(coordinator.store, request.run, coordinator.key):
+    if watch.calibration and not coordinator.last_round(request.run):
         raise ContractError(f"run '{request.run}' has no model whose calibration could be watched: name the run of the model "
                             "that is in use (--run)")
     told_apart = watch.partitions

@@ -24,7 +24,7 @@ from infra.exporters.base import Exporter, RoundTold, SiteTold
 from infra.exporters.to_lineage import to_lineage
 from infra.exporters.to_mlflow import to_mlflow
 from infra.exporters.to_traces import to_traces
-from infra.history import last_round, read_answer, read_commit, read_plan
+from infra.history import read_answer, read_commit, read_plan
 from infra.model_registry import ModelRegistry
 from tasks.coordinator import Coordinator
 from tasks.plan import planned_of
@@ -73,7 +73,7 @@ def told(coordinator: Coordinator, run: str) -> list[RoundTold]:
     registry, known = ModelRegistry.open(coordinator.folder / "models"), {one.round: one for one in records(coordinator, run)}
     metrics = {version.checkpoint.round: version.metrics for version in registry.versions() if version.checkpoint.run == run}
     found = []
-    for number in range(1, (last_round(coordinator.store, run, coordinator.key) or 0) + 1):
+    for number in range(1, (coordinator.last_round(run) or 0) + 1):
         if number in metrics and number in known:
             ended_s = git_history.committed_at(registry.root, f"{run}/round-{number:05d}")
             found.append(_told(coordinator, run, number, dict(metrics[number]), ended_s, known[number].seconds))

@@ -21,7 +21,7 @@ from fedround.records import Commit, Finding
 from fedround.statistics import Importance, MadeOf, Release
 from fedround.statistics.importance import MOST_PUBLIC
 from fedround.values import parse
-from infra.history import NOT_OURS, findings, last_round, read_commit, read_finding, read_plan
+from infra.history import NOT_OURS, findings, read_commit, read_finding, read_plan
 from tasks.ask import MeasurementRequest
 from tasks.bundle import needed
 from tasks.coordinator import Coordinator
@@ -47,7 +47,7 @@ def question(coordinator: Coordinator, run: str, number: int, noise_std: float, 
     not known, there are no public rows, or a row has too many numbers for a plan.
     """
     head = read_commit(coordinator.store, run, number, coordinator.key).commit
-    if (last := last_round(coordinator.store, run, coordinator.key)) != number:
+    if (last := coordinator.last_round(run)) != number:
         raise ContractError(f"sites answer about the last model of a run, and run '{run}' has round {last}: ask about that "
                             "one, or leave out --at-sites")
     frame = public_rows_drawn(coordinator)

@@ -22,14 +22,19 @@ _VERIFIED = "verified.json"
 
 
 def write(reports: Path, record: RoundRecord) -> None:
-    """The round's record, its page, the link to it from the page before, and the index."""
-    path = path_of(reports, record.run, record.round)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
+    """The round's record, its page, the page before with a link to it, and the index."""
+    keep(reports, record)
     found = records(reports, record.run)
     at = [one.round for one in found].index(record.round)
     _write_pages(reports, found, (at, *([at - 1] if at else [])))
     _write_index(reports)
+
+
+def keep(reports: Path, record: RoundRecord) -> None:
+    """The round's record alone."""
+    path = path_of(reports, record.run, record.round)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, record.model_dump_json(indent=1).encode(), durable=True)
 
 
 def note_verified(reports: Path, verified: Verified) -> None:
@@ -84,7 +89,7 @@ def read_record(path: Path) -> RoundRecord:
     return _understood(path.read_bytes(), f"record {path}")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _understood(body: bytes, source: str) -> RoundRecord:
     """The same bytes always say the same. Every page of a run reads all its records, and a round writes several pages."""
     return parse(RoundRecord, body, source)

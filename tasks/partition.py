@@ -14,7 +14,7 @@ from fedround import layout
 from fedround.errors import ContractError
 from fedround.records import Commit
 from fedround.statistics.partitions import Partition, Recurring
-from infra.history import last_round, read_checkpoint, read_commit
+from infra.history import read_checkpoint, read_commit
 from tasks.coordinator import Coordinator
 
 if TYPE_CHECKING:
@@ -98,5 +98,5 @@ def _complete(how: Recurring, today: date) -> str:
 
 def _known(coordinator: Coordinator, run: str) -> Commit | None:
     """The run's last commit; None: it is new."""
-    number = last_round(coordinator.store, run, coordinator.key)
+    number = coordinator.last_round(run)
     return None if number is None else read_commit(coordinator.store, run, number, coordinator.key).commit

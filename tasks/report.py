@@ -55,7 +55,8 @@ def report(coordinator: Coordinator, planned: Planned, collected: Collected, com
     record = record.model_copy(update={"steps": timing.steps, "sites": tuple(_timed(row, timing) for row in record.sites)})
     with afterwards(f"the judgement of drift for round {record.round}"):
         record = record.model_copy(update={"drift": drift_after(coordinator, record.run, record.round)})
-    record_evaluation(coordinator, planned, collected, committed.commit.totals)
+    if (base := _evaluated(coordinator, planned, collected, committed.commit.totals)) is not None:
+        pages.keep(coordinator.reports, base)           # its page is written with the next one's, which it links
     _register(coordinator, committed.commit, record)
     pages.write(coordinator.reports, record)
     return record
@@ -67,15 +68,21 @@ def record_evaluation(coordinator: Coordinator, planned: Planned, collected: Col
 
     totals: what all say together, where nobody knows what one of them says.
     """
+    if (record := _evaluated(coordinator, planned, collected, totals)) is not None:
+        pages.write(coordinator.reports, record)
+
+
+def _evaluated(coordinator: Coordinator, planned: Planned, collected: Collected,
+               totals: Sequence[Release]) -> RoundRecord | None:
+    """The record of the round that made the plan's base model, with what the sites found about it; None: it has none."""
     base = planned.parent.commit.round
     if base == 0 or (record := _known(coordinator, planned.plan.run, base)) is None:
-        return
+        return None
     task, told = planned.plan.task, _told(planned, collected)
     together = [*told.values(), *totals]
     if (over_all := task.metrics_of(together)) is not None:
         record = record.model_copy(update={"at_sites": over_all, "at_sites_margin": task.margin_of(together)})
-    pages.write(coordinator.reports, record.model_copy(update={
-        "sites": tuple(_judged(row, told.get(row.site), task) for row in record.sites)}))
+    return record.model_copy(update={"sites": tuple(_judged(row, told.get(row.site), task) for row in record.sites)})
 
 
 def record_groups(coordinator: Coordinator, found: GroupFairness, run: str) -> None:

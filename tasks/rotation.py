@@ -25,7 +25,7 @@ from fedround.files import create_once, make_folders
 from fedround.records import Commit, Cosignature
 from fedround.signing import MAX_DOCUMENT_BYTES, seal
 from fedround.values import Digest
-from infra.history import NOT_OURS, Committed, cosigners, last_round, proposed, read_checkpoint, read_commit
+from infra.history import NOT_OURS, Committed, cosigners, proposed, read_checkpoint, read_commit
 from infra.stores import put_first
 from tasks import verify
 from tasks.agreed import Proven
@@ -198,7 +198,7 @@ def follow(coordinator: Coordinator, run: str, sleep: Callable[[float], None] = 
     """Sign what others propose for the run's next round, until it is committed; None: it is this coordinator's turn, or
     those whose turn it was have been silent for too long.
     """
-    last = last_round(coordinator.store, run, coordinator.key)
+    last = coordinator.last_round(run)
     number, cosigner, began = 0 if last is None else last + 1, Cosigner(coordinator, run), clock()
     while clock() - began < turn(coordinator, number) * coordinator.federation.silence_s:
         try:

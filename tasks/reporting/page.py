@@ -12,7 +12,7 @@ from fedround.spoken import one_line
 from tasks.reporting import charts, contribution, explained, groups, heatmap, so_far, whisker_plot, words
 from tasks.reporting.gap_plot import gap_plots
 from tasks.reporting.participation import participation
-from tasks.reporting.record import Links, RoundRecord, check_campaign, foremost, local, metrics_of
+from tasks.reporting.record import Links, RoundRecord, check_campaign, drawn, foremost, local, metrics_of
 from tasks.reporting.verified import Verified, is_doubtful, said_of
 
 if TYPE_CHECKING:
@@ -36,20 +36,21 @@ def render_html(records: Sequence[RoundRecord], links: Links | None = None,
     Raises ContractError unless the records are rounds of one run, in order.
     """
     last = check_campaign(records)
-    metrics = metrics_of(records)
+    shown = drawn(records)
+    metrics = metrics_of(shown)
     bars = [chart(last) for chart in (charts.norm_chart, charts.distance_chart, charts.influence_chart, charts.epsilon_chart)]
     maps = [heatmap.distance_map(last), heatmap.history_map(records)]
-    spending = charts.spending_chart(records)
+    spending = charts.spending_chart(shown)
     target, milestones = so_far.milestones(records)
     return template("report.html.j2").render(
         forecast=so_far.forecast(last), spending=spending, target=target, milestones=milestones,
         downloads=so_far.downloads(records),
-        took_part=participation(records), **_groups(records), **_contribution(last), **_explained(last), records=records,
-        last=last, links=links,
+        took_part=participation(records), **_groups(records), **_contribution(last), **_explained(last), shown=shown,
+        rounds=len(records), last=last, links=links,
         doubtful=is_doubtful(verified, last), proof=said_of(verified, last),
         before=records[-2] if len(records) > 1 else None, metrics=metrics,
-        reached=foremost(last.public), locally=_locally(last), lines=charts.metric_charts(records, metrics),
-        noised=any(record.at_sites_margin is not None for record in records), curves=charts.site_charts(records),
+        reached=foremost(last.public), locally=_locally(last), lines=charts.metric_charts(shown, metrics),
+        noised=any(record.at_sites_margin is not None for record in shown), curves=charts.site_charts(shown),
         bars=[chart for chart in bars if chart is not None], maps=[chart for chart in maps if chart is not None])
 
 

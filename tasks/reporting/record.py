@@ -22,6 +22,7 @@ from tasks.reporting.words import change, with_margin
 from validation.reliability import Explained
 
 Outcome = Literal["updated", "left_out", "refused", "rejected", "missing", "excluded"]
+MOST_DRAWN = 100
 Place = Literal["public", "at_sites"]
 """Where a model was judged: on the coordinator's public test set, or on the rows that sites hold out, from noised counts."""
 
@@ -258,6 +259,19 @@ class Metric:
         """How far it has moved; and whether noise alone may do that. Empty: one of the two is not known."""
         value, former = self.of(now), self.of(before)
         return "" if value is None or former is None else change(value, former, self.margin(now), self.margin(before))
+
+
+def drawn(records: Sequence[RoundRecord]) -> Sequence[RoundRecord]:
+    """Those of a run's rounds that its charts and tables show: at most `MOST_DRAWN`, however long the run is.
+
+    These are the last ones; and of those before the first, and from there on every second, fourth, eighth … round.
+    """
+    if len(records) <= MOST_DRAWN:
+        return records
+    last, step = MOST_DRAWN // 2, 1
+    while len(older := records[:-last:step]) > last:
+        step *= 2
+    return [*older, *records[-last:]]
 
 
 def metrics_of(records: Iterable[RoundRecord]) -> list[Metric]:

@@ -16,22 +16,24 @@ from tasks.reporting.drift import render_drift
 from tasks.reporting.markdown import code, table
 from tasks.reporting.page import LAW, OUTCOMES, template
 from tasks.reporting.participation import Participation, participation
-from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, metrics_of
+from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, drawn, metrics_of
 from tasks.reporting.words import SIGNS, amount, decimals, significant, spent
 
 
 def render_markdown(records: Sequence[RoundRecord]) -> str:
     """The rounds of one run, in order. Same records, same bytes. Raises ContractError for anything else."""
     last = check_campaign(records)
-    metrics = metrics_of(records)
+    shown = drawn(records)
+    metrics = metrics_of(shown)
     return visible("\n\n".join([
         f"## Run {last.run}, round {last.round}: {last.updates} of {len(last.sites)} sites",
         f"### Sites in round {last.round}", _sites(last),
         *([] if (found := participation(records)) is None else ["### Who took part so far", _took_part(found), str(found)]),
-        "### Rounds", _rounds(records, metrics),
+        "### Rounds" if len(shown) == len(records) else f"### Rounds: {len(shown)} of {len(records)}",
+        _rounds(shown, metrics),
         *([] if metrics else ["No metric has been measured yet."]),
-        *([LAW] if any(record.at_sites_margin is not None for record in records) else []),
-        *([" ".join(plots)] if (plots := [_plot(chart) for chart in charts.metric_charts(records, metrics)]) else []),
+        *([LAW] if any(record.at_sites_margin is not None for record in shown) else []),
+        *([" ".join(plots)] if (plots := [_plot(chart) for chart in charts.metric_charts(shown, metrics)]) else []),
         *([] if last.drift is None else [render_drift(last.drift)]),
         *([f"About the gate: {code(last.note)}"] if last.note else []),
         *([f"Data contract: {code(last.contract)}"] if last.contract else []),

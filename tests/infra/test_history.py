@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -197,3 +198,35 @@ def test_a_plan_in_another_one_s_place_is_not_the_commit_s(past: Past):
     store = past.store(**{layout.plan(RUN, 1, 1, "evaluate"): document})
     with pytest.raises(TrustError, match="lies under this name but is for"):
         history.read_plan(store, past.commit, past.identity.key, "evaluate")
+
+
+class Asked(MemoryStore):
+    """A store that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self.asked.append(f"list {prefix}")
+        return super().list(prefix)
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        self.asked.append(key)
+        return super().get(key, max_bytes=max_bytes)
+
+
+def test_whoever_has_seen_a_round_committed_asks_for_the_next_and_lists_nothing(past: Past):
+    """A list of a run's rounds takes longer with each of them; this does not."""
+    store, key = Asked(), past.identity.key
+    for name, body in past.objects.items():
+        store.put_once(name, body)
+    for seen in (0, 1):
+        store.asked.clear()
+        assert history.last_round(store, RUN, key, seen) == 1
+        assert not [asked for asked in store.asked if asked.startswith("list")]
+        assert [asked for asked in store.asked if asked.endswith("commit.json")] == [
+            layout.commit(RUN, number) for number in range(seen, 3)]
+    store._objects.pop(layout.commit(RUN, 1))
+    assert history.last_round(store, RUN, key, 1) == 0, "what was seen is not there any more: all is looked at again"
+    assert f"list {layout.rounds(RUN)}" in store.asked

@@ -18,6 +18,7 @@ from tasks.pages import records
 from tasks.report import report
 from tasks.reporting import RoundRecord, render_html
 from tasks.reporting.charts import spending_chart
+from tasks.reporting.record import MOST_DRAWN, drawn
 from tasks.reporting.so_far import Milestone, downloads, forecast, milestones
 from tests import small_federation
 from tests.tasks.test_reporting import ATTACK, Page, record, refused, updated, with_
@@ -52,6 +53,20 @@ def test_what_is_spent_is_drawn_below_its_limit_with_room_for_every_round():
     assert chart.limit.y < chart.dots[1].y < chart.dots[0].y
     assert chart.last.text == "2.00"
     assert spending_chart([with_(record(1), epsilon_limit=None)]) is None
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 101, 149, 150, 151, 333, 1000, 5000])
+def test_a_page_draws_no_more_rounds_however_long_the_run_is_and_its_file_holds_all(count: int):
+    rounds = [record(number, auc=0.6) for number in range(1, count + 1)]
+    shown = [one.round for one in drawn(rounds)]
+    assert shown == sorted(set(shown))
+    assert len(shown) == count if count <= MOST_DRAWN else MOST_DRAWN // 2 < len(shown) <= MOST_DRAWN
+    assert shown[0] == 1
+    assert shown[-MOST_DRAWN // 2:] == list(range(max(1, count - MOST_DRAWN // 2 + 1), count + 1))
+    if count in (100, 333):
+        page = Page(render_html(rounds))
+        assert len(table_of(downloads(rounds)[2].address)) == count
+        assert ("of the 333 rounds so far" in page.text) == (count == 333)
 
 
 def test_a_target_is_told_with_the_first_round_that_reached_it_and_all_bytes_until_then():
