@@ -36,6 +36,8 @@ from fedround.values import Name, Value, in_words
 
 Quorum = Annotated[int, Field(ge=1, le=1000)]
 Deadline = Annotated[int, Field(ge=1, le=604_800)]
+Idle = Annotated[int, Field(ge=60, le=604_800)]
+"""A minute at least: a site at work gives a sign every ten seconds, and the API may be away for a while."""
 
 MAX_WINDOW = 100
 """Rounds that a reputation policy can look back."""
@@ -77,6 +79,9 @@ class Agreement(Value):
     name: Name
     quorum: Quorum
     deadline_s: Deadline = 600
+    idle_s: Idle | None = None
+    """Who has given no sign of progress for so long is given up: a round is over once nobody else is waited for, and at the
+    deadline in any case. None: it waits until the deadline for who is dead, too."""
     enough: Quorum | None = None
     """A round that trains closes as soon as so many updates are admitted, and waits for nobody else, so that more can be
     invited than are needed. None: it waits for all, until the deadline. Who is not waited for may have been charged."""
@@ -114,6 +119,12 @@ class Agreement(Value):
     pace: Pace | None = None
     """Up to which age answers to the plans of earlier rounds count; who has not answered one is not asked the next. With it
     a buffer of K answers (FedBuff) is `quorum` = `enough` = K. None: who is late is not waited for, and counts no more."""
+
+    @model_validator(mode="after")
+    def _check_idle(self) -> Self:
+        if self.idle_s is not None and self.regions:
+            raise ValueError("idle_s: regional coordinators wait for their members until the deadline: take it out")
+        return self
 
     @model_validator(mode="after")
     def _check_enough(self) -> Self:

@@ -279,6 +279,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         out.say("{}", f"{'region':<11} {region.name}: {', '.join(region.members)}{end}  {region.key}")
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
               f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s"
+              f"{'' if federation.idle_s is None else f'  idle {federation.idle_s} s'}"
               f"{'' if federation.enough is None else f'  closes with {federation.enough} updates'}\n"
               f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
               f"{'':<11} {in_numbers(federation.recipe_digest)}\n"

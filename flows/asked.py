@@ -22,6 +22,7 @@ from flows.watch import Watch
 from tasks.ask import find, known
 from tasks.collect import Collected, have_answered, take_late
 from tasks.coordinator import Coordinator
+from tasks.idleness import Idleness
 from tasks.invite import Invitation, invite_again
 from tasks.plan import Planned, RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
@@ -39,7 +40,7 @@ async def asked(coordinator: Coordinator, planned: Planned, watch: Watch) -> tup
         invited, again = await steps.invite(planned, is_own=not steps.in_one()), await invite_again(planned)
         try:
             answers = await steps.collect(coordinator, planned, _ended(coordinator, planned, invited, again, client),
-                                          watch.answers)
+                                          watch.answers, still=_still(coordinator, (invited, *again), client, watch))
         except asyncio.CancelledError:                  # nobody works on for a round that is over
             waited_for = watch.waited_for if planned.plan.asks.slot is None else set(planned.plan.cohort)
             for one in (invited, *again):
@@ -84,6 +85,26 @@ def _ended(coordinator: Coordinator, planned: Planned, invited: Invitation, agai
         return there | (await invited.ended(client, mine) if mine else set())
 
     return ended
+
+
+def _still(coordinator: Coordinator, invitations: tuple[Invitation, ...], client: PrefectClient,
+           watch: Watch) -> Callable[[set[str]], Awaitable[set[str]]]:
+    """Who has stopped moving, looked at now and then; nobody, where the federation file gives nobody up."""
+    idle_s, looked, found = coordinator.federation.idle_s, time.monotonic(), set[str]()
+    idleness = None if idle_s is None else Idleness(idle_s)
+
+    async def still(among: set[str]) -> set[str]:
+        nonlocal looked, found
+        if idleness is not None and (now := time.monotonic()) - looked > _SELDOM_S:
+            looked, signs = now, dict[str, object]()
+            for one in invitations:
+                if waiting := among & one.sites:
+                    signs |= await one.signs(client, waiting)
+            found = idleness.still(among, signs)
+            watch.still(found)
+        return found & among
+
+    return still
 
 
 async def _unmasking(coordinator: Coordinator, planned: Planned, answers: Collected, watch: Watch) -> Collected:

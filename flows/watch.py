@@ -25,7 +25,7 @@ class Watch:
     def __init__(self, folder: Path, run: str):
         self._folder = folder
         self._now = Progress(run=run, round=0, stage="plan")
-        self._cohort = frozenset[str]()
+        self._cohort, self._still = frozenset[str](), frozenset[str]()
         self._log = get_run_logger()
         self._began, self._asked = time.monotonic(), 0.0
         self._steps: list[tuple[str, float]] = []
@@ -88,6 +88,12 @@ class Watch:
         self._fetched = {site: (one.seconds, one.calls) for site, one in collected.fetched.items()}
         self._tell(updates=len(collected.admitted), refused=len(collected.refused), rejected=len(collected.rejected),
                    waiting=tuple(sorted(self._cohort - collected.answered)))
+
+    def still(self, sites: set[str]) -> None:
+        """These have stopped moving: they are not waited for any longer, unless they move again before the round is over."""
+        for site in sorted(sites - self._still):
+            self._log.warning("round %d: '%s' gives no sign that its work moves", self._now.round, site)
+        self._still = frozenset(sites)
 
     def stage(self, name: str) -> None:
         """The next step begins: nobody is waited for."""

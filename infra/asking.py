@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ASKED, CLOSED = "fedround.asked", "fedround.closed"
 ROUND_RUN = "fedround.round-run"
 SITE_FLOW, CAMPAIGN_FLOW = "site-round", "site-campaign"
+AT_WORK = {"infrastructure_pid": "at work"}
+"""What a site writes into its flow run now and then, while the work in it moves. The time of it is what counts."""
 DEPLOYMENTS = {SITE_FLOW: "{site}", CAMPAIGN_FLOW: "{site}-campaigns"}
 """What a site's deployments are called: the Prefect UI's page shows names, and so do messages."""
 

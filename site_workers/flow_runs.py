@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Running, Scheduled, State, to_state_create
 
-from infra.asking import ROUND_RUN, SITE_FLOW, Asked
+from infra.asking import AT_WORK, ROUND_RUN, SITE_FLOW, Asked
 from infra.prefect_client import is_in, suspended
 from site_workers.outcome import STOPPED
 
@@ -79,6 +79,10 @@ class FlowRuns:
             return False
         await self._client.set_flow_run_state(flow_run, state)
         return True
+
+    async def touch(self, flow_run: uuid.UUID) -> None:
+        """Write that somebody works in the run: the server notes when a run was written last. Its state stays as it is."""
+        await self._client.request("PATCH", "/flow_runs/{id}", path_params={"id": flow_run}, json=AT_WORK)
 
     async def is_running(self, flow_run: uuid.UUID) -> bool:
         """Whether it is Running now."""

@@ -108,7 +108,7 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], sour
     """
     source = source or reading.Source(reading.from_files, accepted.keep)
     site, order = _ordered(site, request)
-    said = _say(site, order, lambda: _within_limits(site, order, cancelled, source))
+    said = _say(site, order, cancelled, lambda: _within_limits(site, order, cancelled, source))
     if isinstance(said, _Done) and order.plan.asks.makes_model:
         source.trained_on(site, said.rows)
     if not isinstance(said, Refusal) and order.plan.asks.slot is not None:
@@ -128,18 +128,19 @@ def _ordered(site: Site, request: SiteRequest) -> tuple[Site, Order]:
     return site, order
 
 
-def _say(site: Site, order: Order, work: Callable[[], _Done | Refusal]) -> _Done | Refusal | None:
+def _say(site: Site, order: Order, cancelled: Callable[[], bool],
+         work: Callable[[], _Done | Refusal]) -> _Done | Refusal | None:
     """Let the answer leave; None: it was given before, and the same bytes are sent again."""
     if (earlier := outbox.find(site.safe, order.plan)) is not None:
         _decided(site, order, "send again")
-        release.send(_patient(site, order), earlier)
+        release.send(_patient(site, order, cancelled), earlier)
         return None
     done = work()
     if isinstance(done, Refusal):
         _decided(site, order, done.reason)
-        release.release(_patient(site, order), order.plan, done)
+        release.release(_patient(site, order, cancelled), order.plan, done)
     else:
-        release.release(_patient(site, order), order.plan, done.answer, done.payload, done.book)
+        release.release(_patient(site, order, cancelled), order.plan, done.answer, done.payload, done.book)
     return done
 
 
@@ -149,13 +150,13 @@ def _reveal(site: Site, order: Order, cancelled: Callable[[], bool]) -> None:
 
     Raises Cancelled if the guard says so before that. If nobody asks in twice the time that the plan gives, the site ends.
     """
-    plan, patient, how = order.plan, _patient(site, order), order.plan.agreed.combine
+    plan, patient, how = order.plan, _patient(site, order, cancelled), order.plan.agreed.combine
     purposes: tuple[AboutSum, ...] = ("countersign", "reveal") if how is not None and how.is_signed else ("reveal",)
     end = time.monotonic() + 2 * plan.deadline_s
     for purpose in purposes:
         if (attempt := _asked_of_sum(patient, order, purpose, cancelled, end)) is None:
             return
-        _answer_for_sum(site, order, purpose, attempt)
+        _answer_for_sum(site, order, cancelled, purpose, attempt)
 
 
 def _asked_of_sum(site: Site, order: Order, purpose: AboutSum, cancelled: Callable[[], bool], end: float) -> int | None:
@@ -178,10 +179,10 @@ def _asked_of_sum(site: Site, order: Order, purpose: AboutSum, cancelled: Callab
     return None
 
 
-def _answer_for_sum(site: Site, order: Order, purpose: AboutSum, attempt: int) -> None:
+def _answer_for_sum(site: Site, order: Order, cancelled: Callable[[], bool], purpose: AboutSum, attempt: int) -> None:
     plan = order.plan
     site, asked = _ordered(site, SiteRequest(run=plan.run, round=plan.continues, attempt=attempt, purpose=purpose))
-    _say(site, asked, lambda: _for_sum(site, order, asked))
+    _say(site, asked, cancelled, lambda: _for_sum(site, order, asked))
 
 
 def _for_sum(site: Site, order: Order, asked: Order) -> _Done | Refusal:
@@ -221,9 +222,12 @@ def _about_keys(site: Site, order: Order, body: bytes | None, said: joining.Said
         sighting=sign_sighting(order.plan, order.digest, site.name, site.identity)), body, book, b"")
 
 
-def _patient(site: Site, order: Order) -> Site:
-    """The site, whose store is waited for as long as the plan waits for its sites."""
-    return site.within(Patience(max(_AUTHORISE_S, order.plan.deadline_s)))
+def _patient(site: Site, order: Order, cancelled: Callable[[], bool]) -> Site:
+    """The site, whose store is waited for as long as the plan waits for its sites.
+
+    cancelled: is looked at for each piece that travels, as between two steps: whoever looks moves (`SiteWorker`).
+    """
+    return site.within(Patience(max(_AUTHORISE_S, order.plan.deadline_s), moved=cancelled))
 
 
 @contextmanager
@@ -301,7 +305,7 @@ def _carry_out(site: Site, order: Order, guard: limits.Guard, source: reading.So
     offered, book = charged
     began = site.clock()
     worked = work(plan.asks, plan.agreed, plan.round, bytes.fromhex(order.digest),
-                  inputs.read(_patient(site, order), order, rows, guard), offered,
+                  inputs.read(_patient(site, order, guard), order, rows, guard), offered,
                   SiteDraws(site.noise_secret, order.digest, rows.digest), guard)
     speed.note(site, plan, site.clock() - began, worked.declared)
     kept.write(site.safe, plan, worked.keeps)

@@ -51,6 +51,8 @@ CANCELLATION_POLL_S = 2.0
 """If no events are heard, it is asked so often whether the flow run still runs; else every LOOK_S. A hundred sites that ask
 every two seconds are fifty requests a second.
 """
+SIGN_S = 10.0
+"""While work moves, its flow run is touched so often: the coordinator gives up whoever does not move (`idle_s`)."""
 REPORT_AGAIN_S = 2.0
 OTHERS_POLL_S = 60.0
 
@@ -66,6 +68,15 @@ class _Work:
     name: str
     parameters: Mapping[str, Any]
     stop: threading.Event = field(default_factory=threading.Event)
+    moved: threading.Event = field(default_factory=threading.Event)
+    """Since the last sign of it."""
+
+    def cancelled(self) -> bool:
+        """Whether to stop. The job looks between two steps, and for each piece of a file that travels; so whoever looks has
+        moved.
+        """
+        self.moved.set()
+        return self.stop.is_set()
 
 
 class SiteWorker(WarmWorker):
@@ -97,6 +108,7 @@ class SiteWorker(WarmWorker):
         """Connect and listen, also for cancellation."""
         await super().setup()
         self._runs_task_group.start_soon(self._watch_for_cancellation)
+        self._runs_task_group.start_soon(self._give_signs)
         self._runs_task_group.start_soon(self._watch_for_other_workers)
         self._runs_task_group.start_soon(self._look_now_and_then)
 
@@ -321,7 +333,7 @@ class SiteWorker(WarmWorker):
     async def _outcome(self, work: _Work) -> Outcome:
         self._work = work
         try:
-            return await anyio.to_thread.run_sync(self._job, dict(work.parameters), work.stop.is_set)
+            return await anyio.to_thread.run_sync(self._job, dict(work.parameters), work.cancelled)
         except FedroundError as error:
             self._logger.error("%s: %s", work.name, error)      # the sentence stays at the site
             return failed(error)
@@ -359,6 +371,18 @@ class SiteWorker(WarmWorker):
                 work.stop.set()
         except Exception as error:
             self._logger.warning("cannot ask about cancellation: %s", type(error).__name__)
+
+    async def _give_signs(self) -> None:
+        """While a job moves, touch its flow run now and then. That it moves is all that is told: not how far it is."""
+        while True:
+            await anyio.sleep(SIGN_S)
+            if (work := self._work) is None or work.flow_run is None or not work.moved.is_set():
+                continue
+            work.moved.clear()
+            try:
+                await self._flow_runs.touch(work.flow_run)
+            except Exception as error:
+                self._logger.info("cannot say that the work moves: %s", type(error).__name__)
 
     async def _watch_for_other_workers(self) -> None:
         """Write to the site's log who else serves this pool.

@@ -109,6 +109,8 @@ class Collected:
     """By site. Nobody signs it: it is for people."""
     sum: Sum | None = None
     """Of masked answers: what they say together; nobody knows what one says."""
+    idle: frozenset[str] = field(default=frozenset(), compare=False)
+    """Who was given up before the deadline. Nobody signs it: it is for people."""
     regional: Regional | None = None
     """With regions, once their partial sums were judged: these. Then whoever is admitted is in one of them."""
 
@@ -184,6 +186,10 @@ def last_look_s(plan: Plan) -> float:
     return max(10.0, plan.deadline_s)
 
 
+async def _nobody(among: set[str]) -> set[str]:
+    return set()
+
+
 async def collect(
     coordinator: Coordinator,
     planned: Planned,
@@ -192,16 +198,18 @@ async def collect(
     patience: Patience | None = None,
     enough: Callable[[Collected], bool] = lambda _: False,
     at_first_s: float | None = None,
+    still: Callable[[set[str]], Awaitable[set[str]]] = _nobody,
 ) -> Collected:
     """Wait until every site has ended its flow run, or enough have, or the deadline is over; read each answer when its site
-    has ended.
+    has ended. It is over before the deadline if all who are waited for have stopped moving.
 
     `finished` tells which of some sites have ended. The answer itself is only what lies in the store. At the deadline the
     store is asked once more about every site, so an answer whose signal was lost still counts. If an answer cannot be read
     although the store answers otherwise, it is tried again until then, and is missing after that. The other sites do not wait
     for it.
     patience: for all of it, however slow the store is; at first the deadline and `last_look_s`. enough: when nobody else is
-    to be waited for. at_first_s: how long the first pauses between two looks are; None: `POLL_S`.
+    to be waited for. at_first_s: how long the first pauses between two looks are; None: `POLL_S`. still: who of some sites
+    has stopped moving.
     Raises ChainError or TrustError if the federation log is damaged, StoreError if the store is down: no site's fault.
     """
     patience = patience or Patience(planned.plan.deadline_s + last_look_s(planned.plan))
@@ -212,10 +220,14 @@ async def collect(
     short = POLL_S if at_first_s is None else at_first_s
     majority = shown(coordinator.store, coordinator.key, planned, coordinator.federation)
     waiting, pause, traffic = set(planned.plan.answering), short, defaultdict[str, Traffic](Traffic)
-    goes_on = bool(waiting)
+    goes_on, idle = bool(waiting), set[str]()
     while goes_on:
         late = loop.time() >= deadline
-        ended = set(waiting) if late else await finished(set(waiting))
+        ended = set() if late else await finished(set(waiting))
+        if not late and not ended:
+            idle = await still(set(waiting))
+            late = idle == waiting
+        ended = set(waiting) if late else ended
         before = len(waiting)
         for site in sorted(ended):
             try:
@@ -233,7 +245,8 @@ async def collect(
         if goes_on:
             await asyncio.sleep(pause)
             pause = short if len(waiting) < before else min(pause * 1.2, MAX_POLL_S)
-    return replace(collected, missing=tuple(sorted(set(planned.plan.answering) - collected.answered)))
+    missing = set(planned.plan.answering) - collected.answered
+    return replace(collected, missing=tuple(sorted(missing)), idle=frozenset(idle & missing))
 
 
 async def have_answered(coordinator: Coordinator, planned: Planned, among: set[str]) -> set[str]:

@@ -83,6 +83,16 @@ class Invitation:
                 type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))))
         return ended
 
+    async def signs(self, client: PrefectClient, among: set[str]) -> dict[str, object]:
+        """What changes whenever the work of a site moves: when its flow run was written last. Who has none is not named."""
+        campaign, rounds = among & self._standing.keys(), among - self._standing.keys()
+        found = await self._read(client, rounds) if rounds else {}
+        if campaign:
+            by_id = {run: site for site, run in self._standing.items() if site in campaign}
+            found |= {by_id[run.id]: run for run in await _runs(client, FlowRunFilter(
+                id=FlowRunFilterId(any_=sorted(by_id, key=str))))}
+        return {site: run.updated for site, run in found.items()}
+
     async def close(self, client: PrefectClient, late: set[str]) -> None:
         """Ask late sites to stop, give them a moment, then write down that they did not answer in time."""
         waiting = late - await self.ended(client, late) if late else late

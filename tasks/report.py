@@ -220,6 +220,7 @@ def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Colle
     if site in collected.rejected:
         return SiteRow(site=site, outcome="rejected", note=collected.rejected[site].reason, weight=weight)
     note = ("not waited for: enough others had answered; it may have been charged" if is_enough(planned.plan, collected)
+            else "given up before the deadline: it gave no sign that its work moves" if site in collected.idle
             else "no answer before the deadline")
     if planned.plan.agreed.pace is not None:
         over = site in {ticket.site for ticket in ended(planned.plan, commit.missing)}

@@ -49,6 +49,7 @@ CALLS = (
     Call("POST", "/flow_runs/count", judging.runs_of_own_pool),
     Call("POST", "/flow_runs/", judging.new_run),
     Call("GET", "/flow_runs/{id}", judging.own_run),
+    Call("PATCH", "/flow_runs/{id}", judging.sign_of_own_run),                      # the work in it moves
     Call("POST", "/flow_runs/{id}/set_state", judging.state_of_own_run),
     Call("POST", "/flows/", judging.own_flow),
     Call("GET", "/flows/{id}", judging.as_it_is),                                   # a flow's name, and nothing of its runs

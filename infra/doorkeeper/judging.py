@@ -142,6 +142,17 @@ async def own_run(said: Said) -> bytes:
     return b""
 
 
+class _Sign(Value):
+    infrastructure_pid: Literal["at work"]
+
+
+async def sign_of_own_run(said: Said) -> bytes:
+    """The work in a run of the own pool moves. These words change nothing but the time of the last change."""
+    sign = parse(_Sign, said.body, "sign of a flow run")
+    await own_run(said)
+    return _dump(sign)
+
+
 class _Details(Value):
     model_config = ConfigDict(extra="ignore")
 

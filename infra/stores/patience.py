@@ -20,11 +20,12 @@ class Patience:
     is over.
     clock: counts seconds, and is never set back.
     sleep: for tests.
+    moved: is called for every piece of a body that travels.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic,
-                 sleep: Callable[[float], None] = time.sleep):
-        self._seconds, self._clock, self._sleep = seconds, clock, sleep
+                 sleep: Callable[[float], None] = time.sleep, moved: Callable[[], object] = lambda: None):
+        self._seconds, self._clock, self._sleep, self.moved = seconds, clock, sleep, moved
         self._end = clock() + seconds
 
     def __repr__(self) -> str:
@@ -51,7 +52,7 @@ class Patience:
 
     def at_most(self, seconds: float) -> Patience:
         """A part of it: at most `seconds`, and at most what is left."""
-        return Patience(min(seconds, self.left_s), self._clock, self._sleep)
+        return Patience(min(seconds, self.left_s), self._clock, self._sleep, self.moved)
 
     def share(self, among: int) -> Patience:
         """An equal share of what is left, so that one slow member does not take the time of the others."""

@@ -134,6 +134,7 @@ def _pieces(answer: Any, timeout_s: float, patience: Patience, key: str) -> Iter
         if piece == b"":
             raise DamagedError(f"'{key}' ended {left} bytes too early")
         left -= len(piece)
+        patience.moved()
         yield piece
 
 
@@ -152,6 +153,7 @@ class Outgoing(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """As a file does. Raises TooSlowError."""
         self._patience.check(self._what)
+        self._patience.moved()
         left = max(0, self._end - self._source.tell())
         return self._source.read(left if size < 0 else min(size, left))
 

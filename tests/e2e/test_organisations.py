@@ -81,7 +81,8 @@ def test_the_list_is_what_a_site_calls_and_nothing_more(apart: Apart):
         assert found, f"{method} {path} is not on the list"
         assert status < 400 or status in (500, 502), (method, path, status)       # of the run that the server cannot show
         needed.add((found[0][0].method, found[0][0].path))
-    assert needed == {(call.method, call.path) for call in CALLS}
+    sign = ("PATCH", "/flow_runs/{id}")          # is for work that takes longer than here (`infra/test_doorkeeper.py`)
+    assert needed | {sign} == {(call.method, call.path) for call in CALLS}
 
 
 def test_the_processes_say_how_they_are(apart: Apart):

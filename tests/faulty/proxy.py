@@ -96,6 +96,8 @@ class Disturbed:
     """The connection ends, and nobody has heard it."""
     upload: float | None = None
     """So much of the body arrives, from 0 to 1; then the connection is reset, and the server has not heard it."""
+    slowly_s: float = 0.0
+    """So long after each 64 KiB of the body the next are taken in."""
     silent: bool = False
     """The server does what it was asked to, and the connection is reset before it can say so."""
     harm: Harm | None = None
@@ -150,7 +152,7 @@ class _Passing(BaseHTTPRequestHandler):
             self.rfile.read(int(length * (disturbed.upload or 0.0)))
             self._reset()
             return
-        body = self.rfile.read(length)
+        body = self._received(length, disturbed.slowly_s)
         if self.command == "PUT" and self.server.losing > 0:
             self.server.losing -= 1
             self._answer(Answer(200, {"ETag": '"lost"'}, b""))
@@ -166,6 +168,15 @@ class _Passing(BaseHTTPRequestHandler):
         self._answer(answer if harm is None else harm(answer))
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass
+
+    def _received(self, length: int, slowly_s: float) -> bytes:
+        if not slowly_s:
+            return self.rfile.read(length)
+        pieces = []
+        while length > 0 and not self.server.stopping.wait(slowly_s):
+            pieces.append(self.rfile.read(min(length, 64 << 10)))
+            length -= len(pieces[-1])
+        return b"".join(pieces)
 
     def _reset(self) -> None:
         """The connection ends as when a cable is pulled: what was not read is lost."""

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from infra.asking import ASKED, ROUND_RUN, Ended, answered, resource, task_run
+from infra.asking import ASKED, AT_WORK, ROUND_RUN, Ended, answered, resource, task_run
 from infra.doorkeeper.calls import CALLS
 from infra.stack import LocalStack
 from tests.infra.organisations import PATIENCE_S, Between, between, needs_nginx, short_folder
@@ -144,6 +144,19 @@ def test_another_sites_runs_cannot_be_read_found_or_changed(members: Members, no
         assert done.status_code == 403
     with members.as_member(COORDINATOR) as coordinator:
         assert coordinator.get(f"/flow_runs/{theirs}").json()["state"]["type"] == "SCHEDULED"
+
+
+def test_a_site_says_that_its_own_run_moves_and_changes_nothing_else(members: Members, north: httpx.Client):
+    mine = f"/flow_runs/{members.runs[NORTH]}"
+    before = north.get(mine).json()
+    assert north.patch(mine, json=AT_WORK).status_code == 204
+    after = north.get(mine).json()
+    assert after["updated"] > before["updated"], "the server notes when a run was written last"
+    assert {key for key in before if before[key] != after[key]} <= {
+        "updated", "infrastructure_pid", "estimated_start_time_delta"}
+    for said in ({}, {"name": "other"}, {**AT_WORK, "tags": ["x"]}, {"infrastructure_pid": "7"}, {"parameters": {}}, None):
+        assert north.patch(mine, json=said).status_code == 403, said
+    assert north.patch(f"/flow_runs/{members.runs[SOUTH]}", json=AT_WORK).status_code == 403
 
 
 @pytest.mark.parametrize("header", [

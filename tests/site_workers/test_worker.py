@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.events import Event
 from prefect.states import Cancelled, Completed, Running, Scheduled, State
 
-from infra.asking import ASKED, CLOSED, Asked, task_run
+from infra.asking import ASKED, AT_WORK, CLOSED, Asked, task_run
 from site_workers import worker
 from site_workers.campaign import CampaignRequest, Waiting
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -39,7 +39,7 @@ class Server:
         self.state = state
         self.id, self.keys, self.made, self.ended = uuid.uuid4(), list[str](), list[State](), list[State]()
         self.task_runs: list[TaskRun] = []
-        self.counted = 0
+        self.counted, self.signs = 0, 0
         self.count: int | None = None       # what it says to every question how many there are, if it is behind
 
     async def create_flow_from_name(self, name: str) -> uuid.UUID:
@@ -57,6 +57,10 @@ class Server:
             asked, self.counted = json["flow_runs"], self.counted + 1
             there = self.state is not None and ("idempotency_key" in asked or self.state.is_running())
             return SimpleNamespace(json=lambda: int(there) if self.count is None else self.count)
+        if method == "PATCH":
+            assert (path, path_params, json) == ("/flow_runs/{id}", {"id": self.id}, AT_WORK)
+            self.signs += 1
+            return SimpleNamespace()
         if path == "/events":
             from prefect.server.events.schemas.events import ReceivedEvent  # seconds of imports, for this alone
             from prefect.server.services.task_run_recorder import task_run_from_event
@@ -83,6 +87,8 @@ class Site:
         self.jobs: list[dict[str, Any]] = []
         self.hold = threading.Event()
         self.hold.set()
+        self.looks = True
+        """Whether the job looks if it is cancelled."""
         self.worker = SiteWorker("north", self._job)
         self.worker._client = server
         self.worker._work_pool = WorkPool(name="north", type=SiteWorker.type, default_queue_id=uuid.uuid4())
@@ -95,8 +101,8 @@ class Site:
 
     def _job(self, parameters: dict[str, Any], cancelled) -> Outcome:
         self.jobs.append(parameters)
-        while not self.hold.is_set():
-            if cancelled():
+        while not self.hold.wait(0.001):
+            if self.looks and cancelled():
                 return STOPPED
         return DONE
 
@@ -152,6 +158,34 @@ async def test_a_run_that_takes_a_while_is_running_meanwhile(monkeypatch: pytest
     await begun(site, server, nothing)
     assert [state.type for state in (*server.made, *server.ended)] == ["RUNNING", "COMPLETED"]
     assert len(site.jobs) == 1
+
+
+async def test_while_work_moves_its_run_is_touched_and_while_it_does_not_it_is_not(monkeypatch: pytest.MonkeyPatch):
+    """Whoever looks whether to stop has moved. That is all that is told, and the run's state stays as it is."""
+    monkeypatch.setattr(worker, "SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr(worker, "SIGN_S", 0.0)
+    server = Server()
+    site = Site(server)
+
+    async def signs() -> None:
+        while (work := site.worker._work).flow_run is None:
+            await anyio.sleep(0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(site.worker._give_signs)
+            for _ in range(3):
+                before = server.signs
+                assert not work.cancelled()
+                while server.signs == before:
+                    await anyio.sleep(0)
+                assert server.signs == before + 1
+                for _ in range(20):                         # nothing moves
+                    await anyio.sleep(0)
+                assert server.signs == before + 1
+            group.cancel_scope.cancel()
+
+    site.looks = False
+    await begun(site, server, signs)
+    assert [state.type for state in (*server.made, *server.ended)] == ["RUNNING", "COMPLETED"]
 
 
 async def test_a_run_that_is_shown_can_be_cancelled(monkeypatch: pytest.MonkeyPatch):
