@@ -24,6 +24,7 @@ from fedround.synthetic.said import Synthetic
 from fedround.values import Signed
 from fedround_cli.main import app
 from infra.settings import (
+    CoordinatorInvitation,
     CoordinatorSettings,
     DatabaseSettings,
     Invitation,
@@ -41,6 +42,7 @@ FILES: dict[str, tuple[Model, str]] = {
     "settings.toml": (Agreement, "What a federation agrees on, before it has members. `fedround federation init` reads it."),
     "federation.toml": (Federation, "The same with the members and their keys, in the coordinator's folder."),
     "coordinator.toml": (CoordinatorSettings, "Addresses and files of the coordinator, in its folder."),
+    "NAME.coordinator.toml": (CoordinatorInvitation, "What the founder hands to [another](../coordinators.md). A secret."),
     "region.toml": (RegionSettings, "Addresses of a regional coordinator, in its folder. [Regions](../regions.md)."),
     "REGION.region.toml": (RegionInvitation, "What a coordinator gives to a regional coordinator. It holds a credential."),
     "site.toml": (SiteSettings, "Addresses, rows and approved files of a site, in its folder."),

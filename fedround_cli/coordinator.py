@@ -1,18 +1,170 @@
-"""fedround coordinator start, fedround deploy."""
+"""fedround coordinator invite, init, add, remove, list, update, start; fedround deploy."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedround.errors import FedroundError
-from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
-from fedround_cli.output import command, log_to_terminal, out
+from fedround.errors import FedroundError, SetupError
+from fedround.spoken import typed
+from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
+from fedround_cli.output import AsJson, command, log_to_terminal, out, print_json
 from fedround_cli.train import Epsilon, Rule, chosen
 
-app = typer.Typer(no_args_is_help=True, help="The coordinator's process.")
+if TYPE_CHECKING:
+    from fedround.federation import Federation
+
+app = typer.Typer(no_args_is_help=True, help="The coordinator's process, and others that take turns with it.")
+
+
+@app.command()
+@command
+def invite(
+    name: Annotated[str, typer.Argument(help="Another coordinator's name: lower-case letters, digits, hyphens.")],
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+    home: Home = DEFAULT_HOME,
+    output: Annotated[Path | None, typer.Option(help="Where to write it; default: NAME.coordinator.toml.")] = None,
+    access_key: Annotated[str | None, typer.Option(help="S3 access key, where the bucket is not on this machine's "
+                                                        "stack.")] = None,
+    secret_key: Annotated[str | None, typer.Option(envvar="FEDROUND_SECRET_KEY", help="S3 secret key.")] = None,
+) -> None:
+    """Write an invitation for another coordinator: addresses, recipe, contract, and a credential for the whole bucket.
+
+    Hand it over privately. The test set goes apart.
+    """
+    from infra.settings import S3Credential, save_toml
+    from infra.stack import LocalStack
+    from tasks.coordinators import invite_coordinator
+
+    credential = None
+    if access_key is not None and secret_key is not None:
+        credential = S3Credential(access_key=access_key, secret_key=secret_key)
+    elif LocalStack.find(home) is not None:
+        credential = LocalStack(home).coordinator_credential()
+    path = output or Path(f"{name}.coordinator.toml")
+    save_toml(invite_coordinator(folder, name, credential), path,
+              f"Invitation of coordinator '{name}'. It holds a secret: hand it over privately.", secret=True)
+    out.say("wrote {}\nNext, on its machine: [bold]fedround coordinator init FOLDER --invitation {}[/], and then here, for "
+            "all of them at once: [bold]fedround coordinator add {}=KEY …[/]", path, typed(path), name)
+
+
+@app.command()
+@command
+def init(
+    folder: Annotated[Path, typer.Argument(help="The other coordinator's new folder.")],
+    invitation: Annotated[Path, typer.Option(help="What the founder sent.")],
+    test_set: Annotated[Path | None, typer.Option(help="The founder's test set, if it has one.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="The checkpoint with which every run begins, if there is "
+                                                         "one.")] = None,
+) -> None:
+    """Make another coordinator's folder with a key of its own, and show the key. Recipe and contract in it are the founder's
+    word: read them.
+    """
+    from infra.settings import CoordinatorInvitation, load_toml
+    from tasks.coordinators import create_other
+
+    asked = load_toml(CoordinatorInvitation, invitation)
+    key = create_other(folder, asked, test_set, start_from)
+    out.say("made [bold]{}[/]; the founder needs its name and public key:\n  {}={}\nNext, once the founder has added it and "
+            "run [bold]fedround deploy[/]: [bold]fedround coordinator update --coordinator {}[/]", folder, asked.name, key,
+            typed(folder))
+
+
+@app.command()
+@command
+def add(
+    others: Annotated[list[str], typer.Argument(metavar="NAME=KEY …", help="Coordinators and the keys that `fedround "
+                                                                           "coordinator init` showed.")],
+    founder: Annotated[str | None, typer.Option(help="Let this folder's coordinator take turns, too, under this "
+                                                     "name.")] = None,
+    silence: Annotated[int | None, typer.Option(help="After so many seconds without a commit the next one goes "
+                                                     "on.")] = None,
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Let coordinators take turns: each round is proposed by one, and counts with the signatures of a majority.
+
+    At least three, all in one command; or more beside those that there are. A name that is there gets the new key.
+    """
+    from tasks.coordinators import add_coordinators
+
+    keys = dict(_parted(one) for one in others)
+    if len(keys) < len(others):
+        raise FedroundError("one name is given twice")
+    _told(add_coordinators(folder, keys, founder, silence))
+
+
+@app.command()
+@command
+def remove(
+    names: Annotated[list[str], typer.Argument(help="Who takes no turns any more.")],
+    revoke: Annotated[bool, typer.Option("--revoke", help="Their keys are lost or stolen: nobody may ever use them "
+                                                          "again.")] = False,
+    folder: CoordinatorFolder = DEFAULT_COORDINATOR,
+) -> None:
+    """Take coordinators out of the federation file: nothing that they sign counts from the next plan on. Without any left,
+    this one coordinates alone; one or two are too few.
+    """
+    from tasks.coordinators import remove_coordinators
+
+    _told(remove_coordinators(folder, names, revoke=revoke))
+
+
+@app.command("list")
+@command
+def list_(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = False) -> None:
+    """Show who takes turns, with which key, and how many must sign. Who of them serves: `fedround status`."""
+    from rich.table import Table
+
+    from infra.settings import CoordinatorSettings, load_federation, load_toml
+
+    federation = load_federation(folder / load_toml(CoordinatorSettings, folder / "coordinator.toml").federation)
+    entries = [{"name": one.name, "key": one.key, "founder": one.key == federation.coordinator}
+               for one in federation.coordinators]
+    if as_json:
+        print_json({"coordinators": entries, "majority": federation.majority, "silence_s": federation.silence_s})
+        return
+    if entries:
+        table = Table("coordinator", "key", "founder", title=f"federation '{federation.name}'")
+        for one in entries:
+            table.add_row(str(one["name"]), str(one["key"]), "yes" if one["founder"] else "")
+        out.print(table)
+    out.say("{}", turns_in_words(federation))
+
+
+@app.command()
+@command
+def update(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
+    """At another coordinator: write the federation file that is in force into its folder. Repeat it when the founder has
+    changed the file.
+    """
+    from tasks.coordinators import take_file
+
+    taken = take_file(folder)
+    out.say("the file of entry {} of the federation log is in {}: {}\nNext: [bold]fedround coordinator start --coordinator {}"
+            "[/]", taken.entry.number, folder, turns_in_words(taken.federation), typed(folder))
+
+
+def turns_in_words(federation: Federation) -> str:
+    """Who must sign a round."""
+    if not (count := len(federation.coordinators)):
+        return "one coordinator alone"
+    return (f"{count} coordinators take turns, {federation.majority} must sign, {count - federation.majority} may be away; "
+            f"after {federation.silence_s} s without a commit the next one goes on")
+
+
+def _parted(said: str) -> tuple[str, str]:
+    name, _, key = said.partition("=")
+    if not key:
+        raise SetupError(f"'{said}': expected NAME=KEY, as 'fedround coordinator init' shows it")
+    return name, key
+
+
+def _told(federation: Federation) -> None:
+    out.say("{}\nNext: [bold]fedround deploy[/] here, which puts the file into force; then [bold]fedround coordinator "
+            "update[/] at each of the others", turns_in_words(federation))
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from fedround.errors import SetupError
 from fedround.spoken import typed
+from fedround_cli.coordinator import turns_in_words
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, AnyFolder, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -204,6 +205,9 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
               "[yellow]![/] without a test set the recipe cannot be tried here; each site tries it on its own rows")
     for note in (*notes, *differ(folder / settings.recipe, folder / settings.contract)):
         out.say("[yellow]![/] {}", note)
+    if federation.coordinators:
+        out.say("[green]✓[/] {}", turns_in_words(federation))
+    _warn_of_regions_that_stop_sums(federation)
     _warn_of_meaningless_privacy(federation)
     _warn_of_targets_out_of_reach(federation)
     if (liars := sightings.liars_needed(federation)) == 0:
@@ -212,6 +216,15 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     else:
         late = "" if federation.pace is None else f"; a fork stops {sightings.window(federation)} rounds after it, not one"
         out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie{late}")
+
+
+def _warn_of_regions_that_stop_sums(federation: Federation) -> None:
+    """A region that is away takes all its members with it, and a sum bears so many dropouts."""
+    largest = max(federation.regions, key=lambda one: len(one.members), default=None)
+    if federation.combine is not None and largest is not None and len(largest.members) > federation.combine.dropouts:
+        out.say("[yellow]![/] region '{}' has {} members, and {} may be missing in a sum: no round goes on without its "
+                "coordinator. With consistency = \"signed\" more may be missing", largest.name, len(largest.members),
+                federation.combine.dropouts)
 
 
 def _warn_of_meaningless_privacy(federation: Federation) -> None:
@@ -274,6 +287,9 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         if not site.is_always_there:
             days = "".join(f"; closed {one.first} to {one.last}" for one in site.closed)
             out.say("{}", f"{'there':<11} {site.name}: {site.hours or 'always'}{days}")
+    for one in federation.coordinators:
+        founder = "  (founder)" if one.key == federation.coordinator else ""
+        out.say("{}", f"{'coordinator':<11} {one.name}  {one.key}{founder}")
     for region in federation.regions:
         end = "" if region.until is None else f", until round {region.until}"
         out.say("{}", f"{'region':<11} {region.name}: {', '.join(region.members)}{end}  {region.key}")

@@ -50,6 +50,7 @@ A few organisations train one model and never move a record. Start with **fedrou
   `coordinator start`, `train run`, `ask`, `join`, `synth`, `drift run`
 * **data scientist**: `recipe new` writes a first recipe for a table, `simulate` tries it before anybody is asked for a
   record; `recipe check`; `contract infer`, `check`, `diff`
+* **several coordinators**: `coordinator invite` → `coordinator init` → `coordinator add` → `coordinator update`
 * **regional coordinator**: `region init` → `region start`; its mandate: `region invite`, `region mandate`
 * **site operator**: `site init` → `site check` → `site start`, and `site ledger` at any time
 * **who uses the model**: `models bundle`, `models promote`, `models stages`, `models rollback`, `predict`

@@ -158,6 +158,8 @@ class RegionInvitation(Value):
 class CoordinatorSettings(Value):
     """coordinator.toml"""
 
+    founder: PublicKey | None = None
+    """Whose federation log is believed, where this is not the founder's folder but another of several coordinators."""
     federation: str = "federation.toml"
     recipe: str
     contract: str
@@ -176,6 +178,17 @@ class CoordinatorSettings(Value):
     coordinator knows which. 0: none, until somebody runs 'fedround verify --recompute'."""
     dask: str | None = None
     """Where a Dask scheduler listens whose workers make the aggregation's passes, for very large models."""
+
+
+class CoordinatorInvitation(Value):
+    """What the founder hands to another coordinator, in one file."""
+
+    federation: Name
+    name: Name
+    settings: CoordinatorSettings
+    credential: S3Credential | None = None
+    recipe: str
+    contract: str
 
 
 def load_toml(kind: type[V], path: Path) -> V:

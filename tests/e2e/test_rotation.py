@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,22 +31,24 @@ def three(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation
     """Three sites, and three coordinators of which the founder is the first."""
     with with_members(short_folder / "turns", NAMES) as federation:
         machine, home = federation.machine, federation.machine.home
-        file = machine.coordinator / "federation.toml"
-        keys = {"one": load_federation(file).coordinator}
+        founder, test_set = ("--coordinator", machine.coordinator), next(machine.coordinator.glob("test_set.*"))
         for name in OTHERS:
-            shutil.copytree(machine.coordinator, home / name)
-            (home / name / "keys" / "identity.pem").unlink()
-            identity = Identity.generate()
-            identity.save(home / name / "keys" / "identity.pem")
-            keys[name] = identity.key
-        named = "silence_s = 30\n" + file.read_text() + "".join(
-            f'\n[[coordinators]]\nname = "{name}"\nkey = "{key}"\n' for name, key in keys.items())
-        for folder in (machine.coordinator, *(home / name for name in OTHERS)):
-            (folder / "federation.toml").write_text(named)
-        done = federation.here("deploy", "--coordinator", machine.coordinator)
-        assert done.exit_code == 0, done.output
+            typed(federation, "coordinator", "invite", name, *founder, "--home", home, "--output", home / f"{name}.toml")
+            typed(federation, "coordinator", "init", home / name, "--invitation", home / f"{name}.toml", "--test-set",
+                  test_set)
+        named = [f"{name}={Identity.load(home / name / 'keys' / 'identity.pem').key}" for name in OTHERS]
+        typed(federation, "coordinator", "add", *named, "--founder", "one", "--silence", 30, *founder)
+        typed(federation, "deploy", *founder)
+        for name in OTHERS:
+            typed(federation, "coordinator", "update", "--coordinator", home / name)
         federation.start_processes()
         yield federation
+
+
+def typed(federation: Federation, *words: object) -> str:
+    done = federation.here(*words)
+    assert done.exit_code == 0, done.output
+    return str(done.stdout)
 
 
 def test_a_campaign_of_three_coordinators_goes_on_without_its_founder(three: Federation, run: str):
