@@ -23,7 +23,7 @@ from fedround import layout
 from fedround.errors import ContractError, FedroundError, NotFoundError, QuorumError, StoreError, TrustError
 from fedround.files import create_once, make_folders
 from fedround.records import Commit, Cosignature
-from fedround.signing import MAX_DOCUMENT_BYTES, seal
+from fedround.signing import MAX_DOCUMENT_BYTES, envelope, seal
 from fedround.values import Digest
 from infra.history import NOT_OURS, Committed, cosigners, proposed, read_checkpoint, read_commit
 from infra.stores import put_first
@@ -65,11 +65,13 @@ class Cosigner:
         self._before: Proven | None = None
         self._why = dict[Digest, str]()
 
-    def why_not(self, proposal: Committed) -> str:
-        """Why this proposal does not hold; empty if it does. Raises StoreError if that cannot be said now."""
+    def why_not(self, proposal: Committed, by: str) -> str:
+        """Why this proposal does not hold; empty if it does. by: the key that signed it. Raises StoreError if that cannot be
+        said now.
+        """
         if proposal.digest not in self._why:
             try:
-                self._judge(proposal)
+                self._judge(proposal, by)
                 self._why[proposal.digest] = ""
             except StoreError:
                 raise
@@ -77,9 +79,11 @@ class Cosigner:
                 self._why[proposal.digest] = str(error)
         return self._why[proposal.digest]
 
-    def _judge(self, proposal: Committed) -> None:
+    def _judge(self, proposal: Committed, by: str) -> None:
         coordinator, number = self._coordinator, proposal.commit.round
         entries = verify.read_log(coordinator.store, coordinator.key)
+        if by not in {one.key for one in entries[-1].federation.coordinators}:
+            raise TrustError("who proposes it is no coordinator any more, says the federation log")
         self._trial = replace(self._trial, log=entries)
         while (0 if self._before is None else self._before.committed.commit.round + 1) < number:
             following = 0 if self._before is None else self._before.committed.commit.round + 1
@@ -114,12 +118,21 @@ def settle(coordinator: Coordinator, run: str, number: int, cosigner: Cosigner, 
     except NotFoundError:
         pass
     found, documents = dict[Digest, Committed](), dict[Digest, bytes]()
+
+    def one_that_holds() -> Digest | None:
+        def holds(named: Digest) -> bool:
+            if why := cosigner.why_not(found[named], envelope(documents[named], source).key):
+                log.warning("a proposal for round %d of run '%s' does not hold, and is not signed: %s", number, run, why)
+            return not why
+
+        return first_that_holds(tuple(found), holds)
+
     for count in range(1, MOST + 1):
         place = layout.proposal(run, number, count)
         try:
             document = store.get(place, max_bytes=MAX_DOCUMENT_BYTES)
         except NotFoundError:
-            if mine is None or _one_that_holds(found, cosigner) is not None:
+            if mine is None or one_that_holds() is not None:
                 break
             put_first(store, place, mine)
             document = store.get(place, max_bytes=MAX_DOCUMENT_BYTES)
@@ -131,23 +144,13 @@ def settle(coordinator: Coordinator, run: str, number: int, cosigner: Cosigner, 
             log.warning("%s: %s", place, error)
             continue
         found[one.digest], documents[one.digest] = one, document
-    chosen = _one_that_holds(found, cosigner)
+    chosen = one_that_holds()
     if chosen is None or not _signed(coordinator, found[chosen]):
         return None
     if len(cosigners(store, found[chosen], coordinator.federation)) < coordinator.federation.majority:
         return None
     put_first(store, layout.commit(run, number), documents[chosen])
     return read_commit(store, run, number, key)
-
-
-def _one_that_holds(found: dict[Digest, Committed], cosigner: Cosigner) -> Digest | None:
-    def holds(named: Digest) -> bool:
-        if why := cosigner.why_not(found[named]):
-            log.warning("a proposal for round %d of run '%s' does not hold, and is not signed: %s",
-                        found[named].commit.round, found[named].commit.run, why)
-        return not why
-
-    return first_that_holds(tuple(found), holds)
 
 
 def _signed(coordinator: Coordinator, proposal: Committed) -> bool:

@@ -39,7 +39,7 @@ def among(federation: SmallFederation, name: str) -> Coordinator:
     return open_coordinator(folder_of(federation, name))
 
 
-def with_three(federation: SmallFederation, silence_s: int = 2) -> SmallFederation:
+def with_three(federation: SmallFederation, silence_s: int = 600) -> SmallFederation:
     """Two more folders, each with a key of its own; the file names three coordinators."""
     founder, keys = federation.root / "coordinator", {"one": federation.coordinator.identity.key}
     for name in THREE[1:]:
@@ -185,7 +185,7 @@ def test_nothing_is_committed_by_one_alone(federation: SmallFederation):
 def test_a_proposal_waits_for_a_majority_and_says_so(federation: SmallFederation):
     coordinator = among(federation, "three")
     document = (proposal(federation, "three"), (federation.root / "store" / layout.proposal("spring", 2, 1)).read_bytes())[1]
-    ticks = itertools.count(0.0, 5.0)
+    ticks = itertools.count(0.0, 1500.0)
     with pytest.raises(QuorumError, match="fewer than 2 of 3 coordinators signed a commit"):
         rotation.committed(coordinator, "spring", 2, document, lambda _: None, lambda: next(ticks))
     assert look(federation, "one") is not None, "what was proposed and signed counts"
@@ -248,6 +248,30 @@ def test_a_plan_by_a_stranger_or_by_a_founder_who_is_no_coordinator_is_none(fede
     path.write_bytes(seal(planned.plan, Identity.generate()))
     with pytest.raises(SignatureError, match="signed by none of the 3 coordinators"):
         federation.answer("north", planned)
+
+
+def test_attack_a_removed_coordinator_goes_on_under_the_file_that_still_named_it(federation: SmallFederation):
+    """It has planned the round, all have answered, and the log that its proposal names is a true one. Then it is replaced."""
+    wrong = proposal(federation, "three")
+    four = Identity.generate().key
+    for name in THREE[:2]:
+        path = folder_of(federation, name) / "federation.toml"
+        path.write_text(path.read_text().replace(among(federation, "three").identity.key, four).replace('"three"', '"four"'))
+    federation.coordinator.publish_federation()
+    assert [look(federation, name) for name in THREE[:2]] == [None, None]
+    assert signers(federation, wrong) == ()
+    look(federation, "three")                                   # it signs itself, and that counts for nobody
+    assert cosigners(federation.coordinator.store, wrong, federation.coordinator.federation) == ()
+
+
+def test_attack_a_signature_of_another_round_or_by_another_name_is_none(federation: SmallFederation):
+    one, store = proposal(federation, "three"), federation.root / "store"
+    said = Cosignature(federation="small", run="spring", round=2, commit=one.digest, coordinator="two")
+    for changes in ({"round": 1}, {"run": "summer"}, {"commit": "0" * 64}, {"coordinator": "one"}):
+        place = store / layout.cosignature("spring", 2, one.digest, "two")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(seal(said.model_copy(update=changes), among(federation, "two").identity))
+        assert signers(federation, one) == (), changes
 
 
 def test_only_the_founder_changes_the_file_or_asks_what_makes_no_model(federation: SmallFederation):
