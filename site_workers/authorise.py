@@ -15,7 +15,7 @@ from fedround.federation import Federation
 from fedround.records import Commit, Plan, Reason, Refusal
 from fedround.rounds.clipping import privacy_after
 from fedround.signing import Identity
-from fedround.values import Purpose
+from fedround.values import Digest, Purpose
 from infra.history import read_checkpoint, read_plan_at
 from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
@@ -69,14 +69,37 @@ def authorise(site: Site, run: str, number: int, attempt: int, purpose: Purpose)
         raise ChainError(f"{source}: the round is committed already")
     if plan.agreed.pace is not None and plan.asks.makes_model:
         history.check_ticket(site, plan, named, source)
-    answered = outbox.plan_of(site.safe, plan)
-    if answered is not None and answered != named:
-        raise ChainError(f"{source}: this site has answered another plan for the same round; the coordinator has "
-                         "issued two. Ask the coordinator, and compare 'fedround verify'")
+    _check_only_one(site, plan, named, source)
     now = remembered.after(plan.log, run, seen.SeenCommit(round=parent.round, digest=plan.parent))
     if now != remembered:
         seen.write(site.folder, now)
     return Order(plan, named, parent, identity, federation)
+
+
+_AS_BEFORE = ("federation", "federation_digest", "log", "run", "parent", "base_model", "rest", "agreed")
+"""What a plan about a sum has from the plan whose answers are added up."""
+
+
+def authorise_sum(site: Site, order: Order, plan: Plan, named: Digest) -> Order:
+    """The same for a plan about the sum of answers to `order`, which was verified when this flow run began. The history
+    before it is that of `order`, or the plan is none: so nothing of it is read once more.
+
+    plan, named: as `read_plan_at` gave them, which holds the signature against the coordinator's key. Raises TrustError if
+    anything does not hold.
+    """
+    source = f"{plan.asks.kind} plan of round {plan.round} of run '{plan.run}'"
+    if (other := next((name for name in _AS_BEFORE if getattr(plan, name) != getattr(order.plan, name)), None)) is not None:
+        raise TrustError(f"{source}: says something else about '{other}' than the plan whose answers are added up")
+    identity = _check_membership(site, order.federation, plan, source)
+    _check_only_one(site, plan, named, source)
+    return Order(plan, named, order.parent, identity, order.federation)
+
+
+def _check_only_one(site: Site, plan: Plan, named: Digest, source: str) -> None:
+    answered = outbox.plan_of(site.safe, plan)
+    if answered is not None and answered != named:
+        raise ChainError(f"{source}: this site has answered another plan for the same round; the coordinator has "
+                         "issued two. Ask the coordinator, and compare 'fedround verify'")
 
 
 def refusal_by_policy(site: Site, order: Order) -> Refusal | None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -37,7 +38,7 @@ from fedround.privacy.spec import GradientPrivacy, NoPrivacy
 from fedround.records import Answer, Countersign, Join, Plan, Reason, Refusal, Reveal, Update
 from fedround.rounds.site import Worked, work
 from fedround.sightings import sign_sighting
-from fedround.values import MAX_NUMBER, AboutSum, Attempt, CheckId, Name, Purpose, Value, parse
+from fedround.values import MAX_NUMBER, AboutSum, Attempt, CheckId, Digest, Name, Purpose, Value, parse
 from infra.history import read_plan_at
 from infra.stores import Patience
 from site_workers import (
@@ -55,7 +56,7 @@ from site_workers import (
     speed,
     summing,
 )
-from site_workers.authorise import Order, authorise, refusal_by_policy, refuse
+from site_workers.authorise import Order, authorise, authorise_sum, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.foreign import host
 from site_workers.outcome import STOPPED, Ending, Outcome
@@ -117,10 +118,14 @@ def answer(site: Site, request: SiteRequest, cancelled: Callable[[], bool], sour
                    said.kind if isinstance(said, Refusal) else "answer" if said.answer.update is None else "update")
 
 
-def _ordered(site: Site, request: SiteRequest) -> tuple[Site, Order]:
-    """What is asked, verified and written down; and the site with the key that it signs with."""
+def _ordered(site: Site, request: SiteRequest, verify: Callable[[Site], Order] | None = None) -> tuple[Site, Order]:
+    """What is asked, verified and written down; and the site with the key that it signs with. verify: how; None: from the
+    store, with the history before it.
+    """
     with _noticed(site, request):
-        order = authorise(site.within(Patience(_AUTHORISE_S)), request.run, request.round, request.attempt, request.purpose)
+        patient = site.within(Patience(_AUTHORISE_S))
+        order = (authorise(patient, request.run, request.round, request.attempt, request.purpose) if verify is None
+                 else verify(patient))
     site = replace(site, identity=order.identity)
     audit.record(site.folder, audit.Asked(
         utc=audit.utc(site.clock()), plan=order.digest, by=site.settings.coordinator, federation=order.plan.federation,
@@ -154,19 +159,20 @@ def _reveal(site: Site, order: Order, cancelled: Callable[[], bool]) -> None:
     purposes: tuple[AboutSum, ...] = ("countersign", "reveal") if how is not None and how.is_signed else ("reveal",)
     end = time.monotonic() + 2 * plan.deadline_s
     for purpose in purposes:
-        if (attempt := _asked_of_sum(patient, order, purpose, cancelled, end)) is None:
+        if (found := _asked_of_sum(patient, order, purpose, cancelled, end)) is None:
             return
-        _answer_for_sum(site, order, cancelled, purpose, attempt)
+        request = SiteRequest(run=plan.run, round=plan.continues, attempt=found[0].attempt, purpose=purpose)
+        site, asked = _ordered(site, request, partial(authorise_sum, order=order, plan=found[0], named=found[1]))
+        _say(site, asked, cancelled, partial(_for_sum, site, order, asked))
 
 
-def _asked_of_sum(site: Site, order: Order, purpose: AboutSum, cancelled: Callable[[], bool], end: float) -> int | None:
-    """Wait for a plan about the sum of the answers to this plan: its attempt. None: none came, or it is about a sum without
-    this site.
-    """
+def _asked_of_sum(site: Site, order: Order, purpose: AboutSum, cancelled: Callable[[], bool],
+                  end: float) -> tuple[Plan, Digest] | None:
+    """Wait for a plan about the sum of these answers: it, and its digest. None: none came, or for a sum without this site."""
     plan, attempt, pause = order.plan, 1, LOOK_S
     while time.monotonic() < end:
         try:
-            asked, _ = read_plan_at(site.store, plan.run, plan.continues, attempt, purpose, site.settings.coordinator)
+            asked, named = read_plan_at(site.store, plan.run, plan.continues, attempt, purpose, site.settings.coordinator)
         except NotFoundError:
             if cancelled():
                 raise Cancelled from None
@@ -174,15 +180,9 @@ def _asked_of_sum(site: Site, order: Order, purpose: AboutSum, cancelled: Callab
             pause = min(pause * 1.02, _SELDOM_S)
             continue
         if isinstance(asked.asks, Countersign | Reveal) and asked.asks.of == order.digest:
-            return attempt if site.name in {told.site for told in asked.asks.survivors} else None
+            return (asked, named) if site.name in {told.site for told in asked.asks.survivors} else None
         attempt += 1
     return None
-
-
-def _answer_for_sum(site: Site, order: Order, cancelled: Callable[[], bool], purpose: AboutSum, attempt: int) -> None:
-    plan = order.plan
-    site, asked = _ordered(site, SiteRequest(run=plan.run, round=plan.continues, attempt=attempt, purpose=purpose))
-    _say(site, asked, cancelled, lambda: _for_sum(site, order, asked))
 
 
 def _for_sum(site: Site, order: Order, asked: Order) -> _Done | Refusal:

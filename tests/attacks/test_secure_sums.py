@@ -231,7 +231,7 @@ def test_attack_shares_are_asked_for_under_other_terms_than_the_answers(federati
                                                                         reveal: Planned):
     put(federation, changed(reveal.plan, **TERMS["so many may be missing that one member is a sum"]))
     before = said_by(federation, NORTH)
-    with pytest.raises(TrustError, match="else than the federation file"):
+    with pytest.raises(TrustError, match="says something else about 'agreed' than the plan whose answers are added up"):
         federation.answer(NORTH, planned)
     assert said_by(federation, NORTH) == before
 
