@@ -1,8 +1,8 @@
 """Liars in secure sums, one sum beside sums of groups, simulated; fills a part of docs/robustness.md.
 
-    python -m benchmarks.grouped_sums [--seeds 3]
+    python -m benchmarks.grouped_sums [--seeds 3] [--members 40,100] [--no-page]
 
-The banks' rows, dealt evenly to 40 sites, at the same epsilon on both sides; trees as in the example. A liar sends
+The banks' rows, dealt evenly to 40 and to 100 sites, at the same epsilon on both sides; trees as in the example. A liar sends
 its own honest numbers times a factor, noise and all. Judged on the public test set. Remembers finished runs in
 build/grouped_sums.json.
 """
@@ -54,6 +54,8 @@ class Case:
 CASES = (
     Case(40, SecureSum(threshold=38, dropouts=2, colluders=1),
          SecureSum(threshold=38, dropouts=2, colluders=1, groups=SumGroups(count=5, liars=2)), (0, 1, 2, 4), True),
+    Case(100, SecureSum(threshold=96, dropouts=4, colluders=2),
+         SecureSum(threshold=96, dropouts=4, colluders=2, groups=SumGroups(count=10, liars=3)), (0, 1, 3), False),
 )
 LIES = {"−100 times its numbers": -100.0}
 
@@ -99,7 +101,7 @@ def auc_of(case: Case, how: SecureSum | None, epsilon: float, seed: int, liars: 
     return recipe.task.metrics(scores(recipe, model, test)).auc or 0.0
 
 
-def lines(memory: Memory, seeds: range) -> Iterator[list[str]]:
+def lines(memory: Memory, seeds: range, members: set[int]) -> Iterator[list[str]]:
     """Both ways beside each other, and each site's own noise where nobody lies."""
     def found(case: Case, how: SecureSum | None, epsilon: float, liars: int, factor: float) -> str:
         said = "own noise" if how is None else how.model_dump(mode="json")
@@ -107,7 +109,7 @@ def lines(memory: Memory, seeds: range) -> Iterator[list[str]]:
                               lambda seed=seed: auc_of(case, how, epsilon, seed, liars, factor)) for seed in seeds]
         return f"{np.mean(aucs):.3f} ± {np.std(aucs, ddof=1):.3f}"
 
-    for case in CASES:
+    for case in (one for one in CASES if one.members in members):
         for epsilon in (1.0, 5.0) if case.with_own_noise else (5.0,):
             own = found(case, None, epsilon, 0, 1.0) if case.with_own_noise else ""
             yield [f"{case.members}", f"{epsilon:g}", "0", "", *(found(case, how, epsilon, 0, 1.0) for how in (
@@ -126,11 +128,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Liars in secure sums, with and without groups.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--memory", type=Path, default=Path("build/grouped_sums.json"))
+    parser.add_argument("--members", default=",".join(f"{case.members}" for case in CASES))
+    parser.add_argument("--no-page", action="store_true", help="compute, and leave the page as it is")
     asked = parser.parse_args()
+    members = {int(one) for one in asked.members.split(",")}
     text = table(["sites", "epsilon", "liars", "each sends", "AUC, one sum", "AUC, groups", "AUC, each site's own noise"],
-                 [*lines(Memory(asked.memory), range(asked.seeds))])
+                 [*lines(Memory(asked.memory), range(asked.seeds), members)])
     print(text)
-    fill(PAGE, "groups", text)
+    if not asked.no_page:
+        fill(PAGE, "groups", text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fedround.errors import ContractError, QuorumError, TrustError
 from fedround.records import Answer, Countersign, Countersigned, Placed, Plan, Reveal, Sighted
 from fedround.sightings import sign_sighting
 from fedround.signing import digest, seal, unseal
-from site_workers import once, outbox, release, summing
+from site_workers import once, outbox, recover, release, summing
 from tasks.ask import conclude
 from tasks.plan import Planned
 from tasks.unmask import plan_countersign, plan_reveal
@@ -118,6 +119,28 @@ def test_a_coordinator_that_dies_goes_on_with_the_list_that_it_asked_to_sign(sum
     assert plan_countersign(sums.coordinator, planned, sums.collect(planned)).digest == first.digest
     finding = conclude(sums.coordinator, planned, sums.revealing(planned))
     assert ([told.site for told in finding.answers], finding.missing) == (["east", "north"], ("south",))
+
+
+def test_attack_a_folder_that_was_recovered_between_its_signature_and_its_reveal_is_asked_for_another_sum(sums: Summing,
+                                                                                                       tmp_path: Path):
+    """What it signed is not in the backup: nothing there would keep it from revealing for another list."""
+    planned = asked(sums)
+    shutil.copytree(sums.root / "north", tmp_path / "backup")
+    answers = sums.collect(planned)
+    listed = plan_countersign(sums.coordinator, planned, answers)
+    for name in NAMES:
+        sums.answer(name, planned)
+    shutil.rmtree(sums.root / "north")
+    shutil.copytree(tmp_path / "backup", sums.root / "north")
+    site = sums.site("north")
+    recover.restore(site, recover.forgotten(site))
+    plan_reveal(sums.coordinator, planned, answers, listed, sums.collect(listed))
+    with pytest.raises(TrustError, match="are not there any more"):
+        sums.answer("north", planned)
+    assert said(sums, "north", "reveal") == []
+    finding = conclude(sums.coordinator, planned, sums.revealing(planned, sites=("east", "south"), signing=()))
+    assert [told.site for told in finding.sum.reveals] == ["east", "south"], "the others suffice, and its numbers are in it"
+    assert "north" in {told.site for told in finding.answers}
 
 
 @pytest.mark.parametrize(("module", "function", "times"), [

@@ -98,10 +98,32 @@ def test_all_who_are_missing_and_all_who_collude_may_be_in_one_group():
     assert fewest_honest(grouped(38, 2, 1, 5, 2), 40, 4) == 2
 
 
+def test_attack_groups_that_the_coordinator_or_a_member_has_ground_are_no_smaller_than_promised():
+    """Epochs are tried, as a coordinator may that asks for keys again, and keys of one's own, as a member may that offers
+    last, until all who collude and drop out sit in one group: it still has as many honest members as its noise is shared by,
+    and liars spoil no more groups than there are liars.
+    """
+    one = SecureSum(threshold=9, dropouts=1, colluders=1, groups=SumGroups(count=2 + 1, liars=1))
+    names = [f"site-{number:02d}" for number in range(12)]
+    bad, found = {names[0], names[1]}, 0
+    one.check(len(names))
+    for turn in range(300):
+        for who, seed in (("coordinator", f"epoch {turn}"), ("member", f"key {turn}")):
+            groups = drawn(f"{who} {seed}".encode(), names, 3)
+            fewest = min(len(group) - len(bad & {*group}) for group in groups)
+            found += any(bad <= {*group} for group in groups)
+            assert fewest >= one.shared_by(len(names)) == 2
+            assert sum(bool({names[0]} & {*group}) for group in groups) == 1
+    assert found > 20, "it can be had, so the promise is for it"
+    grown = Cohort(7, 5)
+    assert groups_of(b"another epoch", grown.roster, 0, THREE) != groups_of(EPOCH, grown.roster, 0, THREE)
+
+
 @pytest.mark.parametrize(("members", "one", "words"), [
     (40, grouped(38, 2, 5, 5, 2), "of a group of 8, in which all of them may be"),
     (40, grouped(38, 2, 1, 5, 3), "at most 2"), (40, grouped(38, 2, 1, 4, 2), "at most 1"),
-    (8, grouped(8, 0, 1, 3, 1), "fewer groups")])
+    (8, grouped(8, 0, 1, 3, 1), "fewer groups"),
+    (40, grouped(40, 0, 0, 40, 1), "of a group of 1, in which all of them may be")])
 def test_what_does_not_hold(members: int, one: SecureSum, words: str):
     with pytest.raises(ToleranceError, match=words):
         one.check(members)
