@@ -250,11 +250,10 @@ class Agreement(Value):
 
     @model_validator(mode="after")
     def _check_regions(self) -> Self:
-        beside = [f"[{name}]" for name in ("combine", "reputation", "incentive", "selection", "pace")
-                  if getattr(self, name) is not None]
+        beside = [f"[{name}]" for name in ("reputation", "incentive", "selection", "pace") if getattr(self, name) is not None]
         if self.enough is not None:
             beside.append("'enough', with which a round closes while regions still wait for their members,")
-        if (why_not := objection_to_regions(self.regions, self.aggregation, beside)) is not None:
+        if (why_not := objection_to_regions(self.regions, self.aggregation, self.combine, beside)) is not None:
             raise ValueError(why_not)
         return self
 

@@ -74,14 +74,15 @@ class Terms(Value):
     @property
     def aggregation_in_words(self) -> str:
         """How updates become one change of the model, for people."""
+        by_region = f", of partial sums by {len(self.regions)} regions" if self.regions else ""
         if (how := self.combine) is None:
-            return str(self.aggregation) + (f", of partial sums by {len(self.regions)} regions" if self.regions else "")
+            return f"{self.aggregation}{by_region}"
         must = f"sign who is in it, and then {how.threshold} must reveal" if how.is_signed else "reveal"
         sums = "a sum under masks" if how.groups is None else (
             f"sums under masks of {how.groups.count} groups, without the {how.groups.liars} lowest and highest at each "
             "number,")
         return (f"{sums} of {self.union.members} members: {how.dropouts} may be missing, {how.threshold} must "
-                f"{must}, {how.colluders} may collude; noise shared by {self.shared_by}")
+                f"{must}, {how.colluders} may collude; noise shared by {self.shared_by}{by_region}")
 
     def sent(self, model: Schema) -> Schema:
         """The tensors of an update to such a model."""

@@ -26,7 +26,7 @@ from tasks.idleness import Idleness
 from tasks.invite import Invitation, invite_again
 from tasks.plan import Planned, RoundRequest
 from tasks.setting_up import check_in_a_row, next_question
-from tasks.unmask import give_up, is_signed, suffices, why_lost
+from tasks.unmask import give_up, is_signed, suffices, why_lost, why_not_added
 
 SOON_S = 0.1
 """Sites wait for the question about the sum, and have the answer at hand: it is looked for so often at first."""
@@ -120,7 +120,7 @@ async def _unmasking(coordinator: Coordinator, planned: Planned, answers: Collec
     reveal = steps.plan_reveal(coordinator, planned, answers, listed, signed)
     said = await steps.reveal(coordinator, reveal, partial(have_answered, coordinator, reveal), lambda _: None,
                               enough=partial(suffices, coordinator, planned, reveal), at_first_s=SOON_S)
-    if (why := why_lost(coordinator, planned, reveal, said)) is not None:
+    if (why := why_lost(coordinator, planned, reveal, said) or why_not_added(reveal, answers)) is not None:
         give_up(coordinator, planned, reveal, said, why)
     return steps.unmask(coordinator, planned, answers, reveal, said)
 

@@ -88,6 +88,11 @@ def read_epoch(store: ObjectStore, coordinator: str, members: Federation, run: s
     return Epoch(placed, offered, dealt)
 
 
+def who_dealt(store: ObjectStore, coordinator: str, run: str, agreed: Digest, placed: Placed) -> frozenset[str]:
+    """Who dealt shares, by the finding that a plan's slot names; what they dealt is not read. Raises as `read_offered`."""
+    return frozenset(told.site for told in concluded(store, coordinator, run, agreed, placed, "shares")[1].answers)
+
+
 known_epoch = functools.lru_cache(maxsize=4)(read_epoch)
 """The same, and what this process has read is not read again: an epoch is named by content. An auditor reads it anew."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -63,14 +63,19 @@ _logger = logging.getLogger("fedround.coordinator")
 
 @dataclass(frozen=True)
 class Admitted:
-    """An answer that may be used: the digest of its signed document, and on local disk what came with it: an update's row, or
-    a file for secure sums.
+    """An answer that may be used, its signed document, and on local disk what came with it: an update's row, or a file for
+    secure sums.
     """
 
     answer: Answer
-    digest: str
+    document: bytes
     row: Row | None
     file: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the document."""
+        return digest(self.document)
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ class Regional:
     @property
     def norms(self) -> dict[str, float]:
         """Of every update that is in a sum, as the regional coordinators say."""
-        return {one.site: one.norm for part in self.parts for one in part.said.counted}
+        return {one.site: one.norm or 0.0 for part in self.parts for one in part.said.counted}
 
 
 def is_enough(plan: Plan, collected: Collected) -> bool:
@@ -307,6 +312,18 @@ def read_again(coordinator: Coordinator, planned: Planned, missing: tuple[str, .
     return collected
 
 
+def with_part(dealt: Collection[str], plan: Plan, collected: Collected) -> Collected:
+    """The same, where an answer under keys in which its site has no part is rejected: no mask would come off it.
+
+    dealt: who dealt shares of these keys.
+    """
+    strangers = sorted(collected.admitted.keys() - {*dealt})
+    return replace(
+        collected, admitted={site: one for site, one in collected.admitted.items() if site in dealt},
+        rejected={**collected.rejected, **{site: Rejection(site=site, reason=(
+            f"site '{site}' round {plan.round}: answered under keys in which it has no part")) for site in strangers}})
+
+
 def as_committed(collected: Collected, commit: Commit) -> Collected:
     """The same, where whoever the commit rejected counts as rejected: a region may not have counted an answer."""
     rejected = {no.site: no for no in commit.rejected}
@@ -315,8 +332,9 @@ def as_committed(collected: Collected, commit: Commit) -> Collected:
 
 
 def _heard(coordinator: Coordinator, planned: Planned, site: str, log: Sequence[Logged]) -> Heard | None:
-    """Where regional coordinators add up updates, only the answer itself is read here."""
-    return admit(coordinator, coordinator.federation, planned, site, log, updates=not planned.plan.by_region)
+    """Where regional coordinators add up what sites sent, only the answer itself is read here."""
+    here = not planned.plan.by_region
+    return admit(coordinator, coordinator.federation, planned, site, log, masked=here, updates=here)
 
 
 def _log(coordinator: Coordinator, planned: Planned) -> Sequence[Logged]:
@@ -352,22 +370,22 @@ def admit(workplace: Workplace, members: Federation, planned: Planned, site: str
         found.append(said[0])
         return said[1]
 
-    def judge(document: bytes) -> tuple[SiteAnswer, str]:
-        return read_answer(document, asked.plan, asked.digest, member, members.revoked), digest(document)
+    def judge(document: bytes) -> tuple[SiteAnswer, bytes]:
+        return read_answer(document, asked.plan, asked.digest, member, members.revoked), document
 
     try:
-        answer, named = judged(read, judge, f"the answer of site '{site}'")
+        answer, document = judged(read, judge, f"the answer of site '{site}'")
         if isinstance(answer, Refusal):
-            return Refused(answer, CommittedRefusal(site=site, answer=named, reason=answer.reason))
+            return Refused(answer, CommittedRefusal(site=site, answer=digest(document), reason=answer.reason))
         ledgers.check(planned.parent.commit, answer, member, log)
         if answer.update is not None:
             row = row_of(workplace, planned, site, answer.update, member.weight) if updates else None
-            return Admitted(answer, named, row)
+            return Admitted(answer, document, row)
         wanted = answer.payload if masked or answer.material is not None else None
         file = None if wanted is None else file_of(workplace, planned, site, wanted)
         if file is not None and answer.material is not None:
             check_form(planned.plan, file.read_bytes(), f"site '{site}' round {planned.plan.round}")
-        return Admitted(answer, named, None, file)
+        return Admitted(answer, document, None, file)
     except _SilentError:
         return None
     except NOT_OURS as error:

@@ -98,6 +98,15 @@ def about_sum(coordinator: Coordinator, plan: Plan, named: Digest, purpose: Abou
     return None
 
 
+def decided(coordinator: Coordinator, plan: Plan, named: Digest) -> frozenset[str] | None:
+    """Whose answers to this plan are added up, if its members were asked about the sum already."""
+    for purpose in get_args(AboutSum):
+        if (found := about_sum(coordinator, plan, named, purpose)) is not None and isinstance(
+                found[0].asks, Countersign | Reveal):
+            return frozenset(told.site for told in found[0].asks.survivors)
+    return None
+
+
 def is_given_up(coordinator: Coordinator, plan: Plan, named: Digest) -> bool:
     """Whether a sum of these answers was signed or revealed by too few: its slot is used up, and the sum lost."""
     return any(_is_given_up(coordinator, plan, named, purpose) for purpose in get_args(AboutSum))

@@ -1,4 +1,5 @@
-"""The regions' partial sums: waited for, judged against what the members themselves signed, and made into one mean.
+"""The regions' partial sums: waited for, judged against what the members themselves signed, and made into one mean, or
+into the one sum of masked answers from which masks come off (`tasks.unmask`).
 
 A regional coordinator is believed in one thing: what its members' updates add up to. Whose answers count, with which weight,
 and that each was given by the member, the coordinator knows from the members' own signed answers. The sum anybody can compute
@@ -27,10 +28,11 @@ from fedround.regions.spec import Region
 from fedround.rounds.server import Combined
 from fedround.signing import digest
 from fedround.values import Digest
+from infra.epochs import who_dealt
 from infra.federation_log import read_log
 from infra.stores import Patience
-from tasks import partial_sums
-from tasks.collect import UNREADABLE, Collected, Partial, Regional, admit, last_look_s
+from tasks import epochs, partial_sums
+from tasks.collect import UNREADABLE, Collected, Partial, Regional, admit, last_look_s, with_part
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned
 
@@ -51,15 +53,21 @@ async def gather(coordinator: Coordinator, planned: Planned, collected: Collecte
     goes on with the others. ended: which of some regions' flow runs have ended.
     """
     patience = patience or Patience(last_look_s(planned.plan))
-    plan = planned.plan
+    plan, decided = planned.plan, None
+    if plan.asks.slot is not None:
+        collected = with_part(who_dealt(coordinator.store, coordinator.key, plan.run, plan.federation_digest,
+                                        plan.asks.slot.dealt), plan, collected)
+        decided = epochs.decided(coordinator, plan, planned.digest)
     regions = {region.name: region for region in plan.agreed.regions if region.asked(plan.cohort)}
-    found, why, waiting = dict[str, Signed](), dict[str, str](), set(regions)
+    found, why, waiting = dict[str, Signed](), dict[str, str](), {
+        name for name, region in regions.items() if decided is None or decided & {*region.members}}
     while waiting:
         done = await ended(set(waiting))
         late = patience.left_s <= 0
         for name in sorted(waiting):
             try:
-                said = await asyncio.to_thread(partial_sums.newest, coordinator.store, planned, regions[name])
+                said = await asyncio.to_thread(partial_sums.newest, coordinator.store, planned, regions[name],
+                                               decided)
             except UNREADABLE as error:
                 why[name] = f"its partial sum cannot be read: {error}"
                 continue
@@ -70,7 +78,7 @@ async def gather(coordinator: Coordinator, planned: Planned, collected: Collecte
             if said is not None:
                 found[name] = said
                 why.pop(name, None)
-            if said is not None and not collected.admitted.keys() & set(said[0].missing):
+            if said is not None and (decided is not None or not collected.admitted.keys() & set(said[0].missing)):
                 waiting.discard(name)
         waiting -= done
         if late or not waiting:
@@ -111,7 +119,7 @@ def _heard_of_all(coordinator: Coordinator, planned: Planned, collected: Collect
     for one in said.counted:
         if one.site not in collected.answered:
             try:
-                heard = admit(coordinator, coordinator.federation, planned, one.site, entries, updates=False)
+                heard = admit(coordinator, coordinator.federation, planned, one.site, entries, masked=False, updates=False)
             except UNREADABLE:
                 continue
             collected = collected.hearing(one.site, heard)
@@ -128,7 +136,8 @@ def _objection(coordinator: Coordinator, planned: Planned, collected: Collected,
         return ""
     try:
         path = partial_sums.fetched(coordinator, planned, said)
-        sums.mean_of([path], codec.coordinates(planned.plan.sent), 1.0)
+        if planned.plan.asks.slot is None:
+            sums.mean_of([path], codec.coordinates(planned.plan.sent), 1.0)
         if said.region in to_check(coordinator, planned):
             partial_sums.check_again(coordinator, planned, coordinator.federation, said,
                                      {one.site: collected.admitted[one.site].answer for one in said.counted})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fedround import codec, layout
@@ -18,12 +18,13 @@ from fedround.federation import Federation
 from fedround.records import Answer, PartialSum
 from fedround.regions import sums
 from fedround.regions.spec import Region
+from fedround.rounds import summed
 from fedround.signing import MAX_DOCUMENT_BYTES, digest, unseal
 from fedround.values import Digest, Payload
 from infra.stores import ObjectStore, judged, publish
 from tasks import spool
 from tasks.plan import Planned
-from tasks.rows import row_of
+from tasks.rows import file_of, row_of
 from tasks.spool import Workplace
 from validation.payloads import Intake
 
@@ -44,10 +45,28 @@ def where(planned: Planned, region: str) -> tuple[str, str, int, int]:
 
 def added_up(workplace: Workplace, planned: Planned, region: str, rows: Sequence[Row]) -> tuple[Path, Payload]:
     """The sum of these rows on local disk, and what a document says of it."""
-    path, size = _place(workplace, planned, region), codec.coordinates(planned.plan.sent)
+    return _on_disk(workplace, planned, region, sums.add_up(rows, codec.coordinates(planned.plan.sent)))
+
+
+def added_masked(workplace: Workplace, planned: Planned, region: str, files: Sequence[Path]) -> tuple[Path, Payload]:
+    """The same of the masked vectors in these files."""
+    return _on_disk(workplace, planned, region, sums.add_masked(files, _size_bytes(planned) // sums.MASKED_BYTES))
+
+
+def _on_disk(workplace: Workplace, planned: Planned, region: str,
+             blocks: Iterable[sums.Floats | sums.UInt32]) -> tuple[Path, Payload]:
+    path = _place(workplace, planned, region)
     with spool.writing(path), path.open("wb") as file:
-        sums.written(sums.add_up(rows, size), file)
+        sums.written(blocks, file)
     return path, _payload(path)
+
+
+def _size_bytes(planned: Planned) -> int:
+    """Of the numbers of a partial sum."""
+    plan, size = planned.plan, codec.coordinates(planned.plan.sent)
+    if plan.asks.slot is None:
+        return sums.NUMBER_BYTES * size
+    return sums.MASKED_BYTES * sum(summed.lengths(plan.asks, size))
 
 
 def _payload(path: Path) -> Payload:
@@ -72,13 +91,19 @@ def _place(workplace: Workplace, planned: Planned, region: str) -> Path:
 # -- read and judged ---------------------------------------------------------------------------------------------------
 
 
-def newest(store: ObjectStore, planned: Planned, region: Region) -> tuple[PartialSum, Digest] | None:
+def newest(store: ObjectStore, planned: Planned, region: Region,
+           decided: Collection[str] | None = None) -> tuple[PartialSum, Digest] | None:
     """The last partial sum that the region signed for this plan; None: it signed none. They are looked for one by one.
 
+    decided: whose masked answers are added up, if members were asked to reveal already: the last one is meant that counts
+    these of its members, and no others.
     Raises TrustError or ContractError if what lies there is not one.
     """
-    count = counted(store, planned, region.name)
-    return None if count == 0 else _read(store, planned, region, count)
+    for count in range(counted(store, planned, region.name), 0, -1):
+        found = _read(store, planned, region, count)
+        if decided is None or {one.site for one in found[0].counted} == {*decided} & {*region.members}:
+            return found
+    return None
 
 
 def counted(store: ObjectStore, planned: Planned, region: str) -> int:
@@ -123,7 +148,7 @@ def judge(document: bytes, planned: Planned, region: Region) -> PartialSum:
         raise ContractError(f"{source}: does not name each member that was asked once")
     if (said.numbers is None) != (not sites):
         raise ContractError(f"{source}: has a sum of nobody, or none of somebody")
-    size = sums.NUMBER_BYTES * codec.coordinates(plan.sent)
+    size = _size_bytes(planned)
     if said.numbers is not None and (said.numbers.size_bytes, len(said.numbers.chunks)) != (size, -(-size // CHUNK_BYTES)):
         raise ContractError(f"{source}: {said.numbers.size_bytes} bytes of numbers, expected {size}")
     return said
@@ -145,19 +170,29 @@ def fetched(workplace: Workplace, planned: Planned, said: PartialSum) -> Path:
 
 def check_again(workplace: Workplace, planned: Planned, members: Federation, said: PartialSum,
                 answers: Mapping[str, Answer]) -> None:
-    """Compute a partial sum again from the members' stored updates. Raises TrustError if it is not what the region signed.
+    """Compute a partial sum again from what its members sent. Raises TrustError if it is not what the region signed.
 
     answers: those that it counts, admitted.
     """
+    source, again = f"region '{said.region}', {planned.in_words}", f"{said.region}.again"
+    wrong_sum = TrustError(f"{source}: its coordinator signed a partial sum that what its members sent does not add up to")
+    if planned.plan.asks.slot is not None:
+        if any(one.norm is not None for one in said.counted):
+            raise TrustError(f"{source}: its coordinator says how long masked answers are")
+        files = [file_of(workplace, planned, one.site, payload)
+                 for one in said.counted if (payload := answers[one.site].payload) is not None]
+        if files and added_masked(workplace, planned, again, files)[1] != said.numbers:
+            raise wrong_sum
+        return
     rows = [row_of(workplace, planned, one.site, update, members.site(one.site).weight)
             for one in said.counted if (update := answers[one.site].update) is not None]
-    size, source = codec.coordinates(planned.plan.sent), f"region '{said.region}', {planned.in_words}"
+    size = codec.coordinates(planned.plan.sent)
     norm_of = sums.norms(rows, size)
     if wrong := sums.left_out(norm_of):
         site = min(wrong)
         raise TrustError(f"{source}: its coordinator counted '{site}', whose update {wrong[site]}")
     for one in said.counted:
-        if not math.isclose(one.norm, norm_of[one.site], rel_tol=_NORM_TOLERANCE):
+        if one.norm is None or not math.isclose(one.norm, norm_of[one.site], rel_tol=_NORM_TOLERANCE):
             raise TrustError(f"{source}: its coordinator says another length of the update of '{one.site}' than it has")
-    if rows and added_up(workplace, planned, f"{said.region}.again", rows)[1] != said.numbers:
-        raise TrustError(f"{source}: its coordinator signed a partial sum that its members' stored updates do not add up to")
+    if rows and added_up(workplace, planned, again, rows)[1] != said.numbers:
+        raise wrong_sum

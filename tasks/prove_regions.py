@@ -81,18 +81,21 @@ def _read(store: ObjectStore, planned: Planned, region: Region, sha256: str) -> 
     return said
 
 
-def again_by_region(bench: Workplace, planned: Planned, members: Federation, commit: Commit, answers: Mapping[str, Answer],
-                    weights: Mapping[str, float]) -> Aggregated:
-    """What the members' stored updates give, region by region. Raises TrustError, naming the region, if a regional
-    coordinator signed another sum.
+def check_regions(bench: Workplace, planned: Planned, members: Federation, commit: Commit,
+                  answers: Mapping[str, Answer]) -> None:
+    """Compute every partial sum again from what members sent. Raises TrustError, naming the region, if its coordinator
+    signed another one.
     """
     proof = prove_regions(bench.store, planned, commit)
-    if proof is None:
-        raise ChainError(f"{planned.in_words}: its plan has no regions")
+    for said in () if proof is None else proof.said.values():
+        check_again(bench, planned, members, said, answers)
+
+
+def again_by_region(bench: Workplace, planned: Planned, commit: Commit, answers: Mapping[str, Answer],
+                    weights: Mapping[str, float]) -> Aggregated:
+    """What the members' stored updates give, region by region."""
     paths = list[Path]()
-    for told, region in zip(commit.regions, _in_order(planned), strict=True):
-        if (said := proof.said.get(told.region)) is not None:
-            check_again(bench, planned, members, said, answers)
+    for region in _in_order(planned):
         rows = [row_of(bench, planned, site, update, weights[site])
                 for site, answer in sorted(answers.items())
                 if site in region.members and (update := answer.update) is not None]

@@ -22,7 +22,7 @@ from infra.stores import ObjectStore
 from tasks import evidence
 from tasks.collect import Sum
 from tasks.plan import Planned
-from tasks.unmask import read_sum
+from tasks.unmask import by_group, read_sum
 
 _OF_ITS_PLAN = ("federation", "federation_digest", "log", "run", "parent", "base_model", "rest", "agreed")
 
@@ -77,8 +77,8 @@ def prove_sum(store: ObjectStore, key: str, members: Federation, planned: Planne
     if len(found) < len(said.reveals) or len(vectors) < len(told):
         return SumProof(reveal, tuple(found), signatures, None, gone)
     try:
-        again = read_sum(epoch, members, planned, Planned(reveal, named, planned.parent),
-                         ((site, np.frombuffer(vector, "<u4")) for site, vector in vectors.items()), found, said.reveals)
+        totals = by_group(epoch, planned, ((site, np.frombuffer(vector, "<u4")) for site, vector in vectors.items()))
+        again = read_sum(epoch, members, planned, Planned(reveal, named, planned.parent), totals, found, said.reveals)
     except (QuorumError, ContractError) as error:
         raise TrustError(f"{source}: {error}") from None
     if again.said != said:

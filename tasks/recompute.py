@@ -27,7 +27,7 @@ from infra.stores import ObjectStore
 from tasks.aggregate import Aggregated, combine, of_sum
 from tasks.memory import Shelf
 from tasks.plan import Planned
-from tasks.prove_regions import again_by_region
+from tasks.prove_regions import again_by_region, check_regions
 from tasks.prove_sum import prove_sum
 from tasks.publish import committed
 from tasks.rows import row_of
@@ -62,11 +62,13 @@ def recompute(bench: Bench, key: str, planned: Planned, commit: Commit, members:
         weights = weights_of(planned, members, answers)
         if commit.weights != to_commit(planned.plan, weights):
             raise ChainError(f"commit of {source}: names other weights than the sites' answers give")
-        if planned.plan.by_region:
-            done = again_by_region(bench, planned, members, commit, answers, weights)
+        check_regions(bench, planned, members, commit, answers)
+        if planned.plan.asks.slot is not None:
+            done = _of_sum(bench, planned, members, key, commit, answers, weights)
+        elif planned.plan.by_region:
+            done = again_by_region(bench, planned, commit, answers, weights)
         else:
-            done = again(bench, planned, answers, weights) if planned.plan.asks.slot is None else _of_sum(
-                bench, planned, members, key, commit, answers, weights)
+            done = again(bench, planned, answers, weights)
         stepped = take_step(bench.store, planned, done)
         if digest(stepped.model) != commit.model:
             raise ChainError(f"the model of {source} {_NOT}{_how_far(bench, planned, commit, stepped.model)}")

@@ -1,4 +1,4 @@
-"""The regional coordinator: it admits its members' answers, adds up their updates, and signs the sum.
+"""The regional coordinator: it admits its members' answers, adds up what they sent, and signs the sum.
 
 It has a folder, a key and a store credential of its own: it reads its members' answers, and writes below its own prefix.
 The plan, which the coordinator signed, says what is asked; the federation file, which the plan names, whose answers it may
@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedround import __version__, codec, layout
-from fedround.aggregation.rows import Row
 from fedround.errors import Cancelled, ChainError, ContractError, TrustError
 from fedround.federation import Federation
 from fedround.federation_log import Logged
@@ -29,13 +28,15 @@ from fedround.records import Counted, PartialSum, Rejection
 from fedround.regions import sums
 from fedround.regions.spec import Region
 from fedround.signing import Identity, digest, seal
+from fedround.values import Payload
+from infra.epochs import who_dealt
 from infra.federation_log import read_up_to
 from infra.history import read_commit, read_plan_at
 from infra.passphrase import passphrase_for
 from infra.settings import RegionSettings, S3Credential, load_toml, save_toml
 from infra.stores import ObjectStore, open_store, put_first
 from tasks import partial_sums, spool
-from tasks.collect import MAX_POLL_S, POLL_S, UNREADABLE, Collected, Heard, admit
+from tasks.collect import MAX_POLL_S, POLL_S, UNREADABLE, Collected, Heard, admit, with_part
 from tasks.plan import Planned
 
 log = logging.getLogger("fedround.region")
@@ -127,6 +128,9 @@ def serve(post: Post, run: str, number: int, attempt: int, cancelled: Callable[[
         sleep(pause)
         pause = POLL_S if len(heard.answered) > before else min(pause * 1.2, MAX_POLL_S)
     heard = replace(heard, missing=tuple(sorted(set(asked) - heard.answered)))
+    if (slot := order.planned.plan.asks.slot) is not None:
+        heard = with_part(who_dealt(store, post.settings.coordinator, run, order.planned.plan.federation_digest, slot.dealt),
+                          order.planned.plan, heard)
     standing = partial_sums.newest(store, order.planned, order.region)
     if standing is not None and not set(standing[0].missing) - set(heard.missing):
         return standing[0]
@@ -141,25 +145,44 @@ def _admitted(post: Post, order: Order, site: str) -> Heard | None:
         return None
 
 
-def _signed(post: Post, order: Order, heard: Collected) -> PartialSum:
-    planned, name = order.planned, order.region.name
-    plan, size = planned.plan, codec.coordinates(planned.plan.sent)
+@dataclass(frozen=True)
+class _Added:
+    """Whose numbers are in a sum, each with the length of its update; who was left out, and why; the sum."""
+
+    counted: Mapping[str, float | None]
+    wrong: Mapping[str, str]
+    on_disk: tuple[Path, Payload] | None
+
+
+def _added(post: Post, planned: Planned, name: str, heard: Collected) -> _Added:
+    """Of updates, those that are finite and in proportion. Of masked answers nobody sees what they are, and all are added."""
+    if planned.plan.asks.slot is not None:
+        files = {site: file for site, one in sorted(heard.admitted.items()) if (file := one.file) is not None}
+        return _Added(dict.fromkeys(files), {},
+                      partial_sums.added_masked(post, planned, name, list(files.values())) if files else None)
     rows = {site: row for site, one in sorted(heard.admitted.items()) if (row := one.row) is not None}
-    norm_of = sums.norms(list(rows.values()), size)
+    norm_of = sums.norms(list(rows.values()), codec.coordinates(planned.plan.sent))
     wrong = sums.left_out(norm_of)
-    counted: dict[str, Row] = {site: row for site, row in rows.items() if site not in wrong}
-    path_and_numbers = partial_sums.added_up(post, planned, name, list(counted.values())) if counted else None
+    counted = {site: row for site, row in rows.items() if site not in wrong}
+    return _Added({site: norm_of[site] for site in counted}, wrong,
+                  partial_sums.added_up(post, planned, name, list(counted.values())) if counted else None)
+
+
+def _signed(post: Post, order: Order, heard: Collected) -> PartialSum:
+    planned, name, plan = order.planned, order.region.name, order.planned.plan
+    added = _added(post, planned, name, heard)
     said = PartialSum(
         federation=plan.federation, run=plan.run, round=plan.round, attempt=plan.attempt, region=name, plan=planned.digest,
-        log=plan.log, counted=tuple(Counted(site=site, answer=heard.admitted[site].digest, norm=norm_of[site])
-                                    for site in counted),
+        log=plan.log, counted=tuple(Counted(site=site, answer=heard.admitted[site].digest, norm=norm)
+                                    for site, norm in added.counted.items()),
         refusals=tuple(no.committed for _, no in sorted(heard.refused.items())),
         rejected=tuple(sorted((*heard.rejected.values(), *(
-            Rejection(site=site, reason=f"its update {words}") for site, words in wrong.items())), key=lambda no: no.site)),
-        missing=heard.missing, numbers=None if path_and_numbers is None else path_and_numbers[1], tool_version=__version__)
+            Rejection(site=site, reason=f"its update {words}") for site, words in added.wrong.items())),
+            key=lambda no: no.site)),
+        missing=heard.missing, numbers=None if added.on_disk is None else added.on_disk[1], tool_version=__version__)
     document = seal(said, post.identity)
-    if path_and_numbers is not None:
-        partial_sums.put_numbers(post.store, planned, name, path_and_numbers[0], path_and_numbers[1].sha256)
+    if added.on_disk is not None:
+        partial_sums.put_numbers(post.store, planned, name, added.on_disk[0], added.on_disk[1].sha256)
     for count in range(partial_sums.counted(post.store, planned, name) + 1, partial_sums.MOST + 1):
         key = layout.partial(*partial_sums.where(planned, name), count)
         put_first(post.store, key, document)

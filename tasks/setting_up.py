@@ -6,7 +6,6 @@ from fedround import layout
 from fedround.errors import QuorumError
 from fedround.records import DealShares, OfferKeys, Question
 from fedround.secure_sums.spec import FEWEST_MEMBERS
-from fedround.signing import MAX_DOCUMENT_BYTES
 from infra.history import read_finding
 from infra.stores import publish
 from tasks.begin import head_of
@@ -58,16 +57,9 @@ def check_in_a_row(run: str, begun: int) -> None:
 
 def hand_on(coordinator: Coordinator, planned: Planned, collected: Collected) -> None:
     """Let all members read what each of them said to a question about keys."""
-    for site, admitted in sorted(collected.admitted.items()):
-        publish(coordinator.store, layout.relayed(planned.plan.run, admitted.digest),
-                document_of(coordinator, planned, site), sha256=admitted.digest)
+    for _, admitted in sorted(collected.admitted.items()):
+        publish(coordinator.store, layout.relayed(planned.plan.run, admitted.digest), admitted.document,
+                sha256=admitted.digest)
         if admitted.file is not None and admitted.answer.material is not None:
             sha256 = admitted.answer.material.sha256
             publish(coordinator.store, layout.relayed(planned.plan.run, sha256), admitted.file, sha256=sha256)
-
-
-def document_of(coordinator: Coordinator, planned: Planned, site: str) -> bytes:
-    """One signed answer, as it lies in the store."""
-    plan = planned.plan
-    return coordinator.store.get(layout.answer(site, plan.run, plan.round, plan.attempt, plan.asks.kind),
-                                 max_bytes=MAX_DOCUMENT_BYTES)

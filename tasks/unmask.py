@@ -6,7 +6,8 @@ and of the bytes that they name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -23,7 +24,6 @@ from fedround.records import (
     Finding,
     Placed,
     Plan,
-    Rejection,
     Reveal,
     Sighted,
     Summed,
@@ -38,11 +38,10 @@ from fedround.values import Digest, Name
 from infra.epochs import Epoch, known_epoch
 from infra.stores import publish, put_first
 from tasks import epochs
-from tasks.collect import Admitted, Collected, Sum
+from tasks.collect import Admitted, Collected, Sum, with_part
 from tasks.coordinator import Coordinator
 from tasks.plan import Planned, publish_plan
 from tasks.quorum import check_quorum
-from tasks.setting_up import document_of
 
 UInt32 = npt.NDArray[np.uint32]
 
@@ -96,10 +95,10 @@ def _whose(coordinator: Coordinator, planned: Planned,
            collected: Collected) -> tuple[Digest, tuple[Told, ...], Digest, tuple[Name, ...]]:
     """As `Reveal.whose`: of the answers that are there. They are handed on to all."""
     plan, epoch = planned.plan, _epoch(coordinator, planned.plan)
-    collected = _with_part(epoch, plan, collected)
+    collected = with_part(epoch.dealt, plan, collected)
     check_quorum(planned, collected)
     survivors = tuple(Told(site=site, answer=one.digest) for site, one in sorted(collected.admitted.items()))
-    together = b"\n".join(document_of(coordinator, planned, told.site) for told in survivors)
+    together = b"\n".join(collected.admitted[told.site].document for told in survivors)
     publish(coordinator.store, layout.relayed(plan.run, handed_on := digest(together)), together, sha256=handed_on)
     return planned.digest, survivors, handed_on, tuple(sorted(epoch.dealt.keys() - collected.admitted.keys()))
 
@@ -110,15 +109,6 @@ def _publish(coordinator: Coordinator, planned: Planned, asks: Countersign | Rev
     return publish_plan(coordinator, planned.parent, plan.model_copy(update={
         "round": plan.continues, "cohort": tuple(told.site for told in asks.survivors), "excluded": (), "unasked": (),
         "enough": None, "asks": asks, "tool_version": __version__}))
-
-
-def _with_part(epoch: Epoch, plan: Plan, collected: Collected) -> Collected:
-    """The same, where an answer under keys in which its site has no part is rejected: no mask would come off it."""
-    strangers = sorted(collected.admitted.keys() - epoch.dealt.keys())
-    return replace(
-        collected, admitted={site: one for site, one in collected.admitted.items() if site in epoch.dealt},
-        rejected={**collected.rejected, **{site: Rejection(site=site, reason=(
-            f"site '{site}' round {plan.round}: answered under keys in which it has no part")) for site in strangers}})
 
 
 def survivors_of(plan: Plan) -> tuple[str, ...]:
@@ -137,6 +127,15 @@ def why_lost(coordinator: Coordinator, planned: Planned, reveal: Planned, said: 
     except QuorumError as error:
         return error
     return None
+
+
+def why_not_added(reveal: Planned, collected: Collected) -> QuorumError | None:
+    """Which region no longer gives the partial sum that members were asked about; None: none, or there are no regions."""
+    if collected.regional is None:
+        return None
+    counted = {one.site for part in collected.regional.parts for one in part.said.counted}
+    gone = next((site for site in survivors_of(reveal.plan) if site not in counted), None)
+    return None if gone is None else QuorumError(f"What the region of '{gone}' had added up is gone, or does not hold")
 
 
 def suffices(coordinator: Coordinator, planned: Planned, reveal: Planned, said: Collected) -> bool:
@@ -176,28 +175,23 @@ def unmask_sum(coordinator: Coordinator, planned: Planned, collected: Collected,
     keys can hold them, as rejected.
     """
     survivors, epoch = survivors_of(reveal.plan), _epoch(coordinator, planned.plan)
-    collected = _with_part(epoch, planned.plan, collected)
+    collected = with_part(epoch.dealt, planned.plan, collected)
     late = {site for site in collected.admitted if site not in survivors}
     admitted = {site: one for site, one in collected.admitted.items() if site in survivors}
-    vectors = ((site, np.fromfile(_file(one), dtype="<u4")) for site, one in admitted.items())
-    found = read_sum(epoch, coordinator.federation, planned, reveal, vectors, _reveals(said),
-                     _told(said))
+    if collected.regional is not None:
+        parts = (np.fromfile(part.path, dtype="<u4") for part in collected.regional.parts)
+        totals = [functools.reduce(np.add, parts)]
+    else:
+        totals = by_group(epoch, planned, ((site, np.fromfile(_file(one), dtype="<u4")) for site, one in admitted.items()))
+    found = read_sum(epoch, coordinator.federation, planned, reveal, totals, _reveals(said), _told(said))
     return replace(collected, admitted=admitted, missing=tuple(sorted({*collected.missing, *late})), sum=found)
 
 
-def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planned, vectors: Iterable[tuple[str, UInt32]],
-             reveals: Mapping[str, Reveals], told: tuple[Told, ...]) -> Sum:
-    """What the answers that `reveal` names say together.
-
-    epoch: of the plan's slot. members: the federation file that holds for the plan. vectors: what these sites sent.
-    told: where the reveals come from.
-    Raises QuorumError if too few revealed shares rightly, and DealtWrongError, naming the member, if what it dealt is none.
+def by_group(epoch: Epoch, planned: Planned, vectors: Iterable[tuple[str, UInt32]]) -> list[UInt32]:
+    """What these sites sent, added up: one sum of all, or of each group, in their order. Raises ContractError if of a whole
+    group nobody is among them.
     """
-    plan, slot = planned.plan, planned.plan.asks.slot
-    found = _rebuilt(epoch, planned, reveal.plan, reveals)
-    if slot is None or plan.agreed.combine is None:
-        raise ContractError(f"{planned.in_words}: its answers are not masked")
-    groups = groups_of(bytes.fromhex(epoch.offered.epoch), epoch.offered.roster, slot.number, plan.agreed.combine.groups)
+    groups = _groups(epoch, planned)
     group_of = {site: place for place, group in enumerate(groups) for site in group}
     totals: dict[int, UInt32] = {}
     for site, vector_S in vectors:
@@ -205,6 +199,29 @@ def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planne
         totals[place] = vector_S if place not in totals else totals[place] + vector_S
     if len(totals) < len(groups):
         raise ContractError(f"{planned.in_words}: of a whole group nobody is in the sum")
+    return [totals[place] for place in range(len(groups))]
+
+
+def _groups(epoch: Epoch, planned: Planned) -> tuple[tuple[str, ...], ...]:
+    slot, how = planned.plan.asks.slot, planned.plan.agreed.combine
+    if slot is None or how is None:
+        raise ContractError(f"{planned.in_words}: its answers are not masked")
+    return groups_of(bytes.fromhex(epoch.offered.epoch), epoch.offered.roster, slot.number, how.groups)
+
+
+def read_sum(epoch: Epoch, members: Federation, planned: Planned, reveal: Planned, totals: Sequence[UInt32],
+             reveals: Mapping[str, Reveals], told: tuple[Told, ...]) -> Sum:
+    """What the answers that `reveal` names say together.
+
+    epoch: of the plan's slot. members: the federation file that holds for the plan. totals: what these sites sent, added up,
+    as `by_group`.
+    told: where the reveals come from.
+    Raises QuorumError if too few revealed shares rightly, and DealtWrongError, naming the member, if what it dealt is none.
+    """
+    plan, slot = planned.plan, planned.plan.asks.slot
+    found, groups = _rebuilt(epoch, planned, reveal.plan, reveals), _groups(epoch, planned)
+    if slot is None:
+        raise ContractError(f"{planned.in_words}: its answers are not masked")
     mechanisms = offer(plan.asks, plan.agreed, 1, lambda _: True).mechanisms
     parts = summed.layout(plan.asks, plan.agreed, codec.coordinates(plan.sent), mechanisms)
     survivors = survivors_of(reveal.plan)

@@ -17,15 +17,17 @@ class Counted(Value):
     site: Name
     answer: Digest
     """Of the member's signed answer, which names the update."""
-    norm: Length
-    """L2 norm of the update."""
+    norm: Length | None
+    """L2 norm of the update; None: the answer is masked, and nobody knows."""
 
 
 class PartialSum(Address, Signed):
     """What a region's updates add up to, by its regional coordinator.
 
     The numbers lie beside it, as little-endian float64: for each coordinate the sum of agreed weight times update over the
-    members in `counted`, in that order (`fedround.regions.sums`). Whoever may read the updates finds the same bytes.
+    members in `counted`, in that order (`fedround.regions.sums`). Of masked answers: their sum modulo 2**32, as little-endian
+    32-bit words, under all the masks that do not cancel among these members. Whoever may read what members sent finds the
+    same bytes.
     """
 
     kind: ClassVar[str] = "partial-sum"

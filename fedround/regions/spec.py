@@ -9,11 +9,12 @@ from pydantic import Field
 
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
+from fedround.secure_sums.spec import SecureSum
 from fedround.values import MAX_NUMBER, Name, PublicKey, Value
 
 
 class Region(Value):
-    """Members whose updates one regional coordinator admits and adds up.
+    """Members whose updates, or masked answers, one regional coordinator admits and adds up.
 
     The entry is the mandate: it stands in the signed federation file, and the federation log says from when on and until
     when. What the regional coordinator may do with it: sign partial sums of its members' updates. It cannot plan, commit,
@@ -32,7 +33,8 @@ class Region(Value):
         return tuple(sorted(set(self.members) & set(cohort)))
 
 
-def objection_to_regions(regions: Sequence[Region], aggregation: Aggregation | None, beside: Sequence[str]) -> str | None:
+def objection_to_regions(regions: Sequence[Region], aggregation: Aggregation | None, combine: SecureSum | None,
+                         beside: Sequence[str]) -> str | None:
     """Why the rest of an agreement does not go with regions; None if it does, or there are none.
 
     aggregation: as it was agreed; None: nothing was said. beside: names of other settings that were agreed on, of those that
@@ -44,7 +46,10 @@ def objection_to_regions(regions: Sequence[Region], aggregation: Aggregation | N
         return "regions: two have the same name"
     if beside:
         return f"regions: {beside[0]} needs every update at one place, and the coordinator reads partial sums: leave it out"
-    if aggregation is None or aggregation != Aggregation(rule=WeightedMean()):
+    if combine is not None and combine.groups is not None:
+        return ("regions: the groups of a secure sum are dealt anew for every sum, across regions, and a regional "
+                "coordinator adds up its members alone: agree on [combine] without groups, or on no regions")
+    if combine is None and aggregation != Aggregation(rule=WeightedMean()):
         return ("regions: the coordinator reads partial sums, and a rule, gate, mixing, history or fairness looks at every "
                 "update: agree on aggregation.rule.name = 'weighted_mean' and nothing beside it, or on no regions")
     return None

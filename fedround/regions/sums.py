@@ -1,7 +1,8 @@
-"""What a regional coordinator computes: the weighted sum of its members' updates, so that anybody finds the same bytes.
+"""What a regional coordinator computes: the sum of what its members sent, so that anybody finds the same bytes.
 
-Each number is the sum, in float64, of weight times update, member after member in the order of their names. Products and
-sums of float64 are the same on every processor. D coordinates, B coordinates of a block.
+Of updates, each number is the sum, in float64, of weight times update, member after member in the order of their names.
+Products and sums of float64 are the same on every processor. Of masked answers it is the sum modulo 2**32. D coordinates, B
+coordinates of a block.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from fedround.aggregation.rows import Coordinates, Floats, Row
 from fedround.aggregation.survey import screen, why
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
 
-NUMBER_BYTES = 8
+NUMBER_BYTES, MASKED_BYTES = 8, 4
 _BLOCK = 1 << 18
+
+UInt32 = npt.NDArray[np.uint32]
 
 
 def norms(rows: Sequence[Row], size: int) -> dict[str, float]:
@@ -58,10 +62,21 @@ def add_up(rows: Sequence[Row], size: int) -> Iterator[Floats]:
         yield total
 
 
-def written(blocks: Iterable[Floats], file: BinaryIO) -> None:
-    """Write them as they lie in the store: float64, little-endian."""
+def add_masked(files: Sequence[Path], size: int) -> Iterator[UInt32]:
+    """The sum modulo 2**32 of the masked vectors in these files, block by block. Their order does not matter, and no
+    member's weight: how much each counts, it has said under its masks.
+    """
+    for start in range(0, size, _BLOCK):
+        total_B = np.zeros(min(_BLOCK, size - start), np.uint32)
+        for path in files:
+            total_B += np.fromfile(path, "<u4", len(total_B), offset=MASKED_BYTES * start)
+        yield total_B
+
+
+def written(blocks: Iterable[Floats | UInt32], file: BinaryIO) -> None:
+    """Write them as they lie in the store: little-endian."""
     for block_B in blocks:
-        file.write(block_B.astype("<f8", copy=False).data)
+        file.write(block_B.astype(block_B.dtype.newbyteorder("<"), copy=False).data)
 
 
 def mean_of(files: Sequence[Path], size: int, weight: float) -> Coordinates:

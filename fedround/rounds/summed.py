@@ -71,11 +71,16 @@ def layout(asks: Question, terms: Terms, size: int, mechanisms: Sequence[Mechani
     if any(isinstance(one, Importance) for one in asks.statistics):
         raise ContractError("the importance of columns is told by each site for itself: its tables do not lie on the lattice "
                             "of a secure sum")
-    lengths = [*([size] if isinstance(asks, Train) else []), *(math.prod(one.shape) for one in asks.statistics)]
-    if len(lengths) != len(mechanisms):
-        raise ContractError(f"{len(mechanisms)} mechanisms for {len(lengths)} parts of a secure sum: all that a plan asks "
+    found = lengths(asks, size)
+    if len(found) != len(mechanisms):
+        raise ContractError(f"{len(mechanisms)} mechanisms for {len(found)} parts of a secure sum: all that a plan asks "
                             "for is added up, or nothing")
-    return tuple(_part(terms, length, mechanism) for length, mechanism in zip(lengths, mechanisms, strict=True))
+    return tuple(_part(terms, length, mechanism) for length, mechanism in zip(found, mechanisms, strict=True))
+
+
+def lengths(asks: Question, size: int) -> list[int]:
+    """How long each part of the vector is. size: D."""
+    return [*([size] if isinstance(asks, Train) else []), *(math.prod(one.shape) for one in asks.statistics)]
 
 
 def _part(terms: Terms, length: int, mechanism: Mechanism) -> Part:

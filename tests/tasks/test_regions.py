@@ -183,7 +183,7 @@ def test_a_wrong_sum_is_found_at_once_where_the_coordinator_looks(federation: Sm
     federation.add_up("plains", asked)
     made = federation.commit(asked, checking(federation, 2)).commit
     assert made.regions[0].partial is None
-    assert "its coordinator signed a partial sum that its members' stored updates do not add up to" in made.regions[0].reason
+    assert "its coordinator signed a partial sum that what its members sent does not add up to" in made.regions[0].reason
     assert [one.site for one in made.updates] == ["birch", "elm", "fir"]
 
 
