@@ -51,6 +51,10 @@ class Candidate:
     warnings: tuple[str, ...] = ()
     """The contract's checks that only warn."""
 
+    def said(self, now: datetime) -> str:
+        """The comment beside its digest in policy.toml."""
+        return f"'{self.name}', approved {now:%Y-%m-%d}"
+
 
 @dataclass(frozen=True)
 class Approved:
@@ -103,10 +107,11 @@ def approve(folder: Path, settings: SiteSettings, candidate: Candidate, now: dat
     the same.
     """
     audit.record(folder, audit.Approved(utc=audit.utc(now), kind=candidate.kind, file=candidate.digest))
-    document, listed = _listed(folder, candidate.kind)
-    if candidate.digest not in listed:
+    policy = load_toml(SitePolicy, folder / "policy.toml")
+    if candidate.digest not in (policy.recipes if candidate.kind == "recipe" else policy.contracts):
+        document, listed = _listed(folder, candidate.kind)
         listed.multiline(True)
-        listed.add_line(candidate.digest, comment=f"'{candidate.name}', approved {now:%Y-%m-%d}")
+        listed.add_line(candidate.digest, comment=candidate.said(now))
         if not str(listed.as_string()).rstrip("]").endswith("\n"):
             listed.add_line(indent="")
         _save(folder, document)

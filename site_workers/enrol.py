@@ -50,7 +50,8 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
             raise SetupError(f"no data file {path}: {row_files.KINDS}")
     candidates, now = offered(invitation), datetime.now(UTC)
     policy = parse(SitePolicy, {
-        "recipes": [], "contracts": [], "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
+        **{f"{one.kind}s": [one.digest] for one in candidates},
+        "units": list(units), "max_epsilon": max_epsilon, "delta_dp": delta_dp,
         "max_epsilon_site": max_epsilon_site, "min_rows": min_rows,
         "person": person, "max_epsilon_person": max_epsilon_person, "max_epsilon_alone": max_epsilon_alone,
         "partitions": [one.model_dump(include={"column", "by"}) for one in partitions],
@@ -77,7 +78,8 @@ def create_site(folder: Path, invitation: Invitation, data: DataSettings, *, max
         registry.join(folder, data)
         safe = open_safe(folder, None if passphrase is None else lambda: passphrase)
         audit.begin(safe, settings.name, now, data.ledger_file(folder))
-        write_whole(folder / "policy.toml", policy_text(policy).encode(), durable=True)
+        text = policy_text(policy, {one.digest: one.said(now) for one in candidates})
+        write_whole(folder / "policy.toml", text.encode(), durable=True)
         for candidate in candidates:
             approval.approve(folder, settings, candidate, now)
         save_toml(settings, folder / "site.toml", "This site's settings. Paths are relative to this folder.")

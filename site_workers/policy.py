@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 import tomlkit
@@ -195,8 +196,8 @@ _TEXT = """\
 
 # The recipe (code that runs beside your rows) and the data contract that you have read, by SHA-256. 'fedround site
 # approve' shows a file and adds its line; '--withdraw' takes it out. Nothing else runs.
-recipes = []
-contracts = []
+recipes = {recipes}
+contracts = {contracts}
 
 # What a plan may ask for: "train" (and score the model on held-out rows), "evaluate" (only score it), "measure" (count
 # something in your rows, as far as 'statistics' below allows).
@@ -289,8 +290,11 @@ seconds = {seconds}       # of work on one plan; then it is refused, and nothing
 """
 
 
-def policy_text(policy: SitePolicy) -> str:
-    """policy.toml for this policy, with a comment on every key; its recipes and contracts are added by `approval`."""
+def policy_text(policy: SitePolicy, approved: Mapping[str, str] = MappingProxyType({})) -> str:
+    """policy.toml for this policy, with a comment on every key.
+
+    approved: what stands beside the digest of a recipe or a contract. Later ones are added by `approval`, in the same form.
+    """
     limits = policy.limits
     shown = {key: tomlkit.item(value).as_string() for key, value in (
         policy.model_dump(mode="json", include={
@@ -302,7 +306,8 @@ def policy_text(policy: SitePolicy) -> str:
     section = "\n".join(["[hours]", *(f"{key} = {tomlkit.item(value).as_string()}"
                                       for key, value in hours.model_dump(mode="json").items())])
     return _TEXT.format(
-        **shown, partitions=f"[{', '.join(map(_as_table, policy.partitions))}]",
+        **shown, recipes=_listed(policy.recipes, approved), contracts=_listed(policy.contracts, approved),
+        partitions=f"[{', '.join(map(_as_table, policy.partitions))}]",
         max_epsilon_per_run=_optional("max_epsilon_per_run", policy.max_epsilon_per_run, 2.0, "of it, in one campaign"),
         person=_optional("person", policy.person, "customer_id", 'the column; for plans of the unit "person"'),
         max_epsilon_person=_optional("max_epsilon_person", policy.max_epsilon_person, 8.0, 'for plans of the unit "person"'),
@@ -314,6 +319,12 @@ def policy_text(policy: SitePolicy) -> str:
         askers=_optional_names("askers", policy.questions.askers, "ward-team", "the only ones who may ask"),
         memory_mb=_optional("memory_mb", limits.memory_mb, 4096, "of memory that the process may ask the system for"),
         hours=section if policy.hours is not None else "\n".join(f"# {line}" for line in section.splitlines()))
+
+
+def _listed(digests: Sequence[str], approved: Mapping[str, str]) -> str:
+    """A line for each, as `approval` adds one."""
+    lines = [f'    "{one}", # {approved.get(one, "approved")}\n' for one in digests]
+    return "\n".join(["[", "".join(lines) + "]"]) if lines else "[]"
 
 
 def _as_table(one: Partitions) -> str:

@@ -17,7 +17,7 @@ from fedround.signing import digest
 from fedround.spoken import in_groups, in_numbers
 from infra.settings import SiteSettings, load_toml
 from site_workers import approval, audit
-from site_workers.policy import SitePolicy
+from site_workers.policy import SitePolicy, policy_text
 from site_workers.site import open_safe, open_site, refreshed
 from tests.small_federation import CONTRACT, RECIPE, SmallFederation
 
@@ -157,6 +157,18 @@ def test_an_approved_file_is_the_one_that_runs_and_the_operators_comments_stay(f
     assert (north / "approved" / "earlier" / f"{old[:16]}.py").read_text() == RECIPE
     assert approval.approvals(north)[:2] == [approval.Approved("recipe", old, False),
                                              approval.Approved("recipe", candidate.digest, True)]
+
+
+def test_a_site_that_is_made_says_what_it_approves_in_the_form_in_which_later_files_are_added(north: Path, tmp_path: Path):
+    first = approval.read_candidate(a_file(tmp_path, "recipe.py", OTHER))
+    policy = load_toml(SitePolicy, north / "policy.toml").model_copy(update={"recipes": (), "contracts": ()})
+    (north / "policy.toml").write_text(policy_text(policy))
+    approve(north, tmp_path / "recipe.py")
+    approve(north, a_file(tmp_path, "contract.json", json.dumps(CONTRACT)))
+    later = load_toml(SitePolicy, north / "policy.toml")
+    assert later.recipes == (first.digest,)
+    said = {first.digest: first.said(NOW), later.contracts[0]: f"'{CONTRACT['name']}', approved 2026-03-04"}
+    assert policy_text(later, said) == (north / "policy.toml").read_text()
 
 
 def test_a_contract_is_approved_alike(federation: SmallFederation, north: Path, tmp_path: Path):
