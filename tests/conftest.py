@@ -44,6 +44,9 @@ FIRST = ("tests/e2e/test_campaign.py", "tests/e2e/test_wheel.py", "tests/e2e/tes
 ledgers of its sites: to price a hundred runs takes a minute."""
 
 
+TOGETHER = ("tests/tasks/test_drift.py", "tests/tasks/test_concept_drift.py")
+"""What imports Evidently: five seconds of CPU time in every process that does."""
+
 SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test_how_tos.py", "tests/e2e/test_promotion.py",
         "tests/e2e/test_models_page.py", "tests/e2e/test_one_run_per_site.py", "tests/examples/test_survival.py",
         "tests/test_docs_site.py::test_the_site_is_built",
@@ -108,6 +111,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if item.nodeid.startswith(TOGETHER):
+            item.add_marker(pytest.mark.xdist_group("evidently"))
         if "bundled" in getattr(item, "fixturenames", ()):       # an export to ONNX costs ten seconds of CPU time
             item.add_marker(pytest.mark.xdist_group("bundled"))
     items.sort(key=lambda item: (item not in on_stack, turn(item.nodeid)))      # stable: a file's own order stays

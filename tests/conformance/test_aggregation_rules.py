@@ -281,15 +281,15 @@ def _holds(how: Aggregation, rows: int) -> bool:
 @pytest.fixture(scope="module")
 def rows_in_files(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     folder = tmp_path_factory.mktemp("rows")
-    for n, x_D in enumerate(cohort(3, N, 600_000)):
+    for n, x_D in enumerate(cohort(3, N, 300_000)):
         x_D.tofile(folder / f"{n:02d}")
     return [Row(f"site-{n:02d}", 1.0, FileNumbers(folder / f"{n:02d}", 0)) for n in range(N)]
 
 
 @every
 def test_memory_is_the_budget_and_not_the_cohort(name: str, rows_in_files: list[Row]):
-    """What is held at once: the budget, the result, and a little; not 13 rows of 2.4 MB."""
-    rows, size, budget = rows_in_files, 600_000, 8 << 20
+    """What is held at once: the budget, the result, and a little; not 13 rows of 1.2 MB."""
+    rows, size, budget = rows_in_files, 300_000, 3 << 20
     how = EVERY[name]
     root = rows[0].numbers if isinstance(how.rule, rules.FLTrust) else None
     aggregate(rows, how, 1000, root=root)                              # imports and caches are not the cohort's

@@ -19,8 +19,6 @@ from fedround.aggregation.rules import (
 from fedround.aggregation.spec import Aggregation
 from tests.cohorts import rows_of
 
-SIZE = 700
-
 
 def naive(x_ND, weights, rule) -> list[float]:
     """One coordinate at a time."""
@@ -71,12 +69,12 @@ RULES = [WeightedMean(), WeightedMedian(), WeightedTrimmedMean(f=0), WeightedTri
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("sites", [5, 12, 33, 70])
 def test_the_engine_is_the_two_loops(rule, sites):
-    """70 rows are sorted, fewer go through a network."""
-    generator = np.random.default_rng(sites)
-    x_ND = generator.standard_normal((sites, SIZE)).astype(np.float32)
+    """70 rows are sorted, fewer go through a network. Each coordinate is a column of its own."""
+    generator, size = np.random.default_rng(sites), 4200 // sites
+    x_ND = generator.standard_normal((sites, size)).astype(np.float32)
     x_ND[:, ::7] = np.round(x_ND[:, ::7])       # ties
     weights = [float(w) for w in generator.uniform(0.5, 5000, sites)]
-    result = aggregate(rows_of(x_ND, weights), Aggregation(rule=rule), SIZE)
+    result = aggregate(rows_of(x_ND, weights), Aggregation(rule=rule), size)
     expected_D = np.array(naive(x_ND, weights, rule))
     assert np.allclose(result.delta_D, expected_D.astype(np.float32), rtol=1.2e-7, atol=1e-12)
     for row_D, standing in zip(x_ND, result.standings.values(), strict=True):
