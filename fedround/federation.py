@@ -12,7 +12,7 @@ from fedround.aggregation.rules import FLTrust
 from fedround.agreement import Agreement
 from fedround.choices import Choice
 from fedround.errors import ContractError, ToleranceError
-from fedround.hours import Closed, Hours
+from fedround.hours import Closed, Hours, is_there
 from fedround.regions.spec import check_members
 from fedround.terms import Agreed, Together
 from fedround.values import Digest, Name, PublicKey, Rows, Signed, Value, Weight
@@ -39,7 +39,7 @@ class SiteEntry(Value):
 
     def is_there(self, at: datetime) -> bool:
         """Whether it can be asked then. at: with its time zone."""
-        return (self.hours is None or self.hours.open(at)) and not any(days.holds(at) for days in self.closed)
+        return is_there(self.hours, self.closed, at)
 
 
 class CoordinatorEntry(Value):

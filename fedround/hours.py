@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
@@ -63,6 +64,11 @@ class Closed(Value):
     def holds(self, now: datetime) -> bool:
         """Whether it is one of these days now."""
         return self.first <= f"{now.astimezone(ZoneInfo(self.time_zone)):%Y-%m-%d}" <= self.last
+
+
+def is_there(hours: Hours | None, closed: Iterable[Closed], at: datetime) -> bool:
+    """Whether somebody with these hours (None: all) and closed days can be asked then. at: with its time zone."""
+    return (hours is None or hours.open(at)) and not any(days.holds(at) for days in closed)
 
 
 def _zone(name: str) -> None:

@@ -6,8 +6,9 @@ import itertools
 import statistics
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fedround.codec import Tensors
     from fedround.learning.recipe import Recipe
     from fedround.learning.tasks import Metrics
+    from fedround.simulation.asking import Calendar
     from fedround.simulation.chance import Seeded
     from fedround.simulation.on_ray import RayCrew
     from fedround.simulation.result import Result
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 
 MOST_ALONE = 20
 _MOST_METRICS, _NARROW = 3, 80
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """How long sites take, and when it is."""
+
+    seconds: Mapping[str, float] | None = None
+    calendar: Calendar | None = None
 
 
 @command
@@ -41,14 +51,25 @@ def simulate(
     part: Annotated[str | None, typer.Option(
         metavar="NAME", help="If the settings have [partitions]: on whose rows the campaign trains, such as "
         "2026-w48.")] = None,
-    sites: Annotated[int, typer.Option(min=1, help="Number of simulated sites.")] = 10,
+    sites: Annotated[int | None, typer.Option(
+        min=1, help="Number of simulated sites. Default: as many as the federation file has members, or 10.")] = None,
     test: Annotated[Path | None, typer.Option(help="Public rows to judge with. Default: a fifth of the data, drawn.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as many as the privacy allows, or 10.")] = None,
+    rounds: Annotated[int | None, typer.Option(
+        min=1, help="Default: as many as the privacy allows, or 10. Noise is made for so many; with [selection] or [pace] "
+        "for privacy.rounds, which counts one site's updates.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Instead of privacy.epsilon. 0: no privacy at all.")] = None,
     rule: Annotated[str | None, typer.Option(
         metavar="NAME", help="Another rule of those that the settings let be chosen ([choices] rule).")] = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="Share of the sites that each round asks, drawn anew. The others "
                                          "count as dropouts where the settings add up under 'combine'.")] = 1.0,
+    seconds: Annotated[str | None, typer.Option(
+        metavar="S1,S2,…", help="How long sites take for a plan, in order of their names, over and over: rounds close by a "
+        "virtual clock. Default: all answer at once.")] = None,
+    begins: Annotated[str | None, typer.Option(
+        metavar="TIME", help="When the first round begins, such as 2026-12-01T18:00+01:00: members with 'hours' or 'closed' "
+        "days are not asked then. With --seconds.")] = None,
+    every: Annotated[float | None, typer.Option(
+        min=0, help="Seconds from the beginning of a round to that of the next, at least. With --begins.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The first seed; all random draws follow from it.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of campaigns, with consecutive seeds.")] = 1,
     exact: Annotated[bool, typer.Option(
@@ -82,21 +103,32 @@ def simulate(
     drawn with concentration A; at 0.1 most sites see few labels. *shards:K*: each site gets K pieces of the rows sorted by
     label. *quantity:A*: sites of different sizes. *features:S*: rows that look alike go together. *column:NAME*: one site for
     each value of the column.
+
+    Whom a round asks ([selection], [reputation]), how the training changes ([training] rule) and whose late answers count
+    ([pace]) follows from the settings, as live. A federation file's members lend the sites their names, weights, hours and
+    closed days.
+
+    * `fedround simulate federation.toml --recipe recipe.py --data rows.parquet --rounds 40`: who takes part, and how often?
+    * `fedround simulate paced.toml --recipe recipe.py --data rows.parquet --seconds 60,120,600`: sites at speeds of 1:2:10
     """
     from fedround_cli.folders import shipped
-    from fedround_cli.world import asked_of, dealt, example, part_of
+    from fedround_cli.simulate_pace import calendar_of, seconds_of
+    from fedround_cli.world import asked_of, dealt, example, part_of, with_members
 
     what = shipped(what)
     asked = asked_of(what, recipe, epsilon, rounds, rule)
     only = part_of(asked.agreement, part)
     person = asked.person
     world = (example(what, asked.recipe, only, person) if data is None
-             else dealt(asked, data, partition, sites, test, seed, only, person))
+             else dealt(asked, data, partition, sites or len(asked.members) or 10, test, seed, only, person))
+    world = with_members(world, asked.members)
+    clock = _Clock(seconds_of(seconds, world.sites), calendar_of(begins, every))
     if tried:
-        _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None)
+        _refuse_beside_try(share != 1, seeds != 1, exact, workers is not None, compare, picture is not None,
+                           seconds is not None, begins is not None)
         _try(asked, world, tried, seed, apart=apart, as_json=as_json)
         return
-    results = [_run(asked, world, number, share=share, stacked=not exact, workers=workers, apart=apart)
+    results = [_run(asked, world, number, clock, share=share, stacked=not exact, workers=workers, apart=apart)
                for number in range(seed, seed + seeds)]
     rivals = _rivals(asked, world, seed, share) if compare else {}
     own = _with_own_noise(asked, world, seed, share, apart=apart) if compare else None
@@ -106,11 +138,13 @@ def simulate(
         title = f"{asked.agreement.name}: rows of {len(world.sites)} sites"
         picture.write_text(as_svg(*_groups(world, asked.recipe), title))
     if as_json:
+        from fedround_cli.simulate_json import campaign
+
         print_json({"settings": asked.agreement.model_dump(mode="json"), "sites": {
             name: len(site.train) for name, site in world.sites.items()}, "campaigns": [
-            _as_json(number, result) for number, result in enumerate(results, seed)],
+            campaign(number, result) for number, result in enumerate(results, seed)],
             "compared": {name: found.model_dump() for name, found in rivals.items()},
-            "own_noise": None if own is None else _as_json(seed, own)})
+            "own_noise": None if own is None else campaign(seed, own)})
         return
     _show(asked, world, results, own, rivals, seed)
     if picture is not None:
@@ -121,7 +155,7 @@ def _refuse_beside_try(*given: bool) -> None:
     """A search runs its own campaigns: what would be ignored is said."""
     from fedround.errors import ContractError
 
-    options = ("--share", "--seeds", "--exact", "--workers", "--compare", "--picture")
+    options = ("--share", "--seeds", "--exact", "--workers", "--compare", "--picture", "--seconds", "--begins")
     if ignored := [option for option, is_given in zip(options, given, strict=True) if is_given]:
         raise ContractError(f"{', '.join(ignored)} has no effect with --try: leave it out, and simulate the best candidate "
                             "with it afterwards")
@@ -138,7 +172,7 @@ def _try(asked: Asked, world: World, tried: list[str], seed: int, *, apart: bool
     out.say("best: [bold]{}[/]. {}", found.best, candidates.costs(found))
 
 
-def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, workers: int | None,
+def _run(asked: Asked, world: World, seed: int, clock: _Clock, *, share: float, stacked: bool, workers: int | None,
          apart: bool) -> Result:
     """One campaign, with a bar on the terminal."""
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
@@ -152,7 +186,8 @@ def _run(asked: Asked, world: World, seed: int, *, share: float, stacked: bool, 
     with Progress(*columns, console=err, transient=True) as progress, _crew(asked, world, chance, workers) as crew:
         bar = progress.add_task("", total=asked.rounds, seed=seed, reached="")
         return run(asked.agreement, asked.recipe, world.sites, rounds=asked.rounds, chance=chance, stacked=stacked,
-                   share=share, test=world.test, crew=crew, apart=apart, told=lambda one: progress.update(
+                   share=share, test=world.test, crew=crew, apart=apart, seconds=clock.seconds,
+                   calendar=clock.calendar, told=lambda one: progress.update(
                        bar, advance=1, reached="" if one.test is None else str(one.test)))
 
 
@@ -192,7 +227,7 @@ def _with_own_noise(asked: Asked, world: World, seed: int, share: float, *, apar
     if asked.agreement.combine is None:
         return None
     alike = replace(asked, agreement=with_own_noise(asked.agreement, world.sites))
-    return _run(alike, world, seed, share=share, stacked=True, workers=None, apart=apart)
+    return _run(alike, world, seed, _Clock(), share=share, stacked=True, workers=None, apart=apart)
 
 
 def _groups(world: World, recipe: Recipe) -> tuple[list[str], dict[str, list[int]]]:
@@ -210,6 +245,7 @@ def _show(asked: Asked, world: World, results: list[Result], own: Result | None,
 
     from fedround.privacy.profile import upward
     from fedround_cli.label_plot import as_text
+    from fedround_cli.simulate_pace import paid_for_nothing, table_of
 
     out.print(as_text(*_groups(world, asked.recipe)), highlight=False)
     if len(results) == 1:
@@ -230,6 +266,11 @@ def _show(asked: Asked, world: World, results: list[Result], own: Result | None,
     if last.epsilon_alone is not None:
         out.say("ε counts the noise that others add; if every other site told what it added, it would be {}",
                 upward(last.epsilon_alone, 3))
+    if (took_part := last.participation) is not None:
+        out.print(table_of(took_part))
+        out.say("{}", took_part)
+    if (lost := paid_for_nothing(last)) is not None:
+        out.say("{}", lost)
     _show_at_sites("", last.at_sites)
     _show_at_sites("personal models' ", last.personal_at_sites)
     for note in last.notes:
@@ -257,11 +298,14 @@ def _rounds_table(asked: Asked, result: Result) -> Table:
     from rich.table import Table
 
     agreement = asked.agreement
-    table = Table("round", *_names(result), "left out", "sent", title=f"{agreement.name}: {len(result.rounds)} rounds of "
-                  f"{agreement.training.in_words}, {agreement.how_to_aggregate()}")
+    timed = [] if result.last.ended_s is None else ["closed, min"]
+    table = Table("round", *timed, *_names(result), "asked", "left out", "sent", title=f"{agreement.name}: "
+                  f"{len(result.rounds)} rounds of {agreement.training.in_words}, {agreement.how_to_aggregate()}")
     for one in result.rounds:
         left_out = ", ".join(one.left_out[:3]) + (" …" if len(one.left_out) > 3 else "")
-        table.add_row(str(one.number), *_cells(one.test), left_out, _in_words(one.sent_bytes + one.received_bytes))
+        closed = [] if one.ended_s is None else [f"{one.ended_s / 60:.1f}"]
+        table.add_row(str(one.number), *closed, *_cells(one.test), str(one.asked), left_out,
+                      _in_words(one.sent_bytes + one.received_bytes))
     return table
 
 
@@ -286,19 +330,3 @@ def _in_words(size_bytes: float) -> str:
             return f"{size_bytes:.3g} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.3g} GB"
-
-
-def _as_json(seed: int, result: Result) -> dict[str, Any]:
-    return {"seed": seed, "epsilon": result.epsilon, "epsilon_alone": result.epsilon_alone, "sent_bytes": result.sent_bytes,
-            "notes": list(result.notes), "apart": result.apart,
-            "mechanisms": {site: mechanism.model_dump() for site, mechanism in result.mechanisms.items()},
-            "rounds": [{"round": one.number, "asked": one.asked, "left_out": list(one.left_out), "sent_bytes": one.sent_bytes,
-                        "received_bytes": one.received_bytes,
-                        "test": None if one.test is None else one.test.model_dump(exclude_none=True),
-                        "validation": None if one.validation is None else one.validation.model_dump(exclude_none=True)}
-                       for one in result.rounds],
-            "at_sites": _dumped(result.at_sites), "personal_at_sites": _dumped(result.personal_at_sites)}
-
-
-def _dumped(reached: Mapping[str, Metrics]) -> dict[str, Any]:
-    return {name: found.model_dump(exclude_none=True) for name, found in reached.items()}

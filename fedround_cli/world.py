@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedround.agreement import Agreement
+    from fedround.federation import SiteEntry
     from fedround.learning.examples import Examples
     from fedround.learning.recipe import Recipe
     from fedround.simulation.sites import Site
@@ -33,6 +34,8 @@ class Asked:
     rounds: int
     path: Path
     """Of the recipe."""
+    members: tuple[SiteEntry, ...] = ()
+    """Of a federation file."""
 
     @property
     def person(self) -> str | None:
@@ -56,6 +59,7 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
     """
     from fedround.agreement import Agreement
     from fedround.errors import ContractError
+    from fedround.federation import SiteEntry
     from fedround.learning.recipe import load_recipe
     from fedround.privacy.spec import NoPrivacy
     from fedround.values import parse
@@ -73,13 +77,16 @@ def asked_of(what: Path, recipe: Path | None, epsilon: float | None, rounds: int
         known["privacy"] = {"unit": "none"} if epsilon == 0 else {**known.get("privacy", {}), "epsilon": epsilon}
         if isinstance(known.get("choices"), dict):          # here any may be tried
             known["choices"] = {key: value for key, value in known["choices"].items() if key != "epsilon"}
-    if rounds is not None and known.get("privacy", {}).get("unit") != "none":
+    of_one_site = "selection" in known or "pace" in known       # what privacy.rounds counts, and not all rounds
+    if rounds is not None and not of_one_site and known.get("privacy", {}).get("unit") != "none":
         known["privacy"] = {**known.get("privacy", {}), "rounds": rounds}
+    entries = table.get("sites", []) if "coordinator" in table else []
+    members = tuple(parse(SiteEntry, entry, f"{file}: a member") for entry in entries)
     found = load_recipe(path)
     agreement = parse(Agreement, known, str(file)).learning(found.learner)
     agreement = agreement.chosen(agreement.offer.choice(None, rule))
-    agreed = (10 if rounds is None else rounds) if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
-    return Asked(agreement, found, agreed, path)
+    agreed = 10 if isinstance(agreement.privacy, NoPrivacy) else agreement.privacy.rounds
+    return Asked(agreement, found, agreed if rounds is None else rounds, path, members)
 
 
 def part_of(agreement: Agreement, name: str | None) -> Partition | None:
@@ -195,3 +202,23 @@ def _places(data: Path, part: Partition) -> npt.NDArray[np.int64]:
     if len(places) == 0:
         raise ContractError(f"no row is in the part '{part.name}' of the data, told apart by {part.in_words}")
     return places
+
+
+def with_members(world: World, members: Sequence[SiteEntry]) -> World:
+    """The sites as members of a federation file have agreed: with their names, weights, hours and closed days.
+
+    Sites that are called as the members keep their rows; others take the names in order, if they are as many. Raises
+    ContractError if neither is so.
+    """
+    from fedround.errors import ContractError
+
+    if not members:
+        return world
+    by_name = {entry.name: entry for entry in members}
+    names = {name: name for name in world.sites} if by_name.keys() >= world.sites.keys() else dict(
+        zip(sorted(world.sites), by_name, strict=False))
+    if len(names) < len(world.sites) or len(world.sites) < len(members):
+        raise ContractError(f"the federation file has {len(members)} members, and {len(world.sites)} sites are simulated: "
+                            "leave --sites out, or simulate settings without members")
+    return World({names[name]: replace(site, weight=by_name[names[name]].weight, hours=by_name[names[name]].hours,
+                                       closed=by_name[names[name]].closed) for name, site in world.sites.items()}, world.test)

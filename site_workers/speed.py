@@ -17,6 +17,7 @@ from fedround.privacy import ledger
 from fedround.privacy.spec import DpFtrl, DpSgd
 from fedround.records import Plan
 from fedround.rounds.site import Declared
+from fedround.rounds.speed import affordable
 from fedround.terms import Agreed
 from fedround.values import Value
 from site_workers.authorise import Order
@@ -25,9 +26,6 @@ from site_workers.site import Site
 log = logging.getLogger("fedround.site")
 
 _FILE = "speed.json"
-_SHARE = 0.5
-"""Of the time that a plan may take, for steps."""
-
 
 class Speed(Value):
     """How long the last work took here. Losing it loses nothing: the next round does all steps."""
@@ -42,7 +40,7 @@ def terms_here(site: Site, order: Order) -> Agreed:
     agreed, training = order.plan.agreed, order.plan.agreed.training
     if not order.plan.asks.makes_model or not isinstance(training, LocalTraining) or training.fewest_steps is None:
         return agreed
-    steps = _of_run(site, order.plan) or _affordable(site, order.plan, training, training.fewest_steps)
+    steps = _of_run(site, order.plan) or _affordable(site, order.plan, training)
     return agreed.model_copy(update={"training": training.model_copy(update={"covered": steps})})
 
 
@@ -56,13 +54,11 @@ def _of_run(site: Site, plan: Plan) -> int | None:
     return None
 
 
-def _affordable(site: Site, plan: Plan, training: LocalTraining, fewest: int) -> int:
-    speed, steps = _known(site, plan), training.paid
+def _affordable(site: Site, plan: Plan, training: LocalTraining) -> int:
+    speed = _known(site, plan)
     if speed is None:
-        return steps
-    left_s = _SHARE * min(site.policy.limits.seconds, plan.deadline_s)
-    while steps > fewest and steps * speed.seconds_a_step > left_s:
-        steps = max(fewest, steps // 2)
+        return training.paid
+    steps = affordable(training, speed.seconds_a_step, min(site.policy.limits.seconds, plan.deadline_s))
     if steps < training.paid:
         log.warning("run '%s': a step takes %.2g s here, so this site does %d of %d steps in each of its rounds; its noise "
                     "is calibrated to these", plan.run, speed.seconds_a_step, steps, training.paid)

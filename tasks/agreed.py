@@ -16,16 +16,19 @@ from fedround.federation import Federation
 from fedround.federation_log import Logged
 from fedround.learning.tasks import Task
 from fedround.records import Answer, Commit, Evaluate, Finding, Join, Plan, Question, Ticket
+from fedround.rounds.asking import first_that_counts
 from fedround.rounds.clipping import privacy_after
+from fedround.rounds.earlier import training_after
+from fedround.rounds.reputation import exclusions
 from fedround.rounds.tickets import ticket_of, tickets_after
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from infra.history import Committed
 from tasks.cohort import Place, cohort_of
-from tasks.decay import score_of, training_after
+from tasks.decay import score_of
 from tasks.ledgers import keys_of
+from tasks.past import Past
 from tasks.plan import Planned, asked_to_train, bare
-from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.weights import loss_of
 
 
@@ -73,7 +76,7 @@ def _check_terms(plan: Plan, members: Federation, before: Proven, past: Sequence
     except ContractError as error:
         raise ChainError(f"plan of {source}: {error}") from None
     number = plan.continues + 1
-    seen = [one for one in past if one.plan.round >= first_that_counts(members, number)]
+    seen = [one.said for one in past if one.plan.round >= first_that_counts(members, number)]
     expected = agreed.model_copy(update={"privacy": privacy_after(agreed.privacy, before.committed.commit),
                                          "training": training_after(agreed.training, number, seen)})
     if plan.enough != (members.enough if plan.asks.makes_model else None):
@@ -115,8 +118,8 @@ def check_cohort(plan: Plan, federation: Federation, past: Sequence[Past], sourc
     asked_with = federation.model_copy(update={"quorum": plan.quorum})
     number, trains = plan.continues + 1, plan.asks.makes_model
     since = first_that_counts(federation, number)
-    seen = [round_ for round_ in past if round_.plan.round >= since]
-    due = exclusions(asked_with, number, seen)
+    seen = [one.said for one in past if one.plan.round >= since]
+    due = exclusions(asked_with, [site.name for site in federation.sites], number, seen)
     if plan.excluded != due:
         raise ChainError(f"plan of {source}: excludes others than the agreed policy does")
     excluded = {exclusion.site for exclusion in due}

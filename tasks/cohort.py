@@ -6,17 +6,17 @@ compute it again; `verify` does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError
 from fedround.federation import Federation
 from fedround.records import Exclusion, Plan
-from fedround.selection import Chance, Standing, selected
+from fedround.rounds.asking import whom
+from fedround.rounds.earlier import Earlier
+from fedround.selection import Chance
 from fedround.values import Name
-from tasks.reputation import Past, exclusions
 
 
 @dataclass(frozen=True)
@@ -51,49 +51,28 @@ def now_for(federation: Federation, now: datetime) -> int | None:
     return None if all(site.is_always_there for site in federation.sites) else int(now.timestamp())
 
 
-def cohort_of(federation: Federation, place: Place, past: Sequence[Past], at: int | None,
+def cohort_of(federation: Federation, place: Place, past: Sequence[Earlier], at: int | None,
               chosen: Collection[Name] | None = None) -> Cohort:
     """Whom to ask.
 
     federation: with the quorum of the request. past: the run's committed rounds, all that can count
-    (`tasks.reputation.first_that_counts`). at: the time, in seconds since 1970. chosen: the sites that the request names;
-    None: all.
+    (`fedround.rounds.asking.first_that_counts`). at: the time, in seconds since 1970. chosen: the sites that the request
+    names; None: all.
     Raises ContractError if these may not be asked, or too few are left.
     """
-    number = place.round if place.trains else place.round + 1
-    excluded = exclusions(federation, number, past)
-    out = {exclusion.site for exclusion in excluded}
-    left = tuple(site.name for site in federation.sites if site.name not in out)
     moment = None if at is None else datetime.fromtimestamp(at, UTC)
-    away = federation.away(moment)
-    wanted = (set(left) if chosen is None else {federation.site(name).name for name in chosen}) - away
-    asked = tuple(name for name in left if name in wanted)
-    how = federation.selection
-    if how is not None and place.trains:
-        if chosen is not None:
-            raise ContractError(f"federation '{federation.name}': its [selection] says who is asked; name no sites")
-        asked = selected(how, asked, {site.name: site.weight for site in federation.sites}, standings(past, left), Chance(
-            "fedround selection", federation.name, federation.coordinator, place.run, place.round, place.attempt))
-    unasked = tuple(name for name in left if name not in asked)
+    if federation.selection is not None and place.trains and chosen is not None:
+        raise ContractError(f"federation '{federation.name}': its [selection] says who is asked; name no sites")
+    named = {site.name for site in federation.sites} if chosen is None else {federation.site(name).name for name in chosen}
+    chance = Chance("fedround selection", federation.name, federation.coordinator, place.run, place.round, place.attempt)
+    weights = {site.name: site.weight for site in federation.sites}
+    asked, excluded = whom(federation, weights, named - federation.away(moment),
+                           place.round if place.trains else place.round + 1, past, chance if place.trains else None)
+    out = {exclusion.site for exclusion in excluded}
+    unasked = tuple(name for name in weights if name not in out and name not in asked)
     if unasked:
         federation.check_asked(asked, unasked, moment, trains=place.trains)
     return Cohort(asked, excluded, unasked, at)
-
-
-def standings(past: Sequence[Past], members: Iterable[str]) -> dict[str, Standing]:
-    """What the committed rounds, in their order, say of each of these."""
-    found = dict.fromkeys(members, Standing())
-    for one in past:
-        used = {update.site: update for update in one.commit.updates}
-        for name, standing in found.items():
-            if name not in one.plan.cohort:
-                found[name] = replace(standing, rested=standing.rested + 1)
-                continue
-            said = used.get(name)
-            found[name] = Standing(
-                asked=standing.asked + 1, used=standing.used + (said is not None and said.verdict is Verdict.USED),
-                loss=standing.loss if said is None or said.loss is None else said.loss)
-    return found
 
 
 def why_unasked(federation: Federation, plan: Plan, site: Name) -> str:

@@ -18,6 +18,7 @@ from fedround.regions.spec import lapsed
 from fedround.rounds import summed
 from fedround.rounds.campaign import counts_leave
 from fedround.rounds.clipping import privacy_after
+from fedround.rounds.earlier import training_after
 from fedround.rounds.offer import offer
 from fedround.rounds.tickets import tickets_after
 from fedround.sightings import needed
@@ -32,11 +33,10 @@ from tasks.begin import Committing, head_of
 from tasks.choice import choice_asked
 from tasks.cohort import Cohort, Place, cohort_of, now_for
 from tasks.coordinator import Coordinator
-from tasks.decay import training_after
 from tasks.epochs import is_given_up, slot_for
 from tasks.evaluate import score_statistic
 from tasks.partition import partition_asked, partition_of
-from tasks.reputation import past_rounds
+from tasks.past import said_before
 from tasks.root import require_root_set
 from tasks.trees import require_trees_left
 
@@ -188,7 +188,7 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     working = {ticket.site for ticket in tickets}
     agreed = federation.agreed().model_copy(update={
         "privacy": privacy_after(federation.privacy, head.commit), "choice": checkpoint.choice,
-        "training": training_after(federation.training, head.commit.round + 1, past_rounds(coordinator, head))})
+        "training": training_after(federation.training, head.commit.round + 1, said_before(coordinator, head))})
     if federation.combine is not None and isinstance(asks, Train | Evaluate | Measure):
         summed.layout(asks, agreed, codec.coordinates(agreed.sent(checkpoint.tensors)),        # there is room for the sum
                       offer(asks, agreed, 1, lambda _: True).mechanisms)
@@ -220,7 +220,7 @@ def whom_to_ask(coordinator: Coordinator, federation: Federation, head: Committe
     Raises ContractError if these may not be chosen.
     """
     place = Place(head.commit.run, head.commit.round + asks.makes_model, 1, asks.makes_model)
-    return cohort_of(federation, place, past_rounds(coordinator, head), now_for(federation, coordinator.clock()), chosen)
+    return cohort_of(federation, place, said_before(coordinator, head), now_for(federation, coordinator.clock()), chosen)
 
 
 def publish_plan(coordinator: Coordinator, head: Committed, plan: Plan) -> Planned:
@@ -271,7 +271,7 @@ def _as_of(coordinator: Coordinator, head: Committed, plan: Plan, at: int | None
     federation = coordinator.federation.model_copy(update={"quorum": plan.quorum})
     if federation.selection is not None and plan.asks.makes_model:
         place = Place(plan.run, plan.round, plan.attempt, trains=True)
-        return cohort_of(federation, place, past_rounds(coordinator, head), at).of(plan)
+        return cohort_of(federation, place, said_before(coordinator, head), at).of(plan)
     if at == plan.at or at is None:
         return plan
     away = federation.away(datetime.fromtimestamp(at, UTC))

@@ -31,11 +31,11 @@ from tasks import contribution, evidence
 from tasks.agreed import Proven, check_agreed, check_cohort, check_commit, check_everybody, check_ledgers, check_told
 from tasks.ask import totals_of
 from tasks.contribution import Public
+from tasks.past import Past
 from tasks.plan import Planned, in_words, planned_of
 from tasks.prove_regions import prove_regions
 from tasks.prove_sum import SumProof, prove_sum
 from tasks.recompute import Bench, recompute
-from tasks.reputation import Past
 
 T = TypeVar("T", CommittedUpdate, CommittedRefusal, Told)
 R = TypeVar("R")

@@ -29,8 +29,7 @@ def loss_of(planned: Planned, members: Federation, answer: Answer) -> float | No
     """The base model's mean loss at a site, as a commit has it: where who is asked next depends on it."""
     if members.selection is None or not members.selection.looks_at_losses or answer.scores is None:
         return None
-    loss = planned.plan.task.mean_loss(answer.scores)
-    return None if loss is None else round(min(1.0, max(0.0, loss)), 6)
+    return server.loss_at(planned.plan.task, answer.scores)
 
 
 def to_commit(plan: Plan, weights: Mapping[str, float]) -> tuple[SiteWeight, ...]:

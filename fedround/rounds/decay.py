@@ -4,12 +4,14 @@ told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedround.learning.decay import Decay, Plateau
 from fedround.learning.spec import LocalTraining, Training
+from fedround.learning.tasks import Task
 from fedround.rounds.ending import Told, has_settled
+from fedround.statistics import Release
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,25 @@ def level_of(agreed: LocalTraining, training: Training) -> int | None:
     if agreed.rule is None:
         return None
     return next((level for level in range(agreed.rule.last_level + 1) if at_level(agreed, level) == training), None)
+
+
+def looks_at_scores(training: Training) -> bool:
+    """Whether the training of the next round follows from what the sites' counts say of the model of this one."""
+    return isinstance(training, LocalTraining) and isinstance(training.rule, Plateau)
+
+
+def told_by(task: Task, said: Iterable[Release]) -> Told | None:
+    """What all sites' noised counts say of a model together; None: nothing that can be read. Six digits, so that other
+    processors find the same.
+    """
+    counts = list(said)
+    metrics = task.metrics_of(counts) if counts else None
+    value = None if metrics is None else metrics.known().get(task.headline)
+    if value is None:
+        return None
+    margin = None if (found := task.margin_of(counts)) is None else found.of(task.headline)
+    return Told(_rounded(value), _rounded(margin or 0.0))
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.6g}")

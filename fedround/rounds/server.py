@@ -97,6 +97,14 @@ def weigh(terms: Terms, task: Task, agreed: Mapping[str, float], told: Mapping[s
     return fairness.fair_weights(how, agreed, losses, past)
 
 
+def loss_at(task: Task, told: Release) -> float | None:
+    """A model's mean loss at a site, by its score counts, from 0 to 1; None: they do not tell. Six digits, so that other
+    processors find the same.
+    """
+    loss = task.mean_loss(told)
+    return None if loss is None else round(min(1.0, max(0.0, loss)), 6)
+
+
 # -- from updates to one delta -----------------------------------------------------------------------------------------
 
 

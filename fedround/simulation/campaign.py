@@ -6,9 +6,10 @@
     sites = {name: Site(take(examples, places)) for name, places in parts.items()}
     result = simulate(agreement, recipe, sites, rounds=20, chance=Seeded(0), test=test, stacked=True)
 
-Time is simulated if `seconds` says how long each site takes for a plan (`fedround.simulation.clock`); `steps` says whose time
-is up, and when. Not simulated: refusals and reputation; sites that lie. Nothing here protects anybody: all rows are in one
-place, and the randomness is no secret.
+Whom a round asks and how it trains follows from the agreement, as live (`fedround.simulation.asking`). Time is simulated if
+`seconds` says how long each site takes for a plan (`fedround.simulation.clock`), dates if there is a calendar; `steps` says
+whose time is up, and when. Not simulated: refusals, but of a site whose promise is used up; sites that lie. Nothing here
+protects anybody: all rows are in one place, and the randomness is no secret.
 """
 
 from __future__ import annotations
@@ -29,28 +30,33 @@ from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.compression import wire
-from fedround.errors import ContractError, QuorumError
+from fedround.errors import QuorumError
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
-from fedround.learning.foreign.spec import Foreign
 from fedround.learning.learn import learn
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Scored
 from fedround.privacy.clipping import next_privacy
-from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism, NoPrivacy
+from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism
 from fedround.records import Evaluate, Train
 from fedround.rounds import server
+from fedround.rounds.decay import Trained, looks_at_scores, told_by
+from fedround.rounds.earlier import Earlier
+from fedround.rounds.ending import Told
 from fedround.rounds.server import Float32, Memory, Server
+from fedround.simulation.asking import Asking, Calendar
 from fedround.simulation.chance import Chance
-from fedround.simulation.clock import Turn, turns
+from fedround.simulation.clock import Turn
 from fedround.simulation.crew import Chunk, Crew, Trainer
 from fedround.simulation.crowd import is_crowd, mean_of_crowd
 from fedround.simulation.jobs import Done, Job
+from fedround.simulation.possible import check, not_simulated, paid_by_slow, turns_of
 from fedround.simulation.result import Result, Round
 from fedround.simulation.sites import Site, Sites, judged, personal_judged, units_of
 from fedround.simulation.spool import MEMORY_BYTES, Updates
 from fedround.simulation.summed import added_up, terms_of
+from fedround.statistics import Release
 from fedround.terms import Terms
 
 ONE_BY_ONE = 8
@@ -60,8 +66,8 @@ ONE_BY_ONE = 8
 def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *, rounds: int, chance: Chance,
              stacked: bool = False, share: float = 1.0, test: Examples | None = None, judge_every: int = 1,
              model: Tensors | None = None, root: Examples | None = None, steps: Callable[[int, str], int] | None = None,
-             seconds: Mapping[str, float] | None = None, crew: Crew | None = None, memory_bytes: int = MEMORY_BYTES,
-             apart: bool = False,
+             seconds: Mapping[str, float] | None = None, calendar: Calendar | None = None, crew: Crew | None = None,
+             memory_bytes: int = MEMORY_BYTES, apart: bool = False,
              told: Callable[[Round], None] = lambda _: None, seen: Callable[[Seen], None] = lambda _: None) -> Result:
     """Run the campaign. If the agreement tells rows apart, `sites` have the rows of one partition and no others.
 
@@ -71,7 +77,8 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     after the last, as are the rows that the sites hold out. model: where round 0 begins; None: the recipe's own.
     root: the coordinator's own rows, for `fltrust`. steps: (round, site) -> after how many steps its time is up, where the
     agreement keeps partial work. seconds: how long each site takes for a plan: then a round closes as live, with `enough` or
-    at the deadline, and late answers count where there is a pace; None: all answer at once. crew: who trains; None: this
+    at the deadline, late answers count where there is a pace, and slow sites do fewer steps where they may; None: all answer
+    at once. calendar: with `seconds`, when rounds begin, for sites that are not always there. crew: who trains; None: this
     process. memory_bytes: updates that take more go to a file. apart: every site was made with `site init --ledger`: rows to
     train on and rows held out pay apart. told: is called after every round. seen: as soon as a round is aggregated (no
     crowd's); its rows can be read only then.
@@ -79,31 +86,37 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     Deterministic in `chance`. Raises ContractError if the agreement cannot hold for these sites, or pays for fewer rounds;
     QuorumError if fewer updates than the quorum remain in a round.
     """
-    _check(agreement, rounds, share, root, seconds, sites)
+    check(agreement, rounds, share, root, seconds, calendar, sites)
+    paid = {} if seconds is None else paid_by_slow(agreement, seconds)
     begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
                           per_record=isinstance(agreement.privacy, GradientPrivacy))
     terms = terms_of(agreement, units_of(agreement.privacy, sites))
     now = _Now(Server(begun), terms)
-    everybody = Sites(now.terms, recipe, sites, rest, chance, steps, apart=apart)
-    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen,
-               timed=seconds is not None)
+    everybody = Sites(now.terms, recipe, sites, rest, chance, steps, paid=paid, apart=apart)
+    asking = Asking(agreement, sites, everybody.weights, chance, share, calendar)
+    run = _Run(agreement, recipe, everybody, chance, test, root, crew, memory_bytes, seen)
+    run.notes += not_simulated(agreement, sites, timed=seconds is not None, dated=calendar is not None)
     if stacked:
         run.stack(terms)
     took_part, done = Counter[str](), list[Round]()
     before = dict[int, _Now]()
-    for turn in _turns(agreement, chance, sorted(sites), rounds, share, seconds):
-        number = turn.number
+    for turn in turns_of(agreement, asking, seconds, calendar, sorted(sites), rounds, paid):
+        number, training = turn.number, asking.training(turn.number)
+        if training != now.terms.training:
+            now = replace(now, terms=now.terms.model_copy(update={"training": training}))
         before = {asked: at for asked, at in (before | {number: now}).items() if number - asked <= MAX_AGE}
-        now, left_out, received_bytes = run.round(number, turn.counted, before)
+        ran = run.round(number, turn.counted, before)
+        now = ran.now
+        asking.told(Earlier(number, (*turn.asked, *turn.refused), ran.verdicts, ran.losses, turn.excluded,
+                            Trained(training, ran.told)))
         took_part.update(turn.asked)
         judge = number % judge_every == 0 or number == rounds
-        done.append(replace(run.report(number, len(turn.asked), left_out, received_bytes, now.server.model, judge=judge),
-                            ended_s=None if seconds is None else turn.ended_s, counted=len(turn.counted), lost=turn.lost))
+        done.append(run.report(turn, ran, timed=seconds is not None, judge=judge))
         told(done[-1])
     return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
                   run.sites.mechanisms(took_part, terms), took_part,
                   {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
-                  personal_judged(recipe, run.sites), tuple(run.notes), apart)
+                  personal_judged(recipe, run.sites), tuple(run.notes), run.sites.weights, apart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,17 +141,32 @@ class _Now:
     """What every member counted in the last round, by name; empty before the first."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Ran:
+    """What came of a round."""
+
+    now: _Now
+    verdicts: Mapping[str, Verdict]
+    influence: Mapping[str, float]
+    """The share of the aggregate, or something like it, of each update that entered it."""
+    received_bytes: int
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """The base model's, where whom the next round asks follows from them."""
+    told: Told | None = None
+    """What all say of the base model, where the next round's training follows from it."""
+
+
 class _Run:
     """What does not change from round to round."""
 
     def __init__(self, agreement: Agreement, recipe: Recipe, sites: Sites, chance: Chance, test: Examples | None,
-                 root: Examples | None, crew: Crew | None, memory_bytes: int, seen: Callable[[Seen], None], *, timed: bool):
+                 root: Examples | None, crew: Crew | None, memory_bytes: int, seen: Callable[[Seen], None]):
         self._agreement, self._recipe, self.sites, self._chance = agreement, recipe, sites, chance
         self._test, self._root, self._memory_bytes, self._seen = test, root, memory_bytes, seen
         self._rows = {name: site.train for name, site in sites.by_name.items()}
         self._trainer = Trainer(recipe, self._rows, agreement.training, chance)
         self._crew, self._at_once = self._trainer if crew is None else crew, 0
-        self.notes = [*sites.notes, *_not_simulated(agreement, timed=timed)]
+        self.notes = [*sites.notes]
 
     def stack(self, terms: Terms) -> None:
         """Train sites at once from now on, if the model and the mechanism allow it; else say why not."""
@@ -153,18 +181,16 @@ class _Run:
             return
         self._at_once = self._trainer.stacked.sites_at_once(len(self._rows[site]), private=isinstance(mechanism, DpSgd))
 
-    def round(self, number: int, counted: Mapping[str, int], before: Mapping[int, _Now]
-              ) -> tuple[_Now, tuple[str, ...], int]:
-        """Where the campaign stands after a round, who was left out of the aggregate, and how many bytes the sites sent.
-
-        counted: whose answers count, and the round whose plan each answers. before: where the campaign stood before each of
-        these rounds.
+    def round(self, number: int, counted: Mapping[str, int], before: Mapping[int, _Now]) -> _Ran:
+        """One round. counted: whose answers count, and the round whose plan each answers. before: where the campaign stood
+        before each of these rounds.
         """
         now, cohort = before[number], tuple(counted)
         if now.terms.combine is not None:
             return self._summed(number, cohort, now)
-        terms = now.terms
-        weights = self._weights(number, cohort, now)
+        terms, task = now.terms, self._recipe.task
+        told = self._told(number, cohort, now)
+        weights = server.weigh(terms, task, self.sites.weights, told, now.weights)
         with ExitStack() as stack:
             arrived = [self._arrived(asked, [site for site in cohort if counted[site] == asked], before[asked], stack)
                        for asked in sorted(set(counted.values()))]
@@ -173,24 +199,26 @@ class _Run:
         if len(used) < terms.aggregation.fewest_used(self._agreement.quorum) or len(cohort) < self._agreement.quorum:
             raise QuorumError(f"{len(used)} of {len(cohort)} updates remain, the quorum is {self._agreement.quorum}: ask "
                               "with a smaller quorum, or let more sites take part")
-        following = server.step(terms, self._recipe.task, now.server, agreed.delta_D, used, weights)
+        following = server.step(terms, task, now.server, agreed.delta_D, used, weights)
         within = [one.within_clip for group in arrived for job, one in zip(group.jobs, group.done, strict=True)
                   if one.within_clip is not None and agreed.verdicts[job.site] is Verdict.USED]
         privacy = next_privacy(self._agreement.privacy, terms.privacy, within)
         file_bytes = size_bytes(terms.sent(schema_of(now.server.model)))
-        return (_Now(following, terms.model_copy(update={"privacy": privacy}), agreed.memory, weights),
-                tuple(site for site, verdict in agreed.verdicts.items() if verdict is not Verdict.USED),
-                sum(file_bytes if file is None else len(file) for group in arrived for file in group.files))
+        losses = {site: loss for site, said in told.items() if (loss := server.loss_at(task, said)) is not None}
+        return _Ran(_Now(following, terms.model_copy(update={"privacy": privacy}), agreed.memory, weights),
+                    agreed.verdicts, {site: agreed.influence[site] for site in used},
+                    sum(file_bytes if file is None else len(file) for group in arrived for file in group.files), losses,
+                    told_by(task, told.values()) if looks_at_scores(terms.training) else None)
 
     def _arrived(self, number: int, cohort: Sequence[str], now: _Now, stack: ExitStack) -> _Arrived:
         """What these sites answer to the plan of one round. stack: as long as it lasts, the updates can be read."""
         jobs = self.sites.jobs(number, cohort, now.terms, now.server.served)
         self.sites.train_personal(number, cohort, now.terms, now.server.model)
         updates = stack.enter_context(Updates(len(jobs), now.server.size(now.terms), self._memory_bytes))
-        done = self._train(number, now.server.model, jobs, updates)
+        done = self._train(number, now, jobs, updates)
         return _Arrived(number, now.terms, jobs, done, self.sites.send(number, now.terms, jobs, done, updates), updates)
 
-    def _summed(self, number: int, cohort: Sequence[str], now: _Now) -> tuple[_Now, tuple[str, ...], int]:
+    def _summed(self, number: int, cohort: Sequence[str], now: _Now) -> _Ran:
         """The same, where nobody sees the updates that are added up."""
         asks, terms, base = Train(statistics=()), now.terms, now.server.model
         added = added_up(self.sites, asks, number, cohort, terms, base)
@@ -198,15 +226,19 @@ class _Run:
             raise QuorumError(f"{len(cohort)} sites answer, the quorum is {self._agreement.quorum}: ask with a smaller "
                               "quorum, or let more sites take part")
         following = server.step(terms, self._recipe.task, now.server, added.read.delta_D, cohort, self.sites.weights)
-        return _Now(following, terms), (), added.sent_bytes
+        return _Ran(_Now(following, terms), dict.fromkeys(cohort, Verdict.USED),
+                    {site: float(self.sites.units[site]) for site in cohort}, added.sent_bytes)
 
-    def report(self, number: int, asked: int, left_out: tuple[str, ...], received_bytes: int, model: Tensors, *,
-               judge: bool) -> Round:
+    def report(self, turn: Turn, ran: _Ran, *, timed: bool, judge: bool) -> Round:
         """What is told of a round."""
-        files = 1 + len(self._agreement.training.algorithm.serves)
-        return Round(number, asked, left_out, asked * files * size_bytes(schema_of(model)), received_bytes,
-                     self._recipe.task.metrics(told) if judge and (told := self._public(model)) is not None else None,
-                     judged(self._recipe, model, self.sites)[0] if judge else None)
+        files, model = 1 + len(self._agreement.training.algorithm.serves), ran.now.server.model
+        return Round(
+            turn.number, len(turn.asked) + len(turn.refused),
+            tuple(site for site, verdict in ran.verdicts.items() if verdict is not Verdict.USED),
+            len(turn.asked) * files * size_bytes(schema_of(model)), ran.received_bytes,
+            self._recipe.task.metrics(told) if judge and (told := self._public(model)) is not None else None,
+            judged(self._recipe, model, self.sites)[0] if judge else None, turn.ended_s if timed else None,
+            tuple(turn.counted), turn.lost, turn.refused, turn.unasked, ran.influence)
 
     def _public(self, model: Tensors) -> Scored | None:
         """The model on the public rows; None without any, or where a part of the model is private."""
@@ -215,11 +247,11 @@ class _Run:
         frozen = self.sites.rest(next(iter(self._rows))).frozen
         return scores(self._recipe, {**model, **frozen}, self._test)
 
-    def _train(self, number: int, base: Tensors, jobs: Sequence[Job], updates: Updates) -> list[Done]:
+    def _train(self, number: int, now: _Now, jobs: Sequence[Job], updates: Updates) -> list[Done]:
         """Put every job's update in its place; return what else is known of each, in the order of jobs."""
         chunks = self._chunks(jobs)
-        orders = (Chunk(number, turn, base, [jobs[place] for place in places], self._at_once > 0)
-                  for turn, places in enumerate(chunks))
+        orders = (Chunk(number, turn, now.server.model, [jobs[place] for place in places], self._at_once > 0,
+                        now.terms.training) for turn, places in enumerate(chunks))
         done: dict[int, Done] = {}
         for places, learnt in zip(chunks, self._crew(orders), strict=True):
             updates.put(places, learnt.delta_SD)
@@ -236,30 +268,32 @@ class _Run:
         count = math.ceil(len(jobs) / (self._at_once or ONE_BY_ONE))
         return [part.tolist() for part in np.array_split(np.array(order), count)]
 
-    def _weights(self, number: int, cohort: Sequence[str], now: _Now) -> Mapping[str, float]:
-        """As agreed; or by the agreement's fairness, from noised counts of the base model's scores at the cohort."""
-        if now.terms.aggregation.fairness is None:
-            return self.sites.weights
-        base, task = now.server.model, self._recipe.task
-        asks = Evaluate(statistics=(task.statistic(now.terms.evaluation, self._public(base)),))
-        told = {site: release for site, (release,) in self.sites.answers(asks, number, cohort, now.terms, base).items()}
-        return server.weigh(now.terms, task, self.sites.weights, told, now.weights)
+    def _told(self, number: int, cohort: Sequence[str], now: _Now) -> Mapping[str, Release]:
+        """What each of the cohort counts of the base model's scores; of nobody, if nothing follows from it."""
+        how, terms = self._agreement.selection, now.terms
+        if terms.aggregation.fairness is None and not looks_at_scores(terms.training) and (
+                how is None or not how.looks_at_losses):
+            return {}
+        base = now.server.model
+        asks = Evaluate(statistics=(self._recipe.task.statistic(terms.evaluation, self._public(base)),))
+        return {site: release for site, (release,) in self.sites.answers(asks, number, cohort, terms, base).items()}
 
     def _agree(self, number: int, now: _Now, weights: Mapping[str, float], arrived: Sequence[_Arrived]) -> _Agreed:
         """What the cohort agrees on."""
         how, pace, size = now.terms.aggregation, now.terms.pace, now.server.size(now.terms)
         if pace is None and is_crowd(how, len(arrived[0].jobs)):
             mean = mean_of_crowd(arrived[0].updates, {job.site: weights[job.site] for job in arrived[0].jobs}, size)
-            return _Agreed(mean.delta_D, mean.verdicts, now.memory)
+            return _Agreed(mean.delta_D, mean.verdicts, weights, now.memory)
         rows = [Row(job.site, weights[job.site] * (1.0 if pace is None else pace.share(number - group.number)),
                     group.updates.numbers(place), self._law(size, group, place))
                 for group in arrived for place, job in enumerate(group.jobs)]
         combined = server.combine(how, size, rows, now.memory, _kept_whole, seed=self._chance.plan(number),
                                   root=self._root_update(number, now))
         self._seen(Seen(number, now.terms, now.server, combined))
-        delta_D = combined.result.delta_D
+        delta_D, standings = combined.result.delta_D, combined.result.standings
         centre = ArrayNumbers(delta_D) if server.keeps_centre(how) else None
-        return _Agreed(delta_D, {site: standing.verdict for site, standing in combined.result.standings.items()},
+        return _Agreed(delta_D, {site: standing.verdict for site, standing in standings.items()},
+                       {site: standing.influence for site, standing in standings.items()},
                        Memory(combined.remember(now.memory.averages), centre))
 
     def _law(self, size: int, arrived: _Arrived, place: int) -> NoiseLaw | None:
@@ -298,48 +332,10 @@ class _Agreed:
 
     delta_D: Float32
     verdicts: Mapping[str, Verdict]
+    influence: Mapping[str, float]
     memory: Memory
 
 
 def _kept_whole(_: str, blocks: Iterator[Float32]) -> Numbers:
     """Where a site's average is put: into memory."""
     return ArrayNumbers(np.concatenate(list(blocks)))
-
-
-def _not_simulated(agreement: Agreement, *, timed: bool) -> list[str]:
-    """Agreed settings that have no effect here."""
-    rule = agreement.training.rule if isinstance(agreement.training, LocalTraining) else None
-    return [words for words, holds in {
-        "reputation is not simulated: everybody is asked in every round": agreement.reputation is not None,
-        "the selection is not simulated: 'share' of the sites is drawn in each round": agreement.selection is not None,
-        "nobody is late without a clock, so [pace] changes nothing: say how many seconds each site takes":
-            agreement.pace is not None and not timed,
-        "the rule of the training is not simulated: rate and steps stay as agreed": rule is not None}.items() if holds]
-
-
-def _turns(agreement: Agreement, chance: Chance, names: Sequence[str], rounds: int, share: float,
-           seconds: Mapping[str, float] | None) -> Iterator[Turn]:
-    """Who is asked and counts in each round; without a clock, whoever is asked answers in time."""
-    if seconds is not None:
-        yield from turns(agreement, seconds, rounds)
-        return
-    for number in range(1, rounds + 1):
-        cohort = chance.cohort(number, names, max(1, round(share * len(names))))
-        yield Turn(number, 0.0, cohort, dict.fromkeys(cohort, number))
-
-
-def _check(agreement: Agreement, rounds: int, share: float, root: Examples | None, seconds: Mapping[str, float] | None,
-           sites: Mapping[str, Site]) -> None:
-    if seconds is not None and (seconds.keys() != sites.keys() or share != 1):
-        raise ContractError("with a clock every site is asked when it is free: say the seconds of each site, and no share")
-    if not 0 < share <= 1 or rounds < 1:
-        raise ContractError(f"expected a share of sites above 0 and at most 1 and a round at least, got {share} and {rounds}")
-    paced = seconds is not None and agreement.pace is not None      # then the clock stops each site where its promise ends
-    if not isinstance(agreement.privacy, NoPrivacy) and not paced and rounds > agreement.privacy.rounds:
-        raise ContractError(f"the privacy that was agreed pays for {agreement.privacy.rounds} rounds, {rounds} are asked: "
-                            "raise privacy.rounds, which takes more noise in each")
-    if isinstance(agreement.training, Foreign):
-        raise ContractError("a foreign client trains on data that it reads itself, at its own site: a simulation has none of "
-                            "them. 'fedround demo' and two sites on this machine try it out")
-    if isinstance(agreement.how_to_aggregate().rule, FLTrust) and root is None:
-        raise ContractError("the rule 'fltrust' compares every update with the coordinator's own: give root rows")

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedround import selection
 from fedround.codec import Tensors
 from fedround.privacy.noise import NoiseSource, stream
 from fedround.rounds.site import Draws
@@ -25,6 +26,9 @@ class Chance(Protocol):
 
     def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
         """Who is asked in a round, in order of names."""
+
+    def selection(self, number: int) -> selection.Chance:
+        """Whom a round asks, where the agreement has a selection. Live it is public."""
 
     def of(self, number: int, site: str) -> Draws:
         """What one site draws in a round."""
@@ -56,6 +60,10 @@ class Seeded:
         drawn = np.random.default_rng([self.number, number]).choice(len(names), count, replace=False)
         ordered = sorted(names)
         return tuple(ordered[place] for place in sorted(drawn))
+
+    def selection(self, number: int) -> selection.Chance:
+        """As `Chance`."""
+        return selection.Chance("simulated selection", self.number, number)
 
     def of(self, number: int, site: str) -> Draws:
         """As `Chance`."""

@@ -35,6 +35,8 @@ class Chunk:
     jobs: Sequence[Job]
     together: bool
     """Whether they are trained at once, or one after the other as a live site does."""
+    training: Training
+    """Of this round: a rule may have changed the agreed rate or steps."""
 
 
 class Crew(Protocol):
@@ -77,12 +79,13 @@ class Trainer:
             if self._pool is None:
                 self._pool = Pool(self._rows)
             draws = OneGenerator(self._chance.together(chunk.number, chunk.place))
-            return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws)
+            steps = chunk.training if isinstance(chunk.training, LocalTraining) else None
+            return self.stacked.train(chunk.base, chunk.jobs, self._pool, draws, steps)
         trained = [self._alone(chunk, job, Countdown(job.steps)) for job in chunk.jobs]
         return Learnt(np.stack([flatten(one.delta) for one in trained]),
                       [Done(one.steps, one.within_clip, one.private) for one in trained])
 
     def _alone(self, chunk: Chunk, job: Job, guard: Countdown) -> Trained:
         draws = self._chance.of(chunk.number, job.site).training(job.shift_D, job.rest.private)
-        return learn(self._recipe, chunk.base, self._rows[job.site], self._training, job.mechanism, draws, guard, job.start,
+        return learn(self._recipe, chunk.base, self._rows[job.site], chunk.training, job.mechanism, draws, guard, job.start,
                      shift_D=job.shift_D, time_is_up=guard.time_is_up, rest=job.rest, persons=job.persons)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
@@ -15,6 +15,7 @@ from fedround.privacy.participation import times_paid
 from fedround.privacy.spec import Mechanism, NoPrivacy, TrainingMechanism, of_persons, shared
 from fedround.privacy.units import alone
 from fedround.rounds import campaign
+from fedround.rounds.participation import Participation, Took, participation
 
 _FEW = 4
 
@@ -38,10 +39,16 @@ class Round:
     """The new model on all rows that sites hold out, together and without noise. A live coordinator sees noised counts."""
     ended_s: float | None = None
     """When it closed, by the virtual clock; None: there is none."""
-    counted: int = 0
-    """How many answers counted, to its plan or to an earlier one."""
+    answered: tuple[str, ...] = ()
+    """Whose answers counted, to its plan or to an earlier one."""
     lost: tuple[str, ...] = ()
     """Whose work for it, or for an earlier plan, ended here and counted for nothing: late, and paid for."""
+    refused: tuple[str, ...] = ()
+    """Who was asked, and refused: its promise pays for no more."""
+    unasked: tuple[str, ...] = ()
+    """Who was not asked, and does not work on an earlier plan either."""
+    influence: Mapping[str, float] = field(default_factory=dict)
+    """What each update that entered the aggregate counts in it, on any scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +72,8 @@ class Result:
     """Each of these on the rows that its site holds out."""
     notes: tuple[str, ...]
     """What was done otherwise than asked, and why."""
+    weights: Mapping[str, float]
+    """The agreed ones, of all sites."""
     apart: bool = False
     """Whether rows to train on and rows held out paid apart."""
 
@@ -72,6 +81,18 @@ class Result:
     def last(self) -> Round:
         """The last round."""
         return self.rounds[-1]
+
+    @property
+    def participation(self) -> Participation | None:
+        """Who took part, and whom the model follows for it; None: every site was asked in each round."""
+        if not any(one.unasked for one in self.rounds):
+            return None
+        return participation([self._took(one) for one in self.rounds])
+
+    def _took(self, one: Round) -> dict[str, Took]:
+        unasked, answered = {*one.unasked}, {*one.answered, *one.refused}
+        return {name: Took(weight, name not in unasked, name in answered, one.influence.get(name))
+                for name, weight in self.weights.items()}
 
     @property
     def sent_bytes(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
+from fedround.hours import Closed, Hours, is_there
 from fedround.learning.algorithms import Vectors
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
@@ -53,11 +55,24 @@ class Site:
     """As a federation file would agree; None: its number of training rows."""
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Of all its rows, before the recipe encodes them: what a question about a column counts in."""
+    hours: Hours | None = None
+    """When it can be asked, as a federation file would agree; None: always."""
+    closed: tuple[Closed, ...] = ()
+    """Days on which it is not asked."""
 
     @property
     def agreed_weight(self) -> float:
         """What it counts."""
         return float(len(self.train)) if self.weight is None else self.weight
+
+    @property
+    def is_always_there(self) -> bool:
+        """Whether it can be asked at any time."""
+        return self.hours is None and self.closed == ()
+
+    def is_there(self, at: datetime) -> bool:
+        """Whether it can be asked then."""
+        return is_there(self.hours, self.closed, at)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One of the columns. Raises ContractError if it is not there."""
@@ -70,14 +85,17 @@ class Sites:
     """All of them, and what they keep from round to round."""
 
     def __init__(self, terms: Terms, recipe: Recipe, sites: Mapping[str, Site], begun: Rest, chance: Chance,
-                 steps: Callable[[int, str], int] | None = None, *, apart: bool = False):
-        """begun: what the model has besides what travels, as it begins at every site. steps, apart: as `simulate`."""
+                 steps: Callable[[int, str], int] | None = None, *, paid: Mapping[str, int] | None = None,
+                 apart: bool = False):
+        """begun: what the model has besides what travels, as it begins at every site. steps, apart: as `simulate`. paid: how
+        many steps each site pays for and does, where slow ones do fewer (`fedround.rounds.speed`); None: all.
+        """
         if not sites:
             raise ContractError("a campaign needs a site at least")
         self.by_name, self.weights = sites, {name: site.agreed_weight for name, site in sites.items()}
         self.notes: list[str] = []
         self._recipe, self._begun, self._chance, self._steps = recipe, begun, chance, steps
-        self._kept, self._apart = dict[str, Kept](), apart
+        self._kept, self._paid, self._apart = dict[str, Kept](), paid or {}, apart
         self.units = units_of(terms.privacy, sites)
         self._privacy = terms.privacy
         self._noised_for = self._sizes(terms)
@@ -95,11 +113,14 @@ class Sites:
         """What each site applies in a round with these terms. Raises ContractError if no noise keeps them for one."""
         if terms.combine is not None:
             return dict.fromkeys(cohort, mechanism_of_all(terms))
-        by_rows: dict[int, TrainingMechanism] = {}
+        alike: dict[tuple[int, int | None], TrainingMechanism] = {}
+        found = {}
         for site in cohort:
-            if self.units[site] not in by_rows:
-                by_rows[self.units[site]] = self._mechanism(site, terms)
-        return {site: by_rows[self.units[site]] for site in cohort}
+            kind = self.units[site], self._paid.get(site)
+            if kind not in alike:
+                alike[kind] = self._mechanism(site, terms)
+            found[site] = alike[kind]
+        return found
 
     def jobs(self, number: int, cohort: Iterable[str], terms: Terms, served: Vectors) -> list[Job]:
         """What the cohort trains in a round."""
@@ -186,9 +207,11 @@ class Sites:
         return None if self._steps is None else self._steps(number, site)
 
     def _mechanism(self, site: str, terms: Terms) -> TrainingMechanism:
-        rows = self.units[site]
+        rows, training = self.units[site], terms.training
+        if isinstance(training, LocalTraining) and site in self._paid:
+            training = training.model_copy(update={"covered": self._paid[site]})
         try:
-            found = mechanism_for(terms.privacy, terms.training, terms.evaluation, self._noised_for[rows], terms.groups,
+            found = mechanism_for(terms.privacy, training, terms.evaluation, self._noised_for[rows], terms.groups,
                                   terms.drift, apart=self._apart)
         except ContractError as error:
             raise ContractError(f"site '{site}' with {rows} rows: {error}") from None

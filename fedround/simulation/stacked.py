@@ -21,7 +21,7 @@ from fedround.learning.descent import Descent, scale
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, check_model
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import check_fits
+from fedround.learning.train import asked_of, check_fits
 from fedround.privacy.spec import DpSgd, GaussianUpdate, NoMechanism, TrainingMechanism
 from fedround.simulation.jobs import Batches, Done, Float32, Job, Learnt, OneGenerator, Pool, StackDraws
 from fedround.simulation.sums import clipped_sum, plain_sum
@@ -66,7 +66,8 @@ class Stacked:
         base = {name: parameter.detach().numpy() for name, parameter in self._model.named_parameters()}
         pool = Pool({"one": self._sample, "other": self._sample})
         try:
-            self._run(base, [Job("one", mechanism), Job("other", mechanism)], pool, OneGenerator(0), steps=1)
+            self._run(base, [Job("one", mechanism), Job("other", mechanism)], pool, OneGenerator(0),
+                      self._training.model_copy(update={"local_steps": 1}))
         except RuntimeError as error:
             return f"its model cannot be stacked: {str(error).splitlines()[0][:200]}"
         return None
@@ -82,30 +83,32 @@ class Stacked:
         fit: int = STACK_BYTES // (4 * (5 * self._size + batch * numbers))
         return max(1, min(MOST, fit))
 
-    def train(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: StackDraws) -> Learnt:
-        """One round of every job, from the same base model; mechanisms of one kind.
+    def train(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: StackDraws,
+              training: LocalTraining | None = None) -> Learnt:
+        """One round of every job, from the same base model; mechanisms of one kind. training: with another rate or number of
+        steps; None: as it was agreed.
 
         Raises ContractError if base and model do not fit each other.
         """
         check_fits(self._recipe, self._model, base)
-        return self._run(base, jobs, pool, draws, self._training.local_steps)
+        return self._run(base, jobs, pool, draws, training or self._training)
 
-    def _run(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: StackDraws, steps: int) -> Learnt:
+    def _run(self, base: Tensors, jobs: Sequence[Job], pool: Pool, draws: StackDraws, training: LocalTraining) -> Learnt:
         import torch
 
-        training, schema = self._training, schema_of(base)
+        schema = schema_of(base)
         base_D = torch.from_numpy(flatten(base))
         weights_SD = base_D.repeat(len(jobs), 1)
         weights, batches = _by_name(weights_SD, schema), Batches(jobs, pool, training, draws)
         share_S = torch.from_numpy(1 / batches.expected_S).float()
         shift_SD = _shifts(jobs, len(base_D))
         descent = None if shift_SD is None and _is_plain(training) else Descent(training, base_D.numpy(), shift_SD)
-        done = [_steps(job, training, steps) for job in jobs]
+        done = [_steps(job, training) for job in jobs]
         done_S = torch.tensor(done)
         surplus_S = torch.zeros(len(jobs))
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(draws.seed())      # torch.manual_seed also looks for devices: 2 ms
-            for step in range(steps):
+            for step in range(max(done)):
                 active_S = (step < done_S).float()
                 parts, surplus = self._gradients(weights, jobs, batches.next(), draws)
                 surplus_S += surplus * active_S
@@ -161,7 +164,8 @@ class Stacked:
         return sum(made)
 
 
-def _steps(job: Job, training: LocalTraining, steps: int) -> int:
+def _steps(job: Job, training: LocalTraining) -> int:
+    steps = asked_of(job.mechanism, training)
     return steps if job.steps is None or training.partial == "refuse" else min(steps, max(job.steps, 1))
 
 

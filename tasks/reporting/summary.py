@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+from fedround.rounds.participation import Participation
 from fedround.spoken import visible
 from tasks.reporting import charts
 from tasks.reporting.drift import render_drift
 from tasks.reporting.markdown import code, table
 from tasks.reporting.page import LAW, OUTCOMES, template
-from tasks.reporting.participation import Participation, participation
+from tasks.reporting.participation import participation
 from tasks.reporting.record import Metric, RoundRecord, SiteRow, check_campaign, drawn, metrics_of
 from tasks.reporting.words import SIGNS, amount, decimals, significant, spent
 

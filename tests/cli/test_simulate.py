@@ -236,3 +236,45 @@ def test_members_that_share_noise_are_compared_with_those_that_do_not(folder: Pa
     assert "with each site's own noise" in shown
     assert "if every other site told what it added, it would be" in shown
     assert "3 of 5 members are left" in refused(*asked[:-3], "--share", "0.6")
+
+
+MEMBERS = SETTINGS.replace("quorum = 2", f'quorum = 2\ncoordinator = "ed25519:{99:064x}"').replace(
+    'unit = "record"\nepsilon = 8.0\ndelta_dp = 1e-5\nrounds = 2', 'unit = "none"') + """
+[selection]
+name = "random"
+sites = 2
+within = 2
+""" + "".join(f"""
+[[sites]]
+name = "{name}"
+key = "ed25519:{place + 1:064x}"
+weight = {weight}
+{more}
+""" for place, (name, weight, more) in enumerate((("north", 1.0, ""), ("east", 2.0, ""), (
+    "south", 1.0, 'hours = {time_zone = "Europe/Berlin", start = "20:00", end = "06:00"}'))))
+
+
+def test_a_federation_files_members_are_asked_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Names, weights and hours are the file's; who is drawn, and who took part, is told."""
+    monkeypatch.setenv("COLUMNS", "200")
+    (folder / "federation.toml").write_text(MEMBERS)
+    asked = (folder / "federation.toml", *dealt(folder)[1:], "--rounds", 4)
+    told = json.loads(run(*asked, "--json"))["campaigns"][0]
+    assert told["participation"]["sites"].keys() == {"north", "east", "south"}
+    assert told["participation"]["sites"]["east"]["agreed"] == 0.5
+    assert [len(one["unasked"]) for one in told["rounds"]] == [1] * 4
+    assert all("calendar" in note for note in told["notes"])
+    by_day = json.loads(run(*asked, "--seconds", "60,120", "--begins", "2026-12-01T09:00+01:00", "--json"))["campaigns"][0]
+    assert [one["unasked"] for one in by_day["rounds"]] == [["south"]] * 4
+    assert [one["ended_s"] for one in by_day["rounds"]] == [120.0, 240.0, 360.0, 480.0]     # north takes 120
+    shown = " ".join(run(*asked, "--seconds", "60").split())
+    assert "Who took part" in shown
+    assert "of the weight in the models so far lies with other members" in shown
+    assert "the federation file has 3 members, and 2 sites are simulated" in refused(*asked, "--sites", 2)
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--seconds", "60,fast"), "expected numbers above 0"), (("--begins", "2026-12-01T09:00"), "a time with its zone"),
+    (("--begins", "2026-12-01T09:00+01:00"), "a calendar needs a clock"), (("--every", 5), "no effect without --begins")])
+def test_a_clock_that_cannot_be_read_is_said(folder: Path, words, says):
+    assert says in refused(*dealt(folder, "--sites", 2, "--rounds", 1, *words))

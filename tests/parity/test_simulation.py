@@ -7,6 +7,7 @@ simulator gets the sites' noise secrets, so it draws what they drew.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from fedround.agreement import Agreement
 from fedround.learning.recipe import load_recipe
 from fedround.privacy import ledger
 from fedround.privacy.noise import stream
+from fedround.selection import Chance
 from fedround.signing import digest
 from fedround.simulation.campaign import simulate
 from fedround.simulation.measuring import measure
@@ -28,7 +30,7 @@ from fedround.simulation.result import Result
 from fedround.simulation.sites import Site
 from fedround.statistics import WORDS, GroupCounts, Histogram, Levels, Scores
 from fedround.values import Purpose
-from infra.history import read_commit
+from infra.history import read_commit, read_plan
 from infra.settings import load_toml, save_toml
 from site_workers.policy import SitePolicy
 from site_workers.rows import read_columns, read_site_rows
@@ -86,6 +88,10 @@ class Live:
 
     def cohort(self, number: int, names: Sequence[str], count: int) -> tuple[str, ...]:
         return tuple(names)
+
+    def selection(self, number: int) -> Chance:
+        federation = self.federation.coordinator.federation
+        return Chance("fedround selection", federation.name, federation.coordinator, RUN, number, 1)
 
     def _plan(self, number: int) -> str:
         if self.asked is not None:
@@ -272,4 +278,53 @@ def test_late_answers(tmp_path: Path):
     found = simulate(agreement, recipe, sites, rounds=4, chance=Live(federation),
                      seconds={"north": 1.0, "east": 2.0, "south": 3.0})
     assert digest(codec.encode(found.model)) == commits[-1].model
-    assert [one.counted for one in found.rounds] == [1, 2, 2, 2]
+    assert [len(one.answered) for one in found.rounds] == [1, 2, 2, 2]
+
+
+STEPS = {"local_steps": 4, "batch_size": 32, "learning_rate": 0.5}
+
+
+@pytest.mark.parametrize("selection", [
+    {"name": "random", "sites": 3, "within": 3}, {"name": "reliable", "sites": 3},
+    {"name": "power_of_choice", "sites": 3, "candidates": 5, "within": 3}], ids=lambda value: value["name"])
+def test_whom_each_round_asks(tmp_path: Path, selection):
+    """The same members, by the losses that their noised counts told, and the same bytes."""
+    federation = small_federation.make(tmp_path / "live", names=SEVEN, quorum=3, privacy=RECORD, aggregation=MEAN,
+                                       selection=selection, evaluation={"bins": 10, "noise_std": 3.0})
+    found = assert_same(federation, rounds=4)
+    store, key = federation.coordinator.store, federation.coordinator.identity.key
+    plans = [read_plan(store, read_commit(store, RUN, number, key).commit, key) for number in range(1, 5)]
+    assert [set(one.unasked) for one in found.rounds] == [set(plan.unasked) for plan in plans]
+    assert len({plan.cohort for plan in plans}) > 1
+    assert sum(part.asked for part in found.participation.parts) == 12
+
+
+@pytest.mark.parametrize(("rule", "levels"), [
+    ({"name": "decay", "every": 1}, 3), ({"name": "decay", "of": "local_steps", "every": 1}, 3),
+    ({"name": "plateau", "of": "local_steps", "patience": 1, "least": 0.1}, 2)], ids=["rate", "steps", "plateau"])
+def test_rules_of_training(tmp_path: Path, rule, levels):
+    """A plateau is seen in the noised scores: the rate is too small for any gain."""
+    rate = 1e-6 if rule["name"] == "plateau" else 0.5
+    federation = small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=MEAN,
+                                       evaluation={"bins": 10, "noise_std": 3.0},
+                                       training={**STEPS, "learning_rate": rate, "rule": rule})
+    assert_same(federation, rounds=3)
+    store, key = federation.coordinator.store, federation.coordinator.identity.key
+    trained = {read_commit(store, RUN, number, key).commit.agreed.training for number in (1, 2, 3)}
+    assert len(trained) == levels, "so the rule has acted"
+
+
+def test_a_slow_site_that_does_fewer_steps(tmp_path: Path):
+    """East needs 20 of the 60 s for a step, by its own notes: it does one of four, and its noise is made for one."""
+    federation = small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=MEAN,
+                                       training={**STEPS, "partial": "normalise", "fewest_steps": 1})
+    torch.set_num_threads(1)
+    site = federation.site("east")
+    (site.folder / "speed.json").write_text(json.dumps(
+        {"recipe": site.recipe.digest, "batch_size": 32, "seconds_a_step": 20.0}))
+    commits = [federation.round(RUN) for _ in range(2)]
+    agreement, recipe, sites = world(federation)
+    found = simulate(agreement, recipe, sites, rounds=2, chance=Live(federation),
+                     seconds={"north": 1.0, "east": 80.0, "south": 1.0})
+    assert digest(codec.encode(found.model)) == commits[-1].model
+    assert {name: one.steps for name, one in found.mechanisms.items()} == {"north": 4, "east": 1, "south": 4}

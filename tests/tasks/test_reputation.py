@@ -12,9 +12,11 @@ from fedround.agreement import Reputation
 from fedround.errors import ChainError, ContractError
 from fedround.federation import Federation, SiteEntry
 from fedround.privacy.spec import NoPrivacy
-from fedround.records import Commit, CommittedUpdate, Exclusion, Plan
+from fedround.records import Exclusion, Plan
+from fedround.rounds.asking import first_that_counts
+from fedround.rounds.earlier import Earlier
+from fedround.rounds.reputation import exclusions
 from fedround.signing import digest, seal
-from tasks.reputation import Past, exclusions, first_that_counts
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
@@ -37,16 +39,13 @@ def federation_with(policy: Reputation | None, quorum: int = 1) -> Federation:
 
 def lived(federation: Federation, lies: list[bool], liar: str = "east") -> list[tuple[Exclusion, ...]]:
     """Round after round: `liar` is left out whenever it is asked and `lies` says so. Who was excluded in each round."""
-    past: list[Past] = []
+    past: list[Earlier] = []
     for number, lie in enumerate(lies, 1):
-        seen = past[first_that_counts(federation, number) - 1:]
-        out = exclusions(federation, number, seen)
+        out = exclusions(federation, MEMBERS, number, past[first_that_counts(federation, number) - 1:])
         asked = set(MEMBERS) - {exclusion.site for exclusion in out}
-        updates = tuple(CommittedUpdate.model_construct(
-            site=site, verdict=Verdict.GATE if lie and site == liar else Verdict.USED) for site in sorted(asked))
-        past.append(Past(Plan.model_construct(round=number, excluded=out),
-                         Commit.model_construct(round=number, updates=updates)))
-    return [round_.plan.excluded for round_ in past]
+        verdicts = {site: Verdict.GATE if lie and site == liar else Verdict.USED for site in sorted(asked)}
+        past.append(Earlier(number, asked, verdicts, excluded=out))
+    return [one.excluded for one in past]
 
 
 def sat_out(federation: Federation, lies: list[bool]) -> list[int]:
@@ -104,9 +103,8 @@ def test_a_quorum_that_cannot_be_met_without_the_excluded_stops_and_says_what_to
 def test_what_nobody_signed_counts_against_nobody():
     """Somebody with access to the bucket can make an answer unreadable: that is a rejection, and no verdict on the site."""
     federation = federation_with(POLICY)
-    past = [Past(Plan.model_construct(round=number, excluded=()), Commit.model_construct(round=number, updates=()))
-            for number in range(1, 5)]
-    assert exclusions(federation, 5, past) == ()
+    past = [Earlier(number, MEMBERS, {}) for number in range(1, 5)]
+    assert exclusions(federation, MEMBERS, 5, past) == ()
 
 
 def test_a_policy_that_can_never_act_is_refused():

@@ -10,19 +10,22 @@ from pathlib import Path
 import pytest
 
 from fedround import layout
+from fedround.aggregation.verdict import Verdict
 from fedround.errors import ChainError, ContractError, TrustError
 from fedround.federation import Federation, SiteEntry
 from fedround.hours import Closed, Hours
-from fedround.records import Commit, CommittedUpdate, Plan
+from fedround.records import Commit, Plan
+from fedround.rounds.asking import first_that_counts
+from fedround.rounds.earlier import Earlier, standings
 from fedround.signing import seal
 from fedround.values import parse
 from infra.history import read_commit
 from site_workers.authorise import authorise
 from tasks.agreed import check_cohort
-from tasks.cohort import Place, cohort_of, standings
+from tasks.cohort import Place, cohort_of
 from tasks.coordinator import Coordinator
+from tasks.past import Past
 from tasks.plan import NextRoundRequest, Planned, plan_round
-from tasks.reputation import Past, first_that_counts
 from tasks.verify import verify_run
 from tests import small_federation
 from tests.small_federation import SmallFederation
@@ -61,7 +64,7 @@ def test_a_commit_says_each_loss_and_the_next_draw_follows_it(chosen: SmallFeder
     losses = [{update.site: update.loss for update in commit.updates} for commit in commits(chosen)]
     assert all(loss is not None and 0 < loss <= 1 for said in losses for loss in said.values())
     third = chosen.coordinator.federation
-    seen = standings([Past(_plan_of(chosen, commit), commit) for commit in commits(chosen)][:2], chosen.names)
+    seen = standings([Past(_plan_of(chosen, commit), commit).said for commit in commits(chosen)][:2], chosen.names)
     due = {name for name, one in seen.items() if one.rested >= 1}
     left = sorted(set(chosen.names) - due, key=lambda name: -seen[name].loss)
     assert {update.site for update in list(commits(chosen))[2].updates} == {*due, *left[:2 - len(due)]}
@@ -189,9 +192,7 @@ def test_a_member_that_joins_late_or_was_away_is_due_first():
         name="small", coordinator="ed25519:" + "0" * 64, quorum=1, reputation=None,
         selection=parse_selection({"name": "random", "sites": 2, "within": 3}),
         sites=tuple(SiteEntry(name=name, key=f"ed25519:{n + 1:064x}", weight=1.0) for n, name in enumerate("abcde")))
-    used = CommittedUpdate.model_construct(site="a", verdict="used", loss=None)
-    past = [Past(Plan.model_construct(round=number, cohort=("a", "b"), excluded=()),
-                 Commit.model_construct(round=number, updates=(used,))) for number in (1, 2, 3)]
+    past = [Earlier(number, ("a", "b"), {"a": Verdict.USED}) for number in (1, 2, 3)]
     seen = past[first_that_counts(federation, 4) - 1:]
     assert len(seen) == 2
     assert not {"a", "b"} & set(cohort_of(federation, Place("spring", 4, 1, trains=True), seen, None).asked)

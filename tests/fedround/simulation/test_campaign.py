@@ -14,19 +14,24 @@ from fedround.aggregation import engine
 from fedround.aggregation.rows import ArrayNumbers, Row
 from fedround.aggregation.rules import WeightedMean
 from fedround.aggregation.spec import Aggregation
+from fedround.aggregation.staleness import Pace
 from fedround.aggregation.verdict import Verdict
 from fedround.agreement import Agreement, Reputation
 from fedround.codec import encode, flatten
 from fedround.errors import ContractError, QuorumError
+from fedround.hours import Closed
 from fedround.learning.algorithms import FedProx
+from fedround.learning.decay import Decay
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, RecordPrivacy
+from fedround.selection import Random
 from fedround.simulation import sites as sites_module
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
+from fedround.simulation.crew import Trainer
 from fedround.simulation.crowd import FEW, mean_of_crowd
 from fedround.simulation.partition import Dirichlet, deal, take
 from fedround.simulation.sites import Site
@@ -212,8 +217,72 @@ def test_no_two_things_that_a_seed_draws_for_a_site_are_the_same():
 
 
 def test_what_was_agreed_and_is_not_simulated_is_said():
+    agreed = AGREED.model_copy(update={"enough": 2, "pace": Pace(max_age=2)})
+    sites = {name: dataclasses.replace(site, closed=(Closed(first="2026-12-24", last="2026-12-26"),))
+             for name, site in some_sites(3).items()}
+    late, away = simulate(agreed, RECIPE, sites, rounds=1, chance=Seeded(0)).notes
+    assert "nobody is late without a clock, so [pace], 'enough' changes nothing" in late
+    assert "nobody is away without a calendar" in away
+
+
+# -- whom a round asks, and how it trains -------------------------------------------------------------------------------
+
+
+def test_attack_who_sends_nonsense_sits_out_as_agreed_and_the_model_follows_the_others():
+    """The crew stands for a site that lies: its updates are not finite."""
     agreed = AGREED.model_copy(update={"reputation": Reputation(window=3, exclude_after=2, exclude_for=2)})
-    assert "reputation is not simulated" in simulate(agreed, RECIPE, some_sites(3), rounds=1, chance=Seeded(0)).notes[0]
+    sites = some_sites(4)
+    honest = Trainer(RECIPE, {name: site.train for name, site in sites.items()}, agreed.training, Seeded(0))
+
+    def lying(chunks):
+        for chunk in chunks:
+            learnt = honest.train(chunk)
+            for place, job in enumerate(chunk.jobs):
+                if job.site == min(sites):
+                    learnt.delta_SD[place] = np.nan
+            yield learnt
+
+    result = simulate(agreed, RECIPE, sites, rounds=6, chance=Seeded(0), crew=lying)
+    assert [one.unasked for one in result.rounds] == [(), (), (min(sites),), (min(sites),), (), ()]
+    liar, *others = result.participation.parts
+    assert (liar.asked, liar.answered, liar.used, liar.weight) == (4, 4, 0, 0.0)
+    assert all(part.used == 6 for part in others)
+    assert result.participation.moved == pytest.approx(liar.agreed)
+
+
+def test_a_selection_lets_a_run_be_longer_than_its_promise_and_who_has_given_all_refuses():
+    agreed = PRIVATE.model_copy(update={"selection": Random(sites=3, within=2)})
+    result = simulate(agreed, RECIPE, some_sites(4), rounds=4, chance=Seeded(0), stacked=True)
+    assert max(result.took_part.values()) == 3
+    assert sum(result.took_part.values()) + sum(len(one.refused) for one in result.rounds) == 4 * 3
+    assert result.epsilon <= 8.0
+    with pytest.raises(ContractError, match=r"\[selection\] says who is asked in each round: leave 'share' out"):
+        simulate(agreed, RECIPE, some_sites(4), rounds=1, chance=Seeded(0), share=0.5)
+    with pytest.raises(ContractError, match="selection: 3 sites are asked in each round, and there are 2"):
+        simulate(agreed, RECIPE, some_sites(2), rounds=1, chance=Seeded(0))
+
+
+@pytest.mark.parametrize("of", ["learning_rate", "local_steps"])
+def test_a_rule_lowers_what_stacked_sites_do_as_if_it_had_been_agreed_so(of):
+    """Rounds 2 and 3 of a decay are two rounds of what it leaves, from the model of the first."""
+    def agreed(**changed) -> Agreement:
+        return AGREED.model_copy(update={"training": AGREED.training.model_copy(update=changed)})
+
+    rule = Decay(of=of, factor=0.5, least=0.5, every=1)
+    sites, rate = some_sites(5), {"learning_rate": 0.15} if of == "learning_rate" else {"local_steps": 2}
+    asked = {"recipe": RECIPE, "sites": sites, "stacked": True}
+    first = simulate(agreement=AGREED, rounds=1, chance=Seeded(0), **asked)
+    whole = simulate(agreement=agreed(rule=rule), rounds=2, chance=Seeded(0), **asked)
+    second = simulate(agreement=agreed(**rate), rounds=1, chance=Later(0), model=first.model, **asked)
+    assert encode(whole.model) == encode(second.model)
+    assert encode(whole.model) != encode(simulate(agreement=AGREED, rounds=2, chance=Seeded(0), **asked).model)
+
+
+class Later(Seeded):
+    """What `Seeded` draws in the round after."""
+
+    def together(self, number: int, chunk: int) -> int:
+        return super().together(number + 1, chunk)
 
 
 # -- persons --------------------------------------------------------------------------------------------------------------

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedround.agreement import Agreement
 from fedround.errors import ContractError, QuorumError
+from fedround.hours import Hours
+from fedround.learning.examples import Examples
+from fedround.simulation.asking import Asking, Calendar
+from fedround.simulation.chance import Seeded
 from fedround.simulation.clock import Turn, turns
+from fedround.simulation.sites import Site
 from tests.small_federation import settings as agreed_settings
 
 
@@ -95,3 +102,40 @@ def test_laws_of_every_clock(seconds: list[float], enough: int, max_age: int):
             counted.add((site, number))
         assert turn.ended_s > ended_s
         ended_s = turn.ended_s
+
+
+# -- dates ----------------------------------------------------------------------------------------------------
+
+NIGHT = Hours(time_zone="Europe/Berlin", start="20:00", end="06:00")
+
+
+def asking(agreement: Agreement, begins: str, every_s: float = 0.0, **hours: Hours) -> tuple[Asking, float]:
+    rows = Examples(np.zeros((1, 2), np.float32), np.zeros(1, np.int64))
+    sites = {name: Site(rows, hours=hours.get(name)) for name in SECONDS}
+    calendar = Calendar(datetime.fromisoformat(begins), every_s)
+    return Asking(agreement, sites, dict.fromkeys(SECONDS, 1.0), Seeded(0), 1.0, calendar), every_s
+
+
+def test_who_is_away_is_not_asked_and_a_round_waits_until_a_quorum_is_there():
+    """Cedar works at night, 20:00 to 06:00 in Berlin. It is 15:00 there when the campaign begins."""
+    patient = agreed(quorum=2, deadline_s=6 * 3600)
+    by_day, _ = asking(patient, "2026-11-30T14:00+00:00", cedar=NIGHT)
+    first, second = turns(patient, {**SECONDS, "birch": 5 * 3600.0}, 2, by_day)
+    assert (first.asked, first.unasked) == (("ash", "birch"), ("cedar",))
+    assert second.asked == ("ash", "birch", "cedar"), "it is 20:00"
+    all_wait, _ = asking(agreed(quorum=3), "2026-11-30T14:00+00:00", cedar=NIGHT)
+    (only,) = turns(agreed(quorum=3), SECONDS, 1, all_wait)
+    assert only.ended_s == 5 * 3600 + 10.0
+
+
+def test_rounds_begin_as_often_as_the_calendar_says_or_when_the_one_before_is_closed():
+    asks, every_s = asking(agreed(quorum=3), "2026-11-30T14:00+00:00", every_s=60.0)
+    assert [turn.ended_s for turn in turns(agreed(quorum=3), SECONDS, 3, asks, every_s=every_s)] == [10.0, 70.0, 130.0]
+    assert [turn.ended_s for turn in turns(agreed(quorum=3), SECONDS, 2, asks, every_s=4.0)] == [10.0, 20.0]
+
+
+def test_attack_sites_that_are_never_there_together_do_not_wait_for_ever():
+    morning = Hours(time_zone="Europe/Berlin", start="08:00", end="09:00")
+    never, _ = asking(agreed(quorum=3), "2026-11-30T14:00+00:00", cedar=NIGHT, birch=morning)
+    with pytest.raises(QuorumError, match="in 30 days there are never 3 sites at once, by their hours and closed days"):
+        list(turns(agreed(quorum=3), SECONDS, 1, never))
