@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,24 @@ CHUNK = 128
 """Rows that are scored in one pass. The number is constant; the last chunk is padded."""
 
 
-def scores(recipe: Recipe, tensors: Tensors, examples: Examples) -> Scored:
+def scores(recipe: Recipe, tensors: Tensors, examples: Examples, way: Way | None = None) -> Scored:
     """The model's scores of all examples that count, as `scored_rows`."""
-    return scored_rows(recipe, tensors, examples)[0]
+    return scored_rows(recipe, tensors, examples, way)[0]
 
 
-def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[Scored, npt.NDArray[np.bool_]]:
+@dataclass
+class Way:
+    """How a recipe's model is run on rows of one form, for whoever scores many models on such rows one after the other."""
+
+    together: bool | None = None
+    """Whether torch maps the model over rows; None: it was not tried yet."""
+
+
+def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples,
+                way: Way | None = None) -> tuple[Scored, npt.NDArray[np.bool_]]:
     """The model's scores of all examples that count, and which of the examples these are, (N,).
 
-    tensors: the whole model; where not all of it travels, with its rest.
+    tensors: the whole model; where not all of it travels, with its rest. way: what earlier calls have found; None: nothing.
 
     A row's score has the same bits whatever the other rows are. So removing a record lowers one count of a table by one and
     changes no other, even with weights that were chosen to make rounding errors large. A row on which the model raises an
@@ -53,7 +63,10 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples) -> tuple[S
     there_N, parts, counts_N = torch.from_numpy(examples.counts_N.copy()), list[Scored](), examples.counts_N.copy()
     with torch.no_grad():
         together, one_by_one = partial(_of_all, objective, weights), partial(_of_one_after_another, objective, weights)
-        if not works_for(together, one_by_one, everything):
+        way = way or Way()
+        if way.together is None:
+            way.together = works_for(together, one_by_one, everything)
+        if not way.together:
             together = one_by_one
         for start in range(0, max(len(examples), 1), CHUNK):
             rows = slice(start, start + CHUNK)

@@ -53,7 +53,7 @@ from fedround.simulation.crowd import is_crowd, mean_of_crowd
 from fedround.simulation.jobs import Done, Job
 from fedround.simulation.possible import check, not_simulated, paid_by_slow, turns_of
 from fedround.simulation.result import Result, Round
-from fedround.simulation.sites import Site, Sites, judged, personal_judged, units_of
+from fedround.simulation.sites import Site, Sites, judged, judged_at_sites, personal_judged, units_of
 from fedround.simulation.spool import MEMORY_BYTES, Updates
 from fedround.simulation.summed import added_up, terms_of
 from fedround.statistics import Release
@@ -113,7 +113,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
         judge = number % judge_every == 0 or number == rounds
         done.append(run.report(turn, ran, timed=seconds is not None, judge=judge))
         told(done[-1])
-    return Result(agreement, now.server.model, tuple(done), judged(recipe, now.server.model, run.sites)[1],
+    return Result(agreement, now.server.model, tuple(done), judged_at_sites(recipe, now.server.model, run.sites),
                   run.sites.mechanisms(took_part, terms), took_part,
                   {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
                   personal_judged(recipe, run.sites), tuple(run.notes), run.sites.weights, apart)
@@ -237,7 +237,7 @@ class _Run:
             tuple(site for site, verdict in ran.verdicts.items() if verdict is not Verdict.USED),
             len(turn.asked) * files * size_bytes(schema_of(model)), ran.received_bytes,
             self._recipe.task.metrics(told) if judge and (told := self._public(model)) is not None else None,
-            judged(self._recipe, model, self.sites)[0] if judge else None, turn.ended_s if timed else None,
+            judged(self._recipe, model, self.sites) if judge else None, turn.ended_s if timed else None,
             tuple(turn.counted), turn.lost, turn.refused, turn.unasked, ran.influence)
 
     def _public(self, model: Tensors) -> Scored | None:
@@ -245,7 +245,7 @@ class _Run:
         if self._test is None or self._agreement.parts.private:
             return None
         frozen = self.sites.rest(next(iter(self._rows))).frozen
-        return scores(self._recipe, {**model, **frozen}, self._test)
+        return scores(self._recipe, {**model, **frozen}, self._test, self.sites.way)
 
     def _train(self, number: int, now: _Now, jobs: Sequence[Job], updates: Updates) -> list[Done]:
         """Put every job's update in its place; return what else is known of each, in the order of jobs."""

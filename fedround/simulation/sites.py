@@ -5,6 +5,7 @@ What a site computes and sends is `fedround.rounds.site`; training may be done f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,8 +18,8 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.hours import Closed, Hours, is_there
 from fedround.learning.algorithms import Vectors
-from fedround.learning.evaluate import scores
-from fedround.learning.examples import Examples
+from fedround.learning.evaluate import Way, scored_rows, scores
+from fedround.learning.examples import Examples, joined, shapes
 from fedround.learning.parts import Rest
 from fedround.learning.persons import Persons
 from fedround.learning.recipe import Recipe
@@ -96,6 +97,8 @@ class Sites:
         self.notes: list[str] = []
         self._recipe, self._begun, self._chance, self._steps = recipe, begun, chance, steps
         self._kept, self._paid, self._apart = dict[str, Kept](), paid or {}, apart
+        self.way = Way()
+        self._held_out: Examples | None = None
         self.units = units_of(terms.privacy, sites)
         self._privacy = terms.privacy
         self._noised_for = self._sizes(terms)
@@ -191,6 +194,21 @@ class Sites:
         """What a site says of its update besides the numbers."""
         return rounds.declare(job.mechanism, terms.training, self.units[job.site], done.steps, done.within_clip)
 
+    def scored(self, model: Tensors) -> dict[str, Scored]:
+        """The model's scores of the rows that each site holds out. A row is scored by itself, so where all sites have one
+        model their rows share passes.
+        """
+        held = {name: rows for name, site in self.by_name.items() if (rows := site.validation) is not None}
+        if self._begun.private or len({shapes(rows.inputs) for rows in held.values()}) != 1:
+            return {name: scores(self._recipe, {**model, **self.rest(name).whole}, rows, self.way)
+                    for name, rows in held.items()}
+        if self._held_out is None:
+            self._held_out = joined([*held.values()])
+        found, counts_N = scored_rows(self._recipe, {**model, **self._begun.whole}, self._held_out, self.way)
+        rows_before, counted_before = (np.cumsum([0, *some]) for some in ([len(rows) for rows in held.values()], counts_N))
+        return {name: found.at(slice(*counted_before[[begin, end]]))
+                for name, (begin, end) in zip(held, itertools.pairwise(rows_before), strict=True)}
+
     def _inputs(self, site: str, base: Tensors) -> Inputs:
         own = self.by_name[site]
         return Inputs(self._recipe, base, self._begun, {}, self._kept.get(site, _NOTHING), own.train, own.validation,
@@ -243,16 +261,18 @@ def units_of(privacy: Privacy, sites: Mapping[str, Site]) -> dict[str, int]:
     return found
 
 
-def judged(recipe: Recipe, model: Tensors, sites: Sites) -> tuple[Metrics | None, dict[str, Metrics]]:
-    """The model on the rows that sites hold out: all together, and each by itself where its rows tell something.
+def judged(recipe: Recipe, model: Tensors, sites: Sites) -> Metrics | None:
+    """The model on all rows that sites hold out, together; None if they tell nothing.
 
     Where a part of the model is private, each site's rows are judged with the site's own.
     """
-    told = {name: scores(recipe, {**model, **sites.rest(name).whole}, site.validation)
-            for name, site in sites.by_name.items() if site.validation is not None}
-    if not told:
-        return None, {}
-    return metrics_or_none(recipe.task, scored_together(list(told.values()))), _telling(recipe.task, told)
+    told = sites.scored(model)
+    return metrics_or_none(recipe.task, scored_together([*told.values()])) if told else None
+
+
+def judged_at_sites(recipe: Recipe, model: Tensors, sites: Sites) -> dict[str, Metrics]:
+    """The same, each site's rows by themselves; without sites whose rows tell nothing."""
+    return _telling(recipe.task, sites.scored(model))
 
 
 def personal_judged(recipe: Recipe, sites: Sites) -> dict[str, Metrics]:

@@ -22,7 +22,9 @@ from fedround.errors import ContractError, QuorumError
 from fedround.hours import Closed
 from fedround.learning.algorithms import FedProx
 from fedround.learning.decay import Decay
+from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
+from fedround.learning.parts import NO_REST
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Classify
@@ -34,7 +36,7 @@ from fedround.simulation.chance import Seeded
 from fedround.simulation.crew import Trainer
 from fedround.simulation.crowd import FEW, mean_of_crowd
 from fedround.simulation.partition import Dirichlet, deal, take
-from fedround.simulation.sites import Site
+from fedround.simulation.sites import Site, Sites
 from fedround.simulation.spool import Updates
 
 RECIPE = Recipe("blobs", "0" * 64, lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), lambda rows: rows,
@@ -283,6 +285,23 @@ class Later(Seeded):
 
     def together(self, number: int, chunk: int) -> int:
         return super().together(number + 1, chunk)
+
+
+# -- held-out rows ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_sites_hold_out_share_passes_and_are_scored_as_at_each_site_alone():
+    """Bit for bit, with a site that holds out nothing, rows that count for nothing, and one of 130 rows."""
+    own = blobs(40)
+    some = Examples(own.inputs, own.targets, np.arange(40) % 3 > 0)
+    sites = {"ash": Site(own, blobs(5)), "birch": Site(own), "cedar": Site(own, some), "elm": Site(own, blobs(130, seed=3))}
+    model = initial_tensors(RECIPE, 1)
+    found = Sites(AGREED.terms(), RECIPE, sites, NO_REST, Seeded(0)).scored(model)
+    assert {name: len(told) for name, told in found.items()} == {"ash": 5, "cedar": 26, "elm": 130}
+    for name, told in found.items():
+        alone = scores(RECIPE, model, sites[name].validation)
+        assert {key: part.tobytes() for key, part in told.numbers.items()} == {
+            key: part.tobytes() for key, part in alone.numbers.items()}
 
 
 # -- persons --------------------------------------------------------------------------------------------------------------
