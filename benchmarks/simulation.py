@@ -2,6 +2,7 @@
 docs/simulation.md.
 
     python -m benchmarks.simulation [--rounds 5] [--without flower]
+    python -m benchmarks.simulation --pairs 3 --rounds 40        # ours and the bare loop by turns: their best rounds
 
 CPU seconds and wall seconds of a round, all processes together, the first round left out. Every side trains the same model on
 the same rows for as many steps on as many rows, averages, and judges the new model on the test set; all with one thread. The
@@ -42,7 +43,14 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="the smallest of so many runs counts; of the slow sides, one")
     parser.add_argument("--without", action="append", default=[], help="a side to leave out")
     parser.add_argument("--dry", action="store_true", help="print the table, and leave the page as it is")
+    parser.add_argument("--pairs", type=int, help="so many runs of ours and of the bare loop, by turns; prints ratios")
     asked = parser.parse_args()
+    if asked.pairs is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_workloads(Path(folder))
+            for name in ("digits-100", "digits-1000"):
+                print(name, paired(Path(folder) / f"{name}.npz", asked.pairs, asked.rounds), flush=True)
+        return
     sides = [side for side in SIDES if side not in asked.without]
     python = {side: peer(side) for side in sides if side in PEERS}
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -125,7 +133,18 @@ def measure(python: str, side: str, workload: Path, rounds: int) -> dict[str, fl
     told = json.loads(done.stdout.splitlines()[-1])
     laps = np.array(told["laps"])
     cpu_s, wall_s = (laps[-1] - laps[0]) / (len(laps) - 1)
-    return {"cpu_s": float(cpu_s), "wall_s": float(wall_s), "accuracy": told["accuracy"], "peak_mb": told["peak_mb"]}
+    return {"cpu_s": float(cpu_s), "wall_s": float(wall_s), "best_s": float(np.diff(laps[:, 0]).min()),
+            "accuracy": told["accuracy"], "peak_mb": told["peak_mb"]}
+
+
+def paired(workload: Path, pairs: int, rounds: int) -> str:
+    """The best round of all runs beside the bare loop's, and the same of each pair."""
+    best: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(pairs):
+        for side, found in best.items():
+            found.append(measure(sys.executable, side, workload, rounds)["best_s"])
+    each = ", ".join(f"{own / bare:.2f}" for own, bare in zip(best["ours"], best["bare"], strict=True))
+    return f"{min(best['ours']) / min(best['bare']):.2f} × (pairs: {each})"
 
 
 def report(found: dict[tuple[str, str], dict[str, float]]) -> str:
