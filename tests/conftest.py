@@ -61,7 +61,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/e2e/test_organisations.py", "tests/infra/test_mutual_tls.py", "tests/e2e/test_secure_sums.py",
         "tests/e2e/test_signed_sums.py", "tests/e2e/test_grouped_sums.py", "tests/e2e/test_masked_regions.py",
         "tests/tasks/test_sums_by_region.py",
-        "tests/e2e/test_regions.py", "tests/e2e/test_rotation.py",
+        "tests/e2e/test_regions.py", "tests/e2e/test_rotation.py", "tests/e2e/test_pace.py",
         "tests/tasks/test_rotation_live.py",
         "tests/e2e/test_measurement.py", "tests/e2e/test_partition.py", "tests/tasks/test_trees.py",
         "tests/cli/test_trees.py",

@@ -43,6 +43,10 @@ from tests.faulty.proxy import UNDISTURBED, Disturbed, FaultyProxy, in_front_of
 from tests.small_federation import NAMES
 
 ROUNDS, RUN = 10, "storm"
+STOPPED_S = 30.0
+"""How long a process stands still, a disk is full, a cable is out."""
+PATIENCE_S = 900.0
+"""Only what hangs takes so long."""
 SITES = "sites"
 SERVERS = ("prefect", "postgres", "s3")
 
@@ -124,7 +128,7 @@ FAULTS = (*(f"{what} {who}" for what in ("kill", "stop") for who in (SITES, "coo
           "cable between sites and store")
 
 
-def tried_campaigns(seed: int, stopped_s: float = 5.0, faults: tuple[str, ...] = FAULTS) -> Iterator[Tried]:
+def tried_campaigns(seed: int, stopped_s: float = STOPPED_S, faults: tuple[str, ...] = FAULTS) -> Iterator[Tried]:
     """One campaign in which every fault comes once at least, in an order by chance. A row for each fault."""
     chance = random.Random(seed)
     order = [*faults, *(chance.choice(faults) for _ in range(max(0, ROUNDS - len(faults))))]
@@ -163,11 +167,11 @@ def _round(campaign: Campaign, number: int, rounds: int, fault: str) -> str:
     """One more round, disturbed while it runs; asked for again until it is committed. What went wrong; empty: nothing."""
     real = campaign.real
     started = real.start("federated-training", run=RUN, rounds=number)
-    wait(lambda: _began(real, number) or real.flow_run(started).state.is_final(), f"round {number} to begin", 120)
+    wait(lambda: _began(real, number) or real.flow_run(started).state.is_final(), f"round {number} to begin", PATIENCE_S)
     time.sleep(campaign.chance.random() * 1.5)
     campaign.fault(fault)
     for _ in range(6):
-        ended = real.ended(started, 400)
+        ended = real.ended(started, PATIENCE_S)
         if _committed(real) >= number:
             return ""
         campaign.said.append(f"{fault}: {ended.state.message}")

@@ -1,0 +1,96 @@
+"""Sites at their own pace on real servers: rounds close without the slow, whose answers count later.
+
+Three sites that really sleep, 1 : 2 : 10 of a unit before each answer; a buffer of two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from fedround.records import Commit
+from infra.history import last_round, read_commit
+from infra.settings import load_federation
+from tests.e2e.conftest import HOLDING, Federation
+from tests.e2e.founding import with_members
+from tests.small_federation import NAMES
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+FAST, MIDDLE, SLOW = NAMES
+UNIT_S = 0.6
+SPEEDS = {FAST: 1, MIDDLE: 2, SLOW: 10}
+MAX_AGE = 4
+SLEEPING = HOLDING.replace("    return nn.Sequential", """    pause = Path(__file__).parents[1] / "pause"
+    if pause.exists() and not tried:
+        time.sleep(float(pause.read_text()))
+    return nn.Sequential""")
+
+
+@pytest.fixture(scope="module")
+def paced(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
+    """North, east and south; two answers close a round, and an answer counts up to four rounds later."""
+    with with_members(short_folder / "paced", NAMES, recipe=SLEEPING, quorum=2, enough=2, deadline_s=600,
+                      pace={"max_age": MAX_AGE}, privacy={
+                          "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 40}) as federation:
+        federation.start_processes()
+        yield federation
+
+
+@pytest.fixture
+def asleep(paced: Federation) -> Iterator[None]:
+    """While this lasts, every site sleeps before it answers."""
+    for site, speed in SPEEDS.items():
+        (paced.machine.site(site) / "pause").write_text(str(speed * UNIT_S))
+    yield
+    for site in SPEEDS:
+        (paced.machine.site(site) / "pause").unlink()
+
+
+def key(paced: Federation) -> str:
+    return load_federation(paced.machine.coordinator / "federation.toml").coordinator
+
+
+def commits(paced: Federation, run: str) -> list[Commit]:
+    """All of the run, without round 0."""
+    last = last_round(paced.store, run, key(paced)) or 0
+    return [read_commit(paced.store, run, number, key(paced)).commit for number in range(1, last + 1)]
+
+
+def completed(paced: Federation, started: UUID) -> None:
+    done = paced.ended(started)
+    assert done.state.is_completed(), done.state.message
+
+
+def counted(paced: Federation, run: str, site: str) -> list[int | None]:
+    """In which rounds an answer of the site counts: the rounds of the plans that it answers."""
+    return [update.ticket or commit.round for commit in commits(paced, run) for update in commit.updates
+            if update.site == site]
+
+
+def proven(paced: Federation, run: str) -> None:
+    """Every round follows from the one before, and its model from the updates."""
+    done = paced.here("verify", run, "--as", paced.machine.coordinator, "--recompute", "--json")
+    assert done.exit_code == 0, done.output
+    assert all(one["recomputed"] for one in json.loads(done.stdout)["rounds"][1:])
+
+
+def paid_once(paced: Federation, run: str) -> None:
+    """No plan is paid twice; and no answer counts twice."""
+    for site in NAMES:
+        plans = [line["charge"]["plan"] for line in paced.charges(site, run) if line["charge"]["purpose"] == "train"]
+        assert len(plans) == len(set(plans))
+        answered = counted(paced, run, site)
+        assert len(answered) == len(set(answered)) <= len(plans)
+
+
+def test_a_buffer_does_not_wait_for_the_slowest_and_each_answer_counts_once_by_its_age(paced: Federation, asleep: None,
+                                                                                      run: str):
+    completed(paced, paced.start("federated-training", run=run, rounds=8))
+    assert any(SLOW in commit.missing for commit in commits(paced, run)), "no round closed before the slowest was ready"
+    paid_once(paced, run)
+    proven(paced, run)
