@@ -24,6 +24,11 @@ def one_line(text: str) -> str:
     return " ".join(filter(None, re.split("[ \n]", visible(text))))
 
 
+def how_many(number: int, one: str) -> str:
+    """How many of something, with a word whose plural has an s: "1 round", "2 rounds", "12,000 rows"."""
+    return f"{number:,} {one}" + ("" if number == 1 else "s")
+
+
 def typed(path: Path) -> str:
     """A path in a command that is shown to be typed: quoted if a shell would read it otherwise."""
     return shlex.quote(str(path))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround.errors import ContractError
+from fedround.spoken import how_many
 from fedround_cli.output import out, print_json
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def show_expected(told: Preview, steps: int, tables: Sequence[Table], noise_std:
 
     from tasks.reporting.finding import NOTHING
 
-    out.say("{} rounds at noise {}, of which {} are still to be asked; nobody is asked yet", steps, f"{noise_std:g}",
-            told.rounds)
+    out.say("{} at noise {}, of which {} are still to be asked; nobody is asked yet", how_many(steps, "round"),
+            f"{noise_std:g}", told.rounds)
     for table in tables[:1]:
         drawn = Drawn(table.head[0], "off by about (95 %)", title=table.title)
         for one in table.estimates:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedround.spoken import how_many
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -43,7 +44,7 @@ def audit(
     out.print(f"[bold]{'when (UTC)':<22}{'what':<13}about[/]")      # no Table: a narrow one would break keys and digests
     for event in events[-last:]:
         out.say(f"{event.utc:<22}{event.what:<13}{{}}", _in_words(event))
-    out.print(f"{len(events)} events; the chain holds, and ledger and outbox agree with it")
+    out.print(f"{how_many(len(events), 'event')}; the chain holds, and ledger and outbox agree with it")
 
 
 _WORDS = {

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fedround.errors import FedroundError
 from fedround.learning.tasks import Metrics, in_words
+from fedround.spoken import how_many
 from fedround_cli.output import out
 from fedround_cli.terminal import wheel
 from flows.service import cancel, start, states
@@ -66,7 +67,7 @@ async def show_campaign(coordinator: Coordinator, flow: str, request: dict[str, 
 def line(record: RoundRecord) -> str:
     """One committed round in one line."""
     outcomes = [site.outcome for site in record.sites]
-    parts = [f"[bold]round {record.round:>3}[/]", f"[green]{outcomes.count('updated'):>3} updates[/]"]
+    parts = [f"[bold]round {record.round:>3}[/]", f"[green]{how_many(outcomes.count('updated'), 'update'):>11}[/]"]
     for outcome, colour in (("left_out", "red"), ("refused", "yellow"), ("rejected", "red"), ("missing", "yellow"),
                             ("excluded", "red")):
         word = _WORDS.get(outcome, outcome)

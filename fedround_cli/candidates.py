@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedround.spoken import how_many
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -57,7 +59,8 @@ def search(asked: Asked, world: World, tried: Sequence[str], seed: int, *, apart
         bar = progress.add_task("none yet")
 
         def told(trial: Trial) -> None:
-            progress.update(bar, advance=1, description=f"{trial.name}: {trial.score:.4f} after {trial.rounds} rounds")
+            after = how_many(trial.rounds, "round")
+            progress.update(bar, advance=1, description=f"{trial.name}: {trial.score:.4f} after {after}")
 
         return halving(named, asked.recipe, world.sites, rounds=asked.rounds, seed=seed, apart=apart, told=told)
 
@@ -79,8 +82,8 @@ def costs(found: Search) -> str:
 
     price = ("no privacy was asked for" if found.epsilon_if_live is None else
              f"epsilon {upward(found.epsilon_if_live, 2)} for each {found.trials[0].result.agreement.privacy.unit}")
-    return (f"{found.rounds} rounds in {len(found.trials)} campaigns. Simulated on public rows, this costs no privacy. "
-            f"A live federation would charge every trial: {price}.")
+    return (f"{how_many(found.rounds, 'round')} in {how_many(len(found.trials), 'campaign')}. Simulated on public rows, "
+            f"this costs no privacy. A live federation would charge every trial: {price}.")
 
 
 def as_json(found: Search) -> dict[str, Any]:

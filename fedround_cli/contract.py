@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedround.spoken import how_many
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import styled
 
@@ -87,8 +88,8 @@ def _of_recipe(recipe: Path, destination: Path, name: str | None, *, as_json: bo
     if as_json:
         print_json({"out": str(destination), "checks": len(contract.checks), "no_room": no_room})
         return
-    out.say("{} checks in {}, made of the COLUMNS of {}" + (f"; {no_room} found no room" if no_room else ""),
-            len(contract.checks), destination, recipe)
+    out.say("{} in {}, made of the COLUMNS of {}" + (f"; {no_room} found no room" if no_room else ""),
+            how_many(len(contract.checks), "check"), destination, recipe)
 
 
 def _show_inferred(found: Inferred, destination: Path) -> None:
@@ -100,9 +101,9 @@ def _show_inferred(found: Inferred, destination: Path) -> None:
     out.print(table)
     for note in found.notes:
         out.say("[yellow]![/] {}", note)
-    out.say("{} checks in {}, made from these {} rows. The bounds are rounded outward, and no value stands in it that few "
+    out.say("{} in {}, made from these {}. The bounds are rounded outward, and no value stands in it that few "
             "rows hold; still, it tells roughly where their extremes lie. Read and correct it before you share it.",
-            len(found.contract.checks), destination, f"{found.rows:,}")
+            how_many(len(found.contract.checks), "check"), destination, how_many(found.rows, "row"))
 
 
 @app.command("check")
@@ -134,7 +135,7 @@ def _show_checked(found: Checked, contract: str) -> None:
 
     from validation.contract_diff import about
 
-    table = Table("", title=f"contract '{contract}' on {found.rows:,} rows")
+    table = Table("", title=f"contract '{contract}' on {how_many(found.rows, 'row')}")
     table.add_column("check")
     if wide := out.width >= _WIDE:
         table.add_column("about")
@@ -148,8 +149,8 @@ def _show_checked(found: Checked, contract: str) -> None:
     out.print(table)
     failed = [one for one in found.results if not one.holds]
     warned, total = sum(one.check.severity == "warning" for one in failed), len(found.results)
-    out.say("{} of {} checks hold{}; {} of {} rows would count for nothing", total - len(failed), total,
-            f", {warned} of the others only warn" if warned else "", f"{found.left_out:,}", f"{found.rows:,}")
+    out.say("{} of {} hold{}; {} of {} would count for nothing", total - len(failed), how_many(total, "check"),
+            f", {warned} of the others only warn" if warned else "", f"{found.left_out:,}", how_many(found.rows, "row"))
     for kind in sorted({one.about for one in failed if one.check.severity == "error"}):
         out.say("[bold red]✗[/] {}", _FOLLOWS[kind])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError
+from fedround.spoken import how_many
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, err, out, print_json
 
@@ -84,7 +85,7 @@ def _show_run(accounts: Sequence[Account], told: Sequence[Contribution], last: i
     from tasks.reporting.contribution import added, interval, points
 
     paid = () if incentive is None else ("points",)
-    table = Table("site", "added", "interval", "came", *paid, title=f"{len(told)} of {last} rounds together")
+    table = Table("site", "added", "interval", "came", *paid, title=f"{len(told)} of {how_many(last, 'round')} together")
     for one in accounts:
         table.add_row(one.site, added(one.value), interval(one.low, one.high), f"{one.came} / {one.asked}",
                       *(() if incentive is None else (points(one.points),)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedround.spoken import typed
+from fedround.spoken import how_many, typed
 from fedround_cli.folders import DEFAULT_HOME, Home
 from fedround_cli.output import command, out
 
@@ -107,7 +107,8 @@ def _ready(machine: OneMachine, example: Example, rounds: int, epsilon: float, l
             set_up(story, machine, machine.home / "data", rounds, epsilon)
             asked.write_text(json.dumps(wanted))
         banks = len(list((machine.home / "sites").iterdir()))
-        out.print(f"[green]✓[/] federation {banks} banks, ε ≤ {epsilon:g} at δ = 1e-5 for {rounds} rounds, record level")
+        out.print(f"[green]✓[/] federation {banks} banks, ε ≤ {epsilon:g} at δ = 1e-5 for {how_many(rounds, 'round')}, "
+                  "record level")
         status.update("starting the coordinator's and the sites' processes …")
         coordinator = machine.start_processes(status.update, {} if liar is None else {liar: "fedround_examples.liar"})
         out.print(f"[green]✓[/] processes  1 coordinator, {banks} sites, each in its own work pool")
@@ -165,7 +166,7 @@ def _show_liar(coordinator: Coordinator, liar: str, metric: str, reached: float,
     seen = [row for record in records(coordinator, RUN) for row in record.sites if row.site == liar]
     caught = [row for row in seen if row.outcome == "left_out"]
     if caught:
-        out.print(f"[red]{liar} was left out in {len(caught)} of {len(seen)} rounds[/]: {caught[-1].note}")
+        out.print(f"[red]{liar} was left out in {len(caught)} of {how_many(len(seen), 'round')}[/]: {caught[-1].note}")
     else:
         out.print(f"[red]{liar} was never left out[/]: see the report for what became of its updates")
 
@@ -195,7 +196,7 @@ def _show_result(machine: OneMachine, coordinator: Coordinator, rivals: subproce
     names = list(reached)[:2]
     table = Table("trained on", *map(label, names), "privacy",
                   title=f"on {_tested(machine):,} clients whom nobody trained on")
-    table.add_row(f"the federation, {rounds} rounds", *(f"{reached[name]:.3f}" for name in names),
+    table.add_row(f"the federation, {how_many(rounds, 'round')}", *(f"{reached[name]:.3f}" for name in names),
                   f"ε = {spent(last.largest_epsilon)}, δ = 1e-5", style="bold")
     compared = None if failed else Baselines.model_validate_json((machine.home / "baselines.json").read_bytes())
     if compared is not None:

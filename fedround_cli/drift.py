@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedround.spoken import how_many
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -81,7 +82,7 @@ def act(
         raise ContractError("say either --retrain ROUNDS or --warn")
     asyncio.run(set_retraining(enter(folder), retrain))
     out.print("an alarm is told, and starts nothing" if retrain is None else
-              f"an alarm starts a campaign of {retrain} rounds in a new run")
+              f"an alarm starts a campaign of {how_many(retrain, 'round')} in a new run")
 
 
 def _show(found: list[Drift], as_json: bool) -> None:
@@ -101,7 +102,7 @@ def show_drift(drift: Drift) -> None:
 
     from tasks.reporting.drift import HEAD, in_a_sentence, lines
 
-    table = Table(*HEAD[:3], title=f"drift, measured after {drift.when} at {len(drift.sites)} sites")
+    table = Table(*HEAD[:3], title=f"drift, measured after {drift.when} at {how_many(len(drift.sites), 'site')}")
     for name in HEAD[3:]:
         table.add_column(name, justify="right")
     for line in lines(drift):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import SetupError
-from fedround.spoken import typed
+from fedround.spoken import how_many, typed
 from fedround_cli.coordinator import turns_in_words
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, AnyFolder, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
@@ -198,8 +198,8 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
     federation, members, settings = coordinator.federation, len(coordinator.federation.sites), coordinator.settings
     notes = () if settings.test_set is None else try_recipe(
         folder / settings.recipe, folder / settings.test_set, federation, folder / settings.contract)
-    out.print(f"[green]✓[/] federation '{federation.name}': {members} sites, quorum {federation.quorum}; the store keeps "
-              "what is written once")
+    out.print(f"[green]✓[/] federation '{federation.name}': {how_many(members, 'site')}, quorum {federation.quorum}; the "
+              "store keeps what is written once")
     out.print(f"[green]✓[/] the model of '{federation.recipe}' can be scored and trained, and encodes each row by itself"
               if settings.test_set is not None else
               "[yellow]![/] without a test set the recipe cannot be tried here; each site tries it on its own rows")
@@ -214,8 +214,9 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
         out.print(f"[yellow]![/] a quorum of {federation.quorum} of {members} is no majority: a coordinator could show two "
                   f"groups of sites two histories. With a quorum of {members // 2 + 1} the sites would notice")
     else:
-        late = "" if federation.pace is None else f"; a fork stops {sightings.window(federation)} rounds after it, not one"
-        out.print(f"[green]✓[/] two histories would need {liars} of the {members} sites to lie{late}")
+        late = ("" if federation.pace is None else
+                f"; a fork stops {how_many(sightings.window(federation), 'round')} after it, not one")
+        out.print(f"[green]✓[/] two histories would need {liars} of the {how_many(members, 'site')} to lie{late}")
 
 
 def _warn_of_regions_that_stop_sums(federation: Federation) -> None:
@@ -296,7 +297,7 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
     out.print(f"{'aggregation':<11} {federation.how_to_aggregate()}\n"
               f"{'round':<11} quorum {federation.quorum}  deadline {federation.deadline_s} s"
               f"{'' if federation.idle_s is None else f'  idle {federation.idle_s} s'}"
-              f"{'' if federation.enough is None else f'  closes with {federation.enough} updates'}\n"
+              f"{'' if federation.enough is None else '  closes with ' + how_many(federation.enough, 'update')}\n"
               f"{'recipe':<11} {federation.recipe}  {federation.recipe_digest}\n"
               f"{'':<11} {in_numbers(federation.recipe_digest)}\n"
               f"{'contract':<11} {federation.contract_digest}\n{'':<11} {in_numbers(federation.contract_digest)}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedround.spoken import how_many
 from fedround_cli.output import out
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def show_groups(found: GroupFairness, measure: Measure) -> None:
     from tasks.reporting.groups import TITLES, drawn, records_in_words
 
     table = Table("group", "records", *_RATES,
-                  title=f"decisions of round {found.round} about held-out rows, by noised counts of {len(found.sites)} sites")
+                  title=f"decisions of round {found.round} about held-out rows, by noised counts of "
+                        f"{how_many(len(found.sites), 'site')}")
     for one in found.rates:
         if one.selection is not None:
             rates = [_narrow(getattr(one, rate)) for rate in _RATES]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
+from fedround.spoken import how_many
 from fedround_cli import contribution, explain, export, promotion, shapes, thresholds
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
@@ -104,7 +105,7 @@ def get(
     """
     if form is Form.XGBOOST:        # of trees no part is frozen
         features = _as_xgboost(tag, destination, folder)
-        out.say("{} is in {}, for xgboost.Booster(model_file=…): {} features", tag, destination, features)
+        out.say("{} is in {}, for xgboost.Booster(model_file=…): {}", tag, destination, how_many(features, "feature"))
         return
     _registry(folder).fetch(tag, destination)
     out.print(f"{tag} is in {destination}" + (_completed(tag, destination, folder) if whole else ""))
@@ -174,7 +175,7 @@ def rebuild(
         raise ContractError(f"run '{run}' has no committed round: 'fedround status' shows the runs")
     for _ in track(rounds(coordinator, run), description=f"rounds of '{run}'", total=last, console=out):
         pass
-    out.say("{} rounds of '{}' are in {} and {}", last, run, folder / "models", coordinator.reports / run)
+    out.say("the {} of '{}' are in {} and {}", how_many(last, "round"), run, folder / "models", coordinator.reports / run)
 
 
 def _registry(folder: Path) -> ModelRegistry:

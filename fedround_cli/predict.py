@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError, SetupError
+from fedround.spoken import how_many
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -58,8 +59,8 @@ def predict(
                     "approved_by": None if manifest.approval is None else manifest.approval.by})
         return
     who = "nobody has approved it" if manifest.approval is None else f"approved by {manifest.approval.by}"
-    out.say("{} rows scored in {} s by round {} of run '{}' ({}); in {}", f"{done.rows:,}", f"{time.monotonic() - began:.0f}",
-            manifest.round, manifest.run, who, done.out)
+    out.say("{} scored in {} s by round {} of run '{}' ({}); in {}", how_many(done.rows, "row"),
+            f"{time.monotonic() - began:.0f}", manifest.round, manifest.run, who, done.out)
 
 
 def _together(folder: Path, peer: str, purpose: str, rows: Path, destination: Path, *, as_json: bool) -> None:
@@ -74,8 +75,8 @@ def _together(folder: Path, peer: str, purpose: str, rows: Path, destination: Pa
     if as_json:
         print_json({"rows": len(found.customer_N), "predicted": known, "out": str(destination), "exchange": found.exchange})
         return
-    out.say("{} rows, {} of them of customers whom '{}' has, too, and predicted with it; in {}", f"{len(found.customer_N):,}",
-            f"{known:,}", peer, destination)
+    out.say("{}, {} of them of customers whom '{}' has, too, and predicted with it; in {}",
+            how_many(len(found.customer_N), "row"), f"{known:,}", peer, destination)
 
 
 def _proven(model: str, folder: Path, key: str | None) -> Bundle:

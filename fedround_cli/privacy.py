@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedround.spoken import how_many
 from fedround_cli import group_preview, promise
 from fedround_cli.costed import Terms, costed, named_rows, partition_of, secure_sum
 from fedround_cli.costs import Cost, costs_of, in_a_leaf, own_cost
@@ -163,7 +164,7 @@ def _title(terms: Terms) -> str:
     privacy, training = terms.privacy, terms.training
     whom = {"record": "one record of a site", "person": "all rows of one person at a site",
             "site": "all that a site contributes"}[privacy.unit]
-    return (f"{privacy.rounds} rounds of {training.in_words}: ε ≤ {privacy.epsilon:g} "
+    return (f"{how_many(privacy.rounds, 'round')} of {training.in_words}: ε ≤ {privacy.epsilon:g} "
             f"at δ {privacy.delta_dp:g} for {whom}")
 
 

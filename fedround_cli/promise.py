@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedround.spoken import how_many
 from fedround_cli.output import out
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def show(known: Mapping[str, Worth]) -> None:
     from fedround.privacy.profile import in_words, upward
 
     for site, one in known.items():
-        person = "" if one.person is None else f"; a person with {one.rows_of_person} rows: ε {upward(one.person, 2)}"
+        person = ("" if one.person is None else
+                  f"; a person with {how_many(one.rows_of_person, 'row')}: ε {upward(one.person, 2)}")
         out.print(f"{site}: δ · rows = {one.delta_rows:.2g}{person}", highlight=False, markup=False)
         for line in in_words(one.profile):
             out.print(line, highlight=False)

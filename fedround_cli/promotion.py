@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedround.errors import ContractError
+from fedround.spoken import typed
 from fedround_cli.compare_groups import compare_groups
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
@@ -42,7 +43,7 @@ def bundle(
     body = build(enter(folder), run, number, None if rows is None else rows.resolve())
     write_whole(destination, body, durable=True)
     out.say("{} is in {} ({} bytes); use it: fedround predict {} rows.csv -o scores.csv", tag, destination, f"{len(body):,}",
-            destination)
+            typed(destination))
 
 
 @command

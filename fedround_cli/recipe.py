@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedround.spoken import how_many, typed
 from fedround_cli.output import AsJson, command, out, print_json
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _as_json(found: Draft, name: str, folder: Path, notes: list[str]) -> dict[st
 def _show(found: Draft, name: str, folder: Path, rows: Path, notes: list[str]) -> None:
     from rich.table import Table
 
-    table = Table("column", "becomes", "because", title=f"recipe '{name}': what is learnt from {found.rows:,} rows")
+    table = Table("column", "becomes", "because", title=f"recipe '{name}': what is learnt from {how_many(found.rows, 'row')}")
     for one in found.columns[:_MOST]:
         table.add_row(one.column, _becomes(one), found.why[one.column])
     if len(found.columns) > _MOST:
@@ -120,7 +121,8 @@ def _show(found: Draft, name: str, folder: Path, rows: Path, notes: list[str]) -
         out.say("[yellow]![/] {}", note)
     out.say("wrote {}. Bounds and lists in them must be public knowledge: read the files, and put what everybody knows in "
             "the place of what these rows hold.", ", ".join(str(folder / file) for file in FILES))
-    out.say("next: fedround recipe check {} {}; fedround simulate {} --data {}", folder / FILES[0], rows, folder, rows)
+    out.say("next: fedround recipe check {} {}; fedround simulate {} --data {}", typed(folder / FILES[0]), typed(rows),
+            typed(folder), typed(rows))
 
 
 def _becomes(one: Column) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedround.errors import SetupError
-from fedround.spoken import typed
+from fedround.spoken import how_many, typed
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
 from fedround_cli.output import command, log_to_terminal, out
 
@@ -101,10 +101,13 @@ def mandate(
     from tasks.membership import give_mandate
 
     given = parse(Region, {"name": region, "key": key, "members": member, "until": until}, f"mandate of region '{region}'")
-    give_mandate(folder, given)
+    outside = give_mandate(folder, given)
     deployed = asyncio.run(register_site(folder, region))
-    out.say("region '{}' adds up {} members" + ("" if deployed else "; the Prefect server does not answer: [bold]fedround "
-                                                "deploy[/] when it does"), region, len(member))
+    out.say("region '{}' adds up {}" + ("" if deployed else "; the Prefect server does not answer: [bold]fedround "
+                                                "deploy[/] when it does"), region, how_many(len(member), "member"))
+    if outside:
+        out.say("[yellow]![/] in no region yet: {}. Every member is in exactly one, so nothing is planned before each has a "
+                "mandate's place", ", ".join(outside))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedround.spoken import how_many
 from fedround_cli.output import AsJson, command, err, out, print_json
 from fedround_cli.terminal import words
 
@@ -135,7 +136,7 @@ def simulate(
     if picture is not None:
         from fedround_cli.label_plot import as_svg
 
-        title = f"{asked.agreement.name}: rows of {len(world.sites)} sites"
+        title = f"{asked.agreement.name}: rows of {how_many(len(world.sites), 'site')}"
         picture.write_text(as_svg(*_groups(world, asked.recipe), title))
     if as_json:
         from fedround_cli.simulate_json import campaign
@@ -262,7 +263,7 @@ def _show(asked: Asked, world: World, results: list[Result], own: Result | None,
     last = results[-1]
     if noises := _noises(last):
         out.print(f"noise multipliers: smallest {noises[0]:.3f}, median {statistics.median(noises):.3f}, largest "
-                  f"{noises[-1]:.3f} ({len(noises)} sites)", highlight=False)
+                  f"{noises[-1]:.3f} ({how_many(len(noises), 'site')})", highlight=False)
     if last.epsilon_alone is not None:
         out.say("ε counts the noise that others add; if every other site told what it added, it would be {}",
                 upward(last.epsilon_alone, 3))
@@ -291,7 +292,8 @@ def _show_at_sites(whose: str, reached: Mapping[str, Metrics]) -> None:
     for name in _shown(next(iter(reached.values()))) if reached else ():
         values = [found.known()[name] for found in reached.values() if name in found.known()]
         out.print(f"{whose}{label(name)} at the sites, on the rows that each holds out: smallest {min(values):.3f}, median "
-                  f"{statistics.median(values):.3f}, largest {max(values):.3f} ({len(values)} sites)", highlight=False)
+                  f"{statistics.median(values):.3f}, largest {max(values):.3f} ({how_many(len(values), 'site')})",
+                  highlight=False)
 
 
 def _rounds_table(asked: Asked, result: Result) -> Table:
@@ -300,7 +302,7 @@ def _rounds_table(asked: Asked, result: Result) -> Table:
     agreement = asked.agreement
     timed = [] if result.last.ended_s is None else ["closed, min"]
     table = Table("round", *timed, *_names(result), "asked", "left out", "sent", title=f"{agreement.name}: "
-                  f"{len(result.rounds)} rounds of {agreement.training.in_words}, {agreement.how_to_aggregate()}")
+                  f"{how_many(len(result.rounds), 'round')} of {agreement.training.in_words}, {agreement.how_to_aggregate()}")
     for one in result.rounds:
         left_out = ", ".join(one.left_out[:3]) + (" …" if len(one.left_out) > 3 else "")
         closed = [] if one.ended_s is None else [f"{one.ended_s / 60:.1f}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from fedround.spoken import how_many
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -36,5 +37,5 @@ def drift(folder: SiteFolder, as_json: AsJson = False) -> None:
         table.add_row(one.column, "drifted" if one.drifted else "as before", one.method, f"{one.score:.4g}",
                       f"{one.threshold:g}")
     out.print(table)
-    out.say("{} of {} columns have drifted. The whole report, for you alone: {}", sum(one.drifted for one in found),
-            len(found), page)
+    out.say("{} of {} drifted. The whole report, for you alone: {}", sum(one.drifted for one in found),
+            how_many(len(found), "column"), page)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedround.spoken import how_many
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -77,7 +78,7 @@ def _show(read: Ledger, policy: SitePolicy) -> None:
     first = max(0, len(read.charges) - MOST_SHOWN)
     table = Table("when (UTC)", "run", "round", "asked", "costs ε", "total ε", title=f"data set '{read.dataset}'")
     for charge, cost, total in _priced(read, policy.delta_dp, first):
-        table.add_row(charge.utc[:16].replace("T", " "), _short(charge.run or "unknown"), str(charge.round), charge.purpose,
+        table.add_row(charge.utc[:16].replace("T", " "), charge.run or "unknown", str(charge.round), charge.purpose,
                       upward(cost, 4), upward(total, 4))
     out.print(table)
     if first:
@@ -153,28 +154,33 @@ def _left_in_words(read: Ledger, policy: SitePolicy) -> list[str]:
     if fresh is not None:
         anew = book.held(read, policy.delta_dp, partition=fresh)
         paid = {charge.partition for charge in read.charges} - {None}
-        told.append(f"{len(paid)} partitions have paid; records of a new one have ε {left(anew)} left")
+        told.append(f"paid by {how_many(len(paid), 'partition')}; records of a new one have ε {left(anew)} left")
     return told
 
 
 def _room(read: Ledger, policy: SitePolicy) -> str:
     """How many more rounds are possible: of the campaigns that are open, or of one more like the last."""
-    training = [one for one in read.book.campaigns if one.trains]
+    training = [one for one in read.book.campaigns if _mechanisms(one)]
     if not training:
         return "no campaign has begun"
-    running = [f"{_left(one)} rounds of '{one.run}'" for one in training if one.is_open and _left(one)]
+    running = [f"{how_many(_left(one), 'round')} of '{one.run}'" for one in training if one.is_open and _left(one)]
     if running:
         return f"room for {', '.join(running)}"
     last = training[-1]
-    return f"room for {_fitting(read, policy, last)} rounds more like those of '{last.run}', as a new run" + (
+    return f"room for {how_many(_fitting(read, policy, last), 'round')} more like those of '{last.run}', as a new run" + (
         "" if last.partition is None else ", on a new partition")
 
 
-def _left(one: Campaign) -> int:
-    from fedround.privacy.spec import GaussianCounts
+def _mechanisms(one: Campaign) -> list[Mechanism]:
+    """Those of its training: neither counts, nor labels that were told to one other member."""
+    from fedround.privacy.spec import GaussianCounts, RandomisedLabels
 
-    return min((_rounds(use[0], times - one.used[use]) for use, times in one.fixed.items()
-                if not isinstance(use[0], GaussianCounts)), default=0)
+    return [lot.mechanism for lot in one.lots if not isinstance(lot.mechanism, GaussianCounts | RandomisedLabels)]
+
+
+def _left(one: Campaign) -> int:
+    training = _mechanisms(one)
+    return min((_rounds(use[0], times - one.used[use]) for use, times in one.fixed.items() if use[0] in training), default=0)
 
 
 def _rounds(mechanism: Mechanism, times: int) -> int:
@@ -206,10 +212,6 @@ def _fitting(read: Ledger, policy: SitePolicy, like: Campaign) -> int:
             book.held(after, policy.delta_dp, unit=unit) > bound for unit, bound in policy.budgets.items())
 
     return bisect.bisect_left(range(1, _MOST_ROUNDS + 1), True, key=too_many)
-
-
-def _short(name: str, most: int = 16) -> str:
-    return name if len(name) <= most else f"{name[:most - 1]}…"
 
 
 def _as_json(read: Ledger, policy: SitePolicy) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedround.errors import FedroundError
+from fedround.spoken import how_many
 from fedround_cli.folders import DEFAULT_COORDINATOR, DEFAULT_HOME, CoordinatorFolder, Home
 from fedround_cli.output import AsJson, command, out, print_json
 
@@ -71,8 +72,8 @@ def _show_progress(progress: Progress, now: datetime) -> None:
                 f": {progress.problem}" if progress.problem else "")
     elif progress.waiting and progress.until is not None:
         late = progress.until < now
-        out.say("[bold]{}[/]: {}; {} of {} sites have answered; waits for {} {} {} UTC", about, progress.stage,
-                progress.cohort - len(progress.waiting), progress.cohort, ", ".join(progress.waiting),
+        out.say("[bold]{}[/]: {}; {} of {} answered; waits for {} {} {} UTC", about, progress.stage,
+                progress.cohort - len(progress.waiting), how_many(progress.cohort, "site"), ", ".join(progress.waiting),
                 "and should have gone on at" if late else "until", f"{progress.until:%H:%M:%S}")
     else:
         out.say("[bold]{}[/]: {}", about, progress.stage)

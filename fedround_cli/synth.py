@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedround.errors import ContractError
+from fedround.spoken import how_many
 from fedround_cli.ask import found_or_asked, request_of
 from fedround_cli.ask_shown import say_cost
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
@@ -71,7 +72,8 @@ def synth(
     if as_json:
         print_json(card.model_dump(mode="json"))
         return
-    out.say("{} rows of {} columns: {}; with its card, {}", f"{rows:,}", len(wanted.columns), file, card_of(file))
+    out.say("{} of {}: {}; with its card, {}", how_many(rows, "row"), how_many(len(wanted.columns), "column"), file,
+            card_of(file))
     joined = ", ".join(f"{one} – {other}" for one, other in card.pairs)
     out.say("columns are joined by {}", joined or "nothing: no pair shows more than noise")
     out.say("[dim]not promised: {}[/]", card.not_promised)

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedround.spoken import one_line, visible
+from fedround_cli.fitted import fitted
 
 if TYPE_CHECKING:
     from rich.panel import Panel
@@ -86,11 +87,12 @@ class Terminal(Console):
         self._width = self._height = None       # or COLUMNS would be that of the moment of the import
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print sentences and tables. A table loses no sign: a cell that is too narrow goes on in the next line, and where
-        nobody looks, in a pipe or a file, the table is as wide as it likes.
+        """Print sentences and tables. A table loses no sign: on a narrow terminal it is `fitted`, and where nobody looks, in
+        a pipe or a file, it is as wide as it likes.
         """
         with self._as_wide_as([one for one in objects if isinstance(one, Table)]):
-            super().print(*(styled(one) if isinstance(one, str) else one for one in objects), **how)
+            super().print(*(styled(one) if isinstance(one, str) else fitted(self, one, self.width)
+                            if isinstance(one, Table) else one for one in objects), **how)
 
     @contextmanager
     def _as_wide_as(self, tables: list[Table]) -> Iterator[None]:

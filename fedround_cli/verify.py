@@ -13,6 +13,7 @@ import typer
 
 from fedround.errors import ContractError, LostError, SetupError, TrustError
 from fedround.files import sha256_of
+from fedround.spoken import how_many
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, command, out, print_json
 from fedround_cli.terminal import boxed
@@ -178,7 +179,7 @@ def _certificate(run: str, key: str, proofs: Sequence[RoundProof], log: Sequence
         f"Model [bold]{last.model}[/]\nis the model of round [bold]{last.round}[/] of run [bold]'{run}'[/] of federation "
         f"'{log[-1].federation.name}'.\nEvery step back to round 0 is proven{but}: {sum(p.signatures for p in everything)} "
         f"signatures, {sum(p.hashes for p in everything)} hashes; the federation log to entry {len(log)}.\n"
-        f"Trained by {len(sites)} sites: {', '.join(sites) or 'none'}\n"
+        f"Trained by {how_many(len(sites), 'site')}: {', '.join(sites) or 'none'}\n"
         f"Rules       {'; '.join(_in_turn(proof.aggregation for proof in asked)) or 'none'}\n"
         f"Privacy     {'; '.join(_in_turn(_privacy(proof) for proof in asked)) or 'none'}\n"
         f"{_chosen(last)}"
@@ -232,8 +233,8 @@ def _recomputed(asked: Sequence[RoundProof], wanted: bool) -> str:
         return "no: the coordinator's signature vouches that the models follow from the updates; prove it (--recompute)"
     why = _in_turn(proof.not_recomputed for proof in asked if proof.not_recomputed)
     done = sum(proof.recomputed for proof in asked)
-    return (f"{done} of {len(asked)} rounds from the sites' updates, byte for byte: aggregate, server's step, every verdict"
-            + (f"; not the others: {'; '.join(why)}" if why else ""))
+    return (f"{done} of {how_many(len(asked), 'round')} from the sites' updates, byte for byte: aggregate, server's step, "
+            "every verdict" + (f"; not the others: {'; '.join(why)}" if why else ""))
 
 
 def _contributions(asked: Sequence[RoundProof]) -> str:
@@ -243,7 +244,7 @@ def _contributions(asked: Sequence[RoundProof]) -> str:
         return ""
     again = sum(one == "recomputed" for one in told)
     why = _in_turn(one.partition(": ")[2] for one in told if ": " in one)
-    return (f"Contributed {len(told)} of {len(asked)} rounds say what each site added; {again} recomputed"
+    return (f"Contributed of {how_many(len(asked), 'round')}, {len(told)} say what each site added; {again} recomputed"
             + (f"; not the others: {'; '.join(why)}" if why else "") + "\n")
 
 
@@ -257,7 +258,8 @@ def _privacy(proof: RoundProof) -> str:
     if privacy is None or privacy.unit == "none":
         return "none"
     only = f", of the rows of {proof.partition} alone" if proof.partition else ""
-    return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {privacy.rounds} rounds{only}"
+    over = how_many(privacy.rounds, "round")
+    return f"{privacy.unit} level, ε ≤ {privacy.epsilon:g} at δ {privacy.delta_dp:g} over {over}{only}"
 
 
 def _in_turn(words: object) -> list[str]:

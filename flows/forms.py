@@ -36,6 +36,9 @@ _CHOSEN: dict[str, Callable[[Federation], Iterable[float | str]]] = {
     "rule": lambda federation: federation.offer.rules}
 """Fields that are there only where the federation file lets them be chosen, and among what."""
 
+_MEMBERS = ("labels", "features")
+"""Fields of a request that name one member each."""
+
 
 def purpose(flow: Flow[Any, Any], federation: Federation) -> str:
     """What a deployment is for, in a person's words, and what it costs."""
@@ -60,7 +63,10 @@ def form(flow: Flow[Any, Any], federation: Federation) -> dict[str, Any]:
                 found["description"] = f"{found.get('description', '').rstrip('.')}. {says}"
     request = schema["properties"]["request"]
     request["title"] = "Request"
-    _put_together(schema["definitions"], request["$ref"].rpartition("/")[2])
+    name = request["$ref"].rpartition("/")[2]
+    for field in schema["definitions"][name]["properties"].keys() & set(_MEMBERS):
+        schema["definitions"][name]["properties"][field]["enum"] = [site.name for site in federation.sites]
+    _put_together(schema["definitions"], name)
     return schema
 
 

@@ -20,6 +20,7 @@ from fedround.learning.trial import try_out
 from fedround.privacy import ledger, sense
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import Unit
+from fedround.spoken import how_many
 from fedround.statistics.partitions import Partitions
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
@@ -180,7 +181,7 @@ def _labels(site: Site) -> str:
                             "lower min_class_rows in policy.toml. If this site is a member, it answers nevertheless: a "
                             "refusal would tell of records")
     fewest = int(np.argmin(counts))
-    return (f"{len(counts)} labels; the fewest training rows, {counts[fewest]}, have label {fewest}"
+    return (f"{how_many(len(counts), 'label')}; the fewest training rows, {counts[fewest]}, have label {fewest}"
             + (f"; the policy asks for {least}" if least else ""))
 
 
@@ -254,11 +255,11 @@ def _ledger(site: Site) -> str:
     if held > ledger.held(book, site.policy.delta_dp, unit=unit):       # some noise is shared
         told.append(f"{upward(spent, 2)} of {bound:g} if nobody else's noise counts, {upward(held, 2)} with what is set "
                     "aside")
-    return f"intact, {len(book.charges)} charges, {', '.join(told)}"
+    return f"intact, {how_many(len(book.charges), 'charge')}, {', '.join(told)}"
 
 
 def _audit(site: Site) -> str:
-    return f"intact, {len(audit.verify(site.safe))} events; agrees with ledger and outbox"
+    return f"intact, {how_many(len(audit.verify(site.safe)), 'event')}; agrees with ledger and outbox"
 
 
 def _api(site: Site) -> str:

@@ -38,11 +38,12 @@ class JoinRequest(BaseModel):
         title="Purpose", description="What it is for, as both sites' policies name it.", examples=["credit-risk"])]
     label_epsilon: Annotated[LabelEpsilon, Field(
         default=2.0, title="Epsilon of a label",
-        description="Labels are told by a coin; this is what each pays, in its site's ledger.")] = 2.0
+        description="Labels are told by a coin; this is what each pays, in its site's ledger. From 0.01 to 20; 2 "
+                    "if nothing is said.")] = 2.0
     levels: Annotated[Levels, Field(
         default=64, title="Levels of a score",
-        description="How many values a score may have: fewer tell less. Scores of other customers have as many as those that "
-                    "were learnt with.")] = 64
+        description="How many values a score may have: fewer tell less. From 2 to 256; 64 if nothing is said. Scores of other "
+                    "customers have as many as those that were learnt with.")] = 64
     score: Annotated[bool, Field(
         default=False, title="Score", description="Nothing is learnt: the site with the labels wants scores of the customers "
                                                   "that it named ('fedround predict --with').")] = False

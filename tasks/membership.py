@@ -129,9 +129,9 @@ def add_member(folder: Path, name: str, key: str, weight: float, rows: int | Non
     _replace(path, document)
 
 
-def give_mandate(folder: Path, region: Region) -> None:
+def give_mandate(folder: Path, region: Region) -> tuple[str, ...]:
     """Make a regional coordinator of this key for these members, or renew or change its mandate. It holds from the next plan
-    on, once every member is in exactly one region.
+    on, once every member is in exactly one region. Returns the members that are in none yet.
 
     Raises ContractError, and changes nothing, if a member is unknown or in another region, or the rest of the file does not
     go with regions.
@@ -144,13 +144,16 @@ def give_mandate(folder: Path, region: Region) -> None:
             raise ContractError(f"'{name}' is in region '{other}'; every member is in exactly one. Give '{other}' a mandate "
                                 "without it first")
     regions = [*others, region.model_dump(mode="json", exclude_none=True)]
-    if {name for one in regions for name in one["members"]} == {str(site["name"]) for site in document["sites"]}:
+    inside = {name for one in regions for name in one["members"]}
+    outside = tuple(name for site in document["sites"] if (name := str(site["name"])) not in inside)
+    if not outside:
         parse(Federation, {**document.unwrap(), "regions": regions}, str(path))
     document.pop("regions", None)
     document["regions"] = tomlkit.aot()
     for one in sorted(regions, key=lambda one: str(one["name"])):
         document["regions"].append(tomlkit.item(one))
     _replace(path, document)
+    return outside
 
 
 def invite_region(folder: Path, name: str) -> RegionSettings:

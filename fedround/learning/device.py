@@ -19,6 +19,7 @@ from pydantic import StringConstraints
 
 from fedround.codec import Tensors as Arrays
 from fedround.errors import SetupError
+from fedround.spoken import how_many
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def described(name: DeviceName) -> str:
 
     device = chosen(name)
     if device.type == "cpu":
-        return f"steps are computed on the processor, {torch.get_num_threads()} threads"
+        return f"steps are computed on the processor, in {how_many(torch.get_num_threads(), 'thread')}"
     memory_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
     return (f"steps are computed on {device}: {torch.cuda.get_device_name(device)}, {memory_gib:.0f} GiB; noise is drawn on "
             "the processor")

@@ -29,6 +29,7 @@ from fedround.learning.foreign.spec import Foreign
 from fedround.learning.trees.spec import Trees
 from fedround.learning.union.spec import ClassWeights, UnionStep
 from fedround.privacy.calibration import sampling_rate
+from fedround.spoken import how_many
 from fedround.values import Value
 
 MAX_STEPS, MAX_BATCH = 10_000, 65_536
@@ -112,7 +113,7 @@ class LocalTraining(Value):
     @property
     def in_words(self) -> str:
         """For titles."""
-        return f"{self.local_steps} steps on batches of {self.batch_size} rows"
+        return f"{how_many(self.local_steps, 'step')} on batches of {how_many(self.batch_size, 'row')}"
 
     def sent(self, model: Schema, *, noised: bool) -> Schema:
         """The tensors of an update: the model's."""

@@ -72,5 +72,8 @@ def check_members(regions: Sequence[Region], sites: Collection[Name], reserved: 
     for name in sorted({*listed, *sites}):
         if name not in sites:
             raise ValueError(f"regions: '{name}' is no member of the federation: take it out of its region")
-        if (count := listed.count(name)) != 1:
+        if (count := listed.count(name)) == 0:
+            raise ValueError(f"regions: '{name}' is in none, and every member is in exactly one: give its region a mandate "
+                             "with it, 'fedround region mandate'")
+        if count > 1:
             raise ValueError(f"regions: '{name}' is in {count} regions; every member is in exactly one")

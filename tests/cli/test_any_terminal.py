@@ -37,23 +37,46 @@ def test_a_sign_that_the_terminal_has_not_is_shown_by_a_plainer_one(encoding: st
 
 @pytest.mark.parametrize("columns", [None, "40", "60", "80", "200"])
 def test_a_table_loses_no_sign(columns: str | None, monkeypatch: pytest.MonkeyPatch):
-    """In a pipe, a name stays in one piece: scripts look for it."""
+    """In a pipe, a name stays in one piece: scripts look for it. A terminal that is too narrow for words gets lists."""
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
+    head = ("site", "key", "what it said of itself")
     rows = [("a-site-with-a-long-name" * 2, f"{KEY}{row}", "words and words and words") for row in range(3)]
-    table = Table("site", "key", "what it said of itself", title="members")
+    table = Table(*head, title="members")
     for row in rows:
         table.add_row(*row)
     lines = printed("utf-8", table).splitlines()
     cells = [line.split("│")[1:-1] for line in lines if line.startswith("│")]
-    for column, wanted in enumerate(zip(*rows, strict=True)):
-        shown = "".join(line[column].replace(" ", "") for line in cells)
-        assert shown == "".join(wanted).replace(" ", "")
+    if columns in {"40", "60"}:
+        beside = lines[1].index("a-site")
+        values = [line[beside:].replace(" ", "") for line in lines[1:]]
+        assert "".join(values) == "".join("".join(row).replace(" ", "") for row in rows)
+    else:
+        for column, wanted in enumerate(zip(*rows, strict=True)):
+            shown = "".join(line[column].replace(" ", "") for line in cells)
+            assert shown == "".join(wanted).replace(" ", "")
     if columns is None:
         assert sum(KEY in line for line in lines) == 3
     else:
         assert max(len(line) for line in lines) <= int(columns)
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120", "200"])
+def test_no_tag_and_no_digest_is_cut(columns: str, monkeypatch: pytest.MonkeyPatch):
+    """`models list` had columns of four letters at 60: "spri", "ng/r", "ound"."""
+    monkeypatch.setenv("COLUMNS", columns)
+    head = ("version", "model", "Accuracy", "AUC", "Calibration error", "Log loss", "PR-AUC", "Recall at 20 %")
+    table = Table(*head, title="models")
+    for row in range(2):
+        table.add_row(f"spring/round-0000{row}", f"{row}60cf712176d27e9", *[f"0.{row}57{n}" for n in range(6)])
+    text = printed("utf-8", table)
+    for row in range(2):
+        for word in (f"spring/round-0000{row}", f"{row}60cf712176d27e9", *[f"0.{row}57{n}" for n in range(6)]):
+            assert word in text
+    for word in " ".join(head).split():
+        assert word in text
+    assert max(map(len, text.splitlines())) <= int(columns)
 
 
 @pytest.mark.parametrize("surroundings", [

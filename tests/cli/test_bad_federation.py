@@ -195,3 +195,17 @@ def test_without_servers_init_says_how_to_get_some(fedround: Fedround, agreed: P
 def test_an_invitation_for_a_name_that_cannot_be(fedround: Fedround, coordinator: Path, name: str):
     one_sentence(fedround("federation", "invite", name, "-c", coordinator, "--access-key", "a", "--secret-key", "b"),
                  "'site'")
+
+
+def test_a_mandate_that_leaves_members_outside_says_whom_and_what_to_do(fedround: Fedround, coordinator: Path):
+    """With the first of two regions the federation file was broken, and nobody was told."""
+    key = "ed25519:" + "07" * 32
+    said = fedround("region", "mandate", "hills", "--key", key, "--member", "north", "-c", coordinator)
+    assert said.exit_code == 0, said.output
+    assert "region 'hills' adds up 1 member;" in said.stdout
+    assert "in no region yet: east, south." in " ".join(said.stdout.split())
+    one_sentence(fedround("federation", "check", "-c", coordinator), "'east' is in none", "fedround region mandate")
+    whole = fedround("region", "mandate", "plains", "--key", key.replace("07", "09"), "--member", "east", "--member", "south",
+                     "-c", coordinator)
+    assert "in no region" not in whole.stdout
+    assert "adds up 2 members" in whole.stdout

@@ -35,8 +35,8 @@ def test_the_table_fits_eighty_columns_and_says_what_is_left(fedround: Fedround,
     assert result.exit_code == 0, (result.output, result.exception)
     shown = result.stdout
     table = [line for line in shown.splitlines() if line and line[0] in "┏┃┡│└"]
-    assert len(table) == 6
     assert max(map(len, table)) <= 80
+    assert sum("a-run-with-a-rather-long-name" in line for line in table) == 2, "a name is not cut"
     assert f"spent ε {upward(ledger.spent(book, 1e-5), 4)} of 8" in shown
     assert f"set aside ε {upward(ledger.held(book, 1e-5), 4)}" in shown
     assert "room for 3 rounds of 'a-run-with-a-rather-long-name'" in shown
@@ -44,7 +44,7 @@ def test_the_table_fits_eighty_columns_and_says_what_is_left(fedround: Fedround,
     assert [charge["total"] for charge in told["charges"]][-1] == told["spent"] == ledger.spent(book, 1e-5)
     assert told["profile"]["epsilons"]["1e-06"] > told["spent"]
     assert told["profile"]["rightly"]["0.01"] < 0.6
-    costs, totals = zip(*(map(float, line.strip("│").split("│")[-2:]) for line in table if line[0] == "│"), strict=True)
+    costs, totals = zip(*(map(float, line.strip("│").split("│")[-2:]) for line in table if "a-run-" in line), strict=True)
     true = [(charge["costs"], charge["total"]) for charge in told["charges"]]
     assert all(0 <= shown - value < 1e-4 for pair, row in zip(zip(costs, totals, strict=True), true, strict=True)
                for shown, value in zip(pair, row, strict=True))                 # never less than the truth
@@ -85,6 +85,6 @@ def test_of_weeks_each_has_its_own_price_and_a_new_one_has_all_of_the_budget(fed
     told = json.loads(fedround("site", "ledger", federation.root / "north", "--json").stdout)
     assert [(charge["costs"], charge["total"]) for charge in told["charges"]] == [(each, each)] * 2
     shown = " ".join(fedround("site", "ledger", federation.root / "north").stdout.split())
-    assert "2 partitions have paid; records of a new one have ε 8.0000 left" in shown
+    assert "paid by 2 partitions; records of a new one have ε 8.0000 left" in shown
     assert "as a new run, on a new partition" in shown
     assert "room for 0 rounds" not in shown

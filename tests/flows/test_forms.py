@@ -14,6 +14,7 @@ from fedround.errors import ContractError
 from fedround.privacy.spec import NoPrivacy
 from flows.coordinator_worker import FLOWS, _request
 from flows.deployment_names import name_of
+from flows.federated_join import federated_join
 from flows.federated_training import federated_training
 from flows.forms import GROUPS, form, grouped, purpose
 from infra.asking import DEPLOYMENTS
@@ -128,3 +129,15 @@ def test_names_tell_deployments_apart_and_those_that_people_need_come_first(made
     assert sorted(ours) == ours
     assert len({*sites, *ours}) == len(sites) + len(ours)
     assert sorted([*sites[2:], *ours])[:len(ours)] == ours
+
+
+def test_members_of_an_exchange_are_picked_by_name_and_its_bounds_are_said(made: SmallFederation):
+    """A name that nobody has was refused only when the run had begun."""
+    schema = form(federated_join, made.coordinator.federation)
+    fields = boxes(schema)[""]
+    assert fields["labels"]["enum"] == fields["features"]["enum"] == ["north", "east", "south"]
+    asked = {"run": "spring", "labels": "north", "features": "south", "purpose": "credit-risk"}
+    assert validate({"request": asked}, schema) == []
+    assert validate({"request": {**asked, "features": "nowhere"}}, schema) != []
+    assert "From 0.01 to 20; 2 if nothing" in fields["label_epsilon"]["description"]
+    assert "From 2 to 256; 64 if nothing" in fields["levels"]["description"]
