@@ -1,14 +1,19 @@
-"""Why a round did not commit: what stands in the store of the newest plan, site by site, and what helps."""
+"""Why a round did not commit, or a question has no result: what stands in the store of each plan that waits, site by site,
+and what helps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from fedround import layout
-from fedround.records import Plan, Refusal, SiteAnswer
+from fedround.records import Countersign, Plan, Refusal, Reveal, SiteAnswer
 from fedround.spoken import one_line
+from fedround.values import Purpose
 from infra.history import NOT_OURS, last_round, read_commit, read_plan_at
+from tasks import partial_sums
 from tasks.coordinator import Coordinator
 from tasks.documents import said_by
 from tasks.plan import Planned, planned_of
@@ -20,7 +25,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class Finding:
-    """What one site has said to the plan."""
+    """What one site, or one region's coordinator, has said to the plan."""
 
     site: str
     said: str
@@ -30,44 +35,84 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """The state of a run's next round."""
+class Waiting:
+    """A plan that nothing has come of yet."""
 
-    run: str
-    committed: int | None
-    """The last committed round; None: the run has not begun."""
-    plan: Plan | None
-    """The newest plan that waits; None: nothing waits, so nothing failed."""
-    sites: tuple[Finding, ...] = ()
+    plan: Plan
+    sites: tuple[Finding, ...]
+    regions: tuple[Finding, ...] = ()
 
     @property
     def missing(self) -> int:
         """How many more answers the plan needs."""
-        return 0 if self.plan is None else max(0, self.plan.quorum - sum(one.said == "answered" for one in self.sites))
+        return max(0, self.plan.quorum - sum(one.said == "answered" for one in self.sites))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it cannot go on: too few have answered, or a region has not added up."""
+        return self.missing > 0 or any(one.said != "answered" for one in self.regions)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The state of a run's next round, and of the questions about its last model."""
+
+    run: str
+    committed: int | None
+    """The last committed round; None: the run has not begun."""
+    waits: tuple[Waiting, ...] = ()
+    """The newest plan that waits, of each kind; none: nothing waits, so nothing failed."""
 
 
 def diagnose(coordinator: Coordinator, run: str) -> Diagnosis:
     """Look at the store; nothing is written. Raises StoreError, and a TrustError if the run's history is damaged."""
-    store, key = coordinator.store, coordinator.key
-    committed = last_round(store, run, key)
+    committed = last_round(coordinator.store, run, coordinator.key)
     if committed is None:
-        return Diagnosis(run, None, None)
-    number = committed + 1
-    attempts = sorted((place[2] for name in store.list(layout.rounds(run)) if (place := layout.parse_plan(name)) is not None
-                       and place[1] == number), reverse=True)
-    for attempt in attempts:
+        return Diagnosis(run, None)
+    places = [place for name in coordinator.store.list(layout.plans(run)) if (place := layout.parse_plan(name)) is not None]
+    found = [planned for purpose in get_args(Purpose) if (planned := _newest(coordinator, run, committed, purpose, {
+        place[1:3] for place in places if place[3] == purpose})) is not None]
+    digests = {planned.digest for planned in found}
+    return Diagnosis(run, committed, tuple(
+        Waiting(planned.plan, tuple(_all(coordinator, planned)), tuple(_regions(coordinator, planned))) for planned in found
+        if not isinstance(planned.plan.asks, Countersign | Reveal) or planned.plan.asks.of in digests))
+
+
+def _newest(coordinator: Coordinator, run: str, committed: int, purpose: Purpose, places: Collection[tuple[int, int]]
+            ) -> Planned | None:
+    """The newest plan for this purpose that follows the committed round; None: there is none, or something came of it."""
+    store, key = coordinator.store, coordinator.key
+    number = committed + (purpose == "train")
+    for attempt in sorted((attempt for of, attempt in places if of == number), reverse=True):
         try:
-            plan, named = read_plan_at(store, run, number, attempt, "train", key)
+            plan, named = read_plan_at(store, run, number, attempt, purpose, key)
         except NOT_OURS:
             continue
-        planned = planned_of(store, key, plan, named, read_commit(store, run, committed, key))
-        return Diagnosis(run, committed, plan, tuple(_all(coordinator, planned)))
-    return Diagnosis(run, committed, None)
+        if not plan.asks.makes_model and store.head(layout.finding(run, number, attempt, purpose)) is not None:
+            return None
+        return planned_of(store, key, plan, named, read_commit(store, run, committed, key))
+    return None
 
 
 def _all(coordinator: Coordinator, planned: Planned) -> Iterator[Finding]:
     for site in planned.plan.answering:
         yield _of_one(coordinator, planned.of(site), site)
+
+
+def _regions(coordinator: Coordinator, planned: Planned) -> Iterator[Finding]:
+    plan = planned.plan
+    for region in plan.agreed.regions if plan.by_region else ():
+        if not region.asked(plan.cohort):
+            continue
+        try:
+            said = partial_sums.newest(coordinator.store, planned, region)
+        except NOT_OURS as error:
+            yield Finding(region.name, "not admitted", one_line(str(error))[:_LONGEST], "its operator looks at its log, and "
+                          "runs the same version as the coordinator")
+            continue
+        yield (Finding(region.name, "answered", "", "") if said is not None else
+               Finding(region.name, "nothing", "it has not added up its members' updates: it is not running, is late, or "
+                       "cannot reach the store", "ask its operator to run 'fedround region start'"))
 
 
 def _of_one(coordinator: Coordinator, asked: Planned, site: str) -> Finding:

@@ -42,8 +42,8 @@ class JoinRequest(BaseModel):
                     "if nothing is said.")] = 2.0
     levels: Annotated[Levels, Field(
         default=64, title="Levels of a score",
-        description="How many values a score may have: fewer tell less. From 2 to 256; 64 if nothing is said. Scores of other "
-                    "customers have as many as those that were learnt with.")] = 64
+        description="How many values a score may have: fewer tell less. From 2 to 256; 64 if nothing is said. Scores of "
+                    "other customers have as many as those that were learnt with.")] = 64
     score: Annotated[bool, Field(
         default=False, title="Score", description="Nothing is learnt: the site with the labels wants scores of the customers "
                                                   "that it named ('fedround predict --with').")] = False

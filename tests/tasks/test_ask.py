@@ -22,6 +22,7 @@ from infra.settings import load_toml, save_toml
 from infra.stores import MemoryStore, ObjectStore
 from site_workers.policy import SitePolicy
 from tasks.ask import MeasurementRequest, conclude, find, known, plan_question
+from tasks.doctor import diagnose
 from tasks.membership import add_member
 from tasks.plan import Planned, RoundRequest
 from tasks.verify import RoundProof, verify_run
@@ -64,6 +65,10 @@ def measuring(tmp_path_factory: pytest.TempPathFactory, rows_are_judged_here: No
     concluded(federation)
     concluded(federation, RoundRequest(run="spring"))
     return federation
+
+
+def test_what_is_concluded_waits_for_nobody(measuring: SmallFederation):
+    assert diagnose(measuring.coordinator, "spring").waits == ()
 
 
 @pytest.fixture
