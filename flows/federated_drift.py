@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from flows.alarm_events import failure_told
 from flows.artifacts import show_drift
 from flows.drift import measured
 from flows.watch import Watch
@@ -21,7 +22,7 @@ async def federated_drift(request: DriftRequest) -> str:
     ledgers. Asked again, no site is charged again.
     """
     coordinator = current_coordinator()
-    with Watch(coordinator.folder, request.run) as watch:
+    with Watch(coordinator.folder, request.run) as watch, failure_told(coordinator, request.run):
         drift = await measured(coordinator, question(coordinator, request, datetime.now(UTC).date()), watch)
         with afterwards("the artifact of the drift", watch.missed):
             await show_drift(request.run, drift)

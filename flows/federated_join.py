@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows import steps
+from flows.alarm_events import failure_told
 from flows.asked import asked
 from flows.watch import Watch
 from tasks.coordinator import current_coordinator
@@ -15,7 +16,7 @@ from tasks.joins import JoinRequest, begun_anew, next_step
 async def federated_join(request: JoinRequest) -> int:
     """Every step is a question of its own. Asked again, an exchange goes on where it stopped. Returns how many were asked."""
     coordinator, done = current_coordinator(), 0
-    with Watch(coordinator.folder, request.run) as watch:
+    with Watch(coordinator.folder, request.run) as watch, failure_told(coordinator, request.run):
         while (planned := next_step(coordinator, request)) is not None:
             request = begun_anew(request)
             _, answers = await asked(coordinator, planned, watch)

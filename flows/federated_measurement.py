@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from fedround.records import Finding
+from flows.alarm_events import failure_told
 from flows.artifacts import show_finding
 from flows.asked import answered
 from flows.watch import Watch
@@ -18,7 +19,7 @@ from tasks.coordinator import current_coordinator
 async def federated_measurement(request: MeasurementRequest) -> Finding:
     """Only noised counts leave. They are charged to the sites' ledgers. Asked again, no site is charged again."""
     coordinator = current_coordinator()
-    with Watch(coordinator.folder, request.run) as watch:
+    with Watch(coordinator.folder, request.run) as watch, failure_told(coordinator, request.run):
         planned, finding, _ = await answered(coordinator, request, watch)
         with afterwards("the artifact of the measurement", watch.missed):
             await show_finding(finding)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from filelock import FileLock, Timeout
 
 from fedround import layout
 from fedround.errors import Cancelled, FedroundError, SetupError
+from fedround.spoken import how_many
 from fedround.values import parse
+from infra import health
 from infra.logs import log_lines
 from infra.prefect_client import use_api
 from infra.settings import RegionSettings, load_toml
@@ -45,10 +48,34 @@ def serve_region(folder: Path) -> None:
         from site_workers.worker import SiteWorker
 
         log.info("region '%s' adds up for federation '%s'", post.settings.name, post.settings.federation)
-        serve_pool(SiteWorker(post.settings.name, job(post), name=worker_name.settled(folder, post.settings.name)))
+        numbers = RegionNumbers()
+        worker = SiteWorker(post.settings.name, job(post, numbers), name=worker_name.settled(folder, post.settings.name))
+        if health.is_wanted():
+            health.serve(worker.trouble, numbers)
+        serve_pool(worker)
 
 
-def job(post: Post) -> Callable[[dict[str, Any], Callable[[], bool]], Any]:
+class RegionNumbers:
+    """What a region's process says of itself: its last sum."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int, int, float] | None = None
+
+    def added_up(self, run: str, number: int, members: int) -> None:
+        """The region has signed a sum of so many members' updates."""
+        self._last = run, number, members, time.time()
+
+    def __call__(self) -> Iterator[health.Number]:
+        """The numbers now."""
+        if self._last is not None:
+            run, number, members, when = self._last
+            of = {"run": run}
+            yield health.Number("fedround_last_round", "The last round whose updates this process added up.", number, of)
+            yield health.Number("fedround_members_added_up", "How many members' updates are in its sum.", members, of)
+            yield health.Number("fedround_last_work_timestamp_seconds", "When it signed the sum.", when, of)
+
+
+def job(post: Post, numbers: RegionNumbers) -> Callable[[dict[str, Any], Callable[[], bool]], Any]:
     """What a flow run in the region's pool does. Nothing that it tells the API depends on a row or an update."""
     from site_workers.outcome import STOPPED, Ending, Outcome
     from site_workers.round import SiteRequest
@@ -61,7 +88,8 @@ def job(post: Post) -> Callable[[dict[str, Any], Callable[[], bool]], Any]:
             said = serve(post, asked.run, asked.round, asked.attempt, cancelled)
         except Cancelled:
             return STOPPED
-        return Outcome(Ending.ANSWERED, f"a partial sum of {len(said.counted)} members")
+        numbers.added_up(asked.run, asked.round, len(said.counted))
+        return Outcome(Ending.ANSWERED, f"a partial sum of {how_many(len(said.counted), 'member')}")
 
     return work
 

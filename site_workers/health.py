@@ -8,6 +8,7 @@ from typing import Any
 
 from fedround.errors import FedroundError
 from fedround.privacy import ledger
+from fedround.privacy.units import Unit
 from infra.health import Number, log
 from infra.stores import Traffic
 from site_workers import outbox
@@ -28,14 +29,15 @@ class SiteNumbers:
         """traffic: of the store, since the process began."""
         self._site, self._traffic = site, traffic
         self._last: tuple[str, int, str, float] | None = None
-        self._budget: tuple[float, float] | None = None
+        self._budgets: dict[Unit, tuple[float, float]] = {}
 
     def price(self) -> None:
         """Read the ledger, and price it."""
         self._site = refreshed(self._site)
         policy = self._site.policy
         book = ledger.read(self._site.settings.data.ledger_file(self._site.folder))
-        self._budget = ledger.held(book, policy.delta_dp), policy.max_epsilon
+        self._budgets = {unit: (ledger.held(book, policy.delta_dp, unit=unit), bound)
+                         for unit, bound in policy.budgets.items()}
 
     def counted(self, job: Job) -> Job:
         """The same job, noted here."""
@@ -54,7 +56,7 @@ class SiteNumbers:
         try:
             self.price()
         except (FedroundError, OSError) as error:
-            self._budget = None
+            self._budgets = {}
             log.warning("the budget cannot be read: %s", error)
 
     def __call__(self) -> Iterator[Number]:
@@ -64,10 +66,11 @@ class SiteNumbers:
         for what, value in (("calls", self._traffic.calls), ("seconds", self._traffic.seconds),
                             ("sent_bytes", self._traffic.sent_bytes), ("received_bytes", self._traffic.received_bytes)):
             yield Number(f"fedround_store_{what}", _STORE[what], value)
-        if self._budget is not None:
-            spent, most = self._budget
-            yield Number("fedround_epsilon_spent", "What the data set's ledger counts, campaigns set aside included.", spent)
-            yield Number("fedround_epsilon_limit", "max_epsilon of policy.toml.", most)
+        for unit, (spent, most) in self._budgets.items():
+            of = {"unit": unit}
+            yield Number("fedround_epsilon_spent", "What the data set's ledger counts, campaigns set aside included.", spent,
+                         of)
+            yield Number("fedround_epsilon_limit", "What policy.toml allows.", most, of)
         if self._last is not None:
             run, number, ending, when = self._last
             yield Number("fedround_last_round", "The last round that this process worked on.", number, {"run": run})

@@ -16,9 +16,10 @@ provider "aws" {
 }
 
 module "policies" {
-  source = "./policies"
-  bucket = var.bucket
-  sites  = var.sites
+  source  = "./policies"
+  bucket  = var.bucket
+  sites   = var.sites
+  regions = var.regions
 }
 
 resource "aws_s3_bucket" "federation" {
@@ -94,7 +95,7 @@ resource "aws_s3_bucket_policy" "federation" {
   depends_on = [aws_s3_bucket_public_access_block.federation]
 }
 
-# -- one identity for each member ---------------------------------------------------------------------------------------
+# -- one identity for each member and each regional coordinator ---------------------------------------------------------
 
 resource "aws_iam_user" "member" {
   for_each = module.policies.of_members

@@ -12,9 +12,20 @@ variable "sites" {
   }
 }
 
+variable "regions" {
+  description = "Regional coordinators, and whose updates each adds up: { hills = [\"north\", \"south\"] }. None if there are none."
+  type        = map(set(string))
+  default     = {}
+  validation {
+    condition     = alltrue([for region, members in var.regions : can(regex("^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", region)) && region != "coordinator" && !contains(var.sites, region) && length(setsubtract(members, var.sites)) == 0])
+    error_message = "A region's name is like a site's and no site's, and its members are among the sites."
+  }
+}
+
 variable "region" {
-  type    = string
-  default = "eu-central-1"
+  description = "AWS's own: where the bucket is."
+  type        = string
+  default     = "eu-central-1"
 }
 
 variable "retention_days" {

@@ -14,7 +14,7 @@ import yaml
 from tests.e2e.pages import ROOT
 
 INFRA = ROOT / "infra"
-OURS = ("prefect", "doorkeeper", "nginx", "coordinator", "site")
+OURS = ("prefect", "doorkeeper", "nginx", "coordinator", "site", "region")
 
 
 @dataclass(frozen=True)

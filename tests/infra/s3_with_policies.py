@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,14 @@ def policy(name: str, **values: str) -> dict[str, Any]:
     return json.loads(text)
 
 
+def of_region(name: str, members: Sequence[str]) -> dict[str, Any]:
+    """A regional coordinator's policy."""
+    prefixes = ["federations/*", "log/*", "models/*", "runs/*", *(f"sites/{site}/*" for site in members),
+                f"regions/{name}/*"]
+    return policy("region", bucket=BUCKET, region=name, prefixes=json.dumps(prefixes),
+                  objects=json.dumps([f"arn:aws:s3:::{BUCKET}/{prefix}" for prefix in prefixes]))
+
+
 @dataclass
 class S3WithPolicies:
     """The server, and who may do what in it."""
@@ -46,9 +54,16 @@ class S3WithPolicies:
 
     def member(self, name: str) -> S3Credential:
         """A user with the policy of a member's, and a credential of its own."""
+        return self._user(name, policy("coordinator", bucket=BUCKET) if name == "coordinator" else
+                          policy("site", bucket=BUCKET, site=name))
+
+    def region(self, name: str, members: Sequence[str]) -> S3Credential:
+        """The same for a regional coordinator."""
+        return self._user(name, of_region(name, members))
+
+    def _user(self, name: str, made: dict[str, Any]) -> S3Credential:
         iam, user = self.client("iam"), f"{BUCKET}-{name}"
         iam.create_user(UserName=user)
-        made = policy("coordinator", bucket=BUCKET) if name == "coordinator" else policy("site", bucket=BUCKET, site=name)
         iam.put_user_policy(UserName=user, PolicyName="objects", PolicyDocument=json.dumps(made))
         key = iam.create_access_key(UserName=user)["AccessKey"]
         return S3Credential(access_key=key["AccessKeyId"], secret_key=key["SecretAccessKey"])

@@ -17,12 +17,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedround.errors import SetupError, StoreError
+from flows.region_host import RegionNumbers
 from infra import health, logs
 from infra.health import Number
 from infra.model_registry import ModelRegistry
+from infra.settings import load_toml, save_toml
 from infra.stores import Metered, Traffic
 from site_workers.health import SiteNumbers
 from site_workers.outcome import Ending, Outcome
+from site_workers.policy import SitePolicy
 from tasks.catch_up import catch_up
 from tasks.health import coordinator_numbers
 from tasks.progress import Progress, write_progress
@@ -108,14 +111,15 @@ def test_a_sites_and_the_coordinators_numbers_follow_a_round(federation: SmallFe
     said = SiteNumbers(site, traffic)
     said.price()
     before = numbers_at(health.as_prometheus(said).decode())
-    assert before == {("fedround_outbox_unsent",): 0, ("fedround_epsilon_spent",): 0, ("fedround_epsilon_limit",): 8, **{
+    assert before == {("fedround_outbox_unsent",): 0, ("fedround_epsilon_spent", "record"): 0,
+                      ("fedround_epsilon_limit", "record"): 8, **{
         (f"fedround_store_{what}",): 0 for what in ("calls", "seconds", "sent_bytes", "received_bytes")}}
     planned = federation.plan()
     work = said.counted(lambda parameters, cancelled: Outcome(Ending.ANSWERED, federation.answer("north", planned, site)))
     work({"run": "spring", "round": 1}, lambda: False)
     after = numbers_at(health.as_prometheus(said).decode())
     assert after["fedround_last_round", "spring"] == 1
-    assert 0 < after["fedround_epsilon_spent",] <= 8
+    assert 0 < after["fedround_epsilon_spent", "record"] <= 8
     sent = [path.stat().st_size for path in (federation.root / "store" / "sites" / "north").rglob("*") if path.is_file()]
     assert after["fedround_store_sent_bytes",] == sum(sent) > 0
     assert min(after[f"fedround_store_{what}",] for what in ("calls", "seconds", "received_bytes")) > 0
@@ -128,7 +132,7 @@ def test_a_sites_and_the_coordinators_numbers_follow_a_round(federation: SmallFe
         return Outcome(Ending.ANSWERED, "update")
 
     assert said.counted(edited)({"run": "spring", "round": 2}, lambda: False).ending == Ending.ANSWERED
-    assert ("fedround_epsilon_spent",) not in numbers_at(health.as_prometheus(said).decode())
+    assert ("fedround_epsilon_spent", "record") not in numbers_at(health.as_prometheus(said).decode())
     policy.write_text(before_it_was_edited)
 
     coordinator = federation.coordinator
@@ -179,3 +183,23 @@ def test_a_log_file_is_rotated_and_one_that_cannot_be_written_is_a_sentence(tmp_
     monkeypatch.setenv(logs.LOG_FILE, str(tmp_path / "no" / "folder" / "site.log"))
     with pytest.raises(SetupError, match="mend FEDROUND_LOG_FILE"):
         logs.chosen_handler(plain)
+
+
+def test_a_budget_of_labels_is_watched_too(federation: SmallFederation):
+    """It was counted in the ledger, and seen by no monitor."""
+    path = federation.root / "north" / "policy.toml"
+    policy = load_toml(SitePolicy, path)
+    save_toml(policy.model_copy(update={"max_epsilon_label": 4.0}), path, "labels")
+    said = SiteNumbers(federation.site("north"), Traffic())
+    said.price()
+    numbers = numbers_at(health.as_prometheus(said).decode())
+    assert numbers["fedround_epsilon_limit", "label"] == 4
+    assert numbers["fedround_epsilon_spent", "label"] == 0
+
+
+def test_a_regions_numbers_follow_its_sums():
+    said = RegionNumbers()
+    assert health.as_prometheus(said) == b""
+    said.added_up("spring", 3, 7)
+    numbers = numbers_at(health.as_prometheus(said).decode())
+    assert (numbers["fedround_last_round", "spring"], numbers["fedround_members_added_up", "spring"]) == (3, 7)

@@ -23,7 +23,7 @@ def test_compose_kubernetes_and_systemd_start_the_same_program_with_the_same_set
     assert without_place(of_compose()[name]) == without_place(of_kubernetes()[name]) == without_place(of_systemd()[name])
 
 
-@pytest.mark.parametrize("name", ["doorkeeper", "coordinator", "site"])
+@pytest.mark.parametrize("name", ["doorkeeper", "coordinator", "site", "region"])
 def test_what_they_type_is_a_command_of_ours(name: str):
     program, *words = of_compose()[name].command
     assert program == "fedround"
@@ -94,7 +94,7 @@ def test_kubectl_builds_the_coordinators_organisation():
 def test_docker_reads_the_compose_file(tmp_path: Path):
     if DOCKER is None or subprocess.run([DOCKER, "compose", "version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("there is no docker compose here")
-    for name in ("coordinator.env", "site.env"):
+    for name in ("coordinator.env", "site.env", "region.env"):
         (tmp_path / name).write_text("PREFECT_API_AUTH_STRING=x\n")
     shutil.copyfile(INFRA / "compose.yaml", tmp_path / "compose.yaml")
     read = subprocess.run([str(DOCKER), "compose", "-f", str(tmp_path / "compose.yaml"), "config", "--format", "json"],

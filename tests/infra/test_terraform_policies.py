@@ -16,7 +16,7 @@ from fedround.errors import StoreDeniedError
 from infra.settings import S3Credential
 from infra.stack.seaweedfs import BUCKET
 from infra.stores import S3Store
-from tests.infra.s3_with_policies import POLICIES, S3WithPolicies, policy, s3_with_policies
+from tests.infra.s3_with_policies import POLICIES, S3WithPolicies, of_region, policy, s3_with_policies
 
 TERRAFORM = shutil.which("terraform")
 SITES = ("north", "south")
@@ -80,6 +80,21 @@ def test_a_site_reads_and_writes_nothing_else(s3: S3WithPolicies, credentials: d
         s3.client("s3", credentials["north"]).delete_object(Bucket=BUCKET, Key="sites/north/first")
 
 
+def test_a_regional_coordinator_reads_its_members_and_writes_its_sums(s3: S3WithPolicies,
+                                                                      credentials: dict[str, S3Credential]):
+    coordinator, hills = store(s3, credentials["coordinator"]), store(s3, s3.region("hills", ["north"]))
+    until(lambda: hills.put_once("regions/hills/first", b"1"))
+    for key in ("runs/h/x", "sites/north/h/x", "sites/south/h/x", "sites/northern/h/x", "memory/h", "regions/plains/x"):
+        assert coordinator.put_once(key, b"1")
+    assert hills.get("runs/h/x") == hills.get("sites/north/h/x") == b"1"
+    for key in ("sites/south/h/x", "sites/northern/h/x", "memory/h", "regions/plains/x"):
+        with pytest.raises(StoreDeniedError):
+            hills.get(key)
+    for key in ("regions/plains/y", "regions/hillside/y", "sites/north/h/y", "runs/h/y", "models/h"):
+        with pytest.raises(StoreDeniedError):
+            hills.put_once(key, b"forged")
+
+
 def test_the_buckets_policy_lets_nobody_overwrite_or_delete(s3: S3WithPolicies, credentials: dict[str, S3Credential]):
     s3.of_bucket("NobodyDeletes")
     for name in ("coordinator", "north"):
@@ -99,7 +114,7 @@ def test_terraform_writes_the_policies_that_were_tried(tmp_path: Path):
     """The module has no provider, so that terraform can evaluate it without a network."""
     shutil.copytree(POLICIES, tmp_path / "policies")
     for command in (["init", "-input=false"], ["apply", "-auto-approve", "-input=false", f"-var=bucket={BUCKET}",
-                                               f"-var=sites={json.dumps(SITES)}"]):
+                                               f"-var=sites={json.dumps(SITES)}", '-var=regions={"hills": ["north"]}']):
         done = subprocess.run([str(TERRAFORM), f"-chdir={tmp_path / 'policies'}", *command], capture_output=True, text=True,
                               check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -108,4 +123,4 @@ def test_terraform_writes_the_policies_that_were_tried(tmp_path: Path):
     assert json.loads(told["of_bucket"]["value"]) == policy("bucket", bucket=BUCKET)
     assert {name: json.loads(text) for name, text in told["of_members"]["value"].items()} == {
         "coordinator": policy("coordinator", bucket=BUCKET),
-        **{site: policy("site", bucket=BUCKET, site=site) for site in SITES}}
+        "hills": of_region("hills", ["north"]), **{site: policy("site", bucket=BUCKET, site=site) for site in SITES}}
