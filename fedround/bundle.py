@@ -27,6 +27,7 @@ from pydantic import Field, StringConstraints
 
 from fedround import archive
 from fedround.errors import ContractError, SetupError, TrustError
+from fedround.files import read_named
 from fedround.learning.tasks import Task
 from fedround.signing import MAX_DOCUMENT_BYTES, Identity, digest, seal, unseal
 from fedround.values import MAX_NUMBER, ColumnName, Digest, Name, Signed, ToolVersion, Value
@@ -122,8 +123,8 @@ def open_bundle(path: Path, coordinator: str) -> Bundle:
     """
     try:
         if path.is_dir():
-            return _proven({each.name: each.read_bytes() for each in sorted(path.iterdir())}, coordinator, f"bundle {path}")
-        return read_bundle(path.read_bytes(), coordinator, f"bundle {path}")
+            return _proven({each.name: read_named(each) for each in sorted(path.iterdir())}, coordinator, f"bundle {path}")
+        return read_bundle(read_named(path), coordinator, f"bundle {path}")
     except OSError as error:
         raise SetupError(f"bundle {path} cannot be read: {error.strerror}") from None
 

@@ -21,8 +21,10 @@ import codecs
 import errno
 import functools
 import hashlib
+import io
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,9 +115,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_named(path: Path) -> bytes:
+    """The bytes of a file that a person has named. Never waits, and never reads what has no end.
+
+    Raises OSError also for what is no plain file: a folder, a pipe, a device, a socket.
+    """
+    with plain(path) as file:
+        return file.read()
+
+
+@contextmanager
+def plain(path: Path) -> Iterator[io.BufferedReader]:
+    """The same file, open."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(number).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device, and no file",
+                      str(path))
+    with open(number, "rb") as file:
+        yield file
+
+
 def sha256_of(path: Path) -> str:
-    """The digest of a file, read in blocks."""
-    with path.open("rb") as file:
+    """The digest of a file, read in blocks. Raises OSError as `read_named`."""
+    with plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,6 +13,7 @@ from fedround.errors import ContractError, FedroundError
 from fedround_cli.ask_shown import check_page, show_all, show_answers, show_preview
 from fedround_cli.folders import DEFAULT_COORDINATOR, AnyFolder
 from fedround_cli.output import AsJson, Deadline, command, out
+from fedround_cli.requests import checked
 
 if TYPE_CHECKING:
     from fedround.records import Finding
@@ -149,14 +150,10 @@ def _entered(folder: Path, *, each: bool) -> Coordinator:
 def request_of(run: str, quorum: int | None, deadline_s: int | None, statistics: tuple[Statistic, ...],
              asker: str | None) -> MeasurementRequest:
     """The question as it is asked of the sites. Raises FedroundError that names the option."""
-    from pydantic import ValidationError
-
     from tasks.ask import MeasurementRequest
 
-    try:
-        return MeasurementRequest(run=run, quorum=quorum, deadline_s=deadline_s, statistics=statistics, asker=asker)
-    except ValidationError as error:
-        raise FedroundError("; ".join(f"{p['loc'][0]}: {p['msg'].lower()}" for p in error.errors())) from None
+    return checked(MeasurementRequest, {
+        "run": run, "quorum": quorum, "deadline_s": deadline_s, "statistics": statistics, "asker": asker})
 
 
 def found_or_asked(coordinator: Coordinator, request: MeasurementRequest, run: str, *, as_json: bool) -> Finding:

@@ -49,7 +49,7 @@ def show_answers(coordinator: Coordinator, read: Callable[[Sequence[Release]], l
 
 def check_page(page: Path) -> None:
     """Raises ContractError if no page can be written there: before anybody is asked, and charged."""
-    if page.suffix not in {".html", ".csv", ".json"}:
+    if page.suffix.lower() not in {".html", ".csv", ".json"}:
         raise ContractError(f"--page {page}: expected a name that ends in .html, .csv or .json")
     if not page.parent.is_dir():
         raise ContractError(f"--page {page}: there is no folder {page.parent}; make it, or name another one")
@@ -64,7 +64,7 @@ def _write(page: Path, finding: Finding, by_whom: dict[str, list[Table]]) -> Non
 
     made = {".html": lambda: answers.render_answers(f"Questions of run {finding.run}", finding, by_whom),
             ".csv": lambda: as_csv(by_whom), ".json": lambda: json.dumps(answers.as_json(by_whom), indent=1)}
-    write_whole(page, made[page.suffix]().encode(), durable=False)
+    write_whole(page, made[page.suffix.lower()]().encode(), durable=False)
 
 
 def show_all(found: list[Finding], *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from fedround.spoken import how_many
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, command, out, print_json
+from fedround_cli.requests import checked
 
 if TYPE_CHECKING:
     from fedround.drift.judge import Drift
@@ -38,7 +39,7 @@ def drift_run(
     from tasks.drift import DriftRequest, judgements
 
     coordinator = enter(folder)
-    request = DriftRequest(run=run, partition=partition)
+    request = checked(DriftRequest, {"run": run, "partition": partition})
     asked = request.model_dump(mode="json", exclude_none=True)
     asyncio.run(show_campaign(coordinator, "federated-drift", asked, quiet=as_json))
     _show(judgements(coordinator, run)[-1:], as_json)

@@ -284,6 +284,9 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
         out.print(f"{'choices':<11} a run may have {federation.offer}", highlight=False)
     if (how_selected := federation.selection) is not None:
         out.say("{}", f"{'selection':<11} {_in_words({'': how_selected.model_dump()}).strip()}")
+    for name in ("compression", "personal", "groups", "drift", "combine", "reputation", "incentive", "pace"):
+        if (agreed := getattr(federation, name)) is not None:
+            out.say("{}", f"{name:<11} {_in_words({'': agreed.model_dump(mode='json')}).strip().strip('()')}")
     for site in federation.sites:
         if not site.is_always_there:
             days = "".join(f"; closed {one.first} to {one.last}" for one in site.closed)
@@ -307,12 +310,15 @@ def show(folder: CoordinatorFolder = DEFAULT_COORDINATOR, as_json: AsJson = Fals
 def _in_words(values: dict[str, object]) -> str:
     """`local_steps 10 algorithm fedprox (mu 0.1)`; a setting that is not agreed is not shown."""
     def one(value: object) -> str:
+        if isinstance(value, list | tuple):
+            return ", ".join(map(one, value))
         if not isinstance(value, dict):
             return str(value)
         name, rest = value.get("name", ""), _in_words({key: item for key, item in value.items() if key != "name"})
         return f"{name} ({rest})" if name and rest else str(name or f"({rest})")
 
-    return "  ".join(f"{key} {one(value)}" for key, value in values.items() if value is not None)
+    return "  ".join(f"{key} {one(value)}" for key, value in values.items()
+                     if value is not None and value not in ((), []))
 
 
 def _servers(home: Path, api_url: str | None, endpoint: str | None, bucket: str, access_key: str | None,

@@ -9,6 +9,7 @@ import typer
 
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, Deadline, command, out, print_json
+from fedround_cli.requests import checked
 
 
 @command
@@ -35,11 +36,13 @@ def join(
     """
     from fedround_cli.campaign import show_campaign
     from flows.service import enter
-    from tasks.joins import JoinRequest
+    from tasks.joins import JoinRequest, check_two_members
 
     coordinator = enter(folder)
-    request = JoinRequest(run=run, labels=labels, features=features, purpose=purpose, label_epsilon=epsilon, levels=levels,
-                          score=score, anew=anew, deadline_s=deadline_s)
+    request = checked(JoinRequest, {
+        "run": run, "labels": labels, "features": features, "purpose": purpose, "label_epsilon": epsilon, "levels": levels,
+        "score": score, "anew": anew, "deadline_s": deadline_s})
+    check_two_members(coordinator, request)
     asked = request.model_dump(mode="json", exclude_none=True)
     asyncio.run(show_campaign(coordinator, "federated-join", asked, quiet=as_json))
     if as_json:

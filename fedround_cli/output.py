@@ -6,7 +6,9 @@ import errno
 import functools
 import json
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -58,9 +60,19 @@ def log_to_terminal(level: int = logging.INFO) -> None:
     log_lines("%(message)s" if handler is plain else "%(asctime)s %(levelname)s %(name)s %(message)s", handler, level=level)
 
 
+def _as_named(error: OSError) -> Path | str:
+    """The file as whoever typed the command knows it: not the temporary one beside it (`fedround.files`)."""
+    if not isinstance(error.filename, str):
+        return "this machine"
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8,}", (path := Path(error.filename)).name)
+    return path if found is None else path.with_name(found[1])
+
+
 def _in_words(error: OSError) -> str:
     """The operating system's error, its file, and what helps."""
-    where = error.filename if error.filename is not None else "this machine"
+    where = _as_named(error)
+    if error.errno == errno.ENOENT and isinstance(where, Path) and not where.parent.exists():
+        return f"{where}: there is no folder {where.parent}; make it, or name another place"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return f"{where}: {error.strerror or type(error).__name__}; " + (
         "make room" if full else "check the path and its permissions") + ", then run the command again: nothing is lost"

@@ -218,13 +218,15 @@ def _as_json(read: Ledger, policy: SitePolicy) -> dict[str, Any]:
     from fedround.privacy import ledger as book
     from fedround.privacy.profile import profile
 
-    of_site, of_person, spent = (book.spent(read, policy.delta_dp, unit=unit) for unit in ("site", "person", "record"))
+    of_site, of_person, of_label, spent = (
+        book.spent(read, policy.delta_dp, unit=unit) for unit in ("site", "person", "label", "record"))
     alone = _alone(read, policy)
     told = None if math.isinf(spent) else profile(lambda delta: book.spent(read, delta), policy.delta_dp)
     return {"dataset": read.dataset, "head": read.head, "delta_dp": policy.delta_dp, "spent": spent,
             "set_aside": book.held(read, policy.delta_dp), "room": _room(read, policy),
             "spent_by_site": None if math.isinf(of_site) else of_site, "max_epsilon_site": policy.max_epsilon_site,
             "spent_by_person": None if math.isinf(of_person) else of_person, "max_epsilon_person": policy.max_epsilon_person,
+            "spent_by_label": None if math.isinf(of_label) else of_label, "max_epsilon_label": policy.max_epsilon_label,
             "max_epsilon": policy.max_epsilon, "max_epsilon_alone": policy.max_epsilon_alone,
             "spent_alone": None if alone is None else alone[0], "set_aside_alone": None if alone is None else alone[1],
             "profile": None if told is None else asdict(told),

@@ -72,7 +72,7 @@ def _show_progress(progress: Progress, now: datetime) -> None:
                 f": {progress.problem}" if progress.problem else "")
     elif progress.waiting and progress.until is not None:
         late = progress.until < now
-        out.say("[bold]{}[/]: {}; {} of {} answered; waits for {} {} {} UTC", about, progress.stage,
+        out.say("[bold]{}[/]: {}; {} of {} have answered; waits for {} {} {} UTC", about, progress.stage,
                 progress.cohort - len(progress.waiting), how_many(progress.cohort, "site"), ", ".join(progress.waiting),
                 "and should have gone on at" if late else "until", f"{progress.until:%H:%M:%S}")
     else:

@@ -53,7 +53,7 @@ def synth(
     from flows.service import enter
     from tasks.questions import preview as previewed
 
-    if file.suffix not in (".parquet", ".csv"):
+    if file.suffix.lower() not in (".parquet", ".csv"):
         raise ContractError(f"{file}: expected a name that ends in .parquet or .csv")
     wanted, coordinator = _read(blueprint), enter(folder)
     std = coordinator.federation.evaluation.noise_std if noise is None else noise

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fedround.errors import FedroundError
 from fedround_cli.folders import DEFAULT_COORDINATOR, CoordinatorFolder
 from fedround_cli.output import AsJson, Deadline, command, out, print_json
+from fedround_cli.requests import checked
 
 train_app = typer.Typer(no_args_is_help=True, help="Training campaigns: many rounds.")
 round_app = typer.Typer(no_args_is_help=True, help="Single rounds.")
@@ -96,13 +96,7 @@ def _carry_out(folder: CoordinatorFolder, flow: str, request: dict[str, Any], as
     from tasks.report import records
 
     coordinator = enter(folder)
-    kind = TrainingRequest if "rounds" in request else NextRoundRequest
-    from pydantic import ValidationError
-
-    try:
-        kind.model_validate(request)
-    except ValidationError as error:
-        raise FedroundError("; ".join(f"{p['loc'][0]}: {p['msg'].lower()}" for p in error.errors())) from None
+    checked(TrainingRequest if "rounds" in request else NextRoundRequest, request)
     coordinator.federation.offer.choice(request.get("epsilon"), request.get("rule"))
     since = time.time()
     asyncio.run(show_campaign(coordinator, flow, request, quiet=as_json))

@@ -244,7 +244,7 @@ def _contributions(asked: Sequence[RoundProof]) -> str:
         return ""
     again = sum(one == "recomputed" for one in told)
     why = _in_turn(one.partition(": ")[2] for one in told if ": " in one)
-    return (f"Contributed of {how_many(len(asked), 'round')}, {len(told)} say what each site added; {again} recomputed"
+    return (f"Contributed {len(told)} of {how_many(len(asked), 'round')} say what each site added; {again} recomputed"
             + (f"; not the others: {'; '.join(why)}" if why else "") + "\n")
 
 

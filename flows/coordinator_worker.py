@@ -40,6 +40,7 @@ from prefect.types._datetime import now
 from pydantic import BaseModel, ValidationError
 
 from fedround.errors import ContractError
+from fedround.values import in_words
 from flows.federated_drift import federated_drift
 from flows.federated_join import federated_join
 from flows.federated_measurement import federated_measurement
@@ -191,8 +192,7 @@ def _request(form: type[BaseModel], parameters: dict[str, Any]) -> BaseModel:
     try:
         return form.model_validate_json(json.dumps(ungrouped(parameters["request"])))       # as JSON: there a tuple is a list
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors())
-        raise ContractError(f"nothing was run: {problems}") from None
+        raise ContractError(f"nothing was run: {in_words(error)}") from None
 
 
 class _Running:

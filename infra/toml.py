@@ -11,6 +11,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from fedround.errors import ContractError, SetupError
+from fedround.files import plain
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 20
@@ -64,7 +65,7 @@ def _read(path: Path) -> str:
 def read_text(path: Path) -> str:
     """A file's text. Raises SetupError if it cannot be read, ContractError if it is not text, or too long."""
     try:
-        with path.open("rb") as file:
+        with plain(path) as file:
             body = b""
             while len(body) <= MAX_BYTES and (block := file.read(1 << 16)):     # one large read would take that much memory
                 body += block

@@ -21,7 +21,7 @@ import tomlkit
 from tomlkit.items import Array
 
 from fedround.errors import ContractError, SetupError
-from fedround.files import make_folders, write_whole
+from fedround.files import make_folders, read_named, write_whole
 from fedround.signing import digest
 from infra.settings import SiteSettings, load_toml
 from infra.toml import document_of
@@ -69,13 +69,14 @@ class Approved:
 def read_candidate(path: Path) -> Candidate:
     """Examine a file that somebody proposes. Raises SetupError if it cannot be read, ContractError as `examine` does."""
     try:
-        body = path.read_bytes()
+        body = read_named(path)
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}; give the path of a recipe (.py) or a contract (.json)"
                          ) from None
-    if path.suffix not in _KINDS:
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is None:
         raise ContractError(f"{path}: expected a recipe (.py) or a data contract (.json)")
-    return examine(_KINDS[path.suffix], body, str(path))
+    return examine(kind, body, str(path))
 
 
 def examine(kind: Literal["recipe", "contract"], body: bytes, source: str) -> Candidate:

@@ -52,7 +52,7 @@ def score(bundle: Bundle, rows: Path, out: Path, *, form: Form = "float32", limi
     out: ends with .csv or .parquet; mode 0600. limits: of the process that encodes.
     Raises SetupError or ContractError that quotes no value; MemoryError; then nothing is written.
     """
-    write = _WRITERS.get(out.suffix)
+    write = _WRITERS.get(out.suffix.lower())
     if write is None:
         raise ContractError(f"scores at {out}: expected a name that ends with .csv or .parquet")
     served, task = Served(bundle.files[FORMS[form]]), bundle.manifest.task

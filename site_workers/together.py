@@ -81,9 +81,9 @@ def write(found: Together, destination: Path) -> int:
     import pandas as pd
 
     frame, body = pd.DataFrame({"customer": found.customer_N, "chance": found.chance_N}), io.BytesIO()
-    if destination.suffix not in (".csv", ".parquet"):
+    if destination.suffix.lower() not in (".csv", ".parquet"):
         raise ContractError(f"{destination}: expected a name that ends in .csv or .parquet")
-    if destination.suffix == ".csv":
+    if destination.suffix.lower() == ".csv":
         frame.to_csv(body, index=False)
     else:
         frame.to_parquet(body, index=False)

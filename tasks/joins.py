@@ -78,10 +78,7 @@ def next_step(coordinator: Coordinator, request: JoinRequest) -> Planned | None:
 
     Raises ContractError if the two are no members, or if scores are wanted and nothing was learnt.
     """
-    for name in (request.labels, request.features):
-        coordinator.federation.site(name)
-    if request.labels == request.features:
-        raise ContractError(f"an exchange is between two members, and '{request.labels}' is named twice")
+    check_two_members(coordinator, request)
     head, asks = head_of(coordinator, request.run), _asked(coordinator, request)
     if asks is None:
         return None
@@ -93,6 +90,14 @@ def next_step(coordinator: Coordinator, request: JoinRequest) -> Planned | None:
     return publish_plan(coordinator, head, plan.model_copy(update={
         "cohort": tuple(name for name in plan.cohort if name in asks.senders), "quorum": len(asks.senders),
         "unasked": ()}))
+
+
+def check_two_members(coordinator: Coordinator, request: JoinRequest) -> None:
+    """Raises ContractError unless the request names two members of the federation."""
+    for name in (request.labels, request.features):
+        coordinator.federation.site(name)
+    if request.labels == request.features:
+        raise ContractError(f"an exchange is between two members, and '{request.labels}' is named twice")
 
 
 def begun_anew(request: JoinRequest) -> JoinRequest:

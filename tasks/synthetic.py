@@ -40,7 +40,7 @@ def drawn(blueprint: Blueprint, totals: Sequence[Release], rows: int,
 
 def as_bytes(rows: pd.DataFrame, file: Path) -> bytes:
     """As they lie in a file of this name."""
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         return rows.to_csv(index=False).encode()
     into = io.BytesIO()
     rows.to_parquet(into, index=False)
@@ -105,5 +105,5 @@ def _same(said: float | None, spent: float | None) -> bool:
 def _same_values(one: bytes, other: bytes, file: Path) -> bool:
     import pandas as pd
 
-    read = pd.read_csv if file.suffix == ".csv" else pd.read_parquet
+    read = pd.read_csv if file.suffix.lower() == ".csv" else pd.read_parquet
     return bool(read(io.BytesIO(one)).equals(read(io.BytesIO(other))))

@@ -49,9 +49,9 @@ def try_rows(file: Path, recipe: Recipe, rows: Path, agreement: Agreement | None
 
 def differ(recipe: Path, contract: Path) -> tuple[str, ...]:
     """Where the contract and the recipe's COLUMNS say other things; none if it says none. Raises as the loaders do."""
-    columns = load_recipe(recipe).declared.columns
+    columns, agreed = load_recipe(recipe).declared.columns, load_contract(contract)
     return () if columns is None else tuple(
-        f"contract and COLUMNS differ: {one}" for one in differences(columns.columns, load_contract(contract)))
+        f"contract and COLUMNS differ: {one}" for one in differences(columns.columns, agreed))
 
 
 def _odd(recipe: Recipe, found: Examples) -> tuple[str, ...]:

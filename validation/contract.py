@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from fedround.errors import ContractError, SetupError
-from fedround.files import check_utf8
+from fedround.files import check_utf8, read_named
 from fedround.signing import digest
 from fedround.values import MAX_CHECKS, CheckId, Digest, Name, Value, parse
 
@@ -99,7 +99,7 @@ def load_contract(path: Path) -> Contract:
     of expectation, a mistyped, missing or wrong argument, or an id used twice.
     """
     try:
-        data = path.read_bytes()
+        data = read_named(path)
     except OSError as error:
         raise SetupError(f"data contract {path} cannot be read ({error.strerror}): check the path in the settings; "
                          "the coordinator hands the file out") from None

@@ -110,6 +110,9 @@ def _head_of(path: Path, form: Format, most_bytes: int) -> list[str]:
                             ) from None
     if any("\0" in name for name in head):
         raise ContractError(f"rows at {path}: not a readable csv file: there are NULs in its first line; save it as UTF-8")
+    if any("\ufffd" in name for name in head):
+        raise ContractError(f"rows at {path}: not a readable csv file: the names in its first line are no UTF-8; save it as "
+                            "UTF-8")
     line = text.lstrip("\r\n").splitlines()[0]
     for other, called in _OTHERS.items():
         if line.count(other) > line.count(","):

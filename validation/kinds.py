@@ -23,6 +23,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -207,12 +208,21 @@ def _unfolded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow.types as is_a
 
     if isinstance(values.type, _extension_type()):
+        if values.type.extension_name == "arrow.uuid":
+            return pa.chunked_array([_ids(chunk.storage) for chunk in values.chunks], pa.large_string())
         values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
     if is_a.is_dictionary(values.type):
         return _unfolded(pc.cast(values, values.type.value_type))
     if is_a.is_run_end_encoded(values.type):
         return _unfolded(pc.run_end_decode(values))
     return values
+
+
+def _ids(bytes_N: pa.Array) -> pa.Array:
+    """UUIDs as everybody writes them: as UTF-8 their bytes would be signs, and many of them the same ones."""
+    import pyarrow as pa
+
+    return pa.array([None if one is None else str(UUID(bytes=one)) for one in bytes_N.to_pylist()], pa.large_string())
 
 
 def _on_the_wall(values: pa.ChunkedArray) -> pa.Array:

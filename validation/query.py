@@ -27,6 +27,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any
 
 from fedround.errors import ContractError, FedroundError, SetupError
+from fedround.files import read_named
 from fedround.parent import as_parent, end_with_parent
 from validation.kinds import Kind
 
@@ -56,7 +57,7 @@ _ERRORS: dict[str, type[FedroundError]] = {"SetupError": SetupError, "ContractEr
 def checked(query: Path) -> str:
     """The query that the file holds. Raises SetupError if there is none; ContractError unless it orders its rows."""
     try:
-        text = query.read_text(encoding="utf-8-sig").strip().removesuffix(";")
+        text = read_named(query).decode("utf-8-sig").strip().removesuffix(";")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"the query {query} cannot be read ({type(error).__name__}): expected a file with one "
                          "SELECT") from None

@@ -38,7 +38,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedround.codec import Tensors
 from fedround.errors import ContractError
-from fedround.files import check_utf8
+from fedround.files import check_utf8, read_named
 from fedround.learning.declared import Declared, built_for, check_targets, declared
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
 from fedround.learning.foreign.declared import foreign_of
@@ -140,7 +140,7 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
     Raises ContractError if the digest differs (before anything runs), if the file does not run, or if it lacks a part.
     """
     try:
-        source = path.read_bytes()
+        source = read_named(path)
     except OSError as error:
         raise ContractError(f"recipe {path.name}: cannot be read ({error.strerror}); check the path {path}") from None
     check_utf8(source, f"recipe {path.name}")

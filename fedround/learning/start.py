@@ -13,6 +13,7 @@ from pathlib import Path
 from fedround import codec
 from fedround.codec import Tensors
 from fedround.errors import CodecError, ContractError, SetupError
+from fedround.files import read_named
 
 
 def canonical(path: Path) -> bytes:
@@ -25,7 +26,7 @@ def canonical(path: Path) -> bytes:
     from safetensors.torch import load
 
     try:
-        found = load(path.read_bytes())
+        found = load(read_named(path))
     except OSError as error:
         raise SetupError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     except (SafetensorError, KeyError) as error:

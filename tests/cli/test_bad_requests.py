@@ -74,3 +74,28 @@ def test_a_version_that_there_is_not(fedround: Fedround, coordinator: Path, tmp_
     one_sentence(fedround("models", "show", "spring/round-00001", "-c", coordinator), "there is no version")
     one_sentence(fedround("models", "get", "spring/round-00001", tmp_path / "model", "-c", coordinator), "spring/round-00001")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_is_not_there_is_named_as_it_was_typed(fedround: Fedround, tmp_path: Path):
+    """Not the temporary file that would have lain there."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("x,y\n" + "".join(f"{n},{n % 2}\n" for n in range(200)))
+    result = fedround("contract", "infer", rows, "--out", tmp_path / "no" / "c.json")
+    said = one_sentence(result, "there is no folder", "/no;")
+    assert "c.json." not in said
+
+
+@pytest.mark.parametrize("command", [
+    ("join", "north", "south", "--for", "Credit Risk"), ("join", "north", "south", "--for", "x", "--run", "A b"),
+    ("drift", "run", "--run", "A b"), ("train", "run", "--run", "A b"), ("ask", "--top", "y=0,1", "--run", "A b"),
+    ("ask", "--top", "y=0,1", "--asker", "A b")])
+def test_a_name_that_cannot_be_is_refused_in_words(fedround: Fedround, coordinator: Path, command: tuple[str, ...]):
+    """`join` and `drift run` ended in a traceback, the others in a regular expression."""
+    said = one_sentence(fedround(*command, "-c", coordinator), "the request: ")
+    assert "^" not in said
+
+
+@pytest.mark.parametrize(("two", "says"), [(("north", "north"), "named twice"), (("north", "nobody"), "no site 'nobody'")])
+def test_who_is_no_member_exchanges_nothing_and_no_server_is_asked(fedround: Fedround, coordinator: Path,
+                                                                   two: tuple[str, str], says: str):
+    one_sentence(fedround("join", *two, "--for", "x", "-c", coordinator), says)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +119,35 @@ def test_a_command_whose_file_is_no_such_thing_says_so_in_one_sentence(fedround:
     said = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(said) <= 1, result.stderr
     assert said or "✗" in result.stdout, result.output
+
+
+NAMED: list[tuple[str, tuple[str, ...]]] = [
+    (".py", ("site", "approve", "{s}", "{odd}", "--yes")), (".json", ("site", "approve", "{s}", "{odd}")),
+    (".zip", ("predict", "{odd}", "{rows}", "-o", "{here}/out.csv", "--as", "{c}")),
+    (".toml", ("synth", "{odd}", "{here}/out.csv", *FOLDER)), (".toml", ("ask", "{odd}", *FOLDER)),
+    (".toml", ("simulate", "{odd}", "--recipe", "{c}/approved/recipe.py", "--data", "{rows}")),
+    (".py", ("simulate", "{settings}", "--recipe", "{odd}", "--data", "{rows}")),
+    (".safetensors", ("verify", "--checkpoint", "{odd}", "--as", "{c}")),
+    (".parquet", ("verify", "--rows", "{odd}", "--as", "{c}")),
+    (".py", ("recipe", "check", "{odd}", "{rows}")),
+    (".json", ("recipe", "check", "{c}/approved/recipe.py", "{rows}", "--contract", "{odd}")),
+    (".json", ("contract", "check", "{odd}", "{rows}")),
+    (".json", ("contract", "diff", "{odd}", "{c}/approved/contract.json")),
+    (".toml", ("privacy", "plan", "{odd}", "--rows", "a=100")),
+    (".toml", ("region", "init", "{here}/r", "--invitation", "{odd}")),
+    (".toml", ("site", "init", "{here}/west", "--invitation", "{odd}", "--train", "{rows}", "--validation", "{rows}"))]
+
+
+@pytest.mark.parametrize(("ending", "arguments"), NAMED, ids=[" ".join(one[:2]) + end for end, one in NAMED])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_refused_in_words_and_not_waited_for(fedround: Fedround, folders: dict[str, Path], kind: str,
+                                                                ending: str, arguments: tuple[str, ...]):
+    """`site approve` of a pipe never came back; of /dev/zero it took all memory."""
+    odd = folders["here"] / f"{kind}{ending}"
+    if not os.path.lexists(odd):
+        {"pipe": os.mkfifo, "device": lambda at: at.symlink_to("/dev/zero"), "folder": lambda at: at.mkdir()}[kind](odd)
+    rows = folders["s"].parent / "data" / "north" / "train.parquet"
+    result = fedround(*(argument.format(**folders, odd=odd, rows=rows) for argument in arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    assert result.exit_code == 1, result.output
+    assert len([line for line in result.stderr.splitlines() if line.strip()]) == 1, result.stderr

@@ -47,7 +47,7 @@ def test_the_certificate_names_sites_rules_privacy_and_signatures(federation: Sm
 def test_with_recompute_the_certificate_says_so_and_a_model_that_does_not_follow_has_none(federation: SmallFederation):
     coordinator = federation.root / "coordinator"
     text = " ".join(fedround("verify", "spring", "--as", coordinator, "--recompute").split())
-    assert "1 of 1 rounds from the sites' updates, byte for byte" in text
+    assert "1 of 1 round from the sites' updates, byte for byte" in text
     assert "(--recompute)" in fedround("verify", "spring", "--as", coordinator), "what is only vouched for is said"
     rounds = json.loads(fedround("verify", "spring", "--as", coordinator, "--recompute", "--json"))["rounds"]
     assert [proof["recomputed"] for proof in rounds] == [False, True]

@@ -157,6 +157,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "one name twice but for blanks": ("csv", b"x1,n, n\n1,2,3\n", "columns 2 and 3 are both called 'n'"),
     "no name": ("csv", b"x1,,t\n1,2,3\n", "column 2 of 3 has no name"),
     "UTF-16 without a mark": ("csv", GOOD.encode("utf-16-le"), "NULs in its first line; save it as UTF-8"),
+    "names in Latin-1": ("csv", "gr\xf6sse,n,t\n1,2,3\n".encode("latin-1"), "names in its first line are no UTF-8"),
     "empty": ("csv", b"", "not a readable csv file: it is empty"),
     "head alone": ("csv", b"x1,n,t\n", "there are no rows in it"),
     "another head": ("csv", b"x1,n\n1,2,\n3,4,\n", "none of its 2 lines has as many values as the first line has names"),
