@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unflatten
+from fedround.codec import Schema, Tensors, coordinates, flatten, is_finite, schema_of, unflatten
 from fedround.errors import ContractError
 from fedround.learning.spec import FedAdagrad, FedAdam, FedAvg, FedYogi, ServerOptimizer
 from fedround.values import TensorSpec
@@ -30,6 +30,7 @@ def step(model: Tensors, state: Mapping[str, Coordinates] | None, aggregate_D: C
     state: what the step before returned; None is how an optimizer begins.
     Raises ContractError if the state is another optimizer's, a length does not fit the model, or the next model or state is
     not finite.
+    Memory: that of what is returned, and a block.
     """
     schema = schema_of(model)
     size = coordinates(schema)
@@ -39,7 +40,7 @@ def step(model: Tensors, state: Mapping[str, Coordinates] | None, aggregate_D: C
     for name, vector_D in {**(state or {}), "aggregate": aggregate_D}.items():
         if vector_D.shape != (size,):
             raise ContractError(f"the {name} has shape {vector_D.shape}, expected ({size},)")
-    model_D, next_D = flatten(model), np.empty(size, np.float32)
+    next_D = flatten(model)                     # a copy, which becomes the next model block by block
     following = {name: np.empty(size, np.float32) for name in wanted}
     for start in range(0, size, _BLOCK):        # float64 of a few coordinates at a time: models may be large
         block = slice(start, start + _BLOCK)
@@ -48,10 +49,10 @@ def step(model: Tensors, state: Mapping[str, Coordinates] | None, aggregate_D: C
             now = {name: vector_B.astype(np.float32) for name, vector_B in
                    _state(past, aggregate_D[block].astype(np.float64), optimizer).items()}
             change_B = _change({name: vector_B.astype(np.float64) for name, vector_B in now.items()}, optimizer)
-            next_D[block] = model_D[block] + optimizer.learning_rate * change_B
+            next_D[block] = next_D[block] + optimizer.learning_rate * change_B
         for name, vector_D in following.items():
             vector_D[block] = now[name]
-    if not all(np.isfinite(vector_D).all() for vector_D in (next_D, *following.values())):
+    if not all(map(is_finite, (next_D, *following.values()))):
         raise ContractError("the server step leaves the range of float32: lower optimizer.learning_rate, or choose a "
                             "rule that bounds what one site can do")
     return unflatten(next_D, schema), following if wanted else None

@@ -1,5 +1,6 @@
 """The server step: FedAvg is addition, momentum a geometric series; what each adaptive optimizer is for."""
 
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -135,3 +136,15 @@ def test_a_length_that_does_not_fit_is_refused(velocity_D, delta_D):
 def test_a_model_or_a_state_that_is_not_finite_is_never_made(optimizer):
     with pytest.raises(ContractError, match="range of float32"):
         after(optimizer, 3e38)
+
+
+def test_no_more_is_held_than_what_is_returned_and_a_block(monkeypatch):
+    monkeypatch.setattr(optimizers, "_BLOCK", 1 << 12)
+    model, delta_D = {"a": np.zeros(1_000_000, np.float32)}, np.ones(1_000_000, np.float32)
+    tracemalloc.start()
+    try:
+        step(model, None, delta_D, FedAvg(momentum=0.5))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 4_000_000 + 500_000
