@@ -207,7 +207,7 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
         out.say("[yellow]![/] {}", note)
     if federation.coordinators:
         out.say("[green]✓[/] {}", turns_in_words(federation))
-    _warn_of_regions_that_stop_sums(federation)
+    warn_of_regions_that_stop_sums(federation)
     _warn_of_meaningless_privacy(federation)
     _warn_of_targets_out_of_reach(federation)
     if (liars := sightings.liars_needed(federation)) == 0:
@@ -219,7 +219,7 @@ def check(folder: CoordinatorFolder = DEFAULT_COORDINATOR) -> None:
         out.print(f"[green]✓[/] two histories would need {liars} of the {how_many(members, 'site')} to lie{late}")
 
 
-def _warn_of_regions_that_stop_sums(federation: Federation) -> None:
+def warn_of_regions_that_stop_sums(federation: Federation) -> None:
     """A region that is away takes all its members with it, and a sum bears so many dropouts."""
     largest = max(federation.regions, key=lambda one: len(one.members), default=None)
     if federation.combine is not None and largest is not None and len(largest.members) > federation.combine.dropouts:

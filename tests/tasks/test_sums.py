@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from fedround.errors import ContractError, TrustError
+from infra.stores import DirectoryStore
 from tasks.contribution import contributed
 from tasks.recompute import Bench
+from tasks.unmask import plan_reveal
 from tasks.verify import verify_run
 from tests import summing
 from tests.small_federation import LABELS, NAMES
@@ -78,6 +80,28 @@ def test_nobody_waits_once_enough_have_revealed(sums: Summing, monkeypatch: pyte
     monkeypatch.setattr(asyncio, "sleep", sleep)
     collected = sums.revealing(planned, sites=("north", "east"))
     assert (waits, len(collected.sum.said.reveals)) == ([], 2)
+
+
+def test_while_others_wait_nothing_is_read_that_was_read_before(sums: Summing, monkeypatch: pytest.MonkeyPatch):
+    """The coordinator hands on the answers that it has admitted; a site reads the question once, and no history again."""
+    sums.keys()
+    planned, read, honest = sums.ask(), list[str](), DirectoryStore.get
+    for name in NAMES:
+        sums.answer(name, planned)
+    answers = sums.collect(planned)
+
+    def noted(self: DirectoryStore, key: str, **limits: int) -> bytes:
+        read.append(key)
+        return honest(self, key, **limits)
+
+    monkeypatch.setattr(DirectoryStore, "get", noted)
+    plan_reveal(sums.coordinator, planned, answers)
+    assert not [key for key in read if key.endswith("answer.json")]
+    read.clear()
+    sums.answer("north", planned)
+    asked = next(place for place, key in enumerate(read) if "/reveals/" in key and "/plan-" in key)
+    assert read[asked:].count(read[asked]) == 1
+    assert not [key for key in read[asked:] if key.startswith(("log/", "federations/")) or key.endswith("commit.json")]
 
 
 def test_a_round_trains_on_the_sum_and_is_proven_and_computed_again(sums: Summing, tmp_path: Path):
