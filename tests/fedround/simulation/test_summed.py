@@ -17,7 +17,7 @@ from fedround.privacy.accounting import epsilon
 from fedround.privacy.units import alone
 from fedround.records import Train
 from fedround.rounds.offer import offer
-from fedround.rounds.summed import in_ring, layout
+from fedround.rounds.summed import Added, in_ring, layout, read
 from fedround.simulation.campaign import simulate
 from fedround.simulation.chance import Seeded
 from fedround.simulation.measuring import measure
@@ -115,7 +115,7 @@ class Evidence:
         self.column = one.column
 
 
-def test_groups_of_simulated_members_add_up_to_all_of_them_and_one_is_left_out_at_each_end():
+def test_groups_of_simulated_members_are_dealt_anew_for_every_round_and_learn():
     sites = {f"{name}{number}": site(3 * number + place) for number in range(4) for place, name in enumerate("abc")}
     how = {"name": "secure_sum", "threshold": 10, "dropouts": 1, "colluders": 1}
     grouped = settings(combine={**how, "groups": {"count": 3, "liars": 1}}, quorum=11)
@@ -130,3 +130,29 @@ def test_groups_of_simulated_members_add_up_to_all_of_them_and_one_is_left_out_a
     assert result.last.test.auc > 0.9
     with pytest.raises(ContractError, match="fewer groups"):
         terms_of(grouped, dict.fromkeys(list(sites)[:11], 150))
+
+
+@pytest.mark.parametrize(("count", "liars"), [(3, 1), (5, 1), (5, 2), (7, 2)])
+def test_law_groups_with_liars_move_no_number_out_of_what_the_others_say(count: int, liars: int):
+    """Against a loop over numbers: the lowest and the highest are left out, the rest is averaged. A plain mean is another."""
+    members = {f"m{number:02d}": 150 for number in range(4 * count)}
+    how = {"name": "secure_sum", "threshold": len(members) - 1, "dropouts": 1, "colluders": 1}
+    terms = terms_of(settings(combine={**how, "groups": {"count": count, "liars": liars}}, quorum=len(members) - 1), members)
+    asks = Train(statistics=())
+    mechanisms = offer(asks, terms, 1, lambda _: True).mechanisms
+    honest_GD = np.random.default_rng(count).normal(size=(count, 5))
+
+    def said(total_GD: np.ndarray) -> np.ndarray:
+        return read(asks, terms, [Added([total_D], 4, 600.0) for total_D in total_GD], mechanisms).delta_D
+
+    one_GD = np.stack([read(asks, terms.model_copy(update={"combine": terms.combine.model_copy(update={"groups": None})}),
+                            [Added([total_D], 4, 600.0)], mechanisms).delta_D for total_D in honest_GD])
+    want_D = [np.mean(sorted(one_GD[:, d].tolist())[liars:count - liars]) for d in range(5)]
+    np.testing.assert_allclose(said(honest_GD), want_D, rtol=1e-5)
+    assert np.abs(said(honest_GD) - one_GD.mean(axis=0)).max() > 0.01 * np.abs(one_GD).max()
+    for lie in (1e6, -1e6):
+        lied_GD = honest_GD.copy()
+        lied_GD[:liars] = lie
+        told_D, rest_GD = said(lied_GD), one_GD[liars:]
+        assert (told_D >= rest_GD.min(axis=0) - 1e-6).all()
+        assert (told_D <= rest_GD.max(axis=0) + 1e-6).all()
