@@ -8,7 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fedround.errors import ContractError, SetupError
+from fedround.regions.spec import Region
+from fedround.secure_sums.spec import SecureSum
 from fedround.signing import Identity
+from fedround_cli.federation import warn_of_regions_that_stop_sums
 from fedround_cli.main import app
 from infra.settings import CoordinatorInvitation, load_federation, load_toml
 from tasks.coordinator import open_coordinator
@@ -125,3 +128,14 @@ def test_who_is_given_another_test_set_than_the_founder_has_is_told(alone: Small
     with pytest.raises(SetupError, match="has no checkpoint to begin with"):
         create_other(tmp_path / "two", asked, alone.root / "coordinator" / "test.parquet", file)
     assert not (tmp_path / "two").exists()
+
+
+def test_who_checks_the_file_is_told_of_a_region_without_which_no_round_goes_on(made: SmallFederation,
+                                                                              capsys: pytest.CaptureFixture[str]):
+    coast = Region(name="coast", key=Identity.generate().key, members=("east", "north"))
+    for dropouts in (2, 1):
+        how = SecureSum(threshold=2, dropouts=dropouts, colluders=0)
+        warn_of_regions_that_stop_sums(made.coordinator.federation.model_copy(update={"combine": how, "regions": (coast,)}))
+        told = " ".join(capsys.readouterr().out.split())
+        assert told.startswith("" if dropouts == 2 else "! region 'coast' has 2 members, and 1 may be missing in a sum")
+        assert (told == "") == (dropouts == 2)

@@ -15,7 +15,6 @@ from fedround.federation import Federation
 from fedround.records import PartialSum
 from fedround.signing import digest, envelope, seal
 from fedround.values import parse
-from fedround_cli.federation import warn_of_regions_that_stop_sums
 from infra.history import Committed
 from infra.stores import DirectoryStore
 from tasks import gather, partial_sums, region
@@ -238,12 +237,3 @@ def test_groups_do_not_go_with_regions(begun: Summing):
                                                         "groups": {"count": 3, "liars": 1}}}
     with pytest.raises(ContractError, match="regions: the groups of a secure sum are dealt anew"):
         parse(Federation, said, "file")
-
-
-def test_who_checks_the_file_is_told_of_a_region_without_which_no_round_goes_on(begun: Summing,
-                                                                              capsys: pytest.CaptureFixture[str]):
-    file = begun.coordinator.federation
-    warn_of_regions_that_stop_sums(file)
-    assert capsys.readouterr().out == ""
-    warn_of_regions_that_stop_sums(file.model_copy(update={"combine": file.combine.model_copy(update={"dropouts": 1})}))
-    assert "region 'coast' has 2 members, and 1 may be missing in a sum" in " ".join(capsys.readouterr().out.split())
