@@ -17,6 +17,7 @@ from fedround.compression.spec import Compression, is_unbiased
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError, ToleranceError
 from fedround.learning.algorithms import Ditto
+from fedround.learning.clusters import objection_to_clusters
 from fedround.learning.decay import Plateau
 from fedround.learning.foreign.agreed import objection_to_foreign
 from fedround.learning.foreign.spec import Foreign
@@ -199,6 +200,18 @@ class Agreement(Value):
         if self.parts.private and isinstance(self.how_to_aggregate().rule, FLTrust):
             raise ValueError("fltrust compares updates with one that the coordinator computes, and the coordinator has no "
                              "private part: agree on another rule, or on no private parts")
+        return self
+
+    @model_validator(mode="after")
+    def _check_clusters(self) -> Self:
+        if self.evaluation.clusters == 1:
+            return self
+        beside = [f"[{name}]" for name in ("personal", "groups", "drift", "combine", "reputation", "incentive", "selection",
+                                           "pace") if getattr(self, name) is not None]
+        why_not = objection_to_clusters(self.training, self.privacy, self.aggregation, self.optimizer, self.compression,
+                                        self.parts, [*beside, *(("[regions]",) if self.regions else ())])
+        if why_not is not None:
+            raise ValueError(f"evaluation.clusters: {why_not}")
         return self
 
     @model_validator(mode="after")

@@ -117,6 +117,13 @@ class Federation(Agreement, Signed):
         return self
 
     @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.start is not None and self.evaluation.clusters > 1:
+            raise ValueError("evaluation.clusters: models that all begin with the checkpoint 'start' are the same, and sites "
+                             "cannot choose among them: leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
     def _check_secure_sum(self) -> Self:
         if self.combine is None:
             return self

@@ -14,6 +14,7 @@ from fedround.compression.spec import Compression
 from fedround.drift.spec import DriftWatch
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Ditto
+from fedround.learning.clusters import schema_of_one
 from fedround.learning.spec import Parts, ServerOptimizer, Training
 from fedround.learning.union.agreed import objection_without_sums
 from fedround.privacy.spec import NoPrivacy, Privacy, SitePrivacy
@@ -76,7 +77,8 @@ class Terms(Value):
         """How updates become one change of the model, for people."""
         by_region = f", of partial sums by {len(self.regions)} regions" if self.regions else ""
         if (how := self.combine) is None:
-            return f"{self.aggregation}{by_region}"
+            each = f", for each of {self.clusters} models that sites choose among" if self.clusters > 1 else ""
+            return f"{self.aggregation}{by_region}{each}"
         must = f"sign who is in it, and then {how.threshold} must reveal" if how.is_signed else "reveal"
         sums = "a sum under masks" if how.groups is None else (
             f"sums under masks of {how.groups.count} groups, without the {how.groups.liars} lowest and highest at each "
@@ -85,8 +87,13 @@ class Terms(Value):
                 f"{must}, {how.colluders} may collude; noise shared by {self.shared_by}{by_region}")
 
     def sent(self, model: Schema) -> Schema:
-        """The tensors of an update to such a model."""
-        return self.training.sent(model, noised=not isinstance(self.privacy, NoPrivacy))
+        """The tensors of an update to such a model, or to one of several that sites choose from."""
+        return self.training.sent(schema_of_one(model, self.clusters), noised=not isinstance(self.privacy, NoPrivacy))
+
+    @property
+    def clusters(self) -> int:
+        """How many models are trained at once; each site trains the one that its own scores choose."""
+        return self.evaluation.clusters
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:

@@ -24,6 +24,8 @@ def model(
 ) -> None:
     """Write the last committed model, with this site's private and the frozen parts, for use here; and say how good it is.
 
+    Of several models that sites choose among it is the one that is best on the rows held out here.
+
     The metrics are exact, and about rows that you hold out. They are for you alone, and are neither sent nor charged. Private
     parts, the personal model and fine-tuning depend on your rows: treat the file as you treat them.
     """

@@ -227,11 +227,13 @@ def _terms(plan: Plan) -> str:
             {} if training.rule is None else {"learning_rate": 1.0})})
     agreed_on = (privacy, training, agreed.evaluation, *(one for one in (
         agreed.groups, agreed.drift, agreed.combine, agreed.together) if one is not None))
-    return digest(rfc8785.dumps([one.model_dump(mode="json", exclude=_LATER) for one in agreed_on]))
+    later = _LATER if agreed.clusters > 1 else _LATER | {"clusters"}
+    return digest(rfc8785.dumps([one.model_dump(mode="json", exclude=later) for one in agreed_on]))
 
 
 _LATER = {"rule", "fewest_steps", "covered"}
-"""Keys that ledgers written before they were known have no digest of, and that determine no mechanism."""
+"""Keys that ledgers written before they were known have no digest of, and that determine no mechanism (nor does one
+cluster)."""
 
 
 def _written(site: Site, order: Order, before: ledger.Ledger, charge: ledger.Charge) -> ledger.Ledger:

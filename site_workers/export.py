@@ -5,6 +5,7 @@ Nothing of this is sent, charged or reported to anybody. It reads the store as a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedround import codec
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.files import write_whole
+from fedround.learning.clusters import model_of
 from fedround.learning.evaluate import scores
 from fedround.learning.parts import Rest
 from fedround.learning.personal import personalise
@@ -58,7 +60,8 @@ def own_model(site: Site, run: str | None = None, *, personal: bool = False, tun
     """
     commit = history.newest(site, _only(site) if run is None else run, seen.read(site.folder))
     checkpoint, rows = _checkpoint(site, commit), read_site_rows(site)
-    model = _personal(site, commit, checkpoint) if personal else _shared(site, commit, checkpoint)
+    model = _personal(site, commit, checkpoint) if personal else _best(
+        site, _shared(site, commit, checkpoint), checkpoint, rows)
     rest = _rest(site, commit, checkpoint)
     before = None
     if tuning is not None:
@@ -98,6 +101,16 @@ def _checkpoint(site: Site, commit: Commit) -> Checkpoint:
 def _shared(site: Site, commit: Commit, checkpoint: Checkpoint) -> Tensors:
     source = f"model of round {commit.round} of run '{commit.run}'"
     return read_tensors(site.store, commit.model, checkpoint.tensors, source, by="commit")
+
+
+def _best(site: Site, tensors: Tensors, checkpoint: Checkpoint, rows: Rows) -> Tensors:
+    """Of several models the one that is best on the rows held out here."""
+    models = [model_of(tensors, cluster, checkpoint.clusters) for cluster in range(checkpoint.clusters)]
+    if len(models) == 1:
+        return models[0]
+    found = [_metrics(site, model, rows) for model in models]
+    worth = [-math.inf if one is None else one.known()[site.recipe.task.headline] for one in found]
+    return models[worth.index(max(worth))]
 
 
 def _rest(site: Site, commit: Commit, checkpoint: Checkpoint) -> Rest:

@@ -155,7 +155,7 @@ def _objections(policy: SitePolicy, plan: Plan, recipe: Digest, contract: Digest
         yield Reason.POLICY, problem
     for statistic in plan.asks.statistics:
         if not policy.lets_out(statistic, plan):
-            if plan.asks.needs_all or agreed.combine is not None:       # a sum has the same numbers of everybody
+            if plan.needs_all:
                 yield Reason.POLICY, f"{statistic.in_words} do not leave here"
         elif statistic.noise_std == 0 and not policy.allows_no_privacy:
             yield Reason.POLICY, f"{statistic.in_words} without noise are not allowed here"

@@ -17,7 +17,8 @@ from fedround.aggregation.sweep import Sweeper
 from fedround.aggregation.verdict import Verdict
 from fedround.errors import ContractError, QuorumError
 from fedround.records import Answer, SiteMemory
-from fedround.rounds import server, tickets
+from fedround.rounds import clusters, server, tickets
+from fedround.rounds.clusters import picked_in
 from fedround.rounds.server import Average, Combined
 from tasks.collect import Collected, Sum
 from tasks.coordinator import Coordinator
@@ -74,7 +75,8 @@ def aggregate(coordinator: Coordinator, planned: Planned, collected: Collected,
     rows = [admitted.row for admitted in collected.admitted.values() if admitted.row is not None]
     weights = weights_of(planned, coordinator.federation, collected.answers)
     root = root_update(coordinator, planned.plan, planned.digest)
-    done = combine(coordinator, planned, rows, weights, root, coordinator.settings.memory_budget_mb << 20, sweeper)
+    done = combine(coordinator, planned, rows, weights, root, coordinator.settings.memory_budget_mb << 20, collected.answers,
+                   sweeper)
     _check_used(planned, done.result)
     return done
 
@@ -92,10 +94,18 @@ def of_sum(planned: Planned, sum_: Sum, answers: Mapping[str, Answer], weights: 
 
 
 def combine(workplace: Workplace, planned: Planned, rows: Sequence[Row], weights: Mapping[str, float], root: Numbers | None,
-            memory_budget_bytes: int, sweeper: Sweeper | None = None) -> Aggregated:
-    """What the plan makes of these rows: the same bytes for the coordinator that commits and for the auditor who checks."""
+            memory_budget_bytes: int, answers: Mapping[str, Answer], sweeper: Sweeper | None = None) -> Aggregated:
+    """What the plan makes of these rows: the same bytes for the coordinator that commits and for the auditor who checks.
+
+    answers: the rows' sites', by name; where sites choose among models, they say which.
+    """
     plan, shelf = planned.plan, Shelf(workplace, planned)
     weighed = [dataclasses.replace(row, weight=weights[row.site] * tickets.share(plan, row.site)) for row in rows]
+    if plan.agreed.clusters > 1:
+        picked = {row.site: picked_in(plan, answers[row.site]) or 0 for row in rows}
+        return Aggregated(clusters.combine_each(
+            plan.agreed, plan.tensors, weighed, picked, seed=bytes.fromhex(planned.digest),
+            memory_budget_bytes=memory_budget_bytes, sweeper=sweeper), weights, {}, shelf)
     memory = shelf.recall(planned)
     combined = server.combine(
         plan.agreed.aggregation, codec.coordinates(plan.sent), weighed, memory, shelf, seed=bytes.fromhex(planned.digest),

@@ -102,7 +102,8 @@ def _check_question(plan: Plan, before: Proven, source: str) -> None:
         raise ChainError(f"plan of {source}: says that something else is learnt than the round before did")
     scores = plan.task.statistic(plan.agreed.evaluation)
     expected: dict[str, Question] = {"train": asked_to_train(plan.agreed, before.committed.commit, scores, before.partition),
-                                     "evaluate": Evaluate(statistics=(scores,), partition=before.partition)}
+                                     "evaluate": Evaluate(statistics=(scores,) * plan.agreed.clusters,
+                                                          partition=before.partition)}
     if bare(plan.asks) != bare(expected.get(plan.asks.kind, plan.asks)):
         raise ChainError(f"plan of {source}: asks for other statistics, or about other rows, or names another state of the "
                          "server, than the terms and the round before give")

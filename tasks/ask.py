@@ -94,7 +94,8 @@ def _asks(coordinator: Coordinator, head: Committed, request: RoundRequest) -> Q
         return Measure(statistics=request.statistics, partition=request.partition, asker=request.asker)
     if head.commit.round == 0:
         raise ContractError(f"run '{request.run}' has no committed round to evaluate; train one first")
-    return Evaluate(statistics=(score_statistic(coordinator, head.commit),),
+    scores = score_statistic(coordinator, head.commit)
+    return Evaluate(statistics=(scores,) * coordinator.federation.evaluation.clusters,
                     partition=partition_of(coordinator, head.commit))
 
 

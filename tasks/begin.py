@@ -9,6 +9,7 @@ from fedround import __version__, codec, layout
 from fedround.choices import Choice
 from fedround.codec import Schema
 from fedround.errors import ContractError
+from fedround.learning.clusters import seeds, together
 from fedround.learning.learn import check_learner
 from fedround.learning.parts import Rest
 from fedround.learning.recipe import initial
@@ -62,8 +63,9 @@ def _begin(coordinator: Coordinator, run: str, partition: Partition | None, afte
     holds = coordinator.publish_federation()
     checkpoint = seal(Checkpoint(
         federation=federation.name, run=run, round=0, log=holds.head, model=begins.model, tensors=schema,
-        parts=federation.parts, rest=begins.rest, partition=partition, choice=choice, after=begins.after,
-        recipe=federation.recipe, recipe_digest=federation.recipe_digest, privacy=federation.privacy,
+        clusters=federation.evaluation.clusters, parts=federation.parts, rest=begins.rest, partition=partition,
+        choice=choice, after=begins.after, recipe=federation.recipe, recipe_digest=federation.recipe_digest,
+        privacy=federation.privacy,
         tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=federation.name, federation_digest=holds.entry.federation_digest, log=holds.head, run=run, round=0,
@@ -89,9 +91,10 @@ def beginning(coordinator: Coordinator, run: str, after: str | None, choice: Cho
     seed = int(digest(f"{federation.name}/{run}".encode())[:8], 16)
     check_learner(coordinator.recipe, federation.training)
     start = None if after is not None else _start(coordinator)
-    tensors, rest = initial(coordinator.recipe, seed, federation.parts,
-                            per_record=isinstance(federation.privacy, GradientPrivacy),
-                            start=None if start is None else read_start(start))
+    clusters = federation.evaluation.clusters
+    found = [initial(coordinator.recipe, one, federation.parts, per_record=isinstance(federation.privacy, GradientPrivacy),
+                     start=None if start is None else read_start(start)) for one in seeds(seed, clusters)]
+    tensors, rest = together([model for model, _ in found]), found[0][1]
     schema = codec.schema_of(tensors)
     begins = (_anew(codec.encode(tensors), rest, start) if after is None
               else _after(coordinator, run, after, schema, has_rest=bool(rest.whole)))
@@ -112,7 +115,9 @@ def _after(coordinator: Coordinator, run: str, after: str, schema: Schema, *, ha
                             "name, or begin without it")
     head = read_commit(coordinator.store, after, number, key)
     found = read_checkpoint(coordinator.store, head.commit, key)
-    if (found.tensors, found.parts, found.rest is not None) != (schema, coordinator.federation.parts, has_rest):
+    asked = coordinator.federation
+    if (found.tensors, found.clusters, found.parts, found.rest is not None) != (
+            schema, asked.evaluation.clusters, asked.parts, has_rest):
         raise ContractError(f"the model of run '{after}' has other tensors or parts than the recipe and the federation file "
                             f"have now, so run '{run}' cannot begin with it: begin without it")
     require_same_trees(coordinator.recipe, found, after)

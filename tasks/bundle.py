@@ -170,6 +170,9 @@ def _read(coordinator: Coordinator, run: str, number: int) -> _Model:
     if checkpoint.parts.private:
         raise ContractError(f"{source}: a part of its model is private, so the whole model is only at the sites: there "
                             "'fedround site model' writes it")
+    if checkpoint.clusters > 1:
+        raise ContractError(f"{source}: it is {checkpoint.clusters} models that sites choose among, and a bundle is of one: "
+                            "at a site 'fedround site model' writes the one that is best there")
     tensors = read_tensors(store, head.commit.model, checkpoint.tensors, f"model of {source}", by="commit")
     frozen = read_rest(store, coordinator.recipe, checkpoint.parts, checkpoint.rest, run).frozen
     return _Model(head.commit, head.digest, checkpoint, {**tensors, **frozen})

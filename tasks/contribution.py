@@ -133,8 +133,10 @@ def _said(bench: Bench, planned: Planned, head: Committed, done: Aggregated, pub
 
 
 def _judge(store: ObjectStore, plan: Plan, public: Public) -> Judge:
-    if plan.agreed.parts.private:
-        raise ContractError("contributions are judged by whole models, and a part of this one stays at the sites")
+    if plan.agreed.parts.private or plan.agreed.clusters > 1:
+        raise ContractError("contributions are judged by one whole model, and "
+                            + ("a part of this one stays at the sites" if plan.agreed.parts.private else
+                               f"sites choose among {plan.agreed.clusters}"))
     frozen = read_rest(store, public.recipe, plan.agreed.parts, plan.rest, plan.run).frozen
     return Judge(public.recipe, plan.tensors, frozen, public.rows)
 

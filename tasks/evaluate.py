@@ -32,7 +32,7 @@ _SEED = 20_010_101
 def evaluate(coordinator: Coordinator, commit: Commit) -> Metrics | None:
     """The committed model on the public test set. None if the coordinator has no test set, or not the whole model.
 
-    A private part of the model is at the sites alone.
+    A private part of the model is at the sites alone, and so is the choice among several models.
     """
     return None if (found := public_scores(coordinator, commit)) is None else coordinator.recipe.task.metrics(found)
 
@@ -48,9 +48,11 @@ def public_scores(coordinator: Coordinator, commit: Commit) -> Scored | None:
 
 
 def _can_score(coordinator: Coordinator, commit: Commit) -> bool:
-    if coordinator.settings.test_set is None or commit.blob("rest") is None:
+    if coordinator.settings.test_set is None or not (
+            commit.blob("rest") is not None or coordinator.federation.evaluation.clusters > 1):
         return coordinator.settings.test_set is not None
-    return not read_checkpoint(coordinator.store, commit, coordinator.key).parts.private
+    checkpoint = read_checkpoint(coordinator.store, commit, coordinator.key)
+    return checkpoint.clusters == 1 and not checkpoint.parts.private
 
 
 @functools.lru_cache(maxsize=2)

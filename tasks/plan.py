@@ -152,10 +152,10 @@ def asked_to_train(agreed: Agreed, parent: Commit, scores: Judging, partition: P
     """What a round that continues `parent` asks for, under these terms.
 
     It follows from what is signed, except for the edges between which scores are counted.
-    scores: what the task asks about a model. partition: of the run.
+    scores: what the task asks about a model; about each, where sites choose among several. partition: of the run.
     """
     blobs = {blob.name: blob for blob in parent.state}
-    return Train(statistics=(scores,) if counts_leave(agreed.privacy) else (),
+    return Train(statistics=(scores,) * agreed.clusters if counts_leave(agreed.privacy) else (),
                  state=tuple(blobs[name] for name in agreed.training.algorithm.serves if name in blobs), partition=partition)
 
 
@@ -174,6 +174,12 @@ def compose(coordinator: Coordinator, head: Committed, request: RoundRequest, as
     if checkpoint.parts != federation.parts:
         raise ContractError(f"run '{request.run}' began with other 'parts' than the federation file has now: what travels "
                             "cannot change within a run; begin a new one")
+    if isinstance(asks, Measure) and checkpoint.clusters > 1 and any(one.reads_model for one in asks.statistics):
+        raise ContractError(f"run '{request.run}' has {checkpoint.clusters} models that sites choose among, and the question "
+                            "is about one: evaluate the run, or ask about columns")
+    if checkpoint.clusters != federation.evaluation.clusters:
+        raise ContractError(f"run '{request.run}' began with other 'clusters' than the federation file has now: how many "
+                            "models a run has cannot change; begin a new one")
     if not isinstance(asks, Measure) and not of_one_kind(checkpoint.partition, federation.partitions):
         raise ContractError(f"run '{request.run}' began with other 'partitions' than the federation file has now: on which "
                             "rows a run trains cannot change; begin a new one")

@@ -7,6 +7,7 @@ import math
 from fedround import __version__, codec, layout
 from fedround.aggregation.engine import Standing
 from fedround.records import Answer, Checkpoint, Commit, CommittedUpdate
+from fedround.rounds.clusters import picked_in
 from fedround.rounds.tickets import ticket_of
 from fedround.signing import digest, seal
 from fedround.values import Payload
@@ -34,9 +35,9 @@ def publish(coordinator: Coordinator, planned: Planned, collected: Collected, ag
     model = codec.payload_of(stepped.model)
     checkpoint = seal(Checkpoint(
         federation=plan.federation, run=plan.run, round=plan.round, log=plan.log, model=model,
-        tensors=plan.tensors, parts=plan.agreed.parts, rest=plan.rest, partition=plan.asks.partition,
-        choice=plan.agreed.choice, recipe=plan.agreed.recipe, recipe_digest=plan.agreed.recipe_digest,
-        privacy=plan.agreed.privacy, tool_version=__version__), coordinator.identity)
+        tensors=plan.tensors, clusters=plan.agreed.clusters, parts=plan.agreed.parts, rest=plan.rest,
+        partition=plan.asks.partition, choice=plan.agreed.choice, recipe=plan.agreed.recipe,
+        recipe_digest=plan.agreed.recipe_digest, privacy=plan.agreed.privacy, tool_version=__version__), coordinator.identity)
     commit = Commit(
         federation=plan.federation, federation_digest=plan.federation_digest, log=plan.log, run=plan.run, round=plan.round,
         parent=plan.parent, plan=planned.digest, agreed=plan.agreed, base_model=plan.base_model, model=model.sha256,
@@ -69,18 +70,19 @@ def committed_updates(coordinator: Coordinator, planned: Planned, collected: Col
     return tuple(
         committed(admitted.answer, payload, admitted.digest, coordinator.federation.site(site).weight,
                   aggregated.result.standings[site], loss_of(planned, coordinator.federation, admitted.answer),
-                  ticket_of(planned.plan, site))
+                  ticket_of(planned.plan, site), picked_in(planned.plan, admitted.answer))
         for site, admitted in sorted(collected.admitted.items()) if (payload := admitted.answer.payload) is not None)
 
 
 def committed(answer: Answer, payload: Payload, document: str, weight: float, standing: Standing,
-              loss: float | None, ticket: int | None) -> CommittedUpdate:
+              loss: float | None, ticket: int | None, cluster: int | None = None) -> CommittedUpdate:
     """What a commit says of an answer's update, or of its masked vector. document: the digest of the signed answer. loss: as
-    `tasks.weights.loss_of`. ticket: the earlier round whose plan it answers, if it does.
+    `tasks.weights.loss_of`. ticket: the earlier round whose plan it answers, if it does. cluster: which of several models it
+    is of.
     """
     return CommittedUpdate(
         site=answer.site, answer=document, payload=payload.sha256, size_bytes=payload.size_bytes, sighting=answer.sighting,
-        weight=weight, within_clip=None if answer.update is None else answer.update.within_clip, loss=loss,
+        weight=weight, cluster=cluster, within_clip=None if answer.update is None else answer.update.within_clip, loss=loss,
         verdict=standing.verdict,
         reason=standing.reason[:300], norm=_finite(standing.norm), distance=_finite(standing.distance),
         influence=standing.influence, ticket=ticket)

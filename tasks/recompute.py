@@ -20,6 +20,7 @@ from fedround.aggregation.rules import FLTrust
 from fedround.errors import ChainError, FedroundError, StoreDeniedError
 from fedround.federation import Federation
 from fedround.records import Answer, Blob, Commit, CommittedUpdate, Told
+from fedround.rounds.clusters import picked_in
 from fedround.rounds.tickets import ticket_of
 from fedround.signing import digest
 from infra.history import read_tensors
@@ -96,7 +97,7 @@ def again(bench: Bench, planned: Planned, answers: Mapping[str, Answer], weights
     """What the plan makes of the updates in these answers. They lie on the bench until it is cleared."""
     rows = [row_of(bench, planned, site, answer.update, weights[site])
             for site, answer in sorted(answers.items()) if answer.update is not None]
-    return combine(bench, planned, rows, weights, root, bench.memory_budget_bytes)
+    return combine(bench, planned, rows, weights, root, bench.memory_budget_bytes, answers)
 
 
 def clear(bench: Bench) -> None:
@@ -111,7 +112,7 @@ def _check_said(planned: Planned, commit: Commit, members: Federation, answers: 
         answer, weight = answers[said.site], members.site(said.site).weight
         again = None if answer.payload is None else committed(
             answer, answer.payload, said.answer, weight, done.result.standings[said.site], loss_of(planned, members, answer),
-            ticket_of(planned.plan, said.site))
+            ticket_of(planned.plan, said.site), picked_in(planned.plan, answer))
         if again != said:
             raise ChainError(f"commit of {source}: says of '{said.site}' {_difference(said, again)}: computed again from "
                              "the stored updates, it is otherwise")

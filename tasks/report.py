@@ -22,6 +22,7 @@ from fedround.learning.trees.spec import Trees
 from fedround.privacy.profile import upward
 from fedround.privacy.spec import NoPrivacy, PersonPrivacy, Privacy, SitePrivacy
 from fedround.records import Commit, Plan
+from fedround.rounds.clusters import scores_in
 from fedround.rounds.tickets import ended, share
 from fedround.statistics import Release
 from fedround.statistics.partitions import Partition
@@ -141,8 +142,8 @@ def _told(planned: Planned, collected: Collected) -> dict[str, Release]:
     """What each site said of the plan's base model on the rows that it holds out. Who answered an earlier plan said it of an
     earlier model.
     """
-    return {site: answer.scores for site, answer in collected.answers.items()
-            if answer.scores is not None and site not in planned.earlier}
+    return {site: told for site, answer in collected.answers.items()
+            if (told := scores_in(planned.plan, answer)) is not None and site not in planned.earlier}
 
 
 def _timed(row: SiteRow, timing: Timing) -> SiteRow:
@@ -208,9 +209,11 @@ def _row(coordinator: Coordinator, site: str, planned: Planned, collected: Colle
     if site in collected.admitted and said is not None:     # or else it came after another process had committed the round
         note = said.reason or ("" if said.ticket is None else f"its answer to the plan of round {said.ticket}, which counts "
                                f"{share(planned.plan, site):.0%} of its weight")
+        if said.cluster is not None:
+            note = f"chose model {said.cluster} of {planned.plan.agreed.clusters}" + (f"; {note}" if note else "")
         return SiteRow(
             site=site, outcome="updated" if said.verdict is Verdict.USED else "left_out", note=note, weight=weight,
-            verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
+            cluster=said.cluster, verdict=said.verdict, norm=said.norm, distance=said.distance, influence=said.influence,
             uploaded_bytes=said.size_bytes, epsilon=(answer := collected.admitted[site].answer).epsilon,
             epsilon_alone=answer.epsilon_alone, checks=tuple(check for check in answer.checks if check in warnings))
     if site in collected.refused:

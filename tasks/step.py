@@ -60,7 +60,7 @@ def take_step(store: ObjectStore, planned: Planned, done: Aggregated) -> Stepped
     parts += [_part(name, codec.unflatten(vector_D, plan.tensors)) for name, vector_D in sorted(after.served.items())]
     if server.keeps_centre(plan.agreed.aggregation):
         parts.append(_part("centre", {"centre": result.delta_D}, "coordinator"))
-    if plan.agreed.combine is None and not plan.by_region:
+    if plan.agreed.combine is None and not plan.by_region and plan.agreed.clusters == 1:
         parts.append(_part("distances", {"distances": result.distances_NN.astype(np.float32)}, "coordinator"))
     rest = next((blob for blob in planned.parent.commit.state if blob.name == "rest"), None)
     return Stepped(codec.encode(after.model), rest, tuple(parts))

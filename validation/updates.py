@@ -118,7 +118,7 @@ def _check_masked(masked: Masked, plan: Plan, source: str) -> None:
 def _check_releases(releases: tuple[Release, ...], plan: Plan, source: str) -> None:
     """All that the plan asks for, in its order; of a question that does not need all, some of it."""
     asked, told = plan.asks.statistics, tuple(release.statistic for release in releases)
-    if plan.asks.needs_all and len(told) < len(asked):
+    if plan.needs_all and len(told) < len(asked):
         raise ContractError(f"{source}: released {len(told)} statistics, the plan asks for {len(asked)} and needs all")
     if not _in_order(told, asked):
         raise ContractError(f"{source}: released a statistic that the plan does not ask for, or one twice or out of order")

@@ -13,7 +13,7 @@ from fedround.privacy.spec import Privacy
 from fedround.records.plan import LogHead
 from fedround.records.questions import Blob, Placed, Told, named
 from fedround.records.said import Charges, Reason
-from fedround.statistics import Release
+from fedround.statistics import MAX_CLUSTERS, Release
 from fedround.statistics.partitions import Partition
 from fedround.terms import Agreed
 from fedround.values import (
@@ -53,6 +53,8 @@ class Checkpoint(Signed):
     log: LogHead
     model: Payload
     tensors: tuple[TensorSpec, ...]
+    clusters: Annotated[int, Field(ge=1, le=MAX_CLUSTERS)] = 1
+    """How many models it is; of several, each tensor's first axis says which."""
     parts: Parts = Parts()
     rest: Digest | None = None
     """The frozen tensors, and where private ones begin; None: `model` is all there is."""
@@ -82,6 +84,9 @@ class CommittedUpdate(Value):
     """The earlier round whose committed plan it answers; None: it answers the plan that the commit names."""
     weight: Weight
     """The agreed weight. Rules that count every site the same ignore it."""
+    cluster: Annotated[int, Field(ge=0, lt=MAX_CLUSTERS)] | None = None
+    """Which of several models it is of, by the scores in its answer (`fedround.learning.clusters.chosen`). None: there is one
+    model for all."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None
     """As the site said it (`Update`). It stands here because the next plan's clip norm follows from it, and the site may
     alter its answer afterwards."""

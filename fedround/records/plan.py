@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.agreement import Deadline, Quorum
 from fedround.codec import Schema
+from fedround.learning.clusters import schema_of_one
 from fedround.learning.tasks import Task
 from fedround.records.questions import Measure, Question
 from fedround.regions.spec import lapsed
@@ -101,6 +102,26 @@ class Plan(Address, Signed):
             if isinstance(judging, Scores | ModelSums) and not self.task.is_judged_by(judging):
                 raise ValueError(f"{one.in_words} as they are asked for say nothing about {self.task.in_words}")
         return self
+
+    @model_validator(mode="after")
+    def _check_clusters(self) -> Self:
+        clusters, asked = self.agreed.clusters, self.asks.statistics
+        if clusters == 1 or not self.asks.is_of_rows:
+            return self
+        schema_of_one(self.tensors, clusters)
+        if isinstance(self.asks, Measure):
+            if any(one.reads_model for one in asked):
+                raise ValueError("a question about a model names one, and sites choose among several in this run")
+        elif len(asked) != clusters:
+            raise ValueError(f"sites choose among {clusters} models, and {len(asked)} are scored")
+        return self
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether a site that may not release every statistic refuses: where the question says so, where numbers are added
+        up, and where a site chooses by them.
+        """
+        return self.asks.needs_all or self.agreed.combine is not None or self.agreed.clusters > 1
 
     @model_validator(mode="after")
     def _check_tickets(self) -> Self:

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from fedround.errors import ContractError
 from fedround.privacy.spec import RandomisedLabels
-from fedround.statistics import Judging, ModelSums, Scores, Statistic
+from fedround.statistics import MAX_CLUSTERS, Judging, ModelSums, Scores, Statistic
 from fedround.statistics.partitions import Partition
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signature, Value
 from fedround.vertical.spec import SCORING, TRAINING, LabelEpsilon, Levels, Step
@@ -100,7 +100,8 @@ class Train(_OfRows):
     makes_model: ClassVar[bool] = True
     needs_all: ClassVar[bool] = False
     kind: Literal["train"] = "train"
-    statistics: Annotated[tuple[Judging, ...], Field(max_length=1)] = ()
+    statistics: Annotated[tuple[Judging, ...], Field(max_length=MAX_CLUSTERS)] = ()
+    """One for each model that sites choose from."""
     state: tuple[Blob, ...] = ()
     """What the server remembers of the rounds before and local training needs (`Algorithm.serves`)."""
 
@@ -109,7 +110,7 @@ class Evaluate(_OfRows):
     """Say how good the base model is."""
 
     kind: Literal["evaluate"] = "evaluate"
-    statistics: Annotated[tuple[Judging, ...], Field(min_length=1, max_length=1)]
+    statistics: Annotated[tuple[Judging, ...], Field(min_length=1, max_length=MAX_CLUSTERS)]
 
 
 class Measure(_OfRows):

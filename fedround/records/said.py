@@ -124,7 +124,7 @@ class Answer(_Said):
 
     @property
     def scores(self) -> Release | None:
-        """What it says of the base model."""
+        """What it says of the base model; of the first, where sites choose among several."""
         return next((release for release in self.releases if isinstance(release.statistic, Scores | ModelSums)), None)
 
 

@@ -192,11 +192,11 @@ def counts_leave(privacy: Privacy) -> bool:
 
 
 def counts_of(privacy: Privacy, evaluation: LocalEvaluation) -> tuple[Mechanism, ...]:
-    """What an evaluation releases."""
+    """What an evaluation releases: the scores of each model that sites choose from."""
     if not counts_leave(privacy):
         return ()
     counted = NoMechanism() if evaluation.noise_std == 0 else GaussianCounts(noise_std=evaluation.noise_std)
-    return (capped(counted, cap(privacy)),)
+    return (capped(counted, cap(privacy)),) * evaluation.clusters
 
 
 def groups_of(privacy: Privacy, groups: Groups | None) -> tuple[Mechanism, ...]:

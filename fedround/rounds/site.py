@@ -22,6 +22,7 @@ from fedround.compression import wire
 from fedround.compression.spec import Compression, is_unbiased
 from fedround.errors import ContractError
 from fedround.learning.algorithms import Vectors
+from fedround.learning.clusters import chosen, model_of
 from fedround.learning.device import DeviceName
 from fedround.learning.evaluate import scored_rows
 from fedround.learning.examples import Examples
@@ -174,13 +175,15 @@ def work(asks: Question, terms: Terms, number: int, seed: bytes, inputs: Inputs,
     Promised: what is released satisfies what an accountant says of `offered.mechanisms`, if the draws are secret and fresh.
     Raises Cancelled if the guard says so; ContractError if the recipe cannot be trained as the terms say.
     """
-    rest, evidence = inputs.rest, _Evidence(inputs, terms.privacy, draws)
+    rest, of_each = inputs.rest, _of_each_model(terms, inputs)
+    evidence = [_Evidence(of_one, terms.privacy, draws) for of_one in of_each]
     if terms.combine is not None:
-        return Worked((), None, None, Kept(), _summand(asks, terms, inputs, offered, draws, evidence))
-    releases = tuple(release(statistic, evidence, draws.statistic(place, rest.private), rows_per_person=cap(terms.privacy))
-                     for place, statistic in enumerate(offered.statistics))
+        return Worked((), None, None, Kept(), _summand(asks, terms, inputs, offered, draws, evidence[0]))
+    releases = tuple(release(statistic, evidence[place % len(evidence)], draws.statistic(place, rest.private),
+                             rows_per_person=cap(terms.privacy)) for place, statistic in enumerate(offered.statistics))
     if not isinstance(asks, Train) or offered.training is None:
         return Worked(releases, None, None, Kept())
+    inputs = of_each[chosen(terms.clusters, inputs.recipe.task, releases) or 0]
     mechanism, training, shift_D = offered.training, terms.training, shift_of(terms, inputs.served, inputs.kept)
     persons = persons_at(terms.privacy, inputs.train, inputs.column, draws)
     trained = learn(inputs.recipe, inputs.base, inputs.train, training, mechanism, draws.training(shift_D, rest.private),
@@ -216,6 +219,11 @@ def _summand(asks: Question, terms: Terms, inputs: Inputs, offered: Offer, draws
     for place, (statistic, part) in enumerate(zip(offered.statistics, parts[len(found):], strict=True)):
         found.append(statistic.in_cells(part.cells).noised(evidence, draws.statistic(place, private)).ravel())
     return np.concatenate(found)
+
+
+def _of_each_model(terms: Terms, inputs: Inputs) -> list[Inputs]:
+    """The same with each of the models that sites choose from."""
+    return [replace(inputs, base=model_of(inputs.base, cluster, terms.clusters)) for cluster in range(terms.clusters)]
 
 
 # -- its parts, for training many sites at once ------------------------------------------------------------------------

@@ -31,9 +31,11 @@ from fedround.agreement import Agreement
 from fedround.codec import Tensors, flatten, schema_of, size_bytes
 from fedround.compression import wire
 from fedround.errors import QuorumError
+from fedround.learning.clusters import model_of, seeds, together
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.learn import learn
+from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.recipe import Recipe, initial
 from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Scored
@@ -41,6 +43,7 @@ from fedround.privacy.clipping import next_privacy
 from fedround.privacy.spec import DpSgd, GradientPrivacy, NoMechanism
 from fedround.records import Evaluate, Train
 from fedround.rounds import server
+from fedround.rounds.clusters import combine_each
 from fedround.rounds.decay import Trained, looks_at_scores, told_by
 from fedround.rounds.earlier import Earlier
 from fedround.rounds.ending import Told
@@ -88,8 +91,7 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     """
     check(agreement, rounds, share, root, seconds, calendar, sites)
     paid = {} if seconds is None else paid_by_slow(agreement, seconds)
-    begun, rest = initial(recipe, chance.initial(), agreement.parts, start=model,
-                          per_record=isinstance(agreement.privacy, GradientPrivacy))
+    begun, rest = _begun(agreement, recipe, chance.initial(), model)
     terms = terms_of(agreement, units_of(agreement.privacy, sites))
     now = _Now(Server(begun), terms)
     everybody = Sites(now.terms, recipe, sites, rest, chance, steps, paid=paid, apart=apart)
@@ -116,7 +118,17 @@ def simulate(agreement: Agreement, recipe: Recipe, sites: Mapping[str, Site], *,
     return Result(agreement, now.server.model, tuple(done), judged_at_sites(recipe, now.server.model, run.sites),
                   run.sites.mechanisms(took_part, terms), took_part,
                   {site: run.sites.rest(site) for site in took_part}, run.sites.personal,
-                  personal_judged(recipe, run.sites), tuple(run.notes), run.sites.weights, apart)
+                  personal_judged(recipe, run.sites), tuple(run.notes), run.sites.weights, apart, run.sites.picked)
+
+
+def _begun(agreement: Agreement, recipe: Recipe, seed: int, model: Tensors | None) -> tuple[Tensors, Rest]:
+    clusters = agreement.evaluation.clusters
+    if model is not None and clusters > 1:
+        model_of(model, 0, clusters)
+        return model, NO_REST
+    found = [initial(recipe, one, agreement.parts, start=model, per_record=isinstance(agreement.privacy, GradientPrivacy))
+             for one in seeds(seed, clusters)]
+    return together([own for own, _ in found]), found[0][1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +224,7 @@ class _Run:
 
     def _arrived(self, number: int, cohort: Sequence[str], now: _Now, stack: ExitStack) -> _Arrived:
         """What these sites answer to the plan of one round. stack: as long as it lasts, the updates can be read."""
-        jobs = self.sites.jobs(number, cohort, now.terms, now.server.served)
+        jobs = self.sites.jobs(number, cohort, now.terms, now.server.served, now.server.model)
         self.sites.train_personal(number, cohort, now.terms, now.server.model)
         updates = stack.enter_context(Updates(len(jobs), now.server.size(now.terms), self._memory_bytes))
         done = self._train(number, now, jobs, updates)
@@ -241,17 +253,18 @@ class _Run:
             tuple(turn.counted), turn.lost, turn.refused, turn.unasked, ran.influence)
 
     def _public(self, model: Tensors) -> Scored | None:
-        """The model on the public rows; None without any, or where a part of the model is private."""
-        if self._test is None or self._agreement.parts.private:
+        """The model on the public rows; None without any, or where only a site knows its whole model."""
+        if self._test is None or self._agreement.parts.private or self._agreement.evaluation.clusters > 1:
             return None
         frozen = self.sites.rest(next(iter(self._rows))).frozen
         return scores(self._recipe, {**model, **frozen}, self._test, self.sites.way)
 
     def _train(self, number: int, now: _Now, jobs: Sequence[Job], updates: Updates) -> list[Done]:
         """Put every job's update in its place; return what else is known of each, in the order of jobs."""
-        chunks = self._chunks(jobs)
-        orders = (Chunk(number, turn, now.server.model, [jobs[place] for place in places], self._at_once > 0,
-                        now.terms.training) for turn, places in enumerate(chunks))
+        chunks, clusters = self._chunks(jobs), now.terms.clusters
+        orders = (Chunk(number, turn, model_of(now.server.model, jobs[places[0]].cluster or 0, clusters),
+                        [jobs[place] for place in places], self._at_once > 0, now.terms.training)
+                  for turn, places in enumerate(chunks))
         done: dict[int, Done] = {}
         for places, learnt in zip(chunks, self._crew(orders), strict=True):
             updates.put(places, learnt.delta_SD)
@@ -259,14 +272,17 @@ class _Run:
         return [done[place] for place in range(len(jobs))]
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """Which jobs are trained together: those with similar numbers of rows, so that little is padded, in chunks of nearly
-        equal size.
+        """Which jobs are trained together: those of one model, with similar numbers of rows, so that little is padded, in
+        chunks of nearly equal size.
         """
-        order = list(range(len(jobs)))
-        if self._at_once:
-            order.sort(key=[len(self._rows[job.site]) for job in jobs].__getitem__)
-        count = math.ceil(len(jobs) / (self._at_once or ONE_BY_ONE))
-        return [part.tolist() for part in np.array_split(np.array(order), count)]
+        chunks = list[list[int]]()
+        for cluster in sorted({job.cluster or 0 for job in jobs}):
+            order = [place for place, job in enumerate(jobs) if (job.cluster or 0) == cluster]
+            if self._at_once:
+                order.sort(key=[len(self._rows[job.site]) for job in jobs].__getitem__)
+            count = math.ceil(len(order) / (self._at_once or ONE_BY_ONE))
+            chunks += [part.tolist() for part in np.array_split(np.array(order), count)]
+        return chunks
 
     def _told(self, number: int, cohort: Sequence[str], now: _Now) -> Mapping[str, Release]:
         """What each of the cohort counts of the base model's scores; of nobody, if nothing follows from it."""
@@ -281,6 +297,8 @@ class _Run:
     def _agree(self, number: int, now: _Now, weights: Mapping[str, float], arrived: Sequence[_Arrived]) -> _Agreed:
         """What the cohort agrees on."""
         how, pace, size = now.terms.aggregation, now.terms.pace, now.server.size(now.terms)
+        if now.terms.clusters > 1:
+            return self._agree_on_each(number, now, weights, arrived[0])
         if pace is None and is_crowd(how, len(arrived[0].jobs)):
             mean = mean_of_crowd(arrived[0].updates, {job.site: weights[job.site] for job in arrived[0].jobs}, size)
             return _Agreed(mean.delta_D, mean.verdicts, weights, now.memory)
@@ -295,6 +313,17 @@ class _Run:
         return _Agreed(delta_D, {site: standing.verdict for site, standing in standings.items()},
                        {site: standing.influence for site, standing in standings.items()},
                        Memory(combined.remember(now.memory.averages), centre))
+
+    def _agree_on_each(self, number: int, now: _Now, weights: Mapping[str, float], arrived: _Arrived) -> _Agreed:
+        """What those who chose the same model agree on, for each of them."""
+        size = now.server.size(now.terms)
+        rows = [Row(job.site, weights[job.site], arrived.updates.numbers(place), self._law(size, arrived, place))
+                for place, job in enumerate(arrived.jobs)]
+        combined = combine_each(now.terms, schema_of(now.server.model), rows,
+                                {job.site: job.cluster or 0 for job in arrived.jobs}, seed=self._chance.plan(number))
+        standings = combined.result.standings
+        return _Agreed(combined.result.delta_D, {site: standing.verdict for site, standing in standings.items()},
+                       {site: standing.influence for site, standing in standings.items()}, now.memory)
 
     def _law(self, size: int, arrived: _Arrived, place: int) -> NoiseLaw | None:
         """Of the noise in an update, as the coordinator knows it."""

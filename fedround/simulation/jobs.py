@@ -43,6 +43,8 @@ class Job:
     """What the model has at this site besides what travels."""
     persons: Persons | None = None
     """Whose rows are whose, where persons are protected."""
+    cluster: int | None = None
+    """Which of several models it trains; None: there is one for all."""
 
 
 @dataclass(frozen=True, eq=False)

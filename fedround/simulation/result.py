@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from fedround.agreement import Agreement
 from fedround.codec import Tensors
+from fedround.learning.clusters import model_of
 from fedround.learning.parts import Rest
 from fedround.learning.tasks import Metrics
 from fedround.privacy.participation import times_paid
@@ -76,6 +77,13 @@ class Result:
     """The agreed ones, of all sites."""
     apart: bool = False
     """Whether rows to train on and rows held out paid apart."""
+    picked: Mapping[str, int] = field(default_factory=dict)
+    """Of several models the one that each site chose last; empty where there is one for all."""
+
+    def at(self, site: str) -> Tensors:
+        """The last model at a site, whole; of several, the one that it chose last."""
+        shared = model_of(self.model, self.picked.get(site, 0), self.agreement.evaluation.clusters)
+        return {**shared, **self.rests[site].whole}
 
     @property
     def last(self) -> Round:

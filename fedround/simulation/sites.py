@@ -18,6 +18,7 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.hours import Closed, Hours, is_there
 from fedround.learning.algorithms import Vectors
+from fedround.learning.clusters import chosen, model_of
 from fedround.learning.evaluate import Way, scored_rows, scores
 from fedround.learning.examples import Examples, joined, shapes
 from fedround.learning.parts import Rest
@@ -27,7 +28,7 @@ from fedround.learning.spec import LocalTraining
 from fedround.learning.tasks import Metrics, Scored, Task, scored_together
 from fedround.learning.threads import one_thread
 from fedround.privacy.spec import DpSgd, NoPrivacy, Privacy, TrainingMechanism
-from fedround.records import Question
+from fedround.records import Evaluate, Question
 from fedround.rounds import site as rounds
 from fedround.rounds.campaign import mechanism_for
 from fedround.rounds.offer import mechanism_of_all, offer
@@ -100,7 +101,9 @@ class Sites:
         self.way = Way()
         self._held_out: Examples | None = None
         self.units = units_of(terms.privacy, sites)
-        self._privacy = terms.privacy
+        self.picked = dict[str, int]()
+        """Of several models the one that each site chose last."""
+        self._privacy, self._clusters = terms.privacy, terms.clusters
         self._noised_for = self._sizes(terms)
 
     def rest(self, site: str) -> Rest:
@@ -125,12 +128,23 @@ class Sites:
             found[site] = alike[kind]
         return found
 
-    def jobs(self, number: int, cohort: Iterable[str], terms: Terms, served: Vectors) -> list[Job]:
-        """What the cohort trains in a round."""
+    def jobs(self, number: int, cohort: Iterable[str], terms: Terms, served: Vectors, base: Tensors) -> list[Job]:
+        """What the cohort trains in a round. Raises ContractError if a site cannot choose among several models."""
+        asked = list(cohort)
+        if terms.clusters > 1:
+            asks = Evaluate(statistics=(self._recipe.task.statistic(terms.evaluation),) * terms.clusters)
+            for site, told in self.answers(asks, number, asked, terms, base).items():
+                self.picked[site] = chosen(terms.clusters, self._recipe.task, told) or 0
         return [Job(site, mechanism, rounds.first_row_of(mechanism, number, self.units[site]), self._last_step(number, site),
                     rounds.shift_of(terms, served, self._kept.get(site, _NOTHING)), self.rest(site),
-                    self._persons(number, site))
-                for site, mechanism in self.mechanisms(cohort, terms).items()]
+                    self._persons(number, site), self.picked.get(site))
+                for site, mechanism in self.mechanisms(asked, terms).items()]
+
+    def own(self, site: str, model: Tensors) -> Tensors:
+        """The model at a site, whole; of several, the one that it chose last, or the first."""
+        if self._clusters > 1:
+            model = model_of(model, self.picked.get(site, 0), self._clusters)
+        return {**model, **self.rest(site).whole}
 
     def answers(self, asks: Question, number: int, cohort: Iterable[str], terms: Terms,
                 base: Tensors) -> dict[str, tuple[Release, ...]]:
@@ -199,9 +213,8 @@ class Sites:
         model their rows share passes.
         """
         held = {name: rows for name, site in self.by_name.items() if (rows := site.validation) is not None}
-        if self._begun.private or len({shapes(rows.inputs) for rows in held.values()}) != 1:
-            return {name: scores(self._recipe, {**model, **self.rest(name).whole}, rows, self.way)
-                    for name, rows in held.items()}
+        if self._begun.private or self._clusters > 1 or len({shapes(rows.inputs) for rows in held.values()}) != 1:
+            return {name: scores(self._recipe, self.own(name, model), rows, self.way) for name, rows in held.items()}
         if self._held_out is None:
             self._held_out = joined([*held.values()])
         found, counts_N = scored_rows(self._recipe, {**model, **self._begun.whole}, self._held_out, self.way)
@@ -264,7 +277,8 @@ def units_of(privacy: Privacy, sites: Mapping[str, Site]) -> dict[str, int]:
 def judged(recipe: Recipe, model: Tensors, sites: Sites) -> Metrics | None:
     """The model on all rows that sites hold out, together; None if they tell nothing.
 
-    Where a part of the model is private, each site's rows are judged with the site's own.
+    Where a part of the model is private, each site's rows are judged with the site's own; of several models, the one that
+    the site chose last.
     """
     told = sites.scored(model)
     return metrics_or_none(recipe.task, scored_together([*told.values()])) if told else None

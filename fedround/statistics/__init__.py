@@ -32,13 +32,14 @@ from fedround.statistics.levels import Levels
 from fedround.statistics.model_sums import ModelSums
 from fedround.statistics.moments import Moments
 from fedround.statistics.present import Present
-from fedround.statistics.scores import LocalEvaluation, Scores
+from fedround.statistics.scores import MAX_CLUSTERS, LocalEvaluation, Scores
 from fedround.statistics.sketch import Prefixes, Sketch
 from fedround.statistics.where import Between, OneOf
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "LOUDEST", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts", "Evidence",
+    "LARGEST", "LOUDEST", "MAX_CLUSTERS", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts",
+    "Evidence",
     "Factor", "GlmSums", "GroupCounts", "Groups", "HazardSums", "Histogram", "Importance", "Is", "Judging",
     "Levels", "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Prefixes", "Present", "Ranges", "Release",
     "Scores", "Sketch", "Statistic", "Thresholds", "Watched", "release", "total"]

@@ -16,11 +16,19 @@ from fedround.values import Value
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+MAX_CLUSTERS = 20
+
+
 class LocalEvaluation(Value):
-    """Sites score the base model on their own validation rows; a histogram of scores leaves, noised (Gaussian)."""
+    """Sites score the base model on their own validation rows; a histogram of scores leaves, noised (Gaussian).
+
+    clusters: how many models a run trains at once. Each site scores all of them, each in a release of its own, and trains
+    the one that is best by these (`fedround.learning.clusters`). It cannot change within a run.
+    """
 
     bins: Annotated[int, Field(ge=2, le=1000)] = 10
     noise_std: AskedNoise = 10.0
+    clusters: Annotated[int, Field(ge=1, le=MAX_CLUSTERS)] = 1
 
 
 class Scores(Counts):

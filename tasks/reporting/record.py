@@ -40,6 +40,8 @@ class SiteRow(Value):
     weight: float
     checks: tuple[str, ...] = ()
     """The ids of the data contract's checks that its files fail: what it refused for, or, in an answer, what only warns."""
+    cluster: int | None = None
+    """Which of several models it chose and trained; None: there is one for all."""
     verdict: Verdict | None = None
     """How the aggregation judged its update."""
     norm: float | None = None

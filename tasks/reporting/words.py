@@ -14,6 +14,7 @@ _FAULTS: dict[Verdict, str] = {
     Verdict.NORM: "its norm",
     Verdict.GATE: "the gate",
     Verdict.NOISE: "its noise",
+    Verdict.FEW: "too few of its model",
 }
 
 SIGNS = {"updated": "✓", "left_out": "✕", "refused": "–", "rejected": "!", "missing": "…", "excluded": "○"}

@@ -228,6 +228,15 @@ def test_with_personal_models_beside_it(tmp_path: Path, parts):
     assert set(found.personal_at_sites) == set(federation.names)
 
 
+def test_where_sites_choose_among_models(tmp_path: Path):
+    """By the same noised scores, so the same models, and the same choices in the last round."""
+    federation = small_federation.make(tmp_path / "live", privacy=RECORD, optimizer={"name": "fedavg"}, aggregation=MEAN,
+                                       evaluation={"bins": 10, "noise_std": 5.0, "clusters": 2})
+    found = assert_same(federation)
+    store, key = federation.coordinator.store, federation.coordinator.key
+    assert found.picked == {update.site: update.cluster for update in read_commit(store, RUN, 2, key).commit.updates}
+
+
 def test_a_question_that_makes_no_model(tmp_path: Path):
     """Every number that each site released, and what all say together."""
     federation = small_federation.make(tmp_path / "live", privacy=RECORD, aggregation=MEAN, max_epsilon=100.0)
