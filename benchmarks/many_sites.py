@@ -7,7 +7,7 @@ S sites, B rows of a batch, R the most rows of a site.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -36,6 +36,8 @@ class Plan:
     rounds: int = 30
     batch: int = 20
     rate: float = 0.1
+    counts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """How often a site's rows count in the average of a parameter, (S, ...); once, where it says nothing."""
 
 
 def linear(weights: Mapping[str, torch.Tensor], name: str, x_SBI: torch.Tensor) -> torch.Tensor:
@@ -64,7 +66,8 @@ def trained(begin: Weights, rows: Sequence[Examples], forward: Forward, loss: Lo
             for _ in range(steps):
                 _step(weights, names, x_SRI, y_SR, count_S, forward, loss, plan, generator)
         for name in () if alone else [name for name in weights if not _fits(name, (*plan.private, *plan.frozen))]:
-            mean = torch.tensordot(count_S / count_S.sum(), weights[name], 1)
+            share = count_S.reshape(-1, *([1] * (weights[name].ndim - 1))) * plan.counts.get(name, torch.ones(1))
+            mean = (share * weights[name]).sum(0) / share.sum(0)
             weights[name] = mean[None].repeat(len(rows), *([1] * mean.ndim))
     return weights
 

@@ -14,14 +14,14 @@ from tests.e2e.founding import with_members
 
 pytestmark = pytest.mark.stack
 
-SITES, REVERSED, ROUNDS = ("ash", "birch", "cedar", "elm"), ("cedar", "elm"), 4
+SITES, REVERSED, ROUNDS = ("ash", "birch", "cedar", "elm"), ("cedar", "elm"), 3
 
 
 @pytest.fixture(scope="module")
 def four(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
     """Two models to choose from."""
-    with with_members(short_folder / "clusters", SITES, quorum=3, optimizer={"name": "fedavg"},
-                      evaluation={"bins": 10, "noise_std": 2.0, "clusters": 2},
+    with with_members(short_folder / "clusters", SITES, quorum=3, deadline_s=900, optimizer={"name": "fedavg"},
+                      evaluation={"bins": 10, "noise_std": 1.0, "clusters": 2},
                       privacy={"unit": "record", "epsilon": 60.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": ROUNDS},
                       training={"local_steps": 20, "batch_size": 100, "learning_rate": 0.5}) as federation:
         for name in REVERSED:

@@ -93,7 +93,8 @@ def instances(kind: type[BaseModel]) -> st.SearchStrategy[JsonValue]:
     if kind is Federation:          # its parts must fit each other in more ways than chance finds
         return _federations()
     if kind is Agreed:
-        return _federations().map(lambda said: parse(Federation, said, "it").agreed().model_dump(mode="json"))
+        return _federations().map(lambda said: parse(Federation, {     # of several models a plan's tensors would say so, too
+            **said, "evaluation": {**said["evaluation"], "clusters": 1}}, "it").agreed().model_dump(mode="json"))
     all_of_it = {name: _of(field.annotation, tuple(field.metadata)) for name, field in kind.model_fields.items()}
     required = {name for name, field in kind.model_fields.items()      # a union is told apart by its kinds
                 if field.is_required() or get_origin(field.annotation) is Literal}
@@ -130,7 +131,8 @@ def _federations() -> st.SearchStrategy[JsonValue]:
         "aggregation": {"rule": TrimmedMean(f=0).model_dump()},
         "sites": [{"name": "lund", "key": KEYS[1], "weight": first}, {"name": "oslo", "key": KEYS[2], "weight": second}]},
         weights, weights, _of(fields["evaluation"].annotation, ()), _of(fields["optimizer"].annotation, ()),
-        _of(fields["start"].annotation, ()))
+        _of(fields["start"].annotation, ())).map(lambda said: said if _fits(Federation, said) else {
+            **said, "start": None, "optimizer": {"name": "fedavg"}})
 
 
 def _said(kind: Any, name: str) -> tuple[Any, tuple[Any, ...]]:
