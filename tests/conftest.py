@@ -66,10 +66,6 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
             "each_kind", "who_tells", "an_answer_without", "an_update_of_both", "a_coordinator", "a_site_that_is_killed",
             "a_model_with_fewer", "an_evaluation")),
         *(f"tests/fedround/simulation/test_clustered.py::test_{which}" for which in ("the_kinds", "counts", "with_more")),
-        *(f"tests/tasks/test_clusters.py::test_{which}" for which in (
-            "each_kind", "who_tells", "an_answer_without", "an_update_of_both", "a_coordinator", "a_site_that_is_killed",
-            "a_model_with_fewer", "an_evaluation")),
-        *(f"tests/fedround/simulation/test_clustered.py::test_{which}" for which in ("the_kinds", "counts", "with_more")),
         "tests/tasks/test_rotation_live.py",
         "tests/e2e/test_measurement.py", "tests/e2e/test_partition.py", "tests/tasks/test_trees.py",
         "tests/cli/test_trees.py",
