@@ -17,7 +17,9 @@ Promised on Linux, for the program and all that it starts, whatever it is (line 
 * it has no privilege, also if root started it, and gets none in a namespace of its own (`_drop_privileges`, `_CLONE`);
 * it cannot leave its session, so that whoever ends the session's process group ends all of them (`_DENIED`); the program
   itself ends when its parent does, and cannot take that back (`_enter`, `_NOT_SO`);
-* no process of it has more memory, processor time or longer files than allowed (`_limit`).
+* no process of it has more memory, processor time or longer files than allowed (`_limit`), and where the system has no memory
+  left, it ends one of them before it ends this process (`_first_to_go`);
+* a process that has called `stay_alone` starts no other and becomes no other program.
 
 Not promised: that it learns of no file that it is there, and how long (Landlock keeps contents, not names); that it sees no
 other process's command line; that it does not fill the processors, the disk below `write` or the table of processes until it
@@ -155,6 +157,9 @@ signals sent to others when a file is ready.
 """
 _CLONE, _NEW_NAMESPACES = (56, 220), 0x7E020000
 """A child in a namespace of its own would be privileged there: it is not made."""
+_THREAD = 0x10000
+_STARTS = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)}
+"""What makes another process, or another program of this one; and `clone` without `_THREAD`."""
 
 _SCOPE_SIGNAL, _SCOPE_ABSTRACT_SOCKET = 2, 1
 _ADD_RULE, _CREATE_RULESET, _RESTRICT_SELF = 445, 444, 446
@@ -197,43 +202,66 @@ def _restrict_files(allowed: Sandbox) -> int:
     return version
 
 
-def _deny_calls(landlock: int) -> None:
-    """A filter for this process and its children. Calls by another numbering of this machine end the process."""
-    machine = platform.machine()
-    column, architecture = list(_MACHINES).index(machine), _MACHINES[machine]
-    load, equal, at_least, any_of, end = 0x20, 0x15, 0x35, 0x45, 0x06       # the filter's language (BPF)
-    kill, refuse = (end, 0, 0, 0x80000000), (end, 0, 0, 0x00050000 | errno.EACCES)
-    allow, nothing, unknown = (end, 0, 0, 0x7FFF0000), (end, 0, 0, 0x00050000), (end, 0, 0, 0x00050000 | errno.ENOSYS)
-    steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), kill, (load, 0, 0, 0)]
-    if machine == "x86_64":             # the same calls have second numbers there, from here on
-        steps += [(at_least, 0, 1, 0x40000000), kill]
+class _Filter:
+    """A filter for this process and its children, for one call after the other. Calls by another numbering of this machine
+    end the process.
+    """
 
-    def on(both: tuple[int, int | None], *then: tuple[int, int, int, int]) -> None:
+    LOAD, EQUAL, AT_LEAST, ANY_OF, END = 0x20, 0x15, 0x35, 0x45, 0x06       # the filter's language (BPF)
+    REFUSE, ALLOW = (END, 0, 0, 0x00050000 | errno.EACCES), (END, 0, 0, 0x7FFF0000)
+    NOTHING, UNKNOWN = (END, 0, 0, 0x00050000), (END, 0, 0, 0x00050000 | errno.ENOSYS)
+
+    def __init__(self) -> None:
+        machine, kill = platform.machine(), (self.END, 0, 0, 0x80000000)
+        self._column = list(_MACHINES).index(machine)
+        self._steps = [(self.LOAD, 0, 0, 4), (self.EQUAL, 1, 0, _MACHINES[machine]), kill, (self.LOAD, 0, 0, 0)]
+        if machine == "x86_64":             # the same calls have second numbers there, from here on
+            self._steps += [(self.AT_LEAST, 0, 1, 0x40000000), kill]
+
+    def argument(self, place: int) -> tuple[int, int, int, int]:
+        """Look at this argument."""
+        return self.LOAD, 0, 0, 16 + 8 * place
+
+    def on(self, both: tuple[int, int | None], *then: tuple[int, int, int, int]) -> None:
         """Do this, which ends with a verdict, if it is that call."""
-        if (number := both[column]) is not None:
-            steps.extend([(equal, 0, len(then), number), *then])
+        if (number := both[self._column]) is not None:
+            self._steps.extend([(self.EQUAL, 0, len(then), number), *then])
 
-    def argument(place: int) -> tuple[int, int, int, int]:
-        return load, 0, 0, 16 + 8 * place
+    def install(self) -> None:
+        """From now on, for ever."""
+        steps = [*self._steps, self.ALLOW]
+        code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
+        program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
+        _check(ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0), "prctl(PR_SET_SECCOMP)")
 
+
+def _deny_calls(landlock: int) -> None:
+    calls = _Filter()
     for both in (*_DENIED.values(), *(_SIGNALS.values() if landlock < 6 else ())):
-        on(both, refuse)
+        calls.on(both, calls.REFUSE)
     for both in _IDLE.values():
-        on(both, nothing)
+        calls.on(both, calls.NOTHING)
     for both in _UNKNOWN.values():
-        on(both, unknown)
+        calls.on(both, calls.UNKNOWN)
     for both, zeros in _OF_ITSELF.values():
         looks = [step for left, place in zip(range(len(zeros) - 1, -1, -1), zeros, strict=True)
-                 for step in (argument(place), (equal, 0, 2 * left + 1, 0))]
-        on(both, *looks, allow, refuse)
+                 for step in (calls.argument(place), (calls.EQUAL, 0, 2 * left + 1, 0))]
+        calls.on(both, *looks, calls.ALLOW, calls.REFUSE)
     for both, place, values in _NOT_SO.values():
-        looks = [(equal, left + 1, 0, value) for left, value in zip(range(len(values) - 1, -1, -1), values, strict=True)]
-        on(both, argument(place), *looks, allow, refuse)
-    on(_CLONE, argument(0), (any_of, 1, 0, _NEW_NAMESPACES), allow, refuse)
-    steps.append(allow)
-    code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
-    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
-    _check(ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0), "prctl(PR_SET_SECCOMP)")
+        looks = [(calls.EQUAL, left + 1, 0, value)
+                 for left, value in zip(range(len(values) - 1, -1, -1), values, strict=True)]
+        calls.on(both, calls.argument(place), *looks, calls.ALLOW, calls.REFUSE)
+    calls.on(_CLONE, calls.argument(0), (calls.ANY_OF, 1, 0, _NEW_NAMESPACES), calls.ALLOW, calls.REFUSE)
+    calls.install()
+
+
+def stay_alone() -> None:
+    """From now on this process, which is in a sandbox, starts no other and becomes no other program. It may have threads."""
+    calls = _Filter()
+    for both in _STARTS.values():
+        calls.on(both, calls.REFUSE)
+    calls.on(_CLONE, calls.argument(0), (calls.ANY_OF, 1, 0, _THREAD), calls.REFUSE, calls.ALLOW)
+    calls.install()
 
 
 def _limit(allowed: Sandbox) -> None:
@@ -243,6 +271,15 @@ def _limit(allowed: Sandbox) -> None:
     _at_most(resource.RLIMIT_CORE, 0)
     if allowed.memory_mb is not None:
         _at_most(resource.RLIMIT_DATA, allowed.memory_mb * _MIB)
+    _first_to_go()
+
+
+def _first_to_go() -> None:
+    """If the system has no memory left. It can be raised by anybody, and lowered in the sandbox by nobody."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:             # a system that does not have it
+        return
 
 
 def _drop_privileges() -> None:

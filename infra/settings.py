@@ -121,6 +121,9 @@ class SiteSettings(Value):
     """Where steps are computed: "cpu", "cuda", "cuda:1", or "auto" for an accelerator if this machine has one."""
     foreign: ForeignSettings | None = None
     """What a foreign client runs with, for a recipe that names one."""
+    sandbox: Literal["auto", "strict", "off"] = "auto"
+    """Whether the recipe's code runs in a sandboxed process of its own: "auto" where this system has what it needs, "strict"
+    always or not at all, "off" never."""
 
 
 class Invitation(Value):

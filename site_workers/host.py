@@ -23,6 +23,7 @@ from fedround.parent import end_with_parent
 from infra.logs import log_lines
 from infra.prefect_client import use_api
 from infra.settings import SiteSettings, load_toml
+from site_workers.apart.opening import run_here
 
 _PRELOADED = (
     "boto3", "dp_accounting.pld.privacy_loss_distribution", "pandas", "pyarrow.parquet", "torch.func", "torch.nn",
@@ -39,6 +40,7 @@ def host(folders: list[Path]) -> int:
     settings = [load_toml(SiteSettings, folder / "site.toml") for folder in folders]
     use_api(settings[0].api_url, folders[0])
     _preload()
+    run_here()
     children = {_fork(folder): site.name for folder, site in zip(folders, settings, strict=True)}
 
     def stop(number: int, frame: FrameType | None) -> None:

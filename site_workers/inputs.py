@@ -9,7 +9,7 @@ from fedround.codec import Schema, Tensors
 from fedround.files import make_folders, write_whole
 from fedround.learning.foreign.site import Elsewhere
 from fedround.learning.parts import NO_REST, Rest
-from fedround.learning.recipe import schemas
+from fedround.learning.recipe import order_of, schemas
 from fedround.learning.spec import Parts
 from fedround.records import Plan, Train
 from fedround.rounds.site import Inputs
@@ -41,10 +41,9 @@ def _elsewhere(site: Site, plan: Plan, cancelled: Callable[[], bool]) -> Elsewhe
     """Where a foreign client trains; None: the recipe has none."""
     if site.recipe.foreign is None:
         return None
-    order = tuple(name for name, _ in site.recipe.build_model().state_dict().items())
     seconds = min(plan.deadline_s, site.policy.limits.seconds)
-    return trainer(site, plan.round, tuple(name for name in order if name in {spec.name for spec in plan.tensors}), cancelled,
-                   seconds)
+    travels = {spec.name for spec in plan.tensors}
+    return trainer(site, plan.round, tuple(name for name in order_of(site.recipe) if name in travels), cancelled, seconds)
 
 
 def begun(site: Site, run: str, sha256: str | None, agreed: Parts) -> Rest:

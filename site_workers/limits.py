@@ -3,8 +3,9 @@
 Memory: Linux counts the writable memory that the process asks for (RLIMIT_DATA), and refuses more. So a recipe, a model or a
 batch that is too big fails before it can hurt the machine. Time, and the hours in which plans may be carried out, are checked
 between two steps.
-Promised: no plan gets more. Not promised: that code which never returns is stopped (a recipe is code that the operator has
-read); that the process survives a library which ends it when memory is refused. A service manager starts it again.
+Promised: no plan gets more. Not promised: that code of a recipe which never returns is stopped where it runs in this process
+(`site_workers.apart`: elsewhere it is); that the process survives a library which ends it when memory is refused. A service
+manager starts it again.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ _RESERVE = 0.1
 """The share of its time that a site keeps for what follows training: encoding, signing, sending."""
 
 
-def settle_in(limits: Limits) -> None:
+def settle_in(limits: Limits, *, trains: bool = True) -> None:
     """Threads and priority of this process, once, at its start. Raises SetupError if its memory is too little to begin with.
 
+    trains: whether models are trained in it; if they are elsewhere, it needs no torch.
     Another number of threads may change the last bit of a sum, so change it between two rounds.
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(limits.threads)          # also for the process that judges rows
-    import torch
     from threadpoolctl import threadpool_limits
 
-    torch.set_num_threads(limits.threads)
+    if trains:
+        import torch
+
+        torch.set_num_threads(limits.threads)
     threadpool_limits(limits.threads)
     os.nice(max(0, limits.nice - os.nice(0)))           # never back up: that would need another right
     if limits.memory_mb is not None and sys.platform == "linux" and (used := _data_mib()) + _ROOM_MIB > limits.memory_mb:
@@ -86,9 +90,16 @@ class Guard:
         self._looked, self._longest_step_s = self._began, 0.0
 
     def __call__(self) -> bool:
-        """Whether to stop now."""
-        now, hours = self._clock(), self._policy.hours
-        self._looked = now
+        """Whether to stop now: looked at before a step."""
+        self._looked = self._clock()
+        return self._is_over(self._looked)
+
+    def is_over(self) -> bool:
+        """The same in the middle of a step."""
+        return self._is_over(self._clock())
+
+    def _is_over(self, now: datetime) -> bool:
+        hours = self._policy.hours
         if (now - self._began).total_seconds() > self._policy.limits.seconds:
             self.over = Reason.LIMITS, f"not done within the {self._policy.limits.seconds} s that one plan may take here"
         elif hours is not None and not hours.open(now):

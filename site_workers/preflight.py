@@ -25,6 +25,7 @@ from fedround.statistics.partitions import Partitions
 from infra.prefect_client import look_at_api
 from infra.stores import publish, require_conditional_writes
 from site_workers import audit, database, rollback, worker_name
+from site_workers.apart.opening import in_words
 from site_workers.foreign import host
 from site_workers.picture import hints
 from site_workers.policy import SitePolicy
@@ -196,7 +197,7 @@ def _recipe(site: Site) -> str:
                                       *differences(columns.columns, site.contract)]
     how = ("can be trained (tried on made-up rows)" if site.recipe.foreign is None else
            f"can be scored, and {site.recipe.foreign.in_words} that trains it is there, with all files as approved")
-    return "; ".join((f"the model of '{site.recipe.name}' {how}", *notes, *odd))
+    return "; ".join((f"the model of '{site.recipe.name}' {how}; its code {in_words(site.recipe)}", *notes, *odd))
 
 
 def _device(site: Site) -> str:

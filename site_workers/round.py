@@ -56,6 +56,7 @@ from site_workers import (
     speed,
     summing,
 )
+from site_workers.apart.opening import watched
 from site_workers.authorise import Order, authorise, authorise_sum, refusal_by_policy, refuse
 from site_workers.draws import SiteDraws
 from site_workers.foreign import host
@@ -260,7 +261,7 @@ def _within_limits(site: Site, order: Order, cancelled: Callable[[], bool], sour
     """Do the work. Refuse if it takes more than the operator allows for one plan."""
     guard = limits.Guard(site.policy, order.plan.deadline_s, cancelled, site.clock)
     try:
-        with limits.memory(site.policy.limits):
+        with limits.memory(site.policy.limits), watched(site.recipe, guard.is_over):
             return _carry_out(site, order, guard, source) if order.plan.asks.is_of_rows else _material(site, order, guard)
     except MemoryError:
         return refuse(site, order, Reason.LIMITS, "needs more memory than one plan may take here")

@@ -47,7 +47,7 @@ def serve_site(folder: Path) -> None:
         raise SetupError(f"another process serves {folder}: stop that one first") from None
     with lock:
         site = open_site(folder)
-        settle_in(site.policy.limits)
+        settle_in(site.policy.limits, trains=site.recipe.apart is None)
         begin(site)
         from infra.warm_worker import serve
         from site_workers.campaign import newest_plan

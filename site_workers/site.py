@@ -29,12 +29,13 @@ from pathlib import Path
 
 from fedround.errors import ContractError, SetupError
 from fedround.files import Version, version_of
-from fedround.learning.recipe import Recipe, load_recipe
+from fedround.learning.recipe import Recipe
 from fedround.privacy import noise
 from fedround.signing import Identity
 from infra.passphrase import passphrase_for
 from infra.settings import SiteSettings, load_toml
 from infra.stores import ObjectStore, Patience, open_store
+from site_workers.apart.opening import opened, rest
 from site_workers.policy import SitePolicy
 from site_workers.safe import Safe
 from validation.contract import Contract, load_contract
@@ -107,6 +108,7 @@ def refreshed(site: Site) -> Site:
     if stamps == site.stamps:
         return site
     policy, recipe, contract = _agreed(site.folder, site.settings)
+    rest(site.recipe)
     return replace(site, policy=policy, recipe=recipe, contract=contract, stamps=stamps)
 
 
@@ -114,7 +116,8 @@ def _agreed(folder: Path, settings: SiteSettings) -> tuple[SitePolicy, Recipe, C
     policy = load_toml(SitePolicy, folder / "policy.toml")
     recipe_digest = _approved(folder / settings.recipe, policy.recipes)
     _approved(folder / settings.contract, policy.contracts)
-    return policy, load_recipe(folder / settings.recipe, recipe_digest), load_contract(folder / settings.contract)
+    return (policy, opened(folder / settings.recipe, recipe_digest, settings, policy.limits),
+            load_contract(folder / settings.contract))
 
 
 def _stamps(folder: Path, settings: SiteSettings) -> tuple[Version, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fedround.learning.recipe import load_recipe
 from fedround.learning.trial import try_out
 from infra.settings import SiteSettings, load_toml
+from site_workers.apart.opening import opened, rest
 from site_workers.approval import Candidate
 from site_workers.policy import SitePolicy
 from validation.encoding import encode_in_subprocess
@@ -28,8 +28,11 @@ def try_candidate(folder: Path, settings: SiteSettings, candidate: Candidate) ->
         file = Path(made) / "recipe.py"
         file.write_bytes(candidate.body)
         (examples,) = encode_in_subprocess([rows], file, candidate.digest, policy.limits.seconds)
-        notes = try_out(load_recipe(file, candidate.digest), examples.form, None,
-                        per_record=not {"record", "person"}.isdisjoint(policy.units))
+        recipe = opened(file, candidate.digest, settings, policy.limits)
+        try:
+            notes = try_out(recipe, examples.form, None, per_record=not {"record", "person"}.isdisjoint(policy.units))
+        finally:
+            rest(recipe)
     left_out = len(examples) - int(examples.counts_N.sum())
     return notes if left_out == 0 else (
         *notes, f"{left_out} of {len(examples)} rows cannot be encoded, and would count for nothing")

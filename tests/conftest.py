@@ -25,6 +25,7 @@ from infra.stack.ports import choose
 from infra.stack.seaweedfs import BUCKET, PORTS, SeaweedFS, endpoint
 from infra.stores import S3Store
 from site_workers import rows
+from site_workers.apart.opening import run_here
 from tests import small_federation
 from tests.bundled import Bundled
 from tests.bundled import make as make_bundled
@@ -35,6 +36,9 @@ from tests.small_federation import SmallFederation
 # every run, so a run needs few.
 settings.register_profile("fedround", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedround")
+
+# A test that is about the process in which a recipe runs says sandbox = "strict" in its site.toml.
+run_here()
 
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +60,8 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/parity/test_every_row_alone.py::test_every_layer",
         "tests/parity/test_simulation.py", "tests/parity/test_checking.py::test_every_check", "tests/tasks/test_exports.py",
         "tests/tasks/test_promote.py", "tests/fedround/privacy/test_apart.py", "tests/site_workers/test_scoring.py",
-        "tests/site_workers/test_recipes_that_fail.py", "tests/site_workers/test_safe.py::test_a_passphrase_comes",
+        "tests/site_workers/test_recipes_that_fail.py", "tests/site_workers/test_apart.py",
+        "tests/site_workers/test_safe.py::test_a_passphrase_comes",
         "tests/e2e/test_foreign.py", "tests/e2e/test_holding.py", "tests/e2e/test_automations.py", "tests/e2e/test_ui",
         "tests/e2e/test_organisations.py", "tests/infra/test_mutual_tls.py", "tests/e2e/test_secure_sums.py",
         "tests/e2e/test_signed_sums.py", "tests/e2e/test_grouped_sums.py", "tests/e2e/test_masked_regions.py",

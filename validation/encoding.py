@@ -26,6 +26,7 @@ import numpy.typing as npt
 from fedround import sandbox
 from fedround.errors import ContractError, FedroundError, SetupError
 from fedround.learning import encoding as apart
+from fedround.learning.described import is_here
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, load_recipe
 from fedround.parent import as_parent, end_with_parent
@@ -63,11 +64,12 @@ def encode(path: Path, recipe: Recipe, file: Path) -> Examples:
 
 
 def encoded(paths: Sequence[Path], recipe: Recipe, file: Path, timeout_s: float = PATIENCE_S) -> list[Examples]:
-    """What the recipe, which `file` holds, makes of every file: in a process of its own, unless pandas is in this one.
+    """What the recipe, which `file` holds, makes of every file: in a process of its own, unless pandas and the recipe's code
+    are in this one.
 
     Raises as `encode_in_subprocess` does.
     """
-    if "pandas" in sys.modules:
+    if "pandas" in sys.modules and is_here(recipe):
         return [encode(path, recipe, file) for path in paths]
     return encode_in_subprocess(paths, file, recipe.digest, timeout_s)
 

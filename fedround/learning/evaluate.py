@@ -13,11 +13,11 @@ import numpy.typing as npt
 from fedround.codec import Tensors
 from fedround.learning.batch import Batch, batch_of, filled, tensors_of
 from fedround.learning.examples import Examples
+from fedround.learning.furnished import check_fits
 from fedround.learning.objective import Objective
 from fedround.learning.recipe import Recipe, unfilled
 from fedround.learning.single_rows import without_rows_that_raise, works_for
 from fedround.learning.tasks import Outputs, Scored, scored_together
-from fedround.learning.train import check_fits
 from fedround.learning.trees.outputs import REMEMBERED, features_of
 from fedround.learning.trees.spec import Trees
 
@@ -52,11 +52,13 @@ def scored_rows(recipe: Recipe, tensors: Tensors, examples: Examples,
     error counts for nothing.
     Raises ContractError if model, tensors and examples do not fit each other.
     """
-    import torch
-
     recipe.check(examples)
     if recipe.trees is not None:
         return _by_trees(recipe, recipe.trees, tensors, examples)
+    if recipe.apart is not None:
+        return recipe.apart.scored(tensors, examples)
+    import torch
+
     model = unfilled(recipe).eval()
     check_fits(recipe, model, tensors)
     objective, weights, everything = recipe.objective(model), tensors_of(tensors), batch_of(examples)

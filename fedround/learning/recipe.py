@@ -18,7 +18,8 @@ For rows that need more than that it defines functions instead::
     def build_model() -> nn.Module: ...                # called with the one array, or with the arrays by their names
     def loss(outputs, batch): ...                      # each row's loss, (B,), if the task's own is not wanted
 
-A recipe is code that runs beside the records. A site approves a recipe by its digest, and only those bytes ever run.
+A site approves a recipe by its digest, and only those bytes ever run; where the system can confine them, in a process that
+sees the encoded records and nothing else (`site_workers.apart`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.files import check_utf8, read_named
+from fedround.learning.apart import Apart
 from fedround.learning.declared import Declared, built_for, check_targets, declared
 from fedround.learning.examples import INPUT, TARGET, Array, Arrays, Examples, check_arrays, named
 from fedround.learning.foreign.declared import foreign_of
@@ -83,6 +85,8 @@ class Recipe:
     """The trees that are the model; None: `build_model` is the recipe's own."""
     foreign: Foreign | None = None
     """The client that trains the model; None: it is trained here."""
+    apart: Apart | None = field(default=None, compare=False)
+    """Where its code runs; None: in this process. Elsewhere, its functions are not here (`described.py`)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Kind):
@@ -225,6 +229,8 @@ def _array(what: str, found: object) -> Array:
 @functools.lru_cache(maxsize=4)
 def schemas(recipe: Recipe, parts: Parts) -> Schemas:
     """The parts of the recipe's model. Raises ContractError as `divide` does."""
+    if recipe.apart is not None:
+        return recipe.apart.schemas(parts)
     return divide(recipe.build_model(), parts, recipe.name)
 
 
@@ -240,6 +246,8 @@ def initial(recipe: Recipe, seed: int, parts: Parts = WHOLE, *, per_record: bool
     per_record: whether the privacy is that of single records. start: a checkpoint's numbers, used for the tensors that it
     has. Raises ContractError as `check_model`, `parts.divide` and `start.begun_from` do.
     """
+    if recipe.apart is not None:
+        return recipe.apart.initial(seed, parts, start, per_record=per_record)
     import torch
 
     with torch.random.fork_rng(devices=()):
@@ -251,6 +259,11 @@ def initial(recipe: Recipe, seed: int, parts: Parts = WHOLE, *, per_record: bool
              for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_floating_point()}
     whole = whole if start is None else begun_from(whole, start, recipe.name)
     return {spec.name: whole[spec.name] for spec in found.shared}, found.rest_of(whole)
+
+
+def order_of(recipe: Recipe) -> tuple[str, ...]:
+    """The names of the model's tensors, in its own order."""
+    return tuple(recipe.build_model().state_dict()) if recipe.apart is None else recipe.apart.order()
 
 
 def check_model(model: nn.Module, name: str, private: Collection[str] = (), *, per_record: bool = True) -> None:

@@ -9,30 +9,26 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of, unflatten
+from fedround.codec import Schema, Tensors, flatten, schema_of, unflatten
 from fedround.errors import Cancelled, ContractError
-from fedround.learning.batch import Batch, batch_of
+from fedround.learning.apart import Bools, Bound, GradientSums, Int64, Sought
 from fedround.learning.descent import Descent, scale
-from fedround.learning.device import DeviceName, Placed, chosen, working_on
+from fedround.learning.device import DeviceName
 from fedround.learning.examples import Examples
-from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
+from fedround.learning.gradients import Clip
 from fedround.learning.noised import noised_change
-from fedround.learning.parts import NO_REST, Rest, furnish
+from fedround.learning.parts import NO_REST, Rest
 from fedround.learning.persons import NOBODY, Persons
-from fedround.learning.recipe import Recipe, check_model, unfilled
+from fedround.learning.recipe import Recipe
 from fedround.learning.spec import LocalTraining
+from fedround.learning.sums import gradient_sums
 from fedround.privacy.noise import FINE, GRID, NoiseSource, noised_counts
 from fedround.privacy.spec import DpFtrl, DpSgd, PerRecord, TrainingMechanism
 from fedround.privacy.tree import TreeNoise
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -93,70 +89,36 @@ def train(recipe: Recipe, base: Tensors, examples: Examples, training: LocalTrai
     Raises Cancelled if `cancelled()` is true before a step; ContractError if the model cannot be trained so, or `base`
     is not of this model, or the mechanism was charged for another number of steps or other batches.
     """
-    import torch
-
     drawn_from = len(examples) if persons is None else len(persons)
     _check(mechanism, training, drawn_from, persons)
-    place = chosen(device)
-    model = furnished(recipe, base, rest, per_record=isinstance(mechanism, PerRecord)).to(place)
-    recipe.check(examples)
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in rest.private}
-    trained = {**base, **{name: array for name, array in rest.private.items() if name not in buffers}}
-    schema = schema_of(trained)
-    # torch sees the weights through these views. So a step on the flat vector is a step of the model.
-    base_D, weights_D = flatten(trained), flatten(trained)
-    weights = unflatten(weights_D, schema)
-    placed, everything = Placed(weights, place), batch_of(examples).to(place)
-    parameters = placed.parameters
-
-    shared_D = _places(schema, base)
-    anchor_D = base_D if towards is None else flatten({**trained, **towards})
-    objective, descent = recipe.objective(model, training), Descent(training, anchor_D, _spread(shift_D, shared_D))
-    expected = _expected_batch(mechanism, training, drawn_from)
-    steps, counts_N = 0, torch.from_numpy(examples.counts_N)
-    with working_on(place):
-        noised = None
-        if isinstance(mechanism, PerRecord):
-            of_rows = RowGradients.tried(objective, parameters, everything)
-            noised = NoisedGradients(of_rows, mechanism, noise, coordinates(schema), expected)
-        torch.manual_seed(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
+    expected, counts_N, steps = _expected_batch(mechanism, training, drawn_from), examples.counts_N, 0
+    with gradient_sums(recipe, Sought(base, rest, examples, training, _bound(mechanism, expected), device)) as sums:
+        schema, weights_D = sums.schema, sums.weights_D
+        base_D, shared_D = weights_D.copy(), _places(schema, base)
+        anchor_D = base_D if towards is None else flatten({**unflatten(base_D, schema), **towards})
+        descent = Descent(training, anchor_D, _spread(shift_D, shared_D))
+        noised = NoisedGradients(sums, mechanism, noise) if isinstance(mechanism, PerRecord) else None
+        sums.begin(int(noise.random(1)[0] * 2**53))       # for dropout and the like inside the model
         for units in _batches(mechanism, training, drawn_from, noise, start):
             if cancelled():
                 raise Cancelled("training was stopped between two steps; nothing was released")
-            drawn = torch.from_numpy(units if persons is None else persons.row_PK[units].ravel())
-            if noised is None:
-                gradient_D = gradient_sum(objective, parameters, everything.at(drawn[counts_N[drawn]].to(place)))
-            else:
-                there_B = counts_N[drawn] & (drawn != NOBODY)
-                gradient_D = noised(parameters, everything.at(drawn.to(place)), there_B.to(place))
+            drawn = units if persons is None else persons.row_PK[units].ravel()
+            gradient_D = (sums.plain(drawn[counts_N[drawn]]) if noised is None
+                          else noised(drawn, counts_N[drawn] & (drawn != NOBODY)))
             gradient_D /= expected
             weights_D += descent.change(weights_D, gradient_D)
-            placed.follow()
             steps += 1
             if training.partial != "refuse" and steps < asked_of(mechanism, training) and time_is_up():
                 break
+        # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after
+        # the round.
+        kept = {} if noised is not None else sums.kept()
     delta_D = (weights_D - base_D)[shared_D]
     delta_D *= np.float32(scale(training, steps))
     delta_D = noised_change(delta_D, mechanism, noise)
     within = 0.5 + noised.surplus / (2 * steps * expected) if noised is not None and noised.counts else None
-    # Numbers that layers keep themselves were never noised. If single records are protected, they are discarded after the
-    # round.
-    kept = {} if noised is not None else {name: buffer.cpu().numpy().copy() for name, buffer in buffers.items()}
-    return Trained(unflatten(delta_D, schema_of(base)), within, steps,
-                   {**rest.private, **kept, **{name: view.copy() for name, view in weights.items() if name not in base}})
-
-
-def furnished(recipe: Recipe, base: Tensors, rest: Rest, *, per_record: bool) -> nn.Module:
-    """The recipe's model with its rest in it. Raises ContractError if it cannot be trained so, or the tensors are others'."""
-    model = unfilled(recipe)
-    check_model(model, recipe.name, rest.private, per_record=per_record)
-    check_fits(recipe, model, {**base, **rest.whole})
-    still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    if wrong := sorted(still - rest.frozen.keys()):
-        raise ContractError(f"recipe '{recipe.name}': its model does not train '{wrong[0]}', which is not among the frozen "
-                            "tensors")
-    furnish(model, rest.whole)
-    return model.requires_grad_(False)
+    own = {name: array.copy() for name, array in unflatten(weights_D, schema).items() if name not in base}
+    return Trained(unflatten(delta_D, schema_of(base)), within, steps, {**rest.private, **kept, **own})
 
 
 def _places(schema: Schema, base: Tensors) -> npt.NDArray[np.bool_] | slice:
@@ -178,11 +140,10 @@ def _spread(shift_D: Float32 | None, shared_D: npt.NDArray[np.bool_] | slice) ->
 class NoisedGradients:
     """The clipped and noised sum of gradients of one batch after the other."""
 
-    def __init__(self, of_rows: RowGradients, mechanism: PerRecord, noise: NoiseSource, size: int, expected: float):
-        self._of_rows, self._noise, self._clip = of_rows, noise, _clip(mechanism)
-        self._each = (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None) or 1
-        self._chunk = of_rows.chunk_for(expected, self._each)
-        draw = functools.partial(noise.cells, size)
+    def __init__(self, sums: GradientSums, mechanism: PerRecord, noise: NoiseSource):
+        self._sums, self._noise, self._clip = sums, noise, _clip(mechanism)
+        self._each = rows_of_one(mechanism)
+        draw = functools.partial(noise.cells, len(sums.weights_D))
         self._next = TreeNoise(draw).next if isinstance(mechanism, DpFtrl) else draw
         self._count_noise_std = mechanism.count_noise_std if isinstance(mechanism, DpSgd) else None
         self.surplus = 0.0
@@ -195,17 +156,16 @@ class NoisedGradients:
         """Whether rows within the clip norm are counted."""
         return self._count_noise_std is not None
 
-    def __call__(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
+    def __call__(self, rows_B: Int64, there_B: Bools) -> Float64:
         """The sum, (D,)."""
-        return self.cells(parameters, batch, counts_B) * (self._clip.cell * (FINE / GRID))
+        return self.cells(rows_B, there_B) * (self._clip.cell * (FINE / GRID))
 
-    def cells(self, parameters: dict[str, torch.Tensor], batch: Batch, counts_B: torch.Tensor) -> Float64:
+    def cells(self, rows_B: Int64, there_B: Bools) -> Float64:
         """The same in cells of `GRID` / noise_multiplier to a clip norm: whole numbers and a half."""
-        cells_D, within = clipped_sum(self._of_rows, parameters, batch, self._clip, counts_B=counts_B, chunk=self._chunk,
-                                      each=self._each)
+        cells_D, within = self._sums.bounded(rows_B, there_B)
         cells_D += self._next()
         if self._count_noise_std is not None:
-            surplus = np.array([2 * within - int(counts_B.reshape(-1, self._each).any(1).sum())])
+            surplus = np.array([2 * within - int(there_B.reshape(-1, self._each).any(1).sum())])
             self.surplus += float(noised_counts(surplus, 2 * self._count_noise_std, self._noise)[0])
         coarse_D: Float64 = (cells_D >> _FINER).astype(np.float64)
         coarse_D += 0.5
@@ -232,6 +192,20 @@ def _expected_batch(mechanism: TrainingMechanism, training: LocalTraining, rows:
     if isinstance(mechanism, DpFtrl):
         return mechanism.batch_size
     return rows * (mechanism.sampling_rate if isinstance(mechanism, DpSgd) else training.sampling_rate(rows))
+
+
+def _bound(mechanism: TrainingMechanism, expected: float) -> Bound | None:
+    return bound_of(mechanism, expected) if isinstance(mechanism, PerRecord) else None
+
+
+def bound_of(mechanism: PerRecord, expected: float) -> Bound:
+    """How each row's part is bounded. expected: of rows, or persons, in a batch."""
+    return Bound(_clip(mechanism), rows_of_one(mechanism), expected)
+
+
+def rows_of_one(mechanism: PerRecord) -> int:
+    """How many rows, one after the other, are one person's."""
+    return (mechanism.rows_per_person if isinstance(mechanism, DpSgd) else None) or 1
 
 
 def _clip(mechanism: PerRecord) -> Clip:
@@ -261,13 +235,3 @@ def check_exact(noise_multiplier: float, rows: int) -> None:
     if rows > noise_multiplier * 2 ** 50 / GRID:
         raise ContractError(f"{rows} rows are too many to be summed exactly under a noise multiplier of "
                             f"{noise_multiplier:g}: ask for more noise, that is, for a smaller epsilon")
-
-
-def check_fits(recipe: Recipe, model: nn.Module, tensors: Tensors) -> None:
-    """Raise ContractError unless `tensors` are exactly this model's parameters, and buffers of its if any."""
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    expected |= {name: tuple(buffer.shape) for name, buffer in model.named_buffers() if name in tensors}
-    if {name: array.shape for name, array in tensors.items()} != expected:
-        wrong = sorted(name for name in {*expected, *tensors}
-                       if name not in tensors or tensors[name].shape != expected.get(name))
-        raise ContractError(f"recipe '{recipe.name}': its model and the given tensors differ in {', '.join(wrong[:5])}")

@@ -20,11 +20,11 @@ from fedround.learning.device import DeviceName, Placed, chosen, working_on
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Array, Examples, Form, Shape
 from fedround.learning.foreign.spec import Foreign
+from fedround.learning.furnished import furnished
 from fedround.learning.gradients import Clip, RowGradients, clipped_sum, gradient_sum
 from fedround.learning.parts import WHOLE, Rest, mixes_rows
 from fedround.learning.recipe import Recipe, initial, initial_tensors
 from fedround.learning.spec import LocalTraining, Parts, Training
-from fedround.learning.train import furnished
 from fedround.learning.trees.outputs import features_of
 from fedround.learning.trees.server import grow
 from fedround.learning.trees.site import sums
@@ -50,14 +50,21 @@ def try_out(recipe: Recipe, form: Form, parts: Parts | None = WHOLE, *, per_reco
     if the model cannot be built, does not travel, cannot be scored or trained; SetupError if this machine lacks the device.
     """
     how = None if isinstance(training, Trees | Foreign) else training
-    return _tried(_Question(recipe.digest, form, parts, per_record, recipe, how, device)).notes
+    return tried(recipe, form, parts, how, device, per_record=per_record)[0]
+
+
+def tried(recipe: Recipe, form: Form, parts: Parts | None, training: LocalTraining | UnionStep | None, device: DeviceName, *,
+          per_record: bool) -> tuple[tuple[str, ...], float]:
+    """As `try_out`: its warnings, and the made-up number that the model works for."""
+    found = _tried(_Question(recipe.digest, form, parts, per_record, recipe, training, device))
+    return found.notes, found.number
 
 
 def made_up(recipe: Recipe, rows: int, form: Form, parts: Parts | None = WHOLE, *, per_record: bool = True) -> Examples:
     """So many rows that nobody has, on which the recipe's model can be trained; all kinds of labels in turn. They follow from
     the arguments alone. Raises as `try_out`.
     """
-    return _rows_of(recipe, rows, form, _tried(_Question(recipe.digest, form, parts, per_record, recipe)).number)
+    return _rows_of(recipe, rows, form, tried(recipe, form, parts, None, "cpu", per_record=per_record)[1])
 
 
 def _rows_of(recipe: Recipe, rows: int, form: Form, number: float) -> Examples:
@@ -96,6 +103,9 @@ def _tried(asked: _Question) -> _Works:
     recipe, problems = asked.recipe, []
     if recipe.trees is not None:
         return _grown(recipe, recipe.trees, asked.form)
+    if recipe.apart is not None:
+        return _Works(*recipe.apart.tried(asked.form, asked.parts, asked.training, asked.device,
+                                          per_record=asked.per_record))
     chosen(asked.device)
     try:
         base, rest = initial(recipe, 0, asked.parts or _supposed(recipe), per_record=asked.per_record)

@@ -28,9 +28,10 @@ from fedround.codec import Tensors
 from fedround.errors import ContractError
 from fedround.learning.batch import tensors_of
 from fedround.learning.examples import Arrays, Examples, rows_in
+from fedround.learning.furnished import check_fits
 from fedround.learning.recipe import Recipe, initial_tensors
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import check_fits, train
+from fedround.learning.train import train
 from fedround.privacy.noise import stream
 from fedround.privacy.spec import DpSgd, NoMechanism, NoPrivacy, TrainingMechanism
 from fedround.rounds.campaign import mechanism_for

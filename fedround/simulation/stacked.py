@@ -19,9 +19,10 @@ from fedround.codec import Schema, Tensors, coordinates, flatten, schema_of
 from fedround.learning.batch import called, tensors_of
 from fedround.learning.descent import Descent, scale
 from fedround.learning.examples import Examples
+from fedround.learning.furnished import check_fits
 from fedround.learning.recipe import Recipe, check_model
 from fedround.learning.spec import LocalTraining
-from fedround.learning.train import asked_of, check_fits
+from fedround.learning.train import asked_of
 from fedround.privacy.spec import DpSgd, GaussianUpdate, NoMechanism, TrainingMechanism
 from fedround.simulation.jobs import Batches, Done, Float32, Job, Learnt, OneGenerator, Pool, StackDraws
 from fedround.simulation.sums import clipped_sum, plain_sum

@@ -75,7 +75,12 @@ def fedround_on(folder: Path, environment: Mapping[str, str], cold: tuple[str, .
 
 
 def preload() -> None:
-    """Import everything, and freeze it: a garbage collection in a child would copy every page."""
+    """Import everything, and freeze it: a garbage collection in a child would copy every page. Recipes run in the commands'
+    own processes, which have torch: tests of processes that are started anew have them apart.
+    """
+    from site_workers.apart.opening import run_here
+
+    run_here()
     # No threads before a fork.
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     follow_the_environment()

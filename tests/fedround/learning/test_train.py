@@ -7,7 +7,7 @@ import pytest
 
 from fedround.codec import flatten
 from fedround.errors import Cancelled, ContractError
-from fedround.learning import train as module
+from fedround.learning import sums as module
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import initial_tensors
