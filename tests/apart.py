@@ -13,7 +13,7 @@ from site_workers.apart.host import Host
 from site_workers.policy import Limits
 from tests.small_federation import RECIPE, SmallFederation
 
-LIMITS = Limits(seconds=300)
+LIMITS = Limits(seconds=3600)
 ROWS = Examples(np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32),
                 np.random.default_rng(2).integers(0, 2, 60))
 TRAINING = LocalTraining(local_steps=3, batch_size=16, learning_rate=0.5)

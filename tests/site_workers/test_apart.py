@@ -125,7 +125,7 @@ TASK = Mine()"""
     (OF_NO_KIND, "task|labels"),
     ("import threading, time\nthreading.Thread(target=lambda: time.sleep(3600)).start()\nraise ValueError", "does not run")])
 def test_attack_a_recipe_that_does_not_end_or_answers_otherwise(tmp_path, code, words):
-    host = hosted(tmp_path, NO_TORCH + "\n" + code, LIMITS.model_copy(update={"seconds": 4 if words == NOT_DONE else 300}))
+    host = hosted(tmp_path, NO_TORCH + "\n" + code, LIMITS.model_copy(update={"seconds": 4 if words == NOT_DONE else 3600}))
     with pytest.raises(ContractError, match=words):
         host.recipe()
     host.rest()
@@ -223,7 +223,7 @@ def test_attack_under_the_unit_site_nothing_that_it_does_moves_what_leaves_by_mo
 def test_attack_a_model_that_hangs_or_raises(tmp_path, body, words):
     host = hosted(tmp_path, model(body))
     recipe = host.recipe()
-    host._limits = LIMITS.model_copy(update={"seconds": 4 if "sleep" in body else 300})
+    host._limits = LIMITS.model_copy(update={"seconds": 4 if "sleep" in body else 3600})
     with pytest.raises(ContractError, match=words) as error:
         try_out(recipe, ROWS.form)
     assert "\n" not in str(error.value)
