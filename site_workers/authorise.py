@@ -21,6 +21,7 @@ from site_workers import history, outbox, seen
 from site_workers.keys import agreed_identity
 from site_workers.policy import objection
 from site_workers.site import Site
+from validation import quotes
 
 _COMPARE = "Nothing was done. Ask the coordinator, and compare 'fedround verify'"
 
@@ -105,7 +106,21 @@ def _check_only_one(site: Site, plan: Plan, named: Digest, source: str) -> None:
 def refusal_by_policy(site: Site, order: Order) -> Refusal | None:
     """What the operator's policy says to the plan now: nothing, or a refusal that names the line to talk about."""
     found = objection(site.policy, order.plan, site.recipe.digest, site.contract.digest, site.clock())
+    if found is None and site.policy.enclave is not None:
+        found = _outside(site, site.policy.enclave)
     return None if found is None else refuse(site, order, *found)
+
+
+def _outside(site: Site, asked: quotes.Enclave) -> tuple[Reason, str] | None:
+    """Why the coordinator's key is not known to be in the enclave that the policy asks for."""
+    try:
+        quote, collateral = ((site.folder / name).read_bytes() for name in (asked.quote, asked.collateral))
+        quotes.check(asked, quote, collateral, quotes.report_data_of(site.settings.coordinator), site.clock())
+    except OSError as error:
+        return Reason.POLICY, f"no quote of the coordinator's enclave can be read here ({error.strerror})"
+    except TrustError as error:
+        return Reason.POLICY, str(error)[:300]
+    return None
 
 
 def refuse(site: Site, order: Order, reason: Reason, detail: str, checks: tuple[str, ...] = ()) -> Refusal:

@@ -20,6 +20,7 @@ from fedround.statistics.partitions import Partitions, of_one_kind
 from fedround.values import ColumnName, Digest, OfRows, Value
 from site_workers.grants import Grant, grants_text
 from site_workers.question_form import QuestionForm, is_agreed
+from validation.quotes import Enclave
 
 Protected = Literal["record", "person", "site", "none"]
 Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
@@ -78,6 +79,8 @@ class SitePolicy(Value):
     """When plans may be carried out; None: always."""
     vertical: tuple[Grant, ...] = ()
     """Which peers may know which customers both have, and more of them. Nobody may, unless it stands here."""
+    enclave: Enclave | None = None
+    """In which enclave the coordinator's key must be; None: anywhere."""
 
     @model_validator(mode="after")
     def _check_grants(self) -> Self:
@@ -287,6 +290,10 @@ seconds = {seconds}       # of work on one plan; then it is refused, and nothing
 # ("ids"), a label of each, told by a coin ("labels"), or a score of each, made from your columns ("scores"). What is learnt
 # cannot be taken back, and only the labels have an epsilon. Without a section nothing of it leaves (docs/vertical.md).
 {vertical}
+
+# Plans only of a coordinator whose key an enclave (Intel TDX or SGX) of this measurement has named, in a quote that lies in
+# this folder (docs/encrypted.md). Without a section: of the coordinator in site.toml, wherever its key is.
+{enclave}
 """
 
 
@@ -312,7 +319,7 @@ def policy_text(policy: SitePolicy, approved: Mapping[str, str] = MappingProxyTy
         person=_optional("person", policy.person, "customer_id", 'the column; for plans of the unit "person"'),
         max_epsilon_person=_optional("max_epsilon_person", policy.max_epsilon_person, 8.0, 'for plans of the unit "person"'),
         max_epsilon_label=_optional("max_epsilon_label", policy.max_epsilon_label, 4.0, "for one label"),
-        vertical=grants_text(policy.vertical),
+        vertical=grants_text(policy.vertical), enclave=_enclave_text(policy.enclave),
         max_epsilon_alone=_optional("max_epsilon_alone", policy.max_epsilon_alone, 25.0, "if nobody else's noise counts"),
         max_epsilon_site=_optional("max_epsilon_site", policy.max_epsilon_site, 8.0, 'for plans of the unit "site"'),
         columns=_optional_names("columns", policy.questions.columns, "age", "the only columns that may be named"),
@@ -325,6 +332,12 @@ def _listed(digests: Sequence[str], approved: Mapping[str, str]) -> str:
     """A line for each, as `approval` adds one."""
     lines = [f'    "{one}", # {approved.get(one, "approved")}\n' for one in digests]
     return "\n".join(["[", "".join(lines) + "]"]) if lines else "[]"
+
+
+def _enclave_text(enclave: Enclave | None) -> str:
+    said = (enclave or Enclave(measurement="0" * 96)).model_dump(mode="json")
+    lines = ["[enclave]", *(f"{key} = {tomlkit.item(value).as_string()}" for key, value in said.items())]
+    return "\n".join(lines if enclave is not None else [f"# {line}" for line in lines])
 
 
 def _as_table(one: Partitions) -> str:

@@ -24,6 +24,7 @@ from site_workers.grants import Grant
 from site_workers.policy import Leaves, Limits, SitePolicy, objection, policy_text
 from site_workers.question_form import QuestionForm
 from tests.small_federation import SmallFederation, changed
+from validation.quotes import Enclave
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)      # a Wednesday
 LEAST = {"recipes": (), "contracts": (), "max_epsilon": 5.0, "delta_dp": 1e-5}
@@ -69,14 +70,15 @@ def test_what_is_written_is_what_is_read(policy: SitePolicy):
 
 def test_every_key_is_explained_in_the_file_and_in_the_guide():
     text, guide = policy_text(SitePolicy(**LEAST)), (Path(__file__).parents[2] / "docs" / "operating" / "site.md").read_text()
-    for kind in (SitePolicy, Limits, Hours, QuestionForm, Grant):
-        for key in set(kind.model_fields) - {"limits", "hours", "questions", "vertical"}:
+    for kind in (SitePolicy, Limits, Hours, QuestionForm, Grant, Enclave):
+        for key in set(kind.model_fields) - {"limits", "hours", "questions", "vertical", "enclave"}:
             assert f"{key} = " in text, key
             assert f"`{key}`" in guide, key
     assert "[[vertical]]" in text
     assert "[limits]" in text
     assert "[questions]" in text
     assert "[hours]" in text
+    assert "[enclave]" in text
 
 
 @pytest.mark.parametrize(("change", "says"), [
