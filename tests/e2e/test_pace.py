@@ -1,6 +1,7 @@
-"""Sites at their own pace on real servers: rounds close without the slow, whose answers count later.
+"""Sites at their own pace on real servers: rounds close without the slow, whose answers count later, whoever dies meanwhile.
 
-Three sites that really sleep, 1 : 2 : 10 of a unit before each answer; a buffer of two.
+Three sites that really sleep, 1 : 2 : 10 of a unit before each answer; a buffer of two. Where a
+test needs an order of events, the slow one is held instead.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from uuid import UUID
 
 import pytest
 
+from fedround import layout
 from fedround.records import Commit
 from infra.history import last_round, read_commit
 from infra.settings import load_federation
-from tests.e2e.conftest import HOLDING, Federation
+from tests.e2e.conftest import HOLDING, Federation, wait
 from tests.e2e.founding import with_members
 from tests.small_federation import NAMES
 
@@ -61,6 +63,12 @@ def commits(paced: Federation, run: str) -> list[Commit]:
     return [read_commit(paced.store, run, number, key(paced)).commit for number in range(1, last + 1)]
 
 
+def until(paced: Federation, run: str, rounds: int, **more: object) -> None:
+    """Single rounds up to this one: a campaign's end asks all sites for an evaluation, and waits for the slowest."""
+    while len(commits(paced, run)) < rounds:
+        completed(paced, paced.start("federated-round", run=run, **more))
+
+
 def completed(paced: Federation, started: UUID) -> None:
     done = paced.ended(started)
     assert done.state.is_completed(), done.state.message
@@ -72,11 +80,21 @@ def counted(paced: Federation, run: str, site: str) -> list[int | None]:
             if update.site == site]
 
 
+def answered(paced: Federation, run: str, site: str, number: int = 1) -> None:
+    """Wait until the site's answer to this round's plan lies in the store."""
+    wait(lambda: paced.store.head(layout.answer(site, run, number, 1, "train")), f"{site}'s answer of round {number}")
+
+
 def proven(paced: Federation, run: str) -> None:
     """Every round follows from the one before, and its model from the updates."""
     done = paced.here("verify", run, "--as", paced.machine.coordinator, "--recompute", "--json")
     assert done.exit_code == 0, done.output
     assert all(one["recomputed"] for one in json.loads(done.stdout)["rounds"][1:])
+
+
+def trained(paced: Federation, run: str, site: str) -> list[int]:
+    """The rounds of the plans for whose updates the site was charged."""
+    return [line["charge"]["round"] for line in paced.charges(site, run) if line["charge"]["purpose"] == "train"]
 
 
 def paid_once(paced: Federation, run: str) -> None:
@@ -92,5 +110,19 @@ def test_a_buffer_does_not_wait_for_the_slowest_and_each_answer_counts_once_by_i
                                                                                       run: str):
     completed(paced, paced.start("federated-training", run=run, rounds=8))
     assert any(SLOW in commit.missing for commit in commits(paced, run)), "no round closed before the slowest was ready"
+    paid_once(paced, run)
+    proven(paced, run)
+
+
+def test_a_slow_site_is_killed_with_its_ticket_and_started_again_is_charged_once_and_counts(paced: Federation, run: str):
+    with paced.held(paced.machine.site(SLOW)):
+        until(paced, run, 1)
+        wait(lambda: trained(paced, run, SLOW), "the charge, which comes before the work")
+        paced.restart_site(SLOW)
+        until(paced, run, 2)
+    answered(paced, run, SLOW)
+    until(paced, run, 3)
+    assert 1 in counted(paced, run, SLOW)
+    assert trained(paced, run, SLOW).count(1) == 1
     paid_once(paced, run)
     proven(paced, run)
