@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 FAST, MIDDLE, SLOW = NAMES
 UNIT_S = 0.6
 SPEEDS = {FAST: 1, MIDDLE: 2, SLOW: 10}
-MAX_AGE = 4
+MAX_AGE = 3
 SLEEPING = HOLDING.replace("    return nn.Sequential", """    pause = Path(__file__).parents[1] / "pause"
     if pause.exists() and not tried:
         time.sleep(float(pause.read_text()))
@@ -35,7 +35,7 @@ SLEEPING = HOLDING.replace("    return nn.Sequential", """    pause = Path(__fil
 
 @pytest.fixture(scope="module")
 def paced(short_folder: Path, rows_are_judged_here: None) -> Iterator[Federation]:
-    """North, east and south; two answers close a round, and an answer counts up to four rounds later."""
+    """North, east and south; two answers close a round, and an answer counts up to three rounds later."""
     with with_members(short_folder / "paced", NAMES, recipe=SLEEPING, quorum=2, enough=2, deadline_s=600,
                       pace={"max_age": MAX_AGE}, privacy={
                           "unit": "record", "epsilon": 20.0, "delta_dp": 1e-5, "clip_norm": 1.0, "rounds": 40}) as federation:
@@ -85,6 +85,11 @@ def answered(paced: Federation, run: str, site: str, number: int = 1) -> None:
     wait(lambda: paced.store.head(layout.answer(site, run, number, 1, "train")), f"{site}'s answer of round {number}")
 
 
+def stopped(paced: Federation, run: str, number: int) -> bool:
+    """Whether the flow run of the slow site for this round was told to stop."""
+    return paced.site_run(run, SLOW, number).state.type in ("CANCELLING", "CANCELLED")
+
+
 def proven(paced: Federation, run: str) -> None:
     """Every round follows from the one before, and its model from the updates."""
     done = paced.here("verify", run, "--as", paced.machine.coordinator, "--recompute", "--json")
@@ -124,5 +129,31 @@ def test_a_slow_site_is_killed_with_its_ticket_and_started_again_is_charged_once
     until(paced, run, 3)
     assert 1 in counted(paced, run, SLOW)
     assert trained(paced, run, SLOW).count(1) == 1
+    paid_once(paced, run)
+    proven(paced, run)
+
+
+def test_a_coordinator_that_is_killed_between_commits_goes_on_with_the_same_tickets(paced: Federation, run: str):
+    with paced.held(paced.machine.site(SLOW)):
+        started = paced.start("federated-training", run=run, rounds=MAX_AGE)
+        wait(lambda: len(commits(paced, run)) >= 1 and trained(paced, run, SLOW), "a round, and the slow one at work")
+        paced.restart_coordinator()
+        wait(lambda: len(commits(paced, run)) >= MAX_AGE, "the other rounds")
+        assert trained(paced, run, SLOW) == [1]
+    completed(paced, started)
+    until(paced, run, MAX_AGE + 1)
+    assert 1 in counted(paced, run, SLOW)
+    paid_once(paced, run)
+    proven(paced, run)
+
+
+def test_a_ticket_that_is_too_old_ends_in_words_and_its_site_is_asked_anew(paced: Federation, run: str):
+    with paced.held(paced.machine.site(SLOW)):
+        until(paced, run, MAX_AGE + 2)
+        assert stopped(paced, run, 1), "it works for nothing"
+    wait(lambda: paced.site_run(run, SLOW, 1).state.name == "Cancelled", "the end of what counts no more")
+    answered(paced, run, SLOW, MAX_AGE + 2)
+    until(paced, run, MAX_AGE + 3)
+    assert counted(paced, run, SLOW)[0] == MAX_AGE + 2
     paid_once(paced, run)
     proven(paced, run)
