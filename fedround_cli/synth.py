@@ -17,6 +17,7 @@ from fedround_cli.output import AsJson, Deadline, command, out, print_json
 if TYPE_CHECKING:
     from fedround.records import Finding
     from fedround.synthetic.blueprint import Blueprint
+    from fedround.synthetic.clouds import Clouds
     from fedround.synthetic.said import Synthetic
     from tasks.coordinator import Coordinator
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 @command
 def synth(
     blueprint: Annotated[Path, typer.Argument(
-        help="Columns, their public bounds and lists, and the pairs to ask for (TOML or JSON); docs/synthetic.md has every "
-             "key.")],
+        help="Columns, their public bounds and lists, and the pairs to ask for (TOML or JSON); or labels, features and "
+             "bounds of what the recipe encodes. docs/synthetic.md has every key.")],
     file: Annotated[Path, typer.Argument(help="Where the rows go: .parquet or .csv. FILE.card.json is written beside it.")],
     folder: AnyFolder = DEFAULT_COORDINATOR,
     run: Annotated[str, typer.Option(
@@ -42,13 +43,14 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Ask every site for noised tables of columns and pairs of columns, and draw rows from them: for tests of a schema and a
-    first recipe, without access to a record.
+    first recipe, without access to a record. Or ask for sums of encoded rows by label, and draw encoded rows: small images.
 
     It is one question, as those of `fedround ask`: charged once, and never again for other rows or seeds. The card says,
     signed, which tables the rows were drawn from, what they cost, and what is not promised.
     """
     from pydantic import ValidationError
 
+    from fedround.synthetic.clouds import Clouds
     from fedround.values import in_words
     from flows.service import enter
     from tasks.questions import preview as previewed
@@ -56,6 +58,9 @@ def synth(
     if file.suffix.lower() not in (".parquet", ".csv"):
         raise ContractError(f"{file}: expected a name that ends in .parquet or .csv")
     wanted, coordinator = _read(blueprint), enter(folder)
+    if isinstance(wanted, Clouds) and wanted.labels != (task := coordinator.recipe.task).labels:
+        raise ContractError(f"blueprint {blueprint}: rows of {wanted.labels} labels are asked for, and the federation's "
+                            f"recipe learns {task.in_words}")
     std = coordinator.federation.evaluation.noise_std if noise is None else noise
     try:
         statistics = wanted.statistics(std)
@@ -72,19 +77,22 @@ def synth(
     if as_json:
         print_json(card.model_dump(mode="json"))
         return
-    out.say("{} of {}: {}; with its card, {}", how_many(rows, "row"), how_many(len(wanted.columns), "column"), file,
-            card_of(file))
-    joined = ", ".join(f"{one} – {other}" for one, other in card.pairs)
-    out.say("columns are joined by {}", joined or "nothing: no pair shows more than noise")
+    out.say("{} of {}: {}; with its card, {}", how_many(rows, "row"), how_many(wanted.width, "column"), file, card_of(file))
+    if not isinstance(wanted, Clouds):
+        joined = ", ".join(f"{one} – {other}" for one, other in card.pairs)
+        out.say("columns are joined by {}", joined or "nothing: no pair shows more than noise")
     out.say("[dim]not promised: {}[/]", card.not_promised)
 
 
-def _read(path: Path) -> Blueprint:
+def _read(path: Path) -> Blueprint | Clouds:
     from fedround.synthetic.blueprint import Blueprint
+    from fedround.synthetic.clouds import Clouds
     from fedround.values import parse
     from infra.toml import read_said
 
-    return parse(Blueprint, read_said(path), f"blueprint {path}")
+    said = read_said(path)
+    kind: type[Blueprint] | type[Clouds] = Clouds if isinstance(said, dict) and "labels" in said else Blueprint
+    return parse(kind, said, f"blueprint {path}")
 
 
 def _show_preview(told: Any, tables: int, *, as_json: bool) -> None:
@@ -97,13 +105,14 @@ def _show_preview(told: Any, tables: int, *, as_json: bool) -> None:
     say_cost(told)
 
 
-def _written(coordinator: Coordinator, finding: Finding, blueprint: Blueprint, file: Path, rows: int, seed: int,
+def _written(coordinator: Coordinator, finding: Finding, blueprint: Blueprint | Clouds, file: Path, rows: int, seed: int,
              epsilon: float | None) -> Synthetic:
     """The rows and their card, on disk."""
     from fedround import __version__
     from fedround.files import write_whole
     from fedround.signing import digest, seal
-    from fedround.synthetic.said import Synthetic
+    from fedround.synthetic.clouds import Clouds
+    from fedround.synthetic.said import NOT_PROMISED, NOT_PROMISED_OF_CLOUDS, Synthetic
     from tasks.synthetic import as_bytes, drawn
 
     frame, pairs = drawn(blueprint, finding.totals, rows, seed)
@@ -111,7 +120,8 @@ def _written(coordinator: Coordinator, finding: Finding, blueprint: Blueprint, f
     card = Synthetic(
         federation=finding.federation, run=finding.run, round=finding.round, attempt=finding.attempt, plan=finding.plan,
         blueprint=blueprint, pairs=pairs, noise_std=finding.totals[0].noise_std, epsilon=epsilon, rows=rows, seed=seed,
-        file=digest(body), tool_version=__version__)
+        file=digest(body), not_promised=NOT_PROMISED_OF_CLOUDS if isinstance(blueprint, Clouds) else NOT_PROMISED,
+        tool_version=__version__)
     write_whole(file, body, durable=False)
     write_whole(card_of(file), seal(card, coordinator.identity), durable=False)
     return card

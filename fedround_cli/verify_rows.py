@@ -37,7 +37,7 @@ def verify_rows(store: ObjectStore, key: str, file: Path, *, as_json: bool) -> N
             f"epsilon {upward(proof.epsilon, 4)} at each site, by the plan's noise")
     again = "the same bytes" if proof.same_bytes else "the same values; other versions of libraries wrote the bytes"
     out.print(boxed(
-        f"[green]The card holds.[/] {how_many(card.rows, 'row')} of {how_many(len(card.blueprint.columns), 'column')}\n"
+        f"[green]The card holds.[/] {how_many(card.rows, 'row')} of {how_many(card.blueprint.width, 'column')}\n"
         f"Card        signed by the coordinator, and of these bytes (SHA-256 {card.file[:16]})\n"
         f"Question    run '{card.run}', round {card.round}, attempt {card.attempt}: for this blueprint's tables, no others\n"
         f"Answers     {', '.join(finding.answers)}; totals are {vouched}\n"

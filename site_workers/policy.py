@@ -24,7 +24,7 @@ from validation.quotes import Enclave
 
 Protected = Literal["record", "person", "site", "none"]
 Leaves = Literal["scores", "checks", "histograms", "group_counts", "decisions", "moments",
-                 "missing", "quantiles", "models", "cox", "sketches", "prefixes", "importance"]
+                 "missing", "quantiles", "models", "cox", "sketches", "prefixes", "importance", "class_sums"]
 """What may leave besides updates: the words of the statistics, and the ids of failed checks."""
 
 
@@ -254,8 +254,9 @@ min_batch = {min_batch}
 # columns are empty), "sketches" (counts of hashed values), "prefixes" (of hashed beginnings
 # of texts: values are found that nobody knew to ask for), "models" (steps of logistic, Poisson and hazard regressions),
 # "cox" (sums over risk sets, which have no noise: with the unit "none" only), "decisions" (how often the model is right and
-# wrong about the groups that the federation watches, on held-out rows) and "importance" (how good the model is on held-out
-# rows if a column's values come from public rows), all noised and charged.
+# wrong about the groups that the federation watches, on held-out rows), "importance" (how good the model is on held-out
+# rows if a column's values come from public rows) and "class_sums" (sums of encoded rows by label, and of products of their
+# numbers: rows are drawn from them), all noised and charged.
 # What is not listed stays.
 statistics = {statistics}
 

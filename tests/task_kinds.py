@@ -11,7 +11,7 @@ from torch import nn
 from fedround.learning.evaluate import scores
 from fedround.learning.examples import Examples
 from fedround.learning.recipe import Recipe, initial_tensors
-from fedround.learning.tasks import Classify, Count, NextToken, Regress, Scored, Several, Survive, Tag
+from fedround.learning.tasks import Classify, Count, Maximise, NextToken, Regress, Scored, Several, Survive, Tag
 from fedround.privacy.noise import stream
 from fedround.statistics import LocalEvaluation, Release, release
 
@@ -48,6 +48,7 @@ KINDS = {
     "gaps": (Several(main="stay", may_miss=("ill", "life"), heads={"ill": Classify(), "stay": Count(max=9),
                                                                    "life": Survive(edges=(1, 2))}),
              lambda: Parts(ill=1, stay=1, life=2)),
+    "most": (Maximise(bounds=(-1, 4)), lambda: nn.Linear(3, 1)),
 }
 every = pytest.mark.parametrize("kind", KINDS)
 

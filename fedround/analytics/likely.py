@@ -63,6 +63,10 @@ class _Likely:
         """No regression is about a model."""
         raise ContractError(f"nothing is held out of column '{name}'")
 
+    def encoded(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """No recipe encodes these rows."""
+        raise ContractError("there is no recipe")
+
     def scores(self) -> dict[str, npt.NDArray[Any]]:
         """No regression is about a model."""
         raise ContractError("there is no model")

@@ -106,10 +106,16 @@ def declared(module: Mapping[str, Any], recipe: str) -> Declared:
     """What a recipe's file declares. recipe: the file, in words.
 
     Raises ContractError, which says what to write, unless there is exactly one of COLUMNS and features, and one of TARGET
-    and labels.
+    and labels; neither of the last two, if the task's rows have no labels.
     """
-    for said, function, example in (("COLUMNS", "features", 'COLUMNS = (Numeric("age", low=18, high=95),)'),
-                                    ("TARGET", "labels", 'TARGET = "default"')):
+    task, unlabelled = module.get("TASK"), False
+    if isinstance(task, Kind) and (unlabelled := task.unlabelled) and (
+            needless := [one for one in ("TARGET", "labels") if one in module]):
+        raise ContractError(f"{recipe}: {task.in_words} learns from rows without labels, and the recipe says {needless[0]}; "
+                            "remove it")
+    pairs = (("COLUMNS", "features", 'COLUMNS = (Numeric("age", low=18, high=95),)'),
+             ("TARGET", "labels", 'TARGET = "default"'))
+    for said, function, example in pairs[:1] if unlabelled else pairs:
         if said in module and function in module:
             raise ContractError(f"{recipe}: says both {said} and {function}(rows); remove one of them: {said} is the short "
                                 "way, a function can compute whatever it wants")

@@ -176,7 +176,10 @@ def load_recipe(path: Path, expected_digest: str | None = None) -> Recipe:
 
     def encode(rows: pd.DataFrame) -> Examples:
         inputs = features(rows)
-        targets = what.all_targets(rows, task) if what.targets else _arrays("labels", module.labels, rows)
+        if task.unlabelled:
+            targets = task.made_up(len(rows), ())
+        else:
+            targets = what.all_targets(rows, task) if what.targets else _arrays("labels", module.labels, rows)
         examples = Examples(inputs, task.cast(targets, name))
         recipe.check(examples)
         return examples

@@ -13,7 +13,7 @@ from fedround.learning.clusters import schema_of_one
 from fedround.learning.tasks import Task
 from fedround.records.questions import Measure, Question
 from fedround.regions.spec import lapsed
-from fedround.statistics import Decisions, Importance, ModelSums, Scores
+from fedround.statistics import ClassSums, Decisions, Importance, ModelSums, Scores
 from fedround.statistics.partitions import of_one_kind
 from fedround.terms import Agreed
 from fedround.values import MAX_NUMBER, Attempt, Digest, Name, Round, Signed, TensorSpec, ToolVersion, Value
@@ -98,6 +98,8 @@ class Plan(Address, Signed):
                                  f"{self.base_model[:16]}")
             if isinstance(one, Decisions) and not self.task.decides:
                 raise ValueError(f"decisions are of two labels, and the task is {self.task.in_words}")
+            if isinstance(one, ClassSums) and self.task.labels != one.labels:
+                raise ValueError(f"sums by {one.labels} labels are asked for, and the task is {self.task.in_words}")
             judging = one.judged if isinstance(one, Importance) else one
             if isinstance(judging, Scores | ModelSums) and not self.task.is_judged_by(judging):
                 raise ValueError(f"{one.in_words} as they are asked for say nothing about {self.task.in_words}")

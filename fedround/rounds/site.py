@@ -25,7 +25,7 @@ from fedround.learning.algorithms import Vectors
 from fedround.learning.clusters import chosen, model_of
 from fedround.learning.device import DeviceName
 from fedround.learning.evaluate import scored_rows
-from fedround.learning.examples import Examples
+from fedround.learning.examples import TARGET, Examples
 from fedround.learning.foreign.site import Elsewhere
 from fedround.learning.learn import check_learner, learn
 from fedround.learning.parts import Rest
@@ -310,6 +310,13 @@ class _Evidence:
             return value_N
         return value_N[self._used(self._inputs.column(self._privacy.person), np.ones(len(value_N), bool),
                                   self._privacy.rows_per_person)]
+
+    def encoded(self) -> tuple[Float64, npt.NDArray[np.int64]]:
+        """As `Evidence`."""
+        train, used_N = self._inputs.train, self._inputs.train.counts_N
+        if self._privacy is not None:
+            used_N = self._used(self._inputs.column(self._privacy.person)[:len(train)], used_N, self._privacy.rows_per_person)
+        return train.table_NF[used_N].astype(np.float64), train.targets[TARGET][used_N]
 
     def scores(self) -> Mapping[str, npt.NDArray[Any]]:
         """As `Evidence`."""

@@ -19,6 +19,7 @@ from fedround.errors import ContractError
 from fedround.privacy.noise import NoiseSource
 from fedround.privacy.spec import GaussianCounts, NoMechanism, capped
 from fedround.statistics.base import LOUDEST, Evidence, Float64
+from fedround.statistics.class_sums import ClassSums
 from fedround.statistics.cox import CoxSums
 from fedround.statistics.decisions import Bands, Decisions, Groups, Thresholds, Watched
 from fedround.statistics.dyadic import DyadicCounts
@@ -38,14 +39,13 @@ from fedround.statistics.where import Between, OneOf
 from fedround.values import Value
 
 __all__ = [
-    "LARGEST", "LOUDEST", "MAX_CLUSTERS", "WORDS", "Bands", "Between", "Bounded", "CoxSums", "Decisions", "DyadicCounts",
-    "Evidence",
-    "Factor", "GlmSums", "GroupCounts", "Groups", "HazardSums", "Histogram", "Importance", "Is", "Judging",
-    "Levels", "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Prefixes", "Present", "Ranges", "Release",
-    "Scores", "Sketch", "Statistic", "Thresholds", "Watched", "release", "total"]
+    "LARGEST", "LOUDEST", "MAX_CLUSTERS", "WORDS", "Bands", "Between", "Bounded", "ClassSums", "CoxSums", "Decisions",
+    "DyadicCounts", "Evidence", "Factor", "GlmSums", "GroupCounts", "Groups", "HazardSums", "Histogram", "Importance",
+    "Is", "Judging", "Levels", "LocalEvaluation", "MadeOf", "ModelSums", "Moments", "OneOf", "Prefixes", "Present",
+    "Ranges", "Release", "Scores", "Sketch", "Statistic", "Thresholds", "Watched", "release", "total"]
 
 Statistic = Annotated[Scores | ModelSums | Histogram | GroupCounts | Decisions | Moments | Present | DyadicCounts | GlmSums
-                      | HazardSums | CoxSums | Sketch | Prefixes | Importance, Field(discriminator="kind")]
+                      | HazardSums | CoxSums | Sketch | Prefixes | Importance | ClassSums, Field(discriminator="kind")]
 
 Judging = Annotated[Scores | ModelSums, Field(discriminator="kind")]
 """What sites say of how good the base model is."""

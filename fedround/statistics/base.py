@@ -49,6 +49,11 @@ class Evidence(Protocol):
         Raises ContractError if there is no such column.
         """
 
+    def encoded(self) -> tuple[Float64, Int64]:
+        """The rows to train on as the recipe encodes them, all arrays side by side, (N, F), and their labels, (N,): for a
+        recipe whose task has labels.
+        """
+
     def held_out(self, name: str) -> npt.NDArray[Any]:
         """The same of the rows that `scores` is about, in its order. Raises as `column` and `scores`."""
 

@@ -67,6 +67,11 @@ class Blueprint(Value):
         return self
 
     @property
+    def width(self) -> int:
+        """Columns of the rows that are drawn."""
+        return len(self.columns)
+
+    @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """The pairs of columns, by place, each once, the smaller place first."""
         count = len(self.columns)

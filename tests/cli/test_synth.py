@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -77,8 +78,48 @@ def test_a_preview_says_the_price_and_it_is_the_cards(
     assert json.loads(fedround(*wanted).stdout)["epsilon"] == told["epsilon"] > 0
 
 
+CLOUDS = "labels = 2\nfeatures = 2\nlow = -3\nhigh = 3\n"
+
+
+def test_encoded_rows_are_drawn_by_label_and_proven_on_another_processor_too(
+        fedround: Fedround, coordinator: Path, by_the_sites: list[dict], tmp_path: Path, federation: SmallFederation):
+    (tmp_path / "clouds.toml").write_text(CLOUDS)
+    file = tmp_path / "rows.parquet"
+    wanted = ("synth", tmp_path / "clouds.toml", file, "-c", coordinator, "--noise", "4", "--rows", "300")
+    one_sentence(fedround(*wanted), "sums of encoded rows by label do not leave here")
+    for site in federation.names:
+        policy = federation.root / site / "policy.toml"
+        policy.write_text(re.sub(r"^statistics = .*", 'statistics = ["class_sums"]', policy.read_text(), flags=re.MULTILINE))
+    told = fedround(*wanted)
+    assert told.exit_code == 0, told.output
+    assert "300 rows of 3 columns" in " ".join(told.stdout.split())
+    assert "joined" not in told.stdout
+    rows = pd.read_parquet(file)
+    assert list(rows.columns) == ["x0", "x1", "label"]
+    assert rows[["x0", "x1"]].abs().to_numpy().max() <= 3
+    proven = fedround("verify", "--rows", file, "--as", coordinator.parent / "north")
+    assert proven.exit_code == 0, proven.output
+    assert "the same bytes" in " ".join(proven.stdout.split())
+    card = unseal((tmp_path / "rows.parquet.card.json").read_bytes(), Synthetic, federation.coordinator.identity.key, "card")
+    assert (card.pairs, card.not_promised.startswith("every label's rows")) == ((), True)
+    for apart, holds in ((1e-4, True), (1e-2, False)):      # as another processor's last digits; as other rows
+        body = rows.assign(x0=rows["x0"] + apart).to_parquet(index=False)
+        file.write_bytes(body)
+        (tmp_path / "rows.parquet.card.json").write_bytes(
+            seal(card.model_copy(update={"file": digest(body)}), federation.coordinator.identity))
+        told = fedround("verify", "--rows", file, "--as", coordinator)
+        assert (told.exit_code == 0) == holds, told.output
+
+
+def test_sums_by_other_labels_than_the_recipes_are_refused_in_words(fedround: Fedround, coordinator: Path, tmp_path: Path):
+    (tmp_path / "clouds.toml").write_text(CLOUDS.replace("labels = 2", "labels = 3"))
+    told = fedround("synth", tmp_path / "clouds.toml", tmp_path / "rows.csv", "-c", coordinator, "--noise", "4")
+    assert "rows of 3 labels are asked for, and the federation's recipe learns Classify()" in one_sentence(told)
+
+
 @pytest.mark.parametrize(("text", "name", "words"), [
-    (BLUEPRINT, "rows.xlsx", "ends in .parquet or .csv"), ("cells = ", "rows.csv", "not valid TOML"),
+    (CLOUDS + "cells = 4", "rows.csv", "'cells'"), (BLUEPRINT, "rows.xlsx", "ends in .parquet or .csv"),
+    ("cells = ", "rows.csv", "not valid TOML"),
     (BLUEPRINT.replace('"star"', '[["x1", "z"]]'), "rows.csv", "'z', which is no column"),
     (BLUEPRINT.replace('"star"', '"all"').replace("cells = 4", "cells = 1"), "rows.csv", "'cells'")])
 def test_what_cannot_be_is_one_sentence(

@@ -13,20 +13,21 @@ from pydantic import Field
 from fedround.learning.tasks.base import SMALLEST_LOSS, Kind, Outputs, Scored, Steepness, scored_together
 from fedround.learning.tasks.classify import MAX_CLASSES, Classify
 from fedround.learning.tasks.count import Count
+from fedround.learning.tasks.maximise import Maximise
 from fedround.learning.tasks.metrics import SHOWN, Margin, MetricName, Metrics, in_words, shown
 from fedround.learning.tasks.regress import Regress
 from fedround.learning.tasks.sequences import NextToken, Tag
 from fedround.learning.tasks.several import Several
 from fedround.learning.tasks.survive import Survive
 
-__all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SHOWN", "SMALLEST_LOSS", "Classify", "Count", "Kind", "Margin", "MetricName",
-           "Metrics", "NextToken", "Outputs", "Regress", "Scored", "Several", "Steepness", "Survive", "Tag", "Task",
-           "in_words", "scored_together", "shown"]
+__all__ = ["CLASSIFY", "KINDS", "MAX_CLASSES", "SHOWN", "SMALLEST_LOSS", "Classify", "Count", "Kind", "Margin", "Maximise",
+           "MetricName", "Metrics", "NextToken", "Outputs", "Regress", "Scored", "Several", "Steepness", "Survive", "Tag",
+           "Task", "in_words", "scored_together", "shown"]
 
-Task = Annotated[Classify | Regress | Count | Survive | Tag | NextToken | Several, Field(discriminator="kind")]
+Task = Annotated[Classify | Regress | Count | Survive | Tag | NextToken | Several | Maximise, Field(discriminator="kind")]
 """The tasks that a recipe may name."""
 
-KINDS: tuple[type[Kind], ...] = (Classify, Regress, Count, Survive, Tag, NextToken, Several)
+KINDS: tuple[type[Kind], ...] = (Classify, Regress, Count, Survive, Tag, NextToken, Several, Maximise)
 """As classes, for messages."""
 
 CLASSIFY = Classify()

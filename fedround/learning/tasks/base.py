@@ -75,6 +75,9 @@ class Kind(Value):
     hub: ClassVar[str] = "tabular-regression"
     """What model hubs call such a model."""
 
+    unlabelled: ClassVar[bool] = False
+    """Whether rows have no labels, so that a recipe says none; then their targets are zeros, which nobody reads."""
+
     # -- targets
 
     @property

@@ -17,6 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Explained = Annotated[float, Field(ge=-1e15, le=1)]
 """1: all of it; 0: as good as a constant; below 0: worse than that."""
 Size = Annotated[float, Field(ge=0, le=1e15)]
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 HeadName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")]
 MetricName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]{0,29}\.)?[a-z][a-z0-9_]{0,29}$")]
 """Of one of `Metrics`, or of a head's."""
@@ -51,6 +52,7 @@ class _Numbers(Value):
     log_loss: Annotated[Size | None, Shown("log loss", lower_is_better=True)] = None
     perplexity: Annotated[Size | None, Shown("perplexity", lower_is_better=True)] = None
     calibration_error: Annotated[Share | None, Shown("calibration error", lower_is_better=True)] = None
+    objective: Annotated[Number | None, Shown("mean number")] = None
     heads: dict[HeadName, Self] = Field(default_factory=dict)
     """Of each head, where there are several."""
 

@@ -123,7 +123,7 @@ def test_the_margin_holds_the_metric_without_noise_in_about_95_of_100_draws(kind
 @every
 def test_where_trees_can_be_made_of_it_the_slopes_are_those_of_the_loss(kind):
     task = KINDS[kind][0]
-    assert (task.outputs_each is None) == (kind in {"tag", "token", "several", "gaps"})
+    assert (task.outputs_each is None) == (kind in {"tag", "token", "several", "gaps", "most"})
     if task.outputs_each is None:
         return
     rows, width = rows_of(kind), task.outputs_each

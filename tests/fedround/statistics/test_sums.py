@@ -17,6 +17,7 @@ from fedround.privacy.noise import GRID, stream
 from fedround.privacy.spec import GaussianCounts
 from fedround.secure_sums.lattice import bits_for, whole_cells
 from fedround.statistics import (
+    ClassSums,
     DyadicCounts,
     GlmSums,
     GroupCounts,
@@ -59,6 +60,11 @@ class Rows:
         return values
 
     held_out = column
+
+    def encoded(self):
+        numbers = [one if type(one) in (int, float) and abs(one) < 1e300 else math.nan
+                   for row in self._rows for one in row[:3]]
+        return np.array(numbers, float).reshape(-1, 3), np.array([row[3] == "f" for row in self._rows], np.int64)
 
     def scores(self):
         raise ContractError("no model")
@@ -107,6 +113,9 @@ SUMS = {
         NOISES, st.sampled_from(["cloglog", "logit"]),
         st.sampled_from([(-2.0, -2.0, -2.0, 0.0, 0.0), (-1.0, 0.5, -3.0, 2.0, -0.7), (100.0, -100.0, 0.0, 100.0, -100.0)]),
         CONDITIONS),
+    "class_sums": st.builds(lambda noise_std, bounds: ClassSums(
+        noise_std=noise_std, labels=2, features=3, low=bounds[0], high=bounds[1]),
+        NOISES, st.sampled_from([(0.0, 1.0), (-1e6, 1e6), (0.1, 0.10001)])),
 }
 ANY = st.one_of(*SUMS.values())
 
