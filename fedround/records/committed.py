@@ -84,7 +84,7 @@ class CommittedUpdate(Value):
     """The earlier round whose committed plan it answers; None: it answers the plan that the commit names."""
     weight: Weight
     """The agreed weight. Rules that count every site the same ignore it."""
-    cluster: Annotated[int, Field(ge=0, lt=MAX_CLUSTERS)] | None = None
+    cluster: Annotated[int, Field(ge=0, le=MAX_CLUSTERS - 1)] | None = None
     """Which of several models it is of, by the scores in its answer (`fedround.learning.clusters.chosen`). None: there is one
     model for all."""
     within_clip: Annotated[float, Field(ge=-1e6, le=1e6)] | None

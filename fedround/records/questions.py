@@ -52,7 +52,7 @@ class Slot(Value):
 
     dealt: Placed
     """The finding of the question to deal shares: whose keys and shares there are."""
-    number: Annotated[int, Field(ge=0, lt=MAX_SLOTS)]
+    number: Annotated[int, Field(ge=0, le=MAX_SLOTS - 1)]
     """Which of the epoch's slots."""
 
 

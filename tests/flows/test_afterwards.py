@@ -33,7 +33,7 @@ AFTER = {
     "spool": (tasks.publish.spool, "clear"), "memory": (tasks.publish.memory, "forget"),
     "evaluate": (flows.federated_round.steps, "evaluate"), "report": (flows.federated_round.steps, "report"),
     "record": (tasks.report, "_record"), "version": (tasks.report, "_register"), "page": (tasks.pages, "render_html"),
-    "evaluations": (tasks.report, "record_evaluation"), "artifact": (flows.federated_round, "show"),
+    "evaluations": (tasks.report, "_evaluated"), "artifact": (flows.federated_round, "show"),
     "exports": (flows.federated_round, "export_apart"), "progress": (flows.watch, "write_progress")}
 ERRORS = (OverflowError("int too large"), StoreUnavailableError("the store is away"), OSError(28, "No space left on device"))
 

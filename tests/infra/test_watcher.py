@@ -80,7 +80,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_all_that_it_has_started_ends_with_it(begin: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, stage: int,
                                               number: signal.Signals) -> None:
     command = begin(stage)
-    assert len(of(tmp_path)) >= 2 + stage, "the command, its watcher, and what it has started"
+    wait_until(lambda: len(of(tmp_path)) >= 2 + stage)      # the command, its watcher, and what it has started
     command.send_signal(number)
     assert command.wait() == (-9 if number == signal.SIGKILL else 128 + number)
     wait_until(lambda: of(tmp_path) == [])

@@ -20,7 +20,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What was done, in order; serving ends at once."""
     done: list[object] = []
     monkeypatch.setattr(service, "use_api", lambda url, folder: done.append(url))
-    monkeypatch.setattr(service, "settle_in", done.append)
+    monkeypatch.setattr(service, "settle_in", lambda limits, trains: done.append(limits))
     monkeypatch.setattr(infra.warm_worker, "serve", lambda worker: done.append(worker.type))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         yield done

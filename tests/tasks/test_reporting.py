@@ -328,7 +328,7 @@ def test_words_of_metrics_and_of_faults_are_two_tables():
     """A metric that is called noise is not somebody's noise."""
     assert (label("noise"), fault(Verdict.NOISE)) == ("Noise", "its noise")
     assert {fault(verdict) for verdict in Verdict if verdict is not Verdict.USED} == {
-        "numbers that are not finite", "its norm", "the gate", "its noise"}
+        "numbers that are not finite", "its norm", "the gate", "its noise", "too few of its model"}
     row = left_out("bank-x").model_copy(update={"verdict": Verdict.NOISE})
     assert "left out: its noise" in " ".join(Page(render_html([record(1, row)])).text.split())
 
