@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedround.errors import ContractError, SetupError
+from fedround.errors import ContractError
 from fedround.spoken import typed
 from fedround_cli.folders import SiteFolder
 from fedround_cli.output import AsJson, command, out, print_json
@@ -29,26 +29,22 @@ def recover(
     was possible. Nothing is ever removed from the ledger. Look for a newer backup first: a backup has the exact charges. Stop
     the site's process before you run this.
     """
-    from filelock import FileLock, Timeout
-
+    from infra.serving import served_alone
     from site_workers import recover as recovery
     from site_workers.site import open_site
 
     if as_json and not yes:
         raise ContractError("--json asks nothing: give --yes as well")
     site = open_site(folder.resolve())
-    try:
-        with FileLock(site.folder / ".serving", timeout=0):
-            found = recovery.forgotten(site)
-            told = _told(site, found)
-            if not as_json:
-                _show(found, told)
-            anything = bool(found.charges or found.answers)
-            if anything and not (yes or typer.confirm("Write this into the ledger?")):
-                raise typer.Exit(1)
-            recovery.restore(site, found)
-    except Timeout:
-        raise SetupError(f"another process serves {folder}: stop that one first") from None
+    with served_alone(site.folder):
+        found = recovery.forgotten(site)
+        told = _told(site, found)
+        if not as_json:
+            _show(found, told)
+        anything = bool(found.charges or found.answers)
+        if anything and not (yes or typer.confirm("Write this into the ledger?")):
+            raise typer.Exit(1)
+        recovery.restore(site, found)
     if as_json:
         print_json(told)
     elif anything:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fedround import layout
 from fedround.errors import Cancelled, FedroundError, SetupError
 from fedround.spoken import how_many
@@ -23,6 +21,7 @@ from fedround.values import parse
 from infra import health
 from infra.logs import log_lines
 from infra.prefect_client import use_api
+from infra.serving import served_alone
 from infra.settings import RegionSettings, load_toml
 from infra.stores import require_conditional_writes
 from tasks.region import Post, open_region, serve
@@ -36,11 +35,7 @@ def serve_region(folder: Path) -> None:
     """
     folder = folder.resolve()
     use_api(load_toml(RegionSettings, folder / "region.toml").api_url, folder)
-    try:
-        lock = FileLock(folder / ".serving").acquire(timeout=0)
-    except Timeout:
-        raise SetupError(f"another process serves {folder}: stop that one first") from None
-    with lock:
+    with served_alone(folder):
         post = open_region(folder)
         require_conditional_writes(post.store, f"{layout.region_prefix(post.settings.name)}probes")
         from infra.warm_worker import serve as serve_pool

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from fedround.errors import ContractError, SetupError
 from infra import health
 from infra.prefect_client import is_in, use_api
+from infra.serving import served_alone
 from infra.settings import CoordinatorSettings, load_federation, load_toml
 from tasks.coordinator import FOLDER_VARIABLE, Coordinator, open_coordinator
 from tasks.health import coordinator_numbers
@@ -42,12 +41,7 @@ def serve_coordinator(folder: Path) -> None:
     Raises SetupError if another process serves the folder, StoreError if the store ignores conditional writes.
     """
     coordinator = enter(folder)
-    lock = FileLock(coordinator.folder / ".serving")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SetupError(f"another coordinator process serves {folder}: stop that one first") from None
-    with lock:
+    with served_alone(coordinator.folder):
         from infra.stores import require_conditional_writes
 
         require_conditional_writes(coordinator.store, "probes")

@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fedround import __version__
-from fedround.errors import SetupError, StoreError
+from fedround.errors import StoreError
 from fedround.privacy import apart
 from fedround.signing import digest
 from infra import health
 from infra.prefect_client import use_api
+from infra.serving import served_alone
 from infra.settings import SiteSettings, load_toml
 from infra.stores import Metered, Patience, Traffic
 from site_workers import audit, kept, outbox, release, rollback, worker_name
@@ -41,11 +40,7 @@ def serve_site(folder: Path) -> None:
     """
     folder = folder.resolve()
     use_api(load_toml(SiteSettings, folder / "site.toml").api_url, folder)
-    try:
-        lock = FileLock(folder / ".serving").acquire(timeout=0)
-    except Timeout:
-        raise SetupError(f"another process serves {folder}: stop that one first") from None
-    with lock:
+    with served_alone(folder):
         site = open_site(folder)
         settle_in(site.policy.limits, trains=site.recipe.apart is None)
         begin(site)

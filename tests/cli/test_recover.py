@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from fedround.privacy import ledger
+from infra import serving
 from tests import small_federation
 from tests.attacks.test_recovery import hide, three_rounds_later
 from tests.cli.conftest import Fedround, one_sentence
@@ -53,6 +54,8 @@ def test_for_scripts_it_is_json_and_asks_nothing(fedround: Fedround, federation:
     assert (empty["answers"], empty["proven"], empty["unknown"]) == ([], [], [])
 
 
-def test_a_site_that_serves_is_stopped_first(fedround: Fedround, federation: SmallFederation):
+def test_a_site_that_serves_is_stopped_first(fedround: Fedround, federation: SmallFederation,
+                                             monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving, "PATIENCE_S", 0.1)
     with FileLock(federation.root / "north" / ".serving"):
         one_sentence(fedround("site", "recover", federation.root / "north", "--yes"), "stop that one first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,9 +212,9 @@ def test_law_all_that_is_stored_for_regions_and_sums_is_signed_or_named_by_conte
     """
     put, honest = list[str](), DirectoryStore.put_once
 
-    def noted(self: DirectoryStore, key: str, body: object, *, sha256: str | None = None) -> None:
+    def noted(self: DirectoryStore, key: str, body: bytes | Path, **how: Any) -> None:
         put.append(key)
-        honest(self, key, body, sha256=sha256)
+        honest(self, key, body, **how)
 
     monkeypatch.setattr(DirectoryStore, "put_once", noted)
     before = {path: path.read_bytes() for path in (federation.root / "store").rglob("*") if path.is_file()}
