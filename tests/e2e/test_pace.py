@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prefect.states import Cancelling, Paused
 
 from fedround import layout
 from fedround.records import Commit
@@ -27,6 +28,8 @@ FAST, MIDDLE, SLOW = NAMES
 UNIT_S = 0.6
 SPEEDS = {FAST: 1, MIDDLE: 2, SLOW: 10}
 MAX_AGE = 3
+DEADLINE_S = 5
+"""Of semi-synchronous rounds: who misses it is late, whoever it is; every law holds all the same."""
 SLEEPING = HOLDING.replace("    return nn.Sequential", """    pause = Path(__file__).parents[1] / "pause"
     if pause.exists() and not tried:
         time.sleep(float(pause.read_text()))
@@ -155,5 +158,54 @@ def test_a_ticket_that_is_too_old_ends_in_words_and_its_site_is_asked_anew(paced
     answered(paced, run, SLOW, MAX_AGE + 2)
     until(paced, run, MAX_AGE + 3)
     assert counted(paced, run, SLOW)[0] == MAX_AGE + 2
+    paid_once(paced, run)
+    proven(paced, run)
+
+
+def test_a_campaign_that_is_cancelled_with_open_tickets_asks_for_them_again(paced: Federation, run: str):
+    """In the middle of a round, as Ctrl-C does it: who holds a ticket is told to stop."""
+    with paced.held(paced.machine.site(SLOW)), paced.held(paced.machine.site(MIDDLE)):
+        started = paced.start("federated-round", run=run)
+        wait(lambda: all(trained(paced, run, site) for site in NAMES), "all to be at work")
+        (paced.machine.site(MIDDLE) / "hold").unlink()
+        completed(paced, started)
+        with paced.held(paced.machine.site(MIDDLE)):
+            started = paced.start("federated-training", run=run, rounds=40)
+            wait(lambda: len(trained(paced, run, MIDDLE)) == 2, "the second round, which waits for one more")
+            paced.ask(lambda client: client.set_flow_run_state(started, Cancelling()))
+            wait(lambda: paced.flow_run(started).state.name == "Cancelled", "the campaign to be cancelled")
+            assert len(commits(paced, run)) == 1
+    until(paced, run, 3)
+    assert trained(paced, run, SLOW)[0] == 1
+    assert 1 in counted(paced, run, SLOW)
+    paid_once(paced, run)
+    proven(paced, run)
+
+
+def test_a_campaign_that_is_paused_with_open_tickets_takes_their_answers_when_it_goes_on(paced: Federation, run: str):
+    with paced.held(paced.machine.site(SLOW)):
+        started = paced.start("federated-training", run=run, rounds=3)
+        wait(lambda: trained(paced, run, SLOW), "the slow one at work")
+        paced.ask(lambda client: client.set_flow_run_state(started, Paused(timeout_seconds=3600), force=True))
+        wait(lambda: paced.flow_run(started).state.name == "Suspended", "the campaign to stop")
+        assert 1 <= len(commits(paced, run)) < 3
+    answered(paced, run, SLOW)
+    paced.ask(lambda client: client.resume_flow_run(started))
+    completed(paced, started)
+    assert 1 in counted(paced, run, SLOW)
+    paid_once(paced, run)
+    proven(paced, run)
+
+
+def test_another_agreement_ends_all_tickets_and_rounds_that_close_at_a_deadline_take_late_answers(
+        paced: Federation, asleep: None, run: str):
+    """Semi-synchronous: the deadline is short, one answer is a quorum, the rest counts later."""
+    with paced.held(paced.machine.site(SLOW)):
+        until(paced, run, 1)
+        path = paced.machine.coordinator / "federation.toml"
+        path.write_text(path.read_text().replace("enough = 2\n", "").replace("quorum = 2", "quorum = 1"))
+        until(paced, run, 2, deadline_s=DEADLINE_S)
+    until(paced, run, 5, deadline_s=DEADLINE_S)
+    assert 1 not in counted(paced, run, SLOW), "its ticket had ended with the agreement"
     paid_once(paced, run)
     proven(paced, run)
