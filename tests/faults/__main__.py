@@ -41,10 +41,12 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from fedround import locked
+    from site_workers.apart.opening import run_here
     from tests.faults import at_coordinators, at_sites
 
     scenes = (*at_sites.SCENES, *at_coordinators.SCENES)
     torch.set_num_threads(1)
+    run_here()                              # a child for recipes would import torch once for each kill
     locked._key = functools.lru_cache(maxsize=None)(locked._key)        # a third of a second, once for all that are forked
     if unknown := set(said.names) - {scene.name for scene in scenes}:
         parser.error(f"no scene is called '{unknown.pop()}'; there are: {', '.join(scene.name for scene in scenes)}")
