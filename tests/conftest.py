@@ -78,7 +78,7 @@ SLOW = ("tests/e2e/test_wheel.py", "tests/e2e/test_tutorial.py", "tests/e2e/test
         "tests/site_workers/test_questions.py::test_attack_a_filter",
         "tests/flows/test_dask_sweeper.py", "tests/cli/test_recipe.py::test_a_table_becomes",
         "tests/site_workers/test_declared_columns.py", "tests/examples/test_insurance.py",
-        "tests/examples/test_cartpole.py::test_a_private",
+        "tests/examples/test_cartpole.py::test_a_private", "tests/examples/test_cartpole.py::test_episodes_meet",
         "tests/fedround/simulation/test_on_ray.py", "tests/site_workers/test_units.py", "tests/tasks/test_bundle.py",
         "tests/cli/test_site_say.py", "tests/faults/test_killed_anywhere.py::test_every_scene",
         "tests/faults/test_links.py::test_every", "tests/faults/test_processes.py::test_updates",
